@@ -1,0 +1,39 @@
+# Every target does its own set-up: Python 3.11 and make are all a machine needs.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= out/demo
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-slow check format bench clean
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	mkdir -p .typing && ln -sfn .. .typing/foldnorm
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/foldnorm demo $(OUT)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .typing/foldnorm/preprocessing .typing/foldnorm/models .typing/foldnorm/pipeline
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/preprocessing.py
+	$(BIN)/python benchmarks/training.py
+
+clean:
+	rm -rf $(VENV) .typing build dist *.egg-info

@@ -1,0 +1,1 @@
+"""One commented YAML file a model or experiment."""

@@ -1,0 +1,1 @@
+"""Networks, losses and training steps. Knows no files and no commands."""

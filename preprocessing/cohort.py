@@ -1,0 +1,195 @@
+"""The cohort folder: what preprocessing writes and everything else reads.
+
+A BIDS derivative (``dataset_description.json``, ``participants.tsv``, ``sub-*/anat``) whose
+volumes are also packed once as ``volumes.npy``, (N, I, J, K) uint8, opened as a memory map. Row n
+of ``participants.tsv`` is volume n. ``folds.npy`` holds the fold labels, where they are known.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_json, read_tsv, replacing, write_json, write_tsv
+from foldnorm.preprocessing.schemes import LabelScheme, scheme_from_dict
+from foldnorm.preprocessing.split import SPLITS
+
+DESCRIPTION = "dataset_description.json"
+PARTICIPANTS = "participants.tsv"
+VOLUMES = "volumes.npy"
+FOLDS = "folds.npy"
+FOLD_TABLE = "folds.tsv"
+FOLD_COLUMNS = ("participant_id", "hemi", "label", "name", "size", "voxels")
+FIRST_COLUMNS = ("participant_id", "hemi", "split")
+BIDS_VERSION = "1.10.0"
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """An opened cohort folder.
+
+    Attributes:
+        folder: where it lies.
+        description: of ``dataset_description.json``.
+        rows: of ``participants.tsv``, all strings; row n is volume n.
+    """
+
+    folder: Path
+    description: Mapping[str, Any]
+    rows: list[dict[str, str]] = field(repr=False)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Cohort":
+        """Open a cohort folder.
+
+        Raises:
+            InputError: it is none, or preprocessing did not finish.
+        """
+        if not (folder / DESCRIPTION).is_file():
+            raise InputError(f"not a cohort folder (no {DESCRIPTION}): {folder}")
+        description = read_json(folder / DESCRIPTION)
+        if "Cohort" not in description:
+            raise InputError(f"not a foldnorm cohort (no key Cohort): {folder / DESCRIPTION}")
+        if not (folder / VOLUMES).is_file():
+            raise InputError(f"cohort is not packed yet; run preprocess again: {folder}")
+        cohort = cls(folder, description, read_tsv(folder / PARTICIPANTS))
+        if len(cohort.rows) != len(cohort.volumes):
+            raise InputError(
+                f"{PARTICIPANTS} has {len(cohort.rows)} rows and {VOLUMES} {len(cohort.volumes)} "
+                f"volumes; run preprocess again: {folder}"
+            )
+        return cohort
+
+    @cached_property
+    def volumes(self) -> NDArray[np.uint8]:
+        """(N, I, J, K) uint8 class numbers, a read-only memory map."""
+        return np.load(self.folder / VOLUMES, mmap_mode="r", allow_pickle=False)
+
+    @cached_property
+    def folds(self) -> NDArray[np.uint16] | None:
+        """(N, I, J, K) uint16 fold labels, 0 where there is no fold; None if unknown."""
+        path = self.folder / FOLDS
+        return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+
+    @cached_property
+    def fold_table(self) -> list[dict[str, str]]:
+        """One row a fold: label, name, size in mm² of sheet, voxels in the packed volume."""
+        path = self.folder / FOLD_TABLE
+        return read_tsv(path) if path.is_file() else []
+
+    @cached_property
+    def scheme(self) -> LabelScheme:
+        """The label scheme of the volumes."""
+        return scheme_from_dict(dict(self.preparation["scheme"]))
+
+    @property
+    def preparation(self) -> Mapping[str, Any]:
+        """The preprocessing parameters: two cohorts can be compared only if these are equal."""
+        return self.description["Cohort"]["preparation"]
+
+    @property
+    def is_phantom(self) -> bool:
+        """Whether the volumes were drawn by the phantom generator."""
+        return bool(self.description["Cohort"].get("phantom", False))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of each volume."""
+        i, j, k = self.volumes.shape[1:]
+        return i, j, k
+
+    @property
+    def voxel_size(self) -> tuple[float, float, float]:
+        """Sides of a voxel in mm."""
+        i, j, k = self.description["Cohort"]["voxel_size"]
+        return i, j, k
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """(4, 4) affine of the packed grid: exact to half a voxel for any one subject."""
+        return np.array(self.description["Cohort"]["affine"], dtype=np.float64)
+
+    def indices(self, *splits: str) -> NDArray[np.int64]:
+        """Indices of the volumes of these splits, all if none is named."""
+        unknown = set(splits) - set(SPLITS)
+        if unknown:
+            raise InputError(f"split is one of {', '.join(SPLITS)}, got {sorted(unknown)}")
+        return np.array(
+            [n for n, row in enumerate(self.rows) if not splits or row["split"] in splits],
+            dtype=np.int64,
+        )
+
+    def keys(self) -> list[str]:
+        """``sub-…_hemi-…`` of each volume."""
+        return [row_key(row) for row in self.rows]
+
+
+def row_key(row: Mapping[str, str]) -> str:
+    """``sub-…_hemi-…`` of a row of ``participants.tsv``."""
+    return row["participant_id"] + (f"_hemi-{row['hemi']}" if row.get("hemi") else "")
+
+
+def same_preparation(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Names of the preprocessing parameters in which two cohorts differ."""
+    return sorted(
+        key
+        for key in set(first) | set(second)
+        if json.dumps(first.get(key), sort_keys=True) != json.dumps(second.get(key), sort_keys=True)
+    )
+
+
+def write_packed(
+    folder: Path,
+    name: str,
+    volumes: Iterable[NDArray[Any]],
+    *,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+) -> None:
+    """Write volumes one after the other into one ``.npy``, never holding more than one.
+
+    Args:
+        folder: the cohort folder.
+        name: file name.
+        volumes: as many as ``shape[0]``.
+        shape: (N, I, J, K).
+        dtype: of the voxels.
+    """
+    with replacing(folder / name) as temporary, temporary.open("wb") as stream:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
+        np.lib.format.write_array_header_2_0(stream, {**header, "shape": shape})
+        for volume in volumes:
+            stream.write(np.ascontiguousarray(volume, dtype=dtype).data)
+
+
+def write_participants(folder: Path, rows: list[dict[str, str]]) -> None:
+    """Write ``participants.tsv``: id, hemisphere, split, then what else is known."""
+    others = sorted({key for row in rows for key in row} - set(FIRST_COLUMNS))
+    write_tsv(folder / PARTICIPANTS, rows, [*FIRST_COLUMNS, *others])
+
+
+def write_description(folder: Path, name: str, cohort: Mapping[str, Any]) -> None:
+    """Write ``dataset_description.json``; key ``Cohort`` holds what is ours."""
+    write_json(
+        folder / DESCRIPTION,
+        {
+            "Name": name,
+            "BIDSVersion": BIDS_VERSION,
+            "DatasetType": "derivative",
+            "GeneratedBy": [{"Name": "foldnorm", "Version": version("foldnorm")}],
+            "Cohort": dict(cohort),
+        },
+    )
+
+
+def iterate(volumes: NDArray[Any], indices: Iterable[int]) -> Iterator[NDArray[Any]]:
+    """Yield volumes of a memory map as arrays in memory, one at a time."""
+    for index in indices:
+        yield np.array(volumes[index])

@@ -1,0 +1,82 @@
+"""What ``--crop`` asks for, and the box it means for a cohort."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from foldnorm.preprocessing.crop import Box
+from foldnorm.preprocessing.errors import InputError
+
+Kind = Literal["cohort", "none", "region", "box", "mm"]
+DEFAULT_MARGIN_MM = 5.0
+EXPECTED = (
+    "cohort, none, region:NAME[+NAME…][@MARGIN_MM], box:i0,i1,j0,j1,k0,k1 or mm:x0,x1,y0,y1,z0,z1"
+)
+
+
+@dataclass(frozen=True)
+class CropSpec:
+    """A crop as the user asks for it.
+
+    Attributes:
+        kind: ``cohort``: minimal box that holds every volume. ``none``: whole field of view.
+            ``region``: box of fold labels in all volumes. ``box``: voxels of each volume's own
+            downsampled grid. ``mm``: world millimetres (x mirrored for a mirrored hemisphere).
+        bounds: the six numbers of ``box`` and ``mm``.
+        names: fold names or numbers of ``region``.
+        margin: mm around a region.
+        text: as the user wrote it.
+    """
+
+    kind: Kind = "cohort"
+    bounds: tuple[float, ...] = ()
+    names: tuple[str, ...] = ()
+    margin: float = DEFAULT_MARGIN_MM
+    text: str = "cohort"
+
+    @classmethod
+    def parse(cls, text: str) -> "CropSpec":
+        """Read the value of ``--crop``."""
+        kind, _, rest = text.partition(":")
+        try:
+            if text in ("cohort", "none"):
+                return cls("cohort" if text == "cohort" else "none", text=text)
+            if kind == "region" and rest:
+                names, _, margin = rest.partition("@")
+                mm = float(margin) if margin else DEFAULT_MARGIN_MM
+                return cls("region", (), tuple(names.split("+")), mm, text)
+            if kind in ("box", "mm"):
+                bounds = tuple(float(number) for number in rest.split(","))
+                if len(bounds) == 6:
+                    return cls("box" if kind == "box" else "mm", bounds, text=text)
+        except ValueError:
+            pass
+        raise InputError(f"--crop: expected {EXPECTED}; got {text!r}")
+
+    @property
+    def may_cut(self) -> bool:
+        """Whether voxels outside the box are left out on purpose."""
+        return self.kind in ("region", "box", "mm")
+
+    def labels(self, fold_names: Mapping[int, str]) -> set[int]:
+        """Fold labels of a ``region``, from names or numbers."""
+        by_name: dict[str, set[int]] = {}
+        for label, name in fold_names.items():
+            by_name.setdefault(name, set()).add(label)
+        labels: set[int] = set()
+        for name in self.names:
+            if name in by_name:
+                labels |= by_name[name]
+            elif name.isdigit():
+                labels.add(int(name))
+            else:
+                known = ", ".join(sorted(by_name)[:30]) or "none; the source has no fold_names.tsv"
+                raise InputError(f"--crop: no fold is named {name!r}; known: {known}")
+        return labels
+
+    def fixed_box(self, voxel_size: Sequence[float]) -> Box:
+        """Box of ``box`` (in a volume's own grid) or ``mm`` (on the lattice)."""
+        sides = voxel_size if self.kind == "mm" else (1.0, 1.0, 1.0)
+        low = [round(b / s) for b, s in zip(self.bounds[::2], sides, strict=True)]
+        high = [round(b / s) for b, s in zip(self.bounds[1::2], sides, strict=True)]
+        return Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))

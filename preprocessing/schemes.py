@@ -1,0 +1,250 @@
+"""Label schemes: which raw values a volume may hold, and which class each becomes.
+
+After discretisation **the class number is the priority**: the highest class wins wherever two
+meet, so sulcus-priority downsampling is a maximum.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from foldnorm.preprocessing.errors import InputError
+
+Rule = Literal["exact", "topological", "nearest"]
+RULES: tuple[Rule, ...] = ("exact", "topological", "nearest")
+MAX_CLASSES = 16  # one-hot channels; more would be a parcellation, not a scheme
+UNKNOWN = 255  # look-up table entry of a value that no class claims
+LOWEST, HIGHEST = -(2**15), 2**15 - 1  # the look-up table covers int16; labels beyond are clipped
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """One class of a scheme.
+
+    Attributes:
+        name: as shown to people.
+        values: the raw values it stands for; the first is its canonical value.
+    """
+
+    name: str
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LabelScheme:
+    """Raw values → classes, in ascending order of priority.
+
+    Attributes:
+        name: of the scheme.
+        classes: their position is the class number.
+        rule: ``exact``: a value that no class lists is an error. ``topological``: it belongs to
+            the highest class (a Morphologist skeleton: 0 inside, 11 outside, anything else is
+            sulcus). ``nearest``: it goes to the nearest canonical value, the lower one on a tie
+            (the rule that the 2021 study describes; it sends 30, real sulcus, to outside).
+        fill: class number of what lies outside the field of view.
+        void: class number that a deleted voxel of the highest class takes.
+        stem: name of the Morphologist file, as in ``Lskeleton_100206.nii.gz``.
+    """
+
+    name: str
+    classes: tuple[LabelClass, ...]
+    rule: Rule = "exact"
+    fill: int = 0
+    void: int = 0
+    stem: str = ""
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.classes) <= MAX_CLASSES:
+            raise InputError(
+                f"scheme {self.name!r}: expected 2 to {MAX_CLASSES} classes, "
+                f"got {len(self.classes)}"
+            )
+        if self.rule not in RULES:
+            raise InputError(f"scheme {self.name!r}: rule {self.rule!r} is none of {RULES}")
+        values = [value for label in self.classes for value in label.values]
+        if len(values) != len(set(values)) or any(not c.values for c in self.classes):
+            raise InputError(
+                f"scheme {self.name!r}: each class needs a value, and no value two classes"
+            )
+        for key in ("fill", "void"):
+            if not 0 <= getattr(self, key) < len(self.classes):
+                raise InputError(f"scheme {self.name!r}: {key} names no class")
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @property
+    def top(self) -> int:
+        """Highest class: the one that wins, is deleted, and is measured (sulcus)."""
+        return len(self.classes) - 1
+
+    @property
+    def names(self) -> list[str]:
+        """Class names by class number."""
+        return [label.name for label in self.classes]
+
+    @property
+    def canonical_values(self) -> NDArray[np.int64]:
+        """First raw value of each class, (n_classes,)."""
+        return np.array([label.values[0] for label in self.classes])
+
+    def with_rule(self, rule: Rule) -> "LabelScheme":
+        """Return the same classes under another rule."""
+        return dataclasses.replace(self, rule=rule)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a YAML file of this scheme would hold."""
+        return {
+            "name": self.name,
+            "rule": self.rule,
+            "classes": [{"name": c.name, "values": list(c.values)} for c in self.classes],
+            "fill": self.names[self.fill],
+            "void": self.names[self.void],
+            "stem": self.stem,
+        }
+
+
+SKELETON = LabelScheme(
+    "skeleton",
+    (
+        LabelClass("outside", (11,)),
+        LabelClass("inside", (0,)),
+        # Topological classes of Morphologist; 60, surface point, is by far the commonest.
+        # 35, 100, 110 and 120 are those of skeletons rebuilt from a fold graph.
+        LabelClass("sulcus", (60, 10, 20, 30, 35, 40, 50, 70, 80, 90, 100, 110, 120)),
+    ),
+    rule="topological",
+    void=1,
+    stem="skeleton",
+)
+BINARY_SKELETON = LabelScheme(
+    "binary-skeleton",
+    (LabelClass("no sulcus", (0, 11)), LabelClass("sulcus", SKELETON.classes[2].values)),
+    rule="topological",
+    stem="skeleton",
+)
+GREY_WHITE = LabelScheme(
+    "grey-white",
+    (LabelClass("background", (0,)), LabelClass("grey", (100,)), LabelClass("white", (200,))),
+    stem="grey_white",
+)
+BUILT_IN = {scheme.name: scheme for scheme in (SKELETON, BINARY_SKELETON, GREY_WHITE)}
+
+
+def load_scheme(name_or_path: str) -> LabelScheme:
+    """Return a built-in scheme by name, or read one from a YAML file.
+
+    The file holds ``name``, ``classes`` (a list of ``name`` and ``values``, ascending priority),
+    and optionally ``rule``, ``fill`` and ``void`` (class names), ``stem``.
+    """
+    if name_or_path in BUILT_IN:
+        return BUILT_IN[name_or_path]
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise InputError(
+            f"scheme {name_or_path!r} is neither a file nor one of {', '.join(BUILT_IN)}"
+        )
+    try:
+        return scheme_from_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"not readable as YAML ({error}): {path}".replace("\n", " ")) from error
+    except InputError as error:
+        raise InputError(f"{error}: {path}") from None
+
+
+def scheme_from_dict(content: Any) -> LabelScheme:
+    """Build a scheme from the mapping that `LabelScheme.as_dict` returns.
+
+    Raises:
+        InputError: a key is missing, unknown or of the wrong kind.
+    """
+    known = {"name", "rule", "classes", "fill", "void", "stem"}
+    if not isinstance(content, dict) or not {"name", "classes"} <= set(content) <= known:
+        raise InputError(f"a label scheme holds name, classes and optionally {sorted(known)}")
+    try:
+        classes = tuple(
+            LabelClass(str(c["name"]), tuple(_integer(v) for v in c["values"]))
+            for c in content["classes"]
+        )
+    except (TypeError, KeyError, ValueError):
+        raise InputError("each class of a label scheme holds name and a list of integers") from None
+    numbers = {label.name: number for number, label in enumerate(classes)}
+    for key in ("fill", "void"):
+        if content.get(key, classes[0].name) not in numbers:
+            raise InputError(f"{key}: {content[key]!r} is none of the classes {list(numbers)}")
+    fill = numbers[content.get("fill", classes[0].name)]
+    void = numbers[content.get("void", classes[fill].name)]
+    rule = content.get("rule", "exact")
+    return LabelScheme(str(content["name"]), classes, rule, fill, void, content.get("stem", ""))
+
+
+def discretise(
+    data: NDArray[np.integer], scheme: LabelScheme, *, path: Path | None = None
+) -> NDArray[np.uint8]:
+    """Replace raw values by class numbers, by look-up table in one pass.
+
+    Args:
+        data: integers of any shape and memory order, which is kept.
+        scheme: the classes.
+        path: named in the error.
+
+    Returns:
+        uint8 class numbers, same shape.
+
+    Raises:
+        InputError: under rule ``exact``, a value that no class lists; it names value and count.
+    """
+    offset = 0 if data.dtype.itemsize == 1 and data.dtype.kind in "ub" else LOWEST
+    table = lookup_table(scheme, offset)
+    index = data if offset == 0 else _as_int16(data).view(np.uint16)
+    if offset:
+        table = np.roll(table, offset)  # entry of value v at v modulo 2**16
+    classes = table[index]  # keeps the memory order of the input, unlike np.take
+    if scheme.rule == "exact" and (classes == UNKNOWN).any():
+        _refuse_unknown(data, classes, scheme, path)
+    return classes
+
+
+def lookup_table(scheme: LabelScheme, lowest: int = LOWEST) -> NDArray[np.uint8]:
+    """Class number of every raw value from ``lowest`` on: 2**16 entries, or 2**8 from 0 on."""
+    values = np.arange(lowest, HIGHEST + 1) if lowest else np.arange(2**8)
+    if scheme.rule == "nearest":
+        order = np.argsort(scheme.canonical_values)
+        canonical = scheme.canonical_values[order]
+        middles = (canonical[1:] + canonical[:-1]) / 2
+        return order[np.searchsorted(middles, values)].astype(np.uint8)
+    rest = scheme.top if scheme.rule == "topological" else UNKNOWN
+    table = np.full(len(values), rest, dtype=np.uint8)
+    for number, label in enumerate(scheme.classes):
+        table[np.isin(values, label.values)] = number
+    return table
+
+
+def _as_int16(data: NDArray[np.integer]) -> NDArray[np.int16]:
+    if data.dtype == np.int16:
+        return data
+    return np.clip(data, LOWEST, HIGHEST).astype(np.int16)
+
+
+def _refuse_unknown(
+    data: NDArray[np.integer], classes: NDArray[np.uint8], scheme: LabelScheme, path: Path | None
+) -> None:
+    values, counts = np.unique(data[classes == UNKNOWN], return_counts=True)
+    shown = ", ".join(f"{v} ({c} voxels)" for v, c in list(zip(values, counts, strict=True))[:5])
+    known = sorted(value for label in scheme.classes for value in label.values)
+    raise InputError(
+        f"scheme {scheme.name!r} does not know the value {shown}; expected {known}: {path}"
+    )
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(value)
+    return value
