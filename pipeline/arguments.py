@@ -1,0 +1,51 @@
+"""Arguments that several commands share, so that they are spelt and explained alike."""
+
+import argparse
+import os
+from pathlib import Path
+
+from foldnorm.preprocessing.errors import InputError
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add ``--seed``."""
+    parser.add_argument("--seed", type=int, default=0, help="of everything drawn (default 0)")
+
+
+def add_n_procs(parser: argparse.ArgumentParser) -> None:
+    """Add ``--n-procs``."""
+    parser.add_argument(
+        "--n-procs", type=positive, default=os.cpu_count() or 1, help="processes (default: all)"
+    )
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Add ``--overwrite``."""
+    parser.add_argument("--overwrite", action="store_true", help="redo what is finished")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
+
+
+def positive(text: str) -> int:
+    """Parse an integer of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
+    return number
+
+
+def shard(text: str) -> tuple[int, int]:
+    """Parse ``I/N``: part I of N, from 1."""
+    first, _, last = text.partition("/")
+    if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+        raise argparse.ArgumentTypeError(f"expected I/N with 1 ≤ I ≤ N, got {text!r}")
+    return int(first), int(last)
+
+
+def refuse_existing(out: Path, overwrite: bool) -> None:
+    """Refuse to write over a result unless asked to."""
+    if out.exists() and not overwrite:
+        raise InputError(f"exists already (--overwrite replaces it): {out}")

@@ -1,0 +1,90 @@
+"""The command ``foldnorm``: finds the command asked for, runs it, and turns errors into codes.
+
+0 all done; 1 some subjects failed, or a file could not be written; 2 bad arguments, config or
+input; 70 our fault; 75 stopped by a signal with the state saved; 130 Ctrl-C.
+"""
+
+import argparse
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from foldnorm.preprocessing.errors import InputError
+
+# Order of `foldnorm --help`: that of a study.
+COMMANDS = (
+    "phantom",
+    "preprocess",
+)
+LATER = (
+    "demo",
+    "phantom",
+    "preprocess",
+    "train",
+    "embed",
+    "delete",
+    "score",
+    "benchmark",
+    "generate",
+    "report",
+    "models",
+)
+FAILED, BAD_INPUT, OUR_FAULT, INTERRUPTED = 1, 2, 70, 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands; it imports none of the heavy libraries."""
+    parser = argparse.ArgumentParser(
+        prog="foldnorm",
+        description="Learn what healthy cortical folding looks like, and score brains against it. "
+        "For research; not for diagnosis.",
+    )
+    parser.add_argument("--version", action="version", version=f"foldnorm {version('foldnorm')}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        module = importlib.import_module(f"foldnorm.pipeline.commands.{name}")
+        command = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.add_argument("--quiet", action="store_true", help="no progress bars, no chatter")
+        command.add_argument("--debug", action="store_true", help="show tracebacks")
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except InputError as error:
+        return _failed(str(error), BAD_INPUT, arguments.debug)
+    except KeyboardInterrupt:
+        return _failed("interrupted", INTERRUPTED, arguments.debug)
+    except OSError as error:
+        place = f": {error.filename}" if error.filename else ""
+        return _failed(f"{error.strerror or error}{place}", FAILED, arguments.debug)
+    except Exception as error:  # whatever is left is ours
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        message = (
+            f"internal error, {type(error).__name__} at {frame.name}: {error} "
+            "(please report it, with the output of --debug)"
+        )
+        return _failed(message, OUR_FAULT, arguments.debug)
+
+
+def _failed(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"foldnorm: error: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Turn a source of label volumes into a cohort folder.
+
+SOURCE is a Morphologist tree, a folder of NIfTI files, one file, or a table (.tsv, .csv) with
+participant_id, path and optionally hemi, folds, family and anything else. It is only read.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from foldnorm.pipeline.arguments import add_n_procs, add_overwrite, shard
+
+HELP = "turn label volumes into a cohort folder"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("source", type=Path, metavar="SOURCE")
+    parser.add_argument("out", type=Path, metavar="OUT", help="cohort folder to write")
+    parser.add_argument(
+        "--participant-label", nargs="+", type=str, default=[], help="only these participants"
+    )
+    parser.add_argument("--hemi", nargs="+", choices=("L", "R"), default=[], help="only these")
+    parser.add_argument(
+        "--scheme",
+        default="skeleton",
+        help="skeleton, binary-skeleton, grey-white, or a YAML file (default skeleton)",
+    )
+    parser.add_argument(
+        "--rule", choices=("exact", "topological", "nearest"), help="instead of the scheme's own"
+    )
+    parser.add_argument("--voxel-size", default="1.0", help="mm, or native (default 1.0)")
+    parser.add_argument(
+        "--method",
+        default="sulcus-priority",
+        choices=("sulcus-priority", "nearest", "max", "linear"),
+        help="of downsampling (default sulcus-priority)",
+    )
+    parser.add_argument(
+        "--crop",
+        default="cohort",
+        help="cohort, none, region:NAME[+NAME…][@MM], box:i0,i1,j0,j1,k0,k1 or "
+        "mm:x0,x1,y0,y1,z0,z1 (default cohort: the smallest box that holds every volume)",
+    )
+    parser.add_argument("--pad", default="none", help="cubic, multiple:N or I,J,K (default none)")
+    parser.add_argument(
+        "--like", type=Path, metavar="COHORT", help="prepare exactly as that cohort was, same box"
+    )
+    parser.add_argument(
+        "--mirror-right", action="store_true", help="store right hemispheres in left-side order"
+    )
+    parser.add_argument(
+        "--split",
+        nargs=3,
+        type=float,
+        metavar=("TRAIN", "VALIDATION", "TEST"),
+        default=(0.75, 0.15, 0.10),
+        help="shares (default 0.75 0.15 0.10)",
+    )
+    parser.add_argument("--split-seed", type=int, default=0, help="of the split (default 0)")
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="prepare part I of N only; run once more without it to finish",
+    )
+    add_n_procs(parser)
+    add_overwrite(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from foldnorm.preprocessing.preprocess import preprocess
+
+    report = preprocess(arguments.source, arguments.out, _options(arguments))
+    for failure in report["failed"]:
+        print(f"foldnorm: {failure['volume']}: {failure['reason']}", file=sys.stderr)
+    if not arguments.quiet:
+        print(
+            f"{report['done']} volumes done ({report['skipped']} of them before), "
+            f"{len(report['failed'])} failed, {report['seconds']} s: {arguments.out}"
+        )
+    return 1 if report["failed"] else 0
+
+
+def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # imported late
+    from foldnorm.preprocessing.cohort import Cohort
+    from foldnorm.preprocessing.crop import Box
+    from foldnorm.preprocessing.crop_spec import CropSpec
+    from foldnorm.preprocessing.errors import InputError
+    from foldnorm.preprocessing.prepare import Preparation
+    from foldnorm.preprocessing.preprocess import PreprocessOptions
+    from foldnorm.preprocessing.schemes import load_scheme
+
+    scheme = load_scheme(arguments.scheme)
+    if arguments.rule:
+        scheme = scheme.with_rule(arguments.rule)
+    voxel_size = None
+    if arguments.voxel_size != "native":
+        try:
+            voxel_size = float(arguments.voxel_size)
+        except ValueError:
+            raise InputError(
+                f"--voxel-size: expected mm or native, got {arguments.voxel_size!r}"
+            ) from None
+    preparation = Preparation(scheme, voxel_size, arguments.method, arguments.mirror_right)
+    crop, pad, box = CropSpec.parse(arguments.crop), arguments.pad, None
+    if arguments.like is not None:
+        model = Cohort.open(arguments.like)
+        preparation = Preparation.from_dict(model.preparation)
+        crop, pad = CropSpec.parse(model.preparation["crop"]), model.preparation["pad"]
+        box = Box.parse(model.description["Cohort"]["box"])
+    return PreprocessOptions(
+        preparation=preparation,
+        crop=crop,
+        pad=pad,
+        frozen_box=box,
+        hemis=tuple(arguments.hemi),
+        participants=tuple(arguments.participant_label),
+        fractions=tuple(arguments.split),
+        split_seed=arguments.split_seed,
+        shard=arguments.shard,
+        n_procs=arguments.n_procs,
+        overwrite=arguments.overwrite,
+        quiet=arguments.quiet,
+    )
