@@ -17,11 +17,6 @@ from foldnorm.preprocessing.errors import InputError
 COMMANDS = (
     "phantom",
     "preprocess",
-)
-LATER = (
-    "demo",
-    "phantom",
-    "preprocess",
     "train",
     "embed",
     "delete",
@@ -60,7 +55,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments, overrides = parser.parse_known_args(argv)
+    if overrides and not getattr(arguments, "takes_overrides", False):
+        parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+    arguments.overrides = overrides
     try:
         return int(arguments.run(arguments))
     except InputError as error:

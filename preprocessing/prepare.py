@@ -124,9 +124,8 @@ def prepare_volume(
     at = Box((0, 0, 0), _shape(small)).shifted(start).shifted(whole.start)
     prepared_folds, sizes = None, dict[int, float]()
     if labels is not None:
-        labels = labels[box.slices]
-        small_folds, _ = downsample(labels, grid)
-        prepared_folds = np.where(small == scheme.top, small_folds, 0).astype(np.uint16)
+        labels = np.where(classes == scheme.top, labels[box.slices], 0)
+        prepared_folds = downsample_folds(labels, classes == scheme.top, grid)
         sizes = fold_sizes(labels, volume.voxel_size)
     return Prepared(
         small.astype(np.uint8, copy=False),
@@ -137,6 +136,19 @@ def prepare_volume(
         prepared_folds,
         sizes,
     )
+
+
+def downsample_folds(
+    labels: NDArray[np.uint16], sulcus: NDArray[np.bool_], grid: Grid
+) -> NDArray[np.uint16]:
+    """Bring fold labels to the target grid: a voxel has a label only if all its sulcus has it.
+
+    So deleting a fold after downsampling gives what deleting it before would: a voxel that it
+    shares with the hull or with another fold stays sulcus.
+    """
+    highest, _ = downsample(labels, grid)
+    turned, _ = downsample(np.where(sulcus, MAX_FOLD_LABEL - labels, 0).astype(np.uint16), grid)
+    return np.where(turned == MAX_FOLD_LABEL - highest, highest, 0).astype(np.uint16)
 
 
 def fold_sizes(

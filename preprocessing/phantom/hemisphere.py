@@ -78,6 +78,7 @@ def draw_hemisphere(
     shell = inside & ~ndimage.binary_erosion(inside)
     skeleton = np.where(inside, SKELETON_INSIDE, SKELETON_OUTSIDE).astype(np.int16)
     skeleton[shell | (folds > 0)] = SKELETON_SURFACE
+    folds[shell] = 0  # the hull belongs to no fold: without one, the brain stays closed
     thickness = max(keyed_rng(seed, number, 0, "cortex").normal(THICKNESS_MEAN, THICKNESS_SD), 1.2)
     grey_white = _grey_white(inside, shell, folds, below, thickness / voxel_size)
     affine = np.diag([voxel_size, voxel_size, voxel_size, 1.0])

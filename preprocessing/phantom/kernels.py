@@ -105,34 +105,28 @@ def draw_sheet(mesh, depth, label, labels, below):  # type: ignore[no-untyped-de
     for s in range(mesh.shape[0] - 1):
         for t in range(mesh.shape[1] - 1):
             n_s = (
-                int(
-                    math.ceil(
-                        _longest(mesh[s + 1, t] - mesh[s, t], mesh[s + 1, t + 1] - mesh[s, t + 1])
-                        / SHEET_STEP
-                    )
+                math.ceil(
+                    _longest(mesh[s + 1, t] - mesh[s, t], mesh[s + 1, t + 1] - mesh[s, t + 1])
+                    / SHEET_STEP
                 )
-                + 1
-            )  # noqa: E501
+            ) + 1
             n_t = (
-                int(
-                    math.ceil(
-                        _longest(mesh[s, t + 1] - mesh[s, t], mesh[s + 1, t + 1] - mesh[s + 1, t])
-                        / SHEET_STEP
-                    )
+                math.ceil(
+                    _longest(mesh[s, t + 1] - mesh[s, t], mesh[s + 1, t + 1] - mesh[s + 1, t])
+                    / SHEET_STEP
                 )
-                + 1
-            )  # noqa: E501
+            ) + 1
             for a in range(n_s):
                 fa = a / (n_s - 1) if n_s > 1 else 0.0
                 across = (1 - fa) * (mesh[s, t + 1] - mesh[s, t]) + fa * (
                     mesh[s + 1, t + 1] - mesh[s + 1, t]
-                )  # noqa: E501
+                )
                 left = (1 - fa) * mesh[s, t] + fa * mesh[s + 1, t]
                 for b in range(n_t):
                     fb = b / (n_t - 1) if n_t > 1 else 0.0
                     along = (1 - fb) * (mesh[s + 1, t] - mesh[s, t]) + fb * (
                         mesh[s + 1, t + 1] - mesh[s, t + 1]
-                    )  # noqa: E501
+                    )
                     p = left + fb * across
                     d = (1 - fb) * depth[s, t] + fb * depth[s, t + 1]
                     _mark(p, np.cross(along, across), d, label, labels, below)
@@ -145,9 +139,9 @@ def _longest(first, second):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True)
 def _mark(p, n, depth, label, labels, below):  # type: ignore[no-untyped-def]
-    i = int(round(p[0]))
-    j = int(round(p[1]))
-    k = int(round(p[2]))
+    i = round(p[0])
+    j = round(p[1])
+    k = round(p[2])
     if not (0 <= i < labels.shape[0] and 0 <= j < labels.shape[1] and 0 <= k < labels.shape[2]):
         return
     if labels[i, j, k]:
@@ -192,21 +186,21 @@ def fill_hull(inside, origin, step, matrix, shift, waves, phases, amplitudes):  
                 a = LATERAL if q[0] < 0 else MEDIAL
                 inside[i, j, k] = (q[0] / a) ** 2 + (q[1] / ANTERIOR) ** 2 + (
                     q[2] / SUPERIOR
-                ) ** 2 <= 1  # noqa: E501
+                ) ** 2 <= 1
 
 
 @numba.njit(cache=True)
 def within(sources, offsets):  # type: ignore[no-untyped-def]
     """Mark every voxel that is at one of ``offsets``, (n, 3), from a true voxel of ``sources``."""
-    I, J, K = sources.shape
+    sides = sources.shape
     near = sources.copy()
-    for i in range(I):
-        for j in range(J):
-            for k in range(K):
+    for i in range(sides[0]):
+        for j in range(sides[1]):
+            for k in range(sides[2]):
                 if not sources[i, j, k]:
                     continue
                 for n in range(offsets.shape[0]):
                     a, b, c = i + offsets[n, 0], j + offsets[n, 1], k + offsets[n, 2]
-                    if 0 <= a < I and 0 <= b < J and 0 <= c < K:
+                    if 0 <= a < sides[0] and 0 <= b < sides[1] and 0 <= c < sides[2]:
                         near[a, b, c] = True
     return near

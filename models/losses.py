@@ -1,0 +1,64 @@
+"""Losses of adversarial and variational models; each is a mean over the batch."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def gradient_penalty(
+    critic: Callable[[Tensor], Tensor], real: Tensor, generated: Tensor, mix: Tensor
+) -> Tensor:
+    """Mean of (‖∇D(x̂)‖₂ − 1)² on lines between real and generated volumes.
+
+    Gulrajani et al. 2017 (arXiv:1704.00028), equation 3, without λ. Always in float32: the norm
+    of a second-order gradient underflows in half precision. The critic must treat volumes one by
+    one (no batch norm).
+
+    Args:
+        critic: (B, C, *sides) → (B,).
+        real: (B, C, *sides) one-hot.
+        generated: like ``real``.
+        mix: (B,) uniform in [0, 1), the place on each line.
+    """
+    with torch.autocast(real.device.type, enabled=False):
+        weight = mix.view(-1, *[1] * (real.ndim - 1))
+        between = (weight * real + (1 - weight) * generated.detach()).float().requires_grad_()
+        value = critic(between)
+        (gradient,) = torch.autograd.grad(value.sum(), between, create_graph=True)
+        return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, e^log_variance) ‖ N(0, I)) a latent dimension, nats, averaged over the batch.
+
+    Kingma & Welling 2014 (arXiv:1312.6114), appendix B, divided by the number of dimensions.
+    """
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+
+
+def soft_dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:
+    """1 − Dice of one class, a volume, averaged over the batch.
+
+    Milletari et al. 2016 (arXiv:1606.04797), with a plain sum in the denominator.
+
+    Args:
+        probabilities: (B, *sides) of the class.
+        target: (B, *sides), 1 where it is.
+    """
+    overlap = (probabilities * target).flatten(1).sum(1)
+    total = probabilities.flatten(1).sum(1) + target.flatten(1).sum(1)
+    return (1 - 2 * overlap / total.clamp(min=1)).mean()
+
+
+def class_cross_entropy(logits: Tensor, volumes: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cross entropy of each volume, nats a voxel, (B,).
+
+    Args:
+        logits: (B, C, *sides).
+        volumes: (B, *sides) class numbers.
+        weights: (C,); None for 1. A weight above 1 moves the decision threshold of its class and
+            thickens sheets.
+    """
+    return F.cross_entropy(logits, volumes.long(), weights, reduction="none").flatten(1).mean(1)

@@ -1,0 +1,66 @@
+"""What a model says of itself, so that one loop trains all of them.
+
+A model is an ``nn.Module`` whose attributes named in its phases are its networks. It says which
+networks each optimiser step trains, the order of the steps, and one loss for each.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from foldnorm.models.noise import StepNoise
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One kind of optimiser step.
+
+    Attributes:
+        networks: attributes of the model that it trains; all others are frozen meanwhile.
+    """
+
+    networks: tuple[str, ...]
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What the training loop needs."""
+
+    phases: Mapping[str, Phase]
+
+    def phase_order(self) -> Sequence[str]:
+        """Names of the phases of one step, in order; each gets a batch of its own."""
+
+    def loss(self, phase: str, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
+        """Named terms of one phase, and under ``"loss"`` the scalar to go down.
+
+        ``volumes`` is (B, I, J, K) uint8 class numbers. Each term is a mean over the batch, so
+        that the mean over processes is that of the whole batch.
+        """
+
+    def validation_loss(self, volumes: Tensor) -> Tensor:
+        """Reconstruction loss of each volume, (B,) float32, without noise."""
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """A model with a latent space."""
+
+    latent_dim: int
+
+    def encode(self, volumes: Tensor) -> Tensor:
+        """(B, I, J, K) uint8 class numbers → (B, latent_dim) float32 codes."""
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """(B, latent_dim) → (B, C, I, J, K) class logits."""
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """A model that draws new volumes."""
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """(count, I, J, K) uint8 class numbers of volumes that nobody has."""

@@ -1,0 +1,183 @@
+"""Convolutional encoder, generator and critic for label volumes.
+
+Both ends are cheap: a space-to-depth stem turns 2×2×2 voxels into channels, and a subpixel head
+turns channels into 2×2×2 voxels. Each output voxel has weights of its own, so nothing forces
+neighbouring voxels to be equal, as an upsampling before the last layer would.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
+
+import torch
+from monai.networks.blocks import Convolution
+from monai.networks.utils import pixelshuffle, pixelunshuffle
+from torch import Tensor, nn
+
+STEM = 2  # side of the block of voxels that becomes channels
+MAX_LOG_VARIANCE = 6.0  # of a code; beyond, e^x is noise only
+
+
+class ShapeError(ValueError):
+    """A volume's sides do not suit the network."""
+
+
+def code_grid(shape: Sequence[int], levels: int) -> tuple[int, ...]:
+    """Sides of the deepest map: each side of the volume over 2^(levels + 1).
+
+    Raises:
+        ShapeError: a side is not a multiple of that.
+    """
+    factor = STEM * 2**levels
+    if any(side % factor for side in shape):
+        raise ShapeError(
+            f"volumes of {tuple(shape)} voxels do not suit {levels} levels: each side must be a "
+            f"multiple of {factor} (preprocess with --pad multiple:{factor})"
+        )
+    return tuple(side // factor for side in shape)
+
+
+class Encoder(nn.Module):
+    """One-hot volume → mean and log-variance of its code.
+
+    Args:
+        shape: sides of the volume, 2-D or 3-D.
+        n_classes: input channels.
+        channels: after each level; each level halves the sides.
+        code_channels: of the deepest map, the code's own grid.
+        latent_dim: of the code; None: the deepest map itself, flattened, so that a code stays
+            local. A number adds one dense layer on that small map.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        n_classes: int,
+        channels: Sequence[int],
+        code_channels: int,
+        latent_dim: int | None,
+    ) -> None:
+        super().__init__()
+        dims = len(shape)
+        grid = code_grid(shape, len(channels))
+        widths = [n_classes * STEM**dims, *channels]
+        self.levels = nn.Sequential(*[_conv(dims, a, b, stride=2) for a, b in pairwise(widths)])
+        self.refine = _conv(dims, channels[-1], channels[-1])
+        flat = code_channels * prod(grid)
+        self.to_map = Convolution(
+            dims,
+            channels[-1],
+            code_channels * (2 if latent_dim is None else 1),
+            kernel_size=1,
+            conv_only=True,
+        )
+        self.to_code = None if latent_dim is None else nn.Linear(flat, 2 * latent_dim)
+
+    def forward(self, volume: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, *sides) → mean and log-variance, (B, latent_dim) float32 each."""
+        x = pixelunshuffle(volume, volume.ndim - 2, STEM)  # (B, C·2^d, *sides / 2)
+        x = self.refine(self.levels(x))  # (B, channels[-1], *grid)
+        x = self.to_map(x)
+        x = x.flatten(1) if self.to_code is None else self.to_code(x.flatten(1))
+        mean, log_variance = x.float().chunk(2, dim=1)
+        return mean, log_variance.clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
+
+
+class Generator(nn.Module):
+    """Code → class logits; the mirror of `Encoder`, with the same arguments."""
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        n_classes: int,
+        channels: Sequence[int],
+        code_channels: int,
+        latent_dim: int | None,
+    ) -> None:
+        super().__init__()
+        dims = len(shape)
+        self.grid = code_grid(shape, len(channels))
+        self.code_channels = code_channels
+        flat = code_channels * prod(self.grid)
+        self.from_code = None if latent_dim is None else nn.Linear(latent_dim, flat)
+        # The last map is the largest: its width is what the whole costs.
+        widths = [*reversed(channels), max(channels[0] // 4, 8)]
+        self.from_map = _conv(dims, code_channels, widths[0])
+        self.levels = nn.Sequential(*[_Up(dims, a, b) for a, b in pairwise(widths)])
+        self.head = Convolution(
+            dims, widths[-1], n_classes * STEM**dims, kernel_size=3, conv_only=True
+        )
+
+    def forward(self, code: Tensor) -> Tensor:
+        """(B, latent_dim) → (B, C, *sides) logits, unbounded."""
+        x = code if self.from_code is None else self.from_code(code)
+        x = x.view(-1, self.code_channels, *self.grid)
+        x = self.levels(self.from_map(x))  # (B, channels[0], *sides / 2)
+        return pixelshuffle(self.head(x), len(self.grid), STEM)
+
+
+class Critic(nn.Module):
+    """One-hot volume → one unbounded number. No norm at all: the penalty is a volume's own.
+
+    Args:
+        shape: sides of the volume.
+        n_classes: input channels.
+        channels: after each level; each level halves the sides.
+    """
+
+    def __init__(self, shape: Sequence[int], n_classes: int, channels: Sequence[int]) -> None:
+        super().__init__()
+        dims = len(shape)
+        grid = code_grid(shape, len(channels))
+        widths = [n_classes * STEM**dims, *channels]
+        self.levels = nn.Sequential(
+            *[_conv(dims, a, b, stride=2, norm=None) for a, b in pairwise(widths)]
+        )
+        self.to_value = nn.Linear(channels[-1] * prod(grid), 1)
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """(B, C, *sides) → (B,)."""
+        x = pixelunshuffle(volume, volume.ndim - 2, STEM)
+        return self.to_value(self.levels(x).flatten(1)).squeeze(1)
+
+
+class _Up(nn.Module):
+    """Doubles the sides: 2^d times the channels point by point, a pixel shuffle, a convolution."""
+
+    def __init__(self, dims: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.dims = dims
+        self.widen = Convolution(dims, inputs, outputs * 2**dims, kernel_size=1, conv_only=True)
+        self.mix = _conv(dims, outputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, *sides) → (B, outputs, *2·sides)."""
+        return self.mix(pixelshuffle(self.widen(x), self.dims, 2))
+
+
+def _conv(
+    dims: int, inputs: int, outputs: int, *, stride: int = 1, norm: str | None = "group"
+) -> nn.Module:
+    """3-wide convolution, group norm if any, leaky ReLU."""
+    groups = ("group", {"num_groups": min(8, outputs), "num_channels": outputs})
+    return Convolution(
+        dims,
+        inputs,
+        outputs,
+        strides=stride,
+        kernel_size=3,
+        adn_ordering="NA",
+        norm=groups if norm else None,
+        act=("leakyrelu", {"negative_slope": 0.2}),
+    )
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def as_channels_last(module: nn.Module, dims: int) -> nn.Module:
+    """Lay convolution weights out channels last, which the fast kernels want in 3-D."""
+    formats = {2: torch.channels_last, 3: torch.channels_last_3d}
+    return module.to(memory_format=formats[dims])  # type: ignore[call-overload]

@@ -1,0 +1,236 @@
+"""The deletion benchmark: by size, how well each score tells altered brains from healthy ones.
+
+*Unpaired*: subjects are divided at random; half are altered, the other half are controls, so no
+brain is compared with itself. *Paired*: each subject before and after. Size 0 is the control: the
+same code path deletes nothing, and AUROC must be 0.5 within its interval.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from foldnorm.pipeline.alteration import AlterationKind, alter
+from foldnorm.pipeline.baselines import Baselines, Volumes
+from foldnorm.pipeline.detection_metrics import INTERVAL, detection, paired_share
+from foldnorm.pipeline.embedding import encode_volumes, reconstruction_losses
+from foldnorm.pipeline.scores import fit_latent_scores
+from foldnorm.preprocessing.cohort import Cohort, iterate, row_key
+from foldnorm.preprocessing.deletion import SizeRange
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import write_json, write_tsv
+
+TABLE, SUBJECTS, SIDECAR = "benchmark.tsv", "benchmark_subjects.tsv", "benchmark.json"
+COLUMNS = (
+    "size", "score", "auroc", "auroc_low", "auroc_high", "ap", "ap_low", "ap_high",
+    "fpr95", "fpr95_low", "fpr95_high", "prevalence", "paired", "n",
+)  # fmt: skip
+BOOTSTRAPS = 300
+MIN_SUBJECTS = 4  # two controls and two altered brains
+Scores = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """What `benchmark` compares.
+
+    Attributes:
+        sizes: deletions; the control is added.
+        kind: of deletion.
+        splits: of the cohort to test on; never training.
+        draws: how often subjects are divided and deletions drawn anew.
+        seed: of both.
+    """
+
+    sizes: tuple[SizeRange, ...]
+    kind: AlterationKind = "fold"
+    splits: tuple[str, ...] = ("test",)
+    draws: int = 5
+    seed: int = 0
+
+
+class Scorer:
+    """All scores of volumes: a model's latent distances, its loss, and the baselines.
+
+    Args:
+        model: in evaluation mode.
+        device: where it is.
+        reference: the training cohort, on whose training split everything is fitted.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, reference: Cohort) -> None:
+        self.model, self.device = model, device
+        indices = reference.indices("train")
+        training: Volumes = lambda: iterate(reference.volumes, indices)  # noqa: E731
+        self.latent = fit_latent_scores(encode_volumes(model, training(), device))
+        self.baselines = Baselines(reference.scheme.n_classes, reference.scheme.top).fit(training)
+
+    def score(self, volumes: Volumes) -> Scores:
+        """Scores by name, (N,) each; ``volumes()`` gives the volumes anew at each call."""
+        codes = encode_volumes(self.model, volumes(), self.device)
+        latent = {f"latent_{name}": score.score(codes) for name, score in self.latent.items()}
+        loss = reconstruction_losses(self.model, volumes(), self.device)
+        return {**latent, "reconstruction_loss": loss, **self.baselines.score(volumes)}
+
+
+def benchmark(
+    scorer: Scorer, cohort: Cohort, out: Path, options: BenchmarkOptions
+) -> list[dict[str, Any]]:
+    """Run the benchmark; writes ``benchmark.tsv``, one row a size and score, and returns it."""
+    if "train" in options.splits:
+        raise InputError("the benchmark runs on brains never trained on, not on the training split")
+    indices = cohort.indices(*options.splits)
+    if len(indices) < MIN_SUBJECTS:
+        raise InputError(
+            f"the benchmark needs at least {MIN_SUBJECTS} brains in split "
+            f"{'+'.join(options.splits)}, the cohort has {len(indices)}: {cohort.folder}"
+        )
+    healthy = scorer.score(lambda: iterate(cohort.volumes, indices))
+    rows, subjects = [], []
+    sizes = [SizeRange(0), *[s for s in options.sizes if not s.is_control]]
+    for size in sizes:
+        draws = [_draw(scorer, cohort, indices, size, options, n) for n in range(options.draws)]
+        draws = [draw for draw in draws if draw is not None]
+        if len(draws) < options.draws:
+            raise InputError(f"too few brains have a fold of size {size}: {cohort.folder}")
+        for name in healthy:
+            rows.append(
+                {"size": str(size), "score": name, **_figures(name, healthy, draws, options)}
+            )
+        subjects.extend(_subject_rows(cohort, indices, healthy, draws, size, options))
+    write_tsv(out / TABLE, rows, COLUMNS)
+    write_tsv(out / SUBJECTS, subjects, tuple(subjects[0]))
+    write_json(out / SIDECAR, _sidecar(cohort, options, len(indices)))
+    return rows
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """One draw of deletions: positions in ``indices`` that could be altered, and their scores."""
+
+    positions: NDArray[np.int64]
+    scores: Scores
+
+
+def _draw(
+    scorer: Scorer,
+    cohort: Cohort,
+    indices: NDArray[np.int64],
+    size: SizeRange,
+    options: BenchmarkOptions,
+    n: int,
+) -> _Draw | None:
+    seed = options.seed + n
+
+    def altered() -> Iterator[NDArray[np.uint8]]:
+        for a in alter(cohort, indices, size, kind=options.kind, seed=seed):
+            order.append(a.index)
+            yield a.volume
+
+    order: list[int] = []
+    scores = scorer.score(altered)
+    number = len(next(iter(scores.values())))
+    if number < MIN_SUBJECTS // 2:
+        return None
+    position = {int(index): p for p, index in enumerate(indices)}
+    return _Draw(np.array([position[i] for i in order[:number]]), scores)
+
+
+def _figures(
+    name: str, healthy: Scores, draws: Sequence[_Draw], options: BenchmarkOptions
+) -> dict[str, Any]:
+    """Mean over draws, with a bootstrap over subjects that is the same for all draws."""
+    before = healthy[name]
+    parts = []
+    for n, draw in enumerate(draws):
+        chosen = halves(len(before), options.seed + n)
+        is_altered = chosen[draw.positions]
+        parts.append((draw.positions[is_altered], draw.scores[name][is_altered], ~chosen))
+    rng = np.random.default_rng(options.seed)
+    weights = rng.multinomial(len(before), np.full(len(before), 1 / len(before)), BOOTSTRAPS)
+    point = _mean_detection(before, parts, np.ones(len(before)))
+    drawn = np.array([_mean_detection(before, parts, w.astype(np.float64)) for w in weights])
+    low, high = np.nanpercentile(drawn, INTERVAL, axis=0)
+    figures: dict[str, Any] = {}
+    for column, (key, value) in enumerate(zip(("auroc", "ap", "fpr95"), point, strict=True)):
+        figures |= {key: value, f"{key}_low": low[column], f"{key}_high": high[column]}
+    paired = [paired_share(d.scores[name], before[d.positions]) for d in draws]
+    n_altered = np.array([len(part[0]) for part in parts])
+    n_control = np.array([part[2].sum() for part in parts])
+    return {
+        **figures,
+        "prevalence": float((n_altered / (n_altered + n_control)).mean()),
+        "paired": float(np.mean(paired)),
+        "n": round(float(n_altered.mean())),
+    }
+
+
+def halves(number: int, seed: int) -> NDArray[np.bool_]:
+    """Which subjects are altered in an unpaired comparison: a random half."""
+    chosen = np.zeros(number, dtype=np.bool_)
+    chosen[np.random.default_rng(seed).permutation(number)[: number // 2]] = True
+    return chosen
+
+
+def _mean_detection(
+    before: NDArray[np.float64],
+    parts: Sequence[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]],
+    weights: NDArray[np.float64],
+) -> tuple[float, float, float]:
+    found = []
+    for positions, altered, control in parts:
+        w_pos, w_neg = weights[positions], weights[control]
+        if w_pos.sum() and w_neg.sum():
+            d = detection(altered, before[control], w_pos=w_pos, w_neg=w_neg)
+            found.append((d.auroc, d.ap, d.fpr95))
+    auroc, ap, fpr95 = np.mean(found, axis=0) if found else (np.nan,) * 3
+    return float(auroc), float(ap), float(fpr95)
+
+
+def _subject_rows(
+    cohort: Cohort,
+    indices: NDArray[np.int64],
+    healthy: Scores,
+    draws: Sequence[_Draw],
+    size: SizeRange,
+    options: BenchmarkOptions,
+) -> list[dict[str, Any]]:
+    """Every score behind the table: each subject of each draw, as control or altered."""
+    rows: list[dict[str, Any]] = []
+    for n, draw in enumerate(draws):
+        chosen = halves(len(indices), options.seed + n)
+        where = {int(p): row for row, p in enumerate(draw.positions)}
+        for p, index in enumerate(indices):
+            if chosen[p] and p not in where:
+                continue
+            scores = {
+                name: draw.scores[name][where[p]] if chosen[p] else healthy[name][p]
+                for name in healthy
+            }
+            key = row_key(cohort.rows[index])
+            rows.append(
+                {"size": str(size), "draw": n, "volume": key, "altered": int(chosen[p]), **scores}
+            )
+    return rows
+
+
+def _sidecar(cohort: Cohort, options: BenchmarkOptions, number: int) -> dict[str, Any]:
+    return {
+        "cohort": str(cohort.folder),
+        "phantom": cohort.is_phantom,
+        "splits": list(options.splits),
+        "brains": number,
+        "kind": options.kind,
+        "sizes": [str(size) for size in options.sizes],
+        "draws": options.draws,
+        "seed": options.seed,
+        "bootstraps": BOOTSTRAPS,
+        "interval": "95 % percentile bootstrap over subjects",
+        "note": "unpaired: a random half of the brains altered, the other half controls, averaged "
+        "over draws; paired: share of brains whose score rises; size 0 deletes nothing",
+    }

@@ -1,0 +1,42 @@
+"""Latent codes of a cohort: OUT/codes.npy, (N, d) float32, and OUT/codes.tsv, a row each."""
+
+import argparse
+from pathlib import Path
+
+from foldnorm.pipeline.arguments import add_device, add_overwrite
+
+HELP = "latent codes of a cohort"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("run_folder", type=Path, metavar="RUN")
+    parser.add_argument("cohort", type=Path, metavar="COHORT")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    add_device(parser)
+    add_overwrite(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    import numpy as np
+
+    from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.devices import choose_device
+    from foldnorm.pipeline.embedding import encode_volumes
+    from foldnorm.pipeline.run_folder import RunFolder
+    from foldnorm.preprocessing.cohort import Cohort, iterate
+    from foldnorm.preprocessing.files import replacing, write_tsv
+
+    refuse_existing(arguments.out / "codes.npy", arguments.overwrite)
+    device = choose_device(arguments.device)
+    run_folder, cohort = RunFolder.open(arguments.run_folder), Cohort.open(arguments.cohort)
+    run_folder.check_cohort(cohort)
+    volumes = iterate(cohort.volumes, cohort.indices())
+    codes = encode_volumes(run_folder.load_model(device), volumes, device)
+    with replacing(arguments.out / "codes.npy") as temporary, temporary.open("wb") as stream:
+        np.save(stream, codes, allow_pickle=False)
+    write_tsv(arguments.out / "codes.tsv", cohort.rows, tuple(cohort.rows[0]))
+    if not arguments.quiet:
+        print(f"{len(codes)} codes of {codes.shape[1]} dimensions: {arguments.out}")
+    return 0

@@ -1,0 +1,46 @@
+"""Score the brains of a cohort by their distance from the healthy ones.
+
+Scores are fitted on the training brains of the run's cohort and turned into conformal p-values
+with its validation brains, which the weights were never fitted to. OUT/scores.tsv has a row a
+brain; OUT/scores.json says how it was made and which p-value is the smallest that can be reached.
+"""
+
+import argparse
+from pathlib import Path
+
+from foldnorm.pipeline.arguments import add_device, add_overwrite
+
+HELP = "anomaly scores and p-values of a cohort"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("run_folder", type=Path, metavar="RUN")
+    parser.add_argument("cohort", type=Path, metavar="COHORT")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    parser.add_argument(
+        "--split", nargs="+", choices=("train", "validation", "test"), default=[], help="only these"
+    )
+    parser.add_argument(
+        "--reference", type=Path, metavar="COHORT", help="training cohort, if it has moved"
+    )
+    add_device(parser)
+    add_overwrite(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.score_cohort import SCORES, score_cohort
+    from foldnorm.pipeline.scoring_setup import set_up_scoring
+
+    refuse_existing(arguments.out / SCORES, arguments.overwrite)
+    setup = set_up_scoring(
+        arguments.run_folder, arguments.cohort, arguments.reference, arguments.device
+    )
+    rows = score_cohort(
+        setup.scorer, setup.reference, setup.cohort, arguments.out, splits=tuple(arguments.split)
+    )
+    if not arguments.quiet:
+        print(f"{len(rows)} brains scored: {arguments.out}")
+    return 0

@@ -1,0 +1,59 @@
+"""Train a model on a cohort and write a run folder.
+
+CONFIG is a YAML file or the name of a shipped configuration (`foldnorm models` lists them).
+Any key can be set on the command line: --training.steps 500 --model.init_args.kl_weight 0.01.
+Ctrl-C, SIGTERM and SIGUSR1 save the state before leaving (exit 130 and 75); --resume auto
+continues, and gives the same weights as an unbroken run.
+
+Many GPUs: torchrun --nproc-per-node 4 -m foldnorm.pipeline.cli train … or srun likewise.
+"""
+
+import argparse
+from pathlib import Path
+
+from foldnorm.pipeline.arguments import add_device
+
+HELP = "train a model on a cohort"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--config", required=True, help="YAML file, or a shipped name")
+    parser.add_argument("--cohort", type=Path, required=True, help="cohort folder")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder")
+    parser.add_argument(
+        "--resume", choices=("auto", "never"), default="never", help="continue an earlier run"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="start anew in an existing RUN")
+    parser.add_argument("--seed", type=int, help="the same as --training.seed")
+    add_device(parser)
+    parser.set_defaults(takes_overrides=True)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from foldnorm.pipeline.configuration import resolve
+    from foldnorm.pipeline.train import train
+    from foldnorm.preprocessing.cohort import Cohort
+    from foldnorm.preprocessing.errors import InputError
+
+    resume = arguments.resume == "auto"
+    if (arguments.out / "config.yaml").exists() and not (resume or arguments.overwrite):
+        raise InputError(
+            f"run exists (--resume auto continues, --overwrite replaces): {arguments.out}"
+        )
+    cohort = Cohort.open(arguments.cohort)
+    overrides = list(arguments.overrides)
+    if arguments.seed is not None:
+        overrides.append(f"--training.seed={arguments.seed}")
+    config = resolve(
+        arguments.config, overrides, shape=cohort.shape, n_classes=cohort.scheme.n_classes
+    )
+    return train(
+        config,
+        cohort,
+        arguments.out,
+        device=arguments.device,
+        resume=resume,
+        quiet=arguments.quiet,
+    )

@@ -1,0 +1,51 @@
+"""``metrics.csv``: one row a logged step, columns by name."""
+
+import csv
+import io
+from pathlib import Path
+
+from foldnorm.preprocessing.files import read_tsv, write_text
+
+
+class MetricsTable:
+    """Rows of figures by step, rewritten whole so that the file is never half a row.
+
+    Args:
+        path: of the CSV file.
+        up_to: keep only the rows of a former run up to this step.
+    """
+
+    def __init__(self, path: Path, up_to: int = 0) -> None:
+        self.path = path
+        self.rows: dict[int, dict[str, float]] = {}
+        if up_to and path.is_file():
+            for row in read_tsv(path):
+                if int(row["step"]) <= up_to:
+                    figures = {k: float(v) for k, v in row.items() if k != "step" and v}
+                    self.rows[int(row["step"])] = figures
+
+    def add(self, step: int, figures: dict[str, float]) -> None:
+        """Add figures to the row of ``step``."""
+        self.rows.setdefault(step, {}).update(figures)
+
+    def column(self, name: str) -> tuple[list[int], list[float]]:
+        """Steps and values of one column."""
+        pairs = [(step, row[name]) for step, row in sorted(self.rows.items()) if name in row]
+        return [step for step, _ in pairs], [value for _, value in pairs]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of all columns, in the order they first came."""
+        names: dict[str, None] = {}
+        for _, row in sorted(self.rows.items()):
+            names.update(dict.fromkeys(row))
+        return list(names)
+
+    def save(self) -> None:
+        """Write the file atomically."""
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, ["step", *self.columns], lineterminator="\n")
+        writer.writeheader()
+        for step, row in sorted(self.rows.items()):
+            writer.writerow({"step": step, **{k: f"{v:.8g}" for k, v in row.items()}})
+        write_text(self.path, stream.getvalue())

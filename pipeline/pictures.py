@@ -1,0 +1,57 @@
+"""Label volumes as pictures: slices side by side, one colour a class."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+# Class colours on a light ground, dark for the class that matters; distinct for colour blindness.
+PALETTE = np.array(
+    [
+        [255, 255, 255],
+        [214, 221, 232],
+        [24, 66, 122],
+        [222, 119, 36],
+        [36, 148, 116],
+        [180, 52, 90],
+    ],
+    dtype=np.uint8,
+)
+GAP = 2  # pixels between slices
+
+
+def colour_slice(labels: NDArray[np.integer], n_classes: int) -> NDArray[np.uint8]:
+    """(A, B) class numbers → (B, A, 3) picture; the second axis points up."""
+    table = PALETTE[[0, 2]] if n_classes == 2 else PALETTE
+    return table[np.minimum(labels, len(table) - 1)].transpose(1, 0, 2)[::-1]
+
+
+def middle_slices(volume: NDArray[np.integer], n_classes: int) -> list[NDArray[np.uint8]]:
+    """Sagittal, coronal and axial slice through the middle of a volume."""
+    i, j, k = (side // 2 for side in volume.shape)
+    views = (volume[i], volume[:, j], volume[:, :, k])
+    return [colour_slice(view, n_classes) for view in views]
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[NDArray[np.uint8]]], *, scale: int = 3
+) -> NDArray[np.uint8]:
+    """Lay pictures out in rows, each cell as large as the largest picture."""
+    height = max(p.shape[0] for row in rows for p in row)
+    width = max(p.shape[1] for row in rows for p in row)
+    columns = max(len(row) for row in rows)
+    sheet = np.full((len(rows) * (height + GAP), columns * (width + GAP), 3), 246, dtype=np.uint8)
+    for r, row in enumerate(rows):
+        for c, picture in enumerate(row):
+            top, left = r * (height + GAP), c * (width + GAP)
+            sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return sheet.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def png(picture: NDArray[np.uint8]) -> bytes:
+    """Encode an (H, W, 3) picture."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, format="PNG", optimize=True)
+    return stream.getvalue()

@@ -1,0 +1,209 @@
+"""One self-contained HTML page about cohorts, runs, scores and benchmarks."""
+
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from foldnorm.pipeline import benchmark as benchmark_module
+from foldnorm.pipeline import report_figures as figures
+from foldnorm.pipeline.metrics_table import MetricsTable
+from foldnorm.pipeline.run_folder import ENVIRONMENT, METRICS, RunFolder
+from foldnorm.pipeline.score_cohort import SCORES
+from foldnorm.pipeline.score_cohort import SIDECAR as SCORES_SIDECAR
+from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_json, read_tsv, write_text
+from foldnorm.preprocessing.preprocess import RUN_REPORT
+
+TEMPLATE = "report.html.jinja"
+LISTED_BRAINS = 15
+PANEL_NOTES = {
+    "dice": "1 is perfect; one voxel's shift of a sheet already gives about 0",
+    "precision": "share of the predicted sulcus that is right",
+    "recall": "share of the true sulcus that is found",
+    "volume_ratio": "predicted / true sulcus voxels; 0.8–1.25 is what we ask for",
+    "opening": "share of predicted sulcus inside full 2×2×2 blocks",
+    "opening_excess": "that share above the target's own; above 0.05 the sheets have thickened",
+    "surface_dice": "share of both sheets within 1 voxel of the other; blind to thickening",
+    "assd": "mean distance between the sheets, voxels",
+    "components": "26-connected pieces of the predicted sulcus",
+    "euler_number": "of the predicted sulcus",
+    "loss": "class cross entropy, nats a voxel",
+}
+
+
+def write_report(paths: Sequence[Path], out: Path) -> None:
+    """Write the report of some folders.
+
+    Args:
+        paths: cohort, run, score and benchmark folders, in any order.
+        out: the ``.html`` file.
+
+    Raises:
+        InputError: a folder is none of these.
+    """
+    sections = [_section(path) for path in paths]
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(
+            lambda name: (files("foldnorm.pipeline") / name).read_text(encoding="utf-8")
+        ),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template(TEMPLATE).render(
+        sections=sections,
+        version=version("foldnorm"),
+        is_phantom=any(section["phantom"] for section in sections),
+        warnings=[warning for section in sections for warning in section["warnings"]],
+    )
+    write_text(out, page)
+
+
+def _section(path: Path) -> dict[str, Any]:
+    for name, build in (
+        (DESCRIPTION, _cohort_section),
+        ("config.yaml", _run_section),
+        (SCORES, _scores_section),
+        (benchmark_module.TABLE, _benchmark_section),
+    ):
+        if (path / name).is_file():
+            section = {"kind": build.__name__.split("_")[1], "path": str(path), "warnings": []}
+            return {**section, **build(path)}
+    raise InputError(f"neither a cohort, a run, scores nor a benchmark: {path}")
+
+
+def _cohort_section(path: Path) -> dict[str, Any]:
+    cohort = Cohort.open(path)
+    warnings = []
+    failed = []
+    if (path / RUN_REPORT).is_file():
+        failed = read_json(path / RUN_REPORT)["failed"]
+    if failed:
+        warnings.append(f"{len(failed)} volumes of {path.name} could not be prepared")
+    counts = {split: len(cohort.indices(split)) for split in ("train", "validation", "test")}
+    for split, count in counts.items():
+        if not count:
+            warnings.append(f"{path.name} has no volume in its {split} split")
+    return {
+        "title": f"Cohort: {path.name}",
+        "phantom": cohort.is_phantom,
+        "warnings": warnings,
+        "facts": {
+            "volumes": len(cohort.rows),
+            "split": ", ".join(f"{n} {split}" for split, n in counts.items()),
+            "box": " × ".join(map(str, cohort.shape)) + " voxels",
+            "voxel size": " × ".join(f"{size:.3g}" for size in cohort.voxel_size) + " mm",
+            "classes": ", ".join(cohort.scheme.names),
+            "crop": cohort.preparation["crop"],
+            "downsampling": cohort.preparation["method"],
+        },
+        "deletion": cohort.description["Cohort"].get("deletion"),
+        "failed": failed[:LISTED_BRAINS],
+        "slices": figures.cohort_slices(cohort),
+        "counts": figures.class_counts(cohort),
+        "settings": json.dumps(cohort.description["Cohort"], indent=2, ensure_ascii=False),
+    }
+
+
+def _run_section(path: Path) -> dict[str, Any]:
+    run = RunFolder.open(path)
+    metrics = MetricsTable(path / METRICS, up_to=2**62)
+    best, panel = _best_panel(metrics, run)
+    pictures = sorted(run.samples.glob("step-*.png"))
+    warnings = []
+    if metrics.rows and max(metrics.rows) < run.config["training"]["steps"]:
+        warnings.append(f"{path.name} stopped at step {max(metrics.rows)}, before its end")
+    if panel and not 0.8 <= panel.get("volume_ratio", 1.0) <= 1.25:
+        warnings.append(f"{path.name}: sulcus volume ratio {panel['volume_ratio']:.2f}")
+    if panel and panel.get("opening_excess", 0.0) > 0.05:
+        warnings.append(f"{path.name}: reconstructions are thicker than their targets")
+    return {
+        "title": f"Model: {path.name}",
+        "phantom": run.data["phantom"],
+        "warnings": warnings,
+        "facts": {
+            "class": run.config["model"]["class_path"],
+            "trained on": f"{len(run.trained_on())} participants",
+            "validated on": f"{len(run.data['participants']['validation'])} others",
+            "best checkpoint": f"step {best}",
+        },
+        "panel": [(name, value, PANEL_NOTES.get(name, "")) for name, value in panel.items()],
+        "curves": figures.training_curves(metrics),
+        "picture": figures.inline_png(pictures[-1].read_bytes()) if pictures else None,
+        "settings": yaml.safe_dump(run.config, sort_keys=False),
+        "environment": (path / ENVIRONMENT).read_text(encoding="utf-8"),
+    }
+
+
+def _best_panel(metrics: MetricsTable, run: RunFolder) -> tuple[int, dict[str, float]]:
+    """Step of the best checkpoint, and its validation figures."""
+    options = run.config["training"]
+    steps, values = metrics.column(options["monitor"])
+    if not steps:
+        return max(metrics.rows, default=0), {}
+    choose = min if options["monitor_mode"] == "min" else max
+    best = steps[values.index(choose(values))]
+    prefix = "validation/"
+    row = metrics.rows[best]
+    return best, {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
+
+
+def _scores_section(path: Path) -> dict[str, Any]:
+    rows, sidecar = read_tsv(path / SCORES), read_json(path / SCORES_SIDECAR)
+    tested = [row for row in rows if not row["used_for"]]
+    key = next(name for name in rows[0] if name.startswith("p_"))
+    key = "p_latent_mahalanobis" if "p_latent_mahalanobis" in rows[0] else key
+    tested.sort(key=lambda row: float(row[key]))
+    shown = [name for name in rows[0] if name.startswith("p_")]
+    warnings = [] if tested else [f"{path.name}: every brain took part in training or calibration"]
+    return {
+        "title": f"Scores: {path.name}",
+        "phantom": sidecar["phantom"],
+        "warnings": warnings,
+        "sentence": sidecar["sentence"],
+        "facts": {"brains": sidecar["brains"], "with a p-value": len(tested)},
+        "columns": shown,
+        "rows": tested[:LISTED_BRAINS],
+        "sorted_by": key,
+        "histograms": figures.p_value_histograms(tested) if tested else None,
+        "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
+    }
+
+
+def _benchmark_section(path: Path) -> dict[str, Any]:
+    rows = read_tsv(path / benchmark_module.TABLE)
+    sidecar = read_json(path / benchmark_module.SIDECAR)
+    sizes = list(dict.fromkeys(row["size"] for row in rows))
+    scores = list(dict.fromkeys(row["score"] for row in rows))
+    cell = {(row["score"], row["size"]): row for row in rows}
+    missed = [
+        f"{row['score']}: the interval of the size-0 control leaves 0.5 out"
+        for row in rows
+        if row["size"] == "0" and not float(row["auroc_low"]) <= 0.5 <= float(row["auroc_high"])
+    ]
+    return {
+        "title": f"Deletion benchmark: {path.name}",
+        "phantom": sidecar["phantom"],
+        "warnings": missed,
+        "facts": {
+            "brains": sidecar["brains"],
+            "split": ", ".join(sidecar["splits"]),
+            "deleted": "one fold a brain" if sidecar["kind"] == "fold" else "a ball a brain",
+            "draws": sidecar["draws"],
+        },
+        "sizes": sizes,
+        "scores": scores,
+        "cell": cell,
+        "unit": "mm² of sheet (voxels at 1 mm)" if sidecar["kind"] == "fold" else "mm³",
+        "note": sidecar["note"],
+        "roc": figures.roc_by_size(read_tsv(path / benchmark_module.SUBJECTS)),
+        "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
+    }

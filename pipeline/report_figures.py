@@ -1,0 +1,146 @@
+"""Figures of the report, as text that an HTML page holds: SVG for curves, PNG for slices."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+
+matplotlib.use("agg")  # no display, no windows
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from foldnorm.pipeline.detection_metrics import roc_curve
+from foldnorm.pipeline.metrics_table import MetricsTable
+from foldnorm.pipeline.pictures import contact_sheet, middle_slices, png
+from foldnorm.preprocessing.cohort import Cohort
+
+INK = "#7a818c"  # reads on light and on dark ground
+COLOURS = ("#2f6db5", "#d9772a", "#2b9a77", "#b4345a", "#7d5fb2", "#8a8f98", "#b39b2c", "#4aa3c7")
+SHOWN_BRAINS = 6
+STYLE = {
+    "svg.hashsalt": "foldnorm",  # the same figure, the same bytes
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+}
+
+
+def inline_png(content: bytes) -> str:
+    """Return an ``img`` source that needs no file."""
+    return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+def cohort_slices(cohort: Cohort) -> str:
+    """Three slices of the first volumes, two volumes a row."""
+    slices = [
+        middle_slices(np.array(cohort.volumes[n]), cohort.scheme.n_classes)
+        for n in range(min(SHOWN_BRAINS, len(cohort.volumes)))
+    ]
+    rows = [[*a, *b] for a, b in zip(slices[::2], [*slices[1::2], []], strict=False)]
+    return inline_png(png(contact_sheet(rows, scale=_scale(cohort.shape))))
+
+
+def class_counts(cohort: Cohort) -> str:
+    """Histogram of the share of the highest class, by split."""
+    top = cohort.scheme.top
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(5, 2.6))
+        for split in ("train", "validation", "test"):
+            shares = [100 * float((cohort.volumes[i] == top).mean()) for i in cohort.indices(split)]
+            if shares:
+                axes.hist(shares, bins=20, alpha=0.6, label=f"{split} ({len(shares)})")
+        axes.set_xlabel(f"{cohort.scheme.names[top]} voxels, % of the box")
+        axes.set_ylabel("volumes")
+        axes.legend()
+        return _svg(figure)
+
+
+def training_curves(metrics: MetricsTable) -> str:
+    """Losses on the left, validation figures on the right."""
+    with plt.rc_context(STYLE):
+        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 2.8))
+        for name in ("generator/cross_entropy", "validation/loss"):
+            left.plot(*metrics.column(name), label=name)
+        left.set_title("cross entropy, nats a voxel")
+        for name in ("critic/wasserstein", "critic/penalty"):
+            steps, values = metrics.column(name)
+            if values:
+                middle.plot(steps, values, label=name)
+        middle.set_title("critic")
+        for name in ("dice", "precision", "recall", "volume_ratio", "opening_excess"):
+            right.plot(*metrics.column(f"validation/{name}"), label=name)
+        right.axhspan(0.8, 1.25, color=INK, alpha=0.12, lw=0)
+        right.set_title("validation, sulcus (band: volume ratio 0.8–1.25)")
+        for axes in (left, middle, right):
+            axes.set_xlabel("step")
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(fontsize=7)
+        return _svg(figure)
+
+
+def p_value_histograms(rows: Sequence[Mapping[str, str]]) -> str:
+    """Histogram of the p-values of each score; flat where nothing is unusual."""
+    names = [name for name in rows[0] if name.startswith("p_")]
+    columns = 4
+    lines = -(-len(names) // columns)
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(
+            lines, columns, figsize=(11, 1.9 * lines), squeeze=False, sharex=True
+        )
+        for axes, name in zip(grid.flat, names, strict=False):
+            axes.hist([float(r[name]) for r in rows if r[name]], bins=10, range=(0, 1))
+            axes.set_title(name.removeprefix("p_"), fontsize=8)
+        for axes in grid.flat[len(names) :]:
+            axes.set_axis_off()
+        return _svg(figure)
+
+
+def roc_by_size(rows: Sequence[Mapping[str, str]]) -> str:
+    """One ROC panel a size, one curve a score, all draws pooled."""
+    sizes = list(dict.fromkeys(row["size"] for row in rows))
+    names = [n for n in rows[0] if n not in ("size", "draw", "volume", "altered")]
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(1, len(sizes), figsize=(2.9 * len(sizes), 3.1), squeeze=False)
+        for axes, size in zip(grid[0], sizes, strict=True):
+            chosen = [row for row in rows if row["size"] == size]
+            altered = np.array([row["altered"] == "1" for row in chosen])
+            for name in names:
+                values = np.array([float(row[name]) for row in chosen])
+                style = "-" if name.startswith("latent") else "--"
+                axes.plot(*roc_curve(values[altered], values[~altered]), style, lw=1.2, label=name)
+            axes.plot([0, 1], [0, 1], color=INK, lw=0.6)
+            axes.set_title("size 0 (control)" if size == "0" else f"size > {size}")
+            axes.set_xlabel("false-positive rate")
+            axes.set_aspect("equal")
+        grid[0][0].set_ylabel("true-positive rate")
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=7)
+        figure.tight_layout(rect=(0, 0.14, 1, 1))
+        return _svg(figure, tight=False)
+
+
+def _scale(shape: Sequence[int]) -> int:
+    return max(1, round(120 / max(shape)))
+
+
+def _svg(figure: Figure, *, tight: bool = True) -> str:
+    if tight:
+        figure.tight_layout()
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    plt.close(figure)
+    text = stream.getvalue()
+    return text[text.index("<svg") :]

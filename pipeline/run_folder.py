@@ -1,0 +1,149 @@
+"""The run folder: what training writes, and what every later command reads a model from."""
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from foldnorm.pipeline.configuration import build_model
+from foldnorm.preprocessing.cohort import Cohort, same_preparation
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_json, replacing, write_json, write_text
+
+CONFIG, DATA, ENVIRONMENT = "config.yaml", "data.json", "environment.json"
+METRICS = "metrics.csv"
+PACKAGES = ("foldnorm", "torch", "monai", "lightning", "numpy", "scipy", "scikit-learn", "nibabel")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and records of one training run.
+
+    Attributes:
+        folder: where it lies.
+    """
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: Path) -> "RunFolder":
+        """Open a run that has at least one checkpoint."""
+        run = cls(folder)
+        if not (folder / CONFIG).is_file():
+            raise InputError(f"not a run folder (no {CONFIG}): {folder}")
+        if not run.checkpoint("last").is_file():
+            raise InputError(f"run has no checkpoint yet: {folder}")
+        return run
+
+    def checkpoint(self, name: str) -> Path:
+        """Path of the checkpoint ``last`` or ``best``."""
+        return self.folder / "checkpoints" / f"{name}.ckpt"
+
+    @property
+    def samples(self) -> Path:
+        """Folder of the pictures made while training."""
+        return self.folder / "samples"
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The configuration as resolved: ``model`` and ``training``."""
+        content = yaml.safe_load((self.folder / CONFIG).read_text(encoding="utf-8"))
+        return dict(content)
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """What it was trained on: preparation, shape, participants by split."""
+        return read_json(self.folder / DATA)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write the configuration as resolved."""
+        write_text(self.folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
+
+    def write_data(self, cohort: Cohort) -> None:
+        """Record the cohort: its preparation, and who was in which split."""
+        write_json(
+            self.folder / DATA,
+            {
+                "cohort": str(cohort.folder.resolve()),
+                "preparation": cohort.preparation,
+                "shape": list(cohort.shape),
+                "voxel_size": list(cohort.voxel_size),
+                "phantom": cohort.is_phantom,
+                "participants": {
+                    split: sorted({cohort.rows[i]["participant_id"] for i in cohort.indices(split)})
+                    for split in ("train", "validation")
+                },
+            },
+        )
+
+    def write_environment(self) -> None:
+        """Record versions, machine and command."""
+        write_json(self.folder / ENVIRONMENT, environment())
+
+    def save_checkpoint(self, name: str, state: Mapping[str, Any]) -> None:
+        """Write a checkpoint atomically."""
+        with replacing(self.checkpoint(name)) as temporary:
+            torch.save(dict(state), temporary)
+
+    def load_checkpoint(self, name: str, device: torch.device | str = "cpu") -> dict[str, Any]:
+        """Read a checkpoint: tensors and plain values only, never a pickled object."""
+        path = self.checkpoint(name)
+        try:
+            return dict(torch.load(path, map_location=device, weights_only=True))
+        except FileNotFoundError:
+            raise InputError(f"no such checkpoint: {path}") from None
+        except Exception as error:  # torch raises many kinds on foreign bytes
+            reason = str(error).splitlines()[0]
+            raise InputError(f"not readable as a checkpoint ({reason}): {path}") from error
+
+    def load_model(self, device: torch.device | str = "cpu") -> nn.Module:
+        """Return the model of the best checkpoint, in evaluation mode."""
+        model = build_model(self.config["model"])
+        name = "best" if self.checkpoint("best").is_file() else "last"
+        try:
+            model.load_state_dict(self.load_checkpoint(name)["model"])
+        except (RuntimeError, KeyError) as error:
+            raise InputError(
+                f"checkpoint does not fit {CONFIG}: {self.checkpoint(name)}"
+            ) from error
+        return model.to(device).eval()
+
+    def check_cohort(self, cohort: Cohort) -> None:
+        """Refuse a cohort that was not prepared as the training cohort was."""
+        differing = same_preparation(self.data["preparation"], cohort.preparation)
+        if differing or list(cohort.shape) != self.data["shape"]:
+            detail = ", ".join(differing) or f"shape, {cohort.shape} not {self.data['shape']}"
+            raise InputError(
+                f"cohort was prepared otherwise than the run's ({detail}); preprocess it with "
+                f"--like the training cohort: {cohort.folder}"
+            )
+
+    def trained_on(self) -> set[str]:
+        """Ids of the participants that the weights were fitted to."""
+        return set(self.data["participants"]["train"])
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and command, for the record."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "packages": versions,
+        "machine": {"system": platform.system(), "cpus": os.cpu_count(), "gpu": cuda},
+    }

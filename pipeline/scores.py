@@ -1,0 +1,121 @@
+"""How far a brain is from the healthy ones: latent distances and conformal p-values.
+
+Fitted on training brains, calibrated on validation brains, which the weights were never fitted
+to. A high score means unusual.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.covariance import ledoit_wolf_shrinkage
+from sklearn.neighbors import NearestNeighbors
+
+from foldnorm.preprocessing.errors import InputError
+
+Codes = NDArray[np.float32]
+Scores = NDArray[np.float64]
+NEIGHBOURS = 5
+MIN_TRAINING = 3  # brains; a centre and a spread of fewer mean nothing
+
+
+class LatentScore(Protocol):
+    """A score of codes that is fitted on healthy ones."""
+
+    def fit(self, codes: Codes) -> "LatentScore":
+        """Fit on (N, d) training codes."""
+
+    def score(self, codes: Codes) -> Scores:
+        """Scores of (M, d) codes, (M,)."""
+
+
+@dataclass
+class CentreDistance:
+    """Euclidean distance to the mean of the training codes."""
+
+    centre: Codes | None = None
+
+    def fit(self, codes: Codes) -> "CentreDistance":
+        """Keep the mean."""
+        self.centre = codes.mean(axis=0)
+        return self
+
+    def score(self, codes: Codes) -> Scores:
+        """Distances, (M,)."""
+        assert self.centre is not None
+        return np.linalg.norm(codes - self.centre, axis=1).astype(np.float64)
+
+
+@dataclass
+class Mahalanobis:
+    """Mahalanobis distance under the Ledoit–Wolf covariance.
+
+    Σ = (1 − δ) S + δ μ I (Ledoit & Wolf 2004, J. Multivariate Analysis 88). S has at most N − 1
+    directions; what lies outside them, the orthogonal residual, has variance δ μ and is kept. So
+    d can be far above N, and no d × d matrix is made.
+    """
+
+    def fit(self, codes: Codes) -> "Mahalanobis":
+        """Estimate the covariance of (N, d) codes."""
+        x = codes.astype(np.float64)
+        self.centre = x.mean(axis=0)
+        x = x - self.centre
+        shrinkage = ledoit_wolf_shrinkage(x, assume_centered=True)
+        _, singular, self.axes = np.linalg.svd(x, full_matrices=False)  # axes: (min(N, d), d)
+        variances = singular**2 / len(x)
+        mean_variance = max(float(variances.sum() / x.shape[1]), 1e-12)
+        self.rest = max(float(shrinkage), 1e-9) * mean_variance
+        self.variances = (1 - shrinkage) * variances + self.rest
+        return self
+
+    def score(self, codes: Codes) -> Scores:
+        """Distances, (M,)."""
+        x = codes.astype(np.float64) - self.centre
+        along = x @ self.axes.T
+        residual = np.maximum((x**2).sum(axis=1) - (along**2).sum(axis=1), 0)
+        return np.sqrt((along**2 / self.variances).sum(axis=1) + residual / self.rest)
+
+
+@dataclass
+class NearestHealthy:
+    """Mean distance to the k nearest training codes."""
+
+    k: int = NEIGHBOURS
+
+    def fit(self, codes: Codes) -> "NearestHealthy":
+        """Keep the training codes."""
+        self.index = NearestNeighbors(n_neighbors=min(self.k, len(codes))).fit(codes)
+        return self
+
+    def score(self, codes: Codes) -> Scores:
+        """Distances, (M,)."""
+        distances, _ = self.index.kneighbors(codes)
+        return distances.mean(axis=1).astype(np.float64)
+
+
+def latent_scores() -> dict[str, LatentScore]:
+    """The scores by name, unfitted."""
+    return {"centre": CentreDistance(), "mahalanobis": Mahalanobis(), "knn": NearestHealthy()}
+
+
+def fit_latent_scores(codes: Codes) -> dict[str, LatentScore]:
+    """All latent scores, fitted on (N, d) training codes."""
+    if len(codes) < MIN_TRAINING:
+        raise InputError(
+            f"scores need at least {MIN_TRAINING} training brains, the cohort has {len(codes)}"
+        )
+    return {name: score.fit(codes) for name, score in latent_scores().items()}
+
+
+def conformal_p(scores: Scores, calibration: Scores) -> Scores:
+    """Conformal p-values: (1 + #{calibration ≥ score}) / (m + 1).
+
+    Valid for a brain exchangeable with the m calibration brains (Vovk et al. 2005). The smallest
+    that can be reached is 1 / (m + 1).
+    """
+    if not len(calibration):
+        raise InputError("p-values need validation brains, the cohort has none")
+    ordered = np.sort(calibration)
+    above = len(ordered) - np.searchsorted(ordered, scores, side="left")
+    return (1 + above) / (len(ordered) + 1)

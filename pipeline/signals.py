@@ -1,0 +1,37 @@
+"""Stopping cleanly: a signal only raises a flag, and the loop stops after its step."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+STOPPED = 75  # "try again later": the exit code schedulers requeue on
+INTERRUPTED = 130
+
+
+@dataclass
+class StopFlag:
+    """Whether to stop, and with which exit code; 0 while there is no reason to."""
+
+    code: int = 0
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopFlag]:
+    """Turn SIGINT, SIGTERM and SIGUSR1 into a flag; a second SIGINT interrupts at once."""
+    flag = StopFlag()
+
+    def request(number: int, frame: FrameType | None) -> None:
+        del frame
+        if number == signal.SIGINT and flag.code:
+            raise KeyboardInterrupt
+        flag.code = INTERRUPTED if number == signal.SIGINT else STOPPED
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.signal(number, request) for number in numbers}
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,379 @@
+"""The one training loop: it reads as the algorithm box of a paper.
+
+For each step, for each phase of the model: a batch, one loss, one backward, one optimiser step.
+Every draw is keyed by (seed, step, phase), so a resumed run equals an unbroken one bit for bit on
+the CPU. Gradients are averaged over processes by hand after the one backward of a phase: with
+alternating networks and a gradient penalty that is simpler than a wrapper around each network,
+and it is exactly the gradient of the whole batch.
+"""
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from foldnorm.models.classes import to_classes
+from foldnorm.models.noise import StepNoise, seed_of
+from foldnorm.models.protocols import Encodes, Samples, Trainable
+from foldnorm.models.volume_networks import as_channels_last
+from foldnorm.pipeline.batches import Batches
+from foldnorm.pipeline.configuration import build_model, training_options
+from foldnorm.pipeline.devices import choose_device
+from foldnorm.pipeline.metrics_table import MetricsTable
+from foldnorm.pipeline.pictures import contact_sheet, middle_slices, png
+from foldnorm.pipeline.run_folder import METRICS, RunFolder
+from foldnorm.pipeline.sheet_metrics import mean_panel
+from foldnorm.pipeline.signals import StopFlag, stop_on_signals
+from foldnorm.pipeline.training_options import TrainingOptions
+from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import write_bytes
+
+PICTURED = 4  # volumes in a sample picture
+
+
+@dataclass
+class TrainingState:
+    """What a checkpoint holds beside the weights.
+
+    Attributes:
+        step: steps finished.
+        best: best value of the monitored figure so far.
+        seconds: spent training, over all sessions.
+    """
+
+    step: int = 0
+    best: float = float("inf")
+    seconds: float = 0.0
+
+
+@dataclass
+class Training:
+    """Everything one process needs while it trains."""
+
+    fabric: Fabric
+    model: nn.Module
+    options: TrainingOptions
+    cohort: Cohort
+    run: RunFolder
+    optimizers: Mapping[str, torch.optim.Optimizer]
+    batches: Batches
+    metrics: MetricsTable
+    writer: Any = None
+    state: TrainingState = field(default_factory=TrainingState)
+
+
+def train(
+    config: Mapping[str, Any],
+    cohort: Cohort,
+    out: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Train a model on a cohort and write a run folder.
+
+    Args:
+        config: as `foldnorm.pipeline.configuration.resolve` returns it.
+        cohort: its training split is trained on, its validation split validated on.
+        out: the run folder.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; under torchrun or srun, the local one.
+        resume: continue from the last checkpoint, if there is one.
+        quiet: no progress bar.
+
+    Returns:
+        0 when all steps are done, 75 or 130 when a signal stopped it with its state saved.
+    """
+    with stop_on_signals() as stop:
+        training = set_up(config, cohort, out, device=device, resume=resume)
+        try:
+            return fit(training, stop, quiet=quiet)
+        finally:
+            training.batches.close()
+            if training.writer is not None:
+                training.writer.close()
+
+
+def set_up(
+    config: Mapping[str, Any], cohort: Cohort, out: Path, *, device: str, resume: bool
+) -> Training:
+    """Build the model, its optimisers and the run folder, or take them up where they were."""
+    options = training_options(config)
+    fabric = _launch(device)
+    torch.manual_seed(seed_of(options.seed, "weights"))
+    model = build_model(config["model"])
+    if not isinstance(model, Trainable):
+        raise InputError(f"{type(model).__name__} has no phases to train")
+    as_channels_last(model, len(cohort.shape))
+    model.to(fabric.device)
+    optimizers = {
+        name: torch.optim.Adam(
+            [p for network in phase.networks for p in getattr(model, network).parameters()],
+            lr=options.learning_rate_of.get(name, options.learning_rate),
+            betas=options.betas,
+        )
+        for name, phase in model.phases.items()
+    }
+    run, state = RunFolder(out), TrainingState()
+    if options.monitor_mode == "max":
+        state.best = -float("inf")
+    if resume and run.checkpoint("last").is_file():
+        run.check_cohort(cohort)
+        state = load_state(run, model, optimizers, fabric.device)
+    elif fabric.is_global_zero:
+        run.write_config(config)
+        run.write_data(cohort)
+    if fabric.is_global_zero:
+        run.write_environment()
+    batches = Batches(
+        cohort.volumes,
+        cohort.indices("train"),
+        batch_size=options.batch_size,
+        seed=options.seed,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
+    metrics = MetricsTable(out / METRICS, up_to=state.step)
+    writer = _tensorboard(out) if options.tensorboard and fabric.is_global_zero else None
+    return Training(
+        fabric, model, options, cohort, run, optimizers, batches, metrics, writer, state
+    )
+
+
+def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
+    """Train to the last step, or until a signal; returns the exit code."""
+    options, state, fabric = training.options, training.state, training.fabric
+    hidden = quiet or not fabric.is_global_zero or not sys.stderr.isatty()
+    bar = tqdm(initial=state.step, total=options.steps, desc="train", unit="step", disable=hidden)
+    begin, before = time.perf_counter(), state.seconds
+    with bar:
+        while state.step < options.steps:
+            terms = train_step(training)
+            state.step += 1
+            state.seconds = before + time.perf_counter() - begin
+            last = state.step == options.steps
+            code = _any_process(fabric, stop.code)
+            if state.step % options.log_every == 0 or last:
+                _log(training, terms)
+            if state.step % options.validate_every == 0 or last:
+                _validate_and_save(training)
+            elif code:
+                _save(training)
+            bar.update()
+            if code and not last:
+                return code
+    return 0
+
+
+def train_step(training: Training) -> dict[str, Tensor]:
+    """Run all phases of one step once; returns the terms by ``phase/name``."""
+    fabric, model, options = training.fabric, training.model, training.options
+    assert isinstance(model, Trainable)
+    model.train()
+    terms: dict[str, Tensor] = {}
+    order = model.phase_order()
+    step = training.state.step
+    for n, phase in enumerate(order):
+        volumes = training.batches.batch(step * len(order) + n).to(fabric.device)
+        noise = StepNoise(
+            (options.seed, step, n),
+            len(volumes),
+            fabric.device,
+            fabric.global_rank,
+            fabric.world_size,
+        )
+        _freeze_all_but(model, phase)
+        with torch.autocast(
+            fabric.device.type, dtype=torch.bfloat16, enabled=options.precision == "bf16"
+        ):
+            phase_terms = model.loss(phase, volumes, noise)
+        optimizer = training.optimizers[phase]
+        optimizer.zero_grad(set_to_none=True)
+        phase_terms["loss"].backward()
+        average_gradients(fabric, optimizer)
+        optimizer.step()
+        terms.update({f"{phase}/{name}": term.detach() for name, term in phase_terms.items()})
+    return terms
+
+
+def average_gradients(fabric: Fabric, optimizer: torch.optim.Optimizer) -> None:
+    """Replace each gradient by its mean over processes, in one message."""
+    if fabric.world_size == 1:
+        return
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([g.flatten() for g in gradients])
+    flat = fabric.all_reduce(flat, reduce_op="mean")
+    for p, g in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        p.grad = g.view_as(p)
+
+
+@torch.no_grad()
+def validate(training: Training) -> dict[str, float]:
+    """Loss and sheet panel of the reconstructions of validation volumes."""
+    model, cohort = training.model.eval(), training.cohort
+    assert isinstance(model, Trainable)
+    indices = cohort.indices("validation")[: training.options.validation_volumes]
+    losses, pairs = [], []
+    for index in indices:
+        volume = torch.from_numpy(np.array(cohort.volumes[index]))[None].to(training.fabric.device)
+        losses.append(float(model.validation_loss(volume)))
+        if isinstance(model, Encodes):
+            reconstruction = to_classes(model.decode(model.encode(volume)))[0].cpu().numpy()
+            top = cohort.scheme.top
+            pairs.append((reconstruction == top, cohort.volumes[index] == top))
+    figures = {"validation/loss": float(np.mean(losses))} if losses else {}
+    return figures | {f"validation/{name}": value for name, value in mean_panel(pairs).items()}
+
+
+def load_state(
+    run: RunFolder,
+    model: nn.Module,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    device: torch.device,
+) -> TrainingState:
+    """Take up model and optimisers from the last checkpoint."""
+    checkpoint = run.load_checkpoint("last", device)
+    try:
+        model.load_state_dict(checkpoint["model"])
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(checkpoint["optimizers"][name])
+        return TrainingState(**checkpoint["state"])
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"checkpoint does not fit the configuration ({reason}): {run.checkpoint('last')}"
+        ) from error
+
+
+def _launch(device: str) -> Fabric:
+    chosen = choose_device(device)
+    if chosen.type == "cuda":
+        devices: Any = [chosen.index] if chosen.index is not None else 1
+        fabric = Fabric(accelerator="cuda", devices=_processes_here() or devices)
+    else:
+        fabric = Fabric(accelerator="cpu", devices=_processes_here() or 1)
+    fabric.launch()
+    return fabric
+
+
+def _processes_here() -> int | None:
+    """Processes on this node, if torchrun or srun started several."""
+    import os
+
+    for name in ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return None
+
+
+def _freeze_all_but(model: nn.Module, phase: str) -> None:
+    """Only the phase's networks take gradients; others still pass them through."""
+    assert isinstance(model, Trainable)
+    networks = {name for p in model.phases.values() for name in p.networks}
+    for name in networks:
+        getattr(model, name).requires_grad_(name in model.phases[phase].networks)
+
+
+def _validate_and_save(training: Training) -> None:
+    """Validate, keep the checkpoint as last and perhaps best, draw samples."""
+    training.fabric.barrier()
+    if training.fabric.is_global_zero:
+        figures = validate(training)
+        _record(training, figures)
+        options, state = training.options, training.state
+        row = training.metrics.rows[state.step]
+        value = row.get(options.monitor)
+        sign = 1 if options.monitor_mode == "min" else -1
+        is_best = value is not None and sign * value < sign * state.best
+        if is_best and value is not None:
+            state.best = value
+        _save(training)
+        if is_best:
+            training.run.save_checkpoint("best", _checkpoint(training))
+        _draw_samples(training)
+    training.fabric.barrier()
+
+
+def _save(training: Training) -> None:
+    if training.fabric.is_global_zero:
+        training.metrics.save()
+        training.run.save_checkpoint("last", _checkpoint(training))
+
+
+def _checkpoint(training: Training) -> dict[str, Any]:
+    return {
+        "model": training.model.state_dict(),
+        "optimizers": {name: o.state_dict() for name, o in training.optimizers.items()},
+        "state": vars(training.state),
+    }
+
+
+def _log(training: Training, terms: Mapping[str, Tensor]) -> None:
+    figures = {
+        name: float(training.fabric.all_reduce(t, reduce_op="mean")) for name, t in terms.items()
+    }
+    if training.fabric.is_global_zero:
+        if not all(np.isfinite(value) for value in figures.values()):
+            bad = sorted(name for name, value in figures.items() if not np.isfinite(value))
+            raise InputError(
+                f"training diverged at step {training.state.step}: {', '.join(bad)} is not finite; "
+                "lower the learning rate, or resume from the last checkpoint with another one"
+            )
+        number = training.state.step * len(training.model.phase_order())  # type: ignore[operator]
+        _record(training, {"epoch": training.batches.epoch_of(number), **figures})
+
+
+def _record(training: Training, figures: dict[str, float]) -> None:
+    training.metrics.add(training.state.step, figures)
+    if training.writer is not None:
+        for name, value in figures.items():
+            training.writer.add_scalar(name, value, training.state.step)
+
+
+@torch.no_grad()
+def _draw_samples(training: Training) -> None:
+    """Picture: validation volumes, their reconstructions, and volumes drawn from the prior."""
+    model, cohort = training.model.eval(), training.cohort
+    n = cohort.scheme.n_classes
+    rows = []
+    if isinstance(model, Encodes):
+        for index in cohort.indices("validation")[:PICTURED]:
+            volume = np.array(cohort.volumes[index])
+            batch = torch.from_numpy(volume)[None].to(training.fabric.device)
+            decoded = to_classes(model.decode(model.encode(batch)))[0].cpu().numpy()
+            rows.append([*middle_slices(volume, n), *middle_slices(decoded, n)])
+    if isinstance(model, Samples):
+        drawn = model.sample(PICTURED, torch.Generator().manual_seed(0)).cpu().numpy()
+        for first, second in zip(drawn[::2], drawn[1::2], strict=False):
+            rows.append([*middle_slices(first, n), *middle_slices(second, n)])
+    if rows:
+        path = training.run.samples / f"step-{training.state.step:07d}.png"
+        write_bytes(path, png(contact_sheet(rows)))
+
+
+def _any_process(fabric: Fabric, code: int) -> int:
+    """Largest stop code over all processes, so that they stop together."""
+    if fabric.world_size == 1:
+        return code
+    codes = fabric.all_gather(torch.tensor(code, device=fabric.device))
+    return int(torch.as_tensor(codes).max())
+
+
+def _tensorboard(out: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError(
+            "tensorboard is not installed: pip install foldnorm[tensorboard]"
+        ) from None
+    return SummaryWriter(str(out / "tensorboard"))
