@@ -15,6 +15,7 @@ from foldnorm.preprocessing.errors import InputError
 
 # Order of `foldnorm --help`: that of a study.
 COMMANDS = (
+    "demo",
     "phantom",
     "preprocess",
     "train",

@@ -15,7 +15,7 @@ from foldnorm.preprocessing.crop import (
     lattice_start,
     shifted_affine,
 )
-from foldnorm.preprocessing.downsample import Grid, Method, downsample
+from foldnorm.preprocessing.downsample import METHODS, Grid, Method, downsample
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.schemes import LabelScheme, discretise, scheme_from_dict
 from foldnorm.preprocessing.volumes import (
@@ -43,6 +43,12 @@ class Preparation:
     voxel_size: float | None = 1.0
     method: Method = "sulcus-priority"
     mirror_right: bool = False
+
+    def __post_init__(self) -> None:
+        if self.voxel_size is not None and not 0 < self.voxel_size < float("inf"):
+            raise InputError(f"expected a voxel size above 0 mm, got {self.voxel_size:g}")
+        if self.method not in METHODS:
+            raise InputError(f"method {self.method!r} is none of {', '.join(METHODS)}")
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

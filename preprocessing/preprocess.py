@@ -18,7 +18,7 @@ import joblib
 from tqdm import tqdm
 
 from foldnorm.preprocessing.cohort import DESCRIPTION, same_preparation
-from foldnorm.preprocessing.crop import Box
+from foldnorm.preprocessing.crop import Box, pad_shape
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, sha256, write_json
@@ -82,12 +82,14 @@ def preprocess(source: Path, out: Path, options: PreprocessOptions) -> dict[str,
     """
     begin = time.perf_counter()
     check_fractions(options.fractions)
+    pad_shape((1, 1, 1), options.pad)  # refused before the long part, not after it
     _check_same_cohort(out, options)
     stem = options.preparation.scheme.stem
     volumes, problems = find_volumes(
         source, stem, hemis=options.hemis, participants=options.participants
     )
     names = read_fold_names(source)
+    options.crop.labels(names)  # a region that nothing is named after is refused here too
     if options.shard is not None:
         number, of = options.shard
         volumes = volumes[number - 1 :: of]

@@ -22,6 +22,7 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 # at 1e-3 the far corner of a 256 mm volume moves by a quarter of a millimetre.
 MAX_AXIS_TILT = 1e-3
 GZIP_MAGIC = b"\x1f\x8b"
+MAX_DEFLATE_RATIO = 1100  # deflate cannot expand further: guards against a lying size
 GZIP_WINDOW_BITS = 31  # zlib's number for "expect a gzip header"
 COMPRESSION_LEVEL = 1  # label volumes: level 9 is 10 % smaller and 15 times slower
 
@@ -156,12 +157,15 @@ def _decompress(compressed: bytes, path: Path) -> bytes:
     if not compressed.startswith(GZIP_MAGIC):
         raise InputError(f"named .gz but not a gzip file: {path}")
     # The last four bytes say the size: the buffer is taken once and never copied as it grows.
-    size_hint = int.from_bytes(compressed[-4:], "little") or zlib.DEF_BUF_SIZE
-    size_hint = min(size_hint, 1100 * len(compressed))  # deflate cannot expand further than this
+    size = int.from_bytes(compressed[-4:], "little")
+    hint = min(max(size, zlib.DEF_BUF_SIZE), MAX_DEFLATE_RATIO * len(compressed))
     try:
-        return zlib.decompress(compressed, wbits=GZIP_WINDOW_BITS, bufsize=size_hint)
+        content = zlib.decompress(compressed, wbits=GZIP_WINDOW_BITS, bufsize=hint)
+        if len(content) == size:
+            return content
     except zlib.error:
-        pass  # truncated, damaged, or of several members: gzip knows the last kind
+        pass
+    # Truncated, damaged, or of several members, of which zlib reads the first only.
     try:
         return gzip.decompress(compressed)
     except (EOFError, OSError, zlib.error) as error:

@@ -1,0 +1,72 @@
+"""Everything on a phantom cohort, from volumes to OUT/report.html, in about ten minutes.
+
+The commands are printed as they run, so that they can be typed again on other data. Running the
+demo again continues where it stopped.
+"""
+
+import argparse
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from foldnorm.pipeline.arguments import add_device, add_n_procs, positive
+
+HELP = "everything on a phantom cohort, ends with OUT/report.html"
+# 80 mm around the superior temporal sulcus of the phantom, at 2 mm: 40³ voxels.
+REGION = "mm:-72,8,-70,10,-40,40"
+SPLIT = ("0.6", "0.15", "0.25")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    parser.add_argument("--subjects", type=positive, default=300, help="phantoms (default 300)")
+    parser.add_argument("--steps", type=positive, default=550, help="of training (default 550)")
+    add_n_procs(parser)
+    add_device(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from foldnorm.pipeline.cli import main
+
+    begin = time.perf_counter()
+    for number, command in enumerate(commands(arguments), start=1):
+        if not arguments.quiet:
+            elapsed = time.perf_counter() - begin
+            print(f"\n[{elapsed:4.0f} s] {number}. foldnorm {shlex.join(command)}", flush=True)
+        code = main([*command, *(["--quiet"] if arguments.quiet else [])])
+        if code:
+            print(f"foldnorm: demo stopped at step {number}", file=sys.stderr)
+            return code
+    if not arguments.quiet:
+        print(
+            f"\nDone in {time.perf_counter() - begin:.0f} s. Open {arguments.out / 'report.html'}"
+        )
+    return 0
+
+
+def commands(arguments: argparse.Namespace) -> list[list[str]]:
+    """Return the commands of the demo, in order."""
+    out = arguments.out
+    source, cohort, altered = out / "source", out / "cohort", out / "cohort_deleted"
+    model, scores, scores_altered = out / "wgan_gp", out / "scores", out / "scores_deleted"
+    benchmark, report = out / "benchmark", out / "report.html"
+    procs = ["--n-procs", str(arguments.n_procs)]
+    device = ["--device", arguments.device]
+    steps = str(arguments.steps)
+    fresh = ["--overwrite"]
+    lines: list[list[str | Path]] = [
+        ["phantom", source, "--subjects", str(arguments.subjects), *procs],
+        ["preprocess", source, cohort, "--voxel-size", "2", "--crop", REGION, "--split", *SPLIT,
+         *procs],
+        ["train", "--config", "wgan_gp", "--cohort", cohort, "--out", model, "--resume", "auto",
+         *device, "--training.steps", steps, "--training.validate_every", "50"],
+        ["score", model, cohort, scores, "--split", "test", *device, *fresh],
+        ["delete", cohort, altered, "--size", "500", "--split", "test", *fresh],
+        ["score", model, altered, scores_altered, *device, *fresh],
+        ["benchmark", model, cohort, benchmark, "--sizes", "200", "500", "800", *device, *fresh],
+        ["report", cohort, model, scores, altered, scores_altered, benchmark, report],
+    ]  # fmt: skip
+    return [[str(word) for word in line] for line in lines]

@@ -1,0 +1,123 @@
+"""Fixtures: small volumes, a small cohort, and the real data where it is present."""
+
+import os
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from foldnorm.pipeline.cli import main
+from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.volumes import write_labels
+
+DATA_VARIABLE = "FOLDNORM_TEST_DATA"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real volumes; the test is skipped where there is none."""
+    default = Path(__file__).parents[1] / ".." / "shared" / "data"
+    folder = Path(os.environ.get(DATA_VARIABLE, default))
+    if not folder.is_dir():
+        pytest.skip(f"no real volumes here; point {DATA_VARIABLE} at them")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def real_skeleton(real_data: Path) -> Path:
+    found = sorted(real_data.glob("morphologist/hcp/**/Lskeleton_100206.nii.gz"))
+    if not found:
+        pytest.skip("Lskeleton_100206 is not among the real volumes")
+    return found[0]
+
+
+def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray | None = None) -> Path:
+    """Write any array as NIfTI, right or wrong, without our own writer."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(data, np.eye(4) if affine is None else affine), path)
+    return path
+
+
+def skeleton_volume(seed: int = 0, shape: tuple[int, int, int] = (24, 24, 24)) -> np.ndarray:
+    """A raw skeleton: a box of inside with two crossing sheets that vary with the seed."""
+    rng = np.random.default_rng(seed)
+    volume = np.full(shape, 11, dtype=np.int16)
+    volume[2:-2, 2:-2, 2:-2] = 0
+    volume[2:-2, int(rng.integers(6, 18)), 2 : int(rng.integers(12, 22))] = 60
+    volume[int(rng.integers(6, 18)), 2 : int(rng.integers(12, 22)), 2:-2] = 60
+    return volume
+
+
+def skeleton_source(folder: Path, count: int) -> Path:
+    """A folder of NIfTI skeletons ``sub-s00.nii.gz``…"""
+    for n in range(count):
+        write_labels(folder / f"sub-s{n:02d}.nii.gz", skeleton_volume(n), np.eye(4))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """24 skeletons of 16³ after a downsampling by 1.5, split 0.5 / 0.25 / 0.25."""
+    folder = tmp_path_factory.mktemp("small")
+    source = skeleton_source(folder / "source", 24)
+    out = folder / "cohort"
+    code = main(
+        ["preprocess", str(source), str(out), "--voxel-size", "1.5", "--pad", "16,16,16",
+         "--split", "0.5", "0.25", "0.25", "--n-procs", "1", "--quiet"]
+    )  # fmt: skip
+    assert code == 0
+    return Cohort.open(out)
+
+
+@pytest.fixture(scope="session")
+def phantom_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve coarse phantoms as a source tree."""
+    source = tmp_path_factory.mktemp("phantoms") / "source"
+    code = main(
+        [
+            "phantom",
+            str(source),
+            "--subjects",
+            "12",
+            "--voxel-size",
+            "2",
+            "--n-procs",
+            "1",
+            "--quiet",
+        ]
+    )  # noqa: E501
+    assert code == 0
+    return source
+
+
+@pytest.fixture(scope="session")
+def phantom_cohort(phantom_source: Path) -> Cohort:
+    """Those phantoms at 4 mm, 32³ at most, with fold labels."""
+    out = phantom_source.parent / "cohort"
+    code = main(
+        ["preprocess", str(phantom_source), str(out), "--voxel-size", "4",
+         "--crop", "mm:-72,-8,-70,-6,-28,36", "--split", "0.4", "0.2", "0.4", "--n-procs", "1",
+         "--quiet"]
+    )  # fmt: skip
+    assert code == 0
+    return Cohort.open(out)
+
+
+TINY_TRAINING = [
+    "--training.steps", "4", "--training.batch_size", "4", "--training.log_every", "1",
+    "--training.validate_every", "2", "--model.init_args.channels", "[8]",
+    "--model.init_args.critic_channels", "[8]", "--model.init_args.critic_steps", "2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def small_run(small_cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A WGAN-GP trained for four steps on the small cohort."""
+    out = tmp_path_factory.mktemp("run") / "run"
+    code = main(
+        ["train", "--config", "wgan_gp", "--cohort", str(small_cohort.folder), "--out", str(out),
+         "--device", "cpu", "--quiet", *TINY_TRAINING]
+    )  # fmt: skip
+    assert code == 0
+    return out

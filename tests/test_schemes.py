@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.schemes import (
+    BINARY_SKELETON,
+    GREY_WHITE,
+    SKELETON,
+    LabelScheme,
+    discretise,
+    load_scheme,
+    scheme_from_dict,
+)
+
+RAW = np.array([[[0, 11, 60, 30, 10, 80]]], dtype=np.int16)
+
+
+def test_topological_rule_keeps_every_sulcus_value():
+    assert discretise(RAW, SKELETON).tolist() == [[[1, 0, 2, 2, 2, 2]]]
+
+
+def test_nearest_rule_sends_30_outside_as_the_study_did():
+    classes = discretise(RAW, SKELETON.with_rule("nearest"))
+    assert classes.tolist() == [[[1, 0, 2, 0, 0, 2]]]
+
+
+def test_binary_skeleton_knows_sulcus_only():
+    assert discretise(RAW, BINARY_SKELETON).tolist() == [[[0, 0, 1, 1, 1, 1]]]
+
+
+def test_unknown_value_is_named_with_its_count(tmp_path):
+    raw = np.array([[[0, 100, 200, 150, 150]]], dtype=np.int16)
+    with pytest.raises(InputError, match=r"150 \(2 voxels\).*some\.nii"):
+        discretise(raw, GREY_WHITE, path=tmp_path / "some.nii")
+
+
+@given(st.sampled_from(["int8", "uint8", "int16", "uint16", "int32", "int64"]), st.integers(0, 999))
+def test_any_integer_type_and_memory_order_gives_the_same_classes(dtype, seed):
+    rng = np.random.default_rng(seed)
+    raw = rng.choice([0, 11, 60, 30], size=(3, 4, 5)).astype(dtype)
+    expected = np.vectorize({0: 1, 11: 0, 60: 2, 30: 2}.get)(raw)
+    for view in (raw, np.asfortranarray(raw), raw.astype(dtype)[::-1][::-1]):
+        assert (discretise(view, SKELETON) == expected).all()
+    assert (discretise(raw[::-1, :, ::-1], SKELETON) == expected[::-1, :, ::-1]).all()
+
+
+@pytest.mark.parametrize("value", [40000, -40000, 2**20])
+def test_a_value_beyond_the_table_is_not_wrapped(value):
+    raw = np.array([[[0, value]]], dtype=np.int32)
+    with pytest.raises(InputError, match=str(value)):
+        discretise(raw, GREY_WHITE)
+
+
+def test_a_users_yaml_is_read_and_round_trips(tmp_path):
+    path = tmp_path / "hippocampus.yaml"
+    path.write_text(
+        "name: hippocampus\nclasses:\n- {name: background, values: [0]}\n"
+        "- {name: anterior, values: [1]}\n- {name: posterior, values: [2]}\n"
+    )
+    scheme = load_scheme(str(path))
+    assert scheme.names == ["background", "anterior", "posterior"]
+    assert scheme.fill == scheme.void == 0
+    assert scheme_from_dict(scheme.as_dict()) == scheme
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "just text",
+        {"name": "x"},
+        {"name": "x", "classes": [{"name": "a", "values": [0]}]},
+        {"name": "x", "classes": [{"name": "a", "values": [0]}, {"name": "b", "values": [0]}]},
+        {"name": "x", "classes": [{"name": "a", "values": [0]}, {"name": "b", "values": [1.5]}]},
+        {"name": "x", "classes": [{"name": "a", "values": 0}, {"name": "b", "values": [1]}]},
+        {"name": "x", "rule": "magic", "classes": SKELETON.as_dict()["classes"]},
+        {"name": "x", "fill": "nowhere", "classes": SKELETON.as_dict()["classes"]},
+        {"name": "x", "colour": "red", "classes": SKELETON.as_dict()["classes"]},
+    ],
+)
+def test_a_bad_scheme_is_refused(content):
+    with pytest.raises(InputError):
+        scheme_from_dict(content)
+
+
+def test_a_scheme_that_is_neither_file_nor_name_says_so():
+    with pytest.raises(InputError, match="neither a file nor one of"):
+        load_scheme("no-such-scheme")
+
+
+def test_class_number_is_priority():
+    assert isinstance(SKELETON, LabelScheme)
+    assert SKELETON.names == ["outside", "inside", "sulcus"]
+    assert SKELETON.names[SKELETON.top] == "sulcus"
+    assert SKELETON.names[SKELETON.void] == "inside"
+    assert SKELETON.names[SKELETON.fill] == "outside"
