@@ -166,6 +166,7 @@ def _conv(
         outputs,
         strides=stride,
         kernel_size=3,
+        bias=norm is None,  # a norm has its own, and would leave this one without a gradient
         adn_ordering="NA",
         norm=groups if norm else None,
         act=("leakyrelu", {"negative_slope": 0.2}),

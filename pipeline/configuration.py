@@ -65,7 +65,7 @@ def resolve(
         ]
     )
     namespace.pop("config", None)
-    return dict(yaml.safe_load(_parser().dump(namespace, skip_none=False)))
+    return dict(yaml.safe_load(_parser().dump(namespace, skip_unset=False)))
 
 
 def build_model(model: Mapping[str, Any]) -> nn.Module:
@@ -77,7 +77,7 @@ def build_model(model: Mapping[str, Any]) -> nn.Module:
     parser = ConfigurationParser(exit_on_error=False)
     parser.add_argument("--model", type=nn.Module)
     try:
-        built: Namespace = parser.instantiate_classes(parser.parse_object({"model": dict(model)}))
+        built: Namespace = parser.instantiate(parser.parse_object({"model": dict(model)}))
     except ShapeError as error:
         raise InputError(str(error)) from None
     return built.model

@@ -116,7 +116,7 @@ def _cohort_section(path: Path) -> dict[str, Any]:
 def _run_section(path: Path) -> dict[str, Any]:
     run = RunFolder.open(path)
     metrics = MetricsTable(path / METRICS, up_to=2**62)
-    best, panel = _best_panel(metrics, run)
+    best, panel = run.best_panel(metrics)
     pictures = sorted(run.samples.glob("step-*.png"))
     warnings = []
     if metrics.rows and max(metrics.rows) < run.config["training"]["steps"]:
@@ -141,19 +141,6 @@ def _run_section(path: Path) -> dict[str, Any]:
         "settings": yaml.safe_dump(run.config, sort_keys=False),
         "environment": (path / ENVIRONMENT).read_text(encoding="utf-8"),
     }
-
-
-def _best_panel(metrics: MetricsTable, run: RunFolder) -> tuple[int, dict[str, float]]:
-    """Step of the best checkpoint, and its validation figures."""
-    options = run.config["training"]
-    steps, values = metrics.column(options["monitor"])
-    if not steps:
-        return max(metrics.rows, default=0), {}
-    choose = min if options["monitor_mode"] == "min" else max
-    best = steps[values.index(choose(values))]
-    prefix = "validation/"
-    row = metrics.rows[best]
-    return best, {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
 
 
 def _scores_section(path: Path) -> dict[str, Any]:

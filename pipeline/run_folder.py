@@ -15,6 +15,7 @@ import yaml
 from torch import nn
 
 from foldnorm.pipeline.configuration import build_model
+from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.preprocessing.cohort import Cohort, same_preparation
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, replacing, write_json, write_text
@@ -126,6 +127,17 @@ class RunFolder:
                 f"cohort was prepared otherwise than the run's ({detail}); preprocess it with "
                 f"--like the training cohort: {cohort.folder}"
             )
+
+    def best_panel(self, metrics: MetricsTable) -> tuple[int, dict[str, float]]:
+        """Step of the best checkpoint, and its validation figures by name."""
+        options = self.config["training"]
+        steps, values = metrics.column(options["monitor"])
+        if not steps:
+            return max(metrics.rows, default=0), {}
+        choose = min if options["monitor_mode"] == "min" else max
+        best = steps[values.index(choose(values))]
+        prefix, row = "validation/", metrics.rows[best]
+        return best, {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
 
     def trained_on(self) -> set[str]:
         """Ids of the participants that the weights were fitted to."""

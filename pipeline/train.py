@@ -28,6 +28,7 @@ from foldnorm.pipeline.batches import Batches
 from foldnorm.pipeline.configuration import build_model, training_options
 from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.metrics_table import MetricsTable
+from foldnorm.pipeline.model_card import write_model_card
 from foldnorm.pipeline.pictures import contact_sheet, middle_slices, png
 from foldnorm.pipeline.run_folder import METRICS, RunFolder
 from foldnorm.pipeline.sheet_metrics import mean_panel
@@ -171,6 +172,8 @@ def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
             bar.update()
             if code and not last:
                 return code
+    if fabric.is_global_zero:
+        write_model_card(training.run, training.metrics)
     return 0
 
 

@@ -6,10 +6,15 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.volumes import write_labels
+
+# Compilation of a kernel counts in the first example: no test asserts speed.
+settings.register_profile("foldnorm", deadline=None)
+settings.load_profile("foldnorm")
 
 DATA_VARIABLE = "FOLDNORM_TEST_DATA"
 
@@ -86,7 +91,7 @@ def phantom_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "1",
             "--quiet",
         ]
-    )  # noqa: E501
+    )
     assert code == 0
     return source
 

@@ -81,7 +81,7 @@ def test_shifted_affine_keeps_the_world():
 
 @pytest.mark.parametrize(
     "text", ["cohort", "none", "region:central@7", "box:0,4,0,4,0,4", "mm:-8,8,-8,8,-8,8"]
-)  # noqa: E501
+)
 def test_crop_specs_keep_their_text(text):
     assert CropSpec.parse(text).text == text
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -42,7 +42,6 @@ def make(seed, shape, density):
 
 
 @given(random_volumes)
-@settings(deadline=None)
 def test_every_sulcus_voxel_lands_on_a_sulcus_voxel(case):
     seed, shape, scale, density = case
     volume, grid = make(seed, shape, density), Grid((scale, scale, scale), (3, 0, 1))
@@ -56,7 +55,6 @@ def test_every_sulcus_voxel_lands_on_a_sulcus_voxel(case):
 
 
 @given(random_volumes)
-@settings(deadline=None)
 def test_components_of_sulci_never_grow(case):
     seed, shape, scale, density = case
     volume = make(seed, shape, density)
@@ -65,7 +63,6 @@ def test_components_of_sulci_never_grow(case):
 
 
 @given(random_volumes)
-@settings(deadline=None)
 def test_push_equals_a_slow_loop(case):
     seed, shape, scale, density = case
     volume, grid = make(seed, shape, density), Grid((min(scale, 1.0),) * 3, (0, 2, 5))
@@ -109,7 +106,6 @@ def test_max_sees_voxels_that_only_overlap():
 
 
 @given(st.integers(0, 999), st.sampled_from([0.5, 0.7, 0.43, 1.1]))
-@settings(deadline=None)
 def test_affine_maps_the_same_points(seed, scale):
     rng = np.random.default_rng(seed)
     affine = np.diag([*rng.uniform(0.5, 2, 3), 1.0])

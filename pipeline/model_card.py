@@ -1,0 +1,34 @@
+"""The model card of a run: what it is, what it was trained on, how well it does, what it is not."""
+
+from foldnorm.pipeline.metrics_table import MetricsTable
+from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.preprocessing.files import write_text
+
+MODEL_CARD = "MODEL_CARD.md"
+
+
+def write_model_card(run: RunFolder, metrics: MetricsTable) -> None:
+    """Write ``MODEL_CARD.md`` from what the run folder holds."""
+    data, config = run.data, run.config
+    step, panel = run.best_panel(metrics)
+    figures = "\n".join(f"| {name} | {value:.4g} |" for name, value in panel.items())
+    kind = "**phantoms drawn by a program, not brains**" if data["phantom"] else "label volumes"
+    participants = data["participants"]
+    write_text(
+        run.folder / MODEL_CARD,
+        f"""# {config["model"]["class_path"].rsplit(".", 1)[-1]}
+
+Trained with foldnorm on {kind}: {len(participants["train"])} participants, validated on
+{len(participants["validation"])} others. Volumes of {data["shape"]} voxels of
+{data["voxel_size"]} mm; the preparation stands in `data.json`, the settings in `config.yaml`.
+
+Validation figures at the best checkpoint (step {step}):
+
+| figure | mean |
+|---|---|
+{figures}
+
+For research on cortical folding. Not for diagnosis: a score says how far a brain lies from the
+training cohort, which may differ from it in scanner, age or preprocessing as well as in folding.
+""",
+    )

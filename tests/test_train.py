@@ -1,0 +1,180 @@
+"""The loop: bit-exact resume, clean stops, two processes like one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import TINY_TRAINING
+
+from foldnorm.pipeline.batches import Batches
+from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.metrics_table import MetricsTable
+from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.preprocessing.errors import InputError
+
+
+def train(cohort, out, *more):
+    return main(
+        ["train", "--config", "wgan_gp", "--cohort", str(cohort.folder), "--out", str(out),
+         "--device", "cpu", "--quiet", *TINY_TRAINING, *more]
+    )  # fmt: skip
+
+
+def weights(run):
+    return RunFolder(run).load_checkpoint("last")["model"]
+
+
+def test_a_run_folder_holds_what_it_promises(small_run, small_cohort):
+    run = RunFolder.open(small_run)
+    for name in ("config.yaml", "data.json", "environment.json", "metrics.csv", "MODEL_CARD.md"):
+        assert (small_run / name).is_file(), name
+    assert run.checkpoint("best").is_file()
+    assert len(list(run.samples.glob("*.png"))) == 2
+    assert run.data["shape"] == list(small_cohort.shape)
+    assert run.trained_on() == {
+        small_cohort.rows[i]["participant_id"] for i in small_cohort.indices("train")
+    }
+    table = MetricsTable(small_run / "metrics.csv", up_to=99)
+    assert table.column("generator/cross_entropy")[0] == [1, 2, 3, 4]
+    for name in ("dice", "precision", "recall", "volume_ratio", "opening_excess", "assd"):
+        assert table.column(f"validation/{name}")[0] == [2, 4], name
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(small_cohort, small_run, tmp_path, stop):
+    out = tmp_path / "run"
+    assert train(small_cohort, out, "--training.steps", str(stop)) == 0
+    assert train(small_cohort, out, "--resume", "auto") == 0
+    for name, tensor in weights(small_run).items():
+        assert torch.equal(tensor, weights(out)[name]), name
+    whole = MetricsTable(small_run / "metrics.csv", up_to=99).column("critic/loss")
+    assert MetricsTable(out / "metrics.csv", up_to=99).column("critic/loss") == whole
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    small_cohort, small_run, tmp_path
+):
+    assert train(small_cohort, tmp_path / "same") == 0
+    assert train(small_cohort, tmp_path / "other", "--seed", "5") == 0
+    name = "encoder.to_map.conv.weight"
+    assert torch.equal(weights(tmp_path / "same")[name], weights(small_run)[name])
+    assert not torch.equal(weights(tmp_path / "other")[name], weights(small_run)[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
+)
+def test_a_signal_saves_the_state_and_resuming_finishes(
+    small_cohort, small_run, tmp_path, number, code
+):
+    out = tmp_path / "run"
+    arguments = ["train", "--config", "wgan_gp", "--cohort", str(small_cohort.folder), "--out",
+                 str(out), "--device", "cpu", *TINY_TRAINING, "--training.steps", "100000",
+                 "--training.validate_every", "100000"]  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-m", "foldnorm.pipeline.cli", *arguments])
+    deadline = time.monotonic() + 120
+    while not (out / "environment.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1.0)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == code
+    reached = RunFolder(out).load_checkpoint("last")["state"]["step"]
+    assert 0 < reached < 100000
+    assert train(small_cohort, out, "--resume", "auto", "--training.steps", str(reached + 1)) == 0
+    assert RunFolder(out).load_checkpoint("last")["state"]["step"] == reached + 1
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_on_the_whole_batch(small_cohort, small_run, tmp_path):
+    out = tmp_path / "run"
+    arguments = ["train", "--config", "wgan_gp", "--cohort", str(small_cohort.folder), "--out",
+                 str(out), "--device", "cpu", "--quiet", *TINY_TRAINING]  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         "-m", "foldnorm.pipeline.cli", *arguments],
+        check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    for name, tensor in weights(small_run).items():
+        assert torch.allclose(tensor, weights(out)[name], rtol=1e-5, atol=1e-6), name
+
+
+def test_an_existing_run_is_not_trampled_on(small_cohort, small_run, capsys):
+    assert train(small_cohort, small_run) == 2
+    assert "run exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--device", "cuda:7"], "CUDA devices"),
+        (["--device", "tpu"], "expected auto, cpu"),
+        (["--training.stepz", "3"], "stepz"),
+        (["--training.steps", "many"], "steps"),
+        (["--training.steps", "0"], "at least 1"),
+        (["--model.init_args.colour", "red"], "colour"),
+        (["--model.init_args.channels", "[8,8,8,8,8]"], "multiple of"),
+        (["--config", "no_such"], "neither a file nor one of"),
+        (["--cohort", "no-such-folder"], "not a cohort folder"),
+    ],
+)
+def test_bad_arguments_exit_2_with_one_line(small_cohort, tmp_path, capsys, arguments, reason):
+    assert train(small_cohort, tmp_path / "run", *arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert reason in lines[0]
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(small_cohort, small_run, tmp_path, capsys):
+    import shutil
+
+    out = tmp_path / "run"
+    shutil.copytree(small_run, out)
+    assert train(small_cohort, out, "--resume", "auto", "--model.init_args.channels", "[16]") == 2
+    assert "does not fit" in capsys.readouterr().err
+    RunFolder(out).checkpoint("last").write_bytes(b"not a checkpoint")
+    assert train(small_cohort, out, "--resume", "auto") == 2
+    assert "not readable as a checkpoint" in capsys.readouterr().err
+
+
+def test_a_pickle_in_a_checkpoint_is_not_run(small_run, tmp_path):
+    run = RunFolder(tmp_path)
+
+    class Trap:
+        def __reduce__(self):
+            return (os.system, (f"touch {tmp_path / 'sprung'}",))
+
+    run.checkpoint("last").parent.mkdir()
+    torch.save({"model": Trap()}, run.checkpoint("last"))
+    with pytest.raises(InputError, match="not readable as a checkpoint"):
+        run.load_checkpoint("last")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_batches_visit_every_volume_once_an_epoch_and_any_batch_can_be_had(small_cohort):
+    indices = small_cohort.indices("train")
+    batches = Batches(small_cohort.volumes, indices, batch_size=1, seed=3)
+    epoch = [int(batches.indices_of(n)[0]) for n in range(len(indices))]
+    assert sorted(epoch) == indices.tolist()
+    assert epoch != [int(batches.indices_of(n)[0]) for n in range(len(indices), 2 * len(indices))]
+    again = Batches(small_cohort.volumes, indices, batch_size=1, seed=3)
+    assert again.indices_of(len(indices) - 1)[0] == epoch[-1]
+    assert torch.equal(batches.batch(2), again.batch(2))
+    batches.close()
+    again.close()
+
+
+def test_processes_share_out_a_batch(small_cohort):
+    indices = small_cohort.indices("train")
+    whole = Batches(small_cohort.volumes, indices, batch_size=4).indices_of(3)
+    parts = [
+        Batches(small_cohort.volumes, indices, batch_size=4, rank=r, world_size=2).indices_of(3)
+        for r in (0, 1)
+    ]
+    assert [*parts[0], *parts[1]] == whole.tolist()
+    with pytest.raises(InputError, match="multiple of the 3"):
+        Batches(small_cohort.volumes, indices, batch_size=4, world_size=3)
