@@ -34,6 +34,8 @@ class WGANGP(nn.Module):
         code_channels: of the map that is the code (or from which a dense layer makes it).
         latent_dim: size of the code; None: the map itself.
         critic_steps: critic steps a generator step.
+        reconstruction_steps: steps of cross entropy and KL alone that follow the generator step;
+            encoder and generator then learn to reconstruct while the critic's steps are paid for.
         penalty_weight: λ of the gradient penalty.
         cross_entropy_weight: of the reconstruction's class cross entropy, nats a voxel.
         dice_weight: of the soft Dice loss of the highest class (sulcus); 0 leaves it out.
@@ -53,6 +55,7 @@ class WGANGP(nn.Module):
         code_channels: int = 16,
         latent_dim: int | None = None,
         critic_steps: int = 5,
+        reconstruction_steps: int = 0,
         penalty_weight: float = 10.0,
         cross_entropy_weight: float = 1.0,
         dice_weight: float = 0.0,
@@ -65,6 +68,7 @@ class WGANGP(nn.Module):
         self.shape = tuple(shape)
         self.n_classes = n_classes
         self.critic_steps = critic_steps
+        self.reconstruction_steps = reconstruction_steps
         self.penalty_weight = penalty_weight
         self.cross_entropy_weight = cross_entropy_weight
         self.dice_weight = dice_weight
@@ -83,17 +87,24 @@ class WGANGP(nn.Module):
         self.phases: Mapping[str, Phase] = {
             "critic": Phase(("critic",)),
             "generator": Phase(("encoder", "generator")),
+            "reconstruction": Phase(("encoder", "generator")),
         }
 
     def phase_order(self) -> Sequence[str]:
-        """``critic_steps`` times the critic, once encoder and generator."""
-        return ("critic",) * self.critic_steps + ("generator",)
+        """The critic's steps, one of encoder and generator against it, then reconstruction."""
+        return (
+            *["critic"] * self.critic_steps,
+            "generator",
+            *["reconstruction"] * self.reconstruction_steps,
+        )
 
     def loss(self, phase: str, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
         """Named terms of the phase; (B, I, J, K) uint8 in."""
         if phase == "critic":
             return self._critic_loss(volumes, noise)
-        return self._generator_loss(volumes, noise)
+        if phase == "generator":
+            return self._generator_loss(volumes, noise)
+        return self._reconstruction_loss(volumes, noise)
 
     def validation_loss(self, volumes: Tensor) -> Tensor:
         """Cross entropy of the reconstruction of each volume, nats a voxel, (B,)."""
@@ -134,26 +145,29 @@ class WGANGP(nn.Module):
         }
 
     def _generator_loss(self, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
-        real = one_hot(volumes, self.n_classes)
-        mean, log_variance = self.encoder(real)
+        mean, log_variance = self.encoder(one_hot(volumes, self.n_classes))
         codes = torch.cat([_draw(mean, log_variance, noise), noise.normal(self.latent_dim)])
         logits = self.generator(codes)
-        reconstruction = logits[: len(volumes)].float()
-        terms = {
-            "cross_entropy": class_cross_entropy(
-                reconstruction, volumes, self.class_weights
-            ).mean(),
-            "adversarial": -self.critic(self._shown(logits)).float().mean(),
-            "kl": kl_to_standard_normal(mean, log_variance),
-        }
-        loss = (
-            self.cross_entropy_weight * terms["cross_entropy"]
-            + self.adversarial_weight * terms["adversarial"]
-            + self.kl_weight * terms["kl"]
-        )
+        terms = self._likeness(logits[: len(volumes)], volumes, mean, log_variance)
+        adversarial = -self.critic(self._shown(logits)).float().mean()
+        loss = terms.pop("loss") + self.adversarial_weight * adversarial
+        return {**terms, "adversarial": adversarial, "loss": loss}
+
+    def _reconstruction_loss(self, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
+        mean, log_variance = self.encoder(one_hot(volumes, self.n_classes))
+        logits = self.generator(_draw(mean, log_variance, noise))
+        return self._likeness(logits, volumes, mean, log_variance)
+
+    def _likeness(
+        self, logits: Tensor, volumes: Tensor, mean: Tensor, log_variance: Tensor
+    ) -> dict[str, Tensor]:
+        """The terms that need no critic."""
+        entropy = class_cross_entropy(logits.float(), volumes, self.class_weights).mean()
+        terms = {"cross_entropy": entropy, "kl": kl_to_standard_normal(mean, log_variance)}
+        loss = self.cross_entropy_weight * entropy + self.kl_weight * terms["kl"]
         if self.dice_weight:
-            sulcus = torch.softmax(reconstruction, dim=1)[:, -1]
-            terms["dice_loss"] = soft_dice_loss(sulcus, real[:, -1])
+            sulcus = torch.softmax(logits.float(), dim=1)[:, -1]
+            terms["dice_loss"] = soft_dice_loss(sulcus, one_hot(volumes, self.n_classes)[:, -1])
             loss = loss + self.dice_weight * terms["dice_loss"]
         return {**terms, "loss": loss}
 

@@ -32,7 +32,7 @@ from foldnorm.pipeline.model_card import write_model_card
 from foldnorm.pipeline.pictures import contact_sheet, middle_slices, png
 from foldnorm.pipeline.run_folder import METRICS, RunFolder
 from foldnorm.pipeline.sheet_metrics import mean_panel
-from foldnorm.pipeline.signals import StopFlag, stop_on_signals
+from foldnorm.pipeline.signals import STOPPED, StopFlag, stop_on_signals
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
@@ -117,12 +117,8 @@ def set_up(
     as_channels_last(model, len(cohort.shape))
     model.to(fabric.device)
     optimizers = {
-        name: torch.optim.Adam(
-            [p for network in phase.networks for p in getattr(model, network).parameters()],
-            lr=options.learning_rate_of.get(name, options.learning_rate),
-            betas=options.betas,
-        )
-        for name, phase in model.phases.items()
+        network: torch.optim.Adam(getattr(model, network).parameters(), betas=options.betas)
+        for network in _networks(model)
     }
     run, state = RunFolder(out), TrainingState()
     if options.monitor_mode == "max":
@@ -155,13 +151,15 @@ def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
     options, state, fabric = training.options, training.state, training.fabric
     hidden = quiet or not fabric.is_global_zero or not sys.stderr.isatty()
     bar = tqdm(initial=state.step, total=options.steps, desc="train", unit="step", disable=hidden)
-    begin, before = time.perf_counter(), state.seconds
+    begin, before, first = time.perf_counter(), state.seconds, state.step
     with bar:
         while state.step < options.steps:
             terms = train_step(training)
             state.step += 1
             state.seconds = before + time.perf_counter() - begin
             last = state.step == options.steps
+            if options.session_steps and state.step - first == options.session_steps:
+                stop.code = stop.code or STOPPED
             code = _any_process(fabric, stop.code)
             if state.step % options.log_every == 0 or last:
                 _log(training, terms)
@@ -199,11 +197,14 @@ def train_step(training: Training) -> dict[str, Tensor]:
             fabric.device.type, dtype=torch.bfloat16, enabled=options.precision == "bf16"
         ):
             phase_terms = model.loss(phase, volumes, noise)
-        optimizer = training.optimizers[phase]
-        optimizer.zero_grad(set_to_none=True)
+        optimizers = {n: training.optimizers[n] for n in model.phases[phase].networks}
+        for network, optimizer in optimizers.items():
+            optimizer.zero_grad(set_to_none=True)
+            optimizer.param_groups[0]["lr"] = options.rate(network, step)
         phase_terms["loss"].backward()
-        average_gradients(fabric, optimizer)
-        optimizer.step()
+        for optimizer in optimizers.values():
+            average_gradients(fabric, optimizer)
+            optimizer.step()
         terms.update({f"{phase}/{name}": term.detach() for name, term in phase_terms.items()})
     return terms
 
@@ -279,11 +280,14 @@ def _processes_here() -> int | None:
     return None
 
 
-def _freeze_all_but(model: nn.Module, phase: str) -> None:
+def _networks(model: Trainable) -> list[str]:
+    """Names of all networks that some phase trains."""
+    return sorted({name for phase in model.phases.values() for name in phase.networks})
+
+
+def _freeze_all_but(model: Trainable, phase: str) -> None:
     """Only the phase's networks take gradients; others still pass them through."""
-    assert isinstance(model, Trainable)
-    networks = {name for p in model.phases.values() for name in p.networks}
-    for name in networks:
+    for name in _networks(model):
         getattr(model, name).requires_grad_(name in model.phases[phase].networks)
 
 

@@ -1,9 +1,12 @@
 """The ``training`` section of a configuration."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from foldnorm.preprocessing.errors import InputError
+
+DECAY_FLOOR = 0.05  # of the learning rate, at the last step of a cosine decay
 
 
 @dataclass
@@ -14,7 +17,8 @@ class TrainingOptions:
         steps: rounds through the model's phases.
         batch_size: volumes a phase, over all processes.
         learning_rate: of Adam.
-        learning_rate_of: of single phases, by name, where it differs.
+        learning_rate_of: of single networks (``critic``), where it differs.
+        decay: of all learning rates over the steps: ``none``, or ``cosine`` to a twentieth.
         betas: of Adam.
         seed: of weights, order and noise.
         precision: ``32``, or ``bf16`` (mixed).
@@ -23,6 +27,7 @@ class TrainingOptions:
         validation_volumes: at most so many for the panel of sheet metrics.
         monitor: column of metrics.csv that decides which checkpoint is ``best``.
         monitor_mode: whether it is to go down (``min``) or up (``max``).
+        session_steps: stop after so many steps with exit code 75, to be resumed; null: never.
         tensorboard: also write TensorBoard events (needs the extra ``tensorboard``).
     """
 
@@ -30,6 +35,7 @@ class TrainingOptions:
     batch_size: int = 8
     learning_rate: float = 2e-4
     learning_rate_of: dict[str, float] = field(default_factory=dict)
+    decay: Literal["none", "cosine"] = "none"
     betas: tuple[float, float] = (0.5, 0.9)
     seed: int = 0
     precision: Literal["32", "bf16"] = "32"
@@ -38,6 +44,7 @@ class TrainingOptions:
     validation_volumes: int = 32
     monitor: str = "validation/loss"
     monitor_mode: Literal["min", "max"] = "min"
+    session_steps: int | None = None
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
@@ -46,3 +53,11 @@ class TrainingOptions:
                 raise InputError(f"training.{name}: expected at least 1, got {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise InputError(f"training.learning_rate: expected above 0, got {self.learning_rate}")
+
+    def rate(self, network: str, step: int) -> float:
+        """Learning rate of a network at a step."""
+        rate = self.learning_rate_of.get(network, self.learning_rate)
+        if self.decay == "none":
+            return rate
+        cosine = 0.5 * (1 + math.cos(math.pi * min(step / self.steps, 1.0)))
+        return rate * (DECAY_FLOOR + (1 - DECAY_FLOOR) * cosine)
