@@ -1,0 +1,100 @@
+"""Which room may import which, and that the wheel holds every room."""
+
+import ast
+import configparser
+import importlib.metadata
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from foldnorm.pipeline.configuration import build_model, resolve, shipped_configs
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("preprocessing", "models", "pipeline")
+FORBIDDEN = {
+    "preprocessing": ("torch", "monai", "lightning", "foldnorm.models", "foldnorm.pipeline"),
+    "models": ("foldnorm.preprocessing", "foldnorm.pipeline", "nibabel", "pathlib", "argparse"),
+    "pipeline": (),
+}
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_only_downwards(room):
+    for path in (ROOT / room).rglob("*.py"):
+        for name in imported(path):
+            for forbidden in FORBIDDEN[room]:
+                assert not f"{name}.".startswith(f"{forbidden}."), f"{path}: {name}"
+
+
+def test_no_module_shadows_the_standard_library():
+    for room in ROOMS:
+        for path in (ROOT / room).rglob("*.py"):
+            assert path.stem not in sys.stdlib_module_names, path
+
+
+def test_setup_lists_every_package():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = set(config["options"]["packages"].split())
+    folders = {p.parent for room in (*ROOMS, "configs") for p in (ROOT / room).rglob("__init__.py")}
+    assert listed == {"foldnorm." + ".".join(f.relative_to(ROOT).parts) for f in folders}
+
+
+def test_every_requirement_is_pinned():
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    for requirement in importlib.metadata.requires("foldnorm") or []:
+        name = requirement.split(";")[0].split("[")[0].strip()
+        for mark in "<>=!":
+            name = name.split(mark)[0].strip()
+        assert name.lower().replace("_", "-") in pinned, requirement
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_module_and_file(tmp_path):
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--wheel-dir",
+            tmp_path,
+            ROOT,
+        ],
+        check=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    for room in (*ROOMS, "configs"):
+        for path in (ROOT / room).rglob("*"):
+            if path.suffix in (".py", ".yaml", ".jinja") and path.is_file():
+                assert f"foldnorm/{path.relative_to(ROOT)}" in held, path
+    assert not any(name.startswith(("models/", "pipeline/", "tests/")) for name in held)
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_every_shipped_configuration_builds_what_it_names(name):
+    shape = (80, 80, 80) if name.endswith("_report") else (48, 48, 48)
+    config = resolve(name, [], shape=shape, n_classes=3)
+    model = build_model(config["model"])
+    assert model.phase_order()
+    assert config["model"]["init_args"]["class_weights"] is None
+    if name == "wgan_gp_report":
+        assert model.latent_dim == 1728

@@ -1,0 +1,158 @@
+"""The commands from codes to the report, on the small cohorts."""
+
+import json
+
+import numpy as np
+import pytest
+
+from foldnorm.pipeline.cli import main
+from foldnorm.preprocessing.files import read_json, read_tsv
+
+
+def call(*words):
+    return main([*map(str, words), "--quiet"])
+
+
+@pytest.fixture(scope="module")
+def phantom_run(phantom_cohort, tmp_path_factory):
+    out = tmp_path_factory.mktemp("phantom_run") / "run"
+    code = main(
+        ["train", "--config", "wgan_gp", "--cohort", str(phantom_cohort.folder), "--out", str(out),
+         "--device", "cpu", "--quiet", "--training.steps", "2", "--training.batch_size", "2",
+         "--training.validate_every", "2", "--model.init_args.channels", "[8]",
+         "--model.init_args.critic_channels", "[8]", "--model.init_args.code_channels", "2"]
+    )  # fmt: skip
+    assert code == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def results(phantom_run, phantom_cohort, tmp_path_factory):
+    out = tmp_path_factory.mktemp("results")
+    cohort = phantom_cohort.folder
+    assert call("delete", cohort, out / "altered", "--size", "200", "--split", "test") == 0
+    assert call("score", phantom_run, cohort, out / "scores", "--device", "cpu") == 0
+    assert call("score", phantom_run, out / "altered", out / "scores_altered") == 0
+    assert (
+        call("benchmark", phantom_run, cohort, out / "benchmark", "--sizes", "200", "--draws", "2")
+        == 0
+    )
+    return out
+
+
+def test_embedding_gives_a_code_a_volume(small_run, small_cohort, tmp_path):
+    assert call("embed", small_run, small_cohort.folder, tmp_path / "codes") == 0
+    codes = np.load(tmp_path / "codes/codes.npy", allow_pickle=False)
+    rows = read_tsv(tmp_path / "codes/codes.tsv")
+    assert codes.shape[0] == len(rows) == len(small_cohort.rows)
+    assert codes.dtype == np.float32
+    assert call("embed", small_run, small_cohort.folder, tmp_path / "codes") == 2
+
+
+def test_only_brains_that_took_no_part_get_a_p_value(results, phantom_cohort):
+    rows = read_tsv(results / "scores/scores.tsv")
+    used = {"train": "training", "validation": "calibration", "test": ""}
+    for row, source in zip(rows, phantom_cohort.rows, strict=True):
+        assert row["used_for"] == used[source["split"]]
+        assert bool(row["p_latent_mahalanobis"]) == (source["split"] == "test")
+    sidecar = read_json(results / "scores/scores.json")
+    m = len(phantom_cohort.indices("validation"))
+    assert sidecar["smallest_p"] == 1 / (m + 1)
+    assert sidecar["phantom"]
+    p = [float(r["p_latent_knn"]) for r in rows if not r["used_for"]]
+    assert min(p) >= 1 / (m + 1) - 1e-6
+
+
+def test_the_benchmark_has_control_baselines_and_intervals(results):
+    rows = read_tsv(results / "benchmark/benchmark.tsv")
+    assert {r["size"] for r in rows} == {"0", "200"}
+    names = {r["score"] for r in rows}
+    assert {"latent_centre", "latent_mahalanobis", "latent_knn", "reconstruction_loss"} < names
+    assert sum(name.startswith("baseline_") for name in names) == 4
+    for row in rows:
+        assert float(row["auroc_low"]) <= float(row["auroc"]) <= float(row["auroc_high"])
+        if row["size"] == "0":
+            assert float(row["paired"]) == 0.5
+    fewer = next(r for r in rows if r["score"] == "baseline_fewer_sulcus" and r["size"] == "200")
+    assert float(fewer["paired"]) == 1.0
+
+
+def test_the_control_scores_exactly_as_the_healthy_volumes(
+    results, phantom_run, phantom_cohort, tmp_path
+):
+    assert call("delete", phantom_cohort.folder, tmp_path / "control", "--size", "0") == 0
+    assert call("score", phantom_run, tmp_path / "control", tmp_path / "scores") == 0
+    assert (tmp_path / "scores/scores.tsv").read_bytes() == (
+        results / "scores/scores.tsv"
+    ).read_bytes()
+
+
+def test_the_report_is_one_file_that_says_phantom(results, phantom_run, phantom_cohort, tmp_path):
+    out = tmp_path / "report.html"
+    folders = [phantom_cohort.folder, phantom_run, results / "altered", results / "scores",
+               results / "scores_altered", results / "benchmark"]  # fmt: skip
+    assert call("report", *folders, out) == 0
+    page = out.read_text()
+    assert "PHANTOM data" in page
+    assert "latent_mahalanobis" in page
+    assert "volume_ratio" in page
+    assert page.count("<svg") == 6
+    for outside in ("http://", "https://", 'src="/'):
+        assert outside not in page.replace("http://www.w3.org", "").replace(
+            "http://purl.org", ""
+        ).replace("http://creativecommons.org", "").replace("https://matplotlib.org", "")
+    again = tmp_path / "again.html"
+    assert call("report", *folders, again) == 0
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_generated_volumes_are_the_same_for_a_seed(small_run, tmp_path):
+    for name in ("a", "b"):
+        assert call("generate", small_run, tmp_path / name, "--number", "3", "--seed", "1") == 0
+    files = sorted(p.name for p in (tmp_path / "a").iterdir())
+    assert len(files) == 4
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_a_cohort_prepared_otherwise_is_refused(small_run, phantom_cohort, tmp_path, capsys):
+    assert call("score", small_run, phantom_cohort.folder, tmp_path / "scores") == 2
+    assert "prepared otherwise than the run's" in capsys.readouterr().err
+
+
+def test_a_reference_with_trained_brains_held_out_is_refused(
+    phantom_run, phantom_source, tmp_path, capsys
+):
+    out = tmp_path / "other_split"
+    assert call("preprocess", phantom_source, out, "--voxel-size", "4", "--crop",
+                "mm:-72,-8,-70,-6,-28,36", "--split-seed", "9", "--n-procs", "1") == 0  # fmt: skip
+    assert call("score", phantom_run, out, tmp_path / "s", "--reference", out) == 2
+    assert "trained on are held out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("broken", ["config.yaml", "data.json", "checkpoints/last.ckpt"])
+def test_a_run_that_lacks_a_part_is_refused(small_run, small_cohort, tmp_path, capsys, broken):
+    import shutil
+
+    shutil.copytree(small_run, tmp_path / "run")
+    (tmp_path / "run" / broken).unlink()
+    assert call("embed", tmp_path / "run", small_cohort.folder, tmp_path / "codes") == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_cohort_too_small_for_the_benchmark_is_refused(small_run, small_cohort, tmp_path, capsys):
+    code = call("benchmark", small_run, small_cohort.folder, tmp_path / "b", "--sizes", "200")
+    assert code == 2
+    assert "no fold labels" in capsys.readouterr().err
+
+
+def test_the_list_of_models(capsys):
+    assert main(["models", "--json"]) == 0
+    listed = {entry["name"] for entry in json.loads(capsys.readouterr().out)}
+    assert {"wgan_gp", "wgan_gp_report"} <= listed
+
+
+def test_reporting_on_nothing_known_is_refused(tmp_path, capsys):
+    assert call("report", tmp_path, tmp_path / "r.html") == 2
+    assert "neither a cohort, a run" in capsys.readouterr().err
+    assert call("report", tmp_path, tmp_path / "r.pdf") == 2
