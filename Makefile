@@ -25,7 +25,7 @@ test-slow: $(STAMP)
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy .typing/foldnorm/preprocessing .typing/foldnorm/models .typing/foldnorm/pipeline
+	$(BIN)/mypy -p foldnorm.preprocessing -p foldnorm.models -p foldnorm.pipeline
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -10,6 +10,7 @@ from itertools import pairwise
 from math import prod
 
 import torch
+import torch.nn.functional as F
 from monai.networks.blocks import Convolution
 from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import Tensor, nn
@@ -47,6 +48,7 @@ class Encoder(nn.Module):
         code_channels: of the deepest map, the code's own grid.
         latent_dim: of the code; None: the deepest map itself, flattened, so that a code stays
             local. A number adds one dense layer on that small map.
+        norm: group norm after each convolution but the last.
     """
 
     def __init__(
@@ -56,13 +58,16 @@ class Encoder(nn.Module):
         channels: Sequence[int],
         code_channels: int,
         latent_dim: int | None,
+        norm: bool = True,
     ) -> None:
         super().__init__()
         dims = len(shape)
         grid = code_grid(shape, len(channels))
         widths = [n_classes * STEM**dims, *channels]
-        self.levels = nn.Sequential(*[_conv(dims, a, b, stride=2) for a, b in pairwise(widths)])
-        self.refine = _conv(dims, channels[-1], channels[-1])
+        self.levels = nn.Sequential(
+            *[_conv(dims, a, b, stride=2, norm=norm) for a, b in pairwise(widths)]
+        )
+        self.refine = _conv(dims, channels[-1], channels[-1], norm=norm)
         flat = code_channels * prod(grid)
         self.to_map = Convolution(
             dims,
@@ -80,11 +85,18 @@ class Encoder(nn.Module):
         x = self.to_map(x)
         x = x.flatten(1) if self.to_code is None else self.to_code(x.flatten(1))
         mean, log_variance = x.float().chunk(2, dim=1)
-        return mean, log_variance.clamp(-MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
+        # Bounded softly: a hard bound has no gradient, and codes beyond it would shrink to 0
+        # instead of filling N(0, I).
+        return mean, MAX_LOG_VARIANCE * torch.tanh(log_variance / MAX_LOG_VARIANCE)
 
 
 class Generator(nn.Module):
-    """Code → class logits; the mirror of `Encoder`, with the same arguments."""
+    """Code → class logits; the mirror of `Encoder`, with the same arguments.
+
+    A code that is a map says what is at each place. Where that place lies, and what its
+    surroundings hold, the generator adds: a learned map of position, and context from the map at
+    half its sides. Without them, codes drawn from N(0, I) could decode to texture only.
+    """
 
     def __init__(
         self,
@@ -93,6 +105,7 @@ class Generator(nn.Module):
         channels: Sequence[int],
         code_channels: int,
         latent_dim: int | None,
+        norm: bool = True,
     ) -> None:
         super().__init__()
         dims = len(shape)
@@ -102,8 +115,13 @@ class Generator(nn.Module):
         self.from_code = None if latent_dim is None else nn.Linear(latent_dim, flat)
         # The last map is the largest: its width is what the whole costs.
         widths = [*reversed(channels), max(channels[0] // 4, 8)]
-        self.from_map = _conv(dims, code_channels, widths[0])
-        self.levels = nn.Sequential(*[_Up(dims, a, b) for a, b in pairwise(widths)])
+        self.from_map = _conv(dims, code_channels, widths[0], norm=norm)
+        self.position = nn.Parameter(torch.zeros(1, widths[0], *self.grid))
+        self.context = nn.Sequential(
+            _conv(dims, widths[0], widths[0], stride=2, norm=norm),
+            _conv(dims, widths[0], widths[0], norm=norm),
+        )
+        self.levels = nn.Sequential(*[_Up(dims, a, b, norm=norm) for a, b in pairwise(widths)])
         self.head = Convolution(
             dims, widths[-1], n_classes * STEM**dims, kernel_size=3, conv_only=True
         )
@@ -112,7 +130,9 @@ class Generator(nn.Module):
         """(B, latent_dim) → (B, C, *sides) logits, unbounded."""
         x = code if self.from_code is None else self.from_code(code)
         x = x.view(-1, self.code_channels, *self.grid)
-        x = self.levels(self.from_map(x))  # (B, channels[0], *sides / 2)
+        x = self.from_map(x) + self.position  # (B, channels[-1], *grid)
+        x = x + F.interpolate(self.context(x), size=self.grid, mode="nearest")
+        x = self.levels(x)  # (B, channels[0] / 4, *sides / 2)
         return pixelshuffle(self.head(x), len(self.grid), STEM)
 
 
@@ -131,7 +151,7 @@ class Critic(nn.Module):
         grid = code_grid(shape, len(channels))
         widths = [n_classes * STEM**dims, *channels]
         self.levels = nn.Sequential(
-            *[_conv(dims, a, b, stride=2, norm=None) for a, b in pairwise(widths)]
+            *[_conv(dims, a, b, stride=2, norm=False) for a, b in pairwise(widths)]
         )
         self.to_value = nn.Linear(channels[-1] * prod(grid), 1)
 
@@ -144,20 +164,18 @@ class Critic(nn.Module):
 class _Up(nn.Module):
     """Doubles the sides: 2^d times the channels point by point, a pixel shuffle, a convolution."""
 
-    def __init__(self, dims: int, inputs: int, outputs: int) -> None:
+    def __init__(self, dims: int, inputs: int, outputs: int, *, norm: bool) -> None:
         super().__init__()
         self.dims = dims
         self.widen = Convolution(dims, inputs, outputs * 2**dims, kernel_size=1, conv_only=True)
-        self.mix = _conv(dims, outputs, outputs)
+        self.mix = _conv(dims, outputs, outputs, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, *sides) → (B, outputs, *2·sides)."""
         return self.mix(pixelshuffle(self.widen(x), self.dims, 2))
 
 
-def _conv(
-    dims: int, inputs: int, outputs: int, *, stride: int = 1, norm: str | None = "group"
-) -> nn.Module:
+def _conv(dims: int, inputs: int, outputs: int, *, stride: int = 1, norm: bool) -> nn.Module:
     """3-wide convolution, group norm if any, leaky ReLU."""
     groups = ("group", {"num_groups": min(8, outputs), "num_channels": outputs})
     return Convolution(
@@ -166,7 +184,7 @@ def _conv(
         outputs,
         strides=stride,
         kernel_size=3,
-        bias=norm is None,  # a norm has its own, and would leave this one without a gradient
+        bias=not norm,  # a norm has its own, and would leave this one without a gradient
         adn_ordering="NA",
         norm=groups if norm else None,
         act=("leakyrelu", {"negative_slope": 0.2}),

@@ -33,13 +33,15 @@ class WGANGP(nn.Module):
         critic_channels: of the critic, a level each.
         code_channels: of the map that is the code (or from which a dense layer makes it).
         latent_dim: size of the code; None: the map itself.
+        norm: group norm in encoder and generator (never in the critic).
         critic_steps: critic steps a generator step.
         reconstruction_steps: steps of cross entropy and KL alone that follow the generator step;
             encoder and generator then learn to reconstruct while the critic's steps are paid for.
         penalty_weight: λ of the gradient penalty.
         cross_entropy_weight: of the reconstruction's class cross entropy, nats a voxel.
         dice_weight: of the soft Dice loss of the highest class (sulcus); 0 leaves it out.
-        adversarial_weight: of the critic's opinion in the generator's loss.
+        adversarial_weight: of the critic's opinion in the generator's loss. The critic is
+            1-Lipschitz in root-mean-square distance, so one weight suits all sizes.
         kl_weight: of KL(code ‖ N(0, I)) a dimension: keeps codes close to the prior.
         class_weights: of the cross entropy, by class. Above 1 for sulci thickens them.
         generated: what the critic sees of generated volumes: ``straight-through`` one-hot, or
@@ -54,13 +56,14 @@ class WGANGP(nn.Module):
         critic_channels: Sequence[int] = (32, 64, 128),
         code_channels: int = 16,
         latent_dim: int | None = None,
+        norm: bool = False,
         critic_steps: int = 5,
         reconstruction_steps: int = 0,
         penalty_weight: float = 10.0,
         cross_entropy_weight: float = 1.0,
         dice_weight: float = 0.0,
-        adversarial_weight: float = 0.01,
-        kl_weight: float = 0.01,
+        adversarial_weight: float = 1.0,
+        kl_weight: float = 0.001,
         class_weights: Sequence[float] | None = None,
         generated: Literal["straight-through", "softmax"] = "straight-through",
     ) -> None:
@@ -76,8 +79,9 @@ class WGANGP(nn.Module):
         self.kl_weight = kl_weight
         self.generated = generated
         weights = None if class_weights is None else torch.tensor(class_weights)
+        self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
-        sizes = (shape, n_classes, channels, code_channels, latent_dim)
+        sizes = (shape, n_classes, channels, code_channels, latent_dim, norm)
         self.encoder = Encoder(*sizes)
         self.generator = Generator(*sizes)
         self.critic = Critic(shape, n_classes, critic_channels)
@@ -129,7 +133,8 @@ class WGANGP(nn.Module):
     def _critic_loss(self, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
         real = one_hot(volumes, self.n_classes)
         with torch.no_grad():
-            posterior = _draw(*self.encoder(real), noise)
+            mean, log_variance = self.encoder(real)
+            posterior = _draw(mean, log_variance, noise)
             prior = noise.normal(self.latent_dim)
             # Each volume faces the critic as a reconstruction or as a sample, evenly.
             is_prior = noise.uniform(1) < 0.5

@@ -95,9 +95,6 @@ def benchmark(
     sizes = [SizeRange(0), *[s for s in options.sizes if not s.is_control]]
     for size in sizes:
         draws = [_draw(scorer, cohort, indices, size, options, n) for n in range(options.draws)]
-        draws = [draw for draw in draws if draw is not None]
-        if len(draws) < options.draws:
-            raise InputError(f"too few brains have a fold of size {size}: {cohort.folder}")
         for name in healthy:
             rows.append(
                 {"size": str(size), "score": name, **_figures(name, healthy, draws, options)}
@@ -124,7 +121,7 @@ def _draw(
     size: SizeRange,
     options: BenchmarkOptions,
     n: int,
-) -> _Draw | None:
+) -> _Draw:
     seed = options.seed + n
 
     def altered() -> Iterator[NDArray[np.uint8]]:
@@ -136,7 +133,7 @@ def _draw(
     scores = scorer.score(altered)
     number = len(next(iter(scores.values())))
     if number < MIN_SUBJECTS // 2:
-        return None
+        raise InputError(f"too few brains have a fold of size {size}: {cohort.folder}")
     position = {int(index): p for p, index in enumerate(indices)}
     return _Draw(np.array([position[i] for i in order[:number]]), scores)
 

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 
@@ -10,6 +11,7 @@ matplotlib.use("agg")  # no display, no windows
 
 import matplotlib.pyplot as plt
 import numpy as np
+from cycler import cycler
 from matplotlib.figure import Figure
 
 from foldnorm.pipeline.detection_metrics import roc_curve
@@ -20,7 +22,7 @@ from foldnorm.preprocessing.cohort import Cohort
 INK = "#7a818c"  # reads on light and on dark ground
 COLOURS = ("#2f6db5", "#d9772a", "#2b9a77", "#b4345a", "#7d5fb2", "#8a8f98", "#b39b2c", "#4aa3c7")
 SHOWN_BRAINS = 6
-STYLE = {
+STYLE: Any = {  # Any: matplotlib types the keys as one literal of three hundred
     "svg.hashsalt": "foldnorm",  # the same figure, the same bytes
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -34,7 +36,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
-    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+    "axes.prop_cycle": cycler(color=COLOURS),
 }
 
 

@@ -216,9 +216,18 @@ def average_gradients(fabric: Fabric, optimizer: torch.optim.Optimizer) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     flat = torch.cat([g.flatten() for g in gradients])
-    flat = fabric.all_reduce(flat, reduce_op="mean")
+    flat = mean_over_processes(fabric, flat)
     for p, g in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
         p.grad = g.view_as(p)
+
+
+def mean_over_processes(fabric: Fabric, tensor: Tensor) -> Tensor:
+    """Mean of a tensor over all processes; the tensor itself if there is one."""
+    if fabric.world_size == 1:
+        return tensor
+    mean = fabric.all_reduce(tensor, reduce_op="mean")
+    assert isinstance(mean, Tensor)
+    return mean
 
 
 @torch.no_grad()
@@ -326,9 +335,7 @@ def _checkpoint(training: Training) -> dict[str, Any]:
 
 
 def _log(training: Training, terms: Mapping[str, Tensor]) -> None:
-    figures = {
-        name: float(training.fabric.all_reduce(t, reduce_op="mean")) for name, t in terms.items()
-    }
+    figures = {name: float(mean_over_processes(training.fabric, t)) for name, t in terms.items()}
     if training.fabric.is_global_zero:
         if not all(np.isfinite(value) for value in figures.values()):
             bad = sorted(name for name, value in figures.items() if not np.isfinite(value))

@@ -234,7 +234,9 @@ def _write_folds(out: Path, volumes: list[Finished], box: Box, options: PackOpti
     def labels() -> Iterator[NDArray[np.uint16]]:
         for volume in volumes:
             whole = volume.read("_desc-folds_dseg").data.astype(np.uint16)
-            inside = place(whole, volume.at, _target(volume, box, options), fill=0)
+            inside = place(whole, volume.at, _target(volume, box, options), fill=0).astype(
+                np.uint16
+            )
             rows.extend(fold_rows(volume, whole, inside, options.fold_names))
             yield inside
 

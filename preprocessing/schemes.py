@@ -228,9 +228,9 @@ def lookup_table(scheme: LabelScheme, lowest: int = LOWEST) -> NDArray[np.uint8]
 
 
 def _as_int16(data: NDArray[np.integer]) -> NDArray[np.int16]:
-    if data.dtype == np.int16:
-        return data
-    return np.clip(data, LOWEST, HIGHEST).astype(np.int16)
+    if data.dtype != np.int16:
+        data = np.clip(data, LOWEST, HIGHEST)
+    return data.astype(np.int16, copy=False)
 
 
 def _refuse_unknown(

@@ -139,11 +139,15 @@ def test_error_5_no_layer_keeps_statistics_of_a_batch():
     assert torch.allclose(together[:1], model.encode(batch(3)[:1]), atol=1e-6)
 
 
-def test_error_9_codes_end_in_no_rectifier():
+def test_error_9_codes_end_in_a_linear_layer():
+    """Turned weights give turned codes: nothing rectifies or normalises what is sampled from."""
     model = make()
-    codes = model.encode(batch(3))
-    assert (codes < 0).any()
-    assert (codes > 0).any()
+    with torch.no_grad():
+        codes = model.encode(batch(3))
+        for p in model.encoder.to_map.parameters():
+            p.neg_()
+        assert torch.allclose(model.encode(batch(3)), -codes)
+    assert codes.abs().sum() > 0
 
 
 def test_no_dense_layer_sees_the_full_volume():
@@ -162,7 +166,7 @@ def test_volumes_that_do_not_suit_are_refused_with_what_would():
 
 
 def test_penalty_is_that_of_a_linear_critic():
-    """D(x) = w·x has gradient w everywhere: the penalty is (‖w‖ − 1)²."""
+    """D(x) = w·x has gradient w everywhere: the penalty is (√V ‖w‖ − 1)²."""
     weights = torch.randn(3, 4, 4, 4)
     penalty = gradient_penalty(
         lambda x: (x * weights).flatten(1).sum(1),
@@ -170,7 +174,7 @@ def test_penalty_is_that_of_a_linear_critic():
         torch.rand(2, 3, 4, 4, 4),
         torch.rand(2),
     )
-    assert torch.isclose(penalty, (weights.norm() - 1) ** 2)
+    assert torch.isclose(penalty, (8 * weights.norm() - 1) ** 2)
 
 
 def test_straight_through_is_hard_forwards_and_soft_backwards():

@@ -83,11 +83,15 @@ def draw_hemisphere(
     grey_white = _grey_white(inside, shell, folds, below, thickness / voxel_size)
     affine = np.diag([voxel_size, voxel_size, voxel_size, 1.0])
     affine[:3, 3] = origin
-    volumes = (skeleton, folds.astype(np.int16), grey_white)
+    turn = slice(None, None, -1 if hemi == "R" else 1)
     if hemi == "R":
-        volumes = tuple(np.ascontiguousarray(v[::-1]) for v in volumes)
         affine[0, 3] = -(origin[0] + voxel_size * (size[0] - 1))
-    return Hemisphere(*volumes, affine)
+    return Hemisphere(
+        np.ascontiguousarray(skeleton[turn]),
+        np.ascontiguousarray(folds.astype(np.int16)[turn]),
+        np.ascontiguousarray(grey_white[turn]),
+        affine,
+    )
 
 
 def draw_fold(
