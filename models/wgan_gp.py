@@ -41,7 +41,7 @@ class WGANGP(nn.Module):
         cross_entropy_weight: of the reconstruction's class cross entropy, nats a voxel.
         dice_weight: of the soft Dice loss of the highest class (sulcus); 0 leaves it out.
         adversarial_weight: of the critic's opinion in the generator's loss. The critic is
-            1-Lipschitz in root-mean-square distance, so one weight suits all sizes.
+            Lipschitz in root-mean-square distance, so one weight suits all sizes.
         kl_weight: of KL(code ‖ N(0, I)) a dimension: keeps codes close to the prior.
         class_weights: of the cross entropy, by class. Above 1 for sulci thickens them.
         generated: what the critic sees of generated volumes: ``straight-through`` one-hot, or
@@ -62,7 +62,7 @@ class WGANGP(nn.Module):
         penalty_weight: float = 10.0,
         cross_entropy_weight: float = 1.0,
         dice_weight: float = 0.0,
-        adversarial_weight: float = 1.0,
+        adversarial_weight: float = 0.02,
         kl_weight: float = 0.001,
         class_weights: Sequence[float] | None = None,
         generated: Literal["straight-through", "softmax"] = "straight-through",

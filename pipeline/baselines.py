@@ -1,8 +1,8 @@
 """Scores without a network: what any model has to beat.
 
-Fitted on the training volumes. A high score means unusual. All work on the sheet of the highest
-class (sulcus), and the maps on blocks no finer than `MAX_SIDE` a side, so that 1 mm hemispheres
-fit in memory.
+Fitted on the training volumes. A high score means unusual. All work on what a deletion can take
+(sulcus in a skeleton), and the maps on blocks no finer than `MAX_SIDE` a side, so that 1 mm
+hemispheres fit in memory.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from foldnorm.preprocessing.schemes import LabelScheme
 
 Volumes = Callable[[], Iterable[NDArray[np.uint8]]]
 Maps = NDArray[np.float32]
@@ -27,16 +29,14 @@ class Baselines:
     """The baselines, fitted together in two passes over the training volumes.
 
     Attributes:
-        n_classes: of the label scheme.
-        top: highest class.
+        scheme: label scheme of the volumes.
     """
 
-    n_classes: int
-    top: int
+    scheme: LabelScheme
     log_prevalence: NDArray[np.float32] = field(init=False)
 
     NAMES = (
-        "baseline_fewer_sulcus",
+        "baseline_fewer_voxels",
         "baseline_prevalence",
         "baseline_distance_z",
         "baseline_pca_residual",
@@ -44,14 +44,15 @@ class Baselines:
 
     def fit(self, volumes: Volumes) -> "Baselines":
         """Fit on training volumes; ``volumes()`` gives them anew at each call."""
+        n_classes = self.scheme.n_classes
         counts: NDArray[np.float32] | None = None
         number = 0
         for volume in volumes():
-            classes = np.stack([volume == c for c in range(self.n_classes)])
+            classes = np.stack([volume == c for c in range(n_classes)])
             counts = classes.astype(np.float32) if counts is None else counts + classes
             number += 1
         assert counts is not None
-        share = (counts + PREVALENCE_PRIOR) / (number + PREVALENCE_PRIOR * self.n_classes)
+        share = (counts + PREVALENCE_PRIOR) / (number + PREVALENCE_PRIOR * n_classes)
         self.log_prevalence = np.log(share)
         maps = self.maps(volumes())
         self.mean, self.sd = maps.mean(axis=0), maps.std(axis=0) + 1e-3
@@ -66,7 +67,7 @@ class Baselines:
         """Scores of each volume by name, (N,) each."""
         fewer, surprise = [], []
         for volume in volumes():
-            fewer.append(-float((volume == self.top).sum()))
+            fewer.append(-float(self.scheme.foreground(volume).sum()))
             log_p = np.take_along_axis(self.log_prevalence, volume[None].astype(np.intp), axis=0)
             surprise.append(-float(log_p.mean()))
         maps = self.maps(volumes())
@@ -82,7 +83,9 @@ class Baselines:
 
     def maps(self, volumes: Iterable[NDArray[np.uint8]]) -> Maps:
         """Distance to the nearest sulcus, truncated, in blocks: (N, V) float32."""
-        return np.stack([distance_map(volume == self.top).ravel() for volume in volumes])
+        return np.stack(
+            [distance_map(self.scheme.foreground(volume)).ravel() for volume in volumes]
+        )
 
 
 def distance_map(sulcus: NDArray[np.bool_]) -> Maps:

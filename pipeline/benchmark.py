@@ -68,7 +68,7 @@ class Scorer:
         indices = reference.indices("train")
         training: Volumes = lambda: iterate(reference.volumes, indices)  # noqa: E731
         self.latent = fit_latent_scores(encode_volumes(model, training(), device))
-        self.baselines = Baselines(reference.scheme.n_classes, reference.scheme.top).fit(training)
+        self.baselines = Baselines(reference.scheme).fit(training)
 
     def score(self, volumes: Volumes) -> Scores:
         """Scores by name, (N,) each; ``volumes()`` gives the volumes anew at each call."""

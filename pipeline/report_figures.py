@@ -57,14 +57,17 @@ def cohort_slices(cohort: Cohort) -> str:
 
 def class_counts(cohort: Cohort) -> str:
     """Histogram of the share of the highest class, by split."""
-    top = cohort.scheme.top
+    scheme = cohort.scheme
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(5, 2.6))
         for split in ("train", "validation", "test"):
-            shares = [100 * float((cohort.volumes[i] == top).mean()) for i in cohort.indices(split)]
+            shares = [
+                100 * float(scheme.foreground(cohort.volumes[i]).mean())
+                for i in cohort.indices(split)
+            ]
             if shares:
                 axes.hist(shares, bins=20, alpha=0.6, label=f"{split} ({len(shares)})")
-        axes.set_xlabel(f"{cohort.scheme.names[top]} voxels, % of the box")
+        axes.set_xlabel(f"{' + '.join(scheme.names[scheme.void + 1 :])} voxels, % of the box")
         axes.set_ylabel("volumes")
         axes.legend()
         return _svg(figure)

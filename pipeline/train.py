@@ -242,8 +242,9 @@ def validate(training: Training) -> dict[str, float]:
         losses.append(float(model.validation_loss(volume)))
         if isinstance(model, Encodes):
             reconstruction = to_classes(model.decode(model.encode(volume)))[0].cpu().numpy()
-            top = cohort.scheme.top
-            pairs.append((reconstruction == top, cohort.volumes[index] == top))
+            original = np.array(cohort.volumes[index])
+            scheme = cohort.scheme
+            pairs.append((scheme.foreground(reconstruction), scheme.foreground(original)))
     figures = {"validation/loss": float(np.mean(losses))} if losses else {}
     return figures | {f"validation/{name}": value for name, value in mean_panel(pairs).items()}
 

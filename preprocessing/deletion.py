@@ -117,7 +117,7 @@ def sample_ball(
     """
     if sizes.is_control:
         return CONTROL
-    candidates = np.argwhere(volume > scheme.void)
+    candidates = np.argwhere(scheme.foreground(volume))
     if not len(candidates):
         return None
     i, j, k = (float(n) for n in candidates[int(rng.integers(len(candidates)))])
@@ -160,7 +160,7 @@ def deleted_voxels(
     """Mask, (I, J, K), of the voxels that a deletion changes; the arguments of `apply_deletion`."""
     if deletion.kind == "none":
         return np.zeros(volume.shape, dtype=np.bool_)
-    above = volume > scheme.void
+    above = scheme.foreground(volume)
     if deletion.kind == "fold":
         if folds is None:
             raise InputError("a fold can be deleted only where the cohort has fold labels")

@@ -82,8 +82,12 @@ class LabelScheme:
 
     @property
     def top(self) -> int:
-        """Highest class: the one that wins, is deleted, and is measured (sulcus)."""
+        """Highest class, the one that wins where two meet (sulcus)."""
         return len(self.classes) - 1
+
+    def foreground(self, classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Where the class is above `void`: what a deletion can take (sulcus in a skeleton)."""
+        return classes > self.void
 
     @property
     def names(self) -> list[str]:

@@ -73,7 +73,7 @@ def test_the_benchmark_has_control_baselines_and_intervals(results):
         assert float(row["auroc_low"]) <= float(row["auroc"]) <= float(row["auroc_high"])
         if row["size"] == "0":
             assert float(row["paired"]) == 0.5
-    fewer = next(r for r in rows if r["score"] == "baseline_fewer_sulcus" and r["size"] == "200")
+    fewer = next(r for r in rows if r["score"] == "baseline_fewer_voxels" and r["size"] == "200")
     assert float(fewer["paired"]) == 1.0
 
 

@@ -16,6 +16,7 @@ from foldnorm.pipeline.scores import (
     fit_latent_scores,
 )
 from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.schemes import SKELETON
 
 
 def codes(count, dims, seed=0):
@@ -108,7 +109,7 @@ def volumes(count, hole=False):
 
 
 def test_every_baseline_sees_a_large_hole():
-    baselines = Baselines(3, 2).fit(lambda: volumes(20))
+    baselines = Baselines(SKELETON).fit(lambda: volumes(20))
     healthy = baselines.score(lambda: volumes(6))
     altered = baselines.score(lambda: volumes(6, hole=True))
     assert set(healthy) == set(Baselines.NAMES)

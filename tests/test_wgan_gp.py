@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from foldnorm.models.classes import one_hot, straight_through, to_classes
-from foldnorm.models.losses import class_cross_entropy, gradient_penalty
+from foldnorm.models.losses import CRITIC_SLOPE, class_cross_entropy, gradient_penalty
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Encodes, Samples, Trainable
 from foldnorm.models.volume_networks import ShapeError
@@ -166,7 +166,7 @@ def test_volumes_that_do_not_suit_are_refused_with_what_would():
 
 
 def test_penalty_is_that_of_a_linear_critic():
-    """D(x) = w·x has gradient w everywhere: the penalty is (√V ‖w‖ − 1)²."""
+    """D(x) = w·x has gradient w everywhere: the penalty is (√V ‖w‖ / K − 1)²."""
     weights = torch.randn(3, 4, 4, 4)
     penalty = gradient_penalty(
         lambda x: (x * weights).flatten(1).sum(1),
@@ -174,7 +174,7 @@ def test_penalty_is_that_of_a_linear_critic():
         torch.rand(2, 3, 4, 4, 4),
         torch.rand(2),
     )
-    assert torch.isclose(penalty, (8 * weights.norm() - 1) ** 2)
+    assert torch.isclose(penalty, (8 * weights.norm() / CRITIC_SLOPE - 1) ** 2)
 
 
 def test_straight_through_is_hard_forwards_and_soft_backwards():

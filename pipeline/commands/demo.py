@@ -13,8 +13,9 @@ from pathlib import Path
 from foldnorm.pipeline.arguments import add_device, add_n_procs, positive
 
 HELP = "everything on a phantom cohort, ends with OUT/report.html"
-# 80 mm around the superior temporal sulcus of the phantom, at 2 mm: 40³ voxels.
-REGION = "mm:-72,8,-70,10,-40,40"
+# 60 mm around the end of the superior temporal sulcus of the phantom, at 1.5 mm: 40³ voxels.
+REGION = "mm:-66,-6,-60,0,-30,30"
+VOXEL_SIZE = "1.5"
 SPLIT = ("0.6", "0.15", "0.25")
 
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     parser.add_argument("--subjects", type=positive, default=300, help="phantoms (default 300)")
-    parser.add_argument("--steps", type=positive, default=550, help="of training (default 550)")
+    parser.add_argument("--steps", type=positive, default=250, help="of training (default 250)")
     add_n_procs(parser)
     add_device(parser)
 
@@ -59,8 +60,8 @@ def commands(arguments: argparse.Namespace) -> list[list[str]]:
     fresh = ["--overwrite"]
     lines: list[list[str | Path]] = [
         ["phantom", source, "--subjects", str(arguments.subjects), *procs],
-        ["preprocess", source, cohort, "--voxel-size", "2", "--crop", REGION, "--split", *SPLIT,
-         *procs],
+        ["preprocess", source, cohort, "--voxel-size", VOXEL_SIZE, "--crop", REGION,
+         "--split", *SPLIT, *procs],
         ["train", "--config", "wgan_gp", "--cohort", cohort, "--out", model, "--resume", "auto",
          *device, "--training.steps", steps, "--training.validate_every", "50"],
         ["score", model, cohort, scores, "--split", "test", *device, *fresh],
