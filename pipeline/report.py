@@ -89,8 +89,9 @@ def _cohort_section(path: Path) -> dict[str, Any]:
     if failed:
         warnings.append(f"{len(failed)} volumes of {path.name} could not be prepared")
     counts = {split: len(cohort.indices(split)) for split in ("train", "validation", "test")}
+    deletion = cohort.description["Cohort"].get("deletion")
     for split, count in counts.items():
-        if not count:
+        if not count and deletion is None:  # altered cohorts are of one split on purpose
             warnings.append(f"{path.name} has no volume in its {split} split")
     return {
         "title": f"Cohort: {path.name}",
@@ -105,9 +106,10 @@ def _cohort_section(path: Path) -> dict[str, Any]:
             "crop": cohort.preparation["crop"],
             "downsampling": cohort.preparation["method"],
         },
-        "deletion": cohort.description["Cohort"].get("deletion"),
+        "deletion": deletion,
         "failed": failed[:LISTED_BRAINS],
         "slices": figures.cohort_slices(cohort),
+        "shown": ", ".join(cohort.keys()[: figures.SHOWN_BRAINS]),
         "counts": figures.class_counts(cohort),
         "settings": json.dumps(cohort.description["Cohort"], indent=2, ensure_ascii=False),
     }

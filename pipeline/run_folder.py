@@ -1,5 +1,6 @@
 """The run folder: what training writes, and what every later command reads a model from."""
 
+import io
 import os
 import platform
 import sys
@@ -18,7 +19,7 @@ from foldnorm.pipeline.configuration import build_model
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.preprocessing.cohort import Cohort, same_preparation
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, replacing, write_json, write_text
+from foldnorm.preprocessing.files import read_json, write_bytes, write_json, write_text
 
 CONFIG, DATA, ENVIRONMENT = "config.yaml", "data.json", "environment.json"
 METRICS = "metrics.csv"
@@ -92,8 +93,9 @@ class RunFolder:
 
     def save_checkpoint(self, name: str, state: Mapping[str, Any]) -> None:
         """Write a checkpoint atomically."""
-        with replacing(self.checkpoint(name)) as temporary:
-            torch.save(dict(state), temporary)
+        stream = io.BytesIO()  # torch's own file writer hides why a write failed
+        torch.save(dict(state), stream)
+        write_bytes(self.checkpoint(name), stream.getvalue())
 
     def load_checkpoint(self, name: str, device: torch.device | str = "cpu") -> dict[str, Any]:
         """Read a checkpoint: tensors and plain values only, never a pickled object."""
