@@ -6,6 +6,7 @@ from N(0, I) decode to plausible volumes.
 """
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Literal
 
 import torch
@@ -20,7 +21,7 @@ from foldnorm.models.losses import (
 )
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Phase
-from foldnorm.models.volume_networks import Critic, Encoder, Generator
+from foldnorm.models.volume_networks import Critic, Encoder, Generator, code_grid
 
 
 class WGANGP(nn.Module):
@@ -85,9 +86,7 @@ class WGANGP(nn.Module):
         self.encoder = Encoder(*sizes)
         self.generator = Generator(*sizes)
         self.critic = Critic(shape, n_classes, critic_channels)
-        side = 2 ** (len(channels) + 1)
-        grid = [length // side for length in shape]
-        self.latent_dim = latent_dim or code_channels * int(torch.tensor(grid).prod())
+        self.latent_dim = latent_dim or code_channels * prod(code_grid(shape, len(channels)))
         self.phases: Mapping[str, Phase] = {
             "critic": Phase(("critic",)),
             "generator": Phase(("encoder", "generator")),

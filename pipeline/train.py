@@ -7,6 +7,7 @@ alternating networks and a gradient penalty that is simpler than a wrapper aroun
 and it is exactly the gradient of the whole batch.
 """
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -20,25 +21,22 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from foldnorm.models.classes import to_classes
 from foldnorm.models.noise import StepNoise, seed_of
-from foldnorm.models.protocols import Encodes, Samples, Trainable
+from foldnorm.models.protocols import Trainable
 from foldnorm.models.volume_networks import as_channels_last
 from foldnorm.pipeline.batches import Batches
 from foldnorm.pipeline.configuration import build_model, training_options
 from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.model_card import write_model_card
-from foldnorm.pipeline.pictures import contact_sheet, middle_slices, png
+from foldnorm.pipeline.pictures import png
 from foldnorm.pipeline.run_folder import METRICS, RunFolder
-from foldnorm.pipeline.sheet_metrics import mean_panel
 from foldnorm.pipeline.signals import STOPPED, StopFlag, stop_on_signals
 from foldnorm.pipeline.training_options import TrainingOptions
+from foldnorm.pipeline.validation import sample_picture, validate
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_bytes
-
-PICTURED = 4  # volumes in a sample picture
 
 
 @dataclass
@@ -230,25 +228,6 @@ def mean_over_processes(fabric: Fabric, tensor: Tensor) -> Tensor:
     return mean
 
 
-@torch.no_grad()
-def validate(training: Training) -> dict[str, float]:
-    """Loss and sheet panel of the reconstructions of validation volumes."""
-    model, cohort = training.model.eval(), training.cohort
-    assert isinstance(model, Trainable)
-    indices = cohort.indices("validation")[: training.options.validation_volumes]
-    losses, pairs = [], []
-    for index in indices:
-        volume = torch.from_numpy(np.array(cohort.volumes[index]))[None].to(training.fabric.device)
-        losses.append(float(model.validation_loss(volume)))
-        if isinstance(model, Encodes):
-            reconstruction = to_classes(model.decode(model.encode(volume)))[0].cpu().numpy()
-            original = np.array(cohort.volumes[index])
-            scheme = cohort.scheme
-            pairs.append((scheme.foreground(reconstruction), scheme.foreground(original)))
-    figures = {"validation/loss": float(np.mean(losses))} if losses else {}
-    return figures | {f"validation/{name}": value for name, value in mean_panel(pairs).items()}
-
-
 def load_state(
     run: RunFolder,
     model: nn.Module,
@@ -282,8 +261,6 @@ def _launch(device: str) -> Fabric:
 
 def _processes_here() -> int | None:
     """Processes on this node, if torchrun or srun started several."""
-    import os
-
     for name in ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE"):
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])
@@ -303,9 +280,12 @@ def _freeze_all_but(model: Trainable, phase: str) -> None:
 
 def _validate_and_save(training: Training) -> None:
     """Validate, keep the checkpoint as last and perhaps best, draw samples."""
-    training.fabric.barrier()
-    if training.fabric.is_global_zero:
-        figures = validate(training)
+    fabric = training.fabric
+    fabric.barrier()
+    if fabric.is_global_zero:
+        figures = validate(
+            training.model, training.cohort, fabric.device, training.options.validation_volumes
+        )
         _record(training, figures)
         options, state = training.options, training.state
         row = training.metrics.rows[state.step]
@@ -317,8 +297,11 @@ def _validate_and_save(training: Training) -> None:
         _save(training)
         if is_best:
             training.run.save_checkpoint("best", _checkpoint(training))
-        _draw_samples(training)
-    training.fabric.barrier()
+        picture = sample_picture(training.model, training.cohort, fabric.device)
+        if picture is not None:
+            path = training.run.samples / f"step-{state.step:07d}.png"
+            write_bytes(path, png(picture))
+    fabric.barrier()
 
 
 def _save(training: Training) -> None:
@@ -353,27 +336,6 @@ def _record(training: Training, figures: dict[str, float]) -> None:
     if training.writer is not None:
         for name, value in figures.items():
             training.writer.add_scalar(name, value, training.state.step)
-
-
-@torch.no_grad()
-def _draw_samples(training: Training) -> None:
-    """Picture: validation volumes, their reconstructions, and volumes drawn from the prior."""
-    model, cohort = training.model.eval(), training.cohort
-    n = cohort.scheme.n_classes
-    rows = []
-    if isinstance(model, Encodes):
-        for index in cohort.indices("validation")[:PICTURED]:
-            volume = np.array(cohort.volumes[index])
-            batch = torch.from_numpy(volume)[None].to(training.fabric.device)
-            decoded = to_classes(model.decode(model.encode(batch)))[0].cpu().numpy()
-            rows.append([*middle_slices(volume, n), *middle_slices(decoded, n)])
-    if isinstance(model, Samples):
-        drawn = model.sample(PICTURED, torch.Generator().manual_seed(0)).cpu().numpy()
-        for first, second in zip(drawn[::2], drawn[1::2], strict=False):
-            rows.append([*middle_slices(first, n), *middle_slices(second, n)])
-    if rows:
-        path = training.run.samples / f"step-{training.state.step:07d}.png"
-        write_bytes(path, png(contact_sheet(rows)))
 
 
 def _any_process(fabric: Fabric, code: int) -> int:

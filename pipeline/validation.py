@@ -1,0 +1,77 @@
+"""What is looked at while a model trains: figures and pictures of validation volumes."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from foldnorm.models.classes import to_classes
+from foldnorm.models.protocols import Encodes, Samples, Trainable
+from foldnorm.pipeline.pictures import contact_sheet, middle_slices
+from foldnorm.pipeline.sheet_metrics import mean_panel
+from foldnorm.preprocessing.cohort import Cohort
+
+PICTURED = 4  # volumes in a sample picture
+Labels = NDArray[np.uint8]
+
+
+def validate(
+    model: nn.Module, cohort: Cohort, device: torch.device, at_most: int
+) -> dict[str, float]:
+    """Loss and sheet panel of the reconstructions of validation volumes.
+
+    Args:
+        model: it is put in evaluation mode.
+        cohort: whose validation split is reconstructed.
+        device: where the model is.
+        at_most: volumes.
+
+    Returns:
+        Means under ``validation/…``; empty if there is no validation volume.
+    """
+    model.eval()
+    assert isinstance(model, Trainable)
+    losses, pairs, foreground = [], [], cohort.scheme.foreground
+    with torch.no_grad():
+        for original, batch in _volumes(cohort, device, at_most):
+            losses.append(float(model.validation_loss(batch)))
+            if isinstance(model, Encodes):
+                reconstruction = _reconstruct(model, batch)
+                pairs.append((foreground(reconstruction), foreground(original)))
+    figures = {"validation/loss": float(np.mean(losses))} if losses else {}
+    return figures | {f"validation/{name}": value for name, value in mean_panel(pairs).items()}
+
+
+def sample_picture(model: nn.Module, cohort: Cohort, device: torch.device) -> Labels | None:
+    """Validation volumes beside their reconstructions, then volumes drawn from the prior.
+
+    Returns:
+        An (H, W, 3) picture; None if the model neither encodes nor samples.
+    """
+    model.eval()
+    n = cohort.scheme.n_classes
+    rows = []
+    with torch.no_grad():
+        if isinstance(model, Encodes):
+            for original, batch in _volumes(cohort, device, PICTURED):
+                decoded = _reconstruct(model, batch)
+                rows.append([*middle_slices(original, n), *middle_slices(decoded, n)])
+        if isinstance(model, Samples):
+            drawn = model.sample(PICTURED, torch.Generator().manual_seed(0)).cpu().numpy()
+            for first, second in zip(drawn[::2], drawn[1::2], strict=False):
+                rows.append([*middle_slices(first, n), *middle_slices(second, n)])
+    return contact_sheet(rows) if rows else None
+
+
+def _volumes(
+    cohort: Cohort, device: torch.device, at_most: int
+) -> Iterator[tuple[Labels, torch.Tensor]]:
+    for index in cohort.indices("validation")[:at_most]:
+        volume = np.array(cohort.volumes[index])
+        yield volume, torch.from_numpy(volume)[None].to(device)
+
+
+def _reconstruct(model: Encodes, batch: torch.Tensor) -> Labels:
+    return to_classes(model.decode(model.encode(batch)))[0].cpu().numpy()
