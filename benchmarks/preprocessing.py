@@ -3,17 +3,18 @@
 Ours: read → discretise → crop → sulcus-priority downsampling to 1 mm → write. Compared with
 (a) reading the file with nibabel, and (b) MONAI: LoadImage, Spacing (nearest), CropForeground,
 SaveImage. One core, medians, all three in turns so that noise falls on each alike. Peak memory is
-that of a fresh process above its state before the first volume. Ends with one line of JSON.
+what a fresh process allocates for one volume, the file's bytes and the array included. Ends with
+one line of JSON.
 """
 
 import argparse
 import json
 import logging
 import multiprocessing
-import resource
 import statistics
 import tempfile
 import time
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -60,13 +61,13 @@ def monai_chain() -> Callable[[Path, Path], None]:
 
 
 def peak_above_start(path: Path, out: Path, queue: "multiprocessing.Queue[int]") -> None:
-    """Peak resident memory of one preparation, bytes; kernels are compiled before."""
+    """Peak memory that one preparation allocates, bytes; kernels are compiled before."""
     small = out / "warm.nii.gz"
     write_labels(small, np.full((8, 8, 8), 60, np.int16), np.diag([0.7, 0.7, 0.7, 1]))
     ours(small, out)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tracemalloc.start()
     ours(path, out)
-    queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+    queue.put(tracemalloc.get_traced_memory()[1])
 
 
 def measure(path: Path, repeats: int) -> dict[str, float]:

@@ -124,26 +124,39 @@ def _push_maximum(
     classes: NDArray[np.integer], grid: Grid, maps: list[NDArray[np.int64]]
 ) -> NDArray[np.integer]:
     """Push, then fill the planes that an enlarged axis left without a source centre."""
-    shape = [int(m[-1] - m[0] + 1) for m in maps]
-    target = np.zeros(shape, dtype=classes.dtype, order="F")
-    _push(classes, maps[0] - maps[0][0], maps[1] - maps[1][0], maps[2] - maps[2][0], target)
+    # The axis that lies contiguous in memory goes first: the kernel works along it.
+    axes = np.argsort([abs(stride) for stride in classes.strides], kind="stable")
+    first = [maps[axis] - maps[axis][0] for axis in axes]
+    target = np.zeros([int(m[-1]) + 1 for m in first], dtype=classes.dtype, order="F")
+    _push(classes.transpose(axes), *first, target)
+    target = target.transpose(np.argsort(axes))
     for axis, scale in enumerate(grid.scale):
         if scale > 1:
             filled = maps[axis] - maps[axis][0]
-            nearest = np.searchsorted(filled, np.arange(shape[axis]), side="right") - 1
+            nearest = np.searchsorted(filled, np.arange(target.shape[axis]), side="right") - 1
             target = np.take(target, filled[nearest], axis=axis)
     return target
 
 
 @numba.njit(cache=True)
 def _push(classes, i_map, j_map, k_map, target):  # type: ignore[no-untyped-def]  # numba infers
-    """Write each source voxel into its target voxel; the highest value stays."""
-    for k in range(classes.shape[2]):
-        for j in range(classes.shape[1]):
-            for i in range(classes.shape[0]):
-                value = classes[i, j, k]
-                if value > target[i_map[i], j_map[j], k_map[k]]:
-                    target[i_map[i], j_map[j], k_map[k]] = value
+    """Write each source voxel into its target voxel; the highest value stays.
+
+    Source rows that share a target row are merged first, whole rows at a time, which the
+    processor does for many voxels at once; then the merged row is pushed along itself.
+    """
+    sides = classes.shape
+    row = np.zeros(sides[0], classes.dtype)
+    for k in range(sides[2]):
+        for j in range(sides[1]):
+            for i in range(sides[0]):
+                row[i] = max(row[i], classes[i, j, k])
+            if j + 1 < sides[1] and j_map[j + 1] == j_map[j]:
+                continue
+            for i in range(sides[0]):
+                if row[i] > target[i_map[i], j_map[j], k_map[k]]:
+                    target[i_map[i], j_map[j], k_map[k]] = row[i]
+                row[i] = 0
 
 
 def _block_maximum(

