@@ -128,7 +128,7 @@ def _push_maximum(
     axes = np.argsort([abs(stride) for stride in classes.strides], kind="stable")
     first = [maps[axis] - maps[axis][0] for axis in axes]
     target = np.zeros([int(m[-1]) + 1 for m in first], dtype=classes.dtype, order="F")
-    _push(classes.transpose(axes), *first, target)
+    _push(classes.transpose(axes), first[0], first[1], first[2], target)
     target = target.transpose(np.argsort(axes))
     for axis, scale in enumerate(grid.scale):
         if scale > 1:
