@@ -25,15 +25,15 @@ TEMPLATE = "report.html.jinja"
 LISTED_BRAINS = 15
 PANEL_NOTES = {
     "dice": "1 is perfect; one voxel's shift of a sheet already gives about 0",
-    "precision": "share of the predicted sulcus that is right",
-    "recall": "share of the true sulcus that is found",
-    "volume_ratio": "predicted / true sulcus voxels; 0.8–1.25 is what we ask for",
-    "opening": "share of predicted sulcus inside full 2×2×2 blocks",
+    "precision": "share of the predicted voxels that are right",
+    "recall": "share of the true voxels that are found",
+    "volume_ratio": "predicted / true voxels; 0.8–1.25 is what we ask for",
+    "opening": "share of the predicted voxels inside full 2×2×2 blocks",
     "opening_excess": "that share above the target's own; above 0.05 the sheets have thickened",
     "surface_dice": "share of both sheets within 1 voxel of the other; blind to thickening",
     "assd": "mean distance between the sheets, voxels",
-    "components": "26-connected pieces of the predicted sulcus",
-    "euler_number": "of the predicted sulcus",
+    "components": "26-connected pieces of the prediction",
+    "euler_number": "of the prediction",
     "loss": "class cross entropy, nats a voxel",
 }
 
@@ -124,7 +124,7 @@ def _run_section(path: Path) -> dict[str, Any]:
     if metrics.rows and max(metrics.rows) < run.config["training"]["steps"]:
         warnings.append(f"{path.name} stopped at step {max(metrics.rows)}, before its end")
     if panel and not 0.8 <= panel.get("volume_ratio", 1.0) <= 1.25:
-        warnings.append(f"{path.name}: sulcus volume ratio {panel['volume_ratio']:.2f}")
+        warnings.append(f"{path.name}: volume ratio {panel['volume_ratio']:.2f}")
     if panel and panel.get("opening_excess", 0.0) > 0.05:
         warnings.append(f"{path.name}: reconstructions are thicker than their targets")
     return {

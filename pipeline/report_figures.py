@@ -88,7 +88,7 @@ def training_curves(metrics: MetricsTable) -> str:
         for name in ("dice", "precision", "recall", "volume_ratio", "opening_excess"):
             right.plot(*metrics.column(f"validation/{name}"), label=name)
         right.axhspan(0.8, 1.25, color=INK, alpha=0.12, lw=0)
-        right.set_title("validation, sulcus (band: volume ratio 0.8–1.25)")
+        right.set_title("validation")
         for axes in (left, middle, right):
             axes.set_xlabel("step")
             if axes.get_legend_handles_labels()[0]:
