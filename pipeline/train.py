@@ -112,8 +112,10 @@ def set_up(
     model = build_model(config["model"])
     if not isinstance(model, Trainable):
         raise InputError(f"{type(model).__name__} has no phases to train")
-    as_channels_last(model, len(cohort.shape))
     model.to(fabric.device)
+    if fabric.device.type == "cuda" or options.precision == "32":
+        # Not for bf16 on CPUs: there torch 2.13 gives weight gradients that are not finite.
+        as_channels_last(model, len(cohort.shape))
     optimizers = {
         network: torch.optim.Adam(getattr(model, network).parameters(), betas=options.betas)
         for network in _networks(model)

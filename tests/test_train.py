@@ -103,6 +103,35 @@ def test_two_processes_equal_one_on_the_whole_batch(small_cohort, small_run, tmp
         assert torch.allclose(tensor, weights(out)[name], rtol=1e-5, atol=1e-6), name
 
 
+def test_mixed_precision_and_tensorboard(small_cohort, tmp_path):
+    out = tmp_path / "run"
+    more = ["--training.precision", "bf16", "--training.tensorboard", "true"]
+    assert train(small_cohort, out, *more) == 0
+    assert list((out / "tensorboard").glob("events*"))
+    table = MetricsTable(out / "metrics.csv", up_to=99)
+    assert all(value == value for value in table.column("critic/penalty")[1])
+    assert {p.dtype for p in weights(out).values()} == {torch.float32}
+
+
+def test_a_diverging_run_says_so(small_cohort, tmp_path, capsys):
+    more = ["--training.learning_rate", "1e30", "--training.steps", "50"]
+    assert train(small_cohort, tmp_path / "run", *more) == 2
+    assert "training diverged at step" in capsys.readouterr().err
+
+
+def test_a_cohort_without_training_volumes_is_refused(small_cohort, tmp_path, capsys):
+    from conftest import skeleton_source
+
+    source = skeleton_source(tmp_path / "source", 1)
+    out = tmp_path / "one"
+    words = ["preprocess", str(source), str(out), "--pad", "24,24,24", "--n-procs", "1"]
+    assert main([*words, "--split", "0", "0", "1", "--quiet"]) == 0
+    code = main(["train", "--config", "wgan_gp", "--cohort", str(out), "--out",
+                 str(tmp_path / "run"), "--device", "cpu", "--quiet", *TINY_TRAINING])  # fmt: skip
+    assert code == 2
+    assert "training split is empty" in capsys.readouterr().err
+
+
 def test_an_existing_run_is_not_trampled_on(small_cohort, small_run, capsys):
     assert train(small_cohort, small_run) == 2
     assert "run exists" in capsys.readouterr().err
