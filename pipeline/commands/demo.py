@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     parser.add_argument("--subjects", type=positive, default=300, help="phantoms (default 300)")
-    parser.add_argument("--steps", type=positive, default=400, help="of training (default 400)")
+    parser.add_argument("--steps", type=positive, default=250, help="of training (default 250)")
     add_n_procs(parser)
     add_device(parser)
 
