@@ -143,20 +143,23 @@ def _push(classes, i_map, j_map, k_map, target):  # type: ignore[no-untyped-def]
     """Write each source voxel into its target voxel; the highest value stays.
 
     Source rows that share a target row are merged first, whole rows at a time, which the
-    processor does for many voxels at once; then the merged row is pushed along itself.
+    processor does for many voxels at once; then the merged rows are pushed along themselves.
     """
     sides = classes.shape
-    row = np.zeros(sides[0], classes.dtype)
+    merged = np.zeros((j_map[-1] + 1, sides[0]), classes.dtype)
     for k in range(sides[2]):
         for j in range(sides[1]):
+            row = merged[j_map[j]]
             for i in range(sides[0]):
-                row[i] = max(row[i], classes[i, j, k])
-            if j + 1 < sides[1] and j_map[j + 1] == j_map[j]:
-                continue
+                value = classes[i, j, k]
+                row[i] = value if value > row[i] else row[i]
+        if k + 1 < sides[2] and k_map[k + 1] == k_map[k]:
+            continue
+        for j in range(merged.shape[0]):
             for i in range(sides[0]):
-                if row[i] > target[i_map[i], j_map[j], k_map[k]]:
-                    target[i_map[i], j_map[j], k_map[k]] = row[i]
-                row[i] = 0
+                if merged[j, i] > target[i_map[i], j, k_map[k]]:
+                    target[i_map[i], j, k_map[k]] = merged[j, i]
+        merged[:] = 0
 
 
 def _block_maximum(

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from foldnorm.preprocessing.crop import (
     Box,
     bounding_box,
+    foreground_box,
     lattice_start,
     missing_sides,
     place,
@@ -14,6 +15,7 @@ from foldnorm.preprocessing.crop import (
 )
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.schemes import SKELETON
 
 
 def test_bounding_box_is_tight():
@@ -21,6 +23,21 @@ def test_bounding_box_is_tight():
     mask[1, 2, 3] = mask[3, 2, 6] = True
     assert bounding_box(mask) == Box((1, 2, 3), (4, 3, 7))
     assert bounding_box(np.zeros((2, 2, 2), bool)) is None
+
+
+@given(st.integers(0, 999), st.sampled_from(["C", "F", "reversed", "turned"]))
+def test_the_box_of_the_foreground_is_that_of_its_mask(seed, order):
+    rng = np.random.default_rng(seed)
+    data = np.full((5, 6, 7), 11, np.int16)
+    data[rng.random(data.shape) < 0.02] = 60
+    view = {
+        "C": data,
+        "F": np.asfortranarray(data),
+        "reversed": data[::-1, :, ::-1],
+        "turned": data.transpose(2, 0, 1),
+    }[order]
+    assert foreground_box(view, SKELETON) == bounding_box(view != 11)
+    assert foreground_box(view, SKELETON.with_rule("nearest")) == bounding_box(view != 11)
 
 
 def test_union_holds_both():
