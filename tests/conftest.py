@@ -113,6 +113,7 @@ TINY_TRAINING = [
     "--training.steps", "4", "--training.batch_size", "4", "--training.log_every", "1",
     "--training.validate_every", "2", "--model.init_args.channels", "[8]",
     "--model.init_args.critic_channels", "[8]", "--model.init_args.critic_steps", "2",
+    "--model.init_args.reconstruction_steps", "1",
 ]  # fmt: skip
 
 

@@ -99,8 +99,11 @@ def test_two_processes_equal_one_on_the_whole_batch(small_cohort, small_run, tmp
          "-m", "foldnorm.pipeline.cli", *arguments],
         check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
+    # Relative to the tensor: Adam divides by the gradient's size, so an entry whose gradient is all
+    # rounding moves by its rounding.
     for name, tensor in weights(small_run).items():
-        assert torch.allclose(tensor, weights(out)[name], rtol=1e-5, atol=1e-6), name
+        difference = torch.linalg.vector_norm(tensor - weights(out)[name])
+        assert difference <= 1e-5 * torch.linalg.vector_norm(tensor), name
 
 
 def test_mixed_precision_and_tensorboard(small_cohort, tmp_path):
