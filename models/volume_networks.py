@@ -191,11 +191,6 @@ def _conv(dims: int, inputs: int, outputs: int, *, stride: int = 1, norm: bool) 
     )
 
 
-def count_parameters(module: nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
 def as_channels_last(module: nn.Module, dims: int) -> nn.Module:
     """Lay convolution weights out channels last, which the fast kernels want in 3-D."""
     formats = {2: torch.channels_last, 3: torch.channels_last_3d}

@@ -10,7 +10,6 @@ from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_json, write_tsv
 
 SCORES, SIDECAR = "scores.tsv", "scores.json"
-LATENT_PREFIX = "latent_"
 
 
 def score_cohort(

@@ -35,6 +35,7 @@ class Preparation:
     Attributes:
         scheme: label scheme.
         voxel_size: mm, or None for that of the input.
+        factor: input voxels a side that become one, instead of a voxel size.
         method: of downsampling.
         mirror_right: store right hemispheres in left-hemisphere voxel order.
     """
@@ -43,12 +44,15 @@ class Preparation:
     voxel_size: float | None = 1.0
     method: Method = "sulcus-priority"
     mirror_right: bool = False
+    factor: int | None = None
 
     def __post_init__(self) -> None:
         if self.voxel_size is not None and not 0 < self.voxel_size < float("inf"):
             raise InputError(f"expected a voxel size above 0 mm, got {self.voxel_size:g}")
         if self.method not in METHODS:
             raise InputError(f"method {self.method!r} is none of {', '.join(METHODS)}")
+        if self.factor is not None and self.voxel_size is not None:
+            raise InputError("give a voxel size or a factor, not both")
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -57,6 +61,7 @@ class Preparation:
             "voxel_size": self.voxel_size,
             "method": self.method,
             "mirror_right": self.mirror_right,
+            "factor": self.factor,
         }
 
     @classmethod
@@ -67,6 +72,7 @@ class Preparation:
             content["voxel_size"],
             content["method"],
             content["mirror_right"],
+            content["factor"],
         )
 
 
@@ -167,6 +173,8 @@ def fold_sizes(
 
 
 def _grid(volume: LabelVolume, preparation: Preparation, start: Index) -> Grid:
+    if preparation.factor is not None:
+        return Grid.by_factor(preparation.factor, start)
     if preparation.voxel_size is None:
         return Grid((1.0, 1.0, 1.0), start)
     return Grid.to_voxel_size(volume.affine, preparation.voxel_size, start)

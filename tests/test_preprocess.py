@@ -180,6 +180,17 @@ def test_voxels_of_another_size_are_refused_by_name(tmp_path, capsys):
     assert "voxels of 2 × 2 × 2 mm, the cohort's are 1 × 1 × 1 mm" in capsys.readouterr().err
 
 
+def test_a_factor_instead_of_a_voxel_size(tmp_path):
+    source = skeleton_source(tmp_path / "source", 2)
+    assert run(source, tmp_path / "out", "--factor", "2") == 0
+    cohort = Cohort.open(tmp_path / "out")
+    assert cohort.voxel_size == (2.0, 2.0, 2.0)
+    assert cohort.preparation["factor"] == 2
+    raw = skeleton_volume(0) == 60
+    blocks = raw.reshape(12, 2, 12, 2, 12, 2).any(axis=(1, 3, 5))
+    assert (np.array(cohort.volumes[0]) == 2).sum() == blocks.sum()
+
+
 def test_right_hemispheres_mirrored_onto_left_ones(tmp_path):
     source = tmp_path / "source"
     volume = skeleton_volume(3)

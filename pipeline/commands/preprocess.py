@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_n_procs, add_overwrite, shard
+from foldnorm.pipeline.arguments import add_n_procs, add_overwrite, positive, shard
 
 HELP = "turn label volumes into a cohort folder"
 
@@ -30,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rule", choices=("exact", "topological", "nearest"), help="instead of the scheme's own"
     )
     parser.add_argument("--voxel-size", default="1.0", help="mm, or native (default 1.0)")
+    parser.add_argument(
+        "--factor",
+        type=positive,
+        help="blocks of so many voxels a side become one, instead of --voxel-size",
+    )
     parser.add_argument(
         "--method",
         default="sulcus-priority",
@@ -96,14 +101,16 @@ def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # 
     if arguments.rule:
         scheme = scheme.with_rule(arguments.rule)
     voxel_size = None
-    if arguments.voxel_size != "native":
+    if arguments.voxel_size != "native" and arguments.factor is None:
         try:
             voxel_size = float(arguments.voxel_size)
         except ValueError:
             raise InputError(
                 f"--voxel-size: expected mm or native, got {arguments.voxel_size!r}"
             ) from None
-    preparation = Preparation(scheme, voxel_size, arguments.method, arguments.mirror_right)
+    preparation = Preparation(
+        scheme, voxel_size, arguments.method, arguments.mirror_right, arguments.factor
+    )
     crop, pad, box = CropSpec.parse(arguments.crop), arguments.pad, None
     if arguments.like is not None:
         model = Cohort.open(arguments.like)
