@@ -11,15 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from foldnorm.pipeline.alteration import AlterationKind, alter
-from foldnorm.pipeline.baselines import Baselines, Volumes
 from foldnorm.pipeline.detection_metrics import INTERVAL, detection, paired_share
-from foldnorm.pipeline.embedding import encode_volumes, reconstruction_losses
-from foldnorm.pipeline.scores import fit_latent_scores
+from foldnorm.pipeline.scorer import Scorer, Scores
 from foldnorm.preprocessing.cohort import Cohort, iterate, row_key
 from foldnorm.preprocessing.deletion import SizeRange
 from foldnorm.preprocessing.errors import InputError
@@ -32,7 +28,6 @@ COLUMNS = (
 )  # fmt: skip
 BOOTSTRAPS = 300
 MIN_SUBJECTS = 4  # two controls and two altered brains
-Scores = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -52,30 +47,6 @@ class BenchmarkOptions:
     splits: tuple[str, ...] = ("test",)
     draws: int = 5
     seed: int = 0
-
-
-class Scorer:
-    """All scores of volumes: a model's latent distances, its loss, and the baselines.
-
-    Args:
-        model: in evaluation mode.
-        device: where it is.
-        reference: the training cohort, on whose training split everything is fitted.
-    """
-
-    def __init__(self, model: nn.Module, device: torch.device, reference: Cohort) -> None:
-        self.model, self.device = model, device
-        indices = reference.indices("train")
-        training: Volumes = lambda: iterate(reference.volumes, indices)  # noqa: E731
-        self.latent = fit_latent_scores(encode_volumes(model, training(), device))
-        self.baselines = Baselines(reference.scheme).fit(training)
-
-    def score(self, volumes: Volumes) -> Scores:
-        """Scores by name, (N,) each; ``volumes()`` gives the volumes anew at each call."""
-        codes = encode_volumes(self.model, volumes(), self.device)
-        latent = {f"latent_{name}": score.score(codes) for name, score in self.latent.items()}
-        loss = reconstruction_losses(self.model, volumes(), self.device)
-        return {**latent, "reconstruction_loss": loss, **self.baselines.score(volumes)}
 
 
 def benchmark(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from foldnorm.pipeline.benchmark import Scorer
+from foldnorm.pipeline.scorer import Scorer
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.preprocessing.cohort import Cohort, iterate
 from foldnorm.preprocessing.errors import InputError

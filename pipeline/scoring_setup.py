@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from foldnorm.pipeline.benchmark import Scorer
 from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.scorer import Scorer
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 
