@@ -2,9 +2,9 @@
 
 Ours: read → discretise → crop → sulcus-priority downsampling to 1 mm → write. Compared with
 (a) reading the file with nibabel, and (b) MONAI: LoadImage, Spacing (nearest), CropForeground,
-SaveImage. One core, medians, all three in turns so that noise falls on each alike. Peak memory is
-what a fresh process allocates for one volume, the file's bytes and the array included. Ends with
-one line of JSON.
+SaveImage. One core, medians, all three in turns so that noise falls on each alike, each in a
+process of its own so that none inherits the other's memory. Peak memory is what a fresh process
+allocates for one volume, the file's bytes and the array included. Ends with one line of JSON.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import time
 import tracemalloc
 import warnings
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import nibabel
@@ -33,16 +34,25 @@ from foldnorm.preprocessing.volumes import write_labels
 MEBIBYTE = 2**20
 
 
-def ours(path: Path, out: Path) -> None:
-    prepared = prepare_volume(path, Preparation(SKELETON, 1.0))
-    write_labels(out / "ours.nii.gz", prepared.classes, prepared.affine)
+Method = Callable[[Path, Path], None]
 
 
-def read_only(path: Path, out: Path) -> None:
-    np.asanyarray(nibabel.load(path).dataobj)
+def ours() -> Method:
+    def run(path: Path, out: Path) -> None:
+        prepared = prepare_volume(path, Preparation(SKELETON, 1.0))
+        write_labels(out / "ours.nii.gz", prepared.classes, prepared.affine)
+
+    return run
 
 
-def monai_chain() -> Callable[[Path, Path], None]:
+def read_only() -> Method:
+    def run(path: Path, out: Path) -> None:
+        np.asanyarray(nibabel.load(path).dataobj)
+
+    return run
+
+
+def monai_chain() -> Method:
     from monai.transforms import Compose, CropForeground, LoadImage, SaveImage, Spacing
 
     load = Compose(
@@ -60,37 +70,62 @@ def monai_chain() -> Callable[[Path, Path], None]:
     return run
 
 
-def peak_above_start(path: Path, out: Path, queue: "multiprocessing.Queue[int]") -> None:
+METHODS = {"ours": ours, "read": read_only, "monai": monai_chain}
+
+
+def serve(name: str, path: Path, out: Path, pipe: Connection) -> None:
+    """Run one method whenever asked to, on one core; answers with the seconds it took."""
+    one_core()
+    method = METHODS[name]()
+    while pipe.recv():
+        begin = time.perf_counter()
+        method(path, out)
+        pipe.send(time.perf_counter() - begin)
+
+
+def peak_of_ours(path: Path, out: Path, pipe: Connection) -> None:
     """Peak memory that one preparation allocates, bytes; kernels are compiled before."""
-    small = out / "warm.nii.gz"
+    one_core()
+    small, method = out / "warm.nii.gz", ours()
     write_labels(small, np.full((8, 8, 8), 60, np.int16), np.diag([0.7, 0.7, 0.7, 1]))
-    ours(small, out)
+    method(small, out)
     tracemalloc.start()
-    ours(path, out)
-    queue.put(tracemalloc.get_traced_memory()[1])
+    method(path, out)
+    pipe.send(tracemalloc.get_traced_memory()[1])
+
+
+def one_core() -> None:
+    threadpool_limits(1)
+    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    warnings.filterwarnings("ignore")
+
+
+def start(target: Callable[..., None], *arguments: object) -> Connection:
+    """Start a fresh process and return our end of the pipe to it."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    context.Process(target=target, args=(*arguments, there), daemon=True).start()
+    return here
 
 
 def measure(path: Path, repeats: int) -> dict[str, float]:
-    methods = {"ours": ours, "read": read_only, "monai": monai_chain()}
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    seconds: dict[str, list[float]] = {name: [] for name in METHODS}
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder)
+        pipes = {name: start(serve, name, path, Path(folder)) for name in METHODS}
         for _ in range(repeats + 1):
-            for name, method in methods.items():
-                begin = time.perf_counter()
-                method(path, out)
-                seconds[name].append(time.perf_counter() - begin)
-        medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
-        context = multiprocessing.get_context("spawn")
-        queue: multiprocessing.Queue[int] = context.Queue()
-        process = context.Process(target=peak_above_start, args=(path, out, queue))
-        process.start()
-        peak = queue.get()
-        process.join()
+            for name, pipe in pipes.items():
+                pipe.send(True)
+                seconds[name].append(pipe.recv())
+        for pipe in pipes.values():
+            pipe.send(False)
+        peak = start(peak_of_ours, path, Path(folder)).recv()
+    medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
     array = np.asanyarray(nibabel.load(path).dataobj).nbytes
     print(
-        f"{path.name}: ours {medians['ours']:.3f} s, reading {medians['read']:.3f} s, "
-        f"MONAI {medians['monai']:.3f} s; peak {peak / MEBIBYTE:.0f} MiB for an array of "
+        f"{path.name}: ours {medians['ours']:.4f} s, reading {medians['read']:.4f} s, "
+        f"MONAI {medians['monai']:.4f} s; peak {peak / MEBIBYTE:.0f} MiB for an array of "
         f"{array / MEBIBYTE:.0f} MiB"
     )
     return {
@@ -109,11 +144,6 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=9)
     arguments = parser.parse_args()
-    threadpool_limits(1)
-    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    torch.set_num_threads(1)
-    logging.disable(logging.WARNING)
-    warnings.filterwarnings("ignore")
     print(__doc__.splitlines()[0])
     results = {}
     with tempfile.TemporaryDirectory() as folder:

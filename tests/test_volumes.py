@@ -80,9 +80,10 @@ def bad_files(folder):
     good = gzip.compress(nibabel.Nifti1Image(np.tile(LABELS, (9, 9, 9)), np.eye(4)).to_bytes())
     yield folder / "cut.nii.gz", good[: len(good) // 2], "truncated"
     yield folder / "short.nii.gz", gzip.compress(gzip.decompress(good)[:-100]), "truncated"
+    yield folder / "damaged.nii.gz", good[:-8] + b"\0\0\0\0" + good[-4:], "damaged .*CRC"
 
 
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("number", range(8))
 def test_a_bad_file_is_one_clear_line(tmp_path, number):
     path, content, reason = list(bad_files(tmp_path))[number]
     if content is not None:
