@@ -40,11 +40,11 @@ def gradient_penalty(
 
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, e^log_variance) ‖ N(0, I)) a latent dimension, nats, averaged over the batch.
+    """KL(N(mean, e^log_variance) ‖ N(0, I)) of (B, d) codes, nats, averaged over the batch.
 
-    Kingma & Welling 2014 (arXiv:1312.6114), appendix B, divided by the number of dimensions.
+    Kingma & Welling 2014 (arXiv:1312.6114), appendix B.
     """
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1).mean()
 
 
 def soft_dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:

@@ -43,10 +43,13 @@ class WGANGP(nn.Module):
         dice_weight: of the soft Dice loss of the highest class (sulcus); 0 leaves it out.
         adversarial_weight: of the critic's opinion in the generator's loss. The critic is
             Lipschitz in root-mean-square distance, so one weight suits all sizes.
-        kl_weight: of KL(code ‖ N(0, I)) a dimension: keeps codes close to the prior.
+        kl_weight: of KL(code ‖ N(0, I)), nats a voxel as the cross entropy: keeps codes close to
+            the prior. It is the β of a β-VAE: 1 is the evidence lower bound.
         class_weights: of the cross entropy, by class. Above 1 for sulci thickens them.
         generated: what the critic sees of generated volumes: ``straight-through`` one-hot, or
             ``softmax`` probabilities.
+        sampling_rounds: of encoding and decoding again that a drawn volume goes through; see
+            `sample`.
     """
 
     def __init__(
@@ -63,10 +66,11 @@ class WGANGP(nn.Module):
         penalty_weight: float = 10.0,
         cross_entropy_weight: float = 1.0,
         dice_weight: float = 0.0,
-        adversarial_weight: float = 0.02,
-        kl_weight: float = 0.001,
+        adversarial_weight: float = 0.1,
+        kl_weight: float = 0.3,
         class_weights: Sequence[float] | None = None,
         generated: Literal["straight-through", "softmax"] = "straight-through",
+        sampling_rounds: int = 0,
     ) -> None:
         super().__init__()
         self.shape = tuple(shape)
@@ -79,6 +83,7 @@ class WGANGP(nn.Module):
         self.adversarial_weight = adversarial_weight
         self.kl_weight = kl_weight
         self.generated = generated
+        self.sampling_rounds = sampling_rounds
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
@@ -124,16 +129,33 @@ class WGANGP(nn.Module):
 
     @torch.no_grad()
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Volumes of codes drawn from N(0, I), (count, I, J, K) uint8."""
-        codes = torch.randn(count, self.latent_dim, generator=generator)
+        """Volumes that nobody has, (count, I, J, K) uint8.
+
+        A code is drawn from N(0, I) and decoded. What independent codes of neighbouring places
+        could not agree on, such as a fold that only one of them holds, then settles in
+        ``sampling_rounds`` rounds: encode the volume, draw a code there, decode it. That is the
+        Markov chain of Rezende et al. 2014 (arXiv:1401.4082), appendix F, with every voxel drawn;
+        it wanders towards what the model takes for likely.
+        """
         device = next(self.parameters()).device
-        return torch.cat([to_classes(self.decode(code[None].to(device))) for code in codes])
+
+        def normal() -> Tensor:
+            return torch.randn(1, self.latent_dim, generator=generator).to(device)
+
+        drawn = []
+        for _ in range(count):
+            volume = to_classes(self.decode(normal()))
+            for _ in range(self.sampling_rounds):
+                mean, log_variance = self.encoder(one_hot(volume, self.n_classes))
+                volume = to_classes(self.decode(_draw(mean, log_variance, normal())))
+            drawn.append(volume)
+        return torch.cat(drawn)
 
     def _critic_loss(self, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
         real = one_hot(volumes, self.n_classes)
         with torch.no_grad():
             mean, log_variance = self.encoder(real)
-            posterior = _draw(mean, log_variance, noise)
+            posterior = _draw(mean, log_variance, noise.normal(self.latent_dim))
             prior = noise.normal(self.latent_dim)
             # Each volume faces the critic as a reconstruction or as a sample, evenly.
             is_prior = noise.uniform(1) < 0.5
@@ -150,8 +172,8 @@ class WGANGP(nn.Module):
 
     def _generator_loss(self, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
         mean, log_variance = self.encoder(one_hot(volumes, self.n_classes))
-        codes = torch.cat([_draw(mean, log_variance, noise), noise.normal(self.latent_dim)])
-        logits = self.generator(codes)
+        posterior = _draw(mean, log_variance, noise.normal(self.latent_dim))
+        logits = self.generator(torch.cat([posterior, noise.normal(self.latent_dim)]))
         terms = self._likeness(logits[: len(volumes)], volumes, mean, log_variance)
         adversarial = -self.critic(self._shown(logits)).float().mean()
         loss = terms.pop("loss") + self.adversarial_weight * adversarial
@@ -159,7 +181,7 @@ class WGANGP(nn.Module):
 
     def _reconstruction_loss(self, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
         mean, log_variance = self.encoder(one_hot(volumes, self.n_classes))
-        logits = self.generator(_draw(mean, log_variance, noise))
+        logits = self.generator(_draw(mean, log_variance, noise.normal(self.latent_dim)))
         return self._likeness(logits, volumes, mean, log_variance)
 
     def _likeness(
@@ -167,8 +189,9 @@ class WGANGP(nn.Module):
     ) -> dict[str, Tensor]:
         """The terms that need no critic."""
         entropy = class_cross_entropy(logits.float(), volumes, self.class_weights).mean()
-        terms = {"cross_entropy": entropy, "kl": kl_to_standard_normal(mean, log_variance)}
-        loss = self.cross_entropy_weight * entropy + self.kl_weight * terms["kl"]
+        kl = kl_to_standard_normal(mean, log_variance) / prod(self.shape)
+        terms = {"cross_entropy": entropy, "kl": kl}
+        loss = self.cross_entropy_weight * entropy + self.kl_weight * kl
         if self.dice_weight:
             sulcus = torch.softmax(logits.float(), dim=1)[:, -1]
             terms["dice_loss"] = soft_dice_loss(sulcus, one_hot(volumes, self.n_classes)[:, -1])
@@ -181,6 +204,6 @@ class WGANGP(nn.Module):
         return straight_through(logits)
 
 
-def _draw(mean: Tensor, log_variance: Tensor, noise: StepNoise) -> Tensor:
+def _draw(mean: Tensor, log_variance: Tensor, normal: Tensor) -> Tensor:
     """Code drawn from the encoder's normal, (B, latent_dim) (Kingma & Welling 2014, eq. 4)."""
-    return mean + torch.exp(0.5 * log_variance) * noise.normal(mean.shape[1])
+    return mean + torch.exp(0.5 * log_variance) * normal

@@ -76,8 +76,8 @@ class Baselines:
         values = (
             np.array(fewer),
             np.array(surprise),
-            _top_mean(centred / self.sd),
-            _top_mean(residual / self.residual_sd),
+            top_mean(centred / self.sd),
+            top_mean(residual / self.residual_sd),
         )
         return dict(zip(self.NAMES, values, strict=True))
 
@@ -103,7 +103,7 @@ def distance_map(sulcus: NDArray[np.bool_]) -> Maps:
     return blocks.mean(axis=(1, 3, 5)).astype(np.float32)
 
 
-def _top_mean(maps: Maps) -> NDArray[np.float64]:
+def top_mean(maps: Maps) -> NDArray[np.float64]:
     """Mean of the largest `TOP_SHARE` of each row: local evidence that a sum would hide."""
     count = max(round(TOP_SHARE * maps.shape[1]), 1)
     return np.partition(maps, -count, axis=1)[:, -count:].mean(axis=1).astype(np.float64)

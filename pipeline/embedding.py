@@ -1,13 +1,13 @@
 """Codes of volumes by a trained model."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from foldnorm.models.protocols import Encodes, Trainable
+from foldnorm.models.protocols import Encodes
 from foldnorm.preprocessing.errors import InputError
 
 BATCH = 8
@@ -26,23 +26,16 @@ def encode_volumes(
     """
     if not isinstance(model, Encodes):
         raise InputError(f"{type(model).__name__} has no latent space to embed in")
-    codes = [model.encode(batch).float().cpu().numpy() for batch in _batches(volumes, device)]
+    codes = [model.encode(batch).float().cpu().numpy() for batch in in_batches(volumes, device)]
     if not codes:
         return np.empty((0, model.latent_dim), dtype=np.float32)
     return np.concatenate(codes)
 
 
-@torch.no_grad()
-def reconstruction_losses(
-    model: nn.Module, volumes: Iterable[NDArray[np.uint8]], device: torch.device
-) -> NDArray[np.float64]:
-    """Reconstruction loss of each volume, (N,): what validation reports."""
-    assert isinstance(model, Trainable)
-    losses = [model.validation_loss(batch).cpu().numpy() for batch in _batches(volumes, device)]
-    return np.concatenate(losses).astype(np.float64) if losses else np.empty(0)
-
-
-def _batches(volumes: Iterable[NDArray[np.uint8]], device: torch.device) -> Iterable[torch.Tensor]:
+def in_batches(
+    volumes: Iterable[NDArray[np.uint8]], device: torch.device
+) -> Iterator[torch.Tensor]:
+    """Volumes on the device, `BATCH` at a time: (B, I, J, K) uint8."""
     waiting: list[NDArray[np.uint8]] = []
     for volume in volumes:
         waiting.append(volume)

@@ -11,7 +11,9 @@ def write_model_card(run: RunFolder, metrics: MetricsTable) -> None:
     """Write ``MODEL_CARD.md`` from what the run folder holds."""
     data, config = run.data, run.config
     step, panel = run.best_panel(metrics)
-    figures = "\n".join(f"| {name} | {value:.4g} |" for name, value in panel.items())
+    _, samples = run.best_panel(metrics, of="samples")
+    named = [*panel.items(), *((f"samples: {name}", value) for name, value in samples.items())]
+    figures = "\n".join(f"| {name} | {value:.4g} |" for name, value in named)
     kind = "**phantoms drawn by a program, not brains**" if data["phantom"] else "label volumes"
     participants = data["participants"]
     write_text(

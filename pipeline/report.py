@@ -23,6 +23,11 @@ from foldnorm.preprocessing.preprocess import RUN_REPORT
 
 TEMPLATE = "report.html.jinja"
 LISTED_BRAINS = 15
+SAMPLE_NOTES = {
+    "volume_ratio": "voxels, drawn / real",
+    "components_ratio": "26-connected pieces, drawn / real; far above 1 folds are fragments",
+    "opening_excess": "share of voxels inside full 2×2×2 blocks, above that of real volumes",
+}
 PANEL_NOTES = {
     "dice": "1 is perfect; one voxel's shift of a sheet already gives about 0",
     "precision": "share of the predicted voxels that are right",
@@ -119,6 +124,7 @@ def _run_section(path: Path) -> dict[str, Any]:
     run = RunFolder.open(path)
     metrics = MetricsTable(path / METRICS, up_to=2**62)
     best, panel = run.best_panel(metrics)
+    _, samples = run.best_panel(metrics, of="samples")
     pictures = sorted(run.samples.glob("step-*.png"))
     warnings = []
     if metrics.rows and max(metrics.rows) < run.config["training"]["steps"]:
@@ -138,6 +144,7 @@ def _run_section(path: Path) -> dict[str, Any]:
             "best checkpoint": f"step {best}",
         },
         "panel": [(name, value, PANEL_NOTES.get(name, "")) for name, value in panel.items()],
+        "samples": [(name, value, SAMPLE_NOTES.get(name, "")) for name, value in samples.items()],
         "curves": figures.training_curves(metrics),
         "picture": figures.inline_png(pictures[-1].read_bytes()) if pictures else None,
         "settings": yaml.safe_dump(run.config, sort_keys=False),

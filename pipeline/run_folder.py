@@ -130,15 +130,17 @@ class RunFolder:
                 f"--like the training cohort: {cohort.folder}"
             )
 
-    def best_panel(self, metrics: MetricsTable) -> tuple[int, dict[str, float]]:
-        """Step of the best checkpoint, and its validation figures by name."""
+    def best_panel(
+        self, metrics: MetricsTable, of: str = "validation"
+    ) -> tuple[int, dict[str, float]]:
+        """Step of the best checkpoint, and its figures ``of`` reconstructions or of samples."""
         options = self.config["training"]
         steps, values = metrics.column(options["monitor"])
         if not steps:
             return max(metrics.rows, default=0), {}
         choose = min if options["monitor_mode"] == "min" else max
         best = steps[values.index(choose(values))]
-        prefix, row = "validation/", metrics.rows[best]
+        prefix, row = f"{of}/", metrics.rows[best]
         return best, {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
 
     def trained_on(self) -> set[str]:

@@ -1,4 +1,4 @@
-"""All scores of volumes at once: a model's latent distances, its loss, and the baselines."""
+"""All scores of volumes at once: latent distances, reconstructions, and the baselines."""
 
 import numpy as np
 import torch
@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from foldnorm.pipeline.baselines import Baselines, Volumes
-from foldnorm.pipeline.embedding import encode_volumes, reconstruction_losses
+from foldnorm.pipeline.embedding import encode_volumes
+from foldnorm.pipeline.reconstruction_scores import ReconstructionScores
 from foldnorm.pipeline.scores import fit_latent_scores
 from foldnorm.preprocessing.cohort import Cohort, iterate
 
@@ -27,11 +28,16 @@ class Scorer:
         indices = reference.indices("train")
         training: Volumes = lambda: iterate(reference.volumes, indices)  # noqa: E731
         self.latent = fit_latent_scores(encode_volumes(model, training(), device))
+        reconstruction = ReconstructionScores(model, device, reference.scheme)
+        self.reconstruction = reconstruction.fit(training)
         self.baselines = Baselines(reference.scheme).fit(training)
 
     def score(self, volumes: Volumes) -> Scores:
         """Scores by name, (N,) each; ``volumes()`` gives the volumes anew at each call."""
         codes = encode_volumes(self.model, volumes(), self.device)
         latent = {f"latent_{name}": score.score(codes) for name, score in self.latent.items()}
-        loss = reconstruction_losses(self.model, volumes(), self.device)
-        return {**latent, "reconstruction_loss": loss, **self.baselines.score(volumes)}
+        return {
+            **latent,
+            **self.reconstruction.score(volumes),
+            **self.baselines.score(volumes),
+        }

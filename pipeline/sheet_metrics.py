@@ -4,7 +4,7 @@ Dice punishes a shift of one voxel as much as nothing there; clDice and tolerant
 blind to thickening. The 2×2×2-opening fraction is what shows a sheet grown thick.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,28 @@ def mean_panel(pairs: Iterable[tuple[Mask, Mask]]) -> dict[str, float]:
     sums = np.where(known, table, 0).sum(axis=0)
     means = [_ratio(s, n) for s, n in zip(sums, known.sum(axis=0), strict=True)]
     return dict(zip(PANEL, means, strict=True))
+
+
+def compare_populations(drawn: Sequence[Mask], real: Sequence[Mask]) -> dict[str, float]:
+    """Compare sheets that have no partner, such as drawn volumes, with real ones on average.
+
+    Args:
+        drawn: (I, J, K) bool each.
+        real: likewise.
+
+    Returns:
+        ``volume_ratio`` and ``components_ratio`` (drawn / real), and ``opening_excess``. Folds in
+        pieces are seen by the components, and folds grown thick by the opening.
+    """
+    ours, theirs = (
+        np.mean([(m.sum(), count_components(m), opening_fraction(m)) for m in group], axis=0)
+        for group in (drawn, real)
+    )
+    return {
+        "volume_ratio": _ratio(ours[0], theirs[0]),
+        "components_ratio": _ratio(ours[1], theirs[1]),
+        "opening_excess": float(ours[2] - theirs[2]),
+    }
 
 
 def opening_fraction(mask: Mask) -> float:

@@ -10,17 +10,18 @@ from torch import nn
 from foldnorm.models.classes import to_classes
 from foldnorm.models.protocols import Encodes, Samples, Trainable
 from foldnorm.pipeline.pictures import contact_sheet, middle_slices
-from foldnorm.pipeline.sheet_metrics import mean_panel
+from foldnorm.pipeline.sheet_metrics import compare_populations, mean_panel
 from foldnorm.preprocessing.cohort import Cohort
 
-PICTURED = 4  # volumes in a sample picture
+PICTURED = 4  # validation volumes in a sample picture
+DRAWN = 8  # volumes drawn from the model at a validation
 Labels = NDArray[np.uint8]
 
 
 def validate(
     model: nn.Module, cohort: Cohort, device: torch.device, at_most: int
 ) -> dict[str, float]:
-    """Loss and sheet panel of the reconstructions of validation volumes.
+    """Loss and sheet panel of the reconstructions of validation volumes, and drawn beside real.
 
     Args:
         model: it is put in evaluation mode.
@@ -29,19 +30,28 @@ def validate(
         at_most: volumes.
 
     Returns:
-        Means under ``validation/…``; empty if there is no validation volume.
+        Means under ``validation/…``, and under ``samples/…`` if the model draws; empty if there
+        is no validation volume.
     """
     model.eval()
     assert isinstance(model, Trainable)
-    losses, pairs, foreground = [], [], cohort.scheme.foreground
+    losses, pairs, real, foreground = [], [], [], cohort.scheme.foreground
     with torch.no_grad():
         for original, batch in _volumes(cohort, device, at_most):
             losses.append(float(model.validation_loss(batch)))
+            real.append(foreground(original))
             if isinstance(model, Encodes):
                 reconstruction = _reconstruct(model, batch)
-                pairs.append((foreground(reconstruction), foreground(original)))
-    figures = {"validation/loss": float(np.mean(losses))} if losses else {}
-    return figures | {f"validation/{name}": value for name, value in mean_panel(pairs).items()}
+                pairs.append((foreground(reconstruction), real[-1]))
+    if not losses:
+        return {}
+    figures = {"validation/loss": float(np.mean(losses))}
+    figures |= {f"validation/{name}": value for name, value in mean_panel(pairs).items()}
+    if isinstance(model, Samples):
+        drawn = [foreground(volume) for volume in _samples(model)]
+        compared = compare_populations(drawn, real)
+        figures |= {f"samples/{name}": value for name, value in compared.items()}
+    return figures
 
 
 def sample_picture(model: nn.Module, cohort: Cohort, device: torch.device) -> Labels | None:
@@ -59,7 +69,7 @@ def sample_picture(model: nn.Module, cohort: Cohort, device: torch.device) -> La
                 decoded = _reconstruct(model, batch)
                 rows.append([*middle_slices(original, n), *middle_slices(decoded, n)])
         if isinstance(model, Samples):
-            drawn = model.sample(PICTURED, torch.Generator().manual_seed(0)).cpu().numpy()
+            drawn = _samples(model)
             for first, second in zip(drawn[::2], drawn[1::2], strict=False):
                 rows.append([*middle_slices(first, n), *middle_slices(second, n)])
     return contact_sheet(rows) if rows else None
@@ -71,6 +81,11 @@ def _volumes(
     for index in cohort.indices("validation")[:at_most]:
         volume = np.array(cohort.volumes[index])
         yield volume, torch.from_numpy(volume)[None].to(device)
+
+
+def _samples(model: Samples) -> Labels:
+    """Draw the same volumes at every validation, (DRAWN, I, J, K): progress is then seen."""
+    return model.sample(DRAWN, torch.Generator().manual_seed(0)).cpu().numpy()
 
 
 def _reconstruct(model: Encodes, batch: torch.Tensor) -> Labels:

@@ -164,7 +164,7 @@ def _decompress(compressed: bytes, path: Path) -> bytes:
         content = isal_zlib.decompress(compressed, wbits=GZIP_WINDOW_BITS, bufsize=hint)
         if len(content) == size:
             return content
-    except isal_zlib.error:
+    except isal_zlib.error:  # type: ignore[misc]  # the stub names an instance, not the class
         pass
     # Truncated, damaged, or of several members, of which only the first was read.
     try:

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from foldnorm.pipeline.sheet_metrics import PANEL, mean_panel, opening_fraction, sheet_panel
+from foldnorm.pipeline.sheet_metrics import (
+    PANEL,
+    compare_populations,
+    mean_panel,
+    opening_fraction,
+    sheet_panel,
+)
 
 SHEET = np.zeros((20, 20, 20), bool)
 SHEET[:, 10, :] = True
@@ -62,3 +68,12 @@ def test_empty_sheets_give_nan_not_an_error():
     assert means["precision"] == 1
     assert means["dice"] == 0.5
     assert mean_panel([]) == {}
+
+
+def test_populations_are_compared_without_partners():
+    pieces = SHEET.copy()
+    pieces[9:11] = False
+    compared = compare_populations([pieces, pieces], [SHEET, np.roll(SHEET, 3, axis=1)])
+    assert compared == {"volume_ratio": 0.9, "components_ratio": 2.0, "opening_excess": 0.0}
+    thickened = compare_populations([thick(2)], [SHEET])
+    assert thickened == {"volume_ratio": 2.0, "components_ratio": 1.0, "opening_excess": 1.0}

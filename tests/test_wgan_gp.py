@@ -6,7 +6,12 @@ import torch
 from torch import nn
 
 from foldnorm.models.classes import one_hot, straight_through, to_classes
-from foldnorm.models.losses import CRITIC_SLOPE, class_cross_entropy, gradient_penalty
+from foldnorm.models.losses import (
+    CRITIC_SLOPE,
+    class_cross_entropy,
+    gradient_penalty,
+    kl_to_standard_normal,
+)
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Encodes, Samples, Trainable
 from foldnorm.models.volume_networks import ShapeError
@@ -43,6 +48,36 @@ def test_it_keeps_its_protocols(more):
     assert model.sample(2, torch.Generator().manual_seed(0)).shape == (2, *SHAPE)
     assert model.validation_loss(batch()).shape == (3,)
     assert list(model.phase_order()) == ["critic"] * 5 + ["generator"]
+
+
+def test_kl_is_that_of_two_normals_and_weighs_as_much_as_the_cross_entropy():
+    mean, log_variance = torch.tensor([[1.0, 0.0, 2.0]]), torch.zeros(1, 3)
+    assert kl_to_standard_normal(mean, log_variance) == pytest.approx(2.5)
+    terms = make(kl_weight=1.0).loss("reconstruction", batch(), noise())
+    voxels = 8 * 8 * 12
+    mean, log_variance = make().encoder(one_hot(batch(), 3))
+    assert terms["kl"].item() == pytest.approx(
+        kl_to_standard_normal(mean, log_variance).item() / voxels
+    )
+    assert terms["loss"].item() == pytest.approx((terms["cross_entropy"] + terms["kl"]).item())
+
+
+def test_a_sample_is_decoded_from_a_standard_normal_code():
+    model = make(sampling_rounds=0)
+    code = torch.randn(1, model.latent_dim, generator=torch.Generator().manual_seed(3))
+    (sample,) = model.sample(1, torch.Generator().manual_seed(3))
+    assert torch.equal(sample, to_classes(model.decode(code))[0])
+
+
+def test_a_sampling_round_draws_a_code_of_the_volume_and_decodes_it():
+    model, generator = make(sampling_rounds=1), torch.Generator().manual_seed(3)
+    first = to_classes(model.decode(torch.randn(1, model.latent_dim, generator=generator)))
+    mean, log_variance = model.encoder(one_hot(first, 3))
+    noise = torch.randn(1, model.latent_dim, generator=generator)
+    second = to_classes(model.decode(mean + (log_variance / 2).exp() * noise))
+    (sample,) = model.sample(1, torch.Generator().manual_seed(3))
+    assert torch.equal(sample, second[0])
+    assert not torch.equal(first, second)
 
 
 def step(model, phase):

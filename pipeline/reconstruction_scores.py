@@ -1,0 +1,93 @@
+"""Scores of what a model's reconstruction of a brain holds and the brain does not.
+
+A model that knows healthy brains brings back part of what is missing. The plain loss points the
+wrong way (fewer sulci are easier to reconstruct), so evidence is taken of one side only: structure
+that is expected and not there.
+"""
+
+from collections.abc import Iterator
+from typing import Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from foldnorm.models.losses import class_cross_entropy
+from foldnorm.models.protocols import Encodes
+from foldnorm.pipeline.baselines import Volumes, top_mean
+from foldnorm.pipeline.embedding import in_batches
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.schemes import LabelScheme
+
+EVIDENCE_SIDE = 5  # voxels: a missing sheet is wider than the voxel by which one may be shifted
+MIN_SPREAD = 0.02  # of a voxel's evidence over brains, so that a voxel never filled is no division
+_MEAN_FILTERS = {2: F.avg_pool2d, 3: F.avg_pool3d}
+
+
+class ReconstructionScores:
+    """Scores of volumes beside their reconstructions; a high score means unusual.
+
+    ``reconstruction_loss``: class cross entropy, nats a voxel.
+    ``reconstruction_missing``: sum over voxels of P(structure) of the reconstruction − structure
+    of the brain, so how many more voxels the model expects.
+    ``reconstruction_missing_local``: the positive part of that difference, averaged over cubes of
+    `EVIDENCE_SIDE`, z-scored per voxel against training brains, mean of the largest 0.2 %.
+
+    Args:
+        model: in evaluation mode.
+        device: where it is.
+        scheme: label scheme of the volumes; *structure* is what a deletion can take (sulcus).
+    """
+
+    NAMES = ("reconstruction_loss", "reconstruction_missing", "reconstruction_missing_local")
+
+    def __init__(self, model: nn.Module, device: torch.device, scheme: LabelScheme) -> None:
+        if not isinstance(model, Encodes):
+            raise InputError(f"{type(model).__name__} does not reconstruct")
+        self.model, self.device, self.scheme = model, device, scheme
+
+    def fit(self, volumes: Volumes) -> Self:
+        """Learn how much evidence healthy brains give at each voxel.
+
+        Args:
+            volumes: gives the training volumes, (I, J, K) uint8 each.
+        """
+        number, total, squares = 0, torch.zeros(()), torch.zeros(())
+        for _, missing in self._reconstructed(volumes):
+            evidence = _local(missing).double().cpu()
+            number += len(evidence)
+            total = total + evidence.sum(dim=0)
+            squares = squares + evidence.square().sum(dim=0)
+        self.mean = total / number
+        self.sd = (squares / number - self.mean.square()).clamp(min=0).sqrt() + MIN_SPREAD
+        return self
+
+    def score(self, volumes: Volumes) -> dict[str, NDArray[np.float64]]:
+        """Scores of each volume by name, (N,) each."""
+        found: list[list[NDArray[np.float64]]] = [[], [], []]
+        for loss, missing in self._reconstructed(volumes):
+            z = (_local(missing).cpu() - self.mean) / self.sd
+            found[0].append(loss.double().cpu().numpy())
+            found[1].append(missing.flatten(1).double().sum(dim=1).cpu().numpy())
+            found[2].append(top_mean(z.flatten(1).numpy()))
+        values = (np.concatenate(parts) if parts else np.empty(0) for parts in found)
+        return dict(zip(self.NAMES, values, strict=True))
+
+    @torch.no_grad()
+    def _reconstructed(self, volumes: Volumes) -> Iterator[tuple[Tensor, Tensor]]:
+        """Loss (B,), and P(structure) of the reconstruction − structure (B, I, J, K)."""
+        first = self.scheme.void + 1
+        for batch in in_batches(volumes(), self.device):
+            logits = self.model.decode(self.model.encode(batch)).float()
+            expected = torch.softmax(logits, dim=1)[:, first:].sum(dim=1)
+            yield class_cross_entropy(logits, batch), expected - (batch >= first).float()
+
+
+def _local(missing: Tensor) -> Tensor:
+    """Positive part averaged over cubes, (B, I, J, K); cubes are cut at the border."""
+    mean = _MEAN_FILTERS[missing.ndim - 1]
+    positive = missing.clamp(min=0).unsqueeze(1)
+    margin = EVIDENCE_SIDE // 2
+    return mean(positive, EVIDENCE_SIDE, 1, margin, count_include_pad=False).squeeze(1)
