@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     parser.add_argument("--subjects", type=positive, default=300, help="phantoms (default 300)")
-    parser.add_argument("--steps", type=positive, default=250, help="of training (default 250)")
+    parser.add_argument("--steps", type=positive, default=500, help="of training (default 500)")
     add_n_procs(parser)
     add_device(parser)
 
@@ -63,7 +63,7 @@ def commands(arguments: argparse.Namespace) -> list[list[str]]:
         ["preprocess", source, cohort, "--voxel-size", VOXEL_SIZE, "--crop", REGION,
          "--split", *SPLIT, *procs],
         ["train", "--config", "wgan_gp", "--cohort", cohort, "--out", model, "--resume", "auto",
-         *device, "--training.steps", steps, "--training.validate_every", "50"],
+         *device, "--training.steps", steps, "--training.validate_every", "100"],
         ["score", model, cohort, scores, "--split", "test", *device, *fresh],
         ["delete", cohort, altered, "--size", "500", "--split", "test", *fresh],
         ["score", model, altered, scores_altered, *device, *fresh],
