@@ -191,7 +191,7 @@ def test_deleting_a_fold_of_a_real_graph_gives_the_labs_own_volume(real_data):
 
 
 def test_real_graphs_lie_on_their_raw_skeletons(real_data):
-    """All of HCP 100206; Archi 001's graphs were made of an older skeleton, a voxel off in places."""
+    """All of HCP 100206; Archi 001's graphs are of an older one, a voxel off in places."""
     paths = sorted(real_data.glob("morphologist/**/*.arg"))
     assert len(paths) == 5
     for path in paths:
