@@ -1,0 +1,198 @@
+"""From a subject's own space to MNI (ICBM2009c): transforms, and resampling that keeps sulci whole.
+
+Morphologist's transforms start from AIMS millimetres: voxel index in AIMS order (RAS+ reversed on
+all three axes) × voxel size; the NIfTI affine plays no part. `voxel_to_aims` is the only place
+that knows.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numba
+import numpy as np
+import SimpleITK
+from numpy.typing import NDArray
+
+from foldnorm.preprocessing.errors import InputError
+
+Matrix = NDArray[np.float64]  # (4, 4), acts on columns (x, y, z, 1)
+Shape = tuple[int, int, int]
+
+# MNI mm of the first voxel of the ICBM2009c grid in AIMS order, and the grid's extent in mm.
+MNI_ORIGIN = np.array([96.0, 96.0, 114.0])
+MNI_EXTENT = np.array([193.0, 229.0, 193.0])
+# AC-PC mm → MNI mm: constant, the same in every Morphologist.
+ACPC_TO_MNI: Matrix = np.array(
+    [
+        [-0.972862, 0.00556476, 0.017676, -0.100502],
+        [-0.0114288, -0.962047, -0.077296, 0.183998],
+        [-0.0106487, 0.0716488, -0.951515, -2.9084],
+        [0.0, 0.0, 0.0, 1.0],
+    ]
+)
+LPS_TO_RAS: Matrix = np.diag([-1.0, -1.0, 1.0, 1.0])
+ITK_SUFFIXES = (".tfm", ".mat", ".xfm", ".txt", ".h5")
+MAX_SCALE = 3.0  # a transform between two heads stretches no axis more
+TRANSFORM_LINES = 4  # of a .trm file
+
+
+def mni_grid(voxel_size: float) -> tuple[Shape, Matrix]:
+    """Shape and affine (voxel index → MNI mm) of the ICBM2009c grid at a voxel size, RAS+.
+
+    193×229×193 at 1 mm, 96×114×96 at 2 mm, as Morphologist's tools lay it out: the last voxel
+    of each axis (the first in AIMS order) stays where it is, whatever the voxel size.
+    """
+    if not 0 < voxel_size < MNI_EXTENT.min():
+        raise InputError(f"expected a voxel size above 0 mm, got {voxel_size:g}")
+    i, j, k = (int(n) for n in np.floor(MNI_EXTENT / voxel_size + 1e-9))
+    affine = np.diag([voxel_size, voxel_size, voxel_size, 1.0])
+    affine[:3, 3] = MNI_ORIGIN - voxel_size * (np.array([i, j, k]) - 1)
+    return (i, j, k), affine
+
+
+def read_trm(path: Path) -> Matrix:
+    """Read a ``.trm``: four lines of three numbers, the translation, then the matrix rows.
+
+    Raises:
+        InputError: unreadable, or not such a transform.
+    """
+    try:
+        rows = [line.split() for line in path.read_text(encoding="latin-1").splitlines()]
+        numbers = np.array([[float(n) for n in row] for row in rows if row])
+    except OSError as error:
+        raise InputError(f"not readable ({error.strerror}): {path}") from error
+    except ValueError:
+        raise InputError(f"expected four lines of three numbers: {path}") from None
+    if numbers.shape != (TRANSFORM_LINES, 3):
+        raise InputError(f"expected four lines of three numbers, got {numbers.size}: {path}")
+    matrix = np.eye(4)
+    matrix[:3, 3], matrix[:3, :3] = numbers[0], numbers[1:]
+    return _checked(matrix, path)
+
+
+def voxel_to_aims(shape: Shape, voxel_size: tuple[float, float, float]) -> Matrix:
+    """Matrix from a RAS+ voxel index to AIMS millimetres in a grid of ``shape``."""
+    matrix = np.diag([*(-np.array(voxel_size)), 1.0])
+    matrix[:3, 3] = (np.array(shape) - 1) * np.array(voxel_size)
+    return matrix
+
+
+def acpc_of_graph(attributes: Mapping[str, str], path: Path) -> Matrix:
+    """Native AIMS mm → AC-PC mm, from the ``Talairach_…`` attributes of a fold graph.
+
+    The translation is applied before rotation and scale.
+    """
+    try:
+        rotation, scale, shift = (
+            np.array([float(n) for n in attributes[f"Talairach_{name}"].split()])
+            for name in ("rotation", "scale", "translation")
+        )
+        matrix = np.eye(4)
+        matrix[:3, :3] = rotation.reshape(3, 3) * scale
+        matrix[:3, 3] = matrix[:3, :3] @ shift
+    except (KeyError, ValueError):
+        raise InputError(f"the graph has no transform to AC-PC: {path}") from None
+    return _checked(matrix, path)
+
+
+def read_itk(path: Path) -> Matrix:
+    """Read an affine transform as SimpleITK does: matrix native RAS mm → MNI RAS mm.
+
+    As registration writes it, with MNI fixed and the subject moving: the file takes MNI points to
+    native ones (LPS), and is inverted here.
+    """
+    try:
+        transform = SimpleITK.ReadTransform(str(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(f"not readable as a transform ({reason}): {path}") from error
+    if not transform.IsLinear():
+        raise InputError(f"expected an affine transform, got {transform.GetName()}: {path}")
+    origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
+    matrix = np.eye(4)
+    matrix[:3, 3] = origin
+    for axis, point in enumerate(np.eye(3)):
+        matrix[:3, axis] = np.array(transform.TransformPoint(tuple(point))) - origin
+    return np.linalg.inv(LPS_TO_RAS @ _checked(matrix, path) @ LPS_TO_RAS)
+
+
+def resample_priority(
+    classes: NDArray[np.integer], matrix: Matrix, shape: Shape, fill: int
+) -> NDArray[np.integer]:
+    """Bring labels onto another grid; where a sulcus lands, there is sulcus.
+
+    Each source voxel goes to the target voxel nearest to its centre, and the highest class that
+    lands there stays. A target voxel in which none lands takes the source voxel nearest to its
+    own centre; beyond the source lies ``fill``.
+
+    Args:
+        classes: (I, J, K) uint8 or uint16; the class number is the priority.
+        matrix: (4, 4), source voxel index → target voxel index.
+        shape: of the target.
+        fill: class beyond the source.
+
+    Returns:
+        Labels of ``shape``, same dtype.
+    """
+    target = np.full(shape, fill, dtype=classes.dtype)
+    hit = np.zeros(shape, dtype=np.bool_)
+    _push_affine(classes, matrix, target, hit)
+    _pull_missed(classes, np.linalg.inv(matrix), target, hit)
+    return target
+
+
+def resample_nearest(
+    classes: NDArray[np.integer], matrix: Matrix, shape: Shape, fill: int
+) -> NDArray[np.integer]:
+    """Bring labels onto another grid: each target voxel takes the source voxel nearest to it.
+
+    The arguments are those of `resample_priority`. Half of thin sheets are lost at half the
+    resolution; it is what the lab's plain crops do.
+    """
+    target = np.full(shape, fill, dtype=classes.dtype)
+    _pull_missed(classes, np.linalg.inv(matrix), target, np.zeros(shape, dtype=np.bool_))
+    return target
+
+
+@numba.njit(cache=True)
+def _push_affine(classes, matrix, target, hit):  # type: ignore[no-untyped-def]  # numba infers
+    sides, ends = classes.shape, target.shape
+    for i in range(sides[0]):
+        for j in range(sides[1]):
+            x0 = matrix[0, 0] * i + matrix[0, 1] * j + matrix[0, 3]
+            y0 = matrix[1, 0] * i + matrix[1, 1] * j + matrix[1, 3]
+            z0 = matrix[2, 0] * i + matrix[2, 1] * j + matrix[2, 3]
+            for k in range(sides[2]):
+                a = int(np.rint(x0 + matrix[0, 2] * k))
+                b = int(np.rint(y0 + matrix[1, 2] * k))
+                c = int(np.rint(z0 + matrix[2, 2] * k))
+                if 0 <= a < ends[0] and 0 <= b < ends[1] and 0 <= c < ends[2]:
+                    value = classes[i, j, k]
+                    if not hit[a, b, c] or value > target[a, b, c]:
+                        target[a, b, c] = value
+                        hit[a, b, c] = True
+
+
+@numba.njit(cache=True)
+def _pull_missed(classes, matrix, target, hit):  # type: ignore[no-untyped-def]
+    sides, ends = classes.shape, target.shape
+    for a in range(ends[0]):
+        for b in range(ends[1]):
+            x0 = matrix[0, 0] * a + matrix[0, 1] * b + matrix[0, 3]
+            y0 = matrix[1, 0] * a + matrix[1, 1] * b + matrix[1, 3]
+            z0 = matrix[2, 0] * a + matrix[2, 1] * b + matrix[2, 3]
+            for c in range(ends[2]):
+                if not hit[a, b, c]:
+                    i = int(np.rint(x0 + matrix[0, 2] * c))
+                    j = int(np.rint(y0 + matrix[1, 2] * c))
+                    k = int(np.rint(z0 + matrix[2, 2] * c))
+                    if 0 <= i < sides[0] and 0 <= j < sides[1] and 0 <= k < sides[2]:
+                        target[a, b, c] = classes[i, j, k]
+
+
+def _checked(matrix: Matrix, path: Path) -> Matrix:
+    """Refuse what cannot be a transform between two heads."""
+    scales = np.linalg.svd(matrix[:3, :3], compute_uv=False) if np.isfinite(matrix).all() else None
+    if scales is None or scales.max() > MAX_SCALE or scales.min() < 1 / MAX_SCALE:
+        raise InputError(f"not an affine transform between two heads: {path}")
+    return matrix
