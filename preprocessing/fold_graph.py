@@ -102,16 +102,21 @@ class FoldGraph:
         return [relation for relation in self.relations if fold.node in relation.nodes]
 
 
+def read_graph_header(path: Path) -> dict[str, str]:
+    """Attributes of the hemisphere, as text, without folds and buckets."""
+    kind, header = next(((k, a) for k, a in _blocks(path) if k[:1] == ["GRAPH"]), ([], {}))
+    if kind != ["GRAPH", "CorticalFoldArg"]:
+        raise InputError(f"not a fold graph (no GRAPH CorticalFoldArg): {path}")
+    return header
+
+
 def read_fold_graph(path: Path) -> FoldGraph:
     """Read a ``.arg`` file and its buckets.
 
     Raises:
         InputError: missing, cut, or not a fold graph; the message names the file.
     """
-    blocks = list(_blocks(path))
-    kind, header = next(((k, a) for k, a in blocks if k[:1] == ["GRAPH"]), ([], {}))
-    if kind != ["GRAPH", "CorticalFoldArg"]:
-        raise InputError(f"not a fold graph (no GRAPH CorticalFoldArg): {path}")
+    header, blocks = read_graph_header(path), list(_blocks(path))
     buckets = _Buckets(path, header)
     folds: list[Fold] = []
     relations: list[Relation] = []

@@ -1,9 +1,9 @@
-"""One volume: read, discretise, cut to what it holds, downsample."""
+"""One volume: read, discretise, cut to what it holds, bring to its final grid, thin."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,15 @@ from foldnorm.preprocessing.crop import (
     lattice_start,
     shifted_affine,
 )
-from foldnorm.preprocessing.downsample import METHODS, Grid, Method, downsample
+from foldnorm.preprocessing.downsample import METHODS, Grid, Method
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.schemes import LabelScheme, discretise, scheme_from_dict
+from foldnorm.preprocessing.fold_graph import graph_skeleton, read_fold_graph
+from foldnorm.preprocessing.hull import agrees, hull_of
+from foldnorm.preprocessing.schemes import SKELETON, LabelScheme, discretise, scheme_from_dict
+from foldnorm.preprocessing.sources import Companions
+from foldnorm.preprocessing.space import voxel_to_mni
+from foldnorm.preprocessing.target_grid import MniTarget, NativeTarget, TargetGrid
+from foldnorm.preprocessing.thinning import thin
 from foldnorm.preprocessing.volumes import (
     LabelVolume,
     mirror_left_right,
@@ -36,6 +42,9 @@ class Preparation:
         scheme: label scheme.
         voxel_size: mm, or None for that of the input.
         factor: input voxels a side that become one, instead of a voxel size.
+        space: ``native``, or ``mni``: the ICBM2009c grid at ``voxel_size``.
+        hull: ``keep``, or ``remove``: the sheet between brain and outside becomes outside.
+        thin: thin the sheets of the highest class after downsampling.
         method: of downsampling.
         mirror_right: store right hemispheres in left-hemisphere voxel order.
     """
@@ -45,8 +54,13 @@ class Preparation:
     method: Method = "sulcus-priority"
     mirror_right: bool = False
     factor: int | None = None
+    space: Literal["native", "mni"] = "native"
+    hull: Literal["keep", "remove"] = "keep"
+    thin: bool = False
 
     def __post_init__(self) -> None:
+        if self.space == "mni" and self.voxel_size is None:
+            raise InputError("--space mni needs a --voxel-size in mm: its grid is not the input's")
         if self.voxel_size is not None and not 0 < self.voxel_size < float("inf"):
             raise InputError(f"expected a voxel size above 0 mm, got {self.voxel_size:g}")
         if self.method not in METHODS:
@@ -62,18 +76,16 @@ class Preparation:
             "method": self.method,
             "mirror_right": self.mirror_right,
             "factor": self.factor,
+            "space": self.space,
+            "hull": self.hull,
+            "thin": self.thin,
         }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Preparation":
         """Inverse of `as_dict`."""
-        return cls(
-            scheme_from_dict(content["scheme"]),
-            content["voxel_size"],
-            content["method"],
-            content["mirror_right"],
-            content["factor"],
-        )
+        others = {key: value for key, value in content.items() if key in cls.__dataclass_fields__}
+        return cls(**{**others, "scheme": scheme_from_dict(content["scheme"])})
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,7 @@ class Prepared:
         folds: (I, J, K) uint16 fold labels, or None.
         fold_sizes: label → mm² of sheet (the number of 1 mm voxels), measured at full resolution.
         sha256: of the input file.
+        hull: what was done to it.
     """
 
     classes: NDArray[np.uint8]
@@ -97,6 +110,7 @@ class Prepared:
     sha256: str
     folds: NDArray[np.uint16] | None = None
     fold_sizes: dict[int, float] = field(default_factory=dict)
+    hull: str = "kept"
 
     @property
     def voxel_size(self) -> tuple[float, float, float]:
@@ -105,18 +119,19 @@ class Prepared:
 
 
 def prepare_volume(
-    path: Path, preparation: Preparation, *, hemi: str = "", folds_path: Path | None = None
+    path: Path,
+    preparation: Preparation,
+    *,
+    hemi: str = "",
+    companions: Companions = Companions(),  # noqa: B008  # frozen
 ) -> Prepared:
-    """Read one volume and bring it to its final voxel size.
+    """Read one volume and bring it to its final grid.
 
     Raises:
-        InputError: anything about the file that cannot be used; the message names it.
+        InputError: anything about the files that cannot be used; the message names one.
     """
     volume = read_labels(path)
-    labels = None if folds_path is None else _read_folds(folds_path, volume)
-    if preparation.mirror_right and hemi == "R":
-        volume = mirror_left_right(volume)
-        labels = None if labels is None else labels[::-1]
+    labels = None if companions.folds is None else _read_folds(companions.folds, volume)
     scheme = preparation.scheme
     box = foreground_box(volume.data, scheme)
     if box is None:
@@ -125,41 +140,112 @@ def prepare_volume(
             f"{scheme.name!r}: {path}"
         )
     classes = discretise(volume.data[box.slices], scheme, path=path)
+    hull = "kept"
+    if preparation.hull == "remove":
+        hull = _remove_hull(classes, volume, box, preparation, companions.graph)
     if not (classes == scheme.top).any():
         raise InputError(f"no voxel of class {scheme.names[scheme.top]!r}: {path}")
-    grid = _grid(volume, preparation, box.start)
-    small, start = downsample(
-        classes, grid, method=preparation.method, canonical_values=scheme.canonical_values
-    )
-    affine = grid.target_affine(volume.affine)
-    whole = Box((0, 0, 0), _whole_shape(volume, grid)).shifted(lattice_start(affine))
-    at = Box((0, 0, 0), _shape(small)).shifted(start).shifted(whole.start)
-    prepared_folds, sizes = None, dict[int, float]()
     if labels is not None:
         labels = np.where(classes == scheme.top, labels[box.slices], 0)
-        prepared_folds = downsample_folds(labels, classes == scheme.top, grid)
+    mirrored = preparation.mirror_right and hemi == "R"
+    target: TargetGrid
+    if preparation.space == "mni":
+        target = _mni_target(volume, preparation, box.start, mirrored, companions.transform)
+    else:
+        if mirrored:
+            volume, box = mirror_left_right(volume), _mirrored(box, volume)
+            classes = classes[::-1]
+            labels = None if labels is None else labels[::-1]
+        target = NativeTarget(volume, _grid(volume, preparation, box.start))
+    return _on_grid(classes, labels, target, preparation, volume, hull)
+
+
+def _on_grid(
+    classes: NDArray[np.uint8],
+    labels: NDArray[np.uint16] | None,
+    target: TargetGrid,
+    preparation: Preparation,
+    volume: LabelVolume,
+    hull: str,
+) -> Prepared:
+    scheme = preparation.scheme
+    resampled, start = target.resample(
+        classes,
+        method=preparation.method,
+        canonical_values=scheme.canonical_values,
+        fill=scheme.fill,
+    )
+    small = resampled.astype(np.uint8, copy=False)
+    if preparation.thin:
+        small = thin(small, scheme.top, scheme.fill)
+    folds, sizes = None, dict[int, float]()
+    if labels is not None:
+        folds = downsample_folds(labels, classes == scheme.top, target)
+        folds[small != scheme.top] = 0
         sizes = fold_sizes(labels, volume.voxel_size)
-    return Prepared(
-        small.astype(np.uint8, copy=False),
-        shifted_affine(affine, start),
-        at,
-        whole,
-        volume.sha256,
-        prepared_folds,
-        sizes,
+    whole = Box((0, 0, 0), target.shape).shifted(lattice_start(target.affine))
+    at = Box((0, 0, 0), _shape(small)).shifted(start).shifted(whole.start)
+    affine = shifted_affine(target.affine, start)
+    return Prepared(small, affine, at, whole, volume.sha256, folds, sizes, hull)
+
+
+def _mni_target(
+    volume: LabelVolume,
+    preparation: Preparation,
+    start: Index,
+    mirrored: bool,
+    transform: Path | None,
+) -> MniTarget:
+    if transform is None:
+        raise InputError(f"no transform to MNI space beside it: {volume.path}")
+    assert preparation.voxel_size is not None
+    matrix = voxel_to_mni(transform, _shape(volume.data), volume.affine, volume.voxel_size)
+    matrix = shifted_affine(matrix, start)
+    return MniTarget(matrix, preparation.voxel_size, mirrored, volume.path)
+
+
+def _remove_hull(
+    classes: NDArray[np.uint8],
+    volume: LabelVolume,
+    box: Box,
+    preparation: Preparation,
+    graph_path: Path | None,
+) -> str:
+    """Turn the hull into fill, in place; says how it was found."""
+    scheme = preparation.scheme
+    if scheme.stem != SKELETON.stem:
+        raise InputError(f"--hull remove is for skeletons, not for scheme {scheme.name!r}")
+    raw, folds, how = volume.data, None, "face neighbours"
+    if graph_path is not None:
+        graph = read_fold_graph(graph_path)
+        painted = graph_skeleton(graph, _shape(raw))[::-1, ::-1, ::-1] > 0
+        if agrees(raw, painted):
+            folds, how = painted[box.slices], "fold graph"
+        else:
+            how = "face neighbours (the fold graph was made of another skeleton)"
+    classes[hull_of(raw[box.slices], folds)] = scheme.fill
+    return f"removed by {how}"
+
+
+def _mirrored(box: Box, volume: LabelVolume) -> Box:
+    side = volume.data.shape[0]
+    return Box(
+        (side - box.stop[0], *box.start[1:]),
+        (side - box.start[0], *box.stop[1:]),
     )
 
 
 def downsample_folds(
-    labels: NDArray[np.uint16], sulcus: NDArray[np.bool_], grid: Grid
+    labels: NDArray[np.uint16], sulcus: NDArray[np.bool_], target: TargetGrid
 ) -> NDArray[np.uint16]:
     """Bring fold labels to the target grid: a voxel has a label only if all its sulcus has it.
 
     So deleting a fold after downsampling gives what deleting it before would: a voxel that it
     shares with the hull or with another fold stays sulcus.
     """
-    highest, _ = downsample(labels, grid)
-    turned, _ = downsample(np.where(sulcus, MAX_FOLD_LABEL - labels, 0).astype(np.uint16), grid)
+    highest, _ = target.resample(labels)
+    complement = np.where(sulcus, MAX_FOLD_LABEL - labels, 0).astype(np.uint16)
+    turned, _ = target.resample(complement)
     return np.where(turned == MAX_FOLD_LABEL - highest, highest, 0).astype(np.uint16)
 
 
@@ -178,12 +264,6 @@ def _grid(volume: LabelVolume, preparation: Preparation, start: Index) -> Grid:
     if preparation.voxel_size is None:
         return Grid((1.0, 1.0, 1.0), start)
     return Grid.to_voxel_size(volume.affine, preparation.voxel_size, start)
-
-
-def _whole_shape(volume: LabelVolume, grid: Grid) -> Index:
-    whole = Grid(grid.scale)
-    i, j, k = (int(whole.target_index(a, n)[-1]) + 1 for a, n in enumerate(volume.data.shape))
-    return i, j, k
 
 
 def _shape(volume: NDArray[Any]) -> Index:

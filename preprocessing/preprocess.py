@@ -25,6 +25,7 @@ from foldnorm.preprocessing.files import read_json, sha256, write_json
 from foldnorm.preprocessing.pack import PackOptions, pack
 from foldnorm.preprocessing.prepare import Preparation, Prepared, prepare_volume
 from foldnorm.preprocessing.sources import (
+    Companions,
     Problem,
     SourceVolume,
     bids_label,
@@ -115,9 +116,11 @@ def prepare_to_folder(volume: SourceVolume, out: Path, options: PreprocessOption
     """Prepare one volume and write it with its sidecar; True if it was finished already."""
     stem = out / f"sub-{bids_label(volume.participant)}" / "anat" / volume.key
     sidecar = stem.with_name(f"{stem.name}_dseg.json")
+    paths = [volume.path, *_used(volume, options.preparation).paths]
     made_from = {
-        "Sources": [str(volume.path), *([str(volume.folds)] if volume.folds else [])],
-        "InputSHA256": [_hash(p) for p in (volume.path, volume.folds) if p],
+        "Sources": [str(path) for path in paths],
+        "InputSHA256": [_hash(path) for path in paths],
+        "Alternatives": [str(path) for path in volume.alternatives],
         "Participant": volume.participant,
         "Hemisphere": volume.hemi,
         "Known": volume.known,
@@ -129,11 +132,24 @@ def prepare_to_folder(volume: SourceVolume, out: Path, options: PreprocessOption
         if all(old.get(key) == value for key, value in made_from.items()):
             return True
     prepared = prepare_volume(
-        volume.path, options.preparation, hemi=volume.hemi, folds_path=volume.folds
+        volume.path,
+        options.preparation,
+        hemi=volume.hemi,
+        companions=_used(volume, options.preparation),
     )
     _write_prepared(prepared, stem, options.preparation.scheme.name)
     write_json(sidecar, {**made_from, **_measured(prepared, options.preparation)})
     return False
+
+
+def _used(volume: SourceVolume, preparation: Preparation) -> Companions:
+    """Companions that this preparation reads."""
+    beside = volume.companions
+    return Companions(
+        beside.folds,
+        beside.graph if preparation.hull == "remove" else None,
+        beside.transform if preparation.space == "mni" else None,
+    )
 
 
 def _write_prepared(prepared: Prepared, stem: Path, scheme: str) -> None:
@@ -158,6 +174,7 @@ def _measured(prepared: Prepared, preparation: Preparation) -> dict[str, Any]:
         "VoxelSize": list(prepared.voxel_size),
         "LatticeBox": str(prepared.at),
         "FieldOfView": str(prepared.grid),
+        "Hull": prepared.hull,
         "VoxelCounts": {name: int((prepared.classes == n).sum()) for n, name in enumerate(names)},
         "FoldSizes": {str(label): round(size, 3) for label, size in prepared.fold_sizes.items()},
     }

@@ -7,7 +7,7 @@ subjects go on.
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from foldnorm.preprocessing.errors import InputError
@@ -19,6 +19,28 @@ FOLD_NAMES = "fold_names.tsv"  # label and name, at the root of a source
 PARTICIPANTS = "participants.tsv"
 BIDS_ENTITIES = re.compile(r"sub-(?P<participant>[A-Za-z0-9]+)(?:_.*?hemi-(?P<hemi>[LR]))?")
 TABLE_SUFFIXES = (".tsv", ".csv")
+TABLE_COLUMNS = ("participant_id", "path", "hemi", "folds", "graph", "transform")
+DEFAULT_ACQUISITION, DEFAULT_ANALYSIS = "default_acquisition", "default_analysis"
+
+
+@dataclass(frozen=True)
+class Companions:
+    """Files that go with a volume.
+
+    Attributes:
+        folds: fold labels on the same grid.
+        graph: fold graph.
+        transform: to MNI space, see `foldnorm.preprocessing.space.voxel_to_mni`.
+    """
+
+    folds: Path | None = None
+    graph: Path | None = None
+    transform: Path | None = None
+
+    @property
+    def paths(self) -> list[Path]:
+        """Those that there are."""
+        return [path for path in (self.folds, self.graph, self.transform) if path is not None]
 
 
 @dataclass(frozen=True)
@@ -29,15 +51,17 @@ class SourceVolume:
         participant: id, always a string, without the ``sub-`` of BIDS.
         hemi: ``L``, ``R``, or empty where the source does not say.
         path: the label volume.
-        folds: fold-label volume on the same grid, where there is one.
+        companions: what goes with it.
         known: what the source's table says of the participant (family, sex, age, …).
+        alternatives: volumes of the same hemisphere that were not chosen.
     """
 
     participant: str
     hemi: str
     path: Path
-    folds: Path | None = None
+    companions: Companions = field(default_factory=Companions)
     known: dict[str, str] = field(default_factory=dict)
+    alternatives: tuple[Path, ...] = ()
 
     @property
     def key(self) -> str:
@@ -124,12 +148,16 @@ def _read_table(path: Path) -> Iterator[SourceVolume]:
         hemi = row.get("hemi", "")
         if hemi not in ("", "L", "R"):
             raise InputError(f"line {number}: hemi is L, R or n/a, got {hemi!r}: {path}")
-        known = {
-            k: v for k, v in row.items() if k not in ("participant_id", "path", "hemi", "folds")
-        }
+        known = {k: v for k, v in row.items() if k not in TABLE_COLUMNS}
         participant = row["participant_id"].removeprefix("sub-")
-        folds = path.parent / row["folds"] if row.get("folds") else None
-        yield SourceVolume(participant, hemi, path.parent / row["path"], folds, known)
+        beside = {
+            kind: path.parent / row[kind]
+            for kind in ("folds", "graph", "transform")
+            if row.get(kind)
+        }
+        yield SourceVolume(
+            participant, hemi, path.parent / row["path"], Companions(**beside), known
+        )
 
 
 def _read_tree(source: Path, stem: str) -> Iterator[SourceVolume]:
@@ -145,12 +173,11 @@ def _read_tree(source: Path, stem: str) -> Iterator[SourceVolume]:
         if match and path.parent.name == "segmentation":
             any_morphologist = True
             participant, hemi = match["participant"], match["hemi"]
-            folds = path.with_name(f"{hemi}{FOLDS_STEM}_{participant}.nii.gz")
             yield SourceVolume(
                 participant,
                 hemi,
                 path,
-                folds if folds.is_file() else None,
+                _beside(path, hemi, participant),
                 known.get(bids_label(participant), {}),
             )
         elif path.parent == source:
@@ -159,7 +186,34 @@ def _read_tree(source: Path, stem: str) -> Iterator[SourceVolume]:
         for path in plain:
             volume = _from_name(path)
             known_here = known.get(bids_label(volume.participant), {})
-            yield SourceVolume(volume.participant, volume.hemi, path, None, known_here)
+            yield SourceVolume(volume.participant, volume.hemi, path, Companions(), known_here)
+
+
+def _beside(path: Path, hemi: str, participant: str) -> Companions:
+    """What Morphologist wrote for a volume of ``<acquisition>/<analysis>/segmentation``.
+
+    Of several fold graphs the newest version of the format, and there a session by hand before
+    automatic ones, then the first by name. The transform is that of the registration; without
+    it, the graph's own.
+    """
+    folds = path.with_name(f"{hemi}{FOLDS_STEM}_{participant}.nii.gz")
+    analysis = path.parent.parent
+    graphs = [
+        graph
+        for graph in analysis.glob(f"folds/*/*/{hemi}{participant}_*.arg")
+        if graph.stem == f"{hemi}{participant}_{graph.parent.name}"
+    ]
+    graphs.sort(key=lambda graph: ("manual" not in graph.parent.name, graph.parent.name))
+    graphs.sort(key=lambda graph: _version(graph.parent.parent.name), reverse=True)
+    graph = graphs[0] if graphs else None
+    registered = sorted(analysis.parent.glob("registration/RawT1-*_TO_Talairach-MNI.trm"))
+    return Companions(
+        folds if folds.is_file() else None, graph, registered[0] if registered else graph
+    )
+
+
+def _version(name: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", name)]
 
 
 def _nifti_files(source: Path) -> Iterator[Path]:
@@ -196,14 +250,34 @@ def _known_participants(source: Path) -> dict[str, dict[str, str]]:
 def _without_duplicates(
     volumes: list[SourceVolume],
 ) -> tuple[list[SourceVolume], list[Problem]]:
-    """Two volumes under one key: neither is used, for nothing says which is right."""
+    """One volume a key.
+
+    Of several acquisitions of one subject folder, the default acquisition and analysis, or else
+    the first by name, is taken, and the others are kept in mind. Volumes of one key in different
+    places are a problem: nothing says which is right.
+    """
     by_key: dict[str, list[SourceVolume]] = {}
     for volume in volumes:
         by_key.setdefault(volume.key, []).append(volume)
-    single = [v[0] for v in by_key.values() if len(v) == 1]
-    problems = [
-        Problem(key, "several volumes of the same id: " + ", ".join(str(v.path) for v in group))
-        for key, group in by_key.items()
-        if len(group) > 1
-    ]
+    single, problems = [], []
+    for key, group in by_key.items():
+        if len({_subject_folder(volume) for volume in group}) > 1:
+            paths = ", ".join(str(volume.path) for volume in group)
+            problems.append(Problem(key, f"several volumes of the same id: {paths}"))
+            continue
+        chosen, *others = sorted(group, key=_acquisition_order)
+        single.append(replace(chosen, alternatives=tuple(volume.path for volume in others)))
     return single, problems
+
+
+def _subject_folder(volume: SourceVolume) -> Path:
+    """Folder of a subject in a database: above it, nothing belongs to one subject alone."""
+    for folder in volume.path.parents:
+        if bids_label(folder.name.removeprefix("sub-")) == bids_label(volume.participant):
+            return folder
+    return volume.path
+
+
+def _acquisition_order(volume: SourceVolume) -> tuple[bool, bool, str]:
+    names = {folder.name for folder in volume.path.parents}
+    return DEFAULT_ACQUISITION not in names, DEFAULT_ANALYSIS not in names, str(volume.path)

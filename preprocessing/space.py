@@ -12,8 +12,10 @@ import numba
 import numpy as np
 import SimpleITK
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.fold_graph import read_graph_header
 
 Matrix = NDArray[np.float64]  # (4, 4), acts on columns (x, y, z, 1)
 Shape = tuple[int, int, int]
@@ -70,6 +72,29 @@ def read_trm(path: Path) -> Matrix:
     return _checked(matrix, path)
 
 
+def voxel_to_mni(
+    transform: Path, shape: Shape, affine: Matrix, voxel_size: tuple[float, float, float]
+) -> Matrix:
+    """Matrix from a RAS+ voxel index of a volume to MNI mm.
+
+    Args:
+        transform: a ``.trm`` from native to MNI, a fold graph (``.arg``), whose way leads over
+            AC-PC, or an affine that SimpleITK reads.
+        shape: of the volume.
+        affine: of the volume; only the latter kind makes use of it.
+        voxel_size: mm.
+    """
+    if transform.suffix == ".trm":
+        return read_trm(transform) @ voxel_to_aims(shape, voxel_size)
+    if transform.suffix == ".arg":
+        header = read_graph_header(transform)
+        acpc = acpc_of_graph(header, transform)
+        return ACPC_TO_MNI @ acpc @ voxel_to_aims(shape, voxel_size)
+    if transform.suffix in ITK_SUFFIXES:
+        return read_itk(transform) @ affine
+    raise InputError(f"expected a .trm, .arg or {', '.join(ITK_SUFFIXES)} file, got: {transform}")
+
+
 def voxel_to_aims(shape: Shape, voxel_size: tuple[float, float, float]) -> Matrix:
     """Matrix from a RAS+ voxel index to AIMS millimetres in a grid of ``shape``."""
     matrix = np.diag([*(-np.array(voxel_size)), 1.0])
@@ -113,7 +138,8 @@ def read_itk(path: Path) -> Matrix:
     matrix[:3, 3] = origin
     for axis, point in enumerate(np.eye(3)):
         matrix[:3, axis] = np.array(transform.TransformPoint(tuple(point))) - origin
-    return np.linalg.inv(LPS_TO_RAS @ _checked(matrix, path) @ LPS_TO_RAS)
+    turned = LPS_TO_RAS @ _checked(matrix, path) @ LPS_TO_RAS
+    return np.asarray(np.linalg.inv(turned), dtype=np.float64)
 
 
 def resample_priority(
@@ -152,6 +178,19 @@ def resample_nearest(
     target = np.full(shape, fill, dtype=classes.dtype)
     _pull_missed(classes, np.linalg.inv(matrix), target, np.zeros(shape, dtype=np.bool_))
     return target
+
+
+def resample_linear(
+    values: NDArray[np.integer], matrix: Matrix, shape: Shape, fill: int
+) -> NDArray[np.float64]:
+    """Bring raw values onto another grid by trilinear interpolation, float64.
+
+    The arguments are those of `resample_priority`.
+    """
+    back = np.linalg.inv(matrix)
+    return ndimage.affine_transform(
+        values.astype(np.float64), back[:3, :3], back[:3, 3], shape, order=1, cval=fill
+    )
 
 
 @numba.njit(cache=True)

@@ -19,6 +19,8 @@ from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_tsv
 from foldnorm.preprocessing.prepare import downsample_folds
 from foldnorm.preprocessing.schemes import SKELETON
+from foldnorm.preprocessing.target_grid import NativeTarget
+from foldnorm.preprocessing.volumes import LabelVolume
 
 FOLDS = [
     {"label": "7", "name": "central", "size": "620", "voxels": "100"},
@@ -80,7 +82,9 @@ def test_deleting_after_downsampling_equals_deleting_before(seed):
     folds = np.where(volume == 2, rng.integers(0, 4, volume.shape), 0).astype(np.uint16)
     grid = Grid((0.5, 0.7, 0.5))
     small, _ = downsample(volume, grid)
-    small_folds = downsample_folds(folds, volume == 2, grid)
+    small_folds = downsample_folds(
+        folds, volume == 2, NativeTarget(LabelVolume(volume, np.eye(4)), grid)
+    )
     after = apply_deletion(small, Deletion("fold", 2), SKELETON, folds=small_folds)
     full = apply_deletion(volume, Deletion("fold", 2), SKELETON, folds=folds)
     before, _ = downsample(full, grid)

@@ -10,6 +10,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json
+from foldnorm.preprocessing.thinning import thin
 
 
 def run(source: Path, out: Path, *more: str) -> int:
@@ -284,3 +285,43 @@ def test_hippocampi_become_a_cohort(real_data, tmp_path):
     cohort = Cohort.open(out)
     assert cohort.volumes.shape == (160, 48, 64, 48) or cohort.shape[0] % 16 == 0
     assert set(np.unique(cohort.volumes)) == {0, 1, 2}
+
+
+def test_real_hemispheres_meet_in_mni_space(real_data, tmp_path):
+    """Hull gone, sheets thin, right ones mirrored: all four fill much the same box."""
+    out = tmp_path / "out"
+    code = run(
+        real_data / "morphologist", out, "--space", "mni", "--voxel-size", "2",
+        "--hull", "remove", "--thin", "--mirror-right",
+    )  # fmt: skip
+    assert code == 0
+    cohort = Cohort.open(out)
+    assert all(a <= b for a, b in zip(cohort.shape, (50, 108, 84), strict=True))
+    brains = np.array(cohort.volumes) > 0
+    common = brains.all(axis=0).sum() / brains.any(axis=0).sum()
+    assert common > 0.6
+    hulls = {
+        json.loads(path.read_text())["Hull"] for path in out.glob("sub-100206/anat/*_dseg.json")
+    }
+    assert hulls == {"removed by fold graph"}
+    for volume in cohort.volumes:
+        assert (thin(np.array(volume), 2) == volume).all()
+
+
+def test_without_a_transform_the_others_are_finished(tmp_path, capsys):
+    source = skeleton_source(tmp_path / "source", 3)
+    (tmp_path / "t.trm").write_text("0 0 0\n-1 0 0\n0 -1 0\n0 0 -1\n")
+    table = tmp_path / "list.tsv"
+    rows = [f"s{n}\tsource/sub-s{n:02d}.nii.gz\t{'t.trm' if n else 'n/a'}" for n in range(3)]
+    table.write_text("participant_id\tpath\ttransform\n" + "\n".join(rows) + "\n")
+    assert run(table, tmp_path / "out", "--space", "mni") == 1
+    assert "sub-s0: no transform to MNI space beside it" in capsys.readouterr().err
+    assert Cohort.open(tmp_path / "out").keys() == ["sub-s1", "sub-s2"]
+    assert len(list(source.iterdir())) == 3
+
+
+def test_mni_space_refuses_what_it_cannot_do(tmp_path, capsys):
+    source = skeleton_source(tmp_path / "source", 2)
+    words = ("--space", "mni", "--voxel-size", "native")
+    assert run(source, tmp_path / "out", *words) == 2
+    assert "needs a --voxel-size" in capsys.readouterr().err

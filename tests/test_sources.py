@@ -76,3 +76,60 @@ def test_an_empty_or_missing_source_is_refused(tmp_path):
         find_volumes(tmp_path, "skeleton")
     with pytest.raises(InputError, match="no such file or folder"):
         find_volumes(tmp_path / "nowhere", "skeleton")
+
+
+def acquisition(subject, name, analysis="default_analysis"):
+    return subject / "t1mri" / name / analysis
+
+
+def test_of_several_acquisitions_the_default_one_is_taken_and_the_others_kept_in_mind(tmp_path):
+    subject = tmp_path / "db/s1"
+    for name in ("BL", "default_acquisition", "M24"):
+        write_nifti(acquisition(subject, name) / "segmentation/Lskeleton_s1.nii.gz", SMALL)
+    (volume,), problems = find_volumes(tmp_path, "skeleton")
+    assert not problems
+    assert "default_acquisition" in volume.path.parts
+    assert [path.parts[-4] for path in volume.alternatives] == ["BL", "M24"]
+
+
+def test_of_several_sessions_of_a_nested_tree_the_first_is_taken(tmp_path):
+    for session in ("ses-2", "ses-1"):
+        subject = tmp_path / f"sub-s1/{session}/anat"
+        write_nifti(acquisition(subject, "t1") / "segmentation/Rskeleton_s1.nii.gz", SMALL)
+    (volume,), _ = find_volumes(tmp_path, "skeleton")
+    assert "ses-1" in volume.path.parts
+
+
+def test_of_several_graphs_the_newest_version_and_there_one_by_hand(tmp_path):
+    analysis = acquisition(tmp_path / "s_1", "t1")
+    write_nifti(analysis / "segmentation/Lskeleton_s_1.nii.gz", SMALL)
+    for place in ("3.1/a_manual", "3.3/a_auto", "3.3/b_manual", "3.10/z_auto", "3.10/other"):
+        graph = analysis / "folds" / place / f"Ls_1_{place.split('/')[1]}.arg"
+        graph.parent.mkdir(parents=True)
+        graph.touch()
+    (analysis / "folds/3.10/other/Ls_1_copy.arg").touch()
+    (volume,), _ = find_volumes(tmp_path, "skeleton")
+    assert volume.companions.graph == analysis / "folds/3.10/other/Ls_1_other.arg"
+    for name in ("3.10/other/Ls_1_other.arg", "3.10/z_auto/Ls_1_z_auto.arg"):
+        (analysis / "folds" / name).unlink()
+    (volume,), _ = find_volumes(tmp_path, "skeleton")
+    assert volume.companions.graph.parent.name == "b_manual"
+    assert volume.companions.transform == volume.companions.graph
+
+
+def test_the_registration_goes_before_the_graph(real_data):
+    volumes, _ = find_volumes(real_data / "morphologist", "skeleton")
+    suffixes = {v.key: v.companions.transform.suffix for v in volumes}
+    assert suffixes == {
+        "sub-001_hemi-L": ".arg", "sub-001_hemi-R": ".arg",
+        "sub-100206_hemi-L": ".trm", "sub-100206_hemi-R": ".trm",
+    }  # fmt: skip
+
+
+def test_a_table_may_name_graph_and_transform(tmp_path):
+    table = tmp_path / "list.csv"
+    table.write_text("participant_id,path,graph,transform\ns1,a.nii,g.arg,t.trm\n")
+    (volume,), _ = find_volumes(table, "skeleton")
+    assert volume.companions.graph == tmp_path / "g.arg"
+    assert volume.companions.transform == tmp_path / "t.trm"
+    assert volume.known == {}

@@ -1,7 +1,9 @@
 """Turn a source of label volumes into a cohort folder.
 
 SOURCE is a Morphologist tree, a folder of NIfTI files, one file, or a table (.tsv, .csv) with
-participant_id, path and optionally hemi, folds, family and anything else. It is only read.
+participant_id, path and optionally hemi, folds, graph, transform, family and anything else. It is
+only read. Of several acquisitions of a subject the default one is taken, else the first by name;
+of several fold graphs the newest version, by hand before automatic. Sidecars record the choice.
 """
 
 import argparse
@@ -40,6 +42,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="sulcus-priority",
         choices=("sulcus-priority", "nearest", "max", "linear"),
         help="of downsampling (default sulcus-priority)",
+    )
+    parser.add_argument(
+        "--space",
+        default="native",
+        choices=("native", "mni"),
+        help="mni: the ICBM2009c grid, by the transform that lies beside each volume",
+    )
+    parser.add_argument(
+        "--hull",
+        default="keep",
+        choices=("keep", "remove"),
+        help="of raw skeletons: exactly where a fold graph tells, else what touches the outside",
+    )
+    parser.add_argument(
+        "--thin", action="store_true", help="thin sheets to one voxel after downsampling"
     )
     parser.add_argument(
         "--crop",
@@ -109,7 +126,14 @@ def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # 
                 f"--voxel-size: expected mm or native, got {arguments.voxel_size!r}"
             ) from None
     preparation = Preparation(
-        scheme, voxel_size, arguments.method, arguments.mirror_right, arguments.factor
+        scheme,
+        voxel_size,
+        arguments.method,
+        arguments.mirror_right,
+        arguments.factor,
+        arguments.space,
+        arguments.hull,
+        arguments.thin,
     )
     crop, pad, box = CropSpec.parse(arguments.crop), arguments.pad, None
     if arguments.like is not None:
