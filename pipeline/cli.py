@@ -17,6 +17,8 @@ from foldnorm.preprocessing.errors import InputError
 COMMANDS = (
     "demo",
     "phantom",
+    "inspect",
+    "folds",
     "preprocess",
     "train",
     "embed",
@@ -27,6 +29,8 @@ COMMANDS = (
     "report",
     "models",
 )
+# Modules that cannot be called as their command: the standard library has one of that name.
+MODULES = {"inspect": "inspect_source"}
 FAILED, BAD_INPUT, OUR_FAULT, INTERRUPTED = 1, 2, 70, 130
 
 
@@ -40,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"foldnorm {version('foldnorm')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        module = importlib.import_module(f"foldnorm.pipeline.commands.{name}")
+        module = importlib.import_module(f"foldnorm.pipeline.commands.{MODULES.get(name, name)}")
         command = commands.add_parser(
             name,
             help=module.HELP,

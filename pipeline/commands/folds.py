@@ -1,0 +1,50 @@
+"""One row a fold: its sulcus, size, depth and place in MNI space, from Morphologist's fold graphs.
+
+Writes OUT/folds.tsv, and OUT/folds.json, which says what each column is.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from foldnorm.pipeline.arguments import add_n_procs, add_overwrite
+
+HELP = "table of folds: name, size, depth, position"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("source", type=Path, metavar="SOURCE")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    parser.add_argument(
+        "--participant-label", nargs="+", type=str, default=[], help="only these participants"
+    )
+    parser.add_argument("--hemi", nargs="+", choices=("L", "R"), default=[], help="only these")
+    add_n_procs(parser)
+    add_overwrite(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.preprocessing.fold_table import TABLE, write_fold_table
+    from foldnorm.preprocessing.schemes import SKELETON
+    from foldnorm.preprocessing.sources import find_volumes
+
+    refuse_existing(arguments.out / TABLE, arguments.overwrite)
+    volumes, problems = find_volumes(
+        arguments.source,
+        SKELETON.stem,
+        hemis=arguments.hemi,
+        participants=arguments.participant_label,
+    )
+    number, failed = write_fold_table(volumes, arguments.out, n_procs=arguments.n_procs)
+    problems += failed
+    for problem in problems:
+        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
+    if not arguments.quiet:
+        print(
+            f"{number} folds of {len(volumes) - len(failed)} hemispheres, "
+            f"{len(problems)} failed: {arguments.out}"
+        )
+    return 1 if problems else 0

@@ -1,0 +1,29 @@
+"""Say what a source holds before anything is read: volumes, what goes with them, what is unclear.
+
+Exit code 1 if some volume could not be used.
+"""
+
+import argparse
+from pathlib import Path
+
+HELP = "what a source holds, lacks, and leaves unclear"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("source", type=Path, metavar="SOURCE")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    import json
+
+    from foldnorm.preprocessing.inspection import inspect_source, summary
+
+    inspection = inspect_source(arguments.source)
+    if arguments.json:
+        print(json.dumps(inspection.as_dict(), indent=2, ensure_ascii=False))
+    else:
+        print(summary(inspection))
+    return 1 if any(inspection.problems.values()) else 0

@@ -1,0 +1,117 @@
+"""The morphometry table: one row a fold, from the fold graphs of a source."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import write_json, write_tsv
+from foldnorm.preprocessing.fold_graph import Fold, FoldGraph, Points, read_fold_graph
+from foldnorm.preprocessing.sources import Problem, SourceVolume
+from foldnorm.preprocessing.space import ACPC_TO_MNI, Matrix, acpc_of_graph, read_trm
+
+TABLE, SIDECAR = "folds.tsv", "folds.json"
+COLUMNS = {
+    "participant_id": "",
+    "hemi": "L or R",
+    "fold": "number within the graph, from 1",
+    "name": "sulcus: by hand where the graph has such a name, else by automatic recognition",
+    "name_automatic": "sulcus by automatic recognition",
+    "voxels": "simple surface, bottom and other voxels, on the grid of the T1",
+    "surface_mm2": "area of the fold's mesh as Morphologist measured it, native mm²",
+    "depth_mm": "geodesic depth below the hull at its deepest, native mm",
+    **{
+        f"{axis}_{which}": f"{what}, MNI mm"
+        for which, what in (
+            ("min", "lower corner of the box that holds its voxel centres"),
+            ("max", "upper corner of that box"),
+            ("centre", "mean of its simple surface"),
+        )
+        for axis in "xyz"
+    },
+}
+
+
+def write_fold_table(
+    volumes: Sequence[SourceVolume], out: Path, *, n_procs: int = 1
+) -> tuple[int, list[Problem]]:
+    """Write ``folds.tsv`` and ``folds.json``.
+
+    Args:
+        volumes: whose companions name a graph, and perhaps a ``.trm`` to MNI space.
+        out: folder to write to.
+        n_procs: processes.
+
+    Returns:
+        Number of folds, and the hemispheres that could not be read.
+    """
+    results = joblib.Parallel(n_jobs=n_procs)(joblib.delayed(_isolated)(v) for v in volumes)
+    rows = [row for found, _ in results for row in found]
+    problems = [problem for _, problem in results if problem is not None]
+    write_tsv(out / TABLE, rows, tuple(COLUMNS))
+    graphs = {v.key: str(v.companions.graph) for v in volumes if v.companions.graph}
+    write_json(
+        out / SIDECAR, {"Columns": COLUMNS, "Graphs": graphs, "Version": version("foldnorm")}
+    )
+    return len(rows), problems
+
+
+def fold_rows(volume: SourceVolume) -> list[dict[str, Any]]:
+    """Rows of one hemisphere.
+
+    Raises:
+        InputError: no graph, or one that cannot be read.
+    """
+    graph_path, transform = volume.companions.graph, volume.companions.transform
+    if graph_path is None:
+        raise InputError(f"no fold graph beside it: {volume.path}")
+    graph = read_fold_graph(graph_path)
+    if transform is not None and transform.suffix == ".trm":
+        to_mni = read_trm(transform)
+    else:
+        to_mni = ACPC_TO_MNI @ acpc_of_graph(graph.attributes, graph_path)
+    return [
+        {
+            "participant_id": volume.participant,
+            "hemi": volume.hemi,
+            "fold": fold.number,
+            "name": fold.sulcus,
+            "name_automatic": fold.label,
+            "voxels": sum(map(len, (fold.surface, fold.bottom, fold.other))),
+            "surface_mm2": fold.attributes.get("surface_area"),
+            "depth_mm": fold.attributes.get("maxdepth"),
+            **_place(fold, graph, to_mni),
+        }
+        for fold in graph.folds
+    ]
+
+
+def _place(fold: Fold, graph: FoldGraph, to_mni: Matrix) -> dict[str, float]:
+    """Box and centre in MNI mm; empty for a fold without voxels."""
+    points = _in_mni(np.concatenate([fold.surface, fold.bottom, fold.other]), graph, to_mni)
+    if not len(points):
+        return {}
+    surface = _in_mni(fold.surface, graph, to_mni) if len(fold.surface) else points
+    corners = {"min": points.min(axis=0), "max": points.max(axis=0), "centre": surface.mean(axis=0)}
+    return {
+        f"{axis}_{which}": round(float(corner[n]), 2)
+        for which, corner in corners.items()
+        for n, axis in enumerate("xyz")
+    }
+
+
+def _in_mni(points: Points, graph: FoldGraph, to_mni: Matrix) -> NDArray[np.float64]:
+    """MNI mm of voxels in AIMS order, (n, 3)."""
+    return points * np.array(graph.voxel_size) @ to_mni[:3, :3].T + to_mni[:3, 3]
+
+
+def _isolated(volume: SourceVolume) -> tuple[list[dict[str, Any]], Problem | None]:
+    try:
+        return fold_rows(volume), None
+    except InputError as error:
+        return [], Problem(volume.key, str(error))
