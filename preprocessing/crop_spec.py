@@ -58,18 +58,27 @@ class CropSpec:
         """Whether voxels outside the box are left out on purpose."""
         return self.kind in ("region", "box", "mm")
 
-    def labels(self, fold_names: Mapping[int, str]) -> set[int]:
-        """Fold labels of a ``region``, from names or numbers."""
+    def labels(self, fold_names: Mapping[int, str], *, must_exist: bool = True) -> set[int]:
+        """Fold labels of a ``region``, from names or numbers.
+
+        A sulcus of Morphologist may be named with its side (``S.C._left``) or without (``S.C.``).
+
+        Args:
+            fold_names: label → name.
+            must_exist: refuse a name that no label has; one hemisphere may well lack a sulcus.
+        """
         by_name: dict[str, set[int]] = {}
         for label, name in fold_names.items():
-            by_name.setdefault(name, set()).add(label)
+            without_side = name.removesuffix("_left").removesuffix("_right")
+            for known in {name, without_side}:
+                by_name.setdefault(known, set()).add(label)
         labels: set[int] = set()
         for name in self.names:
             if name in by_name:
                 labels |= by_name[name]
             elif name.isdigit():
                 labels.add(int(name))
-            else:
+            elif must_exist:
                 known = ", ".join(sorted(by_name)[:30]) or "none; the source has no fold_names.tsv"
                 raise InputError(f"--crop: no fold is named {name!r}; known: {known}")
         return labels

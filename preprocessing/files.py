@@ -1,6 +1,7 @@
 """Files written whole or not at all: to a temporary name first, then renamed."""
 
 import csv
+import glob
 import hashlib
 import json
 import os
@@ -17,9 +18,12 @@ from foldnorm.preprocessing.errors import InputError
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it onto ``path`` if the block succeeds.
 
-    On any error the temporary file is removed and ``path`` is as it was.
+    On any error the temporary file is removed and ``path`` is as it was. What a killed writer of
+    the same ``path`` left is removed too: a path has one writer at a time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        stale.unlink(missing_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)

@@ -212,6 +212,18 @@ def graph_fold_labels(
     return volume
 
 
+def graph_fold_numbers(
+    graph: FoldGraph, shape: tuple[int, int, int] | None = None
+) -> NDArray[np.uint16]:
+    """Number of the fold at each voxel of `graph_skeleton`, whichever part of it, from 1.
+
+    Junctions and plis de passage go to their first fold.
+    """
+    if len(graph.folds) >= SURFACE_LABEL:
+        raise InputError(f"more than {SURFACE_LABEL - 1} folds in a graph: {graph.path}")
+    return graph_fold_labels(graph, shape) % SURFACE_LABEL
+
+
 class _Buckets:
     """Bucket files of one graph, each read once, when first wanted."""
 

@@ -85,6 +85,10 @@ class Finished:
         volume = read_labels(self.stem.with_name(f"{self.stem.name}{suffix}.nii.gz"))
         return mirror_left_right(volume) if self.is_mirrored else volume
 
+    def fold_names(self, of_source: Mapping[int, str]) -> Mapping[int, str]:
+        """Label → sulcus: from its own fold graph, or those of the source."""
+        return {int(n): name for n, name in self.sidecar["FoldNames"].items()} or of_source
+
     def has_folds(self) -> bool:
         """Whether there are fold labels."""
         return self.stem.with_name(f"{self.stem.name}_desc-folds_dseg.nii.gz").is_file()
@@ -193,8 +197,7 @@ def _cohort_box(volumes: list[Finished], out: Path, options: PackOptions) -> Box
     if crop.kind in ("box", "mm"):
         return crop.fixed_box(voxel_size).padded(options.pad)
     if crop.kind == "region":
-        labels = crop.labels(options.fold_names)
-        regions = [box for v in volumes if (box := _region(v, labels)) is not None]
+        regions = [box for v in volumes if (box := _region(v, options)) is not None]
         if not regions:
             raise InputError(f"--crop: no volume has any fold of {crop.text}")
         margin = round(crop.margin / voxel_size[0])
@@ -203,9 +206,10 @@ def _cohort_box(volumes: list[Finished], out: Path, options: PackOptions) -> Box
     return union_box(boxes).padded(options.pad)
 
 
-def _region(volume: Finished, labels: set[int]) -> Box | None:
+def _region(volume: Finished, options: PackOptions) -> Box | None:
     if not volume.has_folds():
         return None
+    labels = options.crop.labels(volume.fold_names(options.fold_names), must_exist=False)
     folds = volume.read("_desc-folds_dseg")
     box = bounding_box(np.isin(folds.data, sorted(labels)))
     return None if box is None else box.shifted(volume.at.start)
@@ -237,7 +241,7 @@ def _write_folds(out: Path, volumes: list[Finished], box: Box, options: PackOpti
             inside = place(whole, volume.at, _target(volume, box, options), fill=0).astype(
                 np.uint16
             )
-            rows.extend(fold_rows(volume, whole, inside, options.fold_names))
+            rows.extend(fold_rows(volume, whole, inside, volume.fold_names(options.fold_names)))
             yield inside
 
     shape = (len(volumes), *box.shape)

@@ -1,7 +1,7 @@
 """One volume: read, discretise, cut to what it holds, bring to its final grid, thin."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from foldnorm.preprocessing.crop import (
 )
 from foldnorm.preprocessing.downsample import METHODS, Grid, Method
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.fold_graph import graph_skeleton, read_fold_graph
+from foldnorm.preprocessing.fold_graph import graph_fold_numbers, read_fold_graph
 from foldnorm.preprocessing.hull import agrees, hull_of
 from foldnorm.preprocessing.schemes import SKELETON, LabelScheme, discretise, scheme_from_dict
 from foldnorm.preprocessing.sources import Companions
@@ -45,6 +45,8 @@ class Preparation:
         space: ``native``, or ``mni``: the ICBM2009c grid at ``voxel_size``.
         hull: ``keep``, or ``remove``: the sheet between brain and outside becomes outside.
         thin: thin the sheets of the highest class after downsampling.
+        folds: ``auto``: label folds where there is a label volume, or a fold graph of this very
+            skeleton; ``none``: leave labels out.
         method: of downsampling.
         mirror_right: store right hemispheres in left-hemisphere voxel order.
     """
@@ -57,6 +59,7 @@ class Preparation:
     space: Literal["native", "mni"] = "native"
     hull: Literal["keep", "remove"] = "keep"
     thin: bool = False
+    folds: Literal["auto", "none"] = "auto"
 
     def __post_init__(self) -> None:
         if self.space == "mni" and self.voxel_size is None:
@@ -79,6 +82,7 @@ class Preparation:
             "space": self.space,
             "hull": self.hull,
             "thin": self.thin,
+            "folds": self.folds,
         }
 
     @classmethod
@@ -101,6 +105,9 @@ class Prepared:
         fold_sizes: label → mm² of sheet (the number of 1 mm voxels), measured at full resolution.
         sha256: of the input file.
         hull: what was done to it.
+        fold_names: label → sulcus, from a fold graph; labels of a label volume are named by its
+            source.
+        folds_from: where fold labels come from, or why there are none.
     """
 
     classes: NDArray[np.uint8]
@@ -111,6 +118,8 @@ class Prepared:
     folds: NDArray[np.uint16] | None = None
     fold_sizes: dict[int, float] = field(default_factory=dict)
     hull: str = "kept"
+    fold_names: dict[int, str] = field(default_factory=dict)
+    folds_from: str = "none"
 
     @property
     def voxel_size(self) -> tuple[float, float, float]:
@@ -131,7 +140,8 @@ def prepare_volume(
         InputError: anything about the files that cannot be used; the message names one.
     """
     volume = read_labels(path)
-    labels = None if companions.folds is None else _read_folds(companions.folds, volume)
+    known = _fold_labels(volume, preparation, companions)
+    labels = known.labels
     scheme = preparation.scheme
     box = foreground_box(volume.data, scheme)
     if box is None:
@@ -142,7 +152,7 @@ def prepare_volume(
     classes = discretise(volume.data[box.slices], scheme, path=path)
     hull = "kept"
     if preparation.hull == "remove":
-        hull = _remove_hull(classes, volume, box, preparation, companions.graph)
+        hull = _remove_hull(classes, volume, box, preparation, known)
     if not (classes == scheme.top).any():
         raise InputError(f"no voxel of class {scheme.names[scheme.top]!r}: {path}")
     if labels is not None:
@@ -157,7 +167,8 @@ def prepare_volume(
             classes = classes[::-1]
             labels = None if labels is None else labels[::-1]
         target = NativeTarget(volume, _grid(volume, preparation, box.start))
-    return _on_grid(classes, labels, target, preparation, volume, hull)
+    prepared = _on_grid(classes, labels, target, preparation, volume)
+    return replace(prepared, hull=hull, fold_names=known.names, folds_from=known.source)
 
 
 def _on_grid(
@@ -166,7 +177,6 @@ def _on_grid(
     target: TargetGrid,
     preparation: Preparation,
     volume: LabelVolume,
-    hull: str,
 ) -> Prepared:
     scheme = preparation.scheme
     resampled, start = target.resample(
@@ -186,7 +196,7 @@ def _on_grid(
     whole = Box((0, 0, 0), target.shape).shifted(lattice_start(target.affine))
     at = Box((0, 0, 0), _shape(small)).shifted(start).shifted(whole.start)
     affine = shifted_affine(target.affine, start)
-    return Prepared(small, affine, at, whole, volume.sha256, folds, sizes, hull)
+    return Prepared(small, affine, at, whole, volume.sha256, folds, sizes)
 
 
 def _mni_target(
@@ -204,27 +214,53 @@ def _mni_target(
     return MniTarget(matrix, preparation.voxel_size, mirrored, volume.path)
 
 
+@dataclass(frozen=True)
+class _FoldLabels:
+    """Fold labels on the whole grid of a volume, what they are called, and where they are from."""
+
+    labels: NDArray[np.uint16] | None = None
+    names: dict[int, str] = field(default_factory=dict)
+    source: str = "none"
+    graph: NDArray[np.bool_] | None = None  # voxels of a graph made of this skeleton
+
+
+def _fold_labels(
+    volume: LabelVolume, preparation: Preparation, companions: Companions
+) -> _FoldLabels:
+    wants_graph = preparation.hull == "remove" or (
+        preparation.folds == "auto" and companions.folds is None
+    )
+    graph, voxels, numbers = None, None, None
+    if wants_graph and companions.graph is not None and preparation.scheme.stem == SKELETON.stem:
+        graph = read_fold_graph(companions.graph)
+        numbers = graph_fold_numbers(graph, _shape(volume.data))[::-1, ::-1, ::-1]
+        voxels = numbers > 0 if agrees(volume.data, numbers > 0) else None
+    if preparation.folds == "none":
+        return _FoldLabels(graph=voxels)
+    if companions.folds is not None:
+        return _FoldLabels(_read_folds(companions.folds, volume), {}, "label volume", voxels)
+    if graph is None:
+        return _FoldLabels()
+    if voxels is None:
+        return _FoldLabels(source="none: the fold graph was made of another skeleton")
+    names = {fold.number: fold.sulcus for fold in graph.folds}
+    return _FoldLabels(numbers, names, "fold graph", voxels)
+
+
 def _remove_hull(
     classes: NDArray[np.uint8],
     volume: LabelVolume,
     box: Box,
     preparation: Preparation,
-    graph_path: Path | None,
+    known: _FoldLabels,
 ) -> str:
     """Turn the hull into fill, in place; says how it was found."""
     scheme = preparation.scheme
     if scheme.stem != SKELETON.stem:
         raise InputError(f"--hull remove is for skeletons, not for scheme {scheme.name!r}")
-    raw, folds, how = volume.data, None, "face neighbours"
-    if graph_path is not None:
-        graph = read_fold_graph(graph_path)
-        painted = graph_skeleton(graph, _shape(raw))[::-1, ::-1, ::-1] > 0
-        if agrees(raw, painted):
-            folds, how = painted[box.slices], "fold graph"
-        else:
-            how = "face neighbours (the fold graph was made of another skeleton)"
-    classes[hull_of(raw[box.slices], folds)] = scheme.fill
-    return f"removed by {how}"
+    folds = None if known.graph is None else known.graph[box.slices]
+    classes[hull_of(volume.data[box.slices], folds)] = scheme.fill
+    return "removed by " + ("face neighbours" if folds is None else "fold graph")
 
 
 def _mirrored(box: Box, volume: LabelVolume) -> Box:

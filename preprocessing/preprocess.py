@@ -90,7 +90,8 @@ def preprocess(source: Path, out: Path, options: PreprocessOptions) -> dict[str,
         source, stem, hemis=options.hemis, participants=options.participants
     )
     names = read_fold_names(source)
-    options.crop.labels(names)  # a region that nothing is named after is refused here too
+    if names:
+        options.crop.labels(names)  # a region that nothing is named after is refused here too
     if options.shard is not None:
         number, of = options.shard
         volumes = volumes[number - 1 :: of]
@@ -143,11 +144,12 @@ def prepare_to_folder(volume: SourceVolume, out: Path, options: PreprocessOption
 
 
 def _used(volume: SourceVolume, preparation: Preparation) -> Companions:
-    """Companions that this preparation reads."""
+    """Companions that this preparation may read."""
     beside = volume.companions
+    labelled = preparation.folds == "auto"
     return Companions(
-        beside.folds,
-        beside.graph if preparation.hull == "remove" else None,
+        beside.folds if labelled else None,
+        beside.graph if labelled or preparation.hull == "remove" else None,
         beside.transform if preparation.space == "mni" else None,
     )
 
@@ -176,6 +178,8 @@ def _measured(prepared: Prepared, preparation: Preparation) -> dict[str, Any]:
         "FieldOfView": str(prepared.grid),
         "Hull": prepared.hull,
         "VoxelCounts": {name: int((prepared.classes == n).sum()) for n, name in enumerate(names)},
+        "FoldLabels": prepared.folds_from,
+        "FoldNames": {str(label): name for label, name in prepared.fold_names.items()},
         "FoldSizes": {str(label): round(size, 3) for label, size in prepared.fold_sizes.items()},
     }
 

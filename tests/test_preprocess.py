@@ -308,6 +308,39 @@ def test_real_hemispheres_meet_in_mni_space(real_data, tmp_path):
         assert (thin(np.array(volume), 2) == volume).all()
 
 
+def test_a_region_of_named_sulci_in_mni_space(real_data, tmp_path):
+    """What the study cropped by hand: the terminal branches of the superior temporal sulcus."""
+    out = tmp_path / "out"
+    code = run(
+        real_data / "morphologist", out, "--participant-label", "100206", "--space", "mni",
+        "--mirror-right", "--crop", "region:S.T.s.ter.asc.ant.+S.T.s.ter.asc.post.@5",
+    )  # fmt: skip
+    assert code == 0
+    cohort = Cohort.open(out)
+    assert all(30 < side < 80 for side in cohort.shape)
+    names = {(row["hemi"], row["name"]) for row in cohort.fold_table}
+    for which in ("ant", "post"):
+        assert ("L", f"S.T.s.ter.asc.{which}._left") in names
+        assert ("R", f"S.T.s.ter.asc.{which}._right") in names
+    for index, key in enumerate(cohort.keys()):
+        sidecar = json.loads(next(out.glob(f"sub-*/anat/{key}_dseg.json")).read_text())
+        assert sidecar["FoldLabels"] == "fold graph"
+        whole = cohort.folds[index] > 0
+        assert (np.array(cohort.volumes[index])[whole] == 2).all()
+        labels = np.unique(cohort.folds[index])[1:]
+        assert {str(label) for label in labels} <= set(sidecar["FoldNames"])
+    assert main(["delete", str(out), str(tmp_path / "deleted"), "--size", "100", "--quiet"]) == 0
+
+
+def test_a_graph_of_another_skeleton_gives_no_labels(real_data, tmp_path):
+    out = tmp_path / "out"
+    words = ("--participant-label", "001", "--hemi", "L", "--voxel-size", "2")
+    assert run(real_data / "morphologist", out, *words) == 0
+    sidecar = json.loads(next(out.glob("sub-*/anat/*_dseg.json")).read_text())
+    assert sidecar["FoldLabels"] == "none: the fold graph was made of another skeleton"
+    assert Cohort.open(out).folds is None
+
+
 def test_without_a_transform_the_others_are_finished(tmp_path, capsys):
     source = skeleton_source(tmp_path / "source", 3)
     (tmp_path / "t.trm").write_text("0 0 0\n-1 0 0\n0 -1 0\n0 0 -1\n")

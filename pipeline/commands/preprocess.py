@@ -59,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--thin", action="store_true", help="thin sheets to one voxel after downsampling"
     )
     parser.add_argument(
+        "--folds",
+        default="auto",
+        choices=("auto", "none"),
+        help="auto: label folds by label volume or fold graph, where one goes with the skeleton",
+    )
+    parser.add_argument(
         "--crop",
         default="cohort",
         help="cohort, none, region:NAME[+NAME…][@MM], box:i0,i1,j0,j1,k0,k1 or "
@@ -134,6 +140,7 @@ def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # 
         arguments.space,
         arguments.hull,
         arguments.thin,
+        arguments.folds,
     )
     crop, pad, box = CropSpec.parse(arguments.crop), arguments.pad, None
     if arguments.like is not None:
