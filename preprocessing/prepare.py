@@ -31,6 +31,7 @@ from foldnorm.preprocessing.volumes import (
     voxel_size_of,
 )
 
+MAX_SIDE = 4096  # voxels: a wrong voxel size must not allocate terabytes
 MAX_FOLD_LABEL = 2**16 - 1  # fold labels are kept as uint16
 
 
@@ -299,7 +300,14 @@ def _grid(volume: LabelVolume, preparation: Preparation, start: Index) -> Grid:
         return Grid.by_factor(preparation.factor, start)
     if preparation.voxel_size is None:
         return Grid((1.0, 1.0, 1.0), start)
-    return Grid.to_voxel_size(volume.affine, preparation.voxel_size, start)
+    grid = Grid.to_voxel_size(volume.affine, preparation.voxel_size, start)
+    if max(n * s for n, s in zip(volume.data.shape, grid.scale, strict=True)) > MAX_SIDE:
+        size = " × ".join(f"{s:.3g}" for s in volume.voxel_size)
+        raise InputError(
+            f"voxels of {size} mm would make a side of more than {MAX_SIDE} voxels of "
+            f"{preparation.voxel_size:g} mm: {volume.path}"
+        )
+    return grid
 
 
 def _shape(volume: NDArray[Any]) -> Index:
