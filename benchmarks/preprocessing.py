@@ -17,6 +17,7 @@ import time
 import tracemalloc
 import warnings
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from threadpoolctl import threadpool_limits
 from foldnorm.preprocessing.phantom.hemisphere import draw_hemisphere
 from foldnorm.preprocessing.prepare import Preparation, prepare_volume
 from foldnorm.preprocessing.schemes import SKELETON
+from foldnorm.preprocessing.sources import Companions
 from foldnorm.preprocessing.volumes import write_labels
 
 MEBIBYTE = 2**20
@@ -41,6 +43,17 @@ def ours() -> Method:
     def run(path: Path, out: Path) -> None:
         prepared = prepare_volume(path, Preparation(SKELETON, 1.0))
         write_labels(out / "ours.nii.gz", prepared.classes, prepared.affine)
+
+    return run
+
+
+def ours_to_mni(transform: Path, *, thin: bool = False) -> Method:
+    preparation = Preparation(SKELETON, 1.0, space="mni", thin=thin)
+
+    def run(path: Path, out: Path) -> None:
+        companions = Companions(transform=transform)
+        prepared = prepare_volume(path, preparation, companions=companions)
+        write_labels(out / "mni.nii.gz", prepared.classes, prepared.affine)
 
     return run
 
@@ -70,13 +83,27 @@ def monai_chain() -> Method:
     return run
 
 
-METHODS = {"ours": ours, "read": read_only, "monai": monai_chain}
+METHODS: dict[str, Callable[[], Method]] = {
+    "ours": ours,
+    "read": read_only,
+    "monai": monai_chain,
+}
 
 
-def serve(name: str, path: Path, out: Path, pipe: Connection) -> None:
+def methods(transform: Path | None) -> dict[str, Callable[[], Method]]:
+    if transform is None:
+        return METHODS
+    return {
+        **METHODS,
+        "mni": partial(ours_to_mni, transform),
+        "mni_thin": partial(ours_to_mni, transform, thin=True),
+    }
+
+
+def serve(make: Callable[[], Method], path: Path, out: Path, pipe: Connection) -> None:
     """Run one method whenever asked to, on one core; answers with the seconds it took."""
     one_core()
-    method = METHODS[name]()
+    method = make()
     while pipe.recv():
         begin = time.perf_counter()
         method(path, out)
@@ -110,10 +137,11 @@ def start(target: Callable[..., None], *arguments: object) -> Connection:
     return here
 
 
-def measure(path: Path, repeats: int) -> dict[str, float]:
-    seconds: dict[str, list[float]] = {name: [] for name in METHODS}
+def measure(path: Path, repeats: int, transform: Path | None = None) -> dict[str, float]:
+    compared = methods(transform)
+    seconds: dict[str, list[float]] = {name: [] for name in compared}
     with tempfile.TemporaryDirectory() as folder:
-        pipes = {name: start(serve, name, path, Path(folder)) for name in METHODS}
+        pipes = {name: start(serve, make, path, Path(folder)) for name, make in compared.items()}
         for _ in range(repeats + 1):
             for name, pipe in pipes.items():
                 pipe.send(True)
@@ -128,7 +156,13 @@ def measure(path: Path, repeats: int) -> dict[str, float]:
         f"MONAI {medians['monai']:.4f} s; peak {peak / MEBIBYTE:.0f} MiB for an array of "
         f"{array / MEBIBYTE:.0f} MiB"
     )
+    to_mni = {
+        f"{name}_vs_read": round(medians[name] / medians["read"], 3)
+        for name in ("mni", "mni_thin")
+        if name in medians
+    }
     return {
+        **to_mni,
         "vs_read": round(medians["ours"] / medians["read"], 3),
         "vs_monai": round(medians["monai"] / medians["ours"], 2),
         "peak_memory_ratio": round(peak / array, 2),
@@ -142,6 +176,9 @@ def main() -> None:
     parser.add_argument(
         "volumes", type=Path, nargs="*", help="raw skeletons; a phantom at 0.7 mm is always added"
     )
+    parser.add_argument(
+        "--transform", type=Path, help=".trm of the first volume: also time the way to MNI space"
+    )
     parser.add_argument("--repeats", type=int, default=9)
     arguments = parser.parse_args()
     print(__doc__.splitlines()[0])
@@ -150,8 +187,10 @@ def main() -> None:
         phantom = Path(folder) / "phantom.nii.gz"
         hemisphere = draw_hemisphere(0, voxel_size=0.7)
         write_labels(phantom, hemisphere.skeleton, hemisphere.affine)
-        for path in [*arguments.volumes, phantom]:
-            results[path.name.removesuffix(".nii.gz")] = measure(path, arguments.repeats)
+        for n, path in enumerate([*arguments.volumes, phantom]):
+            transform = arguments.transform if n == 0 and arguments.volumes else None
+            name = path.name.removesuffix(".nii.gz")
+            results[name] = measure(path, arguments.repeats, transform)
     worst = {
         "vs_read": max(r["vs_read"] for r in results.values()),
         "vs_monai": min(r["vs_monai"] for r in results.values()),
