@@ -34,6 +34,8 @@ from foldnorm.preprocessing.downsample import SAME_SIZE
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, write_tsv
 from foldnorm.preprocessing.prepare import Preparation
+from foldnorm.preprocessing.quality import COLUMNS as QC_COLUMNS
+from foldnorm.preprocessing.quality import QC_TABLE, quality_rows
 from foldnorm.preprocessing.sources import Problem, bids_label
 from foldnorm.preprocessing.split import DEFAULT_FRACTIONS, assign_split
 from foldnorm.preprocessing.volumes import LabelVolume, mirror_left_right, read_labels
@@ -125,6 +127,7 @@ def pack(out: Path, options: PackOptions) -> list[Problem]:
     _write_volumes(out, fitting, box, options)
     _write_folds(out, fitting, box, options)
     write_participants(out, [_row(volume, options) for volume in fitting])
+    write_tsv(out / QC_TABLE, _quality(fitting, options), QC_COLUMNS)
     _describe(out, fitting, box, options)
     return problems
 
@@ -247,6 +250,18 @@ def _write_folds(out: Path, volumes: list[Finished], box: Box, options: PackOpti
     shape = (len(volumes), *box.shape)
     write_packed(out, FOLDS, labels(), shape=shape, dtype=np.dtype(np.uint16))
     write_tsv(out / FOLD_TABLE, rows, FOLD_COLUMNS)
+
+
+def _quality(volumes: list[Finished], options: PackOptions) -> list[dict[str, Any]]:
+    measured = [
+        {
+            **volume.sidecar["Quality"],
+            "participant_id": f"sub-{bids_label(volume.sidecar['Participant'])}",
+            "hemi": volume.sidecar["Hemisphere"],
+        }
+        for volume in volumes
+    ]
+    return quality_rows(measured, in_mni_space=options.preparation.space == "mni")
 
 
 def _row(volume: Finished, options: PackOptions) -> dict[str, str]:

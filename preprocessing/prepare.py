@@ -19,6 +19,7 @@ from foldnorm.preprocessing.downsample import METHODS, Grid, Method
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.fold_graph import graph_fold_numbers, read_fold_graph
 from foldnorm.preprocessing.hull import agrees, hull_of
+from foldnorm.preprocessing.quality import measure, touched_sides
 from foldnorm.preprocessing.schemes import SKELETON, LabelScheme, discretise, scheme_from_dict
 from foldnorm.preprocessing.sources import Companions
 from foldnorm.preprocessing.space import voxel_to_mni
@@ -109,6 +110,7 @@ class Prepared:
         fold_names: label → sulcus, from a fold graph; labels of a label volume are named by its
             source.
         folds_from: where fold labels come from, or why there are none.
+        quality: see `foldnorm.preprocessing.quality.measure`, and the sides it ``touches``.
     """
 
     classes: NDArray[np.uint8]
@@ -121,6 +123,7 @@ class Prepared:
     hull: str = "kept"
     fold_names: dict[int, str] = field(default_factory=dict)
     folds_from: str = "none"
+    quality: dict[str, Any] = field(default_factory=dict)
 
     @property
     def voxel_size(self) -> tuple[float, float, float]:
@@ -151,6 +154,7 @@ def prepare_volume(
             f"{scheme.name!r}: {path}"
         )
     classes = discretise(volume.data[box.slices], scheme, path=path)
+    touches = touched_sides(box, volume.data.shape)
     hull = "kept"
     if preparation.hull == "remove":
         hull = _remove_hull(classes, volume, box, preparation, known)
@@ -169,7 +173,14 @@ def prepare_volume(
             labels = None if labels is None else labels[::-1]
         target = NativeTarget(volume, _grid(volume, preparation, box.start))
     prepared = _on_grid(classes, labels, target, preparation, volume)
-    return replace(prepared, hull=hull, fold_names=known.names, folds_from=known.source)
+    quality = measure(classes, volume.affine, prepared.classes, prepared.affine, scheme)
+    return replace(
+        prepared,
+        hull=hull,
+        fold_names=known.names,
+        folds_from=known.source,
+        quality={**quality, "touches": touches},
+    )
 
 
 def _on_grid(

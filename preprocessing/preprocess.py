@@ -177,6 +177,7 @@ def _measured(prepared: Prepared, preparation: Preparation) -> dict[str, Any]:
         "LatticeBox": str(prepared.at),
         "FieldOfView": str(prepared.grid),
         "Hull": prepared.hull,
+        "Quality": prepared.quality,
         "VoxelCounts": {name: int((prepared.classes == n).sum()) for n, name in enumerate(names)},
         "FoldLabels": prepared.folds_from,
         "FoldNames": {str(label): name for label, name in prepared.fold_names.items()},
