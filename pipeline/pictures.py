@@ -1,5 +1,6 @@
 """Label volumes as pictures: slices side by side, one colour a class."""
 
+import base64
 import io
 from collections.abc import Sequence
 
@@ -55,3 +56,8 @@ def png(picture: NDArray[np.uint8]) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, format="PNG", optimize=True)
     return stream.getvalue()
+
+
+def inline_png(content: bytes) -> str:
+    """Return an ``img`` source that needs no file."""
+    return "data:image/png;base64," + base64.b64encode(content).decode()

@@ -13,6 +13,7 @@ import yaml
 from foldnorm.pipeline import benchmark as benchmark_module
 from foldnorm.pipeline import report_figures as figures
 from foldnorm.pipeline.metrics_table import MetricsTable
+from foldnorm.pipeline.pictures import inline_png
 from foldnorm.pipeline.run_folder import ENVIRONMENT, METRICS, RunFolder
 from foldnorm.pipeline.score_cohort import SCORES
 from foldnorm.pipeline.score_cohort import SIDECAR as SCORES_SIDECAR
@@ -20,6 +21,7 @@ from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv, write_text
 from foldnorm.preprocessing.preprocess import RUN_REPORT
+from foldnorm.preprocessing.quality import QC_TABLE
 
 TEMPLATE = "report.html.jinja"
 LISTED_BRAINS = 15
@@ -95,6 +97,9 @@ def _cohort_section(path: Path) -> dict[str, Any]:
         warnings.append(f"{len(failed)} volumes of {path.name} could not be prepared")
     counts = {split: len(cohort.indices(split)) for split in ("train", "validation", "test")}
     deletion = cohort.description["Cohort"].get("deletion")
+    flagged = []
+    if (path / QC_TABLE).is_file():
+        flagged = [row for row in read_tsv(path / QC_TABLE) if row["flags"]]
     for split, count in counts.items():
         if not count and deletion is None:  # altered cohorts are of one split on purpose
             warnings.append(f"{path.name} has no volume in its {split} split")
@@ -113,6 +118,7 @@ def _cohort_section(path: Path) -> dict[str, Any]:
         },
         "deletion": deletion,
         "failed": failed[:LISTED_BRAINS],
+        "flagged": flagged[:LISTED_BRAINS],
         "slices": figures.cohort_slices(cohort),
         "shown": ", ".join(cohort.keys()[: figures.SHOWN_BRAINS]),
         "counts": figures.class_counts(cohort),
@@ -146,7 +152,7 @@ def _run_section(path: Path) -> dict[str, Any]:
         "panel": [(name, value, PANEL_NOTES.get(name, "")) for name, value in panel.items()],
         "samples": [(name, value, SAMPLE_NOTES.get(name, "")) for name, value in samples.items()],
         "curves": figures.training_curves(metrics),
-        "picture": figures.inline_png(pictures[-1].read_bytes()) if pictures else None,
+        "picture": inline_png(pictures[-1].read_bytes()) if pictures else None,
         "settings": yaml.safe_dump(run.config, sort_keys=False),
         "environment": (path / ENVIRONMENT).read_text(encoding="utf-8"),
     }

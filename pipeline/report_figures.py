@@ -1,6 +1,5 @@
 """Figures of the report, as text that an HTML page holds: SVG for curves, PNG for slices."""
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 
 from foldnorm.pipeline.detection_metrics import roc_curve
 from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.pipeline.pictures import contact_sheet, middle_slices, png
+from foldnorm.pipeline.pictures import contact_sheet, inline_png, middle_slices, png
 from foldnorm.preprocessing.cohort import Cohort
 
 INK = "#7a818c"  # reads on light and on dark ground
@@ -38,11 +37,6 @@ STYLE: Any = {  # Any: matplotlib types the keys as one literal of three hundred
     "legend.frameon": False,
     "axes.prop_cycle": cycler(color=COLOURS),
 }
-
-
-def inline_png(content: bytes) -> str:
-    """Return an ``img`` source that needs no file."""
-    return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
 def cohort_slices(cohort: Cohort) -> str:

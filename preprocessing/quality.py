@@ -44,7 +44,9 @@ def measure(
     along = np.array([np.count_nonzero(plane) for plane in brain])
     centre = float((along * np.arange(len(along))).sum() / max(along.sum(), 1))
     return {
-        "brain_cm3": round(np.count_nonzero(native != scheme.fill) * float(np.prod(before)) / 1000, 3),
+        "brain_cm3": round(
+            np.count_nonzero(native != scheme.fill) * float(np.prod(before)) / 1000, 3
+        ),
         "structure_voxels": int(np.count_nonzero(structure)),
         "components": int(ndimage.label(structure, np.ones((3, 3, 3)))[1]),
         "sheet_kept": round(area[1] / area[0], 4),

@@ -98,11 +98,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
+    from foldnorm.pipeline.quality_page import write_quality_page
+    from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
     from foldnorm.preprocessing.preprocess import preprocess
 
     report = preprocess(arguments.source, arguments.out, _options(arguments))
     for failure in report["failed"]:
         print(f"foldnorm: {failure['volume']}: {failure['reason']}", file=sys.stderr)
+    if report["shard"] is None and (arguments.out / DESCRIPTION).is_file():
+        write_quality_page(Cohort.open(arguments.out))
     if not arguments.quiet:
         print(
             f"{report['done']} volumes done ({report['skipped']} of them before), "
