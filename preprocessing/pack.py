@@ -53,6 +53,7 @@ class PackOptions:
     split_seed: int = 0
     fold_names: Mapping[int, str] = field(default_factory=dict)
     refit: bool = False
+    excluded: frozenset[str] = frozenset()
 
     def preparation_record(self) -> dict[str, Any]:
         """Everything that must be equal for the volumes of two cohorts to be comparable."""
@@ -105,7 +106,12 @@ def pack(out: Path, options: PackOptions) -> list[Problem]:
     Raises:
         InputError: no volume can be packed.
     """
-    finished, problems = _same_voxels(_finished(out), out, options)
+    every = [
+        volume
+        for volume in _finished(out)
+        if bids_label(volume.sidecar["Participant"]) not in options.excluded
+    ]
+    finished, problems = _same_voxels(every, out, options)
     if not finished:
         return problems
     box = _cohort_box(finished, out, options)

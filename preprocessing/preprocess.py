@@ -49,6 +49,7 @@ class PreprocessOptions:
         frozen_box: of another cohort, to be laid out like it; `crop` and `pad` are then its own.
         hemis: sides to keep; all if empty.
         participants: ids to keep; all if empty.
+        excluded: ids to leave out.
         fractions: shares of training, validation and test.
         split_seed: of the hash that splits.
         shard: (number, of how many), from 1: prepare only this part, and do not pack.
@@ -63,6 +64,7 @@ class PreprocessOptions:
     frozen_box: Box | None = None
     hemis: tuple[str, ...] = ()
     participants: tuple[str, ...] = ()
+    excluded: frozenset[str] = frozenset()
     fractions: tuple[float, ...] = DEFAULT_FRACTIONS
     split_seed: int = 0
     shard: tuple[int, int] | None = None
@@ -87,7 +89,11 @@ def preprocess(source: Path, out: Path, options: PreprocessOptions) -> dict[str,
     _check_same_cohort(out, options)
     stem = options.preparation.scheme.stem
     volumes, problems = find_volumes(
-        source, stem, hemis=options.hemis, participants=options.participants
+        source,
+        stem,
+        hemis=options.hemis,
+        participants=options.participants,
+        excluded=options.excluded,
     )
     names = read_fold_names(source)
     if names:
@@ -104,6 +110,7 @@ def preprocess(source: Path, out: Path, options: PreprocessOptions) -> dict[str,
         "version": version("foldnorm"),
         "done": sum(volume.key not in failed_keys for volume in volumes),
         "skipped": skipped,
+        "excluded": sorted(options.excluded),
         "failed": [{"volume": p.key, "reason": p.reason} for p in problems],
         "seconds": round(time.perf_counter() - begin, 2),
         "shard": None if options.shard is None else list(options.shard),
@@ -246,6 +253,7 @@ def _pack_options(options: PreprocessOptions, names: dict[int, str]) -> PackOpti
         split_seed=options.split_seed,
         fold_names=names,
         refit=options.overwrite,
+        excluded=frozenset(bids_label(p.removeprefix("sub-")) for p in options.excluded),
     )
 
 

@@ -20,6 +20,7 @@ PARTICIPANTS = "participants.tsv"
 BIDS_ENTITIES = re.compile(r"sub-(?P<participant>[A-Za-z0-9]+)(?:_.*?hemi-(?P<hemi>[LR]))?")
 TABLE_SUFFIXES = (".tsv", ".csv")
 TABLE_COLUMNS = ("participant_id", "path", "hemi", "folds", "graph", "transform")
+QC_PASS, QC_FAIL = {"", "1", "pass", "ok", "yes"}, {"0", "fail", "exclude", "no"}
 DEFAULT_ACQUISITION, DEFAULT_ANALYSIS = "default_acquisition", "default_analysis"
 
 
@@ -83,6 +84,7 @@ def find_volumes(
     *,
     hemis: Sequence[str] = (),
     participants: Iterable[str] = (),
+    excluded: Iterable[str] = (),
 ) -> tuple[list[SourceVolume], list[Problem]]:
     """List the volumes of ``source``, sorted by participant and hemisphere.
 
@@ -92,6 +94,7 @@ def find_volumes(
         stem: Morphologist name of the volume wanted (``skeleton``, ``grey_white``); may be empty.
         hemis: keep only these sides; all if empty.
         participants: keep only these ids; all if empty.
+        excluded: leave these ids out.
 
     Raises:
         InputError: nothing is there, or a participant that was asked for is not.
@@ -103,10 +106,12 @@ def find_volumes(
     absent = wanted - {bids_label(v.participant) for v in found}
     if absent:
         raise InputError(f"no volume of participant {', '.join(sorted(absent))} in {source}")
+    unwanted = {bids_label(p.removeprefix("sub-")) for p in excluded}
     found = [
         v
         for v in found
-        if (not wanted or bids_label(v.participant) in wanted)
+        if bids_label(v.participant) not in unwanted
+        and (not wanted or bids_label(v.participant) in wanted)
         and (not hemis or not v.hemi or v.hemi in hemis)
     ]
     if not found:
@@ -124,6 +129,32 @@ def read_fold_names(source: Path) -> dict[int, str]:
         return {int(row["label"]): row["name"] for row in read_tsv(path)}
     except (KeyError, ValueError):
         raise InputError(f"expected the columns label (integer) and name: {path}") from None
+
+
+def read_excluded(path: Path) -> set[str]:
+    """Ids that a table of quality control excludes.
+
+    Args:
+        path: table with ``participant_id`` and ``qc``: 1, pass, ok or yes keeps a participant; 0,
+            fail, exclude or no leaves it out; empty keeps it.
+
+    Raises:
+        InputError: other columns or words.
+    """
+    rows = read_tsv(path)
+    if not rows or not {"participant_id", "qc"} <= set(rows[0]):
+        raise InputError(f"expected the columns participant_id and qc: {path}")
+    excluded = set()
+    for number, row in enumerate(rows, start=2):
+        verdict = row["qc"].strip().lower()
+        if verdict in QC_FAIL:
+            excluded.add(row["participant_id"])
+        elif verdict not in QC_PASS:
+            expected = ", ".join(sorted((QC_PASS | QC_FAIL) - {""}))
+            raise InputError(
+                f"line {number}: qc is {row['qc']!r}, expected one of {expected}: {path}"
+            )
+    return excluded
 
 
 def bids_label(participant: str) -> str:

@@ -104,3 +104,23 @@ def test_preprocess_ends_with_a_table_and_a_page(tmp_path):
     assert "http" not in page
     flagged = [key for key, row in table.items() if row["flags"]]
     assert page.count('class="flags"') == len(flagged)
+
+
+def test_a_table_of_the_users_own_excludes(tmp_path, capsys):
+    source = skeleton_source(tmp_path / "source", 4)
+    table = tmp_path / "qc.tsv"
+    table.write_text("participant_id\tqc\nsub-s00\tpass\ns01\t0\ns02\tFail\n")
+    # Prepared before anyone looked, then left out.
+    plain = ["preprocess", str(source), str(tmp_path / "out"), "--n-procs", "1", "--quiet"]
+    assert main(plain) == 0
+    words = ["--n-procs", "1", "--quiet", "--qc", str(table)]
+    assert main(["preprocess", str(source), str(tmp_path / "out"), *words]) == 0
+    assert [row["participant_id"] for row in read_tsv(tmp_path / "out/qc.tsv")] == [
+        "sub-s00", "sub-s03",
+    ]  # fmt: skip
+    table.write_text("participant_id\tqc\ns01\tperhaps\n")
+    assert main(["preprocess", str(source), str(tmp_path / "out2"), *words]) == 2
+    assert "line 2: qc is 'perhaps'" in capsys.readouterr().err
+    table.write_text("subject\tqc\ns01\t1\n")
+    assert main(["preprocess", str(source), str(tmp_path / "out2"), *words]) == 2
+    assert "expected the columns participant_id and qc" in capsys.readouterr().err

@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--participant-label", nargs="+", type=str, default=[], help="only these participants"
     )
+    parser.add_argument(
+        "--qc", type=Path, metavar="TABLE", help="leave out who has qc 0 or fail in this table"
+    )
     parser.add_argument("--hemi", nargs="+", choices=("L", "R"), default=[], help="only these")
     parser.add_argument(
         "--scheme",
@@ -123,6 +126,7 @@ def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # 
     from foldnorm.preprocessing.prepare import Preparation
     from foldnorm.preprocessing.preprocess import PreprocessOptions
     from foldnorm.preprocessing.schemes import load_scheme
+    from foldnorm.preprocessing.sources import read_excluded
 
     scheme = load_scheme(arguments.scheme)
     if arguments.rule:
@@ -159,6 +163,7 @@ def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # 
         frozen_box=box,
         hemis=tuple(arguments.hemi),
         participants=tuple(arguments.participant_label),
+        excluded=frozenset(read_excluded(arguments.qc)) if arguments.qc else frozenset(),
         fractions=tuple(arguments.split),
         split_seed=arguments.split_seed,
         shard=arguments.shard,
