@@ -31,7 +31,6 @@ def write_quality_page(cohort: Cohort) -> Path:
     )
     template = (files("foldnorm.pipeline") / TEMPLATE).read_text(encoding="utf-8")
     page = environment.from_string(template).render(
-        name=cohort.folder.name,
         is_phantom=cohort.is_phantom,
         number=len(rows),
         flagged=sum(bool(row["flags"]) for row in rows),
