@@ -54,7 +54,7 @@ def contact_sheet(
 def png(picture: NDArray[np.uint8]) -> bytes:
     """Encode an (H, W, 3) picture."""
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="PNG", optimize=True)
+    Image.fromarray(picture).save(stream, format="PNG")
     return stream.getvalue()
 
 

@@ -1,13 +1,12 @@
 """``qc.html``: every volume of a cohort as a small montage, with its quantities; one file."""
 
 from importlib.resources import files
-from pathlib import Path
 
 import jinja2
 import numpy as np
 
 from foldnorm.pipeline.pictures import contact_sheet, inline_png, middle_slices, png
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
 from foldnorm.preprocessing.crop import bounding_box
 from foldnorm.preprocessing.files import read_tsv, write_text
 from foldnorm.preprocessing.quality import QC_TABLE, QUANTITIES
@@ -15,17 +14,17 @@ from foldnorm.preprocessing.quality import QC_TABLE, QUANTITIES
 PAGE = "qc.html"
 TEMPLATE = "quality_page.html.jinja"
 MAX_SHOWN = 1000  # volumes; flagged ones come first, and all stand in qc.tsv
-SIDE = 120  # pixels: smaller slices are enlarged up to it
 
 
-def write_quality_page(cohort: Cohort) -> Path:
-    """Write ``qc.html`` into a cohort folder and return its path."""
+def write_quality_page(cohort: Cohort, *, n_procs: int = 1) -> None:
+    """Write ``qc.html`` into a cohort folder, unless the cohort has not changed since."""
+    page_path, described = cohort.folder / PAGE, cohort.folder / DESCRIPTION
+    if page_path.is_file() and page_path.stat().st_mtime_ns > described.stat().st_mtime_ns:
+        return
     rows = read_tsv(cohort.folder / QC_TABLE)
     order = sorted(range(len(rows)), key=lambda n: (not rows[n]["flags"], n))
-    shown = [
-        {**rows[n], "key": cohort.keys()[n], "picture": _montage(cohort, n)}
-        for n in order[:MAX_SHOWN]
-    ]
+    keys = cohort.keys()
+    shown = [{**rows[n], "key": keys[n], "picture": _montage(cohort, n)} for n in order[:MAX_SHOWN]]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -37,8 +36,7 @@ def write_quality_page(cohort: Cohort) -> Path:
         shown=shown,
         quantities=QUANTITIES,
     )
-    write_text(cohort.folder / PAGE, page)
-    return cohort.folder / PAGE
+    write_text(page_path, page)
 
 
 def _montage(cohort: Cohort, n: int) -> str:
@@ -48,4 +46,4 @@ def _montage(cohort: Cohort, n: int) -> str:
     if held is not None:
         volume = volume[held.slices]
     slices = middle_slices(volume, cohort.scheme.n_classes)
-    return inline_png(png(contact_sheet([slices], scale=max(1, SIDE // max(volume.shape)))))
+    return inline_png(png(contact_sheet([slices], scale=1)))  # the browser enlarges

@@ -3,7 +3,10 @@
 The volumes of ``sub-*/anat`` are cut to what they hold; here each is placed in the cohort's box.
 """
 
-from collections.abc import Iterator, Mapping
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from foldnorm.preprocessing.cohort import (
     FOLD_COLUMNS,
     FOLD_TABLE,
     FOLDS,
+    PARTICIPANTS,
     VOLUMES,
     write_description,
     write_packed,
@@ -32,7 +36,7 @@ from foldnorm.preprocessing.crop import (
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.downsample import SAME_SIZE
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, write_tsv
+from foldnorm.preprocessing.files import read_json, sha256, write_tsv
 from foldnorm.preprocessing.prepare import Preparation
 from foldnorm.preprocessing.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.quality import QC_TABLE, quality_rows
@@ -54,6 +58,7 @@ class PackOptions:
     fold_names: Mapping[int, str] = field(default_factory=dict)
     refit: bool = False
     excluded: frozenset[str] = frozenset()
+    n_procs: int = 1
 
     def preparation_record(self) -> dict[str, Any]:
         """Everything that must be equal for the volumes of two cohorts to be comparable."""
@@ -130,11 +135,15 @@ def pack(out: Path, options: PackOptions) -> list[Problem]:
             fitting.append(volume)
     if not fitting:
         return problems
+    description = _description(fitting, box, options)
+    if not options.refit and _is_packed(out, description):
+        return problems
+    _begin_packing(out)
     _write_volumes(out, fitting, box, options)
     _write_folds(out, fitting, box, options)
     write_participants(out, [_row(volume, options) for volume in fitting])
     write_tsv(out / QC_TABLE, _quality(fitting, options), QC_COLUMNS)
-    _describe(out, fitting, box, options)
+    write_description(out, "foldnorm cohort", description)  # last: what it says is then there
     return problems
 
 
@@ -231,11 +240,28 @@ def _target(volume: Finished, box: Box, options: PackOptions) -> Box:
 
 def _write_volumes(out: Path, volumes: list[Finished], box: Box, options: PackOptions) -> None:
     fill = options.preparation.scheme.fill
-    placed = (
-        place(v.read("_dseg").data, v.at, _target(v, box, options), fill=fill) for v in volumes
-    )
+
+    def placed(volume: Finished) -> NDArray[np.integer]:
+        target = _target(volume, box, options)
+        return place(volume.read("_dseg").data, volume.at, target, fill=fill)
+
     shape = (len(volumes), *box.shape)
-    write_packed(out, VOLUMES, placed, shape=shape, dtype=np.dtype(np.uint8))
+    ahead = _in_order(placed, volumes, options.n_procs)
+    write_packed(out, VOLUMES, ahead, shape=shape, dtype=np.dtype(np.uint8))
+
+
+def _in_order(
+    function: Callable[[Finished], NDArray[Any]], volumes: list[Finished], n_threads: int
+) -> Iterator[NDArray[Any]]:
+    """Yield ``function`` of each volume, read by threads, never more than a few ahead."""
+    with ThreadPoolExecutor(n_threads) as pool:
+        ahead: deque[Future[NDArray[Any]]] = deque()
+        for volume in volumes:
+            ahead.append(pool.submit(function, volume))
+            if len(ahead) > n_threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _write_folds(out: Path, volumes: list[Finished], box: Box, options: PackOptions) -> None:
@@ -285,20 +311,35 @@ def _row(volume: Finished, options: PackOptions) -> dict[str, str]:
     }
 
 
-def _describe(out: Path, volumes: list[Finished], box: Box, options: PackOptions) -> None:
+def _description(volumes: list[Finished], box: Box, options: PackOptions) -> dict[str, Any]:
     size = np.array(volumes[0].sidecar["VoxelSize"])
     first = _target(volumes[0], box, options)
     affine = shifted_affine(np.diag([*size, 1.0]), first.start)
-    write_description(
-        out,
-        "foldnorm cohort",
-        {
-            "preparation": options.preparation_record(),
-            "box": str(box),
-            "voxel_size": [float(s) for s in size],
-            "affine": affine.tolist(),
-            "split": {"fractions": list(options.fractions), "seed": options.split_seed},
-            "phantom": all(bool(v.sidecar["Known"].get("phantom")) for v in volumes),
-            "fold_names": {str(n): name for n, name in sorted(options.fold_names.items())},
-        },
+    sidecars = json.dumps([[volume.key, volume.sidecar] for volume in volumes], sort_keys=True)
+    return {
+        "preparation": options.preparation_record(),
+        "box": str(box),
+        "voxel_size": [float(s) for s in size],
+        "affine": affine.tolist(),
+        "split": {"fractions": list(options.fractions), "seed": options.split_seed},
+        "phantom": all(bool(v.sidecar["Known"].get("phantom")) for v in volumes),
+        "fold_names": {str(n): name for n, name in sorted(options.fold_names.items())},
+        "sidecars_sha256": sha256(sidecars.encode()),
+    }
+
+
+def _begin_packing(out: Path) -> None:
+    """Take back what the description says is packed: a kill must not leave it said."""
+    if (out / DESCRIPTION).is_file():
+        cohort = read_json(out / DESCRIPTION)["Cohort"]
+        write_description(out, "foldnorm cohort", {**cohort, "sidecars_sha256": ""})
+
+
+def _is_packed(out: Path, description: Mapping[str, Any]) -> bool:
+    """Whether the very same volumes were packed the very same way."""
+    if not all((out / name).is_file() for name in (DESCRIPTION, VOLUMES, PARTICIPANTS, QC_TABLE)):
+        return False
+    written: bool = read_json(out / DESCRIPTION).get("Cohort") == json.loads(
+        json.dumps(description)
     )
+    return written

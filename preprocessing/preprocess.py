@@ -253,6 +253,7 @@ def _pack_options(options: PreprocessOptions, names: dict[int, str]) -> PackOpti
         split_seed=options.split_seed,
         fold_names=names,
         refit=options.overwrite,
+        n_procs=options.n_procs,
         excluded=frozenset(bids_label(p.removeprefix("sub-")) for p in options.excluded),
     )
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -10,7 +11,11 @@ from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json
+from foldnorm.preprocessing.prepare import Preparation
+from foldnorm.preprocessing.preprocess import PreprocessOptions, preprocess
+from foldnorm.preprocessing.schemes import SKELETON
 from foldnorm.preprocessing.thinning import thin
+from foldnorm.preprocessing.volumes import write_labels
 
 
 def run(source: Path, out: Path, *more: str) -> int:
@@ -358,3 +363,28 @@ def test_mni_space_refuses_what_it_cannot_do(tmp_path, capsys):
     words = ("--space", "mni", "--voxel-size", "native")
     assert run(source, tmp_path / "out", *words) == 2
     assert "needs a --voxel-size" in capsys.readouterr().err
+
+
+def test_packing_is_skipped_only_where_the_very_same_is_packed(tmp_path, monkeypatch):
+    source, out = skeleton_source(tmp_path / "source", 3), tmp_path / "out"
+    assert run(source, out) == 0
+    files = [out / name for name in ("volumes.npy", "qc.html", "dataset_description.json")]
+    before = [path.stat().st_mtime_ns for path in files]
+    assert run(source, out) == 0
+    assert [path.stat().st_mtime_ns for path in files] == before
+    packed = snapshot(out)
+    # Killed while packing others: what lies there is no longer what the description said.
+    write_labels(source / "sub-s03.nii.gz", skeleton_volume(3), np.eye(4))
+    monkeypatch.setattr("foldnorm.preprocessing.pack.write_participants", die)
+    with pytest.raises(KeyboardInterrupt):
+        preprocess(source, out, PreprocessOptions(Preparation(SKELETON), n_procs=1, quiet=True))
+    monkeypatch.undo()
+    assert np.load(out / "volumes.npy", mmap_mode="r").shape[0] == 4
+    (source / "sub-s03.nii.gz").unlink()
+    shutil.rmtree(out / "sub-s03")
+    assert run(source, out) == 0
+    assert snapshot(out) == packed
+
+
+def die(*_):
+    raise KeyboardInterrupt
