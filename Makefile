@@ -33,6 +33,7 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/preprocessing.py
+	$(BIN)/python benchmarks/batch.py
 	$(BIN)/python benchmarks/training.py
 
 clean:
