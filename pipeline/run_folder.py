@@ -122,7 +122,9 @@ class RunFolder:
 
     def check_cohort(self, cohort: Cohort) -> None:
         """Refuse a cohort that was not prepared as the training cohort was."""
-        differing = same_preparation(self.data["preparation"], cohort.preparation)
+        # Fold labels are no input of a model: volumes with and without them compare.
+        own, other = ({**p, "folds": None} for p in (self.data["preparation"], cohort.preparation))
+        differing = same_preparation(own, other)
         if differing or list(cohort.shape) != self.data["shape"]:
             detail = ", ".join(differing) or f"shape, {cohort.shape} not {self.data['shape']}"
             raise InputError(

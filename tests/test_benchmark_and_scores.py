@@ -120,6 +120,16 @@ def test_a_cohort_prepared_otherwise_is_refused(small_run, phantom_cohort, tmp_p
     assert "prepared otherwise than the run's" in capsys.readouterr().err
 
 
+def test_a_cohort_without_fold_labels_can_be_scored(
+    phantom_run, phantom_cohort, phantom_source, tmp_path
+):
+    unlabelled = tmp_path / "unlabelled"
+    words = ("--like", phantom_cohort.folder, "--n-procs", "1")
+    assert call("preprocess", phantom_source, unlabelled, *words, "--folds", "none") == 0
+    assert not (unlabelled / "folds.npy").exists()
+    assert call("score", phantom_run, unlabelled, tmp_path / "scores") == 0
+
+
 def test_a_reference_with_trained_brains_held_out_is_refused(
     phantom_run, phantom_source, tmp_path, capsys
 ):

@@ -119,6 +119,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # imported late
+    from dataclasses import replace
+
     from foldnorm.preprocessing.cohort import Cohort
     from foldnorm.preprocessing.crop import Box
     from foldnorm.preprocessing.crop_spec import CropSpec
@@ -153,7 +155,8 @@ def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # 
     crop, pad, box = CropSpec.parse(arguments.crop), arguments.pad, None
     if arguments.like is not None:
         model = Cohort.open(arguments.like)
-        preparation = Preparation.from_dict(model.preparation)
+        # Fold labels are no part of what volumes look like.
+        preparation = replace(Preparation.from_dict(model.preparation), folds=arguments.folds)
         crop, pad = CropSpec.parse(model.preparation["crop"]), model.preparation["pad"]
         box = Box.parse(model.description["Cohort"]["box"])
     return PreprocessOptions(
