@@ -66,6 +66,8 @@ class Preparation:
     def __post_init__(self) -> None:
         if self.space == "mni" and self.voxel_size is None:
             raise InputError("--space mni needs a --voxel-size in mm: its grid is not the input's")
+        if self.hull == "remove" and self.scheme.stem != SKELETON.stem:
+            raise InputError(f"--hull remove is for skeletons, not for scheme {self.scheme.name!r}")
         if self.voxel_size is not None and not 0 < self.voxel_size < float("inf"):
             raise InputError(f"expected a voxel size above 0 mm, got {self.voxel_size:g}")
         if self.method not in METHODS:
@@ -267,11 +269,8 @@ def _remove_hull(
     known: _FoldLabels,
 ) -> str:
     """Turn the hull into fill, in place; says how it was found."""
-    scheme = preparation.scheme
-    if scheme.stem != SKELETON.stem:
-        raise InputError(f"--hull remove is for skeletons, not for scheme {scheme.name!r}")
     folds = None if known.graph is None else known.graph[box.slices]
-    classes[hull_of(volume.data[box.slices], folds)] = scheme.fill
+    classes[hull_of(volume.data[box.slices], folds)] = preparation.scheme.fill
     return "removed by " + ("face neighbours" if folds is None else "fold graph")
 
 

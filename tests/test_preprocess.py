@@ -363,6 +363,9 @@ def test_mni_space_refuses_what_it_cannot_do(tmp_path, capsys):
     words = ("--space", "mni", "--voxel-size", "native")
     assert run(source, tmp_path / "out", *words) == 2
     assert "needs a --voxel-size" in capsys.readouterr().err
+    words = ("--scheme", "grey-white", "--hull", "remove")
+    assert run(source, tmp_path / "out", *words) == 2
+    assert "--hull remove is for skeletons" in capsys.readouterr().err
 
 
 def test_packing_is_skipped_only_where_the_very_same_is_packed(tmp_path, monkeypatch):
