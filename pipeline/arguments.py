@@ -12,6 +12,14 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of everything drawn (default 0)")
 
 
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Add ``--participant-label`` and ``--hemi``."""
+    parser.add_argument(
+        "--participant-label", nargs="+", type=str, default=[], help="only these participants"
+    )
+    parser.add_argument("--hemi", nargs="+", choices=("L", "R"), default=[], help="only these")
+
+
 def add_n_procs(parser: argparse.ArgumentParser) -> None:
     """Add ``--n-procs``."""
     parser.add_argument(

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_n_procs, add_overwrite
+from foldnorm.pipeline.arguments import add_n_procs, add_overwrite, add_selection
 
 HELP = "table of folds: name, size, depth, position"
 
@@ -16,10 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("source", type=Path, metavar="SOURCE")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
-    parser.add_argument(
-        "--participant-label", nargs="+", type=str, default=[], help="only these participants"
-    )
-    parser.add_argument("--hemi", nargs="+", choices=("L", "R"), default=[], help="only these")
+    add_selection(parser)
     add_n_procs(parser)
     add_overwrite(parser)
 

@@ -10,7 +10,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_n_procs, add_overwrite, positive, shard
+from foldnorm.pipeline.arguments import (
+    add_n_procs,
+    add_overwrite,
+    add_selection,
+    positive,
+    shard,
+)
 
 HELP = "turn label volumes into a cohort folder"
 
@@ -19,76 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("source", type=Path, metavar="SOURCE")
     parser.add_argument("out", type=Path, metavar="OUT", help="cohort folder to write")
-    parser.add_argument(
-        "--participant-label", nargs="+", type=str, default=[], help="only these participants"
-    )
+    add_selection(parser)
     parser.add_argument(
         "--qc", type=Path, metavar="TABLE", help="leave out who has qc 0 or fail in this table"
     )
-    parser.add_argument("--hemi", nargs="+", choices=("L", "R"), default=[], help="only these")
-    parser.add_argument(
-        "--scheme",
-        default="skeleton",
-        help="skeleton, binary-skeleton, grey-white, or a YAML file (default skeleton)",
-    )
-    parser.add_argument(
-        "--rule", choices=("exact", "topological", "nearest"), help="instead of the scheme's own"
-    )
-    parser.add_argument("--voxel-size", default="1.0", help="mm, or native (default 1.0)")
-    parser.add_argument(
-        "--factor",
-        type=positive,
-        help="blocks of so many voxels a side become one, instead of --voxel-size",
-    )
-    parser.add_argument(
-        "--method",
-        default="sulcus-priority",
-        choices=("sulcus-priority", "nearest", "max", "linear"),
-        help="of downsampling (default sulcus-priority)",
-    )
-    parser.add_argument(
-        "--space",
-        default="native",
-        choices=("native", "mni"),
-        help="mni: the ICBM2009c grid, by the transform that lies beside each volume",
-    )
-    parser.add_argument(
-        "--hull",
-        default="keep",
-        choices=("keep", "remove"),
-        help="of raw skeletons: exactly where a fold graph tells, else what touches the outside",
-    )
-    parser.add_argument(
-        "--thin", action="store_true", help="thin sheets to one voxel after downsampling"
-    )
-    parser.add_argument(
-        "--folds",
-        default="auto",
-        choices=("auto", "none"),
-        help="auto: label folds by label volume or fold graph, where one goes with the skeleton",
-    )
-    parser.add_argument(
-        "--crop",
-        default="cohort",
-        help="cohort, none, region:NAME[+NAME…][@MM], box:i0,i1,j0,j1,k0,k1 or "
-        "mm:x0,x1,y0,y1,z0,z1 (default cohort: the smallest box that holds every volume)",
-    )
-    parser.add_argument("--pad", default="none", help="cubic, multiple:N or I,J,K (default none)")
-    parser.add_argument(
-        "--like", type=Path, metavar="COHORT", help="prepare exactly as that cohort was, same box"
-    )
-    parser.add_argument(
-        "--mirror-right", action="store_true", help="store right hemispheres in left-side order"
-    )
-    parser.add_argument(
-        "--split",
-        nargs=3,
-        type=float,
-        metavar=("TRAIN", "VALIDATION", "TEST"),
-        default=(0.75, 0.15, 0.10),
-        help="shares (default 0.75 0.15 0.10)",
-    )
-    parser.add_argument("--split-seed", type=int, default=0, help="of the split (default 0)")
+    _add_preparation(parser.add_argument_group("each volume"))
+    _add_layout(parser.add_argument_group("the cohort"))
     parser.add_argument(
         "--shard",
         type=shard,
@@ -97,6 +39,75 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_n_procs(parser)
     add_overwrite(parser)
+
+
+def _add_preparation(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--scheme",
+        default="skeleton",
+        help="skeleton, binary-skeleton, grey-white, or a YAML file (default skeleton)",
+    )
+    group.add_argument(
+        "--rule", choices=("exact", "topological", "nearest"), help="instead of the scheme's own"
+    )
+    group.add_argument("--voxel-size", default="1.0", help="mm, or native (default 1.0)")
+    group.add_argument(
+        "--factor",
+        type=positive,
+        help="blocks of so many voxels a side become one, instead of --voxel-size",
+    )
+    group.add_argument(
+        "--method",
+        default="sulcus-priority",
+        choices=("sulcus-priority", "nearest", "max", "linear"),
+        help="of downsampling (default sulcus-priority)",
+    )
+    group.add_argument(
+        "--space",
+        default="native",
+        choices=("native", "mni"),
+        help="mni: the ICBM2009c grid, by the transform that lies beside each volume",
+    )
+    group.add_argument(
+        "--hull",
+        default="keep",
+        choices=("keep", "remove"),
+        help="of raw skeletons: exactly where a fold graph tells, else what touches the outside",
+    )
+    group.add_argument(
+        "--thin", action="store_true", help="thin sheets to one voxel after downsampling"
+    )
+    group.add_argument(
+        "--folds",
+        default="auto",
+        choices=("auto", "none"),
+        help="auto: label folds by label volume or fold graph, where one goes with the skeleton",
+    )
+    group.add_argument(
+        "--mirror-right", action="store_true", help="store right hemispheres in left-side order"
+    )
+
+
+def _add_layout(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--crop",
+        default="cohort",
+        help="cohort, none, region:NAME[+NAME…][@MM], box:i0,i1,j0,j1,k0,k1 or "
+        "mm:x0,x1,y0,y1,z0,z1 (default cohort: the smallest box that holds every volume)",
+    )
+    group.add_argument("--pad", default="none", help="cubic, multiple:N or I,J,K (default none)")
+    group.add_argument(
+        "--like", type=Path, metavar="COHORT", help="prepare exactly as that cohort was, same box"
+    )
+    group.add_argument(
+        "--split",
+        nargs=3,
+        type=float,
+        metavar=("TRAIN", "VALIDATION", "TEST"),
+        default=(0.75, 0.15, 0.10),
+        help="shares (default 0.75 0.15 0.10)",
+    )
+    group.add_argument("--split-seed", type=int, default=0, help="of the split (default 0)")
 
 
 def run(arguments: argparse.Namespace) -> int:
