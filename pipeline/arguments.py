@@ -13,11 +13,24 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
-    """Add ``--participant-label`` and ``--hemi``."""
+    """Add ``--participant-label``, ``--hemi`` and ``--prefer``."""
     parser.add_argument(
         "--participant-label", nargs="+", type=str, default=[], help="only these participants"
     )
     parser.add_argument("--hemi", nargs="+", choices=("L", "R"), default=[], help="only these")
+    add_prefer(parser)
+
+
+def add_prefer(parser: argparse.ArgumentParser) -> None:
+    """Add ``--prefer``."""
+    parser.add_argument(
+        "--prefer",
+        nargs="+",
+        type=str,
+        default=[],
+        metavar="NAME",
+        help="acquisitions, analyses or fold sessions to take before others",
+    )
 
 
 def add_n_procs(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """What a source holds: found, missing and ambiguous, without opening a single volume."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class Inspection:
         }
 
 
-def inspect_source(source: Path) -> Inspection:
+def inspect_source(source: Path, prefer: Sequence[str] = ()) -> Inspection:
     """Look through a source as ``preprocess`` would.
 
     Raises:
@@ -76,7 +77,7 @@ def inspect_source(source: Path) -> Inspection:
     reasons = []
     for stem in STEMS:
         try:
-            volumes[stem], problems[stem] = find_volumes(source, stem)
+            volumes[stem], problems[stem] = find_volumes(source, stem, prefer=prefer)
         except InputError as error:
             volumes[stem], problems[stem] = [], []
             reasons.append(error)

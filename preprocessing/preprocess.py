@@ -50,6 +50,7 @@ class PreprocessOptions:
         hemis: sides to keep; all if empty.
         participants: ids to keep; all if empty.
         excluded: ids to leave out.
+        prefer: acquisitions, analyses or fold sessions that are taken before others.
         fractions: shares of training, validation and test.
         split_seed: of the hash that splits.
         shard: (number, of how many), from 1: prepare only this part, and do not pack.
@@ -65,6 +66,7 @@ class PreprocessOptions:
     hemis: tuple[str, ...] = ()
     participants: tuple[str, ...] = ()
     excluded: frozenset[str] = frozenset()
+    prefer: tuple[str, ...] = ()
     fractions: tuple[float, ...] = DEFAULT_FRACTIONS
     split_seed: int = 0
     shard: tuple[int, int] | None = None
@@ -94,6 +96,7 @@ def preprocess(source: Path, out: Path, options: PreprocessOptions) -> dict[str,
         hemis=options.hemis,
         participants=options.participants,
         excluded=options.excluded,
+        prefer=options.prefer,
     )
     names = read_fold_names(source)
     if names:

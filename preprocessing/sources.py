@@ -85,6 +85,7 @@ def find_volumes(
     hemis: Sequence[str] = (),
     participants: Iterable[str] = (),
     excluded: Iterable[str] = (),
+    prefer: Sequence[str] = (),
 ) -> tuple[list[SourceVolume], list[Problem]]:
     """List the volumes of ``source``, sorted by participant and hemisphere.
 
@@ -95,13 +96,14 @@ def find_volumes(
         hemis: keep only these sides; all if empty.
         participants: keep only these ids; all if empty.
         excluded: leave these ids out.
+        prefer: names of acquisitions, analyses, or fold sessions that are taken before others.
 
     Raises:
         InputError: nothing is there, or a participant that was asked for is not.
     """
     if not source.exists():
         raise InputError(f"no such file or folder: {source}")
-    found = list(_read_source(source, stem))
+    found = list(_read_source(source, stem, prefer))
     wanted = {bids_label(p.removeprefix("sub-")) for p in participants}
     absent = wanted - {bids_label(v.participant) for v in found}
     if absent:
@@ -117,7 +119,7 @@ def find_volumes(
     if not found:
         kind = f"{stem} volume" if stem else "volume"
         raise InputError(f"no {kind} found in {source}")
-    return _without_duplicates(sorted(found, key=lambda v: (v.key, str(v.path))))
+    return _without_duplicates(sorted(found, key=lambda v: (v.key, str(v.path))), prefer)
 
 
 def read_fold_names(source: Path) -> dict[int, str]:
@@ -162,13 +164,13 @@ def bids_label(participant: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "", participant)
 
 
-def _read_source(source: Path, stem: str) -> Iterator[SourceVolume]:
+def _read_source(source: Path, stem: str, prefer: Sequence[str]) -> Iterator[SourceVolume]:
     if source.is_file() and source.suffix in TABLE_SUFFIXES:
         yield from _read_table(source)
     elif source.is_file():
         yield _from_name(source)
     else:
-        yield from _read_tree(source, stem)
+        yield from _read_tree(source, stem, prefer)
 
 
 def _read_table(path: Path) -> Iterator[SourceVolume]:
@@ -191,7 +193,7 @@ def _read_table(path: Path) -> Iterator[SourceVolume]:
         )
 
 
-def _read_tree(source: Path, stem: str) -> Iterator[SourceVolume]:
+def _read_tree(source: Path, stem: str, prefer: Sequence[str]) -> Iterator[SourceVolume]:
     """Morphologist volumes if there are any, every NIfTI file that is in the folder otherwise."""
     known = _known_participants(source)
     morphologist = (
@@ -208,7 +210,7 @@ def _read_tree(source: Path, stem: str) -> Iterator[SourceVolume]:
                 participant,
                 hemi,
                 path,
-                _beside(path, hemi, participant),
+                _beside(path, hemi, participant, prefer),
                 known.get(bids_label(participant), {}),
             )
         elif path.parent == source:
@@ -220,7 +222,7 @@ def _read_tree(source: Path, stem: str) -> Iterator[SourceVolume]:
             yield SourceVolume(volume.participant, volume.hemi, path, Companions(), known_here)
 
 
-def _beside(path: Path, hemi: str, participant: str) -> Companions:
+def _beside(path: Path, hemi: str, participant: str, prefer: Sequence[str]) -> Companions:
     """What Morphologist wrote for a volume of ``<acquisition>/<analysis>/segmentation``.
 
     Of several fold graphs the newest version of the format, and there a session by hand before
@@ -236,6 +238,7 @@ def _beside(path: Path, hemi: str, participant: str) -> Companions:
     ]
     graphs.sort(key=lambda graph: ("manual" not in graph.parent.name, graph.parent.name))
     graphs.sort(key=lambda graph: _version(graph.parent.parent.name), reverse=True)
+    graphs.sort(key=lambda graph: graph.parent.name not in prefer)
     graph = graphs[0] if graphs else None
     registered = sorted(analysis.parent.glob("registration/RawT1-*_TO_Talairach-MNI.trm"))
     return Companions(
@@ -279,7 +282,7 @@ def _known_participants(source: Path) -> dict[str, dict[str, str]]:
 
 
 def _without_duplicates(
-    volumes: list[SourceVolume],
+    volumes: list[SourceVolume], prefer: Sequence[str]
 ) -> tuple[list[SourceVolume], list[Problem]]:
     """One volume a key.
 
@@ -296,7 +299,7 @@ def _without_duplicates(
             paths = ", ".join(str(volume.path) for volume in group)
             problems.append(Problem(key, f"several volumes of the same id: {paths}"))
             continue
-        chosen, *others = sorted(group, key=_acquisition_order)
+        chosen, *others = sorted(group, key=lambda v: _acquisition_order(v, prefer))
         single.append(replace(chosen, alternatives=tuple(volume.path for volume in others)))
     return single, problems
 
@@ -309,6 +312,11 @@ def _subject_folder(volume: SourceVolume) -> Path:
     return volume.path
 
 
-def _acquisition_order(volume: SourceVolume) -> tuple[bool, bool, str]:
+def _acquisition_order(volume: SourceVolume, prefer: Sequence[str]) -> tuple[int, bool, bool, str]:
     names = {folder.name for folder in volume.path.parents}
-    return DEFAULT_ACQUISITION not in names, DEFAULT_ANALYSIS not in names, str(volume.path)
+    return (
+        -len(names & set(prefer)),
+        DEFAULT_ACQUISITION not in names,
+        DEFAULT_ANALYSIS not in names,
+        str(volume.path),
+    )

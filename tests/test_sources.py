@@ -90,6 +90,8 @@ def test_of_several_acquisitions_the_default_one_is_taken_and_the_others_kept_in
     assert not problems
     assert "default_acquisition" in volume.path.parts
     assert [path.parts[-4] for path in volume.alternatives] == ["BL", "M24"]
+    (volume,), _ = find_volumes(tmp_path, "skeleton", prefer=["M24"])
+    assert "M24" in volume.path.parts
 
 
 def test_of_several_sessions_of_a_nested_tree_the_first_is_taken(tmp_path):
@@ -112,6 +114,8 @@ def test_of_several_graphs_the_newest_version_and_there_one_by_hand(tmp_path):
     assert volume.companions.graph == analysis / "folds/3.10/other/Ls_1_other.arg"
     for name in ("3.10/other/Ls_1_other.arg", "3.10/z_auto/Ls_1_z_auto.arg"):
         (analysis / "folds" / name).unlink()
+    (volume,), _ = find_volumes(tmp_path, "skeleton", prefer=["a_auto"])
+    assert volume.companions.graph.parent.name == "a_auto"
     (volume,), _ = find_volumes(tmp_path, "skeleton")
     assert volume.companions.graph.parent.name == "b_manual"
     assert volume.companions.transform == volume.companions.graph

@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         SKELETON.stem,
         hemis=arguments.hemi,
         participants=arguments.participant_label,
+        prefer=arguments.prefer,
     )
     number, failed = write_fold_table(volumes, arguments.out, n_procs=arguments.n_procs)
     problems += failed

@@ -6,12 +6,15 @@ Exit code 1 if some volume could not be used.
 import argparse
 from pathlib import Path
 
+from foldnorm.pipeline.arguments import add_prefer
+
 HELP = "what a source holds, lacks, and leaves unclear"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("source", type=Path, metavar="SOURCE")
+    add_prefer(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -21,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from foldnorm.preprocessing.inspection import inspect_source, summary
 
-    inspection = inspect_source(arguments.source)
+    inspection = inspect_source(arguments.source, arguments.prefer)
     if arguments.json:
         print(json.dumps(inspection.as_dict(), indent=2, ensure_ascii=False))
     else:

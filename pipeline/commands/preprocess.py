@@ -176,6 +176,7 @@ def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # 
         pad=pad,
         frozen_box=box,
         hemis=tuple(arguments.hemi),
+        prefer=tuple(arguments.prefer),
         participants=tuple(arguments.participant_label),
         excluded=frozenset(read_excluded(arguments.qc)) if arguments.qc else frozenset(),
         fractions=tuple(arguments.split),
