@@ -16,7 +16,7 @@ TEMPLATE = "quality_page.html.jinja"
 MAX_SHOWN = 1000  # volumes; flagged ones come first, and all stand in qc.tsv
 
 
-def write_quality_page(cohort: Cohort, *, n_procs: int = 1) -> None:
+def write_quality_page(cohort: Cohort) -> None:
     """Write ``qc.html`` into a cohort folder, unless the cohort has not changed since."""
     page_path, described = cohort.folder / PAGE, cohort.folder / DESCRIPTION
     if page_path.is_file() and page_path.stat().st_mtime_ns > described.stat().st_mtime_ns:

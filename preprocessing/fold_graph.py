@@ -6,7 +6,7 @@ are counted in AIMS order: the RAS+ array of this package reversed on all three 
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ Points = NDArray[np.int16]  # (n, 3) voxels in AIMS order
 RelationKind = Literal["junction", "hull_junction", "plidepassage"]
 RELATIONS: tuple[RelationKind, ...] = ("junction", "hull_junction", "plidepassage")
 
+_RELATION_WORDS = [[kind] for kind in RELATIONS]
 UNKNOWN = "unknown"  # what a graph without manual names calls every fold
 HEADER = "# graph"
 BUCKET_MAGIC = b"binarDCBAVOID"
@@ -104,10 +105,7 @@ class FoldGraph:
 
 def read_graph_header(path: Path) -> dict[str, str]:
     """Attributes of the hemisphere, as text, without folds and buckets."""
-    kind, header = next(((k, a) for k, a in _blocks(path) if k[:1] == ["GRAPH"]), ([], {}))
-    if kind != ["GRAPH", "CorticalFoldArg"]:
-        raise InputError(f"not a fold graph (no GRAPH CorticalFoldArg): {path}")
-    return header
+    return _header(_blocks(path), path)
 
 
 def read_fold_graph(path: Path) -> FoldGraph:
@@ -116,14 +114,15 @@ def read_fold_graph(path: Path) -> FoldGraph:
     Raises:
         InputError: missing, cut, or not a fold graph; the message names the file.
     """
-    header, blocks = read_graph_header(path), list(_blocks(path))
+    blocks = list(_blocks(path))
+    header = _header(blocks, path)
     buckets = _Buckets(path, header)
     folds: list[Fold] = []
     relations: list[Relation] = []
     for words, attributes in blocks:
         if words[:2] == ["NODE", "fold"]:
             folds.append(_fold(words, attributes, len(folds) + 1, buckets, path))
-        elif words[0] == "UEDGE" and words[1] in RELATIONS:
+        elif words[0] == "UEDGE" and words[1:2] in _RELATION_WORDS:
             relations.append(_relation(words, attributes, buckets, path))
     highest = _numbers(header, "boundingbox_max", path)
     i, j, k = (int(n) + 1 for n in highest)
@@ -247,6 +246,13 @@ class _Buckets:
             raise InputError(
                 f"no bucket {number!r} in {kind}_Bucket.bck, of which the graph speaks: {self.arg}"
             ) from None
+
+
+def _header(blocks: Iterable[tuple[list[str], dict[str, str]]], path: Path) -> dict[str, str]:
+    kind, header = next(((k, a) for k, a in blocks if k[:1] == ["GRAPH"]), ([], {}))
+    if kind != ["GRAPH", "CorticalFoldArg"]:
+        raise InputError(f"not a fold graph (no GRAPH CorticalFoldArg): {path}")
+    return header
 
 
 def _fold(

@@ -19,7 +19,6 @@ def _bits(condition: "list[bool]") -> np.int64:
     return np.int64(sum(1 << b for b, wanted in enumerate(condition) if wanted))
 
 
-CENTRE = _bits([o == (0, 0, 0) for o in _OFFSETS])
 FACES = _bits([sum(map(abs, o)) == 1 for o in _OFFSETS])
 EDGES_TOO = _bits([1 <= sum(map(abs, o)) <= 2 for o in _OFFSETS])  # the 18-neighbourhood
 ALL = _bits([o != (0, 0, 0) for o in _OFFSETS])

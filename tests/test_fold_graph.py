@@ -127,6 +127,7 @@ def test_fold_labels_say_fold_and_part(tmp_path):
         ("boundingbox_max  3 2 4", "boundingbox_max  nan 2 4", "finite"),
         ("voxel_size       0.7 0.7 0.7", "voxel_size       0.7 -1 0.7", "above 0"),
         ("NODE fold 7", "NODE fold", "no number"),
+        ("UEDGE junction 8 7", "UEDGE junction 8", "no number"),
         ("ss_label         2\nother_label      5\n*END", "ss_label", "truncated"),
     ],
 )
@@ -136,6 +137,11 @@ def test_a_damaged_graph_is_one_clear_line(tmp_path, old, new, reason):
         read_fold_graph(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_relation_without_a_kind_is_passed_over(tmp_path):
+    graph = read_fold_graph(write_graph(tmp_path, ARG.replace("UEDGE cortical 7 8", "UEDGE")))
+    assert len(graph.relations) == 3
 
 
 def test_a_voxel_outside_the_grid_is_refused(tmp_path):

@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
     for failure in report["failed"]:
         print(f"foldnorm: {failure['volume']}: {failure['reason']}", file=sys.stderr)
     if report["shard"] is None and (arguments.out / DESCRIPTION).is_file():
-        write_quality_page(Cohort.open(arguments.out), n_procs=arguments.n_procs)
+        write_quality_page(Cohort.open(arguments.out))
     if not arguments.quiet:
         print(
             f"{report['done']} volumes done ({report['skipped']} of them before), "
