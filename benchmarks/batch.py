@@ -71,8 +71,10 @@ WORKER = """
 import sys
 from pathlib import Path
 import foldnorm.preprocessing.preprocess
-from foldnorm.preprocessing.prepare import SKELETON, Preparation, prepare_volume
-prepare_volume(Path(sys.argv[1]), Preparation(SKELETON, 1.0))
+from foldnorm.preprocessing.preparation import SKELETON, Preparation
+from foldnorm.preprocessing.prepare import prepare_volume
+from foldnorm.preprocessing.sources import SourceVolume
+prepare_volume(SourceVolume("s", "L", Path(sys.argv[1])), Preparation(SKELETON, 1.0))
 # Not ru_maxrss: that starts from the memory of whoever started the process.
 status = Path("/proc/self/status").read_text()
 print(status.partition("VmHWM:")[2].split()[0])

@@ -28,9 +28,10 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from foldnorm.preprocessing.phantom.hemisphere import draw_hemisphere
-from foldnorm.preprocessing.prepare import Preparation, prepare_volume
+from foldnorm.preprocessing.preparation import Preparation
+from foldnorm.preprocessing.prepare import prepare_volume
 from foldnorm.preprocessing.schemes import SKELETON
-from foldnorm.preprocessing.sources import Companions
+from foldnorm.preprocessing.sources import Companions, SourceVolume
 from foldnorm.preprocessing.volumes import write_labels
 
 MEBIBYTE = 2**20
@@ -41,7 +42,7 @@ Method = Callable[[Path, Path], None]
 
 def ours() -> Method:
     def run(path: Path, out: Path) -> None:
-        prepared = prepare_volume(path, Preparation(SKELETON, 1.0))
+        prepared = prepare_volume(SourceVolume("s", "", path), Preparation(SKELETON, 1.0))
         write_labels(out / "ours.nii.gz", prepared.classes, prepared.affine)
 
     return run
@@ -51,8 +52,8 @@ def ours_to_mni(transform: Path, *, thin: bool = False) -> Method:
     preparation = Preparation(SKELETON, 1.0, space="mni", thin=thin)
 
     def run(path: Path, out: Path) -> None:
-        companions = Companions(transform=transform)
-        prepared = prepare_volume(path, preparation, companions=companions)
+        source = SourceVolume("s", "", path, Companions(transform=transform))
+        prepared = prepare_volume(source, preparation)
         write_labels(out / "mni.nii.gz", prepared.classes, prepared.affine)
 
     return run

@@ -12,6 +12,11 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of everything drawn (default 0)")
 
 
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Add one SOURCE or several."""
+    parser.add_argument("source", nargs="+", metavar="SOURCE", help="PATH or NAME=PATH")
+
+
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Add ``--participant-label``, ``--hemi`` and ``--prefer``."""
     parser.add_argument(

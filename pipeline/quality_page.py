@@ -1,30 +1,27 @@
-"""``qc.html``: every volume of a cohort as a small montage, with its quantities; one file."""
+"""``qc.html``: every volume of a cohort before and after preparation, with its quantities."""
 
 from importlib.resources import files
 
 import jinja2
-import numpy as np
 
-from foldnorm.pipeline.pictures import contact_sheet, inline_png, middle_slices, png
-from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
-from foldnorm.preprocessing.crop import bounding_box
+from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort, row_key
 from foldnorm.preprocessing.files import read_tsv, write_text
 from foldnorm.preprocessing.quality import QC_TABLE, QUANTITIES
 
 PAGE = "qc.html"
 TEMPLATE = "quality_page.html.jinja"
-MAX_SHOWN = 1000  # volumes; flagged ones come first, and all stand in qc.tsv
 
 
 def write_quality_page(cohort: Cohort) -> None:
-    """Write ``qc.html`` into a cohort folder, unless the cohort has not changed since."""
+    """Write ``qc.html`` into a cohort folder, unless the cohort has not changed since.
+
+    The pictures lie beside each subject, made when it was prepared: the page only points at them.
+    """
     page_path, described = cohort.folder / PAGE, cohort.folder / DESCRIPTION
     if page_path.is_file() and page_path.stat().st_mtime_ns > described.stat().st_mtime_ns:
         return
-    rows = read_tsv(cohort.folder / QC_TABLE)
-    order = sorted(range(len(rows)), key=lambda n: (not rows[n]["flags"], n))
-    keys = cohort.keys()
-    shown = [{**rows[n], "key": keys[n], "picture": _montage(cohort, n)} for n in order[:MAX_SHOWN]]
+    rows = sorted(read_tsv(cohort.folder / QC_TABLE), key=lambda row: not row["flags"])
+    shown = [{**row, "key": row_key(row), "picture": _picture(row)} for row in rows]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -39,11 +36,5 @@ def write_quality_page(cohort: Cohort) -> None:
     write_text(page_path, page)
 
 
-def _montage(cohort: Cohort, n: int) -> str:
-    """Three slices through the middle of what the volume holds."""
-    volume = np.array(cohort.volumes[n])
-    held = bounding_box(volume != cohort.scheme.fill)
-    if held is not None:
-        volume = volume[held.slices]
-    slices = middle_slices(volume, cohort.scheme.n_classes)
-    return inline_png(png(contact_sheet([slices], scale=1)))  # the browser enlarges
+def _picture(row: dict[str, str]) -> str:
+    return f"{row['participant_id']}/figures/{row_key(row)}_qc.png"

@@ -13,13 +13,13 @@ import yaml
 from foldnorm.pipeline import benchmark as benchmark_module
 from foldnorm.pipeline import report_figures as figures
 from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.pipeline.pictures import inline_png
 from foldnorm.pipeline.run_folder import ENVIRONMENT, METRICS, RunFolder
 from foldnorm.pipeline.score_cohort import SCORES
 from foldnorm.pipeline.score_cohort import SIDECAR as SCORES_SIDECAR
 from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv, write_text
+from foldnorm.preprocessing.pictures import inline_png
 from foldnorm.preprocessing.preprocess import RUN_REPORT
 from foldnorm.preprocessing.quality import QC_TABLE
 

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from foldnorm.pipeline.detection_metrics import roc_curve
 from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.pipeline.pictures import contact_sheet, inline_png, middle_slices, png
 from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.pictures import contact_sheet, inline_png, middle_slices, png
 
 INK = "#7a818c"  # reads on light and on dark ground
 COLOURS = ("#2f6db5", "#d9772a", "#2b9a77", "#b4345a", "#7d5fb2", "#8a8f98", "#b39b2c", "#4aa3c7")

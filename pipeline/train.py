@@ -29,7 +29,6 @@ from foldnorm.pipeline.configuration import build_model, training_options
 from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.model_card import write_model_card
-from foldnorm.pipeline.pictures import png
 from foldnorm.pipeline.run_folder import METRICS, RunFolder
 from foldnorm.pipeline.signals import STOPPED, StopFlag, stop_on_signals
 from foldnorm.pipeline.training_options import TrainingOptions
@@ -37,6 +36,7 @@ from foldnorm.pipeline.validation import sample_picture, validate
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_bytes
+from foldnorm.preprocessing.pictures import png
 
 
 @dataclass

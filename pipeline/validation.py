@@ -9,9 +9,9 @@ from torch import nn
 
 from foldnorm.models.classes import to_classes
 from foldnorm.models.protocols import Encodes, Samples, Trainable
-from foldnorm.pipeline.pictures import contact_sheet, middle_slices
 from foldnorm.pipeline.sheet_metrics import compare_populations, mean_panel
 from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.pictures import contact_sheet, middle_slices
 
 PICTURED = 4  # validation volumes in a sample picture
 DRAWN = 8  # volumes drawn from the model at a validation

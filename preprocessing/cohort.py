@@ -2,7 +2,8 @@
 
 A BIDS derivative (``dataset_description.json``, ``participants.tsv``, ``sub-*/anat``) whose
 volumes are also packed once as ``volumes.npy``, (N, I, J, K) uint8, opened as a memory map. Row n
-of ``participants.tsv`` is volume n. ``folds.npy`` holds the fold labels, where they are known.
+of ``participants.tsv`` is volume n. ``folds.npy`` holds the fold labels, where they are known, and
+``pairs.npy`` a second volume of each hemisphere, where one was asked for.
 """
 
 import json
@@ -25,6 +26,8 @@ DESCRIPTION = "dataset_description.json"
 PARTICIPANTS = "participants.tsv"
 VOLUMES = "volumes.npy"
 FOLDS = "folds.npy"
+PAIRS = "pairs.npy"
+REGION_MASK = "region_mask.nii.gz"
 FOLD_TABLE = "folds.tsv"
 FOLD_COLUMNS = ("participant_id", "hemi", "label", "name", "size", "voxels")
 FIRST_COLUMNS = ("participant_id", "hemi", "split")
@@ -76,6 +79,12 @@ class Cohort:
     def folds(self) -> NDArray[np.uint16] | None:
         """(N, I, J, K) uint16 fold labels, 0 where there is no fold; None if unknown."""
         path = self.folder / FOLDS
+        return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+
+    @cached_property
+    def pairs(self) -> NDArray[np.uint8] | None:
+        """(N, I, J, K) uint8 classes of the second volume of each pair; None if there are none."""
+        path = self.folder / PAIRS
         return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
 
     @cached_property

@@ -1,16 +1,19 @@
 """What ``--crop`` asks for, and the box it means for a cohort."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 from foldnorm.preprocessing.crop import Box
 from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.regions import Regions
 
-Kind = Literal["cohort", "none", "region", "box", "mm"]
-DEFAULT_MARGIN_MM = 5.0
+Kind = Literal["cohort", "none", "region", "mask", "box", "mm"]
+DEFAULT_MARGIN_MM, MAX_MARGIN_MM = 5.0, 100.0
 EXPECTED = (
-    "cohort, none, region:NAME[+NAME…][@MARGIN_MM], box:i0,i1,j0,j1,k0,k1 or mm:x0,x1,y0,y1,z0,z1"
+    "cohort, none, region:NAME[+NAME…][@MARGIN_MM], mask:FILE[@MARGIN_MM], "
+    "box:i0,i1,j0,j1,k0,k1 or mm:x0,x1,y0,y1,z0,z1"
 )
 
 
@@ -20,31 +23,47 @@ class CropSpec:
 
     Attributes:
         kind: ``cohort``: minimal box that holds every volume. ``none``: whole field of view.
-            ``region``: box of fold labels in all volumes. ``box``: voxels of each volume's own
-            downsampled grid. ``mm``: world millimetres (x mirrored for a mirrored hemisphere).
+            ``region``: box of fold labels in all volumes. ``mask``: box of a mask. ``box``: voxels
+            of each volume's own downsampled grid. ``mm``: world millimetres (x mirrored for a
+            mirrored hemisphere).
         bounds: the six numbers of ``box`` and ``mm``.
-        names: fold names or numbers of ``region``.
-        margin: mm around a region.
+        names: names of regions or folds, or numbers of folds, of ``region``.
+        regions: those among ``names`` that are regions, and their sulci.
+        mask: file of ``mask``.
+        margin: mm around a region or mask.
         text: as the user wrote it.
     """
 
     kind: Kind = "cohort"
     bounds: tuple[float, ...] = ()
     names: tuple[str, ...] = ()
+    regions: Regions = field(default_factory=dict)
+    mask: Path | None = None
     margin: float = DEFAULT_MARGIN_MM
     text: str = "cohort"
 
     @classmethod
-    def parse(cls, text: str) -> "CropSpec":
-        """Read the value of ``--crop``."""
+    def parse(cls, text: str, regions: Regions | None = None) -> "CropSpec":
+        """Read the value of ``--crop``.
+
+        Args:
+            text: the value.
+            regions: regions that may be named, and their sulci.
+        """
         kind, _, rest = text.partition(":")
         try:
             if text in ("cohort", "none"):
                 return cls("cohort" if text == "cohort" else "none", text=text)
-            if kind == "region" and rest:
-                names, _, margin = rest.partition("@")
+            if kind in ("region", "mask") and rest:
+                what, _, margin = rest.rpartition("@") if "@" in rest else (rest, "", "")
                 mm = float(margin) if margin else DEFAULT_MARGIN_MM
-                return cls("region", (), tuple(names.split("+")), mm, text)
+                if not 0 <= mm <= MAX_MARGIN_MM:
+                    raise InputError(f"--crop: a margin is 0 to {MAX_MARGIN_MM:g} mm, got {mm:g}")
+                if kind == "mask":
+                    return cls("mask", mask=Path(what), margin=mm, text=text)
+                names = tuple(what.split("+"))
+                used = {name: sulci for name, sulci in (regions or {}).items() if name in names}
+                return cls("region", names=names, regions=used, margin=mm, text=text)
             if kind in ("box", "mm"):
                 bounds = tuple(float(number) for number in rest.split(","))
                 if len(bounds) == 6:
@@ -53,15 +72,22 @@ class CropSpec:
             pass
         raise InputError(f"--crop: expected {EXPECTED}; got {text!r}")
 
+    @classmethod
+    def of_record(cls, preparation: Mapping[str, Any]) -> "CropSpec":
+        """The crop of a cohort, from its preparation record."""
+        regions = {name: tuple(sulci) for name, sulci in preparation["regions"].items()}
+        return cls.parse(preparation["crop"], regions)
+
     @property
     def may_cut(self) -> bool:
         """Whether voxels outside the box are left out on purpose."""
-        return self.kind in ("region", "box", "mm")
+        return self.kind in ("region", "mask", "box", "mm")
 
     def labels(self, fold_names: Mapping[int, str], *, must_exist: bool = True) -> set[int]:
         """Fold labels of a ``region``, from names or numbers.
 
         A sulcus of Morphologist may be named with its side (``S.C._left``) or without (``S.C.``).
+        Where a fold and a region share a name, the fold is meant.
 
         Args:
             fold_names: label → name.
@@ -76,11 +102,13 @@ class CropSpec:
         for name in self.names:
             if name in by_name:
                 labels |= by_name[name]
+            elif name in self.regions and not by_name.keys().isdisjoint(self.regions[name]):
+                labels |= set().union(*(by_name.get(s, set()) for s in self.regions[name]))
             elif name.isdigit():
                 labels.add(int(name))
             elif must_exist:
                 known = ", ".join(sorted(by_name)[:30]) or "none; the source has no fold_names.tsv"
-                raise InputError(f"--crop: no fold is named {name!r}; known: {known}")
+                raise InputError(f"--crop: no fold or region is named {name!r}; folds: {known}")
         return labels
 
     def fixed_box(self, voxel_size: Sequence[float]) -> Box:

@@ -3,12 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.schemes import GREY_WHITE, SKELETON
-from foldnorm.preprocessing.sources import Problem, SourceVolume, find_volumes
+from foldnorm.preprocessing.sources import Problem, Source, SourceVolume, find_volumes
 
 STEMS = (SKELETON.stem, GREY_WHITE.stem)
 LISTED = 20  # keys a line of the summary names at most
@@ -66,8 +65,8 @@ class Inspection:
         }
 
 
-def inspect_source(source: Path, prefer: Sequence[str] = ()) -> Inspection:
-    """Look through a source as ``preprocess`` would.
+def inspect_source(sources: Sequence[Source], prefer: Sequence[str] = ()) -> Inspection:
+    """Look through sources as ``preprocess`` would.
 
     Raises:
         InputError: it holds no volume of any kind.
@@ -77,7 +76,7 @@ def inspect_source(source: Path, prefer: Sequence[str] = ()) -> Inspection:
     reasons = []
     for stem in STEMS:
         try:
-            volumes[stem], problems[stem] = find_volumes(source, stem, prefer=prefer)
+            volumes[stem], problems[stem] = find_volumes(sources, stem, prefer=prefer)
         except InputError as error:
             volumes[stem], problems[stem] = [], []
             reasons.append(error)

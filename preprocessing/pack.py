@@ -19,30 +19,24 @@ from foldnorm.preprocessing.cohort import (
     FOLD_COLUMNS,
     FOLD_TABLE,
     FOLDS,
+    PAIRS,
     PARTICIPANTS,
     VOLUMES,
     write_description,
     write_packed,
     write_participants,
 )
-from foldnorm.preprocessing.crop import (
-    Box,
-    bounding_box,
-    missing_sides,
-    place,
-    shifted_affine,
-    union_box,
-)
+from foldnorm.preprocessing.crop import missing_sides, place, shifted_affine
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.downsample import SAME_SIZE
-from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, sha256, write_tsv
-from foldnorm.preprocessing.prepare import Preparation
+from foldnorm.preprocessing.finished import Finished, finished_volumes
+from foldnorm.preprocessing.layout import Layout, fit_layout
+from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.quality import QC_TABLE, quality_rows
 from foldnorm.preprocessing.sources import Problem, bids_label
 from foldnorm.preprocessing.split import DEFAULT_FRACTIONS, assign_split
-from foldnorm.preprocessing.volumes import LabelVolume, mirror_left_right, read_labels
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,8 @@ class PackOptions:
     preparation: Preparation
     crop: CropSpec = field(default_factory=CropSpec)
     pad: str = "none"
-    frozen_box: Box | None = None
+    off_mask: str | None = None
+    frozen: Layout | None = None
     fractions: tuple[float, ...] = DEFAULT_FRACTIONS
     split_seed: int = 0
     fold_names: Mapping[int, str] = field(default_factory=dict)
@@ -62,44 +57,22 @@ class PackOptions:
 
     def preparation_record(self) -> dict[str, Any]:
         """Everything that must be equal for the volumes of two cohorts to be comparable."""
-        return {**self.preparation.as_dict(), "crop": self.crop.text, "pad": self.pad}
+        return {
+            **self.preparation.as_dict(),
+            "crop": self.crop.text,
+            "regions": {name: list(sulci) for name, sulci in self.crop.regions.items()},
+            "off_mask": self.off_mask,
+            "pad": self.pad,
+        }
 
-
-@dataclass(frozen=True)
-class Finished:
-    """A volume that preparation has finished, known by its sidecar."""
-
-    key: str
-    stem: Path
-    sidecar: Mapping[str, Any]
-
-    @property
-    def at(self) -> Box:
-        """Lattice box of the voxels that the volume holds."""
-        return Box.parse(self.sidecar["LatticeBox"])
-
-    @property
-    def field_of_view(self) -> Box:
-        """Lattice box of the whole field of view."""
-        return Box.parse(self.sidecar["FieldOfView"])
-
-    @property
-    def is_mirrored(self) -> bool:
-        """Whether the lattice of this volume runs from right to left."""
-        return self.sidecar["Parameters"]["mirror_right"] and self.sidecar["Hemisphere"] == "R"
-
-    def read(self, suffix: str) -> LabelVolume:
-        """Read the volume in lattice order."""
-        volume = read_labels(self.stem.with_name(f"{self.stem.name}{suffix}.nii.gz"))
-        return mirror_left_right(volume) if self.is_mirrored else volume
-
-    def fold_names(self, of_source: Mapping[int, str]) -> Mapping[int, str]:
-        """Label → sulcus: from its own fold graph, or those of the source."""
-        return {int(n): name for n, name in self.sidecar["FoldNames"].items()} or of_source
-
-    def has_folds(self) -> bool:
-        """Whether there are fold labels."""
-        return self.stem.with_name(f"{self.stem.name}_desc-folds_dseg.nii.gz").is_file()
+    def layout(self, volumes: list[Finished], out: Path) -> Layout:
+        """The layout of another cohort, or that which is frozen here, or one fitted now."""
+        if self.frozen is not None:
+            return self.frozen
+        if (out / DESCRIPTION).is_file() and not self.refit:
+            return Layout.of_cohort(out)
+        record = self.preparation_record()
+        return fit_layout(volumes, self.crop, self.pad, self.fold_names, record)
 
 
 def pack(out: Path, options: PackOptions) -> list[Problem]:
@@ -113,16 +86,16 @@ def pack(out: Path, options: PackOptions) -> list[Problem]:
     """
     every = [
         volume
-        for volume in _finished(out)
+        for volume in finished_volumes(out)
         if bids_label(volume.sidecar["Participant"]) not in options.excluded
     ]
     finished, problems = _same_voxels(every, out, options)
     if not finished:
         return problems
-    box = _cohort_box(finished, out, options)
+    layout = options.layout(finished, out)
     fitting = []
     for volume in finished:
-        outside = "" if options.crop.may_cut else missing_sides(volume.at, box)
+        outside = "" if options.crop.may_cut else missing_sides(volume.at, layout.box)
         if outside:
             problems.append(
                 Problem(
@@ -135,12 +108,14 @@ def pack(out: Path, options: PackOptions) -> list[Problem]:
             fitting.append(volume)
     if not fitting:
         return problems
-    description = _description(fitting, box, options)
+    description = _description(fitting, layout, options)
     if not options.refit and _is_packed(out, description):
         return problems
     _begin_packing(out)
-    _write_volumes(out, fitting, box, options)
-    _write_folds(out, fitting, box, options)
+    layout.write_region(out, fitting[0].sidecar["VoxelSize"])
+    _write_volumes(out, fitting, layout, options)
+    _write_pairs(out, fitting, layout, options)
+    _write_folds(out, fitting, layout, options)
     write_participants(out, [_row(volume, options) for volume in fitting])
     write_tsv(out / QC_TABLE, _quality(fitting, options), QC_COLUMNS)
     write_description(out, "foldnorm cohort", description)  # last: what it says is then there
@@ -174,15 +149,6 @@ def fold_rows(
     ]
 
 
-def _finished(out: Path) -> list[Finished]:
-    sidecars = sorted(out.glob("sub-*/anat/*_dseg.json"))
-    volumes = []
-    for path in sidecars:
-        key = path.name.removesuffix("_dseg.json")
-        volumes.append(Finished(key, path.with_name(key), read_json(path)))
-    return volumes
-
-
 def _same_voxels(
     volumes: list[Finished], out: Path, options: PackOptions
 ) -> tuple[list[Finished], list[Problem]]:
@@ -204,50 +170,37 @@ def _same_voxels(
     return kept, problems
 
 
-def _cohort_box(volumes: list[Finished], out: Path, options: PackOptions) -> Box:
-    """Box of the cohort on the lattice; for ``--crop box``, in each volume's own field of view."""
-    if options.frozen_box is not None:
-        return options.frozen_box
-    if (out / DESCRIPTION).is_file() and not options.refit:
-        return Box.parse(read_json(out / DESCRIPTION)["Cohort"]["box"])
-    crop = options.crop
-    voxel_size = volumes[0].sidecar["VoxelSize"]
-    if crop.kind in ("box", "mm"):
-        return crop.fixed_box(voxel_size).padded(options.pad)
-    if crop.kind == "region":
-        regions = [box for v in volumes if (box := _region(v, options)) is not None]
-        if not regions:
-            raise InputError(f"--crop: no volume has any fold of {crop.text}")
-        margin = round(crop.margin / voxel_size[0])
-        return union_box(regions).grown(margin).padded(options.pad)
-    boxes = [v.at if crop.kind == "cohort" else v.field_of_view for v in volumes]
-    return union_box(boxes).padded(options.pad)
-
-
-def _region(volume: Finished, options: PackOptions) -> Box | None:
-    if not volume.has_folds():
-        return None
-    labels = options.crop.labels(volume.fold_names(options.fold_names), must_exist=False)
-    folds = volume.read("_desc-folds_dseg")
-    box = bounding_box(np.isin(folds.data, sorted(labels)))
-    return None if box is None else box.shifted(volume.at.start)
-
-
-def _target(volume: Finished, box: Box, options: PackOptions) -> Box:
-    """The cohort's box on this volume's lattice."""
-    return box.shifted(volume.field_of_view.start) if options.crop.kind == "box" else box
-
-
-def _write_volumes(out: Path, volumes: list[Finished], box: Box, options: PackOptions) -> None:
-    fill = options.preparation.scheme.fill
+def _write_volumes(
+    out: Path, volumes: list[Finished], layout: Layout, options: PackOptions
+) -> None:
+    scheme = options.preparation.scheme
 
     def placed(volume: Finished) -> NDArray[np.integer]:
-        target = _target(volume, box, options)
-        return place(volume.read("_dseg").data, volume.at, target, fill=fill)
+        target = layout.target(volume, options.crop)
+        classes = place(volume.read("_dseg").data, volume.at, target, fill=scheme.fill)
+        if options.off_mask is not None and layout.region is not None:
+            classes[~layout.region] = scheme.names.index(options.off_mask)
+        return classes
 
-    shape = (len(volumes), *box.shape)
+    shape = (len(volumes), *layout.box.shape)
     ahead = _in_order(placed, volumes, options.n_procs)
     write_packed(out, VOLUMES, ahead, shape=shape, dtype=np.dtype(np.uint8))
+
+
+def _write_pairs(out: Path, volumes: list[Finished], layout: Layout, options: PackOptions) -> None:
+    """Pack the second volume of each pair, in the order and on the grid of the first."""
+    scheme = options.preparation.pair
+    if scheme is None:
+        (out / PAIRS).unlink(missing_ok=True)
+        return
+
+    def placed(volume: Finished) -> NDArray[np.integer]:
+        target = layout.target(volume, options.crop)
+        return place(volume.read("_desc-pair_dseg").data, volume.at, target, fill=scheme.fill)
+
+    shape = (len(volumes), *layout.box.shape)
+    ahead = _in_order(placed, volumes, options.n_procs)
+    write_packed(out, PAIRS, ahead, shape=shape, dtype=np.dtype(np.uint8))
 
 
 def _in_order(
@@ -264,22 +217,25 @@ def _in_order(
             yield ahead.popleft().result()
 
 
-def _write_folds(out: Path, volumes: list[Finished], box: Box, options: PackOptions) -> None:
+def _write_folds(out: Path, volumes: list[Finished], layout: Layout, options: PackOptions) -> None:
     """Pack the fold labels and their table, if every volume has them."""
     if not all(volume.has_folds() for volume in volumes):
+        for name in (FOLDS, FOLD_TABLE):
+            (out / name).unlink(missing_ok=True)
         return
     rows: list[dict[str, Any]] = []
 
     def labels() -> Iterator[NDArray[np.uint16]]:
         for volume in volumes:
             whole = volume.read("_desc-folds_dseg").data.astype(np.uint16)
-            inside = place(whole, volume.at, _target(volume, box, options), fill=0).astype(
-                np.uint16
-            )
+            target = layout.target(volume, options.crop)
+            inside = place(whole, volume.at, target, fill=0).astype(np.uint16)
+            if options.off_mask is not None and layout.region is not None:
+                inside[~layout.region] = 0
             rows.extend(fold_rows(volume, whole, inside, volume.fold_names(options.fold_names)))
             yield inside
 
-    shape = (len(volumes), *box.shape)
+    shape = (len(volumes), *layout.box.shape)
     write_packed(out, FOLDS, labels(), shape=shape, dtype=np.dtype(np.uint16))
     write_tsv(out / FOLD_TABLE, rows, FOLD_COLUMNS)
 
@@ -311,20 +267,33 @@ def _row(volume: Finished, options: PackOptions) -> dict[str, str]:
     }
 
 
-def _description(volumes: list[Finished], box: Box, options: PackOptions) -> dict[str, Any]:
+def _description(volumes: list[Finished], layout: Layout, options: PackOptions) -> dict[str, Any]:
     size = np.array(volumes[0].sidecar["VoxelSize"])
-    first = _target(volumes[0], box, options)
+    first = layout.target(volumes[0], options.crop)
     affine = shifted_affine(np.diag([*size, 1.0]), first.start)
     sidecars = json.dumps([[volume.key, volume.sidecar] for volume in volumes], sort_keys=True)
     return {
         "preparation": options.preparation_record(),
-        "box": str(box),
+        "box": str(layout.box),
         "voxel_size": [float(s) for s in size],
         "affine": affine.tolist(),
         "split": {"fractions": list(options.fractions), "seed": options.split_seed},
         "phantom": all(bool(v.sidecar["Known"].get("phantom")) for v in volumes),
         "fold_names": {str(n): name for n, name in sorted(options.fold_names.items())},
+        "pairs": _pairs(volumes, options),
         "sidecars_sha256": sha256(sidecars.encode()),
+    }
+
+
+def _pairs(volumes: list[Finished], options: PackOptions) -> dict[str, Any] | None:
+    """How many pairs have two affines, and the largest distance between them."""
+    if options.preparation.pair is None:
+        return None
+    shifts = np.abs([volume.sidecar["PairShiftMm"] for volume in volumes]).max(axis=1)
+    return {
+        "scheme": options.preparation.pair.as_dict(),
+        "shifted": int((shifts > 0).sum()),
+        "largest_shift_mm": float(shifts.max()),
     }
 
 

@@ -8,7 +8,7 @@ reported, and the others are finished.
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,15 +18,20 @@ import joblib
 from tqdm import tqdm
 
 from foldnorm.preprocessing.cohort import DESCRIPTION, same_preparation
-from foldnorm.preprocessing.crop import Box, pad_shape
+from foldnorm.preprocessing.crop import pad_shape
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, sha256, write_json
+from foldnorm.preprocessing.files import read_json, sha256, write_bytes, write_json
+from foldnorm.preprocessing.finished import finished_volumes, source_record
+from foldnorm.preprocessing.layout import Layout
 from foldnorm.preprocessing.pack import PackOptions, pack
-from foldnorm.preprocessing.prepare import Preparation, Prepared, prepare_volume
+from foldnorm.preprocessing.pictures import montage
+from foldnorm.preprocessing.preparation import Preparation
+from foldnorm.preprocessing.prepare import Prepared, prepare_volume
+from foldnorm.preprocessing.schemes import LabelScheme
 from foldnorm.preprocessing.sources import (
-    Companions,
     Problem,
+    Source,
     SourceVolume,
     bids_label,
     find_volumes,
@@ -35,7 +40,7 @@ from foldnorm.preprocessing.sources import (
 from foldnorm.preprocessing.split import DEFAULT_FRACTIONS, check_fractions
 from foldnorm.preprocessing.volumes import write_labels
 
-RUN_REPORT = "run_report.json"
+RUN_REPORT, REPORT_OF_SHARD = "run_report.json", "run_report_shard-{}.json"
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ class PreprocessOptions:
         preparation: what is done to each volume.
         crop: which box is packed.
         pad: shape of the box: ``none``, ``cubic``, ``multiple:N`` or ``I,J,K``.
-        frozen_box: of another cohort, to be laid out like it; `crop` and `pad` are then its own.
+        off_mask: name of the class that what lies off a region's mask becomes.
+        frozen: layout of another cohort, to be laid out like it; `crop` and `pad` are then its own.
         hemis: sides to keep; all if empty.
         participants: ids to keep; all if empty.
         excluded: ids to leave out.
@@ -54,6 +60,7 @@ class PreprocessOptions:
         fractions: shares of training, validation and test.
         split_seed: of the hash that splits.
         shard: (number, of how many), from 1: prepare only this part, and do not pack.
+        gather: prepare nothing: pack what shards have prepared, and name what they have not.
         n_procs: processes.
         overwrite: redo what is finished, and fit the box anew.
         quiet: no progress bar.
@@ -62,7 +69,8 @@ class PreprocessOptions:
     preparation: Preparation
     crop: CropSpec = field(default_factory=CropSpec)
     pad: str = "none"
-    frozen_box: Box | None = None
+    off_mask: str | None = None
+    frozen: Layout | None = None
     hemis: tuple[str, ...] = ()
     participants: tuple[str, ...] = ()
     excluded: frozenset[str] = frozenset()
@@ -70,13 +78,23 @@ class PreprocessOptions:
     fractions: tuple[float, ...] = DEFAULT_FRACTIONS
     split_seed: int = 0
     shard: tuple[int, int] | None = None
+    gather: bool = False
     n_procs: int = 1
     overwrite: bool = False
     quiet: bool = False
 
+    def __post_init__(self) -> None:
+        names = self.preparation.scheme.names
+        if self.off_mask is not None and self.off_mask not in names:
+            raise InputError(f"--off-mask: expected one of {', '.join(names)}: {self.off_mask!r}")
+        if self.off_mask is not None and self.crop.kind not in ("region", "mask"):
+            raise InputError("--off-mask needs a region: --crop region:NAME or mask:FILE")
+        if self.gather and self.shard is not None:
+            raise InputError("--gather packs all shards; leave --shard out")
 
-def preprocess(source: Path, out: Path, options: PreprocessOptions) -> dict[str, Any]:
-    """Turn a source into a cohort folder.
+
+def preprocess(sources: Sequence[Source], out: Path, options: PreprocessOptions) -> dict[str, Any]:
+    """Turn sources into a cohort folder.
 
     Returns:
         The run report, also written to ``run_report.json``: numbers of volumes done, skipped and
@@ -89,22 +107,27 @@ def preprocess(source: Path, out: Path, options: PreprocessOptions) -> dict[str,
     check_fractions(options.fractions)
     pad_shape((1, 1, 1), options.pad)  # refused before the long part, not after it
     _check_same_cohort(out, options)
-    stem = options.preparation.scheme.stem
+    preparation = options.preparation
     volumes, problems = find_volumes(
-        source,
-        stem,
+        sources,
+        preparation.scheme.stem,
+        pair_stem=preparation.pair.stem if preparation.pair else "",
         hemis=options.hemis,
         participants=options.participants,
         excluded=options.excluded,
         prefer=options.prefer,
+        whole_brain=preparation.whole_brain,
     )
-    names = read_fold_names(source)
+    names = read_fold_names(sources)
     if names:
         options.crop.labels(names)  # a region that nothing is named after is refused here too
     if options.shard is not None:
         number, of = options.shard
         volumes = volumes[number - 1 :: of]
-    skipped, failed = _prepare_all(volumes, out, options)
+    if options.gather:
+        skipped, failed = _prepared_by_shards(volumes, out)
+    else:
+        skipped, failed = _prepare_all(volumes, out, options)
     problems += failed
     if options.shard is None:
         problems += pack(out, _pack_options(options, names))
@@ -118,59 +141,69 @@ def preprocess(source: Path, out: Path, options: PreprocessOptions) -> dict[str,
         "seconds": round(time.perf_counter() - begin, 2),
         "shard": None if options.shard is None else list(options.shard),
     }
-    name = RUN_REPORT if options.shard is None else f"run_report_shard-{options.shard[0]}.json"
-    write_json(out / name, report)
+    write_report(out, report)
     return report
+
+
+def write_report(out: Path, report: Mapping[str, Any]) -> None:
+    """Write the report of a run, or of a shard, into the cohort folder."""
+    shard = report["shard"]
+    write_json(out / (REPORT_OF_SHARD.format(shard[0]) if shard else RUN_REPORT), report)
 
 
 def prepare_to_folder(volume: SourceVolume, out: Path, options: PreprocessOptions) -> bool:
     """Prepare one volume and write it with its sidecar; True if it was finished already."""
+    preparation = options.preparation
     stem = out / f"sub-{bids_label(volume.participant)}" / "anat" / volume.key
     sidecar = stem.with_name(f"{stem.name}_dseg.json")
-    paths = [volume.path, *_used(volume, options.preparation).paths]
+    paths = _read_by(preparation, volume)
     made_from = {
         "Sources": [str(path) for path in paths],
         "InputSHA256": [_hash(path) for path in paths],
-        "Alternatives": [str(path) for path in volume.alternatives],
-        "Participant": volume.participant,
-        "Hemisphere": volume.hemi,
-        "Known": volume.known,
-        "Parameters": options.preparation.as_dict(),
+        **source_record(volume),
+        "Parameters": preparation.as_dict(),
         "Version": version("foldnorm"),
     }
     if not options.overwrite and sidecar.is_file():
         old = read_json(sidecar)
         if all(old.get(key) == value for key, value in made_from.items()):
             return True
-    prepared = prepare_volume(
-        volume.path,
-        options.preparation,
-        hemi=volume.hemi,
-        companions=_used(volume, options.preparation),
-    )
-    _write_prepared(prepared, stem, options.preparation.scheme.name)
-    write_json(sidecar, {**made_from, **_measured(prepared, options.preparation)})
+    sidecar.unlink(missing_ok=True)  # what it says may end with the next line
+    prepared = prepare_volume(volume, preparation)
+    _write_prepared(prepared, stem, preparation.scheme)
+    write_json(sidecar, {**made_from, **_measured(prepared, preparation)})
     return False
 
 
-def _used(volume: SourceVolume, preparation: Preparation) -> Companions:
-    """Companions that this preparation may read."""
+def _read_by(preparation: Preparation, volume: SourceVolume) -> list[Path]:
+    """Files that preparing a volume reads."""
     beside = volume.companions
     labelled = preparation.folds == "auto"
-    return Companions(
+    paths = [
+        volume.path,
         beside.folds if labelled else None,
         beside.graph if labelled or preparation.hull == "remove" else None,
         beside.transform if preparation.space == "mni" else None,
-    )
+        beside.pair if preparation.pair is not None else None,
+    ]
+    read = list(dict.fromkeys(path for path in paths if path is not None))
+    return read if volume.right is None else read + _read_by(preparation, volume.right)
 
 
-def _write_prepared(prepared: Prepared, stem: Path, scheme: str) -> None:
+def _write_prepared(prepared: Prepared, stem: Path, scheme: LabelScheme) -> None:
     write_labels(
         stem.with_name(f"{stem.name}_dseg.nii.gz"),
         prepared.classes,
         prepared.affine,
-        description=f"foldnorm {scheme}",
+        description=f"foldnorm {scheme.name}",
     )
+    if prepared.pair is not None:
+        write_labels(
+            stem.with_name(f"{stem.name}_desc-pair_dseg.nii.gz"),
+            prepared.pair,
+            prepared.affine,
+            description="foldnorm second volume of a pair",
+        )
     if prepared.folds is not None:
         write_labels(
             stem.with_name(f"{stem.name}_desc-folds_dseg.nii.gz"),
@@ -178,6 +211,8 @@ def _write_prepared(prepared: Prepared, stem: Path, scheme: str) -> None:
             prepared.affine,
             description="foldnorm fold labels",
         )
+    picture = stem.parents[1] / "figures" / f"{stem.name}_qc.png"
+    write_bytes(picture, montage(prepared.source.classes, prepared.classes, scheme))
 
 
 def _measured(prepared: Prepared, preparation: Preparation) -> dict[str, Any]:
@@ -186,11 +221,12 @@ def _measured(prepared: Prepared, preparation: Preparation) -> dict[str, Any]:
         "VoxelSize": list(prepared.voxel_size),
         "LatticeBox": str(prepared.at),
         "FieldOfView": str(prepared.grid),
-        "Hull": prepared.hull,
+        "Hull": prepared.source.hull,
         "Quality": prepared.quality,
         "VoxelCounts": {name: int((prepared.classes == n).sum()) for n, name in enumerate(names)},
-        "FoldLabels": prepared.folds_from,
-        "FoldNames": {str(label): name for label, name in prepared.fold_names.items()},
+        "PairShiftMm": prepared.source.pair_shift,
+        "FoldLabels": prepared.source.folds_from,
+        "FoldNames": {str(label): name for label, name in prepared.source.fold_names.items()},
         "FoldSizes": {str(label): round(size, 3) for label, size in prepared.fold_sizes.items()},
     }
 
@@ -211,6 +247,19 @@ def _prepare_all(
         if reason:
             problems.append(Problem(volume.key, reason))
     return skipped, sorted(problems, key=lambda problem: problem.key)
+
+
+def _prepared_by_shards(volumes: Sequence[SourceVolume], out: Path) -> tuple[int, list[Problem]]:
+    """How many volumes shards found finished, and those that none has finished, with reasons."""
+    reports = [read_json(path) for path in sorted(out.glob(REPORT_OF_SHARD.format("*")))]
+    reasons = {f["volume"]: f["reason"] for report in reports for f in report["failed"]}
+    finished = {volume.key for volume in finished_volumes(out)}
+    problems = [
+        Problem(volume.key, reasons.get(volume.key, f"no shard has prepared it: {volume.path}"))
+        for volume in volumes
+        if volume.key not in finished
+    ]
+    return sum(report["skipped"] for report in reports), problems
 
 
 def _isolated(
@@ -251,12 +300,13 @@ def _pack_options(options: PreprocessOptions, names: dict[int, str]) -> PackOpti
         preparation=options.preparation,
         crop=options.crop,
         pad=options.pad,
-        frozen_box=options.frozen_box,
+        off_mask=options.off_mask,
+        frozen=options.frozen,
         fractions=options.fractions,
         split_seed=options.split_seed,
         fold_names=names,
         refit=options.overwrite,
-        n_procs=options.n_procs,
+        n_procs=max(options.n_procs, 1),
         excluded=frozenset(bids_label(p.removeprefix("sub-")) for p in options.excluded),
     )
 

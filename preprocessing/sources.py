@@ -12,14 +12,17 @@ from pathlib import Path
 
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_tsv
-from foldnorm.preprocessing.volumes import is_nifti, nifti_stem
+from foldnorm.preprocessing.volumes import NIFTI_SUFFIXES, is_nifti, nifti_stem
 
 FOLDS_STEM = "folds"  # fold labels lie beside the skeleton: Lfolds_<subject>.nii.gz
 FOLD_NAMES = "fold_names.tsv"  # label and name, at the root of a source
 PARTICIPANTS = "participants.tsv"
 BIDS_ENTITIES = re.compile(r"sub-(?P<participant>[A-Za-z0-9]+)(?:_.*?hemi-(?P<hemi>[LR]))?")
 TABLE_SUFFIXES = (".tsv", ".csv")
-TABLE_COLUMNS = ("participant_id", "path", "hemi", "folds", "graph", "transform")
+COMPANIONS = ("folds", "graph", "transform", "pair")
+TABLE_COLUMNS = ("participant_id", "path", "hemi", *COMPANIONS)
+RIGHT_LABELS = 10_000  # what fold labels of the right are moved up by in a whole brain
+NAMED_SOURCE = re.compile(r"(?P<name>[A-Za-z0-9]+)=(?P<path>.+)")
 QC_PASS, QC_FAIL = {"", "1", "pass", "ok", "yes"}, {"0", "fail", "exclude", "no"}
 DEFAULT_ACQUISITION, DEFAULT_ANALYSIS = "default_acquisition", "default_analysis"
 
@@ -32,16 +35,18 @@ class Companions:
         folds: fold labels on the same grid.
         graph: fold graph.
         transform: to MNI space, see `foldnorm.preprocessing.space.voxel_to_mni`.
+        pair: another volume of the same hemisphere on the same voxel grid.
     """
 
     folds: Path | None = None
     graph: Path | None = None
     transform: Path | None = None
+    pair: Path | None = None
 
-    @property
-    def paths(self) -> list[Path]:
-        """Those that there are."""
-        return [path for path in (self.folds, self.graph, self.transform) if path is not None]
+    def as_dict(self) -> dict[str, str]:
+        """Those that there are, by kind."""
+        paths = {kind: getattr(self, kind) for kind in COMPANIONS}
+        return {kind: str(path) for kind, path in paths.items() if path is not None}
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class SourceVolume:
         companions: what goes with it.
         known: what the source's table says of the participant (family, sex, age, …).
         alternatives: volumes of the same hemisphere that were not chosen.
+        right: of a whole brain, the right hemisphere; this is then the left one, and ``hemi``
+            is empty.
     """
 
     participant: str
@@ -63,6 +70,7 @@ class SourceVolume:
     companions: Companions = field(default_factory=Companions)
     known: dict[str, str] = field(default_factory=dict)
     alternatives: tuple[Path, ...] = ()
+    right: "SourceVolume | None" = None
 
     @property
     def key(self) -> str:
@@ -78,59 +86,110 @@ class Problem:
     reason: str
 
 
+@dataclass(frozen=True)
+class Source:
+    """A database, folder, file or table.
+
+    Attributes:
+        path: of it.
+        name: put before its ids, so that two databases may hold the same; may be empty.
+    """
+
+    path: Path
+    name: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Source":
+        """Read ``PATH`` or ``NAME=PATH``; NAME is of letters and digits."""
+        match = NAMED_SOURCE.fullmatch(text)
+        if match and not Path(text).exists():
+            return cls(Path(match["path"]).absolute(), match["name"])
+        return cls(Path(text).absolute())
+
+
 def find_volumes(
-    source: Path,
+    sources: Sequence[Source],
     stem: str,
     *,
+    pair_stem: str = "",
     hemis: Sequence[str] = (),
     participants: Iterable[str] = (),
     excluded: Iterable[str] = (),
     prefer: Sequence[str] = (),
+    whole_brain: bool = False,
 ) -> tuple[list[SourceVolume], list[Problem]]:
-    """List the volumes of ``source``, sorted by participant and hemisphere.
+    """List the volumes of ``sources``, sorted by participant and hemisphere.
 
     Args:
-        source: a folder, a NIfTI file, or a table with ``participant_id``, ``path`` and
-            optionally ``hemi``, ``folds`` and anything else.
+        sources: each a folder, a NIfTI file, or a table with ``participant_id``, ``path`` and
+            optionally ``hemi``, `COMPANIONS` and anything else.
         stem: Morphologist name of the volume wanted (``skeleton``, ``grey_white``); may be empty.
+        pair_stem: that of the volume to pair it with; none if empty.
         hemis: keep only these sides; all if empty.
         participants: keep only these ids; all if empty.
         excluded: leave these ids out.
         prefer: names of acquisitions, analyses, or fold sessions that are taken before others.
+        whole_brain: join the hemispheres of a participant.
 
     Raises:
         InputError: nothing is there, or a participant that was asked for is not.
     """
-    if not source.exists():
-        raise InputError(f"no such file or folder: {source}")
-    found = list(_read_source(source, stem, prefer))
     wanted = {bids_label(p.removeprefix("sub-")) for p in participants}
-    absent = wanted - {bids_label(v.participant) for v in found}
-    if absent:
-        raise InputError(f"no volume of participant {', '.join(sorted(absent))} in {source}")
     unwanted = {bids_label(p.removeprefix("sub-")) for p in excluded}
-    found = [
-        v
-        for v in found
-        if bids_label(v.participant) not in unwanted
-        and (not wanted or bids_label(v.participant) in wanted)
-        and (not hemis or not v.hemi or v.hemi in hemis)
-    ]
-    if not found:
+    found, problems, ids = [], list[Problem](), set[str]()
+    for source in sources:
+        if not source.path.exists():
+            raise InputError(f"no such file or folder: {source.path}")
+        here = list(_read_source(source.path, stem, pair_stem, prefer))
+        label = {v.participant: bids_label(source.name + v.participant) for v in here}
+        ids.update(label.values())
+        kept = [
+            v
+            for v in here
+            if label[v.participant] not in unwanted
+            and (not wanted or label[v.participant] in wanted)
+            and (not hemis or not v.hemi or v.hemi in hemis)
+        ]
+        single, unclear = _without_duplicates(kept, prefer)
+        found += [_named(v, source) for v in single]
+        problems += unclear
+    where = ", ".join(str(source.path) for source in sources)
+    if wanted - ids:
+        raise InputError(f"no volume of participant {', '.join(sorted(wanted - ids))} in {where}")
+    if not found and not problems:
         kind = f"{stem} volume" if stem else "volume"
-        raise InputError(f"no {kind} found in {source}")
-    return _without_duplicates(sorted(found, key=lambda v: (v.key, str(v.path))), prefer)
+        raise InputError(f"no {kind} found in {where}")
+    single, unclear = _without_duplicates(found, prefer)
+    problems += unclear
+    if whole_brain:
+        single, lonely = _whole_brains(single)
+        problems += lonely
+    return single, problems
 
 
-def read_fold_names(source: Path) -> dict[int, str]:
-    """Fold label → name, from ``fold_names.tsv`` at the root of a source; empty if absent."""
-    path = source / FOLD_NAMES
-    if not path.is_file():
-        return {}
-    try:
-        return {int(row["label"]): row["name"] for row in read_tsv(path)}
-    except (KeyError, ValueError):
-        raise InputError(f"expected the columns label (integer) and name: {path}") from None
+def read_fold_names(sources: Sequence[Source]) -> dict[int, str]:
+    """Fold label → name, from ``fold_names.tsv`` at the root of sources; empty if absent.
+
+    Raises:
+        InputError: a table is not readable, or two give one label two names.
+    """
+    names: dict[int, str] = {}
+    for source in sources:
+        path = source.path / FOLD_NAMES
+        if not path.is_file():
+            continue
+        try:
+            found = {int(row["label"]): row["name"] for row in read_tsv(path)}
+        except (KeyError, ValueError):
+            raise InputError(f"expected the columns label (integer) and name: {path}") from None
+        for label in found.keys() & names.keys():
+            if found[label] != names[label]:
+                raise InputError(
+                    f"label {label} is {names[label]!r} in another source and {found[label]!r} "
+                    f"here: {path}"
+                )
+        names |= found
+    return names
 
 
 def read_excluded(path: Path) -> set[str]:
@@ -164,13 +223,43 @@ def bids_label(participant: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "", participant)
 
 
-def _read_source(source: Path, stem: str, prefer: Sequence[str]) -> Iterator[SourceVolume]:
+def _named(volume: SourceVolume, source: Source) -> SourceVolume:
+    """The volume under its id with the name of its source before it."""
+    if not source.name:
+        return volume
+    return replace(
+        volume,
+        participant=source.name + volume.participant,
+        known={**volume.known, "database": source.name},
+    )
+
+
+def _whole_brains(volumes: list[SourceVolume]) -> tuple[list[SourceVolume], list[Problem]]:
+    """Left and right hemisphere of each participant as one."""
+    by_participant: dict[str, dict[str, SourceVolume]] = {}
+    for volume in volumes:
+        by_participant.setdefault(bids_label(volume.participant), {})[volume.hemi] = volume
+    brains, problems = [], []
+    for sides in by_participant.values():
+        if set(sides) == {"L", "R"}:
+            brains.append(replace(sides["L"], hemi="", right=sides["R"]))
+            continue
+        for volume in sides.values():
+            side = f"only side {volume.hemi}" if volume.hemi else "a volume of no known side"
+            reason = f"a whole brain needs both hemispheres, there is {side}: {volume.path}"
+            problems.append(Problem(volume.key, reason))
+    return brains, problems
+
+
+def _read_source(
+    source: Path, stem: str, pair_stem: str, prefer: Sequence[str]
+) -> Iterator[SourceVolume]:
     if source.is_file() and source.suffix in TABLE_SUFFIXES:
         yield from _read_table(source)
     elif source.is_file():
         yield _from_name(source)
     else:
-        yield from _read_tree(source, stem, prefer)
+        yield from _read_tree(source, stem, pair_stem, prefer)
 
 
 def _read_table(path: Path) -> Iterator[SourceVolume]:
@@ -183,17 +272,15 @@ def _read_table(path: Path) -> Iterator[SourceVolume]:
             raise InputError(f"line {number}: hemi is L, R or n/a, got {hemi!r}: {path}")
         known = {k: v for k, v in row.items() if k not in TABLE_COLUMNS}
         participant = row["participant_id"].removeprefix("sub-")
-        beside = {
-            kind: path.parent / row[kind]
-            for kind in ("folds", "graph", "transform")
-            if row.get(kind)
-        }
+        beside = {kind: path.parent / row[kind] for kind in COMPANIONS if row.get(kind)}
         yield SourceVolume(
             participant, hemi, path.parent / row["path"], Companions(**beside), known
         )
 
 
-def _read_tree(source: Path, stem: str, prefer: Sequence[str]) -> Iterator[SourceVolume]:
+def _read_tree(
+    source: Path, stem: str, pair_stem: str, prefer: Sequence[str]
+) -> Iterator[SourceVolume]:
     """Morphologist volumes if there are any, every NIfTI file that is in the folder otherwise."""
     known = _known_participants(source)
     morphologist = (
@@ -210,7 +297,7 @@ def _read_tree(source: Path, stem: str, prefer: Sequence[str]) -> Iterator[Sourc
                 participant,
                 hemi,
                 path,
-                _beside(path, hemi, participant, prefer),
+                _beside(path, hemi, participant, pair_stem, prefer),
                 known.get(bids_label(participant), {}),
             )
         elif path.parent == source:
@@ -222,7 +309,9 @@ def _read_tree(source: Path, stem: str, prefer: Sequence[str]) -> Iterator[Sourc
             yield SourceVolume(volume.participant, volume.hemi, path, Companions(), known_here)
 
 
-def _beside(path: Path, hemi: str, participant: str, prefer: Sequence[str]) -> Companions:
+def _beside(
+    path: Path, hemi: str, participant: str, pair_stem: str, prefer: Sequence[str]
+) -> Companions:
     """What Morphologist wrote for a volume of ``<acquisition>/<analysis>/segmentation``.
 
     Of several fold graphs the newest version of the format, and there a session by hand before
@@ -241,8 +330,12 @@ def _beside(path: Path, hemi: str, participant: str, prefer: Sequence[str]) -> C
     graphs.sort(key=lambda graph: graph.parent.name not in prefer)
     graph = graphs[0] if graphs else None
     registered = sorted(analysis.parent.glob("registration/RawT1-*_TO_Talairach-MNI.trm"))
+    pairs = [path.with_name(f"{hemi}{pair_stem}_{participant}{s}") for s in NIFTI_SUFFIXES]
     return Companions(
-        folds if folds.is_file() else None, graph, registered[0] if registered else graph
+        folds if folds.is_file() else None,
+        graph,
+        registered[0] if registered else graph,
+        next((pair for pair in pairs if pair_stem and pair.is_file()), None),
     )
 
 
@@ -291,16 +384,18 @@ def _without_duplicates(
     places are a problem: nothing says which is right.
     """
     by_key: dict[str, list[SourceVolume]] = {}
-    for volume in volumes:
+    for volume in sorted(volumes, key=lambda v: (v.key, str(v.path))):
         by_key.setdefault(volume.key, []).append(volume)
     single, problems = [], []
     for key, group in by_key.items():
         if len({_subject_folder(volume) for volume in group}) > 1:
             paths = ", ".join(str(volume.path) for volume in group)
-            problems.append(Problem(key, f"several volumes of the same id: {paths}"))
+            reason = f"several volumes of the same id (NAME=PATH sets databases apart): {paths}"
+            problems.append(Problem(key, reason))
             continue
         chosen, *others = sorted(group, key=lambda v: _acquisition_order(v, prefer))
-        single.append(replace(chosen, alternatives=tuple(volume.path for volume in others)))
+        alternatives = chosen.alternatives + tuple(volume.path for volume in others)
+        single.append(replace(chosen, alternatives=alternatives))
     return single, problems
 
 

@@ -117,5 +117,5 @@ def test_millimetres_become_lattice_voxels():
 def test_a_region_is_found_by_name_or_number():
     names = {1: "central", 2: "lateral", 3: "central"}
     assert CropSpec.parse("region:central+2").labels(names) == {1, 2, 3}
-    with pytest.raises(InputError, match="no fold is named 'calcarine'"):
+    with pytest.raises(InputError, match="no fold or region is named 'calcarine'"):
         CropSpec.parse("region:calcarine").labels(names)

@@ -11,9 +11,10 @@ from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json
-from foldnorm.preprocessing.prepare import Preparation
+from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.preprocess import PreprocessOptions, preprocess
 from foldnorm.preprocessing.schemes import SKELETON
+from foldnorm.preprocessing.sources import Source
 from foldnorm.preprocessing.thinning import thin
 from foldnorm.preprocessing.volumes import write_labels
 
@@ -380,7 +381,9 @@ def test_packing_is_skipped_only_where_the_very_same_is_packed(tmp_path, monkeyp
     write_labels(source / "sub-s03.nii.gz", skeleton_volume(3), np.eye(4))
     monkeypatch.setattr("foldnorm.preprocessing.pack.write_participants", die)
     with pytest.raises(KeyboardInterrupt):
-        preprocess(source, out, PreprocessOptions(Preparation(SKELETON), n_procs=1, quiet=True))
+        preprocess(
+            [Source(source)], out, PreprocessOptions(Preparation(SKELETON), n_procs=1, quiet=True)
+        )
     monkeypatch.undo()
     assert np.load(out / "volumes.npy", mmap_mode="r").shape[0] == 4
     (source / "sub-s03.nii.gz").unlink()

@@ -1,8 +1,11 @@
 """Quality control: quantities by hand, and what is flagged."""
 
+import re
+
 import numpy as np
 import pytest
 from conftest import skeleton_source, skeleton_volume, write_nifti
+from PIL import Image
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.crop import Box
@@ -100,7 +103,10 @@ def test_preprocess_ends_with_a_table_and_a_page(tmp_path):
     table = {row["participant_id"]: row for row in read_tsv(out / "qc.tsv")}
     assert len(table) == 12
     page = (out / "qc.html").read_text()
-    assert page.count("data:image/png") == 12
+    pictures = re.findall(r'<img src="([^"]+)"', page)
+    assert len(set(pictures)) == 12
+    for picture in pictures:
+        assert Image.open(out / picture).size[0] > 20
     assert "http" not in page
     flagged = [key for key, row in table.items() if row["flags"]]
     assert page.count('class="flags"') == len(flagged)

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.measure import euler_number
 
-from foldnorm.preprocessing.prepare import Preparation, prepare_volume
+from foldnorm.preprocessing.preparation import Preparation
+from foldnorm.preprocessing.prepare import prepare_volume
 from foldnorm.preprocessing.schemes import SKELETON
+from foldnorm.preprocessing.sources import SourceVolume
 from foldnorm.preprocessing.thinning import thin
 from foldnorm.preprocessing.topology import simple_points
 
@@ -102,7 +104,9 @@ def test_properties_hold_on_thick_curved_sheets(seed):
 
 @pytest.mark.parametrize("voxel_size", [1.0, 2.0])
 def test_a_real_skeleton_is_thin_again_after_downsampling(real_skeleton, voxel_size):
-    classes = prepare_volume(real_skeleton, Preparation(SKELETON, voxel_size)).classes
+    classes = prepare_volume(
+        SourceVolume("100206", "L", real_skeleton), Preparation(SKELETON, voxel_size)
+    ).classes
     old, new = check_properties(classes)
     assert new.sum() < 0.82 * old.sum()
     distance = ndimage.distance_transform_edt(~new)[old]
@@ -111,5 +115,7 @@ def test_a_real_skeleton_is_thin_again_after_downsampling(real_skeleton, voxel_s
 
 
 def test_a_raw_skeleton_is_thin_already(real_skeleton):
-    classes = prepare_volume(real_skeleton, Preparation(SKELETON, None)).classes
+    classes = prepare_volume(
+        SourceVolume("100206", "L", real_skeleton), Preparation(SKELETON, None)
+    ).classes
     assert (thin(classes, SULCUS) != classes).sum() <= 3

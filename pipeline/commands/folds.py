@@ -7,14 +7,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_n_procs, add_overwrite, add_selection
+from foldnorm.pipeline.arguments import (
+    add_n_procs,
+    add_overwrite,
+    add_selection,
+    add_sources,
+)
 
 HELP = "table of folds: name, size, depth, position"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("source", type=Path, metavar="SOURCE")
+    add_sources(parser)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     add_selection(parser)
     add_n_procs(parser)
@@ -26,11 +31,11 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.preprocessing.fold_table import TABLE, write_fold_table
     from foldnorm.preprocessing.schemes import SKELETON
-    from foldnorm.preprocessing.sources import find_volumes
+    from foldnorm.preprocessing.sources import Source, find_volumes
 
     refuse_existing(arguments.out / TABLE, arguments.overwrite)
     volumes, problems = find_volumes(
-        arguments.source,
+        [Source.parse(text) for text in arguments.source],
         SKELETON.stem,
         hemis=arguments.hemi,
         participants=arguments.participant_label,

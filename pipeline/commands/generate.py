@@ -26,10 +26,10 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.models.protocols import Samples
     from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.devices import choose_device
-    from foldnorm.pipeline.pictures import contact_sheet, middle_slices, png
     from foldnorm.pipeline.run_folder import RunFolder
     from foldnorm.preprocessing.errors import InputError
     from foldnorm.preprocessing.files import write_bytes
+    from foldnorm.preprocessing.pictures import contact_sheet, middle_slices, png
     from foldnorm.preprocessing.volumes import write_labels
 
     refuse_existing(arguments.out / "contact_sheet.png", arguments.overwrite)

@@ -4,16 +4,15 @@ Exit code 1 if some volume could not be used.
 """
 
 import argparse
-from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_prefer
+from foldnorm.pipeline.arguments import add_prefer, add_sources
 
 HELP = "what a source holds, lacks, and leaves unclear"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("source", type=Path, metavar="SOURCE")
+    add_sources(parser)
     add_prefer(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
 
@@ -23,8 +22,9 @@ def run(arguments: argparse.Namespace) -> int:
     import json
 
     from foldnorm.preprocessing.inspection import inspect_source, summary
+    from foldnorm.preprocessing.sources import Source
 
-    inspection = inspect_source(arguments.source, arguments.prefer)
+    inspection = inspect_source([Source.parse(text) for text in arguments.source], arguments.prefer)
     if arguments.json:
         print(json.dumps(inspection.as_dict(), indent=2, ensure_ascii=False))
     else:

@@ -1,9 +1,10 @@
-"""Turn a source of label volumes into a cohort folder.
+"""Turn sources of label volumes into a cohort folder.
 
 SOURCE is a Morphologist tree, a folder of NIfTI files, one file, or a table (.tsv, .csv) with
-participant_id, path and optionally hemi, folds, graph, transform, family and anything else. It is
-only read. Of several acquisitions of a subject the default one is taken, else the first by name;
-of several fold graphs the newest version, by hand before automatic. Sidecars record the choice.
+participant_id, path and optionally hemi, folds, graph, transform, pair, family and anything else.
+It is only read. Several may be given; NAME=PATH puts NAME before the ids of one. Of several
+acquisitions of a subject the default one is taken, else the first by name; of several fold graphs
+the newest version, by hand before automatic. Sidecars record the choice.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from foldnorm.pipeline.arguments import (
     add_n_procs,
     add_overwrite,
     add_selection,
+    add_sources,
     positive,
     shard,
 )
@@ -23,7 +25,7 @@ HELP = "turn label volumes into a cohort folder"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("source", type=Path, metavar="SOURCE")
+    add_sources(parser)
     parser.add_argument("out", type=Path, metavar="OUT", help="cohort folder to write")
     add_selection(parser)
     parser.add_argument(
@@ -31,12 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_preparation(parser.add_argument_group("each volume"))
     _add_layout(parser.add_argument_group("the cohort"))
-    parser.add_argument(
-        "--shard",
-        type=shard,
-        metavar="I/N",
-        help="prepare part I of N only; run once more without it to finish",
-    )
+    _add_cluster(parser.add_argument_group("many machines"))
     add_n_procs(parser)
     add_overwrite(parser)
 
@@ -86,14 +83,28 @@ def _add_preparation(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--mirror-right", action="store_true", help="store right hemispheres in left-side order"
     )
+    group.add_argument(
+        "--whole-brain", action="store_true", help="both hemispheres of a subject in one volume"
+    )
+    group.add_argument(
+        "--pair",
+        metavar="SCHEME",
+        help="another volume of each hemisphere on the very same grid (grey-white for skeletons)",
+    )
 
 
 def _add_layout(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--crop",
         default="cohort",
-        help="cohort, none, region:NAME[+NAME…][@MM], box:i0,i1,j0,j1,k0,k1 or "
+        help="cohort, none, region:NAME[+NAME…][@MM], mask:FILE[@MM], box:i0,i1,j0,j1,k0,k1 or "
         "mm:x0,x1,y0,y1,z0,z1 (default cohort: the smallest box that holds every volume)",
+    )
+    group.add_argument(
+        "--regions", type=Path, metavar="FILE", help="YAML: names of regions, lists of sulci"
+    )
+    group.add_argument(
+        "--off-mask", metavar="CLASS", help="what lies off the region's mask becomes this class"
     )
     group.add_argument("--pad", default="none", help="cubic, multiple:N or I,J,K (default none)")
     group.add_argument(
@@ -110,17 +121,55 @@ def _add_layout(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--split-seed", type=int, default=0, help="of the split (default 0)")
 
 
+def _add_cluster(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--shard", type=shard, metavar="I/N", help="prepare part I of N only; --gather finishes"
+    )
+    group.add_argument(
+        "--gather", action="store_true", help="prepare nothing: pack what shards have prepared"
+    )
+    group.add_argument(
+        "--cluster",
+        metavar="WHERE",
+        help="slurm: in jobs of a SLURM cluster; local: the same here; dask:ADDRESS: by the "
+        "workers of a Dask scheduler",
+    )
+    group.add_argument("--jobs", type=positive, default=10, help="of slurm (default 10)")
+    group.add_argument(
+        "--cluster-option",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of submitit: timeout_min=120 slurm_partition=cpu mem_gb=4 …",
+    )
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.quality_page import write_quality_page
+    from foldnorm.preprocessing.cluster import Cluster, preprocess_on
     from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
     from foldnorm.preprocessing.preprocess import preprocess
+    from foldnorm.preprocessing.sources import Source
 
-    report = preprocess(arguments.source, arguments.out, _options(arguments))
+    sources = [Source.parse(text) for text in arguments.source]
+    options = _options(arguments)
+    if arguments.cluster is None:
+        report = preprocess(sources, arguments.out, options)
+    else:
+        cluster = Cluster.parse(arguments.cluster, arguments.jobs, arguments.cluster_option)
+        report = preprocess_on(cluster, sources, arguments.out, options)
     for failure in report["failed"]:
         print(f"foldnorm: {failure['volume']}: {failure['reason']}", file=sys.stderr)
     if report["shard"] is None and (arguments.out / DESCRIPTION).is_file():
-        write_quality_page(Cohort.open(arguments.out))
+        cohort = Cohort.open(arguments.out)
+        write_quality_page(cohort)
+        pairs = cohort.description["Cohort"]["pairs"]
+        if pairs and pairs["shifted"] and not arguments.quiet:
+            print(
+                f"{pairs['shifted']} pairs have two affines, up to {pairs['largest_shift_mm']:g} "
+                "mm apart; they were paired voxel by voxel"
+            )
     if not arguments.quiet:
         print(
             f"{report['done']} volumes done ({report['skipped']} of them before), "
@@ -133,11 +182,12 @@ def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # 
     from dataclasses import replace
 
     from foldnorm.preprocessing.cohort import Cohort
-    from foldnorm.preprocessing.crop import Box
     from foldnorm.preprocessing.crop_spec import CropSpec
     from foldnorm.preprocessing.errors import InputError
-    from foldnorm.preprocessing.prepare import Preparation
+    from foldnorm.preprocessing.layout import Layout
+    from foldnorm.preprocessing.preparation import Preparation
     from foldnorm.preprocessing.preprocess import PreprocessOptions
+    from foldnorm.preprocessing.regions import read_regions
     from foldnorm.preprocessing.schemes import load_scheme
     from foldnorm.preprocessing.sources import read_excluded
 
@@ -162,19 +212,24 @@ def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # 
         arguments.hull,
         arguments.thin,
         arguments.folds,
+        load_scheme(arguments.pair) if arguments.pair else None,
+        arguments.whole_brain,
     )
-    crop, pad, box = CropSpec.parse(arguments.crop), arguments.pad, None
+    crop = CropSpec.parse(arguments.crop, read_regions(arguments.regions))
+    pad, off_mask, frozen = arguments.pad, arguments.off_mask, None
     if arguments.like is not None:
         model = Cohort.open(arguments.like)
         # Fold labels are no part of what volumes look like.
         preparation = replace(Preparation.from_dict(model.preparation), folds=arguments.folds)
-        crop, pad = CropSpec.parse(model.preparation["crop"]), model.preparation["pad"]
-        box = Box.parse(model.description["Cohort"]["box"])
+        crop = CropSpec.of_record(model.preparation)
+        pad, off_mask = model.preparation["pad"], model.preparation["off_mask"]
+        frozen = Layout.of_cohort(arguments.like)
     return PreprocessOptions(
         preparation=preparation,
         crop=crop,
         pad=pad,
-        frozen_box=box,
+        off_mask=off_mask,
+        frozen=frozen,
         hemis=tuple(arguments.hemi),
         prefer=tuple(arguments.prefer),
         participants=tuple(arguments.participant_label),
@@ -182,6 +237,7 @@ def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # 
         fractions=tuple(arguments.split),
         split_seed=arguments.split_seed,
         shard=arguments.shard,
+        gather=arguments.gather,
         n_procs=arguments.n_procs,
         overwrite=arguments.overwrite,
         quiet=arguments.quiet,

@@ -2,11 +2,15 @@
 
 import base64
 import io
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from foldnorm.preprocessing.crop import bounding_box
+from foldnorm.preprocessing.schemes import LabelScheme
 
 # Class colours on a light ground, dark for the class that matters; distinct for colour blindness.
 PALETTE = np.array(
@@ -39,16 +43,33 @@ def middle_slices(volume: NDArray[np.integer], n_classes: int) -> list[NDArray[n
 def contact_sheet(
     rows: Sequence[Sequence[NDArray[np.uint8]]], *, scale: int = 3
 ) -> NDArray[np.uint8]:
-    """Lay pictures out in rows, each cell as large as the largest picture."""
-    height = max(p.shape[0] for row in rows for p in row)
-    width = max(p.shape[1] for row in rows for p in row)
-    columns = max(len(row) for row in rows)
-    sheet = np.full((len(rows) * (height + GAP), columns * (width + GAP), 3), 246, dtype=np.uint8)
-    for r, row in enumerate(rows):
-        for c, picture in enumerate(row):
-            top, left = r * (height + GAP), c * (width + GAP)
+    """Lay pictures out in a grid; a row is as high, a column as wide, as its largest picture."""
+    heights = [max(picture.shape[0] for picture in row) for row in rows]
+    widths = [max(p.shape[1] for p in c if p is not None) for c in itertools.zip_longest(*rows)]
+    tops = np.cumsum([0, *(height + GAP for height in heights)])
+    lefts = np.cumsum([0, *(width + GAP for width in widths)])
+    sheet = np.full((tops[-1], lefts[-1], 3), 246, dtype=np.uint8)
+    for top, row in zip(tops, rows, strict=False):
+        for left, picture in zip(lefts, row, strict=False):
             sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return sheet.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def montage(before: NDArray[np.uint8], after: NDArray[np.uint8], scheme: LabelScheme) -> bytes:
+    """PNG of a volume before preparation and after it: three middle slices of what it holds, each.
+
+    Args:
+        before: (I, J, K) class numbers.
+        after: (I, J, K) class numbers.
+        scheme: of both.
+    """
+    rows = []
+    for volume in (before, after):
+        held = bounding_box(volume != scheme.fill)
+        rows.append(
+            middle_slices(volume if held is None else volume[held.slices], scheme.n_classes)
+        )
+    return png(contact_sheet(rows, scale=1))  # the browser enlarges
 
 
 def png(picture: NDArray[np.uint8]) -> bytes:

@@ -1,0 +1,132 @@
+"""Preprocessing on many machines: in jobs of SLURM, or by the workers of a Dask scheduler.
+
+Each job prepares one chunk of the volumes, as ``--shard`` does; no two write one file. When all
+have ended, what they prepared is packed here.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import joblib
+
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.preprocess import (
+    REPORT_OF_SHARD,
+    PreprocessOptions,
+    preprocess,
+    write_report,
+)
+from foldnorm.preprocessing.sources import Source
+
+LOGS = "logs"
+DEFAULT_MINUTES = 240  # of a job; SLURM's own default may be far less
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where volumes are prepared.
+
+    Attributes:
+        kind: ``slurm``; ``local``: the same jobs as processes of this machine; ``dask``.
+        jobs: into how many the volumes are divided, for the former two.
+        address: of the Dask scheduler.
+        options: parameters of submitit.
+    """
+
+    kind: Literal["slurm", "local", "dask"]
+    jobs: int = 10
+    address: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, where: str, jobs: int, options: Sequence[str]) -> "Cluster":
+        """Read ``--cluster``, ``--jobs`` and ``--cluster-option``."""
+        parsed: dict[str, Any] = {}
+        for option in options:
+            key, equals, value = option.partition("=")
+            if not (key and equals):
+                raise InputError(f"--cluster-option: expected KEY=VALUE, got {option!r}")
+            parsed[key] = int(value) if value.isdigit() else value
+        kind, _, address = where.partition(":")
+        if kind == "dask" and address:
+            return cls("dask", jobs, address, parsed)
+        if where in ("slurm", "local"):
+            return cls("slurm" if where == "slurm" else "local", jobs, "", parsed)
+        raise InputError(f"--cluster: expected slurm, local or dask:ADDRESS, got {where!r}")
+
+
+def preprocess_on(
+    cluster: Cluster, sources: Sequence[Source], out: Path, options: PreprocessOptions
+) -> dict[str, Any]:
+    """Turn sources into a cohort folder as `preprocess` does, and return its report.
+
+    Raises:
+        InputError: nothing can be done at all, or the cluster cannot be reached.
+    """
+    if options.shard is not None or options.gather:
+        raise InputError("--cluster divides and gathers by itself: leave --shard and --gather out")
+    if cluster.kind == "dask":
+        return _by_dask(cluster, sources, out, options)
+    return _by_jobs(cluster, sources, out, options)
+
+
+def _by_dask(
+    cluster: Cluster, sources: Sequence[Source], out: Path, options: PreprocessOptions
+) -> dict[str, Any]:
+    distributed = _imported("distributed", "dask")
+    try:
+        client = distributed.Client(cluster.address, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise InputError(f"no Dask scheduler answers at {cluster.address} ({error})") from error
+    with client, joblib.parallel_config(backend="dask"):
+        return preprocess(sources, out, replace(options, n_procs=-1))
+
+
+def _by_jobs(
+    cluster: Cluster, sources: Sequence[Source], out: Path, options: PreprocessOptions
+) -> dict[str, Any]:
+    begin = time.perf_counter()
+    submitit = _imported("submitit", "slurm")
+    for stale in out.glob(REPORT_OF_SHARD.format("*")):
+        stale.unlink()
+    logs = out.absolute() / LOGS
+    parameters = {
+        "name": "foldnorm",
+        "timeout_min": DEFAULT_MINUTES,
+        "cpus_per_task": options.n_procs,
+        **cluster.options,
+    }
+    try:
+        executor = submitit.AutoExecutor(folder=logs, cluster=cluster.kind)
+        executor.update_parameters(**parameters)
+    except (NameError, RuntimeError, ValueError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"--cluster {cluster.kind}: {reason}") from error
+    chunks = [
+        replace(options, shard=(number, cluster.jobs), quiet=True)
+        for number in range(1, cluster.jobs + 1)
+    ]
+    jobs = executor.map_array(
+        preprocess, [sources] * cluster.jobs, [out.absolute()] * cluster.jobs, chunks
+    )
+    failed = []
+    for number, job in enumerate(jobs, start=1):
+        raised = job.exception()
+        if raised is not None:
+            reason = f"{type(raised).__name__}, see {job.paths.stderr}"
+            failed.append({"volume": f"chunk {number}/{cluster.jobs}", "reason": reason})
+    report = preprocess(sources, out, replace(options, gather=True))
+    report["failed"] = failed + report["failed"]
+    report["seconds"] = round(time.perf_counter() - begin, 2)
+    write_report(out, report)
+    return report
+
+
+def _imported(name: str, extra: str) -> Any:
+    try:
+        return __import__(name)
+    except ModuleNotFoundError:
+        raise InputError(f"--cluster needs {name}: pip install 'foldnorm[{extra}]'") from None

@@ -1,0 +1,95 @@
+"""Volumes that preparation has finished, known by their sidecars."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foldnorm.preprocessing.crop import Box
+from foldnorm.preprocessing.files import read_json
+from foldnorm.preprocessing.sources import RIGHT_LABELS, Companions, SourceVolume
+from foldnorm.preprocessing.volumes import LabelVolume, mirror_left_right, read_labels
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A volume that preparation has finished, known by its sidecar."""
+
+    key: str
+    stem: Path
+    sidecar: Mapping[str, Any]
+
+    @property
+    def at(self) -> Box:
+        """Lattice box of the voxels that the volume holds."""
+        return Box.parse(self.sidecar["LatticeBox"])
+
+    @property
+    def field_of_view(self) -> Box:
+        """Lattice box of the whole field of view."""
+        return Box.parse(self.sidecar["FieldOfView"])
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether the lattice of this volume runs from right to left."""
+        return self.sidecar["Parameters"]["mirror_right"] and self.sidecar["Hemisphere"] == "R"
+
+    def read(self, suffix: str) -> LabelVolume:
+        """Read the volume in lattice order."""
+        volume = read_labels(self.stem.with_name(f"{self.stem.name}{suffix}.nii.gz"))
+        return mirror_left_right(volume) if self.is_mirrored else volume
+
+    def fold_names(self, of_source: Mapping[int, str]) -> Mapping[int, str]:
+        """Label → sulcus: from its own fold graph, or those of the source."""
+        own = {int(n): name for n, name in self.sidecar["FoldNames"].items()}
+        if own or not self.sidecar["Parameters"]["whole_brain"]:
+            return own or of_source
+        right = {label + RIGHT_LABELS: f"{name}_right" for label, name in of_source.items()}
+        return {**of_source, **right}
+
+    @property
+    def source(self) -> SourceVolume:
+        """Where it came from, as preprocessing found it."""
+        return source_of(self.sidecar)
+
+    def has_folds(self) -> bool:
+        """Whether there are fold labels."""
+        return self.stem.with_name(f"{self.stem.name}_desc-folds_dseg.nii.gz").is_file()
+
+
+def finished_volumes(out: Path) -> list[Finished]:
+    """All of a cohort folder, sorted by participant and hemisphere."""
+    volumes = []
+    for path in sorted(out.glob("sub-*/anat/*_dseg.json")):
+        key = path.name.removesuffix("_dseg.json")
+        volumes.append(Finished(key, path.with_name(key), read_json(path)))
+    return volumes
+
+
+def source_record(source: SourceVolume) -> dict[str, Any]:
+    """What a sidecar says of a volume's origin; inverse of `source_of`."""
+    record = {
+        "Participant": source.participant,
+        "Hemisphere": source.hemi,
+        "Volume": str(source.path),
+        "Companions": source.companions.as_dict(),
+        "Alternatives": [str(path) for path in source.alternatives],
+        "Known": source.known,
+    }
+    if source.right is not None:
+        record["Right"] = source_record(source.right)
+    return record
+
+
+def source_of(record: Mapping[str, Any]) -> SourceVolume:
+    """The volume that a sidecar was written for."""
+    companions = {kind: Path(path) for kind, path in record["Companions"].items()}
+    return SourceVolume(
+        record["Participant"],
+        record["Hemisphere"],
+        Path(record["Volume"]),
+        Companions(**companions),
+        dict(record["Known"]),
+        tuple(Path(path) for path in record["Alternatives"]),
+        source_of(record["Right"]) if "Right" in record else None,
+    )

@@ -1,0 +1,104 @@
+"""Where the volumes of a cohort lie: the box that is packed, and the region in it.
+
+Fitted once over the prepared volumes, and frozen in the cohort folder.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.preprocessing.cohort import DESCRIPTION, REGION_MASK
+from foldnorm.preprocessing.crop import Box, shifted_affine, union_box
+from foldnorm.preprocessing.crop_spec import CropSpec
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_json
+from foldnorm.preprocessing.finished import Finished
+from foldnorm.preprocessing.regions import Region, region_of_mask, region_of_voxels
+from foldnorm.preprocessing.volumes import read_labels, write_labels
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What all volumes of a cohort share.
+
+    Attributes:
+        box: on the lattice; for ``--crop box``, in each volume's own field of view.
+        region: (I, J, K) bool, of the box; None if the crop is of no region.
+    """
+
+    box: Box
+    region: NDArray[np.bool_] | None = None
+
+    @classmethod
+    def of_cohort(cls, folder: Path) -> "Layout":
+        """That of a cohort folder."""
+        box = Box.parse(read_json(folder / DESCRIPTION)["Cohort"]["box"])
+        path = folder / REGION_MASK
+        return cls(box, read_labels(path).data.astype(np.bool_) if path.is_file() else None)
+
+    def target(self, volume: Finished, crop: CropSpec) -> Box:
+        """The box on the lattice of one volume."""
+        is_own = crop.kind == "box"
+        return self.box.shifted(volume.field_of_view.start) if is_own else self.box
+
+    def write_region(self, out: Path, voxel_size: Sequence[float]) -> None:
+        """Write the mask of the region, if there is one, in the space of the cohort."""
+        if self.region is None:
+            (out / REGION_MASK).unlink(missing_ok=True)
+            return
+        affine = shifted_affine(np.diag([*voxel_size, 1.0]), self.box.start)
+        mask = self.region.astype(np.uint8)
+        write_labels(out / REGION_MASK, mask, affine, description="foldnorm region of the cohort")
+
+
+def fit_layout(
+    volumes: Sequence[Finished],
+    crop: CropSpec,
+    pad: str,
+    fold_names: Mapping[int, str],
+    preparation: Mapping[str, Any],
+) -> Layout:
+    """Fit the box, and the region, over prepared volumes.
+
+    Args:
+        volumes: at least one.
+        crop: what is asked for.
+        pad: see `Box.padded`.
+        fold_names: label → name of the source.
+        preparation: parameters of the volumes.
+
+    Raises:
+        InputError: no volume has a fold of the region.
+    """
+    voxel_size = volumes[0].sidecar["VoxelSize"]
+    if crop.kind in ("box", "mm"):
+        return Layout(crop.fixed_box(voxel_size).padded(pad))
+    if crop.kind in ("region", "mask"):
+        if crop.mask is not None:
+            mirrored = bool(preparation["mirror_right"])
+            mask = read_labels(crop.mask)
+            region = region_of_mask(mask, crop.margin, voxel_size[0], mirrored=mirrored)
+        else:
+            region = _region_of_folds(volumes, crop, fold_names, voxel_size[0])
+        box = region.box.padded(pad)
+        return Layout(box, region.within(box))
+    boxes = [v.at if crop.kind == "cohort" else v.field_of_view for v in volumes]
+    return Layout(union_box(boxes).padded(pad))
+
+
+def _region_of_folds(
+    volumes: Sequence[Finished], crop: CropSpec, fold_names: Mapping[int, str], size: float
+) -> Region:
+    places = []
+    for volume in volumes:
+        if volume.has_folds():
+            labels = crop.labels(volume.fold_names(fold_names), must_exist=False)
+            folds = volume.read("_desc-folds_dseg").data
+            places.append(np.argwhere(np.isin(folds, sorted(labels))) + volume.at.start)
+    if not sum(map(len, places)):
+        raise InputError(f"--crop: no volume has any fold of {crop.text}")
+    return region_of_voxels(places, crop.margin, size)

@@ -1,0 +1,263 @@
+"""What goes into one volume of a cohort, at full resolution: a hemisphere, or both joined."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.preprocessing.crop import Box, Index, foreground_box
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.fold_graph import Points, graph_fold_numbers, read_fold_graph
+from foldnorm.preprocessing.hull import agrees, hull_of
+from foldnorm.preprocessing.preparation import Preparation
+from foldnorm.preprocessing.schemes import SKELETON, LabelScheme, discretise
+from foldnorm.preprocessing.sources import RIGHT_LABELS, Companions
+from foldnorm.preprocessing.volumes import LabelVolume, read_labels
+
+MAX_FOLD_LABEL = 2**16 - 1  # fold labels are kept as uint16
+SAME_GRID = 1e-3  # mm: affines closer than this are equal
+
+
+@dataclass(frozen=True)
+class Part:
+    """A discretised volume, cut to what it holds.
+
+    Attributes:
+        volume: as read, RAS+.
+        box: of the arrays below, in ``volume``.
+        classes: (I, J, K) uint8 class numbers.
+        labels: (I, J, K) uint16 fold labels where ``classes`` is highest, or None.
+        pair: (I, J, K) uint8 class numbers of the second volume, or None.
+        fold_names: label → sulcus, from a fold graph.
+        folds_from: where fold labels come from, or why there are none.
+        hull: what was done to it.
+        pair_shift: mm by which the affines of the two volumes of a pair differ, (3,).
+    """
+
+    volume: LabelVolume
+    box: Box
+    classes: NDArray[np.uint8]
+    labels: NDArray[np.uint16] | None = None
+    pair: NDArray[np.uint8] | None = None
+    fold_names: dict[int, str] = field(default_factory=dict)
+    folds_from: str = "none"
+    hull: str = "kept"
+    pair_shift: tuple[float, float, float] | None = None
+
+
+def read_part(
+    path: Path, companions: Companions, preparation: Preparation, erase: Points | None = None
+) -> Part:
+    """Read one volume and what goes with it, and discretise both.
+
+    Args:
+        path: the label volume.
+        companions: what goes with it.
+        preparation: scheme, hull, folds, pair.
+        erase: (n, 3) voxels in AIMS order, as fold graphs list them: those above the scheme's
+            void class become void.
+
+    Raises:
+        InputError: anything about the files that cannot be used; the message names one.
+    """
+    volume = read_labels(path)
+    known = _fold_labels(volume, preparation, companions)
+    scheme = preparation.scheme
+    box = _foreground(volume, scheme)
+    pair, shift = None, None
+    if preparation.pair is not None:
+        second, shift = _read_pair(volume, companions.pair, preparation)
+        box = box.union(_foreground(second, preparation.pair))
+        pair = discretise(second.data[box.slices], preparation.pair, path=second.path)
+    classes = discretise(volume.data[box.slices], scheme, path=path)
+    hull = "kept"
+    if preparation.hull == "remove":
+        hull = _remove_hull(classes, volume, box, scheme, known)
+    if erase is not None and len(erase):
+        _erase(classes, volume, box, scheme, erase)
+    if not (classes == scheme.top).any():
+        raise InputError(f"no voxel of class {scheme.names[scheme.top]!r}: {path}")
+    labels = known.labels
+    if labels is not None:
+        labels = np.where(classes == scheme.top, labels[box.slices], 0)
+    return Part(volume, box, classes, labels, pair, known.names, known.source, hull, shift)
+
+
+def join(left: Part, right: Part, scheme: LabelScheme, pair_scheme: LabelScheme | None) -> Part:
+    """Both hemispheres of a participant on the grid that they share.
+
+    Where they overlap the higher class stays. Fold labels of the right are moved up by
+    `RIGHT_LABELS`.
+
+    Raises:
+        InputError: their grids differ.
+    """
+    first, second = left.volume, right.volume
+    if first.data.shape != second.data.shape or np.abs(first.affine - second.affine).max() > 1e-3:
+        raise InputError(
+            f"the two hemispheres lie on different grids, {first.data.shape} and "
+            f"{second.data.shape}: {first.path}, {second.path}"
+        )
+    box = left.box.union(right.box)
+
+    def joined(which: str, fill: int) -> NDArray[Any]:
+        arrays = []
+        for part in (left, right):
+            array = getattr(part, which)
+            whole = np.full(box.shape, fill, dtype=array.dtype)
+            whole[part.box.shifted([-n for n in box.start]).slices] = array
+            arrays.append(whole)
+        return np.maximum(*arrays)
+
+    labels, names = None, dict[int, str]()
+    if left.labels is not None and right.labels is not None:
+        moved = np.where(right.labels > 0, right.labels + RIGHT_LABELS, 0).astype(np.uint16)
+        right = replace(right, labels=moved)
+        labels = joined("labels", 0)
+        names = {**left.fold_names, **{n + RIGHT_LABELS: s for n, s in right.fold_names.items()}}
+    return replace(
+        left,
+        box=box,
+        classes=joined("classes", scheme.fill),
+        labels=labels,
+        pair=None if pair_scheme is None else joined("pair", pair_scheme.fill),
+        fold_names=names,
+        folds_from=_both(left.folds_from, right.folds_from),
+        hull=_both(left.hull, right.hull),
+    )
+
+
+def _both(left: str, right: str) -> str:
+    return left if left == right else f"left: {left}; right: {right}"
+
+
+def _foreground(volume: LabelVolume, scheme: LabelScheme) -> Box:
+    box = foreground_box(volume.data, scheme)
+    if box is None:
+        raise InputError(
+            f"empty volume: every voxel is {scheme.names[scheme.fill]!r} under scheme "
+            f"{scheme.name!r}: {volume.path}"
+        )
+    return box
+
+
+def _read_pair(
+    volume: LabelVolume, path: Path | None, preparation: Preparation
+) -> tuple[LabelVolume, tuple[float, float, float]]:
+    """The second volume of a pair, and how far its affine would have put it from the first.
+
+    Voxel (i, j, k) of one is voxel (i, j, k) of the other: Morphologist writes both on one grid,
+    but not always with one affine.
+
+    Raises:
+        InputError: there is none, its grid is another, or a fold lies on white matter.
+    """
+    assert preparation.pair is not None
+    if path is None:
+        raise InputError(f"no {preparation.pair.stem} volume beside it: {volume.path}")
+    second = read_labels(path)
+    if second.data.shape != volume.data.shape:
+        raise InputError(
+            f"a pair lies on one voxel grid; got {second.data.shape}, that of {volume.path} is "
+            f"{volume.data.shape}: {path}"
+        )
+    if not np.allclose(second.voxel_size, volume.voxel_size, rtol=SAME_GRID):
+        raise InputError(
+            f"a pair has voxels of one size; got {second.voxel_size} mm, those of {volume.path} "
+            f"are {volume.voxel_size} mm: {path}"
+        )
+    if preparation.checks_folds_on_white:
+        _refuse_folds_on_white(volume, second, preparation)
+    x, y, z = (float(mm) for mm in np.round((second.affine - volume.affine)[:3, 3], 2))
+    return second, (x, y, z)
+
+
+def _refuse_folds_on_white(
+    volume: LabelVolume, second: LabelVolume, preparation: Preparation
+) -> None:
+    assert preparation.pair is not None
+    white = preparation.pair.classes[preparation.pair.top].values
+    first_scheme = preparation.scheme
+    box = _foreground(volume, first_scheme)
+    sulcus = discretise(volume.data[box.slices], first_scheme, path=volume.path) == first_scheme.top
+    on_white = int(np.count_nonzero(np.isin(second.data[box.slices][sulcus], white)))
+    if on_white:
+        raise InputError(
+            f"{on_white} of {np.count_nonzero(sulcus)} fold voxels lie on white matter, so this is "
+            f"no pair with {volume.path}: {second.path}"
+        )
+
+
+@dataclass(frozen=True)
+class _FoldLabels:
+    """Fold labels on the whole grid of a volume, what they are called, and where they are from."""
+
+    labels: NDArray[np.uint16] | None = None
+    names: dict[int, str] = field(default_factory=dict)
+    source: str = "none"
+    graph: NDArray[np.bool_] | None = None  # voxels of a graph made of this skeleton
+
+
+def _fold_labels(
+    volume: LabelVolume, preparation: Preparation, companions: Companions
+) -> _FoldLabels:
+    wants_graph = preparation.hull == "remove" or (
+        preparation.folds == "auto" and companions.folds is None
+    )
+    graph, voxels, numbers = None, None, None
+    if wants_graph and companions.graph is not None and preparation.scheme.stem == SKELETON.stem:
+        graph = read_fold_graph(companions.graph)
+        numbers = graph_fold_numbers(graph, _shape(volume.data))[::-1, ::-1, ::-1]
+        voxels = numbers > 0 if agrees(volume.data, numbers > 0) else None
+    if preparation.folds == "none":
+        return _FoldLabels(graph=voxels)
+    if companions.folds is not None:
+        return _FoldLabels(_read_folds(companions.folds, volume), {}, "label volume", voxels)
+    if graph is None:
+        return _FoldLabels()
+    if voxels is None:
+        return _FoldLabels(source="none: the fold graph was made of another skeleton")
+    names = {fold.number: fold.sulcus for fold in graph.folds}
+    return _FoldLabels(numbers, names, "fold graph", voxels)
+
+
+def _remove_hull(
+    classes: NDArray[np.uint8],
+    volume: LabelVolume,
+    box: Box,
+    scheme: LabelScheme,
+    known: _FoldLabels,
+) -> str:
+    """Turn the hull into fill, in place; says how it was found."""
+    folds = None if known.graph is None else known.graph[box.slices]
+    classes[hull_of(volume.data[box.slices], folds)] = scheme.fill
+    return "removed by " + ("face neighbours" if folds is None else "fold graph")
+
+
+def _erase(
+    classes: NDArray[np.uint8], volume: LabelVolume, box: Box, scheme: LabelScheme, erase: Points
+) -> None:
+    """Voxels in AIMS order become void, in place, where they are above it."""
+    places = np.array(volume.data.shape) - 1 - erase - np.array(box.start)
+    inside = ((places >= 0) & (places < classes.shape)).all(axis=1)
+    index = tuple(places[inside].T.astype(np.intp))
+    classes[index] = np.where(classes[index] > scheme.void, scheme.void, classes[index])
+
+
+def _read_folds(path: Path, volume: LabelVolume) -> NDArray[np.uint16]:
+    folds = read_labels(path)
+    if folds.data.shape != volume.data.shape:
+        raise InputError(
+            f"fold labels of shape {folds.data.shape}, the skeleton's is {volume.data.shape}: "
+            f"{path}"
+        )
+    if folds.data.min() < 0 or folds.data.max() > MAX_FOLD_LABEL:
+        raise InputError(f"fold labels must lie in 0…{MAX_FOLD_LABEL}: {path}")
+    return folds.data.astype(np.uint16)
+
+
+def _shape(volume: NDArray[Any]) -> Index:
+    i, j, k = volume.shape
+    return i, j, k
