@@ -12,6 +12,16 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of everything drawn (default 0)")
 
 
+def add_kind(parser: argparse.ArgumentParser) -> None:
+    """Add ``--kind`` of an alteration."""
+    parser.add_argument(
+        "--kind",
+        choices=("fold", "ball", "fold-raw", "fold-graph", "add", "random", "asymmetry"),
+        default="fold",
+        help="what is done (default fold)",
+    )
+
+
 def add_sources(parser: argparse.ArgumentParser) -> None:
     """Add one SOURCE or several."""
     parser.add_argument("source", nargs="+", metavar="SOURCE", help="PATH or NAME=PATH")

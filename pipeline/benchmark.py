@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.alteration import AlterationKind, alter
 from foldnorm.pipeline.detection_metrics import INTERVAL, detection, paired_share
 from foldnorm.pipeline.scorer import Scorer, Scores
+from foldnorm.preprocessing.alteration import alter
 from foldnorm.preprocessing.cohort import Cohort, iterate, row_key
 from foldnorm.preprocessing.deletion import SizeRange
 from foldnorm.preprocessing.errors import InputError
@@ -43,7 +43,7 @@ class BenchmarkOptions:
     """
 
     sizes: tuple[SizeRange, ...]
-    kind: AlterationKind = "fold"
+    kind: str = "fold"
     splits: tuple[str, ...] = ("test",)
     draws: int = 5
     seed: int = 0

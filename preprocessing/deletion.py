@@ -1,4 +1,4 @@
-"""Synthetic deletion: a fold, or a ball, is taken out of a volume.
+"""Synthetic deletion: a fold, or a ball, is taken out of a volume of class numbers.
 
 What is drawn and what is applied are two things: `sample_fold` and `sample_ball` return a
 `Deletion`, and `apply_deletion` does the same to the same volume every time. Size 0 is the
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.schemes import LabelScheme
 
-Kind = Literal["none", "fold", "ball"]
+Kind = Literal["none", "fold", "ball", "fold-raw", "fold-graph", "add", "random", "asymmetry"]
 
 
 @dataclass(frozen=True)
@@ -42,26 +42,34 @@ class SizeRange:
             raise InputError(f"--size: expected 0 ≤ LOW < HIGH, got {text!r}")
         return sizes
 
+    def holds(self, size: float) -> bool:
+        """Whether a size is eligible."""
+        return self.low < size <= self.high
+
     @property
     def is_control(self) -> bool:
         """Whether nothing is to be deleted."""
         return self.low == 0 and self.high == float("inf")
 
     def __str__(self) -> str:
+        if self == ANY_SIZE:
+            return "any"
         return f"{self.low:g}" if self.high == float("inf") else f"{self.low:g}-{self.high:g}"
 
 
 @dataclass(frozen=True)
 class Deletion:
-    """What is taken out of one volume.
+    """What is done to one volume.
 
     Attributes:
         kind: ``none`` for the control.
-        label: of the fold, 0 for a ball.
+        label: of the fold, 0 where there is none.
         name: of the fold.
         size: mm² of the fold's sheet, or mm³ of the ball.
-        centre: (3,) voxel, of the ball or of the fold's deleted voxels.
+        centre: (3,) voxel, of the ball.
         radius: mm, of the ball.
+        donor: ``sub-…_hemi-…`` of the volume that something is taken from.
+        shift: (3,) voxels by which a crop was moved.
     """
 
     kind: Kind
@@ -70,9 +78,12 @@ class Deletion:
     size: float = 0.0
     centre: tuple[float, float, float] | None = None
     radius: float = 0.0
+    donor: str = ""
+    shift: tuple[int, int, int] = (0, 0, 0)
 
 
 CONTROL = Deletion("none")
+ANY_SIZE = SizeRange(-1)  # not the control, and of no size: crops and sides have none
 
 
 def subject_rng(seed: int, key: str) -> np.random.Generator:
@@ -96,7 +107,7 @@ def sample_fold(
     eligible = [
         row
         for row in sorted(folds, key=lambda row: int(row["label"]))
-        if sizes.low < float(row["size"]) <= sizes.high and int(row["voxels"]) > 0
+        if sizes.holds(float(row["size"])) and int(row["voxels"]) > 0
     ]
     if not eligible:
         return None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from foldnorm.preprocessing.cohort import row_key
 from foldnorm.preprocessing.crop import Box
 from foldnorm.preprocessing.files import read_json
 from foldnorm.preprocessing.sources import RIGHT_LABELS, Companions, SourceVolume
@@ -64,6 +65,16 @@ def finished_volumes(out: Path) -> list[Finished]:
         key = path.name.removesuffix("_dseg.json")
         volumes.append(Finished(key, path.with_name(key), read_json(path)))
     return volumes
+
+
+def finished_volume(out: Path, row: Mapping[str, str]) -> Finished:
+    """That of a row of ``participants.tsv``.
+
+    Raises:
+        InputError: the cohort does not hold it by itself, as an altered one does not.
+    """
+    stem = out / row["participant_id"] / "anat" / row_key(row)
+    return Finished(stem.name, stem, read_json(stem.with_name(f"{stem.name}_dseg.json")))
 
 
 def source_record(source: SourceVolume) -> dict[str, Any]:

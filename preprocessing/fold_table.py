@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_json, write_tsv
-from foldnorm.preprocessing.fold_graph import Fold, FoldGraph, Points, read_fold_graph
+from foldnorm.preprocessing.fold_graph import Fold, Points, read_fold_graph
 from foldnorm.preprocessing.sources import Problem, SourceVolume
-from foldnorm.preprocessing.space import ACPC_TO_MNI, Matrix, acpc_of_graph, read_trm
+from foldnorm.preprocessing.space import Matrix, graph_to_mni
 
 TABLE, SIDECAR = "folds.tsv", "folds.json"
 COLUMNS = {
@@ -71,10 +71,7 @@ def fold_rows(volume: SourceVolume) -> list[dict[str, Any]]:
     if graph_path is None:
         raise InputError(f"no fold graph beside it: {volume.path}")
     graph = read_fold_graph(graph_path)
-    if transform is not None and transform.suffix == ".trm":
-        to_mni = read_trm(transform)
-    else:
-        to_mni = ACPC_TO_MNI @ acpc_of_graph(graph.attributes, graph_path)
+    to_mni = graph_to_mni(graph, transform, volume.path)
     return [
         {
             "participant_id": volume.participant,
@@ -85,18 +82,18 @@ def fold_rows(volume: SourceVolume) -> list[dict[str, Any]]:
             "voxels": sum(map(len, (fold.surface, fold.bottom, fold.other))),
             "surface_mm2": fold.attributes.get("surface_area"),
             "depth_mm": fold.attributes.get("maxdepth"),
-            **_place(fold, graph, to_mni),
+            **_place(fold, to_mni),
         }
         for fold in graph.folds
     ]
 
 
-def _place(fold: Fold, graph: FoldGraph, to_mni: Matrix) -> dict[str, float]:
+def _place(fold: Fold, to_mni: Matrix) -> dict[str, float]:
     """Box and centre in MNI mm; empty for a fold without voxels."""
-    points = _in_mni(np.concatenate([fold.surface, fold.bottom, fold.other]), graph, to_mni)
+    points = _in_mni(np.concatenate([fold.surface, fold.bottom, fold.other]), to_mni)
     if not len(points):
         return {}
-    surface = _in_mni(fold.surface, graph, to_mni) if len(fold.surface) else points
+    surface = _in_mni(fold.surface, to_mni) if len(fold.surface) else points
     corners = {"min": points.min(axis=0), "max": points.max(axis=0), "centre": surface.mean(axis=0)}
     return {
         f"{axis}_{which}": round(float(corner[n]), 2)
@@ -105,9 +102,9 @@ def _place(fold: Fold, graph: FoldGraph, to_mni: Matrix) -> dict[str, float]:
     }
 
 
-def _in_mni(points: Points, graph: FoldGraph, to_mni: Matrix) -> NDArray[np.float64]:
+def _in_mni(points: Points, to_mni: Matrix) -> NDArray[np.float64]:
     """MNI mm of voxels in AIMS order, (n, 3)."""
-    return points * np.array(graph.voxel_size) @ to_mni[:3, :3].T + to_mni[:3, 3]
+    return points @ to_mni[:3, :3].T + to_mni[:3, 3]
 
 
 def _isolated(volume: SourceVolume) -> tuple[list[dict[str, Any]], Problem | None]:

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort import DESCRIPTION, REGION_MASK
-from foldnorm.preprocessing.crop import Box, shifted_affine, union_box
+from foldnorm.preprocessing.crop import Box, place, shifted_affine, union_box
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json
 from foldnorm.preprocessing.finished import Finished
 from foldnorm.preprocessing.regions import Region, region_of_mask, region_of_voxels
+from foldnorm.preprocessing.schemes import LabelScheme
 from foldnorm.preprocessing.volumes import read_labels, write_labels
 
 
@@ -44,6 +45,28 @@ class Layout:
         """The box on the lattice of one volume."""
         is_own = crop.kind == "box"
         return self.box.shifted(volume.field_of_view.start) if is_own else self.box
+
+    def packed(
+        self,
+        classes: NDArray[np.uint8],
+        at: Box,
+        target: Box,
+        scheme: LabelScheme,
+        off_mask: str | None,
+    ) -> NDArray[np.uint8]:
+        """The part of a volume that a cohort keeps.
+
+        Args:
+            classes: (I, J, K) class numbers.
+            at: the box that they occupy on the lattice.
+            target: the box that is kept, of the shape of ``box``.
+            scheme: of the volume.
+            off_mask: name of the class that what lies off the region becomes, if any.
+        """
+        kept = place(classes, at, target, fill=scheme.fill)
+        if off_mask is not None and self.region is not None:
+            kept[~self.region] = scheme.names.index(off_mask)
+        return np.asarray(kept, dtype=np.uint8)
 
     def write_region(self, out: Path, voxel_size: Sequence[float]) -> None:
         """Write the mask of the region, if there is one, in the space of the cohort."""

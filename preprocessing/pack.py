@@ -177,10 +177,8 @@ def _write_volumes(
 
     def placed(volume: Finished) -> NDArray[np.integer]:
         target = layout.target(volume, options.crop)
-        classes = place(volume.read("_dseg").data, volume.at, target, fill=scheme.fill)
-        if options.off_mask is not None and layout.region is not None:
-            classes[~layout.region] = scheme.names.index(options.off_mask)
-        return classes
+        classes = volume.read("_dseg").data.astype(np.uint8, copy=False)
+        return layout.packed(classes, volume.at, target, scheme, options.off_mask)
 
     shape = (len(volumes), *layout.box.shape)
     ahead = _in_order(placed, volumes, options.n_procs)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.fold_graph import read_graph_header
+from foldnorm.preprocessing.fold_graph import FoldGraph, read_graph_header
+from foldnorm.preprocessing.volumes import read_labels
 
 Matrix = NDArray[np.float64]  # (4, 4), acts on columns (x, y, z, 1)
 Shape = tuple[int, int, int]
@@ -93,6 +94,28 @@ def voxel_to_mni(
     if transform.suffix in ITK_SUFFIXES:
         return read_itk(transform) @ affine
     raise InputError(f"expected a .trm, .arg or {', '.join(ITK_SUFFIXES)} file, got: {transform}")
+
+
+def graph_to_mni(graph: FoldGraph, transform: Path | None, volume: Path) -> Matrix:
+    """Matrix from a voxel of a fold graph, in AIMS order, to MNI mm.
+
+    Args:
+        graph: of a hemisphere.
+        transform: see `voxel_to_mni`; the graph's own way over AC-PC if None.
+        volume: the skeleton, read only for transforms that start from its affine.
+    """
+    if transform is None or transform.suffix not in ITK_SUFFIXES:
+        to_mni = (
+            read_trm(transform)
+            if transform is not None and transform.suffix == ".trm"
+            else ACPC_TO_MNI @ acpc_of_graph(graph.attributes, graph.path)
+        )
+        return to_mni @ np.diag([*graph.voxel_size, 1.0])
+    labels = read_labels(volume)
+    i, j, k = labels.data.shape
+    to_ras = np.diag([-1.0, -1.0, -1.0, 1.0])
+    to_ras[:3, 3] = (i - 1, j - 1, k - 1)
+    return read_itk(transform) @ labels.affine @ to_ras
 
 
 def voxel_to_aims(shape: Shape, voxel_size: tuple[float, float, float]) -> Matrix:

@@ -3,7 +3,6 @@
 import contextlib
 import struct
 
-import nibabel
 import numpy as np
 import pytest
 from hypothesis import given
@@ -179,21 +178,6 @@ def test_no_damage_crashes_the_parsers(tmp_path_factory, data):
     victim.write_bytes(content[: data.draw(st.integers(0, len(content)))])
     with contextlib.suppress(InputError):
         graph_skeleton(read_fold_graph(path))
-
-
-def test_deleting_a_fold_of_a_real_graph_gives_the_labs_own_volume(real_data):
-    """Node 129 with its surface, bottom and the relations of every kind (FACTS 3, oracle 1)."""
-    oracle = real_data / "oracles/delete_fold_graph/skeleton_100206_suppr.nii.gz"
-    graph = read_fold_graph(
-        next(real_data.glob("morphologist/hcp/**/deepcnn_auto/R100206_deepcnn_auto.arg"))
-    )
-    skeleton = graph_skeleton(graph)
-    fold = next(fold for fold in graph.folds if fold.node == 129)
-    assert fold.sulcus == "S.Pe.C.median._right"
-    for points in (fold.surface, fold.bottom, *(r.points for r in graph.relations_of(fold))):
-        skeleton[tuple(points.T.astype(int))] = 0
-    expected = np.asarray(nibabel.load(oracle).dataobj).squeeze()
-    assert (skeleton[::-1, ::-1, ::-1] == expected).all()
 
 
 def test_real_graphs_lie_on_their_raw_skeletons(real_data):

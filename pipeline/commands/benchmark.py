@@ -9,7 +9,7 @@ the same table.
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_device, add_overwrite, add_seed, positive
+from foldnorm.pipeline.arguments import add_device, add_kind, add_overwrite, add_seed, positive
 
 HELP = "deletion benchmark of a trained model, by size"
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sizes", nargs="+", default=["200", "500", "800"], help="N or LOW-HIGH (0 is added)"
     )
-    parser.add_argument("--kind", choices=("fold", "ball"), default="fold")
+    add_kind(parser)
     parser.add_argument(
         "--split", nargs="+", choices=("validation", "test"), default=["test"], help="of COHORT"
     )
@@ -38,14 +38,16 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.benchmark import TABLE, BenchmarkOptions, benchmark
     from foldnorm.pipeline.scoring_setup import set_up_scoring
-    from foldnorm.preprocessing.deletion import SizeRange
+    from foldnorm.preprocessing.deletion import ANY_SIZE, SizeRange
 
     refuse_existing(arguments.out / TABLE, arguments.overwrite)
     setup = set_up_scoring(
         arguments.run_folder, arguments.cohort, arguments.reference, arguments.device
     )
+    has_size = arguments.kind not in ("random", "asymmetry")
+    sizes = [SizeRange.parse(size) for size in arguments.sizes] if has_size else [ANY_SIZE]
     options = BenchmarkOptions(
-        tuple(SizeRange.parse(size) for size in arguments.sizes),
+        tuple(sizes),
         kind=arguments.kind,
         splits=tuple(arguments.split),
         draws=arguments.draws,

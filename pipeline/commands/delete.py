@@ -1,49 +1,75 @@
-"""Delete one fold (or a ball) a subject, and write the altered volumes as a cohort folder.
+"""Delete one fold a subject, or alter it otherwise, and write an altered cohort folder.
 
---size 500 draws among the folds of more than 500 mm² of sheet (their voxel count at 1 mm) within
-the cohort's box, --size 200-500 among those of a range; for --kind ball it is the ball's mm³.
-Size 0 is the control: the same code path, nothing deleted. deletions.tsv says what was deleted
-where. The draw of a subject depends on --seed and on the subject alone.
+  fold        a labelled fold; --size is mm² of its sheet within the cohort's box (voxels at 1 mm)
+  ball        a ball; --size is its mm³
+  fold-raw    as the 2021 study: a simple surface of more than --size native voxels, wholly in the
+              cohort's box, and its bottom line, erased from the raw skeleton
+  fold-graph  as the same lab later: --size is 1 mm voxels of the simple surface in the cohort's
+              region; the junctions of every incident relation go too
+  add         a fold of another subject of the same side and split is written in; --size as fold
+  random      the same brain, cropped elsewhere
+  asymmetry   the subject's other hemisphere (cohorts with --mirror-right)
+
+--size 500 is more than 500, --size 200-500 a range. Size 0 is the control: the same code path,
+nothing altered. fold-raw and fold-graph erase at full resolution, from the sources that the cohort
+was prepared from, and prepare anew. deletions.tsv says what was done where. The draw of a subject
+depends on --seed and on the subject alone.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_overwrite, add_seed
+from foldnorm.pipeline.arguments import add_kind, add_n_procs, add_overwrite, add_seed
 
-HELP = "delete one fold a subject: an altered cohort"
+HELP = "delete one fold a subject, or alter it otherwise"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("cohort", type=Path, metavar="COHORT")
     parser.add_argument("out", type=Path, metavar="OUT", help="cohort folder to write")
-    parser.add_argument("--size", required=True, help="N or LOW-HIGH; 0 is the control")
-    parser.add_argument("--kind", choices=("fold", "ball"), default="fold")
+    parser.add_argument(
+        "--size", help="N or LOW-HIGH; 0 is the control; not needed by random and asymmetry"
+    )
+    add_kind(parser)
     parser.add_argument(
         "--split", nargs="+", choices=("train", "validation", "test"), default=[], help="only these"
     )
     add_seed(parser)
+    add_n_procs(parser)
     add_overwrite(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.alteration import write_altered_cohort
     from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.preprocessing.alteration import write_altered_cohort
     from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
-    from foldnorm.preprocessing.deletion import SizeRange
+    from foldnorm.preprocessing.deletion import ANY_SIZE, SizeRange
+    from foldnorm.preprocessing.errors import InputError
 
+    if arguments.size is None and arguments.kind not in ("random", "asymmetry"):
+        raise InputError(f"--kind {arguments.kind} needs a --size")
+    sizes = ANY_SIZE if arguments.size is None else SizeRange.parse(arguments.size)
     refuse_existing(arguments.out / DESCRIPTION, arguments.overwrite)
     cohort = Cohort.open(arguments.cohort)
-    altered, left_out = write_altered_cohort(
+    indices = cohort.indices(*arguments.split)
+    left_out, problems = write_altered_cohort(
         cohort,
-        cohort.indices(*arguments.split),
+        indices,
         arguments.out,
-        SizeRange.parse(arguments.size),
+        sizes,
         kind=arguments.kind,
         seed=arguments.seed,
+        n_procs=arguments.n_procs,
     )
+    for problem in problems:
+        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
     if not arguments.quiet:
-        print(f"{altered} volumes altered, {left_out} had nothing to delete: {arguments.out}")
-    return 0
+        altered = len(indices) - left_out - len(problems)
+        print(
+            f"{altered} volumes altered, {left_out} had nothing eligible, "
+            f"{len(problems)} failed: {arguments.out}"
+        )
+    return 1 if problems else 0

@@ -1,0 +1,215 @@
+"""Altered cohorts: one alteration a subject, drawn from a seed, written like any other cohort."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.preprocessing.alteration_kinds import KINDS, AlterationKind
+from foldnorm.preprocessing.cohort import (
+    FOLD_COLUMNS,
+    FOLD_TABLE,
+    FOLDS,
+    VOLUMES,
+    Cohort,
+    row_key,
+    write_description,
+    write_packed,
+    write_participants,
+)
+from foldnorm.preprocessing.deletion import Deletion, SizeRange, subject_rng
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import write_tsv
+from foldnorm.preprocessing.sources import Problem
+from foldnorm.preprocessing.volumes import write_labels
+
+DELETIONS = "deletions.tsv"
+DELETION_COLUMNS = (
+    "participant_id", "hemi", "kind", "label", "name", "size", "voxels",
+    "i", "j", "k", "x", "y", "z", "donor", "shift",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Altered:
+    """One volume after an alteration.
+
+    Attributes:
+        index: of the volume in the cohort.
+        deletion: what was done.
+        volume: (I, J, K) class numbers.
+        voxels: how many changed.
+        centre: (3,) voxel, their centre of mass; None where none did.
+    """
+
+    index: int
+    deletion: Deletion
+    volume: NDArray[np.uint8]
+    voxels: int
+    centre: NDArray[np.float64] | None
+
+
+def alter(
+    cohort: Cohort,
+    indices: Sequence[int] | NDArray[np.int64],
+    sizes: SizeRange,
+    *,
+    kind: str = "fold",
+    seed: int = 0,
+) -> Iterator[Altered]:
+    """Alter volumes one by one; those with nothing eligible are left out.
+
+    Args:
+        cohort: healthy volumes.
+        indices: which of them.
+        sizes: eligible sizes; 0 is the control.
+        kind: one of `KINDS`.
+        seed: of the draws, together with each subject's own key.
+
+    Raises:
+        InputError: the cohort cannot be altered so.
+    """
+    way = _way(kind, cohort)
+    for index in indices:
+        deletion = _draw(way, cohort, int(index), sizes, seed)
+        if deletion is not None:
+            yield _altered(way, cohort, int(index), deletion)
+
+
+def write_altered_cohort(
+    cohort: Cohort,
+    indices: NDArray[np.int64],
+    out: Path,
+    sizes: SizeRange,
+    *,
+    kind: str,
+    seed: int,
+    n_procs: int = 1,
+) -> tuple[int, list[Problem]]:
+    """Write an altered cohort folder.
+
+    Returns:
+        How many volumes had nothing eligible, and those that could not be altered, and why.
+
+    Raises:
+        InputError: no volume can be altered so.
+    """
+    _way(kind, cohort)  # refused here, before workers start
+    folder = cohort.folder
+    drawn = joblib.Parallel(n_jobs=n_procs)(
+        joblib.delayed(_draw_of_folder)(folder, kind, int(i), sizes, seed) for i in indices
+    )
+    plan = [(int(i), d) for i, d in zip(indices, drawn, strict=True) if isinstance(d, Deletion)]
+    problems = [d for d in drawn if isinstance(d, Problem)]
+    if not plan and problems:
+        raise InputError(problems[0].reason)
+    if not plan:
+        what = f"a fold of size {sizes}" if "fold" in kind else f"anything of size {sizes}"
+        raise InputError(f"no volume has {what} to alter: {folder}")
+    altered = joblib.Parallel(n_jobs=n_procs, return_as="generator")(
+        joblib.delayed(_altered_of_folder)(folder, kind, index, deletion)
+        for index, deletion in plan
+    )
+    kept = [index for index, _ in plan]
+    table: list[dict[str, Any]] = []
+    shape = (len(kept), *cohort.shape)
+    volumes = _with_files(cohort, altered, out, table)
+    write_packed(out, VOLUMES, volumes, shape=shape, dtype=np.dtype("u1"))
+    rows = [cohort.rows[index] for index in kept]
+    if cohort.folds is not None:
+        folds = (np.array(cohort.folds[index]) for index in kept)
+        write_packed(out, FOLDS, folds, shape=shape, dtype=np.dtype("u2"))
+        keys = {row_key(row) for row in rows}
+        of_kept = [row for row in cohort.fold_table if row_key(row) in keys]
+        write_tsv(out / FOLD_TABLE, of_kept, FOLD_COLUMNS)
+    write_participants(out, rows)
+    write_tsv(out / DELETIONS, table, DELETION_COLUMNS)
+    record = {**cohort.description["Cohort"], "deletion": _record(sizes, kind, seed)}
+    write_description(out, "foldnorm altered cohort", record)
+    return len(indices) - len(kept) - len(problems), problems
+
+
+def _way(kind: str, cohort: Cohort) -> AlterationKind:
+    if kind not in KINDS:
+        raise InputError(f"--kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+    return KINDS[kind](cohort)
+
+
+def _draw(
+    way: AlterationKind, cohort: Cohort, index: int, sizes: SizeRange, seed: int
+) -> Deletion | None:
+    return way.draw(index, sizes, subject_rng(seed, row_key(cohort.rows[index])))
+
+
+def _altered(way: AlterationKind, cohort: Cohort, index: int, deletion: Deletion) -> Altered:
+    volume = way.apply(index, deletion)
+    changed = np.argwhere(volume != cohort.volumes[index])
+    centre = changed.mean(axis=0) if len(changed) else None
+    return Altered(index, deletion, volume, len(changed), centre)
+
+
+@lru_cache(maxsize=1)
+def _opened(folder: Path, kind: str, stamp: int) -> tuple[AlterationKind, Cohort]:
+    """A cohort, opened once a worker; ``stamp`` tells a rewritten one apart."""
+    cohort = Cohort.open(folder)
+    return _way(kind, cohort), cohort
+
+
+def _draw_of_folder(
+    folder: Path, kind: str, index: int, sizes: SizeRange, seed: int
+) -> Deletion | Problem | None:
+    way, cohort = _opened(folder, kind, (folder / VOLUMES).stat().st_mtime_ns)
+    try:
+        return _draw(way, cohort, index, sizes, seed)
+    except InputError as error:  # of this volume's files: the others go on
+        return Problem(row_key(cohort.rows[index]), str(error))
+
+
+def _altered_of_folder(folder: Path, kind: str, index: int, deletion: Deletion) -> Altered:
+    way, cohort = _opened(folder, kind, (folder / VOLUMES).stat().st_mtime_ns)
+    return _altered(way, cohort, index, deletion)
+
+
+def _with_files(
+    cohort: Cohort, altered: Iterator[Altered], out: Path, table: list[dict[str, Any]]
+) -> Iterator[NDArray[np.uint8]]:
+    """Write each volume as NIfTI too, and its row, as it passes."""
+    for a in altered:
+        row = cohort.rows[a.index]
+        write_labels(
+            out / row["participant_id"] / "anat" / f"{row_key(row)}_dseg.nii.gz",
+            a.volume,
+            cohort.affine,
+            description="foldnorm altered, synthetic deletion",
+        )
+        table.append(_row(cohort, a))
+        yield a.volume
+
+
+def _row(cohort: Cohort, altered: Altered) -> dict[str, Any]:
+    row, deletion = cohort.rows[altered.index], altered.deletion
+    place: dict[str, Any] = {}
+    if altered.centre is not None:
+        world = cohort.affine[:3, :3] @ altered.centre + cohort.affine[:3, 3]
+        place = dict(zip("ijkxyz", [*map(float, altered.centre), *map(float, world)], strict=True))
+    return {
+        "participant_id": row["participant_id"],
+        "hemi": row["hemi"],
+        "kind": deletion.kind,
+        "label": deletion.label or None,
+        "name": deletion.name,
+        "size": deletion.size,
+        "voxels": altered.voxels,
+        **place,
+        "donor": deletion.donor,
+        "shift": ",".join(map(str, deletion.shift)) if any(deletion.shift) else None,
+    }
+
+
+def _record(sizes: SizeRange, kind: str, seed: int) -> dict[str, Any]:
+    return {"size": str(sizes), "kind": "none" if sizes.is_control else kind, "seed": seed}

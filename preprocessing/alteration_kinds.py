@@ -1,0 +1,320 @@
+"""The ways in which one volume of a cohort can be altered.
+
+A kind *draws* what is to be done from a generator of the subject's own, and *applies* it, the
+same every time. Applying the control takes the very code path of an alteration.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.crop import Box
+from foldnorm.preprocessing.crop_spec import CropSpec
+from foldnorm.preprocessing.deletion import (
+    CONTROL,
+    Deletion,
+    SizeRange,
+    apply_deletion,
+    sample_ball,
+    sample_fold,
+)
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.finished import Finished, finished_volume
+from foldnorm.preprocessing.fold_graph import Fold, FoldGraph, Points, read_fold_graph
+from foldnorm.preprocessing.lab_protocols import (
+    AcpcBox,
+    erased_voxels,
+    graph_candidates,
+    raw_candidates,
+)
+from foldnorm.preprocessing.layout import Layout
+from foldnorm.preprocessing.preparation import Preparation
+from foldnorm.preprocessing.prepare import prepare_volume
+from foldnorm.preprocessing.space import graph_to_mni
+
+Volume = NDArray[np.uint8]
+DRAWS = 200  # of a place for a crop, before it is said that there is none
+MIN_STRUCTURE = 0.5  # of the structure voxels that the crop itself holds
+
+
+class AlterationKind(Protocol):
+    """One way to alter; made for one cohort."""
+
+    def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
+        """What to do to a volume; None if it has nothing eligible."""
+
+    def apply(self, index: int, deletion: Deletion) -> Volume:
+        """The volume, (I, J, K) class numbers, after it."""
+
+
+class FoldDeletion:
+    """A labelled fold of the packed volume becomes void."""
+
+    def __init__(self, cohort: Cohort) -> None:
+        self.cohort, self.rows = cohort, _rows_of(cohort)
+
+    def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
+        """One of the subject's folds, by size within the box."""
+        return sample_fold(rng, self.rows.get(row_key(self.cohort.rows[index]), []), sizes)
+
+    def apply(self, index: int, deletion: Deletion) -> Volume:
+        """Erase it."""
+        assert self.cohort.folds is not None
+        volume, folds = np.array(self.cohort.volumes[index]), np.array(self.cohort.folds[index])
+        return apply_deletion(volume, deletion, self.cohort.scheme, folds=folds)
+
+
+class BallDeletion:
+    """A ball becomes void."""
+
+    def __init__(self, cohort: Cohort) -> None:
+        self.cohort = cohort
+
+    def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
+        """A ball centred on a voxel above void."""
+        return sample_ball(rng, np.array(self.cohort.volumes[index]), self.cohort.scheme, sizes)
+
+    def apply(self, index: int, deletion: Deletion) -> Volume:
+        """Erase it."""
+        volume, size = np.array(self.cohort.volumes[index]), self.cohort.voxel_size
+        return apply_deletion(volume, deletion, self.cohort.scheme, voxel_size=size)
+
+
+class _Reprepared(ABC):
+    """Applied to the raw volume, which is then prepared as the cohort was."""
+
+    kind: Callable[..., Deletion]
+    junctions: bool
+
+    def __init__(self, cohort: Cohort) -> None:
+        self.cohort = cohort
+        # Neither fold labels nor the second volume of a pair change what is altered.
+        preparation = Preparation.from_dict(cohort.preparation)
+        self.preparation = replace(preparation, folds="none", pair=None)
+        self.crop = CropSpec.of_record(cohort.preparation)
+        self.layout = Layout.of_cohort(cohort.folder)
+        if self.preparation.whole_brain:
+            raise InputError(
+                f"folds are deleted from hemispheres, not whole brains: {cohort.folder}"
+            )
+        if self.crop.may_cut and self.preparation.space != "mni":
+            raise InputError(
+                "the lab's protocols choose folds in MNI space; prepare the cohort with "
+                f"--space mni: {cohort.folder}"
+            )
+
+    @abstractmethod
+    def candidates(
+        self, volume: Finished, graph: FoldGraph, sizes: SizeRange
+    ) -> list[tuple[Fold, int]]:
+        """Eligible folds and their sizes."""
+
+    def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
+        """One of the eligible folds of the subject's graph."""
+        if sizes.is_control:
+            return CONTROL
+        volume = finished_volume(self.cohort.folder, self.cohort.rows[index])
+        found = self.candidates(volume, self._graph(volume), sizes)
+        if not found:
+            return None
+        fold, size = found[int(rng.integers(len(found)))]
+        return self.kind(label=fold.number, name=fold.sulcus, size=float(size))
+
+    def apply(self, index: int, deletion: Deletion) -> Volume:
+        """Erase it at full resolution and prepare the volume anew."""
+        volume = finished_volume(self.cohort.folder, self.cohort.rows[index])
+        erase: Points | None = None
+        if deletion.kind != "none":
+            graph = self._graph(volume)
+            erase = erased_voxels(graph, graph.folds[deletion.label - 1], junctions=self.junctions)
+        prepared = prepare_volume(volume.source, self.preparation, erase=erase)
+        target = self.layout.target(volume, self.crop)
+        off_mask = self.cohort.preparation["off_mask"]
+        return self.layout.packed(
+            prepared.classes, prepared.at, target, self.preparation.scheme, off_mask
+        )
+
+    def _graph(self, volume: Finished) -> FoldGraph:
+        path = volume.source.companions.graph
+        if path is None:
+            raise InputError(f"no fold graph beside it: {volume.source.path}")
+        return read_fold_graph(path)
+
+
+class RawFoldDeletion(_Reprepared):
+    """The protocol of 2021: see `foldnorm.preprocessing.lab_protocols`."""
+
+    kind, junctions = partial(Deletion, "fold-raw"), False
+
+    def candidates(
+        self, volume: Finished, graph: FoldGraph, sizes: SizeRange
+    ) -> list[tuple[Fold, int]]:
+        """Folds wholly inside the cohort's box."""
+        box = None
+        if self.crop.may_cut:
+            ends = np.array([self.layout.box.start, self.layout.box.stop]) - [[0], [1]]
+            mm = ends * np.array(self.cohort.voxel_size)
+            if volume.is_mirrored:
+                mm[:, 0] *= -1
+            box = AcpcBox.of_mni(mm.min(axis=0), mm.max(axis=0))
+        return raw_candidates(graph, box, sizes)
+
+
+class GraphFoldDeletion(_Reprepared):
+    """The later protocol: see `foldnorm.preprocessing.lab_protocols`."""
+
+    kind, junctions = partial(Deletion, "fold-graph"), True
+
+    def candidates(
+        self, volume: Finished, graph: FoldGraph, sizes: SizeRange
+    ) -> list[tuple[Fold, int]]:
+        """Folds by their voxels in the cohort's region, or in its box where it has none."""
+        source = volume.source
+        to_mni = graph_to_mni(graph, source.companions.transform, source.path)
+        region = partial(self._in_region, volume) if self.crop.may_cut else None
+        return graph_candidates(graph, to_mni, region, sizes)
+
+    def _in_region(self, volume: Finished, mm: NDArray[np.float64]) -> NDArray[np.bool_]:
+        if volume.is_mirrored:
+            mm = mm * [-1, 1, 1]
+        box = self.layout.box
+        places = np.rint(mm / np.array(self.cohort.voxel_size)).astype(np.int64) - box.start
+        inside = ((places >= 0) & (places < box.shape)).all(axis=1)
+        if self.layout.region is not None:
+            inside[inside] = self.layout.region[tuple(places[inside].T)]
+        return np.asarray(inside)
+
+
+class FoldAddition:
+    """A fold of another subject of the same side and split is written in."""
+
+    def __init__(self, cohort: Cohort) -> None:
+        self.cohort, self.rows = cohort, _rows_of(cohort)
+        self.index = {key: n for n, key in enumerate(cohort.keys())}
+
+    def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
+        """A donor that has an eligible fold, and one of its folds."""
+        if sizes.is_control:
+            return CONTROL
+        rows = self.cohort.rows
+        own = rows[index]
+        donors = [
+            n
+            for n, row in enumerate(rows)
+            if row["participant_id"] != own["participant_id"]
+            and (row["hemi"], row["split"]) == (own["hemi"], own["split"])
+        ]
+        for n in rng.permutation(donors) if donors else ():
+            donor = row_key(rows[int(n)])
+            fold = sample_fold(rng, self.rows.get(donor, []), sizes)
+            if fold is not None:
+                return Deletion("add", fold.label, fold.name, fold.size, donor=donor)
+        return None
+
+    def apply(self, index: int, deletion: Deletion) -> Volume:
+        """Write it where the volume is void; nothing is written outside the brain."""
+        volume, scheme = np.array(self.cohort.volumes[index]), self.cohort.scheme
+        if deletion.kind != "none":
+            assert self.cohort.folds is not None
+            fold = np.array(self.cohort.folds[self.index[deletion.donor]]) == deletion.label
+            volume[fold & (volume == scheme.void)] = scheme.top
+        return volume
+
+
+class RandomCrop:
+    """The same brain, cropped elsewhere."""
+
+    def __init__(self, cohort: Cohort) -> None:
+        self.cohort = cohort
+        self.crop = CropSpec.of_record(cohort.preparation)
+        self.layout = Layout.of_cohort(cohort.folder)
+        if not self.crop.may_cut:
+            raise InputError(f"the cohort is no crop, so it has no elsewhere: {cohort.folder}")
+
+    def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
+        """A place half a side away or more, with at least half of the crop's structure."""
+        if sizes.is_control:
+            return CONTROL
+        volume = finished_volume(self.cohort.folder, self.cohort.rows[index])
+        at, target = volume.at, self.layout.target(volume, self.crop)
+        classes, top = volume.read("_dseg").data, self.cohort.scheme.top
+        enough = MIN_STRUCTURE * np.count_nonzero(self.cohort.volumes[index] == top)
+        low = np.minimum(np.array(at.start) - target.start, 0)
+        high = np.maximum(np.array(at.stop) - target.stop, 0)
+        for _ in range(DRAWS):
+            shift = rng.integers(low, high + 1)
+            if (np.abs(shift) < np.array(target.shape) / 2).all():
+                continue
+            i, j, k = (int(n) for n in shift)
+            found = self._cropped(classes, at, target.shifted((i, j, k)))
+            if np.count_nonzero(found == top) >= enough:
+                return Deletion("random", shift=(i, j, k))
+        return None
+
+    def apply(self, index: int, deletion: Deletion) -> Volume:
+        """Crop there."""
+        volume = finished_volume(self.cohort.folder, self.cohort.rows[index])
+        target = self.layout.target(volume, self.crop).shifted(deletion.shift)
+        return self._cropped(volume.read("_dseg").data, volume.at, target)
+
+    def _cropped(self, classes: NDArray[np.integer], at: Box, target: Box) -> Volume:
+        off_mask = self.cohort.preparation["off_mask"]
+        return self.layout.packed(
+            classes.astype(np.uint8, copy=False), at, target, self.cohort.scheme, off_mask
+        )
+
+
+class OtherSide:
+    """The crop of the subject's other hemisphere, in the layout of this one."""
+
+    def __init__(self, cohort: Cohort) -> None:
+        self.cohort = cohort
+        self.index = {key: n for n, key in enumerate(cohort.keys())}
+        if not cohort.preparation["mirror_right"]:
+            raise InputError(
+                "sides can be exchanged where both have one layout; prepare the cohort with "
+                f"--mirror-right: {cohort.folder}"
+            )
+
+    def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
+        """The other side, where the cohort has it."""
+        if sizes.is_control:
+            return CONTROL
+        row = self.cohort.rows[index]
+        other = row_key({**row, "hemi": {"L": "R", "R": "L"}.get(row["hemi"], "")})
+        known = other in self.index and other != row_key(row)
+        return Deletion("asymmetry", donor=other) if known else None
+
+    def apply(self, index: int, deletion: Deletion) -> Volume:
+        """Take it instead."""
+        taken = index if deletion.kind == "none" else self.index[deletion.donor]
+        return np.array(self.cohort.volumes[taken])
+
+
+KINDS: Mapping[str, Callable[[Cohort], AlterationKind]] = {
+    "fold": FoldDeletion,
+    "ball": BallDeletion,
+    "fold-raw": RawFoldDeletion,
+    "fold-graph": GraphFoldDeletion,
+    "add": FoldAddition,
+    "random": RandomCrop,
+    "asymmetry": OtherSide,
+}
+
+
+def _rows_of(cohort: Cohort) -> dict[str, list[Mapping[str, str]]]:
+    """Rows of the fold table by volume."""
+    if cohort.folds is None:
+        raise InputError(
+            f"cohort has no fold labels; delete balls instead (--kind ball): {cohort.folder}"
+        )
+    rows: dict[str, list[Mapping[str, str]]] = {}
+    for row in cohort.fold_table:
+        rows.setdefault(row_key(row), []).append(row)
+    return rows

@@ -1,0 +1,126 @@
+"""Alterations other than deletion: a fold added, a crop elsewhere, the other side."""
+
+import numpy as np
+import pytest
+from conftest import skeleton_volume, write_nifti
+
+from foldnorm.pipeline.cli import main
+from foldnorm.preprocessing.alteration import alter
+from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.deletion import ANY_SIZE, SizeRange
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_tsv
+
+SEGMENTATION = "t1mri/default_acquisition/default_analysis/segmentation"
+
+
+def delete(cohort, out, *words):
+    return main(["delete", str(cohort.folder), str(out), "--quiet", *words])
+
+
+def test_an_added_fold_is_that_of_another_subject_of_the_same_split(phantom_cohort, tmp_path):
+    assert delete(phantom_cohort, tmp_path / "a", "--kind", "add", "--size", "200") == 0
+    altered, keys = Cohort.open(tmp_path / "a"), phantom_cohort.keys()
+    rows = read_tsv(tmp_path / "a/deletions.tsv")
+    assert len(rows) == len(altered.rows) > 2
+    for n, row in enumerate(rows):
+        index, donor = keys.index(altered.keys()[n]), keys.index(row["donor"])
+        assert donor != index
+        assert phantom_cohort.rows[donor]["split"] == phantom_cohort.rows[index]["split"]
+        before, after = np.array(phantom_cohort.volumes[index]), np.array(altered.volumes[n])
+        changed = before != after
+        assert changed.sum() == int(row["voxels"])
+        assert (before[changed] == 1).all()
+        assert (after[changed] == 2).all()
+        assert (phantom_cohort.folds[donor][changed] == int(row["label"])).all()
+
+
+@pytest.fixture(scope="module")
+def crops(phantom_source, tmp_path_factory):
+    out = tmp_path_factory.mktemp("crops") / "cohort"
+    words = ["--voxel-size", "2", "--crop", "region:central@2", "--quiet", "--n-procs", "1"]
+    assert main(["preprocess", str(phantom_source), str(out), *words]) == 0
+    return Cohort.open(out)
+
+
+def test_a_random_crop_is_the_same_brain_half_a_side_away_or_more(crops, tmp_path):
+    assert delete(crops, tmp_path / "a", "--kind", "random", "--n-procs", "1") == 0
+    altered = Cohort.open(tmp_path / "a")
+    assert altered.shape == crops.shape
+    for n, row in enumerate(read_tsv(tmp_path / "a/deletions.tsv")):
+        shift = np.array([int(s) for s in row["shift"].split(",")])
+        assert (np.abs(shift) >= np.array(crops.shape) / 2).any()
+        index = crops.keys().index(altered.keys()[n])
+        before, after = np.array(crops.volumes[index]), np.array(altered.volumes[n])
+        assert (after == 2).sum() >= (before == 2).sum() / 2
+        overlap = [(slice(max(s, 0), side + min(s, 0)), slice(max(-s, 0), side - max(s, 0)))
+                   for s, side in zip(shift, crops.shape, strict=True)]  # fmt: skip
+        if all(a.start < a.stop for a, _ in overlap):
+            old, new = (tuple(pair[n] for pair in overlap) for n in (0, 1))
+            assert (before[old] == after[new]).all()
+
+
+def two_sides(folder, count):
+    for n in range(count):
+        for hemi in "LR":
+            volume = skeleton_volume(10 * n + ord(hemi))
+            write_nifti(folder / f"s{n}" / SEGMENTATION / f"{hemi}skeleton_s{n}.nii.gz", volume)
+    next((folder / f"s{count - 1}").rglob("R*")).unlink()
+    return folder
+
+
+def test_the_other_side_takes_the_place_of_this_one(tmp_path):
+    source = two_sides(tmp_path / "source", 3)
+    words = ["--mirror-right", "--quiet", "--n-procs", "1"]
+    assert main(["preprocess", str(source), str(tmp_path / "c"), *words]) == 0
+    cohort = Cohort.open(tmp_path / "c")
+    assert delete(cohort, tmp_path / "a", "--kind", "asymmetry", "--n-procs", "1") == 0
+    altered = Cohort.open(tmp_path / "a")
+    assert altered.keys() == cohort.keys()[:-1]
+    for n, key in enumerate(altered.keys()):
+        other = key[:-1] + {"L": "R", "R": "L"}[key[-1]]
+        expected = cohort.volumes[cohort.keys().index(other)]
+        assert (np.array(altered.volumes[n]) == np.array(expected)).all()
+        assert read_tsv(tmp_path / "a/deletions.tsv")[n]["donor"] == other
+
+
+@pytest.mark.parametrize("kind", ["fold", "ball", "add", "random"])
+def test_the_control_changes_nothing_whatever_the_kind(crops, kind):
+    for altered in alter(crops, range(3), SizeRange(0), kind=kind):
+        assert altered.deletion.kind == "none"
+        assert (altered.volume == crops.volumes[altered.index]).all()
+
+
+def test_two_processes_write_what_one_writes(crops, tmp_path):
+    for name, procs in (("one", "1"), ("two", "2")):
+        words = ["--kind", "add", "--size", "50", "--n-procs", procs]
+        assert delete(crops, tmp_path / name, *words) == 0
+    for name in ("volumes.npy", "deletions.tsv", "participants.tsv"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("asymmetry", "--mirror-right"),
+        ("fold-graph", "--space mni"),
+        ("fold-raw", "--space mni"),
+    ],
+)
+def test_what_this_cohort_cannot_have_is_said(crops, kind, reason):
+    with pytest.raises(InputError, match=reason):
+        list(alter(crops, [0], ANY_SIZE, kind=kind))
+
+
+def test_a_whole_hemisphere_has_no_elsewhere_and_folds_need_a_size(
+    phantom_cohort, small_cohort, tmp_path, capsys
+):
+    for cohort, words, reason in (
+        (small_cohort, ["--kind", "random"], "no elsewhere"),
+        (phantom_cohort, ["--kind", "add"], "needs a --size"),
+        (small_cohort, ["--kind", "add", "--size", "1"], "no fold labels"),
+        (small_cohort, ["--kind", "fold-graph", "--size", "1"], "no fold graph beside it"),
+    ):
+        assert delete(cohort, tmp_path / "a", "--n-procs", "1", *words) == 2
+        assert reason in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
