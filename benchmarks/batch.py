@@ -2,13 +2,14 @@
 
 Raw skeletons at 0.7 mm to 1 mm. Subjects a second with one worker and with two; cost of a subject
 among 100 and among 2,000; how long it takes to see that 2,000 are done; memory of one worker on a
-hemisphere of 260×311×260 voxels. A few phantoms are drawn and copied under many ids: what is
-measured is reading, preparing
-and packing, not drawing. Ends with one line of JSON.
+hemisphere of 260×311×260 voxels; time and memory of gathering 10,000 crops of 80³ (5 GB), beside
+copying the same bytes. A few phantoms are drawn and copied under many ids: what is measured is
+reading, preparing and packing, not drawing. Ends with one line of JSON.
 """
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,47 @@ def run(source: Path, out: Path, workers: int) -> float:
     return time.perf_counter() - begin
 
 
+def gathering(folder: Path, drawn: list[Path], number: int) -> dict[str, float]:
+    """Pack ``number`` crops of 80³ that shards have prepared; beside it, copy what was packed."""
+    source, out = tree(folder / "few_crops", drawn, len(drawn)), folder / "crops"
+    crop = ["--crop", "mm:-70,10,-60,20,-30,50", "--voxel-size", "1", "--quiet"]
+    command = [sys.executable, "-m", "foldnorm.pipeline.cli", "preprocess"]
+    prepare = [*command, str(source), str(out), "--shard", "1/1", *crop]
+    subprocess.run(prepare, check=True)
+    prepared = sorted(out.glob("sub-*/anat/*_dseg.json"))
+    rows = ["participant_id\themi\tpath"]
+    for n in range(number):
+        sidecar = prepared[n % len(prepared)]
+        content = json.loads(sidecar.read_text())
+        volume = sidecar.with_name(sidecar.name.replace(".json", ".nii.gz"))
+        name = f"c{n:05d}"
+        place = out / f"sub-{name}/anat/sub-{name}_hemi-L_dseg.json"
+        place.parent.mkdir(parents=True)
+        place.write_text(json.dumps({**content, "Participant": name}, indent=2))
+        os.link(volume, place.with_name(place.name.replace(".json", ".nii.gz")))
+        rows.append(f"{name}\tL\t{content['Volume']}")
+    for sidecar in prepared:
+        shutil.rmtree(sidecar.parents[1])
+    table = folder / "crops.tsv"
+    table.write_text("\n".join(rows) + "\n")
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", GATHER, str(table), str(out), "--gather", "--n-procs", "2", *crop],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    seconds = time.perf_counter() - begin
+    packed = out / "volumes.npy"
+    shape = np.load(packed, mmap_mode="r").shape
+    assert shape == (number, 80, 80, 80), shape
+    begin = time.perf_counter()
+    shutil.copyfile(packed, folder / "copy.npy")
+    copied = time.perf_counter() - begin
+    for path in (packed, folder / "copy.npy"):
+        path.unlink()
+    peak = float(done.stdout.split()[-1]) / KIBIBYTES
+    return {"seconds": round(seconds, 1), "copy_seconds": round(copied, 1), "mib": round(peak, 1)}
+
+
 def worker_mib(folder: Path) -> float:
     """Peak resident memory of a fresh process that prepares one raw-sized hemisphere."""
     hemisphere = draw_hemisphere(0, voxel_size=0.7)
@@ -81,6 +123,17 @@ print(status.partition("VmHWM:")[2].split()[0])
 """
 
 
+# Gathers as the command does, and says what it held at most.
+GATHER = """
+import sys
+from pathlib import Path
+from foldnorm.pipeline.cli import main
+code = main(["preprocess", *sys.argv[1:]])
+print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+sys.exit(code)
+"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -88,6 +141,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=100, help="subjects (default 100)")
     parser.add_argument("--many", type=int, default=2000, help="subjects (default 2000)")
     parser.add_argument("--drawn", type=int, default=20, help="different phantoms (default 20)")
+    parser.add_argument("--crops", type=int, default=10_000, help="to gather (default 10000)")
     arguments = parser.parse_args()
     print(__doc__.splitlines()[0])
     with tempfile.TemporaryDirectory() as name:
@@ -113,6 +167,7 @@ def main() -> None:
             "cost_growth": round(per_subject / seconds[2], 3),
             f"skip_seconds_{arguments.many}": round(again, 2),
             "worker_mib": round(worker_mib(folder), 1),
+            f"gather_{arguments.crops}": gathering(folder, drawn, arguments.crops),
             "subjects_per_second": {n: round(1 / s, 1) for n, s in seconds.items()},
         }
     print(json.dumps(figures))

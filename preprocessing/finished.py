@@ -1,5 +1,6 @@
 """Volumes that preparation has finished, known by their sidecars."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,9 +62,12 @@ class Finished:
 def finished_volumes(out: Path) -> list[Finished]:
     """All of a cohort folder, sorted by participant and hemisphere."""
     volumes = []
+    shared: dict[str, Any] = {}  # parameters, the bulk of a sidecar, are the same in all
     for path in sorted(out.glob("sub-*/anat/*_dseg.json")):
-        key = path.name.removesuffix("_dseg.json")
-        volumes.append(Finished(key, path.with_name(key), read_json(path)))
+        key, sidecar = path.name.removesuffix("_dseg.json"), read_json(path)
+        parameters = sidecar["Parameters"]
+        sidecar["Parameters"] = shared.setdefault(json.dumps(parameters), parameters)
+        volumes.append(Finished(key, path.with_name(key), sidecar))
     return volumes
 
 

@@ -3,6 +3,7 @@
 The volumes of ``sub-*/anat`` are cut to what they hold; here each is placed in the cohort's box.
 """
 
+import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +30,7 @@ from foldnorm.preprocessing.cohort import (
 from foldnorm.preprocessing.crop import missing_sides, place, shifted_affine
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.downsample import SAME_SIZE
-from foldnorm.preprocessing.files import read_json, sha256, write_tsv
+from foldnorm.preprocessing.files import read_json, write_tsv
 from foldnorm.preprocessing.finished import Finished, finished_volumes
 from foldnorm.preprocessing.layout import Layout, fit_layout
 from foldnorm.preprocessing.preparation import Preparation
@@ -269,7 +270,9 @@ def _description(volumes: list[Finished], layout: Layout, options: PackOptions) 
     size = np.array(volumes[0].sidecar["VoxelSize"])
     first = layout.target(volumes[0], options.crop)
     affine = shifted_affine(np.diag([*size, 1.0]), first.start)
-    sidecars = json.dumps([[volume.key, volume.sidecar] for volume in volumes], sort_keys=True)
+    sidecars = hashlib.sha256()
+    for volume in volumes:
+        sidecars.update(json.dumps([volume.key, volume.sidecar], sort_keys=True).encode())
     return {
         "preparation": options.preparation_record(),
         "box": str(layout.box),
@@ -279,7 +282,7 @@ def _description(volumes: list[Finished], layout: Layout, options: PackOptions) 
         "phantom": all(bool(v.sidecar["Known"].get("phantom")) for v in volumes),
         "fold_names": {str(n): name for n, name in sorted(options.fold_names.items())},
         "pairs": _pairs(volumes, options),
-        "sidecars_sha256": sha256(sidecars.encode()),
+        "sidecars_sha256": sidecars.hexdigest(),
     }
 
 

@@ -22,6 +22,7 @@ from foldnorm.preprocessing.space import (
 from foldnorm.preprocessing.volumes import LabelVolume
 
 Labels = NDArray[np.integer]
+FAR = 1e6  # voxels: farther than any grid reaches, and no trouble for integers
 
 
 class TargetGrid(Protocol):
@@ -145,7 +146,7 @@ class MniTarget:
     def _reached(self, shape: tuple[int, ...], matrix: Matrix) -> Box:
         corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)], dtype=np.float64)
         corners[:, :3] *= np.array(shape) - 1
-        places = (matrix @ corners.T)[:3]
+        places = np.clip((matrix @ corners.T)[:3], -FAR, FAR)
         start = np.maximum(np.floor(places.min(axis=1)).astype(int), 0)
         stop = np.minimum(np.ceil(places.max(axis=1)).astype(int) + 1, self.shape)
         if (stop <= start).any():

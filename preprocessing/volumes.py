@@ -6,6 +6,7 @@ different affines (FACTS of Morphologist: up to 24 mm), so pairs are made by gri
 """
 
 import gzip
+import logging
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ MAX_AXIS_TILT = 1e-3
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_DEFLATE_RATIO = 1100  # deflate cannot expand further: guards against a lying size
 GZIP_WINDOW_BITS = 31  # zlib's number for "expect a gzip header"
+REPAIRS = logging.getLogger(__name__)  # of headers; below a warning they change nothing
+REPAIRS.addHandler(logging.NullHandler())
+REPAIRS.propagate = False
 COMPRESSION_LEVEL = 1  # of ISA-L: on label volumes 30 times faster than zlib's 1, and smaller
 
 
@@ -177,7 +181,9 @@ def _read_header(content: bytes, path: Path) -> tuple[nibabel.Nifti1Header, NDAr
     is_nifti2 = int.from_bytes(content[:4], "little") == 540 or content[:4] == b"\0\0\x02\x1c"
     kind = nibabel.Nifti2Header if is_nifti2 else nibabel.Nifti1Header
     try:
-        header = kind(content[: kind.template_dtype.itemsize])
+        header = kind(content[: kind.template_dtype.itemsize], check=False)
+        # What nibabel would repair by a guess, and say on stderr without the file's name.
+        header.check_fix(logger=REPAIRS, error_level=logging.WARNING)
         affine = np.asarray(header.get_best_affine(), dtype=np.float64)
         shape = header.get_data_shape()
     except Exception as error:  # nibabel raises many kinds on foreign bytes
@@ -218,4 +224,6 @@ def _as_integers(data: NDArray[np.generic], path: Path) -> NDArray[np.integer]:
         value = float(data[whole != data].flat[0])
         count = int((whole != data).sum())
         raise InputError(f"expected integer labels, got {count} voxels such as {value:g}: {path}")
+    if (np.abs(whole) > np.iinfo(np.int32).max).any():
+        raise InputError(f"expected integer labels, got {float(np.abs(whole).max()):g}: {path}")
     return whole.astype(np.int32)

@@ -1,5 +1,6 @@
 """A source of broken volumes: each is one clear line, and none stops the others."""
 
+import contextlib
 import gzip
 import struct
 
@@ -7,12 +8,21 @@ import nibabel
 import numpy as np
 import pytest
 from conftest import skeleton_volume, write_nifti
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_fold_graph import ARG, write_graph
 from test_fold_table import TALAIRACH
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json
+from foldnorm.preprocessing.preparation import Preparation
+from foldnorm.preprocessing.prepare import prepare_volume
+from foldnorm.preprocessing.schemes import SKELETON
+from foldnorm.preprocessing.sources import Companions, SourceVolume
+from foldnorm.preprocessing.space import read_trm
+from foldnorm.preprocessing.volumes import read_labels
 
 GOOD = gzip.compress(nibabel.Nifti1Image(skeleton_volume(), np.eye(4)).to_bytes(), mtime=0)
 PLAIN = gzip.decompress(GOOD)
@@ -48,6 +58,8 @@ BROKEN = {
     "headeronly": (gzip.compress(PLAIN[:348]), "truncated"),
     "shortheader": (gzip.compress(PLAIN[:100]), "not a NIfTI file"),
     "magic": (header(344, "4s", b"abcd"), "not a NIfTI file"),
+    "negativezooms": (header(80, "<3f", -1, -1, -1), "not a NIfTI file"),
+    "formcode": (header(254, "<h", 95), "not a NIfTI file"),
     "datatype": (header(70, "<h", 999), "not a NIfTI file"),
     "complexvoxels": (image(np.zeros((3, 3, 3), np.complex64)), "complex64"),
     "colours": (header(70, "<h", 128), "bytes expected"),
@@ -58,6 +70,7 @@ BROKEN = {
     "fourdim": (image(np.zeros((3, 3, 3, 2), np.int16)), "3-D volume"),
     "twodim": (image(np.zeros((3, 3), np.int16)), "3-D volume"),
     "nan": (image(np.full((3, 3, 3), np.nan, np.float32)), "NaN"),
+    "vastlabels": (image(np.full((3, 3, 3), 1e20, np.float32)), "got 1e+20"),
     "fractions": (image(np.full((3, 3, 3), 0.5, np.float32)), "such as 0.5"),
     "singular": (header(296, "<4f", 0, 0, 0, 0), "singular"),  # srow_y
     "rotated": (image(skeleton_volume(), turned()), "rotated by 20"),
@@ -158,3 +171,64 @@ def test_odd_ids_and_paths_stay_inside_the_output_folder(tmp_path, participant, 
     assert Cohort.open(out).keys() == [key]
     assert list(tmp_path.iterdir()) == [folder]
     assert set(folder.iterdir()) == {folder / "in", out}
+
+
+@settings(max_examples=400)
+@given(st.data())
+def test_no_damage_to_a_header_crashes_the_volume_reader(tmp_path_factory, data):
+    """Bytes changed, mostly within the header; anything but a volume is our own error."""
+    content = bytearray(PLAIN)
+    for _ in range(data.draw(st.integers(1, 6))):
+        place = data.draw(st.one_of(st.integers(0, 351), st.integers(0, len(content) - 1)))
+        content[place] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.integers(300, len(content)))]
+    path = tmp_path_factory.mktemp("header") / "a.nii"
+    path.write_bytes(content)
+    with contextlib.suppress(InputError):
+        volume = read_labels(path)
+        assert volume.data.ndim == 3
+        assert volume.data.dtype.kind in "iub"
+        assert np.isfinite(volume.affine).all()
+
+
+@given(st.data())
+def test_no_damage_crashes_the_decompression(tmp_path_factory, data):
+    content = bytearray(GOOD)
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("gzip") / "a.nii.gz"
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    with contextlib.suppress(InputError):
+        read_labels(path)
+
+
+NUMBER = st.one_of(
+    st.floats().map(str), st.integers().map(str), st.sampled_from(["1", "0", "-1", "1e400", "x"])
+)
+
+
+@given(st.one_of(
+    st.binary(max_size=200),
+    st.lists(st.lists(NUMBER, max_size=4).map(" ".join), max_size=6).map("\n".join).map(str.encode),
+))  # fmt: skip
+def test_no_text_crashes_the_reader_of_transforms(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("trm") / "a.trm"
+    path.write_bytes(content)
+    with contextlib.suppress(InputError):
+        assert np.isfinite(np.linalg.inv(read_trm(path))).all()
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_no_damage_to_a_volume_crashes_its_preparation(tmp_path_factory, data):
+    """The whole chain, into MNI space: a readable volume of odd voxels is no crash either."""
+    folder = tmp_path_factory.mktemp("chain")
+    content = bytearray(PLAIN)
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(40, 351))] = data.draw(st.integers(0, 255))
+    (folder / "a.nii").write_bytes(content)
+    (folder / "t.trm").write_text("1 2 3\n1 0 0\n0 1 0\n0 0 1\n")
+    source = SourceVolume("a", "L", folder / "a.nii", Companions(transform=folder / "t.trm"))
+    for space in ("native", "mni"):
+        with contextlib.suppress(InputError):
+            prepare_volume(source, Preparation(SKELETON, 2.0, space=space))
