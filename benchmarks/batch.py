@@ -1,7 +1,8 @@
 """Preprocessing of a population, on phantoms written as a Morphologist tree.
 
 Raw skeletons at 0.7 mm to 1 mm. Subjects a second with one worker and with two; cost of a subject
-among 100 and among 2,000; how long it takes to see that 2,000 are done; memory of one worker on a
+among 100 and among 2,000; how long it takes to see that 2,000 are done, and `foldnorm inspect` to
+look through them; memory of one worker on a
 hemisphere of 260×311×260 voxels; time and memory of gathering 10,000 crops of 80³ (5 GB), beside
 copying the same bytes. A few phantoms are drawn and copied under many ids: what is measured is
 reading, preparing and packing, not drawing. Ends with one line of JSON.
@@ -11,6 +12,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ from foldnorm.preprocessing.phantom.hemisphere import draw_hemisphere
 from foldnorm.preprocessing.volumes import write_labels
 
 KIBIBYTES = 1024  # in a MiB
+MORE = 4  # times as many subjects: what is beyond start-up shows in the difference
 RAW_SHAPE = (260, 311, 260)  # of an HCP hemisphere at 0.7 mm
 
 
@@ -140,6 +143,7 @@ def main() -> None:
     )
     parser.add_argument("--few", type=int, default=100, help="subjects (default 100)")
     parser.add_argument("--many", type=int, default=2000, help="subjects (default 2000)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs, medians count (default 3)")
     parser.add_argument("--drawn", type=int, default=20, help="different phantoms (default 20)")
     parser.add_argument("--crops", type=int, default=10_000, help="to gather (default 10000)")
     arguments = parser.parse_args()
@@ -148,24 +152,34 @@ def main() -> None:
         folder = Path(name)
         drawn = draw(folder, arguments.drawn)
         few = tree(folder / "few", drawn, arguments.few)
-        third = tree(folder / "third", drawn, arguments.few * 3)
+        more = tree(folder / "more", drawn, arguments.few * MORE)
         many = tree(folder / "many", drawn, arguments.many)
         run(few, folder / "warm", 2)
         seconds = {}
+        times: dict[tuple[int, Path], list[float]] = {}
+        for n in range(arguments.repeats):
+            for workers in (1, 2):
+                for source in (few, more):
+                    took = run(source, folder / f"{source.name}{workers}{n}", workers)
+                    times.setdefault((workers, source), []).append(took)
         for workers in (1, 2):
-            short = run(few, folder / f"few{workers}", workers)
-            long = run(third, folder / f"third{workers}", workers)
-            seconds[workers] = (long - short) / (2 * arguments.few)
+            short, long = (statistics.median(times[workers, source]) for source in (few, more))
+            seconds[workers] = (long - short) / ((MORE - 1) * arguments.few)
             print(f"{workers} workers: {1 / seconds[workers]:.1f} subjects/s beyond start-up")
             startup = short - seconds[workers] * arguments.few
         whole = run(many, folder / "out", 2)
         per_subject = (whole - startup) / arguments.many
         again = run(many, folder / "out", 2)
+        begin = time.perf_counter()
+        look = [sys.executable, "-m", "foldnorm.pipeline.cli", "inspect", str(many)]
+        subprocess.run(look, check=True, stdout=subprocess.DEVNULL)
+        inspected = time.perf_counter() - begin
         print(f"{arguments.many} subjects: {whole:.1f} s; again, all done: {again:.1f} s")
         figures = {
             "efficiency_2_workers": round(seconds[1] / (2 * seconds[2]), 3),
             "cost_growth": round(per_subject / seconds[2], 3),
             f"skip_seconds_{arguments.many}": round(again, 2),
+            f"inspect_seconds_{arguments.many}": round(inspected, 2),
             "worker_mib": round(worker_mib(folder), 1),
             f"gather_{arguments.crops}": gathering(folder, drawn, arguments.crops),
             "subjects_per_second": {n: round(1 / s, 1) for n, s in seconds.items()},

@@ -22,6 +22,7 @@ from foldnorm.preprocessing.preprocess import (
 from foldnorm.preprocessing.sources import Source
 
 LOGS = "logs"
+ALL_WORKERS = -1  # as joblib counts
 DEFAULT_MINUTES = 240  # of a job; SLURM's own default may be far less
 
 
@@ -82,7 +83,7 @@ def _by_dask(
     except (OSError, ValueError) as error:
         raise InputError(f"no Dask scheduler answers at {cluster.address} ({error})") from error
     with client, joblib.parallel_config(backend="dask"):
-        return preprocess(sources, out, replace(options, n_procs=-1))
+        return preprocess(sources, out, replace(options, n_procs=ALL_WORKERS))
 
 
 def _by_jobs(

@@ -200,6 +200,7 @@ def _pull_linear(
     """Trilinear interpolation of the canonical values, snapped to the nearest of them."""
     image = SimpleITK.GetImageFromArray(canonical_values[classes].astype(np.float32).T)
     resampler = SimpleITK.ResampleImageFilter()
+    resampler.SetNumberOfThreads(1)  # subjects run in parallel
     resampler.SetInterpolator(SimpleITK.sitkLinear)
     resampler.SetSize([int(m[-1] - m[0] + 1) for m in maps])
     resampler.SetOutputSpacing([1 / s for s in grid.scale])

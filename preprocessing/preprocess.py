@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -235,18 +236,26 @@ def _prepare_all(
     volumes: Sequence[SourceVolume], out: Path, options: PreprocessOptions
 ) -> tuple[int, list[Problem]]:
     """Prepare in parallel; return how many were finished already, and the failures."""
-    results: Iterable[tuple[SourceVolume, str, bool]] = joblib.Parallel(
-        n_jobs=options.n_procs, return_as="generator_unordered"
-    )(joblib.delayed(_isolated)(volume, out, options) for volume in volumes)
     skipped, problems = 0, []
     hidden = options.quiet or not sys.stderr.isatty()
-    for volume, reason, was_finished in tqdm(
-        results, desc="prepare", total=len(volumes), unit="volume", disable=hidden
-    ):
-        skipped += was_finished
-        if reason:
-            problems.append(Problem(volume.key, reason))
+    with _pinned(options.n_procs):
+        results: Iterable[tuple[SourceVolume, str, bool]] = joblib.Parallel(
+            n_jobs=options.n_procs, return_as="generator_unordered"
+        )(joblib.delayed(_isolated)(volume, out, options) for volume in volumes)
+        for volume, reason, was_finished in tqdm(
+            results, desc="prepare", total=len(volumes), unit="volume", disable=hidden
+        ):
+            skipped += was_finished
+            if reason:
+                problems.append(Problem(volume.key, reason))
     return skipped, sorted(problems, key=lambda problem: problem.key)
+
+
+def _pinned(n_procs: int) -> AbstractContextManager[Any]:
+    """Libraries of workers here use one thread each; a Dask cluster is set up by who runs it."""
+    if n_procs > 1:
+        return joblib.parallel_config(backend="loky", inner_max_num_threads=1)
+    return nullcontext()
 
 
 def _prepared_by_shards(volumes: Sequence[SourceVolume], out: Path) -> tuple[int, list[Problem]]:

@@ -3,7 +3,7 @@ import pytest
 from conftest import skeleton_source, write_nifti
 
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.sources import Source, find_volumes
+from foldnorm.preprocessing.sources import Source, find_volumes, read_fold_names
 
 SMALL = np.zeros((2, 2, 2), np.int16)
 SEGMENTATION = "t1mri/default_acquisition/default_analysis/segmentation"
@@ -137,3 +137,49 @@ def test_a_table_may_name_graph_and_transform(tmp_path):
     assert volume.companions.graph == tmp_path / "g.arg"
     assert volume.companions.transform == tmp_path / "t.trm"
     assert volume.known == {}
+
+
+def databases(folder):
+    """Two databases with a subject of the same id, one of which has two acquisitions."""
+    for database, names in {"a": ("default_acquisition", "M24"), "b": ("t1",)}.items():
+        for name in names:
+            analysis = acquisition(folder / database / "001", name)
+            write_nifti(analysis / "segmentation/Lskeleton_001.nii.gz", SMALL)
+    return folder / "a", folder / "b"
+
+
+def test_databases_with_names_may_hold_the_same_ids(tmp_path):
+    a, b = databases(tmp_path)
+    sources = [Source.parse(f"one={a}"), Source.parse(f"two={b}")]
+    volumes, problems = find_volumes(sources, "skeleton")
+    assert not problems
+    assert [v.key for v in volumes] == ["sub-one001_hemi-L", "sub-two001_hemi-L"]
+    assert [v.known["database"] for v in volumes] == ["one", "two"]
+    assert "default_acquisition" in volumes[0].path.parts
+    assert len(volumes[0].alternatives) == 1
+    (only,), _ = find_volumes(sources, "skeleton", participants=["two001"])
+    assert only.participant == "two001"
+
+
+def test_databases_without_names_clash_and_it_is_said_how_to_part_them(tmp_path):
+    a, b = databases(tmp_path)
+    volumes, (problem,) = find_volumes([Source(a), Source(b)], "skeleton")
+    assert not volumes
+    assert "NAME=PATH sets databases apart" in problem.reason
+
+
+def test_a_folder_whose_own_name_has_an_equals_sign_is_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "a=b").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert Source.parse("a=b") == Source(tmp_path / "a=b")
+    assert Source.parse("c=b") == Source(tmp_path / "b", "c")
+
+
+def test_two_sources_must_agree_on_the_names_of_folds(tmp_path):
+    for name, fold in (("a", "central"), ("b", "central"), ("c", "callosal")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "fold_names.tsv").write_text(f"label\tname\n1\t{fold}\n")
+    a, b, c = (Source(tmp_path / name) for name in "abc")
+    assert read_fold_names([a, b]) == {1: "central"}
+    with pytest.raises(InputError, match="label 1 is 'central' in another source"):
+        read_fold_names([a, c])
