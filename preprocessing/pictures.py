@@ -58,6 +58,8 @@ def contact_sheet(
 def montage(before: NDArray[np.uint8], after: NDArray[np.uint8], scheme: LabelScheme) -> bytes:
     """PNG of a volume before preparation and after it: three middle slices of what it holds, each.
 
+    The second row is brought to the scale of the first.
+
     Args:
         before: (I, J, K) class numbers.
         after: (I, J, K) class numbers.
@@ -69,7 +71,15 @@ def montage(before: NDArray[np.uint8], after: NDArray[np.uint8], scheme: LabelSc
         rows.append(
             middle_slices(volume if held is None else volume[held.slices], scheme.n_classes)
         )
-    return png(contact_sheet(rows, scale=1))  # the browser enlarges
+    scale = rows[0][0].shape[0] / rows[1][0].shape[0]
+    rows[1] = [_enlarged(picture, scale) for picture in rows[1]]
+    return png(contact_sheet(rows, scale=1))
+
+
+def _enlarged(picture: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    height, width = (max(round(side * scale), 1) for side in picture.shape[:2])
+    resized = Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST)
+    return np.asarray(resized, dtype=np.uint8)
 
 
 def png(picture: NDArray[np.uint8]) -> bytes:
