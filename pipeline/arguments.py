@@ -12,6 +12,15 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of everything drawn (default 0)")
 
 
+def add_labels(parser: argparse._ActionsContainer) -> None:
+    """Add ``--labels``."""
+    parser.add_argument(
+        "--labels",
+        default="auto",
+        help="of segmentations: freesurfer, grey-white, or a YAML file (default: by the labels)",
+    )
+
+
 def add_kind(parser: argparse.ArgumentParser) -> None:
     """Add ``--kind`` of an alteration."""
     parser.add_argument(

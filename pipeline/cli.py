@@ -18,6 +18,7 @@ COMMANDS = (
     "demo",
     "phantom",
     "inspect",
+    "skeletonise",
     "folds",
     "preprocess",
     "train",

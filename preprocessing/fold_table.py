@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import write_json, write_tsv
+from foldnorm.preprocessing.files import read_json, write_json, write_tsv
 from foldnorm.preprocessing.fold_graph import Fold, Points, read_fold_graph
 from foldnorm.preprocessing.sources import Problem, SourceVolume
-from foldnorm.preprocessing.space import Matrix, graph_to_mni
+from foldnorm.preprocessing.space import Matrix, graph_to_mni, voxel_to_mni
+from foldnorm.preprocessing.volumes import read_labels, volume_stem
 
 TABLE, SIDECAR = "folds.tsv", "folds.json"
 COLUMNS = {
@@ -23,8 +24,10 @@ COLUMNS = {
     "name": "sulcus: by hand where the graph has such a name, else by automatic recognition",
     "name_automatic": "sulcus by automatic recognition",
     "voxels": "simple surface, bottom and other voxels, on the grid of the T1",
-    "surface_mm2": "area of the fold's mesh as Morphologist measured it, native mm²",
+    "surface_mm2": "area in native mm²: of the fold's mesh where Morphologist measured it, of its "
+    "voxels (times their mean face) where foldnorm made the skeleton",
     "depth_mm": "geodesic depth below the hull at its deepest, native mm",
+    "bottom_mm": "length of the bottom line, native mm: its voxels times their mean side",
     **{
         f"{axis}_{which}": f"{what}, MNI mm"
         for which, what in (
@@ -69,7 +72,7 @@ def fold_rows(volume: SourceVolume) -> list[dict[str, Any]]:
     """
     graph_path, transform = volume.companions.graph, volume.companions.transform
     if graph_path is None:
-        raise InputError(f"no fold graph beside it: {volume.path}")
+        return _rows_of_sidecar(volume)
     graph = read_fold_graph(graph_path)
     to_mni = graph_to_mni(graph, transform, volume.path)
     return [
@@ -82,10 +85,41 @@ def fold_rows(volume: SourceVolume) -> list[dict[str, Any]]:
             "voxels": sum(map(len, (fold.surface, fold.bottom, fold.other))),
             "surface_mm2": fold.attributes.get("surface_area"),
             "depth_mm": fold.attributes.get("maxdepth"),
+            "bottom_mm": len(fold.bottom) * float(np.prod(graph.voxel_size)) ** (1 / 3),
             **_place(fold, to_mni),
         }
         for fold in graph.folds
     ]
+
+
+def _rows_of_sidecar(volume: SourceVolume) -> list[dict[str, Any]]:
+    """Rows of a skeleton that foldnorm made: its sidecar holds its folds, in native millimetres."""
+    sidecar = volume.path.with_name(f"{volume_stem(volume.path)}.json")
+    folds = read_json(sidecar).get("Folds") if sidecar.is_file() else None
+    if folds is None:
+        raise InputError(f"no fold graph beside it: {volume.path}")
+    to_mni, transform = None, volume.companions.transform
+    if transform is not None:
+        labels = read_labels(volume.path)
+        i, j, k = labels.data.shape
+        to_mni = voxel_to_mni(transform, (i, j, k), labels.affine, labels.voxel_size)
+        to_mni = to_mni @ np.linalg.inv(labels.affine)
+    rows = []
+    for fold in folds:
+        row = {"participant_id": volume.participant, "hemi": volume.hemi, "fold": fold["fold"]}
+        row |= {key: fold[key] for key in ("voxels", "surface_mm2", "depth_mm", "bottom_mm")}
+        if to_mni is not None:
+            corners = np.array([fold["min"], fold["max"]])
+            eight = np.where(np.array(list(np.ndindex(2, 2, 2))), corners[1], corners[0])
+            ends = np.concatenate([eight, [fold["centre"]]]) @ to_mni[:3, :3].T + to_mni[:3, 3]
+            named = {"min": ends[:8].min(axis=0), "max": ends[:8].max(axis=0), "centre": ends[8]}
+            row |= {
+                f"{axis}_{which}": round(float(value[n]), 2)
+                for which, value in named.items()
+                for n, axis in enumerate("xyz")
+            }
+        rows.append(row)
+    return rows
 
 
 def _place(fold: Fold, to_mni: Matrix) -> dict[str, float]:

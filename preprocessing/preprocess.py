@@ -8,12 +8,12 @@ reported, and the others are finished.
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import joblib
 from tqdm import tqdm
@@ -41,6 +41,7 @@ from foldnorm.preprocessing.sources import (
 from foldnorm.preprocessing.split import DEFAULT_FRACTIONS, check_fractions
 from foldnorm.preprocessing.volumes import write_labels
 
+Options = TypeVar("Options")
 RUN_REPORT, REPORT_OF_SHARD = "run_report.json", "run_report_shard-{}.json"
 
 
@@ -241,7 +242,7 @@ def _prepare_all(
     with _pinned(options.n_procs):
         results: Iterable[tuple[SourceVolume, str, bool]] = joblib.Parallel(
             n_jobs=options.n_procs, return_as="generator_unordered"
-        )(joblib.delayed(_isolated)(volume, out, options) for volume in volumes)
+        )(joblib.delayed(isolated)(prepare_to_folder, v, out, options) for v in volumes)
         for volume, reason, was_finished in tqdm(
             results, desc="prepare", total=len(volumes), unit="volume", disable=hidden
         ):
@@ -271,12 +272,19 @@ def _prepared_by_shards(volumes: Sequence[SourceVolume], out: Path) -> tuple[int
     return sum(report["skipped"] for report in reports), problems
 
 
-def _isolated(
-    volume: SourceVolume, out: Path, options: PreprocessOptions
+def isolated(
+    work: Callable[[SourceVolume, Path, Options], bool],
+    volume: SourceVolume,
+    out: Path,
+    options: Options,
 ) -> tuple[SourceVolume, str, bool]:
-    """One subject's failure must not end the others: it becomes one line."""
+    """Do one subject's work: its failure must not end the others, and becomes one line.
+
+    Returns:
+        The subject, the reason of its failure or nothing, and whether it was finished already.
+    """
     try:
-        return volume, "", prepare_to_folder(volume, out, options)
+        return volume, "", work(volume, out, options)
     except InputError as error:
         return volume, str(error), False
     except OSError as error:

@@ -12,11 +12,23 @@ from pathlib import Path
 
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_tsv
-from foldnorm.preprocessing.volumes import NIFTI_SUFFIXES, is_nifti, nifti_stem
+from foldnorm.preprocessing.volumes import NIFTI_SUFFIXES, is_volume, volume_stem
 
 FOLDS_STEM = "folds"  # fold labels lie beside the skeleton: Lfolds_<subject>.nii.gz
 FOLD_NAMES = "fold_names.tsv"  # label and name, at the root of a source
 PARTICIPANTS = "participants.tsv"
+SEGMENTATION = "segmentation"  # asked for as a stem: grey and white matter of any origin
+SEGMENTATION_FOLDER = Path("t1mri/default_acquisition/default_analysis/segmentation")
+# Of a FreeSurfer or FastSurfer subject, the first that is there: cortex from surfaces before
+# cortex from voxels.
+FREESURFER_VOLUMES = (
+    "aparc+aseg.mgz",
+    "aparc.DKTatlas+aseg.deep.mgz",
+    "aparc.a2009s+aseg.mgz",
+    "wmparc.mgz",
+    "aseg.mgz",
+    "ribbon.mgz",
+)
 BIDS_ENTITIES = re.compile(r"sub-(?P<participant>[A-Za-z0-9]+)(?:_.*?hemi-(?P<hemi>[LR]))?")
 TABLE_SUFFIXES = (".tsv", ".csv")
 COMPANIONS = ("folds", "graph", "transform", "pair")
@@ -258,6 +270,11 @@ def _read_source(
         yield from _read_table(source)
     elif source.is_file():
         yield _from_name(source)
+    elif stem == SEGMENTATION and (subjects := list(_freesurfer_volumes(source))):
+        for path in subjects:
+            yield SourceVolume(path.parents[1].name, "", path)
+    elif stem == SEGMENTATION:
+        yield from _read_tree(source, "grey_white", pair_stem, prefer)
     else:
         yield from _read_tree(source, stem, pair_stem, prefer)
 
@@ -288,8 +305,8 @@ def _read_tree(
     )
     plain = []
     any_morphologist = False
-    for path in _nifti_files(source):
-        match = morphologist.fullmatch(nifti_stem(path)) if morphologist else None
+    for path in _volume_files(source):
+        match = morphologist.fullmatch(volume_stem(path)) if morphologist else None
         if match and path.parent.name == "segmentation":
             any_morphologist = True
             participant, hemi = match["participant"], match["hemi"]
@@ -343,20 +360,30 @@ def _version(name: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", name)]
 
 
-def _nifti_files(source: Path) -> Iterator[Path]:
+def _freesurfer_volumes(source: Path) -> Iterator[Path]:
+    """The segmentation of each FreeSurfer subject of a folder, or of the subject that it is."""
+    for folder in [source / "mri", *sorted(source.glob("*/mri"))]:
+        found = [folder / name for name in FREESURFER_VOLUMES if (folder / name).is_file()]
+        if found:
+            yield found[0]
+
+
+def _volume_files(source: Path) -> Iterator[Path]:
     for folder, subfolders, names in os.walk(source):
         subfolders.sort()
         for name in sorted(names):
             path = Path(folder) / name
-            if is_nifti(path) and not name.startswith("."):
+            if is_volume(path) and not name.startswith("."):
                 yield path
 
 
 def _from_name(path: Path) -> SourceVolume:
-    match = BIDS_ENTITIES.match(nifti_stem(path))
+    if path.parent.name == "mri" and path.name in FREESURFER_VOLUMES:
+        return SourceVolume(path.parents[1].name, "", path)
+    match = BIDS_ENTITIES.match(volume_stem(path))
     if match:
         return SourceVolume(match["participant"], match["hemi"] or "", path)
-    return SourceVolume(nifti_stem(path), "", path)
+    return SourceVolume(volume_stem(path), "", path)
 
 
 def _known_participants(source: Path) -> dict[str, dict[str, str]]:

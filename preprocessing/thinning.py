@@ -75,7 +75,7 @@ def _break_blocks(classes, sheet, places):  # type: ignore[no-untyped-def]
     removed = 0
     for n in range(len(places)):
         i, j, k = places[n]
-        if sheet[i, j, k] and _in_block(sheet, i, j, k) and is_simple(neighbours(sheet, i, j, k)):
+        if sheet[i, j, k] and in_block(sheet, i, j, k) and is_simple(neighbours(sheet, i, j, k)):
             sheet[i, j, k] = False
             classes[i, j, k] = _class_in_front(classes, sheet, i, j, k)
             removed += 1
@@ -103,7 +103,7 @@ def _run(sheet, i, j, k, axis):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _in_block(sheet, i, j, k):  # type: ignore[no-untyped-def]
+def in_block(sheet, i, j, k):  # type: ignore[no-untyped-def]
     """Whether a voxel lies in a full 2×2×2 block."""
     for a in (i - 1, i):
         for b in (j - 1, j):

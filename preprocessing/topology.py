@@ -126,7 +126,7 @@ def background_components(mask):  # type: ignore[no-untyped-def]
     while faces:
         part = faces & -faces
         while True:
-            grown = _grow_6(part) & free
+            grown = grow_6(part) & free
             if grown == part:
                 break
             part = grown
@@ -150,7 +150,8 @@ def _grow_26(bits):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, inline="always")
-def _grow_6(bits):  # type: ignore[no-untyped-def]
+def grow_6(bits):  # type: ignore[no-untyped-def]
+    """Bits and their face neighbours within the cube."""
     along_k = ((bits & _UP_K) << 1) | ((bits & _DOWN_K) >> 1)
     along_j = ((bits & _UP_J) << 3) | ((bits & _DOWN_J) >> 3)
     along_i = ((bits & _UP_I) << 9) | ((bits & _DOWN_I) >> 9)

@@ -20,6 +20,7 @@ from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import sha256, write_bytes
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+MGH_SUFFIXES = (".mgh", ".mgz")  # FreeSurfer's
 # Cosine between a voxel axis and the nearest world axis below which a grid counts as rotated:
 # at 1e-3 the far corner of a 256 mm volume moves by a quarter of a millimetre.
 MAX_AXIS_TILT = 1e-3
@@ -60,14 +61,15 @@ def voxel_size_of(affine: NDArray[np.float64]) -> tuple[float, float, float]:
     return float(i), float(j), float(k)
 
 
-def is_nifti(path: Path) -> bool:
-    """Whether the name is that of a single-file NIfTI."""
-    return path.name.endswith(NIFTI_SUFFIXES)
+def is_volume(path: Path) -> bool:
+    """Whether the name is that of a single-file NIfTI or of a FreeSurfer volume."""
+    return path.name.endswith(NIFTI_SUFFIXES + MGH_SUFFIXES)
 
 
-def nifti_stem(path: Path) -> str:
-    """File name without ``.nii`` or ``.nii.gz``."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+def volume_stem(path: Path) -> str:
+    """File name without ``.nii``, ``.nii.gz``, ``.mgh`` or ``.mgz``."""
+    name = path.name.removesuffix(".gz")
+    return name.removesuffix(".nii").removesuffix(".mgh").removesuffix(".mgz")
 
 
 def read_labels(path: Path) -> LabelVolume:
@@ -78,9 +80,14 @@ def read_labels(path: Path) -> LabelVolume:
             that are not finite integers.
     """
     compressed = _read_file(path)
-    content = _decompress(compressed, path) if path.name.endswith(".gz") else compressed
-    header, affine = _read_header(content, path)
-    data = _as_integers(_voxels(content, header, path), path)
+    packed = path.name.endswith((".gz", ".mgz"))
+    content = _decompress(compressed, path) if packed else compressed
+    if path.name.endswith(MGH_SUFFIXES):
+        voxels, affine = _read_mgh(content, path)
+    else:
+        header, affine = _read_header(content, path)
+        voxels = _voxels(content, header, path)
+    data = _as_integers(voxels, path)
     data, affine = to_ras(data, affine, path)
     return LabelVolume(data, affine, sha256(compressed), path)
 
@@ -96,8 +103,18 @@ def write_labels(
         affine: (4, 4), voxel index → world mm.
         description: at most 79 characters, kept in the header.
     """
+    _write(path, data, affine, "label", description)
+
+
+def _write(
+    path: Path,
+    data: NDArray[np.generic],
+    affine: NDArray[np.float64],
+    intent: str,
+    description: str,
+) -> None:
     image = nibabel.Nifti1Image(data, affine)
-    image.header.set_intent("label")
+    image.header.set_intent(intent)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = description[:79].encode("ascii", "replace")
     image.set_sform(affine, code="scanner")
@@ -106,6 +123,13 @@ def write_labels(
     if path.name.endswith(".gz"):
         content = igzip.compress(content, compresslevel=COMPRESSION_LEVEL, mtime=0)
     write_bytes(path, content)
+
+
+def write_map(
+    path: Path, data: NDArray[np.floating], affine: NDArray[np.float64], *, description: str = ""
+) -> None:
+    """Write a map of quantities as NIfTI-1; the arguments are those of `write_labels`."""
+    _write(path, data.astype(np.float32, copy=False), affine, "none", description)
 
 
 def to_ras(
@@ -145,8 +169,10 @@ def mirror_left_right(volume: LabelVolume) -> LabelVolume:
 
 
 def _read_file(path: Path) -> bytes:
-    if not is_nifti(path):
-        raise InputError(f"expected a NIfTI file (.nii or .nii.gz), got: {path}")
+    if not is_volume(path):
+        raise InputError(
+            f"expected a volume (.nii, .nii.gz, or FreeSurfer's .mgh, .mgz), got: {path}"
+        )
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -160,7 +186,7 @@ def _read_file(path: Path) -> bytes:
 
 def _decompress(compressed: bytes, path: Path) -> bytes:
     if not compressed.startswith(GZIP_MAGIC):
-        raise InputError(f"named .gz but not a gzip file: {path}")
+        raise InputError(f"named {path.suffix} but not a gzip file: {path}")
     # The last four bytes say the size: the buffer is taken once and never copied as it grows.
     size = int.from_bytes(compressed[-4:], "little")
     hint = min(max(size, zlib.DEF_BUF_SIZE), MAX_DEFLATE_RATIO * len(compressed))
@@ -193,6 +219,22 @@ def _read_header(content: bytes, path: Path) -> tuple[nibabel.Nifti1Header, NDAr
     if min(shape) < 1:
         raise InputError(f"volume has an empty side, shape {tuple(shape)}: {path}")
     return header, affine
+
+
+def _read_mgh(content: bytes, path: Path) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
+    """Voxels (I, J, K) and affine of a FreeSurfer volume."""
+    try:
+        image = nibabel.MGHImage.from_bytes(content)
+        affine = np.asarray(image.affine, dtype=np.float64)
+        shape = image.shape
+        expected = int(np.prod(shape, dtype=object)) * image.get_data_dtype().itemsize
+    except Exception as error:  # nibabel raises many kinds on foreign bytes
+        raise InputError(f"not a FreeSurfer volume ({error}): {path}") from error
+    if len(shape) < 3 or any(side != 1 for side in shape[3:]):
+        raise InputError(f"expected a 3-D volume, got shape {tuple(shape)}: {path}")
+    if min(shape) < 1 or expected > len(content):
+        raise InputError(f"truncated: {expected} bytes expected, got {len(content)}: {path}")
+    return np.asarray(image.dataobj).reshape(shape[:3]), affine
 
 
 def _voxels(content: bytes, header: nibabel.Nifti1Header, path: Path) -> NDArray[np.generic]:

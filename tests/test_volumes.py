@@ -76,7 +76,7 @@ def bad_files(folder):
     yield folder / "empty.nii.gz", b"", "empty file"
     yield folder / "text.nii.gz", b"hello", "not a gzip file"
     yield folder / "text.nii", b"hello" * 200, "not a NIfTI file"
-    yield folder / "picture.png", b"x", "expected a NIfTI file"
+    yield folder / "picture.png", b"x", "expected a volume"
     good = gzip.compress(nibabel.Nifti1Image(np.tile(LABELS, (9, 9, 9)), np.eye(4)).to_bytes())
     yield folder / "cut.nii.gz", good[: len(good) // 2], "truncated"
     yield folder / "short.nii.gz", gzip.compress(gzip.decompress(good)[:-100]), "truncated"

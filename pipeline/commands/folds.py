@@ -1,5 +1,6 @@
-"""One row a fold: its sulcus, size, depth and place in MNI space, from Morphologist's fold graphs.
+"""One row a fold: its sulcus, size, depth and place in MNI space.
 
+From Morphologist's fold graphs, or from skeletons that foldnorm made (their folds have no names).
 Writes OUT/folds.tsv, and OUT/folds.json, which says what each column is.
 """
 

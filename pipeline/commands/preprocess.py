@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from foldnorm.pipeline.arguments import (
+    add_labels,
     add_n_procs,
     add_overwrite,
     add_selection,
@@ -39,6 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_preparation(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--from",
+        dest="made_from",
+        default="volumes",
+        choices=("volumes", "segmentation"),
+        help="segmentation: make the skeletons first, in OUT/skeletons (see foldnorm skeletonise)",
+    )
+    add_labels(group)
     group.add_argument(
         "--scheme",
         default="skeleton",
@@ -154,12 +163,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     sources = [Source.parse(text) for text in arguments.source]
     options = _options(arguments)
+    unmade: list[dict[str, str]] = []
+    if arguments.made_from == "segmentation":
+        sources, unmade = _skeletons(arguments, sources)
     if arguments.cluster is None:
         report = preprocess(sources, arguments.out, options)
     else:
         cluster = Cluster.parse(arguments.cluster, arguments.jobs, arguments.cluster_option)
         report = preprocess_on(cluster, sources, arguments.out, options)
-    for failure in report["failed"]:
+    for failure in unmade + report["failed"]:
         print(f"foldnorm: {failure['volume']}: {failure['reason']}", file=sys.stderr)
     if report["shard"] is None and (arguments.out / DESCRIPTION).is_file():
         cohort = Cohort.open(arguments.out)
@@ -175,7 +187,31 @@ def run(arguments: argparse.Namespace) -> int:
             f"{report['done']} volumes done ({report['skipped']} of them before), "
             f"{len(report['failed'])} failed, {report['seconds']} s: {arguments.out}"
         )
-    return 1 if report["failed"] else 0
+    return 1 if unmade or report["failed"] else 0
+
+
+def _skeletons(arguments, sources):  # type: ignore[no-untyped-def]  # imported late
+    """Skeletons of segmentations, as the source to prepare, and what could not be made."""
+    from foldnorm.preprocessing.errors import InputError
+    from foldnorm.preprocessing.segmentation import load_segmentation_scheme
+    from foldnorm.preprocessing.skeletons import SkeletoniseOptions, skeletonise_sources
+    from foldnorm.preprocessing.sources import Source
+
+    if arguments.cluster or arguments.shard:
+        raise InputError("--from segmentation runs on one machine; foldnorm skeletonise first")
+    tree = arguments.out / "skeletons"
+    options = SkeletoniseOptions(
+        scheme=load_segmentation_scheme(arguments.labels),
+        hemis=tuple(arguments.hemi),
+        participants=tuple(arguments.participant_label),
+        n_procs=arguments.n_procs,
+        overwrite=arguments.overwrite,
+        quiet=arguments.quiet,
+    )
+    report = skeletonise_sources(sources, tree, options)
+    for name, warnings in report["warnings"].items():
+        print(f"foldnorm: warning: {name}: {'; '.join(warnings)}", file=sys.stderr)
+    return [Source(tree.absolute())], report["failed"]
 
 
 def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # imported late

@@ -13,10 +13,14 @@ from foldnorm.preprocessing.files import write_text, write_tsv
 from foldnorm.preprocessing.phantom.anatomy import BY_NAME, fold_names
 from foldnorm.preprocessing.phantom.folds import VARIANT_KINDS, Variant
 from foldnorm.preprocessing.phantom.hemisphere import draw_hemisphere
-from foldnorm.preprocessing.sources import FOLD_NAMES, FOLDS_STEM, PARTICIPANTS
+from foldnorm.preprocessing.sources import (
+    FOLD_NAMES,
+    FOLDS_STEM,
+    PARTICIPANTS,
+    SEGMENTATION_FOLDER,
+)
 from foldnorm.preprocessing.volumes import write_labels
 
-SEGMENTATION = Path("t1mri/default_acquisition/default_analysis/segmentation")
 NOTICE = """These are PHANTOMS: label volumes drawn by a program (foldnorm phantom), not brains.
 Skeletons hold 0 inside, 11 outside, 60 skeleton; fold labels are named in fold_names.tsv;
 grey-white volumes hold 0, 100, 200.
@@ -91,7 +95,7 @@ def _name(number: int) -> str:
 
 
 def _write_one(out: Path, number: int, hemi: str, options: PhantomOptions) -> None:
-    folder = out / _name(number) / SEGMENTATION
+    folder = out / _name(number) / SEGMENTATION_FOLDER
     paths = [
         folder / f"{hemi}{stem}_{_name(number)}.nii.gz"
         for stem in (FOLDS_STEM, "grey_white", "skeleton")

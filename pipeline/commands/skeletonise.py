@@ -1,0 +1,62 @@
+"""Make sulcal skeletons from segmentations of grey and white matter, without BrainVISA.
+
+SOURCE is a FreeSurfer or FastSurfer subjects folder or one subject of it, a folder of label
+volumes (SynthSeg, aseg …), one file, a Morphologist tree (its grey_white volumes), or a table with
+participant_id, path and optionally hemi. OUT is laid out as a Morphologist tree, so that preprocess
+and folds read it: skeletons with Morphologist's values, grey-white volumes, hulls, fold labels,
+depth, bottom lines, and sidecars.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from foldnorm.pipeline.arguments import (
+    add_labels,
+    add_n_procs,
+    add_overwrite,
+    add_selection,
+    add_sources,
+)
+
+HELP = "sulcal skeletons from any grey-white segmentation"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_sources(parser)
+    parser.add_argument("out", type=Path, metavar="OUT", help="tree to write")
+    add_selection(parser)
+    add_labels(parser)
+    add_n_procs(parser)
+    add_overwrite(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from foldnorm.preprocessing.segmentation import load_segmentation_scheme
+    from foldnorm.preprocessing.skeletons import SkeletoniseOptions, skeletonise_sources
+    from foldnorm.preprocessing.sources import Source
+
+    report = skeletonise_sources(
+        [Source.parse(text) for text in arguments.source],
+        arguments.out,
+        SkeletoniseOptions(
+            scheme=load_segmentation_scheme(arguments.labels),
+            hemis=tuple(arguments.hemi),
+            participants=tuple(arguments.participant_label),
+            n_procs=arguments.n_procs,
+            overwrite=arguments.overwrite,
+            quiet=arguments.quiet,
+        ),
+    )
+    for failure in report["failed"]:
+        print(f"foldnorm: {failure['volume']}: {failure['reason']}", file=sys.stderr)
+    for name, warnings in report["warnings"].items():
+        print(f"foldnorm: warning: {name}: {'; '.join(warnings)}", file=sys.stderr)
+    if not arguments.quiet:
+        print(
+            f"{report['done']} segmentations done ({report['skipped']} of them before), "
+            f"{len(report['failed'])} failed, {report['seconds']} s: {arguments.out}"
+        )
+    return 1 if report["failed"] else 0

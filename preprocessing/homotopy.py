@@ -1,0 +1,158 @@
+"""Homotopic growing and shrinking in order of priority: shapes change, topology does not.
+
+Voxels are taken one at a time from a queue of priority levels, first come first served within a
+level, and only simple points (`foldnorm.preprocessing.topology`) change sides. The object is
+26-connected, the rest 6-connected, whichever of the two loses voxels.
+
+Bertrand & Malandain 1994 for simple points; Saito & Toriwaki 1995 and Pudney 1998 for thinning
+ordered by distance.
+"""
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.preprocessing.topology import (
+    background_components,
+    is_simple,
+    object_components,
+)
+
+Mask = NDArray[np.bool_]
+STAYS, MAY, WAITS = 0, 1, 2  # of a voxel: for good, may move, is in the queue
+SURFACE_SIDES = 2  # components of the rest that a surface point touches (C̄)
+
+
+def shrink(
+    shape: Mask,
+    removable: Mask,
+    priority: NDArray[np.integer],
+    surface: Mask | None = None,
+) -> Mask:
+    """Take simple points from a 26-connected object, those of the lowest priority first.
+
+    Args:
+        shape: (I, J, K) the object; beyond the volume lies the rest.
+        removable: (I, J, K) voxels that may go.
+        priority: (I, J, K) levels from 0; a level is emptied before the next is begun, but a
+            voxel that becomes removable late does not wait for lower ones again.
+        surface: (I, J, K) voxels that stay once they are surface points (C* = 1, C̄ = 2); without
+            it, an object with no hole and no cavity shrinks to what is not removable.
+
+    Returns:
+        (I, J, K) what is left, of the same topology.
+    """
+    keep = np.zeros(shape.shape, dtype=np.bool_) if surface is None else surface
+    return _run(shape, removable & shape, priority, keep, False)
+
+
+def grow(shape: Mask, addable: Mask, priority: NDArray[np.integer]) -> Mask:
+    """Add simple points to a 26-connected object, those of the lowest priority first.
+
+    Args:
+        shape: (I, J, K) the object.
+        addable: (I, J, K) voxels that may join.
+        priority: (I, J, K) levels from 0.
+
+    Returns:
+        (I, J, K) the grown object, of the same topology.
+    """
+    return _run(shape, addable & ~shape, priority, np.zeros(shape.shape, dtype=np.bool_), True)
+
+
+def _run(
+    shape: Mask, movable: Mask, priority: NDArray[np.integer], surface: Mask, joins: bool
+) -> Mask:
+    padded = [np.pad(a, 1) for a in (shape, movable, surface)]
+    levels = np.pad(priority.astype(np.int32), 1)
+    if movable.any() and levels.min() < 0:
+        raise ValueError(f"priorities are levels from 0, got {levels.min()}")
+    _move(padded[0], padded[1], padded[2], levels, int(levels.max()) + 1, joins)
+    return padded[0][1:-1, 1:-1, 1:-1].copy()
+
+
+@numba.njit(cache=True)
+def _move(shape, movable, surface, levels, n_levels, joins):  # type: ignore[no-untyped-def]
+    """Move voxels in place from one side to the other; ``joins`` says to which."""
+    inside, keep, level = shape.ravel(), surface.ravel(), levels.ravel()
+    state = movable.ravel().astype(np.uint8)
+    around = _offsets(shape.shape)
+    first, last = np.full(n_levels, -1, np.int64), np.full(n_levels, -1, np.int64)
+    following = np.full(shape.size, -1, np.int32)
+    for v in range(shape.size):
+        if state[v] == MAY and _faces(inside, v, around, joins):
+            _put(v, level[v], first, last, following)
+            state[v] = WAITS
+    at = 0
+    while at < n_levels:
+        v = first[at]
+        if v < 0:
+            at += 1
+            continue
+        first[at] = following[v]
+        if first[at] < 0:
+            last[at] = -1
+        following[v] = -1
+        if state[v] == STAYS:
+            continue
+        state[v] = MAY  # if it is not simple now, it may be when a neighbour has moved
+        if is_simple(_bits(inside, v, around)):
+            inside[v] = joins
+            state[v] = STAYS
+            for bit in range(27):
+                u = v + around[bit]
+                _look_again(u, inside, keep, state, around)
+                if state[u] == MAY:
+                    _put(u, max(level[u], at), first, last, following)
+                    state[u] = WAITS
+
+
+@numba.njit(cache=True, inline="always")
+def _look_again(u, inside, keep, state, around):  # type: ignore[no-untyped-def]
+    """A voxel beside one that has moved: it stays for good if it is a surface point now."""
+    if state[u] != STAYS and keep[u] and _is_surface(_bits(inside, u, around)):
+        state[u] = STAYS
+
+
+@numba.njit(cache=True)
+def _offsets(sides):  # type: ignore[no-untyped-def]
+    """Steps in memory to the 27 voxels around one, in the order of the bits of `topology`."""
+    around = np.empty(27, np.int64)
+    for bit in range(27):
+        i, j, k = bit // 9 - 1, bit // 3 % 3 - 1, bit % 3 - 1
+        around[bit] = (i * sides[1] + j) * sides[2] + k
+    return around
+
+
+@numba.njit(cache=True, inline="always")
+def _faces(inside, v, around, value):  # type: ignore[no-untyped-def]
+    """Whether a face neighbour lies inside, or outside, as ``value`` says."""
+    found = False
+    for bit in (4, 10, 12, 14, 16, 22):
+        found = found or inside[v + around[bit]] == value
+    return found
+
+
+@numba.njit(cache=True, inline="always")
+def _is_surface(bits):  # type: ignore[no-untyped-def]
+    return background_components(bits) == SURFACE_SIDES and object_components(bits) == 1
+
+
+@numba.njit(cache=True, inline="always")
+def _put(v, level, first, last, following):  # type: ignore[no-untyped-def]
+    """Append a voxel to the queue of its level."""
+    if last[level] < 0:
+        first[level] = v
+    else:
+        following[last[level]] = v
+    last[level] = v
+
+
+@numba.njit(cache=True, inline="always")
+def _bits(inside, v, around):  # type: ignore[no-untyped-def]
+    """Bits of the object among the 26 neighbours of a voxel, as in `topology`."""
+    bits = np.int64(0)
+    for bit in range(27):
+        if bit != 13 and inside[v + around[bit]]:
+            bits |= np.int64(1) << bit
+    return bits

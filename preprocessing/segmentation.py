@@ -1,0 +1,269 @@
+"""Segmentations of any origin as grey and white matter of each hemisphere.
+
+FreeSurfer's numbers (``aseg``, ``aparc+aseg``, ``wmparc``, ``ribbon``, FastSurfer, SynthSeg),
+Morphologist's grey-white volumes, or a table of numbers in YAML. What lies inside the white
+surface, deep nuclei and ventricles, counts as white: the skeleton wants a ball of it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from foldnorm.preprocessing.crop import bounding_box
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.homotopy import Mask
+from foldnorm.preprocessing.quality import touched_sides
+from foldnorm.preprocessing.volumes import LabelVolume
+
+SIDES = ("L", "R")
+THICK, TOO_THICK = 2.0, 4.0  # mm: a sulcus between thicker slices cannot be followed
+SMALL_CM3 = 100.0  # of one hemisphere; a newborn's has about 150
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Label numbers of one hemisphere, or of both together.
+
+    Attributes:
+        grey: cortex, with hippocampus and amygdala.
+        white: white matter, and what lies inside of it.
+    """
+
+    grey: tuple[int, ...]
+    white: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SegmentationScheme:
+    """Which label numbers mean what.
+
+    Attributes:
+        name: of the scheme.
+        left: labels of the left hemisphere.
+        right: of the right one.
+        both: labels that do not tell sides; parted by the file's side, or by ``midline``.
+        midline: world x in mm that parts the hemispheres.
+    """
+
+    name: str
+    left: Tissue | None = None
+    right: Tissue | None = None
+    both: Tissue | None = None
+    midline: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a YAML file of this scheme would hold."""
+        content: dict[str, Any] = {"name": self.name, "midline": self.midline}
+        for key in ("left", "right", "both"):
+            tissue = getattr(self, key)
+            if tissue is not None:
+                content[key] = {"grey": list(tissue.grey), "white": list(tissue.white)}
+        return content
+
+
+def _span(*ranges: tuple[int, int]) -> tuple[int, ...]:
+    return tuple(n for low, high in ranges for n in range(low, high + 1))
+
+
+# aparc (1000, 2000), aparc.a2009s (11100, 12100), and their white matter in wmparc (3000, 13100 …).
+FREESURFER = SegmentationScheme(
+    "freesurfer",
+    Tissue(
+        (3, 17, 18, 19, 20, *_span((1000, 1035), (11100, 11175))),
+        (2, 4, 5, 9, 10, 11, 12, 13, 26, 27, 28, 30, 31, 78, 81,
+         *_span((3000, 3035), (5001, 5001), (13100, 13175))),
+    ),
+    Tissue(
+        (42, 53, 54, 55, 56, *_span((2000, 2035), (12100, 12175))),
+        (41, 43, 44, 48, 49, 50, 51, 52, 58, 59, 60, 62, 63, 79, 82,
+         *_span((4000, 4035), (5002, 5002), (14100, 14175))),
+    ),
+    Tissue((), (77, 80, 192, *_span((251, 255)))),
+)  # fmt: skip
+GREY_WHITE = SegmentationScheme("grey-white", both=Tissue((100,), (200,)))
+BUILT_IN = {scheme.name: scheme for scheme in (FREESURFER, GREY_WHITE)}
+
+
+@dataclass(frozen=True)
+class Hemisphere:
+    """Tissue of one side.
+
+    Attributes:
+        side: ``L`` or ``R``.
+        grey: (I, J, K) bool.
+        white: (I, J, K) bool.
+        warnings: what deserves a look, a line each.
+    """
+
+    side: str
+    grey: Mask = field(repr=False)
+    white: Mask = field(repr=False)
+    warnings: tuple[str, ...] = ()
+
+
+def load_segmentation_scheme(name_or_path: str) -> SegmentationScheme | None:
+    """A built-in scheme by name, one from a YAML file, or None for ``auto``.
+
+    The file holds ``name``, and of ``left``, ``right`` and ``both`` what there is, each with
+    ``grey`` and ``white`` as lists of integers; ``midline`` (mm) where only ``both`` is.
+    """
+    if name_or_path == "auto":
+        return None
+    if name_or_path in BUILT_IN:
+        return BUILT_IN[name_or_path]
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise InputError(
+            f"label scheme {name_or_path!r} is neither a file nor one of auto, "
+            f"{', '.join(BUILT_IN)}"
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tissues = {
+            key: Tissue(_integers(content[key]["grey"]), _integers(content[key]["white"]))
+            for key in ("left", "right", "both")
+            if key in content
+        }
+        midline = None if content.get("midline") is None else float(content["midline"])
+        unknown = set(content) - {"name", "midline", "left", "right", "both"}
+        if unknown or not tissues:
+            raise ValueError(unknown)
+        return SegmentationScheme(str(content.get("name", path.stem)), **tissues, midline=midline)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, TypeError, KeyError,
+            AttributeError):  # fmt: skip
+        raise InputError(
+            f"expected left and right, or both and a midline, each with lists grey and white: "
+            f"{path}"
+        ) from None
+
+
+def hemispheres(
+    volume: LabelVolume,
+    scheme: SegmentationScheme | None = None,
+    *,
+    side: str = "",
+    wanted: Iterable[str] = SIDES,
+) -> list[Hemisphere]:
+    """Grey and white matter of each hemisphere of a segmentation.
+
+    Args:
+        volume: RAS+ labels.
+        scheme: what they mean; found by the labels if None.
+        side: ``L`` or ``R`` if the whole volume is of one hemisphere.
+        wanted: sides to return.
+
+    Raises:
+        InputError: unknown labels, no grey or white matter, slices too thick, a side missing, or
+            nothing that tells the sides apart.
+    """
+    thickest = max(volume.voxel_size)
+    if thickest > TOO_THICK:
+        raise InputError(
+            f"slices of {thickest:g} mm are too thick to follow a sulcus, at most "
+            f"{TOO_THICK:g} mm: {volume.path}"
+        )
+    scheme = scheme or guess_scheme(volume)
+    x = volume.affine[0, 0] * np.arange(volume.data.shape[0]) + volume.affine[0, 3]
+    both = _masks(volume, scheme.both)
+    sides = {"L": _masks(volume, scheme.left), "R": _masks(volume, scheme.right)}
+    if side:
+        for other in SIDES:
+            sides[other] = sides[other] if other == side else None
+        sides[side] = _union(sides[side], both)
+    elif both is not None:
+        middle = scheme.midline if scheme.midline is not None else _middle(sides, x)
+        if middle is not None:
+            for hemi, half in (("L", x < middle), ("R", x >= middle)):
+                part = tuple(mask & half[:, None, None] for mask in both)
+                sides[hemi] = _union(sides[hemi], (part[0], part[1]))
+        elif any(mask.any() for mask in both):
+            raise InputError(
+                f"labels of scheme {scheme.name!r} do not tell left from right; say where the "
+                f"midline is ('midline: 0.0', world mm, in a YAML scheme): {volume.path}"
+            )
+    chosen = [side] if side else [hemi for hemi in SIDES if hemi in wanted]
+    return [_checked(hemi, sides[hemi], volume) for hemi in chosen]
+
+
+def guess_scheme(volume: LabelVolume) -> SegmentationScheme:
+    """The scheme that the labels of a volume speak of."""
+    values = {int(v) for v in np.unique(volume.data)} - {0}
+    if values and values <= {100, 200}:
+        return GREY_WHITE
+    for tissue in (FREESURFER.left, FREESURFER.right):
+        assert tissue is not None
+        if values & set(tissue.grey) and values & set(tissue.white):
+            return FREESURFER
+    shown = ", ".join(str(v) for v in sorted(values)[:10]) or "none"
+    raise InputError(
+        f"labels are of no known scheme ({shown}); give --labels FILE.yaml: {volume.path}"
+    )
+
+
+def _masks(volume: LabelVolume, tissue: Tissue | None) -> tuple[Mask, Mask] | None:
+    if tissue is None:
+        return None
+    return _among(volume.data, tissue.grey), _among(volume.data, tissue.white)
+
+
+def _among(data: NDArray[np.integer], values: tuple[int, ...]) -> Mask:
+    """``data`` is one of ``values``; by look-up where labels are small, as they mostly are."""
+    low, high = int(data.min()), int(data.max())
+    if high - low > 2**20:
+        return np.isin(data, values)
+    table = np.zeros(high - low + 1, dtype=np.bool_)
+    table[[v - low for v in values if low <= v <= high]] = True
+    return table[data - low]
+
+
+def _union(
+    first: tuple[Mask, Mask] | None, second: tuple[Mask, Mask] | None
+) -> tuple[Mask, Mask] | None:
+    if first is None or second is None:
+        return first or second
+    return first[0] | second[0], first[1] | second[1]
+
+
+def _middle(sides: Mapping[str, tuple[Mask, Mask] | None], x: NDArray[np.float64]) -> float | None:
+    """World x half-way between the centres of both hemispheres."""
+    centres = []
+    for masks in sides.values():
+        if masks is None or not masks[1].any():
+            return None
+        along = masks[1].sum(axis=(1, 2))
+        centres.append(float((along * x).sum() / along.sum()))
+    return sum(centres) / len(centres)
+
+
+def _checked(side: str, masks: tuple[Mask, Mask] | None, volume: LabelVolume) -> Hemisphere:
+    name = {"L": "left", "R": "right"}[side]
+    for tissue, mask in zip(("grey", "white"), masks or (), strict=False):
+        if not mask.any():
+            raise InputError(f"no {tissue} matter of the {name} hemisphere: {volume.path}")
+    if masks is None:
+        raise InputError(f"no labels of the {name} hemisphere: {volume.path}")
+    grey, white = masks
+    warnings = []
+    thickest = max(volume.voxel_size)
+    if thickest > THICK:
+        warnings.append(f"slices of {thickest:g} mm: narrow sulci are lost")
+    cm3 = np.count_nonzero(grey | white) * float(np.prod(volume.voxel_size)) / 1000
+    if cm3 < SMALL_CM3:
+        warnings.append(f"only {cm3:.0f} cm³ of brain")
+    box = bounding_box(grey | white)
+    assert box is not None
+    touched = touched_sides(box, volume.data.shape)
+    if touched:
+        warnings.append(f"cut by the {', '.join(touched)} of its field of view")
+    return Hemisphere(side, grey, white, tuple(warnings))
+
+
+def _integers(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, list) or not all(type(v) is int for v in values):
+        raise ValueError(values)
+    return tuple(values)

@@ -1,0 +1,286 @@
+"""Segmentations become a source of skeletons, laid out as Morphologist lays out its own.
+
+For each hemisphere: the skeleton with Morphologist's values, the grey-white volume on the same
+grid, hull, fold labels, depth, bottom lines, and a sidecar that says what it was made of and what
+it holds. Everything that reads a Morphologist tree reads this one.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from foldnorm.preprocessing.crop import Box, bounding_box, shifted_affine
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_json, sha256, write_json
+from foldnorm.preprocessing.preprocess import RUN_REPORT, isolated
+from foldnorm.preprocessing.segmentation import (
+    Hemisphere,
+    SegmentationScheme,
+    hemispheres,
+)
+from foldnorm.preprocessing.simple_surfaces import geodesic_depth, simple_surfaces
+from foldnorm.preprocessing.skeletonise import Recipe, Skeleton, skeletonise
+from foldnorm.preprocessing.sources import (
+    FOLDS_STEM,
+    SEGMENTATION,
+    SEGMENTATION_FOLDER,
+    Problem,
+    Source,
+    SourceVolume,
+    bids_label,
+    find_volumes,
+)
+from foldnorm.preprocessing.topology import BORDER
+from foldnorm.preprocessing.volumes import (
+    LabelVolume,
+    read_labels,
+    voxel_size_of,
+    write_labels,
+    write_map,
+)
+
+MARGIN = 12  # voxels around the brain: the hull is no more than a few away
+FEW_FOLDS = 0.02  # share of fold voxels at 1 mm; adults have about 0.06
+GREY, WHITE = 100, 200
+ORIGIN = "foldnorm skeletonise"
+
+
+@dataclass(frozen=True)
+class SkeletoniseOptions:
+    """Everything that `skeletonise_sources` can be told.
+
+    Attributes:
+        scheme: what labels mean; found by the labels if None.
+        recipe: of the skeleton.
+        hemis: sides to make; both if empty.
+        participants: ids to keep; all if empty.
+        n_procs: processes.
+        overwrite: redo what is finished.
+        quiet: no progress bar.
+    """
+
+    scheme: SegmentationScheme | None = None
+    recipe: Recipe = field(default_factory=Recipe)
+    hemis: tuple[str, ...] = ()
+    participants: tuple[str, ...] = ()
+    n_procs: int = 1
+    overwrite: bool = False
+    quiet: bool = False
+
+
+def skeletonise_sources(
+    sources: Sequence[Source], out: Path, options: SkeletoniseOptions
+) -> dict[str, Any]:
+    """Make the skeletons of every segmentation of ``sources``.
+
+    Returns:
+        The run report, also written to ``run_report.json``.
+
+    Raises:
+        InputError: there is no segmentation at all.
+    """
+    begin = time.perf_counter()
+    volumes, problems = find_volumes(
+        sources, SEGMENTATION, hemis=options.hemis, participants=options.participants
+    )
+    results: Iterable[tuple[SourceVolume, str, bool]] = joblib.Parallel(
+        n_jobs=options.n_procs, return_as="generator_unordered"
+    )(joblib.delayed(isolated)(skeletonise_to_folder, v, out, options) for v in volumes)
+    hidden = options.quiet or not sys.stderr.isatty()
+    skipped = 0
+    for volume, reason, was_finished in tqdm(
+        results, desc="skeletonise", total=len(volumes), unit="brain", disable=hidden
+    ):
+        skipped += was_finished
+        if reason:
+            problems.append(Problem(volume.key, reason))
+    failed = sorted(problems, key=lambda problem: problem.key)
+    warned = {
+        path.stem: found
+        for path in sorted(out.glob(f"*/{SEGMENTATION_FOLDER}/?skeleton_*.json"))
+        if (found := read_json(path)["Warnings"])
+    }
+    report = {
+        "version": version("foldnorm"),
+        "done": len(volumes) - sum(v.key in {p.key for p in failed} for v in volumes),
+        "skipped": skipped,
+        "failed": [{"volume": p.key, "reason": p.reason} for p in failed],
+        "warnings": warned,
+        "seconds": round(time.perf_counter() - begin, 2),
+    }
+    write_json(out / RUN_REPORT, report)
+    return report
+
+
+def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseOptions) -> bool:
+    """Make both hemispheres of one segmentation, or one; True if all was finished already.
+
+    Raises:
+        InputError: the segmentation cannot be used.
+    """
+    name = bids_label(source.participant)
+    folder = out / name / SEGMENTATION_FOLDER
+    wanted = [source.hemi] if source.hemi else list(options.hemis or "LR")
+    made_from = {
+        "Origin": ORIGIN,
+        "Sources": [str(source.path)],
+        "InputSHA256": [_hash(source.path)],
+        "Recipe": asdict(options.recipe),
+        "Labels": None if options.scheme is None else options.scheme.as_dict(),
+        "Version": version("foldnorm"),
+    }
+    sidecars = {side: folder / f"{side}skeleton_{name}.json" for side in wanted}
+    if not options.overwrite and all(_is_finished(path, made_from) for path in sidecars.values()):
+        return True
+    volume = read_labels(source.path)
+    found = hemispheres(volume, options.scheme, side=source.hemi, wanted=wanted)
+    # Both sides of a brain lie on one grid; a hemisphere's own file keeps its own.
+    box = _box(found, volume) if not source.hemi else Box((0, 0, 0), _shape(volume.data.shape))
+    affine = shifted_affine(volume.affine, box.start)
+    for hemisphere in found:
+        sidecar = sidecars[hemisphere.side]
+        sidecar.unlink(missing_ok=True)
+        measured = _make(hemisphere, box, affine, folder, name, options.recipe)
+        write_json(sidecar, {**made_from, **measured})
+    return False
+
+
+def _make(
+    hemisphere: Hemisphere,
+    box: Box,
+    affine: NDArray[np.float64],
+    folder: Path,
+    name: str,
+    recipe: Recipe,
+) -> dict[str, Any]:
+    """Write the volumes of one hemisphere; return what its sidecar says of them."""
+    grey, white = hemisphere.grey[box.slices], hemisphere.white[box.slices]
+    size = voxel_size_of(affine)
+    skeleton = skeletonise(grey, white, size, recipe)
+    voxels = skeleton.mask
+    labels = simple_surfaces(voxels, skeleton.hull)
+    depth = geodesic_depth(voxels, skeleton.hull, size)
+    bottom = (skeleton.values == BORDER) & (labels > 0)
+    tissue = np.where(grey, GREY, np.where(white, WHITE, 0)).astype(np.uint8)
+    volumes = {
+        "skeleton": skeleton.values,
+        "grey_white": tissue,
+        "hull": skeleton.hull.astype(np.uint8),
+        FOLDS_STEM: labels,
+        "bottom": bottom.astype(np.uint8),
+    }
+    for stem, data in volumes.items():
+        path = folder / f"{hemisphere.side}{stem}_{name}.nii.gz"
+        write_labels(path, data, affine, description=f"foldnorm {stem}")
+    path = folder / f"{hemisphere.side}depth_{name}.nii.gz"
+    write_map(path, depth, affine, description="foldnorm geodesic depth, mm")
+    warnings = list(hemisphere.warnings)
+    share = np.count_nonzero(labels) * float(np.prod(size)) ** (2 / 3)
+    share /= max(np.count_nonzero(grey | white) * float(np.prod(size)), 1)
+    if share < FEW_FOLDS:
+        warnings.append(f"hardly any fold: {share:.3f} mm² a mm³ of brain, adults have about 0.06")
+    if not skeleton.is_right:
+        warnings.append(
+            f"{skeleton.components} components, Euler number {skeleton.euler}, "
+            f"{skeleton.blocks} 2×2×2 blocks; expected 1, 2, 0"
+        )
+    return {
+        "Topology": _topology(skeleton),
+        "Warnings": warnings,
+        "Folds": fold_measures(labels, skeleton.values, depth, affine),
+    }
+
+
+def fold_measures(
+    labels: NDArray[np.uint16],
+    values: NDArray[np.uint8],
+    depth: NDArray[np.float32],
+    affine: NDArray[np.float64],
+) -> list[dict[str, Any]]:
+    """What each fold measures: its voxels, sheet, depth, bottom line, box and centre.
+
+    Args:
+        labels: (I, J, K) fold labels.
+        values: (I, J, K) Morphologist's values of the skeleton.
+        depth: (I, J, K) mm.
+        affine: (4, 4), voxel index → world mm, in which boxes and centres are given.
+    """
+    size = np.array(voxel_size_of(affine))
+    places = np.argwhere(labels)
+    label = labels[tuple(places.T)]
+    mm = places @ affine[:3, :3].T + affine[:3, 3]
+    counts = np.bincount(label)
+    bottoms = np.bincount(label[values[tuple(places.T)] == BORDER], minlength=len(counts))
+    deepest = np.zeros(len(counts))
+    np.maximum.at(deepest, label, depth[tuple(places.T)])
+    low, high = np.full((len(counts), 3), np.inf), np.full((len(counts), 3), -np.inf)
+    np.minimum.at(low, label, mm)
+    np.maximum.at(high, label, mm)
+    total = np.zeros((len(counts), 3))
+    np.add.at(total, label, mm)
+    face, side = float(np.prod(size)) ** (2 / 3), float(np.prod(size)) ** (1 / 3)
+    return [
+        {
+            "fold": int(n),
+            "voxels": int(counts[n]),
+            "surface_mm2": round(float(counts[n]) * face, 2),
+            "depth_mm": round(float(deepest[n]), 2),
+            "bottom_mm": round(float(bottoms[n]) * side, 2),
+            "min": [round(float(v), 2) for v in low[n]],
+            "max": [round(float(v), 2) for v in high[n]],
+            "centre": [round(float(v), 2) for v in total[n] / counts[n]],
+        }
+        for n in np.flatnonzero(counts)
+    ]
+
+
+def _topology(skeleton: Skeleton) -> dict[str, int]:
+    return {
+        "Components": skeleton.components,
+        "EulerNumber": skeleton.euler,
+        "Blocks": skeleton.blocks,
+        "Voxels": int(np.count_nonzero(skeleton.mask)),
+        "HullVoxels": int(np.count_nonzero(skeleton.hull & skeleton.mask)),
+    }
+
+
+def _box(found: Sequence[Hemisphere], volume: LabelVolume) -> Box:
+    """Box of all hemispheres with room for the hull, within the volume."""
+    held = [bounding_box(h.grey | h.white) for h in found]
+    whole = held[0]
+    assert whole is not None
+    for box in held[1:]:
+        assert box is not None
+        whole = whole.union(box)
+    grown = whole.grown(MARGIN)
+    low = tuple(max(a, 0) for a in grown.start)
+    high = tuple(min(b, side) for b, side in zip(grown.stop, volume.data.shape, strict=True))
+    return Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+
+
+def _shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    i, j, k = shape
+    return i, j, k
+
+
+def _is_finished(sidecar: Path, made_from: dict[str, Any]) -> bool:
+    if not sidecar.is_file():
+        return False
+    old = read_json(sidecar)
+    return all(old.get(key) == value for key, value in made_from.items())
+
+
+def _hash(path: Path) -> str:
+    try:
+        return sha256(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}") from None
