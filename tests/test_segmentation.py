@@ -1,0 +1,225 @@
+"""Segmentations of any origin, and the tree of skeletons that is made of them."""
+
+import nibabel
+import numpy as np
+import pytest
+from conftest import write_nifti
+from test_skeletonise import brain_with_sulcus
+
+from foldnorm.pipeline.cli import main
+from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.segmentation import (
+    BUILT_IN,
+    guess_scheme,
+    hemispheres,
+    load_segmentation_scheme,
+)
+from foldnorm.preprocessing.volumes import LabelVolume, read_labels
+
+SEGMENTATION = "t1mri/default_acquisition/default_analysis/segmentation"
+NUMBERS = {"L": (3, 2), "R": (42, 41)}
+
+
+def two_brains(numbers=NUMBERS):
+    """Left hemisphere in the first half of the grid, right in the second, FreeSurfer's numbers."""
+    grey, white, _ = brain_with_sulcus(open_by=1)
+    volume = np.zeros((64, 32, 32), np.int16)
+    for hemi, start in (("L", 0), ("R", 32)):
+        part = volume[start : start + 32]
+        part[grey], part[white] = numbers[hemi]
+    return volume
+
+
+def labels_of(data, affine=None):
+    return LabelVolume(data, np.eye(4) if affine is None else affine)
+
+
+def test_freesurfer_numbers_tell_sides_and_tissue():
+    volume = two_brains()
+    volume[10, 16, 14] = 10  # thalamus
+    volume[33:35, 16, 16] = 1022 + 1000  # cortex of aparc, right
+    volume[50, 16, 14] = 251  # corpus callosum, to the nearer side
+    left, right = hemispheres(labels_of(volume))
+    assert left.white[10, 16, 14]
+    assert right.grey[33:35, 16, 16].all()
+    assert right.white[50, 16, 14]
+    assert not left.white[32:].any()
+    assert not right.grey[:32].any()
+
+
+def test_one_side_can_be_asked_for_and_a_missing_one_is_said():
+    volume = two_brains()
+    (right,) = hemispheres(labels_of(volume), wanted=["R"])
+    assert right.side == "R"
+    volume[32:] = 0
+    assert [h.side for h in hemispheres(labels_of(volume), wanted=["L"])] == ["L"]
+    with pytest.raises(InputError, match="no grey matter of the right hemisphere"):
+        hemispheres(labels_of(volume))
+
+
+def test_morphologists_volumes_need_their_side_or_a_midline(tmp_path):
+    volume = two_brains({"L": (100, 200), "R": (100, 200)})
+    (left,) = hemispheres(labels_of(volume), side="L")
+    assert left.grey[40:].any()
+    with pytest.raises(InputError, match="say where the midline is"):
+        hemispheres(labels_of(volume))
+    path = tmp_path / "s.yaml"
+    path.write_text("name: gw\nboth: {grey: [100], white: [200]}\nmidline: 31.5\n")
+    left, right = hemispheres(labels_of(volume), load_segmentation_scheme(str(path)))
+    assert not left.grey[32:].any()
+    assert right.grey[32:].any()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["- 1\n", "name: x\n", "left: {grey: [1]}\n", "left: {grey: 1, white: [2]}\n",
+     "both: {grey: [1], white: [2]}\nmidline: here\n", "left: {grey: [a], white: [2]}\n",
+     "both: {grey: [1], white: [2]}\nother: 3\n", "a: {b: c\n"],
+)  # fmt: skip
+def test_a_bad_scheme_is_refused(tmp_path, text):
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"expected left and right.*s\.yaml"):
+        load_segmentation_scheme(str(path))
+
+
+def test_schemes_by_name_and_by_the_labels():
+    assert load_segmentation_scheme("auto") is None
+    assert load_segmentation_scheme("freesurfer") is BUILT_IN["freesurfer"]
+    with pytest.raises(InputError, match="neither a file nor one of auto, freesurfer"):
+        load_segmentation_scheme("aseg")
+    assert guess_scheme(labels_of(two_brains())).name == "freesurfer"
+    with pytest.raises(InputError, match=r"no known scheme \(1, 7\)"):
+        guess_scheme(labels_of(np.array([[[0, 1, 7]]])))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(1.0, "only"), (2.5, "slices of 2.5 mm"), (5.0, None)]
+)
+def test_thick_slices_and_small_brains_are_said(size, expected):
+    volume = labels_of(two_brains(), np.diag([1, 1, size, 1]))
+    if expected is None:
+        with pytest.raises(InputError, match="too thick"):
+            hemispheres(volume)
+        return
+    assert any(expected in warning for h in hemispheres(volume) for warning in h.warnings)
+
+
+def test_a_brain_that_its_field_of_view_cuts_is_said():
+    volume = two_brains()[:, :, :25]
+    left, _ = hemispheres(labels_of(volume))
+    assert any("cut by the superior" in warning for warning in left.warnings)
+
+
+def test_freesurfer_files_are_read_whatever_their_axes(tmp_path):
+    volume = two_brains()
+    affine = np.array([[-1, 0, 0, 63], [0, 0, 1, 0], [0, -1, 0, 31], [0, 0, 0, 1]], float)  # LIA
+    turned = volume[::-1].transpose(0, 2, 1)[:, ::-1]
+    nibabel.save(nibabel.MGHImage(turned.astype(np.int32), affine), tmp_path / "aseg.mgz")
+    assert (read_labels(tmp_path / "aseg.mgz").data == volume).all()
+    for content, reason in ((b"nothing", "not a gzip file"), (b"", "empty file")):
+        (tmp_path / "bad.mgz").write_bytes(content)
+        with pytest.raises(InputError, match=reason):
+            read_labels(tmp_path / "bad.mgz")
+    whole = nibabel.MGHImage(turned.astype(np.int32), affine).to_bytes()
+    for content in (whole[:100], whole[:-5000], b"\0" * 400):
+        (tmp_path / "bad.mgh").write_bytes(content)
+        with pytest.raises(InputError, match=r"not a FreeSurfer volume|truncated|3-D|empty"):
+            read_labels(tmp_path / "bad.mgh")
+
+
+def skeletonise(source, out, *more):
+    return main(["skeletonise", str(source), str(out), "--quiet", "--n-procs", "1", *more])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Two subjects of a folder of maps, as a tree of skeletons."""
+    folder = tmp_path_factory.mktemp("made")
+    for name in ("sub-a", "sub-b"):
+        write_nifti(folder / "maps" / f"{name}_dseg.nii.gz", two_brains())
+    assert skeletonise(folder / "maps", folder / "tree") == 0
+    return folder
+
+
+def test_the_tree_is_one_that_preprocess_and_folds_read(made, tmp_path):
+    out = tmp_path / "cohort"
+    words = ["--quiet", "--n-procs", "1", "--mirror-right", "--pair", "grey-white"]
+    assert main(["preprocess", str(made / "tree"), str(out), *words]) == 0
+    cohort = Cohort.open(out)
+    assert len(cohort.rows) == 4
+    assert cohort.folds is not None
+    assert not ((np.array(cohort.volumes) == 2) & (np.array(cohort.pairs) == 2)).any()
+    assert main(["folds", str(made / "tree"), str(tmp_path / "folds"), "--quiet"]) == 0
+    rows = read_tsv(tmp_path / "folds/folds.tsv")
+    assert {(row["participant_id"], row["hemi"]) for row in rows} == {
+        (s, h) for s in "ab" for h in "LR"
+    }
+    assert all(float(row["depth_mm"]) > 2 for row in rows if row["fold"] == "1")
+
+
+def test_both_sides_lie_on_one_grid(made, tmp_path):
+    words = ["--quiet", "--n-procs", "1", "--whole-brain"]
+    assert main(["preprocess", str(made / "tree"), str(tmp_path / "c"), *words]) == 0
+    assert len(Cohort.open(tmp_path / "c").rows) == 2
+
+
+def test_sidecars_say_what_it_was_made_of_and_what_it_holds(made):
+    folder = made / "tree/a" / SEGMENTATION
+    sidecar = read_json(folder / "Lskeleton_a.json")
+    assert sidecar["Origin"] == "foldnorm skeletonise"
+    assert sidecar["Topology"]["EulerNumber"] == 2
+    assert sidecar["Sources"] == [str(made / "maps/sub-a_dseg.nii.gz")]
+    labels = read_labels(folder / "Lfolds_a.nii.gz").data
+    assert [f["voxels"] for f in sidecar["Folds"]] == np.bincount(labels.ravel())[1:].tolist()
+    depth = nibabel.load(folder / "Ldepth_a.nii.gz")
+    assert depth.get_data_dtype() == np.float32
+    assert np.isclose(np.asarray(depth.dataobj).max(), max(f["depth_mm"] for f in sidecar["Folds"]),
+                      atol=0.01)  # fmt: skip
+
+
+def test_what_is_finished_is_skipped_and_a_bad_map_stops_no_other(made, tmp_path, capsys):
+    out, maps = tmp_path / "tree", tmp_path / "maps"
+    write_nifti(maps / "sub-a.nii.gz", two_brains())
+    write_nifti(maps / "sub-b.nii.gz", np.full((9, 9, 9), 7, np.int16))
+    assert skeletonise(maps, out) == 1
+    lines = [s for s in capsys.readouterr().err.splitlines() if "warning" not in s]
+    assert lines == [f"foldnorm: sub-b: labels are of no known scheme (7); give --labels "
+                     f"FILE.yaml: {maps / 'sub-b.nii.gz'}"]  # fmt: skip
+    before = {p: p.stat().st_mtime_ns for p in (out / "a").rglob("*.nii.gz")}
+    assert skeletonise(maps, out) == 1
+    assert read_json(out / "run_report.json")["skipped"] == 1
+    assert before == {p: p.stat().st_mtime_ns for p in (out / "a").rglob("*.nii.gz")}
+
+
+def test_a_freesurfer_folder_gives_its_best_volume(tmp_path):
+    for subject in ("s1", "s2"):
+        (tmp_path / "fs" / subject / "mri").mkdir(parents=True)
+    image = nibabel.MGHImage(two_brains().astype(np.int32), np.eye(4))
+    nibabel.save(image, tmp_path / "fs/s1/mri/aparc+aseg.mgz")
+    nibabel.save(image, tmp_path / "fs/s1/mri/aseg.mgz")
+    nibabel.save(image, tmp_path / "fs/s2/mri/ribbon.mgz")
+    (tmp_path / "fs/fsaverage").mkdir()
+    assert skeletonise(tmp_path / "fs", tmp_path / "out", "--hemi", "L") == 0
+    sources = {
+        s: read_json(tmp_path / "out" / s / SEGMENTATION / f"Lskeleton_{s}.json")["Sources"][0]
+        for s in ("s1", "s2")
+    }
+    assert [path.rpartition("/")[2] for path in sources.values()] == [
+        "aparc+aseg.mgz", "ribbon.mgz",
+    ]  # fmt: skip
+    assert not list((tmp_path / "out").rglob("R*"))
+    assert skeletonise(tmp_path / "fs/s2", tmp_path / "one") == 0
+
+
+def test_preprocess_makes_skeletons_first_when_asked(made, tmp_path, capsys):
+    maps = tmp_path / "maps"
+    write_nifti(maps / "sub-a.nii.gz", two_brains())
+    write_nifti(maps / "sub-b.nii.gz", np.full((9, 9, 9), 7, np.int16))
+    words = ["--quiet", "--n-procs", "1", "--from", "segmentation", "--hemi", "L"]
+    assert main(["preprocess", str(maps), str(tmp_path / "c"), *words]) == 1
+    assert "no known scheme" in capsys.readouterr().err
+    assert Cohort.open(tmp_path / "c").keys() == ["sub-a_hemi-L"]
+    assert {path.name for path in tmp_path.iterdir()} == {"maps", "c"}
