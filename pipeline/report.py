@@ -100,6 +100,11 @@ def _cohort_section(path: Path) -> dict[str, Any]:
     flagged = []
     if (path / QC_TABLE).is_file():
         flagged = [row for row in read_tsv(path / QC_TABLE) if row["flags"]]
+    origins = cohort.description["Cohort"]["origins"]
+    if len(origins) > 1:
+        warnings.append(
+            f"{path.name} mixes volumes of different makers, whose counts differ systematically"
+        )
     for split, count in counts.items():
         if not count and deletion is None:  # altered cohorts are of one split on purpose
             warnings.append(f"{path.name} has no volume in its {split} split")
@@ -113,6 +118,7 @@ def _cohort_section(path: Path) -> dict[str, Any]:
             "box": " × ".join(map(str, cohort.shape)) + " voxels",
             "voxel size": " × ".join(f"{size:.3g}" for size in cohort.voxel_size) + " mm",
             "classes": ", ".join(cohort.scheme.names),
+            "made by": ", ".join(f"{origin} ({n})" for origin, n in origins.items()),
             "crop": cohort.preparation["crop"],
             "downsampling": cohort.preparation["method"],
         },

@@ -5,8 +5,8 @@ The volumes of ``sub-*/anat`` are cut to what they hold; here each is placed in 
 
 import hashlib
 import json
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ from foldnorm.preprocessing.cohort import (
 from foldnorm.preprocessing.crop import missing_sides, place, shifted_affine
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.downsample import SAME_SIZE
+from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, write_tsv
 from foldnorm.preprocessing.finished import Finished, finished_volumes
 from foldnorm.preprocessing.layout import Layout, fit_layout
@@ -48,6 +49,7 @@ class PackOptions:
     crop: CropSpec = field(default_factory=CropSpec)
     pad: str = "none"
     off_mask: str | None = None
+    mix_origins: bool = False
     frozen: Layout | None = None
     fractions: tuple[float, ...] = DEFAULT_FRACTIONS
     split_seed: int = 0
@@ -83,13 +85,15 @@ def pack(out: Path, options: PackOptions) -> list[Problem]:
         The volumes that do not fit the frozen box or have other voxels; they are left out.
 
     Raises:
-        InputError: no volume can be packed.
+        InputError: volumes of different makers, and they may not be mixed.
     """
     every = [
         volume
         for volume in finished_volumes(out)
         if bids_label(volume.sidecar["Participant"]) not in options.excluded
     ]
+    if not options.mix_origins:
+        refuse_mixed([volume.sidecar["Origin"] for volume in every])
     finished, problems = _same_voxels(every, out, options)
     if not finished:
         return problems
@@ -121,6 +125,21 @@ def pack(out: Path, options: PackOptions) -> list[Problem]:
     write_tsv(out / QC_TABLE, _quality(fitting, options), QC_COLUMNS)
     write_description(out, "foldnorm cohort", description)  # last: what it says is then there
     return problems
+
+
+def refuse_mixed(origins: Sequence[str]) -> None:
+    """Refuse volumes of different makers.
+
+    Raises:
+        InputError: there are several; it says how many of each.
+    """
+    counts = Counter(origins)
+    if len(counts) > 1:
+        shown = ", ".join(f"{number} {origin}" for origin, number in sorted(counts.items()))
+        raise InputError(
+            f"volumes of different origin ({shown}): their counts differ systematically; "
+            "--mix-origins takes them all the same"
+        )
 
 
 def fold_rows(
@@ -282,6 +301,7 @@ def _description(volumes: list[Finished], layout: Layout, options: PackOptions) 
         "phantom": all(bool(v.sidecar["Known"].get("phantom")) for v in volumes),
         "fold_names": {str(n): name for n, name in sorted(options.fold_names.items())},
         "pairs": _pairs(volumes, options),
+        "origins": dict(sorted(Counter(v.sidecar["Origin"] for v in volumes).items())),
         "sidecars_sha256": sidecars.hexdigest(),
     }
 

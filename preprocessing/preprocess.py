@@ -25,7 +25,7 @@ from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, sha256, write_bytes, write_json
 from foldnorm.preprocessing.finished import finished_volumes, source_record
 from foldnorm.preprocessing.layout import Layout
-from foldnorm.preprocessing.pack import PackOptions, pack
+from foldnorm.preprocessing.pack import PackOptions, pack, refuse_mixed
 from foldnorm.preprocessing.pictures import montage
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.prepare import Prepared, prepare_volume
@@ -36,6 +36,7 @@ from foldnorm.preprocessing.sources import (
     SourceVolume,
     bids_label,
     find_volumes,
+    origin_of,
     read_fold_names,
 )
 from foldnorm.preprocessing.split import DEFAULT_FRACTIONS, check_fractions
@@ -54,6 +55,7 @@ class PreprocessOptions:
         crop: which box is packed.
         pad: shape of the box: ``none``, ``cubic``, ``multiple:N`` or ``I,J,K``.
         off_mask: name of the class that what lies off a region's mask becomes.
+        mix_origins: volumes of different makers may be in one cohort.
         frozen: layout of another cohort, to be laid out like it; `crop` and `pad` are then its own.
         hemis: sides to keep; all if empty.
         participants: ids to keep; all if empty.
@@ -72,6 +74,7 @@ class PreprocessOptions:
     crop: CropSpec = field(default_factory=CropSpec)
     pad: str = "none"
     off_mask: str | None = None
+    mix_origins: bool = False
     frozen: Layout | None = None
     hemis: tuple[str, ...] = ()
     participants: tuple[str, ...] = ()
@@ -120,6 +123,8 @@ def preprocess(sources: Sequence[Source], out: Path, options: PreprocessOptions)
         prefer=options.prefer,
         whole_brain=preparation.whole_brain,
     )
+    if not options.mix_origins:
+        refuse_mixed([origin_of(volume) for volume in volumes])
     names = read_fold_names(sources)
     if names:
         options.crop.labels(names)  # a region that nothing is named after is refused here too
@@ -163,6 +168,7 @@ def prepare_to_folder(volume: SourceVolume, out: Path, options: PreprocessOption
         "Sources": [str(path) for path in paths],
         "InputSHA256": [_hash(path) for path in paths],
         **source_record(volume),
+        "Origin": origin_of(volume),
         "Parameters": preparation.as_dict(),
         "Version": version("foldnorm"),
     }
@@ -318,6 +324,7 @@ def _pack_options(options: PreprocessOptions, names: dict[int, str]) -> PackOpti
         crop=options.crop,
         pad=options.pad,
         off_mask=options.off_mask,
+        mix_origins=options.mix_origins,
         frozen=options.frozen,
         fractions=options.fractions,
         split_seed=options.split_seed,

@@ -39,6 +39,7 @@ from foldnorm.preprocessing.sources import (
     bids_label,
     find_volumes,
 )
+from foldnorm.preprocessing.space import Matrix, voxel_to_aims, voxel_to_mni, write_trm
 from foldnorm.preprocessing.topology import BORDER
 from foldnorm.preprocessing.volumes import (
     LabelVolume,
@@ -48,6 +49,7 @@ from foldnorm.preprocessing.volumes import (
     write_map,
 )
 
+TRANSFORM = "RawT1-{0}_default_acquisition_TO_Talairach-MNI.trm"
 MARGIN = 12  # voxels around the brain: the hull is no more than a few away
 FEW_FOLDS = 0.02  # share of fold voxels at 1 mm; adults have about 0.06
 GREY, WHITE = 100, 200
@@ -130,10 +132,12 @@ def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseO
     name = bids_label(source.participant)
     folder = out / name / SEGMENTATION_FOLDER
     wanted = [source.hemi] if source.hemi else list(options.hemis or "LR")
+    transform = source.companions.transform
+    paths = [source.path] if transform is None else [source.path, transform]
     made_from = {
         "Origin": ORIGIN,
-        "Sources": [str(source.path)],
-        "InputSHA256": [_hash(source.path)],
+        "Sources": [str(path) for path in paths],
+        "InputSHA256": [_hash(path) for path in paths],
         "Recipe": asdict(options.recipe),
         "Labels": None if options.scheme is None else options.scheme.as_dict(),
         "Version": version("foldnorm"),
@@ -143,9 +147,14 @@ def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseO
         return True
     volume = read_labels(source.path)
     found = hemispheres(volume, options.scheme, side=source.hemi, wanted=wanted)
+    to_mni = _to_mni(source, volume)
     # Both sides of a brain lie on one grid; a hemisphere's own file keeps its own.
     box = _box(found, volume) if not source.hemi else Box((0, 0, 0), _shape(volume.data.shape))
     affine = shifted_affine(volume.affine, box.start)
+    if to_mni is not None:
+        sides = voxel_to_aims(box.shape, voxel_size_of(affine))
+        matrix = to_mni @ np.linalg.inv(volume.affine) @ affine @ np.linalg.inv(sides)
+        write_trm(folder.parents[1] / "registration" / TRANSFORM.format(name), matrix)
     for hemisphere in found:
         sidecar = sidecars[hemisphere.side]
         sidecar.unlink(missing_ok=True)
@@ -251,6 +260,15 @@ def _topology(skeleton: Skeleton) -> dict[str, int]:
         "Voxels": int(np.count_nonzero(skeleton.mask)),
         "HullVoxels": int(np.count_nonzero(skeleton.hull & skeleton.mask)),
     }
+
+
+def _to_mni(source: SourceVolume, volume: LabelVolume) -> Matrix | None:
+    """Voxel index of a segmentation → MNI mm, where a transform lies beside it."""
+    transform = source.companions.transform
+    if transform is None:
+        return None
+    shape = _shape(volume.data.shape)
+    return voxel_to_mni(transform, shape, volume.affine, volume.voxel_size)
 
 
 def _box(found: Sequence[Hemisphere], volume: LabelVolume) -> Box:

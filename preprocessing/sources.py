@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv
+from foldnorm.preprocessing.files import read_json, read_tsv
 from foldnorm.preprocessing.volumes import NIFTI_SUFFIXES, is_volume, volume_stem
 
 FOLDS_STEM = "folds"  # fold labels lie beside the skeleton: Lfolds_<subject>.nii.gz
@@ -230,6 +230,22 @@ def read_excluded(path: Path) -> set[str]:
     return excluded
 
 
+def origin_of(volume: SourceVolume) -> str:
+    """Who made a volume: ``phantom``, what its own sidecar says, ``Morphologist``, or ``unknown``.
+
+    Skeletons of different makers differ in their counts, so they must not be mixed unnoticed.
+    """
+    if volume.known.get("phantom"):
+        return "phantom"
+    sidecar = volume.path.with_name(f"{volume_stem(volume.path)}.json")
+    if sidecar.is_file():
+        said = read_json(sidecar).get("Origin")
+        if isinstance(said, str):
+            return said
+    in_tree = volume.path.parent.name == SEGMENTATION_FOLDER.name
+    return "Morphologist" if in_tree else "unknown"
+
+
 def bids_label(participant: str) -> str:
     """Return the id with only the letters and digits that BIDS allows."""
     return re.sub(r"[^A-Za-z0-9]", "", participant)
@@ -271,8 +287,7 @@ def _read_source(
     elif source.is_file():
         yield _from_name(source)
     elif stem == SEGMENTATION and (subjects := list(_freesurfer_volumes(source))):
-        for path in subjects:
-            yield SourceVolume(path.parents[1].name, "", path)
+        yield from map(_of_freesurfer, subjects)
     elif stem == SEGMENTATION:
         yield from _read_tree(source, "grey_white", pair_stem, prefer)
     else:
@@ -360,6 +375,13 @@ def _version(name: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", name)]
 
 
+def _of_freesurfer(path: Path) -> SourceVolume:
+    """A volume of ``<subject>/mri``, with the transform that lies there."""
+    transform = path.parent / "transforms" / "talairach.xfm"
+    companions = Companions(transform=transform if transform.is_file() else None)
+    return SourceVolume(path.parents[1].name, "", path, companions)
+
+
 def _freesurfer_volumes(source: Path) -> Iterator[Path]:
     """The segmentation of each FreeSurfer subject of a folder, or of the subject that it is."""
     for folder in [source / "mri", *sorted(source.glob("*/mri"))]:
@@ -379,7 +401,7 @@ def _volume_files(source: Path) -> Iterator[Path]:
 
 def _from_name(path: Path) -> SourceVolume:
     if path.parent.name == "mri" and path.name in FREESURFER_VOLUMES:
-        return SourceVolume(path.parents[1].name, "", path)
+        return _of_freesurfer(path)
     match = BIDS_ENTITIES.match(volume_stem(path))
     if match:
         return SourceVolume(match["participant"], match["hemi"] or "", path)

@@ -5,6 +5,7 @@ all three axes) × voxel size; the NIfTI affine plays no part. `voxel_to_aims` i
 that knows.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import write_text
 from foldnorm.preprocessing.fold_graph import FoldGraph, read_graph_header
 from foldnorm.preprocessing.volumes import read_labels
 
@@ -34,7 +36,8 @@ ACPC_TO_MNI: Matrix = np.array(
     ]
 )
 LPS_TO_RAS: Matrix = np.diag([-1.0, -1.0, 1.0, 1.0])
-ITK_SUFFIXES = (".tfm", ".mat", ".xfm", ".txt", ".h5")
+ITK_SUFFIXES = (".tfm", ".mat", ".txt", ".h5")
+WORLD_SUFFIXES = (".xfm", *ITK_SUFFIXES)
 MAX_SCALE = 3.0  # a transform between two heads stretches no axis more
 TRANSFORM_LINES = 4  # of a .trm file
 
@@ -80,9 +83,9 @@ def voxel_to_mni(
 
     Args:
         transform: a ``.trm`` from native to MNI, a fold graph (``.arg``), whose way leads over
-            AC-PC, or an affine that SimpleITK reads.
+            AC-PC, a ``.xfm`` as MINC and FreeSurfer write it, or an affine that SimpleITK reads.
         shape: of the volume.
-        affine: of the volume; only the latter kind makes use of it.
+        affine: of the volume; only the latter kinds make use of it.
         voxel_size: mm.
     """
     if transform.suffix == ".trm":
@@ -91,9 +94,43 @@ def voxel_to_mni(
         header = read_graph_header(transform)
         acpc = acpc_of_graph(header, transform)
         return ACPC_TO_MNI @ acpc @ voxel_to_aims(shape, voxel_size)
-    if transform.suffix in ITK_SUFFIXES:
-        return read_itk(transform) @ affine
-    raise InputError(f"expected a .trm, .arg or {', '.join(ITK_SUFFIXES)} file, got: {transform}")
+    if transform.suffix in WORLD_SUFFIXES:
+        return _read_world(transform) @ affine
+    raise InputError(f"expected a .trm, .arg or {', '.join(WORLD_SUFFIXES)} file, got: {transform}")
+
+
+def _read_world(path: Path) -> Matrix:
+    """Native RAS mm → MNI RAS mm, from a file that speaks of the world and not of voxels."""
+    return read_xfm(path) if path.suffix == ".xfm" else read_itk(path)
+
+
+def read_xfm(path: Path) -> Matrix:
+    """Read a MINC ``.xfm`` of one linear transform: matrix native RAS mm → MNI RAS mm.
+
+    FreeSurfer's ``talairach.xfm`` is one; it leads to MNI305, which differs from ICBM2009c by a
+    few millimetres.
+
+    Raises:
+        InputError: unreadable, or not one linear transform.
+    """
+    try:
+        text = path.read_text(encoding="latin-1")
+    except OSError as error:
+        raise InputError(f"not readable ({error.strerror}): {path}") from error
+    parts = re.findall(r"Linear_Transform\s*=([^;]*);", text)
+    try:
+        (numbers,) = ([float(n) for n in part.split()] for part in parts)
+        matrix = np.eye(4)
+        matrix[:3] = np.array(numbers).reshape(3, 4)
+    except ValueError:
+        raise InputError(f"expected one Linear_Transform of twelve numbers: {path}") from None
+    return _checked(matrix, path)
+
+
+def write_trm(path: Path, matrix: Matrix) -> None:
+    """Write a ``.trm``: inverse of `read_trm`."""
+    rows = [matrix[:3, 3], *matrix[:3, :3]]
+    write_text(path, "\n".join(" ".join(f"{n:.9g}" for n in row) for row in rows) + "\n")
 
 
 def graph_to_mni(graph: FoldGraph, transform: Path | None, volume: Path) -> Matrix:
@@ -104,7 +141,7 @@ def graph_to_mni(graph: FoldGraph, transform: Path | None, volume: Path) -> Matr
         transform: see `voxel_to_mni`; the graph's own way over AC-PC if None.
         volume: the skeleton, read only for transforms that start from its affine.
     """
-    if transform is None or transform.suffix not in ITK_SUFFIXES:
+    if transform is None or transform.suffix not in WORLD_SUFFIXES:
         to_mni = (
             read_trm(transform)
             if transform is not None and transform.suffix == ".trm"
@@ -115,7 +152,7 @@ def graph_to_mni(graph: FoldGraph, transform: Path | None, volume: Path) -> Matr
     i, j, k = labels.data.shape
     to_ras = np.diag([-1.0, -1.0, -1.0, 1.0])
     to_ras[:3, 3] = (i - 1, j - 1, k - 1)
-    return read_itk(transform) @ labels.affine @ to_ras
+    return _read_world(transform) @ labels.affine @ to_ras
 
 
 def voxel_to_aims(shape: Shape, voxel_size: tuple[float, float, float]) -> Matrix:

@@ -3,7 +3,7 @@
 import nibabel
 import numpy as np
 import pytest
-from conftest import write_nifti
+from conftest import skeleton_volume, write_nifti
 from test_skeletonise import brain_with_sulcus
 
 from foldnorm.pipeline.cli import main
@@ -202,6 +202,9 @@ def test_a_freesurfer_folder_gives_its_best_volume(tmp_path):
     nibabel.save(image, tmp_path / "fs/s1/mri/aseg.mgz")
     nibabel.save(image, tmp_path / "fs/s2/mri/ribbon.mgz")
     (tmp_path / "fs/fsaverage").mkdir()
+    xfm = tmp_path / "fs/s1/mri/transforms/talairach.xfm"
+    xfm.parent.mkdir()
+    xfm.write_text("MNI Transform File\nLinear_Transform =\n1 0 0 -32\n0 1 0 -16\n0 0 1 0;\n")
     assert skeletonise(tmp_path / "fs", tmp_path / "out", "--hemi", "L") == 0
     sources = {
         s: read_json(tmp_path / "out" / s / SEGMENTATION / f"Lskeleton_{s}.json")["Sources"][0]
@@ -210,8 +213,37 @@ def test_a_freesurfer_folder_gives_its_best_volume(tmp_path):
     assert [path.rpartition("/")[2] for path in sources.values()] == [
         "aparc+aseg.mgz", "ribbon.mgz",
     ]  # fmt: skip
-    assert not list((tmp_path / "out").rglob("R*"))
+    assert not list((tmp_path / "out").rglob("R?keleton*"))
+    words = ["--space", "mni", "--quiet", "--n-procs", "1", "--participant-label", "s1"]
+    assert main(["preprocess", str(tmp_path / "out"), str(tmp_path / "c"), *words]) == 0
+    cohort = Cohort.open(tmp_path / "c")
+    brain = np.argwhere(np.array(cohort.volumes[0]) > 0)
+    centre = brain.mean(axis=0) + cohort.affine[:3, 3]
+    assert centre == pytest.approx([16 - 32, 16 - 16, 16], abs=1)
     assert skeletonise(tmp_path / "fs/s2", tmp_path / "one") == 0
+
+
+def test_skeletons_of_different_makers_are_mixed_only_when_asked(made, tmp_path, capsys):
+    place = tmp_path / "db/m" / SEGMENTATION
+    write_nifti(place / "Lskeleton_m.nii.gz", skeleton_volume())
+    words = ["--quiet", "--n-procs", "1", "--hemi", "L"]
+    ours, both, out = str(made / "tree"), str(tmp_path / "db"), str(tmp_path / "c")
+    assert main(["preprocess", ours, both, out, *words]) == 2
+    reason = "different origin (1 Morphologist, 2 foldnorm skeletonise)"
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+    # Nor one after the other.
+    assert main(["preprocess", ours, out, *words]) == 0
+    assert main(["preprocess", both, out, *words]) == 2
+    assert reason in capsys.readouterr().err
+    assert main(["preprocess", both, out, *words, "--mix-origins"]) == 0
+    cohort = Cohort.open(tmp_path / "c")
+    assert cohort.description["Cohort"]["origins"] == {
+        "Morphologist": 1, "foldnorm skeletonise": 2,
+    }  # fmt: skip
+    report = tmp_path / "r.html"
+    assert main(["report", out, str(report), "--quiet"]) == 0
+    assert "mixes volumes of different makers" in report.read_text()
 
 
 def test_preprocess_makes_skeletons_first_when_asked(made, tmp_path, capsys):

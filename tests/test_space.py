@@ -16,10 +16,13 @@ from foldnorm.preprocessing.space import (
     mni_grid,
     read_itk,
     read_trm,
+    read_xfm,
     resample_linear,
     resample_nearest,
     resample_priority,
     voxel_to_aims,
+    voxel_to_mni,
+    write_trm,
 )
 from foldnorm.preprocessing.volumes import read_labels
 
@@ -88,6 +91,41 @@ def test_an_itk_affine_is_inverted_and_turned_to_ras(tmp_path):
     (tmp_path / "c.tfm").write_text("nothing")
     with pytest.raises(InputError, match="not readable as a transform"):
         read_itk(tmp_path / "c.tfm")
+
+
+XFM = """MNI Transform File
+% by hand
+Transform_Type = Linear;
+Linear_Transform =
+ 1.1 0 0 2
+ 0 0.9 0 -3
+ 0 0 1 4;
+"""
+
+
+def test_an_xfm_leads_from_the_native_world_to_that_of_mni(tmp_path):
+    path = tmp_path / "talairach.xfm"
+    path.write_text(XFM)
+    assert (read_xfm(path) @ [10, 10, 10, 1]) == pytest.approx([13, 6, 14, 1])
+    shifted = np.eye(4)
+    shifted[:3, 3] = 5
+    found = voxel_to_mni(path, (4, 4, 4), shifted, (1.0, 1.0, 1.0))
+    assert (found @ [5, 5, 5, 1]) == pytest.approx([13, 6, 14, 1])
+
+
+@pytest.mark.parametrize(
+    "text", ["", XFM.replace("1.1 0 0 2", "1.1 0 0"), XFM + XFM, XFM.replace("0.9", "x")]
+)
+def test_a_bad_xfm_is_one_clear_line(tmp_path, text):
+    (tmp_path / "t.xfm").write_text(text)
+    with pytest.raises(InputError, match=r"one Linear_Transform.*t\.xfm"):
+        read_xfm(tmp_path / "t.xfm")
+
+
+def test_a_trm_that_is_written_is_read_again(tmp_path):
+    matrix = rotation(3, 1.1)
+    write_trm(tmp_path / "t.trm", matrix)
+    assert np.allclose(read_trm(tmp_path / "t.trm"), matrix, atol=1e-7)
 
 
 def slow_priority(classes, matrix, shape, fill):

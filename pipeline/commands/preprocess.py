@@ -113,6 +113,11 @@ def _add_layout(group: argparse._ArgumentGroup) -> None:
         "--regions", type=Path, metavar="FILE", help="YAML: names of regions, lists of sulci"
     )
     group.add_argument(
+        "--mix-origins",
+        action="store_true",
+        help="volumes of different makers (Morphologist, foldnorm) in one cohort",
+    )
+    group.add_argument(
         "--off-mask", metavar="CLASS", help="what lies off the region's mask becomes this class"
     )
     group.add_argument("--pad", default="none", help="cubic, multiple:N or I,J,K (default none)")
@@ -265,6 +270,7 @@ def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # 
         crop=crop,
         pad=pad,
         off_mask=off_mask,
+        mix_origins=arguments.mix_origins,
         frozen=frozen,
         hemis=tuple(arguments.hemi),
         prefer=tuple(arguments.prefer),
