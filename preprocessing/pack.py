@@ -214,7 +214,10 @@ def _write_pairs(out: Path, volumes: list[Finished], layout: Layout, options: Pa
 
     def placed(volume: Finished) -> NDArray[np.integer]:
         target = layout.target(volume, options.crop)
-        return place(volume.read("_desc-pair_dseg").data, volume.at, target, fill=scheme.fill)
+        classes = place(volume.read("_desc-pair_dseg").data, volume.at, target, fill=scheme.fill)
+        if options.off_mask is not None and layout.region is not None:
+            classes[~layout.region] = scheme.fill
+        return classes
 
     shape = (len(volumes), *layout.box.shape)
     ahead = _in_order(placed, volumes, options.n_procs)

@@ -16,6 +16,7 @@ from foldnorm.preprocessing.schemes import SKELETON, LabelScheme, discretise
 from foldnorm.preprocessing.sources import RIGHT_LABELS, Companions
 from foldnorm.preprocessing.volumes import LabelVolume, read_labels
 
+Shift = tuple[float, float, float]  # mm
 MAX_FOLD_LABEL = 2**16 - 1  # fold labels are kept as uint16
 SAME_GRID = 1e-3  # mm: affines closer than this are equal
 
@@ -44,7 +45,7 @@ class Part:
     fold_names: dict[int, str] = field(default_factory=dict)
     folds_from: str = "none"
     hull: str = "kept"
-    pair_shift: tuple[float, float, float] | None = None
+    pair_shift: Shift | None = None
 
 
 def read_part(
@@ -125,8 +126,15 @@ def join(left: Part, right: Part, scheme: LabelScheme, pair_scheme: LabelScheme 
         pair=None if pair_scheme is None else joined("pair", pair_scheme.fill),
         fold_names=names,
         folds_from=_both(left.folds_from, right.folds_from),
+        pair_shift=_larger(left.pair_shift, right.pair_shift),
         hull=_both(left.hull, right.hull),
     )
+
+
+def _larger(left: Shift | None, right: Shift | None) -> Shift | None:
+    if left is None or right is None:
+        return left or right
+    return max(left, right, key=lambda shift: max(map(abs, shift)))
 
 
 def _both(left: str, right: str) -> str:
@@ -145,7 +153,7 @@ def _foreground(volume: LabelVolume, scheme: LabelScheme) -> Box:
 
 def _read_pair(
     volume: LabelVolume, path: Path | None, preparation: Preparation
-) -> tuple[LabelVolume, tuple[float, float, float]]:
+) -> tuple[LabelVolume, Shift]:
     """The second volume of a pair, and how far its affine would have put it from the first.
 
     Voxel (i, j, k) of one is voxel (i, j, k) of the other: Morphologist writes both on one grid,

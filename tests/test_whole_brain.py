@@ -66,6 +66,21 @@ def test_one_hemisphere_alone_or_on_another_grid_is_said(tmp_path, capsys):
     assert len(Cohort.open(tmp_path / "out").rows) == 1
 
 
+def test_pairs_of_both_sides_are_joined_and_the_larger_shift_is_kept(tmp_path):
+    raw = both_sides(tmp_path / "source", "s1")
+    shifted = np.eye(4)
+    shifted[1, 3] = 7
+    place = tmp_path / "source/s1" / SEGMENTATION
+    for hemi, affine in (("L", None), ("R", shifted)):
+        grey = np.where(raw[hemi] == 0, 100, 0).astype(np.int16)
+        write_nifti(place / f"{hemi}grey_white_s1.nii.gz", grey, affine)
+    assert whole_brain(tmp_path / "source", tmp_path / "out", "--pair", "grey-white") == 0
+    cohort = Cohort.open(tmp_path / "out")
+    grey = np.maximum(*[np.where(volume == 0, 1, 0) for volume in raw.values()])
+    assert (np.array(cohort.pairs[0]) == grey).all()
+    assert cohort.description["Cohort"]["pairs"]["largest_shift_mm"] == 7
+
+
 def test_mirroring_one_side_of_a_whole_brain_is_refused(tmp_path, capsys):
     both_sides(tmp_path / "source", "s1")
     assert whole_brain(tmp_path / "source", tmp_path / "out", "--mirror-right") == 2
