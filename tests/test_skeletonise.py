@@ -164,13 +164,13 @@ def agreement(found, truth):
     return scores
 
 
-def test_the_sheets_of_a_phantom_are_found_again():
+def test_the_folds_of_a_phantom_are_found_again():
+    """Its folds: its hull is one layer of the brain itself, ours lies on the brain."""
     phantom = draw_hemisphere(3, voxel_size=1.5)
     size = (1.5, 1.5, 1.5)
     skeleton = skeletonise(phantom.grey_white == 100, phantom.grey_white == 200, size)
-    truth = (phantom.skeleton != 0) & (phantom.skeleton != 11)
     assert skeleton.is_right
-    assert agreement(skeleton.mask, truth)[1] > 0.9
+    assert agreement(skeleton.mask & ~skeleton.hull, phantom.folds > 0)[1] > 0.9
 
 
 @pytest.mark.parametrize("side", ["L", "R"])

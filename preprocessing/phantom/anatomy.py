@@ -17,7 +17,7 @@ CENTRE = np.array([-10.0, -18.0, 10.0])
 # The field of view leaves room for the largest subject: ±4 sd of size, place and warp.
 FIELD_OF_VIEW = ((-84.0, 10.0), (-120.0, 86.0), (-64.0, 84.0))
 
-DEPTH_SCALE = 1.15  # of the primary depths: sheets end above the depth that is aimed at
+DEPTH_SCALE = 1.3  # of the primary depths: sheets end above the depth that is aimed at
 SECONDARY_FIRST_LABEL = 100
 SECONDARY_COUNT = 90
 TERTIARY_FIRST_LABEL = 1000

@@ -12,7 +12,7 @@ from foldnorm.preprocessing.phantom.folds import keyed_rng
 WAVES = 5
 WAVELENGTH = (90.0, 180.0)  # mm
 WARP_SD = 2.0  # mm, of the five waves together
-SCALE_SD = 0.03
+MEAN_SCALE, SCALE_SD = 0.955, 0.03  # of the template: what real hemispheres measure
 ROTATION_SD = 1.5  # degrees
 TRANSLATION_SD = 0.8  # mm
 INVERSION_STEPS = 6  # of the fixed point; the warp's slope is below 0.2, so 6 leave < 0.001 mm
@@ -40,7 +40,7 @@ class SubjectShape:
     def sample(cls, seed: int, subject: int) -> "SubjectShape":
         """Draw the shape of a subject."""
         rng = keyed_rng(seed, subject, 0, "shape")
-        scale = np.diag(1 / rng.normal(1, SCALE_SD, 3))
+        scale = np.diag(1 / (MEAN_SCALE * rng.normal(1, SCALE_SD, 3)))
         rotation = Rotation.from_euler("xyz", rng.normal(0, ROTATION_SD, 3), degrees=True)
         directions = rng.normal(size=(WAVES, 3))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
