@@ -7,6 +7,7 @@ subjects with different fields of view land where they belong.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -99,6 +100,12 @@ def pad_shape(shape: Index, pad: str) -> Index:
         return _index(int(side) for side in pad.split(","))
     except ValueError:
         raise InputError(f"pad: expected cubic, multiple:N or I,J,K, got {pad!r}") from None
+
+
+def shape_of(volume: NDArray[Any]) -> Index:
+    """Shape of a 3-D array."""
+    i, j, k = volume.shape
+    return i, j, k
 
 
 def bounding_box(mask: NDArray[np.bool_]) -> Box | None:

@@ -94,6 +94,14 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file; a missing one is an `InputError` that names it."""
+    try:
+        return sha256(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}") from None
+
+
 def _cell(value: Any) -> str:
     if value is None or value == "":
         return "n/a"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.crop import Box, Index, foreground_box
+from foldnorm.preprocessing.crop import Box, foreground_box, shape_of
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.fold_graph import Points, graph_fold_numbers, read_fold_graph
 from foldnorm.preprocessing.hull import agrees, hull_of
@@ -217,7 +217,7 @@ def _fold_labels(
     graph, voxels, numbers = None, None, None
     if wants_graph and companions.graph is not None and preparation.scheme.stem == SKELETON.stem:
         graph = read_fold_graph(companions.graph)
-        numbers = graph_fold_numbers(graph, _shape(volume.data))[::-1, ::-1, ::-1]
+        numbers = graph_fold_numbers(graph, shape_of(volume.data))[::-1, ::-1, ::-1]
         voxels = numbers > 0 if agrees(volume.data, numbers > 0) else None
     if preparation.folds == "none":
         return _FoldLabels(graph=voxels)
@@ -264,8 +264,3 @@ def _read_folds(path: Path, volume: LabelVolume) -> NDArray[np.uint16]:
     if folds.data.min() < 0 or folds.data.max() > MAX_FOLD_LABEL:
         raise InputError(f"fold labels must lie in 0…{MAX_FOLD_LABEL}: {path}")
     return folds.data.astype(np.uint16)
-
-
-def _shape(volume: NDArray[Any]) -> Index:
-    i, j, k = volume.shape
-    return i, j, k

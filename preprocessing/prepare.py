@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.crop import Box, Index, lattice_start, shifted_affine
+from foldnorm.preprocessing.crop import Box, Index, lattice_start, shape_of, shifted_affine
 from foldnorm.preprocessing.downsample import Grid
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.fold_graph import Points
@@ -110,7 +110,7 @@ def _on_grid(part: Part, target: TargetGrid, preparation: Preparation) -> Prepar
         found, _ = target.resample(part.pair, method="nearest", fill=preparation.pair.fill)
         pair = found.astype(np.uint8, copy=False)
     whole = Box((0, 0, 0), target.shape).shifted(lattice_start(target.affine))
-    at = Box((0, 0, 0), _shape(small)).shifted(start).shifted(whole.start)
+    at = Box((0, 0, 0), shape_of(small)).shifted(start).shifted(whole.start)
     affine = shifted_affine(target.affine, start)
     return Prepared(small, affine, at, whole, part, folds, sizes, pair)
 
@@ -122,7 +122,7 @@ def _mni_target(
     if transform is None:
         raise InputError(f"no transform to MNI space beside it: {volume.path}")
     assert preparation.voxel_size is not None
-    matrix = voxel_to_mni(transform, _shape(volume.data), volume.affine, volume.voxel_size)
+    matrix = voxel_to_mni(transform, shape_of(volume.data), volume.affine, volume.voxel_size)
     matrix = shifted_affine(matrix, part.box.start)
     return MniTarget(matrix, preparation.voxel_size, mirrored, volume.path)
 
@@ -176,8 +176,3 @@ def _grid(volume: LabelVolume, preparation: Preparation, start: Index) -> Grid:
             f"{preparation.voxel_size:g} mm: {volume.path}"
         )
     return grid
-
-
-def _shape(volume: NDArray[Any]) -> Index:
-    i, j, k = volume.shape
-    return i, j, k

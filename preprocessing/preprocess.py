@@ -22,7 +22,7 @@ from foldnorm.preprocessing.cohort import DESCRIPTION, same_preparation
 from foldnorm.preprocessing.crop import pad_shape
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, sha256, write_bytes, write_json
+from foldnorm.preprocessing.files import read_json, sha256_of, write_bytes, write_json
 from foldnorm.preprocessing.finished import finished_volumes, source_record
 from foldnorm.preprocessing.layout import Layout
 from foldnorm.preprocessing.pack import PackOptions, pack, refuse_mixed
@@ -166,7 +166,7 @@ def prepare_to_folder(volume: SourceVolume, out: Path, options: PreprocessOption
     paths = _read_by(preparation, volume)
     made_from = {
         "Sources": [str(path) for path in paths],
-        "InputSHA256": [_hash(path) for path in paths],
+        "InputSHA256": [sha256_of(path) for path in paths],
         **source_record(volume),
         "Origin": origin_of(volume),
         "Parameters": preparation.as_dict(),
@@ -333,10 +333,3 @@ def _pack_options(options: PreprocessOptions, names: dict[int, str]) -> PackOpti
         n_procs=max(options.n_procs, 1),
         excluded=frozenset(bids_label(p.removeprefix("sub-")) for p in options.excluded),
     )
-
-
-def _hash(path: Path) -> str:
-    try:
-        return sha256(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"no such file: {path}") from None

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from foldnorm.preprocessing.crop import Box, bounding_box, shifted_affine
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, sha256, write_json
+from foldnorm.preprocessing.crop import Box, bounding_box, shape_of, shifted_affine
+from foldnorm.preprocessing.files import read_json, sha256_of, write_json
 from foldnorm.preprocessing.preprocess import RUN_REPORT, isolated
 from foldnorm.preprocessing.segmentation import (
     Hemisphere,
@@ -137,7 +136,7 @@ def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseO
     made_from = {
         "Origin": ORIGIN,
         "Sources": [str(path) for path in paths],
-        "InputSHA256": [_hash(path) for path in paths],
+        "InputSHA256": [sha256_of(path) for path in paths],
         "Recipe": asdict(options.recipe),
         "Labels": None if options.scheme is None else options.scheme.as_dict(),
         "Version": version("foldnorm"),
@@ -149,7 +148,7 @@ def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseO
     found = hemispheres(volume, options.scheme, side=source.hemi, wanted=wanted)
     to_mni = _to_mni(source, volume)
     # Both sides of a brain lie on one grid; a hemisphere's own file keeps its own.
-    box = _box(found, volume) if not source.hemi else Box((0, 0, 0), _shape(volume.data.shape))
+    box = _box(found, volume) if not source.hemi else Box((0, 0, 0), shape_of(volume.data))
     affine = shifted_affine(volume.affine, box.start)
     if to_mni is not None:
         sides = voxel_to_aims(box.shape, voxel_size_of(affine))
@@ -267,7 +266,7 @@ def _to_mni(source: SourceVolume, volume: LabelVolume) -> Matrix | None:
     transform = source.companions.transform
     if transform is None:
         return None
-    shape = _shape(volume.data.shape)
+    shape = shape_of(volume.data)
     return voxel_to_mni(transform, shape, volume.affine, volume.voxel_size)
 
 
@@ -285,20 +284,8 @@ def _box(found: Sequence[Hemisphere], volume: LabelVolume) -> Box:
     return Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
 
 
-def _shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    i, j, k = shape
-    return i, j, k
-
-
 def _is_finished(sidecar: Path, made_from: dict[str, Any]) -> bool:
     if not sidecar.is_file():
         return False
     old = read_json(sidecar)
     return all(old.get(key) == value for key, value in made_from.items())
-
-
-def _hash(path: Path) -> str:
-    try:
-        return sha256(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"no such file: {path}") from None
