@@ -154,11 +154,17 @@ def find_volumes(
             raise InputError(f"no such file or folder: {source.path}")
         here = list(_read_source(source.path, stem, pair_stem, prefer))
         label = {v.participant: bids_label(source.name + v.participant) for v in here}
+        problems += [
+            Problem(repr(v.participant), f"an id needs a letter or a digit: {v.path}")
+            for v in here
+            if not label[v.participant]
+        ]
         ids.update(label.values())
         kept = [
             v
             for v in here
-            if label[v.participant] not in unwanted
+            if label[v.participant]
+            and label[v.participant] not in unwanted
             and (not wanted or label[v.participant] in wanted)
             and (not hemis or not v.hemi or v.hemi in hemis)
         ]

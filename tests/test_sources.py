@@ -139,6 +139,15 @@ def test_a_table_may_name_graph_and_transform(tmp_path):
     assert volume.known == {}
 
 
+def test_an_id_without_letters_and_digits_is_a_problem_of_its_own(tmp_path):
+    table = tmp_path / "t.tsv"
+    table.write_text("participant_id\tpath\n../..\ta.nii\ns1\ta.nii\n")
+    (volume,), (problem,) = find_volumes([Source(table)], "skeleton")
+    assert volume.participant == "s1"
+    assert problem.key == "'../..'"
+    assert "needs a letter or a digit" in problem.reason
+
+
 def databases(folder):
     """Two databases with a subject of the same id, one of which has two acquisitions."""
     for database, names in {"a": ("default_acquisition", "M24"), "b": ("t1",)}.items():
