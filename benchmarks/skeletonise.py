@@ -79,7 +79,9 @@ def against_graph(folder: Path, side: str, skeleton: Skeleton) -> dict[str, floa
         truth[i, j, k] = fold.number
     labels = simple_surfaces(skeleton.mask, skeleton.hull)
     shared = (truth > 0) & (labels > 0)
+    # A graph counts what touches the hull as junction, not as simple surface.
     surface = topological_classes(skeleton.mask) == SURFACE
+    surface &= ~ndimage.binary_dilation(skeleton.hull, np.ones((3, 3, 3)))
     large = [
         int((np.bincount(which)[1:] > LARGE).sum())
         for which in (labels[surface & (labels > 0)], truth[truth > 0])

@@ -79,20 +79,13 @@ def _move(shape, movable, surface, levels, n_levels, joins):  # type: ignore[no-
     around = _offsets(shape.shape)
     first, last = np.full(n_levels, -1, np.int64), np.full(n_levels, -1, np.int64)
     following = np.full(shape.size, -1, np.int32)
-    for v in range(shape.size):
-        if state[v] == MAY and _faces(inside, v, around, joins):
-            _put(v, level[v], first, last, following)
-            state[v] = WAITS
+    _begin(inside, state, level, around, joins, first, last, following)
     at = 0
     while at < n_levels:
-        v = first[at]
-        if v < 0:
+        if first[at] < 0:
             at += 1
             continue
-        first[at] = following[v]
-        if first[at] < 0:
-            last[at] = -1
-        following[v] = -1
+        v = _take(at, first, last, following)
         if state[v] == STAYS:
             continue
         state[v] = MAY  # if it is not simple now, it may be when a neighbour has moved
@@ -101,17 +94,24 @@ def _move(shape, movable, surface, levels, n_levels, joins):  # type: ignore[no-
             state[v] = STAYS
             for bit in range(27):
                 u = v + around[bit]
-                _look_again(u, inside, keep, state, around)
-                if state[u] == MAY:
+                if state[u] == STAYS:
+                    continue
+                if keep[u] and _is_surface(_bits(inside, u, around)):
+                    state[u] = STAYS
+                elif state[u] == MAY:
                     _put(u, max(level[u], at), first, last, following)
                     state[u] = WAITS
 
 
-@numba.njit(cache=True, inline="always")
-def _look_again(u, inside, keep, state, around):  # type: ignore[no-untyped-def]
-    """A voxel beside one that has moved: it stays for good if it is a surface point now."""
-    if state[u] != STAYS and keep[u] and _is_surface(_bits(inside, u, around)):
-        state[u] = STAYS
+@numba.njit(cache=True)
+def _begin(  # type: ignore[no-untyped-def]
+    inside, state, level, around, joins, first, last, following
+):
+    """Queue the voxels that have a face on the side to which they may move."""
+    for v in range(len(inside)):
+        if state[v] == MAY and _faces(inside, v, around, joins):
+            _put(v, level[v], first, last, following)
+            state[v] = WAITS
 
 
 @numba.njit(cache=True)
@@ -127,10 +127,14 @@ def _offsets(sides):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, inline="always")
 def _faces(inside, v, around, value):  # type: ignore[no-untyped-def]
     """Whether a face neighbour lies inside, or outside, as ``value`` says."""
-    found = False
-    for bit in (4, 10, 12, 14, 16, 22):
-        found = found or inside[v + around[bit]] == value
-    return found
+    return (
+        inside[v + around[4]] == value
+        or inside[v + around[10]] == value
+        or inside[v + around[12]] == value
+        or inside[v + around[14]] == value
+        or inside[v + around[16]] == value
+        or inside[v + around[22]] == value
+    )
 
 
 @numba.njit(cache=True, inline="always")
@@ -146,6 +150,17 @@ def _put(v, level, first, last, following):  # type: ignore[no-untyped-def]
     else:
         following[last[level]] = v
     last[level] = v
+
+
+@numba.njit(cache=True, inline="always")
+def _take(level, first, last, following):  # type: ignore[no-untyped-def]
+    """Take the first voxel out of the queue of a level."""
+    v = first[level]
+    first[level] = following[v]
+    if first[level] < 0:
+        last[level] = -1
+    following[v] = -1
+    return v
 
 
 @numba.njit(cache=True, inline="always")

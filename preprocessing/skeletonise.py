@@ -4,7 +4,8 @@ The space between white matter and a smooth hull around the brain is thinned to 
 middle of the sulci, homotopically, so that hull and folds are one sheet around one ball of white:
 one component, Euler number 2. What decides is geometry alone:
 
-1. *Ball*: the brain closed (Euclidean), homotopically a ball. One layer more is the hull.
+1. *Ball*: the brain closed (Euclidean), and two layers more, homotopically a ball. The outermost
+   layer is the hull.
 2. *White*: the ball shrunk homotopically onto the white matter, so that its handles and cavities,
    errors of the segmentation, are closed.
 3. *Thinning* of what lies between, in order of the distance to white matter. Cerebrospinal fluid
@@ -48,7 +49,8 @@ class Recipe:
 
     Attributes:
         dilation: mm of the closing of the brain.
-        erosion: mm of it, less than the dilation: the hull keeps off the gyri.
+        erosion: mm of it; a little more than the dilation.
+        layers: of voxels around the closed brain; the outermost is the hull.
         fluid: mm by which fluid is thinned later than grey matter.
         medial: mm by which the middle of a sulcus is thinned later, at most.
         smoothing: sd in voxels of the distance whose Laplacian finds the middle.
@@ -56,8 +58,9 @@ class Recipe:
         stub: mm below the hull above which a sheet's free edge goes.
     """
 
-    dilation: float = 8.0
-    erosion: float = 7.0
+    dilation: float = 9.0
+    erosion: float = 9.1
+    layers: int = 2
     fluid: float = 1.5
     medial: float = 2.0
     smoothing: float = 0.8
@@ -150,13 +153,14 @@ def _skeletonise(grey: Mask, white: Mask, size: Size, recipe: Recipe) -> Skeleto
 
 
 def _ball(brain: Mask, size: Size, recipe: Recipe) -> Mask:
-    """The brain closed, one layer more, and a ball."""
+    """The brain closed, with a layer between it and the hull, and the hull; a ball."""
     labels, number = ndimage.label(brain, FULL)
     if number > 1:
         brain = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
     wide = ndimage.distance_transform_edt(~brain, sampling=size) <= recipe.dilation
     closed = ndimage.distance_transform_edt(wide, sampling=size) > recipe.erosion
-    thick = ndimage.binary_fill_holes(ndimage.binary_dilation(closed | brain))
+    thick = ndimage.binary_dilation(closed | brain, iterations=recipe.layers)
+    thick = ndimage.binary_fill_holes(thick)
     if is_ball(thick):
         return np.asarray(thick)
     # Handles of the closing are plugged: all around it shrinks, the farthest first.
