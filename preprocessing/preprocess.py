@@ -199,26 +199,17 @@ def _read_by(preparation: Preparation, volume: SourceVolume) -> list[Path]:
 
 
 def _write_prepared(prepared: Prepared, stem: Path, scheme: LabelScheme) -> None:
-    write_labels(
-        stem.with_name(f"{stem.name}_dseg.nii.gz"),
-        prepared.classes,
-        prepared.affine,
-        description=f"foldnorm {scheme.name}",
-    )
-    if prepared.pair is not None:
-        write_labels(
-            stem.with_name(f"{stem.name}_desc-pair_dseg.nii.gz"),
-            prepared.pair,
-            prepared.affine,
-            description="foldnorm second volume of a pair",
-        )
-    if prepared.folds is not None:
-        write_labels(
-            stem.with_name(f"{stem.name}_desc-folds_dseg.nii.gz"),
-            prepared.folds,
-            prepared.affine,
-            description="foldnorm fold labels",
-        )
+    volumes = {
+        "": (prepared.classes, scheme.name),
+        "_desc-pair": (prepared.pair, "second volume of a pair"),
+        "_desc-folds": (prepared.folds, "fold labels"),
+    }
+    for suffix, (data, what) in volumes.items():
+        path = stem.with_name(f"{stem.name}{suffix}_dseg.nii.gz")
+        if data is None:  # an earlier preparation may have had it
+            path.unlink(missing_ok=True)
+        else:
+            write_labels(path, data, prepared.affine, description=f"foldnorm {what}")
     picture = stem.parents[1] / "figures" / f"{stem.name}_qc.png"
     write_bytes(picture, montage(prepared.source.classes, prepared.classes, scheme))
 

@@ -369,6 +369,16 @@ def test_mni_space_refuses_what_it_cannot_do(tmp_path, capsys):
     assert "--hull remove is for skeletons" in capsys.readouterr().err
 
 
+def test_preparing_without_fold_labels_takes_earlier_ones_away(phantom_source, tmp_path):
+    words = ["--quiet", "--n-procs", "1", "--voxel-size", "2"]
+    source, out = str(phantom_source), tmp_path / "out"
+    assert main(["preprocess", source, str(out), *words]) == 0
+    assert Cohort.open(out).folds is not None
+    assert main(["preprocess", source, str(out), *words, "--folds", "none", "--overwrite"]) == 0
+    assert Cohort.open(out).folds is None
+    assert not list(out.rglob("*desc-folds*"))
+
+
 def test_packing_is_skipped_only_where_the_very_same_is_packed(tmp_path, monkeypatch):
     source, out = skeleton_source(tmp_path / "source", 3), tmp_path / "out"
     assert run(source, out) == 0
