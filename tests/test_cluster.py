@@ -85,7 +85,8 @@ def test_a_volume_that_no_longer_can_be_read_leaves_the_cohort(tmp_path):
         (["--cluster", "slurm"], "srun"),
     ],
 )
-def test_what_cannot_be_is_one_line(tmp_path, capsys, words, reason):
+def test_what_cannot_be_is_one_line(tmp_path, capsys, monkeypatch, words, reason):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no SLURM, even where there is one
     source = skeleton_source(tmp_path / "source", 1)
     assert preprocess(source, tmp_path / "out", *words) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
