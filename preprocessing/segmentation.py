@@ -181,11 +181,17 @@ def hemispheres(
             for hemi, half in (("L", x < middle), ("R", x >= middle)):
                 part = tuple(mask & half[:, None, None] for mask in both)
                 sides[hemi] = _union(sides[hemi], (part[0], part[1]))
-        elif any(mask.any() for mask in both):
+        elif not (scheme.left or scheme.right):
             raise InputError(
                 f"labels of scheme {scheme.name!r} do not tell left from right; say where the "
                 f"midline is ('midline: 0.0', world mm, in a YAML scheme): {volume.path}"
+                if any(mask.any() for mask in both)
+                else f"no label of scheme {scheme.name!r} is in it: {volume.path}"
             )
+        else:  # one side alone: what has no side belongs to it
+            present = [hemi for hemi, masks in sides.items() if masks and masks[1].any()]
+            for hemi in present:
+                sides[hemi] = _union(sides[hemi], both)
     chosen = [side] if side else [hemi for hemi in SIDES if hemi in wanted]
     return [_checked(hemi, sides[hemi], volume) for hemi in chosen]
 

@@ -59,6 +59,16 @@ def test_one_side_can_be_asked_for_and_a_missing_one_is_said():
         hemispheres(labels_of(volume))
 
 
+def test_what_has_no_side_belongs_to_the_only_side_there_is():
+    volume = two_brains()
+    volume[32:] = 0
+    volume[31, 16, 16] = 251
+    (left,) = hemispheres(labels_of(volume), wanted=["L"])
+    assert left.white[31, 16, 16]
+    with pytest.raises(InputError, match="no label of scheme 'grey-white' is in it"):
+        hemispheres(labels_of(volume), BUILT_IN["grey-white"])
+
+
 def test_morphologists_volumes_need_their_side_or_a_midline(tmp_path):
     volume = two_brains({"L": (100, 200), "R": (100, 200)})
     (left,) = hemispheres(labels_of(volume), side="L")
