@@ -1,11 +1,15 @@
 """Alterations other than deletion: a fold added, a crop elsewhere, the other side."""
 
+import argparse
+
 import numpy as np
 import pytest
 from conftest import skeleton_volume, write_nifti
 
+from foldnorm.pipeline.arguments import add_kind
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.alteration import alter
+from foldnorm.preprocessing.alteration_kinds import KINDS
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.deletion import ANY_SIZE, SizeRange
 from foldnorm.preprocessing.errors import InputError
@@ -124,3 +128,10 @@ def test_a_whole_hemisphere_has_no_elsewhere_and_folds_need_a_size(
         assert delete(cohort, tmp_path / "a", "--n-procs", "1", *words) == 2
         assert reason in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
+
+
+def test_the_command_offers_every_kind_there_is():
+    parser = argparse.ArgumentParser()
+    add_kind(parser)
+    (action,) = [a for a in parser._actions if a.dest == "kind"]
+    assert tuple(action.choices) == tuple(KINDS)
