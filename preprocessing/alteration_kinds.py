@@ -117,9 +117,11 @@ class _Reprepared(ABC):
 
     def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
         """One of the eligible folds of the subject's graph."""
+        volume = finished_volume(self.cohort.folder, self.cohort.rows[index])
+        if not volume.source.path.is_file():
+            raise InputError(f"no such file: {volume.source.path}")
         if sizes.is_control:
             return CONTROL
-        volume = finished_volume(self.cohort.folder, self.cohort.rows[index])
         found = self.candidates(volume, self._graph(volume), sizes)
         if not found:
             return None

@@ -93,11 +93,12 @@ def fold_rows(volume: SourceVolume) -> list[dict[str, Any]]:
 
 
 def _rows_of_sidecar(volume: SourceVolume) -> list[dict[str, Any]]:
-    """Rows of a skeleton that foldnorm made: its sidecar holds its folds, in native millimetres."""
-    sidecar = volume.path.with_name(f"{volume_stem(volume.path)}.json")
-    folds = read_json(sidecar).get("Folds") if sidecar.is_file() else None
-    if folds is None:
+    """Rows of a skeleton that foldnorm made: beside its fold labels, in native millimetres."""
+    labelled = volume.companions.folds
+    sidecar = labelled and labelled.with_name(f"{volume_stem(labelled)}.json")
+    if sidecar is None or not sidecar.is_file():
         raise InputError(f"no fold graph beside it: {volume.path}")
+    folds = read_json(sidecar)["Folds"]
     to_mni, transform = None, volume.companions.transform
     if transform is not None:
         labels = read_labels(volume.path)

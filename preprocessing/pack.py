@@ -211,13 +211,12 @@ def _write_pairs(out: Path, volumes: list[Finished], layout: Layout, options: Pa
     if scheme is None:
         (out / PAIRS).unlink(missing_ok=True)
         return
+    off_mask = None if options.off_mask is None else scheme.names[scheme.fill]
 
     def placed(volume: Finished) -> NDArray[np.integer]:
         target = layout.target(volume, options.crop)
-        classes = place(volume.read("_desc-pair_dseg").data, volume.at, target, fill=scheme.fill)
-        if options.off_mask is not None and layout.region is not None:
-            classes[~layout.region] = scheme.fill
-        return classes
+        classes = volume.read("_desc-pair_dseg").data.astype(np.uint8, copy=False)
+        return layout.packed(classes, volume.at, target, scheme, off_mask)
 
     shape = (len(volumes), *layout.box.shape)
     ahead = _in_order(placed, volumes, options.n_procs)

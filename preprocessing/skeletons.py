@@ -201,11 +201,10 @@ def _make(
             f"{skeleton.components} components, Euler number {skeleton.euler}, "
             f"{skeleton.blocks} 2×2×2 blocks; expected 1, 2, 0"
         )
-    return {
-        "Topology": _topology(skeleton),
-        "Warnings": warnings,
-        "Folds": fold_measures(labels, skeleton.values, depth, affine),
-    }
+    # In a file of its own: the skeleton's sidecar is looked at for every volume of a run.
+    folds = fold_measures(labels, skeleton.values, depth, affine)
+    write_json(folder / f"{hemisphere.side}{FOLDS_STEM}_{name}.json", {"Folds": folds})
+    return {"Topology": _topology(skeleton), "Warnings": warnings}
 
 
 def fold_measures(

@@ -171,19 +171,26 @@ def test_a_real_fold_goes_and_only_it(real_crops, tmp_path, kind, size):
             assert 200 < float(row["size"]) <= 500
 
 
-def test_a_hemisphere_whose_graph_is_gone_is_named_and_the_other_altered(
-    real_data, tmp_path, capsys
+@pytest.mark.parametrize(
+    ("gone", "reason"),
+    [
+        ("L100206_default_session_auto.arg", "not readable"),
+        ("Lskeleton_100206.nii.gz", "no such file"),
+    ],
+)
+def test_a_hemisphere_whose_files_are_gone_is_named_and_the_other_altered(
+    real_data, tmp_path, capsys, gone, reason
 ):
     source = tmp_path / "source"
     shutil.copytree(real_data / "morphologist/hcp", source)
     words = ["--space", "mni", "--quiet", "--n-procs", "1"]
     assert main(["preprocess", str(source), str(tmp_path / "c"), *words]) == 0
-    next(source.rglob("L100206_default_session_auto.arg")).unlink()
+    next(source.rglob(gone)).unlink()
     cohort = Cohort.open(tmp_path / "c")
     code, _ = delete(cohort, tmp_path / "a", "--kind", "fold-raw", "--size", "1000")
     assert code == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("foldnorm: sub-100206_hemi-L: not readable")
+    assert line.startswith(f"foldnorm: sub-100206_hemi-L: {reason}")
     assert Cohort.open(tmp_path / "a").keys() == ["sub-100206_hemi-R"]
 
 

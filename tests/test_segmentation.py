@@ -183,10 +183,11 @@ def test_sidecars_say_what_it_was_made_of_and_what_it_holds(made):
     assert sidecar["Topology"]["EulerNumber"] == 2
     assert sidecar["Sources"] == [str(made / "maps/sub-a_dseg.nii.gz")]
     labels = read_labels(folder / "Lfolds_a.nii.gz").data
-    assert [f["voxels"] for f in sidecar["Folds"]] == np.bincount(labels.ravel())[1:].tolist()
+    folds = read_json(folder / "Lfolds_a.json")["Folds"]
+    assert [f["voxels"] for f in folds] == np.bincount(labels.ravel())[1:].tolist()
     depth = nibabel.load(folder / "Ldepth_a.nii.gz")
     assert depth.get_data_dtype() == np.float32
-    assert np.isclose(np.asarray(depth.dataobj).max(), max(f["depth_mm"] for f in sidecar["Folds"]),
+    assert np.isclose(np.asarray(depth.dataobj).max(), max(f["depth_mm"] for f in folds),
                       atol=0.01)  # fmt: skip
 
 

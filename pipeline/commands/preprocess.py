@@ -197,25 +197,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _skeletons(arguments, sources):  # type: ignore[no-untyped-def]  # imported late
     """Skeletons of segmentations, as the source to prepare, and what could not be made."""
+    from foldnorm.pipeline.commands.skeletonise import make_skeletons
     from foldnorm.preprocessing.errors import InputError
-    from foldnorm.preprocessing.segmentation import load_segmentation_scheme
-    from foldnorm.preprocessing.skeletons import SkeletoniseOptions, skeletonise_sources
     from foldnorm.preprocessing.sources import Source
 
     if arguments.cluster or arguments.shard:
         raise InputError("--from segmentation runs on one machine; foldnorm skeletonise first")
     tree = arguments.out / "skeletons"
-    options = SkeletoniseOptions(
-        scheme=load_segmentation_scheme(arguments.labels),
-        hemis=tuple(arguments.hemi),
-        participants=tuple(arguments.participant_label),
-        n_procs=arguments.n_procs,
-        overwrite=arguments.overwrite,
-        quiet=arguments.quiet,
-    )
-    report = skeletonise_sources(sources, tree, options)
-    for name, warnings in report["warnings"].items():
-        print(f"foldnorm: warning: {name}: {'; '.join(warnings)}", file=sys.stderr)
+    report = make_skeletons(arguments, sources, tree)
     return [Source(tree.absolute())], report["failed"]
 
 

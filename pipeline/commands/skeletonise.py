@@ -34,29 +34,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.preprocessing.segmentation import load_segmentation_scheme
-    from foldnorm.preprocessing.skeletons import SkeletoniseOptions, skeletonise_sources
     from foldnorm.preprocessing.sources import Source
 
-    report = skeletonise_sources(
-        [Source.parse(text) for text in arguments.source],
-        arguments.out,
-        SkeletoniseOptions(
-            scheme=load_segmentation_scheme(arguments.labels),
-            hemis=tuple(arguments.hemi),
-            participants=tuple(arguments.participant_label),
-            n_procs=arguments.n_procs,
-            overwrite=arguments.overwrite,
-            quiet=arguments.quiet,
-        ),
-    )
+    sources = [Source.parse(text) for text in arguments.source]
+    report = make_skeletons(arguments, sources, arguments.out)
     for failure in report["failed"]:
         print(f"foldnorm: {failure['volume']}: {failure['reason']}", file=sys.stderr)
-    for name, warnings in report["warnings"].items():
-        print(f"foldnorm: warning: {name}: {'; '.join(warnings)}", file=sys.stderr)
     if not arguments.quiet:
         print(
             f"{report['done']} segmentations done ({report['skipped']} of them before), "
             f"{len(report['failed'])} failed, {report['seconds']} s: {arguments.out}"
         )
     return 1 if report["failed"] else 0
+
+
+def make_skeletons(arguments, sources, out):  # type: ignore[no-untyped-def]  # imported late
+    """Make skeletons as the arguments say, print what deserves a look, and return the report."""
+    from foldnorm.preprocessing.segmentation import load_segmentation_scheme
+    from foldnorm.preprocessing.skeletons import SkeletoniseOptions, skeletonise_sources
+
+    options = SkeletoniseOptions(
+        scheme=load_segmentation_scheme(arguments.labels),
+        hemis=tuple(arguments.hemi),
+        participants=tuple(arguments.participant_label),
+        n_procs=arguments.n_procs,
+        overwrite=arguments.overwrite,
+        quiet=arguments.quiet,
+    )
+    report = skeletonise_sources(sources, out, options)
+    for name, warnings in report["warnings"].items():
+        print(f"foldnorm: warning: {name}: {'; '.join(warnings)}", file=sys.stderr)
+    return report
