@@ -12,12 +12,19 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of everything drawn (default 0)")
 
 
-def add_labels(parser: argparse._ActionsContainer) -> None:
-    """Add ``--labels``."""
+def add_segmentation(parser: argparse._ActionsContainer) -> None:
+    """Add ``--labels`` and ``--align``, of segmentations."""
     parser.add_argument(
         "--labels",
         default="auto",
         help="of segmentations: freesurfer, grey-white, or a YAML file (default: by the labels)",
+    )
+    parser.add_argument(
+        "--align",
+        default="auto",
+        metavar="auto|none|FILE",
+        help="segmentations without a transform to MNI space: by the deep structures that their "
+        "labels name (auto), or to a segmentation that lies there (see foldnorm template)",
     )
 
 

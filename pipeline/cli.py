@@ -19,6 +19,7 @@ COMMANDS = (
     "phantom",
     "inspect",
     "skeletonise",
+    "template",
     "folds",
     "preprocess",
     "train",

@@ -192,6 +192,8 @@ def hemispheres(
             present = [hemi for hemi, masks in sides.items() if masks and masks[1].any()]
             for hemi in present:
                 sides[hemi] = _union(sides[hemi], both)
+    if not side:
+        _check_sides(sides, x, volume)
     chosen = [side] if side else [hemi for hemi in SIDES if hemi in wanted]
     return [_checked(hemi, sides[hemi], volume) for hemi in chosen]
 
@@ -214,10 +216,10 @@ def guess_scheme(volume: LabelVolume) -> SegmentationScheme:
 def _masks(volume: LabelVolume, tissue: Tissue | None) -> tuple[Mask, Mask] | None:
     if tissue is None:
         return None
-    return _among(volume.data, tissue.grey), _among(volume.data, tissue.white)
+    return among(volume.data, tissue.grey), among(volume.data, tissue.white)
 
 
-def _among(data: NDArray[np.integer], values: tuple[int, ...]) -> Mask:
+def among(data: NDArray[np.integer], values: tuple[int, ...]) -> Mask:
     """``data`` is one of ``values``; by look-up where labels are small, as they mostly are."""
     low, high = int(data.min()), int(data.max())
     if high - low > 2**20:
@@ -235,15 +237,33 @@ def _union(
     return first[0] | second[0], first[1] | second[1]
 
 
-def _middle(sides: Mapping[str, tuple[Mask, Mask] | None], x: NDArray[np.float64]) -> float | None:
+Sides = Mapping[str, tuple[Mask, Mask] | None]
+
+
+def _middle(sides: Sides, x: NDArray[np.float64]) -> float | None:
     """World x half-way between the centres of both hemispheres."""
-    centres = []
-    for masks in sides.values():
-        if masks is None or not masks[1].any():
-            return None
-        along = masks[1].sum(axis=(1, 2))
-        centres.append(float((along * x).sum() / along.sum()))
-    return sum(centres) / len(centres)
+    centres = _centres(sides, x)
+    return sum(centres.values()) / 2 if len(centres) == len(SIDES) else None
+
+
+def _check_sides(sides: Sides, x: NDArray[np.float64], volume: LabelVolume) -> None:
+    """Refuse labels that contradict the world."""
+    centres = _centres(sides, x)
+    if len(centres) == len(SIDES) and centres["L"] > centres["R"]:
+        raise InputError(
+            f"left labels lie right of the right ones (x = {centres['L']:.0f} and "
+            f"{centres['R']:.0f} mm): labels or affine swap the sides: {volume.path}"
+        )
+
+
+def _centres(sides: Sides, x: NDArray[np.float64]) -> dict[str, float]:
+    """World x of the centre of white matter of each side that has some."""
+    centres = {}
+    for hemi, masks in sides.items():
+        if masks is not None and masks[1].any():
+            along = masks[1].sum(axis=(1, 2))
+            centres[hemi] = float((along * x).sum() / along.sum())
+    return centres
 
 
 def _checked(side: str, masks: tuple[Mask, Mask] | None, volume: LabelVolume) -> Hemisphere:

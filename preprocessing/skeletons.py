@@ -11,19 +11,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import joblib
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from foldnorm.preprocessing.alignment import (
+    Alignment,
+    Template,
+    align_to_structures,
+    align_to_template,
+)
 from foldnorm.preprocessing.crop import Box, bounding_box, shape_of, shifted_affine
+from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, sha256_of, write_json
 from foldnorm.preprocessing.preprocess import RUN_REPORT, isolated
 from foldnorm.preprocessing.segmentation import (
+    FREESURFER,
     Hemisphere,
     SegmentationScheme,
+    guess_scheme,
     hemispheres,
 )
 from foldnorm.preprocessing.simple_surfaces import geodesic_depth, simple_surfaces
@@ -38,7 +47,7 @@ from foldnorm.preprocessing.sources import (
     bids_label,
     find_volumes,
 )
-from foldnorm.preprocessing.space import Matrix, voxel_to_aims, voxel_to_mni, write_trm
+from foldnorm.preprocessing.space import voxel_to_aims, voxel_to_mni, write_trm
 from foldnorm.preprocessing.topology import BORDER
 from foldnorm.preprocessing.volumes import (
     LabelVolume,
@@ -48,7 +57,7 @@ from foldnorm.preprocessing.volumes import (
     write_map,
 )
 
-TRANSFORM = "RawT1-{0}_default_acquisition_TO_Talairach-MNI.trm"
+TRANSFORM = "{0}RawT1-{1}_default_acquisition_TO_Talairach-MNI.trm"
 MARGIN = 12  # voxels around the brain: the hull is no more than a few away
 FEW_FOLDS = 0.02  # share of fold voxels at 1 mm; adults have about 0.06
 GREY, WHITE = 100, 200
@@ -62,6 +71,8 @@ class SkeletoniseOptions:
     Attributes:
         scheme: what labels mean; found by the labels if None.
         recipe: of the skeleton.
+        align: how a segmentation without a transform finds its way to MNI space: by its deep
+            structures if labels name them (``auto``), by a template, or not at all.
         hemis: sides to make; both if empty.
         participants: ids to keep; all if empty.
         n_procs: processes.
@@ -71,6 +82,7 @@ class SkeletoniseOptions:
 
     scheme: SegmentationScheme | None = None
     recipe: Recipe = field(default_factory=Recipe)
+    align: Literal["auto", "none"] | Template = "auto"
     hemis: tuple[str, ...] = ()
     participants: tuple[str, ...] = ()
     n_procs: int = 1
@@ -139,6 +151,7 @@ def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseO
         "InputSHA256": [sha256_of(path) for path in paths],
         "Recipe": asdict(options.recipe),
         "Labels": None if options.scheme is None else options.scheme.as_dict(),
+        "Align": options.align if isinstance(options.align, str) else options.align.sha256,
         "Version": version("foldnorm"),
     }
     sidecars = {side: folder / f"{side}skeleton_{name}.json" for side in wanted}
@@ -146,20 +159,44 @@ def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseO
         return True
     volume = read_labels(source.path)
     found = hemispheres(volume, options.scheme, side=source.hemi, wanted=wanted)
-    to_mni = _to_mni(source, volume)
+    alignment, unaligned = _alignment(source, volume, found, options)
     # Both sides of a brain lie on one grid; a hemisphere's own file keeps its own.
     box = _box(found, volume) if not source.hemi else Box((0, 0, 0), shape_of(volume.data))
     affine = shifted_affine(volume.affine, box.start)
-    if to_mni is not None:
-        sides = voxel_to_aims(box.shape, voxel_size_of(affine))
-        matrix = to_mni @ np.linalg.inv(volume.affine) @ affine @ np.linalg.inv(sides)
-        write_trm(folder.parents[1] / "registration" / TRANSFORM.format(name), matrix)
-    for hemisphere in found:
-        sidecar = sidecars[hemisphere.side]
+    for sidecar in sidecars.values():
         sidecar.unlink(missing_ok=True)
+    # A hemisphere's own file has its own transform: the other side may lie on another grid.
+    path = folder.parents[1] / "registration" / TRANSFORM.format(source.hemi, name)
+    path.unlink(missing_ok=True)
+    if alignment is not None:
+        sides = voxel_to_aims(box.shape, voxel_size_of(affine))
+        write_trm(path, alignment.world_to_mni @ affine @ np.linalg.inv(sides))
+    for hemisphere in found:
         measured = _make(hemisphere, box, affine, folder, name, options.recipe)
-        write_json(sidecar, {**made_from, **measured})
+        measured["Alignment"] = None if alignment is None else alignment.record
+        measured["Warnings"] += unaligned
+        write_json(sidecars[hemisphere.side], {**made_from, **measured})
     return False
+
+
+def _alignment(
+    source: SourceVolume,
+    volume: LabelVolume,
+    found: Sequence[Hemisphere],
+    options: SkeletoniseOptions,
+) -> tuple[Alignment | None, list[str]]:
+    """The way to MNI space, if there is one, and a warning if it was sought in vain."""
+    transform = source.companions.transform
+    if transform is not None:
+        to_mni = voxel_to_mni(transform, shape_of(volume.data), volume.affine, volume.voxel_size)
+        return Alignment(to_mni @ np.linalg.inv(volume.affine), {"Method": "given"}), []
+    try:
+        if isinstance(options.align, Template):
+            return align_to_template(found, volume.affine, options.align, volume.path), []
+        named = (options.scheme or guess_scheme(volume)).name == FREESURFER.name
+        return (align_to_structures(volume) if named and options.align == "auto" else None), []
+    except InputError as error:
+        return None, [f"no way to MNI space: {error}"]
 
 
 def _make(
@@ -258,15 +295,6 @@ def _topology(skeleton: Skeleton) -> dict[str, int]:
         "Voxels": int(np.count_nonzero(skeleton.mask)),
         "HullVoxels": int(np.count_nonzero(skeleton.hull & skeleton.mask)),
     }
-
-
-def _to_mni(source: SourceVolume, volume: LabelVolume) -> Matrix | None:
-    """Voxel index of a segmentation → MNI mm, where a transform lies beside it."""
-    transform = source.companions.transform
-    if transform is None:
-        return None
-    shape = shape_of(volume.data)
-    return voxel_to_mni(transform, shape, volume.affine, volume.voxel_size)
 
 
 def _box(found: Sequence[Hemisphere], volume: LabelVolume) -> Box:

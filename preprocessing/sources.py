@@ -367,7 +367,10 @@ def _beside(
     graphs.sort(key=lambda graph: _version(graph.parent.parent.name), reverse=True)
     graphs.sort(key=lambda graph: graph.parent.name not in prefer)
     graph = graphs[0] if graphs else None
-    registered = sorted(analysis.parent.glob("registration/RawT1-*_TO_Talairach-MNI.trm"))
+    registered = [  # of the brain, or of this side alone, which has a grid of its own
+        *sorted(analysis.parent.glob("registration/RawT1-*_TO_Talairach-MNI.trm")),
+        *sorted(analysis.parent.glob(f"registration/{hemi}RawT1-*_TO_Talairach-MNI.trm")),
+    ]
     pairs = [path.with_name(f"{hemi}{pair_stem}_{participant}{s}") for s in NIFTI_SUFFIXES]
     return Companions(
         folds if folds.is_file() else None,

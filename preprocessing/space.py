@@ -241,7 +241,7 @@ def resample_nearest(
 
 
 def resample_linear(
-    values: NDArray[np.integer], matrix: Matrix, shape: Shape, fill: int
+    values: NDArray[np.integer | np.floating], matrix: Matrix, shape: Shape, fill: int
 ) -> NDArray[np.float64]:
     """Bring raw values onto another grid by trilinear interpolation, float64.
 

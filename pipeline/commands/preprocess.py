@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 from foldnorm.pipeline.arguments import (
-    add_labels,
     add_n_procs,
     add_overwrite,
+    add_segmentation,
     add_selection,
     add_sources,
     positive,
@@ -47,7 +47,7 @@ def _add_preparation(group: argparse._ArgumentGroup) -> None:
         choices=("volumes", "segmentation"),
         help="segmentation: make the skeletons first, in OUT/skeletons (see foldnorm skeletonise)",
     )
-    add_labels(group)
+    add_segmentation(group)
     group.add_argument(
         "--scheme",
         default="skeleton",

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 from foldnorm.pipeline.arguments import (
-    add_labels,
     add_n_procs,
     add_overwrite,
+    add_segmentation,
     add_selection,
     add_sources,
 )
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sources(parser)
     parser.add_argument("out", type=Path, metavar="OUT", help="tree to write")
     add_selection(parser)
-    add_labels(parser)
+    add_segmentation(parser)
     add_n_procs(parser)
     add_overwrite(parser)
 
@@ -50,11 +50,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 def make_skeletons(arguments, sources, out):  # type: ignore[no-untyped-def]  # imported late
     """Make skeletons as the arguments say, print what deserves a look, and return the report."""
+    from foldnorm.preprocessing.alignment import read_template
     from foldnorm.preprocessing.segmentation import load_segmentation_scheme
     from foldnorm.preprocessing.skeletons import SkeletoniseOptions, skeletonise_sources
 
     options = SkeletoniseOptions(
         scheme=load_segmentation_scheme(arguments.labels),
+        align=(
+            arguments.align
+            if arguments.align in ("auto", "none")
+            else read_template(Path(arguments.align))
+        ),
         hemis=tuple(arguments.hemi),
         participants=tuple(arguments.participant_label),
         n_procs=arguments.n_procs,

@@ -1,0 +1,41 @@
+"""Make a template for alignment to MNI space out of skeletons that lead there.
+
+SOURCE is a tree that skeletonise or Morphologist wrote. OUT is a grey-white volume at 1 mm: the
+tissue that most of its hemispheres have at each place. skeletonise --align OUT registers
+segmentations to it that have neither a transform nor labels of deep structures.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from foldnorm.pipeline.arguments import add_overwrite, add_sources
+
+HELP = "a template for alignment, from skeletons that lead to MNI space"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_sources(parser)
+    parser.add_argument("out", type=Path, metavar="OUT", help="NIfTI file to write")
+    add_overwrite(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.preprocessing.errors import InputError
+    from foldnorm.preprocessing.sources import Source
+    from foldnorm.preprocessing.template import make_template
+    from foldnorm.preprocessing.volumes import is_volume
+
+    if not is_volume(arguments.out):
+        raise InputError(f"expected a name that ends in .nii or .nii.gz, got: {arguments.out}")
+    refuse_existing(arguments.out, arguments.overwrite)
+    sources = [Source.parse(text) for text in arguments.source]
+    done, problems = make_template(sources, arguments.out)
+    for problem in problems:
+        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
+    if not arguments.quiet:
+        print(f"{done} hemispheres, {len(problems)} left out: {arguments.out}")
+    return 1 if problems else 0

@@ -1,0 +1,75 @@
+"""A template for alignment: the tissue that most brains have at each place of MNI space.
+
+It is an ordinary grey-white volume, so it is looked at and read as any segmentation.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.preprocessing.alignment import tissue_of
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.segmentation import GREY_WHITE, hemispheres
+from foldnorm.preprocessing.skeletons import GREY, WHITE
+from foldnorm.preprocessing.sources import Problem, Source, find_volumes
+from foldnorm.preprocessing.space import mni_grid, resample_nearest, voxel_to_mni
+from foldnorm.preprocessing.volumes import read_labels, write_labels
+
+VOXEL_MM = 1.0
+
+
+def make_template(sources: Sequence[Source], out: Path) -> tuple[int, list[Problem]]:
+    """Write the template of all grey-white volumes of Morphologist trees that lead to MNI space.
+
+    Args:
+        sources: trees that Morphologist or `foldnorm.preprocessing.skeletons` wrote.
+        out: NIfTI file to write.
+
+    Returns:
+        Hemispheres that went into it, and those that could not.
+
+    Raises:
+        InputError: not one could.
+    """
+    shape, affine = mni_grid(VOXEL_MM)
+    counts = np.zeros((2, 3, *shape), dtype=np.uint32)
+    volumes, problems = find_volumes(sources, "grey_white")
+    done = 0
+    for source in volumes:
+        try:
+            if not source.hemi or source.companions.transform is None:
+                missing = "side" if source.companions.transform else "transform to MNI space"
+                raise InputError(f"no {missing} known: {source.path}")
+            volume = read_labels(source.path)
+            to_mni = voxel_to_mni(
+                source.companions.transform,
+                (volume.data.shape[0], volume.data.shape[1], volume.data.shape[2]),
+                volume.affine,
+                volume.voxel_size,
+            )
+            tissue = tissue_of(hemispheres(volume, GREY_WHITE, side=source.hemi)).astype(np.uint8)
+        except InputError as error:
+            problems.append(Problem(source.key, str(error)))
+            continue
+        brought = resample_nearest(tissue, np.linalg.inv(affine) @ to_mni, shape, 0)
+        for number in range(3):
+            counts["LR".index(source.hemi), number] += brought == number
+        done += 1
+    if not done:
+        raise InputError("no grey-white volume with a transform to MNI space")
+    write_labels(out, _most_frequent(counts), affine, description=f"foldnorm template of {done}")
+    return done, problems
+
+
+def _most_frequent(counts: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """(2, 3, I, J, K) counts of outside, grey and white → (I, J, K) grey-white values.
+
+    Brain where half of the hemispheres of a side have brain; there the more frequent tissue.
+    """
+    tissue = np.zeros(counts.shape[2:], dtype=np.uint8)
+    for outside, grey, white in counts:
+        brain = (grey + white >= outside) & (grey + white > 0)
+        tissue[brain] = np.where(white > grey, WHITE, GREY)[brain]
+    return tissue
