@@ -216,6 +216,9 @@ def _make(
     depth = geodesic_depth(voxels, skeleton.hull, size)
     bottom = (skeleton.values == BORDER) & (labels > 0)
     tissue = np.where(grey, GREY, np.where(white, WHITE, 0)).astype(np.uint8)
+    # Islands of white matter are errors that the recipe leaves out, so a sheet may pass through
+    # one. The pair says the same: a skeleton never lies on white matter.
+    tissue[voxels & (tissue == WHITE)] = GREY
     volumes = {
         "skeleton": skeleton.values,
         "grey_white": tissue,

@@ -176,6 +176,21 @@ def test_both_sides_lie_on_one_grid(made, tmp_path):
     assert len(Cohort.open(tmp_path / "c").rows) == 2
 
 
+def test_a_sheet_that_passes_through_an_island_of_white_matter_makes_it_grey(tmp_path):
+    volume = two_brains()
+    skeleton_at = (15, 16, 22)  # in the sulcus, as the tree of the plain volume says
+    volume[skeleton_at[0] - 1 : skeleton_at[0] + 3, 16, 22] = 2
+    write_nifti(tmp_path / "maps/sub-a.nii.gz", volume)
+    assert skeletonise(tmp_path / "maps", tmp_path / "tree", "--hemi", "L") == 0
+    folder = tmp_path / "tree/a" / SEGMENTATION
+    skeleton = read_labels(folder / "Lskeleton_a.nii.gz").data
+    tissue = read_labels(folder / "Lgrey_white_a.nii.gz").data
+    given = read_labels(tmp_path / "maps/sub-a.nii.gz").data[: tissue.shape[0]]
+    crossed = (skeleton != 0) & (skeleton != 11)
+    assert not (crossed & (tissue == 200)).any()
+    assert np.count_nonzero(tissue == 200) < np.count_nonzero(given == 2)
+
+
 def test_sidecars_say_what_it_was_made_of_and_what_it_holds(made):
     folder = made / "tree/a" / SEGMENTATION
     sidecar = read_json(folder / "Lskeleton_a.json")
