@@ -6,12 +6,16 @@ networks each optimiser step trains, the order of the steps, and one loss for ea
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from foldnorm.models.noise import StepNoise
+
+# What a batch holds: the cohort's volumes; true pairs, each of one participant's hemisphere; or
+# volumes and second volumes that were drawn apart, so that nothing can be learned from pairs.
+Reads = Literal["volumes", "pairs", "unpaired"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Phase:
 class Trainable(Protocol):
     """What the training loop needs."""
 
+    reads: Reads
     phases: Mapping[str, Phase]
 
     def phase_order(self) -> Sequence[str]:
@@ -37,12 +42,13 @@ class Trainable(Protocol):
     def loss(self, phase: str, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
         """Named terms of one phase, and under ``"loss"`` the scalar to go down.
 
-        ``volumes`` is (B, I, J, K) uint8 class numbers. Each term is a mean over the batch, so
-        that the mean over processes is that of the whole batch.
+        ``volumes`` is (B, I, J, K) uint8 class numbers, or (B, 2, I, J, K) with the second
+        volumes. Each term is a mean over the batch, so that the mean over processes is that of
+        the whole batch.
         """
 
     def validation_loss(self, volumes: Tensor) -> Tensor:
-        """Reconstruction loss of each volume, (B,) float32, without noise."""
+        """Loss of each volume or pair of a batch, (B,) float32, without noise."""
 
 
 @runtime_checkable
@@ -56,6 +62,20 @@ class Encodes(Protocol):
 
     def decode(self, codes: Tensor) -> Tensor:
         """(B, latent_dim) → (B, C, I, J, K) class logits."""
+
+
+@runtime_checkable
+class Translates(Protocol):
+    """A model that makes one volume of a pair out of the other.
+
+    Attributes:
+        reverse: whether it starts from the second volume.
+    """
+
+    reverse: bool
+
+    def translate(self, volumes: Tensor) -> Tensor:
+        """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) class logits of the other volume."""
 
 
 @runtime_checkable

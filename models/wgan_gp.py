@@ -20,7 +20,7 @@ from foldnorm.models.losses import (
     soft_dice_loss,
 )
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Phase
+from foldnorm.models.protocols import Phase, Reads
 from foldnorm.models.volume_networks import Critic, Encoder, Generator, code_grid
 
 
@@ -51,6 +51,8 @@ class WGANGP(nn.Module):
         sampling_rounds: of encoding and decoding again that a drawn volume goes through; see
             `sample`.
     """
+
+    reads: Reads = "volumes"
 
     def __init__(
         self,

@@ -1,9 +1,10 @@
-"""Batches by number: any step's batch can be had without the ones before it.
+"""Batches of volumes or pairs by number: any step's batch can be had without those before it.
 
 Each epoch is a permutation keyed by (seed, epoch), so resuming needs no state, and processes
 share one epoch without talking.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -25,6 +26,11 @@ class Batches:
         seed: of the permutations.
         rank: of this process.
         world_size: processes; it divides the batch.
+        second: (N, I, J, K) uint8, the second volume of each pair.
+        paired: row n of ``second`` goes with row n of ``volumes``; otherwise second volumes are
+            drawn by a permutation of their own.
+        augment: called with (1 or 2, I, J, K) volumes and the number of the draw, which no other
+            draw of any process has.
     """
 
     def __init__(
@@ -36,6 +42,9 @@ class Batches:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        second: NDArray[np.uint8] | None = None,
+        paired: bool = True,
+        augment: Callable[[NDArray[np.uint8], int], NDArray[np.uint8]] | None = None,
     ) -> None:
         if not len(indices):
             raise InputError("no volume to train on: the training split is empty")
@@ -44,20 +53,30 @@ class Batches:
                 f"batch_size {batch_size} must be a multiple of the {world_size} processes"
             )
         self.volumes, self.indices = volumes, indices
+        self.second, self.paired, self.augment = second, paired, augment
         self.batch_size, self.seed = batch_size, seed
         self.own = batch_size // world_size
         self.first = rank * self.own
         self._reader = ThreadPoolExecutor(1)
         self._ahead: tuple[int, object] | None = None
+        self._orders: dict[str, tuple[int, NDArray[np.int64]]] = {}
 
     def indices_of(self, number: int) -> NDArray[np.int64]:
         """Volumes of batch ``number`` of this process, (batch_size / world_size,)."""
-        drawn = np.arange(number * self.batch_size, (number + 1) * self.batch_size)
-        drawn = drawn[self.first : self.first + self.own]
-        return np.array([self._draw(int(n)) for n in drawn])
+        return np.array([self._draw(n, "epoch") for n in self._draws(number)])
+
+    def second_indices_of(self, number: int) -> NDArray[np.int64]:
+        """Second volumes of that batch, likewise."""
+        if self.paired:
+            return self.indices_of(number)
+        return np.array([self._draw(n, "second epoch") for n in self._draws(number)])
 
     def batch(self, number: int) -> Tensor:
-        """Batch ``number`` of this process, (B, I, J, K) uint8 on the CPU."""
+        """Batch ``number`` of this process on the CPU, uint8.
+
+        Returns:
+            (B, I, J, K); with second volumes (B, 2, I, J, K).
+        """
         if self._ahead is not None and self._ahead[0] == number:
             batch = self._ahead[1].result()  # type: ignore[attr-defined]
         else:
@@ -73,15 +92,28 @@ class Batches:
         """Stop reading ahead."""
         self._reader.shutdown(cancel_futures=True)
 
-    def _draw(self, n: int) -> int:
-        epoch, place = divmod(n, len(self.indices))
-        return int(self.indices[self._permutation(epoch)[place]])
+    def _draws(self, number: int) -> range:
+        first = number * self.batch_size + self.first
+        return range(first, first + self.own)
 
-    def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        if getattr(self, "_epoch", None) != epoch:
-            rng = np.random.default_rng(seed_of(self.seed, "epoch", epoch))
-            self._epoch, self._order = epoch, rng.permutation(len(self.indices))
-        return self._order
+    def _draw(self, n: int, kind: str) -> int:
+        epoch, place = divmod(n, len(self.indices))
+        return int(self.indices[self._permutation(kind, epoch)[place]])
+
+    def _permutation(self, kind: str, epoch: int) -> NDArray[np.int64]:
+        known, order = self._orders.get(kind, (-1, None))
+        if known != epoch or order is None:
+            rng = np.random.default_rng(seed_of(self.seed, kind, epoch))
+            order = rng.permutation(len(self.indices))
+            self._orders[kind] = (epoch, order)
+        return order
 
     def _read(self, number: int) -> Tensor:
-        return torch.from_numpy(self.volumes[np.asarray(self.indices_of(number))])
+        read = [self.volumes[self.indices_of(number)]]
+        if self.second is not None:
+            read.append(self.second[self.second_indices_of(number)])
+        batch = np.stack(read, axis=1)  # (B, 1 or 2, I, J, K)
+        if self.augment is not None:
+            draws = self._draws(number)
+            batch = np.stack([self.augment(v, n) for v, n in zip(batch, draws, strict=True)])
+        return torch.from_numpy(batch if self.second is not None else batch[:, 0])

@@ -27,6 +27,7 @@ COMMANDS = (
     "delete",
     "score",
     "benchmark",
+    "translate",
     "generate",
     "report",
     "models",

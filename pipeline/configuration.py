@@ -1,6 +1,9 @@
 """Configurations: YAML files that name a model's class and say how it is trained."""
 
+import argparse
+import importlib
 import importlib.resources
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from foldnorm.models.volume_networks import ShapeError
-from foldnorm.pipeline.training_options import TrainingOptions
+from foldnorm.pipeline.training_options import AugmentationOptions, TrainingOptions
 from foldnorm.preprocessing.errors import InputError
 
 
@@ -45,9 +48,22 @@ def config_path(name_or_path: str) -> Path:
 
 
 def resolve(
-    name_or_path: str, overrides: Sequence[str], *, shape: Sequence[int], n_classes: int
+    name_or_path: str,
+    overrides: Sequence[str],
+    *,
+    shape: Sequence[int],
+    n_classes: int,
+    n_pair_classes: int | None = None,
 ) -> dict[str, Any]:
     """Read a configuration, apply ``--key value`` overrides, fill in what the cohort says.
+
+    Args:
+        name_or_path: a YAML file, or the name of a shipped one.
+        overrides: of single keys.
+        shape: of the cohort's volumes; this and the numbers of classes are given to models that
+            have arguments of these names.
+        n_classes: of the volumes.
+        n_pair_classes: of their pairs; None if there are none.
 
     Returns:
         ``{"model": {"class_path", "init_args"}, "training": {…}}``, every default spelt out.
@@ -55,17 +71,33 @@ def resolve(
     Raises:
         InputError: unknown key, wrong type, unknown class.
     """
-    namespace = _parser().parse_args(
-        [
-            "--config",
-            str(config_path(name_or_path)),
-            f"--model.init_args.shape={list(shape)}",
-            f"--model.init_args.n_classes={n_classes}",
-            *overrides,
-        ]
-    )
+    path = config_path(name_or_path)
+    of_cohort = {"shape": list(shape), "n_classes": n_classes, "n_pair_classes": n_pair_classes}
+    accepted = _arguments_of_model(path, overrides)
+    filled = [
+        f"--model.init_args.{name}={value}"
+        for name, value in of_cohort.items()
+        if name in accepted and value is not None
+    ]
+    namespace = _parser().parse_args(["--config", str(path), *filled, *overrides])
     namespace.pop("config", None)
     return dict(yaml.safe_load(_parser().dump(namespace, skip_unset=False)))
+
+
+def _arguments_of_model(path: Path, overrides: Sequence[str]) -> set[str]:
+    """Names of the arguments of the model's class; none if there is no such class."""
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--model.class_path", "--model", dest="class_path")
+    class_path = parser.parse_known_args(list(overrides))[0].class_path
+    try:
+        if class_path is None:
+            class_path = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["class_path"]
+        module, _, name = class_path.rpartition(".")
+        model = getattr(importlib.import_module(module), name)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, ValueError,
+            ImportError, AttributeError):  # fmt: skip
+        return set()  # what is wrong with it, the parser says
+    return set(inspect.signature(model).parameters)
 
 
 def build_model(model: Mapping[str, Any]) -> nn.Module:
@@ -78,7 +110,7 @@ def build_model(model: Mapping[str, Any]) -> nn.Module:
     parser.add_argument("--model", type=nn.Module)
     try:
         built: Namespace = parser.instantiate(parser.parse_object({"model": dict(model)}))
-    except ShapeError as error:
+    except (ShapeError, ValueError) as error:
         raise InputError(str(error)) from None
     return built.model
 
@@ -87,6 +119,7 @@ def training_options(config: Mapping[str, Any]) -> TrainingOptions:
     """Return the ``training`` section of a resolved configuration."""
     content = dict(config["training"])
     content["betas"] = tuple(content["betas"])
+    content["augmentation"] = AugmentationOptions(**content["augmentation"])
     return TrainingOptions(**content)
 
 

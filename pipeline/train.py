@@ -24,6 +24,7 @@ from tqdm import tqdm
 from foldnorm.models.noise import StepNoise, seed_of
 from foldnorm.models.protocols import Trainable
 from foldnorm.models.volume_networks import as_channels_last
+from foldnorm.pipeline.augmentation import Augmentation
 from foldnorm.pipeline.batches import Batches
 from foldnorm.pipeline.configuration import build_model, training_options
 from foldnorm.pipeline.devices import choose_device
@@ -32,11 +33,12 @@ from foldnorm.pipeline.model_card import write_model_card
 from foldnorm.pipeline.run_folder import METRICS, RunFolder
 from foldnorm.pipeline.signals import STOPPED, StopFlag, stop_on_signals
 from foldnorm.pipeline.training_options import TrainingOptions
-from foldnorm.pipeline.validation import sample_picture, validate
+from foldnorm.pipeline.validation import sample_picture, second_volumes, validate
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_bytes
 from foldnorm.preprocessing.pictures import png
+from foldnorm.preprocessing.preparation import Preparation
 
 
 @dataclass
@@ -131,6 +133,9 @@ def set_up(
         run.write_data(cohort)
     if fabric.is_global_zero:
         run.write_environment()
+    augmentation = Augmentation(
+        options.augmentation, Preparation.from_dict(cohort.preparation), options.seed
+    )
     batches = Batches(
         cohort.volumes,
         cohort.indices("train"),
@@ -138,6 +143,9 @@ def set_up(
         seed=options.seed,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
+        second=second_volumes(model, cohort),
+        paired=model.reads == "pairs",
+        augment=augmentation if options.augmentation else None,
     )
     metrics = MetricsTable(out / METRICS, up_to=state.step)
     writer = _tensorboard(out) if options.tensorboard and fabric.is_global_zero else None

@@ -7,6 +7,39 @@ from typing import Literal
 from foldnorm.preprocessing.errors import InputError
 
 DECAY_FLOOR = 0.05  # of the learning rate, at the last step of a cosine decay
+MAX_ROTATION, MAX_STRETCH = 45.0, 0.5  # beyond, what is learned is no brain's
+
+
+@dataclass
+class AugmentationOptions:
+    """How far training volumes are moved at random; 0 leaves a kind out.
+
+    Attributes:
+        rotation: degrees at most, about any axis.
+        stretch: of each axis at most, as a share.
+        shift: voxels at most along each axis, whole ones.
+    """
+
+    rotation: float = 0.0
+    stretch: float = 0.0
+    shift: int = 0
+
+    def __post_init__(self) -> None:
+        limits = {"rotation": MAX_ROTATION, "stretch": MAX_STRETCH, "shift": math.inf}
+        for name, limit in limits.items():
+            value = getattr(self, name)
+            if not 0 <= value <= limit:
+                raise InputError(
+                    f"training.augmentation.{name}: expected 0 to {limit:g}, got {value:g}"
+                )
+
+    def __bool__(self) -> bool:
+        return bool(self.rotation or self.stretch or self.shift)
+
+    def margin(self, shape: tuple[int, int, int]) -> int:
+        """Voxels beyond a volume's border that can come into it."""
+        reach = math.sqrt(sum(side**2 for side in shape)) / 2
+        return math.ceil(reach * (math.radians(self.rotation) + self.stretch)) + self.shift + 1
 
 
 @dataclass
@@ -21,6 +54,7 @@ class TrainingOptions:
         decay: of all learning rates over the steps: ``none``, or ``cosine`` to a twentieth.
         betas: of Adam.
         seed: of weights, order and noise.
+        augmentation: of training volumes.
         precision: ``32``, or ``bf16`` (mixed).
         log_every: steps between rows of metrics.csv.
         validate_every: steps between validations, checkpoints and sample pictures.
@@ -38,6 +72,7 @@ class TrainingOptions:
     decay: Literal["none", "cosine"] = "none"
     betas: tuple[float, float] = (0.5, 0.9)
     seed: int = 0
+    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     precision: Literal["32", "bf16"] = "32"
     log_every: int = 10
     validate_every: int = 200

@@ -8,10 +8,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from foldnorm.models.classes import to_classes
-from foldnorm.models.protocols import Encodes, Samples, Trainable
+from foldnorm.models.protocols import Encodes, Samples, Trainable, Translates
+from foldnorm.pipeline.class_metrics import class_dice
 from foldnorm.pipeline.sheet_metrics import compare_populations, mean_panel
 from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.pictures import contact_sheet, middle_slices
+from foldnorm.preprocessing.schemes import LabelScheme
 
 PICTURED = 4  # validation volumes in a sample picture
 DRAWN = 8  # volumes drawn from the model at a validation
@@ -21,32 +24,41 @@ Labels = NDArray[np.uint8]
 def validate(
     model: nn.Module, cohort: Cohort, device: torch.device, at_most: int
 ) -> dict[str, float]:
-    """Loss and sheet panel of the reconstructions of validation volumes, and drawn beside real.
+    """Loss and figures of what a model makes of validation volumes.
 
     Args:
         model: it is put in evaluation mode.
-        cohort: whose validation split is reconstructed.
+        cohort: whose validation split is looked at.
         device: where the model is.
         at_most: volumes.
 
     Returns:
-        Means under ``validation/…``, and under ``samples/…`` if the model draws; empty if there
-        is no validation volume.
+        Means under ``validation/…``: the sheet panel of reconstructions if the model encodes, the
+        Dice of each class if it translates; and under ``samples/…``, drawn volumes beside real
+        ones, if it draws. Empty if there is no validation volume.
     """
     model.eval()
     assert isinstance(model, Trainable)
-    losses, pairs, real, foreground = [], [], [], cohort.scheme.foreground
+    losses, real, pairs, dice = [], [], [], []
+    foreground = cohort.scheme.foreground
     with torch.no_grad():
-        for original, batch in _volumes(cohort, device, at_most):
+        for volumes in _volumes(model, cohort, at_most):
+            batch = torch.from_numpy(volumes)[None].to(device)
             losses.append(float(model.validation_loss(batch)))
-            real.append(foreground(original))
+            if isinstance(model, Translates):
+                source, target = _parted(model, volumes)
+                scheme = target_scheme(model, cohort)
+                dice.append(class_dice(_translated(model, source, device), target, scheme))
+                continue
+            real.append(foreground(volumes))
             if isinstance(model, Encodes):
-                reconstruction = _reconstruct(model, batch)
-                pairs.append((foreground(reconstruction), real[-1]))
+                pairs.append((foreground(_reconstruct(model, batch)), real[-1]))
     if not losses:
         return {}
-    figures = {"validation/loss": float(np.mean(losses))}
-    figures |= {f"validation/{name}": value for name, value in mean_panel(pairs).items()}
+    figures = {"loss": float(np.mean(losses)), **mean_panel(pairs)}
+    if dice:
+        figures |= {name: float(np.nanmean([d[name] for d in dice])) for name in dice[0]}
+    figures = {f"validation/{name}": value for name, value in figures.items()}
     if isinstance(model, Samples):
         drawn = [foreground(volume) for volume in _samples(model)]
         compared = compare_populations(drawn, real)
@@ -55,18 +67,26 @@ def validate(
 
 
 def sample_picture(model: nn.Module, cohort: Cohort, device: torch.device) -> Labels | None:
-    """Validation volumes beside their reconstructions, then volumes drawn from the prior.
+    """Rows of slices: validation volumes beside what the model makes of them, then drawn ones.
 
     Returns:
-        An (H, W, 3) picture; None if the model neither encodes nor samples.
+        An (H, W, 3) picture: volume and reconstruction, or volume, translation and true second
+        volume, or drawn volumes; None if the model makes nothing.
     """
     model.eval()
     n = cohort.scheme.n_classes
     rows = []
     with torch.no_grad():
-        if isinstance(model, Encodes):
-            for original, batch in _volumes(cohort, device, PICTURED):
-                decoded = _reconstruct(model, batch)
+        if isinstance(model, Translates):
+            others = target_scheme(model, cohort).n_classes
+            for volumes in _volumes(model, cohort, PICTURED):
+                source, target = _parted(model, volumes)
+                made = _translated(model, source, device)
+                shown = [(source, n), (made, others), (target, others)]
+                rows.append([s for volume, m in shown for s in middle_slices(volume, m)])
+        elif isinstance(model, Encodes):
+            for original in _volumes(model, cohort, PICTURED):
+                decoded = _reconstruct(model, torch.from_numpy(original)[None].to(device))
                 rows.append([*middle_slices(original, n), *middle_slices(decoded, n)])
         if isinstance(model, Samples):
             drawn = _samples(model)
@@ -75,12 +95,41 @@ def sample_picture(model: nn.Module, cohort: Cohort, device: torch.device) -> La
     return contact_sheet(rows) if rows else None
 
 
-def _volumes(
-    cohort: Cohort, device: torch.device, at_most: int
-) -> Iterator[tuple[Labels, torch.Tensor]]:
+def second_volumes(model: nn.Module, cohort: Cohort) -> NDArray[np.uint8] | None:
+    """Second volumes of the cohort's pairs, if the model reads any.
+
+    Raises:
+        InputError: it does, and the cohort has none.
+    """
+    assert isinstance(model, Trainable)
+    if model.reads == "volumes":
+        return None
+    if cohort.pairs is None:
+        raise InputError(
+            f"{type(model).__name__} needs pairs, and the cohort has none; preprocess it with "
+            f"--pair grey-white: {cohort.folder}"
+        )
+    return cohort.pairs
+
+
+def target_scheme(model: Translates, cohort: Cohort) -> LabelScheme:
+    """Scheme of what a model translates into."""
+    assert cohort.pair_scheme is not None
+    return cohort.scheme if model.reverse else cohort.pair_scheme
+
+
+def _volumes(model: nn.Module, cohort: Cohort, at_most: int) -> Iterator[Labels]:
+    """Validation volumes, (I, J, K), or pairs, (2, I, J, K)."""
+    second = second_volumes(model, cohort)
     for index in cohort.indices("validation")[:at_most]:
         volume = np.array(cohort.volumes[index])
-        yield volume, torch.from_numpy(volume)[None].to(device)
+        yield volume if second is None else np.stack([volume, second[index]])
+
+
+def _parted(model: Translates, pair: Labels) -> tuple[Labels, Labels]:
+    """What is translated, and what should come out."""
+    first, second = pair
+    return (second, first) if model.reverse else (first, second)
 
 
 def _samples(model: Samples) -> Labels:
@@ -90,3 +139,8 @@ def _samples(model: Samples) -> Labels:
 
 def _reconstruct(model: Encodes, batch: torch.Tensor) -> Labels:
     return to_classes(model.decode(model.encode(batch)))[0].cpu().numpy()
+
+
+def _translated(model: Translates, source: Labels, device: torch.device) -> Labels:
+    batch = torch.from_numpy(source)[None].to(device)
+    return to_classes(model.translate(batch))[0].cpu().numpy()

@@ -98,6 +98,12 @@ class Cohort:
         """The label scheme of the volumes."""
         return scheme_from_dict(dict(self.preparation["scheme"]))
 
+    @cached_property
+    def pair_scheme(self) -> LabelScheme | None:
+        """The label scheme of the second volumes of pairs."""
+        pair = self.preparation.get("pair")
+        return None if pair is None else scheme_from_dict(dict(pair))
+
     @property
     def preparation(self) -> Mapping[str, Any]:
         """The preprocessing parameters: two cohorts can be compared only if these are equal."""

@@ -47,7 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.seed is not None:
         overrides.append(f"--training.seed={arguments.seed}")
     config = resolve(
-        arguments.config, overrides, shape=cohort.shape, n_classes=cohort.scheme.n_classes
+        arguments.config,
+        overrides,
+        shape=cohort.shape,
+        n_classes=cohort.scheme.n_classes,
+        n_pair_classes=None if cohort.pair_scheme is None else cohort.pair_scheme.n_classes,
     )
     return train(
         config,

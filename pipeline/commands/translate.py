@@ -1,0 +1,63 @@
+"""Translate volumes with a trained model, such as skeletons into grey and white matter.
+
+INPUT is a cohort folder, a source tree or folder of label volumes, a table, or one file. Of a
+cohort, results lie in its grid, and translations.tsv holds Dice, surface Dice (1 mm), HD95 and
+ASSD (mm) of each class where the cohort has true pairs. Of anything else, each volume is prepared
+as the run's cohort was, and the result lies in the grid of its input. Results hold the values that
+the target scheme reads (grey-white: 100 and 200).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from foldnorm.pipeline.arguments import add_device, add_overwrite
+
+HELP = "label volumes out of others, such as grey and white matter out of skeletons"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("run_folder", type=Path, metavar="RUN")
+    parser.add_argument("input", metavar="INPUT", help="cohort, folder, table or file")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    parser.add_argument(
+        "--split", nargs="+", default=[], choices=("train", "validation", "test"),
+        help="of a cohort (default all)",
+    )  # fmt: skip
+    add_device(parser)
+    add_overwrite(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.devices import choose_device
+    from foldnorm.pipeline.translate import (
+        SIDECAR,
+        Translation,
+        mean_figures,
+        translate_cohort,
+        translate_files,
+    )
+    from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
+    from foldnorm.preprocessing.errors import InputError
+    from foldnorm.preprocessing.sources import Problem, Source
+
+    refuse_existing(arguments.out / SIDECAR, arguments.overwrite)
+    translation = Translation.open(arguments.run_folder, choose_device(arguments.device))
+    problems: list[Problem] = []
+    if (Path(arguments.input) / DESCRIPTION).is_file():
+        cohort = Cohort.open(Path(arguments.input))
+        rows = translate_cohort(translation, cohort, arguments.out, arguments.split)
+    elif arguments.split:
+        raise InputError(f"--split is for a cohort, which this is not: {arguments.input}")
+    else:
+        rows, problems = translate_files(translation, Source.parse(arguments.input), arguments.out)
+    for problem in problems:
+        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
+    if not arguments.quiet:
+        for name, value in mean_figures(rows).items():
+            print(f"{name:<28} {value:.3f}")
+        print(f"{len(rows)} volumes translated, {len(problems)} failed: {arguments.out}")
+    return 1 if problems else 0

@@ -1,0 +1,215 @@
+"""Translations: what a model makes of volumes, as label volumes in the space of the input."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foldnorm.models.classes import to_classes
+from foldnorm.models.protocols import Translates
+from foldnorm.pipeline.class_metrics import class_dice, class_distances
+from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.validation import target_scheme
+from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.crop import shape_of
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import write_json, write_tsv
+from foldnorm.preprocessing.preparation import Preparation
+from foldnorm.preprocessing.prepare import prepare_volume
+from foldnorm.preprocessing.schemes import LabelScheme
+from foldnorm.preprocessing.sources import Problem, Source, SourceVolume, find_volumes
+from foldnorm.preprocessing.space import Matrix, resample_nearest, voxel_to_mni
+from foldnorm.preprocessing.volumes import read_labels, write_labels
+
+Labels = NDArray[np.uint8]
+TABLE, SIDECAR = "translations.tsv", "translations.json"
+SUFFIX = "_desc-translated_dseg.nii.gz"
+OVERLAP = 0.5  # of sliding windows
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A trained model that translates, and what it was trained on.
+
+    Attributes:
+        run: its folder.
+        model: in evaluation mode.
+        device: where it is.
+        preparation: of its training cohort.
+    """
+
+    run: RunFolder
+    model: Translates
+    device: torch.device
+    preparation: Preparation
+
+    @classmethod
+    def open(cls, folder: Path, device: torch.device) -> "Translation":
+        """Load a run.
+
+        Raises:
+            InputError: its model does not translate.
+        """
+        run = RunFolder.open(folder)
+        model = run.load_model(device)
+        if not isinstance(model, Translates):
+            raise InputError(f"{type(model).__name__} does not translate: {folder}")
+        return cls(run, model, device, Preparation.from_dict(run.data["preparation"]))
+
+    @property
+    def source_scheme(self) -> LabelScheme:
+        """What goes in."""
+        assert self.preparation.pair is not None
+        return self.preparation.pair if self.model.reverse else self.preparation.scheme
+
+    @property
+    def target_scheme(self) -> LabelScheme:
+        """What comes out."""
+        assert self.preparation.pair is not None
+        return self.preparation.scheme if self.model.reverse else self.preparation.pair
+
+    @torch.no_grad()
+    def translate(self, volume: Labels) -> Labels:
+        """(I, J, K) uint8 class numbers in, those of the other volume out.
+
+        A volume with a longer side than the training volumes is translated in windows of their
+        size that overlap by half; where they do, logits are averaged, those of a window's middle
+        weighing more.
+        """
+        window = [int(side) for side in self.run.data["shape"]]
+        batch = torch.from_numpy(volume)[None].to(self.device)
+        if all(side <= most for side, most in zip(volume.shape, window, strict=True)):
+            return to_classes(self.model.translate(batch))[0].cpu().numpy()
+
+        def predict(windows: Tensor) -> Tensor:
+            return self.model.translate(windows[:, 0].to(torch.uint8)).float()
+
+        fill = float(self.source_scheme.fill)
+        logits = sliding_window_inference(
+            batch[:, None].float(), window, 1, predict, overlap=OVERLAP, mode="gaussian", cval=fill
+        )
+        assert isinstance(logits, Tensor)
+        return to_classes(logits)[0].cpu().numpy()
+
+
+def translate_cohort(
+    translation: Translation, cohort: Cohort, out: Path, splits: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Translate the volumes of a cohort, and measure where it has the true ones.
+
+    Writes one label volume each in the cohort's grid, ``translations.tsv`` and its sidecar.
+
+    Returns:
+        The rows of the table.
+
+    Raises:
+        InputError: the cohort was prepared otherwise than the run's, or has no pair to start from.
+    """
+    translation.run.check_cohort(cohort)
+    sources = cohort.pairs if translation.model.reverse else cohort.volumes
+    targets = cohort.volumes if translation.model.reverse else cohort.pairs
+    if sources is None:
+        raise InputError(f"the cohort has no pairs to translate from: {cohort.folder}")
+    rows = []
+    for index in cohort.indices(*splits):
+        made = translation.translate(np.array(sources[index]))
+        row = cohort.rows[index]
+        _write(out / f"{row_key(row)}{SUFFIX}", made, translation.target_scheme, cohort.affine)
+        figures: dict[str, float] = {}
+        if targets is not None:
+            true = np.array(targets[index])
+            scheme = target_scheme(translation.model, cohort)
+            figures = class_dice(made, true, scheme)
+            figures |= class_distances(made, true, scheme, cohort.voxel_size)
+        known = {name: row.get(name, "") for name in ("participant_id", "hemi", "split")}
+        rows.append({**known, **figures})
+    _write_table(out, rows, translation, {"cohort": str(cohort.folder.resolve())})
+    return rows
+
+
+def translate_files(
+    translation: Translation, source: Source, out: Path
+) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """Translate label volumes as they lie on disk; each result is in the grid of its input.
+
+    A volume is prepared as the run's cohort was, translated, and brought back to its own grid
+    (nearest neighbour).
+
+    Returns:
+        The rows of the table, and what could not be translated.
+
+    Raises:
+        InputError: there is no volume at all.
+    """
+    scheme = translation.source_scheme
+    volumes, problems = find_volumes([source], scheme.stem)
+    rows = []
+    for volume in volumes:
+        name = f"sub-{volume.participant}" + (f"_hemi-{volume.hemi}" if volume.hemi else "")
+        try:
+            made, affine = _in_own_grid(translation, volume)
+        except InputError as error:
+            problems.append(Problem(volume.key, str(error)))
+            continue
+        _write(out / f"{name}{SUFFIX}", made, translation.target_scheme, affine)
+        rows.append({"participant_id": volume.participant, "hemi": volume.hemi})
+    _write_table(out, rows, translation, {"source": str(source.path)})
+    return rows, problems
+
+
+def _in_own_grid(translation: Translation, source: SourceVolume) -> tuple[Labels, Matrix]:
+    preparation = replace(translation.preparation, pair=None, folds="none")
+    if translation.model.reverse:
+        preparation = replace(
+            preparation, scheme=translation.source_scheme, method="nearest", thin=False,
+            hull="keep",
+        )  # fmt: skip
+    prepared = prepare_volume(source, preparation)
+    made = translation.translate(prepared.classes)
+    volume = read_labels(source.path)
+    shape = shape_of(volume.data)
+    to_world = volume.affine
+    if preparation.space == "mni":
+        transform = source.companions.transform
+        assert transform is not None  # or it could not have been prepared
+        to_world = voxel_to_mni(transform, shape, volume.affine, volume.voxel_size)
+    matrix = np.linalg.inv(to_world) @ prepared.affine
+    fill = translation.target_scheme.fill
+    return resample_nearest(made, matrix, shape, fill).astype(np.uint8), volume.affine
+
+
+def _write(path: Path, classes: Labels, scheme: LabelScheme, affine: Matrix) -> None:
+    """Write class numbers as the values that other tools of the family read."""
+    values = scheme.canonical_values[classes]
+    dtype = np.uint8 if values.max() < 2**8 else np.uint16
+    write_labels(path, values.astype(dtype), affine, description="foldnorm TRANSLATED")
+
+
+def _write_table(
+    out: Path, rows: list[dict[str, Any]], translation: Translation, extra: dict[str, Any]
+) -> None:
+    if rows:
+        write_tsv(out / TABLE, rows, list(rows[0]))
+    write_json(
+        out / SIDECAR,
+        {
+            "run": str(translation.run.folder.resolve()),
+            "phantom": translation.run.data["phantom"],
+            "from": translation.source_scheme.name,
+            "to": translation.target_scheme.as_dict(),
+            "volumes": len(rows),
+            **extra,
+        },
+    )
+
+
+def mean_figures(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Means of the figures of translations, leaving out what is NaN."""
+    names = [name for name in rows[0] if isinstance(rows[0][name], float)] if rows else []
+    return {name: float(np.nanmean([row[name] for row in rows])) for name in names}

@@ -1,0 +1,149 @@
+"""Training volumes turned, stretched and moved: both of a pair alike, and sheets stay whole."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from skimage.measure import euler_number
+
+from foldnorm.pipeline.augmentation import Augmentation
+from foldnorm.pipeline.batches import Batches
+from foldnorm.pipeline.training_options import AugmentationOptions
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.preparation import Preparation
+from foldnorm.preprocessing.schemes import load_scheme
+from foldnorm.preprocessing.space import resample_nearest, resample_sheets
+
+THIN = Preparation(load_scheme("skeleton"), thin=True, pair=load_scheme("grey-white"))
+FULL = np.ones((3, 3, 3))
+
+
+def plane(side=24):
+    """A sheet that ends within the volume, with inside all around."""
+    volume = np.ones((1, side, side, side), np.uint8)
+    volume[0, side // 2, 4:-4, 4:-4] = 2
+    return volume
+
+
+def slope(side=24):
+    """A sheet whose voxels meet at edges only."""
+    volume = np.ones((1, side, side, side), np.uint8)
+    for n in range(4, side - 4):
+        volume[0, n, n, 4:-4] = 2
+    return volume
+
+
+@pytest.mark.parametrize("thin", [True, False])
+def test_a_shift_moves_whole_voxels_and_what_is_at_the_border_goes_on(thin):
+    volume = np.random.default_rng(0).integers(0, 2, (1, 9, 8, 7)).astype(np.uint8)
+    volume[0, 4, :, :] = 2
+    moved = Augmentation(AugmentationOptions(shift=2), replace(THIN, thin=thin), 0)
+    shifts = set()
+    for draw in range(20):
+        found = moved(volume, draw)[0]
+        around = np.pad(volume[0], 2, mode="edge")
+        (at,) = (
+            s for s in np.ndindex(5, 5, 5)
+            if (around[s[0]:s[0] + 9, s[1]:s[1] + 8, s[2]:s[2] + 7] == found).all()
+        )  # fmt: skip
+        shifts.add(at)
+    assert len(shifts) > 10
+
+
+def test_a_draw_is_the_same_every_time_and_others_differ():
+    moved = Augmentation(AugmentationOptions(10, 0.1, 2), THIN, 0)
+    assert (moved(plane(), 3) == moved(plane(), 3)).all()
+    assert (moved(plane(), 3) != moved(plane(), 4)).any()
+    assert (moved(plane(), 3) != replace(moved, seed=1)(plane(), 3)).any()
+
+
+def test_both_volumes_of_a_pair_are_moved_alike():
+    """The second volume is the sheet's neighbourhood, so it must lie around the moved sheet."""
+    sheet = plane()
+    near = ndimage.binary_dilation(sheet[0] == 2, iterations=2).astype(np.uint8)
+    pair = np.stack([sheet[0], near])
+    moved = Augmentation(AugmentationOptions(20, 0.1, 3), THIN, 0)
+    for draw in range(10):
+        first, second = moved(pair, draw)
+        assert (second[first == 2] == 1).mean() > 0.99
+        assert (first == 2).any()
+
+
+def test_sheets_stay_whole_where_nearest_neighbour_tears_them():
+    turned = Augmentation(AugmentationOptions(rotation=15), THIN, 0)
+    torn = Augmentation(AugmentationOptions(rotation=15), replace(THIN, thin=False), 0)
+    holes = {"ours": 0, "nearest": 0}
+    for draw in range(20):
+        for name, way in (("ours", turned), ("nearest", torn)):
+            sheet = way(slope(), draw)[0] == 2
+            assert ndimage.label(sheet, FULL)[1] >= 1
+            holes[name] += abs(ndimage.label(sheet, FULL)[1] - euler_number(sheet, connectivity=3))
+    assert holes["ours"] == 0
+    assert holes["nearest"] > 20
+
+
+def test_sheets_of_the_same_grid_do_not_grow():
+    volume = plane()[0]
+    assert (resample_sheets(volume, np.eye(4), volume.shape, 0) == volume).all()
+    shifted = np.eye(4)
+    shifted[0, 3] = 1
+    expected = resample_nearest(volume, shifted, volume.shape, 0)
+    assert (resample_sheets(volume, shifted, volume.shape, 0) == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"rotation": 90}, "0 to 45, got 90"), ({"stretch": -0.1}, "0 to 0.5, got -0.1"),
+     ({"shift": -1}, "0 to inf, got -1"), ({"rotation": float("nan")}, "got nan")],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(options, reason):
+    with pytest.raises(InputError, match=reason):
+        AugmentationOptions(**options)
+
+
+def volumes(number):
+    """(number, 2, 2, 2) volumes and second volumes, each filled with its own row's number."""
+    rows = np.arange(number, dtype=np.uint8)[:, None, None, None]
+    return np.broadcast_to(rows, (number, 2, 2, 2)).copy()
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_pairs_are_of_one_row_whatever_the_batch_epoch_and_rank(world_size):
+    first = volumes(10)
+    indices = np.array([1, 3, 4, 7, 8, 9])
+    for rank in range(world_size):
+        batches = Batches(first, indices, batch_size=4, second=first + 100, rank=rank,
+                          world_size=world_size)  # fmt: skip
+        for number in (0, 5, 1, 2, 17):
+            batch = batches.batch(number)
+            assert batch.shape == (4 // world_size, 2, 2, 2, 2)
+            assert (batch[:, 1] == batch[:, 0] + 100).all()
+            assert set(batch[:, 0].flatten().tolist()) <= set(indices.tolist())
+        batches.close()
+
+
+def test_unpaired_volumes_are_drawn_apart():
+    first = volumes(40)
+    batches = Batches(first, np.arange(40), batch_size=40, second=first, paired=False)
+    batch = batches.batch(0)
+    batches.close()
+    same = (batch[:, 0] == batch[:, 1]).flatten(1).all(1)
+    assert same.float().mean() < 0.2
+    for n in range(2):
+        assert sorted(batch[:, n, 0, 0, 0].tolist()) == list(range(40))
+
+
+def test_every_draw_of_every_process_is_augmented_by_its_own_number():
+    seen = []
+
+    def note(volume, draw):
+        seen.append(draw)
+        return volume
+
+    for rank in range(2):
+        batches = Batches(volumes(6), np.arange(6), batch_size=4, augment=note, rank=rank,
+                          world_size=2)  # fmt: skip
+        batches.batch(3)
+        batches.close()
+    assert sorted(n for n in seen if n < 16) == [12, 13, 14, 15]
