@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from foldnorm.pipeline.cli import main
+from foldnorm.preprocessing.cohort import row_key
 from foldnorm.preprocessing.files import read_json, read_tsv
 
 
@@ -166,3 +167,43 @@ def test_reporting_on_nothing_known_is_refused(tmp_path, capsys):
     assert call("report", tmp_path, tmp_path / "r.html") == 2
     assert "neither a cohort, a run" in capsys.readouterr().err
     assert call("report", tmp_path, tmp_path / "r.pdf") == 2
+
+
+def test_every_fold_is_taken_out_one_at_a_time(phantom_run, phantom_cohort, tmp_path):
+    out = tmp_path / "b"
+    words = ("--sizes", "200", "--draws", "1", "--every-fold")
+    assert call("benchmark", phantom_run, phantom_cohort.folder, out, *words) == 0
+    rows = read_tsv(out / "every_fold.tsv")
+    tested = {phantom_cohort.keys()[i] for i in phantom_cohort.indices("test")}
+    assert {row["volume"] for row in rows} <= tested
+    folds = {(row["volume"], row["label"]) for row in rows}
+    face = phantom_cohort.voxel_size[0] ** 2
+    expected = {
+        (row_key(row), row["label"])
+        for row in phantom_cohort.fold_table
+        if row_key(row) in tested and float(row["size"]) > 200
+        and int(row["voxels"]) * face >= float(row["size"]) / 2
+    }  # fmt: skip
+    assert folds == expected
+    fewer = [row for row in rows if row["score"] == "baseline_fewer_voxels"]
+    for row in fewer:  # the score is the negative count: it rises by what was taken out
+        gained = float(row["after"]) - float(row["before"])
+        assert gained == int(row["voxels"])
+    (summary,) = [
+        row for row in read_tsv(out / "every_fold_summary.tsv")
+        if row["score"] == "baseline_fewer_voxels"
+    ]  # fmt: skip
+    assert [float(summary[f"paired{end}"]) for end in ("", "_low", "_high")] == [1, 1, 1]
+    assert int(summary["folds"]) == len(folds)
+
+
+def test_shares_are_counted_over_participants():
+    from foldnorm.pipeline.every_fold import FoldScores, summary_of
+
+    rows = [{"participant_id": who} for who in "aaab"]
+    scores = FoldScores(rows, {"s": np.zeros(4)}, {"s": np.array([1.0, 1, 1, -1])})
+    (summary,) = summary_of(scores)
+    assert summary["paired"] == 0.75
+    assert (summary["paired_low"], summary["paired_high"]) == (0, 1)
+    assert (summary["folds"], summary["participants"]) == (4, 2)
+    assert summary_of(scores.joined(scores))[0]["folds"] == 8

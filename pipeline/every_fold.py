@@ -1,0 +1,140 @@
+"""Every fold of a size taken out of its brain, one at a time: does the brain's own score rise?
+
+The paired part of the deletion benchmark, without a draw: where brains are few, their folds are
+many. Folds of one participant are not independent, so intervals are drawn over participants.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.pipeline.detection_metrics import INTERVAL, paired_share
+from foldnorm.pipeline.scorer import Scorer
+from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.deletion import Deletion, SizeRange, apply_deletion
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import write_tsv
+
+FOLDS_TABLE, SUMMARY = "every_fold.tsv", "every_fold_summary.tsv"
+BOOTSTRAPS = 1000
+MIN_SHARE = 0.5  # of a fold that lies in the box; of less, hardly anything is taken out
+
+
+@dataclass(frozen=True)
+class FoldScores:
+    """Scores of brains before and after each of their folds was taken out.
+
+    Attributes:
+        rows: a fold each: ``participant_id``, ``volume``, ``label``, ``name``, ``size`` (mm²),
+            ``voxels``.
+        before: score name → (n,), of the whole brain.
+        after: the same without the fold.
+    """
+
+    rows: list[dict[str, Any]]
+    before: dict[str, NDArray[np.float64]]
+    after: dict[str, NDArray[np.float64]]
+
+    def joined(self, other: "FoldScores") -> "FoldScores":
+        """Both together: of models that were each tested on other brains."""
+        return FoldScores(
+            self.rows + other.rows,
+            {name: np.append(values, other.before[name]) for name, values in self.before.items()},
+            {name: np.append(values, other.after[name]) for name, values in self.after.items()},
+        )
+
+
+def score_every_fold(
+    scorer: Scorer, cohort: Cohort, indices: Sequence[int] | NDArray[np.int64], sizes: SizeRange
+) -> FoldScores:
+    """Score brains without each of their folds of a size, one at a time.
+
+    Args:
+        scorer: fitted on other brains.
+        cohort: with fold labels.
+        indices: volumes of it.
+        sizes: of folds, mm² of sheet. At least half of a fold must lie in the cohort's box.
+
+    Raises:
+        InputError: the cohort has no fold labels, or no such fold.
+    """
+    if cohort.folds is None:
+        raise InputError(f"a fold can be deleted only where there are fold labels: {cohort.folder}")
+    by_volume = _eligible(cohort, sizes)
+    plan = [(int(i), fold) for i in indices for fold in by_volume.get(row_key(cohort.rows[i]), [])]
+    if not plan:
+        raise InputError(f"no volume has a fold of size {sizes}: {cohort.folder}")
+    folds, scheme = cohort.folds, cohort.scheme
+
+    def altered() -> Iterator[NDArray[np.uint8]]:
+        for index, fold in plan:
+            deletion = Deletion("fold", fold["label"])
+            volume = np.array(cohort.volumes[index])
+            yield apply_deletion(volume, deletion, scheme, folds=folds[index])
+
+    whole = sorted({index for index, _ in plan})
+    place = {index: n for n, index in enumerate(whole)}
+    at = [place[index] for index, _ in plan]
+    healthy = scorer.score(lambda: (np.array(cohort.volumes[index]) for index in whole))
+    rows = [{"volume": row_key(cohort.rows[index]), **fold} for index, fold in plan]
+    before = {name: values[at] for name, values in healthy.items()}
+    return FoldScores(rows, before, scorer.score(altered))
+
+
+def _eligible(cohort: Cohort, sizes: SizeRange) -> dict[str, list[dict[str, Any]]]:
+    """Folds by volume."""
+    face = float(np.prod(cohort.voxel_size)) ** (2 / 3)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in cohort.fold_table:
+        size, voxels = float(row["size"]), int(row["voxels"])
+        if sizes.holds(size) and voxels * face >= MIN_SHARE * size:
+            fold = {
+                "participant_id": row["participant_id"], "label": int(row["label"]),
+                "name": row["name"], "size": size, "voxels": voxels,
+            }  # fmt: skip
+            found.setdefault(row_key(row), []).append(fold)
+    return found
+
+
+def summary_of(scores: FoldScores, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Share of folds without which the score rises, by score, with its interval.
+
+    Returns:
+        Rows of ``score``, ``paired``, ``paired_low``, ``paired_high`` (95 %, bootstrap over
+        participants), ``folds``, ``participants``.
+    """
+    who = np.array([row["participant_id"] for row in scores.rows])
+    names, owner = np.unique(who, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), BOOTSTRAPS)
+    weights = drawn[:, owner]  # (BOOTSTRAPS, folds)
+    rows = []
+    for name, after in scores.after.items():
+        before = scores.before[name]
+        risen = (after > before) + 0.5 * (after == before)
+        shares = (weights * risen).sum(axis=1) / np.maximum(weights.sum(axis=1), 1)
+        low, high = np.percentile(shares, INTERVAL)
+        rows.append(
+            {
+                "score": name, "paired": paired_share(after, before), "paired_low": float(low),
+                "paired_high": float(high), "folds": len(who), "participants": len(names),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def write_every_fold(scores: FoldScores, out: Path, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Write ``every_fold.tsv``, a row a fold and score, and the summary, which is returned."""
+    rows = [
+        {**row, "score": name, "before": scores.before[name][n], "after": after[n]}
+        for name, after in scores.after.items()
+        for n, row in enumerate(scores.rows)
+    ]
+    write_tsv(out / FOLDS_TABLE, rows, list(rows[0]))
+    summary = summary_of(scores, seed=seed)
+    write_tsv(out / SUMMARY, summary, list(summary[0]))
+    return summary
