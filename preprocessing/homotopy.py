@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.topology import (
     background_components,
     is_simple,
+    neighbours,
     object_components,
 )
 
@@ -69,6 +70,35 @@ def _run(
         raise ValueError(f"priorities are levels from 0, got {levels.min()}")
     _move(padded[0], padded[1], padded[2], levels, int(levels.max()) + 1, joins)
     return padded[0][1:-1, 1:-1, 1:-1].copy()
+
+
+@numba.njit(cache=True)
+def take_simple(shape, i, j, k):  # type: ignore[no-untyped-def]  # numba infers
+    """Take one voxel, not at the border, from a 26-connected object if it is a simple point.
+
+    What `shrink` does in the order of a queue, thinning and pruning do in an order of their own.
+    Returns whether it went.
+    """
+    if shape[i, j, k] and is_simple(neighbours(shape, i, j, k)):
+        shape[i, j, k] = False
+        return True
+    return False
+
+
+@numba.njit(cache=True)
+def in_block(sheet, i, j, k):  # type: ignore[no-untyped-def]
+    """Whether a voxel lies in a full 2×2×2 block."""
+    for a in (i - 1, i):
+        for b in (j - 1, j):
+            for c in (k - 1, k):
+                full = True
+                for p in range(a, a + 2):
+                    for q in range(b, b + 2):
+                        for r in range(c, c + 2):
+                            full = full and sheet[p, q, r]
+                if full:
+                    return True
+    return False
 
 
 @numba.njit(cache=True)

@@ -27,12 +27,10 @@ from skimage.measure import euler_number
 
 from foldnorm.preprocessing.crop import bounding_box
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.homotopy import Mask, grow, shrink
-from foldnorm.preprocessing.thinning import in_block
+from foldnorm.preprocessing.homotopy import Mask, grow, in_block, shrink, take_simple
 from foldnorm.preprocessing.topology import (
     MORPHOLOGIST_INSIDE,
     MORPHOLOGIST_OUTSIDE,
-    is_simple,
     neighbours,
     topological_classes,
 )
@@ -223,9 +221,8 @@ def _prune(skeleton, hull, places):  # type: ignore[no-untyped-def]  # numba inf
                 continue
             bits = neighbours(skeleton, i, j, k)
             ends_curve = bits & (bits - 1) == 0 and not hull[i, j, k]  # one neighbour, or none
-            if (ends_curve or in_block(skeleton, i, j, k)) and is_simple(bits):
-                skeleton[i, j, k] = False
-                found = True
+            if ends_curve or in_block(skeleton, i, j, k):
+                found = take_simple(skeleton, i, j, k) or found
 
 
 def _break_blocks(skeleton: Mask, room: Mask) -> None:

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.topology import is_simple, neighbours
+from foldnorm.preprocessing.homotopy import in_block, take_simple
 
 LONGEST_RUN = 8  # voxels: beyond, along all axes, there is no sheet to speak of
 
@@ -62,8 +62,7 @@ def _peel(classes, sheet, places):  # type: ignore[no-untyped-def]  # numba infe
                     count += 1
             for m in range(count):
                 i, j, k = places[facing[m]]
-                if is_simple(neighbours(sheet, i, j, k)):
-                    sheet[i, j, k] = False
+                if take_simple(sheet, i, j, k):
                     classes[i, j, k] = classes[i + step[0], j + step[1], k + step[2]]
                     removed += 1
     return removed
@@ -75,8 +74,7 @@ def _break_blocks(classes, sheet, places):  # type: ignore[no-untyped-def]
     removed = 0
     for n in range(len(places)):
         i, j, k = places[n]
-        if sheet[i, j, k] and in_block(sheet, i, j, k) and is_simple(neighbours(sheet, i, j, k)):
-            sheet[i, j, k] = False
+        if in_block(sheet, i, j, k) and take_simple(sheet, i, j, k):
             classes[i, j, k] = _class_in_front(classes, sheet, i, j, k)
             removed += 1
     return removed
@@ -100,22 +98,6 @@ def _run(sheet, i, j, k, axis):  # type: ignore[no-untyped-def]
             length += 1
             a, b, c = a + side * di, b + side * dj, c + side * dk
     return length
-
-
-@numba.njit(cache=True)
-def in_block(sheet, i, j, k):  # type: ignore[no-untyped-def]
-    """Whether a voxel lies in a full 2×2×2 block."""
-    for a in (i - 1, i):
-        for b in (j - 1, j):
-            for c in (k - 1, k):
-                full = True
-                for p in range(a, a + 2):
-                    for q in range(b, b + 2):
-                        for r in range(c, c + 2):
-                            full = full and sheet[p, q, r]
-                if full:
-                    return True
-    return False
 
 
 @numba.njit(cache=True)
