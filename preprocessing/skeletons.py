@@ -16,6 +16,7 @@ from typing import Any, Literal
 import joblib
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from tqdm import tqdm
 
 from foldnorm.preprocessing.alignment import (
@@ -60,6 +61,9 @@ from foldnorm.preprocessing.volumes import (
 TRANSFORM = "{0}RawT1-{1}_default_acquisition_TO_Talairach-MNI.trm"
 MARGIN = 12  # voxels around the brain: the hull is no more than a few away
 FEW_FOLDS = 0.02  # share of fold voxels at 1 mm; adults have about 0.06
+# Cortex is thinner than 8 mm and sulci are narrower, but for some 0.9 cm³ of amygdala or Sylvian
+# fissure; ventricles that count as cortex or as sulcus are not.
+WIDE_MM, WIDE_CM3 = 4.0, 1.1
 GREY, WHITE = 100, 200
 ORIGIN = "foldnorm skeletonise"
 
@@ -236,6 +240,14 @@ def _make(
     share /= max(np.count_nonzero(grey | white) * float(np.prod(size)), 1)
     if share < FEW_FOLDS:
         warnings.append(f"hardly any fold: {share:.3f} mm² a mm³ of brain, adults have about 0.06")
+    fluid = skeleton.ball & ~skeleton.hull & ~grey & ~white
+    for what, mask in (("grey matter", grey), ("sulci", fluid)):
+        wide = wide_volume(mask, size)
+        if wide > WIDE_CM3:
+            warnings.append(
+                f"{wide:.1f} cm³ of {what} lie more than {WIDE_MM:g} mm from anything else: "
+                "ventricles? they belong to white matter"
+            )
     if not skeleton.is_right:
         warnings.append(
             f"{skeleton.components} components, Euler number {skeleton.euler}, "
@@ -245,6 +257,15 @@ def _make(
     folds = fold_measures(labels, skeleton.values, depth, affine)
     write_json(folder / f"{hemisphere.side}{FOLDS_STEM}_{name}.json", {"Folds": folds})
     return {"Topology": _topology(skeleton), "Warnings": warnings}
+
+
+def wide_volume(mask: NDArray[np.bool_], size: tuple[float, float, float]) -> float:
+    """Volume in cm³ of what lies more than `WIDE_MM` within a mask, read every 2 mm."""
+    i, j, k = (max(int(2 / side), 1) for side in size)
+    sampled = np.pad(mask[::i, ::j, ::k], 1)
+    apart = (i * size[0], j * size[1], k * size[2])
+    within = ndimage.distance_transform_edt(sampled, sampling=apart) > WIDE_MM
+    return float(np.count_nonzero(within) * np.prod(apart) / 1000)
 
 
 def fold_measures(

@@ -220,6 +220,23 @@ def test_what_is_finished_is_skipped_and_a_bad_map_stops_no_other(made, tmp_path
     assert before == {p: p.stat().st_mtime_ns for p in (out / "a").rglob("*.nii.gz")}
 
 
+@pytest.mark.parametrize(
+    ("number", "expected"), [(4, None), (3, "cm³ of grey matter lie"), (0, "cm³ of sulci lie")]
+)
+def test_ventricles_within_the_cortex_mask_are_said(tmp_path, number, expected):
+    grey, white, _ = brain_with_sulcus(depth=5, open_by=1)
+    volume = np.where(grey, 3, np.where(white, 2, 0)).astype(np.int16)
+    i, j, k = np.indices(volume.shape)
+    volume[(i - 16) ** 2 + (j - 16) ** 2 + (k - 15) ** 2 <= 6.5**2] = number  # a ventricle
+    if number == 0:
+        volume[15:18, 16, :10] = 0  # open to the outside, or it would be closed as an error
+    write_nifti(tmp_path / "maps/sub-a.nii.gz", volume, np.diag([2.0, 2, 2, 1]))
+    assert skeletonise(tmp_path / "maps", tmp_path / "tree", "--hemi", "L") == 0
+    sidecar = read_json(tmp_path / "tree/a" / SEGMENTATION / "Lskeleton_a.json")
+    said = [warning for warning in sidecar["Warnings"] if "ventricles?" in warning]
+    assert [expected in warning for warning in said] == ([] if expected is None else [True])
+
+
 def test_a_freesurfer_folder_gives_its_best_volume(tmp_path):
     for subject in ("s1", "s2"):
         (tmp_path / "fs" / subject / "mri").mkdir(parents=True)
