@@ -33,7 +33,7 @@ def ours(batch: int, steps: int, queue: "multiprocessing.Queue[tuple[float, int]
     assert options.precision == "32"
 
     def step(number: int) -> None:
-        for n, phase in enumerate(model.phase_order()):
+        for n, phase in enumerate(model.phase_order(0)):
             trained = model.phases[phase].networks
             for name in networks:
                 getattr(model, name).requires_grad_(name in trained)

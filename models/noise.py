@@ -42,6 +42,11 @@ class StepNoise:
         return self._mine(torch.rand(self._whole, *shape, generator=self.generator))
 
     @property
+    def step(self) -> int:
+        """Of training, from 0; the second part of the key."""
+        return int(self.key[1])
+
+    @property
     def _whole(self) -> int:
         return self.batch * self.world_size
 

@@ -36,8 +36,11 @@ class Trainable(Protocol):
     reads: Reads
     phases: Mapping[str, Phase]
 
-    def phase_order(self) -> Sequence[str]:
-        """Names of the phases of one step, in order; each gets a batch of its own."""
+    def phase_order(self, step: int) -> Sequence[str]:
+        """Names of the phases of a step, in order; each gets a batch of its own.
+
+        Every step has the same number of phases.
+        """
 
     def loss(self, phase: str, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
         """Named terms of one phase, and under ``"loss"`` the scalar to go down.
@@ -49,6 +52,14 @@ class Trainable(Protocol):
 
     def validation_loss(self, volumes: Tensor) -> Tensor:
         """Loss of each volume or pair of a batch, (B,) float32, without noise."""
+
+
+@runtime_checkable
+class Constrains(Protocol):
+    """A model that does something to its weights after each optimiser step."""
+
+    def after_step(self, phase: str) -> None:
+        """Called when the networks of a phase have been updated."""
 
 
 @runtime_checkable

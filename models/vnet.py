@@ -74,8 +74,9 @@ class VNet(nn.Module):
         )
         self.phases: Mapping[str, Phase] = {"translation": Phase(("network",))}
 
-    def phase_order(self) -> Sequence[str]:
+    def phase_order(self, step: int) -> Sequence[str]:
         """One step of the network."""
+        del step
         return ("translation",)
 
     def loss(self, phase: str, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:

@@ -38,7 +38,61 @@ def code_grid(shape: Sequence[int], levels: int) -> tuple[int, ...]:
     return tuple(side // factor for side in shape)
 
 
-class Encoder(nn.Module):
+def code_size(shape: Sequence[int], levels: int, code_channels: int) -> int:
+    """Numbers of a code that is the deepest map itself."""
+    return code_channels * prod(code_grid(shape, levels))
+
+
+def soft_bound(log_variance: Tensor) -> Tensor:
+    """Bounded by ±`MAX_LOG_VARIANCE`, softly: a hard bound has no gradient.
+
+    Codes beyond it would shrink to 0 instead of filling N(0, I).
+    """
+    return MAX_LOG_VARIANCE * torch.tanh(log_variance / MAX_LOG_VARIANCE)
+
+
+class FeatureEncoder(nn.Module):
+    """One-hot volume → its deepest map.
+
+    Args:
+        shape: sides of the volume, 2-D or 3-D.
+        n_classes: input channels.
+        channels: after each level; each level halves the sides.
+        norm: group norm after each convolution but the first.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], n_classes: int, channels: Sequence[int], norm: bool = True
+    ) -> None:
+        super().__init__()
+        dims = len(shape)
+        self.grid = code_grid(shape, len(channels))
+        widths = [n_classes * STEM**dims, *channels]
+        self.levels = _downwards(dims, widths, norm)
+        self.refine = _conv(dims, channels[-1], channels[-1], norm=norm)
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """(B, C, *sides) → (B, channels[-1], *grid)."""
+        x = pixelunshuffle(volume, volume.ndim - 2, STEM)  # (B, C·2^d, *sides / 2)
+        return self.refine(self.levels(x))
+
+
+class FeatureGenerator(nn.Module):
+    """The deepest map → class logits; the mirror of `FeatureEncoder`, with the same arguments."""
+
+    def __init__(
+        self, shape: Sequence[int], n_classes: int, channels: Sequence[int], norm: bool = True
+    ) -> None:
+        super().__init__()
+        self.dims = len(shape)
+        self.levels, self.head = _upwards(self.dims, n_classes, channels, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels[-1], *grid) → (B, C, *sides) logits, unbounded."""
+        return pixelshuffle(self.head(self.levels(x)), self.dims, STEM)
+
+
+class Encoder(FeatureEncoder):
     """One-hot volume → mean and log-variance of its code.
 
     Args:
@@ -48,7 +102,7 @@ class Encoder(nn.Module):
         code_channels: of the deepest map, the code's own grid.
         latent_dim: of the code; None: the deepest map itself, flattened, so that a code stays
             local. A number adds one dense layer on that small map.
-        norm: group norm after each convolution but the last.
+        norm: group norm after each convolution but the first and the last.
     """
 
     def __init__(
@@ -60,17 +114,10 @@ class Encoder(nn.Module):
         latent_dim: int | None,
         norm: bool = True,
     ) -> None:
-        super().__init__()
-        dims = len(shape)
-        grid = code_grid(shape, len(channels))
-        widths = [n_classes * STEM**dims, *channels]
-        self.levels = nn.Sequential(
-            *[_conv(dims, a, b, stride=2, norm=norm) for a, b in pairwise(widths)]
-        )
-        self.refine = _conv(dims, channels[-1], channels[-1], norm=norm)
-        flat = code_channels * prod(grid)
+        super().__init__(shape, n_classes, channels, norm)
+        flat = code_channels * prod(self.grid)
         self.to_map = Convolution(
-            dims,
+            len(shape),
             channels[-1],
             code_channels * (2 if latent_dim is None else 1),
             kernel_size=1,
@@ -78,16 +125,14 @@ class Encoder(nn.Module):
         )
         self.to_code = None if latent_dim is None else nn.Linear(flat, 2 * latent_dim)
 
-    def forward(self, volume: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(  # type: ignore[override]  # a code in place of the map
+        self, volume: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """(B, C, *sides) → mean and log-variance, (B, latent_dim) float32 each."""
-        x = pixelunshuffle(volume, volume.ndim - 2, STEM)  # (B, C·2^d, *sides / 2)
-        x = self.refine(self.levels(x))  # (B, channels[-1], *grid)
-        x = self.to_map(x)
+        x = self.to_map(super().forward(volume))
         x = x.flatten(1) if self.to_code is None else self.to_code(x.flatten(1))
         mean, log_variance = x.float().chunk(2, dim=1)
-        # Bounded softly: a hard bound has no gradient, and codes beyond it would shrink to 0
-        # instead of filling N(0, I).
-        return mean, MAX_LOG_VARIANCE * torch.tanh(log_variance / MAX_LOG_VARIANCE)
+        return mean, soft_bound(log_variance)
 
 
 class Generator(nn.Module):
@@ -113,18 +158,14 @@ class Generator(nn.Module):
         self.code_channels = code_channels
         flat = code_channels * prod(self.grid)
         self.from_code = None if latent_dim is None else nn.Linear(latent_dim, flat)
-        # The last map is the largest: its width is what the whole costs.
-        widths = [*reversed(channels), max(channels[0] // 4, 8)]
-        self.from_map = _conv(dims, code_channels, widths[0], norm=norm)
-        self.position = nn.Parameter(torch.zeros(1, widths[0], *self.grid))
+        width = channels[-1]
+        self.from_map = _conv(dims, code_channels, width, norm=norm)
+        self.position = nn.Parameter(torch.zeros(1, width, *self.grid))
         self.context = nn.Sequential(
-            _conv(dims, widths[0], widths[0], stride=2, norm=norm),
-            _conv(dims, widths[0], widths[0], norm=norm),
+            _conv(dims, width, width, stride=2, norm=norm),
+            _conv(dims, width, width, norm=norm),
         )
-        self.levels = nn.Sequential(*[_Up(dims, a, b, norm=norm) for a, b in pairwise(widths)])
-        self.head = Convolution(
-            dims, widths[-1], n_classes * STEM**dims, kernel_size=3, conv_only=True
-        )
+        self.levels, self.head = _upwards(dims, n_classes, channels, norm)
 
     def forward(self, code: Tensor) -> Tensor:
         """(B, latent_dim) → (B, C, *sides) logits, unbounded."""
@@ -137,28 +178,57 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """One-hot volume → one unbounded number. No norm at all: the penalty is a volume's own.
+    """One-hot volume → one unbounded number.
 
     Args:
         shape: sides of the volume.
         n_classes: input channels.
         channels: after each level; each level halves the sides.
+        norm: group norm after each level but the first; not where the gradient is penalised.
     """
 
-    def __init__(self, shape: Sequence[int], n_classes: int, channels: Sequence[int]) -> None:
+    def __init__(
+        self, shape: Sequence[int], n_classes: int, channels: Sequence[int], norm: bool = False
+    ) -> None:
         super().__init__()
         dims = len(shape)
         grid = code_grid(shape, len(channels))
         widths = [n_classes * STEM**dims, *channels]
-        self.levels = nn.Sequential(
-            *[_conv(dims, a, b, stride=2, norm=False) for a, b in pairwise(widths)]
-        )
+        self.levels = _downwards(dims, widths, norm)
         self.to_value = nn.Linear(channels[-1] * prod(grid), 1)
 
     def forward(self, volume: Tensor) -> Tensor:
         """(B, C, *sides) → (B,)."""
-        x = pixelunshuffle(volume, volume.ndim - 2, STEM)
-        return self.to_value(self.levels(x).flatten(1)).squeeze(1)
+        return self.to_value(self.features(volume)).squeeze(1)
+
+    def features(self, volume: Tensor) -> Tensor:
+        """(B, C, *sides) → (B, n): what the value is a linear function of."""
+        return self.levels(pixelunshuffle(volume, volume.ndim - 2, STEM)).flatten(1)
+
+
+def _downwards(dims: int, widths: Sequence[int], norm: bool) -> nn.Sequential:
+    """Convolutions that halve the sides; the first has no norm (Radford et al. 2016, section 3).
+
+    A norm there would also take all meaning from weights of input channels that are constant: what
+    is left of their gradients is rounding, which Adam blows up to steps.
+    """
+    return nn.Sequential(
+        *[
+            _conv(dims, a, b, stride=2, norm=norm and n > 0)
+            for n, (a, b) in enumerate(pairwise(widths))
+        ]
+    )
+
+
+def _upwards(
+    dims: int, n_classes: int, channels: Sequence[int], norm: bool
+) -> tuple[nn.Module, nn.Module]:
+    """Levels that double the sides, and the convolution to one channel a class and voxel."""
+    # The last map is the largest: its width is what the whole costs.
+    widths = [*reversed(channels), max(channels[0] // 4, 8)]
+    levels = nn.Sequential(*[_Up(dims, a, b, norm=norm) for a, b in pairwise(widths)])
+    head = Convolution(dims, widths[-1], n_classes * STEM**dims, kernel_size=3, conv_only=True)
+    return levels, head
 
 
 class _Up(nn.Module):

@@ -74,7 +74,7 @@ def training_curves(metrics: MetricsTable) -> str:
         for name in ("generator/cross_entropy", "validation/loss"):
             left.plot(*metrics.column(name), label=name)
         left.set_title("cross entropy, nats a voxel")
-        for name in ("critic/wasserstein", "critic/penalty"):
+        for name in ("critic/difference", "critic/penalty"):
             steps, values = metrics.column(name)
             if values:
                 middle.plot(steps, values, label=name)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from foldnorm.models.noise import StepNoise, seed_of
-from foldnorm.models.protocols import Trainable
+from foldnorm.models.protocols import Constrains, Trainable
 from foldnorm.models.volume_networks import as_channels_last
 from foldnorm.pipeline.augmentation import Augmentation
 from foldnorm.pipeline.batches import Batches
@@ -189,8 +189,8 @@ def train_step(training: Training) -> dict[str, Tensor]:
     assert isinstance(model, Trainable)
     model.train()
     terms: dict[str, Tensor] = {}
-    order = model.phase_order()
     step = training.state.step
+    order = model.phase_order(step)
     for n, phase in enumerate(order):
         volumes = training.batches.batch(step * len(order) + n).to(fabric.device)
         noise = StepNoise(
@@ -213,6 +213,8 @@ def train_step(training: Training) -> dict[str, Tensor]:
         for optimizer in optimizers.values():
             average_gradients(fabric, optimizer)
             optimizer.step()
+        if isinstance(model, Constrains):
+            model.after_step(phase)
         terms.update({f"{phase}/{name}": term.detach() for name, term in phase_terms.items()})
     return terms
 
@@ -337,7 +339,8 @@ def _log(training: Training, terms: Mapping[str, Tensor]) -> None:
                 f"training diverged at step {training.state.step}: {', '.join(bad)} is not finite; "
                 "lower the learning rate, or resume from the last checkpoint with another one"
             )
-        number = training.state.step * len(training.model.phase_order())  # type: ignore[operator]
+        assert isinstance(training.model, Trainable)
+        number = training.state.step * len(training.model.phase_order(training.state.step))
         _record(training, {"epoch": training.batches.epoch_of(number), **figures})
 
 

@@ -31,7 +31,7 @@ def batch(count=3, seed=0):
 
 
 def noise(count=3, key=0):
-    return StepNoise((key,), count, CPU)
+    return StepNoise((key, 0, 0), count, CPU)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_it_keeps_its_protocols(more):
     assert model.decode(codes).shape == (3, 3, *SHAPE)
     assert model.sample(2, torch.Generator().manual_seed(0)).shape == (2, *SHAPE)
     assert model.validation_loss(batch()).shape == (3,)
-    assert list(model.phase_order()) == ["critic"] * 5 + ["generator"]
+    assert list(model.phase_order(0)) == ["critic"] * 5 + ["generator"]
 
 
 def test_kl_is_that_of_two_normals_and_weighs_as_much_as_the_cross_entropy():

@@ -1,0 +1,67 @@
+"""β-VAE on label volumes.
+
+Kingma & Welling 2014 (arXiv:1312.6114); Higgins et al. 2017 for β; Bowman et al. 2016
+(arXiv:1511.06349) for letting the KL term grow, so that the code is used before it is paid for.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from foldnorm.models.classes import one_hot
+from foldnorm.models.label_autoencoder import VariationalAutoencoder, draw_code
+from foldnorm.models.noise import StepNoise
+from foldnorm.models.protocols import Phase
+from foldnorm.models.volume_networks import Encoder, Generator, code_size
+
+
+class BetaVAE(VariationalAutoencoder):
+    """Encoder and generator, cross entropy and KL.
+
+    Args:
+        shape: sides of the volumes; taken from the cohort by ``foldnorm train``.
+        n_classes: taken from the cohort's label scheme.
+        channels: of encoder and generator, a level each.
+        code_channels: of the map that is the code (or from which a dense layer makes it).
+        latent_dim: size of the code; None: the map itself.
+        norm: group norm in both networks.
+        kl_annealing_steps: over which the KL term's weight grows from 0 to ``kl_weight``, β.
+        others: see `VariationalAutoencoder` and `LabelAutoencoder`.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        n_classes: int = 3,
+        channels: Sequence[int] = (32, 64, 128),
+        code_channels: int = 16,
+        latent_dim: int | None = None,
+        norm: bool = False,
+        kl_annealing_steps: int = 0,
+        **others: Any,
+    ) -> None:
+        sizes = (shape, n_classes, channels, code_channels, latent_dim, norm)
+        super().__init__(
+            Encoder(*sizes),
+            Generator(*sizes),
+            shape,
+            n_classes,
+            latent_dim or code_size(shape, len(channels), code_channels),
+            **others,
+        )
+        self.kl_annealing_steps = kl_annealing_steps
+        self.phases: Mapping[str, Phase] = {"reconstruction": Phase(("encoder", "generator"))}
+
+    def phase_order(self, step: int) -> Sequence[str]:
+        """One step of both networks."""
+        del step
+        return ("reconstruction",)
+
+    def loss(self, phase: str, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
+        """Cross entropy and KL; (B, *sides) uint8 in."""
+        del phase
+        mean, log_variance = self.encoder(one_hot(volumes, self.n_classes))
+        logits = self.generator(draw_code(mean, log_variance, noise.normal(self.latent_dim)))
+        share = min((noise.step + 1) / self.kl_annealing_steps, 1) if self.kl_annealing_steps else 1
+        return self.variational_terms(logits, volumes, mean, log_variance, kl_share=share)

@@ -1,0 +1,143 @@
+"""Generative adversarial networks with an encoder: their steps, whatever the networks and losses.
+
+Larsen et al. 2016 (arXiv:1512.09300): reconstructions *and* volumes decoded from N(0, I) both face
+the critic, so that codes drawn from the prior decode to plausible volumes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from foldnorm.models.adversarial_losses import (
+    Adversarial,
+    clip_weights,
+    critic_loss,
+    generator_loss,
+)
+from foldnorm.models.classes import one_hot, straight_through
+from foldnorm.models.label_autoencoder import VariationalAutoencoder, draw_code
+from foldnorm.models.losses import gradient_penalty
+from foldnorm.models.noise import StepNoise
+from foldnorm.models.protocols import Phase
+
+Generated = Literal["straight-through", "softmax"]
+
+
+class EncoderGAN(VariationalAutoencoder):
+    """Encoder → code → generator → class logits, against a critic on one-hot volumes.
+
+    Args:
+        encoder: see `LabelAutoencoder`.
+        generator: likewise.
+        critic: (B, C, *sides) → (B,), unbounded.
+        shape: sides of the volumes.
+        n_classes: C.
+        latent_dim: size of the code.
+        adversarial: name of the adversarial loss.
+        critic_steps: critic steps a generator step.
+        reconstruction_steps: steps of cross entropy and KL alone that follow the generator step;
+            encoder and generator then learn to reconstruct while the critic's steps are paid for.
+        adversarial_weight: of the critic's opinion in the generator's loss.
+        penalty_weight: λ of the gradient penalty; 0 leaves it out.
+        clip: bound of the critic's weights, kept after each of its steps; 0 leaves it out.
+        generated: what the critic sees of generated volumes: ``straight-through`` one-hot, or
+            ``softmax`` probabilities.
+        others: see `VariationalAutoencoder` and `LabelAutoencoder`.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        generator: nn.Module,
+        critic: nn.Module,
+        shape: Sequence[int],
+        n_classes: int,
+        latent_dim: int,
+        *,
+        adversarial: Adversarial = "non-saturating",
+        critic_steps: int = 1,
+        reconstruction_steps: int = 0,
+        adversarial_weight: float = 0.1,
+        penalty_weight: float = 0.0,
+        clip: float = 0.0,
+        generated: Generated = "straight-through",
+        **others: Any,
+    ) -> None:
+        super().__init__(encoder, generator, shape, n_classes, latent_dim, **others)
+        self.critic = critic
+        self.adversarial: Adversarial = adversarial
+        self.critic_steps = critic_steps
+        self.reconstruction_steps = reconstruction_steps
+        self.adversarial_weight = adversarial_weight
+        self.penalty_weight = penalty_weight
+        self.clip = clip
+        self.generated = generated
+        self.phases: Mapping[str, Phase] = {
+            "critic": Phase(("critic",)),
+            "generator": Phase(("encoder", "generator")),
+            "reconstruction": Phase(("encoder", "generator")),
+        }
+
+    def phase_order(self, step: int) -> Sequence[str]:
+        """The critic's steps, one of encoder and generator against it, then reconstruction."""
+        del step
+        return (
+            *["critic"] * self.critic_steps,
+            "generator",
+            *["reconstruction"] * self.reconstruction_steps,
+        )
+
+    def loss(self, phase: str, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
+        """Named terms of the phase; (B, *sides) uint8 in."""
+        if phase == "critic":
+            return self._critic_loss(volumes, noise)
+        if phase == "generator":
+            return self._generator_loss(volumes, noise)
+        return self._reconstruction_loss(volumes, noise)
+
+    def after_step(self, phase: str) -> None:
+        """Clip the critic's weights, if they are bounded."""
+        if phase == "critic" and self.clip:
+            clip_weights(self.critic, self.clip)
+
+    def _critic_loss(self, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
+        real = one_hot(volumes, self.n_classes)
+        with torch.no_grad():
+            mean, log_variance = self.encoder(real)
+            posterior = draw_code(mean, log_variance, noise.normal(self.latent_dim))
+            prior = noise.normal(self.latent_dim)
+            # Each volume faces the critic as a reconstruction or as a sample, evenly.
+            is_prior = noise.uniform(1) < 0.5
+            generated = self._shown(self.generator(torch.where(is_prior, prior, posterior)))
+        value = self.critic(torch.cat([real, generated]))
+        of_real, of_generated = value.float().chunk(2)
+        loss = critic_loss(self.adversarial, of_real, of_generated)
+        # How far apart the critic holds the two; with the Wasserstein loss, its distance.
+        terms = {"difference": of_real.mean() - of_generated.mean()}
+        if self.penalty_weight:
+            penalty = gradient_penalty(self.critic, real, generated, noise.uniform())
+            terms["penalty"] = penalty
+            loss = loss + self.penalty_weight * penalty
+        return {**terms, "loss": loss}
+
+    def _generator_loss(self, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
+        mean, log_variance = self.encoder(one_hot(volumes, self.n_classes))
+        posterior = draw_code(mean, log_variance, noise.normal(self.latent_dim))
+        logits = self.generator(torch.cat([posterior, noise.normal(self.latent_dim)]))
+        terms = self.variational_terms(logits[: len(volumes)], volumes, mean, log_variance)
+        of_generated = self.critic(self._shown(logits)).float()
+        adversarial = generator_loss(self.adversarial, of_generated)
+        loss = terms.pop("loss") + self.adversarial_weight * adversarial
+        return {**terms, "adversarial": adversarial, "loss": loss}
+
+    def _reconstruction_loss(self, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
+        mean, log_variance = self.encoder(one_hot(volumes, self.n_classes))
+        logits = self.generator(draw_code(mean, log_variance, noise.normal(self.latent_dim)))
+        return self.variational_terms(logits, volumes, mean, log_variance)
+
+    def _shown(self, logits: Tensor) -> Tensor:
+        if self.generated == "softmax":
+            return torch.softmax(logits, dim=1)
+        return straight_through(logits)

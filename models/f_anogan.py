@@ -1,0 +1,135 @@
+"""f-AnoGAN: a WGAN-GP trained on noise alone, then an encoder for its frozen generator.
+
+Schlegl et al. 2019 (doi:10.1016/j.media.2019.01.010): the *izi_f* encoder learns image → code →
+image, with the difference of the images and of the critic's features. What the generator cannot
+make, the encoder cannot bring back, so an anomaly stands out.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from foldnorm.models.adversarial_losses import critic_loss, generator_loss
+from foldnorm.models.classes import one_hot, straight_through, to_classes
+from foldnorm.models.label_autoencoder import LabelAutoencoder
+from foldnorm.models.losses import gradient_penalty
+from foldnorm.models.noise import StepNoise
+from foldnorm.models.protocols import Phase
+from foldnorm.models.volume_networks import Critic, Encoder, Generator, code_size
+
+
+class FAnoGAN(LabelAutoencoder):
+    """Generator and critic first, the encoder afterwards.
+
+    A step of the second stage has as many encoder steps as one of the first has critic and
+    generator steps.
+
+    Args:
+        shape: sides of the volumes; taken from the cohort by ``foldnorm train``.
+        n_classes: taken from the cohort's label scheme.
+        channels: of encoder and generator, a level each.
+        critic_channels: of the critic, a level each.
+        code_channels: of the map that is the code (or from which a dense layer makes it).
+        latent_dim: size of the code; None: the map itself.
+        norm: group norm in encoder and generator (never in the critic).
+        critic_steps: critic steps a generator step.
+        penalty_weight: λ of the gradient penalty.
+        gan_steps: steps of the first stage.
+        feature_weight: κ of the critic's features in the encoder's loss.
+        image_loss: of the encoder: ``cross-entropy`` of the classes, nats a voxel, or the paper's
+            mean ``squares`` of the probabilities.
+        class_weights: of the cross entropy, by class.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        n_classes: int = 3,
+        channels: Sequence[int] = (32, 64, 128),
+        critic_channels: Sequence[int] = (32, 64, 128),
+        code_channels: int = 16,
+        latent_dim: int | None = None,
+        norm: bool = False,
+        critic_steps: int = 5,
+        penalty_weight: float = 10.0,
+        gan_steps: int = 1000,
+        feature_weight: float = 1.0,
+        image_loss: Literal["cross-entropy", "squares"] = "cross-entropy",
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
+        sizes = (shape, n_classes, channels, code_channels, latent_dim, norm)
+        super().__init__(
+            Encoder(*sizes),
+            Generator(*sizes),
+            shape,
+            n_classes,
+            latent_dim or code_size(shape, len(channels), code_channels),
+            class_weights=class_weights,
+        )
+        self.critic = Critic(shape, n_classes, critic_channels)
+        self.critic_steps = critic_steps
+        self.penalty_weight = penalty_weight
+        self.gan_steps = gan_steps
+        self.feature_weight = feature_weight
+        self.image_loss = image_loss
+        self.phases: Mapping[str, Phase] = {
+            "critic": Phase(("critic",)),
+            "generator": Phase(("generator",)),
+            "encoder": Phase(("encoder",)),
+        }
+
+    def phase_order(self, step: int) -> Sequence[str]:
+        """Critic and generator up to ``gan_steps``, the encoder afterwards."""
+        if step < self.gan_steps:
+            return (*["critic"] * self.critic_steps, "generator")
+        return ("encoder",) * (self.critic_steps + 1)
+
+    def loss(self, phase: str, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
+        """Named terms of the phase; (B, *sides) uint8 in."""
+        if phase == "critic":
+            return self._critic_loss(volumes, noise)
+        if phase == "generator":
+            logits = self.decode(noise.normal(self.latent_dim))
+            of_generated = self.critic(straight_through(logits)).float()
+            return {"loss": generator_loss("wasserstein", of_generated)}
+        return self._encoder_loss(volumes)
+
+    @torch.no_grad()
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Volumes decoded from N(0, I), (count, *sides) uint8."""
+        device = next(self.parameters()).device
+        codes = torch.randn(count, self.latent_dim, generator=generator).to(device)
+        return torch.cat([to_classes(self.decode(code[None])) for code in codes])
+
+    def _critic_loss(self, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
+        real = one_hot(volumes, self.n_classes)
+        with torch.no_grad():
+            generated = straight_through(self.decode(noise.normal(self.latent_dim)))
+        of_real, of_generated = self.critic(torch.cat([real, generated])).float().chunk(2)
+        penalty = gradient_penalty(self.critic, real, generated, noise.uniform())
+        loss = critic_loss("wasserstein", of_real, of_generated)
+        return {
+            "difference": of_real.mean() - of_generated.mean(),
+            "penalty": penalty,
+            "loss": loss + self.penalty_weight * penalty,
+        }
+
+    def _encoder_loss(self, volumes: Tensor) -> dict[str, Tensor]:
+        real = one_hot(volumes, self.n_classes)
+        logits = self.decode(self.encode(volumes)).float()
+        shown = torch.softmax(logits, dim=1)
+        image = (
+            self.likeness(logits, volumes)["cross_entropy"]
+            if self.image_loss == "cross-entropy"
+            else (shown - real).square().mean()
+        )
+        with torch.no_grad():
+            wanted = self.critic.features(real)
+        features = (self.critic.features(shown) - wanted).square().mean()
+        return {
+            "image": image,
+            "features": features,
+            "loss": image + self.feature_weight * features,
+        }

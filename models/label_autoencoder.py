@@ -1,0 +1,164 @@
+"""What all models share that encode a label volume and decode its code again."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foldnorm.models.classes import one_hot, to_classes
+from foldnorm.models.losses import class_cross_entropy, kl_to_standard_normal, soft_dice_loss
+from foldnorm.models.protocols import Reads
+
+
+class LabelAutoencoder(nn.Module):
+    """Encoder → code → generator → class logits, and how well that brings a volume back.
+
+    Args:
+        encoder: (B, C, *sides) one-hot → mean and log-variance of the code, (B, latent_dim) each.
+        generator: (B, latent_dim) → (B, C, *sides) logits.
+        shape: sides of the volumes.
+        n_classes: C.
+        latent_dim: size of the code.
+        cross_entropy_weight: of the reconstruction's class cross entropy, nats a voxel.
+        dice_weight: of the soft Dice loss of the highest class (sulcus); 0 leaves it out.
+        class_weights: of the cross entropy, by class. Above 1 for sulci thickens them.
+    """
+
+    reads: Reads = "volumes"
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        generator: nn.Module,
+        shape: Sequence[int],
+        n_classes: int,
+        latent_dim: int,
+        *,
+        cross_entropy_weight: float = 1.0,
+        dice_weight: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.generator = encoder, generator
+        self.shape = tuple(shape)
+        self.n_classes, self.latent_dim = n_classes, latent_dim
+        self.cross_entropy_weight = cross_entropy_weight
+        self.dice_weight = dice_weight
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def validation_loss(self, volumes: Tensor) -> Tensor:
+        """Cross entropy of the reconstruction of each volume, nats a voxel, (B,)."""
+        return class_cross_entropy(self.decode(self.encode(volumes)).float(), volumes)
+
+    def encode(self, volumes: Tensor) -> Tensor:
+        """(B, *sides) uint8 → (B, latent_dim): the mean of the code."""
+        mean, _ = self.encoder(one_hot(volumes, self.n_classes))
+        return mean
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """(B, latent_dim) → (B, C, *sides) class logits."""
+        return self.generator(codes)
+
+    def likeness(self, logits: Tensor, volumes: Tensor) -> dict[str, Tensor]:
+        """Terms of a reconstruction, and their weighted sum as ``"loss"``.
+
+        Args:
+            logits: (B, C, *sides) of the reconstruction.
+            volumes: (B, *sides) uint8.
+        """
+        entropy = class_cross_entropy(logits.float(), volumes, self.class_weights).mean()
+        terms, loss = {"cross_entropy": entropy}, self.cross_entropy_weight * entropy
+        if self.dice_weight:
+            sulcus = torch.softmax(logits.float(), dim=1)[:, -1]
+            terms["dice_loss"] = soft_dice_loss(sulcus, one_hot(volumes, self.n_classes)[:, -1])
+            loss = loss + self.dice_weight * terms["dice_loss"]
+        return {**terms, "loss": loss}
+
+
+class VariationalAutoencoder(LabelAutoencoder):
+    """A `LabelAutoencoder` whose codes stay close to N(0, I), from which volumes are drawn.
+
+    Args:
+        encoder: see `LabelAutoencoder`; likewise what follows.
+        generator: see there.
+        shape: see there.
+        n_classes: see there.
+        latent_dim: see there.
+        kl_weight: of KL(code ‖ N(0, I)), nats a voxel as the cross entropy. It is the β of a
+            β-VAE: 1 is the evidence lower bound.
+        sampling_rounds: of encoding and decoding again that a drawn volume goes through; see
+            `sample`.
+        others: the weights of `LabelAutoencoder`.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        generator: nn.Module,
+        shape: Sequence[int],
+        n_classes: int,
+        latent_dim: int,
+        *,
+        kl_weight: float = 0.3,
+        sampling_rounds: int = 0,
+        **others: Any,
+    ) -> None:
+        super().__init__(encoder, generator, shape, n_classes, latent_dim, **others)
+        self.kl_weight = kl_weight
+        self.sampling_rounds = sampling_rounds
+
+    @torch.no_grad()
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Volumes that nobody has, (count, *sides) uint8.
+
+        A code is drawn from N(0, I) and decoded. What independent codes of neighbouring places
+        could not agree on, such as a fold that only one of them holds, then settles in
+        ``sampling_rounds`` rounds: encode the volume, draw a code there, decode it. That is the
+        Markov chain of Rezende et al. 2014 (arXiv:1401.4082), appendix F, with every voxel drawn;
+        it wanders towards what the model takes for likely.
+        """
+        device = next(self.parameters()).device
+
+        def normal() -> Tensor:
+            return torch.randn(1, self.latent_dim, generator=generator).to(device)
+
+        drawn = []
+        for _ in range(count):
+            volume = to_classes(self.decode(normal()))
+            for _ in range(self.sampling_rounds):
+                mean, log_variance = self.encoder(one_hot(volume, self.n_classes))
+                volume = to_classes(self.decode(draw_code(mean, log_variance, normal())))
+            drawn.append(volume)
+        return torch.cat(drawn)
+
+    def variational_terms(
+        self,
+        logits: Tensor,
+        volumes: Tensor,
+        mean: Tensor,
+        log_variance: Tensor,
+        *,
+        kl_share: float = 1.0,
+    ) -> dict[str, Tensor]:
+        """`likeness` and the KL term, with their weighted sum as ``"loss"``.
+
+        Args:
+            logits: (B, C, *sides) of the reconstruction.
+            volumes: (B, *sides) uint8.
+            mean: (B, latent_dim) of the code.
+            log_variance: (B, latent_dim).
+            kl_share: of the KL term's weight, while it is annealed.
+        """
+        terms = self.likeness(logits, volumes)
+        kl = kl_to_standard_normal(mean, log_variance) / prod(self.shape)
+        loss = terms.pop("loss") + self.kl_weight * kl_share * kl
+        return {**terms, "kl": kl, "loss": loss}
+
+
+def draw_code(mean: Tensor, log_variance: Tensor, normal: Tensor) -> Tensor:
+    """Code drawn from the encoder's normal, (B, latent_dim) (Kingma & Welling 2014, eq. 4)."""
+    return mean + torch.exp(0.5 * log_variance) * normal

@@ -1,0 +1,258 @@
+"""What holds for every model: its protocols, its phases, and one process like two."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from test_vnet import pair_cohort  # noqa: F401  # a fixture
+
+from foldnorm.models.autoencoder import Autoencoder
+from foldnorm.models.beta_vae import BetaVAE
+from foldnorm.models.dcgan import DCGAN
+from foldnorm.models.f_anogan import FAnoGAN
+from foldnorm.models.gan import GAN
+from foldnorm.models.noise import StepNoise
+from foldnorm.models.protocols import Constrains, Encodes, Samples, Trainable, Translates
+from foldnorm.models.unit import UNIT
+from foldnorm.models.vnet import VNet
+from foldnorm.models.volume_networks import ShapeError
+from foldnorm.models.wgan import WGAN
+from foldnorm.models.wgan_gp import WGANGP
+from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.configuration import shipped_configs
+from foldnorm.pipeline.run_folder import RunFolder
+
+CPU = torch.device("cpu")
+SHAPE = (8, 8, 12)
+CONVOLUTIONAL = {"channels": [8], "critic_channels": [8], "code_channels": 2}
+VAE = {"channels": [8], "code_channels": 2}
+MODELS = {
+    "autoencoder": lambda: Autoencoder(SHAPE, **VAE),
+    "beta_vae": lambda: BetaVAE(SHAPE, **VAE, kl_annealing_steps=4),
+    "dcgan": lambda: DCGAN(SHAPE, **CONVOLUTIONAL, reconstruction_steps=1),
+    "f_anogan": lambda: FAnoGAN(SHAPE, **CONVOLUTIONAL, gan_steps=2, critic_steps=2),
+    "gan": lambda: GAN(SHAPE, widths=[8], critic_widths=[8], latent_dim=4),
+    "unit": lambda: UNIT(SHAPE, 3, 4, channels=[8], critic_channels=[8]),
+    "vnet": lambda: VNet(3, 4, channels=[8, 8], convolutions=[1, 1]),
+    "wgan": lambda: WGAN(SHAPE, **CONVOLUTIONAL, critic_steps=2),
+    "wgan_gp": lambda: WGANGP(SHAPE, **CONVOLUTIONAL, critic_steps=2),
+}
+ENCODING = {"autoencoder", "beta_vae", "dcgan", "f_anogan", "gan", "wgan", "wgan_gp"}
+TRANSLATING = {"unit", "vnet"}
+TINY = {
+    name: [f"--model.init_args.{key}={value}" for key, value in sizes.items()]
+    for name, sizes in {
+        "autoencoder": VAE,
+        "beta_vae": {**VAE, "kl_annealing_steps": 3},
+        "dcgan": {**CONVOLUTIONAL, "reconstruction_steps": 1},
+        "f_anogan": {**CONVOLUTIONAL, "gan_steps": 2, "critic_steps": 2},
+        "gan": {"widths": [8], "critic_widths": [8], "latent_dim": 4},
+        "unit": {"channels": [8], "critic_channels": [8]},
+        "wgan": {**CONVOLUTIONAL, "critic_steps": 2},
+    }.items()
+}
+
+# Adam moves an entry whose gradient is all rounding by up to the learning rate. A gradient that is
+# not averaged moves every entry by as much: a hundred times the bound, at this rate too.
+LOW_RATE = ["--training.learning_rate", "2e-4"]
+
+
+def make(name):
+    torch.manual_seed(0)
+    return MODELS[name]()
+
+
+def batch(name, count=4):
+    """Volumes, or pairs whose second volumes have a class more."""
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, 3, (count, *SHAPE), np.uint8)
+    if name not in TRANSLATING:
+        return torch.from_numpy(first)
+    return torch.from_numpy(np.stack([first, rng.integers(0, 4, first.shape, np.uint8)], axis=1))
+
+
+def noise(step=0, count=4, rank=0, world_size=1):
+    return StepNoise((0, step, 0), count, CPU, rank, world_size)
+
+
+def phases_of(model):
+    return list(dict.fromkeys(phase for step in (0, 2) for phase in model.phase_order(step)))
+
+
+def test_every_shipped_configuration_is_tested_here():
+    shipped = {name for name in shipped_configs() if not name.endswith("_report")}
+    assert set(MODELS) == shipped
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_offers_what_it_can(name):
+    model = make(name)
+    assert isinstance(model, Trainable)
+    assert isinstance(model, Encodes) == (name in ENCODING)
+    assert isinstance(model, Translates) == (name in TRANSLATING)
+    assert isinstance(model, Samples) == (name in ENCODING - {"autoencoder"})
+    assert model.reads == {"unit": "unpaired", "vnet": "pairs"}.get(name, "volumes")
+    assert model.validation_loss(batch(name)).shape == (4,)
+    assert len(model.phase_order(0)) == len(model.phase_order(10**6))
+    assert set(phases_of(model)) == set(model.phases) - (
+        {"reconstruction"} if name in ("gan", "wgan", "wgan_gp") else set()
+    )
+
+
+@pytest.mark.parametrize("name", sorted(ENCODING))
+def test_codes_and_volumes_have_their_shapes(name):
+    model = make(name)
+    codes = model.encode(batch(name))
+    assert codes.shape == (4, model.latent_dim)
+    assert model.decode(codes).shape == (4, 3, *SHAPE)
+    if isinstance(model, Samples):
+        drawn = model.sample(2, torch.Generator().manual_seed(0))
+        assert drawn.shape == (2, *SHAPE)
+        assert drawn.dtype == torch.uint8
+        assert torch.equal(drawn, model.sample(2, torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_phase_gives_gradients_to_all_of_its_networks(name):
+    model = make(name)
+    moved = set()
+    for phase in phases_of(model):
+        model.zero_grad()
+        names = model.phases[phase].networks
+        for network in {n for p in model.phases.values() for n in p.networks}:
+            getattr(model, network).requires_grad_(network in names)
+        terms = model.loss(phase, batch(name), noise(step=1))
+        assert all(value.isfinite() for value in terms.values()), terms
+        terms["loss"].backward()
+        touched = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+        assert {n.split(".")[0] for n in touched} == set(names)
+        moved |= touched
+    # What has no gradient: a Wasserstein critic's value is known up to a constant; spreads of codes
+    # are learned only where they are drawn from.
+    still = {n for n, _ in model.named_parameters()} - moved
+    assert all(".to_value.bias" in n or n.endswith("2.1.bias") for n in still), still
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_two_halves_of_a_batch_give_the_gradient_of_the_whole(name):
+    """So two processes that average their gradients train as one does."""
+    volumes = batch(name)
+    for phase in phases_of(make(name)):
+        gradients = []
+        for parts in (1, 2):
+            model = make(name)
+            size = len(volumes) // parts
+            for rank in range(parts):
+                part = volumes[rank * size : (rank + 1) * size]
+                loss = model.loss(phase, part, noise(1, size, rank, parts))["loss"]
+                (loss / parts).backward()
+            gradients.append({n: p.grad for n, p in model.named_parameters()})
+        for n, whole in gradients[0].items():
+            half = gradients[1][n]
+            assert (whole is None) == (half is None), n
+            if whole is not None:
+                apart = torch.linalg.vector_norm(whole - half)
+                assert apart <= 1e-4 * torch.linalg.vector_norm(whole) + 1e-7, n
+
+
+def test_clipping_bounds_the_critic_after_its_steps():
+    model = make("wgan")
+    assert isinstance(model, Constrains)
+    model.after_step("generator")
+    assert max(p.abs().max() for p in model.critic.parameters()) > 0.01
+    model.after_step("critic")
+    assert max(p.abs().max() for p in model.critic.parameters()) <= 0.01
+    assert max(p.abs().max() for p in model.generator.parameters()) > 0.01
+
+
+def test_the_kl_term_of_a_vae_grows_to_its_weight():
+    model = make("beta_vae")
+
+    def weighted(step):
+        terms = model.loss("reconstruction", batch("beta_vae"), noise(step))
+        return ((terms["loss"] - terms["cross_entropy"]) / (model.kl_weight * terms["kl"])).item()
+
+    assert [weighted(step) for step in (0, 1, 3, 9)] == pytest.approx([0.25, 0.5, 1, 1], rel=1e-3)
+
+
+def test_f_anogan_trains_its_encoder_last_and_nothing_else_then():
+    model = make("f_anogan")
+    assert list(model.phase_order(1)) == ["critic", "critic", "generator"]
+    assert list(model.phase_order(2)) == ["encoder"] * 3
+    assert model.phases["encoder"].networks == ("encoder",)
+    squares = FAnoGAN(SHAPE, **CONVOLUTIONAL, image_loss="squares")
+    assert squares.loss("encoder", batch("f_anogan"), noise())["image"] < 1
+
+
+def test_unit_goes_both_ways_and_never_sees_a_pair_in_training():
+    model = make("unit")
+    pairs = batch("unit")
+    assert model.translate(pairs[:, 0]).shape == (4, 4, *SHAPE)
+    model.reverse = True
+    assert model.translate(pairs[:, 1]).shape == (4, 3, *SHAPE)
+    # Its losses are sums over kinds: which second volume stands beside which first is all the same.
+    mixed = torch.stack([pairs[:, 0], pairs[:, 1].roll(1, dims=0)], dim=1)
+    generator = noise()
+    generator.normal = lambda *shape: torch.zeros(4, *shape)
+    first, second = (model.loss("generators", p, generator)["loss"] for p in (pairs, mixed))
+    assert first.item() == pytest.approx(second.item(), rel=1e-5)
+
+
+def test_dense_layers_refuse_large_volumes():
+    with pytest.raises(ShapeError, match=r"too large for dense layers.*take dcgan"):
+        GAN((64, 64, 64))
+
+
+@pytest.fixture(scope="module")
+def whole_runs(pair_cohort, tmp_path_factory):  # noqa: F811
+    """Each model, trained for four steps without a break; made when first asked for."""
+    folder, made = tmp_path_factory.mktemp("runs"), {}
+
+    def run(name):
+        if name not in made:
+            made[name] = folder / name
+            assert train(name, pair_cohort, made[name]) == 0
+        return made[name]
+
+    return run
+
+
+def words(name, cohort, out):
+    return ["train", "--config", name, "--cohort", str(cohort.folder), "--out", str(out),
+            "--device", "cpu", "--quiet", "--training.steps", "4", "--training.batch_size", "4",
+            "--training.log_every", "1", "--training.validate_every", "2", *LOW_RATE,
+            *TINY[name]]  # fmt: skip
+
+
+def train(name, cohort, out, *more):
+    return main([*words(name, cohort, out), *more])
+
+
+def weights(run):
+    return RunFolder(run).load_checkpoint("last")["model"]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_resumed_run_equals_an_unbroken_one(name, whole_runs, pair_cohort, tmp_path):  # noqa: F811
+    out = tmp_path / "run"
+    assert train(name, pair_cohort, out, "--training.session_steps", "3") == 75
+    assert train(name, pair_cohort, out, "--resume", "auto") == 0
+    for key, tensor in weights(whole_runs(name)).items():
+        assert torch.equal(tensor, weights(out)[key]), key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dcgan", "f_anogan", "gan", "unit", "wgan"])
+def test_two_processes_equal_one(name, whole_runs, pair_cohort, tmp_path):  # noqa: F811
+    out = tmp_path / "run"
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         "-m", "foldnorm.pipeline.cli", *words(name, pair_cohort, out)],
+        check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    for key, tensor in weights(whole_runs(name)).items():
+        difference = torch.linalg.vector_norm(tensor - weights(out)[key])
+        assert difference <= 1e-5 * torch.linalg.vector_norm(tensor), key
