@@ -113,7 +113,8 @@ class RunFolder:
         model = build_model(self.config["model"])
         name = "best" if self.checkpoint("best").is_file() else "last"
         try:
-            model.load_state_dict(self.load_checkpoint(name)["model"])
+            checkpoint = self.load_checkpoint(name)
+            model.load_state_dict(checkpoint.get("average", checkpoint["model"]))
         except (RuntimeError, KeyError) as error:
             raise InputError(
                 f"checkpoint does not fit {CONFIG}: {self.checkpoint(name)}"

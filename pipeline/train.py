@@ -10,7 +10,7 @@ and it is exactly the gradient of the whole batch.
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from foldnorm.models.noise import StepNoise, seed_of
@@ -48,11 +49,13 @@ class TrainingState:
     Attributes:
         step: steps finished.
         best: best value of the monitored figure so far.
+        waited: validations since then.
         seconds: spent training, over all sessions.
     """
 
     step: int = 0
     best: float = float("inf")
+    waited: int = 0
     seconds: float = 0.0
 
 
@@ -70,6 +73,19 @@ class Training:
     metrics: MetricsTable
     writer: Any = None
     state: TrainingState = field(default_factory=TrainingState)
+    average: AveragedModel | None = None
+
+    @property
+    def shown(self) -> nn.Module:
+        """The model that is validated: the average of its weights, if one is kept."""
+        return self.model if self.average is None else self.average.module
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last step is done, or nothing has become better for too long."""
+        patience = self.options.patience
+        ended = patience is not None and self.state.waited >= patience
+        return ended or self.state.step >= self.options.steps
 
 
 def train(
@@ -122,12 +138,15 @@ def set_up(
         network: torch.optim.Adam(getattr(model, network).parameters(), betas=options.betas)
         for network in _networks(model)
     }
+    average = None
+    if options.ema:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema))
     run, state = RunFolder(out), TrainingState()
     if options.monitor_mode == "max":
         state.best = -float("inf")
     if resume and run.checkpoint("last").is_file():
         run.check_cohort(cohort)
-        state = load_state(run, model, optimizers, fabric.device)
+        state = load_state(run, model, optimizers, fabric.device, average)
     elif fabric.is_global_zero:
         run.write_config(config)
         run.write_data(cohort)
@@ -150,7 +169,7 @@ def set_up(
     metrics = MetricsTable(out / METRICS, up_to=state.step)
     writer = _tensorboard(out) if options.tensorboard and fabric.is_global_zero else None
     return Training(
-        fabric, model, options, cohort, run, optimizers, batches, metrics, writer, state
+        fabric, model, options, cohort, run, optimizers, batches, metrics, writer, state, average
     )
 
 
@@ -161,7 +180,7 @@ def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
     bar = tqdm(initial=state.step, total=options.steps, desc="train", unit="step", disable=hidden)
     begin, before, first = time.perf_counter(), state.seconds, state.step
     with bar:
-        while state.step < options.steps:
+        while not training.is_over:
             terms = train_step(training)
             state.step += 1
             state.seconds = before + time.perf_counter() - begin
@@ -176,7 +195,7 @@ def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
             elif code:
                 _save(training)
             bar.update()
-            if code and not last:
+            if code and not training.is_over:
                 return code
     if fabric.is_global_zero:
         write_model_card(training.run, training.metrics)
@@ -212,11 +231,23 @@ def train_step(training: Training) -> dict[str, Tensor]:
         phase_terms["loss"].backward()
         for optimizer in optimizers.values():
             average_gradients(fabric, optimizer)
+        if options.gradient_clip:
+            clip_gradients(optimizers.values(), options.gradient_clip)
+        for optimizer in optimizers.values():
             optimizer.step()
         if isinstance(model, Constrains):
             model.after_step(phase)
         terms.update({f"{phase}/{name}": term.detach() for name, term in phase_terms.items()})
+    if training.average is not None:
+        training.average.update_parameters(model)
     return terms
+
+
+def clip_gradients(optimizers: Iterable[torch.optim.Optimizer], bound: float) -> None:
+    """Shorten the gradient of all these optimisers together to at most ``bound``."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    parameters = [p for group in groups for p in group["params"]]
+    torch.nn.utils.clip_grad_norm_(parameters, bound)
 
 
 def average_gradients(fabric: Fabric, optimizer: torch.optim.Optimizer) -> None:
@@ -245,11 +276,15 @@ def load_state(
     model: nn.Module,
     optimizers: Mapping[str, torch.optim.Optimizer],
     device: torch.device,
+    average: AveragedModel | None = None,
 ) -> TrainingState:
-    """Take up model and optimisers from the last checkpoint."""
+    """Take up model, optimisers and average from the last checkpoint."""
     checkpoint = run.load_checkpoint("last", device)
     try:
         model.load_state_dict(checkpoint["model"])
+        if average is not None:
+            average.module.load_state_dict(checkpoint["average"])
+            average.n_averaged.fill_(checkpoint["state"]["step"])
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(checkpoint["optimizers"][name])
         return TrainingState(**checkpoint["state"])
@@ -296,7 +331,7 @@ def _validate_and_save(training: Training) -> None:
     fabric.barrier()
     if fabric.is_global_zero:
         figures = validate(
-            training.model, training.cohort, fabric.device, training.options.validation_volumes
+            training.shown, training.cohort, fabric.device, training.options.validation_volumes
         )
         _record(training, figures)
         options, state = training.options, training.state
@@ -304,16 +339,18 @@ def _validate_and_save(training: Training) -> None:
         value = row.get(options.monitor)
         sign = 1 if options.monitor_mode == "min" else -1
         is_best = value is not None and sign * value < sign * state.best
+        state.waited = 0 if is_best else state.waited + 1
         if is_best and value is not None:
             state.best = value
         _save(training)
         if is_best:
             training.run.save_checkpoint("best", _checkpoint(training))
-        picture = sample_picture(training.model, training.cohort, fabric.device)
+        picture = sample_picture(training.shown, training.cohort, fabric.device)
         if picture is not None:
             path = training.run.samples / f"step-{state.step:07d}.png"
             write_bytes(path, png(picture))
-    fabric.barrier()
+    if fabric.world_size > 1:  # all processes stop together; only the first has validated
+        training.state.waited = int(fabric.broadcast(training.state.waited))
 
 
 def _save(training: Training) -> None:
@@ -323,8 +360,10 @@ def _save(training: Training) -> None:
 
 
 def _checkpoint(training: Training) -> dict[str, Any]:
+    average = training.average
     return {
         "model": training.model.state_dict(),
+        **({} if average is None else {"average": average.module.state_dict()}),
         "optimizers": {name: o.state_dict() for name, o in training.optimizers.items()},
         "state": vars(training.state),
     }

@@ -51,7 +51,14 @@ class TrainingOptions:
         batch_size: volumes a phase, over all processes.
         learning_rate: of Adam.
         learning_rate_of: of single networks (``critic``), where it differs.
-        decay: of all learning rates over the steps: ``none``, or ``cosine`` to a twentieth.
+        decay: of all learning rates over the steps: ``none``, ``linear`` or ``cosine`` to a
+            twentieth.
+        warmup_steps: over which learning rates rise from 0.
+        gradient_clip: largest norm of the gradient of a phase; 0 leaves it as it is.
+        ema: decay of an exponential moving average of the weights, such as 0.999; it is what is
+            validated and what a finished run is. 0: the weights themselves.
+        patience: validations without a better monitored figure after which training ends; null:
+            never.
         betas: of Adam.
         seed: of weights, order and noise.
         augmentation: of training volumes.
@@ -69,7 +76,11 @@ class TrainingOptions:
     batch_size: int = 8
     learning_rate: float = 2e-4
     learning_rate_of: dict[str, float] = field(default_factory=dict)
-    decay: Literal["none", "cosine"] = "none"
+    decay: Literal["none", "linear", "cosine"] = "none"
+    warmup_steps: int = 0
+    gradient_clip: float = 0.0
+    ema: float = 0.0
+    patience: int | None = None
     betas: tuple[float, float] = (0.5, 0.9)
     seed: int = 0
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
@@ -86,13 +97,23 @@ class TrainingOptions:
         for name in ("steps", "batch_size", "log_every", "validate_every", "validation_volumes"):
             if getattr(self, name) < 1:
                 raise InputError(f"training.{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("warmup_steps", "gradient_clip"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"training.{name}: expected 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"training.ema: expected at least 0 and below 1, got {self.ema}")
+        if self.patience is not None and self.patience < 1:
+            raise InputError(f"training.patience: expected at least 1, got {self.patience}")
         if not self.learning_rate > 0:
             raise InputError(f"training.learning_rate: expected above 0, got {self.learning_rate}")
 
     def rate(self, network: str, step: int) -> float:
         """Learning rate of a network at a step."""
         rate = self.learning_rate_of.get(network, self.learning_rate)
+        if step < self.warmup_steps:
+            rate *= (step + 1) / self.warmup_steps
         if self.decay == "none":
             return rate
-        cosine = 0.5 * (1 + math.cos(math.pi * min(step / self.steps, 1.0)))
-        return rate * (DECAY_FLOOR + (1 - DECAY_FLOOR) * cosine)
+        done = min(step / self.steps, 1.0)
+        left = 1 - done if self.decay == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+        return rate * (DECAY_FLOOR + (1 - DECAY_FLOOR) * left)

@@ -14,6 +14,8 @@ from foldnorm.pipeline.batches import Batches
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.train import clip_gradients
+from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.errors import InputError
 
 
@@ -210,3 +212,90 @@ def test_processes_share_out_a_batch(small_cohort):
     assert [*parts[0], *parts[1]] == whole.tolist()
     with pytest.raises(InputError, match="multiple of the 3"):
         Batches(small_cohort.volumes, indices, batch_size=4, world_size=3)
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_run_with_all_options_resumes_bit_for_bit(small_cohort, tmp_path, stop):
+    options = ["--training.ema", "0.5", "--training.gradient_clip", "0.1", "--training.decay",
+               "linear", "--training.warmup_steps", "2"]  # fmt: skip
+    assert train(small_cohort, tmp_path / "whole", *options) == 0
+    out = tmp_path / "run"
+    assert train(small_cohort, out, "--training.session_steps", str(stop), *options) == 75
+    assert train(small_cohort, out, "--resume", "auto", *options) == 0
+    whole, resumed = (RunFolder(p).load_checkpoint("last") for p in (tmp_path / "whole", out))
+    for part in ("model", "average"):
+        for name, tensor in whole[part].items():
+            assert torch.equal(tensor, resumed[part][name]), name
+
+
+def test_the_average_of_the_weights_is_what_a_finished_run_is(small_cohort, tmp_path):
+    out = tmp_path / "run"
+    words = ["--training.ema", "0.5", "--training.validate_every", "1"]
+    averages = []
+    for step in range(1, 4):
+        assert train(small_cohort, out, *words, "--training.steps", str(step), "--resume",
+                     "auto") == 0  # fmt: skip
+        averages.append(RunFolder(out).load_checkpoint("last"))
+    name = "encoder.to_map.conv.weight"
+    expected = averages[0]["model"][name]
+    for checkpoint in averages[1:]:
+        expected = 0.5 * expected + 0.5 * checkpoint["model"][name]
+        assert torch.allclose(checkpoint["average"][name], expected, atol=1e-7)
+    best = RunFolder(out).load_checkpoint("best")
+    model = RunFolder.open(out).load_model()
+    assert torch.equal(dict(model.named_parameters())[name], best["average"][name])
+    assert not torch.equal(best["average"][name], best["model"][name])
+
+
+def test_training_ends_when_nothing_becomes_better(small_cohort, tmp_path):
+    """A learning rate of nearly nothing: the first validation stays the best but for rounding."""
+    out = tmp_path / "run"
+    options = ["--training.patience", "2", "--training.validate_every", "1", "--training.steps",
+               "50", "--training.monitor", "validation/dice"]  # fmt: skip
+    assert train(small_cohort, out, "--training.learning_rate", "1e-30", *options) == 0
+    assert RunFolder(out).load_checkpoint("last")["state"]["step"] == 3
+    assert (out / "MODEL_CARD.md").is_file()
+    assert train(small_cohort, out, "--resume", "auto", *options) == 0  # and stays ended
+    assert RunFolder(out).load_checkpoint("last")["state"]["step"] == 3
+
+
+@pytest.mark.slow
+def test_two_processes_end_early_together(small_cohort, tmp_path):
+    out = tmp_path / "run"
+    arguments = ["train", "--config", "wgan_gp", "--cohort", str(small_cohort.folder), "--out",
+                 str(out), "--device", "cpu", "--quiet", *TINY_TRAINING, "--training.patience",
+                 "1", "--training.validate_every", "1", "--training.steps", "50",
+                 "--training.learning_rate", "1e-30"]  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         "-m", "foldnorm.pipeline.cli", *arguments],
+        check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert RunFolder(out).load_checkpoint("last")["state"]["step"] < 50
+
+
+def test_gradients_are_shortened_together():
+    parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
+    for p, value in zip(parameters, (3.0, 4.0), strict=True):
+        p.grad = torch.tensor([value, 0.0])
+    clip_gradients([torch.optim.SGD([p], lr=1) for p in parameters], 1.0)
+    assert parameters[0].grad[0].item() == pytest.approx(0.6, rel=1e-4)
+    assert parameters[1].grad[0].item() == pytest.approx(0.8, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("decay", "expected"),
+    [("none", [0.5, 1, 1]), ("linear", [0.5, 0.525, 0.05]), ("cosine", [0.5, 0.525, 0.05])],
+)  # fmt: skip
+def test_learning_rates_rise_and_fall(decay, expected):
+    options = TrainingOptions(steps=10, learning_rate=1.0, decay=decay, warmup_steps=2)
+    rates = [options.rate("encoder", step) for step in (0, 5, 10)]
+    assert rates == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"ema": 1.0}, {"patience": 0}, {"gradient_clip": -1.0}, {"warmup_steps": -1}]
+)
+def test_options_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(InputError, match=f"training.{next(iter(wrong))}: expected"):
+        TrainingOptions(**wrong)
