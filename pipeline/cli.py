@@ -28,6 +28,7 @@ COMMANDS = (
     "score",
     "benchmark",
     "translate",
+    "compare",
     "generate",
     "report",
     "models",

@@ -22,6 +22,7 @@ from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, write_bytes, write_json, write_text
 
 CONFIG, DATA, ENVIRONMENT = "config.yaml", "data.json", "environment.json"
+COST = "cost.json"
 METRICS = "metrics.csv"
 PACKAGES = ("foldnorm", "torch", "monai", "lightning", "numpy", "scipy", "scikit-learn", "nibabel")
 
@@ -90,6 +91,15 @@ class RunFolder:
     def write_environment(self) -> None:
         """Record versions, machine and command."""
         write_json(self.folder / ENVIRONMENT, environment())
+
+    def write_cost(self, cost: Mapping[str, float]) -> None:
+        """Record what the run took; see `cost`."""
+        write_json(self.folder / COST, dict(cost))
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """Parameters, median seconds a step, seconds in all, peak memory in MiB; when finished."""
+        return read_json(self.folder / COST)
 
     def save_checkpoint(self, name: str, state: Mapping[str, Any]) -> None:
         """Write a checkpoint atomically."""

@@ -8,6 +8,8 @@ and it is exactly the gradient of the whole batch.
 """
 
 import os
+import resource
+import statistics
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -74,6 +76,7 @@ class Training:
     writer: Any = None
     state: TrainingState = field(default_factory=TrainingState)
     average: AveragedModel | None = None
+    durations: list[float] = field(default_factory=list)  # of the steps of this session, seconds
 
     @property
     def shown(self) -> nn.Module:
@@ -181,7 +184,9 @@ def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
     begin, before, first = time.perf_counter(), state.seconds, state.step
     with bar:
         while not training.is_over:
+            started = time.perf_counter()
             terms = train_step(training)
+            training.durations.append(time.perf_counter() - started)
             state.step += 1
             state.seconds = before + time.perf_counter() - begin
             last = state.step == options.steps
@@ -198,8 +203,25 @@ def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
             if code and not training.is_over:
                 return code
     if fabric.is_global_zero:
+        training.run.write_cost(cost_of(training))
         write_model_card(training.run, training.metrics)
     return 0
+
+
+def cost_of(training: Training) -> dict[str, float]:
+    """What a run took: parameters, pace, and the peak memory of this process or of its GPU."""
+    device = training.fabric.device
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device) / 2**20
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    pace = statistics.median(training.durations) if training.durations else float("nan")
+    return {
+        "parameters": sum(p.numel() for p in training.model.parameters()),
+        "seconds_per_step": round(pace, 6),
+        "seconds": round(training.state.seconds, 2),
+        "peak_memory_mib": round(peak, 1),
+    }
 
 
 def train_step(training: Training) -> dict[str, Tensor]:

@@ -1,0 +1,193 @@
+"""Models compared fairly: one cohort, one split, one budget, several seeds, one table.
+
+Each training is a process of its own, so that its peak memory is its own. A finished one is not
+made again.
+"""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foldnorm.models.protocols import Encodes
+from foldnorm.pipeline.benchmark import BenchmarkOptions, benchmark
+from foldnorm.pipeline.devices import choose_device
+from foldnorm.pipeline.embedding import encode_volumes
+from foldnorm.pipeline.latent_use import active_share, silhouette
+from foldnorm.pipeline.metrics_table import MetricsTable
+from foldnorm.pipeline.run_folder import METRICS, RunFolder
+from foldnorm.pipeline.scorer import Scorer
+from foldnorm.pipeline.sheet_metrics import mean_panel
+from foldnorm.preprocessing.cohort import Cohort, iterate
+from foldnorm.preprocessing.deletion import SizeRange
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_json, write_json, write_tsv
+
+TABLE, RUNS, SIDECAR = "comparison.tsv", "comparison_runs.tsv", "comparison.json"
+PACING_STEPS = 4  # of a trial run that finds out how long a step takes
+FIRST_COLUMNS = ("model", "seeds")
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What is compared, and for how long each model trains.
+
+    Attributes:
+        minutes: of training steps each; a trial run finds how many steps that is, so learning
+            rates decay to their end.
+        steps: or so many steps each.
+        seeds: trainings of each model, with seeds 0 to ``seeds`` − 1.
+        sizes: of deleted folds.
+        kind: of deletion.
+        overrides: ``--key value`` for every model.
+        device: to train on.
+    """
+
+    minutes: float | None = None
+    steps: int | None = None
+    seeds: int = 1
+    sizes: tuple[SizeRange, ...] = ()
+    kind: str = "fold"
+    overrides: tuple[str, ...] = ()
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if (self.minutes is None) == (self.steps is None):
+            raise InputError("give --minutes or --steps, one of the two")
+
+
+def compare(
+    configs: Sequence[str], cohort: Cohort, out: Path, options: CompareOptions
+) -> list[dict[str, Any]]:
+    """Train and measure each configuration.
+
+    Writes ``comparison_runs.tsv``, a row a training, and ``comparison.tsv``, a row a configuration
+    and each baseline, with the mean of every figure, and its range over seeds.
+
+    Returns:
+        The rows of ``comparison.tsv``.
+
+    Raises:
+        InputError: a training failed.
+    """
+    runs = []
+    for config in configs:
+        name = Path(config).stem
+        steps = options.steps or _steps_in(options.minutes or 0.0, config, cohort, out, options)
+        for seed in range(options.seeds):
+            folder = out / name / f"seed-{seed}"
+            _train(config, cohort, folder, steps, seed, options)
+            figures = measure(folder, cohort, options)
+            runs.append({"model": name, "seed": seed, "steps": steps, **figures})
+            _write_runs(out, runs)
+    rows = [*_baselines(cohort), *_summary(runs)]
+    names = list(dict.fromkeys(key for row in rows for key in row if key not in FIRST_COLUMNS))
+    write_tsv(out / TABLE, rows, [*FIRST_COLUMNS, *names])
+    write_json(
+        out / SIDECAR,
+        {
+            "cohort": str(cohort.folder.resolve()),
+            "phantom": cohort.is_phantom,
+            "configs": list(configs),
+            "minutes": options.minutes,
+            "steps": options.steps,
+            "seeds": options.seeds,
+            "sizes": [str(size) for size in options.sizes],
+            "kind": options.kind,
+            "overrides": list(options.overrides),
+            "note": "validation brains for reconstructions and translations, test brains for "
+            "deletions; _low and _high are the range over seeds",
+        },
+    )
+    return rows
+
+
+def measure(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str, float]:
+    """Figures of one finished run, by name."""
+    run, device = RunFolder.open(folder), choose_device(options.device)
+    _, panel = run.best_panel(MetricsTable(folder / METRICS, up_to=2**62))
+    model = run.load_model(device)
+    figures: dict[str, float] = {**run.cost, **panel}
+    if not isinstance(model, Encodes):
+        return figures
+    validation = cohort.indices("validation")
+    codes = encode_volumes(model, iterate(cohort.volumes, validation), device)
+    figures |= {
+        "latent_dim": float(model.latent_dim),
+        "active_share": active_share(codes),
+        "silhouette": silhouette(codes),
+    }
+    if options.sizes and len(cohort.indices("test")):
+        found = benchmark(
+            Scorer(model, device, cohort),
+            cohort,
+            folder / "benchmark",
+            BenchmarkOptions(options.sizes, kind=options.kind),
+        )
+        figures |= {f"auroc_{row['score']}_{row['size']}": row["auroc"] for row in found}
+    return figures
+
+
+def _steps_in(
+    minutes: float, config: str, cohort: Cohort, out: Path, options: CompareOptions
+) -> int:
+    """Steps that a model makes in so many minutes of training here."""
+    trial = out / Path(config).stem / "trial"
+    _train(config, cohort, trial, PACING_STEPS, 0, options)
+    return max(int(minutes * 60 / RunFolder(trial).cost["seconds_per_step"]), 1)
+
+
+def _train(
+    config: str, cohort: Cohort, folder: Path, steps: int, seed: int, options: CompareOptions
+) -> None:
+    words = [
+        "train", "--config", config, "--cohort", str(cohort.folder), "--out", str(folder),
+        "--device", options.device, "--resume", "auto", "--quiet",
+        f"--training.steps={steps}", f"--training.seed={seed}",
+        f"--training.validate_every={max(steps // 5, 1)}", *options.overrides,
+    ]  # fmt: skip
+    if (folder / "cost.json").is_file() and read_json(folder / "asked.json") == {"words": words}:
+        return
+    command = [sys.executable, "-m", "foldnorm.pipeline.cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise InputError(f"training of {config} failed: {lines[-1]}")
+    write_json(folder / "asked.json", {"words": words})
+
+
+def _summary(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Mean over seeds of every figure of a model, and its range if there are several."""
+    rows = []
+    for name in dict.fromkeys(run["model"] for run in runs):
+        own = [run for run in runs if run["model"] == name]
+        row: dict[str, Any] = {"model": name, "seeds": len(own)}
+        for key in own[0]:
+            if key in ("model", "seed"):
+                continue
+            values = [run[key] for run in own]
+            row[key] = float(np.mean(values))
+            if len(own) > 1:
+                row |= {f"{key}_low": min(values), f"{key}_high": max(values)}
+        rows.append(row)
+    return rows
+
+
+def _baselines(cohort: Cohort) -> list[dict[str, Any]]:
+    """What needs no network: the training brain that overlaps most with each validation brain."""
+    top = cohort.scheme.foreground
+    training = [top(volume) for volume in iterate(cohort.volumes, cohort.indices("train"))]
+    pairs = []
+    for volume in iterate(cohort.volumes, cohort.indices("validation")):
+        true = top(volume)
+        pairs.append((max(training, key=lambda other: int((other & true).sum())), true))
+    return [{"model": "(nearest training brain)", "seeds": 0, **mean_panel(pairs)}]
+
+
+def _write_runs(out: Path, runs: list[dict[str, Any]]) -> None:
+    names = list(dict.fromkeys(key for run in runs for key in run))
+    write_tsv(out / RUNS, runs, names)
