@@ -321,9 +321,11 @@ def _launch(device: str) -> Fabric:
     chosen = choose_device(device)
     if chosen.type == "cuda":
         devices: Any = [chosen.index] if chosen.index is not None else 1
-        fabric = Fabric(accelerator="cuda", devices=_processes_here() or devices)
+        fabric = Fabric(
+            accelerator="cuda", devices=_processes_here() or devices, num_nodes=_nodes()
+        )
     else:
-        fabric = Fabric(accelerator="cpu", devices=_processes_here() or 1)
+        fabric = Fabric(accelerator="cpu", devices=_processes_here() or 1, num_nodes=_nodes())
     fabric.launch()
     return fabric
 
@@ -334,6 +336,14 @@ def _processes_here() -> int | None:
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])
     return None
+
+
+def _nodes() -> int:
+    """Nodes, as torchrun or srun says."""
+    for name in ("GROUP_WORLD_SIZE", "SLURM_NNODES"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 1
 
 
 def _networks(model: Trainable) -> list[str]:
