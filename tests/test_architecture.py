@@ -3,6 +3,7 @@
 import ast
 import configparser
 import importlib.metadata
+import json
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from foldnorm.models.protocols import Samples, Translates
 from foldnorm.pipeline.configuration import build_model, resolve, shipped_configs
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +79,7 @@ def test_the_wheel_holds_every_module_and_file(tmp_path):
     held = set(zipfile.ZipFile(wheel).namelist())
     for room in (*ROOMS, "configs"):
         for path in (ROOT / room).rglob("*"):
-            if path.suffix in (".py", ".yaml", ".jinja") and path.is_file():
+            if path.suffix in (".py", ".yaml", ".json", ".jinja") and path.is_file():
                 assert f"foldnorm/{path.relative_to(ROOT)}" in held, path
     assert not any(name.startswith(("models/", "pipeline/", "tests/")) for name in held)
 
@@ -91,3 +93,10 @@ def test_every_shipped_configuration_builds_what_it_names(name):
     assert config["model"]["init_args"].get("class_weights") is None
     if name == "wgan_gp_report":
         assert model.latent_dim == 1728
+    # What `foldnorm models` says without building it (benchmarks/model_sizes.py writes the file).
+    size = json.loads((ROOT / "configs/sizes.json").read_text())[name]
+    assert size["shape"] == list(shape)
+    assert size["parameters"] == sum(p.numel() for p in model.parameters())
+    assert size["reads"] == model.reads
+    assert ("sample" in size["offers"]) == isinstance(model, Samples)
+    assert ("translate" in size["offers"]) == isinstance(model, Translates)

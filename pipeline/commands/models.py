@@ -1,4 +1,8 @@
-"""List the shipped configurations with what their models are; imports no torch."""
+"""List the shipped configurations: what their models read and offer, how large they are.
+
+Parameters, and the memory of training at the configured batch size beyond what torch itself takes,
+are of volumes of the shape that is named. Imports no torch.
+"""
 
 import argparse
 import json
@@ -18,17 +22,26 @@ def run(arguments: argparse.Namespace) -> int:
     import yaml
 
     folder = importlib.resources.files("foldnorm.configs")
+    sizes = json.loads((folder / "sizes.json").read_text(encoding="utf-8"))
     found = []
     for path in sorted(folder.iterdir(), key=lambda p: p.name):
         if path.name.endswith(".yaml"):
             text = path.read_text(encoding="utf-8")
             content = yaml.safe_load(text)
-            what = text.splitlines()[0].lstrip("# ")
             name = path.name.removesuffix(".yaml")
-            found.append({"name": name, "class": content["model"]["class_path"], "what": what})
+            what = text.splitlines()[0].lstrip("# ")
+            found.append(
+                {"name": name, "class": content["model"]["class_path"], "what": what, **sizes[name]}
+            )
     if arguments.json:
         print(json.dumps(found, indent=2))
-    else:
-        for entry in found:
-            print(f"{entry['name']:<18} {entry['what']}")
+        return 0
+    for entry in found:
+        shape = " × ".join(map(str, entry["shape"]))
+        print(f"{entry['name']:<16} {entry['what']}")
+        print(
+            f"{'':<16} reads {entry['reads']}; {', '.join(entry['offers'])}; "
+            f"{entry['parameters'] / 1e6:.2f} million parameters, {entry['training_mib']} MiB "
+            f"to train at {shape}, batch {entry['batch_size']}"
+        )
     return 0

@@ -1,0 +1,80 @@
+"""Writes configs/sizes.json: what each shipped model offers, its parameters, its peak memory.
+
+`foldnorm models` prints that file, so that it need not import torch. A model is built for volumes
+of 48³ (those of ``…_report.yaml`` for 80³), and trained for two rounds at its configured batch size
+on random volumes, in a process of its own: the memory is what the process took beyond what it had
+with torch imported. Ends with one line of JSON.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SIDE, REPORT_SIDE = 48, 80
+CLASSES = 3
+
+
+def measure(name: str) -> dict[str, object]:
+    import torch
+
+    from foldnorm.models.noise import StepNoise
+    from foldnorm.models.protocols import Encodes, Samples, Translates
+    from foldnorm.models.volume_networks import as_channels_last
+    from foldnorm.pipeline.configuration import build_model, resolve, training_options
+
+    side = REPORT_SIDE if name.endswith("_report") else SIDE
+    shape = (side,) * 3
+    config = resolve(name, [], shape=shape, n_classes=CLASSES, n_pair_classes=CLASSES)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model = as_channels_last(build_model(config["model"]), 3)
+    batch = training_options(config).batch_size
+    networks = sorted({n for p in model.phases.values() for n in p.networks})
+    optimizers = {n: torch.optim.Adam(getattr(model, n).parameters()) for n in networks}
+    sides = (batch, *shape) if model.reads == "volumes" else (batch, 2, *shape)
+    volumes = torch.randint(0, CLASSES, sides, dtype=torch.uint8)
+    for step in range(2):
+        for phase in dict.fromkeys(p for s in (0, 10**9) for p in model.phase_order(s)):
+            for network in networks:
+                getattr(model, network).requires_grad_(network in model.phases[phase].networks)
+            noise = StepNoise((0, step, 0), batch, torch.device("cpu"))
+            model.loss(phase, volumes, noise)["loss"].backward()
+            for network in model.phases[phase].networks:
+                optimizers[network].step()
+                optimizers[network].zero_grad(set_to_none=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    protocols = {"encode, decode": Encodes, "sample": Samples, "translate": Translates}
+    return {
+        "offers": [what for what, protocol in protocols.items() if isinstance(model, protocol)],
+        "reads": model.reads,
+        "shape": list(shape),
+        "batch_size": batch,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "training_mib": round((peak - before) / 2**10),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", help="one configuration, printed and not written")
+    arguments = parser.parse_args()
+    if arguments.only:
+        print(json.dumps(measure(arguments.only)))
+        return
+    sizes = {}
+    for path in sorted(CONFIGS.glob("*.yaml")):
+        command = [sys.executable, __file__, "--only", path.stem]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        sizes[path.stem] = json.loads(done.stdout.splitlines()[-1])
+        print(path.stem, sizes[path.stem], flush=True)
+    (CONFIGS / "sizes.json").write_text(json.dumps(sizes, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps({name: size["training_mib"] for name, size in sizes.items()}))
+
+
+if __name__ == "__main__":
+    main()
