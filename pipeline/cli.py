@@ -29,6 +29,7 @@ COMMANDS = (
     "benchmark",
     "translate",
     "compare",
+    "search",
     "generate",
     "report",
     "models",

@@ -1,0 +1,66 @@
+"""Search hyper-parameters of a model: grid, random or TPE, restartable, on one node or many.
+
+--vary names what varies, by the keys of the YAML:
+  --vary model.init_args.critic_steps=1,2,3,4 training.learning_rate=1e-4..5e-4:log
+Every trial is a run folder under OUT/trials; OUT/trials.tsv lists all, OUT/best.yaml is the
+configuration of the best. Call it again, or from several processes or nodes at once, to go on: they
+share OUT/journal.log. Validation brains decide; test brains are not touched.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from foldnorm.pipeline.arguments import add_device, add_seed, positive
+
+HELP = "search hyper-parameters of a model"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("config", metavar="CONFIG", help="YAML file, or a shipped name")
+    parser.add_argument("--cohort", type=Path, required=True, help="cohort folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--vary", nargs="+", required=True, metavar="KEY=…")
+    parser.add_argument("--sampler", choices=("grid", "random", "tpe"), default="tpe")
+    parser.add_argument("--trials", type=positive, help="to make now (a grid: all that are left)")
+    parser.add_argument("--prune", action="store_true", help="end trials early that fall behind")
+    add_seed(parser)
+    add_device(parser)
+    parser.set_defaults(takes_overrides=True)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from foldnorm.preprocessing.cohort import Cohort
+    from foldnorm.preprocessing.errors import InputError
+
+    try:
+        from foldnorm.pipeline.search import Axis, SearchOptions, Stopped, search
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise InputError("optuna is not installed: pip install 'foldnorm[search]'") from None
+
+    options = SearchOptions(
+        tuple(Axis.parse(text) for text in arguments.vary),
+        sampler=arguments.sampler,
+        trials=arguments.trials,
+        prune=arguments.prune,
+        seed=arguments.seed,
+        overrides=tuple(arguments.overrides),
+        device=arguments.device,
+    )
+    try:
+        rows = search(arguments.config, Cohort.open(arguments.cohort), arguments.out, options)
+    except Stopped as stopped:
+        print(f"foldnorm: stopped; the same command goes on: {arguments.out}", file=sys.stderr)
+        return stopped.code
+    failed = [row for row in rows if row["state"] == "fail"]
+    if not arguments.quiet:
+        done = [row for row in rows if row["value"] != ""]
+        for row in sorted(done, key=lambda row: row["number"]):
+            chosen = "  ".join(f"{axis.key}={row.get(axis.key)}" for axis in options.axes)
+            print(f"{row['number']:>4}  {row['value']:.5g}  {chosen}")
+        print(f"{len(done)} trials finished, {len(failed)} failed: {arguments.out}")
+    return 0

@@ -1,0 +1,342 @@
+"""Search of hyper-parameters with Optuna, whose journal file several processes or nodes share.
+
+Every trial is an ordinary run, trained in stretches of ``validate_every`` steps, so that it can be
+pruned, stopped and gone on with. What counts is the monitored figure of the *validation* split; the
+test split is not touched.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from foldnorm.pipeline.configuration import resolve, training_options
+from foldnorm.pipeline.metrics_table import MetricsTable
+from foldnorm.pipeline.run_folder import METRICS, RunFolder
+from foldnorm.pipeline.signals import STOPPED
+from foldnorm.pipeline.train import train
+from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_json, write_json, write_text, write_tsv
+
+JOURNAL, TABLE, BEST, SIDECAR = "journal.log", "trials.tsv", "best.yaml", "search.json"
+STUDY = "foldnorm"
+# Marks of a trial: that a signal stopped it, which other it goes on with, who makes it, and where.
+INTERRUPTED, AGAIN, PROCESS, FOLDER = "interrupted", "again", "process", "folder"
+STARTUP_TRIALS = 4  # that are never pruned
+
+Sampler = Literal["grid", "random", "tpe"]
+Value = int | float | str | bool | None
+
+
+class Stopped(Exception):
+    """A signal stopped a trial; its state is saved."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"stopped with code {code}")
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One parameter and where it may lie.
+
+    Attributes:
+        key: of the configuration, ``training.learning_rate``.
+        values: to choose from; empty for a range.
+        low: end of a range.
+        high: end of a range.
+        log: whether the range is even in the logarithm.
+    """
+
+    key: str
+    values: tuple[Value, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "Axis":
+        """Read ``KEY=1,2,3`` (values as in YAML), ``KEY=1..10`` or ``KEY=1e-4..1e-2:log``."""
+        key, equals, rest = text.partition("=")
+        low, dots, high = rest.partition("..")
+        try:
+            if not key or not equals or not rest:
+                raise ValueError(text)
+            if not dots:
+                return cls(key, tuple(_number(part) for part in rest.split(",")))
+            high, colon, kind = high.partition(":")
+            if colon and kind != "log":
+                raise ValueError(kind)
+            ends = _number(low), _number(high)
+            if not all(isinstance(end, (int, float)) for end in ends) or ends[0] >= ends[1]:  # type: ignore[operator]
+                raise ValueError(ends)
+            return cls(key, (), ends[0], ends[1], kind == "log")  # type: ignore[arg-type]
+        except (ValueError, TypeError, yaml.YAMLError):
+            raise InputError(
+                f"--vary: expected KEY=A,B,… or KEY=LOW..HIGH[:log], got {text!r}"
+            ) from None
+
+    def suggest(self, trial: optuna.Trial) -> Value:
+        """Draw a value for a trial."""
+        if self.values:
+            return trial.suggest_categorical(self.key, self.values)
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(self.key, self.low, self.high, log=self.log)
+        return trial.suggest_float(self.key, self.low, self.high, log=self.log)
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How to search.
+
+    Attributes:
+        axes: what varies.
+        sampler: ``grid`` (all combinations of lists), ``random``, or ``tpe``.
+        trials: to make now, by this process; all that are left of a grid if None.
+        prune: end trials early that are worse than the median of others at the same step.
+        seed: of the sampler; every trial trains with the configuration's own seed.
+        overrides: ``--key value`` for every trial.
+        device: to train on.
+    """
+
+    axes: tuple[Axis, ...]
+    sampler: Sampler = "tpe"
+    trials: int | None = None
+    prune: bool = False
+    seed: int = 0
+    overrides: tuple[str, ...] = ()
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.axes:
+            raise InputError("nothing to search: give --vary KEY=…")
+        if self.sampler == "grid" and not all(axis.values for axis in self.axes):
+            raise InputError("--sampler grid needs values, KEY=A,B,…; it takes no range")
+        if self.sampler != "grid" and self.trials is None:
+            raise InputError(f"--sampler {self.sampler} needs --trials")
+
+    @property
+    def grid(self) -> list[dict[str, Value]]:
+        """All combinations of lists, in order."""
+        keys = [axis.key for axis in self.axes]
+        combinations = product(*[axis.values for axis in self.axes])
+        return [dict(zip(keys, values, strict=True)) for values in combinations]
+
+
+def search(config: str, cohort: Cohort, out: Path, options: SearchOptions) -> list[dict[str, Any]]:
+    """Run trials, and write what is known of all of them so far.
+
+    Writes ``trials.tsv``, ``best.yaml`` (the best trial's configuration), and a run folder a trial
+    under ``trials``. May be called by several processes at once, and again.
+
+    Returns:
+        Rows of ``trials.tsv``.
+
+    Raises:
+        InputError: the folder belongs to another search.
+        Stopped: a signal came; the same call goes on.
+    """
+    base = _resolved(config, cohort, options.overrides)
+    training = training_options(base)
+    _check_same_search(out, config, options, training.monitor)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(out / JOURNAL))),
+        study_name=STUDY,
+        sampler=_sampler(options),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS)
+        if options.prune
+        else optuna.pruners.NopPruner(),
+        direction="minimize" if training.monitor_mode == "min" else "maximize",
+        load_if_exists=True,
+    )
+    _begin_again(study)
+    if options.sampler == "grid":
+        _enqueue_grid(study, options.grid)
+    made = 0
+    try:
+        while options.trials is None or made < options.trials:
+            if options.sampler == "grid" and not study.get_trials(states=(TrialState.WAITING,)):
+                break
+            study.optimize(
+                lambda trial: _objective(trial, config, cohort, out, options),
+                n_trials=1,
+                catch=(InputError,),
+            )
+            made += 1
+    finally:
+        rows = _write_trials(study, config, cohort, out, options)
+    return rows
+
+
+def _objective(
+    trial: optuna.Trial, config: str, cohort: Cohort, out: Path, options: SearchOptions
+) -> float:
+    chosen = {axis.key: axis.suggest(trial) for axis in options.axes}
+    trial.set_user_attr(PROCESS, [socket.gethostname(), os.getpid()])
+    if options.sampler == "grid" and _is_double(trial, chosen):
+        raise optuna.TrialPruned
+    folder = out / "trials" / trial.user_attrs.get(FOLDER, f"{trial.number:04d}")
+    trial.set_user_attr(FOLDER, folder.name)
+    resolved = _resolved(config, cohort, [*options.overrides, *_words(chosen)])
+    every = resolved["training"]["validate_every"]
+    resolved["training"]["session_steps"] = every
+    monitor = resolved["training"]["monitor"]
+    reached = _reached(folder)
+    while True:
+        code = train(resolved, cohort, folder, device=options.device, resume=True, quiet=True)
+        before, reached = reached, _reached(folder)
+        if code not in (0, STOPPED) or (code == STOPPED and reached - before < every):
+            trial.set_user_attr(INTERRUPTED, True)
+            raise Stopped(code)
+        steps, values = MetricsTable(folder / METRICS, up_to=2**62).column(monitor)
+        if not steps:
+            raise InputError(f"the monitored figure {monitor!r} was never measured: {folder}")
+        trial.report(values[-1], steps[-1])
+        if code == 0:
+            best = min if resolved["training"]["monitor_mode"] == "min" else max
+            return best(values)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+
+def _begin_again(study: optuna.Study) -> None:
+    """Enqueue trials that a signal stopped, or whose process on this machine is gone."""
+    begun = {trial.user_attrs.get(AGAIN) for trial in study.get_trials()}
+    for trial in study.get_trials(states=(TrialState.RUNNING, TrialState.FAIL)):
+        if trial.number in begun:
+            continue
+        lost = trial.state == TrialState.RUNNING and _is_gone(trial)
+        if lost:
+            study.tell(trial.number, state=TrialState.FAIL)
+        if lost or trial.user_attrs.get(INTERRUPTED):
+            marks = {AGAIN: trial.number}
+            if FOLDER in trial.user_attrs:
+                marks[FOLDER] = trial.user_attrs[FOLDER]
+            study.enqueue_trial(trial.params, user_attrs=marks)
+
+
+def _enqueue_grid(study: optuna.Study, grid: Sequence[Mapping[str, Value]]) -> None:
+    """Enqueue the combinations that no trial has had yet."""
+    had = [_params_of(trial) for trial in study.get_trials()]
+    for combination in grid:
+        if combination not in had:
+            study.enqueue_trial(dict(combination))
+
+
+def _is_double(trial: optuna.Trial, chosen: Mapping[str, Value]) -> bool:
+    """Whether another process had enqueued the same at the same moment, and is at it."""
+    return any(
+        _params_of(other) == chosen
+        for other in trial.study.get_trials(
+            states=(TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+        )
+        if other.number < trial.number
+    )
+
+
+def _params_of(trial: FrozenTrial) -> dict[str, Any]:
+    """Parameters of a trial, also of one that waits."""
+    return trial.params or dict(trial.system_attrs.get("fixed_params", {}))
+
+
+def _is_gone(trial: FrozenTrial) -> bool:
+    host, process = trial.user_attrs.get(PROCESS, [None, 0])
+    if host != socket.gethostname():
+        return False  # another node may well be at it
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return int(process) == os.getpid()
+
+
+def _sampler(options: SearchOptions) -> optuna.samplers.BaseSampler:
+    """What draws. A grid is enqueued: Optuna's own grid sampler cannot begin a trial again."""
+    if options.sampler == "tpe":
+        return optuna.samplers.TPESampler(seed=options.seed)
+    return optuna.samplers.RandomSampler(seed=options.seed)
+
+
+def _resolved(config: str, cohort: Cohort, overrides: Sequence[str]) -> dict[str, Any]:
+    pair = cohort.pair_scheme
+    return resolve(
+        config,
+        overrides,
+        shape=cohort.shape,
+        n_classes=cohort.scheme.n_classes,
+        n_pair_classes=None if pair is None else pair.n_classes,
+    )
+
+
+def _check_same_search(out: Path, config: str, options: SearchOptions, monitor: str) -> None:
+    asked = {
+        "config": config,
+        "vary": {axis.key: vars(axis) | {"values": list(axis.values)} for axis in options.axes},
+        "overrides": list(options.overrides),
+        "monitor": monitor,
+    }
+    asked = json.loads(json.dumps(asked))
+    path = out / SIDECAR
+    if path.is_file() and read_json(path) != asked:
+        raise InputError(f"the folder belongs to a search with other settings: {path}")
+    write_json(path, asked)
+
+
+def _write_trials(
+    study: optuna.Study, config: str, cohort: Cohort, out: Path, options: SearchOptions
+) -> list[dict[str, Any]]:
+    rows = []
+    for trial in study.get_trials():
+        value = trial.value if trial.state == TrialState.COMPLETE else None
+        steps = max(trial.intermediate_values, default=0)
+        rows.append(
+            {
+                "number": trial.number, "state": trial.state.name.lower(),
+                "value": "" if value is None else value, "steps": steps,
+                "folder": trial.user_attrs.get(FOLDER, ""), **trial.params,
+            }
+        )  # fmt: skip
+    keys = ["number", "state", "value", "steps", "folder", *(axis.key for axis in options.axes)]
+    write_tsv(out / TABLE, rows, keys)
+    if study.get_trials(states=(TrialState.COMPLETE,)):
+        words = _words(study.best_trial.params)
+        best = _resolved(config, cohort, [*options.overrides, *words])
+        write_text(out / BEST, yaml.safe_dump(best, sort_keys=False))
+    return rows
+
+
+def _reached(folder: Path) -> int:
+    run = RunFolder(folder)
+    if not run.checkpoint("last").is_file():
+        return 0
+    return int(run.load_checkpoint("last")["state"]["step"])
+
+
+def _words(chosen: Mapping[str, Any]) -> list[str]:
+    return [f"--{key}={json.dumps(value)}" for key, value in chosen.items()]
+
+
+def _number(text: str) -> Value:
+    value = yaml.safe_load(text)
+    if isinstance(value, str):  # YAML takes 1e-4 for a word
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    if value is not None and not isinstance(value, (int, float, bool)):
+        raise ValueError(text)
+    return value

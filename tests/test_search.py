@@ -1,0 +1,172 @@
+"""Search: what varies, trials that are ordinary runs, stops and restarts, processes that share."""
+
+import subprocess
+import sys
+
+import optuna
+import pytest
+import yaml
+
+from foldnorm.pipeline import search as search_module
+from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.metrics_table import MetricsTable
+from foldnorm.pipeline.search import Axis, SearchOptions, Stopped
+from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_tsv
+
+TINY = ["--model.init_args.channels=[8]", "--model.init_args.code_channels=2",
+        "--training.steps=4", "--training.validate_every=2", "--training.batch_size=4"]  # fmt: skip
+RATES = "training.learning_rate=1e-3,1e-30"
+
+
+def words(cohort, out, *more):
+    return ["search", "autoencoder", "--cohort", str(cohort.folder), "--out", str(out),
+            "--device", "cpu", *TINY, *more]  # fmt: skip
+
+
+def search(cohort, out, *more):
+    return main([*words(cohort, out, *more), "--quiet"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.b=1,2", Axis("a.b", (1, 2))),
+        ("a=1e-4,0.5", Axis("a", (1e-4, 0.5))),
+        ("a=null,x,true", Axis("a", (None, "x", True))),
+        ("a=1..8", Axis("a", (), 1, 8)),
+        ("a=1e-4..1e-2:log", Axis("a", (), 1e-4, 1e-2, True)),
+    ],
+)
+def test_what_varies_is_read(text, expected):
+    assert Axis.parse(text) == expected
+
+
+@pytest.mark.parametrize("text", ["a", "a=", "=1", "a=2..1", "a=x..y", "a=1..2:exp", "a=[1,2"])
+def test_what_cannot_vary_is_refused(text):
+    with pytest.raises(InputError, match="--vary: expected KEY="):
+        Axis.parse(text)
+
+
+def test_a_grid_is_finished_once_and_the_best_is_a_configuration(small_cohort, tmp_path, capsys):
+    out = tmp_path / "s"
+    assert main(words(small_cohort, out, "--vary", RATES, "--sampler", "grid")) == 0
+    assert "2 trials finished, 0 failed" in capsys.readouterr().out
+    rows = read_tsv(out / "trials.tsv")
+    assert [row["state"] for row in rows] == ["complete"] * 2
+    values = {row["training.learning_rate"]: float(row["value"]) for row in rows}
+    assert values["0.001"] < values["1e-30"]
+    for row in rows:  # an ordinary run, and its best validated figure
+        run = out / "trials" / row["folder"]
+        measured = MetricsTable(run / "metrics.csv", up_to=99).column("validation/loss")[1]
+        assert float(row["value"]) == pytest.approx(min(measured), rel=1e-4)
+    best = yaml.safe_load((out / "best.yaml").read_text())
+    assert best["training"]["learning_rate"] == 0.001
+    assert search(small_cohort, out, "--vary", RATES, "--sampler", "grid") == 0
+    assert len(read_tsv(out / "trials.tsv")) == 2  # nothing is left
+    again = ["train", "--config", str(out / "best.yaml"), "--cohort", str(small_cohort.folder),
+             "--out", str(tmp_path / "run"), "--device", "cpu", "--quiet"]  # fmt: skip
+    assert main(again) == 0
+    assert search(small_cohort, out, "--vary", "training.seed=1,2", "--sampler", "grid") == 2
+
+
+def test_a_stopped_trial_is_gone_on_with(small_cohort, tmp_path, monkeypatch):
+    out = tmp_path / "s"
+    options = SearchOptions(
+        (Axis.parse(RATES),), sampler="grid", overrides=tuple(TINY), device="cpu"
+    )
+    train, calls = search_module.train, []
+
+    def stopping(*arguments, **more):
+        calls.append(1)
+        return 130 if len(calls) == 2 else train(*arguments, **more)
+
+    monkeypatch.setattr(search_module, "train", stopping)
+    with pytest.raises(Stopped):
+        search_module.search("autoencoder", small_cohort, out, options)
+    stopped, waiting = read_tsv(out / "trials.tsv")
+    assert (stopped["state"], waiting["state"]) == ("fail", "waiting")
+    search_module.search("autoencoder", small_cohort, out, options)
+    rows = read_tsv(out / "trials.tsv")
+    assert [row["state"] for row in rows] == ["fail", "complete", "complete"]
+    assert rows[2]["folder"] == stopped["folder"]
+    assert rows[2]["training.learning_rate"] == stopped["training.learning_rate"]
+    # Its first stretch was not trained again: 2 of 4 steps were left, and 4 of the other trial.
+    assert len(calls) == 2 + 1 + 2
+
+
+def test_a_trial_of_a_process_that_is_gone_is_begun_again(small_cohort, tmp_path):
+    out = tmp_path / "s"
+    options = SearchOptions(
+        (Axis.parse(RATES),), sampler="grid", trials=1, overrides=tuple(TINY), device="cpu"
+    )
+    search_module.search("autoencoder", small_cohort, out, options)
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(out / "journal.log"))
+    )
+    study = optuna.load_study(study_name="foldnorm", storage=storage)
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os, socket; print(os.getpid(), socket.gethostname())"],
+        check=True, capture_output=True, text=True,
+    ).stdout.split()  # fmt: skip
+    lost = study.ask()
+    lost.suggest_categorical("training.learning_rate", (1e-3, 1e-30))
+    lost.set_user_attr("process", [gone[1], int(gone[0])])
+    search_module.search("autoencoder", small_cohort, out, options)
+    states = [row["state"] for row in read_tsv(out / "trials.tsv")]
+    assert states == ["complete", "fail", "complete"]
+
+
+def test_a_combination_that_does_not_work_stops_no_other(small_cohort, tmp_path):
+    out = tmp_path / "s"
+    vary = ["--vary", "model.init_args.channels=[8],[8, 8, 8, 8, 8]", "--sampler", "grid"]
+    assert search(small_cohort, out, *vary) == 2  # a list is no value
+    vary = ["--vary", "training.batch_size=4,-1", "--sampler", "grid"]
+    words_without = [w for w in TINY if "batch_size" not in w]
+    code = main(["search", "autoencoder", "--cohort", str(small_cohort.folder), "--out", str(out),
+                 "--device", "cpu", "--quiet", *words_without, *vary])  # fmt: skip
+    assert code == 0
+    assert sorted(row["state"] for row in read_tsv(out / "trials.tsv")) == ["complete", "fail"]
+
+
+def test_the_test_split_is_not_touched(small_cohort, tmp_path, monkeypatch):
+    indices = Cohort.indices
+
+    def without_test(self, *splits):
+        assert splits
+        assert "test" not in splits
+        return indices(self, *splits)
+
+    monkeypatch.setattr(Cohort, "indices", without_test)
+    vary = ["--vary", "training.learning_rate=1e-4..1e-2:log", "--sampler", "random"]
+    assert search(small_cohort, tmp_path / "s", *vary, "--trials", "2") == 0
+    (first, second) = read_tsv(tmp_path / "s/trials.tsv")
+    assert 1e-4 <= float(first["training.learning_rate"]) <= 1e-2
+    assert first["training.learning_rate"] != second["training.learning_rate"]
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_grid(small_cohort, tmp_path):
+    out = tmp_path / "s"
+    command = [sys.executable, "-m", "foldnorm.pipeline.cli",
+               *words(small_cohort, out, "--vary", "training.seed=1,2,3,4", "--sampler", "grid",
+                      "--trials", "2", "--quiet")]  # fmt: skip
+    processes = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait(timeout=240) for process in processes] == [0, 0]
+    rows = read_tsv(out / "trials.tsv")
+    assert len({row["training.seed"] for row in rows}) >= 3
+    assert main(words(small_cohort, out, "--vary", "training.seed=1,2,3,4", "--sampler", "grid",
+                      "--quiet")) == 0  # fmt: skip
+    done = {row["training.seed"] for row in read_tsv(out / "trials.tsv") if row["value"]}
+    assert done == {"1", "2", "3", "4"}
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [({"axes": ()}, "nothing to search"), ({"sampler": "random"}, "needs --trials"),
+     ({"axes": (Axis("a", (), 0, 1),), "sampler": "grid"}, "takes no range")],
+)  # fmt: skip
+def test_searches_that_make_no_sense_are_refused(more, reason):
+    with pytest.raises(InputError, match=reason):
+        SearchOptions(**{"axes": (Axis("a", (1, 2)),), "trials": None, **more})
