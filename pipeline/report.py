@@ -158,6 +158,7 @@ def _run_section(path: Path) -> dict[str, Any]:
         "panel": [(name, value, PANEL_NOTES.get(name, "")) for name, value in panel.items()],
         "samples": [(name, value, SAMPLE_NOTES.get(name, "")) for name, value in samples.items()],
         "curves": figures.training_curves(metrics),
+        "translates": any(name.startswith("dice_") for name in panel),
         "picture": inline_png(pictures[-1].read_bytes()) if pictures else None,
         "settings": yaml.safe_dump(run.config, sort_keys=False),
         "environment": (path / ENVIRONMENT).read_text(encoding="utf-8"),

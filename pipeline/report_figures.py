@@ -21,6 +21,7 @@ from foldnorm.preprocessing.pictures import contact_sheet, inline_png, middle_sl
 INK = "#7a818c"  # reads on light and on dark ground
 COLOURS = ("#2f6db5", "#d9772a", "#2b9a77", "#b4345a", "#7d5fb2", "#8a8f98", "#b39b2c", "#4aa3c7")
 SHOWN_BRAINS = 6
+RECONSTRUCTION_CURVES = ("dice", "precision", "recall", "volume_ratio", "opening_excess")
 STYLE: Any = {  # Any: matplotlib types the keys as one literal of three hundred
     "svg.hashsalt": "foldnorm",  # the same figure, the same bytes
     "svg.fonttype": "none",
@@ -68,22 +69,25 @@ def class_counts(cohort: Cohort) -> str:
 
 
 def training_curves(metrics: MetricsTable) -> str:
-    """Losses on the left, validation figures on the right."""
+    """Losses on the left, the critic in the middle if there is one, validation on the right."""
+    names = metrics.columns
+    entropies = [n for n in names if "cross_entropy" in n or n == "validation/loss"]
+    critic = [n for n in names if n.startswith("critic") and ("difference" in n or "penalty" in n)]
+    translates = any(n.startswith("validation/dice_") for n in names)
+    shown = [n for n in names if n.startswith("validation/") and "dice" in n]
+    if not translates:
+        shown = [f"validation/{n}" for n in RECONSTRUCTION_CURVES if f"validation/{n}" in names]
+    panels = [("cross entropy, nats a voxel", entropies), ("critic", critic), ("validation", shown)]
+    panels = [(title, columns) for title, columns in panels if columns]
     with plt.rc_context(STYLE):
-        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 2.8))
-        for name in ("generator/cross_entropy", "validation/loss"):
-            left.plot(*metrics.column(name), label=name)
-        left.set_title("cross entropy, nats a voxel")
-        for name in ("critic/difference", "critic/penalty"):
-            steps, values = metrics.column(name)
-            if values:
-                middle.plot(steps, values, label=name)
-        middle.set_title("critic")
-        for name in ("dice", "precision", "recall", "volume_ratio", "opening_excess"):
-            right.plot(*metrics.column(f"validation/{name}"), label=name)
-        right.axhspan(0.8, 1.25, color=INK, alpha=0.12, lw=0)
-        right.set_title("validation")
-        for axes in (left, middle, right):
+        figure, grid = plt.subplots(1, len(panels), figsize=(11, 2.8), squeeze=False)
+        for axes, (title, columns) in zip(grid[0], panels, strict=True):
+            for name in columns:
+                axes.plot(*metrics.column(name), label=name)
+            axes.set_title(title)
+        if not translates and shown:
+            grid[0][-1].axhspan(0.8, 1.25, color=INK, alpha=0.12, lw=0)
+        for axes in grid[0]:
             axes.set_xlabel("step")
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(fontsize=7)
