@@ -190,7 +190,7 @@ def from_phantoms(out: Path, steps: int, vnet_steps: int) -> dict[str, float]:
         shown("  most frequent class", mean_of(most_frequent(phantoms, cohort, "test"), DICE))
     folder = out / "phantom_gan_benchmark"
     if not (folder / "benchmark.tsv").is_file():
-        run("benchmark", gan, real.folder, folder, "--every-fold", "--draws", "10")
+        run("benchmark", gan, real.folder, folder, "--every-fold", "500", "--draws", "10")
     for row in read_tsv(folder / "benchmark.tsv"):
         low, high = float(row["auroc_low"]), float(row["auroc_high"])
         print(f"  {row['size']:>4} {row['score']:<30} {float(row['auroc']):.2f} "

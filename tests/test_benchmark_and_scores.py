@@ -171,7 +171,7 @@ def test_reporting_on_nothing_known_is_refused(tmp_path, capsys):
 
 def test_every_fold_is_taken_out_one_at_a_time(phantom_run, phantom_cohort, tmp_path):
     out = tmp_path / "b"
-    words = ("--sizes", "200", "--draws", "1", "--every-fold")
+    words = ("--sizes", "500", "--draws", "1", "--every-fold", "200")
     assert call("benchmark", phantom_run, phantom_cohort.folder, out, *words) == 0
     rows = read_tsv(out / "every_fold.tsv")
     tested = {phantom_cohort.keys()[i] for i in phantom_cohort.indices("test")}

@@ -3,7 +3,7 @@
 Runs on brains never trained on. OUT/benchmark.tsv has a row a size and score: AUROC, average
 precision and false-positive rate at 95 % sensitivity with bootstrap intervals (unpaired), and the
 share of brains whose own score rises (paired). Trivial baselines and the size-0 control stand in
-the same table. --every-fold also takes every fold of the largest size out of every brain, one at a
+the same table. --every-fold SIZE also takes every fold of that size out of every brain, one at a
 time (every_fold_summary.tsv, every_fold.tsv): where brains are few, their folds are many.
 """
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", nargs="+", choices=("validation", "test"), default=["test"], help="of COHORT"
     )
     parser.add_argument("--draws", type=positive, default=5, help="of halves and deletions")
-    parser.add_argument("--every-fold", action="store_true", help="paired, for each fold")
+    parser.add_argument("--every-fold", metavar="SIZE", help="paired, for each such fold")
     parser.add_argument("--reference", type=Path, metavar="COHORT", help="training cohort")
     add_seed(parser)
     add_device(parser)
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     rows = benchmark(setup.scorer, setup.cohort, arguments.out, options)
     if arguments.every_fold:
-        _every_fold(arguments, setup, max(options.sizes, key=lambda size: size.low))
+        _every_fold(arguments, setup, SizeRange.parse(arguments.every_fold))
     if not arguments.quiet:
         print(f"{'size':>8}  {'score':<26} {'AUROC':>18}  paired    n")
         for row in rows:
@@ -76,7 +76,8 @@ def _every_fold(arguments, setup, sizes):  # type: ignore[no-untyped-def]  # imp
     scores = score_every_fold(setup.scorer, setup.cohort, indices, sizes)
     summary = write_every_fold(scores, arguments.out, seed=arguments.seed)
     if not arguments.quiet:
-        print(f"every fold > {sizes}: {summary[0]['folds']} of {summary[0]['participants']}")
+        count, brains = summary[0]["folds"], summary[0]["participants"]
+        print(f"every fold of size {sizes}: {count} of {brains} participants")
         for row in summary:
             interval = f"[{row['paired_low']:.2f}, {row['paired_high']:.2f}]"
             print(f"          {row['score']:<26} {row['paired']:.2f} {interval}")
