@@ -1,0 +1,47 @@
+"""Convolutional encoder, generator and critic, played as `EncoderGAN` says."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from foldnorm.models.encoder_gan import EncoderGAN
+from foldnorm.models.volume_networks import Critic, Encoder, Generator, code_size
+
+
+class ConvolutionalGAN(EncoderGAN):
+    """What DCGAN, WGAN and WGAN-GP have in common.
+
+    Args:
+        shape: sides of the volumes; taken from the cohort by ``foldnorm train``.
+        n_classes: taken from the cohort's label scheme.
+        channels: of encoder and generator, a level each.
+        critic_channels: of the critic, a level each.
+        code_channels: of the map that is the code (or from which a dense layer makes it).
+        latent_dim: size of the code; None: the map itself.
+        norm: group norm in encoder and generator.
+        critic_norm: group norm in the critic; not where its gradient is penalised.
+        others: see `EncoderGAN`, `VariationalAutoencoder` and `LabelAutoencoder`.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        n_classes: int = 3,
+        *,
+        channels: Sequence[int] = (32, 64, 128),
+        critic_channels: Sequence[int] = (32, 64, 128),
+        code_channels: int = 16,
+        latent_dim: int | None = None,
+        norm: bool = False,
+        critic_norm: bool = False,
+        **others: Any,
+    ) -> None:
+        sizes = (shape, n_classes, channels, code_channels, latent_dim, norm)
+        super().__init__(
+            Encoder(*sizes),
+            Generator(*sizes),
+            Critic(shape, n_classes, critic_channels, norm=critic_norm),
+            shape,
+            n_classes,
+            latent_dim or code_size(shape, len(channels), code_channels),
+            **others,
+        )
