@@ -19,7 +19,7 @@ from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.embedding import encode_volumes
 from foldnorm.pipeline.latent_use import active_share, silhouette
 from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.pipeline.run_folder import METRICS, RunFolder
+from foldnorm.pipeline.run_folder import COST, METRICS, RunFolder
 from foldnorm.pipeline.scorer import Scorer
 from foldnorm.pipeline.sheet_metrics import mean_panel
 from foldnorm.preprocessing.cohort import Cohort, iterate
@@ -28,6 +28,7 @@ from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, write_json, write_tsv
 
 TABLE, RUNS, SIDECAR = "comparison.tsv", "comparison_runs.tsv", "comparison.json"
+ASKED = "asked.json"  # in each run folder: the command that made it
 PACING_STEPS = 4  # of a trial run that finds out how long a step takes
 FIRST_COLUMNS = ("model", "seeds")
 
@@ -72,8 +73,10 @@ def compare(
         The rows of ``comparison.tsv``.
 
     Raises:
-        InputError: a training failed.
+        InputError: a training failed, or ``out`` holds one with other settings.
     """
+    if not len(cohort.indices("validation")):
+        raise InputError(f"no validation brains to compare on: {cohort.folder}")
     runs = []
     for config in configs:
         name = Path(config).stem
@@ -150,14 +153,19 @@ def _train(
         f"--training.steps={steps}", f"--training.seed={seed}",
         f"--training.validate_every={max(steps // 5, 1)}", *options.overrides,
     ]  # fmt: skip
-    if (folder / "cost.json").is_file() and read_json(folder / "asked.json") == {"words": words}:
+    # A finished training with other settings is no part of this table, and an unfinished one must
+    # not go on with these.
+    asked = folder / ASKED
+    if asked.is_file() and read_json(asked) != {"words": words}:
+        raise InputError(f"holds a training with other settings; give another --out: {folder}")
+    write_json(asked, {"words": words})
+    if (folder / COST).is_file():
         return
     command = [sys.executable, "-m", "foldnorm.pipeline.cli", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise InputError(f"training of {config} failed: {lines[-1]}")
-    write_json(folder / "asked.json", {"words": words})
 
 
 def _summary(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.alignment import tissue_of
+from foldnorm.preprocessing.crop import shape_of
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.segmentation import GREY_WHITE, hemispheres
 from foldnorm.preprocessing.skeletons import GREY, WHITE
@@ -45,7 +46,7 @@ def make_template(sources: Sequence[Source], out: Path) -> tuple[int, list[Probl
             volume = read_labels(source.path)
             to_mni = voxel_to_mni(
                 source.companions.transform,
-                (volume.data.shape[0], volume.data.shape[1], volume.data.shape[2]),
+                shape_of(volume.data),
                 volume.affine,
                 volume.voxel_size,
             )

@@ -38,6 +38,9 @@ def test_two_models_and_two_seeds_make_one_table(phantom_cohort, tmp_path, capsy
     before = (out / "autoencoder/seed-1/cost.json").stat().st_mtime_ns
     assert compare(phantom_cohort, out, *words, "--quiet") == 0
     assert (out / "autoencoder/seed-1/cost.json").stat().st_mtime_ns == before
+    # Nor does one go on with other settings.
+    assert compare(phantom_cohort, out, *words, "--training.batch_size=2", "--quiet") == 2
+    assert "holds a training with other settings" in capsys.readouterr().err
     timed = tmp_path / "timed"
     assert compare(phantom_cohort, timed, "autoencoder", "--minutes", "0.002", "--quiet") == 0
     (run,) = read_tsv(timed / "comparison_runs.tsv")
