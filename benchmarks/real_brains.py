@@ -106,7 +106,7 @@ def train(config: str, cohort: Path, out: Path, steps: int, *more: str) -> Path:
 
 def reconstructions(model_of: Path, cohort: Cohort, split: str) -> list[tuple]:
     """Reconstructed and true sulci of each volume of a split."""
-    model = RunFolder.open(model_of).load_model(CPU)
+    model = RunFolder.open(model_of).load(CPU).model
     pairs = []
     with torch.no_grad():
         for index in cohort.indices(split):
@@ -225,7 +225,7 @@ def leave_one_out(out: Path, steps: int, vnet_steps: int) -> dict[str, float]:
         frequent += most_frequent(cohort, cohort, "test")
         for name, other in archi.items():
             on_archi[name] += translate_cohort(translation, other, folder / name)
-        scorer = Scorer(RunFolder.open(gan).load_model(CPU), CPU, cohort)
+        scorer = Scorer(RunFolder.open(gan).load(CPU), cohort)
         found = score_every_fold(scorer, cohort, cohort.indices("test"), LARGE)
         folds = found if folds is None else folds.joined(found)
         shown(f"left out {brain}", {"gan": mean_panel(made[-2:])["dice"],

@@ -24,6 +24,8 @@ class Autoencoder(LabelAutoencoder):
         norm: group norm in both networks.
         class_weights: of the cross entropy, by class.
         dice_weight: of the soft Dice loss of the highest class.
+        condition: columns of ``participants.tsv`` that the networks are told.
+        condition_size: numbers they amount to; taken from the cohort.
     """
 
     def __init__(
@@ -36,8 +38,10 @@ class Autoencoder(LabelAutoencoder):
         norm: bool = False,
         class_weights: Sequence[float] | None = None,
         dice_weight: float = 0.0,
+        condition: Sequence[str] = (),
+        condition_size: int = 0,
     ) -> None:
-        sizes = (shape, n_classes, channels, code_channels, latent_dim, norm)
+        sizes = (shape, n_classes, channels, code_channels, latent_dim, norm, condition_size)
         super().__init__(
             Encoder(*sizes),
             Generator(*sizes),
@@ -46,6 +50,7 @@ class Autoencoder(LabelAutoencoder):
             latent_dim or code_size(shape, len(channels), code_channels),
             class_weights=class_weights,
             dice_weight=dice_weight,
+            condition=condition,
         )
         self.phases: Mapping[str, Phase] = {"reconstruction": Phase(("encoder", "generator"))}
 
@@ -54,7 +59,9 @@ class Autoencoder(LabelAutoencoder):
         del step
         return ("reconstruction",)
 
-    def loss(self, phase: str, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
+    def loss(
+        self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Cross entropy; (B, *sides) uint8 in."""
         del phase, noise
-        return self.likeness(self.decode(self.encode(volumes)), volumes)
+        return self.likeness(self.decode(self.encode(volumes, condition), condition), volumes)

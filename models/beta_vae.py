@@ -26,7 +26,11 @@ class BetaVAE(VariationalAutoencoder):
         code_channels: of the map that is the code (or from which a dense layer makes it).
         latent_dim: size of the code; None: the map itself.
         norm: group norm in both networks.
-        kl_annealing_steps: over which the KL term's weight grows from 0 to ``kl_weight``, β.
+        kl_annealing: share of the training over which the KL term's weight grows from 0 to
+            ``kl_weight``, β.
+        training_steps: taken from ``training.steps``.
+        condition: columns of ``participants.tsv`` that the networks are told.
+        condition_size: numbers they amount to; taken from the cohort.
         others: see `VariationalAutoencoder` and `LabelAutoencoder`.
     """
 
@@ -38,19 +42,23 @@ class BetaVAE(VariationalAutoencoder):
         code_channels: int = 16,
         latent_dim: int | None = None,
         norm: bool = False,
-        kl_annealing_steps: int = 0,
+        kl_annealing: float = 0.0,
+        training_steps: int = 1,
+        condition: Sequence[str] = (),
+        condition_size: int = 0,
         **others: Any,
     ) -> None:
-        sizes = (shape, n_classes, channels, code_channels, latent_dim, norm)
+        sizes = (shape, n_classes, channels, code_channels, latent_dim, norm, condition_size)
         super().__init__(
             Encoder(*sizes),
             Generator(*sizes),
             shape,
             n_classes,
             latent_dim or code_size(shape, len(channels), code_channels),
+            condition=condition,
             **others,
         )
-        self.kl_annealing_steps = kl_annealing_steps
+        self.annealing_steps = kl_annealing * training_steps
         self.phases: Mapping[str, Phase] = {"reconstruction": Phase(("encoder", "generator"))}
 
     def phase_order(self, step: int) -> Sequence[str]:
@@ -58,10 +66,13 @@ class BetaVAE(VariationalAutoencoder):
         del step
         return ("reconstruction",)
 
-    def loss(self, phase: str, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
+    def loss(
+        self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Cross entropy and KL; (B, *sides) uint8 in."""
         del phase
-        mean, log_variance = self.encoder(one_hot(volumes, self.n_classes))
-        logits = self.generator(draw_code(mean, log_variance, noise.normal(self.latent_dim)))
-        share = min((noise.step + 1) / self.kl_annealing_steps, 1) if self.kl_annealing_steps else 1
+        mean, log_variance = self.encoder(one_hot(volumes, self.n_classes), condition)
+        code = draw_code(mean, log_variance, noise.normal(self.latent_dim))
+        logits = self.generator(code, condition)
+        share = min((noise.step + 1) / max(self.annealing_steps, 1), 1)
         return self.variational_terms(logits, volumes, mean, log_variance, kl_share=share)

@@ -19,6 +19,8 @@ class ConvolutionalGAN(EncoderGAN):
         latent_dim: size of the code; None: the map itself.
         norm: group norm in encoder and generator.
         critic_norm: group norm in the critic; not where its gradient is penalised.
+        condition: columns of ``participants.tsv`` that the networks are told.
+        condition_size: numbers they amount to; taken from the cohort.
         others: see `EncoderGAN`, `VariationalAutoencoder` and `LabelAutoencoder`.
     """
 
@@ -33,15 +35,18 @@ class ConvolutionalGAN(EncoderGAN):
         latent_dim: int | None = None,
         norm: bool = False,
         critic_norm: bool = False,
+        condition: Sequence[str] = (),
+        condition_size: int = 0,
         **others: Any,
     ) -> None:
-        sizes = (shape, n_classes, channels, code_channels, latent_dim, norm)
+        sizes = (shape, n_classes, channels, code_channels, latent_dim, norm, condition_size)
         super().__init__(
             Encoder(*sizes),
             Generator(*sizes),
-            Critic(shape, n_classes, critic_channels, norm=critic_norm),
+            Critic(shape, n_classes, critic_channels, critic_norm, condition_size),
             shape,
             n_classes,
             latent_dim or code_size(shape, len(channels), code_channels),
+            condition=condition,
             **others,
         )

@@ -31,7 +31,7 @@ class EncoderGAN(VariationalAutoencoder):
     Args:
         encoder: see `LabelAutoencoder`.
         generator: likewise.
-        critic: (B, C, *sides) → (B,), unbounded.
+        critic: (B, C, *sides) → (B,), unbounded; told the condition as they are.
         shape: sides of the volumes.
         n_classes: C.
         latent_dim: size of the code.
@@ -89,55 +89,73 @@ class EncoderGAN(VariationalAutoencoder):
             *["reconstruction"] * self.reconstruction_steps,
         )
 
-    def loss(self, phase: str, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
+    def loss(
+        self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Named terms of the phase; (B, *sides) uint8 in."""
         if phase == "critic":
-            return self._critic_loss(volumes, noise)
+            return self._critic_loss(volumes, noise, condition)
         if phase == "generator":
-            return self._generator_loss(volumes, noise)
-        return self._reconstruction_loss(volumes, noise)
+            return self._generator_loss(volumes, noise, condition)
+        return self._reconstruction_loss(volumes, noise, condition)
 
     def after_step(self, phase: str) -> None:
         """Clip the critic's weights, if they are bounded."""
         if phase == "critic" and self.clip:
             clip_weights(self.critic, self.clip)
 
-    def _critic_loss(self, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
+    def _critic_loss(
+        self, volumes: Tensor, noise: StepNoise, condition: Tensor | None
+    ) -> dict[str, Tensor]:
         real = one_hot(volumes, self.n_classes)
         with torch.no_grad():
-            mean, log_variance = self.encoder(real)
+            mean, log_variance = self.encoder(real, condition)
             posterior = draw_code(mean, log_variance, noise.normal(self.latent_dim))
             prior = noise.normal(self.latent_dim)
             # Each volume faces the critic as a reconstruction or as a sample, evenly.
             is_prior = noise.uniform(1) < 0.5
-            generated = self._shown(self.generator(torch.where(is_prior, prior, posterior)))
-        value = self.critic(torch.cat([real, generated]))
+            code = torch.where(is_prior, prior, posterior)
+            generated = self._shown(self.generator(code, condition))
+        value = self.critic(torch.cat([real, generated]), twice(condition))
         of_real, of_generated = value.float().chunk(2)
         loss = critic_loss(self.adversarial, of_real, of_generated)
         # How far apart the critic holds the two; with the Wasserstein loss, its distance.
         terms = {"difference": of_real.mean() - of_generated.mean()}
         if self.penalty_weight:
-            penalty = gradient_penalty(self.critic, real, generated, noise.uniform())
+            penalty = gradient_penalty(
+                lambda between: self.critic(between, condition), real, generated, noise.uniform()
+            )
             terms["penalty"] = penalty
             loss = loss + self.penalty_weight * penalty
         return {**terms, "loss": loss}
 
-    def _generator_loss(self, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
-        mean, log_variance = self.encoder(one_hot(volumes, self.n_classes))
+    def _generator_loss(
+        self, volumes: Tensor, noise: StepNoise, condition: Tensor | None
+    ) -> dict[str, Tensor]:
+        mean, log_variance = self.encoder(one_hot(volumes, self.n_classes), condition)
         posterior = draw_code(mean, log_variance, noise.normal(self.latent_dim))
-        logits = self.generator(torch.cat([posterior, noise.normal(self.latent_dim)]))
+        codes = torch.cat([posterior, noise.normal(self.latent_dim)])
+        logits = self.generator(codes, twice(condition))
         terms = self.variational_terms(logits[: len(volumes)], volumes, mean, log_variance)
-        of_generated = self.critic(self._shown(logits)).float()
+        of_generated = self.critic(self._shown(logits), twice(condition)).float()
         adversarial = generator_loss(self.adversarial, of_generated)
         loss = terms.pop("loss") + self.adversarial_weight * adversarial
         return {**terms, "adversarial": adversarial, "loss": loss}
 
-    def _reconstruction_loss(self, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
-        mean, log_variance = self.encoder(one_hot(volumes, self.n_classes))
-        logits = self.generator(draw_code(mean, log_variance, noise.normal(self.latent_dim)))
+    def _reconstruction_loss(
+        self, volumes: Tensor, noise: StepNoise, condition: Tensor | None
+    ) -> dict[str, Tensor]:
+        mean, log_variance = self.encoder(one_hot(volumes, self.n_classes), condition)
+        code = draw_code(mean, log_variance, noise.normal(self.latent_dim))
+        logits = self.generator(code, condition)
         return self.variational_terms(logits, volumes, mean, log_variance)
 
     def _shown(self, logits: Tensor) -> Tensor:
         if self.generated == "softmax":
             return torch.softmax(logits, dim=1)
         return straight_through(logits)
+
+
+def twice(condition: Tensor | None) -> Tensor | None:
+    """(B, n) → (2 B, n): the condition of real and generated volumes, one after the other."""
+    return None if condition is None else torch.cat([condition, condition])

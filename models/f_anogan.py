@@ -13,6 +13,7 @@ from torch import Tensor
 
 from foldnorm.models.adversarial_losses import critic_loss, generator_loss
 from foldnorm.models.classes import one_hot, straight_through, to_classes
+from foldnorm.models.encoder_gan import twice
 from foldnorm.models.label_autoencoder import LabelAutoencoder
 from foldnorm.models.losses import gradient_penalty
 from foldnorm.models.noise import StepNoise
@@ -36,11 +37,14 @@ class FAnoGAN(LabelAutoencoder):
         norm: group norm in encoder and generator (never in the critic).
         critic_steps: critic steps a generator step.
         penalty_weight: λ of the gradient penalty.
-        gan_steps: steps of the first stage.
+        gan_share: of the training that the first stage takes.
+        training_steps: taken from ``training.steps``.
         feature_weight: κ of the critic's features in the encoder's loss.
         image_loss: of the encoder: ``cross-entropy`` of the classes, nats a voxel, or the paper's
             mean ``squares`` of the probabilities.
         class_weights: of the cross entropy, by class.
+        condition: columns of ``participants.tsv`` that the networks are told.
+        condition_size: numbers they amount to; taken from the cohort.
     """
 
     def __init__(
@@ -54,12 +58,15 @@ class FAnoGAN(LabelAutoencoder):
         norm: bool = False,
         critic_steps: int = 5,
         penalty_weight: float = 10.0,
-        gan_steps: int = 1000,
+        gan_share: float = 0.5,
+        training_steps: int = 2000,
         feature_weight: float = 1.0,
         image_loss: Literal["cross-entropy", "squares"] = "cross-entropy",
         class_weights: Sequence[float] | None = None,
+        condition: Sequence[str] = (),
+        condition_size: int = 0,
     ) -> None:
-        sizes = (shape, n_classes, channels, code_channels, latent_dim, norm)
+        sizes = (shape, n_classes, channels, code_channels, latent_dim, norm, condition_size)
         super().__init__(
             Encoder(*sizes),
             Generator(*sizes),
@@ -67,11 +74,12 @@ class FAnoGAN(LabelAutoencoder):
             n_classes,
             latent_dim or code_size(shape, len(channels), code_channels),
             class_weights=class_weights,
+            condition=condition,
         )
-        self.critic = Critic(shape, n_classes, critic_channels)
+        self.critic = Critic(shape, n_classes, critic_channels, condition_size=condition_size)
         self.critic_steps = critic_steps
         self.penalty_weight = penalty_weight
-        self.gan_steps = gan_steps
+        self.gan_steps = round(gan_share * training_steps)
         self.feature_weight = feature_weight
         self.image_loss = image_loss
         self.phases: Mapping[str, Phase] = {
@@ -81,34 +89,47 @@ class FAnoGAN(LabelAutoencoder):
         }
 
     def phase_order(self, step: int) -> Sequence[str]:
-        """Critic and generator up to ``gan_steps``, the encoder afterwards."""
+        """Critic and generator in the first stage, the encoder afterwards."""
         if step < self.gan_steps:
             return (*["critic"] * self.critic_steps, "generator")
         return ("encoder",) * (self.critic_steps + 1)
 
-    def loss(self, phase: str, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
+    def loss(
+        self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Named terms of the phase; (B, *sides) uint8 in."""
         if phase == "critic":
-            return self._critic_loss(volumes, noise)
+            return self._critic_loss(volumes, noise, condition)
         if phase == "generator":
-            logits = self.decode(noise.normal(self.latent_dim))
-            of_generated = self.critic(straight_through(logits)).float()
+            logits = self.decode(noise.normal(self.latent_dim), condition)
+            of_generated = self.critic(straight_through(logits), condition).float()
             return {"loss": generator_loss("wasserstein", of_generated)}
-        return self._encoder_loss(volumes)
+        return self._encoder_loss(volumes, condition)
 
     @torch.no_grad()
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+    def sample(
+        self, count: int, generator: torch.Generator, condition: Tensor | None = None
+    ) -> Tensor:
         """Volumes decoded from N(0, I), (count, *sides) uint8."""
         device = next(self.parameters()).device
-        codes = torch.randn(count, self.latent_dim, generator=generator).to(device)
-        return torch.cat([to_classes(self.decode(code[None])) for code in codes])
+        drawn = []
+        for n in range(count):
+            own = None if condition is None else condition[n : n + 1].to(device)
+            code = torch.randn(1, self.latent_dim, generator=generator).to(device)
+            drawn.append(to_classes(self.decode(code, own)))
+        return torch.cat(drawn)
 
-    def _critic_loss(self, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
+    def _critic_loss(
+        self, volumes: Tensor, noise: StepNoise, condition: Tensor | None
+    ) -> dict[str, Tensor]:
         real = one_hot(volumes, self.n_classes)
         with torch.no_grad():
-            generated = straight_through(self.decode(noise.normal(self.latent_dim)))
-        of_real, of_generated = self.critic(torch.cat([real, generated])).float().chunk(2)
-        penalty = gradient_penalty(self.critic, real, generated, noise.uniform())
+            generated = straight_through(self.decode(noise.normal(self.latent_dim), condition))
+        value = self.critic(torch.cat([real, generated]), twice(condition))
+        of_real, of_generated = value.float().chunk(2)
+        penalty = gradient_penalty(
+            lambda between: self.critic(between, condition), real, generated, noise.uniform()
+        )
         loss = critic_loss("wasserstein", of_real, of_generated)
         return {
             "difference": of_real.mean() - of_generated.mean(),
@@ -116,9 +137,9 @@ class FAnoGAN(LabelAutoencoder):
             "loss": loss + self.penalty_weight * penalty,
         }
 
-    def _encoder_loss(self, volumes: Tensor) -> dict[str, Tensor]:
+    def _encoder_loss(self, volumes: Tensor, condition: Tensor | None) -> dict[str, Tensor]:
         real = one_hot(volumes, self.n_classes)
-        logits = self.decode(self.encode(volumes)).float()
+        logits = self.decode(self.encode(volumes, condition), condition).float()
         shown = torch.softmax(logits, dim=1)
         image = (
             self.likeness(logits, volumes)["cross_entropy"]

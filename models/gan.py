@@ -9,6 +9,7 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from foldnorm.models.adversarial_losses import Adversarial
@@ -29,6 +30,8 @@ class GAN(EncoderGAN):
         latent_dim: size of the code.
         adversarial: name of the adversarial loss.
         critic_steps: discriminator steps a generator step.
+        condition: columns of ``participants.tsv`` that the networks are told.
+        condition_size: numbers they amount to; taken from the cohort.
         others: see `EncoderGAN`, `VariationalAutoencoder` and `LabelAutoencoder`.
 
     Raises:
@@ -44,6 +47,8 @@ class GAN(EncoderGAN):
         latent_dim: int = 128,
         adversarial: Adversarial = "non-saturating",
         critic_steps: int = 1,
+        condition: Sequence[str] = (),
+        condition_size: int = 0,
         **others: Any,
     ) -> None:
         if prod(shape) > MOST_VOXELS:
@@ -53,17 +58,17 @@ class GAN(EncoderGAN):
             )
         voxels = n_classes * prod(shape)
         super().__init__(
-            DenseEncoder([voxels, *widths, 2 * latent_dim]),
-            nn.Sequential(
-                _dense([latent_dim, *reversed(widths), voxels]),
-                nn.Unflatten(1, (n_classes, *shape)),
+            DenseEncoder([voxels + condition_size, *widths, 2 * latent_dim]),
+            DenseGenerator(
+                [latent_dim + condition_size, *reversed(widths), voxels], (n_classes, *shape)
             ),
-            nn.Sequential(nn.Flatten(), _dense([voxels, *critic_widths, 1]), nn.Flatten(0)),
+            DenseCritic([voxels + condition_size, *critic_widths, 1]),
             shape,
             n_classes,
             latent_dim,
             adversarial=adversarial,
             critic_steps=critic_steps,
+            condition=condition,
             **others,
         )
 
@@ -75,10 +80,39 @@ class DenseEncoder(nn.Module):
         super().__init__()
         self.layers = _dense(widths)
 
-    def forward(self, volume: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, volume: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, C, *sides) → (B, latent_dim) float32 twice."""
-        mean, log_variance = self.layers(volume.flatten(1)).float().chunk(2, dim=1)
+        mean, log_variance = self.layers(_joined(volume, condition)).float().chunk(2, dim=1)
         return mean, soft_bound(log_variance)
+
+
+class DenseGenerator(nn.Module):
+    """Code → class logits."""
+
+    def __init__(self, widths: Sequence[int], shape: Sequence[int]) -> None:
+        super().__init__()
+        self.layers, self.shape = _dense(widths), tuple(shape)
+
+    def forward(self, code: Tensor, condition: Tensor | None = None) -> Tensor:
+        """(B, latent_dim) → (B, C, *sides)."""
+        return self.layers(_joined(code, condition)).view(-1, *self.shape)
+
+
+class DenseCritic(nn.Module):
+    """One-hot volume → one unbounded number."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.layers = _dense(widths)
+
+    def forward(self, volume: Tensor, condition: Tensor | None = None) -> Tensor:
+        """(B, C, *sides) → (B,)."""
+        return self.layers(_joined(volume, condition)).squeeze(1)
+
+
+def _joined(x: Tensor, condition: Tensor | None) -> Tensor:
+    """What goes into a dense layer, (B, n)."""
+    return x.flatten(1) if condition is None else torch.cat([x.flatten(1), condition], dim=1)
 
 
 def _dense(widths: Sequence[int]) -> nn.Sequential:

@@ -24,6 +24,8 @@ class LabelAutoencoder(nn.Module):
         cross_entropy_weight: of the reconstruction's class cross entropy, nats a voxel.
         dice_weight: of the soft Dice loss of the highest class (sulcus); 0 leaves it out.
         class_weights: of the cross entropy, by class. Above 1 for sulci thickens them.
+        condition: columns of ``participants.tsv`` that encoder and generator are told; they take
+            (B, condition_size) as a second argument then.
     """
 
     reads: Reads = "volumes"
@@ -39,8 +41,10 @@ class LabelAutoencoder(nn.Module):
         cross_entropy_weight: float = 1.0,
         dice_weight: float = 0.0,
         class_weights: Sequence[float] | None = None,
+        condition: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        self.condition = tuple(condition)
         self.encoder, self.generator = encoder, generator
         self.shape = tuple(shape)
         self.n_classes, self.latent_dim = n_classes, latent_dim
@@ -50,18 +54,19 @@ class LabelAutoencoder(nn.Module):
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
 
-    def validation_loss(self, volumes: Tensor) -> Tensor:
+    def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Cross entropy of the reconstruction of each volume, nats a voxel, (B,)."""
-        return class_cross_entropy(self.decode(self.encode(volumes)).float(), volumes)
+        logits = self.decode(self.encode(volumes, condition), condition)
+        return class_cross_entropy(logits.float(), volumes)
 
-    def encode(self, volumes: Tensor) -> Tensor:
+    def encode(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, *sides) uint8 → (B, latent_dim): the mean of the code."""
-        mean, _ = self.encoder(one_hot(volumes, self.n_classes))
+        mean, _ = self.encoder(one_hot(volumes, self.n_classes), condition)
         return mean
 
-    def decode(self, codes: Tensor) -> Tensor:
+    def decode(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, latent_dim) → (B, C, *sides) class logits."""
-        return self.generator(codes)
+        return self.generator(codes, condition)
 
     def likeness(self, logits: Tensor, volumes: Tensor) -> dict[str, Tensor]:
         """Terms of a reconstruction, and their weighted sum as ``"loss"``.
@@ -112,7 +117,9 @@ class VariationalAutoencoder(LabelAutoencoder):
         self.sampling_rounds = sampling_rounds
 
     @torch.no_grad()
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+    def sample(
+        self, count: int, generator: torch.Generator, condition: Tensor | None = None
+    ) -> Tensor:
         """Volumes that nobody has, (count, *sides) uint8.
 
         A code is drawn from N(0, I) and decoded. What independent codes of neighbouring places
@@ -127,11 +134,12 @@ class VariationalAutoencoder(LabelAutoencoder):
             return torch.randn(1, self.latent_dim, generator=generator).to(device)
 
         drawn = []
-        for _ in range(count):
-            volume = to_classes(self.decode(normal()))
+        for n in range(count):
+            own = None if condition is None else condition[n : n + 1].to(device)
+            volume = to_classes(self.decode(normal(), own))
             for _ in range(self.sampling_rounds):
-                mean, log_variance = self.encoder(one_hot(volume, self.n_classes))
-                volume = to_classes(self.decode(draw_code(mean, log_variance, normal())))
+                mean, log_variance = self.encoder(one_hot(volume, self.n_classes), own)
+                volume = to_classes(self.decode(draw_code(mean, log_variance, normal()), own))
             drawn.append(volume)
         return torch.cat(drawn)
 

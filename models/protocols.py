@@ -42,15 +42,18 @@ class Trainable(Protocol):
         Every step has the same number of phases.
         """
 
-    def loss(self, phase: str, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
+    def loss(
+        self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Named terms of one phase, and under ``"loss"`` the scalar to go down.
 
         ``volumes`` is (B, I, J, K) uint8 class numbers, or (B, 2, I, J, K) with the second
-        volumes. Each term is a mean over the batch, so that the mean over processes is that of
-        the whole batch.
+        volumes; ``condition`` is (B, condition_size) float32, or None for a model that takes none.
+        Each term is a mean over the batch, so that the mean over processes is that of the whole
+        batch.
         """
 
-    def validation_loss(self, volumes: Tensor) -> Tensor:
+    def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Loss of each volume or pair of a batch, (B,) float32, without noise."""
 
 
@@ -63,15 +66,26 @@ class Constrains(Protocol):
 
 
 @runtime_checkable
+class Conditioned(Protocol):
+    """A model that can be told things of each volume, such as the hemisphere, age or sex.
+
+    Attributes:
+        condition: columns of ``participants.tsv`` that it is told; none if it is told nothing.
+    """
+
+    condition: Sequence[str]
+
+
+@runtime_checkable
 class Encodes(Protocol):
     """A model with a latent space."""
 
     latent_dim: int
 
-    def encode(self, volumes: Tensor) -> Tensor:
+    def encode(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, latent_dim) float32 codes."""
 
-    def decode(self, codes: Tensor) -> Tensor:
+    def decode(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, latent_dim) → (B, C, I, J, K) class logits."""
 
 
@@ -93,5 +107,10 @@ class Translates(Protocol):
 class Samples(Protocol):
     """A model that draws new volumes."""
 
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count, I, J, K) uint8 class numbers of volumes that nobody has."""
+    def sample(
+        self, count: int, generator: torch.Generator, condition: Tensor | None = None
+    ) -> Tensor:
+        """(count, I, J, K) uint8 class numbers of volumes that nobody has.
+
+        ``condition`` is (count, condition_size), for a model that takes one.
+        """

@@ -98,14 +98,17 @@ class UNIT(nn.Module):
         del step
         return (*["critics"] * self.critic_steps, "generators")
 
-    def loss(self, phase: str, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
+    def loss(
+        self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Named terms of the phase; (B, 2, *sides) uint8 in, drawn apart."""
+        del condition
         real = {kind: one_hot(volumes[:, n], self.classes[kind]) for n, kind in enumerate(KINDS)}
         if phase == "critics":
             return self._critics_loss(real, noise)
         return self._generators_loss(real, volumes, noise)
 
-    def validation_loss(self, volumes: Tensor) -> Tensor:
+    def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Cross entropy of the translation of each pair, nats a voxel, (B,); never trained on."""
         first, second = volumes.unbind(1)
         source, target = (second, first) if self.reverse else (first, second)

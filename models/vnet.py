@@ -79,9 +79,11 @@ class VNet(nn.Module):
         del step
         return ("translation",)
 
-    def loss(self, phase: str, volumes: Tensor, noise: StepNoise) -> dict[str, Tensor]:
+    def loss(
+        self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Cross entropy, and Dice if it has a weight; (B, 2, I, J, K) uint8 pairs in."""
-        del phase, noise
+        del phase, noise, condition
         source, target = self._parted(volumes)
         logits = self.translate(source).float()
         entropy = class_cross_entropy(logits, target, self.class_weights).mean()
@@ -94,8 +96,9 @@ class VNet(nn.Module):
             loss = loss + self.dice_weight * terms["dice_loss"]
         return {**terms, "loss": loss}
 
-    def validation_loss(self, volumes: Tensor) -> Tensor:
+    def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Cross entropy of the translation of each pair, nats a voxel, (B,)."""
+        del condition
         source, target = self._parted(volumes)
         return class_cross_entropy(self.translate(source).float(), target)
 

@@ -51,6 +51,27 @@ def soft_bound(log_variance: Tensor) -> Tensor:
     return MAX_LOG_VARIANCE * torch.tanh(log_variance / MAX_LOG_VARIANCE)
 
 
+class ConditionMap(nn.Module):
+    """What a condition adds to a map: for each of its numbers a map of its own, 0 at first.
+
+    So each place learns by itself what follows from, say, age.
+
+    Args:
+        size: numbers of a condition.
+        shape: of the map.
+    """
+
+    def __init__(self, size: int, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.maps = nn.Parameter(torch.zeros(size, *shape))
+
+    def forward(self, condition: Tensor | None) -> Tensor:
+        """(B, size) → (B, *shape)."""
+        if condition is None:
+            raise ValueError("this model is conditioned; give it the condition of each volume")
+        return torch.tensordot(condition, self.maps, dims=1)
+
+
 class FeatureEncoder(nn.Module):
     """One-hot volume → its deepest map.
 
@@ -71,10 +92,11 @@ class FeatureEncoder(nn.Module):
         self.levels = _downwards(dims, widths, norm)
         self.refine = _conv(dims, channels[-1], channels[-1], norm=norm)
 
-    def forward(self, volume: Tensor) -> Tensor:
-        """(B, C, *sides) → (B, channels[-1], *grid)."""
+    def forward(self, volume: Tensor, added: Tensor | None = None) -> Tensor:
+        """(B, C, *sides) → (B, channels[-1], *grid); ``added``, of that shape, comes in before."""
         x = pixelunshuffle(volume, volume.ndim - 2, STEM)  # (B, C·2^d, *sides / 2)
-        return self.refine(self.levels(x))
+        x = self.levels(x)
+        return self.refine(x if added is None else x + added)
 
 
 class FeatureGenerator(nn.Module):
@@ -103,6 +125,7 @@ class Encoder(FeatureEncoder):
         latent_dim: of the code; None: the deepest map itself, flattened, so that a code stays
             local. A number adds one dense layer on that small map.
         norm: group norm after each convolution but the first and the last.
+        condition_size: numbers of the condition of each volume; 0 if there is none.
     """
 
     def __init__(
@@ -113,8 +136,11 @@ class Encoder(FeatureEncoder):
         code_channels: int,
         latent_dim: int | None,
         norm: bool = True,
+        condition_size: int = 0,
     ) -> None:
         super().__init__(shape, n_classes, channels, norm)
+        place = (channels[-1], *self.grid)
+        self.condition = ConditionMap(condition_size, place) if condition_size else None
         flat = code_channels * prod(self.grid)
         self.to_map = Convolution(
             len(shape),
@@ -126,10 +152,11 @@ class Encoder(FeatureEncoder):
         self.to_code = None if latent_dim is None else nn.Linear(flat, 2 * latent_dim)
 
     def forward(  # type: ignore[override]  # a code in place of the map
-        self, volume: Tensor
+        self, volume: Tensor, condition: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """(B, C, *sides) → mean and log-variance, (B, latent_dim) float32 each."""
-        x = self.to_map(super().forward(volume))
+        added = None if self.condition is None else self.condition(condition)
+        x = self.to_map(super().forward(volume, added))
         x = x.flatten(1) if self.to_code is None else self.to_code(x.flatten(1))
         mean, log_variance = x.float().chunk(2, dim=1)
         return mean, soft_bound(log_variance)
@@ -140,7 +167,8 @@ class Generator(nn.Module):
 
     A code that is a map says what is at each place. Where that place lies, and what its
     surroundings hold, the generator adds: a learned map of position, and context from the map at
-    half its sides. Without them, codes drawn from N(0, I) could decode to texture only.
+    half its sides. Without them, codes drawn from N(0, I) could decode to texture only. A condition
+    adds to the map of position.
     """
 
     def __init__(
@@ -151,6 +179,7 @@ class Generator(nn.Module):
         code_channels: int,
         latent_dim: int | None,
         norm: bool = True,
+        condition_size: int = 0,
     ) -> None:
         super().__init__()
         dims = len(shape)
@@ -160,18 +189,22 @@ class Generator(nn.Module):
         self.from_code = None if latent_dim is None else nn.Linear(latent_dim, flat)
         width = channels[-1]
         self.from_map = _conv(dims, code_channels, width, norm=norm)
-        self.position = nn.Parameter(torch.zeros(1, width, *self.grid))
+        place = (width, *self.grid)
+        self.position = nn.Parameter(torch.zeros(1, *place))
+        self.condition = ConditionMap(condition_size, place) if condition_size else None
         self.context = nn.Sequential(
             _conv(dims, width, width, stride=2, norm=norm),
             _conv(dims, width, width, norm=norm),
         )
         self.levels, self.head = _upwards(dims, n_classes, channels, norm)
 
-    def forward(self, code: Tensor) -> Tensor:
+    def forward(self, code: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, latent_dim) → (B, C, *sides) logits, unbounded."""
         x = code if self.from_code is None else self.from_code(code)
         x = x.view(-1, self.code_channels, *self.grid)
         x = self.from_map(x) + self.position  # (B, channels[-1], *grid)
+        if self.condition is not None:
+            x = x + self.condition(condition)
         x = x + F.interpolate(self.context(x), size=self.grid, mode="nearest")
         x = self.levels(x)  # (B, channels[0] / 4, *sides / 2)
         return pixelshuffle(self.head(x), len(self.grid), STEM)
@@ -180,26 +213,41 @@ class Generator(nn.Module):
 class Critic(nn.Module):
     """One-hot volume → one unbounded number.
 
+    What a volume is worth under its condition is a second linear function of its features, whose
+    weights follow from the condition (Miyato & Koyama 2018, arXiv:1802.05637).
+
     Args:
         shape: sides of the volume.
         n_classes: input channels.
         channels: after each level; each level halves the sides.
         norm: group norm after each level but the first; not where the gradient is penalised.
+        condition_size: numbers of the condition of each volume; 0 if there is none.
     """
 
     def __init__(
-        self, shape: Sequence[int], n_classes: int, channels: Sequence[int], norm: bool = False
+        self,
+        shape: Sequence[int],
+        n_classes: int,
+        channels: Sequence[int],
+        norm: bool = False,
+        condition_size: int = 0,
     ) -> None:
         super().__init__()
         dims = len(shape)
         grid = code_grid(shape, len(channels))
         widths = [n_classes * STEM**dims, *channels]
         self.levels = _downwards(dims, widths, norm)
-        self.to_value = nn.Linear(channels[-1] * prod(grid), 1)
+        flat = channels[-1] * prod(grid)
+        self.to_value = nn.Linear(flat, 1)
+        self.condition = ConditionMap(condition_size, [flat]) if condition_size else None
 
-    def forward(self, volume: Tensor) -> Tensor:
+    def forward(self, volume: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, C, *sides) → (B,)."""
-        return self.to_value(self.features(volume)).squeeze(1)
+        features = self.features(volume)
+        value = self.to_value(features).squeeze(1)
+        if self.condition is None:
+            return value
+        return value + (features * self.condition(condition)).sum(dim=1)
 
     def features(self, volume: Tensor) -> Tensor:
         """(B, C, *sides) → (B, n): what the value is a linear function of."""

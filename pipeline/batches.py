@@ -29,6 +29,7 @@ class Batches:
         second: (N, I, J, K) uint8, the second volume of each pair.
         paired: row n of ``second`` goes with row n of ``volumes``; otherwise second volumes are
             drawn by a permutation of their own.
+        conditions: (N, n) float32, what the model is told of each volume.
         augment: called with (1 or 2, I, J, K) volumes and the number of the draw, which no other
             draw of any process has.
     """
@@ -44,6 +45,7 @@ class Batches:
         world_size: int = 1,
         second: NDArray[np.uint8] | None = None,
         paired: bool = True,
+        conditions: NDArray[np.float32] | None = None,
         augment: Callable[[NDArray[np.uint8], int], NDArray[np.uint8]] | None = None,
     ) -> None:
         if not len(indices):
@@ -54,6 +56,7 @@ class Batches:
             )
         self.volumes, self.indices = volumes, indices
         self.second, self.paired, self.augment = second, paired, augment
+        self.conditions = conditions
         self.batch_size, self.seed = batch_size, seed
         self.own = batch_size // world_size
         self.first = rank * self.own
@@ -83,6 +86,12 @@ class Batches:
             batch = self._read(number)
         self._ahead = (number + 1, self._reader.submit(self._read, number + 1))
         return batch
+
+    def condition(self, number: int) -> Tensor | None:
+        """What the model is told of the volumes of that batch, (B, n) float32."""
+        if self.conditions is None:
+            return None
+        return torch.from_numpy(self.conditions[self.indices_of(number)])
 
     def epoch_of(self, number: int) -> float:
         """How often every volume had been seen before batch ``number``."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from foldnorm.pipeline.detection_metrics import INTERVAL, detection, paired_share
 from foldnorm.pipeline.scorer import Scorer, Scores
 from foldnorm.preprocessing.alteration import alter
-from foldnorm.preprocessing.cohort import Cohort, iterate, row_key
+from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.deletion import SizeRange
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_json, write_tsv
@@ -61,7 +61,7 @@ def benchmark(
             f"the benchmark needs at least {MIN_SUBJECTS} brains in split "
             f"{'+'.join(options.splits)}, the cohort has {len(indices)}: {cohort.folder}"
         )
-    healthy = scorer.score(lambda: iterate(cohort.volumes, indices))
+    healthy = scorer.score(lambda: cohort.brains(indices))
     rows, subjects = [], []
     sizes = [SizeRange(0), *[s for s in options.sizes if not s.is_control]]
     for size in sizes:
@@ -95,10 +95,10 @@ def _draw(
 ) -> _Draw:
     seed = options.seed + n
 
-    def altered() -> Iterator[NDArray[np.uint8]]:
+    def altered() -> Iterator[Brain]:
         for a in alter(cohort, indices, size, kind=options.kind, seed=seed):
             order.append(a.index)
-            yield a.volume
+            yield Brain(a.volume, cohort.rows[a.index])
 
     order: list[int] = []
     scores = scorer.score(altered)

@@ -16,7 +16,6 @@ import numpy as np
 from foldnorm.models.protocols import Encodes
 from foldnorm.pipeline.benchmark import BenchmarkOptions, benchmark
 from foldnorm.pipeline.devices import choose_device
-from foldnorm.pipeline.embedding import encode_volumes
 from foldnorm.pipeline.latent_use import active_share, silhouette
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.run_folder import COST, METRICS, RunFolder
@@ -113,20 +112,19 @@ def measure(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str, 
     """Figures of one finished run, by name."""
     run, device = RunFolder.open(folder), choose_device(options.device)
     _, panel = run.best_panel(MetricsTable(folder / METRICS, up_to=2**62))
-    model = run.load_model(device)
+    trained = run.load(device)
     figures: dict[str, float] = {**run.cost, **panel}
-    if not isinstance(model, Encodes):
+    if not isinstance(trained.model, Encodes):
         return figures
-    validation = cohort.indices("validation")
-    codes = encode_volumes(model, iterate(cohort.volumes, validation), device)
+    codes = trained.encode(cohort.brains(cohort.indices("validation")))
     figures |= {
-        "latent_dim": float(model.latent_dim),
+        "latent_dim": float(trained.model.latent_dim),
         "active_share": active_share(codes),
         "silhouette": silhouette(codes),
     }
     if options.sizes and len(cohort.indices("test")):
         found = benchmark(
-            Scorer(model, device, cohort),
+            Scorer(trained, cohort),
             cohort,
             folder / "benchmark",
             BenchmarkOptions(options.sizes, kind=options.kind),

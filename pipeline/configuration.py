@@ -13,7 +13,9 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from foldnorm.models.volume_networks import ShapeError
+from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.training_options import AugmentationOptions, TrainingOptions
+from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 
 
@@ -54,16 +56,20 @@ def resolve(
     shape: Sequence[int],
     n_classes: int,
     n_pair_classes: int | None = None,
+    training_rows: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
     """Read a configuration, apply ``--key value`` overrides, fill in what the cohort says.
+
+    A model that has arguments named ``shape``, ``n_classes``, ``n_pair_classes``,
+    ``training_steps`` or ``condition_size`` is given these.
 
     Args:
         name_or_path: a YAML file, or the name of a shipped one.
         overrides: of single keys.
-        shape: of the cohort's volumes; this and the numbers of classes are given to models that
-            have arguments of these names.
+        shape: of the cohort's volumes.
         n_classes: of the volumes.
         n_pair_classes: of their pairs; None if there are none.
+        training_rows: of ``participants.tsv``, from which a conditioned model learns its columns.
 
     Returns:
         ``{"model": {"class_path", "init_args"}, "training": {…}}``, every default spelt out.
@@ -74,14 +80,39 @@ def resolve(
     path = config_path(name_or_path)
     of_cohort = {"shape": list(shape), "n_classes": n_classes, "n_pair_classes": n_pair_classes}
     accepted = _arguments_of_model(path, overrides)
-    filled = [
+    namespace = _parsed(path, of_cohort, accepted, overrides)
+    of_training = {"training_steps": namespace.training.steps}
+    if condition := namespace.get("model.init_args.condition"):
+        of_training["condition_size"] = Conditions.fit(condition, training_rows).size
+    namespace = _parsed(path, of_cohort | of_training, accepted, overrides)
+    return dict(yaml.safe_load(_parser().dump(namespace, skip_unset=False)))
+
+
+def resolve_for(cohort: Cohort, name_or_path: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """`resolve` with all that a cohort says."""
+    pair = cohort.pair_scheme
+    return resolve(
+        name_or_path,
+        overrides,
+        shape=cohort.shape,
+        n_classes=cohort.scheme.n_classes,
+        n_pair_classes=None if pair is None else pair.n_classes,
+        training_rows=[cohort.rows[i] for i in cohort.indices("train")],
+    )
+
+
+def _parsed(
+    path: Path, filled: Mapping[str, Any], accepted: set[str], overrides: Sequence[str]
+) -> Namespace:
+    """A configuration with the arguments that are filled in and accepted, and overrides."""
+    words = [
         f"--model.init_args.{name}={value}"
-        for name, value in of_cohort.items()
+        for name, value in filled.items()
         if name in accepted and value is not None
     ]
-    namespace = _parser().parse_args(["--config", str(path), *filled, *overrides])
+    namespace = _parser().parse_args(["--config", str(path), *words, *overrides])
     namespace.pop("config", None)
-    return dict(yaml.safe_load(_parser().dump(namespace, skip_unset=False)))
+    return namespace
 
 
 def _arguments_of_model(path: Path, overrides: Sequence[str]) -> set[str]:
@@ -97,7 +128,14 @@ def _arguments_of_model(path: Path, overrides: Sequence[str]) -> set[str]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, ValueError,
             ImportError, AttributeError):  # fmt: skip
         return set()  # what is wrong with it, the parser says
-    return set(inspect.signature(model).parameters)
+    names: set[str] = set()
+    for base in inspect.getmro(model):
+        if "__init__" in vars(base):
+            own = inspect.signature(vars(base)["__init__"]).parameters
+            names |= set(own)
+            if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
+                break  # nothing goes on to the next
+    return names
 
 
 def build_model(model: Mapping[str, Any]) -> nn.Module:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from foldnorm.pipeline.detection_metrics import INTERVAL, paired_share
 from foldnorm.pipeline.scorer import Scorer
-from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.deletion import Deletion, SizeRange, apply_deletion
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_tsv
@@ -70,16 +70,17 @@ def score_every_fold(
         raise InputError(f"no volume has a fold of size {sizes}: {cohort.folder}")
     folds, scheme = cohort.folds, cohort.scheme
 
-    def altered() -> Iterator[NDArray[np.uint8]]:
+    def altered() -> Iterator[Brain]:
         for index, fold in plan:
             deletion = Deletion("fold", fold["label"])
             volume = np.array(cohort.volumes[index])
-            yield apply_deletion(volume, deletion, scheme, folds=folds[index])
+            made = apply_deletion(volume, deletion, scheme, folds=folds[index])
+            yield Brain(made, cohort.rows[index])
 
     whole = sorted({index for index, _ in plan})
     place = {index: n for n, index in enumerate(whole)}
     at = [place[index] for index, _ in plan]
-    healthy = scorer.score(lambda: (np.array(cohort.volumes[index]) for index in whole))
+    healthy = scorer.score(lambda: cohort.brains(whole))
     rows = [{"volume": row_key(cohort.rows[index]), **fold} for index, fold in plan]
     before = {name: values[at] for name, values in healthy.items()}
     return FoldScores(rows, before, scorer.score(altered))

@@ -12,13 +12,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from foldnorm.models.losses import class_cross_entropy
-from foldnorm.models.protocols import Encodes
-from foldnorm.pipeline.baselines import Volumes, top_mean
-from foldnorm.pipeline.embedding import in_batches
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.pipeline.baselines import top_mean
+from foldnorm.pipeline.trained_model import Brains, TrainedModel
 from foldnorm.preprocessing.schemes import LabelScheme
 
 EVIDENCE_SIDE = 5  # voxels: a missing sheet is wider than the voxel by which one may be shifted
@@ -36,26 +34,23 @@ class ReconstructionScores:
     `EVIDENCE_SIDE`, z-scored per voxel against training brains, mean of the largest 0.2 %.
 
     Args:
-        model: in evaluation mode.
-        device: where it is.
+        trained: the model.
         scheme: label scheme of the volumes; *structure* is what a deletion can take (sulcus).
     """
 
     NAMES = ("reconstruction_loss", "reconstruction_missing", "reconstruction_missing_local")
 
-    def __init__(self, model: nn.Module, device: torch.device, scheme: LabelScheme) -> None:
-        if not isinstance(model, Encodes):
-            raise InputError(f"{type(model).__name__} does not reconstruct")
-        self.model, self.device, self.scheme = model, device, scheme
+    def __init__(self, trained: TrainedModel, scheme: LabelScheme) -> None:
+        self.trained, self.model, self.scheme = trained, trained.encodes, scheme
 
-    def fit(self, volumes: Volumes) -> Self:
+    def fit(self, brains: Brains) -> Self:
         """Learn how much evidence healthy brains give at each voxel.
 
         Args:
-            volumes: gives the training volumes, (I, J, K) uint8 each.
+            brains: gives the training brains.
         """
         number, total, squares = 0, torch.zeros(()), torch.zeros(())
-        for _, missing in self._reconstructed(volumes):
+        for _, missing in self._reconstructed(brains):
             evidence = _local(missing).double().cpu()
             number += len(evidence)
             total = total + evidence.sum(dim=0)
@@ -64,10 +59,10 @@ class ReconstructionScores:
         self.sd = (squares / number - self.mean.square()).clamp(min=0).sqrt() + MIN_SPREAD
         return self
 
-    def score(self, volumes: Volumes) -> dict[str, NDArray[np.float64]]:
-        """Scores of each volume by name, (N,) each."""
+    def score(self, brains: Brains) -> dict[str, NDArray[np.float64]]:
+        """Scores of each brain by name, (N,) each."""
         found: list[list[NDArray[np.float64]]] = [[], [], []]
-        for loss, missing in self._reconstructed(volumes):
+        for loss, missing in self._reconstructed(brains):
             z = (_local(missing).cpu() - self.mean) / self.sd
             found[0].append(loss.double().cpu().numpy())
             found[1].append(missing.flatten(1).double().sum(dim=1).cpu().numpy())
@@ -76,11 +71,12 @@ class ReconstructionScores:
         return dict(zip(self.NAMES, values, strict=True))
 
     @torch.no_grad()
-    def _reconstructed(self, volumes: Volumes) -> Iterator[tuple[Tensor, Tensor]]:
+    def _reconstructed(self, brains: Brains) -> Iterator[tuple[Tensor, Tensor]]:
         """Loss (B,), and P(structure) of the reconstruction − structure (B, I, J, K)."""
         first = self.scheme.void + 1
-        for batch in in_batches(volumes(), self.device):
-            logits = self.model.decode(self.model.encode(batch)).float()
+        for batch, condition in self.trained.batches(brains()):
+            codes = self.model.encode(batch, condition)
+            logits = self.model.decode(codes, condition).float()
             expected = torch.softmax(logits, dim=1)[:, first:].sum(dim=1)
             yield class_cross_entropy(logits, batch), expected - (batch >= first).float()
 

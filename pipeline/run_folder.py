@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 import yaml
-from torch import nn
 
+from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.configuration import build_model
 from foldnorm.pipeline.metrics_table import MetricsTable
+from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Cohort, same_preparation
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, write_bytes, write_json, write_text
@@ -71,8 +72,8 @@ class RunFolder:
         """Write the configuration as resolved."""
         write_text(self.folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
 
-    def write_data(self, cohort: Cohort) -> None:
-        """Record the cohort: its preparation, and who was in which split."""
+    def write_data(self, cohort: Cohort, conditions: Conditions) -> None:
+        """Record the cohort: its preparation, who was in which split, what the model is told."""
         write_json(
             self.folder / DATA,
             {
@@ -81,6 +82,7 @@ class RunFolder:
                 "shape": list(cohort.shape),
                 "voxel_size": list(cohort.voxel_size),
                 "phantom": cohort.is_phantom,
+                "conditions": conditions.as_dicts(),
                 "participants": {
                     split: sorted({cohort.rows[i]["participant_id"] for i in cohort.indices(split)})
                     for split in ("train", "validation")
@@ -118,7 +120,12 @@ class RunFolder:
             reason = str(error).splitlines()[0]
             raise InputError(f"not readable as a checkpoint ({reason}): {path}") from error
 
-    def load_model(self, device: torch.device | str = "cpu") -> nn.Module:
+    @property
+    def conditions(self) -> Conditions:
+        """What the model is told of each brain."""
+        return Conditions.from_dicts(self.data["conditions"])
+
+    def load(self, device: torch.device | str = "cpu") -> TrainedModel:
         """Return the model of the best checkpoint, in evaluation mode."""
         model = build_model(self.config["model"])
         name = "best" if self.checkpoint("best").is_file() else "last"
@@ -129,7 +136,7 @@ class RunFolder:
             raise InputError(
                 f"checkpoint does not fit {CONFIG}: {self.checkpoint(name)}"
             ) from error
-        return model.to(device).eval()
+        return TrainedModel(model.to(device).eval(), torch.device(device), self.conditions)
 
     def check_cohort(self, cohort: Cohort) -> None:
         """Refuse a cohort that was not prepared as the training cohort was."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from foldnorm.pipeline.scorer import Scorer
 from foldnorm.pipeline.scores import conformal_p
-from foldnorm.preprocessing.cohort import Cohort, iterate
+from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_json, write_tsv
 
@@ -30,11 +30,11 @@ def score_cohort(
     validation = reference.indices("validation")
     if not len(validation):
         raise InputError(f"no validation brains to calibrate with: {reference.folder}")
-    calibration = scorer.score(lambda: iterate(reference.volumes, validation))
+    calibration = scorer.score(lambda: reference.brains(validation))
     indices = cohort.indices(*splits)
     if not len(indices):
         raise InputError(f"no brain of split {'+'.join(splits)}: {cohort.folder}")
-    scores = scorer.score(lambda: iterate(cohort.volumes, indices))
+    scores = scorer.score(lambda: cohort.brains(indices))
     roles = {row["participant_id"]: row["split"] for row in reference.rows}
     names = list(scores)
     p_values = {name: conformal_p(scores[name], calibration[name]) for name in names}

@@ -1,43 +1,43 @@
-"""All scores of volumes at once: latent distances, reconstructions, and the baselines."""
+"""All scores of brains at once: latent distances, reconstructions, and the baselines."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from foldnorm.pipeline.baselines import Baselines, Volumes
-from foldnorm.pipeline.embedding import encode_volumes
 from foldnorm.pipeline.reconstruction_scores import ReconstructionScores
 from foldnorm.pipeline.scores import fit_latent_scores
-from foldnorm.preprocessing.cohort import Cohort, iterate
+from foldnorm.pipeline.trained_model import Brains, TrainedModel
+from foldnorm.preprocessing.cohort import Cohort
 
 Scores = dict[str, NDArray[np.float64]]
 
 
 class Scorer:
-    """Scores of volumes, fitted on the training split of a cohort.
+    """Scores of brains, fitted on the training split of a cohort.
 
     Args:
-        model: in evaluation mode.
-        device: where it is.
+        trained: the model.
         reference: the training cohort, on whose training split everything is fitted.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device, reference: Cohort) -> None:
-        self.model, self.device = model, device
+    def __init__(self, trained: TrainedModel, reference: Cohort) -> None:
+        self.trained = trained
         indices = reference.indices("train")
-        training: Volumes = lambda: iterate(reference.volumes, indices)  # noqa: E731
-        self.latent = fit_latent_scores(encode_volumes(model, training(), device))
-        reconstruction = ReconstructionScores(model, device, reference.scheme)
-        self.reconstruction = reconstruction.fit(training)
-        self.baselines = Baselines(reference.scheme).fit(training)
+        training: Brains = lambda: reference.brains(indices)  # noqa: E731
+        self.latent = fit_latent_scores(trained.encode(training()))
+        self.reconstruction = ReconstructionScores(trained, reference.scheme).fit(training)
+        self.baselines = Baselines(reference.scheme).fit(_volumes(training))
 
-    def score(self, volumes: Volumes) -> Scores:
-        """Scores by name, (N,) each; ``volumes()`` gives the volumes anew at each call."""
-        codes = encode_volumes(self.model, volumes(), self.device)
+    def score(self, brains: Brains) -> Scores:
+        """Scores by name, (N,) each; ``brains()`` gives the brains anew at each call."""
+        codes = self.trained.encode(brains())
         latent = {f"latent_{name}": score.score(codes) for name, score in self.latent.items()}
         return {
             **latent,
-            **self.reconstruction.score(volumes),
-            **self.baselines.score(volumes),
+            **self.reconstruction.score(brains),
+            **self.baselines.score(_volumes(brains)),
         }
+
+
+def _volumes(brains: Brains) -> Volumes:
+    return lambda: (brain.volume for brain in brains())

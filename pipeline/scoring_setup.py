@@ -38,7 +38,7 @@ def set_up_scoring(
     reference = Cohort.open(reference_folder or recorded)
     run.check_cohort(reference)
     _check_same_training(run, reference)
-    return ScoringSetup(Scorer(run.load_model(device), device, reference), reference, cohort)
+    return ScoringSetup(Scorer(run.load(device), reference), reference, cohort)
 
 
 def _check_same_training(run: RunFolder, reference: Cohort) -> None:

@@ -20,7 +20,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from foldnorm.pipeline.configuration import resolve, training_options
+from foldnorm.pipeline.configuration import resolve_for, training_options
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.run_folder import METRICS, RunFolder
 from foldnorm.pipeline.signals import STOPPED
@@ -147,7 +147,7 @@ def search(config: str, cohort: Cohort, out: Path, options: SearchOptions) -> li
         InputError: the folder belongs to another search.
         Stopped: a signal came; the same call goes on.
     """
-    base = _resolved(config, cohort, options.overrides)
+    base = resolve_for(cohort, config, options.overrides)
     training = training_options(base)
     _check_same_search(out, config, options, training.monitor)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -189,7 +189,7 @@ def _objective(
         raise optuna.TrialPruned
     folder = out / "trials" / trial.user_attrs.get(FOLDER, f"{trial.number:04d}")
     trial.set_user_attr(FOLDER, folder.name)
-    resolved = _resolved(config, cohort, [*options.overrides, *_words(chosen)])
+    resolved = resolve_for(cohort, config, [*options.overrides, *_words(chosen)])
     every = resolved["training"]["validate_every"]
     resolved["training"]["session_steps"] = every
     monitor = resolved["training"]["monitor"]
@@ -271,17 +271,6 @@ def _sampler(options: SearchOptions) -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=options.seed)
 
 
-def _resolved(config: str, cohort: Cohort, overrides: Sequence[str]) -> dict[str, Any]:
-    pair = cohort.pair_scheme
-    return resolve(
-        config,
-        overrides,
-        shape=cohort.shape,
-        n_classes=cohort.scheme.n_classes,
-        n_pair_classes=None if pair is None else pair.n_classes,
-    )
-
-
 def _check_same_search(out: Path, config: str, options: SearchOptions, monitor: str) -> None:
     asked = {
         "config": config,
@@ -314,7 +303,7 @@ def _write_trials(
     write_tsv(out / TABLE, rows, keys)
     if study.get_trials(states=(TrialState.COMPLETE,)):
         words = _words(study.best_trial.params)
-        best = _resolved(config, cohort, [*options.overrides, *words])
+        best = resolve_for(cohort, config, [*options.overrides, *words])
         write_text(out / BEST, yaml.safe_dump(best, sort_keys=False))
     return rows
 

@@ -25,16 +25,18 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from foldnorm.models.noise import StepNoise, seed_of
-from foldnorm.models.protocols import Constrains, Trainable
+from foldnorm.models.protocols import Conditioned, Constrains, Trainable
 from foldnorm.models.volume_networks import as_channels_last
 from foldnorm.pipeline.augmentation import Augmentation
 from foldnorm.pipeline.batches import Batches
+from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.configuration import build_model, training_options
 from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.model_card import write_model_card
 from foldnorm.pipeline.run_folder import METRICS, RunFolder
 from foldnorm.pipeline.signals import STOPPED, StopFlag, stop_on_signals
+from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.pipeline.validation import sample_picture, second_volumes, validate
 from foldnorm.preprocessing.cohort import Cohort
@@ -67,6 +69,7 @@ class Training:
 
     fabric: Fabric
     model: nn.Module
+    conditions: Conditions
     options: TrainingOptions
     cohort: Cohort
     run: RunFolder
@@ -79,9 +82,10 @@ class Training:
     durations: list[float] = field(default_factory=list)  # of the steps of this session, seconds
 
     @property
-    def shown(self) -> nn.Module:
+    def shown(self) -> TrainedModel:
         """The model that is validated: the average of its weights, if one is kept."""
-        return self.model if self.average is None else self.average.module
+        model = self.model if self.average is None else self.average.module
+        return TrainedModel(model, self.fabric.device, self.conditions)
 
     @property
     def is_over(self) -> bool:
@@ -145,14 +149,16 @@ def set_up(
     if options.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema))
     run, state = RunFolder(out), TrainingState()
+    conditions = _conditions(model, cohort)
     if options.monitor_mode == "max":
         state.best = -float("inf")
     if resume and run.checkpoint("last").is_file():
         run.check_cohort(cohort)
+        conditions = run.conditions
         state = load_state(run, model, optimizers, fabric.device, average)
     elif fabric.is_global_zero:
         run.write_config(config)
-        run.write_data(cohort)
+        run.write_data(cohort, conditions)
     if fabric.is_global_zero:
         run.write_environment()
     augmentation = Augmentation(
@@ -167,13 +173,31 @@ def set_up(
         world_size=fabric.world_size,
         second=second_volumes(model, cohort),
         paired=model.reads == "pairs",
+        conditions=conditions.encode(cohort.rows) if conditions.size else None,
         augment=augmentation if options.augmentation else None,
     )
     metrics = MetricsTable(out / METRICS, up_to=state.step)
     writer = _tensorboard(out) if options.tensorboard and fabric.is_global_zero else None
     return Training(
-        fabric, model, options, cohort, run, optimizers, batches, metrics, writer, state, average
+        fabric,
+        model,
+        conditions,
+        options,
+        cohort,
+        run,
+        optimizers,
+        batches,
+        metrics,
+        writer,
+        state,
+        average,
     )
+
+
+def _conditions(model: nn.Module, cohort: Cohort) -> Conditions:
+    """What the model is told of each brain, as the training split has it."""
+    names = model.condition if isinstance(model, Conditioned) else ()
+    return Conditions.fit(names, [cohort.rows[i] for i in cohort.indices("train")])
 
 
 def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
@@ -233,7 +257,10 @@ def train_step(training: Training) -> dict[str, Tensor]:
     step = training.state.step
     order = model.phase_order(step)
     for n, phase in enumerate(order):
-        volumes = training.batches.batch(step * len(order) + n).to(fabric.device)
+        number = step * len(order) + n
+        volumes = training.batches.batch(number).to(fabric.device)
+        condition = training.batches.condition(number)
+        condition = None if condition is None else condition.to(fabric.device)
         noise = StepNoise(
             (options.seed, step, n),
             len(volumes),
@@ -245,7 +272,7 @@ def train_step(training: Training) -> dict[str, Tensor]:
         with torch.autocast(
             fabric.device.type, dtype=torch.bfloat16, enabled=options.precision == "bf16"
         ):
-            phase_terms = model.loss(phase, volumes, noise)
+            phase_terms = model.loss(phase, volumes, noise, condition)
         optimizers = {n: training.optimizers[n] for n in model.phases[phase].networks}
         for network, optimizer in optimizers.items():
             optimizer.zero_grad(set_to_none=True)
@@ -362,9 +389,7 @@ def _validate_and_save(training: Training) -> None:
     fabric = training.fabric
     fabric.barrier()
     if fabric.is_global_zero:
-        figures = validate(
-            training.shown, training.cohort, fabric.device, training.options.validation_volumes
-        )
+        figures = validate(training.shown, training.cohort, training.options.validation_volumes)
         _record(training, figures)
         options, state = training.options, training.state
         row = training.metrics.rows[state.step]
@@ -377,7 +402,7 @@ def _validate_and_save(training: Training) -> None:
         _save(training)
         if is_best:
             training.run.save_checkpoint("best", _checkpoint(training))
-        picture = sample_picture(training.shown, training.cohort, fabric.device)
+        picture = sample_picture(training.shown, training.cohort)
         if picture is not None:
             path = training.run.samples / f"step-{state.step:07d}.png"
             write_bytes(path, png(picture))

@@ -57,7 +57,7 @@ class Translation:
             InputError: its model does not translate.
         """
         run = RunFolder.open(folder)
-        model = run.load_model(device)
+        model = run.load(device).model
         if not isinstance(model, Translates):
             raise InputError(f"{type(model).__name__} does not translate: {folder}")
         return cls(run, model, device, Preparation.from_dict(run.data["preparation"]))

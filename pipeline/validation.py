@@ -1,16 +1,17 @@
 """What is looked at while a model trains: figures and pictures of validation volumes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from foldnorm.models.classes import to_classes
 from foldnorm.models.protocols import Encodes, Samples, Trainable, Translates
 from foldnorm.pipeline.class_metrics import class_dice
 from foldnorm.pipeline.sheet_metrics import compare_populations, mean_panel
+from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.pictures import contact_sheet, middle_slices
@@ -21,15 +22,12 @@ DRAWN = 8  # volumes drawn from the model at a validation
 Labels = NDArray[np.uint8]
 
 
-def validate(
-    model: nn.Module, cohort: Cohort, device: torch.device, at_most: int
-) -> dict[str, float]:
+def validate(trained: TrainedModel, cohort: Cohort, at_most: int) -> dict[str, float]:
     """Loss and figures of what a model makes of validation volumes.
 
     Args:
-        model: it is put in evaluation mode.
+        trained: its model is put in evaluation mode.
         cohort: whose validation split is looked at.
-        device: where the model is.
         at_most: volumes.
 
     Returns:
@@ -37,22 +35,23 @@ def validate(
         Dice of each class if it translates; and under ``samples/…``, drawn volumes beside real
         ones, if it draws. Empty if there is no validation volume.
     """
-    model.eval()
+    model = trained.model.eval()
     assert isinstance(model, Trainable)
     losses, real, pairs, dice = [], [], [], []
     foreground = cohort.scheme.foreground
     with torch.no_grad():
-        for volumes in _volumes(model, cohort, at_most):
-            batch = torch.from_numpy(volumes)[None].to(device)
-            losses.append(float(model.validation_loss(batch)))
+        for volumes, row in _volumes(model, cohort, at_most):
+            batch = torch.from_numpy(volumes)[None].to(trained.device)
+            condition = trained.condition([row])
+            losses.append(float(model.validation_loss(batch, condition)))
             if isinstance(model, Translates):
                 source, target = _parted(model, volumes)
                 scheme = target_scheme(model, cohort)
-                dice.append(class_dice(_translated(model, source, device), target, scheme))
+                dice.append(class_dice(_translated(model, source, trained.device), target, scheme))
                 continue
             real.append(foreground(volumes))
             if isinstance(model, Encodes):
-                pairs.append((foreground(_reconstruct(model, batch)), real[-1]))
+                pairs.append((foreground(_reconstruct(model, batch, condition)), real[-1]))
     if not losses:
         return {}
     figures = {"loss": float(np.mean(losses)), **mean_panel(pairs)}
@@ -60,36 +59,37 @@ def validate(
         figures |= {name: float(np.nanmean([d[name] for d in dice])) for name in dice[0]}
     figures = {f"validation/{name}": value for name, value in figures.items()}
     if isinstance(model, Samples):
-        drawn = [foreground(volume) for volume in _samples(model)]
+        drawn = [foreground(volume) for volume in _samples(trained, cohort)]
         compared = compare_populations(drawn, real)
         figures |= {f"samples/{name}": value for name, value in compared.items()}
     return figures
 
 
-def sample_picture(model: nn.Module, cohort: Cohort, device: torch.device) -> Labels | None:
+def sample_picture(trained: TrainedModel, cohort: Cohort) -> Labels | None:
     """Rows of slices: validation volumes beside what the model makes of them, then drawn ones.
 
     Returns:
         An (H, W, 3) picture: volume and reconstruction, or volume, translation and true second
         volume, or drawn volumes; None if the model makes nothing.
     """
-    model.eval()
+    model = trained.model.eval()
     n = cohort.scheme.n_classes
     rows = []
     with torch.no_grad():
         if isinstance(model, Translates):
             others = target_scheme(model, cohort).n_classes
-            for volumes in _volumes(model, cohort, PICTURED):
+            for volumes, _ in _volumes(model, cohort, PICTURED):
                 source, target = _parted(model, volumes)
-                made = _translated(model, source, device)
+                made = _translated(model, source, trained.device)
                 shown = [(source, n), (made, others), (target, others)]
                 rows.append([s for volume, m in shown for s in middle_slices(volume, m)])
         elif isinstance(model, Encodes):
-            for original in _volumes(model, cohort, PICTURED):
-                decoded = _reconstruct(model, torch.from_numpy(original)[None].to(device))
+            for original, row in _volumes(model, cohort, PICTURED):
+                batch = torch.from_numpy(original)[None].to(trained.device)
+                decoded = _reconstruct(model, batch, trained.condition([row]))
                 rows.append([*middle_slices(original, n), *middle_slices(decoded, n)])
         if isinstance(model, Samples):
-            drawn = _samples(model)
+            drawn = _samples(trained, cohort)
             for first, second in zip(drawn[::2], drawn[1::2], strict=False):
                 rows.append([*middle_slices(first, n), *middle_slices(second, n)])
     return contact_sheet(rows) if rows else None
@@ -118,12 +118,15 @@ def target_scheme(model: Translates, cohort: Cohort) -> LabelScheme:
     return cohort.scheme if model.reverse else cohort.pair_scheme
 
 
-def _volumes(model: nn.Module, cohort: Cohort, at_most: int) -> Iterator[Labels]:
-    """Validation volumes, (I, J, K), or pairs, (2, I, J, K)."""
+def _volumes(
+    model: nn.Module, cohort: Cohort, at_most: int
+) -> Iterator[tuple[Labels, Mapping[str, str]]]:
+    """Validation volumes, (I, J, K), or pairs, (2, I, J, K), and their rows."""
     second = second_volumes(model, cohort)
     for index in cohort.indices("validation")[:at_most]:
         volume = np.array(cohort.volumes[index])
-        yield volume if second is None else np.stack([volume, second[index]])
+        volume = volume if second is None else np.stack([volume, second[index]])
+        yield volume, cohort.rows[index]
 
 
 def _parted(model: Translates, pair: Labels) -> tuple[Labels, Labels]:
@@ -132,13 +135,20 @@ def _parted(model: Translates, pair: Labels) -> tuple[Labels, Labels]:
     return (second, first) if model.reverse else (first, second)
 
 
-def _samples(model: Samples) -> Labels:
-    """Draw the same volumes at every validation, (DRAWN, I, J, K): progress is then seen."""
-    return model.sample(DRAWN, torch.Generator().manual_seed(0)).cpu().numpy()
+def _samples(trained: TrainedModel, cohort: Cohort) -> Labels:
+    """Draw the same volumes at every validation, (DRAWN, I, J, K): progress is then seen.
+
+    A conditioned model is told what the cohort's first volumes are.
+    """
+    assert isinstance(trained.model, Samples)
+    rows = [cohort.rows[n % len(cohort.rows)] for n in range(DRAWN)]
+    generator = torch.Generator().manual_seed(0)
+    return trained.model.sample(DRAWN, generator, trained.condition(rows)).cpu().numpy()
 
 
-def _reconstruct(model: Encodes, batch: torch.Tensor) -> Labels:
-    return to_classes(model.decode(model.encode(batch)))[0].cpu().numpy()
+def _reconstruct(model: Encodes, batch: Tensor, condition: Tensor | None) -> Labels:
+    codes = model.encode(batch, condition)
+    return to_classes(model.decode(codes, condition))[0].cpu().numpy()
 
 
 def _translated(model: Translates, source: Labels, device: torch.device) -> Labels:

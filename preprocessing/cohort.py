@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,11 @@ class Cohort:
     def volumes(self) -> NDArray[np.uint8]:
         """(N, I, J, K) uint8 class numbers, a read-only memory map."""
         return np.load(self.folder / VOLUMES, mmap_mode="r", allow_pickle=False)
+
+    def brains(self, indices: Iterable[int]) -> Iterator["Brain"]:
+        """Volumes in memory, one at a time, with their rows."""
+        for index in indices:
+            yield Brain(np.array(self.volumes[index]), self.rows[index])
 
     @cached_property
     def folds(self) -> NDArray[np.uint16] | None:
@@ -202,6 +207,18 @@ def write_description(folder: Path, name: str, cohort: Mapping[str, Any]) -> Non
             "Cohort": dict(cohort),
         },
     )
+
+
+class Brain(NamedTuple):
+    """A volume and what is known of whose it is.
+
+    Attributes:
+        volume: (I, J, K) uint8 class numbers.
+        row: of ``participants.tsv``.
+    """
+
+    volume: NDArray[np.uint8]
+    row: Mapping[str, str]
 
 
 def iterate(volumes: NDArray[Any], indices: Iterable[int]) -> Iterator[NDArray[Any]]:

@@ -31,9 +31,9 @@ CONVOLUTIONAL = {"channels": [8], "critic_channels": [8], "code_channels": 2}
 VAE = {"channels": [8], "code_channels": 2}
 MODELS = {
     "autoencoder": lambda: Autoencoder(SHAPE, **VAE),
-    "beta_vae": lambda: BetaVAE(SHAPE, **VAE, kl_annealing_steps=4),
+    "beta_vae": lambda: BetaVAE(SHAPE, **VAE, kl_annealing=0.4, training_steps=10),
     "dcgan": lambda: DCGAN(SHAPE, **CONVOLUTIONAL, reconstruction_steps=1),
-    "f_anogan": lambda: FAnoGAN(SHAPE, **CONVOLUTIONAL, gan_steps=2, critic_steps=2),
+    "f_anogan": lambda: FAnoGAN(SHAPE, **CONVOLUTIONAL, training_steps=4, critic_steps=2),
     "gan": lambda: GAN(SHAPE, widths=[8], critic_widths=[8], latent_dim=4),
     "unit": lambda: UNIT(SHAPE, 3, 4, channels=[8], critic_channels=[8]),
     "vnet": lambda: VNet(3, 4, channels=[8, 8], convolutions=[1, 1]),
@@ -46,9 +46,9 @@ TINY = {
     name: [f"--model.init_args.{key}={value}" for key, value in sizes.items()]
     for name, sizes in {
         "autoencoder": VAE,
-        "beta_vae": {**VAE, "kl_annealing_steps": 3},
+        "beta_vae": {**VAE, "kl_annealing": 0.75},
         "dcgan": {**CONVOLUTIONAL, "reconstruction_steps": 1},
-        "f_anogan": {**CONVOLUTIONAL, "gan_steps": 2, "critic_steps": 2},
+        "f_anogan": {**CONVOLUTIONAL, "critic_steps": 2},
         "gan": {"widths": [8], "critic_widths": [8], "latent_dim": 4},
         "unit": {"channels": [8], "critic_channels": [8]},
         "wgan": {**CONVOLUTIONAL, "critic_steps": 2},

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from foldnorm.pipeline.reconstruction_scores import ReconstructionScores
+from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.preprocessing.cohort import Brain
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.schemes import SKELETON
 
@@ -19,10 +21,10 @@ class ExpectsOneSheet(nn.Module):
 
     latent_dim = 1
 
-    def encode(self, volumes):
+    def encode(self, volumes, condition=None):
         return torch.zeros(len(volumes), 1)
 
-    def decode(self, codes):
+    def decode(self, codes, condition=None):
         classes = torch.from_numpy(EXPECTED).long()
         logits = 50 * nn.functional.one_hot(classes, 3).movedim(-1, 0).float()
         return logits.expand(len(codes), *logits.shape)
@@ -36,8 +38,13 @@ def hole(side):
 
 def scores(*volumes):
     training = [EXPECTED, hole(1)]
-    fitted = ReconstructionScores(ExpectsOneSheet(), CPU, SKELETON).fit(lambda: training)
-    return fitted.score(lambda: volumes)
+    trained = TrainedModel(ExpectsOneSheet(), CPU)
+    fitted = ReconstructionScores(trained, SKELETON).fit(lambda: brains(training))
+    return fitted.score(lambda: brains(volumes))
+
+
+def brains(volumes):
+    return [Brain(volume, {}) for volume in volumes]
 
 
 def test_what_is_missing_is_counted():
@@ -66,5 +73,5 @@ def test_no_volumes_no_scores():
 
 
 def test_a_model_without_a_decoder_is_refused():
-    with pytest.raises(InputError, match="Linear does not reconstruct"):
-        ReconstructionScores(nn.Linear(1, 1), CPU, SKELETON)
+    with pytest.raises(InputError, match="Linear has no latent space"):
+        ReconstructionScores(TrainedModel(nn.Linear(1, 1), CPU), SKELETON)

@@ -242,7 +242,7 @@ def test_the_average_of_the_weights_is_what_a_finished_run_is(small_cohort, tmp_
         expected = 0.5 * expected + 0.5 * checkpoint["model"][name]
         assert torch.allclose(checkpoint["average"][name], expected, atol=1e-7)
     best = RunFolder(out).load_checkpoint("best")
-    model = RunFolder.open(out).load_model()
+    model = RunFolder.open(out).load().model
     assert torch.equal(dict(model.named_parameters())[name], best["average"][name])
     assert not torch.equal(best["average"][name], best["model"][name])
 

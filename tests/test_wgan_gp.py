@@ -126,7 +126,7 @@ def test_error_2_the_critic_passes_a_gradient_to_the_generator(generated):
 def test_error_2_the_critic_sees_one_hot_channels(monkeypatch):
     model, seen = make(), []
     forward = model.critic.forward
-    monkeypatch.setattr(model.critic, "forward", lambda x: seen.append(x.detach()) or forward(x))
+    monkeypatch.setattr(model.critic, "forward", lambda x, _: seen.append(x.detach()) or forward(x))
     model.loss("critic", batch(), noise())
     real, generated = seen[0].chunk(2)
     for volumes in (real, generated):

@@ -23,17 +23,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.devices import choose_device
-    from foldnorm.pipeline.embedding import encode_volumes
     from foldnorm.pipeline.run_folder import RunFolder
-    from foldnorm.preprocessing.cohort import Cohort, iterate
+    from foldnorm.preprocessing.cohort import Cohort
     from foldnorm.preprocessing.files import replacing, write_tsv
 
     refuse_existing(arguments.out / "codes.npy", arguments.overwrite)
     device = choose_device(arguments.device)
     run_folder, cohort = RunFolder.open(arguments.run_folder), Cohort.open(arguments.cohort)
     run_folder.check_cohort(cohort)
-    volumes = iterate(cohort.volumes, cohort.indices())
-    codes = encode_volumes(run_folder.load_model(device), volumes, device)
+    codes = run_folder.load(device).encode(cohort.brains(cohort.indices()))
     with replacing(arguments.out / "codes.npy") as temporary, temporary.open("wb") as stream:
         np.save(stream, codes, allow_pickle=False)
     write_tsv(arguments.out / "codes.tsv", cohort.rows, tuple(cohort.rows[0]))

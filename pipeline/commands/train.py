@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.configuration import resolve
+    from foldnorm.pipeline.configuration import resolve_for
     from foldnorm.pipeline.train import train
     from foldnorm.preprocessing.cohort import Cohort
     from foldnorm.preprocessing.errors import InputError
@@ -46,15 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     overrides = list(arguments.overrides)
     if arguments.seed is not None:
         overrides.append(f"--training.seed={arguments.seed}")
-    config = resolve(
-        arguments.config,
-        overrides,
-        shape=cohort.shape,
-        n_classes=cohort.scheme.n_classes,
-        n_pair_classes=None if cohort.pair_scheme is None else cohort.pair_scheme.n_classes,
-    )
     return train(
-        config,
+        resolve_for(cohort, arguments.config, overrides),
         cohort,
         arguments.out,
         device=arguments.device,

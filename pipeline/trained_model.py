@@ -1,0 +1,80 @@
+"""A trained model and what it needs to look at brains."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from foldnorm.models.protocols import Encodes
+from foldnorm.pipeline.conditions import Conditions
+from foldnorm.preprocessing.cohort import Brain
+from foldnorm.preprocessing.errors import InputError
+
+BATCH = 8
+Brains = Callable[[], Iterable[Brain]]  # gives them anew at each call
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model, where it is, and what it is told of each brain.
+
+    Attributes:
+        model: in evaluation mode.
+        device: where it is.
+        conditions: columns that it is told.
+    """
+
+    model: nn.Module
+    device: torch.device
+    conditions: Conditions = field(default_factory=Conditions)
+
+    @property
+    def encodes(self) -> Encodes:
+        """The model as one that has a latent space.
+
+        Raises:
+            InputError: it has none.
+        """
+        if not isinstance(self.model, Encodes):
+            raise InputError(f"{type(self.model).__name__} has no latent space")
+        return self.model
+
+    def condition(self, rows: Sequence[Mapping[str, str]]) -> Tensor | None:
+        """Conditions of brains, (B, size) on the device; None if the model is told nothing."""
+        if not self.conditions.size:
+            return None
+        return torch.from_numpy(self.conditions.encode(rows)).to(self.device)
+
+    def batches(self, brains: Iterable[Brain]) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Volumes on the device, `BATCH` at a time: (B, I, J, K) uint8, and their conditions."""
+        waiting: list[Brain] = []
+        for brain in brains:
+            waiting.append(brain)
+            if len(waiting) == BATCH:
+                yield self._batch(waiting)
+                waiting = []
+        if waiting:
+            yield self._batch(waiting)
+
+    @torch.no_grad()
+    def encode(self, brains: Iterable[Brain]) -> NDArray[np.float32]:
+        """Codes of brains, (N, latent_dim) float32; never more than a few volumes in memory.
+
+        Raises:
+            InputError: the model has no latent space.
+        """
+        model = self.encodes
+        codes = [
+            model.encode(volumes, condition).float().cpu().numpy()
+            for volumes, condition in self.batches(brains)
+        ]
+        if not codes:
+            return np.empty((0, model.latent_dim), dtype=np.float32)
+        return np.concatenate(codes)
+
+    def _batch(self, brains: Sequence[Brain]) -> tuple[Tensor, Tensor | None]:
+        volumes = torch.from_numpy(np.stack([brain.volume for brain in brains])).to(self.device)
+        return volumes, self.condition([brain.row for brain in brains])
