@@ -31,6 +31,7 @@ COMMANDS = (
     "compare",
     "search",
     "generate",
+    "export",
     "report",
     "models",
 )

@@ -13,7 +13,7 @@ import yaml
 from foldnorm.pipeline import benchmark as benchmark_module
 from foldnorm.pipeline import report_figures as figures
 from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.pipeline.run_folder import ENVIRONMENT, METRICS, RunFolder
+from foldnorm.pipeline.run_folder import METRICS, RunFolder
 from foldnorm.pipeline.score_cohort import SCORES
 from foldnorm.pipeline.score_cohort import SIDECAR as SCORES_SIDECAR
 from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
@@ -151,8 +151,8 @@ def _run_section(path: Path) -> dict[str, Any]:
         "warnings": warnings,
         "facts": {
             "class": run.config["model"]["class_path"],
-            "trained on": f"{len(run.trained_on())} participants",
-            "validated on": f"{len(run.data['participants']['validation'])} others",
+            "trained on": f"{run.participants['train']} participants",
+            "validated on": f"{run.participants['validation']} others",
             "best checkpoint": f"step {best}",
         },
         "panel": [(name, value, PANEL_NOTES.get(name, "")) for name, value in panel.items()],
@@ -161,7 +161,7 @@ def _run_section(path: Path) -> dict[str, Any]:
         "translates": any(name.startswith("dice_") for name in panel),
         "picture": inline_png(pictures[-1].read_bytes()) if pictures else None,
         "settings": yaml.safe_dump(run.config, sort_keys=False),
-        "environment": (path / ENVIRONMENT).read_text(encoding="utf-8"),
+        "environment": run.environment,
     }
 
 

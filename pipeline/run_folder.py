@@ -1,16 +1,19 @@
 """The run folder: what training writes, and what every later command reads a model from."""
 
+import hashlib
 import io
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 import yaml
 
@@ -25,6 +28,7 @@ from foldnorm.preprocessing.files import read_json, write_bytes, write_json, wri
 CONFIG, DATA, ENVIRONMENT = "config.yaml", "data.json", "environment.json"
 COST = "cost.json"
 METRICS = "metrics.csv"
+BUNDLED_WEIGHTS = "models/model.safetensors"
 PACKAGES = ("foldnorm", "torch", "monai", "lightning", "numpy", "scipy", "scikit-learn", "nibabel")
 
 
@@ -44,13 +48,26 @@ class RunFolder:
         run = cls(folder)
         if not (folder / CONFIG).is_file():
             raise InputError(f"not a run folder (no {CONFIG}): {folder}")
-        if not run.checkpoint("last").is_file():
+        if not (run.checkpoint("last").is_file() or run.is_bundle):
             raise InputError(f"run has no checkpoint yet: {folder}")
         return run
+
+    @property
+    def is_bundle(self) -> bool:
+        """Whether this is an exported model."""
+        return (self.folder / BUNDLED_WEIGHTS).is_file()
 
     def checkpoint(self, name: str) -> Path:
         """Path of the checkpoint ``last`` or ``best``."""
         return self.folder / "checkpoints" / f"{name}.ckpt"
+
+    @property
+    def weights(self) -> Path:
+        """Path of the weights that `load` takes: the best checkpoint, or what was exported."""
+        if self.is_bundle:
+            return self.folder / BUNDLED_WEIGHTS
+        best = self.checkpoint("best")
+        return best if best.is_file() else self.checkpoint("last")
 
     @property
     def samples(self) -> Path:
@@ -94,6 +111,12 @@ class RunFolder:
         """Record versions, machine and command."""
         write_json(self.folder / ENVIRONMENT, environment())
 
+    @property
+    def environment(self) -> str:
+        """What `write_environment` recorded, as text; empty for an exported model."""
+        path = self.folder / ENVIRONMENT
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
     def write_cost(self, cost: Mapping[str, float]) -> None:
         """Record what the run took; see `cost`."""
         write_json(self.folder / COST, dict(cost))
@@ -126,16 +149,23 @@ class RunFolder:
         return Conditions.from_dicts(self.data["conditions"])
 
     def load(self, device: torch.device | str = "cpu") -> TrainedModel:
-        """Return the model of the best checkpoint, in evaluation mode."""
+        """Return the model of the best checkpoint, in evaluation mode.
+
+        Raises:
+            InputError: the weights are unreadable, or of another model.
+        """
         model = build_model(self.config["model"])
-        name = "best" if self.checkpoint("best").is_file() else "last"
+        path = self.weights
         try:
-            checkpoint = self.load_checkpoint(name)
-            model.load_state_dict(checkpoint.get("average", checkpoint["model"]))
-        except (RuntimeError, KeyError) as error:
-            raise InputError(
-                f"checkpoint does not fit {CONFIG}: {self.checkpoint(name)}"
-            ) from error
+            if self.is_bundle:
+                state = safetensors.torch.load(path.read_bytes())
+            else:
+                checkpoint = self.load_checkpoint(path.stem)
+                state = checkpoint.get("average", checkpoint["model"])
+            model.load_state_dict(state)
+        except (RuntimeError, KeyError, safetensors.SafetensorError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"weights do not fit {CONFIG} ({reason}): {path}") from error
         return TrainedModel(model.to(device).eval(), torch.device(device), self.conditions)
 
     def check_cohort(self, cohort: Cohort) -> None:
@@ -150,6 +180,23 @@ class RunFolder:
                 f"--like the training cohort: {cohort.folder}"
             )
 
+    def training_cohort(self, folder: Path | None = None) -> Cohort:
+        """Open the cohort that the model was trained on.
+
+        Args:
+            folder: where it is; None: where it was.
+
+        Raises:
+            InputError: it is not there, or was prepared otherwise.
+        """
+        recorded = self.data.get("cohort")
+        if folder is None and (recorded is None or not Path(recorded).is_dir()):
+            where = f"training cohort has moved: {recorded}" if recorded else "exported model"
+            raise InputError(f"{where}; say where the training cohort is with --reference")
+        cohort = Cohort.open(folder or Path(str(recorded)))
+        self.check_cohort(cohort)
+        return cohort
+
     def best_panel(
         self, metrics: MetricsTable, of: str = "validation"
     ) -> tuple[int, dict[str, float]]:
@@ -163,9 +210,23 @@ class RunFolder:
         prefix, row = f"{of}/", metrics.rows[best]
         return best, {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
 
-    def trained_on(self) -> set[str]:
-        """Ids of the participants that the weights were fitted to."""
-        return set(self.data["participants"]["train"])
+    @property
+    def participants(self) -> dict[str, int]:
+        """How many there were in each split."""
+        return {split: len(names) for split, names in self.data["participants"].items()}
+
+    def trained_on(self, participants: Iterable[str]) -> list[str]:
+        """Those of these participants that the weights were fitted to."""
+        salt = self.data.get("salt")
+        fitted = set(self.data["participants"]["train"])
+        return sorted(
+            name for name in participants if (hashed(name, salt) if salt else name) in fitted
+        )
+
+
+def hashed(participant: str, salt: str) -> str:
+    """What stands for a participant in an exported model."""
+    return hashlib.sha256(f"{salt}{participant}".encode()).hexdigest()
 
 
 def environment() -> dict[str, Any]:

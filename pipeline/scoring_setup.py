@@ -32,11 +32,7 @@ def set_up_scoring(
     device = choose_device(device_name)
     run, cohort = RunFolder.open(run_folder), Cohort.open(cohort_folder)
     run.check_cohort(cohort)
-    recorded = Path(run.data["cohort"])
-    if reference_folder is None and not recorded.is_dir():
-        raise InputError(f"training cohort has moved; say where with --reference: {recorded}")
-    reference = Cohort.open(reference_folder or recorded)
-    run.check_cohort(reference)
+    reference = run.training_cohort(reference_folder)
     _check_same_training(run, reference)
     return ScoringSetup(Scorer(run.load(device), reference), reference, cohort)
 
@@ -46,7 +42,7 @@ def _check_same_training(run: RunFolder, reference: Cohort) -> None:
     held_out = {
         reference.rows[i]["participant_id"] for i in reference.indices("validation", "test")
     }
-    leaked = sorted(held_out & run.trained_on())
+    leaked = run.trained_on(held_out)
     if leaked:
         raise InputError(
             f"{len(leaked)} brains that the model was trained on are held out in the reference "

@@ -164,12 +164,10 @@ def translate_files(
 
 
 def _in_own_grid(translation: Translation, source: SourceVolume) -> tuple[Labels, Matrix]:
-    preparation = replace(translation.preparation, pair=None, folds="none")
+    preparation = translation.preparation
     if translation.model.reverse:
-        preparation = replace(
-            preparation, scheme=translation.source_scheme, method="nearest", thin=False,
-            hull="keep",
-        )  # fmt: skip
+        preparation = preparation.of_pairs()
+    preparation = replace(preparation, pair=None, folds="none")
     prepared = prepare_volume(source, preparation)
     made = translation.translate(prepared.classes)
     volume = read_labels(source.path)

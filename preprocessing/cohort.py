@@ -55,11 +55,7 @@ class Cohort:
         Raises:
             InputError: it is none, or preprocessing did not finish.
         """
-        if not (folder / DESCRIPTION).is_file():
-            raise InputError(f"not a cohort folder (no {DESCRIPTION}): {folder}")
-        description = read_json(folder / DESCRIPTION)
-        if "Cohort" not in description:
-            raise InputError(f"not a foldnorm cohort (no key Cohort): {folder / DESCRIPTION}")
+        description = cls.describe(folder)
         if not (folder / VOLUMES).is_file():
             raise InputError(f"cohort is not packed yet; run preprocess again: {folder}")
         cohort = cls(folder, description, read_tsv(folder / PARTICIPANTS))
@@ -69,6 +65,20 @@ class Cohort:
                 f"volumes; run preprocess again: {folder}"
             )
         return cohort
+
+    @staticmethod
+    def describe(folder: Path) -> dict[str, Any]:
+        """Description of a cohort folder, or of the layout in an exported model.
+
+        Raises:
+            InputError: there is none.
+        """
+        if not (folder / DESCRIPTION).is_file():
+            raise InputError(f"not a cohort folder (no {DESCRIPTION}): {folder}")
+        description = read_json(folder / DESCRIPTION)
+        if "Cohort" not in description:
+            raise InputError(f"not a foldnorm cohort (no key Cohort): {folder / DESCRIPTION}")
+        return description
 
     @cached_property
     def volumes(self) -> NDArray[np.uint8]:

@@ -21,6 +21,8 @@ from foldnorm.preprocessing.regions import Region, region_of_mask, region_of_vox
 from foldnorm.preprocessing.schemes import LabelScheme
 from foldnorm.preprocessing.volumes import read_labels, write_labels
 
+LAYOUT_FOLDER = "cohort"  # of an exported model: the layout of its training cohort
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -43,8 +45,11 @@ class Layout:
 
     def target(self, volume: Finished, crop: CropSpec) -> Box:
         """The box on the lattice of one volume."""
-        is_own = crop.kind == "box"
-        return self.box.shifted(volume.field_of_view.start) if is_own else self.box
+        return self.target_of(volume.field_of_view, crop)
+
+    def target_of(self, field_of_view: Box, crop: CropSpec) -> Box:
+        """The box on the lattice of a volume with such a field of view."""
+        return self.box.shifted(field_of_view.start) if crop.kind == "box" else self.box
 
     def packed(
         self,

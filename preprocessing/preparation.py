@@ -1,7 +1,7 @@
 """What is done to every volume of a cohort."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from foldnorm.preprocessing.downsample import METHODS, Method
@@ -44,6 +44,11 @@ class Preparation:
     folds: Literal["auto", "none"] = "auto"
     pair: LabelScheme | None = None
     whole_brain: bool = False
+
+    def of_pairs(self) -> "Preparation":
+        """What is done to a second volume that comes without its first."""
+        assert self.pair is not None
+        return replace(self, scheme=self.pair, pair=None, method="nearest", thin=False, hull="keep")
 
     def __post_init__(self) -> None:
         if self.space == "mni" and self.voxel_size is None:

@@ -191,7 +191,8 @@ def told_run(told_cohort, tmp_path_factory):
 def train(cohort, out, *more):
     return main(
         ["train", "--config", "beta_vae", "--cohort", str(cohort.folder), "--out", str(out),
-         "--device", "cpu", "--quiet", "--training.steps", "240", "--training.validate_every", "120",
+         "--device", "cpu", "--quiet", "--training.steps", "240",
+         "--training.validate_every", "120",
          "--training.learning_rate", "1e-2", "--training.batch_size", "8",
          "--model.init_args.channels", "[16]", "--model.init_args.kl_weight", "3",
          "--model.init_args.condition", "[group, age]", *more]

@@ -122,7 +122,10 @@ def _add_layout(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--pad", default="none", help="cubic, multiple:N or I,J,K (default none)")
     group.add_argument(
-        "--like", type=Path, metavar="COHORT", help="prepare exactly as that cohort was, same box"
+        "--like",
+        type=Path,
+        metavar="COHORT",
+        help="prepare exactly as that cohort (or exported model's) was, same box",
     )
     group.add_argument(
         "--split",
@@ -214,7 +217,7 @@ def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # 
     from foldnorm.preprocessing.cohort import Cohort
     from foldnorm.preprocessing.crop_spec import CropSpec
     from foldnorm.preprocessing.errors import InputError
-    from foldnorm.preprocessing.layout import Layout
+    from foldnorm.preprocessing.layout import LAYOUT_FOLDER, Layout
     from foldnorm.preprocessing.preparation import Preparation
     from foldnorm.preprocessing.preprocess import PreprocessOptions
     from foldnorm.preprocessing.regions import read_regions
@@ -248,12 +251,14 @@ def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # 
     crop = CropSpec.parse(arguments.crop, read_regions(arguments.regions))
     pad, off_mask, frozen = arguments.pad, arguments.off_mask, None
     if arguments.like is not None:
-        model = Cohort.open(arguments.like)
+        bundled = (arguments.like / LAYOUT_FOLDER).is_dir()
+        folder = arguments.like / LAYOUT_FOLDER if bundled else arguments.like
+        described = Cohort.describe(folder)["Cohort"]["preparation"]
         # Fold labels are no part of what volumes look like.
-        preparation = replace(Preparation.from_dict(model.preparation), folds=arguments.folds)
-        crop = CropSpec.of_record(model.preparation)
-        pad, off_mask = model.preparation["pad"], model.preparation["off_mask"]
-        frozen = Layout.of_cohort(arguments.like)
+        preparation = replace(Preparation.from_dict(described), folds=arguments.folds)
+        crop = CropSpec.of_record(described)
+        pad, off_mask = described["pad"], described["off_mask"]
+        frozen = Layout.of_cohort(folder)
     return PreprocessOptions(
         preparation=preparation,
         crop=crop,

@@ -1,0 +1,37 @@
+"""Write a trained model as a MONAI bundle: a folder that others can use, without the cohort.
+
+OUT holds what MONAI wants (metadata, inference config, weights, README), the weights also as
+safetensors, and the layout of the training cohort. Every command that takes a RUN takes it too, and
+`foldnorm preprocess --like OUT` prepares volumes for it. Participants are named by salted hashes.
+"""
+
+import argparse
+from pathlib import Path
+
+from foldnorm.pipeline.arguments import add_overwrite
+
+HELP = "write a trained model as a MONAI bundle"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("run_folder", type=Path, metavar="RUN")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    parser.add_argument(
+        "--reference", type=Path, metavar="COHORT", help="training cohort, if it has moved"
+    )
+    add_overwrite(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.bundle import METADATA, export
+    from foldnorm.pipeline.run_folder import RunFolder
+
+    refuse_existing(arguments.out / METADATA, arguments.overwrite)
+    run_folder = RunFolder.open(arguments.run_folder)
+    export(run_folder, run_folder.training_cohort(arguments.reference), arguments.out)
+    if not arguments.quiet:
+        print(f"bundle: {arguments.out}")
+    return 0

@@ -1,0 +1,135 @@
+"""A trained model as a MONAI bundle: it gives what the run gives, and tells nobody's name."""
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from conftest import skeleton_source
+from monai.bundle import run as run_bundle
+from monai.bundle import verify_net_in_out
+from test_vnet import pair_cohort, run  # noqa: F401  # fixtures
+
+from foldnorm.models.classes import to_classes
+from foldnorm.pipeline.bundle import BundleNetwork
+from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_json
+
+CONFIGS = ("configs/inference.json", "configs/metadata.json")
+
+
+@pytest.fixture(scope="module")
+def bundle(small_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("exported") / "bundle"
+    assert main(["export", str(small_run), str(out), "--quiet"]) == 0
+    return out
+
+
+def test_monai_verifies_it(bundle):
+    inference, metadata = (str(bundle / name) for name in CONFIGS)
+    verify_net_in_out(
+        "network_def", meta_file=metadata, config_file=inference, device="cpu",
+        bundle_root=str(bundle),
+    )  # fmt: skip
+    described = read_json(bundle / CONFIGS[1])
+    assert described["network_data_format"]["inputs"]["image"]["spatial_shape"] == [16, 16, 16]
+    classes = described["network_data_format"]["outputs"]["pred"]["channel_def"]
+    assert list(classes.values()) == ["outside", "inside", "sulcus"]
+
+
+def test_monai_runs_it_on_files(bundle, small_run, small_cohort, tmp_path):
+    source = skeleton_source(tmp_path / "source", 2)
+    run_bundle(
+        config_file=str(bundle / CONFIGS[0]), meta_file=str(bundle / CONFIGS[1]),
+        bundle_root=str(bundle), dataset_dir=str(source), output_dir=str(tmp_path / "out"),
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    made = {path.name: nibabel.load(path) for path in (tmp_path / "out").iterdir()}
+    assert sorted(made) == ["sub-s00_pred.nii.gz", "sub-s01_pred.nii.gz"]
+    volume = torch.from_numpy(np.array(small_cohort.volumes[:1]))
+    assert small_cohort.rows[0]["participant_id"] == "sub-s00"
+    model = RunFolder.open(small_run).load().model
+    with torch.no_grad():
+        decoded = to_classes(model.decode(model.encode(volume)))[0].numpy()
+    expected = small_cohort.scheme.canonical_values[decoded]
+    assert np.array_equal(np.asarray(made["sub-s00_pred.nii.gz"].dataobj), expected)
+    apart = made["sub-s00_pred.nii.gz"].affine - small_cohort.affine
+    assert np.abs(apart).max() <= 0.75 + 1e-6  # half a voxel: a packed volume lies on a lattice
+
+
+def test_monai_runs_a_translation_in_windows(run, tmp_path):  # noqa: F811
+    bundle, source = tmp_path / "bundle", skeleton_source(tmp_path / "source", 1)
+    assert main(["export", str(run), str(bundle), "--quiet"]) == 0
+    run_bundle(
+        config_file=str(bundle / CONFIGS[0]), meta_file=str(bundle / CONFIGS[1]),
+        bundle_root=str(bundle), dataset_dir=str(source), output_dir=str(tmp_path / "out"),
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    (path,) = (tmp_path / "out").iterdir()
+    assert set(np.unique(np.asarray(nibabel.load(path).dataobj))) <= {0, 100, 200}
+    words = ["translate", str(bundle), str(source), str(tmp_path / "ours"), "--quiet"]
+    assert main(words) == 0
+
+
+def test_it_takes_the_place_of_the_run(bundle, small_run, small_cohort, tmp_path):
+    codes = []
+    for n, model in enumerate((small_run, bundle)):
+        out = tmp_path / str(n)
+        assert main(["embed", str(model), str(small_cohort.folder), str(out), "--quiet",
+                     "--device", "cpu"]) == 0  # fmt: skip
+        codes.append(np.load(out / "codes.npy"))
+    assert np.array_equal(*codes)
+    words = ["score", str(bundle), str(small_cohort.folder), str(tmp_path / "scores"), "--quiet"]
+    assert main([*words, "--reference", str(small_cohort.folder)]) == 0
+    assert main(["report", str(bundle), str(tmp_path / "report.html"), "--quiet"]) == 0
+
+
+def test_volumes_are_prepared_like_its_training_cohort(bundle, small_cohort, tmp_path):
+    source = skeleton_source(tmp_path / "source", 2)
+    made = []
+    for n, like in enumerate((bundle, small_cohort.folder)):
+        out = tmp_path / str(n)
+        words = ["preprocess", str(source), str(out), "--like", str(like), "--n-procs", "1"]
+        assert main([*words, "--split", "0", "0", "1", "--quiet"]) == 0
+        made.append(np.array(Cohort.open(out).volumes))
+    assert np.array_equal(*made)
+
+
+def test_no_name_and_no_path_is_in_it(bundle, small_cohort):
+    content = b"".join(path.read_bytes() for path in bundle.rglob("*") if path.is_file())
+    assert str(small_cohort.folder).encode() not in content
+    for row in small_cohort.rows:
+        assert row["participant_id"].encode() not in content
+    training = [small_cohort.rows[i]["participant_id"] for i in small_cohort.indices("train")]
+    everyone = [row["participant_id"] for row in small_cohort.rows]
+    assert RunFolder.open(bundle).trained_on(everyone) == sorted(training)
+
+
+def test_a_score_needs_the_training_cohort(bundle, small_cohort, tmp_path, capsys):
+    words = ["score", str(bundle), str(small_cohort.folder), str(tmp_path / "scores")]
+    assert main(words) == 2
+    assert "exported model; say where the training cohort is with --reference" in (
+        capsys.readouterr().err
+    )
+
+
+def test_it_does_not_overwrite_unasked(bundle, small_run, capsys):
+    assert main(["export", str(small_run), str(bundle)]) == 2
+    assert "metadata.json" in capsys.readouterr().err
+
+
+def test_broken_weights_are_one_line(bundle, small_run, small_cohort, tmp_path, capsys):
+    broken = tmp_path / "bundle"
+    assert main(["export", str(small_run), str(broken), "--quiet"]) == 0
+    weights = broken / "models/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    words = ["embed", str(broken), str(small_cohort.folder), str(tmp_path / "codes")]
+    assert main(words) == 2
+    assert "weights do not fit config.yaml" in capsys.readouterr().err
+
+
+def test_what_it_is_not_told_about_is_refused(bundle):
+    with pytest.raises(InputError, match="given: the model is told nothing, not age"):
+        BundleNetwork(bundle, {"age": 30})
