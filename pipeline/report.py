@@ -1,4 +1,4 @@
-"""One self-contained HTML page about cohorts, runs, scores and benchmarks."""
+"""One self-contained HTML page about any of the folders that foldnorm writes."""
 
 import json
 from collections.abc import Sequence
@@ -11,8 +11,11 @@ import jinja2
 import yaml
 
 from foldnorm.pipeline import benchmark as benchmark_module
+from foldnorm.pipeline import compare as compare_module
 from foldnorm.pipeline import report_figures as figures
+from foldnorm.pipeline import search_space
 from foldnorm.pipeline.metrics_table import MetricsTable
+from foldnorm.pipeline.report_comparisons import comparison_section, search_section, titles_of
 from foldnorm.pipeline.run_folder import METRICS, RunFolder
 from foldnorm.pipeline.score_cohort import SCORES
 from foldnorm.pipeline.score_cohort import SIDECAR as SCORES_SIDECAR
@@ -49,7 +52,7 @@ def write_report(paths: Sequence[Path], out: Path) -> None:
     """Write the report of some folders.
 
     Args:
-        paths: cohort, run, score and benchmark folders, in any order.
+        paths: cohort, run, score, benchmark, comparison and search folders, in any order.
         out: the ``.html`` file.
 
     Raises:
@@ -66,6 +69,7 @@ def write_report(paths: Sequence[Path], out: Path) -> None:
         lstrip_blocks=True,
     )
     page = environment.get_template(TEMPLATE).render(
+        titles_of=titles_of,
         sections=sections,
         version=version("foldnorm"),
         is_phantom=any(section["phantom"] for section in sections),
@@ -80,11 +84,15 @@ def _section(path: Path) -> dict[str, Any]:
         ("config.yaml", _run_section),
         (SCORES, _scores_section),
         (benchmark_module.TABLE, _benchmark_section),
+        (compare_module.TABLE, comparison_section),
+        (search_space.TABLE, search_section),
     ):
         if (path / name).is_file():
-            section = {"kind": build.__name__.split("_")[1], "path": str(path), "warnings": []}
-            return {**section, **build(path)}
-    raise InputError(f"neither a cohort, a run, scores nor a benchmark: {path}")
+            kind = build.__name__.removeprefix("_").removesuffix("_section")
+            return {"kind": kind, "path": str(path), "warnings": [], **build(path)}
+    raise InputError(
+        f"neither a cohort, a run, scores, a benchmark, a comparison nor a search: {path}"
+    )
 
 
 def _cohort_section(path: Path) -> dict[str, Any]:

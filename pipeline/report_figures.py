@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from foldnorm.pipeline.detection_metrics import roc_curve
 from foldnorm.pipeline.metrics_table import MetricsTable
@@ -21,6 +22,7 @@ from foldnorm.preprocessing.pictures import contact_sheet, inline_png, middle_sl
 INK = "#7a818c"  # reads on light and on dark ground
 COLOURS = ("#2f6db5", "#d9772a", "#2b9a77", "#b4345a", "#7d5fb2", "#8a8f98", "#b39b2c", "#4aa3c7")
 SHOWN_BRAINS = 6
+LOG_RATIO = 30  # of the ends of an axis, above which it is logarithmic
 RECONSTRUCTION_CURVES = ("dice", "precision", "recall", "volume_ratio", "opening_excess")
 STYLE: Any = {  # Any: matplotlib types the keys as one literal of three hundred
     "svg.hashsalt": "foldnorm",  # the same figure, the same bytes
@@ -133,6 +135,66 @@ def roc_by_size(rows: Sequence[Mapping[str, str]]) -> str:
         figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=7)
         figure.tight_layout(rect=(0, 0.14, 1, 1))
         return _svg(figure, tight=False)
+
+
+def dots_by_model(runs: Sequence[Mapping[str, str]], names: Sequence[str]) -> str:
+    """One panel a figure, one line a model, one dot a training."""
+    models = list(dict.fromkeys(run["model"] for run in runs))
+    with plt.rc_context(STYLE):
+        size = (2.6 * len(names), 0.6 + 0.28 * len(models))
+        figure, grid = plt.subplots(1, len(names), figsize=size, squeeze=False, sharey=True)
+        for axes, name in zip(grid[0], names, strict=True):
+            shown = [run for run in runs if run[name]]
+            places = [models.index(run["model"]) for run in shown]
+            axes.plot([float(run[name]) for run in shown], places, "o", ms=4, alpha=0.7)
+            axes.set_title(name.replace("_", " "))
+            axes.grid(axis="x", color=INK, alpha=0.2)
+        grid[0][0].set_yticks(range(len(models)), models)
+        grid[0][0].set_ylim(len(models) - 0.5, -0.5)
+        return _svg(figure)
+
+
+def parameter_slices(
+    trials: Sequence[Mapping[str, str]], keys: Sequence[str], monitor: str, *, lowest: bool
+) -> str:
+    """One panel a parameter: the monitored figure of each trial over its value."""
+    columns = 4
+    lines = -(-len(keys) // columns)
+    figures_of = np.array([float(trial["value"]) for trial in trials])
+    best = figures_of.argmin() if lowest else figures_of.argmax()
+    with plt.rc_context(STYLE):
+        wide = min(len(keys), columns)
+        figure, grid = plt.subplots(
+            lines, wide, figsize=(2.9 * wide, 2.5 * lines), squeeze=False, sharey=True
+        )
+        for axes, key in zip(grid.flat, keys, strict=False):
+            values = [trial[key] for trial in trials]
+            places, ticks = _places(values)
+            for place in np.unique(places):
+                here = figures_of[places == place]
+                if len(here) > 1:  # what a value gives, whatever the others are
+                    axes.plot(place, np.median(here), "_", ms=18, color=INK)
+            axes.plot(places, figures_of, "o", ms=4, alpha=0.6)
+            axes.plot(places[best], figures_of[best], "o", ms=8, mfc="none", color=COLOURS[1])
+            if ticks is not None:
+                axes.set_xticks(range(len(ticks)), ticks)
+            elif places.min() > 0 and places.max() / places.min() > LOG_RATIO:
+                axes.set_xscale("log")
+            axes.set_xlabel(key.rpartition(".")[2])
+        for axes in grid.flat[len(keys) :]:
+            axes.set_axis_off()
+        for row in grid:
+            row[0].set_ylabel(monitor)
+        return _svg(figure)
+
+
+def _places(values: Sequence[str]) -> tuple[NDArray[np.float64], list[str] | None]:
+    """Where values lie on an axis: numbers as they are, others in order of their names."""
+    try:
+        return np.array([float(value) for value in values]), None
+    except ValueError:
+        names = sorted(set(values))
+        return np.array([names.index(value) for value in values], dtype=np.float64), names
 
 
 def _scale(shape: Sequence[int]) -> int:

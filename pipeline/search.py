@@ -9,10 +9,8 @@ import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 import yaml
@@ -23,20 +21,25 @@ from optuna.trial import FrozenTrial, TrialState
 from foldnorm.pipeline.configuration import resolve_for, training_options
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.run_folder import METRICS, RunFolder
+from foldnorm.pipeline.search_space import (
+    BEST,
+    JOURNAL,
+    SIDECAR,
+    TABLE,
+    SearchOptions,
+    Value,
+)
 from foldnorm.pipeline.signals import STOPPED
 from foldnorm.pipeline.train import train
+from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, write_json, write_text, write_tsv
 
-JOURNAL, TABLE, BEST, SIDECAR = "journal.log", "trials.tsv", "best.yaml", "search.json"
 STUDY = "foldnorm"
 # Marks of a trial: that a signal stopped it, which other it goes on with, who makes it, and where.
 INTERRUPTED, AGAIN, PROCESS, FOLDER = "interrupted", "again", "process", "folder"
 STARTUP_TRIALS = 4  # that are never pruned
-
-Sampler = Literal["grid", "random", "tpe"]
-Value = int | float | str | bool | None
 
 
 class Stopped(Exception):
@@ -45,93 +48,6 @@ class Stopped(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(f"stopped with code {code}")
         self.code = code
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One parameter and where it may lie.
-
-    Attributes:
-        key: of the configuration, ``training.learning_rate``.
-        values: to choose from; empty for a range.
-        low: end of a range.
-        high: end of a range.
-        log: whether the range is even in the logarithm.
-    """
-
-    key: str
-    values: tuple[Value, ...] = ()
-    low: float = 0.0
-    high: float = 0.0
-    log: bool = False
-
-    @classmethod
-    def parse(cls, text: str) -> "Axis":
-        """Read ``KEY=1,2,3`` (values as in YAML), ``KEY=1..10`` or ``KEY=1e-4..1e-2:log``."""
-        key, equals, rest = text.partition("=")
-        low, dots, high = rest.partition("..")
-        try:
-            if not key or not equals or not rest:
-                raise ValueError(text)
-            if not dots:
-                return cls(key, tuple(_number(part) for part in rest.split(",")))
-            high, colon, kind = high.partition(":")
-            if colon and kind != "log":
-                raise ValueError(kind)
-            ends = _number(low), _number(high)
-            if not all(isinstance(end, (int, float)) for end in ends) or ends[0] >= ends[1]:  # type: ignore[operator]
-                raise ValueError(ends)
-            return cls(key, (), ends[0], ends[1], kind == "log")  # type: ignore[arg-type]
-        except (ValueError, TypeError, yaml.YAMLError):
-            raise InputError(
-                f"--vary: expected KEY=A,B,… or KEY=LOW..HIGH[:log], got {text!r}"
-            ) from None
-
-    def suggest(self, trial: optuna.Trial) -> Value:
-        """Draw a value for a trial."""
-        if self.values:
-            return trial.suggest_categorical(self.key, self.values)
-        if isinstance(self.low, int) and isinstance(self.high, int):
-            return trial.suggest_int(self.key, self.low, self.high, log=self.log)
-        return trial.suggest_float(self.key, self.low, self.high, log=self.log)
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """How to search.
-
-    Attributes:
-        axes: what varies.
-        sampler: ``grid`` (all combinations of lists), ``random``, or ``tpe``.
-        trials: to make now, by this process; all that are left of a grid if None.
-        prune: end trials early that are worse than the median of others at the same step.
-        seed: of the sampler; every trial trains with the configuration's own seed.
-        overrides: ``--key value`` for every trial.
-        device: to train on.
-    """
-
-    axes: tuple[Axis, ...]
-    sampler: Sampler = "tpe"
-    trials: int | None = None
-    prune: bool = False
-    seed: int = 0
-    overrides: tuple[str, ...] = ()
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        if not self.axes:
-            raise InputError("nothing to search: give --vary KEY=…")
-        if self.sampler == "grid" and not all(axis.values for axis in self.axes):
-            raise InputError("--sampler grid needs values, KEY=A,B,…; it takes no range")
-        if self.sampler != "grid" and self.trials is None:
-            raise InputError(f"--sampler {self.sampler} needs --trials")
-
-    @property
-    def grid(self) -> list[dict[str, Value]]:
-        """All combinations of lists, in order."""
-        keys = [axis.key for axis in self.axes]
-        combinations = product(*[axis.values for axis in self.axes])
-        return [dict(zip(keys, values, strict=True)) for values in combinations]
 
 
 def search(config: str, cohort: Cohort, out: Path, options: SearchOptions) -> list[dict[str, Any]]:
@@ -149,7 +65,7 @@ def search(config: str, cohort: Cohort, out: Path, options: SearchOptions) -> li
     """
     base = resolve_for(cohort, config, options.overrides)
     training = training_options(base)
-    _check_same_search(out, config, options, training.monitor)
+    _check_same_search(out, config, cohort, options, training)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(out / JOURNAL))),
@@ -271,12 +187,16 @@ def _sampler(options: SearchOptions) -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=options.seed)
 
 
-def _check_same_search(out: Path, config: str, options: SearchOptions, monitor: str) -> None:
+def _check_same_search(
+    out: Path, config: str, cohort: Cohort, options: SearchOptions, training: TrainingOptions
+) -> None:
     asked = {
         "config": config,
         "vary": {axis.key: vars(axis) | {"values": list(axis.values)} for axis in options.axes},
         "overrides": list(options.overrides),
-        "monitor": monitor,
+        "monitor": training.monitor,
+        "monitor_mode": training.monitor_mode,
+        "phantom": cohort.is_phantom,
     }
     asked = json.loads(json.dumps(asked))
     path = out / SIDECAR
@@ -317,15 +237,3 @@ def _reached(folder: Path) -> int:
 
 def _words(chosen: Mapping[str, Any]) -> list[str]:
     return [f"--{key}={json.dumps(value)}" for key, value in chosen.items()]
-
-
-def _number(text: str) -> Value:
-    value = yaml.safe_load(text)
-    if isinstance(value, str):  # YAML takes 1e-4 for a word
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    if value is not None and not isinstance(value, (int, float, bool)):
-        raise ValueError(text)
-    return value

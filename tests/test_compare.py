@@ -34,6 +34,13 @@ def test_two_models_and_two_seeds_make_one_table(phantom_cohort, tmp_path, capsy
         assert float(row[f"{name}_low"]) == pytest.approx(min(values), rel=1e-4), name
     assert float(rows["(nearest training brain)"]["dice"]) > 0
     assert read_json(out / "comparison.json")["phantom"]
+    page = tmp_path / "report.html"
+    assert main(["report", str(out), str(page), "--quiet"]) == 0
+    text = page.read_text()
+    assert "PHANTOM" in text.upper()
+    low, high = (float(rows["beta_vae"][f"dice_{end}"]) for end in ("low", "high"))
+    assert f"{low:.3g} – {high:.3g}" in text
+    assert "latent mahalanobis 200" in text
     # Finished runs are not made again; a budget in minutes is found by a trial.
     before = (out / "autoencoder/seed-1/cost.json").stat().st_mtime_ns
     assert compare(phantom_cohort, out, *words, "--quiet") == 0

@@ -10,7 +10,8 @@ import yaml
 from foldnorm.pipeline import search as search_module
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.pipeline.search import Axis, SearchOptions, Stopped
+from foldnorm.pipeline.search import Stopped
+from foldnorm.pipeline.search_space import Axis, SearchOptions
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_tsv
@@ -69,6 +70,13 @@ def test_a_grid_is_finished_once_and_the_best_is_a_configuration(small_cohort, t
              "--out", str(tmp_path / "run"), "--device", "cpu", "--quiet"]  # fmt: skip
     assert main(again) == 0
     assert search(small_cohort, out, "--vary", "training.seed=1,2", "--sampler", "grid") == 2
+    page = tmp_path / "report.html"
+    assert main(["report", str(out), str(page), "--quiet"]) == 0
+    text = page.read_text()
+    assert "2 complete" in text
+    assert "<svg" in text
+    for row in rows:
+        assert f"{float(row['value']):.5g}" in text
 
 
 def test_a_stopped_trial_is_gone_on_with(small_cohort, tmp_path, monkeypatch):

@@ -36,7 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.preprocessing.errors import InputError
 
     try:
-        from foldnorm.pipeline.search import Axis, SearchOptions, Stopped, search
+        from foldnorm.pipeline.search import Stopped, search
+        from foldnorm.pipeline.search_space import Axis, SearchOptions
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise

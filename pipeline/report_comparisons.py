@@ -1,0 +1,109 @@
+"""Report sections of `foldnorm compare` and `foldnorm search`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from foldnorm.pipeline import compare as compare_module
+from foldnorm.pipeline import report_figures as figures
+from foldnorm.pipeline import search_space
+from foldnorm.preprocessing.files import read_json, read_tsv
+
+# Columns of the comparison, in groups; those that no model has are left out.
+GROUPS = {
+    "Reconstructions and translations of validation brains": (
+        "loss", "dice", "precision", "recall", "volume_ratio", "opening_excess", "surface_dice",
+        "assd", "mean_dice", "dice_grey", "dice_white",
+    ),
+    "Latent space": ("latent_dim", "active_share", "silhouette"),
+    "Cost": ("steps", "seconds", "seconds_per_step", "parameters", "peak_memory_mib"),
+}  # fmt: skip
+DOTS = ("dice", "mean_dice", "volume_ratio", "opening_excess", "active_share")
+AUROC = "auroc_"
+SHOWN_AUROCS = ("auroc_latent_mahalanobis_", "auroc_reconstruction_missing_local_",
+                "auroc_baseline_fewer_voxels_")  # fmt: skip
+LISTED_TRIALS = 30
+
+
+def comparison_section(path: Path) -> dict[str, Any]:
+    """What the report shows of a comparison folder."""
+    rows, runs = read_tsv(path / compare_module.TABLE), read_tsv(path / compare_module.RUNS)
+    sidecar = read_json(path / compare_module.SIDECAR)
+    groups = [
+        (title, [name for name in names if any(row.get(name) for row in rows)])
+        for title, names in GROUPS.items()
+    ]
+    aurocs = [name for name in rows[0] if name.startswith(SHOWN_AUROCS) and _is_figure(name)]
+    if aurocs:
+        groups.insert(2, ("Deletion benchmark on test brains, AUROC", aurocs))
+    minutes, steps = sidecar["minutes"], sidecar["steps"]
+    return {
+        "title": f"Comparison: {path.name}",
+        "phantom": sidecar["phantom"],
+        "facts": {
+            "models": ", ".join(dict.fromkeys(run["model"] for run in runs)),
+            "budget": f"{minutes:g} minutes of training each" if minutes else f"{steps} steps each",
+            "seeds": sidecar["seeds"],
+            "deleted": ", ".join(sidecar["sizes"]) or "nothing",
+        },
+        "groups": [
+            (title, names, [(row["model"], [_cell(row, name) for name in names]) for row in rows])
+            for title, names in groups
+            if names
+        ],
+        "note": sidecar["note"],
+        "dots": figures.dots_by_model(runs, [name for name in DOTS if name in runs[0]]),
+        "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
+    }
+
+
+def search_section(path: Path) -> dict[str, Any]:
+    """What the report shows of a search folder."""
+    rows, sidecar = read_tsv(path / search_space.TABLE), read_json(path / search_space.SIDECAR)
+    keys, lowest = list(sidecar["vary"]), sidecar["monitor_mode"] == "min"
+    done = [row for row in rows if row["value"]]
+    done.sort(key=lambda row: float(row["value"]), reverse=not lowest)
+    states = [row["state"] for row in rows]
+    warnings = [] if done else [f"{path.name}: no trial has finished"]
+    return {
+        "title": f"Search: {path.name}",
+        "phantom": sidecar["phantom"],
+        "warnings": warnings,
+        "facts": {
+            "configuration": sidecar["config"],
+            "trials": ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states)),
+            "decides": f"{sidecar['monitor']}, the {'lowest' if lowest else 'highest'}",
+        },
+        "parameters": keys,
+        "monitor": sidecar["monitor"],
+        "rows": done[:LISTED_TRIALS],
+        "left_out": max(len(done) - LISTED_TRIALS, 0),
+        "slices": figures.parameter_slices(done, keys, sidecar["monitor"], lowest=lowest)
+        if done
+        else None,
+        "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
+    }
+
+
+def _is_figure(name: str) -> bool:
+    return not name.endswith(("_low", "_high"))
+
+
+def _cell(row: Mapping[str, str], name: str) -> tuple[str, str]:
+    """A figure and its range over seeds, as text."""
+    return _text(row.get(name, "")), " – ".join(
+        _text(row[end]) for end in (f"{name}_low", f"{name}_high") if row.get(end)
+    )
+
+
+def _text(value: str) -> str:
+    if not value:
+        return ""
+    number = float(value)
+    return f"{number:,.0f}" if abs(number) >= 1000 or number.is_integer() else f"{number:.3g}"
+
+
+def titles_of(names: Sequence[str]) -> list[str]:
+    """Column heads that can break between words."""
+    return [name.removeprefix(AUROC).replace("_", " ") for name in names]
