@@ -12,10 +12,17 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from foldnorm.models.noise import seed_of
-from foldnorm.pipeline.training_options import AugmentationOptions
+from foldnorm.pipeline.training_options import ELASTIC_SPACING, AugmentationOptions
 from foldnorm.preprocessing.preparation import Preparation
+from foldnorm.preprocessing.schemes import LabelScheme
 from foldnorm.preprocessing.space import Matrix, resample_nearest, resample_sheets
 from foldnorm.preprocessing.thinning import thin
+from foldnorm.preprocessing.warp import (
+    Displacement,
+    smooth_displacement,
+    warp_nearest,
+    warp_sheets,
+)
 
 
 @dataclass(frozen=True)
@@ -26,33 +33,66 @@ class Augmentation:
         options: how much.
         preparation: of the cohort: whether its sheets are thin, and which classes they are.
         seed: of the draws.
+        source: number of the volume that is translated, in which cubes are dropped.
     """
 
     options: AugmentationOptions
     preparation: Preparation
     seed: int
+    source: int = 0
 
     def __call__(self, volumes: NDArray[np.uint8], draw: int) -> NDArray[np.uint8]:
         """Alter (1 or 2, I, J, K) volumes of draw ``draw``; the same shape comes back."""
         rng = np.random.default_rng(seed_of(self.seed, "augment", draw))
-        matrix = draw_affine(rng, self.options, volumes.shape[1:])
-        return np.stack([self._moved(v, matrix, second=n == 1) for n, v in enumerate(volumes)])
+        i, j, k = volumes.shape[1:]
+        if self.options.moves:
+            matrix = draw_affine(rng, self.options, (i, j, k))
+            elastic = None
+            if self.options.elastic:
+                most = self.options.elastic
+                elastic = smooth_displacement(rng, (i, j, k), most, ELASTIC_SPACING)
+            volumes = np.stack([self._moved(v, n, matrix, elastic) for n, v in enumerate(volumes)])
+        if self.options.dropout:
+            volumes = volumes.copy()
+            self._drop(volumes[self.source], rng)
+        return volumes
+
+    def _scheme(self, number: int) -> LabelScheme:
+        scheme = self.preparation.pair if number == 1 else self.preparation.scheme
+        assert scheme is not None
+        return scheme
+
+    def _drop(self, volume: NDArray[np.uint8], rng: np.random.Generator) -> None:
+        """Make cubes void, in place."""
+        side = self.options.dropout_side
+        for _ in range(self.options.dropout):
+            corner = [int(rng.integers(1 - side, length)) for length in volume.shape]
+            cube = tuple(slice(max(start, 0), start + side) for start in corner)
+            volume[cube] = self._scheme(self.source).void
 
     def _moved(
-        self, volume: NDArray[np.uint8], matrix: Matrix, *, second: bool
+        self,
+        volume: NDArray[np.uint8],
+        number: int,
+        matrix: Matrix,
+        elastic: Displacement | None,
     ) -> NDArray[np.uint8]:
         i, j, k = volume.shape
-        scheme = self.preparation.pair if second else self.preparation.scheme
-        assert scheme is not None
+        scheme = self._scheme(number)
         margin = self.options.margin((i, j, k))
         # Beyond the box, what lies at its border goes on.
         wide = np.pad(volume, margin, mode="edge")
         around = np.eye(4)
         around[:3, 3] = margin
         within = matrix @ np.linalg.inv(around)
-        if second or not self.preparation.thin:
+        if number == 1 or not self.preparation.thin:
+            if elastic is not None:
+                return warp_nearest(wide, within, elastic, scheme.fill).astype(np.uint8)
             return resample_nearest(wide, within, (i, j, k), scheme.fill).astype(np.uint8)
-        sheets = resample_sheets(wide, within, (i, j, k), scheme.fill)
+        if elastic is None:
+            sheets = resample_sheets(wide, within, (i, j, k), scheme.fill)
+        else:
+            sheets = warp_sheets(wide, within, elastic, scheme.fill)
         return thin(sheets.astype(np.uint8), scheme.top, scheme.fill)
 
 

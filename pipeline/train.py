@@ -7,7 +7,6 @@ alternating networks and a gradient penalty that is simpler than a wrapper aroun
 and it is exactly the gradient of the whole batch.
 """
 
-import os
 import resource
 import statistics
 import sys
@@ -17,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
@@ -25,13 +23,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from foldnorm.models.noise import StepNoise, seed_of
-from foldnorm.models.protocols import Conditioned, Constrains, Trainable
+from foldnorm.models.protocols import Conditioned, Constrains, Trainable, Translates
 from foldnorm.models.volume_networks import as_channels_last
 from foldnorm.pipeline.augmentation import Augmentation
 from foldnorm.pipeline.batches import Batches
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.configuration import build_model, training_options
-from foldnorm.pipeline.devices import choose_device
+from foldnorm.pipeline.launch import launch
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.model_card import write_model_card
 from foldnorm.pipeline.run_folder import METRICS, RunFolder
@@ -80,6 +78,9 @@ class Training:
     state: TrainingState = field(default_factory=TrainingState)
     average: AveragedModel | None = None
     durations: list[float] = field(default_factory=list)  # of the steps of this session, seconds
+    # (first step whose loss was not finite, number of its phase), or -1 twice; on the device, so
+    # that looking at every loss does not wait for it.
+    diverged: Tensor | None = None
 
     @property
     def shown(self) -> TrainedModel:
@@ -132,7 +133,7 @@ def set_up(
 ) -> Training:
     """Build the model, its optimisers and the run folder, or take them up where they were."""
     options = training_options(config)
-    fabric = _launch(device)
+    fabric = launch(device)
     torch.manual_seed(seed_of(options.seed, "weights"))
     model = build_model(config["model"])
     if not isinstance(model, Trainable):
@@ -161,9 +162,6 @@ def set_up(
         run.write_data(cohort, conditions)
     if fabric.is_global_zero:
         run.write_environment()
-    augmentation = Augmentation(
-        options.augmentation, Preparation.from_dict(cohort.preparation), options.seed
-    )
     batches = Batches(
         cohort.volumes,
         cohort.indices("train"),
@@ -174,7 +172,7 @@ def set_up(
         second=second_volumes(model, cohort),
         paired=model.reads == "pairs",
         conditions=conditions.encode(cohort.rows) if conditions.size else None,
-        augment=augmentation if options.augmentation else None,
+        augment=_augmentation(options, model, cohort),
     )
     metrics = MetricsTable(out / METRICS, up_to=state.step)
     writer = _tensorboard(out) if options.tensorboard and fabric.is_global_zero else None
@@ -200,6 +198,26 @@ def _conditions(model: nn.Module, cohort: Cohort) -> Conditions:
     return Conditions.fit(names, [cohort.rows[i] for i in cohort.indices("train")])
 
 
+def _augmentation(
+    options: TrainingOptions, model: Trainable, cohort: Cohort
+) -> Augmentation | None:
+    """What alters training volumes, if anything does."""
+    if not options.augmentation:
+        return None
+    translates = isinstance(model, Translates)
+    if options.augmentation.dropout and not (translates and model.reads == "pairs"):
+        raise InputError(
+            f"training.augmentation.dropout: {type(model).__name__} reads no pairs, so it would "
+            "learn that holes are healthy"
+        )
+    return Augmentation(
+        options.augmentation,
+        Preparation.from_dict(cohort.preparation),
+        options.seed,
+        source=int(isinstance(model, Translates) and model.reverse),
+    )
+
+
 def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
     """Train to the last step, or until a signal; returns the exit code."""
     options, state, fabric = training.options, training.state, training.fabric
@@ -216,10 +234,14 @@ def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
             last = state.step == options.steps
             if options.session_steps and state.step - first == options.session_steps:
                 stop.code = stop.code or STOPPED
-            code = _any_process(fabric, stop.code)
-            if state.step % options.log_every == 0 or last:
+            validates = state.step % options.validate_every == 0 or last
+            logs = state.step % options.log_every == 0 or last
+            code = _largest(fabric, stop.code)
+            if validates or logs or code:
+                _check_finite(training, terms)
+            if logs:
                 _log(training, terms)
-            if state.step % options.validate_every == 0 or last:
+            if validates:
                 _validate_and_save(training)
             elif code:
                 _save(training)
@@ -286,10 +308,46 @@ def train_step(training: Training) -> dict[str, Tensor]:
             optimizer.step()
         if isinstance(model, Constrains):
             model.after_step(phase)
+        _note_divergence(training, phase_terms["loss"].detach(), n)
         terms.update({f"{phase}/{name}": term.detach() for name, term in phase_terms.items()})
     if training.average is not None:
         training.average.update_parameters(model)
     return terms
+
+
+def _note_divergence(training: Training, loss: Tensor, phase: int) -> None:
+    """Remember the first loss that is not finite, without waiting for it."""
+    if training.diverged is None:
+        training.diverged = torch.full((2,), -1, device=loss.device)
+    here = torch.tensor([training.state.step, phase], device=loss.device)
+    is_first = (training.diverged[0] < 0) & ~torch.isfinite(loss)
+    training.diverged = torch.where(is_first, here, training.diverged)
+
+
+def _check_finite(training: Training, terms: Mapping[str, Tensor]) -> None:
+    """Stop before anything is saved, if a loss or a weight of any process is not finite.
+
+    Raises:
+        InputError: with the step and the terms.
+    """
+    assert training.diverged is not None
+    step, phase = (int(x) for x in training.diverged)
+    is_finite = all(bool(torch.isfinite(p).all()) for p in training.model.parameters())
+    bad = sorted(name for name, value in terms.items() if not torch.isfinite(value))
+    if _largest(training.fabric, int(step >= 0 or not is_finite)):
+        assert isinstance(training.model, Trainable)
+        what = f"{', '.join(bad) or 'a weight'} is not finite"
+        if step >= 0:
+            name = training.model.phase_order(step)[phase]
+            what = f"at step {step + 1}, first in phase {name}: {what}"
+        else:
+            what = f"before step {training.state.step + 1}: {what}"
+        kept = training.run.checkpoint("last")
+        raise InputError(
+            f"training diverged {what}; lower the learning rate or bound the gradient "
+            f"(training.gradient_clip)" + (f"; the last good state is kept in {kept}"
+                                           if kept.is_file() else "")
+        )  # fmt: skip
 
 
 def clip_gradients(optimizers: Iterable[torch.optim.Optimizer], bound: float) -> None:
@@ -342,35 +400,6 @@ def load_state(
         raise InputError(
             f"checkpoint does not fit the configuration ({reason}): {run.checkpoint('last')}"
         ) from error
-
-
-def _launch(device: str) -> Fabric:
-    chosen = choose_device(device)
-    if chosen.type == "cuda":
-        devices: Any = [chosen.index] if chosen.index is not None else 1
-        fabric = Fabric(
-            accelerator="cuda", devices=_processes_here() or devices, num_nodes=_nodes()
-        )
-    else:
-        fabric = Fabric(accelerator="cpu", devices=_processes_here() or 1, num_nodes=_nodes())
-    fabric.launch()
-    return fabric
-
-
-def _processes_here() -> int | None:
-    """Processes on this node, if torchrun or srun started several."""
-    for name in ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return None
-
-
-def _nodes() -> int:
-    """Nodes, as torchrun or srun says."""
-    for name in ("GROUP_WORLD_SIZE", "SLURM_NNODES"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return 1
 
 
 def _networks(model: Trainable) -> list[str]:
@@ -429,12 +458,6 @@ def _checkpoint(training: Training) -> dict[str, Any]:
 def _log(training: Training, terms: Mapping[str, Tensor]) -> None:
     figures = {name: float(mean_over_processes(training.fabric, t)) for name, t in terms.items()}
     if training.fabric.is_global_zero:
-        if not all(np.isfinite(value) for value in figures.values()):
-            bad = sorted(name for name, value in figures.items() if not np.isfinite(value))
-            raise InputError(
-                f"training diverged at step {training.state.step}: {', '.join(bad)} is not finite; "
-                "lower the learning rate, or resume from the last checkpoint with another one"
-            )
         assert isinstance(training.model, Trainable)
         number = training.state.step * len(training.model.phase_order(training.state.step))
         _record(training, {"epoch": training.batches.epoch_of(number), **figures})
@@ -447,8 +470,8 @@ def _record(training: Training, figures: dict[str, float]) -> None:
             training.writer.add_scalar(name, value, training.state.step)
 
 
-def _any_process(fabric: Fabric, code: int) -> int:
-    """Largest stop code over all processes, so that they stop together."""
+def _largest(fabric: Fabric, code: int) -> int:
+    """Largest code over all processes, so that they stop together."""
     if fabric.world_size == 1:
         return code
     codes = fabric.all_gather(torch.tensor(code, device=fabric.device))

@@ -7,13 +7,15 @@ import pytest
 from scipy import ndimage
 from skimage.measure import euler_number
 
-from foldnorm.pipeline.augmentation import Augmentation
+from foldnorm.pipeline.augmentation import Augmentation, draw_affine
 from foldnorm.pipeline.batches import Batches
+from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.training_options import AugmentationOptions
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.schemes import load_scheme
 from foldnorm.preprocessing.space import resample_nearest, resample_sheets
+from foldnorm.preprocessing.warp import smooth_displacement, warp_nearest, warp_sheets
 
 THIN = Preparation(load_scheme("skeleton"), thin=True, pair=load_scheme("grey-white"))
 FULL = np.ones((3, 3, 3))
@@ -147,3 +149,67 @@ def test_every_draw_of_every_process_is_augmented_by_its_own_number():
         batches.batch(3)
         batches.close()
     assert sorted(n for n in seen if n < 16) == [12, 13, 14, 15]
+
+
+def test_an_elastic_deformation_without_displacement_changes_nothing():
+    volume = np.random.default_rng(0).integers(0, 3, (9, 8, 7)).astype(np.uint8)
+    still = np.zeros((3, 9, 8, 7))
+    for way in (warp_nearest, warp_sheets):
+        assert (way(volume, np.eye(4), still, 0) == volume).all()
+
+
+def test_both_ways_of_an_elastic_deformation_put_a_voxel_at_the_same_place():
+    """Sheets are pushed, all else is pulled: the push must invert the pull."""
+    rng = np.random.default_rng(0)
+    displacement = smooth_displacement(rng, (24, 24, 24), 3.0, 16.0)
+    assert 1 < np.abs(displacement).max() < 4.5  # splines may overshoot their control points
+    matrix = draw_affine(rng, AugmentationOptions(rotation=10, stretch=0.1), (24, 24, 24))
+    ball = ((np.indices((24, 24, 24)) - 12) ** 2).sum(axis=0) < 49
+    pulled = warp_nearest(ball.astype(np.uint8), matrix, displacement, 0) == 1
+    pushed = warp_sheets(ball.astype(np.uint8), matrix, displacement, 0) == 1
+    assert (pulled != pushed).sum() < 0.2 * pulled.sum()  # half a layer all around
+    assert ndimage.binary_dilation(pulled, FULL)[pushed].all()
+    assert ndimage.binary_dilation(pushed, FULL)[pulled].all()
+
+
+def test_elastic_sheets_stay_whole_where_nearest_neighbour_tears_them():
+    options = AugmentationOptions(elastic=2)
+    ours, torn = (Augmentation(options, replace(THIN, thin=thin), 0) for thin in (True, False))
+    holes = {"ours": 0, "nearest": 0}
+    for draw in range(20):
+        for name, way in (("ours", ours), ("nearest", torn)):
+            sheet = way(slope(), draw)[0] == 2
+            holes[name] += abs(1 - euler_number(sheet, connectivity=3))
+    assert holes["ours"] < 0.1 * holes["nearest"], holes
+
+
+def test_elastic_pairs_are_deformed_alike():
+    sheet = plane()
+    near = ndimage.binary_dilation(sheet[0] == 2, iterations=2).astype(np.uint8)
+    moved = Augmentation(AugmentationOptions(elastic=3), THIN, 0)
+    for draw in range(10):
+        first, second = moved(np.stack([sheet[0], near]), draw)
+        assert (second[first == 2] == 1).mean() > 0.99
+
+
+@pytest.mark.parametrize("source", [0, 1])
+def test_only_what_is_translated_has_holes(source):
+    pair = np.stack([plane()[0], np.full((24, 24, 24), 2, np.uint8)])
+    dropped = Augmentation(AugmentationOptions(dropout=9, dropout_side=6), THIN, 0, source=source)
+    void, touched = 1 if source == 0 else 0, 0
+    for draw in range(10):
+        found = dropped(pair, draw)
+        assert (found[1 - source] == pair[1 - source]).all()
+        gone = found[source] != pair[source]
+        assert (found[source][gone] == void).all()
+        touched += gone.any()
+    assert touched > 5
+
+
+def test_a_model_that_would_learn_holes_is_refused(small_cohort, tmp_path, capsys):
+    code = main(["train", "--config", "beta_vae", "--cohort", str(small_cohort.folder), "--out",
+                 str(tmp_path / "run"), "--training.augmentation.dropout", "2"])  # fmt: skip
+    assert code == 2
+    assert "BetaVAE reads no pairs, so it would learn that holes are healthy" in (
+        capsys.readouterr().err
+    )

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import TINY_TRAINING
 
+from foldnorm.models.wgan_gp import WGANGP
 from foldnorm.pipeline.batches import Batches
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.metrics_table import MetricsTable
@@ -123,6 +124,46 @@ def test_a_diverging_run_says_so(small_cohort, tmp_path, capsys):
     more = ["--training.learning_rate", "1e30", "--training.steps", "50"]
     assert train(small_cohort, tmp_path / "run", *more) == 2
     assert "training diverged at step" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("spoils", ["loss", "weight"])
+def test_what_is_not_finite_is_never_saved(spoils, small_cohort, tmp_path, monkeypatch, capsys):
+    """The step is named, not that of the next row of metrics.csv; the last good state is kept."""
+    loss, steps = WGANGP.loss, []
+
+    def spoilt_loss(model, phase, volumes, noise, condition=None):
+        steps.append(noise.step)
+        terms = loss(model, phase, volumes, noise, condition)
+        spoil = spoils == "loss" and noise.step == 4 and phase == "generator"
+        return {**terms, "loss": terms["loss"] * float("nan")} if spoil else terms
+
+    def spoilt_weight(model, phase):
+        if spoils == "weight" and steps[-1] == 5 and phase == "generator":
+            next(model.encoder.parameters()).data.fill_(float("inf"))
+
+    monkeypatch.setattr(WGANGP, "loss", spoilt_loss)
+    monkeypatch.setattr(WGANGP, "after_step", spoilt_weight)
+    out = tmp_path / "run"
+    more = [
+        "--training.steps",
+        "9",
+        "--training.log_every",
+        "9",
+        "--training.validate_every",
+        "3",
+        "--model.init_args.reconstruction_steps",
+        "0",
+    ]
+    assert train(small_cohort, out, *more) == 2
+    said = capsys.readouterr().err
+    assert "training diverged" in said
+    assert "last good state is kept" in said
+    if spoils == "loss":
+        assert "at step 5, first in phase generator" in said
+    kept = RunFolder(out).load_checkpoint("last")
+    assert kept["state"]["step"] == 3
+    assert all(tensor.isfinite().all() for tensor in kept["model"].values())
+    assert max(MetricsTable(out / "metrics.csv", up_to=99).rows) == 3
 
 
 def test_a_cohort_without_training_volumes_is_refused(small_cohort, tmp_path, capsys):

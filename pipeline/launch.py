@@ -1,0 +1,38 @@
+"""Processes that train together, as torchrun or srun started them."""
+
+import os
+from typing import Any
+
+from lightning.fabric import Fabric
+
+from foldnorm.pipeline.devices import choose_device
+
+
+def launch(device: str) -> Fabric:
+    """Join the processes of this training; one alone if none were started together."""
+    chosen = choose_device(device)
+    if chosen.type == "cuda":
+        devices: Any = [chosen.index] if chosen.index is not None else 1
+        fabric = Fabric(
+            accelerator="cuda", devices=_processes_here() or devices, num_nodes=_nodes()
+        )
+    else:
+        fabric = Fabric(accelerator="cpu", devices=_processes_here() or 1, num_nodes=_nodes())
+    fabric.launch()
+    return fabric
+
+
+def _processes_here() -> int | None:
+    """Processes on this node, if torchrun or srun started several."""
+    for name in ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return None
+
+
+def _nodes() -> int:
+    """Nodes, as torchrun or srun says."""
+    for name in ("GROUP_WORLD_SIZE", "SLURM_NNODES"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 1
