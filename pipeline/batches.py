@@ -50,6 +50,10 @@ class Batches:
     ) -> None:
         if not len(indices):
             raise InputError("no volume to train on: the training split is empty")
+        if world_size > len(indices):
+            raise InputError(
+                f"{world_size} processes for {len(indices)} training volumes: start at most as many"
+            )
         if batch_size % world_size:
             raise InputError(
                 f"batch_size {batch_size} must be a multiple of the {world_size} processes"

@@ -80,7 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         place = f": {error.filename}" if error.filename else ""
         return _failed(f"{error.strerror or error}{place}", FAILED, arguments.debug)
+    except MemoryError as error:
+        return _failed(f"not enough memory ({error})", FAILED, arguments.debug)
     except Exception as error:  # whatever is left is ours
+        if type(error).__name__ == "OutOfMemoryError":  # torch's; not imported for its name
+            reason = str(error).split(". ")[0]
+            return _failed(f"not enough memory on the GPU ({reason})", FAILED, arguments.debug)
         frame = traceback.extract_tb(error.__traceback__)[-1]
         message = (
             f"internal error, {type(error).__name__} at {frame.name}: {error} "

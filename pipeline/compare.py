@@ -28,6 +28,7 @@ from foldnorm.preprocessing.files import read_json, write_json, write_tsv
 
 TABLE, RUNS, SIDECAR = "comparison.tsv", "comparison_runs.tsv", "comparison.json"
 ASKED = "asked.json"  # in each run folder: the command that made it
+MEASURED = "measured.json"  # likewise: its figures
 PACING_STEPS = 4  # of a trial run that finds out how long a step takes
 FIRST_COLUMNS = ("model", "seeds")
 
@@ -83,7 +84,7 @@ def compare(
         for seed in range(options.seeds):
             folder = out / name / f"seed-{seed}"
             _train(config, cohort, folder, steps, seed, options)
-            figures = measure(folder, cohort, options)
+            figures = _measured(folder, cohort, options)
             runs.append({"model": name, "seed": seed, "steps": steps, **figures})
             _write_runs(out, runs)
     rows = [*_baselines(cohort), *_summary(runs)]
@@ -106,6 +107,17 @@ def compare(
         },
     )
     return rows
+
+
+def _measured(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str, float]:
+    """`measure`, or what it found before."""
+    asked = {"sizes": [str(size) for size in options.sizes], "kind": options.kind}
+    path = folder / MEASURED
+    if path.is_file() and (known := read_json(path))["asked"] == asked:
+        return dict(known["figures"])
+    figures = measure(folder, cohort, options)
+    write_json(path, {"asked": asked, "figures": figures})
+    return figures
 
 
 def measure(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str, float]:

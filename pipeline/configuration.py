@@ -110,7 +110,10 @@ def _parsed(
         for name, value in filled.items()
         if name in accepted and value is not None
     ]
-    namespace = _parser().parse_args(["--config", str(path), *words, *overrides])
+    try:
+        namespace = _parser().parse_args(["--config", str(path), *words, *overrides])
+    except InputError as error:
+        raise InputError(f"{error}: {path}") from None
     namespace.pop("config", None)
     return namespace
 

@@ -168,6 +168,29 @@ class RunFolder:
             raise InputError(f"weights do not fit {CONFIG} ({reason}): {path}") from error
         return TrainedModel(model.to(device).eval(), torch.device(device), self.conditions)
 
+    def check_model(self, model: Mapping[str, Any]) -> None:
+        """Refuse to go on with another model than the run's.
+
+        Args:
+            model: ``class_path`` and ``init_args``, as resolved.
+
+        Raises:
+            InputError: with what differs.
+        """
+        own = self.config["model"]
+        differing = [] if own["class_path"] == model["class_path"] else ["class_path"]
+        ours, theirs = own.get("init_args", {}), model.get("init_args", {})
+        differing += [
+            name
+            for name in sorted(set(ours) | set(theirs))
+            if name != "training_steps" and ours.get(name) != theirs.get(name)
+        ]
+        if differing:
+            raise InputError(
+                f"run is of another model ({', '.join(differing)} differ from its {CONFIG}); give "
+                f"another --out, or --overwrite: {self.folder}"
+            )
+
     def check_cohort(self, cohort: Cohort) -> None:
         """Refuse a cohort that was not prepared as the training cohort was."""
         # Fold labels are no input of a model: volumes with and without them compare.

@@ -154,13 +154,14 @@ def set_up(
     if options.monitor_mode == "max":
         state.best = -float("inf")
     if resume and run.checkpoint("last").is_file():
+        run.check_model(config["model"])
         run.check_cohort(cohort)
         conditions = run.conditions
         state = load_state(run, model, optimizers, fabric.device, average)
     elif fabric.is_global_zero:
-        run.write_config(config)
         run.write_data(cohort, conditions)
     if fabric.is_global_zero:
+        run.write_config(config)  # again on resume: it may train for longer
         run.write_environment()
     batches = Batches(
         cohort.volumes,
