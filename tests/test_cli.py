@@ -47,6 +47,8 @@ def test_bad_usage_exits_2(words):
     [
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(28, "No space left on device", "out.npy"), 1, "No space left on device: out.npy"),
+        (MemoryError("Unable to allocate 59.6 GiB"), 1, "not enough memory (Unable to allocate"),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to"), 1, "GPU"),
         (ZeroDivisionError("oops"), 70, "internal error, ZeroDivisionError"),
     ],
 )

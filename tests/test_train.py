@@ -210,11 +210,33 @@ def test_a_checkpoint_that_does_not_fit_is_refused(small_cohort, small_run, tmp_
 
     out = tmp_path / "run"
     shutil.copytree(small_run, out)
-    assert train(small_cohort, out, "--resume", "auto", "--model.init_args.channels", "[16]") == 2
-    assert "does not fit" in capsys.readouterr().err
+    for change, what in (
+        (["--model.init_args.channels", "[16]"], "channels"),
+        (["--model.init_args.kl_weight", "7"], "kl_weight"),
+        (["--model", "foldnorm.models.wgan.WGAN"], "class_path"),
+    ):
+        assert train(small_cohort, out, "--resume", "auto", *change) == 2
+        said = capsys.readouterr().err
+        assert "run is of another model" in said
+        assert what in said
+    state = RunFolder(out).load_checkpoint("last")
+    state["model"].popitem()
+    RunFolder(out).save_checkpoint("last", state)
+    assert train(small_cohort, out, "--resume", "auto", "--training.steps", "5") == 2
+    assert "checkpoint does not fit the configuration" in capsys.readouterr().err
     RunFolder(out).checkpoint("last").write_bytes(b"not a checkpoint")
     assert train(small_cohort, out, "--resume", "auto") == 2
     assert "not readable as a checkpoint" in capsys.readouterr().err
+
+
+def test_a_finished_run_can_train_for_longer(small_cohort, small_run, tmp_path):
+    import shutil
+
+    out = tmp_path / "run"
+    shutil.copytree(small_run, out)
+    assert train(small_cohort, out, "--resume", "auto", "--training.steps", "6") == 0
+    assert RunFolder(out).load_checkpoint("last")["state"]["step"] == 6
+    assert RunFolder(out).config["training"]["steps"] == 6
 
 
 def test_a_pickle_in_a_checkpoint_is_not_run(small_run, tmp_path):
@@ -252,6 +274,8 @@ def test_processes_share_out_a_batch(small_cohort):
         for r in (0, 1)
     ]
     assert [*parts[0], *parts[1]] == whole.tolist()
+    with pytest.raises(InputError, match="9 processes for 8 training volumes: start at most as"):
+        Batches(small_cohort.volumes, indices[:8], batch_size=9, world_size=9)
     with pytest.raises(InputError, match="multiple of the 3"):
         Batches(small_cohort.volumes, indices, batch_size=4, world_size=3)
 
