@@ -24,6 +24,7 @@ COMMANDS = (
     "preprocess",
     "train",
     "embed",
+    "latent",
     "delete",
     "score",
     "benchmark",

@@ -154,6 +154,28 @@ def dots_by_model(runs: Sequence[Mapping[str, str]], names: Sequence[str]) -> st
         return _svg(figure)
 
 
+def silhouettes_by_k(rows: Sequence[Mapping[str, str]]) -> str:
+    """One panel a number of clusters: the silhouette of each brain, sorted within its cluster."""
+    ks = [int(name.rpartition("_")[2]) for name in rows[0] if name.startswith("cluster_")]
+    with plt.rc_context(STYLE):
+        size = (2.4 * len(ks), 2.8)
+        figure, grid = plt.subplots(1, len(ks), figsize=size, squeeze=False, sharex=True)
+        for axes, k in zip(grid[0], ks, strict=True):
+            labels = np.array([int(row[f"cluster_{k}"]) for row in rows])
+            values = np.array([float(row[f"silhouette_{k}"]) for row in rows])
+            first = 0
+            for cluster in range(k):
+                own = np.sort(values[labels == cluster])
+                places = np.arange(first, first + len(own))
+                axes.fill_betweenx(places, 0, own, step="mid", lw=0)
+                first += len(own) + max(len(rows) // 50, 1)
+            axes.axvline(values.mean(), color=INK, lw=0.8, ls="--")
+            axes.set_title(f"k = {k}, mean {values.mean():.2f}")
+            axes.set_yticks([])
+            axes.set_xlabel("silhouette")
+        return _svg(figure)
+
+
 def parameter_slices(
     trials: Sequence[Mapping[str, str]], keys: Sequence[str], monitor: str, *, lowest: bool
 ) -> str:
