@@ -31,7 +31,7 @@ from foldnorm.pipeline.cli import main as foldnorm
 from foldnorm.pipeline.compare import CompareOptions, compare
 from foldnorm.pipeline.configuration import config_path
 from foldnorm.pipeline.latent_use import active_share
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.run_folder import COST, RunFolder
 from foldnorm.pipeline.sheet_metrics import mean_panel
 from foldnorm.pipeline.translate import Translation
 from foldnorm.preprocessing.cohort import Cohort
@@ -238,7 +238,9 @@ def main() -> None:
     cohort = Cohort.open(out / "crops")
     configs = ["wgan_gp", "beta_vae", "f_anogan", str(out / "study.yaml"), "vnet", "unit",
                str(out / "vnet_reverse.yaml")]  # fmt: skip
-    compare(configs, cohort, out / "runs", CompareOptions(arguments.minutes, device="cpu"))
+    runs = [out / "runs" / Path(config).stem / "seed-0" / COST for config in configs]
+    if not all(path.is_file() for path in runs):
+        compare(configs, cohort, out / "runs", CompareOptions(arguments.minutes, device="cpu"))
     found |= reconstruction(cohort, out) | translation(cohort, out)
     print(f"{(time.perf_counter() - begin) / 60:.0f} minutes in all")
     print(json.dumps({key: round(value, 4) for key, value in found.items()}))

@@ -14,7 +14,7 @@ from foldnorm.pipeline import benchmark as benchmark_module
 from foldnorm.pipeline import compare as compare_module
 from foldnorm.pipeline import report_figures as figures
 from foldnorm.pipeline import search_space
-from foldnorm.pipeline.latent import tables as latent_tables
+from foldnorm.pipeline.latent import outputs as latent_outputs
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.report_comparisons import comparison_section, search_section, titles_of
 from foldnorm.pipeline.report_latent import latent_section
@@ -88,7 +88,7 @@ def _section(path: Path) -> dict[str, Any]:
         (benchmark_module.TABLE, _benchmark_section),
         (compare_module.TABLE, comparison_section),
         (search_space.TABLE, search_section),
-        (latent_tables.SIDECAR, latent_section),
+        (latent_outputs.SIDECAR, latent_section),
     ):
         if (path / name).is_file():
             kind = build.__name__.removeprefix("_").removesuffix("_section")

@@ -171,6 +171,7 @@ def silhouettes_by_k(rows: Sequence[Mapping[str, str]]) -> str:
                 first += len(own) + max(len(rows) // 50, 1)
             axes.axvline(values.mean(), color=INK, lw=0.8, ls="--")
             axes.set_title(f"k = {k}, mean {values.mean():.2f}")
+            axes.set_xlim(min(values.min(), 0) - 0.05, 1)  # short bars should look short
             axes.set_yticks([])
             axes.set_xlabel("silhouette")
         return _svg(figure)

@@ -5,31 +5,43 @@ from pathlib import Path
 from typing import Any
 
 from foldnorm.pipeline import report_figures as figures
-from foldnorm.pipeline.latent import tables
+from foldnorm.pipeline.latent import outputs
 from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.pictures import inline_png
 
 
 def latent_section(path: Path) -> dict[str, Any]:
     """What the report shows of a folder of latent analyses."""
-    sidecar = read_json(path / tables.SIDECAR)
+    sidecar = read_json(path / outputs.SIDECAR)
     section: dict[str, Any] = {
         "title": f"Latent space: {path.name}",
         "phantom": sidecar["phantom"],
         "facts": {
-            "model": Path(sidecar["run"]).name,
+            "model": "/".join(Path(sidecar["run"]).parts[-2:]),
             "brains": f"{sidecar['brains']} ({', '.join(sidecar['splits'])})",
             "dimensions": sidecar["latent_dim"],
         },
         "clusters": None,
         "probes": [],
+        "neighbours": [],
+        "interpolation": None,
+        "pictures": {"mean": None, "neighbours": None, "interpolation": None},
         "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
     }
-    if (path / tables.CLUSTERS).is_file():
+    if (path / outputs.CLUSTERS).is_file():
         section["clusters"] = {
-            **read_json(path / tables.CLUSTERS_SIDECAR),
-            "rows": read_tsv(path / tables.CLUSTERS),
-            "silhouettes": figures.silhouettes_by_k(read_tsv(path / tables.CLUSTERED)),
+            **read_json(path / outputs.CLUSTERS_SIDECAR),
+            "rows": read_tsv(path / outputs.CLUSTERS),
+            "silhouettes": figures.silhouettes_by_k(read_tsv(path / outputs.CLUSTERED)),
         }
-    if (path / tables.PROBES).is_file():
-        section["probes"] = read_tsv(path / tables.PROBES)
+    if (path / outputs.PROBES).is_file():
+        section["probes"] = read_tsv(path / outputs.PROBES)
+    for name in ("MEAN", "NEIGHBOURS", "INTERPOLATION"):
+        picture = path / getattr(outputs, f"{name}_PICTURE")
+        if picture.is_file():
+            section["pictures"][name.lower()] = inline_png(picture.read_bytes())
+    if (path / outputs.NEIGHBOURS).is_file():
+        section["neighbours"] = read_tsv(path / outputs.NEIGHBOURS)
+    if (path / outputs.INTERPOLATION).is_file():
+        section["interpolation"] = read_json(path / outputs.INTERPOLATION)
     return section

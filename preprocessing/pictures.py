@@ -40,6 +40,16 @@ def middle_slices(volume: NDArray[np.integer], n_classes: int) -> list[NDArray[n
     return [colour_slice(view, n_classes) for view in views]
 
 
+def grey_slices(field: NDArray[np.floating]) -> list[NDArray[np.uint8]]:
+    """The slices of `middle_slices`, of a field: white at 0, black at its largest value."""
+    i, j, k = (side // 2 for side in field.shape)
+    share = field / max(float(field.max()), 1e-12)
+    return [
+        np.repeat((255 * (1 - view.T[::-1, :, None])).round(), 3, axis=2).astype(np.uint8)
+        for view in (share[i], share[:, j], share[:, :, k])
+    ]
+
+
 def contact_sheet(
     rows: Sequence[Sequence[NDArray[np.uint8]]], *, scale: int = 3
 ) -> NDArray[np.uint8]:

@@ -1,13 +1,20 @@
 """Latent analyses on codes whose answer is known."""
 
+import nibabel
 import numpy as np
 import pytest
+import torch
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.latent import probes
 from foldnorm.pipeline.latent.clusters import find_clusters
+from foldnorm.pipeline.latent.interpolation import interpolate
+from foldnorm.pipeline.latent.mean_brain import mean_brain
+from foldnorm.pipeline.latent.neighbours import nearest
 from foldnorm.pipeline.latent.probes import probe
-from foldnorm.pipeline.latent.space import principal_axes
+from foldnorm.pipeline.latent.space import LatentSpace, principal_axes
+from foldnorm.pipeline.latent.surfaces import surface, write_surface
+from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_tsv, write_tsv
 
@@ -139,6 +146,87 @@ def test_columns_that_cannot_be_probed_are_one_line(values, column, message):
         probe(cloud(len(values), 10), rows(values), column)
 
 
+@pytest.mark.parametrize("path", ["straight", "spherical"])
+def test_a_path_goes_from_one_brain_to_the_other(path):
+    first, second = cloud(2, 50)
+    codes = interpolate(first, second, 4, path)
+    assert codes.shape == (5, 50)
+    assert np.allclose(codes[[0, -1]], [first, second])
+    lengths = np.linalg.norm(codes, axis=1)
+    if path == "straight":
+        assert np.allclose(np.diff(codes, 2, axis=0), 0)
+        assert lengths[2] < lengths[[0, 4]].min()  # the middle falls towards the centre
+    else:
+        assert np.allclose(np.diff(lengths, 2), 0)
+        directions = codes / lengths[:, None]
+        steps = np.sum(directions[1:] * directions[:-1], axis=1)
+        assert np.allclose(steps, steps[0])
+    assert np.allclose(interpolate(first, 2 * first, 2, path)[1], 1.5 * first)
+    assert np.allclose(interpolate(0 * first, second, 2, path)[1], second / 2)
+
+
+def test_a_ball_becomes_a_closed_surface_in_mm_that_faces_outwards(tmp_path):
+    grid = np.indices((20, 22, 24)).astype(float)
+    ball = 8 - np.sqrt(((grid - np.array([9, 10, 11]).reshape(3, 1, 1, 1)) ** 2).sum(0))
+    for flip in (1, -1):
+        affine = np.diag([2.0 * flip, 2.0, 2.0, 1.0])
+        affine[:3, 3] = (-5, 3, 1)
+        vertices, faces = surface(ball, affine, 0.0)
+        centre = affine[:3, :3] @ (9, 10, 11) + affine[:3, 3]
+        assert np.allclose(np.linalg.norm(vertices - centre, axis=1), 16, atol=0.3)
+        a, b, c = (vertices[faces[:, n]].astype(float) for n in range(3))
+        normals = np.cross(b - a, c - a)
+        assert (np.einsum("ij,ij->i", normals, a - centre) > 0).mean() > 0.99
+        edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1)
+        assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()  # closed
+    for name in ("ball.ply", "ball.gii"):
+        write_surface(tmp_path / name, vertices, faces)
+    again = nibabel.load(tmp_path / "ball.gii")
+    assert np.array_equal(again.darrays[0].data, vertices)
+    assert np.array_equal(again.darrays[1].data, faces)
+    header, _, body = (tmp_path / "ball.ply").read_bytes().partition(b"end_header\n")
+    assert f"element face {len(faces)}".encode() in header
+    assert len(body) == 12 * len(vertices) + 13 * len(faces)
+    assert np.array_equal(np.frombuffer(body[: 12 * len(vertices)], "<f4").reshape(-1, 3), vertices)
+    with pytest.raises(InputError, match=r"end in .ply or .gii"):
+        write_surface(tmp_path / "ball.stl", vertices, faces)
+    with pytest.raises(InputError, match="never at 9"):
+        surface(ball, affine, 9.0)
+
+
+@pytest.fixture(scope="module")
+def space(small_run, small_cohort):
+    return LatentSpace.open(small_run, small_cohort.folder, [], "cpu")
+
+
+def test_the_mean_brain_is_the_average_of_what_codes_decode_to(space):
+    found = mean_brain(space)
+    with torch.no_grad():
+        model = space.trained.model
+        logits = model.decode(torch.from_numpy(space.codes.astype(np.float32)))
+        expected = torch.softmax(logits, dim=1).mean(dim=0).numpy()
+        code = torch.from_numpy(space.codes.mean(axis=0, keepdims=True).astype(np.float32))
+        of_mean = model.decode(code).argmax(dim=1)[0].numpy()
+    assert np.allclose(found.probabilities, expected, atol=1e-5)
+    assert np.allclose(found.probabilities.sum(axis=0), 1, atol=1e-5)
+    assert np.array_equal(found.of_mean_code, of_mean)
+
+
+def test_the_nearest_brain_is_the_nearest_and_never_itself(space):
+    found = nearest(space, 3, 5)
+    distances = np.linalg.norm(space.codes - space.codes[3], axis=1)
+    order = [n for n in np.argsort(distances) if n != 3][:5]
+    assert [row["place"] for row in found] == order
+    assert [row["distance"] for row in found] == pytest.approx(list(distances[order]))
+    assert found[0]["percentile"] == 0
+
+
+def test_a_brain_is_found_by_name_or_refused(space):
+    assert space.place_of("s03") == space.place_of("sub-s03") == 3
+    with pytest.raises(InputError, match="'s99': expected one of the 24 brains here, got no such"):
+        space.place_of("s99")
+
+
 def latent(*words):
     return main(["latent", *map(str, words), "--device", "cpu"])
 
@@ -182,3 +270,33 @@ def test_nothing_is_overwritten_unasked(small_run, small_cohort, tmp_path, capsy
     (tmp_path / "clusters.tsv").write_text("k")
     assert latent("clusters", small_run, small_cohort.folder, tmp_path) == 2
     assert "clusters.tsv" in capsys.readouterr().err
+
+
+def test_mean_neighbours_and_paths_are_written_and_shown(small_run, small_cohort, tmp_path, capsys):
+    out = tmp_path / "latent"
+    where = [small_run, small_cohort.folder, out]
+    assert latent("mean", *where, "--quiet") == 0
+    likely = [nibabel.load(path).get_fdata() for path in sorted(out.glob("*_probseg.nii.gz"))]
+    assert np.allclose(sum(likely), 1, atol=1e-4)
+    assert nibabel.load(out / "mean_code_dseg.nii.gz").shape == small_cohort.shape
+    assert (out / "mean_label-inside.ply").is_file()
+    assert (out / "mean_label-inside.surf.gii").is_file()
+    assert latent("neighbours", *where, "--brain", "s03", "--number", "3") == 0
+    first = capsys.readouterr().out.splitlines()[0].split()[0]
+    assert next(iter(read_tsv(out / "neighbours.tsv")))["brain"] == first != "sub-s03"
+    assert latent("interpolate", *where, "--brain", "s03", "--to", "s04", "--steps", "2") == 0
+    steps = sorted(out.glob("interpolation-*_dseg.nii.gz"))
+    assert len(steps) == 3
+    run = RunFolder.open(small_run).load()
+    volume = torch.from_numpy(np.array(small_cohort.volumes[[3]]))
+    with torch.no_grad():
+        ours = run.model.decode(run.model.encode(volume)).argmax(dim=1)[0].numpy()
+    assert np.array_equal(np.asarray(nibabel.load(steps[0]).dataobj), ours)
+    assert latent("interpolate", *where, "--brain", "s03", "--overwrite") == 2
+    assert "latent interpolate needs --to" in capsys.readouterr().err
+    page = tmp_path / "report.html"
+    assert main(["report", str(out), str(page), "--quiet"]) == 0
+    text = page.read_text()
+    assert "From sub-s03 to sub-s04" in text
+    assert f"{first} (" in text
+    assert text.count('<img src="data:image/png') == 3

@@ -1,22 +1,27 @@
-"""What a latent space holds.
+"""What a latent space holds. OUT may hold several analyses; `foldnorm report` shows them.
 
 clusters: k-means for k = 2 … --most, silhouettes, gap statistic, stability, and a sentence on
 whether there is more than one cluster. probe: what of --columns of participants.tsv can be read off
-the codes by a straight line, cross-validated, with intervals and permutation p-values. OUT may hold
-several analyses; `foldnorm report` shows them.
+the codes by a straight line, cross-validated, with intervals and permutation p-values. mean: the
+decoded mean code, class probabilities of the decoded cohort, and their surfaces. neighbours: the
+brains nearest to --brain. interpolate: --steps from --brain to --to.
 """
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from foldnorm.pipeline.arguments import add_device, add_overwrite, add_seed, positive
 
-HELP = "what a latent space holds: clusters, probes"
+if TYPE_CHECKING:
+    from foldnorm.pipeline.latent.space import LatentSpace
+
+HELP = "what a latent space holds: clusters, probes, mean brain, neighbours, paths"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("analysis", choices=("clusters", "probe"))
+    parser.add_argument("analysis", choices=tuple(ANALYSES))
     parser.add_argument("run_folder", type=Path, metavar="RUN")
     parser.add_argument("cohort", type=Path, metavar="COHORT")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
@@ -25,9 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--most", type=positive, default=5, help="clusters (default 5)")
     parser.add_argument(
-        "--columns", nargs="+", default=["hemi"], help="to probe; NAME:category for numbers that "
-        "are names (default hemi)"
-    )  # fmt: skip
+        "--columns",
+        nargs="+",
+        default=["hemi"],
+        help="to probe; NAME:category for numbers that are names (default hemi)",
+    )
+    parser.add_argument("--brain", help="participant, or participant_hemi-L")
+    parser.add_argument("--to", metavar="BRAIN", help="where the path ends")
+    parser.add_argument("--steps", type=positive, default=8, help="of the path (default 8)")
+    parser.add_argument(
+        "--spherical", action="store_true", help="along the sphere instead of a straight line"
+    )
+    parser.add_argument("--number", type=positive, default=5, help="of neighbours (default 5)")
     add_seed(parser)
     add_device(parser)
     add_overwrite(parser)
@@ -36,29 +50,85 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing
-    from foldnorm.pipeline.latent import tables
-    from foldnorm.pipeline.latent.clusters import find_clusters
-    from foldnorm.pipeline.latent.probes import probe
+    from foldnorm.pipeline.latent import outputs
     from foldnorm.pipeline.latent.space import LatentSpace
 
-    is_clusters = arguments.analysis == "clusters"
-    written = tables.CLUSTERS if is_clusters else tables.PROBES
-    refuse_existing(arguments.out / written, arguments.overwrite)
+    analyse, written = ANALYSES[arguments.analysis]
+    refuse_existing(arguments.out / getattr(outputs, written), arguments.overwrite)
     space = LatentSpace.open(
         arguments.run_folder, arguments.cohort, arguments.split, arguments.device
     )
-    if is_clusters:
-        found = find_clusters(space.codes, arguments.most, seed=arguments.seed)
-        tables.write_clusters(space, found, arguments.out)
-        said = [found.sentence]
-    else:
-        probes = [
-            probe(space.codes, space.rows, column, seed=arguments.seed)
-            for column in arguments.columns
-        ]
-        tables.write_probes(space, probes, arguments.out)
-        said = [probe.sentence for probe in probes]
-    tables.write_sidecar(space, arguments.out, arguments.run_folder, arguments.split)
+    said = analyse(space, arguments)
+    outputs.write_sidecar(space, arguments.out, arguments.run_folder, arguments.split)
     if not arguments.quiet:
-        print("\n".join(said))
+        print(said)
     return 0
+
+
+def _clusters(space: "LatentSpace", arguments: argparse.Namespace) -> str:
+    from foldnorm.pipeline.latent.clusters import find_clusters
+    from foldnorm.pipeline.latent.outputs import write_clusters
+
+    found = find_clusters(space.codes, arguments.most, seed=arguments.seed)
+    write_clusters(space, found, arguments.out)
+    return found.sentence
+
+
+def _probe(space: "LatentSpace", arguments: argparse.Namespace) -> str:
+    from foldnorm.pipeline.latent.outputs import write_probes
+    from foldnorm.pipeline.latent.probes import probe
+
+    probes = [
+        probe(space.codes, space.rows, column, seed=arguments.seed) for column in arguments.columns
+    ]
+    write_probes(space, probes, arguments.out)
+    return "\n".join(found.sentence for found in probes)
+
+
+def _mean(space: "LatentSpace", arguments: argparse.Namespace) -> str:
+    from foldnorm.pipeline.latent.mean_brain import mean_brain
+    from foldnorm.pipeline.latent.outputs import write_mean
+
+    write_mean(space, mean_brain(space), arguments.out)
+    return f"mean of {len(space.codes)} brains: {arguments.out}"
+
+
+def _neighbours(space: "LatentSpace", arguments: argparse.Namespace) -> str:
+    from foldnorm.pipeline.latent.neighbours import nearest
+    from foldnorm.pipeline.latent.outputs import write_neighbours
+
+    place = space.place_of(_given(arguments, "brain"))
+    found = nearest(space, place, arguments.number)
+    write_neighbours(space, place, found, arguments.out)
+    return "\n".join(f"{row['key']}  {row['distance']:.4g}" for row in found)
+
+
+def _interpolate(space: "LatentSpace", arguments: argparse.Namespace) -> str:
+    from foldnorm.pipeline.latent.interpolation import interpolate
+    from foldnorm.pipeline.latent.outputs import write_interpolation
+
+    ends = space.place_of(_given(arguments, "brain")), space.place_of(_given(arguments, "to"))
+    path: Literal["straight", "spherical"] = "spherical" if arguments.spherical else "straight"
+    first, second = (space.codes[end] for end in ends)
+    codes = interpolate(first, second, arguments.steps, path)
+    write_interpolation(space, ends, codes, path, arguments.out)
+    return f"{arguments.steps} steps: {arguments.out}"
+
+
+def _given(arguments: argparse.Namespace, name: str) -> str:
+    from foldnorm.preprocessing.errors import InputError
+
+    value = getattr(arguments, name)
+    if value is None:
+        raise InputError(f"latent {arguments.analysis} needs --{name}")
+    return str(value)
+
+
+# What each does, and which file tells that it was done.
+ANALYSES = {
+    "clusters": (_clusters, "CLUSTERS"),
+    "probe": (_probe, "PROBES"),
+    "mean": (_mean, "MEAN"),
+    "neighbours": (_neighbours, "NEIGHBOURS"),
+    "interpolate": (_interpolate, "INTERPOLATION"),
+}

@@ -1,17 +1,17 @@
 """The codes of a cohort by a trained model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.errors import InputError
 
 Codes = NDArray[np.float64]
@@ -57,10 +57,48 @@ class LatentSpace:
         """Of ``participants.tsv``, one a code."""
         return [self.cohort.rows[i] for i in self.indices]
 
-    @cached_property
-    def reduced(self) -> Codes:
-        """Codes turned into their principal axes, (N, at most N − 1): all distances stay."""
-        return principal_axes(self.codes)
+    @property
+    def keys(self) -> list[str]:
+        """``participant`` or ``participant_hemi-L`` of each code."""
+        return [row_key(row) for row in self.rows]
+
+    def place_of(self, key: str) -> int:
+        """Which code is that of a brain.
+
+        Args:
+            key: its participant, where that has one brain here, or one of `keys`; with or without
+                ``sub-``.
+
+        Raises:
+            InputError: none, or several.
+        """
+        wanted = key if key.startswith("sub-") else f"sub-{key}"
+        found = [n for n, own in enumerate(self.keys) if own == wanted]
+        found = found or [n for n, r in enumerate(self.rows) if r["participant_id"] == wanted]
+        if len(found) != 1:
+            several = ", ".join(self.keys[n] for n in found) if found else "no such brain"
+            raise InputError(
+                f"{key!r}: expected one of the {len(self.keys)} brains here, got {several}"
+            )
+        return found[0]
+
+    @torch.no_grad()
+    def decode(
+        self, codes: Codes, condition_of: Mapping[str, str] | None = None
+    ) -> Iterator[NDArray[np.float32]]:
+        """Class probabilities of codes, (C, I, J, K) each, one at a time.
+
+        Args:
+            codes: (n, d).
+            condition_of: row that a conditioned model is told; None: nothing is known.
+        """
+        trained = self.trained
+        row = condition_of or {column.name: "" for column in trained.conditions.columns}
+        condition = trained.condition([row])
+        for code in codes:
+            batch = torch.from_numpy(code[None].astype(np.float32)).to(trained.device)
+            logits = trained.encodes.decode(batch, condition).float()
+            yield torch.softmax(logits, dim=1)[0].cpu().numpy()
 
 
 def principal_axes(codes: Codes) -> Codes:

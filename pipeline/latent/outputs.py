@@ -1,0 +1,136 @@
+"""What the analyses write: one folder for any of them, read again by the report."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.pipeline.latent.clusters import ClusterAnalysis
+from foldnorm.pipeline.latent.mean_brain import MeanBrain
+from foldnorm.pipeline.latent.probes import Probe
+from foldnorm.pipeline.latent.space import Codes, LatentSpace
+from foldnorm.pipeline.latent.surfaces import surface, write_surface
+from foldnorm.preprocessing.files import write_bytes, write_json, write_tsv
+from foldnorm.preprocessing.pictures import contact_sheet, grey_slices, middle_slices, png
+from foldnorm.preprocessing.volumes import write_labels, write_map
+
+SIDECAR = "latent.json"
+CLUSTERS, CLUSTERED, CLUSTERS_SIDECAR = "clusters.tsv", "clusters_brains.tsv", "clusters.json"
+PROBES, PROBED = "probes.tsv", "probes_brains.tsv"
+NEIGHBOURS, NEIGHBOURS_PICTURE = "neighbours.tsv", "neighbours.png"
+INTERPOLATION, INTERPOLATION_PICTURE = "interpolation.json", "interpolation.png"
+MEAN, MEAN_PICTURE = "mean_code_dseg.nii.gz", "mean.png"
+NOT_A_BRAIN = "foldnorm DECODED, not a brain"
+
+
+def write_sidecar(space: LatentSpace, out: Path, run_folder: Path, splits: Sequence[str]) -> None:
+    """Write ``latent.json``: of which model and brains the analyses are."""
+    write_json(
+        out / SIDECAR,
+        {
+            "run": str(run_folder.resolve()),
+            "cohort": str(space.cohort.folder.resolve()),
+            "splits": list(splits) or ["train", "validation", "test"],
+            "phantom": space.cohort.is_phantom,
+            "brains": len(space.codes),
+            "latent_dim": space.codes.shape[1],
+        },
+    )
+
+
+def write_clusters(space: LatentSpace, found: ClusterAnalysis, out: Path) -> None:
+    """Write ``clusters.tsv`` (a row a k), ``clusters_brains.tsv``, ``clusters.json``."""
+    rows = [clustering.as_row() for clustering in found.clusterings]
+    write_tsv(out / CLUSTERS, rows, list(rows[0]))
+    brains = []
+    for n, row in enumerate(space.rows):
+        figures: dict[str, float] = {}
+        for c in found.clusterings[1:]:
+            figures[f"cluster_{c.k}"] = int(c.labels[n])
+            figures[f"silhouette_{c.k}"] = float(c.silhouettes[n])
+        brains.append({"participant_id": row["participant_id"], "hemi": row["hemi"], **figures})
+    write_tsv(out / CLUSTERED, brains, list(brains[0]))
+    write_json(
+        out / CLUSTERS_SIDECAR,
+        {
+            "sentence": found.sentence,
+            "best_k": found.best.k,
+            "gap_k": found.gap_k,
+            "p_one_cloud": found.p_one_cloud,
+        },
+    )
+
+
+def write_probes(space: LatentSpace, probes: Sequence[Probe], out: Path) -> None:
+    """Write ``probes.tsv`` (a row a column) and ``probes_brains.tsv`` (held-out predictions)."""
+    names = ("column", "measure", "value", "low", "high", "chance", "p", "brains")
+    write_tsv(out / PROBES, [{n: getattr(p, n) for n in names} for p in probes], names)
+    brains = [
+        {
+            "column": p.column,
+            "participant_id": space.rows[index]["participant_id"],
+            "hemi": space.rows[index]["hemi"],
+            "predicted": float(value),
+        }
+        for p in probes
+        for index, value in zip(p.indices, p.predictions, strict=True)
+    ]
+    write_tsv(out / PROBED, brains, ("column", "participant_id", "hemi", "predicted"))
+
+
+def write_neighbours(
+    space: LatentSpace, place: int, found: Sequence[Mapping[str, Any]], out: Path
+) -> None:
+    """Write ``neighbours.tsv``, and a picture: the brain, then its neighbours, a row each."""
+    names = ("rank", "brain", "distance", "percentile")
+    rows = [
+        {"rank": n, "brain": f["key"], "distance": f["distance"], "percentile": f["percentile"]}
+        for n, f in enumerate(found, start=1)
+    ]
+    write_tsv(out / NEIGHBOURS, rows, names)
+    places = [place, *(f["place"] for f in found)]
+    volumes = [brain.volume for brain in space.cohort.brains(space.indices[places])]
+    _write_picture(space, volumes, out / NEIGHBOURS_PICTURE)
+
+
+def write_interpolation(
+    space: LatentSpace, ends: tuple[int, int], codes: Codes, path: str, out: Path
+) -> None:
+    """Write each step as a label volume, a picture with a row a step, and ``interpolation.json``.
+
+    A conditioned model is told what the first brain is, all the way.
+    """
+    told = space.rows[ends[0]]
+    volumes = [p.argmax(axis=0).astype(np.uint8) for p in space.decode(codes, told)]
+    for n, volume in enumerate(volumes):
+        name = f"interpolation-{n:03d}_dseg.nii.gz"
+        write_labels(out / name, volume, space.cohort.affine, description=NOT_A_BRAIN)
+    _write_picture(space, volumes, out / INTERPOLATION_PICTURE)
+    first, second = (space.keys[n] for n in ends)
+    write_json(
+        out / INTERPOLATION, {"from": first, "to": second, "path": path, "steps": len(codes) - 1}
+    )
+
+
+def write_mean(space: LatentSpace, found: MeanBrain, out: Path) -> None:
+    """Write the decoded mean code, class probabilities and their surfaces, and a picture."""
+    affine, scheme = space.cohort.affine, space.cohort.scheme
+    for name, field in zip(scheme.names, found.probabilities, strict=True):
+        path = out / f"mean_label-{name}_probseg.nii.gz"
+        write_map(path, field, affine, description=NOT_A_BRAIN)
+        level = float(field.max()) / 2  # half of what the class reaches anywhere
+        if field.min() < level:
+            vertices, faces = surface(field, affine, level)
+            for suffix in (".ply", ".surf.gii"):
+                write_surface(out / f"mean_label-{name}{suffix}", vertices, faces)
+    probability = grey_slices(found.probabilities[-1])
+    rows = [middle_slices(found.of_mean_code, scheme.n_classes), probability]
+    write_bytes(out / MEAN_PICTURE, png(contact_sheet(rows)))
+    write_labels(out / MEAN, found.of_mean_code, affine, description=NOT_A_BRAIN)
+
+
+def _write_picture(space: LatentSpace, volumes: Sequence[NDArray[np.uint8]], path: Path) -> None:
+    n = space.cohort.scheme.n_classes
+    write_bytes(path, png(contact_sheet([middle_slices(volume, n) for volume in volumes])))
