@@ -48,6 +48,7 @@ MNI_PLANES = np.array([[-69.0, -105.0, -49.0], [0.0, 71.0, 79.0]])
 LARGE = SizeRange(500)
 AUGMENTED = ["--training.augmentation.rotation", "5", "--training.augmentation.stretch", "0.05",
              "--training.augmentation.shift", "2"]  # fmt: skip
+BATCH = ["--training.batch_size", "4"]  # of V-Net, whose configuration has 1
 SEGMENTATION = "t1mri/default_acquisition/default_analysis/segmentation"
 
 
@@ -176,7 +177,7 @@ def panel_of(pairs: list[tuple]) -> dict[str, float]:
 def from_phantoms(out: Path, steps: int, vnet_steps: int) -> dict[str, float]:
     phantoms, real = Cohort.open(out / "phantom_cohort"), Cohort.open(out / "real")
     gan = train("wgan_gp", phantoms.folder, out / "phantom_gan", steps)
-    vnet = train("vnet", phantoms.folder, out / "phantom_vnet", vnet_steps, *AUGMENTED)
+    vnet = train("vnet", phantoms.folder, out / "phantom_vnet", vnet_steps, *BATCH, *AUGMENTED)
     figures = {}
     for name, cohort in (("phantoms", phantoms), ("real", real)):
         panel = panel_of(reconstructions(gan, cohort, "test"))
@@ -217,7 +218,7 @@ def leave_one_out(out: Path, steps: int, vnet_steps: int) -> dict[str, float]:
         folder = out / "left_out" / brain
         cohort = leave_out(real, brain, brains[(n + 1) % len(brains)], folder / "cohort")
         gan = train("wgan_gp", cohort.folder, folder / "gan", steps, *AUGMENTED)
-        vnet = train("vnet", cohort.folder, folder / "vnet", vnet_steps, *AUGMENTED)
+        vnet = train("vnet", cohort.folder, folder / "vnet", vnet_steps, *BATCH, *AUGMENTED)
         made += reconstructions(gan, cohort, "test")
         nearest += nearest_training(cohort, "test")
         translation = Translation.open(vnet, CPU)
