@@ -9,6 +9,8 @@ from foldnorm.pipeline.latent import outputs
 from foldnorm.preprocessing.files import read_json, read_tsv
 from foldnorm.preprocessing.pictures import inline_png
 
+LISTED_DIMENSIONS = 20
+
 
 def latent_section(path: Path) -> dict[str, Any]:
     """What the report shows of a folder of latent analyses."""
@@ -25,7 +27,8 @@ def latent_section(path: Path) -> dict[str, Any]:
         "probes": [],
         "neighbours": [],
         "interpolation": None,
-        "pictures": {"mean": None, "neighbours": None, "interpolation": None},
+        "pictures": dict.fromkeys(("mean", "neighbours", "interpolation", "dimensions")),
+        "dimensions": [],
         "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
     }
     if (path / outputs.CLUSTERS).is_file():
@@ -36,7 +39,7 @@ def latent_section(path: Path) -> dict[str, Any]:
         }
     if (path / outputs.PROBES).is_file():
         section["probes"] = read_tsv(path / outputs.PROBES)
-    for name in ("MEAN", "NEIGHBOURS", "INTERPOLATION"):
+    for name in ("MEAN", "NEIGHBOURS", "INTERPOLATION", "DIMENSIONS"):
         picture = path / getattr(outputs, f"{name}_PICTURE")
         if picture.is_file():
             section["pictures"][name.lower()] = inline_png(picture.read_bytes())
@@ -44,4 +47,6 @@ def latent_section(path: Path) -> dict[str, Any]:
         section["neighbours"] = read_tsv(path / outputs.NEIGHBOURS)
     if (path / outputs.INTERPOLATION).is_file():
         section["interpolation"] = read_json(path / outputs.INTERPOLATION)
+    if (path / outputs.DIMENSIONS).is_file():
+        section["dimensions"] = read_tsv(path / outputs.DIMENSIONS)[:LISTED_DIMENSIONS]
     return section

@@ -40,9 +40,16 @@ def middle_slices(volume: NDArray[np.integer], n_classes: int) -> list[NDArray[n
     return [colour_slice(view, n_classes) for view in views]
 
 
-def grey_slices(field: NDArray[np.floating]) -> list[NDArray[np.uint8]]:
-    """The slices of `middle_slices`, of a field: white at 0, black at its largest value."""
-    i, j, k = (side // 2 for side in field.shape)
+def grey_slices(
+    field: NDArray[np.floating], at: tuple[int, int, int] | None = None
+) -> list[NDArray[np.uint8]]:
+    """Slices of a field as those of `middle_slices`: white at 0, black at its largest value.
+
+    Args:
+        field: (I, J, K), not negative.
+        at: voxel through which the slices go; the middle if None.
+    """
+    i, j, k = at or tuple(side // 2 for side in field.shape)
     share = field / max(float(field.max()), 1e-12)
     return [
         np.repeat((255 * (1 - view.T[::-1, :, None])).round(), 3, axis=2).astype(np.uint8)

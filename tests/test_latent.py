@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+from foldnorm.models.losses import class_cross_entropy
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.latent import probes
 from foldnorm.pipeline.latent.clusters import find_clusters
+from foldnorm.pipeline.latent.dimensions import rank_dimensions, sweep, voxels_moved
 from foldnorm.pipeline.latent.interpolation import interpolate
 from foldnorm.pipeline.latent.mean_brain import mean_brain
 from foldnorm.pipeline.latent.neighbours import nearest
@@ -221,6 +223,47 @@ def test_the_nearest_brain_is_the_nearest_and_never_itself(space):
     assert found[0]["percentile"] == 0
 
 
+def test_dimensions_are_ranked_as_one_by_one(space):
+    """The batched pass against the definition."""
+    dimensions = np.array([5, 0, 17, 40])
+    found = rank_dimensions(space, dimensions, brains=3, batch=3)
+    model = space.trained.model
+    expected = np.zeros(4)
+    for place in (0, 12, 23):  # evenly spread
+        code = torch.from_numpy(space.codes[place].astype(np.float32))
+        volume = torch.from_numpy(np.array(space.cohort.volumes[space.indices[place]]))[None]
+
+        def loss(z, volume=volume):
+            with torch.no_grad():
+                return class_cross_entropy(model.decode(z[None]), volume).item()
+
+        for n, dimension in enumerate(dimensions):
+            for sign in (1, -1):
+                moved = code.clone()
+                moved[dimension] += sign * 0.5
+                expected[n] += abs(loss(moved) - loss(code)) / 6
+    assert found.effect == pytest.approx(expected, rel=1e-3, abs=1e-7)
+    assert found.variance == pytest.approx(space.codes[:, dimensions].var(axis=0))
+    assert (np.diff(found.effect[found.order]) <= 0).all()
+
+
+def test_a_dimension_moves_voxels_near_its_place_most(space):
+    """The code is a map: its first number lies at one corner of the volume."""
+    moved = voxels_moved(space, 0, brains=2, step=3.0).numpy()
+    assert moved.shape == space.cohort.shape
+    assert 0 <= moved.min() < moved.max() <= 1
+    half = tuple(slice(0, side // 2) for side in moved.shape)
+    assert moved[half].mean() > moved.mean()
+
+
+def test_a_sweep_goes_between_the_observed_extremes(space):
+    codes = sweep(space, 7, 5)
+    own = space.codes[:, 7]
+    assert codes[:, 7] == pytest.approx(np.linspace(own.min(), own.max(), 5))
+    others = np.delete(np.arange(codes.shape[1]), 7)
+    assert np.allclose(codes[:, others], space.codes.mean(axis=0)[others])
+
+
 def test_a_brain_is_found_by_name_or_refused(space):
     assert space.place_of("s03") == space.place_of("sub-s03") == 3
     with pytest.raises(InputError, match="'s99': expected one of the 24 brains here, got no such"):
@@ -294,9 +337,15 @@ def test_mean_neighbours_and_paths_are_written_and_shown(small_run, small_cohort
     assert np.array_equal(np.asarray(nibabel.load(steps[0]).dataobj), ours)
     assert latent("interpolate", *where, "--brain", "s03", "--overwrite") == 2
     assert "latent interpolate needs --to" in capsys.readouterr().err
+    assert latent("dimensions", *where, "--dimensions", "3", "--brains", "2", "--number", "1") == 0
+    ranked = read_tsv(out / "dimensions.tsv")
+    assert [row["rank"] for row in ranked] == ["1", "2", "3"]
+    assert f"dimension {ranked[0]['dimension']}" in capsys.readouterr().out
+    assert len(list(out.glob("dimension-*_desc-moved.nii.gz"))) == 1
     page = tmp_path / "report.html"
     assert main(["report", str(out), str(page), "--quiet"]) == 0
     text = page.read_text()
+    assert f"<td>{ranked[2]['dimension']}</td>" in text
     assert "From sub-s03 to sub-s04" in text
     assert f"{first} (" in text
-    assert text.count('<img src="data:image/png') == 3
+    assert text.count('<img src="data:image/png') == 4

@@ -4,7 +4,9 @@ clusters: k-means for k = 2 … --most, silhouettes, gap statistic, stability, a
 whether there is more than one cluster. probe: what of --columns of participants.tsv can be read off
 the codes by a straight line, cross-validated, with intervals and permutation p-values. mean: the
 decoded mean code, class probabilities of the decoded cohort, and their surfaces. neighbours: the
-brains nearest to --brain. interpolate: --steps from --brain to --to.
+brains nearest to --brain. interpolate: --steps from --brain to --to. dimensions: those that vary
+most, ranked by what half a standard deviation of the prior does to the loss of --brains brains, and
+the voxels that the first --number of them move.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from foldnorm.pipeline.arguments import add_device, add_overwrite, add_seed, pos
 if TYPE_CHECKING:
     from foldnorm.pipeline.latent.space import LatentSpace
 
-HELP = "what a latent space holds: clusters, probes, mean brain, neighbours, paths"
+HELP = "what a latent space holds: clusters, probes, mean brain, dimensions"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spherical", action="store_true", help="along the sphere instead of a straight line"
     )
-    parser.add_argument("--number", type=positive, default=5, help="of neighbours (default 5)")
+    parser.add_argument(
+        "--number", type=positive, default=5, help="of neighbours, or dimensions shown"
+    )
+    parser.add_argument("--dimensions", type=positive, default=200, help="to rank (default 200)")
+    parser.add_argument("--brains", type=positive, default=20, help="to rank by (default 20)")
     add_seed(parser)
     add_device(parser)
     add_overwrite(parser)
@@ -124,6 +130,24 @@ def _given(arguments: argparse.Namespace, name: str) -> str:
     return str(value)
 
 
+def _dimensions(space: "LatentSpace", arguments: argparse.Namespace) -> str:
+    import numpy as np
+
+    from foldnorm.pipeline.latent.dimensions import rank_dimensions, voxels_moved
+    from foldnorm.pipeline.latent.outputs import write_dimensions
+
+    # Those that vary most from brain to brain: the others hold nothing.
+    dimensions = np.sort(np.argsort(-space.codes.var(axis=0))[: arguments.dimensions])
+    ranking = rank_dimensions(space, dimensions, brains=arguments.brains)
+    top = [int(ranking.dimensions[n]) for n in ranking.order[: arguments.number]]
+    moved = {n: voxels_moved(space, n, brains=arguments.brains).numpy() for n in top}
+    write_dimensions(space, ranking, moved, arguments.out)
+    return "\n".join(
+        f"dimension {ranking.dimensions[n]}  {ranking.effect[n]:.3g} nats a voxel"
+        for n in ranking.order[: arguments.number]
+    )
+
+
 # What each does, and which file tells that it was done.
 ANALYSES = {
     "clusters": (_clusters, "CLUSTERS"),
@@ -131,4 +155,5 @@ ANALYSES = {
     "mean": (_mean, "MEAN"),
     "neighbours": (_neighbours, "NEIGHBOURS"),
     "interpolate": (_interpolate, "INTERPOLATION"),
+    "dimensions": (_dimensions, "DIMENSIONS"),
 }

@@ -8,12 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.latent.clusters import ClusterAnalysis
+from foldnorm.pipeline.latent.dimensions import Ranking, sweep
 from foldnorm.pipeline.latent.mean_brain import MeanBrain
 from foldnorm.pipeline.latent.probes import Probe
 from foldnorm.pipeline.latent.space import Codes, LatentSpace
 from foldnorm.pipeline.latent.surfaces import surface, write_surface
 from foldnorm.preprocessing.files import write_bytes, write_json, write_tsv
-from foldnorm.preprocessing.pictures import contact_sheet, grey_slices, middle_slices, png
+from foldnorm.preprocessing.pictures import (
+    colour_slice,
+    contact_sheet,
+    grey_slices,
+    middle_slices,
+    png,
+)
 from foldnorm.preprocessing.volumes import write_labels, write_map
 
 SIDECAR = "latent.json"
@@ -22,6 +29,8 @@ PROBES, PROBED = "probes.tsv", "probes_brains.tsv"
 NEIGHBOURS, NEIGHBOURS_PICTURE = "neighbours.tsv", "neighbours.png"
 INTERPOLATION, INTERPOLATION_PICTURE = "interpolation.json", "interpolation.png"
 MEAN, MEAN_PICTURE = "mean_code_dseg.nii.gz", "mean.png"
+DIMENSIONS, DIMENSIONS_PICTURE = "dimensions.tsv", "dimensions.png"
+SWEEP_STEPS = 5
 NOT_A_BRAIN = "foldnorm DECODED, not a brain"
 
 
@@ -129,6 +138,41 @@ def write_mean(space: LatentSpace, found: MeanBrain, out: Path) -> None:
     rows = [middle_slices(found.of_mean_code, scheme.n_classes), probability]
     write_bytes(out / MEAN_PICTURE, png(contact_sheet(rows)))
     write_labels(out / MEAN, found.of_mean_code, affine, description=NOT_A_BRAIN)
+
+
+def write_dimensions(
+    space: LatentSpace, ranking: Ranking, moved: Mapping[int, NDArray[np.float32]], out: Path
+) -> None:
+    """Write ``dimensions.tsv``, the voxels that some move, and a picture of these.
+
+    Args:
+        space: the brains.
+        ranking: of the dimensions that were looked at.
+        moved: (I, J, K) by dimension, see `voxels_moved`; a row of the picture each: that map, and
+            then the mean code with this dimension between its observed extremes.
+        out: folder.
+    """
+    rows = [
+        {
+            "rank": rank,
+            "dimension": int(ranking.dimensions[n]),
+            "effect": float(ranking.effect[n]),
+            "variance": float(ranking.variance[n]),
+        }
+        for rank, n in enumerate(ranking.order, start=1)
+    ]
+    write_tsv(out / DIMENSIONS, rows, list(rows[0]))
+    pictures = []
+    for dimension, field in moved.items():
+        name = f"dimension-{dimension:05d}_desc-moved.nii.gz"
+        write_map(out / name, field, space.cohort.affine, description=NOT_A_BRAIN)
+        i, j, k = (int(n) for n in np.unravel_index(int(field.argmax()), field.shape))
+        row = [grey_slices(field, (i, j, k))[1]]
+        for probabilities in space.decode(sweep(space, dimension, SWEEP_STEPS)):
+            classes = probabilities.argmax(axis=0).astype(np.uint8)
+            row.append(colour_slice(classes[:, j], space.cohort.scheme.n_classes))
+        pictures.append(row)
+    write_bytes(out / DIMENSIONS_PICTURE, png(contact_sheet(pictures)))
 
 
 def _write_picture(space: LatentSpace, volumes: Sequence[NDArray[np.uint8]], path: Path) -> None:
