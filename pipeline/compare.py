@@ -15,6 +15,7 @@ import numpy as np
 
 from foldnorm.models.protocols import Encodes
 from foldnorm.pipeline.benchmark import BenchmarkOptions, benchmark
+from foldnorm.pipeline.configuration import config_path
 from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.latent_use import active_share, silhouette
 from foldnorm.pipeline.metrics_table import MetricsTable
@@ -27,7 +28,7 @@ from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, write_json, write_tsv
 
 TABLE, RUNS, SIDECAR = "comparison.tsv", "comparison_runs.tsv", "comparison.json"
-ASKED = "asked.json"  # in each run folder: the command that made it
+ASKED = "asked.json"  # in each run folder: command and configuration that made it
 MEASURED = "measured.json"  # likewise: its figures
 PACING_STEPS = 4  # of a trial run that finds out how long a step takes
 FIRST_COLUMNS = ("model", "seeds")
@@ -165,10 +166,11 @@ def _train(
     ]  # fmt: skip
     # A finished training with other settings is no part of this table, and an unfinished one must
     # not go on with these.
-    asked = folder / ASKED
-    if asked.is_file() and read_json(asked) != {"words": words}:
+    path = folder / ASKED
+    asked = {"words": words, "config": config_path(config).read_text(encoding="utf-8")}
+    if path.is_file() and read_json(path) != asked:
         raise InputError(f"holds a training with other settings; give another --out: {folder}")
-    write_json(asked, {"words": words})
+    write_json(path, asked)
     if (folder / COST).is_file():
         return
     command = [sys.executable, "-m", "foldnorm.pipeline.cli", *words]

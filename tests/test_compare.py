@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.configuration import config_path
 from foldnorm.pipeline.latent_use import active_share, silhouette
 from foldnorm.preprocessing.files import read_json, read_tsv
 
@@ -48,6 +49,11 @@ def test_two_models_and_two_seeds_make_one_table(phantom_cohort, tmp_path, capsy
     # Nor does one go on with other settings.
     assert compare(phantom_cohort, out, *words, "--training.batch_size=2", "--quiet") == 2
     assert "holds a training with other settings" in capsys.readouterr().err
+    config = tmp_path / "own.yaml"
+    config.write_text(config_path("autoencoder").read_text())
+    assert compare(phantom_cohort, tmp_path / "own", str(config), "--steps", "2", "--quiet") == 0
+    config.write_text(config.read_text().replace("batch_size: 4", "batch_size: 2"))
+    assert compare(phantom_cohort, tmp_path / "own", str(config), "--steps", "2", "--quiet") == 2
     timed = tmp_path / "timed"
     assert compare(phantom_cohort, timed, "autoencoder", "--minutes", "0.002", "--quiet") == 0
     (run,) = read_tsv(timed / "comparison_runs.tsv")
