@@ -31,7 +31,7 @@ class EncoderGAN(VariationalAutoencoder):
     Args:
         encoder: see `LabelAutoencoder`.
         generator: likewise.
-        critic: (B, C, *sides) → (B,), unbounded; told the condition as they are.
+        critic: (B, C, *sides) → (B,), unbounded; the condition is its second argument.
         shape: sides of the volumes.
         n_classes: C.
         latent_dim: size of the code.
