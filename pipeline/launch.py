@@ -13,16 +13,14 @@ def launch(device: str) -> Fabric:
     chosen = choose_device(device)
     if chosen.type == "cuda":
         devices: Any = [chosen.index] if chosen.index is not None else 1
-        fabric = Fabric(
-            accelerator="cuda", devices=_processes_here() or devices, num_nodes=_nodes()
-        )
+        fabric = Fabric(accelerator="cuda", devices=processes_here() or devices, num_nodes=nodes())
     else:
-        fabric = Fabric(accelerator="cpu", devices=_processes_here() or 1, num_nodes=_nodes())
+        fabric = Fabric(accelerator="cpu", devices=processes_here() or 1, num_nodes=nodes())
     fabric.launch()
     return fabric
 
 
-def _processes_here() -> int | None:
+def processes_here() -> int | None:
     """Processes on this node, if torchrun or srun started several."""
     for name in ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE"):
         if os.environ.get(name, "").isdigit():
@@ -30,7 +28,7 @@ def _processes_here() -> int | None:
     return None
 
 
-def _nodes() -> int:
+def nodes() -> int:
     """Nodes, as torchrun or srun says."""
     for name in ("GROUP_WORLD_SIZE", "SLURM_NNODES"):
         if os.environ.get(name, "").isdigit():

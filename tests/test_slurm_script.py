@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY_TRAINING
 
-from foldnorm.pipeline import train
+from foldnorm.pipeline import launch
 from foldnorm.pipeline.run_folder import RunFolder
 
 SCRIPT = Path(__file__).parents[1] / "docs/train.slurm"
@@ -79,5 +79,5 @@ def test_nodes_and_processes_are_those_of_the_launcher(monkeypatch, environment,
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert train._nodes() == nodes
-    assert train._processes_here() == processes
+    assert launch.nodes() == nodes
+    assert launch.processes_here() == processes
