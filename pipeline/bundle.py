@@ -25,6 +25,7 @@ from monai.transforms import MapTransform
 from torch import Tensor, nn
 
 from foldnorm.models.protocols import Encodes, Translates
+from foldnorm.pipeline.configuration import build_model
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.model_card import card_of
 from foldnorm.pipeline.run_folder import (
@@ -216,7 +217,7 @@ class LabelValuesd(MapTransform):
 def _input_of(run: RunFolder) -> tuple[Preparation, LabelScheme, bool]:
     """How a volume is prepared for a model, its scheme, and whether the model translates."""
     preparation = Preparation.from_dict(run.data["preparation"])
-    model = run.load().model
+    model = build_model(run.config["model"])  # its kind; weights are not needed
     translates = isinstance(model, Translates)
     if isinstance(model, Translates) and model.reverse:
         preparation = preparation.of_pairs()
@@ -225,7 +226,7 @@ def _input_of(run: RunFolder) -> tuple[Preparation, LabelScheme, bool]:
 
 def _output_of(run: RunFolder) -> LabelScheme:
     preparation = Preparation.from_dict(run.data["preparation"])
-    model = run.load().model
+    model = build_model(run.config["model"])  # its kind; weights are not needed
     if isinstance(model, Translates) and not model.reverse:
         assert preparation.pair is not None
         return preparation.pair
