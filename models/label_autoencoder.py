@@ -95,6 +95,7 @@ class VariationalAutoencoder(LabelAutoencoder):
         latent_dim: see there.
         kl_weight: of KL(code ‖ N(0, I)), nats a voxel as the cross entropy. It is the β of a
             β-VAE: 1 is the evidence lower bound.
+        free_nats: that each dimension may hold before the KL term counts, lest it empties it.
         sampling_rounds: of encoding and decoding again that a drawn volume goes through; see
             `sample`.
         others: the weights of `LabelAutoencoder`.
@@ -109,11 +110,13 @@ class VariationalAutoencoder(LabelAutoencoder):
         latent_dim: int,
         *,
         kl_weight: float = 0.3,
+        free_nats: float = 0.0,
         sampling_rounds: int = 0,
         **others: Any,
     ) -> None:
         super().__init__(encoder, generator, shape, n_classes, latent_dim, **others)
         self.kl_weight = kl_weight
+        self.free_nats = free_nats
         self.sampling_rounds = sampling_rounds
 
     @torch.no_grad()
@@ -162,7 +165,8 @@ class VariationalAutoencoder(LabelAutoencoder):
             kl_share: of the KL term's weight, while it is annealed.
         """
         terms = self.likeness(logits, volumes)
-        kl = kl_to_standard_normal(mean, log_variance) / prod(self.shape)
+        nats = kl_to_standard_normal(mean, log_variance, free_nats=self.free_nats)
+        kl = nats / prod(self.shape)
         loss = terms.pop("loss") + self.kl_weight * kl_share * kl
         return {**terms, "kl": kl, "loss": loss}
 

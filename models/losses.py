@@ -39,12 +39,20 @@ def gradient_penalty(
         return (voxels**0.5 / CRITIC_SLOPE * gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
+def kl_to_standard_normal(mean: Tensor, log_variance: Tensor, *, free_nats: float = 0.0) -> Tensor:
     """KL(N(mean, e^log_variance) ‖ N(0, I)) of (B, d) codes, nats, averaged over the batch.
 
     Kingma & Welling 2014 (arXiv:1312.6114), appendix B.
+
+    Args:
+        mean: (B, d).
+        log_variance: (B, d).
+        free_nats: that a dimension may hold before it costs anything ("free bits"; Kingma et al.
+            2016, arXiv:1606.04934, appendix C.8), so that the term does not empty it. Counted brain
+            by brain, not over the batch, so that a batch may be shared by processes.
     """
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1).mean()
+    nats = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+    return nats.clamp(min=free_nats).sum(dim=1).mean()
 
 
 def soft_dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:

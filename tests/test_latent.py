@@ -1,5 +1,7 @@
 """Latent analyses on codes whose answer is known."""
 
+from types import SimpleNamespace
+
 import nibabel
 import numpy as np
 import pytest
@@ -9,7 +11,13 @@ from foldnorm.models.losses import class_cross_entropy
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.latent import probes
 from foldnorm.pipeline.latent.clusters import find_clusters
-from foldnorm.pipeline.latent.dimensions import rank_dimensions, sweep, voxels_moved
+from foldnorm.pipeline.latent.dimensions import (
+    foretell_effects,
+    measure_effects,
+    rank_dimensions,
+    sweep,
+    voxels_moved,
+)
 from foldnorm.pipeline.latent.interpolation import interpolate
 from foldnorm.pipeline.latent.mean_brain import mean_brain
 from foldnorm.pipeline.latent.neighbours import nearest
@@ -17,6 +25,8 @@ from foldnorm.pipeline.latent.probes import probe
 from foldnorm.pipeline.latent.space import LatentSpace, principal_axes
 from foldnorm.pipeline.latent.surfaces import surface, write_surface
 from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.preprocessing.cohort import Brain
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_tsv, write_tsv
 
@@ -226,7 +236,7 @@ def test_the_nearest_brain_is_the_nearest_and_never_itself(space):
 def test_dimensions_are_ranked_as_one_by_one(space):
     """The batched pass against the definition."""
     dimensions = np.array([5, 0, 17, 40])
-    found = rank_dimensions(space, dimensions, brains=3, batch=3)
+    found = measure_effects(space, dimensions, brains=3)
     model = space.trained.model
     expected = np.zeros(4)
     for place in (0, 12, 23):  # evenly spread
@@ -242,9 +252,59 @@ def test_dimensions_are_ranked_as_one_by_one(space):
                 moved = code.clone()
                 moved[dimension] += sign * 0.5
                 expected[n] += abs(loss(moved) - loss(code)) / 6
-    assert found.effect == pytest.approx(expected, rel=1e-3, abs=1e-7)
-    assert found.variance == pytest.approx(space.codes[:, dimensions].var(axis=0))
-    assert (np.diff(found.effect[found.order]) <= 0).all()
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-7)
+
+
+def test_what_is_foretold_agrees_with_what_is_measured(space):
+    """And the first by what is foretold are measured, and come first."""
+    d = space.codes.shape[1]
+    every = rank_dimensions(space, measured=d, brains=4)
+    assert not np.isnan(every.effect).any()
+    assert every.agreement > 0.9
+    assert every.variance == pytest.approx(space.codes.var(axis=0))
+    some = rank_dimensions(space, measured=10, brains=4)
+    assert some.foretold == pytest.approx(every.foretold)
+    assert np.isnan(some.effect).sum() == d - 10
+    first, others = some.order[:10], some.order[10:]
+    assert some.effect[first] == pytest.approx(every.effect[first])
+    assert (np.diff(some.effect[first]) <= 0).all()
+    assert (np.diff(some.foretold[others]) <= 0).all()
+    assert some.foretold[first].min() >= some.foretold[others].max()
+
+
+def test_foretold_effects_are_gradient_and_curvature_of_the_loss():
+    """Codes that are the logits themselves: p − y, and p (1 − p) on the diagonal."""
+    sides, rng = (4, 3, 2), np.random.default_rng(0)
+    codes = rng.standard_normal((40, 2 * 24)).repeat(2, axis=0)[:40]
+    volumes = rng.integers(0, 2, (40, *sides)).astype(np.uint8)
+
+    class Logits(torch.nn.Module):
+        latent_dim = 48
+
+        def encode(self, volumes, condition=None):
+            raise AssertionError
+
+        def decode(self, codes, condition=None):
+            return codes.view(-1, 2, *sides)
+
+    brains = lambda indices: (Brain(volumes[i], {}) for i in indices)  # noqa: E731
+    space = LatentSpace(
+        TrainedModel(Logits(), torch.device("cpu")),
+        SimpleNamespace(brains=brains),
+        np.arange(40),
+        codes,
+    )
+    step = 0.5
+    p = torch.softmax(torch.from_numpy(codes).view(40, 2, 24), dim=1).numpy()
+    y = np.stack([volumes == 0, volumes == 1], axis=1).reshape(40, 2, 24)
+    slopes = np.abs(p - y).reshape(40, -1) / 24
+    curvature = (p * (1 - p)).reshape(40, -1).mean(axis=0) / 24
+    found = foretell_effects(space, brains=40, step=step, draws=200)
+    expected = np.maximum(step * slopes, step**2 / 2 * curvature).mean(axis=0)
+    assert found == pytest.approx(expected, rel=0.02)
+    # Where only the curvature counts.
+    far = foretell_effects(space, brains=40, step=100.0, draws=200)
+    assert far == pytest.approx(100.0**2 / 2 * curvature, rel=0.1)
 
 
 def test_a_dimension_moves_voxels_near_its_place_most(space):

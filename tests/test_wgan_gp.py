@@ -53,6 +53,10 @@ def test_it_keeps_its_protocols(more):
 def test_kl_is_that_of_two_normals_and_weighs_as_much_as_the_cross_entropy():
     mean, log_variance = torch.tensor([[1.0, 0.0, 2.0]]), torch.zeros(1, 3)
     assert kl_to_standard_normal(mean, log_variance) == pytest.approx(2.5)
+    # Of (0.5, 0, 2) nats, each below one counts as one: 1, 1 and 2.
+    free = torch.tensor([[1.0, 0.0, 2.0]]), torch.zeros(1, 3)
+    assert kl_to_standard_normal(*free) == pytest.approx(2.5)
+    assert kl_to_standard_normal(*free, free_nats=1.0) == pytest.approx(4.0)
     terms = make(kl_weight=1.0).loss("reconstruction", batch(), noise())
     voxels = 8 * 8 * 12
     mean, log_variance = make().encoder(one_hot(batch(), 3))

@@ -4,9 +4,9 @@ clusters: k-means for k = 2 … --most, silhouettes, gap statistic, stability, a
 whether there is more than one cluster. probe: what of --columns of participants.tsv can be read off
 the codes by a straight line, cross-validated, with intervals and permutation p-values. mean: the
 decoded mean code, class probabilities of the decoded cohort, and their surfaces. neighbours: the
-brains nearest to --brain. interpolate: --steps from --brain to --to. dimensions: those that vary
-most, ranked by what half a standard deviation of the prior does to the loss of --brains brains, and
-the voxels that the first --number of them move.
+brains nearest to --brain. interpolate: --steps from --brain to --to. dimensions: ranked by what
+half a standard deviation of the prior does to the loss of --brains brains, foretold for all and
+measured for the first --dimensions of them; and the voxels that the first --number of them move.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--number", type=positive, default=5, help="of neighbours, or dimensions shown"
     )
-    parser.add_argument("--dimensions", type=positive, default=200, help="to rank (default 200)")
+    parser.add_argument("--dimensions", type=positive, default=200, help="to measure (default 200)")
     parser.add_argument("--brains", type=positive, default=20, help="to rank by (default 20)")
     add_seed(parser)
     add_device(parser)
@@ -136,15 +136,16 @@ def _dimensions(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     from foldnorm.pipeline.latent.dimensions import rank_dimensions, voxels_moved
     from foldnorm.pipeline.latent.outputs import write_dimensions
 
-    # Those that vary most from brain to brain: the others hold nothing.
-    dimensions = np.sort(np.argsort(-space.codes.var(axis=0))[: arguments.dimensions])
-    ranking = rank_dimensions(space, dimensions, brains=arguments.brains)
-    top = [int(ranking.dimensions[n]) for n in ranking.order[: arguments.number]]
+    ranking = rank_dimensions(
+        space, measured=arguments.dimensions, brains=arguments.brains, seed=arguments.seed
+    )
+    top = ranking.order[: arguments.number].tolist()
     moved = {n: voxels_moved(space, n, brains=arguments.brains).numpy() for n in top}
     write_dimensions(space, ranking, moved, arguments.out)
     return "\n".join(
-        f"dimension {ranking.dimensions[n]}  {ranking.effect[n]:.3g} nats a voxel"
+        f"dimension {n}  {ranking.effect[n]:.3g} nats a voxel"
         for n in ranking.order[: arguments.number]
+        if not np.isnan(ranking.effect[n])
     )
 
 

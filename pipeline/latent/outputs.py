@@ -155,8 +155,9 @@ def write_dimensions(
     rows = [
         {
             "rank": rank,
-            "dimension": int(ranking.dimensions[n]),
+            "dimension": int(n),
             "effect": float(ranking.effect[n]),
+            "foretold": float(ranking.foretold[n]),
             "variance": float(ranking.variance[n]),
         }
         for rank, n in enumerate(ranking.order, start=1)
