@@ -293,6 +293,7 @@ def test_foretold_effects_are_gradient_and_curvature_of_the_loss():
         SimpleNamespace(brains=brains),
         np.arange(40),
         codes,
+        np.ones(40, dtype=bool),
     )
     step = 0.5
     p = torch.softmax(torch.from_numpy(codes).view(40, 2, 24), dim=1).numpy()
@@ -399,7 +400,8 @@ def test_mean_neighbours_and_paths_are_written_and_shown(small_run, small_cohort
     assert "latent interpolate needs --to" in capsys.readouterr().err
     assert latent("dimensions", *where, "--dimensions", "3", "--brains", "2", "--number", "1") == 0
     ranked = read_tsv(out / "dimensions.tsv")
-    assert [row["rank"] for row in ranked] == ["1", "2", "3"]
+    assert [row["rank"] for row in ranked[:3]] == ["1", "2", "3"]
+    assert [bool(row["effect"]) for row in ranked[:5]] == [True, True, True, False, False]
     assert f"dimension {ranked[0]['dimension']}" in capsys.readouterr().out
     assert len(list(out.glob("dimension-*_desc-moved.nii.gz"))) == 1
     page = tmp_path / "report.html"

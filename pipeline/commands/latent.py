@@ -7,6 +7,8 @@ decoded mean code, class probabilities of the decoded cohort, and their surfaces
 brains nearest to --brain. interpolate: --steps from --brain to --to. dimensions: ranked by what
 half a standard deviation of the prior does to the loss of --brains brains, foretold for all and
 measured for the first --dimensions of them; and the voxels that the first --number of them move.
+projection: one picture of the codes by --method, fitted on the training brains of COHORT; its other
+brains and those of the cohorts of --place are placed into it, and how far they lie is said.
 """
 
 import argparse
@@ -48,6 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dimensions", type=positive, default=200, help="to measure (default 200)")
     parser.add_argument("--brains", type=positive, default=20, help="to rank by (default 20)")
+    parser.add_argument("--method", choices=("pca", "tsne", "umap"), default="pca")
+    parser.add_argument("--components", type=int, choices=(2, 3), default=2, help="of the picture")
+    parser.add_argument(
+        "--place", nargs="+", type=Path, default=[], metavar="COHORT", help="into the projection"
+    )
+    parser.add_argument(
+        "--scores", nargs="+", type=Path, default=[], metavar="DIR", help="to colour brains by"
+    )
     add_seed(parser)
     add_device(parser)
     add_overwrite(parser)
@@ -149,6 +159,64 @@ def _dimensions(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     )
 
 
+def _projection(space: "LatentSpace", arguments: argparse.Namespace) -> str:
+    import numpy as np
+
+    from foldnorm.pipeline.latent.outputs import Placed, write_projection
+    from foldnorm.pipeline.latent.projection import departures, fit_projection
+    from foldnorm.pipeline.latent.space import LatentSpace
+    from foldnorm.preprocessing.errors import InputError
+
+    spaces = [space]
+    for folder in arguments.place:
+        spaces.append(LatentSpace.open(arguments.run_folder, folder, [], arguments.device))
+    scores = _scores_of([s.cohort.folder for s in spaces], arguments.scores)
+    training = space.training
+    if not training.any():
+        raise InputError(
+            "a projection is fitted on brains that the model was trained on, got none of them; "
+            f"give its training cohort, and this one to --place: {space.cohort.folder}"
+        )
+    projection = fit_projection(
+        space.codes[training],
+        arguments.method,
+        components=arguments.components,
+        seed=arguments.seed,
+    )
+    points = np.empty((len(space.codes), arguments.components))
+    points[training] = projection.fitted
+    if not training.all():
+        points[~training] = projection.place(space.codes[~training])
+    groups = [Placed(space, points, training, scores[0])]
+    for other, own in zip(spaces[1:], scores[1:], strict=True):
+        nobody = np.zeros(len(other.codes), dtype=bool)
+        groups.append(Placed(other, projection.place(other.codes), nobody, own))
+    apart = []
+    if not training.all():
+        named = [(other.cohort.folder.name, other.codes) for other in spaces[1:]]
+        apart = departures(space.codes[training], space.codes[~training], named)
+    write_projection(groups, projection, apart, arguments.out)
+    brains = sum(len(s.codes) for s in spaces)
+    placed = f"{brains} brains, {training.sum()} of them fitted: {arguments.out}"
+    return "\n".join([placed, *(d.sentence for d in apart)])
+
+
+def _scores_of(cohorts: list[Path], folders: list[Path]) -> list[list[Path]]:
+    """Those of the score folders that are of each cohort."""
+    from foldnorm.pipeline.score_cohort import SIDECAR
+    from foldnorm.preprocessing.errors import InputError
+    from foldnorm.preprocessing.files import read_json
+
+    places = [cohort.resolve() for cohort in cohorts]
+    found: list[list[Path]] = [[] for _ in cohorts]
+    for folder in folders:
+        scored = Path(read_json(folder / SIDECAR)["cohort"]).resolve()
+        if scored not in places:
+            raise InputError(f"scores of another cohort ({scored}): {folder}")
+        found[places.index(scored)].append(folder)
+    return found
+
+
 # What each does, and which file tells that it was done.
 ANALYSES = {
     "clusters": (_clusters, "CLUSTERS"),
@@ -157,4 +225,5 @@ ANALYSES = {
     "neighbours": (_neighbours, "NEIGHBOURS"),
     "interpolate": (_interpolate, "INTERPOLATION"),
     "dimensions": (_dimensions, "DIMENSIONS"),
+    "projection": (_projection, "PROJECTION"),
 }

@@ -1,6 +1,7 @@
 """What the analyses write: one folder for any of them, read again by the report."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from foldnorm.pipeline.latent.clusters import ClusterAnalysis
 from foldnorm.pipeline.latent.dimensions import Ranking, sweep
 from foldnorm.pipeline.latent.mean_brain import MeanBrain
 from foldnorm.pipeline.latent.probes import Probe
+from foldnorm.pipeline.latent.projection import Departure, Projection
 from foldnorm.pipeline.latent.space import Codes, LatentSpace
 from foldnorm.pipeline.latent.surfaces import surface, write_surface
-from foldnorm.preprocessing.files import write_bytes, write_json, write_tsv
+from foldnorm.pipeline.score_cohort import SCORES
+from foldnorm.preprocessing.alteration import DELETIONS
+from foldnorm.preprocessing.files import read_tsv, write_bytes, write_json, write_tsv
 from foldnorm.preprocessing.pictures import (
     colour_slice,
     contact_sheet,
@@ -31,6 +35,9 @@ INTERPOLATION, INTERPOLATION_PICTURE = "interpolation.json", "interpolation.png"
 MEAN, MEAN_PICTURE = "mean_code_dseg.nii.gz", "mean.png"
 DIMENSIONS, DIMENSIONS_PICTURE = "dimensions.tsv", "dimensions.png"
 SWEEP_STEPS = 5
+PROJECTION, PROJECTION_SIDECAR = "projection.tsv", "projection.json"
+PROJECTION_SLICES = "projection_slices.png"
+TILES = 40  # slices in a row of that picture
 NOT_A_BRAIN = "foldnorm DECODED, not a brain"
 
 
@@ -138,6 +145,93 @@ def write_mean(space: LatentSpace, found: MeanBrain, out: Path) -> None:
     rows = [middle_slices(found.of_mean_code, scheme.n_classes), probability]
     write_bytes(out / MEAN_PICTURE, png(contact_sheet(rows)))
     write_labels(out / MEAN, found.of_mean_code, affine, description=NOT_A_BRAIN)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Brains in a projection.
+
+    Attributes:
+        space: the brains.
+        points: (N, 2 or 3) of them.
+        fitted: (N,) whether the projection was fitted on each.
+        scores: folders of `foldnorm score` on that cohort.
+    """
+
+    space: LatentSpace
+    points: NDArray[np.float64]
+    fitted: NDArray[np.bool_]
+    scores: Sequence[Path] = ()
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """A row a brain: where it lies, and all that is known of it."""
+        cohort, names = self.space.cohort, ("x", "y", "z")
+        deleted = _by_brain(cohort.folder / DELETIONS, ("size",))
+        scored = [_by_brain(folder / SCORES, ("score_", "p_")) for folder in self.scores]
+        rows = []
+        for n, row in enumerate(self.space.rows):
+            brain = (row["participant_id"], row["hemi"])
+            rows.append(
+                {
+                    "brain": self.space.keys[n],
+                    "cohort": cohort.folder.name,
+                    "index": int(self.space.indices[n]),
+                    "role": "fitted" if self.fitted[n] else "placed",
+                    **{a: float(v) for a, v in zip(names, self.points[n], strict=False)},
+                    **row,
+                    "deleted_mm2": float(deleted.get(brain, {}).get("size", 0)),
+                    **{k: v for table in scored for k, v in table.get(brain, {}).items()},
+                }
+            )
+        return rows
+
+
+def _by_brain(path: Path, columns: tuple[str, ...]) -> dict[tuple[str, str], dict[str, str]]:
+    """Columns of a table whose names start so, by participant and hemisphere; {} if it is none."""
+    if not path.is_file():
+        return {}
+    return {
+        (row["participant_id"], row["hemi"]): {
+            k: v for k, v in row.items() if k.startswith(columns)
+        }
+        for row in read_tsv(path)
+    }
+
+
+def write_projection(
+    groups: Sequence[Placed], projection: Projection, apart: Sequence[Departure], out: Path
+) -> None:
+    """Write ``projection.tsv``, its settings, and one slice of each brain.
+
+    Args:
+        groups: the brains, those of the training cohort first.
+        projection: in which they lie.
+        apart: how far groups lie from the training brains.
+        out: folder.
+    """
+    rows = [row for group in groups for row in group.rows]
+    write_tsv(out / PROJECTION, rows, list(dict.fromkeys(key for row in rows for key in row)))
+    slices = []
+    for group in groups:
+        cohort = group.space.cohort
+        for brain in cohort.brains(group.space.indices):
+            middle = brain.volume[:, cohort.shape[1] // 2]
+            slices.append(colour_slice(middle, cohort.scheme.n_classes))
+    tiles = [slices[n : n + TILES] for n in range(0, len(slices), TILES)]
+    write_bytes(out / PROJECTION_SLICES, png(contact_sheet(tiles, scale=1)))
+    write_json(
+        out / PROJECTION_SIDECAR,
+        {
+            "method": projection.method,
+            "fitted_on": len(projection.fitted),
+            **projection.settings,
+            "cohorts": {
+                g.space.cohort.folder.name: str(g.space.cohort.folder.resolve()) for g in groups
+            },
+            "departures": [{**asdict(d), "sentence": d.sentence} for d in apart],
+        },
+    )
 
 
 def write_dimensions(

@@ -26,12 +26,15 @@ class LatentSpace:
         cohort: the brains.
         indices: those of its volumes that were encoded, (N,).
         codes: (N, d) float64.
+        training: (N,) which of them the model was trained on, as they are here: none of an altered
+            cohort.
     """
 
     trained: TrainedModel
     cohort: Cohort
     indices: NDArray[np.int64]
     codes: Codes
+    training: NDArray[np.bool_]
 
     @classmethod
     def open(
@@ -50,7 +53,11 @@ class LatentSpace:
             raise InputError(f"no brain of split {'+'.join(splits)}: {cohort.folder}")
         trained = run.load(choose_device(device))
         codes = trained.encode(cohort.brains(indices)).astype(np.float64)
-        return cls(trained, cohort, indices, codes)
+        participants = [cohort.rows[i]["participant_id"] for i in indices]
+        altered = cohort.description["Cohort"].get("deletion") is not None
+        own = set() if altered else set(run.trained_on(participants))
+        training = np.array([participant in own for participant in participants])
+        return cls(trained, cohort, indices, codes, training)
 
     @property
     def rows(self) -> list[Mapping[str, str]]:
