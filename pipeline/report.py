@@ -18,6 +18,7 @@ from foldnorm.pipeline.latent import outputs as latent_outputs
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.report_comparisons import comparison_section, search_section, titles_of
 from foldnorm.pipeline.report_latent import latent_section
+from foldnorm.pipeline.report_viewers import cohort_viewer, plotly_script, static
 from foldnorm.pipeline.run_folder import METRICS, RunFolder
 from foldnorm.pipeline.score_cohort import SCORES
 from foldnorm.pipeline.score_cohort import SIDECAR as SCORES_SIDECAR
@@ -70,9 +71,17 @@ def write_report(paths: Sequence[Path], out: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    volumes = any(section.get("volumes") for section in sections)
+    points = any(section.get("points") for section in sections)
+    scripts = []
+    if volumes or points:
+        scripts += [static("niivue.umd.js"), static("volumes.js")]
+    if points:
+        scripts += [plotly_script(), static("points.js")]
     page = environment.get_template(TEMPLATE).render(
         titles_of=titles_of,
         sections=sections,
+        scripts=scripts,
         version=version("foldnorm"),
         is_phantom=any(section["phantom"] for section in sections),
         warnings=[warning for section in sections for warning in section["warnings"]],
@@ -138,6 +147,7 @@ def _cohort_section(path: Path) -> dict[str, Any]:
         "failed": failed[:LISTED_BRAINS],
         "flagged": flagged[:LISTED_BRAINS],
         "slices": figures.cohort_slices(cohort),
+        "volumes": {"cohort": cohort_viewer(cohort)},
         "shown": ", ".join(cohort.keys()[: figures.SHOWN_BRAINS]),
         "counts": figures.class_counts(cohort),
         "settings": json.dumps(cohort.description["Cohort"], indent=2, ensure_ascii=False),

@@ -13,6 +13,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.stats import gaussian_kde
 
 from foldnorm.pipeline.detection_metrics import roc_curve
 from foldnorm.pipeline.metrics_table import MetricsTable
@@ -174,6 +175,22 @@ def silhouettes_by_k(rows: Sequence[Mapping[str, str]]) -> str:
             axes.set_xlim(min(values.min(), 0) - 0.05, 1)  # short bars should look short
             axes.set_yticks([])
             axes.set_xlabel("silhouette")
+        return _svg(figure)
+
+
+def spreads(rows: Sequence[Mapping[str, str]]) -> str:
+    """Histogram and density over brains of each dimension that is a column (but ``brain``)."""
+    names = [name for name in rows[0] if name != "brain"]
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(1, len(names), figsize=(11, 1.9), squeeze=False)
+        for axes, name in zip(grid[0], names, strict=True):
+            values = np.array([float(row[name]) for row in rows])
+            axes.hist(values, bins=20, density=True, alpha=0.5)
+            if values.std() > 0 and len(values) > 2:
+                places = np.linspace(values.min(), values.max(), 100)
+                axes.plot(places, gaussian_kde(values)(places))
+            axes.set_title(f"dimension {name}", fontsize=8)
+            axes.set_yticks([])
         return _svg(figure)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from foldnorm.pipeline import report_figures as figures
 from foldnorm.pipeline.latent import outputs
+from foldnorm.pipeline.report_viewers import latent_viewers, projection_points
 from foldnorm.preprocessing.files import read_json, read_tsv
 from foldnorm.preprocessing.pictures import inline_png
 
@@ -29,6 +30,10 @@ def latent_section(path: Path) -> dict[str, Any]:
         "interpolation": None,
         "pictures": dict.fromkeys(("mean", "neighbours", "interpolation", "dimensions")),
         "dimensions": [],
+        "volumes": latent_viewers(path),
+        "points": None,
+        "projection": None,
+        "spreads": None,
         "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
     }
     if (path / outputs.CLUSTERS).is_file():
@@ -49,4 +54,8 @@ def latent_section(path: Path) -> dict[str, Any]:
         section["interpolation"] = read_json(path / outputs.INTERPOLATION)
     if (path / outputs.DIMENSIONS).is_file():
         section["dimensions"] = read_tsv(path / outputs.DIMENSIONS)[:LISTED_DIMENSIONS]
+        section["spreads"] = figures.spreads(read_tsv(path / outputs.DIMENSION_VALUES))
+    if (path / outputs.PROJECTION).is_file():
+        section["points"] = projection_points(path)
+        section["projection"] = read_json(path / outputs.PROJECTION_SIDECAR)
     return section

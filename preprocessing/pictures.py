@@ -27,9 +27,15 @@ PALETTE = np.array(
 GAP = 2  # pixels between slices
 
 
+def class_colours(n_classes: int) -> NDArray[np.uint8]:
+    """(n, 3) colours of the classes; those beyond the palette share its last."""
+    table = PALETTE[[0, 2]] if n_classes == 2 else PALETTE
+    return table[np.minimum(np.arange(n_classes), len(table) - 1)]
+
+
 def colour_slice(labels: NDArray[np.integer], n_classes: int) -> NDArray[np.uint8]:
     """(A, B) class numbers → (B, A, 3) picture; the second axis points up."""
-    table = PALETTE[[0, 2]] if n_classes == 2 else PALETTE
+    table = class_colours(n_classes)
     return table[np.minimum(labels, len(table) - 1)].transpose(1, 0, 2)[::-1]
 
 

@@ -92,6 +92,19 @@ def read_labels(path: Path) -> LabelVolume:
     return LabelVolume(data, affine, sha256(compressed), path)
 
 
+def read_map(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Read a 3-D map of quantities, and its affine.
+
+    Raises:
+        InputError: missing, empty, truncated or foreign file; not 3-D.
+    """
+    content = _read_file(path)
+    if path.name.endswith(".gz"):
+        content = _decompress(content, path)
+    header, affine = _read_header(content, path)
+    return np.asarray(_voxels(content, header, path), dtype=np.float64), affine
+
+
 def write_labels(
     path: Path, data: NDArray[np.integer], affine: NDArray[np.float64], *, description: str = ""
 ) -> None:
@@ -106,13 +119,15 @@ def write_labels(
     _write(path, data, affine, "label", description)
 
 
-def _write(
-    path: Path,
+def nifti_bytes(
     data: NDArray[np.generic],
     affine: NDArray[np.float64],
-    intent: str,
-    description: str,
-) -> None:
+    intent: str = "label",
+    description: str = "",
+    *,
+    compressed: bool = True,
+) -> bytes:
+    """Return what a NIfTI-1 file of the volume holds; see `write_labels`."""
     image = nibabel.Nifti1Image(data, affine)
     image.header.set_intent(intent)
     image.header.set_xyzt_units("mm")
@@ -120,9 +135,20 @@ def _write(
     image.set_sform(affine, code="scanner")
     image.set_qform(affine, code="scanner")
     content = image.to_bytes()
-    if path.name.endswith(".gz"):
+    if compressed:
         content = igzip.compress(content, compresslevel=COMPRESSION_LEVEL, mtime=0)
-    write_bytes(path, content)
+    return content
+
+
+def _write(
+    path: Path,
+    data: NDArray[np.generic],
+    affine: NDArray[np.float64],
+    intent: str,
+    description: str,
+) -> None:
+    compressed = path.name.endswith(".gz")
+    write_bytes(path, nifti_bytes(data, affine, intent, description, compressed=compressed))
 
 
 def write_map(

@@ -1,12 +1,15 @@
 """Fixtures: small volumes, a small cohort, and the real data where it is present."""
 
+import io
 import os
+import shutil
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 from hypothesis import settings
+from PIL import Image
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
@@ -35,6 +38,62 @@ def real_skeleton(real_data: Path) -> Path:
     if not found:
         pytest.skip("Lskeleton_100206 is not among the real volumes")
     return found[0]
+
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+    "--disable-quic", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium; the test is skipped where there is none."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=CHROMIUM_FLAGS)
+        yield chromium
+        chromium.close()
+
+
+class Watched:
+    """A page, and what it complained of or asked for."""
+
+    def __init__(self, browser, **options):
+        self.page = browser.new_page(**options)
+        self.complaints, self.requests = [], []
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on(
+            "console",
+            lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None,
+        )
+        self.page.on("request", lambda request: self.requests.append(request.url))
+
+    def outside(self, *own):
+        """Requests to anywhere but the page itself and addresses that begin so."""
+        return [url for url in self.requests if not url.startswith(("data:", "blob:", *own))]
+
+
+def colours_of(element) -> int:
+    """How many colours an element shows: few if it is blank."""
+    picture = Image.open(io.BytesIO(element.screenshot())).convert("RGB")
+    return len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0))
+
+
+def unnamed_controls(page) -> list[str]:
+    """Controls and pictures of a page that a screen reader could not name."""
+    return page.evaluate("""() => [...document.querySelectorAll(
+        "input, select, button, canvas, img, [role=img]")].filter((e) => {
+      const text = e.getAttribute("aria-label") || e.getAttribute("alt") ||
+        (e.tagName === "BUTTON" ? e.textContent : "") || (e.labels && e.labels[0]?.textContent);
+      return !(text && text.trim());
+    }).map((e) => e.outerHTML.slice(0, 80))""")
 
 
 def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray | None = None) -> Path:

@@ -34,7 +34,8 @@ NEIGHBOURS, NEIGHBOURS_PICTURE = "neighbours.tsv", "neighbours.png"
 INTERPOLATION, INTERPOLATION_PICTURE = "interpolation.json", "interpolation.png"
 MEAN, MEAN_PICTURE = "mean_code_dseg.nii.gz", "mean.png"
 DIMENSIONS, DIMENSIONS_PICTURE = "dimensions.tsv", "dimensions.png"
-SWEEP_STEPS = 5
+DIMENSION_VALUES = "dimensions_brains.tsv"
+SWEEP_STEPS = 7
 PROJECTION, PROJECTION_SIDECAR = "projection.tsv", "projection.json"
 PROJECTION_SLICES = "projection_slices.png"
 TILES = 40  # slices in a row of that picture
@@ -50,6 +51,7 @@ def write_sidecar(space: LatentSpace, out: Path, run_folder: Path, splits: Seque
             "cohort": str(space.cohort.folder.resolve()),
             "splits": list(splits) or ["train", "validation", "test"],
             "phantom": space.cohort.is_phantom,
+            "classes": list(space.cohort.scheme.names),
             "brains": len(space.codes),
             "latent_dim": space.codes.shape[1],
         },
@@ -108,21 +110,27 @@ def write_neighbours(
     write_tsv(out / NEIGHBOURS, rows, names)
     places = [place, *(f["place"] for f in found)]
     volumes = [brain.volume for brain in space.cohort.brains(space.indices[places])]
+    for n, volume in enumerate(volumes):
+        write_labels(out / f"neighbours-{n:03d}_dseg.nii.gz", volume, space.cohort.affine)
     _write_picture(space, volumes, out / NEIGHBOURS_PICTURE)
 
 
 def write_interpolation(
     space: LatentSpace, ends: tuple[int, int], codes: Codes, path: str, out: Path
 ) -> None:
-    """Write each step as a label volume, a picture with a row a step, and ``interpolation.json``.
+    """Write each step as a label volume and a surface, a picture, and ``interpolation.json``.
 
     A conditioned model is told what the first brain is, all the way.
     """
     told = space.rows[ends[0]]
-    volumes = [p.argmax(axis=0).astype(np.uint8) for p in space.decode(codes, told)]
-    for n, volume in enumerate(volumes):
-        name = f"interpolation-{n:03d}_dseg.nii.gz"
-        write_labels(out / name, volume, space.cohort.affine, description=NOT_A_BRAIN)
+    volumes = []
+    for n, probabilities in enumerate(space.decode(codes, told)):
+        volumes.append(probabilities.argmax(axis=0).astype(np.uint8))
+        stem = f"interpolation-{n:03d}"
+        affine = space.cohort.affine
+        write_labels(out / f"{stem}_dseg.nii.gz", volumes[-1], affine, description=NOT_A_BRAIN)
+        if (probabilities[-1] > 0.5).any():
+            write_surface(out / f"{stem}.ply", *surface(probabilities[-1], affine))
     _write_picture(space, volumes, out / INTERPOLATION_PICTURE)
     first, second = (space.keys[n] for n in ends)
     write_json(
@@ -237,13 +245,14 @@ def write_projection(
 def write_dimensions(
     space: LatentSpace, ranking: Ranking, moved: Mapping[int, NDArray[np.float32]], out: Path
 ) -> None:
-    """Write ``dimensions.tsv``, the voxels that some move, and a picture of these.
+    """Write ``dimensions.tsv``, the voxels that some move, sweeps, and a picture of these.
 
     Args:
         space: the brains.
         ranking: of the dimensions that were looked at.
         moved: (I, J, K) by dimension, see `voxels_moved`; a row of the picture each: that map, and
-            then the mean code with this dimension between its observed extremes.
+            then the mean code with this dimension between its observed extremes. These and the
+            brains' values of the dimension (``dimensions_brains.tsv``) are written too.
         out: folder.
     """
     rows = [
@@ -263,10 +272,17 @@ def write_dimensions(
         write_map(out / name, field, space.cohort.affine, description=NOT_A_BRAIN)
         i, j, k = (int(n) for n in np.unravel_index(int(field.argmax()), field.shape))
         row = [grey_slices(field, (i, j, k))[1]]
-        for probabilities in space.decode(sweep(space, dimension, SWEEP_STEPS)):
+        for n, probabilities in enumerate(space.decode(sweep(space, dimension, SWEEP_STEPS))):
             classes = probabilities.argmax(axis=0).astype(np.uint8)
+            name = f"dimension-{dimension:05d}_sweep-{n}_dseg.nii.gz"
+            write_labels(out / name, classes, space.cohort.affine, description=NOT_A_BRAIN)
             row.append(colour_slice(classes[:, j], space.cohort.scheme.n_classes))
         pictures.append(row)
+    values = [
+        {"brain": key, **{str(d): float(space.codes[n, d]) for d in moved}}
+        for n, key in enumerate(space.keys)
+    ]
+    write_tsv(out / DIMENSION_VALUES, values, list(values[0]))
     write_bytes(out / DIMENSIONS_PICTURE, png(contact_sheet(pictures)))
 
 

@@ -1,0 +1,238 @@
+"""Volumes and points of the report that can be turned, as data for NiiVue and Plotly.
+
+Everything is in the page: no file beside it, no address outside.
+"""
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.offline
+from numpy.typing import NDArray
+
+from foldnorm.pipeline.latent import outputs
+from foldnorm.pipeline.report_figures import COLOURS, SHOWN_BRAINS
+from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.pictures import class_colours, inline_png
+from foldnorm.preprocessing.volumes import nifti_bytes, read_map
+
+# Of all volumes of a projection that the page holds, base64; brains beyond it show a slice only.
+VOLUME_BUDGET = 8_000_000
+SLICES_BUDGET = 8_000_000
+METHOD_NAMES = {"pca": "principal component", "tsne": "t-SNE", "umap": "UMAP"}
+NOT_TO_COLOUR_BY = ("brain", "index", "x", "y", "z")
+
+Layer = dict[str, str]
+Step = dict[str, Any]
+
+
+def labels_layer(content: bytes) -> Layer:
+    """Layer of classes from the bytes of a ``.nii.gz``."""
+    return {"kind": "classes", "data": base64.b64encode(content).decode()}
+
+
+def share_layer(field: NDArray[np.floating], affine: NDArray[np.float64]) -> Layer:
+    """Layer of a map of quantities, in 255 steps from 0 to the largest of them."""
+    share = np.clip(field / max(float(field.max()), 1e-12), 0, 1)
+    content = nifti_bytes((255 * share).round().astype(np.uint8), affine, "none")
+    return {"kind": "share", "data": base64.b64encode(content).decode()}
+
+
+def viewer(
+    groups: Mapping[str, Sequence[Step]],
+    names: Sequence[str],
+    at: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, Any]:
+    """What a figure of volumes needs.
+
+    Args:
+        groups: steps by name of what is chosen; a step has a ``name`` and ``layers``, the lowest
+            first.
+        names: of the classes.
+        at: voxel at which a group is opened; None: in the middle.
+    """
+    steps = [step for group in groups.values() for step in group]
+    return {
+        "groups": list(groups),
+        "steps": max(len(group) for group in groups.values()),
+        "overlay": any(len(step["layers"]) > 1 for step in steps),
+        "json": in_script(
+            {
+                "palette": class_colours(len(names)).tolist(),
+                "names": list(names),
+                "groups": [
+                    {"name": name, "steps": list(own), "at": (at or {}).get(name)}
+                    for name, own in groups.items()
+                ],
+            }
+        ),
+    }
+
+
+def cohort_viewer(cohort: Cohort) -> dict[str, Any]:
+    """The first volumes of a cohort."""
+    shown = range(min(SHOWN_BRAINS, len(cohort.rows)))
+    steps = [
+        {"name": key, "layers": [_brain_layer(cohort, n)]}
+        for n, key in zip(shown, cohort.keys(), strict=False)
+    ]
+    return viewer({"": steps}, cohort.scheme.names)
+
+
+def latent_viewers(path: Path) -> dict[str, dict[str, Any]]:
+    """Figures of volumes of a folder of latent analyses, by analysis."""
+    names = read_json(path / outputs.SIDECAR)["classes"]
+    found = {}
+    if (path / outputs.MEAN).is_file():
+        likely = share_layer(*read_map(path / f"mean_label-{names[-1]}_probseg.nii.gz"))
+        layers = [labels_layer((path / outputs.MEAN).read_bytes()), likely]
+        found["mean"] = viewer({"": [{"name": "mean", "layers": layers}]}, names)
+    if (path / outputs.NEIGHBOURS).is_file():
+        brains = ["the brain", *(row["brain"] for row in read_tsv(path / outputs.NEIGHBOURS))]
+        found["neighbours"] = viewer({"": _steps(path, "neighbours-*_dseg.nii.gz", brains)}, names)
+    if (path / outputs.INTERPOLATION).is_file():
+        count = read_json(path / outputs.INTERPOLATION)["steps"]
+        steps = _steps(
+            path, "interpolation-*_dseg.nii.gz", [f"step {n} of {count}" for n in range(count + 1)]
+        )
+        found["interpolation"] = viewer({"": steps}, names)
+    if (path / outputs.DIMENSIONS).is_file():
+        found["dimensions"] = viewer(*_sweeps(path, names))
+    return found
+
+
+def _sweeps(
+    path: Path, names: Sequence[str]
+) -> tuple[dict[str, list[Step]], Sequence[str], dict[str, list[int]]]:
+    """Arguments of `viewer`: steps by dimension, in the order of the ranking."""
+    values = read_tsv(path / outputs.DIMENSION_VALUES)
+    groups, at = {}, {}
+    for dimension in list(values[0])[1:]:
+        own = [float(row[dimension]) for row in values]
+        places = np.linspace(min(own), max(own), outputs.SWEEP_STEPS)
+        stem = f"dimension-{int(dimension):05d}"
+        moved, affine = read_map(path / f"{stem}_desc-moved.nii.gz")
+        layer = share_layer(moved, affine)
+        titles = [f"z = {place:.2f}" for place in places]
+        steps = _steps(path, f"{stem}_sweep-*_dseg.nii.gz", titles)
+        for step in steps:
+            step["layers"].append(layer)
+        name = f"dimension {dimension}"
+        groups[name] = steps
+        at[name] = [int(n) for n in np.unravel_index(int(moved.argmax()), moved.shape)]
+    return groups, names, at
+
+
+def _steps(path: Path, pattern: str, titles: Iterable[str]) -> list[Step]:
+    found = sorted(path.glob(pattern))
+    return [
+        {"name": title, "layers": [labels_layer(file.read_bytes())]}
+        for title, file in zip(titles, found, strict=False)
+    ]
+
+
+def projection_points(path: Path) -> dict[str, Any]:
+    """What a figure of points needs: ``json``, and the columns that can colour them."""
+    rows, sidecar = (
+        read_tsv(path / outputs.PROJECTION),
+        read_json(path / outputs.PROJECTION_SIDECAR),
+    )
+    columns = {name: _column([row[name] for row in rows]) for name in rows[0]}
+    # A column that says the same of all, or of each something else, colours nothing.
+    useful = [
+        name
+        for name, values in columns.items()
+        if name not in NOT_TO_COLOUR_BY
+        and len(set(values)) > 1
+        and (_is_number(values) or len(set(values)) <= len(COLOURS))
+    ]
+    shown = list(dict.fromkeys(["role", *useful]))
+    slices = (path / outputs.PROJECTION_SLICES).read_bytes()
+    volumes, tile, classes = _volumes_of(rows, sidecar["cohorts"])
+    method = METHOD_NAMES[sidecar["method"]]
+    return {
+        "colours": shown,
+        "brains": len(rows),
+        "with_volume": len(volumes),
+        "json": in_script(
+            {
+                "columns": {
+                    name: columns[name]
+                    for name in dict.fromkeys(
+                        [*shown, *(n for n in ("brain", "cohort", "x", "y", "z") if n in columns)]
+                    )
+                },
+                "axes": [f"{method} 1", f"{method} 2"],
+                "colours": COLOURS,
+                "slices": inline_png(slices) if tile and len(slices) < SLICES_BUDGET else None,
+                "tile": tile,
+                "volumes": volumes,
+                "palette": class_colours(classes).tolist(),
+            }
+        ),
+    }
+
+
+def _column(values: Sequence[str]) -> list[float | str | None]:
+    """Numbers where all that is known are; None for what is not."""
+    try:
+        return [float(value) if value else None for value in values]
+    except ValueError:
+        return [value or None for value in values]
+
+
+def _is_number(values: Sequence[float | str | None]) -> bool:
+    return all(value is None or isinstance(value, float) for value in values)
+
+
+def _volumes_of(
+    rows: Sequence[Mapping[str, str]], folders: Mapping[str, str]
+) -> tuple[dict[int, str], list[int], int]:
+    """Volumes of as many brains as fit, evenly spread; sides of a slice; classes.
+
+    Cohorts that are no longer where they were have none.
+    """
+    cohorts = {}
+    for name, folder in folders.items():
+        try:
+            cohorts[name] = Cohort.open(Path(folder))
+        except InputError:
+            continue
+    if not cohorts:
+        return {}, [], 3
+    first = next(iter(cohorts.values()))
+    at_hand = [n for n, row in enumerate(rows) if row["cohort"] in cohorts]
+    count = min(len(at_hand), VOLUME_BUDGET // len(_brain_layer(first, 0)["data"]))
+    volumes = {}
+    for place in np.linspace(0, len(at_hand) - 1, count).round().astype(int).tolist():
+        n = at_hand[place]
+        cohort = cohorts[rows[n]["cohort"]]
+        volumes[n] = _brain_layer(cohort, int(rows[n]["index"]))["data"]
+    sides = [first.shape[0], first.shape[2], outputs.TILES]
+    return volumes, sides, first.scheme.n_classes
+
+
+def _brain_layer(cohort: Cohort, index: int) -> Layer:
+    volume: NDArray[np.uint8] = np.array(cohort.volumes[index])
+    return labels_layer(nifti_bytes(volume, cohort.affine))
+
+
+def in_script(content: Any) -> str:
+    """JSON that can stand in a ``script`` element."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def static(name: str) -> str:
+    """Text of one of our scripts, or of NiiVue's."""
+    return (files("foldnorm.pipeline") / "static" / name).read_text(encoding="utf-8")
+
+
+def plotly_script() -> str:
+    """Plotly's script."""
+    return str(plotly.offline.get_plotlyjs())
