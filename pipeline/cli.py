@@ -34,6 +34,7 @@ COMMANDS = (
     "generate",
     "export",
     "report",
+    "view",
     "models",
 )
 # Modules that cannot be called as their command: the standard library has one of that name.

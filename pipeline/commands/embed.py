@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.devices import choose_device
     from foldnorm.pipeline.run_folder import RunFolder
     from foldnorm.preprocessing.cohort import Cohort
-    from foldnorm.preprocessing.files import replacing, write_tsv
+    from foldnorm.preprocessing.files import replacing, write_json, write_tsv
 
     refuse_existing(arguments.out / "codes.npy", arguments.overwrite)
     device = choose_device(arguments.device)
@@ -35,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     with replacing(arguments.out / "codes.npy") as temporary, temporary.open("wb") as stream:
         np.save(stream, codes, allow_pickle=False)
     write_tsv(arguments.out / "codes.tsv", cohort.rows, tuple(cohort.rows[0]))
+    of = {"run": str(run_folder.folder.resolve()), "cohort": str(cohort.folder.resolve())}
+    write_json(arguments.out / "codes.json", of)
     if not arguments.quiet:
         print(f"{len(codes)} codes of {codes.shape[1]} dimensions: {arguments.out}")
     return 0

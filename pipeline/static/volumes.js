@@ -26,7 +26,7 @@ const foldnormVolumes = (() => {
     ({ classes: [0, palette.length - 1], difference: [0, 2], share: [0, 255] })[kind];
 
   // One canvas. show(layers) takes [{kind, bytes}], bytes an ArrayBuffer of a NIfTI file.
-  async function create(canvas, palette, onPlace) {
+  async function create(canvas, palette, onPlace, layout = "ROW") {
     const ink = inkOf();
     const nv = new niivue.Niivue({
       backColor: [0, 0, 0, 0], crosshairColor: [0.85, 0.35, 0.1, 0.8], crosshairWidth: 0.4,
@@ -36,11 +36,14 @@ const foldnormVolumes = (() => {
     await nv.attachToCanvas(canvas);
     addColormaps(nv, palette);
     nv.opts.multiplanarShowRender = niivue.SHOW_RENDER.ALWAYS;
-    nv.setMultiplanarLayout(niivue.MULTIPLANAR_TYPE.ROW);
+    nv.setMultiplanarLayout(niivue.MULTIPLANAR_TYPE[layout]);
     nv.setSliceType(nv.sliceTypeMultiplanar);
     nv.setRenderAzimuthElevation(250, 15);
     if (onPlace) nv.onLocationChange = onPlace;
     let overlay = 0.7;
+
+    // Two volumes may have other classes: their colours are set with them.
+    const setPalette = (other) => { palette = other; addColormaps(nv, palette); };
 
     async function image({ kind, bytes }, first) {
       const [low, high] = rangeOf(kind, palette);
@@ -56,6 +59,7 @@ const foldnormVolumes = (() => {
 
     return {
       nv,
+      setPalette,
       async images(layers) {
         return Promise.all(layers.map((layer, n) => image(layer, n === 0)));
       },

@@ -1,0 +1,44 @@
+"""Walk through cohorts, and what models make of them, in a browser on this machine.
+
+PATHs: cohorts, runs or exported models, score folders, codes of `foldnorm embed`. Nothing is read
+before it is looked at. Only this machine can ask, and only with the address that is printed.
+"""
+
+import argparse
+from pathlib import Path
+
+from foldnorm.pipeline.arguments import add_device
+
+HELP = "walk through brains in a browser"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH")
+    parser.add_argument("--port", type=int, default=0, help="(default: any that is free)")
+    parser.add_argument("--no-browser", action="store_true", help="only print the address")
+    add_device(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    import webbrowser
+
+    from foldnorm.pipeline.view.library import Library
+    from foldnorm.pipeline.view.server import ViewServer
+    from foldnorm.preprocessing.errors import InputError
+
+    if not 0 <= arguments.port < 2**16:
+        raise InputError(f"expected a port below 65536, got {arguments.port}")
+    server = ViewServer(Library(arguments.paths, arguments.device), arguments.port)
+    print(f"{server.url}  (Ctrl-C ends it)", flush=True)
+    server.library.warm_up()
+    if not arguments.no_browser:
+        webbrowser.open(server.url)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        server.server_close()
+    return 0

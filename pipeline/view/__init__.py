@@ -1,0 +1,1 @@
+"""``foldnorm view``: walk through cohorts, and what models make of them, in a browser."""

@@ -1,0 +1,261 @@
+"""What there is to look at in the folders that were given; nothing is read before it is asked for.
+
+Brains, cohorts and models are numbers here: no request names a file.
+"""
+
+import importlib
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.preprocessing.cohort import DESCRIPTION, PARTICIPANTS, VOLUMES, Cohort
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.pictures import class_colours
+from foldnorm.preprocessing.schemes import LabelScheme
+from foldnorm.preprocessing.volumes import nifti_bytes
+
+if TYPE_CHECKING:
+    from foldnorm.pipeline.view.models import ViewedModel
+
+SCORES, SCORES_SIDECAR = "scores.tsv", "scores.json"
+CODES, CODES_SIDECAR = "codes.npy", "codes.json"
+RUN_CONFIG = "config.yaml"
+REMEMBERED = 16  # volumes that models made
+ENCODED = 500  # brains, at most, that are encoded to find neighbours; `foldnorm embed` beyond
+NEIGHBOURS = 5
+DIFFERENT = {"lower": 1, "higher": 2}  # classes of a difference map
+Volume = NDArray[np.uint8]
+
+
+class Library:
+    """Cohorts, models, scores and codes.
+
+    Args:
+        paths: of cohorts, runs, exported models, scores and codes, in any order.
+        device: of the models.
+
+    Raises:
+        InputError: a folder is none of these, reaches out of itself by a link, or there is no
+            cohort.
+    """
+
+    def __init__(self, paths: Sequence[Path], device: str = "auto") -> None:
+        self.roots = [path.resolve() for path in paths]
+        self.device = device
+        self.cohorts: list[Cohort] = []
+        self.runs: list[Path] = []
+        self.scores: dict[Path, list[Path]] = {}  # by cohort
+        self.codes: dict[tuple[Path, Path], Path] = {}  # by run and cohort
+        for path in paths:
+            self._add(path)
+        if not self.cohorts:
+            raise InputError("nothing to look at: expected a cohort folder among "
+                             + ", ".join(map(str, paths)))  # fmt: skip
+        self._models = threading.Lock()
+        self._made = lru_cache(REMEMBERED)(self._make)
+        self._nearest_codes: dict[tuple[int, int], NDArray[np.float32]] = {}
+        self._loaded: dict[int, ViewedModel] = {}
+
+    def warm_up(self) -> None:
+        """Import torch beside what else goes on, if there is a model: that takes seconds."""
+        if self.runs:
+            work = partial(importlib.import_module, "foldnorm.pipeline.view.models")
+            threading.Thread(target=work, daemon=True).start()
+
+    def _add(self, path: Path) -> None:
+        if (path / DESCRIPTION).is_file():
+            self._check_inside(path / PARTICIPANTS, path / VOLUMES)
+            self.cohorts.append(Cohort.open(path))
+        elif (path / SCORES).is_file():
+            self._check_inside(path / SCORES, path / SCORES_SIDECAR)
+            cohort = Path(read_json(path / SCORES_SIDECAR)["cohort"]).resolve()
+            self.scores.setdefault(cohort, []).append(path)
+        elif (path / CODES).is_file():
+            self._check_inside(path / CODES, path / CODES_SIDECAR)
+            sidecar = read_json(path / CODES_SIDECAR)
+            self.codes[Path(sidecar["run"]), Path(sidecar["cohort"])] = path
+        elif (path / RUN_CONFIG).is_file():
+            self._check_inside(path / RUN_CONFIG, path / "checkpoints", path / "models")
+            self.runs.append(path)
+        else:
+            raise InputError(f"neither a cohort, a run, scores nor codes: {path}")
+
+    def _check_inside(self, *files: Path) -> None:
+        for file in files:
+            place = file.resolve()
+            if not any(place.is_relative_to(root) for root in self.roots):
+                raise InputError(f"leads out of the folders that were given, to {place}: {file}")
+
+    def contents(self) -> dict[str, Any]:
+        """What can be chosen."""
+        return {
+            "cohorts": [
+                {
+                    "name": cohort.folder.resolve().name,
+                    "brains": len(cohort.rows),
+                    "phantom": cohort.is_phantom,
+                    "names": cohort.scheme.names,
+                    "palette": palette_of(cohort.scheme),
+                }
+                for cohort in self.cohorts
+            ],
+            "models": [_name_of(run) for run in self.runs],
+        }
+
+    def keys(self, cohort: int) -> list[str]:
+        """Names of the brains of a cohort."""
+        return self.cohorts[cohort].keys()
+
+    def brain(self, cohort: int, brain: int) -> dict[str, Any]:
+        """What is known of a brain: its row, and its scores."""
+        own = self.cohorts[cohort]
+        row = own.rows[brain]
+        scores = []
+        for folder in self.scores.get(own.folder.resolve(), []):
+            found = self._scored[folder].get((row["participant_id"], row["hemi"]))
+            if found is not None:
+                scores.append({"name": folder.name, **_scores_of(found)})
+        return {"facts": {k: v for k, v in row.items() if v}, "scores": scores}
+
+    @cached_property
+    def _scored(self) -> dict[Path, dict[tuple[str, str], dict[str, str]]]:
+        return {
+            folder: {(row["participant_id"], row["hemi"]): row for row in read_tsv(folder / SCORES)}
+            for folders in self.scores.values()
+            for folder in folders
+        }
+
+    def volume(self, cohort: int, brain: int) -> bytes:
+        """A brain as ``.nii.gz``."""
+        own = self.cohorts[cohort]
+        return nifti_bytes(np.array(own.volumes[brain]), own.affine)
+
+    def source(self, cohort: int, brain: int, model: int) -> bytes:
+        """What a model starts from, as ``.nii.gz``."""
+        own = self.cohorts[cohort]
+        return nifti_bytes(self._model(model).source(own, brain), own.affine)
+
+    def made(self, cohort: int, brain: int, model: int) -> bytes:
+        """What a model makes of a brain, as ``.nii.gz``."""
+        return nifti_bytes(self._made(cohort, brain, model), self.cohorts[cohort].affine)
+
+    def difference(self, cohort: int, brain: int, model: int) -> bytes:
+        """Where that is of a lower (1) or higher (2) class than what it should be."""
+        own = self.cohorts[cohort]
+        made, true = self._made(cohort, brain, model), self._true(cohort, brain, model)
+        found = np.zeros(made.shape, dtype=np.uint8)
+        if true is not None:
+            found[made < true] = DIFFERENT["lower"]
+            found[made > true] = DIFFERENT["higher"]
+        return nifti_bytes(found, own.affine)
+
+    def model(self, cohort: int, model: int) -> dict[str, Any]:
+        """What a model does with a cohort: its word for it, the classes of that, what is known.
+
+        Raises:
+            InputError: the cohort was not prepared as that of the model was.
+        """
+        own = self._model(model)
+        own.check(self.cohorts[cohort])
+        scheme = own.scheme(self.cohorts[cohort])
+        source = own.source_scheme(self.cohorts[cohort])
+        return {
+            "makes": own.makes,
+            "from_pair": own.from_pair,
+            "names": scheme.names,
+            "palette": palette_of(scheme),
+            "source_names": source.names,
+            "source_palette": palette_of(source),
+            "compared": own.makes == "reconstruction" or self.cohorts[cohort].pairs is not None,
+        }
+
+    def neighbours(self, cohort: int, brain: int, model: int) -> list[dict[str, Any]]:
+        """Brains of the cohort whose codes lie nearest; none if the model has no latent space.
+
+        Raises:
+            InputError: there are too many brains to encode them now.
+        """
+        own, codes = self.cohorts[cohort], self._codes(cohort, model)
+        if codes is None:
+            return []
+        participant = own.rows[brain]["participant_id"]
+        distances = np.linalg.norm(codes - codes[brain], axis=1)
+        order = [
+            int(n)
+            for n in np.argsort(distances, kind="stable")
+            if own.rows[n]["participant_id"] != participant
+        ]
+        keys = own.keys()
+        return [
+            {"brain": n, "key": keys[n], "distance": float(distances[n])}
+            for n in order[:NEIGHBOURS]
+        ]
+
+    def _codes(self, cohort: int, model: int) -> NDArray[np.float32] | None:
+        own, run = self.cohorts[cohort], self.runs[model]
+        embedded = self.codes.get((run.resolve(), own.folder.resolve()))
+        with self._models:
+            known = self._nearest_codes.get((cohort, model))
+            if known is not None:
+                return known
+            if embedded is not None:
+                codes = np.load(embedded / CODES, mmap_mode="r", allow_pickle=False)
+            elif len(own.rows) <= ENCODED:
+                viewed = self._load(model)
+                if not viewed.encodes:
+                    return None
+                codes = viewed.codes(own)
+            else:
+                raise InputError(
+                    f"{len(own.rows)} brains are too many to encode now; run foldnorm embed, and "
+                    "give its folder too"
+                )
+            self._nearest_codes[cohort, model] = codes
+            return codes
+
+    def _make(self, cohort: int, brain: int, model: int) -> Volume:
+        own = self.cohorts[cohort]
+        with self._models:
+            viewed = self._load(model)
+            viewed.check(own)
+            return viewed.make(own, brain)
+
+    def _true(self, cohort: int, brain: int, model: int) -> Volume | None:
+        own = self.cohorts[cohort]
+        return self._model(model).true(own, brain)
+
+    def _model(self, model: int) -> "ViewedModel":
+        with self._models:
+            return self._load(model)
+
+    def _load(self, model: int) -> "ViewedModel":
+        """Load a model when it is first asked for; under the lock."""
+        if model not in self._loaded:
+            from foldnorm.pipeline.view.models import ViewedModel  # torch takes seconds to import
+
+            self._loaded[model] = ViewedModel.open(self.runs[model], self.device)
+        return self._loaded[model]
+
+
+def palette_of(scheme: LabelScheme) -> list[list[int]]:
+    """Colours of its classes."""
+    return class_colours(scheme.n_classes).tolist()
+
+
+def _name_of(run: Path) -> str:
+    """Its last two parts: many runs are called ``run`` or ``seed-0``."""
+    return "/".join(run.resolve().parts[-2:])
+
+
+def _scores_of(row: Mapping[str, str]) -> dict[str, Any]:
+    names = [name.removeprefix("score_") for name in row if name.startswith("score_")]
+    return {
+        "used_for": row.get("used_for", ""),
+        "rows": [[name, row[f"score_{name}"], row.get(f"p_{name}", "")] for name in names],
+    }

@@ -1,0 +1,105 @@
+"""A trained model as `foldnorm view` uses it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from foldnorm.models.classes import to_classes
+from foldnorm.models.protocols import Encodes
+from foldnorm.pipeline.devices import choose_device
+from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.pipeline.translate import Translation
+from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.schemes import LabelScheme
+
+
+@dataclass(frozen=True)
+class ViewedModel:
+    """What it makes of a brain, and what that is compared with.
+
+    Attributes:
+        run: its folder.
+        trained: the model, if it has a latent space.
+        translation: the model, if it translates.
+    """
+
+    run: RunFolder
+    trained: TrainedModel | None
+    translation: Translation | None
+
+    @classmethod
+    def open(cls, folder: Path, device: str) -> "ViewedModel":
+        """Load a model.
+
+        Raises:
+            InputError: it is none, or neither encodes nor translates.
+        """
+        run, chosen = RunFolder.open(folder), choose_device(device)
+        trained = run.load(chosen)
+        if isinstance(trained.model, Encodes):
+            return cls(run, trained, None)
+        return cls(run, None, Translation.open(folder, chosen))
+
+    @property
+    def makes(self) -> Literal["reconstruction", "translation"]:
+        """What it makes."""
+        return "translation" if self.trained is None else "reconstruction"
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it has a latent space."""
+        return self.trained is not None
+
+    def check(self, cohort: Cohort) -> None:
+        """Refuse a cohort that was not prepared as that of the model was, or lacks its input."""
+        self.run.check_cohort(cohort)
+        if self.from_pair and cohort.pairs is None:
+            raise InputError(f"the cohort has no pairs to translate from: {cohort.folder}")
+
+    def source_scheme(self, cohort: Cohort) -> LabelScheme:
+        """Classes of what it starts from."""
+        return cohort.scheme if self.translation is None else self.translation.source_scheme
+
+    def scheme(self, cohort: Cohort) -> LabelScheme:
+        """Classes of what it makes."""
+        return cohort.scheme if self.translation is None else self.translation.target_scheme
+
+    @torch.no_grad()
+    def make(self, cohort: Cohort, index: int) -> NDArray[np.uint8]:
+        """(I, J, K) class numbers of what it makes of a brain."""
+        if self.translation is not None:
+            return self.translation.translate(self.source(cohort, index))
+        assert self.trained is not None
+        ((volume, condition),) = self.trained.batches(cohort.brains([index]))
+        model = self.trained.encodes
+        logits = model.decode(model.encode(volume, condition), condition)
+        return to_classes(logits)[0].cpu().numpy()
+
+    def source(self, cohort: Cohort, index: int) -> NDArray[np.uint8]:
+        """What it starts from."""
+        sources = cohort.pairs if self.from_pair else cohort.volumes
+        assert sources is not None
+        return np.array(sources[index])
+
+    def true(self, cohort: Cohort, index: int) -> NDArray[np.uint8] | None:
+        """What it should be; None if that is not known."""
+        if self.translation is None:
+            return np.array(cohort.volumes[index])
+        wanted = cohort.volumes if self.from_pair else cohort.pairs
+        return None if wanted is None else np.array(wanted[index])
+
+    def codes(self, cohort: Cohort) -> NDArray[np.float32]:
+        """(N, d) of all its brains."""
+        assert self.trained is not None
+        return self.trained.encode(cohort.brains(cohort.indices()))
+
+    @property
+    def from_pair(self) -> bool:
+        """Whether it starts from the second volume of a pair."""
+        return self.translation is not None and self.translation.model.reverse

@@ -1,0 +1,161 @@
+"""A small server on the loopback interface, for one person and one browser.
+
+Whoever asks must know the token that is part of every address, and must have asked for this machine
+by its own name: a page from elsewhere that lets its name point here is refused (DNS rebinding).
+Requests name numbers, never files.
+"""
+
+import json
+import re
+import secrets
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from typing import Any
+
+from foldnorm.pipeline.view.library import Library
+from foldnorm.preprocessing.errors import InputError
+
+LOOPBACK = "127.0.0.1"
+NAMES = (LOOPBACK, "localhost")
+PAGE, SCRIPT, VOLUME, JSON = (
+    "text/html; charset=utf-8",
+    "text/javascript; charset=utf-8",
+    "application/octet-stream",
+    "application/json; charset=utf-8",
+)
+NUMBER = re.compile("[0-9]{1,9}")
+STATIC = {
+    "": ("view.html", PAGE),
+    "view.js": ("view.js", SCRIPT),
+    "volumes.js": ("volumes.js", SCRIPT),
+    "niivue.umd.js": ("niivue.umd.js", SCRIPT),
+}
+HEADERS = {
+    # NiiVue reads its typeface and its volumes from the page's own memory.
+    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; connect-src 'self' data: blob:; worker-src blob:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back."""
+
+    status: HTTPStatus
+    kind: str
+    content: bytes
+
+
+class ViewServer(ThreadingHTTPServer):
+    """Serves a library on loopback until it is shut down.
+
+    Args:
+        library: what there is to see.
+        port: to listen on; 0: any that is free.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, library: Library, port: int = 0) -> None:
+        self.library = library
+        self.token = secrets.token_urlsafe(24)
+        super().__init__((LOOPBACK, port), _Handler)
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return f"http://{LOOPBACK}:{self.server_port}/{self.token}/"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ViewServer
+    server_version, sys_version = "foldnorm", ""
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+
+    def do_GET(self) -> None:
+        """Answer, or say in one line why not."""
+        try:
+            answer = self._answer()
+        except InputError as error:
+            answer = _refusal(HTTPStatus.CONFLICT, str(error))
+        except Exception as error:  # whatever is left is ours; the others go on
+            traceback.print_exc()
+            answer = _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, f"internal error: {error}")
+        self.send_response(answer.status)
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", answer.kind)
+        self.send_header("Content-Length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    def _answer(self) -> Answer:
+        known = {f"{name}:{self.server.server_port}" for name in NAMES}
+        if self.headers.get("Host") not in known:
+            return _refusal(HTTPStatus.MISDIRECTED_REQUEST, "asked by another name")
+        token, slash, rest = self.path.removeprefix("/").partition("/")
+        if not slash or not secrets.compare_digest(token.encode(), self.server.token.encode()):
+            return _refusal(HTTPStatus.FORBIDDEN, "wrong token: use the address that was printed")
+        if rest in STATIC:
+            name, kind = STATIC[rest]
+            content = (files("foldnorm.pipeline") / "static" / name).read_bytes()
+            return Answer(HTTPStatus.OK, kind, content)
+        word, *numbers = rest.split("/")
+        found = _routes(self.server.library).get(word)
+        if found is None or not all(map(NUMBER.fullmatch, numbers)):
+            return _refusal(HTTPStatus.NOT_FOUND, "no such thing here")
+        what, sizes = found
+        places = [int(n) for n in numbers]
+        if len(places) != len(sizes) or not _exist(places, sizes, self.server.library):
+            return _refusal(HTTPStatus.NOT_FOUND, "no such thing here")
+        content = what(*places)
+        if isinstance(content, bytes):
+            return Answer(HTTPStatus.OK, VOLUME, content)
+        return Answer(HTTPStatus.OK, JSON, _json(content))
+
+    def log_message(self, format: str, *words: Any) -> None:
+        """Say nothing of each request."""
+
+
+def _routes(library: Library) -> dict[str, tuple[Callable[..., Any], str]]:
+    """What can be asked for, and what its numbers are: of a cohort, a brain, a model."""
+    return {
+        "contents": (library.contents, ""),
+        "keys": (library.keys, "c"),
+        "brain": (library.brain, "cb"),
+        "volume": (library.volume, "cb"),
+        "model": (library.model, "cm"),
+        "source": (library.source, "cbm"),
+        "made": (library.made, "cbm"),
+        "difference": (library.difference, "cbm"),
+        "neighbours": (library.neighbours, "cbm"),
+    }
+
+
+def _exist(places: list[int], sizes: str, library: Library) -> bool:
+    if "c" in sizes and places[0] >= len(library.cohorts):
+        return False
+    limits = {
+        "c": len(library.cohorts),
+        "b": len(library.cohorts[places[0]].rows) if "b" in sizes else 0,
+        "m": len(library.runs),
+    }
+    return all(place < limits[size] for place, size in zip(places, sizes, strict=True))
+
+
+def _refusal(status: HTTPStatus, reason: str) -> Answer:
+    return Answer(status, JSON, _json({"error": reason}))
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content, ensure_ascii=False).encode()
