@@ -193,8 +193,10 @@ class RunFolder:
 
     def check_cohort(self, cohort: Cohort) -> None:
         """Refuse a cohort that was not prepared as the training cohort was."""
-        # Fold labels are no input of a model: volumes with and without them compare.
-        own, other = ({**p, "folds": None} for p in (self.data["preparation"], cohort.preparation))
+        # Fold labels are no input of a model: volumes with and without them compare. Second volumes
+        # need not be there: what needs them says so.
+        without = {"folds": None} | ({"pair": None} if cohort.pair_scheme is None else {})
+        own, other = ({**p, **without} for p in (self.data["preparation"], cohort.preparation))
         differing = same_preparation(own, other)
         if differing or list(cohort.shape) != self.data["shape"]:
             detail = ", ".join(differing) or f"shape, {cohort.shape} not {self.data['shape']}"

@@ -7,7 +7,10 @@ import pytest
 from conftest import skeleton_volume, write_nifti
 
 from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.conditions import Conditions
+from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json
 
 SEGMENTATION = "t1mri/default_acquisition/default_analysis/segmentation"
@@ -133,3 +136,19 @@ def test_real_hemispheres_whose_affines_differ_by_24_mm(real_data, tmp_path, cap
     assert not ((volumes == 2) & (pairs == 2)).any()
     assert ((volumes == 2) & (pairs == 1)).sum() > 30_000
     assert json.loads((tmp_path / "out/run_report.json").read_text())["done"] == 2
+
+
+def test_a_model_of_paired_volumes_takes_brains_without_a_pair_but_not_with_another(tmp_path):
+    source = pair_source(tmp_path / "source", 3)
+    assert preprocess(source, tmp_path / "paired") == 0
+    words = ["preprocess", str(source), str(tmp_path / "single"), "--n-procs", "1"]
+    assert main(words) == 0
+    paired, single = (Cohort.open(tmp_path / name) for name in ("paired", "single"))
+    run = RunFolder(tmp_path / "run")
+    run.write_data(paired, Conditions())
+    run.check_cohort(single)
+    other = {**paired.preparation["pair"], "name": "other"}
+    preparation = {**paired.preparation, "pair": other}
+    changed = {"Cohort": {**paired.description["Cohort"], "preparation": preparation}}
+    with pytest.raises(InputError, match=r"prepared otherwise than the run's \(pair\)"):
+        run.check_cohort(Cohort(paired.folder, changed, paired.rows))
