@@ -71,15 +71,22 @@ class Baselines:
             log_p = np.take_along_axis(self.log_prevalence, volume[None].astype(np.intp), axis=0)
             surprise.append(-float(log_p.mean()))
         maps = self.maps(volumes())
-        centred = maps - self.mean
-        residual = centred - (centred @ self.axes.T) @ self.axes
         values = (
             np.array(fewer),
             np.array(surprise),
-            top_mean(centred / self.sd),
-            top_mean(residual / self.residual_sd),
+            top_mean((maps - self.mean) / self.sd),
+            top_mean(self.residuals(maps)),
         )
         return dict(zip(self.NAMES, values, strict=True))
+
+    def residuals(self, maps: Maps) -> Maps:
+        """Where brains are farther from a sulcus than expected: z of the PCA residual, (N, V).
+
+        Args:
+            maps: (N, V) of `maps`; a block of these is a voxel where no side is above `MAX_SIDE`.
+        """
+        centred = maps - self.mean
+        return (centred - (centred @ self.axes.T) @ self.axes) / self.residual_sd
 
     def maps(self, volumes: Iterable[NDArray[np.uint8]]) -> Maps:
         """Distance to the nearest sulcus, truncated, in blocks: (N, V) float32."""

@@ -201,10 +201,11 @@ def _losses(
 
 
 def _brain(space: LatentSpace, place: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Volume (1, I, J, K), code (d,) and condition (1, size) of a brain, on the device."""
+    """Volume (1, I, J, K) int64, code (d,) and condition (1, size) of a brain, on the device."""
     trained = space.trained
     (brain,) = space.cohort.brains(space.indices[[place]])
-    volume = torch.from_numpy(brain.volume)[None].to(trained.device)
+    # The cross entropy wants int64: converted once, not at each pass.
+    volume = torch.from_numpy(brain.volume)[None].long().to(trained.device)
     code = torch.from_numpy(space.codes[place].astype(np.float32)).to(trained.device)
     return volume, code, trained.condition([brain.row])
 
