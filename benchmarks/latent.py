@@ -175,7 +175,7 @@ def report(run: Path, cohort: Path, out: Path) -> dict[str, float]:
         for _ in range(5):
             tab = browser.new_page(viewport={"width": 1200, "height": 900})
             begin = time.perf_counter()
-            tab.goto(page.as_uri())
+            tab.goto(page.resolve().as_uri())
             tab.wait_for_selector("figure.points[data-shown]")
             opened.append(time.perf_counter() - begin)
             tab.close()

@@ -138,7 +138,7 @@ def _steps(path: Path, pattern: str, titles: Iterable[str]) -> list[Step]:
 
 
 def projection_points(path: Path) -> dict[str, Any]:
-    """What a figure of points needs: ``json``, and the columns that can colour them."""
+    """What a figure of points needs: ``json``, ``volumes``, the columns that can colour them."""
     rows, sidecar = (
         read_tsv(path / outputs.PROJECTION),
         read_json(path / outputs.PROJECTION_SIDECAR),
@@ -160,6 +160,7 @@ def projection_points(path: Path) -> dict[str, Any]:
         "colours": shown,
         "brains": len(rows),
         "with_volume": len(volumes),
+        "volumes": in_script(volumes),
         "json": in_script(
             {
                 "columns": {
@@ -172,7 +173,6 @@ def projection_points(path: Path) -> dict[str, Any]:
                 "colours": COLOURS,
                 "slices": inline_png(slices) if tile and len(slices) < SLICES_BUDGET else None,
                 "tile": tile,
-                "volumes": volumes,
                 "palette": class_colours(classes).tolist(),
             }
         ),

@@ -358,12 +358,13 @@ def test_the_command_writes_tables_and_the_report_shows_them(
         (cohort / path.name).symlink_to(path)
     (cohort / "participants.tsv").unlink()
     write_tsv(cohort / "participants.tsv", rows, list(rows[0]))
-    assert latent("probe", small_run, cohort, out, "--columns", "group", "--quiet") == 0
-    (row,) = read_tsv(out / "probes.tsv")
+    other = tmp_path / "other"
+    assert latent("probe", small_run, cohort, other, "--columns", "group", "--quiet") == 0
+    (row,) = read_tsv(other / "probes.tsv")
     assert (row["measure"], row["brains"]) == ("auc", "24")
-    assert len(read_tsv(out / "probes_brains.tsv")) == 24
+    assert len(read_tsv(other / "probes_brains.tsv")) == 24
     page = tmp_path / "report.html"
-    assert main(["report", str(out), str(page), "--quiet"]) == 0
+    assert main(["report", str(out), str(other), str(page), "--quiet"]) == 0
     text = page.read_text()
     assert sentence.split("(")[0] in text
     assert "k = 3, mean" in text
@@ -374,6 +375,18 @@ def test_nothing_is_overwritten_unasked(small_run, small_cohort, tmp_path, capsy
     (tmp_path / "clusters.tsv").write_text("k")
     assert latent("clusters", small_run, small_cohort.folder, tmp_path) == 2
     assert "clusters.tsv" in capsys.readouterr().err
+
+
+def test_a_folder_holds_analyses_of_one_model_and_the_same_brains(
+    small_run, small_cohort, tmp_path, capsys
+):
+    where = [small_run, small_cohort.folder, tmp_path / "out"]
+    assert latent("mean", *where, "--split", "test", "--quiet") == 0
+    assert latent("clusters", *where, "--most", "2") == 2
+    assert (
+        "analyses of other brains or of another model (splits ['test'])" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "out/clusters.tsv").exists()
 
 
 def test_mean_neighbours_and_paths_are_written_and_shown(small_run, small_cohort, tmp_path, capsys):

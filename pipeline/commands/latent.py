@@ -71,9 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     analyse, written = ANALYSES[arguments.analysis]
     refuse_existing(arguments.out / getattr(outputs, written), arguments.overwrite)
-    space = LatentSpace.open(
-        arguments.run_folder, arguments.cohort, arguments.split, arguments.device
-    )
+    subject = arguments.run_folder, arguments.cohort, arguments.split
+    outputs.check_same_subject(arguments.out, *subject)
+    space = LatentSpace.open(*subject, arguments.device)
     said = analyse(space, arguments)
     outputs.write_sidecar(space, arguments.out, arguments.run_folder, arguments.split)
     if not arguments.quiet:

@@ -17,7 +17,8 @@ from foldnorm.pipeline.latent.space import Codes, LatentSpace
 from foldnorm.pipeline.latent.surfaces import surface, write_surface
 from foldnorm.pipeline.score_cohort import SCORES
 from foldnorm.preprocessing.alteration import DELETIONS
-from foldnorm.preprocessing.files import read_tsv, write_bytes, write_json, write_tsv
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_json, read_tsv, write_bytes, write_json, write_tsv
 from foldnorm.preprocessing.pictures import (
     colour_slice,
     contact_sheet,
@@ -47,15 +48,44 @@ def write_sidecar(space: LatentSpace, out: Path, run_folder: Path, splits: Seque
     write_json(
         out / SIDECAR,
         {
-            "run": str(run_folder.resolve()),
-            "cohort": str(space.cohort.folder.resolve()),
-            "splits": list(splits) or ["train", "validation", "test"],
+            **_subject(run_folder, space.cohort.folder, splits),
             "phantom": space.cohort.is_phantom,
             "classes": list(space.cohort.scheme.names),
             "brains": len(space.codes),
             "latent_dim": space.codes.shape[1],
         },
     )
+
+
+def check_same_subject(
+    out: Path, run_folder: Path, cohort_folder: Path, splits: Sequence[str]
+) -> None:
+    """Refuse a folder that holds analyses of another model or of other brains.
+
+    Raises:
+        InputError: with what it holds.
+    """
+    if not (out / SIDECAR).is_file():
+        return
+    known = read_json(out / SIDECAR)
+    differing = [
+        f"{key} {known.get(key)}"
+        for key, value in _subject(run_folder, cohort_folder, splits).items()
+        if known.get(key) != value
+    ]
+    if differing:
+        raise InputError(
+            f"holds analyses of other brains or of another model ({', '.join(differing)}); give "
+            f"another OUT: {out}"
+        )
+
+
+def _subject(run_folder: Path, cohort_folder: Path, splits: Sequence[str]) -> dict[str, Any]:
+    return {
+        "run": str(run_folder.resolve()),
+        "cohort": str(cohort_folder.resolve()),
+        "splits": list(splits) or ["train", "validation", "test"],
+    }
 
 
 def write_clusters(space: LatentSpace, found: ClusterAnalysis, out: Path) -> None:

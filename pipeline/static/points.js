@@ -2,8 +2,8 @@
 "use strict";
 
 function foldnormPoints(figure) {
-  const data = JSON.parse(figure.querySelector("script[type='application/json']").textContent);
   const find = (name) => figure.querySelector(`[data-part="${name}"]`);
+  const data = JSON.parse(find("data").textContent);
   const plot = find("plot"), colour = find("colour"), hover = find("hover");
   const spatial = "z" in data.columns;
   const count = data.columns.x.length;
@@ -70,19 +70,20 @@ function foldnormPoints(figure) {
     target.replaceChildren(...(data.slices ? [tile(n)] : []), document.createTextNode(text));
   }
 
-  let viewer = null;
+  let viewer = null, volumes = null;
   async function open(n) {
     const opened = find("opened");
     describe(opened, n);
     figure.dataset.opened = data.columns.brain[n];
-    if (!data.volumes[n]) {
+    volumes ??= JSON.parse(find("volumes").textContent); // megabytes: read when first wanted
+    if (!volumes[n]) {
       opened.append(" (its volume is not in this page; foldnorm view opens it)");
       return;
     }
     const canvas = find("canvas");
     canvas.parentElement.hidden = false;
     viewer ??= await foldnormVolumes.create(canvas, data.palette);
-    const bytes = foldnormVolumes.bytesOf(data.volumes[n]);
+    const bytes = foldnormVolumes.bytesOf(volumes[n]);
     viewer.show(await viewer.images([{ kind: "classes", bytes }]));
   }
 
