@@ -33,6 +33,7 @@ def latent_section(path: Path) -> dict[str, Any]:
         "volumes": latent_viewers(path),
         "points": None,
         "projection": None,
+        "highest": sidecar["classes"][-1],
         "spreads": None,
         "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
     }

@@ -23,7 +23,7 @@ const foldnormVolumes = (() => {
 
   // Values that the ends of each colormap stand for.
   const rangeOf = (kind, palette) =>
-    ({ classes: [0, palette.length - 1], difference: [0, 2], share: [0, 255] })[kind];
+    ({ classes: [0, palette.length - 1], difference: [0, 2], share: [25, 255] })[kind];
 
   // One canvas. show(layers) takes [{kind, bytes}], bytes an ArrayBuffer of a NIfTI file.
   async function create(canvas, palette, onPlace, layout = "ROW") {
@@ -53,6 +53,8 @@ const foldnormVolumes = (() => {
       });
       made.cal_min = low;
       made.cal_max = high;
+      // A share below a tenth of the largest is not drawn: a haze would hide what lies under it.
+      if (kind === "share") made.colormapType = 1; // colours from 0, transparent below cal_min
       made.hdr.intent_code = 0; // NiiVue draws labels with colours of its own
       return made;
     }
