@@ -20,6 +20,7 @@ from foldnorm.pipeline.latent.dimensions import (
 )
 from foldnorm.pipeline.latent.interpolation import interpolate
 from foldnorm.pipeline.latent.mean_brain import mean_brain
+from foldnorm.pipeline.latent.morphometry import with_morphometry
 from foldnorm.pipeline.latent.neighbours import nearest
 from foldnorm.pipeline.latent.probes import probe
 from foldnorm.pipeline.latent.space import LatentSpace, principal_axes
@@ -424,3 +425,25 @@ def test_mean_neighbours_and_paths_are_written_and_shown(small_run, small_cohort
     assert "From sub-s03 to sub-s04" in text
     assert f"{first} (" in text
     assert text.count('<img src="data:image/png') == 4
+
+
+def test_quantities_of_folds_can_be_probed():
+    brains = [{"participant_id": f"p{n}", "hemi": "L"} for n in range(3)]
+    fold = {"hemi": "L", "voxels": "9", "bottom_mm": ""}
+    folds = [
+        {**fold, "participant_id": "p0", "name": "S.C.", "surface_mm2": "10", "depth_mm": "5"},
+        {**fold, "participant_id": "p0", "name": "S.C.", "surface_mm2": "20.5", "depth_mm": "9"},
+        {**fold, "participant_id": "p0", "name": "S.T.s.", "surface_mm2": "7", "depth_mm": "3"},
+        {**fold, "participant_id": "p1", "name": "S.T.s.", "surface_mm2": "8", "depth_mm": "4"},
+    ]
+    columns = ["surface_mm2", "surface_mm2@S.C.", "depth_mm", "age"]
+    found = with_morphometry(brains, folds, columns)
+    assert [row["surface_mm2"] for row in found] == ["37.5", "8.0", ""]
+    assert [row["surface_mm2@S.C."] for row in found] == ["30.5", "", ""]
+    assert [row["depth_mm"] for row in found] == ["9.0", "4.0", ""]
+    assert "age" not in found[0]
+    for column in ("depth_mm@F.C.M.", "bottom_mm"):
+        with pytest.raises(InputError, match=r"no brain has a value of .* sulci such as"):
+            with_morphometry(brains, folds, [column])
+    with pytest.raises(InputError, match="the table of folds has no column 'size'"):
+        with_morphometry(brains, folds, ["size"])

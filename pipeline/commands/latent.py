@@ -1,17 +1,19 @@
 """What a latent space holds. OUT may hold several analyses; `foldnorm report` shows them.
 
 clusters: k-means for k = 2 … --most, silhouettes, gap statistic, stability, and a sentence on
-whether there is more than one cluster. probe: what of --columns of participants.tsv can be read off
-the codes by a straight line, cross-validated, with intervals and permutation p-values. mean: the
-decoded mean code, class probabilities of the decoded cohort, and their surfaces. neighbours: the
-brains nearest to --brain. interpolate: --steps from --brain to --to. dimensions: ranked by what
-half a standard deviation of the prior does to the loss of --brains brains, foretold for all and
-measured for the first --dimensions of them; and the voxels that the first --number of them move.
-projection: one picture of the codes by --method, fitted on the training brains of COHORT; its other
-brains and those of the cohorts of --place are placed into it, and how far they lie is said.
+whether there is more than one cluster. probe: what of --columns of participants.tsv, or of a table
+of --folds, can be read off the codes by a straight line, cross-validated, with intervals and
+permutation p-values. mean: the decoded mean code, class probabilities of the decoded cohort, and
+their surfaces. neighbours: the brains nearest to --brain. interpolate: --steps from --brain to
+--to. dimensions: ranked by what half a standard deviation of the prior does to the loss of --brains
+brains, foretold for all and measured for the first --dimensions of them; and the voxels that the
+first --number of them move. projection: one picture of the codes by --method, fitted on the
+training brains of COHORT; its other brains and those of the cohorts of --place are placed into it,
+and how far they lie is said.
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -38,6 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["hemi"],
         help="to probe; NAME:category for numbers that are names (default hemi)",
+    )
+    parser.add_argument(
+        "--folds",
+        type=Path,
+        metavar="folds.tsv",
+        help="of foldnorm folds, or of a cohort: surface_mm2, bottom_mm, depth_mm, voxels, size, "
+        "each also as surface_mm2@SULCUS, can be probed then",
     )
     parser.add_argument("--brain", help="participant, or participant_hemi-L")
     parser.add_argument("--to", metavar="BRAIN", help="where the path ends")
@@ -91,12 +100,15 @@ def _clusters(space: "LatentSpace", arguments: argparse.Namespace) -> str:
 
 
 def _probe(space: "LatentSpace", arguments: argparse.Namespace) -> str:
+    from foldnorm.pipeline.latent.morphometry import with_morphometry
     from foldnorm.pipeline.latent.outputs import write_probes
     from foldnorm.pipeline.latent.probes import probe
+    from foldnorm.preprocessing.files import read_tsv
 
-    probes = [
-        probe(space.codes, space.rows, column, seed=arguments.seed) for column in arguments.columns
-    ]
+    rows: Sequence[Mapping[str, str]] = space.rows
+    if arguments.folds is not None:
+        rows = with_morphometry(rows, read_tsv(arguments.folds), arguments.columns)
+    probes = [probe(space.codes, rows, column, seed=arguments.seed) for column in arguments.columns]
     write_probes(space, probes, arguments.out)
     return "\n".join(found.sentence for found in probes)
 
