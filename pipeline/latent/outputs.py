@@ -13,6 +13,7 @@ from foldnorm.pipeline.latent.dimensions import Ranking, sweep
 from foldnorm.pipeline.latent.mean_brain import MeanBrain
 from foldnorm.pipeline.latent.probes import Probe
 from foldnorm.pipeline.latent.projection import Departure, Projection
+from foldnorm.pipeline.latent.rendering import animation, shaded_surface
 from foldnorm.pipeline.latent.space import Codes, LatentSpace
 from foldnorm.pipeline.latent.surfaces import surface, write_surface
 from foldnorm.pipeline.score_cohort import SCORES
@@ -33,6 +34,7 @@ CLUSTERS, CLUSTERED, CLUSTERS_SIDECAR = "clusters.tsv", "clusters_brains.tsv", "
 PROBES, PROBED = "probes.tsv", "probes_brains.tsv"
 NEIGHBOURS, NEIGHBOURS_PICTURE = "neighbours.tsv", "neighbours.png"
 INTERPOLATION, INTERPOLATION_PICTURE = "interpolation.json", "interpolation.png"
+INTERPOLATION_ANIMATION = "interpolation.gif"
 MEAN, MEAN_PICTURE = "mean_code_dseg.nii.gz", "mean.png"
 DIMENSIONS, DIMENSIONS_PICTURE = "dimensions.tsv", "dimensions.png"
 DIMENSION_VALUES = "dimensions_brains.tsv"
@@ -148,12 +150,12 @@ def write_neighbours(
 def write_interpolation(
     space: LatentSpace, ends: tuple[int, int], codes: Codes, path: str, out: Path
 ) -> None:
-    """Write each step as a label volume and a surface, a picture, and ``interpolation.json``.
+    """Write each step as a label volume and a surface, a picture, an animation of the surface.
 
     A conditioned model is told what the first brain is, all the way.
     """
     told = space.rows[ends[0]]
-    volumes = []
+    volumes, frames = [], []
     for n, probabilities in enumerate(space.decode(codes, told)):
         volumes.append(probabilities.argmax(axis=0).astype(np.uint8))
         stem = f"interpolation-{n:03d}"
@@ -161,7 +163,9 @@ def write_interpolation(
         write_labels(out / f"{stem}_dseg.nii.gz", volumes[-1], affine, description=NOT_A_BRAIN)
         if (probabilities[-1] > 0.5).any():
             write_surface(out / f"{stem}.ply", *surface(probabilities[-1], affine))
+        frames.append(shaded_surface(probabilities[-1]))
     _write_picture(space, volumes, out / INTERPOLATION_PICTURE)
+    write_bytes(out / INTERPOLATION_ANIMATION, animation(frames))
     first, second = (space.keys[n] for n in ends)
     write_json(
         out / INTERPOLATION, {"from": first, "to": second, "path": path, "steps": len(codes) - 1}
