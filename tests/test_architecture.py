@@ -16,6 +16,7 @@ from foldnorm.models.protocols import Samples, Translates
 from foldnorm.pipeline.configuration import build_model, resolve, shipped_configs
 
 ROOT = Path(__file__).parents[1]
+HELD = {".py", ".yaml", ".json", ".jinja", ".js", ".html", ".LICENSE"}  # kinds of file in the wheel
 ROOMS = ("preprocessing", "models", "pipeline")
 FORBIDDEN = {
     "preprocessing": ("torch", "monai", "lightning", "foldnorm.models", "foldnorm.pipeline"),
@@ -79,7 +80,7 @@ def test_the_wheel_holds_every_module_and_file(tmp_path):
     held = set(zipfile.ZipFile(wheel).namelist())
     for room in (*ROOMS, "configs"):
         for path in (ROOT / room).rglob("*"):
-            if path.suffix in (".py", ".yaml", ".json", ".jinja") and path.is_file():
+            if path.suffix in HELD and path.is_file():
                 assert f"foldnorm/{path.relative_to(ROOT)}" in held, path
     assert not any(name.startswith(("models/", "pipeline/", "tests/")) for name in held)
 
