@@ -39,7 +39,8 @@ class FAnoGAN(LabelAutoencoder):
         penalty_weight: λ of the gradient penalty.
         gan_share: of the training that the first stage takes.
         training_steps: taken from ``training.steps``.
-        feature_weight: κ of the critic's features in the encoder's loss.
+        feature_weight: κ of the critic's features in the encoder's loss: of the sharp
+            reconstruction, a mean of squares, which is small.
         image_loss: of the encoder: ``cross-entropy`` of the classes, nats a voxel, or the paper's
             mean ``squares`` of the probabilities.
         class_weights: of the cross entropy, by class.
@@ -60,7 +61,7 @@ class FAnoGAN(LabelAutoencoder):
         penalty_weight: float = 10.0,
         gan_share: float = 0.5,
         training_steps: int = 2000,
-        feature_weight: float = 1.0,
+        feature_weight: float = 1000.0,
         image_loss: Literal["cross-entropy", "squares"] = "cross-entropy",
         class_weights: Sequence[float] | None = None,
         condition: Sequence[str] = (),
@@ -140,15 +141,15 @@ class FAnoGAN(LabelAutoencoder):
     def _encoder_loss(self, volumes: Tensor, condition: Tensor | None) -> dict[str, Tensor]:
         real = one_hot(volumes, self.n_classes)
         logits = self.decode(self.encode(volumes, condition), condition).float()
-        shown = torch.softmax(logits, dim=1)
         image = (
             self.likeness(logits, volumes)["cross_entropy"]
             if self.image_loss == "cross-entropy"
-            else (shown - real).square().mean()
+            else (torch.softmax(logits, dim=1) - real).square().mean()
         )
         with torch.no_grad():
             wanted = self.critic.features(real)
-        features = (self.critic.features(shown) - wanted).square().mean()
+        # The critic has seen sharp volumes only: of likelihoods its features would mean nothing.
+        features = (self.critic.features(straight_through(logits)) - wanted).square().mean()
         return {
             "image": image,
             "features": features,

@@ -11,6 +11,7 @@ from test_vnet import pair_cohort  # noqa: F401  # a fixture
 
 from foldnorm.models.autoencoder import Autoencoder
 from foldnorm.models.beta_vae import BetaVAE
+from foldnorm.models.classes import one_hot, to_classes
 from foldnorm.models.dcgan import DCGAN
 from foldnorm.models.f_anogan import FAnoGAN
 from foldnorm.models.gan import GAN
@@ -183,6 +184,12 @@ def test_f_anogan_trains_its_encoder_last_and_nothing_else_then():
     assert list(model.phase_order(1)) == ["critic", "critic", "generator"]
     assert list(model.phase_order(2)) == ["encoder"] * 3
     assert model.phases["encoder"].networks == ("encoder",)
+    real = batch("f_anogan")
+    sharp = one_hot(to_classes(model.decode(model.encode(real))), 3)
+    with torch.no_grad():
+        both = [model.critic.features(volumes) for volumes in (sharp, one_hot(real, 3))]
+    terms = model.loss("encoder", real, noise())
+    assert terms["features"].item() == pytest.approx((both[0] - both[1]).square().mean().item())
     squares = FAnoGAN(SHAPE, **CONVOLUTIONAL, image_loss="squares")
     assert squares.loss("encoder", batch("f_anogan"), noise())["image"] < 1
 
