@@ -22,7 +22,7 @@ def measure(name: str) -> dict[str, object]:
     import torch
 
     from foldnorm.models.noise import StepNoise
-    from foldnorm.models.protocols import Encodes, Samples, Translates
+    from foldnorm.models.protocols import Encodes, Restores, Samples, Translates
     from foldnorm.models.volume_networks import as_channels_last
     from foldnorm.pipeline.configuration import build_model, resolve, training_options
 
@@ -46,7 +46,12 @@ def measure(name: str) -> dict[str, object]:
                 optimizers[network].step()
                 optimizers[network].zero_grad(set_to_none=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    protocols = {"encode, decode": Encodes, "sample": Samples, "translate": Translates}
+    protocols = {
+        "encode, decode": Encodes,
+        "sample": Samples,
+        "translate": Translates,
+        "restore": Restores,
+    }
     return {
         "offers": [what for what, protocol in protocols.items() if isinstance(model, protocol)],
         "reads": model.reads,

@@ -61,7 +61,7 @@ class FAnoGAN(LabelAutoencoder):
         penalty_weight: float = 10.0,
         gan_share: float = 0.5,
         training_steps: int = 2000,
-        feature_weight: float = 1000.0,
+        feature_weight: float = 3000.0,
         image_loss: Literal["cross-entropy", "squares"] = "cross-entropy",
         class_weights: Sequence[float] | None = None,
         condition: Sequence[str] = (),

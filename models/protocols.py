@@ -13,9 +13,11 @@ from torch import Tensor
 
 from foldnorm.models.noise import StepNoise
 
-# What a batch holds: the cohort's volumes; true pairs, each of one participant's hemisphere; or
-# volumes and second volumes that were drawn apart, so that nothing can be learned from pairs.
-Reads = Literal["volumes", "pairs", "unpaired"]
+# What a batch holds: the cohort's volumes; true pairs, each of one participant's hemisphere;
+# volumes and second volumes that were drawn apart, so that nothing can be learned from pairs; or
+# volumes from which something was erased, beside what they were.
+Reads = Literal["volumes", "pairs", "unpaired", "edits"]
+EditKind = Literal["folds", "balls", "slabs", "noise"]
 
 
 @dataclass(frozen=True)
@@ -114,3 +116,19 @@ class Samples(Protocol):
 
         ``condition`` is (count, condition_size), for a model that takes one.
         """
+
+
+@runtime_checkable
+class Restores(Protocol):
+    """A model that knows what a healthy brain would hold.
+
+    Attributes:
+        edits: kinds of what it learned to restore.
+        most_edits: of a training volume.
+    """
+
+    edits: Sequence[EditKind]
+    most_edits: int
+
+    def restore(self, volumes: Tensor) -> Tensor:
+        """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) logits, of a healthy brain."""

@@ -6,6 +6,7 @@ share one epoch without talking.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,12 +27,12 @@ class Batches:
         seed: of the permutations.
         rank: of this process.
         world_size: processes; it divides the batch.
-        second: (N, I, J, K) uint8, the second volume of each pair.
+        second: (N, I, J, K), the second volume of each pair, or the fold labels of each volume.
         paired: row n of ``second`` goes with row n of ``volumes``; otherwise second volumes are
             drawn by a permutation of their own.
         conditions: (N, n) float32, what the model is told of each volume.
         augment: called with (1 or 2, I, J, K) volumes and the number of the draw, which no other
-            draw of any process has.
+            draw of any process has; gives (1 or 2, I, J, K) uint8.
     """
 
     def __init__(
@@ -43,10 +44,10 @@ class Batches:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        second: NDArray[np.uint8] | None = None,
+        second: NDArray[np.integer] | None = None,
         paired: bool = True,
         conditions: NDArray[np.float32] | None = None,
-        augment: Callable[[NDArray[np.uint8], int], NDArray[np.uint8]] | None = None,
+        augment: Callable[[NDArray[Any], int], NDArray[np.uint8]] | None = None,
     ) -> None:
         if not len(indices):
             raise InputError("no volume to train on: the training split is empty")
@@ -82,7 +83,7 @@ class Batches:
         """Batch ``number`` of this process on the CPU, uint8.
 
         Returns:
-            (B, I, J, K); with second volumes (B, 2, I, J, K).
+            (B, I, J, K); of pairs, and of volumes beside what was made of them, (B, 2, I, J, K).
         """
         if self._ahead is not None and self._ahead[0] == number:
             batch = self._ahead[1].result()  # type: ignore[attr-defined]
@@ -122,11 +123,11 @@ class Batches:
         return order
 
     def _read(self, number: int) -> Tensor:
-        read = [self.volumes[self.indices_of(number)]]
+        read: list[NDArray[np.integer]] = [self.volumes[self.indices_of(number)]]
         if self.second is not None:
             read.append(self.second[self.second_indices_of(number)])
         batch = np.stack(read, axis=1)  # (B, 1 or 2, I, J, K)
         if self.augment is not None:
             draws = self._draws(number)
             batch = np.stack([self.augment(v, n) for v, n in zip(batch, draws, strict=True)])
-        return torch.from_numpy(batch if self.second is not None else batch[:, 0])
+        return torch.from_numpy(batch if batch.shape[1] > 1 else batch[:, 0])

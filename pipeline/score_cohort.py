@@ -27,10 +27,10 @@ def score_cohort(
         out: folder to write to.
         splits: of ``cohort`` to score; all if empty.
     """
-    validation = reference.indices("validation")
-    if not len(validation):
+    held_out = scorer.calibration
+    if not len(held_out):
         raise InputError(f"no validation brains to calibrate with: {reference.folder}")
-    calibration = scorer.score(lambda: reference.brains(validation))
+    calibration = scorer.score(lambda: reference.brains(held_out))
     indices = cohort.indices(*splits)
     if not len(indices):
         raise InputError(f"no brain of split {'+'.join(splits)}: {cohort.folder}")
@@ -57,7 +57,7 @@ def score_cohort(
     columns = ["participant_id", "hemi", "used_for"]
     columns += [f"score_{name}" for name in names] + [f"p_{name}" for name in names]
     write_tsv(out / SCORES, rows, columns)
-    write_json(out / SIDECAR, _sidecar(reference, cohort, len(rows), len(validation)))
+    write_json(out / SIDECAR, _sidecar(reference, cohort, len(rows), len(held_out)))
     return rows
 
 

@@ -1,42 +1,85 @@
-"""All scores of brains at once: latent distances, reconstructions, and the baselines."""
+"""All scores of brains at once: what the model says of them, and the baselines."""
+
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.models.protocols import Encodes, Restores
 from foldnorm.pipeline.baselines import Baselines, Volumes
+from foldnorm.pipeline.evidence_scores import EvidenceScores
 from foldnorm.pipeline.reconstruction_scores import ReconstructionScores
 from foldnorm.pipeline.scores import fit_latent_scores
 from foldnorm.pipeline.trained_model import Brains, TrainedModel
 from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
 
 Scores = dict[str, NDArray[np.float64]]
 
 
 class Scorer:
-    """Scores of brains, fitted on the training split of a cohort.
+    """Scores of brains, fitted on a training cohort.
+
+    Latent and reconstruction scores, and the baselines, are fitted on its training split. Evidence
+    is compared with brains that the model has not seen: every other brain of the validation split,
+    the rest of which calibrate.
 
     Args:
         trained: the model.
-        reference: the training cohort, on whose training split everything is fitted.
+        reference: the training cohort.
+
+    Attributes:
+        calibration: indices of the brains of the reference that nothing was fitted to.
+
+    Raises:
+        InputError: the model neither encodes nor restores.
     """
 
     def __init__(self, trained: TrainedModel, reference: Cohort) -> None:
-        self.trained = trained
+        self.calibration = reference.indices("validation")
         indices = reference.indices("train")
         training: Brains = lambda: reference.brains(indices)  # noqa: E731
-        self.latent = fit_latent_scores(trained.encode(training()))
-        self.reconstruction = ReconstructionScores(trained, reference.scheme).fit(training)
+        self.families: list[_Family] = []
+        if isinstance(trained.model, Encodes):
+            self.families.append(_Latent(trained).fit(training))
+            self.families.append(ReconstructionScores(trained, reference.scheme).fit(training))
+        if isinstance(trained.model, Restores):
+            compared, self.calibration = self.calibration[::2], self.calibration[1::2]
+            healthy: Brains = lambda: reference.brains(compared)  # noqa: E731
+            self.families.append(EvidenceScores(trained, reference.scheme).fit(healthy))
+        if not self.families:
+            name = type(trained.model).__name__
+            raise InputError(f"{name} scores no brain: it has no latent space and restores nothing")
         self.baselines = Baselines(reference.scheme).fit(_volumes(training))
 
     def score(self, brains: Brains) -> Scores:
         """Scores by name, (N,) each; ``brains()`` gives the brains anew at each call."""
+        found: Scores = {}
+        for family in self.families:
+            found |= family.score(brains)
+        return found | self.baselines.score(_volumes(brains))
+
+
+class _Family(Protocol):
+    """Scores that belong together."""
+
+    def score(self, brains: Brains) -> Scores:
+        """Scores by name, (N,) each."""
+
+
+class _Latent:
+    """Distances of codes."""
+
+    def __init__(self, trained: TrainedModel) -> None:
+        self.trained = trained
+
+    def fit(self, training: Brains) -> "_Latent":
+        self.scores = fit_latent_scores(self.trained.encode(training()))
+        return self
+
+    def score(self, brains: Brains) -> Scores:
         codes = self.trained.encode(brains())
-        latent = {f"latent_{name}": score.score(codes) for name, score in self.latent.items()}
-        return {
-            **latent,
-            **self.reconstruction.score(brains),
-            **self.baselines.score(_volumes(brains)),
-        }
+        return {f"latent_{name}": score.score(codes) for name, score in self.scores.items()}
 
 
 def _volumes(brains: Brains) -> Volumes:

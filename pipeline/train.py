@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from foldnorm.models.noise import StepNoise, seed_of
-from foldnorm.models.protocols import Conditioned, Constrains, Trainable, Translates
+from foldnorm.models.protocols import Conditioned, Constrains, Restores, Trainable, Translates
 from foldnorm.models.volume_networks import as_channels_last
 from foldnorm.pipeline.augmentation import Augmentation
 from foldnorm.pipeline.batches import Batches
@@ -35,8 +35,14 @@ from foldnorm.pipeline.model_card import write_model_card
 from foldnorm.pipeline.run_folder import METRICS, RunFolder
 from foldnorm.pipeline.signals import STOPPED, StopFlag, stop_on_signals
 from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.pipeline.training_edits import TrainingEdits
 from foldnorm.pipeline.training_options import TrainingOptions
-from foldnorm.pipeline.validation import sample_picture, second_volumes, validate
+from foldnorm.pipeline.validation import (
+    sample_picture,
+    second_volumes,
+    training_edits,
+    validate,
+)
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_bytes
@@ -201,8 +207,12 @@ def _conditions(model: nn.Module, cohort: Cohort) -> Conditions:
 
 def _augmentation(
     options: TrainingOptions, model: Trainable, cohort: Cohort
-) -> Augmentation | None:
+) -> Augmentation | TrainingEdits | None:
     """What alters training volumes, if anything does."""
+    if isinstance(model, Restores):
+        if options.augmentation:
+            raise InputError("training.augmentation: not for models that restore what was erased")
+        return training_edits(model, cohort, options.seed)
     if not options.augmentation:
         return None
     translates = isinstance(model, Translates)

@@ -195,6 +195,7 @@ def train(cohort, out, *more):
          "--training.validate_every", "120",
          "--training.learning_rate", "1e-2", "--training.batch_size", "8",
          "--model.init_args.channels", "[16]", "--model.init_args.kl_weight", "3",
+         "--model.init_args.free_nats", "0",
          "--model.init_args.condition", "[group, age]", *more]
     )  # fmt: skip
 

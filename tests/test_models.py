@@ -16,7 +16,15 @@ from foldnorm.models.dcgan import DCGAN
 from foldnorm.models.f_anogan import FAnoGAN
 from foldnorm.models.gan import GAN
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Constrains, Encodes, Samples, Trainable, Translates
+from foldnorm.models.protocols import (
+    Constrains,
+    Encodes,
+    Restores,
+    Samples,
+    Trainable,
+    Translates,
+)
+from foldnorm.models.restorer import Restorer
 from foldnorm.models.unit import UNIT
 from foldnorm.models.vnet import VNet
 from foldnorm.models.volume_networks import ShapeError
@@ -36,6 +44,7 @@ MODELS = {
     "dcgan": lambda: DCGAN(SHAPE, **CONVOLUTIONAL, reconstruction_steps=1),
     "f_anogan": lambda: FAnoGAN(SHAPE, **CONVOLUTIONAL, training_steps=4, critic_steps=2),
     "gan": lambda: GAN(SHAPE, widths=[8], critic_widths=[8], latent_dim=4),
+    "restorer": lambda: Restorer(channels=[8, 8], convolutions=[1, 1]),
     "unit": lambda: UNIT(SHAPE, 3, 4, channels=[8], critic_channels=[8]),
     "vnet": lambda: VNet(3, 4, channels=[8, 8], convolutions=[1, 1]),
     "wgan": lambda: WGAN(SHAPE, **CONVOLUTIONAL, critic_steps=2),
@@ -43,6 +52,7 @@ MODELS = {
 }
 ENCODING = {"autoencoder", "beta_vae", "dcgan", "f_anogan", "gan", "wgan", "wgan_gp"}
 TRANSLATING = {"unit", "vnet"}
+RESTORING = {"restorer"}
 TINY = {
     name: [f"--model.init_args.{key}={value}" for key, value in sizes.items()]
     for name, sizes in {
@@ -51,6 +61,7 @@ TINY = {
         "dcgan": {**CONVOLUTIONAL, "reconstruction_steps": 1},
         "f_anogan": {**CONVOLUTIONAL, "critic_steps": 2},
         "gan": {"widths": [8], "critic_widths": [8], "latent_dim": 4},
+        "restorer": {"channels": [8, 8], "convolutions": [1, 1], "edits": "[balls, slabs, noise]"},
         "unit": {"channels": [8], "critic_channels": [8]},
         "wgan": {**CONVOLUTIONAL, "critic_steps": 2},
     }.items()
@@ -67,9 +78,12 @@ def make(name):
 
 
 def batch(name, count=4):
-    """Volumes, or pairs whose second volumes have a class more."""
+    """Volumes, pairs whose second volumes have a class more, or edited volumes as they were."""
     rng = np.random.default_rng(0)
     first = rng.integers(0, 3, (count, *SHAPE), np.uint8)
+    if name in RESTORING:
+        edited = np.where(rng.random(first.shape) < 0.3, np.minimum(first, 1), first)
+        return torch.from_numpy(np.stack([edited, first], axis=1))
     if name not in TRANSLATING:
         return torch.from_numpy(first)
     return torch.from_numpy(np.stack([first, rng.integers(0, 4, first.shape, np.uint8)], axis=1))
@@ -95,7 +109,9 @@ def test_it_offers_what_it_can(name):
     assert isinstance(model, Encodes) == (name in ENCODING)
     assert isinstance(model, Translates) == (name in TRANSLATING)
     assert isinstance(model, Samples) == (name in ENCODING - {"autoencoder"})
-    assert model.reads == {"unit": "unpaired", "vnet": "pairs"}.get(name, "volumes")
+    assert isinstance(model, Restores) == (name in RESTORING)
+    reads = {"unit": "unpaired", "vnet": "pairs", "restorer": "edits"}
+    assert model.reads == reads.get(name, "volumes")
     assert model.validation_loss(batch(name)).shape == (4,)
     assert len(model.phase_order(0)) == len(model.phase_order(10**6))
     assert set(phases_of(model)) == set(model.phases) - (

@@ -1,0 +1,158 @@
+"""Erasing, restoring, and what a restored brain is evidence of."""
+
+import numpy as np
+import pytest
+import torch
+
+from foldnorm.models.restorer import Restorer
+from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.evidence_scores import EvidenceScores
+from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.pipeline.training_edits import UNTOUCHED, TrainingEdits
+from foldnorm.preprocessing.cohort import Brain
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.schemes import SKELETON
+
+
+def two_sheets():
+    """Inside, with two crossing sheets that are two folds; and their labels."""
+    volume, folds = np.ones((20, 20, 20), np.uint8), np.zeros((20, 20, 20), np.uint16)
+    volume[0] = 0
+    volume[4:16, 8, 3:17], folds[4:16, 8, 3:17] = 2, 7
+    volume[10, 10:18, 3:17], folds[10, 10:18, 3:17] = 2, 9
+    return np.stack([volume, folds])
+
+
+@pytest.mark.parametrize("kind", ["folds", "balls", "slabs", "noise"])
+def test_only_sulcus_is_erased_and_the_same_at_each_draw(kind):
+    volumes = two_sheets()
+    edits = TrainingEdits([kind], 2, SKELETON, seed=3)
+    erased = []
+    for draw in range(200):
+        edited, healthy = edits(volumes, draw)
+        assert np.array_equal(healthy, volumes[0])
+        changed = edited != healthy
+        assert (healthy[changed] == 2).all()
+        assert (edited[changed] == 1).all()
+        erased.append(int(changed.sum()))
+        assert np.array_equal(edits(volumes, draw), np.stack([edited, healthy]))
+    untouched = np.mean(np.array(erased) == 0)
+    assert untouched == pytest.approx(UNTOUCHED, abs=0.1)
+    assert len(set(erased)) > (3 if kind == "folds" else 30) - 1
+    if kind == "folds":
+        a, b = (volumes[1] == 7).sum(), (volumes[1] == 9).sum()
+        assert set(erased) == {0, a, b, a + b}
+
+
+def test_a_volume_without_sulcus_is_left_alone():
+    empty = np.stack([np.ones((6, 6, 6), np.uint8), np.zeros((6, 6, 6), np.uint8)])
+    for kind in ("folds", "balls", "slabs", "noise"):
+        edits = TrainingEdits([kind], 3, SKELETON, 0)
+        for draw in range(8):
+            assert (edits(empty, draw) == 1).all()
+
+
+def test_it_learns_to_bring_back_what_it_knows():
+    torch.manual_seed(0)
+    model = Restorer(edits=["folds"], channels=[8, 16], convolutions=[1, 1])
+    edits = TrainingEdits(model.edits, 1, SKELETON, 0)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for step in range(150):
+        pairs = torch.from_numpy(np.stack([edits(two_sheets(), 4 * step + n) for n in range(4)]))
+        terms = model.loss("restoration", pairs, None)
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        optimizer.step()
+    volume, folds = two_sheets()
+    missing = torch.from_numpy(np.where(folds == 9, 1, volume).astype(np.uint8))[None]
+    with torch.no_grad():
+        likely = torch.softmax(model.restore(missing), dim=1)[0, 2].numpy()
+    assert likely[folds == 9].mean() > 0.9
+    assert likely[(volume == 1) & (folds == 0)].mean() < 0.02
+
+
+def test_nothing_to_learn_from_is_refused():
+    with pytest.raises(ValueError, match="expected some edits to learn from"):
+        Restorer(edits=[])
+
+
+class Expects(torch.nn.Module):
+    """Restores one fixed sheet everywhere, with a probability of its own."""
+
+    edits, most_edits = ("folds",), 1
+
+    def restore(self, volumes):
+        logits = torch.zeros(len(volumes), 3, *volumes.shape[1:])
+        logits[:, 1] = 6.0
+        logits[:, 2, 5, 2:10, 2:10] = 9.0
+        return logits
+
+
+def healthy(number, seed=0):
+    rng = np.random.default_rng(seed)
+    for _ in range(number):
+        volume = np.ones((12, 12, 12), np.uint8)
+        volume[5, 2:10, 2:10] = 2
+        volume[rng.integers(1, 11), rng.integers(1, 11)] = 2
+        yield Brain(volume, {})
+
+
+def test_what_is_missing_stands_out_by_all_scores_and_in_the_map():
+    trained = TrainedModel(Expects(), torch.device("cpu"))
+    scores = EvidenceScores(trained, SKELETON).fit(lambda: healthy(20))
+
+    def without_the_sheet():
+        for brain in healthy(6, seed=1):
+            brain.volume[5, 2:10, 2:10] = 1
+            yield brain
+
+    before, after = scores.score(lambda: healthy(6, seed=1)), scores.score(without_the_sheet)
+    assert list(before) == list(EvidenceScores.NAMES)
+    for name in before:
+        assert (after[name] > before[name].max()).all(), name
+    (z,) = scores.maps(lambda: list(without_the_sheet())[:1])
+    sheet = np.zeros(z.shape, dtype=bool)
+    sheet[5, 2:10, 2:10] = True
+    assert z[sheet].min() > 5
+    assert z[~sheet].max() < 1
+
+
+def test_too_few_brains_to_compare_with_are_refused():
+    trained = TrainedModel(Expects(), torch.device("cpu"))
+    with pytest.raises(InputError, match="at least 8 validation brains, got 5"):
+        EvidenceScores(trained, SKELETON).fit(lambda: healthy(5))
+
+
+SMALL = ["--model.init_args.channels", "[8, 8]", "--model.init_args.convolutions", "[1, 1]",
+         "--training.steps", "4", "--training.validate_every", "2", "--device", "cpu"]  # fmt: skip
+
+
+def train(cohort, out, *more):
+    words = ["train", "--config", "restorer", "--cohort", cohort.folder, "--out", out, *SMALL]
+    return main([*map(str, words), *more, "--quiet"])
+
+
+def test_folds_need_labels_and_balls_do_not(small_cohort, tmp_path, capsys):
+    assert train(small_cohort, tmp_path / "a") == 2
+    assert "needs fold labels, and has none" in capsys.readouterr().err
+    assert train(small_cohort, tmp_path / "b", "--model.init_args.edits", "[balls]") == 0
+    assert train(small_cohort, tmp_path / "c", "--model.init_args.edits", "[balls]",
+                 "--training.augmentation.rotation", "5") == 2  # fmt: skip
+    assert "not for models that restore" in capsys.readouterr().err
+
+
+def test_evidence_is_scored_and_half_of_the_validation_brains_calibrate(phantom_cohort, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "scores"
+    assert train(phantom_cohort, run) == 0
+    words = ["score", run, phantom_cohort.folder, out, "--split", "test", "--device", "cpu"]
+    validation = len(phantom_cohort.indices("validation"))
+    code = main([*map(str, words), "--quiet"])
+    if validation < 16:  # half of them are compared with
+        assert code == 2
+        return
+    assert code == 0
+    assert read_json(out / "scores.json")["calibrated_on"] == validation // 2
+    (row, *_) = read_tsv(out / "scores.tsv")
+    assert {f"p_{name}" for name in EvidenceScores.NAMES} < set(row)
+    assert not any("latent" in name for name in row)
