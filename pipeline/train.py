@@ -177,7 +177,7 @@ def set_up(
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         second=second_volumes(model, cohort),
-        paired=model.reads == "pairs",
+        paired=model.reads != "unpaired",
         conditions=conditions.encode(cohort.rows) if conditions.size else None,
         augment=_augmentation(options, model, cohort),
     )

@@ -6,7 +6,9 @@ import torch
 
 from foldnorm.models.restorer import Restorer
 from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.configuration import resolve_for
 from foldnorm.pipeline.evidence_scores import EvidenceScores
+from foldnorm.pipeline.train import set_up
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.training_edits import UNTOUCHED, TrainingEdits
 from foldnorm.preprocessing.cohort import Brain
@@ -156,3 +158,22 @@ def test_evidence_is_scored_and_half_of_the_validation_brains_calibrate(phantom_
     (row, *_) = read_tsv(out / "scores.tsv")
     assert {f"p_{name}" for name in EvidenceScores.NAMES} < set(row)
     assert not any("latent" in name for name in row)
+
+
+def test_what_is_erased_in_training_are_folds_of_that_very_brain(phantom_cohort, tmp_path):
+    more = ["--model.init_args.channels", "[8]", "--model.init_args.convolutions", "[1]"]
+    config = resolve_for(phantom_cohort, "restorer", more)
+    training = set_up(config, phantom_cohort, tmp_path, device="cpu", resume=False)
+    seen = 0
+    for number in range(6):
+        pairs = training.batches.batch(number).numpy()
+        for (edited, healthy), index in zip(
+            pairs, training.batches.indices_of(number), strict=True
+        ):
+            assert np.array_equal(healthy, phantom_cohort.volumes[index])
+            erased, folds = edited != healthy, phantom_cohort.folds[index]
+            touched = np.unique(folds[erased])
+            assert np.array_equal(erased, np.isin(folds, touched[touched > 0]) & (healthy == 2))
+            seen += len(touched)
+    assert seen > 6
+    training.batches.close()

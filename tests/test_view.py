@@ -191,6 +191,20 @@ def test_a_translation_is_shown_beside_the_true_pair(pair_cohort, run):  # noqa:
     assert library.neighbours(0, 2, 0) == []
 
 
+def test_a_restoration_is_compared_with_the_brain_that_it_restores(small_cohort, tmp_path):
+    words = ["train", "--config", "restorer", "--cohort", small_cohort.folder, "--out",
+             tmp_path / "run", "--model.init_args.edits", "[balls]", "--model.init_args.channels",
+             "[8, 8]", "--model.init_args.convolutions", "[1, 1]", "--training.steps", "2",
+             "--device", "cpu", "--quiet"]  # fmt: skip
+    assert main(list(map(str, words))) == 0
+    library = Library([small_cohort.folder, tmp_path / "run"], "cpu")
+    about = library.model(0, 0)
+    assert (about["makes"], about["compared"]) == ("restoration", True)
+    made, different = labels(library.made(0, 2, 0)), labels(library.difference(0, 2, 0))
+    assert np.array_equal(different == 2, made > small_cohort.volumes[2])
+    assert library.neighbours(0, 2, 0) == []
+
+
 def test_the_command_prints_an_address_and_ends_on_ctrl_c(small_cohort):
     words = [sys.executable, "-m", "foldnorm.pipeline.cli", "view", str(small_cohort.folder)]
     started = subprocess.Popen(

@@ -31,11 +31,11 @@ def run(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.port < 2**16:
         raise InputError(f"expected a port below 65536, got {arguments.port}")
     server = ViewServer(Library(arguments.paths, arguments.device), arguments.port)
-    print(f"{server.url}  (Ctrl-C ends it)", flush=True)
-    server.library.warm_up()
-    if not arguments.no_browser:
-        webbrowser.open(server.url)
     try:
+        print(f"{server.url}  (Ctrl-C ends it)", flush=True)
+        server.library.warm_up()
+        if not arguments.no_browser:
+            webbrowser.open(server.url)
         server.serve_forever()
     except KeyboardInterrupt:
         return 0

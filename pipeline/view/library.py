@@ -172,7 +172,7 @@ class Library:
             "palette": palette_of(scheme),
             "source_names": source.names,
             "source_palette": palette_of(source),
-            "compared": own.makes == "reconstruction" or self.cohorts[cohort].pairs is not None,
+            "compared": own.makes != "translation" or self.cohorts[cohort].pairs is not None,
         }
 
     def neighbours(self, cohort: int, brain: int, model: int) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from foldnorm.models.classes import to_classes
-from foldnorm.models.protocols import Encodes
+from foldnorm.models.protocols import Encodes, Restores
 from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
@@ -25,12 +25,12 @@ class ViewedModel:
 
     Attributes:
         run: its folder.
-        trained: the model, if it has a latent space.
-        translation: the model, if it translates.
+        trained: the model.
+        translation: the same, if it translates.
     """
 
     run: RunFolder
-    trained: TrainedModel | None
+    trained: TrainedModel
     translation: Translation | None
 
     @classmethod
@@ -38,23 +38,25 @@ class ViewedModel:
         """Load a model.
 
         Raises:
-            InputError: it is none, or neither encodes nor translates.
+            InputError: it is none, or makes nothing of a brain.
         """
         run, chosen = RunFolder.open(folder), choose_device(device)
         trained = run.load(chosen)
-        if isinstance(trained.model, Encodes):
+        if isinstance(trained.model, (Encodes, Restores)):
             return cls(run, trained, None)
-        return cls(run, None, Translation.open(folder, chosen))
+        return cls(run, trained, Translation.open(folder, chosen))
 
     @property
-    def makes(self) -> Literal["reconstruction", "translation"]:
+    def makes(self) -> Literal["reconstruction", "restoration", "translation"]:
         """What it makes."""
-        return "translation" if self.trained is None else "reconstruction"
+        if self.translation is not None:
+            return "translation"
+        return "reconstruction" if self.encodes else "restoration"
 
     @property
     def encodes(self) -> bool:
         """Whether it has a latent space."""
-        return self.trained is not None
+        return isinstance(self.trained.model, Encodes)
 
     def check(self, cohort: Cohort) -> None:
         """Refuse a cohort that was not prepared as that of the model was, or lacks its input."""
@@ -75,8 +77,9 @@ class ViewedModel:
         """(I, J, K) class numbers of what it makes of a brain."""
         if self.translation is not None:
             return self.translation.translate(self.source(cohort, index))
-        assert self.trained is not None
         ((volume, condition),) = self.trained.batches(cohort.brains([index]))
+        if isinstance(self.trained.model, Restores):
+            return to_classes(self.trained.model.restore(volume))[0].cpu().numpy()
         model = self.trained.encodes
         logits = model.decode(model.encode(volume, condition), condition)
         return to_classes(logits)[0].cpu().numpy()
@@ -96,7 +99,6 @@ class ViewedModel:
 
     def codes(self, cohort: Cohort) -> NDArray[np.float32]:
         """(N, d) of all its brains."""
-        assert self.trained is not None
         return self.trained.encode(cohort.brains(cohort.indices()))
 
     @property
