@@ -30,6 +30,7 @@ class Scorer:
 
     Attributes:
         calibration: indices of the brains of the reference that nothing was fitted to.
+        evidence: of missing folds, if the model restores.
 
     Raises:
         InputError: the model neither encodes nor restores.
@@ -40,13 +41,15 @@ class Scorer:
         indices = reference.indices("train")
         training: Brains = lambda: reference.brains(indices)  # noqa: E731
         self.families: list[_Family] = []
+        self.evidence: EvidenceScores | None = None
         if isinstance(trained.model, Encodes):
             self.families.append(_Latent(trained).fit(training))
             self.families.append(ReconstructionScores(trained, reference.scheme).fit(training))
         if isinstance(trained.model, Restores):
             compared, self.calibration = self.calibration[::2], self.calibration[1::2]
             healthy: Brains = lambda: reference.brains(compared)  # noqa: E731
-            self.families.append(EvidenceScores(trained, reference.scheme).fit(healthy))
+            self.evidence = EvidenceScores(trained, reference.scheme).fit(healthy)
+            self.families.append(self.evidence)
         if not self.families:
             name = type(trained.model).__name__
             raise InputError(f"{name} scores no brain: it has no latent space and restores nothing")

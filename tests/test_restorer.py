@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from conftest import skeleton_source
 
 from foldnorm.models.restorer import Restorer
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.configuration import resolve_for
+from foldnorm.pipeline.evidence_maps import regions
 from foldnorm.pipeline.evidence_scores import EvidenceScores
 from foldnorm.pipeline.train import set_up
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.training_edits import UNTOUCHED, TrainingEdits
-from foldnorm.preprocessing.cohort import Brain
+from foldnorm.preprocessing.cohort import Brain, Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv
 from foldnorm.preprocessing.schemes import SKELETON
@@ -144,20 +146,29 @@ def test_folds_need_labels_and_balls_do_not(small_cohort, tmp_path, capsys):
     assert "not for models that restore" in capsys.readouterr().err
 
 
-def test_evidence_is_scored_and_half_of_the_validation_brains_calibrate(phantom_cohort, tmp_path):
+def test_evidence_is_scored_and_half_of_the_validation_brains_calibrate(tmp_path, capsys):
+    words = ["preprocess", skeleton_source(tmp_path / "source", 40), tmp_path / "cohort",
+             "--split", ".3", ".5", ".2", "--n-procs", "1", "--quiet"]  # fmt: skip
+    assert main(list(map(str, words))) == 0
+    cohort = Cohort.open(tmp_path / "cohort")
     run, out = tmp_path / "run", tmp_path / "scores"
-    assert train(phantom_cohort, run) == 0
-    words = ["score", run, phantom_cohort.folder, out, "--split", "test", "--device", "cpu"]
-    validation = len(phantom_cohort.indices("validation"))
-    code = main([*map(str, words), "--quiet"])
-    if validation < 16:  # half of them are compared with
-        assert code == 2
-        return
-    assert code == 0
+    assert train(cohort, run, "--model.init_args.edits", "[balls]") == 0
+    words = ["score", run, cohort.folder, out, "--split", "test", "--maps", "--device", "cpu"]
+    assert main([*map(str, words), "--quiet"]) == 0
+    validation = len(cohort.indices("validation"))
     assert read_json(out / "scores.json")["calibrated_on"] == validation // 2
-    (row, *_) = read_tsv(out / "scores.tsv")
-    assert {f"p_{name}" for name in EvidenceScores.NAMES} < set(row)
-    assert not any("latent" in name for name in row)
+    rows = read_tsv(out / "scores.tsv")
+    assert {f"p_{name}" for name in EvidenceScores.NAMES} < set(rows[0])
+    assert not any("latent" in name for name in rows[0])
+    assert len(list((out / "maps").glob("*_desc-missing_z.nii.gz"))) == len(rows)
+    assert (out / "regions.tsv").is_file()
+
+
+def test_evidence_needs_brains_to_be_compared_with(phantom_cohort, tmp_path, capsys):
+    assert train(phantom_cohort, tmp_path / "run") == 0
+    words = ["score", tmp_path / "run", phantom_cohort.folder, tmp_path / "scores"]
+    assert main([*map(str, words), "--device", "cpu"]) == 2
+    assert "at least 8 validation brains, got 1" in capsys.readouterr().err
 
 
 def test_what_is_erased_in_training_are_folds_of_that_very_brain(phantom_cohort, tmp_path):
@@ -177,3 +188,24 @@ def test_what_is_erased_in_training_are_folds_of_that_very_brain(phantom_cohort,
             seen += len(touched)
     assert seen > 6
     training.batches.close()
+
+
+def test_the_strongest_regions_come_first_and_lie_where_they_are():
+    z = np.zeros((20, 20, 20), np.float32)
+    z[2:4, 2:4, 2:4] = 4
+    z[10:14, 10:14, 10:14] = 3.5
+    z[18, 18, 18] = 2.9
+    affine = np.diag([2.0, 2, 2, 1])
+    affine[:3, 3] = (-10, 0, 5)
+    first, second = regions(z, affine)
+    assert [first[axis] for axis in "xyz"] == pytest.approx([-10 + 2 * 11.5, 23, 5 + 23])
+    assert (first["mm3"], first["peak_z"], first["sum_z"]) == pytest.approx((512, 3.5, 224))
+    assert second["mm3"] == pytest.approx(64)
+    assert regions(np.zeros((4, 4, 4)), affine) == []
+
+
+def test_maps_are_asked_of_models_that_restore_only(small_run, small_cohort, tmp_path, capsys):
+    words = ["score", small_run, small_cohort.folder, tmp_path, "--maps", "--device", "cpu"]
+    assert main(list(map(str, words))) == 2
+    assert "--maps needs a model that restores" in capsys.readouterr().err
+    assert not (tmp_path / "scores.tsv").exists()

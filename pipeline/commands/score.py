@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", type=Path, metavar="COHORT", help="training cohort, if it has moved"
     )
+    parser.add_argument(
+        "--maps", action="store_true", help="where folds are missing, by a model that restores"
+    )
     add_device(parser)
     add_overwrite(parser)
 
@@ -31,16 +34,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.evidence_maps import write_evidence_maps
     from foldnorm.pipeline.score_cohort import SCORES, score_cohort
     from foldnorm.pipeline.scoring_setup import set_up_scoring
+    from foldnorm.preprocessing.errors import InputError
 
     refuse_existing(arguments.out / SCORES, arguments.overwrite)
     setup = set_up_scoring(
         arguments.run_folder, arguments.cohort, arguments.reference, arguments.device
     )
+    if arguments.maps and setup.scorer.evidence is None:
+        raise InputError(f"--maps needs a model that restores: {arguments.run_folder}")
     rows = score_cohort(
         setup.scorer, setup.reference, setup.cohort, arguments.out, splits=tuple(arguments.split)
     )
+    if arguments.maps and setup.scorer.evidence is not None:
+        indices = setup.cohort.indices(*arguments.split).tolist()
+        write_evidence_maps(setup.scorer.evidence, setup.cohort, indices, arguments.out)
     if not arguments.quiet:
         print(f"{len(rows)} brains scored: {arguments.out}")
     return 0
