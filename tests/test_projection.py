@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from foldnorm.pipeline.cli import main
@@ -30,6 +31,17 @@ def test_others_are_placed_beside_those_like_them_and_move_nobody(method):
     assert nearer.tolist() == [0] * 10 + [1] * 10
     again = fit_projection(training, method, components=3 if method == "tsne" else 2)
     assert np.array_equal(again.fitted, found.fitted)
+
+
+def test_umap_leaves_torch_its_threads():
+    """Sums are done in another order with other threads, and a training is another training."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        fit_projection(two_clouds(40, 0), "umap").place(two_clouds(4, 1))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_too_few_brains_are_refused():

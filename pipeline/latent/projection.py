@@ -5,11 +5,13 @@ keep who is near to whom, not distances: far apart in the picture says nothing a
 far brains lie from the training brains is therefore measured in the codes themselves.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
@@ -111,14 +113,27 @@ def _fit_umap(codes: Codes, components: int, seed: int) -> _Fitted:
     except ImportError:
         raise _missing("umap-learn") from None
     neighbours = min(NEIGHBOURS, len(codes) - 1)
-    fitted = UMAP(n_components=components, n_neighbors=neighbours, random_state=seed, n_jobs=1).fit(
-        codes
-    )
-    return (
-        np.asarray(fitted.embedding_, dtype=np.float64),
-        lambda others: np.asarray(fitted.transform(others), dtype=np.float64),
-        {"n_neighbors": neighbours, "seed": seed},
-    )
+    with _threads_kept():
+        fitted = UMAP(
+            n_components=components, n_neighbors=neighbours, random_state=seed, n_jobs=1
+        ).fit(codes)
+
+    def place(others: Codes) -> Points:
+        with _threads_kept():
+            return np.asarray(fitted.transform(others), dtype=np.float64)
+
+    settings = {"n_neighbors": neighbours, "seed": seed}
+    return np.asarray(fitted.embedding_, dtype=np.float64), place, settings
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Leave torch as many threads as it had: numba's threads, which UMAP uses, change that."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _missing(package: str) -> InputError:
