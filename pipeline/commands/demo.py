@@ -43,7 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
             return code
     if not arguments.quiet:
         print(
-            f"\nDone in {time.perf_counter() - begin:.0f} s. Open {arguments.out / 'report.html'}"
+            f"\nDone in {time.perf_counter() - begin:.0f} s. Open {arguments.out / 'report.html'}, "
+            f"and walk through the brains: foldnorm view {arguments.out}/cohort "
+            f"{arguments.out}/cohort_deleted {arguments.out}/wgan_gp {arguments.out}/scores"
         )
     return 0
 
@@ -53,7 +55,7 @@ def commands(arguments: argparse.Namespace) -> list[list[str]]:
     out = arguments.out
     source, cohort, altered = out / "source", out / "cohort", out / "cohort_deleted"
     model, scores, scores_altered = out / "wgan_gp", out / "scores", out / "scores_deleted"
-    benchmark, report = out / "benchmark", out / "report.html"
+    benchmark, latent, report = out / "benchmark", out / "latent", out / "report.html"
     procs = ["--n-procs", str(arguments.n_procs)]
     device = ["--device", arguments.device]
     steps = str(arguments.steps)
@@ -68,6 +70,10 @@ def commands(arguments: argparse.Namespace) -> list[list[str]]:
         ["delete", cohort, altered, "--size", "500", "--split", "test", *fresh],
         ["score", model, altered, scores_altered, *device, *fresh],
         ["benchmark", model, cohort, benchmark, "--sizes", "200", "500", "800", *device, *fresh],
-        ["report", cohort, model, scores, altered, scores_altered, benchmark, report],
+        ["latent", "projection", model, cohort, latent, "--place", altered,
+         "--scores", scores, scores_altered, *device, *fresh],
+        ["latent", "clusters", model, cohort, latent, *device, *fresh],
+        ["latent", "mean", model, cohort, latent, *device, *fresh],
+        ["report", cohort, model, scores, altered, scores_altered, benchmark, latent, report],
     ]  # fmt: skip
     return [[str(word) for word in line] for line in lines]
