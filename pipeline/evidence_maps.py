@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from foldnorm.pipeline.evidence_scores import EvidenceScores
+from foldnorm.pipeline.evidence_scores import EvidenceScores, regions_of
 from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.files import write_tsv
 from foldnorm.preprocessing.volumes import write_map
 
 REGIONS = "regions.tsv"
 COLUMNS = ("participant_id", "hemi", "rank", "x", "y", "z", "mm3", "peak_z", "sum_z")
-LEAST_Z = 3.0  # of the voxels of a region
 LISTED = 3  # regions of a brain
 
 
@@ -45,7 +44,7 @@ def write_evidence_maps(
 
 
 def regions(z: NDArray[np.floating], affine: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """The strongest 26-connected regions above `LEAST_Z`, by the sum of their z.
+    """The strongest 26-connected regions (see `regions_of`), by the sum of their z.
 
     Args:
         z: (I, J, K) of a brain.
@@ -55,7 +54,7 @@ def regions(z: NDArray[np.floating], affine: NDArray[np.float64]) -> list[dict[s
         At most `LISTED`: ``x``, ``y``, ``z`` of the weighted middle in mm, ``mm3``, ``peak_z``,
         ``sum_z``.
     """
-    labels, count = ndimage.label(z >= LEAST_Z, np.ones((3, 3, 3)))
+    labels, count = regions_of(z)
     if not count:
         return []
     numbers = np.arange(1, count + 1)

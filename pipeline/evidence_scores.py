@@ -23,7 +23,7 @@ from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.schemes import LabelScheme
 
 MIN_SPREAD = 0.02  # of a voxel's evidence over brains, so that a voxel never filled is no division
-LIKELY = 0.5  # probability above which evidence belongs to a component
+LEAST_Z = 3.0  # of the voxels of a region
 POOLED = 5  # blocks along each axis of the coarse grid
 FEWEST = 8  # brains to compare with
 Evidence = NDArray[np.float32]
@@ -33,8 +33,8 @@ class EvidenceScores:
     """Scores of volumes by what a model restores in them; a high score means unusual.
 
     ``evidence_top``: mean of the largest 0.2 % of the z of the evidence.
-    ``evidence_component``: sum of the evidence in the heaviest 26-connected component of voxels
-    where it is above `LIKELY`, each less what healthy brains give there.
+    ``evidence_component``: sum of that z over the heaviest 26-connected region of voxels that reach
+    `LEAST_Z`.
     ``evidence_pooled``: Mahalanobis distance (Ledoit–Wolf) of the evidence averaged in `POOLED`³
     blocks.
     ``evidence_sum``: of all evidence.
@@ -93,11 +93,16 @@ class EvidenceScores:
 
     def _scores(self, evidence: Evidence) -> tuple[float, ...]:
         z = (evidence - self.mean) / self.sd
-        labels, count = ndimage.label(evidence > LIKELY, np.ones((3, 3, 3)))
-        excess = evidence - self.mean
-        masses = ndimage.sum_labels(excess, labels, np.arange(1, count + 1)) if count else [0.0]
+        labels, count = regions_of(z)
+        masses = ndimage.sum_labels(z, labels, np.arange(1, count + 1)) if count else [0.0]
         pooled = self.pooled.score(_pooled(evidence)[None])[0]
         return float(top_mean(z.reshape(1, -1))[0]), float(np.max(masses)), pooled, evidence.sum()
+
+
+def regions_of(z: NDArray[np.floating]) -> tuple[NDArray[np.int32], int]:
+    """Number of the 26-connected region above `LEAST_Z` that a voxel belongs to; and how many."""
+    labels, count = ndimage.label(z >= LEAST_Z, np.ones((3, 3, 3)))
+    return labels, int(count)
 
 
 def _pooled(evidence: Evidence) -> NDArray[np.float32]:
