@@ -169,7 +169,7 @@ def projection_points(path: Path) -> dict[str, Any]:
                         [*shown, *(n for n in ("brain", "cohort", "x", "y", "z") if n in columns)]
                     )
                 },
-                "axes": [f"{method} 1", f"{method} 2"],
+                "axes": [f"{method} {n}" for n in (1, 2, 3)],
                 "colours": COLOURS,
                 "slices": inline_png(slices) if tile and len(slices) < SLICES_BUDGET else None,
                 "tile": tile,

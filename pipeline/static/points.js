@@ -42,13 +42,13 @@ function foldnormPoints(figure) {
         { color: data.colours[n % data.colours.length] }))];
   }
 
+  const named = (n) => ({ ...axis, title: { text: data.axes[n] } });
   const layout = {
     height: 460, margin: { l: 40, r: 10, t: 10, b: 36 }, showlegend: true, hovermode: "closest",
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, size: 12 },
     legend: { orientation: "h" }, uirevision: "same",
-    xaxis: { ...axis, title: { text: data.axes[0] } },
-    yaxis: { ...axis, title: { text: data.axes[1] } },
-    ...(spatial ? { scene: { xaxis: axis, yaxis: axis, zaxis: axis, uirevision: "same" } } : {}),
+    xaxis: named(0), yaxis: named(1),
+    ...(spatial ? { scene: { uirevision: "same", xaxis: named(0), yaxis: named(1), zaxis: named(2) } } : {}),
   };
   const draw = () => Plotly.react(plot, traces(), layout,
     { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
