@@ -100,6 +100,8 @@ def test_a_click_in_a_slice_says_where_and_what(opened):
         "f.querySelector('[data-part=place]').textContent)",
         arg=figure,
     )
+    place = figure.query_selector('[data-part="place"]').inner_text()
+    assert place.split(" mm: ")[1] in ("outside", "inside", "sulcus")
 
 
 def test_points_are_coloured_found_and_opened(opened):
