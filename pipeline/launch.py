@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+import torch
 from lightning.fabric import Fabric
 
 from foldnorm.pipeline.devices import choose_device
@@ -18,6 +19,12 @@ def launch(device: str) -> Fabric:
         fabric = Fabric(accelerator="cpu", devices=processes_here() or 1, num_nodes=nodes())
     fabric.launch()
     return fabric
+
+
+def leave() -> None:
+    """Leave the other processes: a group still open when Python ends aborts now and then (gloo)."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def processes_here() -> int | None:

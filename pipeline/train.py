@@ -29,7 +29,7 @@ from foldnorm.pipeline.augmentation import Augmentation
 from foldnorm.pipeline.batches import Batches
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.configuration import build_model, training_options
-from foldnorm.pipeline.launch import launch
+from foldnorm.pipeline.launch import launch, leave
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.model_card import write_model_card
 from foldnorm.pipeline.run_folder import METRICS, RunFolder
@@ -132,6 +132,7 @@ def train(
             training.batches.close()
             if training.writer is not None:
                 training.writer.close()
+            leave()
 
 
 def set_up(
