@@ -17,6 +17,7 @@ from torch import Tensor
 from foldnorm.models.losses import class_cross_entropy
 from foldnorm.pipeline.baselines import top_mean
 from foldnorm.pipeline.trained_model import Brains, TrainedModel
+from foldnorm.pipeline.validation import structure_probability
 from foldnorm.preprocessing.schemes import LabelScheme
 
 EVIDENCE_SIDE = 5  # voxels: a missing sheet is wider than the voxel by which one may be shifted
@@ -77,7 +78,7 @@ class ReconstructionScores:
         for batch, condition in self.trained.batches(brains()):
             codes = self.model.encode(batch, condition)
             logits = self.model.decode(codes, condition).float()
-            expected = torch.softmax(logits, dim=1)[:, first:].sum(dim=1)
+            expected = structure_probability(logits, self.scheme)
             yield class_cross_entropy(logits, batch), expected - (batch >= first).float()
 
 

@@ -4,6 +4,7 @@ import gzip
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -156,6 +157,16 @@ def test_links_out_of_the_given_folders_are_refused(small_cohort, tmp_path):
     with pytest.raises(InputError, match="leads out of the folders that were given"):
         Library([tmp_path])
     assert Library([tmp_path, small_cohort.folder]).cohorts  # both were given
+
+
+@pytest.mark.parametrize("name", ["pairs.npy", "dataset_description.json", "volumes.npy"])
+def test_no_file_of_a_cohort_may_lie_elsewhere(pair_cohort, tmp_path, name):  # noqa: F811
+    for path in pair_cohort.folder.iterdir():
+        if path.is_file() and path.name != name:
+            shutil.copy(path, tmp_path)
+    (tmp_path / name).symlink_to(pair_cohort.folder / name)
+    with pytest.raises(InputError, match=f"leads out of the folders that were given.*{name}"):
+        Library([tmp_path])
 
 
 def test_a_cohort_prepared_otherwise_is_a_line_not_a_crash(small_run, phantom_cohort, small_cohort):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.cohort import DESCRIPTION, PARTICIPANTS, VOLUMES, Cohort
+from foldnorm.preprocessing.cohort import DESCRIPTION, PAIRS, PARTICIPANTS, VOLUMES, Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv
 from foldnorm.preprocessing.pictures import class_colours
@@ -70,7 +70,8 @@ class Library:
 
     def _add(self, path: Path) -> None:
         if (path / DESCRIPTION).is_file():
-            self._check_inside(path / PARTICIPANTS, path / VOLUMES)
+            files = (DESCRIPTION, PARTICIPANTS, VOLUMES, PAIRS)
+            self._check_inside(*(path / name for name in files))
             self.cohorts.append(Cohort.open(path))
         elif (path / SCORES).is_file():
             self._check_inside(path / SCORES, path / SCORES_SIDECAR)
