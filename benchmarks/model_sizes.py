@@ -16,19 +16,27 @@ from pathlib import Path
 CONFIGS = Path(__file__).parents[1] / "configs"
 SIDE, REPORT_SIDE = 48, 80
 CLASSES = 3
+SULCI = ["one", "two"]  # of a recogniser; each more is a few weights
 
 
 def measure(name: str) -> dict[str, object]:
     import torch
 
     from foldnorm.models.noise import StepNoise
-    from foldnorm.models.protocols import Encodes, Restores, Samples, Translates
+    from foldnorm.models.protocols import (
+        Decodes,
+        Encodes,
+        Recognises,
+        Restores,
+        Samples,
+        Translates,
+    )
     from foldnorm.models.volume_networks import as_channels_last
     from foldnorm.pipeline.configuration import build_model, resolve, training_options
 
     side = REPORT_SIDE if name.endswith("_report") else SIDE
     shape = (side,) * 3
-    config = resolve(name, [], shape=shape, n_classes=CLASSES, n_pair_classes=CLASSES)
+    config = resolve(name, [], shape=shape, n_classes=CLASSES, n_pair_classes=CLASSES, sulci=SULCI)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model = as_channels_last(build_model(config["model"]), 3)
     batch = training_options(config).batch_size
@@ -47,10 +55,12 @@ def measure(name: str) -> dict[str, object]:
                 optimizers[network].zero_grad(set_to_none=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     protocols = {
-        "encode, decode": Encodes,
+        "encode": Encodes,
+        "decode": Decodes,
         "sample": Samples,
         "translate": Translates,
         "restore": Restores,
+        "recognise": Recognises,
     }
     return {
         "offers": [what for what, protocol in protocols.items() if isinstance(model, protocol)],

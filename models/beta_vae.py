@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor
 
-from foldnorm.models.classes import one_hot
 from foldnorm.models.label_autoencoder import VariationalAutoencoder, draw_code
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Phase
@@ -71,7 +70,7 @@ class BetaVAE(VariationalAutoencoder):
     ) -> dict[str, Tensor]:
         """Cross entropy and KL; (B, *sides) uint8 in."""
         del phase
-        mean, log_variance = self.encoder(one_hot(volumes, self.n_classes), condition)
+        mean, log_variance = self.posterior(volumes, condition)
         code = draw_code(mean, log_variance, noise.normal(self.latent_dim))
         logits = self.generator(code, condition)
         share = min((noise.step + 1) / max(self.annealing_steps, 1), 1)

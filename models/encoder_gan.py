@@ -132,7 +132,7 @@ class EncoderGAN(VariationalAutoencoder):
     def _generator_loss(
         self, volumes: Tensor, noise: StepNoise, condition: Tensor | None
     ) -> dict[str, Tensor]:
-        mean, log_variance = self.encoder(one_hot(volumes, self.n_classes), condition)
+        mean, log_variance = self.posterior(volumes, condition)
         posterior = draw_code(mean, log_variance, noise.normal(self.latent_dim))
         codes = torch.cat([posterior, noise.normal(self.latent_dim)])
         logits = self.generator(codes, twice(condition))
@@ -145,7 +145,7 @@ class EncoderGAN(VariationalAutoencoder):
     def _reconstruction_loss(
         self, volumes: Tensor, noise: StepNoise, condition: Tensor | None
     ) -> dict[str, Tensor]:
-        mean, log_variance = self.encoder(one_hot(volumes, self.n_classes), condition)
+        mean, log_variance = self.posterior(volumes, condition)
         code = draw_code(mean, log_variance, noise.normal(self.latent_dim))
         logits = self.generator(code, condition)
         return self.variational_terms(logits, volumes, mean, log_variance)

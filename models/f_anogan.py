@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from foldnorm.models.adversarial_losses import critic_loss, generator_loss
-from foldnorm.models.classes import one_hot, straight_through, to_classes
+from foldnorm.models.classes import Sees, one_hot, straight_through, to_classes
 from foldnorm.models.encoder_gan import twice
 from foldnorm.models.label_autoencoder import LabelAutoencoder
 from foldnorm.models.losses import gradient_penalty
@@ -46,6 +46,7 @@ class FAnoGAN(LabelAutoencoder):
         class_weights: of the cross entropy, by class.
         condition: columns of ``participants.tsv`` that the networks are told.
         condition_size: numbers they amount to; taken from the cohort.
+        encoder_sees: of a volume: each class as 0 and 1, or signed distances to it.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class FAnoGAN(LabelAutoencoder):
         class_weights: Sequence[float] | None = None,
         condition: Sequence[str] = (),
         condition_size: int = 0,
+        encoder_sees: Sees = "one-hot",
     ) -> None:
         sizes = (shape, n_classes, channels, code_channels, latent_dim, norm, condition_size)
         super().__init__(
@@ -76,6 +78,7 @@ class FAnoGAN(LabelAutoencoder):
             latent_dim or code_size(shape, len(channels), code_channels),
             class_weights=class_weights,
             condition=condition,
+            encoder_sees=encoder_sees,
         )
         self.critic = Critic(shape, n_classes, critic_channels, condition_size=condition_size)
         self.critic_steps = critic_steps

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foldnorm.models.classes import one_hot, to_classes
+from foldnorm.models.classes import Sees, one_hot, seen, to_classes
 from foldnorm.models.losses import class_cross_entropy, kl_to_standard_normal, soft_dice_loss
 from foldnorm.models.protocols import Reads
 
@@ -26,6 +26,7 @@ class LabelAutoencoder(nn.Module):
         class_weights: of the cross entropy, by class. Above 1 for sulci thickens them.
         condition: columns of ``participants.tsv`` that encoder and generator are told; they take
             (B, condition_size) as a second argument then.
+        encoder_sees: of a volume: each class as 0 and 1, or signed distances to it.
     """
 
     reads: Reads = "volumes"
@@ -42,9 +43,11 @@ class LabelAutoencoder(nn.Module):
         dice_weight: float = 0.0,
         class_weights: Sequence[float] | None = None,
         condition: Sequence[str] = (),
+        encoder_sees: Sees = "one-hot",
     ) -> None:
         super().__init__()
         self.condition = tuple(condition)
+        self.encoder_sees: Sees = encoder_sees
         self.encoder, self.generator = encoder, generator
         self.shape = tuple(shape)
         self.n_classes, self.latent_dim = n_classes, latent_dim
@@ -61,8 +64,12 @@ class LabelAutoencoder(nn.Module):
 
     def encode(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, *sides) uint8 → (B, latent_dim): the mean of the code."""
-        mean, _ = self.encoder(one_hot(volumes, self.n_classes), condition)
+        mean, _ = self.posterior(volumes, condition)
         return mean
+
+    def posterior(self, volumes: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(B, *sides) uint8 → mean and log-variance of the code, (B, latent_dim) each."""
+        return self.encoder(seen(volumes, self.n_classes, self.encoder_sees), condition)
 
     def decode(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, latent_dim) → (B, C, *sides) class logits."""
@@ -141,7 +148,7 @@ class VariationalAutoencoder(LabelAutoencoder):
             own = None if condition is None else condition[n : n + 1].to(device)
             volume = to_classes(self.decode(normal(), own))
             for _ in range(self.sampling_rounds):
-                mean, log_variance = self.encoder(one_hot(volume, self.n_classes), own)
+                mean, log_variance = self.posterior(volume, own)
                 volume = to_classes(self.decode(draw_code(mean, log_variance, normal()), own))
             drawn.append(volume)
         return torch.cat(drawn)

@@ -14,10 +14,15 @@ from torch import Tensor
 from foldnorm.models.noise import StepNoise
 
 # What a batch holds: the cohort's volumes; true pairs, each of one participant's hemisphere;
-# volumes and second volumes that were drawn apart, so that nothing can be learned from pairs; or
-# volumes from which something was erased, beside what they were.
-Reads = Literal["volumes", "pairs", "unpaired", "edits"]
-EditKind = Literal["folds", "balls", "slabs", "noise"]
+# volumes and second volumes that were drawn apart, so that nothing can be learned from pairs;
+# volumes from which something was erased, beside what they were; or volumes and the sulcus that
+# each of their voxels belongs to.
+Reads = Literal["volumes", "pairs", "unpaired", "edits", "sulci"]
+# What is done to training volumes: whole folds, balls, slabs and noise are erased; copies of folds,
+# moved, and sheets are added.
+EditKind = Literal["folds", "balls", "slabs", "noise", "copies", "sheets"]
+ADDING: frozenset[EditKind] = frozenset({"copies", "sheets"})
+OF_FOLDS: frozenset[EditKind] = frozenset({"folds", "copies"})  # need fold labels
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,11 @@ class Encodes(Protocol):
     def encode(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, latent_dim) float32 codes."""
 
+
+@runtime_checkable
+class Decodes(Encodes, Protocol):
+    """A model whose codes can be made volumes again."""
+
     def decode(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, latent_dim) → (B, C, I, J, K) class logits."""
 
@@ -119,16 +129,37 @@ class Samples(Protocol):
 
 
 @runtime_checkable
-class Restores(Protocol):
-    """A model that knows what a healthy brain would hold.
+class LearnsFromEdits(Protocol):
+    """A model that learns from healthy brains that something was done to.
 
     Attributes:
-        edits: kinds of what it learned to restore.
+        edits: kinds of it.
         most_edits: of a training volume.
     """
 
     edits: Sequence[EditKind]
     most_edits: int
 
+
+@runtime_checkable
+class Restores(LearnsFromEdits, Protocol):
+    """A model that knows what a healthy brain would hold."""
+
     def restore(self, volumes: Tensor) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) logits, of a healthy brain."""
+
+
+@runtime_checkable
+class Recognises(Protocol):
+    """A model that says which sulcus a voxel belongs to.
+
+    Attributes:
+        sulci: names, of classes 1 to n; class 0 is any other, and what is no sulcus.
+        substitutes: share of the training volumes in which other folds take the place of one.
+    """
+
+    sulci: Sequence[str]
+    substitutes: float
+
+    def recognise(self, volumes: Tensor) -> Tensor:
+        """(B, I, J, K) uint8 class numbers → (B, n + 1, I, J, K) logits of the sulci."""

@@ -1,4 +1,4 @@
-"""What a healthy brain would hold where something was erased: evidence of missing folds.
+"""What a healthy brain would hold where something was erased or added.
 
 A network that is shown healthy brains with some of their folds erased, and learns to bring them
 back, knows where a fold is to be expected from what is around it. Asked about a brain from which
@@ -8,6 +8,7 @@ V-Net's (Milletari et al. 2016, arXiv:1606.04797).
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +19,18 @@ from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import EditKind, Phase, Reads
 from foldnorm.models.vnet import VNetwork
 
+TRUST = 5.0  # at first, in the classes of the input: logits, so 99 %
+
 
 class Restorer(nn.Module):
     """Edited volume → class logits of the volume that it was.
 
     Args:
         n_classes: of the cohort's volumes; taken from it by ``foldnorm train``.
-        edits: kinds of what is erased from training volumes, one drawn for each. ``folds`` are
-            whole folds of that brain: the kind that the deletion benchmark makes, so that a score
-            of such a model stands apart from one of ``balls``, ``slabs`` and ``noise``.
+        edits: kinds of what is done to training volumes, one drawn for each. ``folds`` are
+            whole folds of that brain, erased: the kind that the deletion benchmark makes, so that a
+            score of such a model stands apart from one of ``balls``, ``slabs`` and ``noise``.
+            ``copies`` of its folds, moved, and ``sheets`` are added: what is to be taken away.
         most_edits: of a volume, at most; from one on, and none for one volume in four.
         channels: a level each; each level below the first halves the sides.
         convolutions: of each level's residual stage.
@@ -43,8 +47,8 @@ class Restorer(nn.Module):
         n_classes: int = 3,
         edits: Sequence[EditKind] = ("folds",),
         most_edits: int = 3,
-        channels: Sequence[int] = (32, 64, 128),
-        convolutions: Sequence[int] = (1, 2, 2),
+        channels: Sequence[int] = (16, 32, 64, 128),
+        convolutions: Sequence[int] = (1, 1, 2, 2),
         kernel_size: int = 3,
         stem: int = 2,
         norm: bool = True,
@@ -58,7 +62,7 @@ class Restorer(nn.Module):
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
-        self.network = VNetwork(
+        self.network = _Correction(
             n_classes, n_classes, channels, convolutions, kernel_size, stem, norm
         )
         self.phases: Mapping[str, Phase] = {"restoration": Phase(("network",))}
@@ -87,3 +91,15 @@ class Restorer(nn.Module):
     def restore(self, volumes: Tensor) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) logits, of a healthy brain."""
         return self.network(one_hot(volumes, self.n_classes))
+
+
+class _Correction(VNetwork):
+    """What the input's own classes are to be corrected by: it need not learn to copy them."""
+
+    def __init__(self, *sizes: Any) -> None:
+        super().__init__(*sizes)
+        self.trust = nn.Parameter(torch.tensor(TRUST))
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """(B, C, *sides) one-hot → (B, C, *sides) logits."""
+        return self.trust * volume + super().forward(volume)

@@ -34,12 +34,14 @@ class Augmentation:
         preparation: of the cohort: whether its sheets are thin, and which classes they are.
         seed: of the draws.
         source: number of the volume that is translated, in which cubes are dropped.
+        second_fill: class of what lies beyond the second volumes.
     """
 
     options: AugmentationOptions
     preparation: Preparation
     seed: int
     source: int = 0
+    second_fill: int = 0
 
     def __call__(self, volumes: NDArray[np.uint8], draw: int) -> NDArray[np.uint8]:
         """Alter (1 or 2, I, J, K) volumes of draw ``draw``; the same shape comes back."""
@@ -78,7 +80,8 @@ class Augmentation:
         elastic: Displacement | None,
     ) -> NDArray[np.uint8]:
         i, j, k = volume.shape
-        scheme = self._scheme(number)
+        scheme = self.preparation.scheme
+        fill = self.second_fill if number == 1 else scheme.fill
         margin = self.options.margin((i, j, k))
         # Beyond the box, what lies at its border goes on.
         wide = np.pad(volume, margin, mode="edge")
@@ -87,13 +90,13 @@ class Augmentation:
         within = matrix @ np.linalg.inv(around)
         if number == 1 or not self.preparation.thin:
             if elastic is not None:
-                return warp_nearest(wide, within, elastic, scheme.fill).astype(np.uint8)
-            return resample_nearest(wide, within, (i, j, k), scheme.fill).astype(np.uint8)
+                return warp_nearest(wide, within, elastic, fill).astype(np.uint8)
+            return resample_nearest(wide, within, (i, j, k), fill).astype(np.uint8)
         if elastic is None:
-            sheets = resample_sheets(wide, within, (i, j, k), scheme.fill)
+            sheets = resample_sheets(wide, within, (i, j, k), fill)
         else:
-            sheets = warp_sheets(wide, within, elastic, scheme.fill)
-        return thin(sheets.astype(np.uint8), scheme.top, scheme.fill)
+            sheets = warp_sheets(wide, within, elastic, fill)
+        return thin(sheets.astype(np.uint8), scheme.top, fill)
 
 
 def draw_affine(

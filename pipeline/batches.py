@@ -6,7 +6,7 @@ share one epoch without talking.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,13 @@ from torch import Tensor
 
 from foldnorm.models.noise import seed_of
 from foldnorm.preprocessing.errors import InputError
+
+
+class Beside(Protocol):
+    """What lies beside volumes: a memory map, or something that is read like one."""
+
+    def __getitem__(self, index: Any, /) -> NDArray[np.integer]:
+        """(I, J, K) of one volume, or (B, I, J, K) of several."""
 
 
 class Batches:
@@ -27,7 +34,7 @@ class Batches:
         seed: of the permutations.
         rank: of this process.
         world_size: processes; it divides the batch.
-        second: (N, I, J, K), the second volume of each pair, or the fold labels of each volume.
+        second: (N, I, J, K), what lies beside each volume: second of a pair, folds, sulci.
         paired: row n of ``second`` goes with row n of ``volumes``; otherwise second volumes are
             drawn by a permutation of their own.
         conditions: (N, n) float32, what the model is told of each volume.
@@ -44,7 +51,7 @@ class Batches:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        second: NDArray[np.integer] | None = None,
+        second: Beside | None = None,
         paired: bool = True,
         conditions: NDArray[np.float32] | None = None,
         augment: Callable[[NDArray[Any], int], NDArray[np.uint8]] | None = None,

@@ -1,8 +1,8 @@
 """The deletion benchmark: by size, how well each score tells altered brains from healthy ones.
 
 *Unpaired*: subjects are divided at random; half are altered, the other half are controls, so no
-brain is compared with itself. *Paired*: each subject before and after. Size 0 is the control: the
-same code path deletes nothing, and AUROC must be 0.5 within its interval.
+brain is compared with itself. *Paired*: the altered half before and after. Size 0 is the control:
+the same code path deletes nothing, and AUROC must be 0.5 within its interval.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.detection_metrics import INTERVAL, detection, paired_share
+from foldnorm.pipeline.localisation import COLUMNS as LOCALISATION_COLUMNS
+from foldnorm.pipeline.localisation import localise
 from foldnorm.pipeline.scorer import Scorer, Scores
 from foldnorm.preprocessing.alteration import alter
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
@@ -22,12 +24,14 @@ from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_json, write_tsv
 
 TABLE, SUBJECTS, SIDECAR = "benchmark.tsv", "benchmark_subjects.tsv", "benchmark.json"
+LOCALISATION = "localisation.tsv"
 COLUMNS = (
     "size", "score", "auroc", "auroc_low", "auroc_high", "ap", "ap_low", "ap_high",
     "fpr95", "fpr95_low", "fpr95_high", "prevalence", "paired", "n",
 )  # fmt: skip
 BOOTSTRAPS = 300
 MIN_SUBJECTS = 4  # two controls and two altered brains
+ERASING = ("fold", "ball")  # kinds of deletion whose place can be asked about
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ def benchmark(
         )
     healthy = scorer.score(lambda: cohort.brains(indices))
     rows, subjects = [], []
+    places: list[dict[str, Any]] = []
     sizes = [SizeRange(0), *[s for s in options.sizes if not s.is_control]]
     for size in sizes:
         draws = [_draw(scorer, cohort, indices, size, options, n) for n in range(options.draws)]
@@ -71,6 +76,13 @@ def benchmark(
                 {"size": str(size), "score": name, **_figures(name, healthy, draws, options)}
             )
         subjects.extend(_subject_rows(cohort, indices, healthy, draws, size, options))
+        if scorer.evidence is not None and options.kind in ERASING and not size.is_control:
+            altered = indices[halves(len(indices), options.seed)]
+            places += localise(
+                scorer.evidence, cohort, altered, size, kind=options.kind, seed=options.seed
+            )
+    if places:
+        write_tsv(out / LOCALISATION, places, LOCALISATION_COLUMNS)
     write_tsv(out / TABLE, rows, COLUMNS)
     write_tsv(out / SUBJECTS, subjects, tuple(subjects[0]))
     write_json(out / SIDECAR, _sidecar(cohort, options, len(indices)))
@@ -79,7 +91,7 @@ def benchmark(
 
 @dataclass(frozen=True)
 class _Draw:
-    """One draw of deletions: positions in ``indices`` that could be altered, and their scores."""
+    """One draw of deletions: positions in ``indices`` that were altered, and their scores."""
 
     positions: NDArray[np.int64]
     scores: Scores
@@ -94,16 +106,17 @@ def _draw(
     n: int,
 ) -> _Draw:
     seed = options.seed + n
+    chosen = indices[halves(len(indices), seed)]
 
     def altered() -> Iterator[Brain]:
-        for a in alter(cohort, indices, size, kind=options.kind, seed=seed):
+        for a in alter(cohort, chosen, size, kind=options.kind, seed=seed):
             order.append(a.index)
             yield Brain(a.volume, cohort.rows[a.index])
 
     order: list[int] = []
     scores = scorer.score(altered)
     number = len(next(iter(scores.values())))
-    if number < MIN_SUBJECTS // 2:
+    if number < MIN_SUBJECTS // 4:
         raise InputError(f"too few brains have a fold of size {size}: {cohort.folder}")
     position = {int(index): p for p, index in enumerate(indices)}
     return _Draw(np.array([position[i] for i in order[:number]]), scores)
@@ -116,9 +129,8 @@ def _figures(
     before = healthy[name]
     parts = []
     for n, draw in enumerate(draws):
-        chosen = halves(len(before), options.seed + n)
-        is_altered = chosen[draw.positions]
-        parts.append((draw.positions[is_altered], draw.scores[name][is_altered], ~chosen))
+        control = ~halves(len(before), options.seed + n)
+        parts.append((draw.positions, draw.scores[name], control))
     rng = np.random.default_rng(options.seed)
     weights = rng.multinomial(len(before), np.full(len(before), 1 / len(before)), BOOTSTRAPS)
     point = _mean_detection(before, parts, np.ones(len(before)))
@@ -200,5 +212,5 @@ def _sidecar(cohort: Cohort, options: BenchmarkOptions, number: int) -> dict[str
         "bootstraps": BOOTSTRAPS,
         "interval": "95 % percentile bootstrap over subjects",
         "note": "unpaired: a random half of the brains altered, the other half controls, averaged "
-        "over draws; paired: share of brains whose score rises; size 0 deletes nothing",
+        "over draws; paired: share of altered brains whose score rises; size 0 deletes nothing",
     }

@@ -24,7 +24,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch import Tensor, nn
 
-from foldnorm.models.protocols import Encodes, Translates
+from foldnorm.models.protocols import Decodes, Translates
 from foldnorm.pipeline.configuration import build_model
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.model_card import card_of
@@ -66,12 +66,14 @@ def export(run: RunFolder, cohort: Cohort, out: Path) -> None:
         out: folder to write to.
 
     Raises:
-        InputError: the cohort is another one, or the model neither encodes nor translates.
+        InputError: the cohort is another one, or the model neither decodes codes nor translates.
     """
     run.check_cohort(cohort)
     model = run.load().model
-    if not isinstance(model, (Encodes, Translates)):
-        raise InputError(f"{type(model).__name__} neither encodes nor translates: {run.folder}")
+    if not isinstance(model, (Decodes, Translates)):
+        raise InputError(
+            f"{type(model).__name__} neither decodes codes nor translates: {run.folder}"
+        )
     write_json(out / DATA, _shareable(run.data))
     write_text(out / CONFIG, (run.folder / CONFIG).read_text(encoding="utf-8"))
     for name in (METRICS, COST):
@@ -127,7 +129,7 @@ class BundleNetwork(nn.Module):
         model = self.model
         if isinstance(model, Translates):
             return model.translate(volumes).float()
-        assert isinstance(model, Encodes)
+        assert isinstance(model, Decodes)
         told = self.condition.expand(len(volumes), -1) if self.condition.numel() else None
         return model.decode(model.encode(volumes, told), told).float()
 

@@ -39,6 +39,20 @@ def class_dice(predicted: Labels, target: Labels, scheme: LabelScheme) -> dict[s
     return {**figures, "mean_dice": float(np.mean(known))}
 
 
+def sulcus_dice(named: Labels, true: Labels, count: int) -> NDArray[np.float64]:
+    """Dice of each of ``count`` sulci, numbers 1 and up; NaN where a brain lacks it.
+
+    Args:
+        named: (I, J, K) numbers of sulci, as recognised.
+        true: (I, J, K), as they are.
+        count: of the sulci.
+    """
+    both = np.bincount(named[named == true].ravel(), minlength=count + 1)[1:]
+    ours = np.bincount(named.ravel(), minlength=count + 1)[1:]
+    theirs = np.bincount(true.ravel(), minlength=count + 1)[1:]
+    return np.where(theirs > 0, 2 * both / np.maximum(ours + theirs, 1), np.nan)
+
+
 def class_distances(
     predicted: Labels, target: Labels, scheme: LabelScheme, voxel_size: tuple[float, float, float]
 ) -> dict[str, float]:

@@ -29,6 +29,7 @@ COMMANDS = (
     "score",
     "benchmark",
     "translate",
+    "recognise",
     "compare",
     "search",
     "generate",

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from foldnorm.models.protocols import Encodes
+from foldnorm.models.protocols import Decodes
 from foldnorm.pipeline.benchmark import BenchmarkOptions, benchmark
 from foldnorm.pipeline.configuration import config_path
 from foldnorm.pipeline.devices import choose_device
@@ -127,7 +127,7 @@ def measure(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str, 
     _, panel = run.best_panel(MetricsTable(folder / METRICS, up_to=2**62))
     trained = run.load(device)
     figures: dict[str, float] = {**run.cost, **panel}
-    if not isinstance(trained.model, Encodes):
+    if not isinstance(trained.model, Decodes):
         return figures
     codes = trained.encode(cohort.brains(cohort.indices("validation")))
     figures |= {

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import importlib.resources
 import inspect
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 
 from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.conditions import Conditions
+from foldnorm.pipeline.sulci import common_sulci
 from foldnorm.pipeline.training_options import AugmentationOptions, TrainingOptions
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
@@ -57,11 +59,13 @@ def resolve(
     n_classes: int,
     n_pair_classes: int | None = None,
     training_rows: Sequence[Mapping[str, str]] = (),
+    sulci: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Read a configuration, apply ``--key value`` overrides, fill in what the cohort says.
 
     A model that has arguments named ``shape``, ``n_classes``, ``n_pair_classes``,
-    ``training_steps`` or ``condition_size`` is given these.
+    ``training_steps`` or ``condition_size`` is given these, and ``sulci`` where the configuration
+    names none.
 
     Args:
         name_or_path: a YAML file, or the name of a shipped one.
@@ -70,6 +74,7 @@ def resolve(
         n_classes: of the volumes.
         n_pair_classes: of their pairs; None if there are none.
         training_rows: of ``participants.tsv``, from which a conditioned model learns its columns.
+        sulci: that nearly all training brains have.
 
     Returns:
         ``{"model": {"class_path", "init_args"}, "training": {…}}``, every default spelt out.
@@ -84,6 +89,8 @@ def resolve(
     of_training = {"training_steps": namespace.training.steps}
     if condition := namespace.get("model.init_args.condition"):
         of_training["condition_size"] = Conditions.fit(condition, training_rows).size
+    if not namespace.get("model.init_args.sulci"):
+        of_training["sulci"] = json.dumps(list(sulci))
     namespace = _parsed(path, of_cohort | of_training, accepted, overrides)
     return dict(yaml.safe_load(_parser().dump(namespace, skip_unset=False)))
 
@@ -98,6 +105,7 @@ def resolve_for(cohort: Cohort, name_or_path: str, overrides: Sequence[str]) -> 
         n_classes=cohort.scheme.n_classes,
         n_pair_classes=None if pair is None else pair.n_classes,
         training_rows=[cohort.rows[i] for i in cohort.indices("train")],
+        sulci=common_sulci(cohort),
     )
 
 

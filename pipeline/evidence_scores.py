@@ -1,12 +1,13 @@
-"""Scores of what a restoring model adds to a brain: evidence of missing folds.
+"""Scores of what a restoring model adds to a brain or takes away: evidence of unusual folds.
 
-Evidence is the probability of structure (sulcus, in a skeleton) where the brain has none. Healthy
-brains give some everywhere a fold could be, so it is compared with theirs, voxel by voxel. Those
-brains must be held out: the network knows the ones that it was trained on.
+Evidence of a *missing* fold is the probability of structure (sulcus, in a skeleton) where the brain
+has none; of an *unexpected* one, that of none where it has some. Healthy brains give a little
+everywhere a fold could be, so a brain is compared with them, voxel by voxel. Those brains must be
+held out: the network knows the ones that it was trained on.
 """
 
 from collections.abc import Iterator
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -14,11 +15,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from foldnorm.models.protocols import Restores
+from foldnorm.models.protocols import ADDING, Restores
 from foldnorm.pipeline.baselines import top_mean
 from foldnorm.pipeline.scores import Mahalanobis
+from foldnorm.pipeline.tasks import structure_probability
 from foldnorm.pipeline.trained_model import Brains, TrainedModel
-from foldnorm.pipeline.validation import structure_probability
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.schemes import LabelScheme
 
@@ -38,65 +39,93 @@ class EvidenceScores:
     ``evidence_pooled``: Mahalanobis distance (Ledoit–Wolf) of the evidence averaged in `POOLED`³
     blocks.
     ``evidence_sum``: of all evidence.
+    The same as ``unexpected_…``, if the model has learned to take away what was added.
 
     Args:
         trained: the model; it restores.
         scheme: label scheme of the volumes; *structure* is what a deletion can take.
+
+    Attributes:
+        directions: ``missing``, and perhaps ``unexpected``.
     """
 
-    NAMES = ("evidence_top", "evidence_component", "evidence_pooled", "evidence_sum")
+    PREFIX: ClassVar = {"missing": "evidence", "unexpected": "unexpected"}  # of the scores
 
     def __init__(self, trained: TrainedModel, scheme: LabelScheme) -> None:
         assert isinstance(trained.model, Restores)
         self.trained, self.model, self.scheme = trained, trained.model, scheme
+        adds = ADDING.intersection(trained.model.edits)
+        self.directions = ("missing", "unexpected") if adds else ("missing",)
 
     def fit(self, brains: Brains) -> Self:
-        """Learn what healthy brains that the model was not trained on give.
-
-        Args:
-            brains: gives them.
+        """Learn what healthy brains that the model was not trained on give, one at a time.
 
         Raises:
             InputError: there are too few.
         """
-        evidence = list(self.evidence(brains))
-        if len(evidence) < FEWEST:
+        count = 0
+        total: NDArray[np.float64] = np.zeros(())
+        squares: NDArray[np.float64] = np.zeros(())
+        pooled = []
+        for evidence in self.evidence(brains):
+            count += 1
+            total = total + evidence
+            squares = squares + evidence.astype(np.float64) ** 2
+            pooled.append([_pooled(own) for own in evidence])
+        if count < FEWEST:
             raise InputError(
                 f"evidence is compared with that of at least {FEWEST} validation brains, got "
-                f"{len(evidence)}"
+                f"{count}"
             )
-        self.mean = np.mean(evidence, axis=0)
-        self.sd = np.std(evidence, axis=0) + MIN_SPREAD
-        self.pooled = Mahalanobis().fit(np.stack([_pooled(own) for own in evidence]))
+        mean: NDArray[np.float64] = total / count
+        variance = np.maximum(squares / count - mean**2, 0)
+        self.mean = mean.astype(np.float32)
+        self.sd = (np.sqrt(variance) + MIN_SPREAD).astype(np.float32)
+        blocks = np.array(pooled)  # (N, directions, POOLED³)
+        self.pooled = [Mahalanobis().fit(blocks[:, n].copy()) for n in range(len(self.directions))]
         return self
 
     def score(self, brains: Brains) -> dict[str, NDArray[np.float64]]:
         """Scores of each brain by name, (N,) each."""
         found = [self._scores(evidence) for evidence in self.evidence(brains)]
-        values = np.array(found, dtype=np.float64).reshape(-1, len(self.NAMES))
-        return dict(zip(self.NAMES, values.T, strict=True))
+        return {name: np.array([own[name] for own in found]) for name in self.names}
+
+    @property
+    def names(self) -> list[str]:
+        """Of the scores."""
+        kinds = ("top", "component", "pooled", "sum")
+        return [f"{self.PREFIX[d]}_{kind}" for d in self.directions for kind in kinds]
 
     def maps(self, brains: Brains) -> Iterator[Evidence]:
-        """Evidence of each brain in standard deviations of healthy ones, (I, J, K) float32."""
+        """Evidence in standard deviations of healthy brains, (directions, I, J, K) float32."""
         for evidence in self.evidence(brains):
-            yield ((evidence - self.mean) / self.sd).astype(np.float32)
-
-    def evidence(self, brains: Brains) -> Iterator[Evidence]:
-        """Probability of structure where each brain has none, (I, J, K) float32."""
-        for volumes, _ in self.trained.batches(brains()):
-            yield from self._restored(volumes).cpu().numpy()
+            yield (evidence - self.mean) / self.sd
 
     @torch.no_grad()
-    def _restored(self, volumes: Tensor) -> Tensor:
-        likely = structure_probability(self.model.restore(volumes), self.scheme)
-        return likely * (volumes <= self.scheme.void)
+    def evidence(self, brains: Brains) -> Iterator[Evidence]:
+        """Evidence of each brain, (directions, I, J, K) float32, from 0 to 1."""
+        for volumes, _ in self.trained.batches(brains()):
+            yield from self._of_batch(volumes).cpu().numpy()
 
-    def _scores(self, evidence: Evidence) -> tuple[float, ...]:
-        z = (evidence - self.mean) / self.sd
-        labels, count = regions_of(z)
-        masses = ndimage.sum_labels(z, labels, np.arange(1, count + 1)) if count else [0.0]
-        pooled = self.pooled.score(_pooled(evidence)[None])[0]
-        return float(top_mean(z.reshape(1, -1))[0]), float(np.max(masses)), pooled, evidence.sum()
+    def _of_batch(self, volumes: Tensor) -> Tensor:
+        likely = structure_probability(self.model.restore(volumes), self.scheme)
+        void = volumes <= self.scheme.void
+        both = {"missing": likely * void, "unexpected": (1 - likely) * ~void}
+        return torch.stack([both[direction] for direction in self.directions], dim=1)
+
+    def _scores(self, evidence: Evidence) -> dict[str, float]:
+        found = []
+        for own, mean, sd, pooled in zip(evidence, self.mean, self.sd, self.pooled, strict=True):
+            z = (own - mean) / sd
+            labels, count = regions_of(z)
+            masses = ndimage.sum_labels(z, labels, np.arange(1, count + 1)) if count else [0.0]
+            found += [
+                float(top_mean(z.reshape(1, -1))[0]),
+                float(np.max(masses)),
+                float(pooled.score(_pooled(own)[None])[0]),
+                float(own.sum()),
+            ]
+        return dict(zip(self.names, found, strict=True))
 
 
 def regions_of(z: NDArray[np.floating]) -> tuple[NDArray[np.int32], int]:

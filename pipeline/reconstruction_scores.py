@@ -16,8 +16,8 @@ from torch import Tensor
 
 from foldnorm.models.losses import class_cross_entropy
 from foldnorm.pipeline.baselines import top_mean
+from foldnorm.pipeline.tasks import structure_probability
 from foldnorm.pipeline.trained_model import Brains, TrainedModel
-from foldnorm.pipeline.validation import structure_probability
 from foldnorm.preprocessing.schemes import LabelScheme
 
 EVIDENCE_SIDE = 5  # voxels: a missing sheet is wider than the voxel by which one may be shifted
@@ -42,7 +42,7 @@ class ReconstructionScores:
     NAMES = ("reconstruction_loss", "reconstruction_missing", "reconstruction_missing_local")
 
     def __init__(self, trained: TrainedModel, scheme: LabelScheme) -> None:
-        self.trained, self.model, self.scheme = trained, trained.encodes, scheme
+        self.trained, self.model, self.scheme = trained, trained.decodes, scheme
 
     def fit(self, brains: Brains) -> Self:
         """Learn how much evidence healthy brains give at each voxel.

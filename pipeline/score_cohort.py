@@ -1,24 +1,93 @@
 """Score the brains of a cohort: ``scores.tsv`` with a p-value for each score."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foldnorm.pipeline.scorer import Scorer
+import numpy as np
+from scipy.stats import false_discovery_control
+
+from foldnorm.pipeline.scorer import Scorer, Scores
 from foldnorm.pipeline.scores import conformal_p
+from foldnorm.pipeline.suitability import Suitability
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_json, write_tsv
+from foldnorm.preprocessing.sources import Problem
 
-SCORES, SIDECAR = "scores.tsv", "scores.json"
+SCORES, SIDECAR, CALIBRATION = "scores.tsv", "scores.json", "calibration.tsv"
+KNOWN = ("participant_id", "hemi")
+FALSE_DISCOVERIES = 0.05  # share of the brains called unusual that may be healthy
+FEWEST_CONTROLS = 19  # for a p-value of 0.05
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Healthy brains that scores are compared with.
+
+    Attributes:
+        scores: by name, (m,) each.
+        rows: who they are.
+        are_local: whether they are controls of the site, not validation brains.
+    """
+
+    scores: Scores
+    rows: list[dict[str, str]]
+    are_local: bool
+
+    @classmethod
+    def of(cls, scorer: Scorer, reference: Cohort, controls: Cohort | None) -> "Calibration":
+        """Brains of the reference that nothing was fitted to, or all controls.
+
+        Raises:
+            InputError: there are none, or controls are brains that the model was trained on.
+        """
+        cohort = reference if controls is None else controls
+        indices = scorer.calibration if controls is None else controls.indices()
+        if not len(indices):
+            raise InputError(f"no brains to calibrate with: {cohort.folder}")
+        rows = [cohort.rows[index] for index in indices]
+        if controls is not None:
+            split_of = {row["participant_id"]: row["split"] for row in reference.rows}
+            seen = [
+                r["participant_id"] for r in rows if split_of.get(r["participant_id"]) == "train"
+            ]
+            if seen:
+                raise InputError(
+                    f"{len(seen)} controls are brains that the model was trained on (such as "
+                    f"{seen[0]}): {controls.folder}"
+                )
+        return cls(scorer.score(lambda: cohort.brains(indices)), rows, controls is not None)
+
+    @property
+    def smallest_p(self) -> float:
+        """That can be reached."""
+        return 1 / (len(self.rows) + 1)
+
+    def role(self, row: dict[str, str], reference: Cohort) -> str:
+        """What a brain was used for: ``training``, ``calibration``, or nothing."""
+        return self._roles(reference).get(row["participant_id"], "")
+
+    def _roles(self, reference: Cohort) -> dict[str, str]:
+        roles = {"train": "training", "validation": "calibration"}
+        known = {row["participant_id"]: roles.get(row["split"], "") for row in reference.rows}
+        return {**known, **{row["participant_id"]: "calibration" for row in self.rows}}
 
 
 def score_cohort(
-    scorer: Scorer, reference: Cohort, cohort: Cohort, out: Path, *, splits: tuple[str, ...]
-) -> list[dict[str, Any]]:
-    """Score volumes; writes ``scores.tsv`` and ``scores.json`` and returns the rows.
+    scorer: Scorer,
+    reference: Cohort,
+    cohort: Cohort,
+    out: Path,
+    *,
+    splits: tuple[str, ...],
+    controls: Cohort | None = None,
+) -> tuple[Rows, list[Problem]]:
+    """Score volumes; writes ``scores.tsv``, ``calibration.tsv`` and ``scores.json``.
 
     A brain that the weights were fitted to, or that calibrates the p-values, gets scores but no
-    p-value: its own is not one.
+    p-value: its own is not one. Nor does a brain that the model cannot judge (`Suitability`).
 
     Args:
         scorer: fitted on ``reference``.
@@ -26,58 +95,111 @@ def score_cohort(
         cohort: the brains to score.
         out: folder to write to.
         splits: of ``cohort`` to score; all if empty.
+        controls: healthy brains of the same site or scanner, which calibrate instead.
+
+    Returns:
+        The rows, and the brains that cannot be judged.
     """
-    held_out = scorer.calibration
-    if not len(held_out):
-        raise InputError(f"no validation brains to calibrate with: {reference.folder}")
-    calibration = scorer.score(lambda: reference.brains(held_out))
+    calibration = Calibration.of(scorer, reference, controls)
     indices = cohort.indices(*splits)
     if not len(indices):
         raise InputError(f"no brain of split {'+'.join(splits)}: {cohort.folder}")
     scores = scorer.score(lambda: cohort.brains(indices))
-    roles = {row["participant_id"]: row["split"] for row in reference.rows}
-    names = list(scores)
-    p_values = {name: conformal_p(scores[name], calibration[name]) for name in names}
-    rows = []
-    for n, index in enumerate(indices):
-        row = cohort.rows[index]
-        role = roles.get(row["participant_id"], "")
-        used = {"train": "training", "validation": "calibration"}.get(role, "")
-        figures: dict[str, Any] = {f"score_{name}": float(scores[name][n]) for name in names}
-        if not used:
-            figures |= {f"p_{name}": float(p_values[name][n]) for name in names}
-        rows.append(
-            {
-                "participant_id": row["participant_id"],
-                "hemi": row["hemi"],
-                "used_for": used,
-                **figures,
-            }
-        )
-    columns = ["participant_id", "hemi", "used_for"]
-    columns += [f"score_{name}" for name in names] + [f"p_{name}" for name in names]
+    flags = Suitability(reference).reasons(cohort.brains(indices))
+    known = [cohort.rows[index] for index in indices]
+    used = [calibration.role(row, reference) for row in known]
+    judged = np.array([not flag and not role for flag, role in zip(flags, used, strict=True)])
+    rows: Rows = [
+        {
+            "participant_id": row["participant_id"],
+            "hemi": row["hemi"],
+            "used_for": role,
+            "flag": flag,
+        }
+        for row, role, flag in zip(known, used, flags, strict=True)
+    ]
+    unusual = {}
+    for name, values in scores.items():
+        p = conformal_p(values, calibration.scores[name])
+        q = np.full(len(p), np.nan)
+        if judged.any():
+            q[judged] = false_discovery_control(p[judged])
+        unusual[name] = int((q[judged] <= FALSE_DISCOVERIES).sum())
+        for row, score, own_p, own_q, kept in zip(rows, values, p, q, judged, strict=True):
+            row[f"score_{name}"] = float(score)
+            if kept:
+                row[f"p_{name}"], row[f"q_{name}"] = float(own_p), float(own_q)
+    columns = [*KNOWN, "used_for", "flag"]
+    columns += [f"{what}_{name}" for what in ("score", "p", "q") for name in scores]
     write_tsv(out / SCORES, rows, columns)
-    write_json(out / SIDECAR, _sidecar(reference, cohort, len(rows), len(held_out)))
-    return rows
+    _write_calibration(out, calibration)
+    sidecar = _sidecar(reference, cohort, calibration, rows, unusual)
+    write_json(out / SIDECAR, sidecar)
+    problems = [
+        Problem(f"{row['participant_id']} {row['hemi']}".strip(), f"{row['flag']}; no p-value")
+        for row in rows
+        if row["flag"]
+    ]
+    return rows, problems
 
 
-def _sidecar(reference: Cohort, cohort: Cohort, scored: int, m: int) -> dict[str, Any]:
-    train = len(reference.indices("train"))
+def _write_calibration(out: Path, calibration: Calibration) -> None:
+    """The scores behind the p-values, so that p-values of several runs can be joined."""
+    names = list(calibration.scores)
+    rows = [
+        {
+            **{key: row[key] for key in KNOWN},
+            **{f"score_{name}": float(calibration.scores[name][n]) for name in names},
+        }
+        for n, row in enumerate(calibration.rows)
+    ]
+    write_tsv(out / CALIBRATION, rows, [*KNOWN, *(f"score_{name}" for name in names)])
+
+
+def _sidecar(
+    reference: Cohort,
+    cohort: Cohort,
+    calibration: Calibration,
+    rows: Rows,
+    unusual: dict[str, int],
+) -> dict[str, Any]:
+    train, m = len(reference.indices("train")), len(calibration.rows)
+    judged = sum(not row["flag"] and not row["used_for"] for row in rows)
+    whose = "local controls" if calibration.are_local else "others"
+    sentence = (
+        f"Scores were fitted on {train} healthy brains and turned into conformal p-values with "
+        f"{m} {whose}; no p-value can be below {calibration.smallest_p:.3g}. q-values are p-values "
+        f"corrected for the {judged} brains that have one (Benjamini–Hochberg), not for the number "
+        "of scores."
+    )
+    if m < FEWEST_CONTROLS:
+        sentence += (
+            f" {m} brains are too few for any p-value below 0.05: {FEWEST_CONTROLS} are not."
+        )
+    elif judged and calibration.smallest_p * judged > FALSE_DISCOVERIES:
+        alone = int(np.ceil(judged / FALSE_DISCOVERIES)) - 1
+        sentence += (
+            f" A brain that is alone in being unusual cannot reach q = {FALSE_DISCOVERIES:g}: that "
+            f"would take {alone} calibration brains."
+        )
     return {
         "cohort": str(cohort.folder),
         "reference": str(reference.folder),
         "phantom": cohort.is_phantom,
-        "brains": scored,
+        "brains": len(rows),
+        "flagged": sum(bool(row["flag"]) for row in rows),
         "fitted_on": train,
         "calibrated_on": m,
-        "smallest_p": 1 / (m + 1),
-        "sentence": f"Scores were fitted on {train} healthy brains and turned into conformal "
-        f"p-values with {m} others; no p-value can be below {1 / (m + 1):.3g}, and none is "
-        "corrected for the number of brains or of scores.",
+        "calibrated_on_local_controls": calibration.are_local,
+        "smallest_p": calibration.smallest_p,
+        "unusual_at_q": {"q": FALSE_DISCOVERIES, "brains": unusual},
+        "sentence": sentence,
         "columns": {
             "score_*": "high means unusual",
             "p_*": "share of the calibration brains at least as unusual, with 1 added above and "
-            "below; n/a for brains that took part in training or calibration",
+            "below; n/a for brains that took part in training or calibration, or have a flag",
+            "q_*": "the p-value after Benjamini and Hochberg (1995), over the brains that have one",
             "used_for": "training or calibration, if the brain took part in it",
+            "flag": "why the model cannot judge this brain",
         },
     }

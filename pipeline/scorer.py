@@ -5,11 +5,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.models.protocols import Encodes, Restores
+from foldnorm.models.protocols import Decodes, Encodes, Recognises, Restores
 from foldnorm.pipeline.baselines import Baselines, Volumes
 from foldnorm.pipeline.evidence_scores import EvidenceScores
+from foldnorm.pipeline.recognition_scores import RecognitionScores
 from foldnorm.pipeline.reconstruction_scores import ReconstructionScores
 from foldnorm.pipeline.scores import fit_latent_scores
+from foldnorm.pipeline.sulcus_measures import AtlasTemplate, Recognition
 from foldnorm.pipeline.trained_model import Brains, TrainedModel
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
@@ -21,8 +23,8 @@ class Scorer:
     """Scores of brains, fitted on a training cohort.
 
     Latent and reconstruction scores, and the baselines, are fitted on its training split. Evidence
-    is compared with brains that the model has not seen: every other brain of the validation split,
-    the rest of which calibrate.
+    and sulci are compared with brains that the model has not seen: every other brain of the
+    validation split, the rest of which calibrate.
 
     Args:
         trained: the model.
@@ -31,9 +33,10 @@ class Scorer:
     Attributes:
         calibration: indices of the brains of the reference that nothing was fitted to.
         evidence: of missing folds, if the model restores.
+        recognition: of the sulci, if the model names them.
 
     Raises:
-        InputError: the model neither encodes nor restores.
+        InputError: the model neither encodes nor restores nor recognises.
     """
 
     def __init__(self, trained: TrainedModel, reference: Cohort) -> None:
@@ -42,17 +45,30 @@ class Scorer:
         training: Brains = lambda: reference.brains(indices)  # noqa: E731
         self.families: list[_Family] = []
         self.evidence: EvidenceScores | None = None
+        self.recognition: RecognitionScores | None = None
         if isinstance(trained.model, Encodes):
             self.families.append(_Latent(trained).fit(training))
+        if isinstance(trained.model, Decodes):
             self.families.append(ReconstructionScores(trained, reference.scheme).fit(training))
-        if isinstance(trained.model, Restores):
-            compared, self.calibration = self.calibration[::2], self.calibration[1::2]
+        if isinstance(trained.model, (Restores, Recognises)):
+            compared, self.calibration = held_out_halves(reference)
             healthy: Brains = lambda: reference.brains(compared)  # noqa: E731
+        if isinstance(trained.model, Restores):
             self.evidence = EvidenceScores(trained, reference.scheme).fit(healthy)
             self.families.append(self.evidence)
+        if isinstance(trained.model, Recognises):
+            recognition = Recognition(trained, reference.scheme)
+            self.recognition = RecognitionScores(recognition, reference.affine).fit(healthy)
+            atlas = AtlasTemplate(reference, recognition.sulci)
+            self.families.append(self.recognition)
+            self.families.append(
+                RecognitionScores(atlas, reference.affine, "baseline_atlas").fit(healthy)
+            )
         if not self.families:
             name = type(trained.model).__name__
-            raise InputError(f"{name} scores no brain: it has no latent space and restores nothing")
+            raise InputError(
+                f"{name} scores no brain: it has no latent space, restores nothing, names no sulci"
+            )
         self.baselines = Baselines(reference.scheme).fit(_volumes(training))
 
     def score(self, brains: Brains) -> Scores:
@@ -61,6 +77,12 @@ class Scorer:
         for family in self.families:
             found |= family.score(brains)
         return found | self.baselines.score(_volumes(brains))
+
+
+def held_out_halves(reference: Cohort) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Validation brains that others are compared with, and those that calibrate."""
+    held_out = reference.indices("validation")
+    return held_out[::2], held_out[1::2]
 
 
 class _Family(Protocol):

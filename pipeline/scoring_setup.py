@@ -15,11 +15,13 @@ class ScoringSetup:
     """Everything that is needed to score.
 
     Attributes:
+        run: the trained model.
         scorer: fitted on the training split of ``reference``.
         reference: the run's training cohort.
         cohort: the brains to score.
     """
 
+    run: RunFolder
     scorer: Scorer
     reference: Cohort
     cohort: Cohort
@@ -34,7 +36,7 @@ def set_up_scoring(
     run.check_cohort(cohort)
     reference = run.training_cohort(reference_folder)
     _check_same_training(run, reference)
-    return ScoringSetup(Scorer(run.load(device), reference), reference, cohort)
+    return ScoringSetup(run, Scorer(run.load(device), reference), reference, cohort)
 
 
 def _check_same_training(run: RunFolder, reference: Cohort) -> None:

@@ -23,9 +23,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from foldnorm.models.noise import StepNoise, seed_of
-from foldnorm.models.protocols import Conditioned, Constrains, Restores, Trainable, Translates
+from foldnorm.models.protocols import Conditioned, Constrains, Trainable
 from foldnorm.models.volume_networks import as_channels_last
-from foldnorm.pipeline.augmentation import Augmentation
 from foldnorm.pipeline.batches import Batches
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.configuration import build_model, training_options
@@ -34,20 +33,14 @@ from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.model_card import write_model_card
 from foldnorm.pipeline.run_folder import METRICS, RunFolder
 from foldnorm.pipeline.signals import STOPPED, StopFlag, stop_on_signals
+from foldnorm.pipeline.tasks import task_of
 from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.pipeline.training_edits import TrainingEdits
 from foldnorm.pipeline.training_options import TrainingOptions
-from foldnorm.pipeline.validation import (
-    sample_picture,
-    second_volumes,
-    training_edits,
-    validate,
-)
+from foldnorm.pipeline.validation import sample_picture, validate
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_bytes
 from foldnorm.preprocessing.pictures import png
-from foldnorm.preprocessing.preparation import Preparation
 
 
 @dataclass
@@ -145,6 +138,7 @@ def set_up(
     model = build_model(config["model"])
     if not isinstance(model, Trainable):
         raise InputError(f"{type(model).__name__} has no phases to train")
+    task = task_of(model, cohort)
     model.to(fabric.device)
     if fabric.device.type == "cuda" or options.precision == "32":
         # Not for bf16 on CPUs: there torch 2.13 gives weight gradients that are not finite.
@@ -177,10 +171,10 @@ def set_up(
         seed=options.seed,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
-        second=second_volumes(model, cohort),
+        second=task.second,
         paired=model.reads != "unpaired",
         conditions=conditions.encode(cohort.rows) if conditions.size else None,
-        augment=_augmentation(options, model, cohort),
+        augment=task.alter(options),
     )
     metrics = MetricsTable(out / METRICS, up_to=state.step)
     writer = _tensorboard(out) if options.tensorboard and fabric.is_global_zero else None
@@ -204,30 +198,6 @@ def _conditions(model: nn.Module, cohort: Cohort) -> Conditions:
     """What the model is told of each brain, as the training split has it."""
     names = model.condition if isinstance(model, Conditioned) else ()
     return Conditions.fit(names, [cohort.rows[i] for i in cohort.indices("train")])
-
-
-def _augmentation(
-    options: TrainingOptions, model: Trainable, cohort: Cohort
-) -> Augmentation | TrainingEdits | None:
-    """What alters training volumes, if anything does."""
-    if isinstance(model, Restores):
-        if options.augmentation:
-            raise InputError("training.augmentation: not for models that restore what was erased")
-        return training_edits(model, cohort, options.seed)
-    if not options.augmentation:
-        return None
-    translates = isinstance(model, Translates)
-    if options.augmentation.dropout and not (translates and model.reads == "pairs"):
-        raise InputError(
-            f"training.augmentation.dropout: {type(model).__name__} reads no pairs, so it would "
-            "learn that holes are healthy"
-        )
-    return Augmentation(
-        options.augmentation,
-        Preparation.from_dict(cohort.preparation),
-        options.seed,
-        source=int(isinstance(model, Translates) and model.reverse),
-    )
 
 
 def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foldnorm.models.protocols import Encodes
+from foldnorm.models.protocols import Decodes, Encodes, Recognises
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.preprocessing.cohort import Brain
 from foldnorm.preprocessing.errors import InputError
@@ -40,6 +40,28 @@ class TrainedModel:
         """
         if not isinstance(self.model, Encodes):
             raise InputError(f"{type(self.model).__name__} has no latent space")
+        return self.model
+
+    @property
+    def decodes(self) -> Decodes:
+        """The model as one that makes volumes out of codes.
+
+        Raises:
+            InputError: it makes none.
+        """
+        if not isinstance(self.model, Decodes):
+            raise InputError(f"{type(self.model).__name__} makes no volumes out of codes")
+        return self.model
+
+    @property
+    def recognises(self) -> Recognises:
+        """The model as one that names sulci.
+
+        Raises:
+            InputError: it names none.
+        """
+        if not isinstance(self.model, Recognises):
+            raise InputError(f"{type(self.model).__name__} recognises no sulci")
         return self.model
 
     def condition(self, rows: Sequence[Mapping[str, str]]) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""What is erased from healthy training volumes, so that a network learns to bring it back.
+"""What is done to healthy training volumes, so that a network learns to undo it.
 
 What is keyed by the number of a draw is the same in a resumed run, and on one process or many.
 """
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.models.noise import seed_of
-from foldnorm.models.protocols import EditKind
+from foldnorm.models.protocols import ADDING, EditKind
 from foldnorm.preprocessing.schemes import LabelScheme
 
 UNTOUCHED = 0.25  # share of the volumes that stay as they are
@@ -18,12 +18,13 @@ FEWEST_VOXELS = 20  # of a fold that is worth restoring
 RADII = 2.0, 7.0  # of balls, and of what slabs and noise are cut from, voxels
 SLAB = 0.75, 2.5  # half a thickness, voxels
 DROPPED = 0.4, 1.0  # share of the sulcus that noise takes
+MOVED = 4.0, 12.0  # voxels that a copy of a fold is moved by
 Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class TrainingEdits:
-    """Erases structure (sulcus, in a skeleton) from volumes.
+    """Erases structure (sulcus, in a skeleton) from volumes, or adds some.
 
     Attributes:
         kinds: one is drawn for each volume.
@@ -38,7 +39,7 @@ class TrainingEdits:
     seed: int
 
     def __call__(self, volumes: NDArray[np.integer], draw: int) -> Labels:
-        """Erase something from a volume.
+        """Edit a volume.
 
         Args:
             volumes: (1, I, J, K) class numbers, or with fold labels (2, I, J, K).
@@ -53,7 +54,8 @@ class TrainingEdits:
         if rng.random() >= UNTOUCHED:
             kind = self.kinds[int(rng.integers(len(self.kinds)))]
             for _ in range(int(rng.integers(1, self.most + 1))):
-                self._erase(edited, volumes, kind, rng)
+                edit = self._add if kind in ADDING else self._erase
+                edit(edited, volumes, kind, rng)
         return np.stack([edited, healthy])
 
     def _erase(
@@ -61,11 +63,7 @@ class TrainingEdits:
     ) -> None:
         sulcus = self.scheme.foreground(edited)
         if kind == "folds":
-            counts = np.bincount(volumes[1][sulcus])
-            counts[:1] = 0  # no fold
-            large = np.flatnonzero(counts >= FEWEST_VOXELS)
-            if len(large):
-                edited[sulcus & (volumes[1] == rng.choice(large))] = self.scheme.void
+            edited[_fold(volumes[1], sulcus, rng)] = self.scheme.void
             return
         places = np.argwhere(sulcus)
         if not len(places):
@@ -73,9 +71,43 @@ class TrainingEdits:
         apart = places - places[rng.integers(len(places))]
         inside = np.linalg.norm(apart, axis=1) <= rng.uniform(*RADII)
         if kind == "slabs":
-            normal = rng.standard_normal(3)
             inside = np.linalg.norm(apart, axis=1) <= 2 * rng.uniform(*RADII)
-            inside &= np.abs(apart @ normal) <= rng.uniform(*SLAB) * np.linalg.norm(normal)
+            inside &= np.abs(apart @ _direction(rng)) <= rng.uniform(*SLAB)
         if kind == "noise":
             inside &= rng.random(len(places)) < rng.uniform(*DROPPED)
         edited[tuple(places[inside].T)] = self.scheme.void
+
+    def _add(
+        self, edited: Labels, volumes: NDArray[np.integer], kind: EditKind, rng: np.random.Generator
+    ) -> None:
+        """Structure where there is none; what lies outside the brain stays as it is."""
+        if kind == "copies":
+            places = np.argwhere(_fold(volumes[1], self.scheme.foreground(volumes[0]), rng))
+            places = places + np.rint(_direction(rng) * rng.uniform(*MOVED)).astype(int)
+        else:
+            inside = np.argwhere(edited == self.scheme.void)
+            if not len(inside):
+                return
+            apart = inside - inside[rng.integers(len(inside))]
+            normal = _direction(rng)
+            thin = np.abs(apart @ normal) <= 0.5 * np.abs(normal).max()  # a naive digital plane
+            places = inside[thin & (np.linalg.norm(apart, axis=1) <= rng.uniform(*RADII))]
+        places = places[((places >= 0) & (places < edited.shape)).all(axis=1)]
+        free = edited[tuple(places.T)] == self.scheme.void
+        edited[tuple(places[free].T)] = self.scheme.top
+
+
+def _fold(
+    labels: NDArray[np.integer], sulcus: NDArray[np.bool_], rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Where a fold is that is large enough; nowhere, if there is none."""
+    counts = np.bincount(labels[sulcus])
+    counts[:1] = 0  # no fold
+    large = np.flatnonzero(counts >= FEWEST_VOXELS)
+    return sulcus & (labels == rng.choice(large)) if len(large) else np.zeros_like(sulcus)
+
+
+def _direction(rng: np.random.Generator) -> NDArray[np.float64]:
+    """A unit vector of any direction."""
+    vector = rng.standard_normal(3)
+    return vector / np.linalg.norm(vector)

@@ -1,6 +1,7 @@
 """Label volumes as pictures: slices side by side, one colour a class."""
 
 import base64
+import colorsys
 import io
 import itertools
 from collections.abc import Sequence
@@ -27,23 +28,40 @@ PALETTE = np.array(
 GAP = 2  # pixels between slices
 
 
+def many_colours(count: int) -> NDArray[np.uint8]:
+    """(count + 2, 3) colours: white, ``count`` that neighbours can be told apart by, and grey."""
+    hues = (np.arange(count) * 0.61803) % 1  # the golden angle: no two early ones are alike
+    shades = [colorsys.hsv_to_rgb(h, 0.9, 0.85 - 0.3 * (n % 2)) for n, h in enumerate(hues)]
+    return np.rint(255 * np.array([(1.0,) * 3, *shades, (0.75,) * 3])).astype(np.uint8)
+
+
 def class_colours(n_classes: int) -> NDArray[np.uint8]:
     """(n, 3) colours of the classes; those beyond the palette share its last."""
     table = PALETTE[[0, 2]] if n_classes == 2 else PALETTE
     return table[np.minimum(np.arange(n_classes), len(table) - 1)]
 
 
-def colour_slice(labels: NDArray[np.integer], n_classes: int) -> NDArray[np.uint8]:
+def colour_slice(
+    labels: NDArray[np.integer], n_classes: int, colours: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
     """(A, B) class numbers → (B, A, 3) picture; the second axis points up."""
-    table = class_colours(n_classes)
+    table = class_colours(n_classes) if colours is None else colours
     return table[np.minimum(labels, len(table) - 1)].transpose(1, 0, 2)[::-1]
 
 
-def middle_slices(volume: NDArray[np.integer], n_classes: int) -> list[NDArray[np.uint8]]:
-    """Sagittal, coronal and axial slice through the middle of a volume."""
+def middle_slices(
+    volume: NDArray[np.integer], n_classes: int, colours: NDArray[np.uint8] | None = None
+) -> list[NDArray[np.uint8]]:
+    """Sagittal, coronal and axial slice through the middle of a volume.
+
+    Args:
+        volume: (I, J, K) class numbers.
+        n_classes: of them.
+        colours: (n, 3) of the classes; None: as everywhere.
+    """
     i, j, k = (side // 2 for side in volume.shape)
     views = (volume[i], volume[:, j], volume[:, :, k])
-    return [colour_slice(view, n_classes) for view in views]
+    return [colour_slice(view, n_classes, colours) for view in views]
 
 
 def grey_slices(

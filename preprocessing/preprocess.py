@@ -10,21 +10,21 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import joblib
 from tqdm import tqdm
 
-from foldnorm.preprocessing.cohort import DESCRIPTION, same_preparation
+from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort, same_preparation
 from foldnorm.preprocessing.crop import pad_shape
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, sha256_of, write_bytes, write_json
 from foldnorm.preprocessing.finished import finished_volumes, source_record
-from foldnorm.preprocessing.layout import Layout
+from foldnorm.preprocessing.layout import LAYOUT_FOLDER, Layout
 from foldnorm.preprocessing.pack import PackOptions, pack, refuse_mixed
 from foldnorm.preprocessing.pictures import montage
 from foldnorm.preprocessing.preparation import Preparation
@@ -96,6 +96,29 @@ class PreprocessOptions:
             raise InputError("--off-mask needs a region: --crop region:NAME or mask:FILE")
         if self.gather and self.shard is not None:
             raise InputError("--gather packs all shards; leave --shard out")
+
+
+def options_like(
+    folder: Path, *, folds: Literal["auto", "none"] = "auto", **others: Any
+) -> PreprocessOptions:
+    """Options that prepare volumes as those of a cohort, or of an exported model, were.
+
+    Args:
+        folder: of the cohort or model.
+        folds: whether folds are labelled; that is no part of what volumes look like.
+        others: the options that a cohort does not fix.
+    """
+    bundled = (folder / LAYOUT_FOLDER).is_dir()
+    folder = folder / LAYOUT_FOLDER if bundled else folder
+    described = Cohort.describe(folder)["Cohort"]["preparation"]
+    return PreprocessOptions(
+        preparation=replace(Preparation.from_dict(described), folds=folds),
+        crop=CropSpec.of_record(described),
+        pad=described["pad"],
+        off_mask=described["off_mask"],
+        frozen=Layout.of_cohort(folder),
+        **others,
+    )
 
 
 def preprocess(sources: Sequence[Source], out: Path, options: PreprocessOptions) -> dict[str, Any]:

@@ -15,15 +15,19 @@ from foldnorm.models.classes import one_hot, to_classes
 from foldnorm.models.dcgan import DCGAN
 from foldnorm.models.f_anogan import FAnoGAN
 from foldnorm.models.gan import GAN
+from foldnorm.models.hypersphere_classifier import HypersphereClassifier
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import (
     Constrains,
+    Decodes,
     Encodes,
+    Recognises,
     Restores,
     Samples,
     Trainable,
     Translates,
 )
+from foldnorm.models.recogniser import Recogniser
 from foldnorm.models.restorer import Restorer
 from foldnorm.models.unit import UNIT
 from foldnorm.models.vnet import VNet
@@ -44,6 +48,8 @@ MODELS = {
     "dcgan": lambda: DCGAN(SHAPE, **CONVOLUTIONAL, reconstruction_steps=1),
     "f_anogan": lambda: FAnoGAN(SHAPE, **CONVOLUTIONAL, training_steps=4, critic_steps=2),
     "gan": lambda: GAN(SHAPE, widths=[8], critic_widths=[8], latent_dim=4),
+    "hypersphere_classifier": lambda: HypersphereClassifier(SHAPE, channels=[8], code_channels=2),
+    "recogniser": lambda: Recogniser(SHAPE, sulci=["a", "b"], channels=[8, 8], convolutions=[1, 1]),
     "restorer": lambda: Restorer(channels=[8, 8], convolutions=[1, 1]),
     "unit": lambda: UNIT(SHAPE, 3, 4, channels=[8], critic_channels=[8]),
     "vnet": lambda: VNet(3, 4, channels=[8, 8], convolutions=[1, 1]),
@@ -52,7 +58,7 @@ MODELS = {
 }
 ENCODING = {"autoencoder", "beta_vae", "dcgan", "f_anogan", "gan", "wgan", "wgan_gp"}
 TRANSLATING = {"unit", "vnet"}
-RESTORING = {"restorer"}
+EDITING = {"restorer", "hypersphere_classifier"}
 TINY = {
     name: [f"--model.init_args.{key}={value}" for key, value in sizes.items()]
     for name, sizes in {
@@ -61,6 +67,7 @@ TINY = {
         "dcgan": {**CONVOLUTIONAL, "reconstruction_steps": 1},
         "f_anogan": {**CONVOLUTIONAL, "critic_steps": 2},
         "gan": {"widths": [8], "critic_widths": [8], "latent_dim": 4},
+        "hypersphere_classifier": {"channels": [8], "edits": "[balls, slabs, noise]"},
         "restorer": {"channels": [8, 8], "convolutions": [1, 1], "edits": "[balls, slabs, noise]"},
         "unit": {"channels": [8], "critic_channels": [8]},
         "wgan": {**CONVOLUTIONAL, "critic_steps": 2},
@@ -78,12 +85,15 @@ def make(name):
 
 
 def batch(name, count=4):
-    """Volumes, pairs whose second volumes have a class more, or edited volumes as they were."""
+    """Volumes; pairs whose second volumes have a class more; edited volumes as they were; sulci."""
     rng = np.random.default_rng(0)
     first = rng.integers(0, 3, (count, *SHAPE), np.uint8)
-    if name in RESTORING:
+    if name in EDITING:
         edited = np.where(rng.random(first.shape) < 0.3, np.minimum(first, 1), first)
         return torch.from_numpy(np.stack([edited, first], axis=1))
+    if name == "recogniser":
+        second = rng.integers(0, 3, first.shape, np.uint8)
+        return torch.from_numpy(np.stack([first, second], axis=1))
     if name not in TRANSLATING:
         return torch.from_numpy(first)
     return torch.from_numpy(np.stack([first, rng.integers(0, 4, first.shape, np.uint8)], axis=1))
@@ -106,12 +116,14 @@ def test_every_shipped_configuration_is_tested_here():
 def test_it_offers_what_it_can(name):
     model = make(name)
     assert isinstance(model, Trainable)
-    assert isinstance(model, Encodes) == (name in ENCODING)
+    assert isinstance(model, Decodes) == (name in ENCODING)
+    assert isinstance(model, Encodes) == (name in ENCODING | {"hypersphere_classifier"})
     assert isinstance(model, Translates) == (name in TRANSLATING)
     assert isinstance(model, Samples) == (name in ENCODING - {"autoencoder"})
-    assert isinstance(model, Restores) == (name in RESTORING)
-    reads = {"unit": "unpaired", "vnet": "pairs", "restorer": "edits"}
-    assert model.reads == reads.get(name, "volumes")
+    assert isinstance(model, Restores) == (name == "restorer")
+    assert isinstance(model, Recognises) == (name == "recogniser")
+    reads = {"unit": "unpaired", "vnet": "pairs", "recogniser": "sulci"}
+    assert model.reads == ("edits" if name in EDITING else reads.get(name, "volumes"))
     assert model.validation_loss(batch(name)).shape == (4,)
     assert len(model.phase_order(0)) == len(model.phase_order(10**6))
     assert set(phases_of(model)) == set(model.phases) - (

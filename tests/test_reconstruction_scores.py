@@ -73,5 +73,5 @@ def test_no_volumes_no_scores():
 
 
 def test_a_model_without_a_decoder_is_refused():
-    with pytest.raises(InputError, match="Linear has no latent space"):
+    with pytest.raises(InputError, match="Linear makes no volumes out of codes"):
         ReconstructionScores(TrainedModel(nn.Linear(1, 1), CPU), SKELETON)

@@ -112,10 +112,11 @@ def test_what_is_missing_stands_out_by_all_scores_and_in_the_map():
             yield brain
 
     before, after = scores.score(lambda: healthy(6, seed=1)), scores.score(without_the_sheet)
-    assert list(before) == list(EvidenceScores.NAMES)
+    assert list(before) == scores.names
+    assert scores.directions == ("missing",)
     for name in before:
         assert (after[name] > before[name].max()).all(), name
-    (z,) = scores.maps(lambda: list(without_the_sheet())[:1])
+    ((z,),) = scores.maps(lambda: list(without_the_sheet())[:1])
     sheet = np.zeros(z.shape, dtype=bool)
     sheet[5, 2:10, 2:10] = True
     assert z[sheet].min() > 5
@@ -143,7 +144,7 @@ def test_folds_need_labels_and_balls_do_not(small_cohort, tmp_path, capsys):
     assert train(small_cohort, tmp_path / "b", "--model.init_args.edits", "[balls]") == 0
     assert train(small_cohort, tmp_path / "c", "--model.init_args.edits", "[balls]",
                  "--training.augmentation.rotation", "5") == 2  # fmt: skip
-    assert "not for models that restore" in capsys.readouterr().err
+    assert "not for models that learn from what is erased" in capsys.readouterr().err
 
 
 def test_evidence_is_scored_and_half_of_the_validation_brains_calibrate(tmp_path, capsys):
@@ -158,7 +159,7 @@ def test_evidence_is_scored_and_half_of_the_validation_brains_calibrate(tmp_path
     validation = len(cohort.indices("validation"))
     assert read_json(out / "scores.json")["calibrated_on"] == validation // 2
     rows = read_tsv(out / "scores.tsv")
-    assert {f"p_{name}" for name in EvidenceScores.NAMES} < set(rows[0])
+    assert {f"p_evidence_{kind}" for kind in ("top", "component", "pooled", "sum")} < set(rows[0])
     assert not any("latent" in name for name in rows[0])
     assert len(list((out / "maps").glob("*_desc-missing_z.nii.gz"))) == len(rows)
     assert (out / "regions.tsv").is_file()

@@ -16,7 +16,7 @@ from foldnorm.pipeline.class_metrics import class_dice, class_distances
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.train import second_volumes
+from foldnorm.pipeline.tasks import task_of
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv
@@ -149,7 +149,7 @@ def test_a_cohort_without_pairs_is_refused(small_cohort, tmp_path, capsys):
         capsys.readouterr().err
     )
     with pytest.raises(InputError, match="needs pairs"):
-        second_volumes(VNet(**SMALL), small_cohort)
+        task_of(VNet(**SMALL), small_cohort)
 
 
 def test_a_cohort_is_translated_and_measured(run, pair_cohort, tmp_path, capsys):

@@ -212,17 +212,41 @@ def _skeletons(arguments, sources):  # type: ignore[no-untyped-def]  # imported 
 
 
 def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # imported late
-    from dataclasses import replace
-
-    from foldnorm.preprocessing.cohort import Cohort
     from foldnorm.preprocessing.crop_spec import CropSpec
-    from foldnorm.preprocessing.errors import InputError
-    from foldnorm.preprocessing.layout import LAYOUT_FOLDER, Layout
-    from foldnorm.preprocessing.preparation import Preparation
-    from foldnorm.preprocessing.preprocess import PreprocessOptions
+    from foldnorm.preprocessing.preprocess import PreprocessOptions, options_like
     from foldnorm.preprocessing.regions import read_regions
-    from foldnorm.preprocessing.schemes import load_scheme
     from foldnorm.preprocessing.sources import read_excluded
+
+    others = {
+        "mix_origins": arguments.mix_origins,
+        "hemis": tuple(arguments.hemi),
+        "prefer": tuple(arguments.prefer),
+        "participants": tuple(arguments.participant_label),
+        "excluded": frozenset(read_excluded(arguments.qc)) if arguments.qc else frozenset(),
+        "fractions": tuple(arguments.split),
+        "split_seed": arguments.split_seed,
+        "shard": arguments.shard,
+        "gather": arguments.gather,
+        "n_procs": arguments.n_procs,
+        "overwrite": arguments.overwrite,
+        "quiet": arguments.quiet,
+    }
+    if arguments.like is not None:
+        return options_like(arguments.like, folds=arguments.folds, **others)
+    crop = CropSpec.parse(arguments.crop, read_regions(arguments.regions))
+    return PreprocessOptions(
+        preparation=_preparation(arguments),
+        crop=crop,
+        pad=arguments.pad,
+        off_mask=arguments.off_mask,
+        **others,
+    )
+
+
+def _preparation(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # imported late
+    from foldnorm.preprocessing.errors import InputError
+    from foldnorm.preprocessing.preparation import Preparation
+    from foldnorm.preprocessing.schemes import load_scheme
 
     scheme = load_scheme(arguments.scheme)
     if arguments.rule:
@@ -235,7 +259,7 @@ def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # 
             raise InputError(
                 f"--voxel-size: expected mm or native, got {arguments.voxel_size!r}"
             ) from None
-    preparation = Preparation(
+    return Preparation(
         scheme,
         voxel_size,
         arguments.method,
@@ -247,34 +271,4 @@ def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # 
         arguments.folds,
         load_scheme(arguments.pair) if arguments.pair else None,
         arguments.whole_brain,
-    )
-    crop = CropSpec.parse(arguments.crop, read_regions(arguments.regions))
-    pad, off_mask, frozen = arguments.pad, arguments.off_mask, None
-    if arguments.like is not None:
-        bundled = (arguments.like / LAYOUT_FOLDER).is_dir()
-        folder = arguments.like / LAYOUT_FOLDER if bundled else arguments.like
-        described = Cohort.describe(folder)["Cohort"]["preparation"]
-        # Fold labels are no part of what volumes look like.
-        preparation = replace(Preparation.from_dict(described), folds=arguments.folds)
-        crop = CropSpec.of_record(described)
-        pad, off_mask = described["pad"], described["off_mask"]
-        frozen = Layout.of_cohort(folder)
-    return PreprocessOptions(
-        preparation=preparation,
-        crop=crop,
-        pad=pad,
-        off_mask=off_mask,
-        mix_origins=arguments.mix_origins,
-        frozen=frozen,
-        hemis=tuple(arguments.hemi),
-        prefer=tuple(arguments.prefer),
-        participants=tuple(arguments.participant_label),
-        excluded=frozenset(read_excluded(arguments.qc)) if arguments.qc else frozenset(),
-        fractions=tuple(arguments.split),
-        split_seed=arguments.split_seed,
-        shard=arguments.shard,
-        gather=arguments.gather,
-        n_procs=arguments.n_procs,
-        overwrite=arguments.overwrite,
-        quiet=arguments.quiet,
     )

@@ -133,7 +133,7 @@ def foretell_effects(
     for b, place in enumerate(places):
         volume, code, told = _brain(space, place)
         code = code[None].requires_grad_()
-        logits = space.trained.encodes.decode(code, told).float()
+        logits = space.trained.decodes.decode(code, told).float()
         voxels = volume[0].numel()
         (own,) = torch.autograd.grad(
             class_cross_entropy(logits, volume).sum(), code, retain_graph=True
@@ -188,7 +188,7 @@ def _losses(
 
     def losses(codes: Tensor) -> Tensor:
         own = None if told is None else told.expand(len(codes), -1)
-        logits = space.trained.encodes.decode(codes, own).float().flatten(2)
+        logits = space.trained.decodes.decode(codes, own).float().flatten(2)
         # The cross entropy of each volume in two thirds of the time of torch's, which counts beside
         # a decoder of 20 ms.
         likely = torch.log_softmax(logits, dim=1)

@@ -109,7 +109,7 @@ class LatentSpace:
         condition = trained.condition([row])
         for code in codes:
             batch = torch.from_numpy(code[None].astype(np.float32)).to(trained.device)
-            logits = trained.encodes.decode(batch, condition).float()
+            logits = trained.decodes.decode(batch, condition).float()
             yield torch.softmax(logits, dim=1)[0].cpu().numpy()
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from foldnorm.models.classes import to_classes
-from foldnorm.models.protocols import Encodes, Restores
+from foldnorm.models.protocols import Decodes, Restores
 from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
@@ -42,7 +42,7 @@ class ViewedModel:
         """
         run, chosen = RunFolder.open(folder), choose_device(device)
         trained = run.load(chosen)
-        if isinstance(trained.model, (Encodes, Restores)):
+        if isinstance(trained.model, (Decodes, Restores)):
             return cls(run, trained, None)
         return cls(run, trained, Translation.open(folder, chosen))
 
@@ -56,7 +56,7 @@ class ViewedModel:
     @property
     def encodes(self) -> bool:
         """Whether it has a latent space."""
-        return isinstance(self.trained.model, Encodes)
+        return isinstance(self.trained.model, Decodes)
 
     def check(self, cohort: Cohort) -> None:
         """Refuse a cohort that was not prepared as that of the model was, or lacks its input."""
@@ -80,7 +80,7 @@ class ViewedModel:
         ((volume, condition),) = self.trained.batches(cohort.brains([index]))
         if isinstance(self.trained.model, Restores):
             return to_classes(self.trained.model.restore(volume))[0].cpu().numpy()
-        model = self.trained.encodes
+        model = self.trained.decodes
         logits = model.decode(model.encode(volume, condition), condition)
         return to_classes(logits)[0].cpu().numpy()
 

@@ -1,0 +1,62 @@
+"""Name the sulci of brains: which voxel belongs to which, what each is like, and which is missing.
+
+INPUT is a cohort folder, a source tree or folder of label volumes, a table, or one file; what is no
+cohort is first prepared as the run's cohort was, in OUT/prepared. Label volumes lie in the grid of
+each brain's input, sulcus_names.tsv says what their numbers mean. sulci.tsv has a row a brain and
+sulcus: size, confidence, place, depth, pieces, and how far each departs from healthy brains that
+the model was not trained on (half of the validation split; the other half gives the p-values).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from foldnorm.pipeline.arguments import add_device, add_overwrite
+
+HELP = "name the sulci of brains, and say which are missing"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("run_folder", type=Path, metavar="RUN")
+    parser.add_argument("input", metavar="INPUT", help="cohort, folder, table or file")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    parser.add_argument(
+        "--split", nargs="+", default=[], choices=("train", "validation", "test"),
+        help="of a cohort (default all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--reference", type=Path, metavar="COHORT", help="training cohort, if it has moved"
+    )
+    add_device(parser)
+    add_overwrite(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.devices import choose_device
+    from foldnorm.pipeline.recognise import TABLE, Recogniser
+    from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
+    from foldnorm.preprocessing.errors import InputError
+
+    refuse_existing(arguments.out / TABLE, arguments.overwrite)
+    device = choose_device(arguments.device)
+    recogniser = Recogniser.open(arguments.run_folder, arguments.reference, device)
+    failed: list[dict[str, str]] = []
+    if (Path(arguments.input) / DESCRIPTION).is_file():
+        cohort = Cohort.open(Path(arguments.input))
+    elif arguments.split:
+        raise InputError(f"--split is for a cohort, which this is not: {arguments.input}")
+    else:
+        cohort, failed = recogniser.cohort_of(
+            arguments.input, arguments.out, overwrite=arguments.overwrite, quiet=arguments.quiet
+        )
+    rows = recogniser.recognise(cohort, arguments.out, arguments.split)
+    for failure in failed:
+        print(f"foldnorm: {failure['volume']}: {failure['reason']}", file=sys.stderr)
+    if not arguments.quiet:
+        brains = len({(row["participant_id"], row["hemi"]) for row in rows})
+        sulci = len(recogniser.recognition.sulci)
+        print(f"{sulci} sulci of {brains} brains, {len(failed)} failed: {arguments.out}")
+    return 1 if failed else 0

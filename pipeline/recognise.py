@@ -1,0 +1,183 @@
+"""Sulci of brains by name: label volumes, and a table of what each sulcus is like."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from foldnorm.pipeline.recognition_scores import DEPARTURES, RecognitionScores
+from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.scorer import held_out_halves
+from foldnorm.pipeline.scores import conformal_p
+from foldnorm.pipeline.sulcus_measures import MEASURES, NamedBrain, Recognition
+from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import write_json, write_tsv
+from foldnorm.preprocessing.input_space import InputSpace
+from foldnorm.preprocessing.preprocess import options_like, preprocess
+from foldnorm.preprocessing.schemes import LabelScheme, discretise
+from foldnorm.preprocessing.sources import Source
+from foldnorm.preprocessing.volumes import read_labels, write_labels
+
+TABLE, SIDECAR, NAMES = "sulci.tsv", "sulci.json", "sulcus_names.tsv"
+SUFFIX = "_desc-sulci_dseg.nii.gz"
+PREPARED = "prepared"  # in OUT: the cohort that an input which is none was made
+COLUMNS = {
+    "participant_id": "",
+    "hemi": "",
+    "sulcus": "",
+    "used_for": "training or calibration, if the brain took part in it; it has no p then",
+    "size_mm2": "voxels times the mean face of one, counted by the probability of the name",
+    "confidence": "mean probability of the name over that size",
+    **dict.fromkeys("xyz", "centre, world mm of the cohort"),
+    **{f"{axis}_mni": "the same, MNI mm, where a transform is known" for axis in "xyz"},
+    "depth_mm": "of its deepest voxel below the outside of the brain",
+    "pieces": "26-connected",
+    **{
+        f"z_{kind}": "in standard deviations of healthy brains; high is unusual"
+        for kind in DEPARTURES
+    },
+    **{
+        f"p_{kind}": "share of calibration brains whose same sulcus is at least as unusual, with 1 "
+        "added above and below; not corrected for the number of sulci"
+        for kind in DEPARTURES
+    },
+}
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """A trained model that names sulci, and healthy brains to compare with.
+
+    Attributes:
+        run: its folder.
+        reference: its training cohort.
+        recognition: the model.
+        scores: of sulci, fitted on half of the validation split.
+        calibration: departures of the other half, (M, n) by kind.
+    """
+
+    run: RunFolder
+    reference: Cohort
+    recognition: Recognition
+    scores: RecognitionScores
+    calibration: dict[str, NDArray[np.float64]]
+
+    @classmethod
+    def open(cls, folder: Path, reference: Path | None, device: torch.device) -> "Recogniser":
+        """Load a run.
+
+        Raises:
+            InputError: its model names no sulci.
+        """
+        run = RunFolder.open(folder)
+        trained = run.load(device)
+        cohort = run.training_cohort(reference)
+        recognition = Recognition(trained, cohort.scheme)
+        compared, others = held_out_halves(cohort)
+        scores = RecognitionScores(recognition, cohort.affine)
+        scores.fit(lambda: cohort.brains(compared))
+        calibration = scores.departures(scores.measures(lambda: cohort.brains(others)))
+        return cls(run, cohort, recognition, scores, calibration)
+
+    def cohort_of(
+        self, source: str, out: Path, *, overwrite: bool, quiet: bool
+    ) -> tuple[Cohort, list[dict[str, str]]]:
+        """A source prepared as the training cohort was, in ``out``; and what could not be."""
+        options = options_like(
+            self.reference.folder,
+            folds="none",
+            fractions=(0.0, 0.0, 1.0),
+            overwrite=overwrite,
+            quiet=quiet,
+        )
+        report = preprocess([Source.parse(source)], out / PREPARED, options)
+        if not report["done"]:
+            reasons = "; ".join(f"{f['volume']}: {f['reason']}" for f in report["failed"])
+            raise InputError(f"no volume of {source} could be prepared: {reasons}")
+        return Cohort.open(out / PREPARED), report["failed"]
+
+    def recognise(
+        self, cohort: Cohort, out: Path, splits: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Name the sulci of a cohort; see `TABLE`, `NAMES` and label volumes in ``out``.
+
+        Label volumes lie in the grid of each brain's input where that is still there, else in that
+        of the cohort.
+
+        Returns:
+            The rows of the table, one a brain and sulcus.
+        """
+        self.run.check_cohort(cohort)
+        indices = cohort.indices(*splits)
+        roles = {row["participant_id"]: row["split"] for row in self.reference.rows}
+        sulci = self.recognition.sulci
+        rows, inputs = [], {}
+        brains = self.recognition.named(lambda: cohort.brains(indices))
+        for index, brain in zip(indices, brains, strict=True):
+            row = cohort.rows[index]
+            space = InputSpace.of(cohort, row)
+            inputs[row_key(row)] = None if space.path is None else str(space.path)
+            labels = in_space(brain, space, cohort.scheme)
+            path = out / f"{row_key(row)}{SUFFIX}"
+            write_labels(path, labels, space.affine, description="foldnorm RECOGNISED sulci")
+            used = {"train": "training", "validation": "calibration"}.get(
+                roles.get(row["participant_id"], ""), ""
+            )
+            known = {"participant_id": row["participant_id"], "hemi": row["hemi"]}
+            for sulcus, figures in zip(sulci, self._figures(brain, space), strict=True):
+                if used:
+                    figures = {k: v for k, v in figures.items() if not k.startswith("p_")}
+                rows.append({**known, "sulcus": sulcus, "used_for": used, **figures})
+        write_tsv(out / TABLE, rows, tuple(COLUMNS))
+        names = [{"label": n, "name": name} for n, name in enumerate(sulci, start=1)]
+        write_tsv(out / NAMES, names, ("label", "name"))
+        write_json(out / SIDECAR, self._sidecar(cohort, len(indices), inputs))
+        return rows
+
+    def _figures(self, brain: NamedBrain, space: InputSpace) -> list[dict[str, float]]:
+        """The columns of each sulcus of a brain."""
+        measures = brain.measure(self.reference.affine)
+        departures = self.scores.departures(measures[None])
+        found = []
+        for n, own in enumerate(measures):
+            figures = dict(zip(MEASURES, map(float, own), strict=True))
+            if space.to_mni is not None:
+                world = np.append(own[2:5], 1)
+                mni = space.to_mni @ np.linalg.inv(self.reference.affine) @ world
+                figures |= {f"{a}_mni": float(v) for a, v in zip("xyz", mni, strict=False)}
+            for kind, z in departures.items():
+                figures[f"z_{kind}"] = float(z[0, n])
+                p = conformal_p(z[:, n], self.calibration[kind][:, n])
+                figures[f"p_{kind}"] = float(p[0])
+            found.append(figures)
+        return found
+
+    def _sidecar(
+        self, cohort: Cohort, brains: int, inputs: dict[str, str | None]
+    ) -> dict[str, Any]:
+        m = len(self.calibration["missing"])
+        return {
+            "run": str(self.run.folder.resolve()),
+            "cohort": str(cohort.folder.resolve()),
+            "phantom": cohort.is_phantom,
+            "brains": brains,
+            "sulci": list(self.recognition.sulci),
+            "calibrated_on": m,
+            "smallest_p": 1 / (m + 1),
+            "columns": COLUMNS,
+            "labels_in_grid_of": inputs,
+        }
+
+
+def in_space(brain: NamedBrain, space: InputSpace, scheme: LabelScheme) -> NDArray[np.uint8]:
+    """Labels of a brain in a space, (I, J, K) uint8, 0 where it has no structure there."""
+    labels = space.label(brain.labels).astype(np.uint8)
+    if space.path is not None:
+        own = read_labels(space.path)
+        labels *= scheme.foreground(discretise(own.data, scheme, path=space.path))
+    return labels

@@ -1,0 +1,127 @@
+"""Scores of named sulci: which of them is missing, or unlike that of healthy brains.
+
+Deleting a fold leaves a void. Where a sulcus never formed, its neighbours fill the place, and
+nothing but its name is missing: a network that looks for voids does not see it. Each sulcus of a
+brain is compared with the same sulcus of healthy brains that the network was not trained on.
+"""
+
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.pipeline.sulcus_measures import MEASURES, Measures, NamesVoxels
+from foldnorm.pipeline.trained_model import Brains
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.space import Matrix
+
+FEWEST = 8  # brains to compare with
+STABLE = 0.25  # coefficient of variation of a sulcus's size, below which it is one of the panel
+LEAST_SPREAD = 1e-3  # of a measure over brains, as a share of its mean: none is divided by 0
+UNSURE = 0.5  # weight of confidence beside size; settled on validation brains
+DEPARTURES = ("missing", "large", "displaced", "interrupted")
+Departures = NDArray[np.float64]
+
+
+class RecognitionScores:
+    """Scores of brains by their named sulci; a high score means unusual.
+
+    Of each sulcus, in standard deviations of healthy brains: ``missing``, how small it is and how
+    unsure the network is of it, together; ``large``; ``displaced``, Mahalanobis distance of its
+    centre; ``interrupted``, its pieces. A brain's score is that of its most unusual sulcus;
+    ``…_panel`` looks only at those whose size varies little among healthy brains (`STABLE`).
+
+    Args:
+        names: what names the voxels.
+        affine: (4, 4) of the volumes, voxel index → mm.
+        prefix: of the names of the scores.
+    """
+
+    def __init__(self, names: NamesVoxels, affine: Matrix, prefix: str = "sulci") -> None:
+        self.names, self.affine = names, affine
+        self.columns = (*(f"{prefix}_{kind}" for kind in DEPARTURES), f"{prefix}_missing_panel")
+
+    def fit(self, brains: Brains) -> Self:
+        """Learn what healthy brains that the model was not trained on are like.
+
+        Raises:
+            InputError: there are too few.
+        """
+        measures = self.measures(brains)
+        if len(measures) < FEWEST:
+            raise InputError(
+                f"sulci are compared with those of at least {FEWEST} validation brains, got "
+                f"{len(measures)}"
+            )
+        sizes, confidence = np.sqrt(measures[:, :, 0]), measures[:, :, 1]
+        self.size, self.confidence = _Normal(sizes), _Normal(confidence)
+        self.absence = _Normal(self._absence(sizes, confidence))
+        self.pieces = _Normal(measures[:, :, 6])
+        self.centres = [_Centre(measures[:, n, 2:5]) for n in range(len(self.names.sulci))]
+        variation = measures[:, :, 0].std(axis=0) / measures[:, :, 0].mean(axis=0)
+        self.panel = variation < STABLE
+        return self
+
+    def measures(self, brains: Brains) -> Measures:
+        """(N, n, `len(MEASURES)`) of brains; see `NamedBrain.measure`."""
+        found = [brain.measure(self.affine) for brain in self.names.named(brains)]
+        return np.array(found).reshape(-1, len(self.names.sulci), len(MEASURES))
+
+    def departures(self, measures: Measures) -> dict[str, Departures]:
+        """How far each sulcus is from healthy ones, in standard deviations: (N, n) by kind."""
+        sizes = np.sqrt(measures[:, :, 0])
+        missing = self.absence.z(self._absence(sizes, measures[:, :, 1]))
+        away = [own.z(measures[:, n, 2:5]) for n, own in enumerate(self.centres)]
+        found = {
+            "missing": missing,
+            "large": self.size.z(sizes),
+            "displaced": np.stack(away, axis=1),
+            "interrupted": self.pieces.z(measures[:, :, 6]),
+        }
+        return {kind: np.nan_to_num(z) for kind, z in found.items()}
+
+    def _absence(
+        self, sizes: NDArray[np.float64], confidence: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """How small sulci are, and how unsure the network is of them."""
+        return -self.size.z(sizes) - UNSURE * self.confidence.z(confidence)
+
+    def score(self, brains: Brains) -> dict[str, NDArray[np.float64]]:
+        """Scores of each brain by name, (N,) each."""
+        return self.of_departures(self.departures(self.measures(brains)))
+
+    def of_departures(self, departures: dict[str, Departures]) -> dict[str, NDArray[np.float64]]:
+        """Scores of brains whose sulci depart so, (N,) each."""
+        found = [departures[kind].max(axis=1) for kind in DEPARTURES]
+        panel = departures["missing"][:, self.panel]
+        found.append(panel.max(axis=1) if self.panel.any() else np.zeros(len(panel)))
+        return dict(zip(self.columns, found, strict=True))
+
+
+class _Normal:
+    """Mean and spread of (N, n) values over brains, ignoring what is not known."""
+
+    def __init__(self, values: NDArray[np.float64]) -> None:
+        self.mean = np.nanmean(values, axis=0)
+        self.sd = np.nanstd(values, axis=0) + LEAST_SPREAD * (np.abs(self.mean) + 1)
+
+    def z(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return (values - self.mean) / self.sd
+
+
+class _Centre:
+    """Where a sulcus lies in healthy brains."""
+
+    def __init__(self, places: NDArray[np.float64]) -> None:
+        known = places[~np.isnan(places).any(axis=1)]
+        self.mean = known.mean(axis=0) if len(known) else np.zeros(3)
+        covariance = np.cov(known.T) if len(known) > 3 else np.eye(3)
+        self.inverse = np.linalg.inv(covariance + 0.25 * np.eye(3))  # half a millimetre at least
+        self.usual = _Normal(self._distance(known)[:, None])
+
+    def z(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.usual.z(self._distance(places)[:, None])[:, 0]
+
+    def _distance(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+        apart = places - self.mean
+        return np.sqrt(np.einsum("ni,ij,nj->n", apart, self.inverse, apart))

@@ -1,0 +1,154 @@
+"""Whether a brain is one that a model can judge: a confident wrong score is the worst outcome.
+
+A brain of the other side, cut off, mirrored, empty, without its hull, or of another place or
+resolution gets a score like any other, and that score means nothing. Such brains are known by what
+no fold can change: how much of each class they hold, and where, on a coarse scale. With fewer than
+`FEWEST` training brains only what is empty or of another side is known.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.preprocessing.cohort import Brain, Cohort
+from foldnorm.preprocessing.schemes import LabelScheme
+
+BLOCKS = 4  # along each axis of the coarse grid
+FAR = 8.0  # standard deviations of training brains
+LEAST_SPREAD = 0.02  # of a share, so that a block which never varies is no division by 0
+BEYOND = 1.5  # times as unusual as the most unusual validation brain
+FLIPPED_MARGIN = 0.05  # nats a voxel that a mirrored brain must fit better
+FEWEST = 20  # training brains that it takes to know what is usual
+SHIFT = 10  # part of a side that a brain is moved by to see whether it fits better there
+SHIFTED_MARGIN = 0.02  # nats a voxel beyond what any validation brain gains
+LOOKED_AT = 200  # validation brains, at most
+PRIOR = 1.0  # pseudo-count of a class in the prevalence map
+AXES = ("left–right", "back–front", "bottom–top")
+Labels = NDArray[np.uint8]
+
+
+class Suitability:
+    """Knows the training brains of a cohort, and says why a brain is not like them.
+
+    Args:
+        reference: the training cohort.
+    """
+
+    def __init__(self, reference: Cohort) -> None:
+        self.scheme = reference.scheme
+        training = reference.indices("train")
+        self.knows = len(training) >= FEWEST
+        self.sides = {reference.rows[index].get("hemi", "") for index in training}
+        self.mirrors = bool(reference.preparation["mirror_right"])
+        counts = np.full((self.scheme.n_classes, *reference.shape), PRIOR, dtype=np.float32)
+        shares, hulls = [], []
+        for brain in reference.brains(training):
+            for number in range(self.scheme.n_classes):
+                counts[number] += brain.volume == number
+            shares.append(block_shares(brain.volume, self.scheme.n_classes))
+            hulls.append(hull_share(brain.volume, self.scheme))
+        self.log_prevalence = np.log(counts / counts.sum(axis=0))
+        self.shares = _Usual(np.array(shares))
+        self.hull = _Usual(np.array(hulls)[:, None])
+        held_out = reference.indices("validation")
+        looked_at = held_out[:LOOKED_AT] if len(held_out) else training[:LOOKED_AT]
+        known = []
+        for brain in reference.brains(looked_at):
+            gain, _ = self._gain_by_shift(brain.volume)
+            known.append((*self._unlikeness(brain.volume), gain))
+        # Of the most unusual of these brains.
+        self.most_shares, self.most_hull, self.most_surprise, self.most_gain = np.max(known, axis=0)
+
+    def reasons(self, brains: Iterable[Brain]) -> list[str]:
+        """Why each brain cannot be judged; empty where it can."""
+        return [self.reason(brain) for brain in brains]
+
+    def reason(self, brain: Brain) -> str:
+        """Why a brain cannot be judged, in a few words; empty if it can."""
+        volume, scheme = brain.volume, self.scheme
+        if not scheme.foreground(volume).any():
+            return f"holds no {scheme.names[scheme.top]}"
+        side = brain.row.get("hemi", "")
+        if side and self.sides - {""} and side not in self.sides and not self.mirrors:
+            return f"is of side {side}, the training brains of {', '.join(sorted(self.sides))}"
+        if not self.knows:
+            return ""
+        shares, hull, surprise = self._unlikeness(volume)
+        for axis, name in enumerate(AXES):
+            if self._surprise(np.flip(volume, axis)) < surprise - FLIPPED_MARGIN:
+                return f"fits the training brains better mirrored {name}"
+        if hull > max(FAR, BEYOND * self.most_hull):
+            return "has a hull unlike the training brains', or none"
+        gain, axis = self._gain_by_shift(volume, surprise)
+        if gain > self.most_gain + SHIFTED_MARGIN:
+            return f"fits the training brains better if moved {AXES[axis]}"
+        if surprise > self.most_surprise + max(0.5 * abs(self.most_surprise), FLIPPED_MARGIN):
+            return "is unlike the training brains: another region, space or resolution?"
+        if shares > max(FAR, BEYOND * self.most_shares):
+            where, number = np.unravel_index(
+                self._shares_z(volume).argmax(), (BLOCKS**3, scheme.n_classes)
+            )
+            block = np.unravel_index(int(where), (BLOCKS,) * 3)
+            return (
+                f"holds an unusual amount of {scheme.names[int(number)]} in part "
+                f"{', '.join(str(b + 1) for b in block)} of {BLOCKS}³: cut off, or shifted?"
+            )
+        return ""
+
+    def _unlikeness(self, volume: Labels) -> tuple[float, float, float]:
+        """Largest z of the shares of blocks, z of the hull, surprise in nats a voxel."""
+        hull = self.hull.z(np.array([hull_share(volume, self.scheme)]))
+        return float(self._shares_z(volume).max()), float(hull.max()), self._surprise(volume)
+
+    def _gain_by_shift(self, volume: Labels, surprise: float | None = None) -> tuple[float, int]:
+        """Nats a voxel that a brain fits better, moved a tenth of a side; and along which axis."""
+        own = self._surprise(volume) if surprise is None else surprise
+        gains = []
+        for axis in range(3):
+            by = max(volume.shape[axis] // SHIFT, 1)
+            moved = [np.roll(volume, sign * by, axis) for sign in (1, -1)]
+            gains.append(own - min(map(self._surprise, moved)))
+        best = int(np.argmax(gains))
+        return gains[best], best
+
+    def _shares_z(self, volume: Labels) -> NDArray[np.float64]:
+        return self.shares.z(block_shares(volume, self.scheme.n_classes))
+
+    def _surprise(self, volume: Labels) -> float:
+        log_p = np.take_along_axis(self.log_prevalence, volume[None].astype(np.intp), axis=0)
+        return -float(log_p.mean())
+
+
+class _Usual:
+    """Mean and spread of training brains."""
+
+    def __init__(self, values: NDArray[np.float64]) -> None:
+        self.mean, self.sd = values.mean(axis=0), values.std(axis=0) + LEAST_SPREAD
+
+    def z(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.abs(values - self.mean) / self.sd
+
+
+def block_shares(volume: Labels, n_classes: int) -> NDArray[np.float64]:
+    """Share of each class in `BLOCKS`³ parts of a volume, (`BLOCKS`³ · n_classes,)."""
+    parts = [volume]
+    for axis in range(3):
+        parts = [piece for part in parts for piece in np.array_split(part, BLOCKS, axis=axis)]
+    counts = [np.bincount(part.ravel(), minlength=n_classes) / max(part.size, 1) for part in parts]
+    return np.concatenate(counts)
+
+
+def hull_share(volume: Labels, scheme: LabelScheme) -> float:
+    """Share of the border between outside and brain that is structure (the hull of a skeleton)."""
+    outside = volume == scheme.fill
+    touched, hull = 0, 0
+    for axis in range(3):
+        for first, second in ((slice(None, -1), slice(1, None)), (slice(1, None), slice(None, -1))):
+            here = [slice(None)] * 3
+            there = [slice(None)] * 3
+            here[axis], there[axis] = first, second
+            border = outside[tuple(here)] & ~outside[tuple(there)]
+            touched += int(border.sum())
+            hull += int((border & scheme.foreground(volume[tuple(there)])).sum())
+    return hull / touched if touched else 0.0

@@ -1,0 +1,157 @@
+"""Names of sulci: which ones a cohort knows, and which voxel belongs to which."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.errors import InputError
+
+LEAST_SHARE = 0.9  # of the training brains that have a sulcus for it to be learned by default
+LEAST_VOXELS = 50  # that half of them have of it
+NOT_NAMES = {"", "unknown", "ventricle_left", "ventricle_right"}
+MOST_SULCI = 254  # uint8, and one number for any other
+ASKED = 100  # training brains at most that tell which sulcus lies at a place
+
+
+def sulcus_name(name: str, *, both_sides: bool) -> str:
+    """Name of a sulcus without its side, unless both sides are in one volume."""
+    return name if both_sides else name.removesuffix("_left").removesuffix("_right")
+
+
+def sulcus_voxels(cohort: Cohort) -> dict[str, dict[str, int]]:
+    """Voxels of each sulcus in each volume: ``sub-…_hemi-…`` → name → count."""
+    both = bool(cohort.preparation["whole_brain"])
+    found: dict[str, dict[str, int]] = {row_key(row): defaultdict(int) for row in cohort.rows}
+    for row in cohort.fold_table:
+        if row["name"] not in NOT_NAMES:
+            found[row_key(row)][sulcus_name(row["name"], both_sides=both)] += int(row["voxels"])
+    return found
+
+
+def common_sulci(cohort: Cohort) -> list[str]:
+    """Sulci that nearly all training brains have, by name.
+
+    That is `LEAST_SHARE` of them, with a median of at least `LEAST_VOXELS` voxels.
+    """
+    voxels, keys = sulcus_voxels(cohort), cohort.keys()
+    training = [voxels[keys[index]] for index in cohort.indices("train")]
+    names = sorted({name for brain in training for name in brain})
+    counts = np.array([[brain.get(name, 0) for name in names] for brain in training])
+    if not counts.size:
+        return []
+    often = (counts > 0).mean(axis=0) >= LEAST_SHARE
+    large = np.median(counts, axis=0) >= LEAST_VOXELS
+    return [name for name, kept in zip(names, often & large, strict=True) if kept]
+
+
+class NamedVolumes:
+    """Fold labels of a cohort as numbers of sulci; read like a memory map, (N, I, J, K) uint16.
+
+    The low byte is the number of a voxel's sulcus (see `names_of`), the high byte that of its fold,
+    0 where there is none; a brain with more than 255 folds uses numbers again.
+
+    Args:
+        cohort: with fold labels.
+        sulci: names; the n-th of them, from 1 on, is number n, and all others are 0.
+
+    Raises:
+        InputError: the cohort has no fold labels, or knows one of the sulci in no brain.
+    """
+
+    def __init__(self, cohort: Cohort, sulci: Sequence[str]) -> None:
+        if cohort.folds is None:
+            raise InputError(
+                f"to learn names of sulci the cohort needs fold labels, and has none: "
+                f"{cohort.folder}"
+            )
+        if not 0 < len(sulci) <= MOST_SULCI:
+            raise InputError(
+                f"expected 1 to {MOST_SULCI} sulci to recognise, got {len(sulci)}: {cohort.folder}"
+            )
+        self.folds = cohort.folds
+        self.tables = _tables(cohort, {name: n for n, name in enumerate(sulci, start=1)})
+
+    def __getitem__(self, index: Any, /) -> NDArray[np.uint16]:
+        if np.ndim(index):
+            return np.stack([self[int(n)] for n in index])
+        return self.tables[int(index)][self.folds[index]]
+
+
+def names_of(beside: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Numbers of the sulci out of what `NamedVolumes` gives."""
+    return (beside & 255).astype(np.uint8)
+
+
+def folds_of(beside: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Numbers of the folds out of what `NamedVolumes` gives."""
+    return (beside >> 8).astype(np.uint8)
+
+
+def _tables(cohort: Cohort, numbers: Mapping[str, int]) -> list[NDArray[np.uint16]]:
+    """Fold label → number of its sulcus and of itself, for each volume."""
+    both = bool(cohort.preparation["whole_brain"])
+    of_key = defaultdict(list)
+    for row in cohort.fold_table:
+        number = numbers.get(sulcus_name(row["name"], both_sides=both), 0)
+        of_key[row_key(row)].append((int(row["label"]), number))
+    unknown = set(numbers.values()) - {n for rows in of_key.values() for _, n in rows}
+    if unknown:
+        names = [name for name, n in numbers.items() if n in unknown]
+        raise InputError(f"no brain of the cohort has a sulcus {', '.join(names)}: {cohort.folder}")
+    tables = []
+    for volume in cohort.rows:
+        rows = of_key[row_key(volume)]
+        table = np.zeros(max((label for label, _ in rows), default=0) + 1, np.uint16)
+        for fold, (label, number) in enumerate(sorted(rows)):
+            table[label] = number + 256 * (fold % 255 + 1)
+        tables.append(table)
+    return tables
+
+
+class SulciByPlace:
+    """Which sulcus training brains have at a place.
+
+    Args:
+        cohort: whose training split is looked at, `ASKED` brains of it at most; without fold
+            labels it knows none.
+    """
+
+    def __init__(self, cohort: Cohort) -> None:
+        self.folds = cohort.folds
+        self.indices: list[int] = []
+        if self.folds is None:
+            return
+        names = sorted({name for brain in sulcus_voxels(cohort).values() for name in brain})
+        self.sulci = names[:MOST_SULCI]
+        training = cohort.indices("train")
+        self.indices = training[:: -(-len(training) // ASKED)].tolist() if self.sulci else []
+        numbers = {name: n for n, name in enumerate(self.sulci, start=1)}
+        self.tables = _tables(cohort, numbers) if self.sulci else []
+
+    def likeliest(self, places: NDArray[np.int64]) -> tuple[str, float]:
+        """Sulcus that most training brains have there, and the share of them that do.
+
+        Args:
+            places: (n, 3) voxels.
+
+        Returns:
+            An empty name if none of them has any.
+        """
+        if self.folds is None or not self.indices:
+            return "", float("nan")
+        low, high = places.min(axis=0), places.max(axis=0) + 1
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        inside = tuple((places - low).T)
+        brains = np.zeros(len(self.sulci) + 1, dtype=np.int64)
+        for index in self.indices:
+            labels = np.asarray(self.folds[index][box])[inside]
+            brains[np.unique(names_of(self.tables[index][labels]))] += 1
+        brains[0] = 0
+        best = int(brains.argmax())
+        if not brains[best]:
+            return "", 0.0
+        return self.sulci[best - 1], float(brains[best] / len(self.indices))

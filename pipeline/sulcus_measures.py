@@ -1,0 +1,150 @@
+"""What recognised sulci are like: size, confidence, place, depth and pieces of each."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from foldnorm.pipeline.sulci import NamedVolumes, names_of
+from foldnorm.pipeline.trained_model import Brains, TrainedModel
+from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.schemes import LabelScheme
+from foldnorm.preprocessing.space import Matrix
+
+# Columns of `measure`.
+MEASURES = ("size_mm2", "confidence", "x", "y", "z", "depth_mm", "pieces")
+LEAST_PIECE = 5  # voxels; less is not counted as a piece
+Labels = NDArray[np.uint8]
+Measures = NDArray[np.float64]
+
+
+class NamesVoxels(Protocol):
+    """Gives every voxel of structure the name of a sulcus."""
+
+    sulci: tuple[str, ...]
+
+    def named(self, brains: Brains) -> Iterator["NamedBrain"]:
+        """Every brain, named."""
+
+
+class NamedBrain:
+    """A brain whose voxels are named.
+
+    Args:
+        volume: (I, J, K) uint8 class numbers.
+        probabilities: (n + 1, V) of the names of its voxels of structure, in the order of
+            ``np.argwhere``; the first is any other sulcus.
+        scheme: of the volume.
+    """
+
+    def __init__(
+        self, volume: Labels, probabilities: NDArray[np.float32], scheme: LabelScheme
+    ) -> None:
+        self.volume, self.probabilities, self.scheme = volume, probabilities, scheme
+        self.places = np.argwhere(scheme.foreground(volume))
+
+    @property
+    def labels(self) -> Labels:
+        """(I, J, K) uint8: number of the likeliest sulcus of each voxel, 0 for none of them."""
+        labels = np.zeros(self.volume.shape, dtype=np.uint8)
+        labels[tuple(self.places.T)] = self.probabilities.argmax(axis=0)
+        return labels
+
+    def measure(self, affine: Matrix) -> Measures:
+        """What each sulcus is like, (n, `len(MEASURES)`).
+
+        Args:
+            affine: (4, 4), voxel index → world mm.
+
+        Returns:
+            ``size_mm2``: voxels times the mean face of one, those that may be of another sulcus
+            counted by their probability; ``confidence``: mean probability of the name over that
+            size; ``x``, ``y``, ``z``: its centre; ``depth_mm``: of its deepest voxel below the
+            outside; ``pieces``: 26-connected components of at least `LEAST_PIECE` voxels. NaN where
+            there is nothing to measure.
+        """
+        likely = self.probabilities[1:].astype(np.float64)
+        voxels = likely.sum(axis=1)
+        sides = np.linalg.norm(affine[:3, :3], axis=0)
+        known = voxels > 0.5
+        weights = likely / np.maximum(voxels, 1e-9)[:, None]
+        centre = weights @ (self.places @ affine[:3, :3].T + affine[:3, 3])
+        found = np.full((len(likely), len(MEASURES)), np.nan)
+        found[:, 0] = voxels * sides.prod() ** (2 / 3)
+        found[:, 1] = (weights * likely).sum(axis=1)
+        found[known, 2:5] = centre[known]
+        labels = self.labels
+        outside = self.volume == self.scheme.fill
+        if outside.any():
+            depth = ndimage.distance_transform_edt(~outside, sampling=sides)
+            deepest = ndimage.maximum(depth, labels, np.arange(1, len(likely) + 1))
+            present = np.bincount(labels.ravel(), minlength=len(likely) + 1)[1:] > 0
+            found[:, 5] = np.where(present, deepest, np.nan)
+        boxes = ndimage.find_objects(labels, max_label=len(likely))
+        for number, box in enumerate(boxes, start=1):
+            found[number - 1, 6] = 0 if box is None else _pieces(labels[box] == number)
+        return found
+
+
+class Recognition:
+    """A trained model that recognises, as it names brains.
+
+    Args:
+        trained: the model.
+        scheme: of the volumes.
+    """
+
+    def __init__(self, trained: TrainedModel, scheme: LabelScheme) -> None:
+        self.trained, self.model, self.scheme = trained, trained.recognises, scheme
+        self.sulci = tuple(self.model.sulci)
+
+    def named(self, brains: Brains) -> Iterator[NamedBrain]:
+        """Every brain, named."""
+        for volumes, _ in self.trained.batches(brains()):
+            yield from self.of_batch(volumes)
+
+    @torch.no_grad()
+    def of_batch(self, volumes: Tensor) -> Iterator[NamedBrain]:
+        """Every brain of (B, I, J, K) uint8, named."""
+        probabilities = torch.softmax(self.model.recognise(volumes).float(), dim=1)
+        for volume, own in zip(volumes, probabilities, strict=True):
+            structure = volume > self.scheme.void
+            yield NamedBrain(volume.cpu().numpy(), own[:, structure].cpu().numpy(), self.scheme)
+
+
+class AtlasTemplate:
+    """Names voxels by where training brains have each sulcus, without learning anything else.
+
+    Args:
+        cohort: with fold labels.
+        sulci: names.
+        spread: mm by which the labels of training brains are smoothed.
+    """
+
+    def __init__(self, cohort: Cohort, sulci: tuple[str, ...], spread: float = 4.0) -> None:
+        self.sulci, self.scheme = sulci, cohort.scheme
+        named = NamedVolumes(cohort, sulci)
+        counts = np.zeros((len(sulci) + 1, *cohort.shape), dtype=np.float32)
+        for index in cohort.indices("train"):
+            structure = self.scheme.foreground(np.array(cohort.volumes[index]))
+            places = np.nonzero(structure)
+            counts[(names_of(named[index])[places], *places)] += 1
+        sigma = [spread / side for side in cohort.voxel_size]
+        smooth = np.stack([ndimage.gaussian_filter(count, sigma) for count in counts]) + 1e-6
+        self.share = smooth / smooth.sum(axis=0)
+
+    def named(self, brains: Brains) -> Iterator[NamedBrain]:
+        """Every brain, named."""
+        for brain in brains():
+            structure = self.scheme.foreground(brain.volume)
+            yield NamedBrain(brain.volume, self.share[:, structure], self.scheme)
+
+
+def _pieces(mask: NDArray[np.bool_]) -> int:
+    labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    return int((sizes >= LEAST_PIECE).sum())

@@ -1,0 +1,84 @@
+"""The way back: from the packed grid of a cohort to the file that a volume was made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.crop import shape_of, shifted_affine
+from foldnorm.preprocessing.crop_spec import CropSpec
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.finished import finished_volume
+from foldnorm.preprocessing.layout import Layout
+from foldnorm.preprocessing.space import (
+    Matrix,
+    Shape,
+    resample_linear,
+    resample_nearest,
+    voxel_to_mni,
+)
+from foldnorm.preprocessing.volumes import read_labels
+
+
+@dataclass(frozen=True)
+class InputSpace:
+    """Where what was found in a packed volume is written to.
+
+    Attributes:
+        path: of the file; None: it is not known or not there any more, so that results stay in the
+            grid of the cohort.
+        shape: of its grid, RAS+.
+        affine: (4, 4) of its grid.
+        matrix: (4, 4), packed voxel → voxel of its grid.
+        to_mni: (4, 4), packed voxel → MNI mm; None if no transform leads there.
+    """
+
+    path: Path | None
+    shape: Shape
+    affine: Matrix
+    matrix: Matrix
+    to_mni: Matrix | None
+
+    @classmethod
+    def of(cls, cohort: Cohort, row: Mapping[str, str]) -> "InputSpace":
+        """That of a row of ``participants.tsv``."""
+        is_mni = cohort.preparation["space"] == "mni"
+        of_cohort = cohort.affine if is_mni else None
+        stays = cls(None, cohort.shape, cohort.affine, np.eye(4), of_cohort)
+        try:
+            finished = finished_volume(cohort.folder, row)
+            prepared = finished.read("_dseg")
+            source = finished.source
+            volume = read_labels(source.path)
+        except (InputError, OSError):
+            return stays
+        layout = Layout.of_cohort(cohort.folder)
+        box = layout.target(finished, CropSpec.of_record(cohort.preparation))
+        offset = np.subtract(box.start, finished.at.start)
+        packed_to_space = shifted_affine(prepared.affine, offset.tolist())
+        transform, shape = source.companions.transform, shape_of(volume.data)
+        own_to_mni = None
+        if transform is not None:
+            own_to_mni = voxel_to_mni(transform, shape, volume.affine, volume.voxel_size)
+        own_to_space = volume.affine
+        if is_mni:
+            assert own_to_mni is not None  # or it could not have been prepared
+            own_to_space = own_to_mni
+        matrix = np.linalg.inv(own_to_space) @ packed_to_space
+        to_mni = None if own_to_mni is None else own_to_mni @ matrix
+        return cls(source.path, shape, volume.affine, matrix, to_mni)
+
+    def spread(self, values: NDArray[np.floating], fill: float = 0.0) -> NDArray[np.floating]:
+        """Bring (I, J, K) quantities of the packed grid there, by trilinear interpolation."""
+        if self.path is None:
+            return values
+        return resample_linear(values - fill, self.matrix, self.shape, 0) + fill
+
+    def label(self, labels: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Bring (I, J, K) labels of the packed grid there: each voxel takes that of the nearest."""
+        if self.path is None:
+            return labels
+        return resample_nearest(labels, self.matrix, self.shape, 0)
