@@ -2,32 +2,37 @@
 
 Its own alterations stand for those that nobody has seen yet: outlier exposure in the form of the
 hypersphere classifier (Ruff et al. 2020, arXiv:2006.00339), which its authors put in the place of
-deep SAD (Ruff et al. 2020, arXiv:1906.02694). The code is a map, so that what is unusual in one
-place stays there, as in its fully convolutional form (Liznerski et al. 2021, arXiv:2007.01760).
+deep SAD (Ruff et al. 2020, arXiv:1906.02694). The code is a map, as in its fully convolutional form
+(Liznerski et al. 2021, arXiv:2007.01760), and each place is told whether something was altered
+there: told only of whole brains, it learned nothing from folds of 1 % of a volume.
 """
 
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foldnorm.models.classes import Sees, seen
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import EditKind, Phase, Reads
-from foldnorm.models.volume_networks import FeatureEncoder, code_size
+from foldnorm.models.vnet import VEncoder
+from foldnorm.models.volume_networks import code_size
 
 
 class HypersphereClassifier(nn.Module):
-    """Volume → code; its length says how unusual the volume is.
+    """Volume → code, a map; the length at each place says how unusual the volume is there.
 
     Args:
         shape: sides of the volumes; taken from the cohort by ``foldnorm train``.
         n_classes: of the volumes; likewise.
         edits: kinds of what is erased from training volumes; see `Restorer`.
         most_edits: of a volume, at most.
-        channels: a level each, which halves the sides.
+        channels: a level each; each level below the first halves the sides.
+        convolutions: of each level's residual stage.
+        stem: side of the block of voxels that becomes channels at the first level.
         code_channels: of the deepest map, which is the code.
-        norm: group norm after each convolution but the first.
+        norm: group norm after each convolution.
         encoder_sees: each class as 0 and 1, or signed distances to it.
     """
 
@@ -39,7 +44,9 @@ class HypersphereClassifier(nn.Module):
         n_classes: int = 3,
         edits: Sequence[EditKind] = ("folds",),
         most_edits: int = 3,
-        channels: Sequence[int] = (32, 64, 128),
+        channels: Sequence[int] = (16, 32, 64),
+        convolutions: Sequence[int] = (1, 1, 2),
+        stem: int = 2,
         code_channels: int = 8,
         norm: bool = True,
         encoder_sees: Sees = "one-hot",
@@ -50,12 +57,12 @@ class HypersphereClassifier(nn.Module):
                              f"{most_edits} of them")  # fmt: skip
         self.n_classes, self.edits, self.most_edits = n_classes, tuple(edits), most_edits
         self.encoder_sees: Sees = encoder_sees
-        self.latent_dim = code_size(shape, len(channels), code_channels)
+        self.latent_dim = code_size(shape, len(channels) - 1, code_channels, stem)
         axes = [torch.linspace(-1, 1, side) for side in shape]
         self.places: Tensor
         places = torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
         self.register_buffer("places", places, persistent=False)
-        self.encoder = FeatureEncoder(shape, n_classes + len(axes), channels, norm)
+        self.encoder = VEncoder(n_classes + len(axes), channels, convolutions, 3, stem, norm)
         self.head = nn.Conv3d(channels[-1], code_channels, 1)
         self.phases: Mapping[str, Phase] = {"separation": Phase(("encoder", "head"))}
 
@@ -67,27 +74,29 @@ class HypersphereClassifier(nn.Module):
     def loss(
         self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Healthy volumes to the centre, edited ones away; (B, 2, *sides) uint8."""
+        """Healthy places to the centre, edited ones away; (B, 2, *sides) uint8."""
         del phase, noise, condition
         loss = self.validation_loss(volumes).mean()
         return {"separation": loss, "loss": loss}
 
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Cross entropy of telling the edited volume from what it was, nats, (B,).
+        """Cross entropy of telling edited places from others, nats, (B,).
 
-        h for a healthy volume, −log(1 − e^−h) for one that was edited (Ruff et al. 2020, eq. 3).
+        h at a healthy place, −log(1 − e^−h) at one where something was edited (Ruff et al. 2020,
+        eq. 3), each averaged over the places of its kind in a volume.
         """
         del condition
         edited, healthy = volumes.unbind(1)
-        near, far = self.distance(healthy), self.distance(edited)
-        is_edited = (edited != healthy).flatten(1).any(1)
-        away = -torch.log(-torch.expm1(-far.clamp(min=1e-6)))
-        return near + torch.where(is_edited, away, far)
+        length = self.length(edited)
+        changed = (edited != healthy).float().unsqueeze(1)
+        is_edited = F.adaptive_max_pool3d(changed, length.shape[1:]).squeeze(1)
+        away = -torch.log(-torch.expm1(-length.clamp(min=1e-6)))
+        return _mean_where(length, 1 - is_edited) + _mean_where(away, is_edited)
 
-    def distance(self, volumes: Tensor) -> Tensor:
-        """Pseudo-Huber length of the code, averaged over the places of its map, (B,)."""
+    def length(self, volumes: Tensor) -> Tensor:
+        """Pseudo-Huber length of the code at each place of its map, (B, *grid)."""
         code = self.code_map(volumes).float()
-        return ((code.square().sum(1) + 1).sqrt() - 1).flatten(1).mean(1)
+        return (code.square().sum(1) + 1).sqrt() - 1
 
     def encode(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, *sides) uint8 → (B, latent_dim): the map of codes."""
@@ -98,4 +107,9 @@ class HypersphereClassifier(nn.Module):
         """(B, *sides) uint8 → (B, code_channels, *grid); the centre is 0."""
         channels = seen(volumes, self.n_classes, self.encoder_sees)
         places = self.places.expand(len(volumes), *self.places.shape[1:])
-        return self.head(self.encoder(torch.cat([channels, places], dim=1)))
+        return self.head(self.encoder.maps(torch.cat([channels, places], dim=1))[-1])
+
+
+def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean over the chosen places of each volume, (B,); 0 where there is none."""
+    return (values * chosen).flatten(1).sum(1) / chosen.flatten(1).sum(1).clamp(min=1)

@@ -112,13 +112,12 @@ class VNet(nn.Module):
         return (second, first) if self.reverse else (first, second)
 
 
-class VNetwork(nn.Module):
-    """The network of `VNet`: (B, C, *sides) channels → (B, classes, *sides) logits."""
+class VEncoder(nn.Module):
+    """The way down of `VNet`'s network: (B, C, *sides) channels → the map of each level."""
 
     def __init__(
         self,
         inputs: int,
-        outputs: int,
         channels: Sequence[int],
         convolutions: Sequence[int],
         kernel_size: int,
@@ -137,6 +136,33 @@ class VNetwork(nn.Module):
                 for width, count in zip(channels, convolutions, strict=True)
             ]
         )
+
+    def maps(self, volume: Tensor) -> list[Tensor]:
+        """(B, channels[n], *sides / (stem · 2ⁿ)) of each level n, of the padded sides."""
+        sides = volume.shape[2:]
+        extra = [n for side in reversed(sides) for n in (0, -side % self.factor)]
+        x = F.pad(volume, extra, mode="replicate")
+        x = self.left[0](self.enter(pixelunshuffle(x, 3, self.stem) if self.stem > 1 else x))
+        found = [x]
+        for down, stage in zip(self.down, self.left[1:], strict=True):
+            found.append(stage(down(found[-1])))  # half the sides
+        return found
+
+
+class VNetwork(VEncoder):
+    """The network of `VNet`: (B, C, *sides) channels → (B, classes, *sides) logits."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        channels: Sequence[int],
+        convolutions: Sequence[int],
+        kernel_size: int,
+        stem: int,
+        norm: bool,
+    ) -> None:
+        super().__init__(inputs, channels, convolutions, kernel_size, stem, norm)
         self.up = nn.ModuleList([nn.ConvTranspose3d(b, a, 2, 2) for a, b in pairwise(channels)])
         self.right = nn.ModuleList(
             [
@@ -148,14 +174,8 @@ class VNetwork(nn.Module):
 
     def forward(self, volume: Tensor) -> Tensor:
         """(B, C, *sides) → (B, classes, *sides)."""
-        sides = volume.shape[2:]
-        extra = [n for side in reversed(sides) for n in (0, -side % self.factor)]
-        x = F.pad(volume, extra, mode="replicate")
-        x = self.left[0](self.enter(pixelunshuffle(x, 3, self.stem) if self.stem > 1 else x))
-        skips = [x]
-        for down, stage in zip(self.down, self.left[1:], strict=True):
-            x = stage(down(x))  # half the sides
-            skips.append(x)
+        sides, skips = volume.shape[2:], self.maps(volume)
+        x = skips[-1]
         for level in reversed(range(len(self.up))):
             x = torch.cat([self.up[level](x), skips[level]], dim=1)  # twice the sides
             x = self.right[level](x)

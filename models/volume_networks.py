@@ -23,13 +23,13 @@ class ShapeError(ValueError):
     """A volume's sides do not suit the network."""
 
 
-def code_grid(shape: Sequence[int], levels: int) -> tuple[int, ...]:
-    """Sides of the deepest map: each side of the volume over 2^(levels + 1).
+def code_grid(shape: Sequence[int], levels: int, stem: int = STEM) -> tuple[int, ...]:
+    """Sides of the deepest map: each side of the volume over stem · 2^levels.
 
     Raises:
         ShapeError: a side is not a multiple of that.
     """
-    factor = STEM * 2**levels
+    factor = stem * 2**levels
     if any(side % factor for side in shape):
         raise ShapeError(
             f"volumes of {tuple(shape)} voxels do not suit {levels} levels: each side must be a "
@@ -38,9 +38,9 @@ def code_grid(shape: Sequence[int], levels: int) -> tuple[int, ...]:
     return tuple(side // factor for side in shape)
 
 
-def code_size(shape: Sequence[int], levels: int, code_channels: int) -> int:
+def code_size(shape: Sequence[int], levels: int, code_channels: int, stem: int = STEM) -> int:
     """Numbers of a code that is the deepest map itself."""
-    return code_channels * prod(code_grid(shape, levels))
+    return code_channels * prod(code_grid(shape, levels, stem))
 
 
 def soft_bound(log_variance: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ COMMANDS = (
     "latent",
     "delete",
     "score",
+    "fuse",
     "benchmark",
     "translate",
     "recognise",

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.neighbors import NearestNeighbors
+from sklearn.svm import OneClassSVM
 
 from foldnorm.preprocessing.errors import InputError
 
@@ -76,6 +77,17 @@ class Mahalanobis:
         residual = np.maximum((x**2).sum(axis=1) - (along**2).sum(axis=1), 0)
         return np.sqrt((along**2 / self.variances).sum(axis=1) + residual / self.rest)
 
+    def whitened(self, codes: Codes) -> Codes:
+        """(M, d) codes along the axes of the training codes, each of variance 1: (M, min(N, d)).
+
+        A last column is the length of what lies outside these axes, in the same units.
+        """
+        x = codes.astype(np.float64) - self.centre
+        along = x @ self.axes.T
+        residual = np.maximum((x**2).sum(axis=1) - (along**2).sum(axis=1), 0)
+        outside = np.sqrt(residual / self.rest)[:, None]
+        return np.hstack([along / np.sqrt(self.variances), outside]).astype(np.float32)
+
 
 @dataclass
 class NearestHealthy:
@@ -94,9 +106,53 @@ class NearestHealthy:
         return distances.mean(axis=1).astype(np.float64)
 
 
+@dataclass
+class WhitenedNearest(NearestHealthy):
+    """The same in codes that have been whitened by their Ledoit–Wolf covariance."""
+
+    def fit(self, codes: Codes) -> "WhitenedNearest":
+        """Keep the whitened training codes."""
+        self.space = Mahalanobis().fit(codes)
+        super().fit(self.space.whitened(codes))
+        return self
+
+    def score(self, codes: Codes) -> Scores:
+        """Distances, (M,)."""
+        return super().score(self.space.whitened(codes))
+
+
+@dataclass
+class OneClass:
+    """How far outside the boundary of a one-class SVM on whitened codes.
+
+    Schölkopf et al. 2001 (doi:10.1162/089976601750264965), by scikit-learn.
+
+    Attributes:
+        outside: share of the training codes that may lie outside (ν).
+    """
+
+    outside: float = 0.1
+
+    def fit(self, codes: Codes) -> "OneClass":
+        """Learn the boundary."""
+        self.space = Mahalanobis().fit(codes)
+        self.svm = OneClassSVM(nu=self.outside).fit(self.space.whitened(codes))
+        return self
+
+    def score(self, codes: Codes) -> Scores:
+        """Minus the signed distances to the boundary, (M,)."""
+        return -self.svm.decision_function(self.space.whitened(codes)).astype(np.float64)
+
+
 def latent_scores() -> dict[str, LatentScore]:
     """The scores by name, unfitted."""
-    return {"centre": CentreDistance(), "mahalanobis": Mahalanobis(), "knn": NearestHealthy()}
+    return {
+        "centre": CentreDistance(),
+        "mahalanobis": Mahalanobis(),
+        "knn": NearestHealthy(),
+        "knn_whitened": WhitenedNearest(),
+        "one_class": OneClass(),
+    }
 
 
 def fit_latent_scores(codes: Codes) -> dict[str, LatentScore]:

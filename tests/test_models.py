@@ -48,7 +48,9 @@ MODELS = {
     "dcgan": lambda: DCGAN(SHAPE, **CONVOLUTIONAL, reconstruction_steps=1),
     "f_anogan": lambda: FAnoGAN(SHAPE, **CONVOLUTIONAL, training_steps=4, critic_steps=2),
     "gan": lambda: GAN(SHAPE, widths=[8], critic_widths=[8], latent_dim=4),
-    "hypersphere_classifier": lambda: HypersphereClassifier(SHAPE, channels=[8], code_channels=2),
+    "hypersphere_classifier": lambda: HypersphereClassifier(
+        SHAPE, channels=[8, 8], convolutions=[1, 1], code_channels=2
+    ),
     "recogniser": lambda: Recogniser(SHAPE, sulci=["a", "b"], channels=[8, 8], convolutions=[1, 1]),
     "restorer": lambda: Restorer(channels=[8, 8], convolutions=[1, 1]),
     "unit": lambda: UNIT(SHAPE, 3, 4, channels=[8], critic_channels=[8]),
@@ -67,7 +69,11 @@ TINY = {
         "dcgan": {**CONVOLUTIONAL, "reconstruction_steps": 1},
         "f_anogan": {**CONVOLUTIONAL, "critic_steps": 2},
         "gan": {"widths": [8], "critic_widths": [8], "latent_dim": 4},
-        "hypersphere_classifier": {"channels": [8], "edits": "[balls, slabs, noise]"},
+        "hypersphere_classifier": {
+            "channels": [8, 8],
+            "convolutions": [1, 1],
+            "edits": "[balls, slabs, noise]",
+        },
         "restorer": {"channels": [8, 8], "convolutions": [1, 1], "edits": "[balls, slabs, noise]"},
         "unit": {"channels": [8], "critic_channels": [8]},
         "wgan": {**CONVOLUTIONAL, "critic_steps": 2},

@@ -1,0 +1,38 @@
+"""Join scores of several models of the same brains into one p-value.
+
+Each SCORES is a folder that foldnorm score has written, with the same training cohort. Where no
+--scores are named, one of each folder is taken: evidence_pooled, sulci_missing or latent_centre.
+The joined figure is calibrated anew on the brains that calibrated all of them, so the p-values need
+not be independent. OUT/fused.tsv has a row a brain.
+"""
+
+import argparse
+from pathlib import Path
+
+from foldnorm.pipeline.arguments import add_overwrite
+
+HELP = "join scores of several models into one p-value"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("folders", type=Path, nargs="+", metavar="SCORES")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    parser.add_argument("--scores", nargs="+", default=[], metavar="NAME", help="to join")
+    parser.add_argument(
+        "--method", choices=("fisher", "harmonic"), default="fisher",
+        help="sum of −log p (default), or harmonic mean of p",
+    )  # fmt: skip
+    add_overwrite(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.fusion import TABLE, fuse
+
+    refuse_existing(arguments.out / TABLE, arguments.overwrite)
+    rows = fuse(arguments.folders, arguments.out, arguments.scores, arguments.method)
+    if not arguments.quiet:
+        print(f"{len(rows)} brains: {arguments.out}")
+    return 0

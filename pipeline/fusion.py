@@ -1,0 +1,138 @@
+"""One p-value out of those of several scores, such as missing folds and missing names.
+
+P-values of the same brains are not independent, so what joins them has no known distribution: the
+joined figure is calibrated once more on the same healthy brains.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
+
+from foldnorm.pipeline.score_cohort import CALIBRATION, KNOWN, SCORES
+from foldnorm.pipeline.scores import conformal_p
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_tsv, write_json, write_tsv
+
+Method = Literal["fisher", "harmonic"]
+TABLE, SIDECAR = "fused.tsv", "fused.json"
+# Of each folder the first of these that it has is taken; settled on validation brains.
+USUAL = ("evidence_pooled", "sulci_missing", "latent_centre", "reconstruction_missing_local")
+FEWEST = 8  # calibration brains
+Key = tuple[str, ...]
+
+
+def fuse(
+    folders: Sequence[Path], out: Path, names: Sequence[str] = (), method: Method = "fisher"
+) -> list[dict[str, Any]]:
+    """Join scores of the same brains; writes ``fused.tsv`` and ``fused.json``.
+
+    Args:
+        folders: that `score` has written.
+        out: folder to write to.
+        names: of the scores; where none is given, one of each folder (`USUAL`).
+        method: ``fisher``, the sum of −log p (Fisher 1925), or ``harmonic``, the harmonic mean of p
+            (Wilson 2019, doi:10.1073/pnas.1814092116).
+
+    Returns:
+        A row a brain: the p-values that were joined, ``p_fused`` and ``q_fused``.
+
+    Raises:
+        InputError: a score is nowhere or in two folders, or too few brains are in all of them.
+    """
+    chosen = _chosen(folders, names)
+    calibration = [_table(folder / CALIBRATION) for folder, _ in chosen]
+    brains = [_table(folder / SCORES) for folder, _ in chosen]
+    healthy, asked = _in_all(calibration), _in_all(brains)
+    if len(healthy) < FEWEST:
+        raise InputError(
+            f"expected at least {FEWEST} brains that calibrate every score, got {len(healthy)}: "
+            f"{', '.join(map(str, folders))}"
+        )
+    own_p, their_p = [], []
+    for (_, name), of_healthy, of_asked in zip(chosen, calibration, brains, strict=True):
+        values = _values(of_healthy, healthy, name)
+        own_p.append(_rank_p(values))
+        their_p.append(conformal_p(_values(of_asked, asked, name), values))
+    joined = conformal_p(_join(np.array(their_p), method), _join(np.array(own_p), method))
+    judged = np.array(
+        [not any(table[key]["used_for"] or table[key]["flag"] for table in brains) for key in asked]
+    )
+    q = np.full(len(asked), np.nan)
+    if judged.any():
+        q[judged] = false_discovery_control(joined[judged])
+    rows = []
+    for n, key in enumerate(asked):
+        row: dict[str, Any] = dict(zip(KNOWN, key, strict=True))
+        if judged[n]:
+            row |= {f"p_{name}": float(p[n]) for (_, name), p in zip(chosen, their_p, strict=True)}
+            row |= {"p_fused": float(joined[n]), "q_fused": float(q[n])}
+        rows.append(row)
+    columns = [*KNOWN, *(f"p_{name}" for _, name in chosen), "p_fused", "q_fused"]
+    write_tsv(out / TABLE, rows, columns)
+    write_json(
+        out / SIDECAR,
+        {
+            "scores": {name: str(folder) for folder, name in chosen},
+            "method": method,
+            "calibrated_on": len(healthy),
+            "smallest_p": 1 / (len(healthy) + 1),
+            "note": "brains that took part in training or calibration, or have a flag, have no p",
+        },
+    )
+    return rows
+
+
+def _chosen(folders: Sequence[Path], names: Sequence[str]) -> list[tuple[Path, str]]:
+    """Folder and name of each score that is joined."""
+    held = {}
+    for folder in folders:
+        if not (folder / CALIBRATION).is_file() or not (folder / SCORES).is_file():
+            raise InputError(f"not a folder of scores (no {SCORES} and {CALIBRATION}): {folder}")
+        rows = read_tsv(folder / CALIBRATION)
+        columns = rows[0] if rows else {}
+        held[folder] = [c.removeprefix("score_") for c in columns if c.startswith("score_")]
+    if not names:
+        found = [(f, next((n for n in USUAL if n in own), "")) for f, own in held.items()]
+        lacking = [str(folder) for folder, name in found if not name]
+        if lacking:
+            raise InputError(f"say which --scores to join: {', '.join(lacking)}")
+        return found
+    chosen = []
+    for name in names:
+        having = [folder for folder, own in held.items() if name in own]
+        if len(having) != 1:
+            where = "in none" if not having else f"in {len(having)}"
+            raise InputError(f"--scores: expected {name} in one of the folders, it is {where}")
+        chosen.append((having[0], name))
+    return chosen
+
+
+def _table(path: Path) -> dict[Key, dict[str, str]]:
+    return {tuple(row[key] for key in KNOWN): row for row in read_tsv(path)}
+
+
+def _in_all(tables: Sequence[dict[Key, dict[str, str]]]) -> list[Key]:
+    return [key for key in tables[0] if all(key in table for table in tables)]
+
+
+def _values(
+    table: dict[Key, dict[str, str]], keys: Sequence[Key], name: str
+) -> NDArray[np.float64]:
+    return np.array([float(table[key][f"score_{name}"]) for key in keys])
+
+
+def _rank_p(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """P-value of each calibration brain among the others, 1 added above and below."""
+    above = len(values) - np.searchsorted(np.sort(values), values, side="left")
+    return above / len(values)  # it counts itself
+
+
+def _join(p: NDArray[np.float64], method: Method) -> NDArray[np.float64]:
+    """(K, N) p-values → (N,), high where they are low."""
+    if method == "fisher":
+        return -np.log(p).sum(axis=0)
+    return -len(p) / (1 / p).sum(axis=0)

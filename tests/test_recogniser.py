@@ -1,0 +1,329 @@
+"""Naming sulci: what is learned from, what is measured, which are missing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from foldnorm.models.recogniser import Recogniser
+from foldnorm.pipeline.class_metrics import sulcus_dice
+from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.configuration import resolve_for
+from foldnorm.pipeline.recognition_scores import FEWEST, RecognitionScores
+from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.substitutions import Substitutions
+from foldnorm.pipeline.sulci import (
+    NamedVolumes,
+    SulciByPlace,
+    common_sulci,
+    folds_of,
+    names_of,
+    sulcus_name,
+)
+from foldnorm.pipeline.sulcus_measures import MEASURES, AtlasTemplate, NamedBrain, Recognition
+from foldnorm.pipeline.train import set_up
+from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.schemes import SKELETON
+from foldnorm.preprocessing.volumes import read_labels
+
+SMALL = ["--model.init_args.channels", "[8, 8]", "--model.init_args.convolutions", "[1, 1]",
+         "--training.steps", "4", "--training.validate_every", "2", "--device", "cpu"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Forty coarse phantoms with fold labels, half of them for validation."""
+    folder = tmp_path_factory.mktemp("named")
+    words = [
+        "phantom",
+        folder / "source",
+        "--subjects",
+        "40",
+        "--voxel-size",
+        "3",
+        "--n-procs",
+        "1",
+    ]
+    assert main([*map(str, words), "--quiet"]) == 0
+    words = ["preprocess", folder / "source", folder / "cohort", "--voxel-size", "4", "--crop",
+             "mm:-76,4,-70,10,-40,40", "--split", ".3", ".5", ".2", "--n-procs", "1"]  # fmt: skip
+    assert main([*map(str, words), "--quiet"]) == 0
+    return Cohort.open(folder / "cohort")
+
+
+@pytest.fixture(scope="module")
+def run(cohort, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "run"
+    assert train(cohort, out) == 0
+    return out
+
+
+def train(cohort, out, *more):
+    words = ["train", "--config", "recogniser", "--cohort", cohort.folder, "--out", out, *SMALL]
+    return main([*map(str, words), *more, "--quiet"])
+
+
+def test_a_side_is_no_part_of_a_name_unless_both_are_in_one_volume():
+    assert sulcus_name("S.C._left", both_sides=False) == "S.C."
+    assert sulcus_name("S.C._right", both_sides=True) == "S.C._right"
+
+
+def test_voxels_get_the_name_and_the_number_of_their_fold(cohort):
+    sulci = ["superior_temporal", "central"]
+    named = NamedVolumes(cohort, sulci)
+    index = 3
+    beside, labels = named[index], cohort.folds[index]
+    rows = [r for r in cohort.fold_table if row_key(r) == cohort.keys()[index]]
+    for number, name in enumerate(sulci, start=1):
+        own = [int(row["label"]) for row in rows if row["name"] == name]
+        assert np.array_equal(names_of(beside) == number, np.isin(labels, own))
+    assert not beside[labels == 0].any()
+    assert len(np.unique(folds_of(beside))) == len(np.unique(labels))
+    assert np.array_equal(named[np.array([index, 5])][0], beside)
+    with pytest.raises(InputError, match=r"no brain of the cohort has a sulcus S\.C\."):
+        NamedVolumes(cohort, ["central", "S.C."])
+
+
+def test_the_sulci_that_nearly_all_have_are_learned_by_default(cohort, run):
+    sulci = common_sulci(cohort)
+    assert {"lateral_fissure", "superior_temporal"} <= set(sulci)
+    assert not any(name.startswith("secondary_") for name in sulci)
+    assert RunFolder(run).config["model"]["init_args"]["sulci"] == sulci
+    asked = resolve_for(cohort, "recogniser", ["--model.init_args.sulci", '["central"]'])
+    assert asked["model"]["init_args"]["sulci"] == ["central"]
+
+
+def test_a_cohort_without_names_is_refused(small_cohort, tmp_path, capsys):
+    assert train(small_cohort, tmp_path / "run") == 2
+    assert "expected sulci to recognise, got none" in capsys.readouterr().err
+    assert train(small_cohort, tmp_path / "run", "--model.init_args.sulci", '["S.C."]') == 2
+    assert "needs fold labels, and has none" in capsys.readouterr().err
+
+
+def brain_of_folds():
+    """Three sheets; the first is sulcus 1, the others have no name."""
+    volume, named = np.ones((20, 20, 20), np.uint8), np.zeros((20, 20, 20), np.uint8)
+    folds = named.copy()
+    volume[0] = 0
+    for fold, i in enumerate((5, 10, 15), start=1):
+        volume[i, 4:12, 4:12], folds[i, 4:12, 4:12] = 2, fold
+    named[folds == 1] = 1
+    return volume, named, folds
+
+
+def test_other_folds_take_the_place_of_a_sulcus_and_get_no_name():
+    volume, named, folds = brain_of_folds()
+    substitute = Substitutions(1.0, SKELETON, seed=1)
+    filled = 0
+    for draw in range(50):
+        new, names = substitute(volume, named, folds, draw)
+        assert not names.any()
+        assert (new[volume == 0] == 0).all()
+        assert (new[(folds == 2) | (folds == 3)] == 2).all()
+        added = (new == 2) & (volume != 2)
+        filled += bool(added.any())
+        again, _ = substitute(volume, named, folds, draw)
+        assert np.array_equal(new, again)
+    assert filled == 50
+    untouched = [
+        Substitutions(0.3, SKELETON, 2)(volume, named, folds, n)[1].any() for n in range(300)
+    ]
+    assert np.mean(untouched) == pytest.approx(0.7, abs=0.08)
+    bare = np.where(folds > 0, 1, volume).astype(np.uint8)
+    assert np.array_equal(substitute(bare, named * 0, folds, 0)[0], bare)
+
+
+def test_only_sulcus_voxels_count_in_the_loss():
+    torch.manual_seed(0)
+    model = Recogniser((8, 8, 8), sulci=["a", "b"], channels=[8], convolutions=[1])
+    rng = np.random.default_rng(0)
+    volume = rng.integers(0, 3, (2, 8, 8, 8), np.uint8)
+    named = rng.integers(0, 3, volume.shape, np.uint8)
+    other = np.where(volume == 2, named, 0).astype(np.uint8)
+    losses = [
+        model.validation_loss(torch.from_numpy(np.stack([volume, n], axis=1)))
+        for n in (named, other)
+    ]
+    assert torch.equal(*losses)
+
+
+def test_dice_is_that_of_each_sulcus():
+    true = np.array([[[1, 1, 2, 0]]], np.uint8)
+    named = np.array([[[1, 0, 2, 2]]], np.uint8)
+    assert sulcus_dice(named, true, 3) == pytest.approx([2 / 3, 2 / 3, np.nan], nan_ok=True)
+
+
+def named_brain(sure=0.9):
+    """A sheet of 8 × 6 voxels that is sulcus 1, another of two pieces that is sulcus 2."""
+    volume = np.ones((12, 12, 12), np.uint8)
+    volume[0] = 0
+    volume[4, 2:10, 2:8] = 2
+    volume[8, 2:5, 2:8] = 2
+    volume[8, 7:10, 2:8] = 2
+    places = np.argwhere(volume == 2)
+    first = places[:, 0] == 4
+    probabilities = np.zeros((3, len(places)), np.float32)
+    probabilities[1, first], probabilities[2, ~first] = sure, 1.0
+    probabilities[0, first] = 1 - sure
+    return NamedBrain(volume, probabilities, SKELETON)
+
+
+def test_a_sulcus_is_measured_in_mm():
+    affine = np.diag([2.0, 2, 2, 1])
+    affine[:3, 3] = (-10, 0, 5)
+    first, second = (dict(zip(MEASURES, row, strict=True)) for row in named_brain().measure(affine))
+    assert first["size_mm2"] == pytest.approx(48 * 0.9 * 4)
+    assert first["confidence"] == pytest.approx(0.9)
+    assert [first[a] for a in "xyz"] == pytest.approx([-10 + 8, 11, 5 + 9])
+    assert first["depth_mm"] == pytest.approx(8)
+    assert (first["pieces"], second["pieces"]) == (1, 2)
+    assert second["depth_mm"] == pytest.approx(16)
+
+
+class Named:
+    """Names given, a brain each, whatever brains are asked about."""
+
+    sulci = ("first", "second")
+
+    def __init__(self, brains):
+        self.brains = brains
+
+    def named(self, brains):
+        del brains
+        return iter(self.brains)
+
+
+def test_a_missing_sulcus_stands_out_and_is_named():
+    rng = np.random.default_rng(0)
+    healthy = [named_brain(rng.uniform(0.85, 1)) for _ in range(20)]
+    scores = RecognitionScores(Named(healthy), np.eye(4)).fit(list)
+    gone = named_brain()
+    gone.probabilities[1] = 0.05
+    gone.probabilities[0, gone.probabilities[2] == 0] = 0.95
+    departures = scores.departures(np.stack([b.measure(np.eye(4)) for b in [*healthy, gone]]))
+    missing = departures["missing"]
+    assert missing[-1].argmax() == 0
+    assert missing[-1, 0] > 5 > np.abs(missing[:-1]).max()
+    of_brains = scores.of_departures(departures)
+    assert set(of_brains) == set(scores.columns)
+    assert of_brains["sulci_missing"][-1] == missing[-1].max()
+    assert scores.panel.all()
+    with pytest.raises(InputError, match=f"at least {FEWEST} validation brains, got 3"):
+        RecognitionScores(Named(healthy[:3]), np.eye(4)).fit(list)
+
+
+def test_the_atlas_names_by_place(cohort):
+    sulci = ("superior_temporal", "lateral_fissure")
+    atlas = AtlasTemplate(cohort, sulci)
+    index = int(cohort.indices("test")[0])
+    (brain,) = atlas.named(lambda: cohort.brains([index]))
+    true = names_of(NamedVolumes(cohort, sulci)[index])
+    assert np.nanmean(sulcus_dice(brain.labels, true, 2)) > 0.4
+    sulcus, share = SulciByPlace(cohort).likeliest(np.argwhere(true == 2))
+    assert sulcus == "lateral_fissure"
+    assert share > 0.8
+
+
+def test_recognising_names_voxels_in_the_grid_of_the_input(cohort, run, tmp_path):
+    out = tmp_path / "out"
+    words = [
+        "recognise",
+        run,
+        cohort.folder,
+        out,
+        "--split",
+        "test",
+        "validation",
+        "--device",
+        "cpu",
+    ]
+    assert main([*map(str, words), "--quiet"]) == 0
+    rows = read_tsv(out / "sulci.tsv")
+    sulci = [row["name"] for row in read_tsv(out / "sulcus_names.tsv")]
+    brains = len(cohort.indices("test")) + len(cohort.indices("validation"))
+    assert len(rows) == brains * len(sulci)
+    assert {row["used_for"] for row in rows} == {"", "calibration"}
+    assert all(bool(row["p_missing"]) != bool(row["used_for"]) for row in rows)
+    sidecar = read_json(out / "sulci.json")
+    assert sidecar["smallest_p"] == 1 / (1 + len(cohort.indices("validation")) // 2)
+    key = cohort.keys()[cohort.indices("test")[0]]
+    labels = read_labels(out / f"{key}_desc-sulci_dseg.nii.gz")
+    original = read_labels(Path(sidecar["labels_in_grid_of"][key]))
+    assert np.array_equal(labels.affine, original.affine)
+    assert labels.data.shape == original.data.shape
+    assert not labels.data[(original.data == 0) | (original.data == 11)].any()
+    assert main([*map(str, words), "--quiet"]) == 2
+
+
+def test_a_file_is_prepared_as_the_training_cohort_was(cohort, run, tmp_path):
+    index = int(cohort.indices("test")[0])
+    participant = cohort.rows[index]["participant_id"].removeprefix("sub-")
+    source = next((cohort.folder.parent / "source").rglob(f"Lskeleton_{participant}.nii.gz"))
+    words = ["recognise", run, source, tmp_path / "a", "--device", "cpu", "--quiet"]
+    assert main(list(map(str, words))) == 0
+    prepared = Cohort.open(tmp_path / "a/prepared")
+    assert np.array_equal(prepared.volumes[0], cohort.volumes[index])
+    words = ["recognise", run, cohort.folder, tmp_path / "b", "--device", "cpu", "--quiet"]
+    assert main(list(map(str, words))) == 0
+    whole = {(r["participant_id"], r["sulcus"]): r for r in read_tsv(tmp_path / "b/sulci.tsv")}
+    for row in read_tsv(tmp_path / "a/sulci.tsv"):
+        twin = whole[cohort.rows[index]["participant_id"], row["sulcus"]]
+        assert float(row["size_mm2"]) == pytest.approx(float(twin["size_mm2"]), rel=1e-4)
+
+
+def test_nonsense_is_refused(cohort, run, small_run, tmp_path, capsys):
+    (tmp_path / "empty.nii.gz").write_bytes(b"no volume")
+    for words, said in (
+        ([small_run, cohort.folder], "recognises no sulci"),
+        ([run, tmp_path / "none"], "no such file or folder"),
+        ([run, tmp_path / "empty.nii.gz"], "could be prepared"),
+        ([run, tmp_path / "empty.nii.gz", "--split", "test"], "--split is for a cohort"),
+    ):
+        words = ["recognise", words[0], words[1], tmp_path / "out", *words[2:], "--device", "cpu"]
+        if words[1] == small_run:
+            words += ["--reference", RunFolder(small_run).data["cohort"]]
+        assert main(list(map(str, words))) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_sulci_are_scored_beside_the_atlas(cohort, run, tmp_path):
+    words = ["score", run, cohort.folder, tmp_path / "s", "--split", "test", "--device", "cpu"]
+    assert main([*map(str, words), "--quiet"]) == 0
+    rows = read_tsv(tmp_path / "s/scores.tsv")
+    kinds = ("missing", "large", "displaced", "interrupted", "missing_panel")
+    for prefix in ("sulci", "baseline_atlas"):
+        assert {f"p_{prefix}_{kind}" for kind in kinds} < set(rows[0])
+
+
+def test_a_resumed_recogniser_equals_an_unbroken_one(cohort, run, tmp_path):
+    out = tmp_path / "run"
+    assert train(cohort, out, "--training.session_steps", "3") == 75
+    assert train(cohort, out, "--resume", "auto") == 0
+    whole, parts = (RunFolder(r).load_checkpoint("last")["model"] for r in (run, out))
+    for key, tensor in whole.items():
+        assert torch.equal(tensor, parts[key]), key
+
+
+def test_names_move_with_the_volume(cohort, tmp_path):
+    moved = ["--training.augmentation.shift", "2", "--model.init_args.substitutes", "0"]
+    config = resolve_for(cohort, "recogniser", [*SMALL[:4], *moved])
+    training = set_up(config, cohort, tmp_path, device="cpu", resume=False)
+    for volume, named in training.batches.batch(0).numpy():
+        inner = (slice(2, -2),) * 3
+        assert (volume[inner][named[inner] > 0] == 2).all()
+        assert named.any()
+    training.batches.close()
+
+
+def test_a_trained_model_names_what_it_says_it_names():
+    model = Recogniser((6, 6, 6), sulci=["a", "b"], channels=[8], convolutions=[1])
+    recognition = Recognition(TrainedModel(model.eval(), torch.device("cpu")), SKELETON)
+    volume = np.random.default_rng(0).integers(0, 3, (6, 6, 6), np.uint8)
+    (brain,) = recognition.named(lambda: [Brain(volume, {})])
+    assert recognition.sulci == ("a", "b")
+    assert brain.probabilities.sum(axis=0) == pytest.approx(np.ones((volume == 2).sum()), abs=1e-5)
+    assert not brain.labels[volume != 2].any()

@@ -1,0 +1,146 @@
+"""Brains that a model cannot judge are told from those that are only unusual."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.suitability import BLOCKS, Suitability, block_shares, hull_share
+from foldnorm.preprocessing.alteration import alter
+from foldnorm.preprocessing.cohort import Brain, Cohort
+from foldnorm.preprocessing.deletion import SizeRange
+from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.schemes import SKELETON
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Sixty coarse phantoms, two thirds of them for training."""
+    folder = tmp_path_factory.mktemp("many")
+    words = ["phantom", folder / "source", "--subjects", "60", "--voxel-size", "3"]
+    assert main([*map(str, words), "--n-procs", "1", "--quiet"]) == 0
+    words = ["preprocess", folder / "source", folder / "cohort", "--voxel-size", "4", "--crop",
+             "mm:-76,4,-70,10,-40,40", "--split", ".6", ".2", ".2", "--n-procs", "1"]  # fmt: skip
+    assert main([*map(str, words), "--quiet"]) == 0
+    return Cohort.open(folder / "cohort")
+
+
+@pytest.fixture(scope="module")
+def suitability(cohort):
+    return Suitability(cohort)
+
+
+def test_healthy_brains_and_brains_without_a_fold_can_be_judged(cohort, suitability):
+    held_out = cohort.indices("validation", "test")
+    assert not any(suitability.reasons(cohort.brains(held_out)))
+    altered = alter(cohort, held_out, SizeRange(500))
+    brains = [Brain(a.volume, cohort.rows[a.index]) for a in altered]
+    assert len(brains) > 10
+    assert not any(suitability.reasons(brains))
+
+
+def without_hull(volume):
+    near = ndimage.binary_dilation(volume == 0) & (volume == 2)
+    return np.where(near, 1, volume)
+
+
+def cut(volume):
+    volume[:, :6] = 0
+    return volume
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda v: v[::-1], "mirrored left–right"),
+        (lambda v: v[:, ::-1], "mirrored back–front"),
+        (lambda v: v[:, :, ::-1], "mirrored bottom–top"),
+        (lambda v: np.zeros_like(v), "holds no sulcus"),
+        (lambda v: np.ones_like(v), "holds no sulcus"),
+        (without_hull, "has a hull unlike"),
+        (cut, "unlike|unusual amount of outside|better if moved"),
+        (lambda v: v.transpose(1, 0, 2), "unlike the training|better if moved|mirrored"),
+        (lambda v: np.roll(v, 4, axis=1), "better if moved back–front|unusual amount|unlike"),
+        (lambda v: v[5:15, 5:15, 5:15].repeat(2, 0).repeat(2, 1).repeat(2, 2), "unlike|moved|mirr"),
+    ],
+)
+def test_brains_that_are_not_like_the_training_brains_are_known(cohort, suitability, spoil, said):
+    for brain in cohort.brains(cohort.indices("test")):
+        spoilt = np.ascontiguousarray(spoil(brain.volume.copy())).astype(np.uint8)
+        reason = suitability.reason(Brain(spoilt, brain.row))
+        assert reason
+        assert any(part in reason for part in said.split("|")), reason
+
+
+def test_the_other_side_is_known_by_its_name(cohort, suitability):
+    (brain,) = cohort.brains(cohort.indices("test")[:1])
+    row = {**brain.row, "hemi": "R"}
+    assert suitability.reason(Brain(brain.volume, row)) == "is of side R, the training brains of L"
+
+
+def test_few_training_brains_know_little(small_cohort):
+    few = Suitability(small_cohort)
+    (brain,) = small_cohort.brains(small_cohort.indices("test")[:1])
+    assert not few.reason(Brain(brain.volume[::-1].copy(), brain.row))
+    assert few.reason(Brain(brain.volume * 0, brain.row)) == "holds no sulcus"
+
+
+def test_shares_and_hull_are_what_they_say():
+    volume = np.zeros((8, 8, 8), np.uint8)
+    volume[:4] = 1
+    volume[3, :, :4] = 2
+    assert hull_share(volume, SKELETON) == pytest.approx(0.5)
+    shares = block_shares(volume, 3).reshape(BLOCKS, BLOCKS, BLOCKS, 3)
+    assert shares[0, 0, 0].tolist() == [0, 1, 0]
+    assert shares[1, 0, 0].tolist() == [0, 0.5, 0.5]
+    assert shares[3, 3, 3].tolist() == [1, 0, 0]
+    assert hull_share(np.ones((4, 4, 4), np.uint8), SKELETON) == 0
+
+
+def test_a_flagged_brain_has_no_p_and_the_others_are_finished(cohort, tmp_path, capsys):
+    run, out = tmp_path / "run", tmp_path / "scores"
+    words = ["train", "--config", "restorer", "--cohort", cohort.folder, "--out", run,
+             "--model.init_args.channels", "[8, 8]", "--model.init_args.convolutions", "[1, 1]",
+             "--training.steps", "2", "--device", "cpu", "--quiet"]  # fmt: skip
+    assert main(list(map(str, words))) == 0
+    spoilt = tmp_path / "spoilt"
+    assert main(["delete", str(cohort.folder), str(spoilt), "--size", "0", "--quiet"]) == 0
+    volumes = np.lib.format.open_memmap(spoilt / "volumes.npy", mode="r+")
+    bad = int(cohort.indices("test")[0])
+    volumes[bad] = volumes[bad][::-1].copy()
+    volumes.flush()
+    words = ["score", run, spoilt, out, "--split", "test", "--device", "cpu"]
+    assert main(list(map(str, words))) == 1
+    said = capsys.readouterr()
+    name = cohort.rows[bad]["participant_id"]
+    assert f"{name} L: fits the training brains better mirrored" in said.err
+    assert "1 not judged" in said.out
+    rows = {row["participant_id"]: row for row in read_tsv(out / "scores.tsv")}
+    assert rows[name]["flag"]
+    assert not rows[name]["p_evidence_top"]
+    others = [row for who, row in rows.items() if who != name]
+    assert all(
+        row["p_evidence_top"] and row["q_evidence_top"] and not row["flag"] for row in others
+    )
+    for row in others:
+        assert float(row["q_evidence_top"]) >= float(row["p_evidence_top"])
+    assert read_json(out / "scores.json")["flagged"] == 1
+
+    controls = tmp_path / "controls"
+    tested = [row["participant_id"] for row in cohort.rows if row["split"] == "test"]
+    words = ["preprocess", cohort.folder.parent / "source", controls, "--like", cohort.folder,
+             "--participant-label", *tested,
+             "--split", 0, 0, 1, "--n-procs", 1, "--quiet"]  # fmt: skip
+    assert main(list(map(str, words))) == 0
+    words = ["score", run, cohort.folder, tmp_path / "local", "--controls", controls]
+    assert main([*map(str, words), "--device", "cpu"]) == 0
+    sidecar = read_json(tmp_path / "local/scores.json")
+    number = len(cohort.indices("test"))
+    assert sidecar["smallest_p"] == 1 / (number + 1)
+    assert f"{number} local controls" in sidecar["sentence"]
+    assert "too few for any p-value below 0.05" in sidecar["sentence"]
+    used = {r["participant_id"]: r["used_for"] for r in read_tsv(tmp_path / "local/scores.tsv")}
+    assert used[name] == "calibration"
+    words = ["score", run, cohort.folder, tmp_path / "x", "--controls", cohort.folder]
+    assert main([*map(str, words), "--device", "cpu"]) == 2
+    assert "controls are brains that the model was trained on" in capsys.readouterr().err
