@@ -5,6 +5,7 @@ brain is compared with itself. *Paired*: the altered half before and after. Size
 the same code path deletes nothing, and AUROC must be 0.5 within its interval.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 
 from foldnorm.pipeline.detection_metrics import INTERVAL, detection, paired_share
 from foldnorm.pipeline.localisation import COLUMNS as LOCALISATION_COLUMNS
-from foldnorm.pipeline.localisation import localise
+from foldnorm.pipeline.localisation import localisation
 from foldnorm.pipeline.scorer import Scorer, Scores
-from foldnorm.preprocessing.alteration import alter
+from foldnorm.preprocessing.alteration import Altered, alter
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.deletion import SizeRange
 from foldnorm.preprocessing.errors import InputError
@@ -76,11 +77,7 @@ def benchmark(
                 {"size": str(size), "score": name, **_figures(name, healthy, draws, options)}
             )
         subjects.extend(_subject_rows(cohort, indices, healthy, draws, size, options))
-        if scorer.evidence is not None and options.kind in ERASING and not size.is_control:
-            altered = indices[halves(len(indices), options.seed)]
-            places += localise(
-                scorer.evidence, cohort, altered, size, kind=options.kind, seed=options.seed
-            )
+        places += [row for draw in draws for row in draw.places]
     if places:
         write_tsv(out / LOCALISATION, places, LOCALISATION_COLUMNS)
     write_tsv(out / TABLE, rows, COLUMNS)
@@ -91,10 +88,14 @@ def benchmark(
 
 @dataclass(frozen=True)
 class _Draw:
-    """One draw of deletions: positions in ``indices`` that were altered, and their scores."""
+    """One draw of deletions: positions in ``indices`` that were altered, and their scores.
+
+    ``places`` are rows of `LOCALISATION`, where evidence points.
+    """
 
     positions: NDArray[np.int64]
     scores: Scores
+    places: list[dict[str, Any]]
 
 
 def _draw(
@@ -109,17 +110,27 @@ def _draw(
     chosen = indices[halves(len(indices), seed)]
 
     def altered() -> Iterator[Brain]:
+        looked_at = points and not order  # evidence is scored first, other scores ask again
         for a in alter(cohort, chosen, size, kind=options.kind, seed=seed):
             order.append(a.index)
+            if looked_at:
+                waiting.append(a)
             yield Brain(a.volume, cohort.rows[a.index])
 
+    def look(z: NDArray[np.floating]) -> None:
+        row = {"size": str(size), "draw": n}
+        places.append({**row, **localisation(waiting.popleft(), z[0], cohort)})
+
     order: list[int] = []
-    scores = scorer.score(altered)
+    waiting: deque[Altered] = deque()
+    places: list[dict[str, Any]] = []
+    points = scorer.evidence is not None and options.kind in ERASING and not size.is_control
+    scores = scorer.score(altered, look if points else None)
     number = len(next(iter(scores.values())))
     if number < MIN_SUBJECTS // 4:
         raise InputError(f"too few brains have a fold of size {size}: {cohort.folder}")
     position = {int(index): p for p, index in enumerate(indices)}
-    return _Draw(np.array([position[i] for i in order[:number]]), scores)
+    return _Draw(np.array([position[i] for i in order[:number]]), scores, places)
 
 
 def _figures(

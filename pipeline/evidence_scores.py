@@ -6,7 +6,7 @@ everywhere a fold could be, so a brain is compared with them, voxel by voxel. Th
 held out: the network knows the ones that it was trained on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar, Self
 
 import numpy as np
@@ -28,6 +28,7 @@ LEAST_Z = 3.0  # of the voxels of a region
 POOLED = 5  # blocks along each axis of the coarse grid
 FEWEST = 8  # brains to compare with
 Evidence = NDArray[np.float32]
+Look = Callable[[Evidence], None]
 
 
 class EvidenceScores:
@@ -85,9 +86,18 @@ class EvidenceScores:
         self.pooled = [Mahalanobis().fit(blocks[:, n].copy()) for n in range(len(self.directions))]
         return self
 
-    def score(self, brains: Brains) -> dict[str, NDArray[np.float64]]:
-        """Scores of each brain by name, (N,) each."""
-        found = [self._scores(evidence) for evidence in self.evidence(brains)]
+    def score(self, brains: Brains, look: Look | None = None) -> dict[str, NDArray[np.float64]]:
+        """Scores of each brain by name, (N,) each.
+
+        Args:
+            brains: gives them.
+            look: called with the map of each brain, see `maps`, in their order.
+        """
+        found = []
+        for evidence in self.evidence(brains):
+            found.append(self._scores(evidence))
+            if look is not None:
+                look(self._z(evidence))
         return {name: np.array([own[name] for own in found]) for name in self.names}
 
     @property
@@ -99,7 +109,10 @@ class EvidenceScores:
     def maps(self, brains: Brains) -> Iterator[Evidence]:
         """Evidence in standard deviations of healthy brains, (directions, I, J, K) float32."""
         for evidence in self.evidence(brains):
-            yield (evidence - self.mean) / self.sd
+            yield self._z(evidence)
+
+    def _z(self, evidence: Evidence) -> Evidence:
+        return (evidence - self.mean) / self.sd
 
     @torch.no_grad()
     def evidence(self, brains: Brains) -> Iterator[Evidence]:
@@ -115,8 +128,7 @@ class EvidenceScores:
 
     def _scores(self, evidence: Evidence) -> dict[str, float]:
         found = []
-        for own, mean, sd, pooled in zip(evidence, self.mean, self.sd, self.pooled, strict=True):
-            z = (own - mean) / sd
+        for own, z, pooled in zip(evidence, self._z(evidence), self.pooled, strict=True):
             labels, count = regions_of(z)
             masses = ndimage.sum_labels(z, labels, np.arange(1, count + 1)) if count else [0.0]
             found += [

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
 from foldnorm.pipeline.score_cohort import CALIBRATION, KNOWN, SCORES
+from foldnorm.pipeline.score_cohort import SIDECAR as SIDECAR_OF_SCORES
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv, write_json, write_tsv
+from foldnorm.preprocessing.files import read_json, read_tsv, write_json, write_tsv
 
 Method = Literal["fisher", "harmonic"]
 TABLE, SIDECAR = "fused.tsv", "fused.json"
@@ -78,6 +79,7 @@ def fuse(
         {
             "scores": {name: str(folder) for folder, name in chosen},
             "method": method,
+            "phantom": any(read_json(folder / SIDECAR_OF_SCORES)["phantom"] for folder in folders),
             "calibrated_on": len(healthy),
             "smallest_p": 1 / (len(healthy) + 1),
             "note": "brains that took part in training or calibration, or have a flag, have no p",

@@ -12,16 +12,16 @@ import yaml
 
 from foldnorm.pipeline import benchmark as benchmark_module
 from foldnorm.pipeline import compare as compare_module
+from foldnorm.pipeline import fusion, recognise, search_space
 from foldnorm.pipeline import report_figures as figures
-from foldnorm.pipeline import search_space
 from foldnorm.pipeline.latent import outputs as latent_outputs
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.report_comparisons import comparison_section, search_section, titles_of
 from foldnorm.pipeline.report_latent import latent_section
+from foldnorm.pipeline.report_scores import fusion_section, recognition_section, scores_section
 from foldnorm.pipeline.report_viewers import cohort_viewer, plotly_script, static
 from foldnorm.pipeline.run_folder import METRICS, RunFolder
 from foldnorm.pipeline.score_cohort import SCORES
-from foldnorm.pipeline.score_cohort import SIDECAR as SCORES_SIDECAR
 from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv, write_text
@@ -55,7 +55,7 @@ def write_report(paths: Sequence[Path], out: Path) -> None:
     """Write the report of some folders.
 
     Args:
-        paths: cohort, run, score, benchmark, comparison and search folders, in any order.
+        paths: cohort, run, score, sulci, benchmark, comparison, search folders, in any order.
         out: the ``.html`` file.
 
     Raises:
@@ -93,7 +93,9 @@ def _section(path: Path) -> dict[str, Any]:
     for name, build in (
         (DESCRIPTION, _cohort_section),
         ("config.yaml", _run_section),
-        (SCORES, _scores_section),
+        (SCORES, scores_section),
+        (fusion.TABLE, fusion_section),
+        (recognise.TABLE, recognition_section),
         (benchmark_module.TABLE, _benchmark_section),
         (compare_module.TABLE, comparison_section),
         (search_space.TABLE, search_section),
@@ -103,7 +105,7 @@ def _section(path: Path) -> dict[str, Any]:
             kind = build.__name__.removeprefix("_").removesuffix("_section")
             return {"kind": kind, "path": str(path), "warnings": [], **build(path)}
     raise InputError(
-        f"neither a cohort, a run, scores, a benchmark, a comparison, a search nor a latent "
+        f"neither a cohort, a run, scores, sulci, a benchmark, a comparison, a search nor a latent "
         f"analysis: {path}"
     )
 
@@ -184,28 +186,6 @@ def _run_section(path: Path) -> dict[str, Any]:
         "picture": inline_png(pictures[-1].read_bytes()) if pictures else None,
         "settings": yaml.safe_dump(run.config, sort_keys=False),
         "environment": run.environment,
-    }
-
-
-def _scores_section(path: Path) -> dict[str, Any]:
-    rows, sidecar = read_tsv(path / SCORES), read_json(path / SCORES_SIDECAR)
-    tested = [row for row in rows if not row["used_for"]]
-    key = next(name for name in rows[0] if name.startswith("p_"))
-    key = "p_latent_mahalanobis" if "p_latent_mahalanobis" in rows[0] else key
-    tested.sort(key=lambda row: float(row[key]))
-    shown = [name for name in rows[0] if name.startswith("p_")]
-    warnings = [] if tested else [f"{path.name}: every brain took part in training or calibration"]
-    return {
-        "title": f"Scores: {path.name}",
-        "phantom": sidecar["phantom"],
-        "warnings": warnings,
-        "sentence": sidecar["sentence"],
-        "facts": {"brains": sidecar["brains"], "with a p-value": len(tested)},
-        "columns": shown,
-        "rows": tested[:LISTED_BRAINS],
-        "sorted_by": key,
-        "histograms": figures.p_value_histograms(tested) if tested else None,
-        "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
     }
 
 

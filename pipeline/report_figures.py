@@ -114,6 +114,19 @@ def p_value_histograms(rows: Sequence[Mapping[str, str]]) -> str:
         return _svg(figure)
 
 
+def sulci_by_brain(z: NDArray[np.float64], brains: Sequence[str], sulci: Sequence[str]) -> str:
+    """(N, n) departures of sulci as a picture, a row a brain."""
+    with plt.rc_context(STYLE):
+        height = 1.8 + 0.16 * len(brains)
+        figure, axes = plt.subplots(figsize=(2.5 + 0.32 * len(sulci), height))
+        image = axes.imshow(z, cmap="Oranges", vmin=0, vmax=6, aspect="auto")
+        axes.set_xticks(range(len(sulci)), sulci, rotation=60, ha="right", fontsize=7)
+        axes.set_yticks(range(len(brains)), brains, fontsize=6)
+        axes.tick_params(length=0)
+        figure.colorbar(image, ax=axes, label="z, missing", shrink=min(1.0, 2.5 / height))
+        return _svg(figure)
+
+
 def roc_by_size(rows: Sequence[Mapping[str, str]]) -> str:
     """One ROC panel a size, one curve a score, all draws pooled."""
     sizes = list(dict.fromkeys(row["size"] for row in rows))

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from foldnorm.models.protocols import Decodes, Encodes, Recognises, Restores
 from foldnorm.pipeline.baselines import Baselines, Volumes
-from foldnorm.pipeline.evidence_scores import EvidenceScores
+from foldnorm.pipeline.evidence_scores import EvidenceScores, Look
 from foldnorm.pipeline.recognition_scores import RecognitionScores
 from foldnorm.pipeline.reconstruction_scores import ReconstructionScores
 from foldnorm.pipeline.scores import fit_latent_scores
@@ -55,7 +55,6 @@ class Scorer:
             healthy: Brains = lambda: reference.brains(compared)  # noqa: E731
         if isinstance(trained.model, Restores):
             self.evidence = EvidenceScores(trained, reference.scheme).fit(healthy)
-            self.families.append(self.evidence)
         if isinstance(trained.model, Recognises):
             recognition = Recognition(trained, reference.scheme)
             self.recognition = RecognitionScores(recognition, reference.affine).fit(healthy)
@@ -64,16 +63,23 @@ class Scorer:
             self.families.append(
                 RecognitionScores(atlas, reference.affine, "baseline_atlas").fit(healthy)
             )
-        if not self.families:
+        if not self.families and self.evidence is None:
             name = type(trained.model).__name__
             raise InputError(
                 f"{name} scores no brain: it has no latent space, restores nothing, names no sulci"
             )
         self.baselines = Baselines(reference.scheme).fit(_volumes(training))
 
-    def score(self, brains: Brains) -> Scores:
-        """Scores by name, (N,) each; ``brains()`` gives the brains anew at each call."""
+    def score(self, brains: Brains, look: Look | None = None) -> Scores:
+        """Scores by name, (N,) each; ``brains()`` gives the brains anew at each call.
+
+        Args:
+            brains: gives them.
+            look: called with each brain's map of evidence, if there is any.
+        """
         found: Scores = {}
+        if self.evidence is not None:
+            found |= self.evidence.score(brains, look)
         for family in self.families:
             found |= family.score(brains)
         return found | self.baselines.score(_volumes(brains))

@@ -180,7 +180,8 @@ class Edits(Task):
         return self._edits(VALIDATION_SEED)(volumes, index)
 
     def _edits(self, seed: int) -> TrainingEdits:
-        return TrainingEdits(self.model.edits, self.model.most_edits, self.cohort.scheme, seed)
+        cohort, model = self.cohort, self.model
+        return TrainingEdits(model.edits, model.most_edits, cohort.scheme, cohort.voxel_size, seed)
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
         """Mean probability of structure where some was erased, and where there never was any."""

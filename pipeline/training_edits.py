@@ -15,10 +15,10 @@ from foldnorm.preprocessing.schemes import LabelScheme
 
 UNTOUCHED = 0.25  # share of the volumes that stay as they are
 FEWEST_VOXELS = 20  # of a fold that is worth restoring
-RADII = 2.0, 7.0  # of balls, and of what slabs and noise are cut from, voxels
-SLAB = 0.75, 2.5  # half a thickness, voxels
+RADII = 4.0, 16.0  # mm, of balls, and of what slabs and noise are cut from: up to whole folds
+SLAB = 1.5, 5.0  # mm, half a thickness
 DROPPED = 0.4, 1.0  # share of the sulcus that noise takes
-MOVED = 4.0, 12.0  # voxels that a copy of a fold is moved by
+MOVED = 5.0, 15.0  # mm that a copy of a fold is moved by
 Labels = NDArray[np.uint8]
 
 
@@ -30,12 +30,14 @@ class TrainingEdits:
         kinds: one is drawn for each volume.
         most: edits of a volume.
         scheme: of the volumes.
+        voxel_size: mm.
         seed: of the draws.
     """
 
     kinds: Sequence[EditKind]
     most: int
     scheme: LabelScheme
+    voxel_size: tuple[float, float, float]
     seed: int
 
     def __call__(self, volumes: NDArray[np.integer], draw: int) -> Labels:
@@ -68,7 +70,7 @@ class TrainingEdits:
         places = np.argwhere(sulcus)
         if not len(places):
             return
-        apart = places - places[rng.integers(len(places))]
+        apart = (places - places[rng.integers(len(places))]) * self.voxel_size
         inside = np.linalg.norm(apart, axis=1) <= rng.uniform(*RADII)
         if kind == "slabs":
             inside = np.linalg.norm(apart, axis=1) <= 2 * rng.uniform(*RADII)
@@ -83,7 +85,8 @@ class TrainingEdits:
         """Structure where there is none; what lies outside the brain stays as it is."""
         if kind == "copies":
             places = np.argwhere(_fold(volumes[1], self.scheme.foreground(volumes[0]), rng))
-            places = places + np.rint(_direction(rng) * rng.uniform(*MOVED)).astype(int)
+            moved = _direction(rng) * rng.uniform(*MOVED) / self.voxel_size
+            places = places + np.rint(moved).astype(int)
         else:
             inside = np.argwhere(edited == self.scheme.void)
             if not len(inside):
@@ -91,7 +94,8 @@ class TrainingEdits:
             apart = inside - inside[rng.integers(len(inside))]
             normal = _direction(rng)
             thin = np.abs(apart @ normal) <= 0.5 * np.abs(normal).max()  # a naive digital plane
-            places = inside[thin & (np.linalg.norm(apart, axis=1) <= rng.uniform(*RADII))]
+            near = np.linalg.norm(apart * self.voxel_size, axis=1) <= rng.uniform(*RADII)
+            places = inside[thin & near]
         places = places[((places >= 0) & (places < edited.shape)).all(axis=1)]
         free = edited[tuple(places.T)] == self.scheme.void
         edited[tuple(places[free].T)] = self.scheme.top

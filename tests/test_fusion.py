@@ -6,7 +6,7 @@ import pytest
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.fusion import fuse
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, read_tsv, write_tsv
+from foldnorm.preprocessing.files import read_json, read_tsv, write_json, write_tsv
 
 NAMES = ("evidence_pooled", "sulci_missing")
 
@@ -22,6 +22,7 @@ def folder_of(path, healthy, asked, name="evidence_pooled", flagged=()):
         for n, v in enumerate(asked)
     ]  # fmt: skip
     write_tsv(path / "scores.tsv", rows, [*columns, "used_for", "flag"])
+    write_json(path / "scores.json", {"phantom": True})
     return path
 
 

@@ -18,6 +18,8 @@ from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv
 from foldnorm.preprocessing.schemes import SKELETON
 
+MM = (1.0, 1.0, 1.0)
+
 
 def two_sheets():
     """Inside, with two crossing sheets that are two folds; and their labels."""
@@ -31,7 +33,7 @@ def two_sheets():
 @pytest.mark.parametrize("kind", ["folds", "balls", "slabs", "noise"])
 def test_only_sulcus_is_erased_and_the_same_at_each_draw(kind):
     volumes = two_sheets()
-    edits = TrainingEdits([kind], 2, SKELETON, seed=3)
+    edits = TrainingEdits([kind], 2, SKELETON, MM, seed=3)
     erased = []
     for draw in range(200):
         edited, healthy = edits(volumes, draw)
@@ -52,7 +54,7 @@ def test_only_sulcus_is_erased_and_the_same_at_each_draw(kind):
 def test_a_volume_without_sulcus_is_left_alone():
     empty = np.stack([np.ones((6, 6, 6), np.uint8), np.zeros((6, 6, 6), np.uint8)])
     for kind in ("folds", "balls", "slabs", "noise"):
-        edits = TrainingEdits([kind], 3, SKELETON, 0)
+        edits = TrainingEdits([kind], 3, SKELETON, MM, 0)
         for draw in range(8):
             assert (edits(empty, draw) == 1).all()
 
@@ -60,7 +62,7 @@ def test_a_volume_without_sulcus_is_left_alone():
 def test_it_learns_to_bring_back_what_it_knows():
     torch.manual_seed(0)
     model = Restorer(edits=["folds"], channels=[8, 16], convolutions=[1, 1])
-    edits = TrainingEdits(model.edits, 1, SKELETON, 0)
+    edits = TrainingEdits(model.edits, 1, SKELETON, MM, 0)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for step in range(150):
         pairs = torch.from_numpy(np.stack([edits(two_sheets(), 4 * step + n) for n in range(4)]))

@@ -1,0 +1,99 @@
+"""Report sections of what is unusual about brains: scores, joined scores, sulci by name."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foldnorm.pipeline import evidence_maps, fusion
+from foldnorm.pipeline import recognise as recognition
+from foldnorm.pipeline import report_figures as figures
+from foldnorm.pipeline.score_cohort import SCORES, SIDECAR
+from foldnorm.preprocessing.files import read_json, read_tsv
+
+LISTED = 15  # brains, sulci and regions
+MAPPED_BRAINS = 60  # in the picture of sulci
+RESEARCH = "These are research figures, not a diagnosis."
+
+
+def scores_section(path: Path) -> dict[str, Any]:
+    """What the report shows of `score`."""
+    rows, sidecar = read_tsv(path / SCORES), read_json(path / SIDECAR)
+    judged = [row for row in rows if not row["used_for"] and not row["flag"]]
+    flagged = [row for row in rows if row["flag"]]
+    columns = [name for name in rows[0] if name.startswith("p_")]
+    key = next((f"p_{name}" for name in fusion.USUAL if f"p_{name}" in columns), columns[0])
+    judged.sort(key=lambda row: float(row[key]))
+    warnings = []
+    if not judged:
+        warnings.append(f"{path.name}: no brain has a p-value")
+    if flagged:
+        warnings.append(f"{path.name}: {len(flagged)} brains cannot be judged by this model")
+    regions = []
+    if (path / evidence_maps.REGIONS).is_file():
+        regions = read_tsv(path / evidence_maps.REGIONS)
+        regions.sort(key=lambda row: -float(row["sum_z"]))
+    return {
+        "title": f"Scores: {path.name}",
+        "phantom": sidecar["phantom"],
+        "warnings": warnings,
+        "sentence": f"{sidecar['sentence']} {RESEARCH}",
+        "facts": {
+            "brains": sidecar["brains"],
+            "with a p-value": len(judged),
+            "cannot be judged": len(flagged),
+            f"{key[2:]}, q ≤ {sidecar['unusual_at_q']['q']:g}": sidecar["unusual_at_q"]["brains"][
+                key[2:]
+            ],
+        },
+        "columns": columns,
+        "rows": judged[:LISTED],
+        "flagged": flagged[:LISTED],
+        "regions": regions[:LISTED],
+        "sorted_by": key,
+        "histograms": figures.p_value_histograms(judged) if judged else None,
+        "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
+    }
+
+
+def fusion_section(path: Path) -> dict[str, Any]:
+    """What the report shows of `fuse`."""
+    rows, sidecar = read_tsv(path / fusion.TABLE), read_json(path / fusion.SIDECAR)
+    judged = [row for row in rows if row["p_fused"]]
+    judged.sort(key=lambda row: float(row["p_fused"]))
+    return {
+        "title": f"Joined scores: {path.name}",
+        "phantom": sidecar["phantom"],
+        "warnings": [] if judged else [f"{path.name}: no brain has a p-value"],
+        "sentence": f"{' and '.join(sidecar['scores'])}, joined ({sidecar['method']}) and "
+        f"calibrated anew on {sidecar['calibrated_on']} healthy brains; no p-value can be below "
+        f"{sidecar['smallest_p']:.3g}. {RESEARCH}",
+        "facts": {"brains": len(rows), "with a p-value": len(judged)},
+        "columns": [name for name in rows[0] if name.startswith(("p_", "q_"))],
+        "rows": judged[:LISTED],
+        "histograms": figures.p_value_histograms(judged) if judged else None,
+        "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
+    }
+
+
+def recognition_section(path: Path) -> dict[str, Any]:
+    """What the report shows of `recognise`."""
+    rows, sidecar = read_tsv(path / recognition.TABLE), read_json(path / recognition.SIDECAR)
+    sulci = sidecar["sulci"]
+    z = np.array([float(row["z_missing"]) for row in rows]).reshape(-1, len(sulci))
+    brains = [f"{row['participant_id']} {row['hemi']}" for row in rows[:: len(sulci)]]
+    order = np.argsort(-z.max(axis=1), kind="stable")[:MAPPED_BRAINS]
+    unusual = sorted(rows, key=lambda row: -float(row["z_missing"]))
+    return {
+        "title": f"Sulci: {path.name}",
+        "phantom": sidecar["phantom"],
+        "warnings": [],
+        "sentence": f"{len(sulci)} sulci of {len(brains)} brains, each compared with the same one "
+        f"of healthy brains; no p-value can be below {sidecar['smallest_p']:.3g}, and none is "
+        f"corrected for the number of sulci. {RESEARCH}",
+        "facts": {"brains": len(brains), "sulci": len(sulci)},
+        "picture": figures.sulci_by_brain(z[order], [brains[n] for n in order], sulci),
+        "rows": unusual[:LISTED],
+        "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
+    }
