@@ -1,5 +1,7 @@
 """Erasing, restoring, and what a restored brain is evidence of."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,13 +12,17 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.configuration import resolve_for
 from foldnorm.pipeline.evidence_maps import regions
 from foldnorm.pipeline.evidence_scores import EvidenceScores
+from foldnorm.pipeline.localisation import localisation
 from foldnorm.pipeline.train import set_up
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.training_edits import UNTOUCHED, TrainingEdits
+from foldnorm.preprocessing.alteration import Altered
 from foldnorm.preprocessing.cohort import Brain, Cohort
+from foldnorm.preprocessing.deletion import Deletion
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv
 from foldnorm.preprocessing.schemes import SKELETON
+from foldnorm.preprocessing.volumes import read_labels, read_map
 
 MM = (1.0, 1.0, 1.0)
 
@@ -212,3 +218,125 @@ def test_maps_are_asked_of_models_that_restore_only(small_run, small_cohort, tmp
     assert main(list(map(str, words))) == 2
     assert "--maps needs a model that restores" in capsys.readouterr().err
     assert not (tmp_path / "scores.tsv").exists()
+
+
+@pytest.mark.parametrize("kind", ["copies", "sheets"])
+def test_what_is_added_lies_inside_the_brain_where_nothing_was(kind):
+    volumes = two_sheets()
+    edits = TrainingEdits([kind], 2, SKELETON, MM, seed=3)
+    added = []
+    for draw in range(100):
+        edited, healthy = edits(volumes, draw)
+        assert np.array_equal(healthy, volumes[0])
+        changed = edited != healthy
+        assert (healthy[changed] == 1).all()
+        assert (edited[changed] == 2).all()
+        added.append(int(changed.sum()))
+    assert np.mean(np.array(added) == 0) < UNTOUCHED + 0.2
+    assert len(set(added)) > 10
+    empty = np.stack([np.zeros((6, 6, 6), np.uint8), np.zeros((6, 6, 6), np.uint8)])
+    assert all((edits(empty, draw) == 0).all() for draw in range(8))
+
+
+def test_sizes_of_edits_are_in_mm():
+    sizes = []
+    for voxel in (1.0, 2.0):
+        edits = TrainingEdits(["balls"], 1, SKELETON, (voxel,) * 3, seed=0)
+        full = np.stack([np.full((40, 40, 40), 2, np.uint8)])
+        sizes.append(np.mean([(np.diff(edits(full, n), axis=0) != 0).sum() for n in range(60)]))
+    assert sizes[0] / sizes[1] > 3  # eight times, but for what the box cuts off
+
+
+def test_a_fold_that_should_not_be_there_stands_out():
+    class Takes(Expects):
+        edits = ("folds", "copies")
+
+    def plain(number):
+        """Healthy brains; a short line of one in three is not expected."""
+        for n, brain in enumerate(healthy(number, seed=1)):
+            brain.volume[brain.volume == 2] = 1
+            brain.volume[5, 2:10, 2:10] = 2
+            brain.volume[2, 2, 2 : 2 + (n % 3 == 0)] = 2
+            yield brain
+
+    trained = TrainedModel(Takes(), torch.device("cpu"))
+    scores = EvidenceScores(trained, SKELETON).fit(lambda: plain(20))
+    assert scores.directions == ("missing", "unexpected")
+
+    def with_a_sheet():
+        for brain in plain(6):
+            brain.volume[8, 2:10, 2:10] = 2
+            yield brain
+
+    before, after = scores.score(lambda: plain(6)), scores.score(with_a_sheet)
+    for name in ("unexpected_top", "unexpected_component", "unexpected_pooled", "unexpected_sum"):
+        assert (after[name] > before[name].max()).all(), name
+    assert after["evidence_sum"] == pytest.approx(before["evidence_sum"], rel=0.05)
+    ((_, z),) = scores.maps(lambda: list(with_a_sheet())[:1])
+    sheet = np.zeros(z.shape, dtype=bool)
+    sheet[8, 2:10, 2:10] = True
+    assert z[sheet].min() > 5 > z[~sheet].max()
+
+
+def test_a_large_cohort_of_comparison_is_never_held_at_once():
+    """Mean and spread are those of all brains, though these are seen one at a time."""
+    trained = TrainedModel(Expects(), torch.device("cpu"))
+    scores = EvidenceScores(trained, SKELETON)
+    evidence = np.stack(list(scores.evidence(lambda: healthy(30))))
+    scores.fit(lambda: healthy(30))
+    assert scores.mean == pytest.approx(evidence.mean(axis=0), abs=1e-6)
+    assert scores.sd == pytest.approx(evidence.std(axis=0) + 0.02, abs=1e-4)
+
+
+def test_evidence_is_compared_with_the_place_of_the_deletion(small_cohort):
+    index = int(small_cohort.indices("test")[0])
+    volume = np.array(small_cohort.volumes[index])
+    sulcus = np.argwhere(volume == 2)
+    gone = sulcus[np.linalg.norm(sulcus - sulcus[0], axis=1) < 4]
+    altered = volume.copy()
+    altered[tuple(gone.T)] = 1
+    z = np.zeros(volume.shape, np.float32)
+    deletion = Deletion("ball", size=5.0)
+    nothing = localisation(Altered(index, deletion, altered, len(gone), None), z, small_cohort)
+    assert (nothing["hit"], nothing["rank"], nothing["dice"]) == (0, 0, 0)
+    assert np.isnan(nothing["error_mm"])
+    z[tuple(gone.T)] = 4
+    found = localisation(Altered(index, deletion, altered, len(gone), None), z, small_cohort)
+    assert (found["hit"], found["rank"], found["dice"]) == (1, 1, 1)
+    assert found["error_mm"] == pytest.approx(0, abs=1e-4)
+    far = np.argwhere(volume == 0)[:30]
+    z[tuple(far.T)] = 40
+    second = localisation(Altered(index, deletion, altered, len(gone), None), z, small_cohort)
+    assert (second["hit"], second["rank"]) == (0, 2)
+    assert second["error_mm"] > 5
+
+
+def test_maps_lie_in_the_grid_of_the_input_and_name_the_sulcus(tmp_path):
+    source, folder = tmp_path / "source", tmp_path / "cohort"
+    words = ["phantom", source, "--subjects", 40, "--voxel-size", 3, "--n-procs", 1, "--quiet"]
+    assert main(list(map(str, words))) == 0
+    words = ["preprocess", source, folder, "--voxel-size", 6, "--split", ".3", ".5", ".2",
+             "--n-procs", 1, "--quiet"]  # fmt: skip
+    assert main(list(map(str, words))) == 0
+    cohort, run, out = Cohort.open(folder), tmp_path / "run", tmp_path / "scores"
+    assert train(cohort, run, "--model.init_args.edits", "[folds, copies]") == 0
+    words = ["score", run, folder, out, "--split", "test", "--maps", "--device", "cpu", "--quiet"]
+    assert main(list(map(str, words))) == 0
+    sidecar = read_json(out / "regions.json")
+    for index in cohort.indices("test"):
+        key = cohort.keys()[index]
+        original = read_labels(Path(sidecar["maps_in_grid_of"][key]))
+        for direction in ("missing", "unexpected"):
+            z, affine = read_map(out / f"maps/{key}_desc-{direction}_z.nii.gz")
+            p, _ = read_map(out / f"maps/{key}_desc-{direction}_p.nii.gz")
+            assert z.shape == p.shape == original.data.shape
+            assert np.array_equal(affine, original.affine)
+            assert 0 < p.min() <= p.max() <= 1
+            # The p of a voxel falls as its z rises.
+            order = np.argsort(z, axis=None)
+            assert p.ravel()[order[-1]] <= p.ravel()[order[0]]
+    rows = read_tsv(out / "regions.tsv")
+    assert rows
+    assert {row["direction"] for row in rows} <= {"missing", "unexpected"}
+    assert any(row["sulcus"] for row in rows)
+    assert all(0 < float(row["p"]) <= 1 for row in rows)
