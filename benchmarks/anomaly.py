@@ -7,7 +7,9 @@
    p < 0.05, and where the evidence points.
 2. Recognition at 2 mm: 450 phantoms in which a sulcus never formed and its neighbours fill the
    place, those of them where it would have over 500 mm² in the crop; controls are healthy phantoms
-   of others. AUROC, the sulcus named first, a given one, the panel of size-stable ones, Dice.
+   of others. AUROC, the sulcus named first, a given one, the panel of size-stable ones, Dice; the
+   same for sulci erased, interrupted, displaced and added, per sulcus; and what restorers see of
+   absent ones.
 
 OUT keeps everything; what is there is not made again, so that --seeds can be given one at a time,
 and --only train stops before the tests. Scores and settings were fixed on validation brains. Ends
@@ -34,7 +36,7 @@ from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring_setup import set_up_scoring
 from foldnorm.pipeline.sulci import NamedVolumes, names_of, sulcus_voxels
 from foldnorm.pipeline.sulcus_measures import AtlasTemplate, Recognition
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.files import read_json, read_tsv, write_json
 
 CROP = ["--crop", "mm:-76,4,-70,10,-40,40"]
@@ -43,6 +45,9 @@ SIZES = ["200", "500", "800"]
 # Those that have over 500 mm² of the crop in many phantoms.
 SULCI = ["calcarine", "callosal", "central", "collateral", "inferior_temporal", "intraparietal",
          "lateral_fissure", "parieto_occipital", "postcentral", "superior_temporal"]  # fmt: skip
+# What is done to a sulcus, and by which of its departures that is looked for.
+VARIANTS = {"absent": "missing", "erased": "missing", "interrupted": "interrupted",
+            "displaced": "displaced", "added": "large"}  # fmt: skip
 LEAST = 500  # mm² that the healthy phantom has of a sulcus for its absence to count
 OTHER = "[balls, slabs]"
 MODELS: dict[str, tuple[str, list[str]]] = {  # cohort, words of `train`
@@ -64,21 +69,24 @@ def run(*words: object) -> None:
 
 def prepare(out: Path) -> None:
     """Phantoms, and cohorts of them at 1 and 2 mm."""
-    if (out / "absent2/volumes.npy").is_file():
-        return
-    absent = [out / "absent" / sulcus for sulcus in SULCI]
-    run("phantom", out / "phantoms", "--subjects", 640)
-    run("phantom", out / "test", "--first", FIRST_TEST,
-        "--subjects", ABSENT_FROM - FIRST_TEST + EACH * len(SULCI))  # fmt: skip
-    for n, (folder, sulcus) in enumerate(zip(absent, SULCI, strict=True)):
-        run("phantom", folder, "--first", ABSENT_FROM + EACH * n, "--subjects", EACH,
-            "--variant", f"absent:{sulcus}")  # fmt: skip
+    number = ABSENT_FROM - FIRST_TEST + EACH * len(SULCI)
+    for folder, first, subjects in (("phantoms", 0, 640), ("test", FIRST_TEST, number)):
+        if not (out / "t2/volumes.npy").is_file():
+            run("phantom", out / folder, "--first", first, "--subjects", subjects)
     for size in (1, 2):
-        run("preprocess", out / "phantoms", out / f"c{size}", "--voxel-size", size,
-            "--split", ".68", ".32", "0", *CROP)  # fmt: skip
         like = ["--like", out / f"c{size}", "--split", 0, 0, 1]
-        run("preprocess", out / "test", out / f"t{size}", *like)
-        run("preprocess", *absent, out / f"absent{size}", *like)
+        if not (out / f"t{size}/volumes.npy").is_file():
+            run("preprocess", out / "phantoms", out / f"c{size}", "--voxel-size", size,
+                "--split", ".68", ".32", "0", *CROP)  # fmt: skip
+            run("preprocess", out / "test", out / f"t{size}", *like)
+        for kind in VARIANTS:
+            if (out / f"{kind}{size}/volumes.npy").is_file() or (size == 1 and kind != "absent"):
+                continue
+            trees = [out / kind / sulcus for sulcus in SULCI]
+            for n, (tree, sulcus) in enumerate(zip(trees, SULCI, strict=True)):
+                run("phantom", tree, "--first", ABSENT_FROM + EACH * n, "--subjects", EACH,
+                    "--variant", f"{kind}:{sulcus}")  # fmt: skip
+            run("preprocess", *trees, out / f"{kind}{size}", *like)
 
 
 def train(out: Path, seed: int, steps: int | None) -> None:
@@ -106,8 +114,9 @@ def deletions(out: Path, name: str, seed: int) -> dict[str, Any]:
             "--participant-label", *first)  # fmt: skip
     if not (folder / TABLE).is_file():
         run("benchmark", run_folder(out, name, seed), test, folder, "--sizes", *SIZES,
-            "--draws", 1, "--seed", seed, "--device", "cpu", "--overwrite")  # fmt: skip
-        setup = set_up_scoring(run_folder(out, name, seed), test, None, "cpu")
+            "--draws", 1, "--seed", seed, "--reference", out / cohort, "--device", "cpu",
+            "--overwrite")  # fmt: skip
+        setup = set_up_scoring(run_folder(out, name, seed), test, out / cohort, "cpu")
         calibrating = setup.scorer.calibration
         known = setup.scorer.score(lambda: setup.reference.brains(calibrating))
         write_json(folder / "calibration.json", {k: list(map(float, v)) for k, v in known.items()})
@@ -191,38 +200,39 @@ def report_deletions(out: Path, seeds: list[int]) -> dict[str, list[float]]:
     return figures
 
 
-def absent_brains(out: Path) -> Iterator[tuple[int, int, str]]:
-    """Row in absent2, row in t2 of the same phantom healthy, and the sulcus, where it counts."""
-    absent, healthy = Cohort.open(out / "absent2"), Cohort.open(out / "t2")
-    sizes = sulcus_voxels(Cohort.open(out / "t1"))
-    where = {row["participant_id"]: n for n, row in enumerate(healthy.rows)}
-    for n, row in enumerate(absent.rows):
+def altered_brains(out: Path, kind: str) -> Iterator[tuple[int, str]]:
+    """Row in the cohort of a kind, and the sulcus, where it counts."""
+    altered, healthy = Cohort.open(out / f"{kind}2"), Cohort.open(out / "t1")
+    sizes = sulcus_voxels(healthy)
+    for n, row in enumerate(altered.rows):
         sulcus = row["variant"].split(":")[1]
-        at = where[row["participant_id"]]
-        if sizes[healthy.keys()[at]].get(sulcus, 0) > LEAST:
-            yield n, at, sulcus
+        if sizes[row_key(row)].get(sulcus, 0) > LEAST:
+            yield n, sulcus
 
 
 def recognition(out: Path, seed: int) -> dict[str, Any]:
-    """Departures of sulci in absent and healthy brains, by the model and by the atlas."""
+    """Departures of sulci in altered and healthy brains, by the model and by the atlas."""
     path = out / "results" / f"sulci-{seed}.npz"
-    chosen = list(absent_brains(out))
-    absent, healthy = Cohort.open(out / "absent2"), Cohort.open(out / "t2")
+    healthy = Cohort.open(out / "t2")
     own = RunFolder.open(run_folder(out, "sulci", seed))
     if not path.is_file():
-        reference = own.training_cohort()
+        reference = own.training_cohort(out / "c2")
         model = Recognition(own.load(torch.device("cpu")), reference.scheme)
         compared, _ = held_out_halves(reference)
         kept: dict[str, Any] = {}
-        altered = [n for n, _, _ in chosen]
         controls = list(range(ABSENT_FROM - FIRST_TEST))  # no one of whom is altered
         for who, names in (("model", model), ("atlas", AtlasTemplate(reference, model.sulci))):
             scores = RecognitionScores(names, reference.affine)
             scores.fit(lambda: reference.brains(compared))
             kept[f"{who}_panel"] = scores.panel
-            for what, cohort, rows in (("absent", absent, altered), ("healthy", healthy, controls)):
+            groups = {"healthy": (healthy, controls)}
+            for kind in VARIANTS:
+                rows = [n for n, _ in altered_brains(out, kind)]
+                groups[kind] = Cohort.open(out / f"{kind}2"), rows
+            for group, (cohort, rows) in groups.items():
                 measures = scores.measures(lambda c=cohort, r=rows: c.brains(r))  # type: ignore[misc]
-                kept[f"{who}_{what}"] = scores.departures(measures)["missing"]
+                for departure, z in scores.departures(measures).items():
+                    kept[f"{who}_{group}_{departure}"] = z
         named = NamedVolumes(healthy, model.sulci)
         brains = model.named(lambda: healthy.brains(controls))
         kept["dice"] = np.array(
@@ -234,46 +244,56 @@ def recognition(out: Path, seed: int) -> dict[str, Any]:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, **kept)
     sulci = list(own.config["model"]["init_args"]["sulci"])
-    return {**np.load(path), "sulci": sulci, "truth": [sulci.index(s) for _, _, s in chosen]}
+    truth = {k: [sulci.index(s) for _, s in altered_brains(out, k)] for k in VARIANTS}
+    return {**np.load(path), "sulci": sulci, "truth": truth}
 
 
 def report_recognition(out: Path, seeds: list[int]) -> dict[str, list[float]]:
+    """Print what becomes of altered sulci; returns the figures for the JSON."""
     figures: dict[str, list[float]] = {}
     results = [recognition(out, seed) for seed in seeds]
     for who in ("model", "atlas"):
-        for panel in (False, True):
-            found: dict[str, list[list[float]]] = {}
-            for result in results:
-                for key, value in _absence(result, who, panel=panel).items():
-                    found.setdefault(key, []).append(value)
-            mean = {key: np.mean(value, axis=0).tolist() for key, value in found.items()}
-            number = int(mean.pop("n")[0])
-            label = f"{who}, {'panel' if panel else 'all sulci'}, {number} brains"
-            shown = "  ".join(f"{k} {v[0]:.3f} [{v[1]:.3f}, {v[2]:.3f}]" for k, v in mean.items())
-            print(f"{label:<32} {shown}")
-            if who == "model":
-                end = "_panel" if panel else ""
-                figures |= {
-                    f"absent_500{end}": mean["AUROC"],
-                    f"absent_named{end}": mean["named"],
-                    f"absent_given{end}": mean["given"],
-                }
+        for kind in VARIANTS:
+            for panel in (False, True) if kind in ("absent", "erased") else (False,):
+                found = [found_of(result, who, kind, panel=panel) for result in results]
+                mean = {key: np.mean([f[key] for f in found], axis=0).tolist() for key in found[0]}
+                number = int(mean.pop("n")[0])
+                label = f"{who}, {kind}{', panel' if panel else ''}, {number} brains"
+                shown = [f"{k} {v[0]:.3f} [{v[1]:.3f}, {v[2]:.3f}]" for k, v in mean.items()]
+                print(f"{label:<36}", *shown)
+                if who == "model" and kind == "absent":
+                    end = "_panel" if panel else ""
+                    names = {"500": "AUROC", "named": "named", "given": "given"}
+                    figures |= {f"absent_{n}{end}": mean[key] for n, key in names.items()}
+    print("each sulcus alone, AUROC:", *VARIANTS)
+    for n, sulcus in enumerate(results[0]["sulci"]):
+        shown = [np.mean([alone(result, kind, n) for result in results]) for kind in VARIANTS]
+        if not np.isnan(shown).all():
+            print(f"  {sulcus:<36}", *(f"{value:.2f}" for value in shown))
     dice = np.nanmean([np.nanmean(result["dice"], axis=1) for result in results], axis=0)
     figures["recognition_dice"] = interval_of(dice)
     print(f"Dice of sulci, healthy test brains: {np.mean(dice):.3f}")
     return figures
 
 
-def _absence(result: dict[str, Any], who: str, *, panel: bool) -> dict[str, list[float]]:
+def alone(result: dict[str, Any], kind: str, sulcus: int) -> float:
+    """AUROC of one sulcus, asked about by its name; NaN where it is never altered so."""
+    z, low = (result[f"model_{group}_{VARIANTS[kind]}"][:, sulcus] for group in (kind, "healthy"))
+    own = np.array(result["truth"][kind]) == sulcus
+    return auroc(z[own], low) if own.any() else float("nan")
+
+
+def found_of(result: dict[str, Any], who: str, kind: str, *, panel: bool) -> dict[str, list[float]]:
+    """Whether altered brains stand out, and whether their sulcus is the one that does."""
     columns = np.flatnonzero(result[f"{who}_panel"]) if panel else np.arange(len(result["sulci"]))
-    truth = np.array(result["truth"])
+    truth, departure = np.array(result["truth"][kind]), VARIANTS[kind]
     counted = np.isin(truth, columns)
-    absent, healthy = result[f"{who}_absent"][counted][:, columns], result[f"{who}_healthy"]
-    healthy = healthy[:, columns]
+    altered = result[f"{who}_{kind}_{departure}"][counted][:, columns]
+    healthy = result[f"{who}_healthy_{departure}"][:, columns]
     place = np.searchsorted(columns, truth[counted])
-    rank = np.argsort(-absent, axis=1)
-    given = [(healthy[:, t] < z[t]).mean() for z, t in zip(absent, place, strict=True)]
-    top, low = absent.max(axis=1), healthy.max(axis=1)
+    rank = np.argsort(-altered, axis=1)
+    given = [(healthy[:, t] < z[t]).mean() for z, t in zip(altered, place, strict=True)]
+    top, low = altered.max(axis=1), healthy.max(axis=1)
     rng = np.random.default_rng(0)
     drawn = [auroc(rng.choice(top, len(top)), rng.choice(low, len(low))) for _ in range(BOOTSTRAPS)]
     return {
@@ -283,6 +303,22 @@ def _absence(result: dict[str, Any], who: str, *, panel: bool) -> dict[str, list
         "among three": interval_of((rank[:, :3] == place[:, None]).any(axis=1).astype(float)),
         "given": interval_of(np.array(given)),
     }
+
+
+def report_restored(out: Path, seeds: list[int]) -> None:
+    """Print what restorers see of absent sulci: voids are what they look for."""
+    healthy, absent = Cohort.open(out / "t1"), Cohort.open(out / "absent1")
+    rows = [n for n, _ in altered_brains(out, "absent")]
+    controls = range(ABSENT_FROM - FIRST_TEST)  # no one of whom is altered
+    found = []
+    for seed in seeds:
+        setup = set_up_scoring(run_folder(out, "folds", seed), out / "t1", out / "c1", "cpu")
+        low = setup.scorer.score(lambda: healthy.brains(controls))
+        high = setup.scorer.score(lambda: absent.brains(rows))
+        found.append({name: auroc(high[name], low[name]) for name in low})
+    print("\nabsent sulci by restorers, AUROC")
+    for name in found[0]:
+        print(f"  {name:<28} {np.mean([f[name] for f in found]):.3f}")
 
 
 def main() -> None:
@@ -301,6 +337,7 @@ def main() -> None:
         return
     figures = report_deletions(arguments.out, arguments.seeds)
     figures |= report_recognition(arguments.out, arguments.seeds)
+    report_restored(arguments.out, arguments.seeds)
     flat = {}
     for name, (point, low, high) in figures.items():
         flat |= {name: point, f"{name}_low": low, f"{name}_high": high}

@@ -64,20 +64,20 @@ class Baselines:
         return self
 
     def score(self, volumes: Volumes) -> dict[str, NDArray[np.float64]]:
-        """Scores of each volume by name, (N,) each."""
-        fewer, surprise = [], []
-        for volume in volumes():
-            fewer.append(-float(self.scheme.foreground(volume).sum()))
-            log_p = np.take_along_axis(self.log_prevalence, volume[None].astype(np.intp), axis=0)
-            surprise.append(-float(log_p.mean()))
-        maps = self.maps(volumes())
-        values = (
-            np.array(fewer),
-            np.array(surprise),
-            top_mean((maps - self.mean) / self.sd),
-            top_mean(self.residuals(maps)),
+        """Scores of each volume by name, (N,) each; one volume in memory at a time."""
+        found = [self._scores(volume) for volume in volumes()]
+        values = np.array(found, dtype=np.float64).reshape(-1, len(self.NAMES))
+        return dict(zip(self.NAMES, values.T, strict=True))
+
+    def _scores(self, volume: NDArray[np.uint8]) -> tuple[float, ...]:
+        log_p = np.take_along_axis(self.log_prevalence, volume[None].astype(np.intp), axis=0)
+        maps = self.maps([volume])
+        return (
+            -float(self.scheme.foreground(volume).sum()),
+            -float(log_p.mean()),
+            float(top_mean((maps - self.mean) / self.sd)[0]),
+            float(top_mean(self.residuals(maps))[0]),
         )
-        return dict(zip(self.NAMES, values, strict=True))
 
     def residuals(self, maps: Maps) -> Maps:
         """Where brains are farther from a sulcus than expected: z of the PCA residual, (N, V).

@@ -13,14 +13,15 @@ from foldnorm.pipeline.recognition_scores import DEPARTURES, RecognitionScores
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.scorer import held_out_halves
 from foldnorm.pipeline.scores import conformal_p
+from foldnorm.pipeline.suitability import Suitability
 from foldnorm.pipeline.sulcus_measures import MEASURES, NamedBrain, Recognition
-from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_json, write_tsv
 from foldnorm.preprocessing.input_space import InputSpace
 from foldnorm.preprocessing.preprocess import options_like, preprocess
 from foldnorm.preprocessing.schemes import LabelScheme, discretise
-from foldnorm.preprocessing.sources import Source
+from foldnorm.preprocessing.sources import Problem, Source
 from foldnorm.preprocessing.volumes import read_labels, write_labels
 
 TABLE, SIDECAR, NAMES = "sulci.tsv", "sulci.json", "sulcus_names.tsv"
@@ -31,6 +32,7 @@ COLUMNS = {
     "hemi": "",
     "sulcus": "",
     "used_for": "training or calibration, if the brain took part in it; it has no p then",
+    "flag": "why the model cannot judge this brain; it has no p then",
     "size_mm2": "voxels times the mean face of one, counted by the probability of the name",
     "confidence": "mean probability of the name over that size",
     **dict.fromkeys("xyz", "centre, world mm of the cohort"),
@@ -59,6 +61,7 @@ class Recogniser:
         recognition: the model.
         scores: of sulci, fitted on half of the validation split.
         calibration: departures of the other half, (M, n) by kind.
+        suitability: says which brains cannot be judged.
     """
 
     run: RunFolder
@@ -66,6 +69,7 @@ class Recogniser:
     recognition: Recognition
     scores: RecognitionScores
     calibration: dict[str, NDArray[np.float64]]
+    suitability: Suitability
 
     @classmethod
     def open(cls, folder: Path, reference: Path | None, device: torch.device) -> "Recogniser":
@@ -82,11 +86,11 @@ class Recogniser:
         scores = RecognitionScores(recognition, cohort.affine)
         scores.fit(lambda: cohort.brains(compared))
         calibration = scores.departures(scores.measures(lambda: cohort.brains(others)))
-        return cls(run, cohort, recognition, scores, calibration)
+        return cls(run, cohort, recognition, scores, calibration, Suitability(cohort))
 
     def cohort_of(
         self, source: str, out: Path, *, overwrite: bool, quiet: bool
-    ) -> tuple[Cohort, list[dict[str, str]]]:
+    ) -> tuple[Cohort, list[Problem]]:
         """A source prepared as the training cohort was, in ``out``; and what could not be."""
         options = options_like(
             self.reference.folder,
@@ -99,24 +103,25 @@ class Recogniser:
         if not report["done"]:
             reasons = "; ".join(f"{f['volume']}: {f['reason']}" for f in report["failed"])
             raise InputError(f"no volume of {source} could be prepared: {reasons}")
-        return Cohort.open(out / PREPARED), report["failed"]
+        failed = [Problem(f["volume"], f["reason"]) for f in report["failed"]]
+        return Cohort.open(out / PREPARED), failed
 
     def recognise(
         self, cohort: Cohort, out: Path, splits: Sequence[str] = ()
-    ) -> list[dict[str, Any]]:
+    ) -> tuple[list[dict[str, Any]], list[Problem]]:
         """Name the sulci of a cohort; see `TABLE`, `NAMES` and label volumes in ``out``.
 
         Label volumes lie in the grid of each brain's input where that is still there, else in that
         of the cohort.
 
         Returns:
-            The rows of the table, one a brain and sulcus.
+            The rows of the table, one a brain and sulcus; and brains that cannot be judged.
         """
         self.run.check_cohort(cohort)
         indices = cohort.indices(*splits)
         roles = {row["participant_id"]: row["split"] for row in self.reference.rows}
         sulci = self.recognition.sulci
-        rows, inputs = [], {}
+        rows, inputs, problems = [], {}, list[Problem]()
         brains = self.recognition.named(lambda: cohort.brains(indices))
         for index, brain in zip(indices, brains, strict=True):
             row = cohort.rows[index]
@@ -128,16 +133,20 @@ class Recogniser:
             used = {"train": "training", "validation": "calibration"}.get(
                 roles.get(row["participant_id"], ""), ""
             )
+            flag = self.suitability.reason(Brain(brain.volume, row))
+            if flag:
+                problems.append(Problem(row_key(row), f"{flag}; no p-value"))
             known = {"participant_id": row["participant_id"], "hemi": row["hemi"]}
+            known |= {"used_for": used, "flag": flag}
             for sulcus, figures in zip(sulci, self._figures(brain, space), strict=True):
-                if used:
+                if used or flag:
                     figures = {k: v for k, v in figures.items() if not k.startswith("p_")}
-                rows.append({**known, "sulcus": sulcus, "used_for": used, **figures})
+                rows.append({**known, "sulcus": sulcus, **figures})
         write_tsv(out / TABLE, rows, tuple(COLUMNS))
         names = [{"label": n, "name": name} for n, name in enumerate(sulci, start=1)]
         write_tsv(out / NAMES, names, ("label", "name"))
         write_json(out / SIDECAR, self._sidecar(cohort, len(indices), inputs))
-        return rows
+        return rows, problems
 
     def _figures(self, brain: NamedBrain, space: InputSpace) -> list[dict[str, float]]:
         """The columns of each sulcus of a brain."""

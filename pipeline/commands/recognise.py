@@ -39,24 +39,26 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.recognise import TABLE, Recogniser
     from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
     from foldnorm.preprocessing.errors import InputError
+    from foldnorm.preprocessing.sources import Problem
 
     refuse_existing(arguments.out / TABLE, arguments.overwrite)
     device = choose_device(arguments.device)
     recogniser = Recogniser.open(arguments.run_folder, arguments.reference, device)
-    failed: list[dict[str, str]] = []
+    problems: list[Problem] = []
     if (Path(arguments.input) / DESCRIPTION).is_file():
         cohort = Cohort.open(Path(arguments.input))
     elif arguments.split:
         raise InputError(f"--split is for a cohort, which this is not: {arguments.input}")
     else:
-        cohort, failed = recogniser.cohort_of(
+        cohort, problems = recogniser.cohort_of(
             arguments.input, arguments.out, overwrite=arguments.overwrite, quiet=arguments.quiet
         )
-    rows = recogniser.recognise(cohort, arguments.out, arguments.split)
-    for failure in failed:
-        print(f"foldnorm: {failure['volume']}: {failure['reason']}", file=sys.stderr)
+    rows, unfit = recogniser.recognise(cohort, arguments.out, arguments.split)
+    problems += unfit
+    for problem in problems:
+        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
     if not arguments.quiet:
         brains = len({(row["participant_id"], row["hemi"]) for row in rows})
         sulci = len(recogniser.recognition.sulci)
-        print(f"{sulci} sulci of {brains} brains, {len(failed)} failed: {arguments.out}")
-    return 1 if failed else 0
+        print(f"{sulci} sulci of {brains} brains, {len(problems)} failed: {arguments.out}")
+    return 1 if problems else 0
