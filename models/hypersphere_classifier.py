@@ -28,6 +28,7 @@ class HypersphereClassifier(nn.Module):
         n_classes: of the volumes; likewise.
         edits: kinds of what is erased from training volumes; see `Restorer`.
         most_edits: of a volume, at most.
+        radii: smallest and largest of balls, slabs, noise and sheets, mm.
         channels: a level each; each level below the first halves the sides.
         convolutions: of each level's residual stage.
         stem: side of the block of voxels that becomes channels at the first level.
@@ -44,6 +45,7 @@ class HypersphereClassifier(nn.Module):
         n_classes: int = 3,
         edits: Sequence[EditKind] = ("folds",),
         most_edits: int = 3,
+        radii: Sequence[float] = (4.0, 16.0),
         channels: Sequence[int] = (16, 32, 64),
         convolutions: Sequence[int] = (1, 1, 2),
         stem: int = 2,
@@ -55,7 +57,10 @@ class HypersphereClassifier(nn.Module):
         if not edits or most_edits < 1:
             raise ValueError(f"expected some edits to learn from, got {list(edits)}, at most "
                              f"{most_edits} of them")  # fmt: skip
+        if len(radii) != 2 or not 0 < radii[0] <= radii[1]:
+            raise ValueError(f"radii: expected 0 < smallest ≤ largest, got {list(radii)}")
         self.n_classes, self.edits, self.most_edits = n_classes, tuple(edits), most_edits
+        self.radii = tuple(radii)
         self.encoder_sees: Sees = encoder_sees
         self.latent_dim = code_size(shape, len(channels) - 1, code_channels, stem)
         axes = [torch.linspace(-1, 1, side) for side in shape]

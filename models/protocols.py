@@ -135,10 +135,12 @@ class LearnsFromEdits(Protocol):
     Attributes:
         edits: kinds of it.
         most_edits: of a training volume.
+        radii: smallest and largest of what has one, mm.
     """
 
     edits: Sequence[EditKind]
     most_edits: int
+    radii: Sequence[float]
 
 
 @runtime_checkable

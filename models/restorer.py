@@ -32,6 +32,7 @@ class Restorer(nn.Module):
             score of such a model stands apart from one of ``balls``, ``slabs`` and ``noise``.
             ``copies`` of its folds, moved, and ``sheets`` are added: what is to be taken away.
         most_edits: of a volume, at most; from one on, and none for one volume in four.
+        radii: smallest and largest of balls, slabs, noise and sheets, mm.
         channels: a level each; each level below the first halves the sides.
         convolutions: of each level's residual stage.
         kernel_size: of them.
@@ -47,6 +48,7 @@ class Restorer(nn.Module):
         n_classes: int = 3,
         edits: Sequence[EditKind] = ("folds",),
         most_edits: int = 3,
+        radii: Sequence[float] = (4.0, 16.0),
         channels: Sequence[int] = (16, 32, 64, 128),
         convolutions: Sequence[int] = (1, 1, 2, 2),
         kernel_size: int = 3,
@@ -58,7 +60,10 @@ class Restorer(nn.Module):
         if not edits or most_edits < 1:
             raise ValueError(f"expected some edits to learn from, got {list(edits)}, at most "
                              f"{most_edits} of them")  # fmt: skip
+        if len(radii) != 2 or not 0 < radii[0] <= radii[1]:
+            raise ValueError(f"radii: expected 0 < smallest ≤ largest, got {list(radii)}")
         self.n_classes, self.edits, self.most_edits = n_classes, tuple(edits), most_edits
+        self.radii = tuple(radii)
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)

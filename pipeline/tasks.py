@@ -181,7 +181,10 @@ class Edits(Task):
 
     def _edits(self, seed: int) -> TrainingEdits:
         cohort, model = self.cohort, self.model
-        return TrainingEdits(model.edits, model.most_edits, cohort.scheme, cohort.voxel_size, seed)
+        low, high = model.radii
+        return TrainingEdits(
+            model.edits, model.most_edits, cohort.scheme, cohort.voxel_size, (low, high), seed
+        )
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
         """Mean probability of structure where some was erased, and where there never was any."""

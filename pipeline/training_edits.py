@@ -15,8 +15,7 @@ from foldnorm.preprocessing.schemes import LabelScheme
 
 UNTOUCHED = 0.25  # share of the volumes that stay as they are
 FEWEST_VOXELS = 20  # of a fold that is worth restoring
-RADII = 4.0, 16.0  # mm, of balls, and of what slabs and noise are cut from: up to whole folds
-SLAB = 1.5, 5.0  # mm, half a thickness
+SLAB = 0.3  # of a radius at most, half a thickness
 DROPPED = 0.4, 1.0  # share of the sulcus that noise takes
 MOVED = 5.0, 15.0  # mm that a copy of a fold is moved by
 Labels = NDArray[np.uint8]
@@ -31,6 +30,7 @@ class TrainingEdits:
         most: edits of a volume.
         scheme: of the volumes.
         voxel_size: mm.
+        radii: smallest and largest of balls, sheets, and what slabs and noise are cut from, mm.
         seed: of the draws.
     """
 
@@ -38,6 +38,7 @@ class TrainingEdits:
     most: int
     scheme: LabelScheme
     voxel_size: tuple[float, float, float]
+    radii: tuple[float, float]
     seed: int
 
     def __call__(self, volumes: NDArray[np.integer], draw: int) -> Labels:
@@ -71,10 +72,11 @@ class TrainingEdits:
         if not len(places):
             return
         apart = (places - places[rng.integers(len(places))]) * self.voxel_size
-        inside = np.linalg.norm(apart, axis=1) <= rng.uniform(*RADII)
+        radius = rng.uniform(*self.radii)
+        inside = np.linalg.norm(apart, axis=1) <= radius
         if kind == "slabs":
-            inside = np.linalg.norm(apart, axis=1) <= 2 * rng.uniform(*RADII)
-            inside &= np.abs(apart @ _direction(rng)) <= rng.uniform(*SLAB)
+            inside = np.linalg.norm(apart, axis=1) <= 2 * radius
+            inside &= np.abs(apart @ _direction(rng)) <= max(SLAB * radius, max(self.voxel_size))
         if kind == "noise":
             inside &= rng.random(len(places)) < rng.uniform(*DROPPED)
         edited[tuple(places[inside].T)] = self.scheme.void
@@ -94,7 +96,7 @@ class TrainingEdits:
             apart = inside - inside[rng.integers(len(inside))]
             normal = _direction(rng)
             thin = np.abs(apart @ normal) <= 0.5 * np.abs(normal).max()  # a naive digital plane
-            near = np.linalg.norm(apart * self.voxel_size, axis=1) <= rng.uniform(*RADII)
+            near = np.linalg.norm(apart * self.voxel_size, axis=1) <= rng.uniform(*self.radii)
             places = inside[thin & near]
         places = places[((places >= 0) & (places < edited.shape)).all(axis=1)]
         free = edited[tuple(places.T)] == self.scheme.void

@@ -24,7 +24,7 @@ from foldnorm.preprocessing.files import read_json, read_tsv
 from foldnorm.preprocessing.schemes import SKELETON
 from foldnorm.preprocessing.volumes import read_labels, read_map
 
-MM = (1.0, 1.0, 1.0)
+MM, RADII = (1.0, 1.0, 1.0), (4.0, 16.0)
 
 
 def two_sheets():
@@ -39,7 +39,7 @@ def two_sheets():
 @pytest.mark.parametrize("kind", ["folds", "balls", "slabs", "noise"])
 def test_only_sulcus_is_erased_and_the_same_at_each_draw(kind):
     volumes = two_sheets()
-    edits = TrainingEdits([kind], 2, SKELETON, MM, seed=3)
+    edits = TrainingEdits([kind], 2, SKELETON, MM, RADII, seed=3)
     erased = []
     for draw in range(200):
         edited, healthy = edits(volumes, draw)
@@ -60,7 +60,7 @@ def test_only_sulcus_is_erased_and_the_same_at_each_draw(kind):
 def test_a_volume_without_sulcus_is_left_alone():
     empty = np.stack([np.ones((6, 6, 6), np.uint8), np.zeros((6, 6, 6), np.uint8)])
     for kind in ("folds", "balls", "slabs", "noise"):
-        edits = TrainingEdits([kind], 3, SKELETON, MM, 0)
+        edits = TrainingEdits([kind], 3, SKELETON, MM, RADII, 0)
         for draw in range(8):
             assert (edits(empty, draw) == 1).all()
 
@@ -68,7 +68,7 @@ def test_a_volume_without_sulcus_is_left_alone():
 def test_it_learns_to_bring_back_what_it_knows():
     torch.manual_seed(0)
     model = Restorer(edits=["folds"], channels=[8, 16], convolutions=[1, 1])
-    edits = TrainingEdits(model.edits, 1, SKELETON, MM, 0)
+    edits = TrainingEdits(model.edits, 1, SKELETON, MM, RADII, 0)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for step in range(150):
         pairs = torch.from_numpy(np.stack([edits(two_sheets(), 4 * step + n) for n in range(4)]))
@@ -87,12 +87,14 @@ def test_it_learns_to_bring_back_what_it_knows():
 def test_nothing_to_learn_from_is_refused():
     with pytest.raises(ValueError, match="expected some edits to learn from"):
         Restorer(edits=[])
+    with pytest.raises(ValueError, match="expected 0 < smallest ≤ largest"):
+        Restorer(radii=[5, 2])
 
 
 class Expects(torch.nn.Module):
     """Restores one fixed sheet everywhere, with a probability of its own."""
 
-    edits, most_edits = ("folds",), 1
+    edits, most_edits, radii = ("folds",), 1, RADII
 
     def restore(self, volumes):
         logits = torch.zeros(len(volumes), 3, *volumes.shape[1:])
@@ -223,7 +225,7 @@ def test_maps_are_asked_of_models_that_restore_only(small_run, small_cohort, tmp
 @pytest.mark.parametrize("kind", ["copies", "sheets"])
 def test_what_is_added_lies_inside_the_brain_where_nothing_was(kind):
     volumes = two_sheets()
-    edits = TrainingEdits([kind], 2, SKELETON, MM, seed=3)
+    edits = TrainingEdits([kind], 2, SKELETON, MM, RADII, seed=3)
     added = []
     for draw in range(100):
         edited, healthy = edits(volumes, draw)
@@ -241,7 +243,7 @@ def test_what_is_added_lies_inside_the_brain_where_nothing_was(kind):
 def test_sizes_of_edits_are_in_mm():
     sizes = []
     for voxel in (1.0, 2.0):
-        edits = TrainingEdits(["balls"], 1, SKELETON, (voxel,) * 3, seed=0)
+        edits = TrainingEdits(["balls"], 1, SKELETON, (voxel,) * 3, RADII, seed=0)
         full = np.stack([np.full((40, 40, 40), 2, np.uint8)])
         sizes.append(np.mean([(np.diff(edits(full, n), axis=0) != 0).sum() for n in range(60)]))
     assert sizes[0] / sizes[1] > 3  # eight times, but for what the box cuts off
