@@ -108,11 +108,16 @@ class HypersphereClassifier(nn.Module):
         del condition
         return self.code_map(volumes).flatten(1)
 
-    def code_map(self, volumes: Tensor) -> Tensor:
-        """(B, *sides) uint8 → (B, code_channels, *grid); the centre is 0."""
+    def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
+        """(B, *sides) uint8 → the map of each level."""
+        del condition
         channels = seen(volumes, self.n_classes, self.encoder_sees)
         places = self.places.expand(len(volumes), *self.places.shape[1:])
-        return self.head(self.encoder.maps(torch.cat([channels, places], dim=1))[-1])
+        return self.encoder.maps(torch.cat([channels, places], dim=1))
+
+    def code_map(self, volumes: Tensor) -> Tensor:
+        """(B, *sides) uint8 → (B, code_channels, *grid); the centre is 0."""
+        return self.head(self.depths(volumes)[-1])
 
 
 def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:

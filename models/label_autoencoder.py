@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from foldnorm.models.classes import Sees, one_hot, seen, to_classes
 from foldnorm.models.losses import class_cross_entropy, kl_to_standard_normal, soft_dice_loss
 from foldnorm.models.protocols import Reads
+from foldnorm.models.volume_networks import FeatureEncoder
 
 
 class LabelAutoencoder(nn.Module):
@@ -70,6 +71,13 @@ class LabelAutoencoder(nn.Module):
     def posterior(self, volumes: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """(B, *sides) uint8 → mean and log-variance of the code, (B, latent_dim) each."""
         return self.encoder(seen(volumes, self.n_classes, self.encoder_sees), condition)
+
+    def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
+        """(B, *sides) uint8 → the map of each level of the encoder; none of a dense one."""
+        del condition
+        if not isinstance(self.encoder, FeatureEncoder):
+            return []
+        return self.encoder.maps(seen(volumes, self.n_classes, self.encoder_sees))
 
     def decode(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, latent_dim) → (B, C, *sides) class logits."""

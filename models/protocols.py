@@ -94,6 +94,14 @@ class Encodes(Protocol):
 
 
 @runtime_checkable
+class ShowsDepths(Protocol):
+    """A model whose network can be looked into."""
+
+    def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
+        """(B, I, J, K) uint8 class numbers → a map (B, C, *sides) of each level, inwards."""
+
+
+@runtime_checkable
 class Decodes(Encodes, Protocol):
     """A model whose codes can be made volumes again."""
 

@@ -93,6 +93,11 @@ class Restorer(nn.Module):
         edited, healthy = volumes.unbind(1)
         return class_cross_entropy(self.restore(edited).float(), healthy)
 
+    def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
+        """(B, I, J, K) uint8 → the map of each level on the way down."""
+        del condition
+        return self.network.maps(one_hot(volumes, self.n_classes))
+
     def restore(self, volumes: Tensor) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) logits, of a healthy brain."""
         return self.network(one_hot(volumes, self.n_classes))

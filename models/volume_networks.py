@@ -94,9 +94,17 @@ class FeatureEncoder(nn.Module):
 
     def forward(self, volume: Tensor, added: Tensor | None = None) -> Tensor:
         """(B, C, *sides) → (B, channels[-1], *grid); ``added``, of that shape, comes in before."""
-        x = pixelunshuffle(volume, volume.ndim - 2, STEM)  # (B, C·2^d, *sides / 2)
-        x = self.levels(x)
+        x = self.maps(volume)[-1]
         return self.refine(x if added is None else x + added)
+
+    def maps(self, volume: Tensor) -> list[Tensor]:
+        """(B, C, *sides) → (B, channels[n], *sides / 2^(n + 2)) of each level n."""
+        x = pixelunshuffle(volume, volume.ndim - 2, STEM)  # (B, C·2^d, *sides / 2)
+        found = []
+        for level in self.levels:
+            x = level(x)
+            found.append(x)
+        return found
 
 
 class FeatureGenerator(nn.Module):

@@ -5,17 +5,18 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.models.protocols import Decodes, Encodes, Recognises, Restores
+from foldnorm.models.protocols import Decodes, Encodes, Recognises, Restores, ShowsDepths
 from foldnorm.pipeline.baselines import Baselines, Volumes
 from foldnorm.pipeline.evidence_scores import EvidenceScores, Look
 from foldnorm.pipeline.recognition_scores import RecognitionScores
 from foldnorm.pipeline.reconstruction_scores import ReconstructionScores
-from foldnorm.pipeline.scores import fit_latent_scores
+from foldnorm.pipeline.scores import Mahalanobis, fit_latent_scores
 from foldnorm.pipeline.sulcus_measures import AtlasTemplate, Recognition
 from foldnorm.pipeline.trained_model import Brains, TrainedModel
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 
+FITTED = 1000  # training brains at most that scores of network levels are fitted to
 Scores = dict[str, NDArray[np.float64]]
 
 
@@ -48,6 +49,8 @@ class Scorer:
         self.recognition: RecognitionScores | None = None
         if isinstance(trained.model, Encodes):
             self.families.append(_Latent(trained).fit(training))
+        if isinstance(trained.model, ShowsDepths):
+            self.families.append(_Depths(trained).fit(lambda: reference.brains(thinned(indices))))
         if isinstance(trained.model, Decodes):
             self.families.append(ReconstructionScores(trained, reference.scheme).fit(training))
         if isinstance(trained.model, (Restores, Recognises)):
@@ -111,6 +114,28 @@ class _Latent:
     def score(self, brains: Brains) -> Scores:
         codes = self.trained.encode(brains())
         return {f"latent_{name}": score.score(codes) for name, score in self.scores.items()}
+
+
+class _Depths:
+    """Distances of what each level of a network makes of brains, ``depth1`` the first."""
+
+    def __init__(self, trained: TrainedModel) -> None:
+        self.trained = trained
+
+    def fit(self, training: Brains) -> "_Depths":
+        self.levels = [Mahalanobis().fit(codes) for codes in self.trained.depths(training())]
+        return self
+
+    def score(self, brains: Brains) -> Scores:
+        levels = zip(self.levels, self.trained.depths(brains()), strict=True)
+        return {
+            f"depth{n}_mahalanobis": own.score(codes) for n, (own, codes) in enumerate(levels, 1)
+        }
+
+
+def thinned(indices: NDArray[np.int64], at_most: int = FITTED) -> NDArray[np.int64]:
+    """So many of them at most, evenly apart."""
+    return indices[:: max(-(-len(indices) // at_most), 1)]
 
 
 def _volumes(brains: Brains) -> Volumes:

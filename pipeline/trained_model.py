@@ -5,15 +5,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foldnorm.models.protocols import Decodes, Encodes, Recognises
+from foldnorm.models.protocols import Decodes, Encodes, Recognises, ShowsDepths
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.preprocessing.cohort import Brain
 from foldnorm.preprocessing.errors import InputError
 
 BATCH = 8
+BLOCKS = 3  # along each axis, that the maps of a network's levels are averaged in
 Brains = Callable[[], Iterable[Brain]]  # gives them anew at each call
 
 
@@ -96,6 +98,21 @@ class TrainedModel:
         if not codes:
             return np.empty((0, model.latent_dim), dtype=np.float32)
         return np.concatenate(codes)
+
+    @torch.no_grad()
+    def depths(self, brains: Iterable[Brain]) -> list[NDArray[np.float32]]:
+        """What each level of the network makes of brains, (N, d) float32 a level, inwards.
+
+        Maps are averaged in `BLOCKS`³ parts. Empty for a model that shows none.
+        """
+        if not isinstance(self.model, ShowsDepths):
+            return []
+        found: list[list[NDArray[np.float32]]] = []
+        for volumes, condition in self.batches(brains):
+            maps = self.model.depths(volumes, condition)
+            pooled = [F.adaptive_avg_pool3d(m.float(), BLOCKS).flatten(1) for m in maps]
+            found.append([level.cpu().numpy() for level in pooled])
+        return [np.concatenate(level) for level in zip(*found, strict=True)]
 
     def _batch(self, brains: Sequence[Brain]) -> tuple[Tensor, Tensor | None]:
         volumes = torch.from_numpy(np.stack([brain.volume for brain in brains])).to(self.device)

@@ -7,11 +7,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from test_vnet import pair_cohort  # noqa: F401  # a fixture
 
 from foldnorm.models.autoencoder import Autoencoder
 from foldnorm.models.beta_vae import BetaVAE
-from foldnorm.models.classes import one_hot, to_classes
+from foldnorm.models.classes import FARTHEST, one_hot, signed_distances, to_classes
 from foldnorm.models.dcgan import DCGAN
 from foldnorm.models.f_anogan import FAnoGAN
 from foldnorm.models.gan import GAN
@@ -24,6 +25,7 @@ from foldnorm.models.protocols import (
     Recognises,
     Restores,
     Samples,
+    ShowsDepths,
     Trainable,
     Translates,
 )
@@ -148,6 +150,53 @@ def test_codes_and_volumes_have_their_shapes(name):
         assert drawn.shape == (2, *SHAPE)
         assert drawn.dtype == torch.uint8
         assert torch.equal(drawn, model.sample(2, torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("name", sorted(ENCODING | EDITING))
+def test_each_level_shows_a_map_that_shrinks_inwards(name):
+    model = make(name)
+    assert isinstance(model, ShowsDepths)
+    volumes = batch(name)
+    maps = model.depths(volumes[:, 0] if name in EDITING else volumes)
+    sides = [m.shape[2:].numel() for m in maps]
+    assert sides == sorted(sides, reverse=True)
+    assert all(m.shape[0] == 4 for m in maps)
+    assert (name == "gan") == (not maps)
+
+
+def test_distances_to_a_class_are_euclidean_and_signed():
+    rng = np.random.default_rng(0)
+    volume = (rng.random((2, 12, 10, 14)) < 0.02).astype(np.uint8)
+    volume[1, 3:9, 2:8, 2:9] = 1
+    found = signed_distances(torch.from_numpy(volume), 2).numpy() * FARTHEST
+    for n, own in enumerate(volume):
+        outside = ndimage.distance_transform_edt(own == 0)
+        inside = ndimage.distance_transform_edt(own == 1)
+        expected = np.minimum(outside, FARTHEST) - np.minimum(inside, FARTHEST)
+        assert found[n, 1] == pytest.approx(expected, abs=1e-4)
+        assert found[n, 0] == pytest.approx(-expected, abs=1e-4)
+    empty = signed_distances(torch.zeros(1, 4, 4, 4, dtype=torch.uint8), 2)
+    assert (empty[:, 1] == 1).all()
+    assert (empty[:, 0] == -1).all()
+
+
+@pytest.mark.parametrize("name", sorted(ENCODING - {"gan", "dcgan", "wgan"}))
+def test_an_encoder_may_see_distances(name):
+    torch.manual_seed(0)
+    sizes = VAE if name in ("autoencoder", "beta_vae") else CONVOLUTIONAL
+    kinds = {
+        "autoencoder": Autoencoder,
+        "beta_vae": BetaVAE,
+        "f_anogan": FAnoGAN,
+        "wgan_gp": WGANGP,
+    }
+    models = []
+    for sees in ("one-hot", "distance"):
+        torch.manual_seed(0)
+        models.append(kinds[name](SHAPE, **sizes, encoder_sees=sees))
+    codes = [model.encode(batch(name)) for model in models]
+    assert codes[0].shape == codes[1].shape
+    assert not torch.allclose(*codes)
 
 
 @pytest.mark.parametrize("name", MODELS)

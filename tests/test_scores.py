@@ -12,6 +12,8 @@ from foldnorm.pipeline.scores import (
     CentreDistance,
     Mahalanobis,
     NearestHealthy,
+    OneClass,
+    WhitenedNearest,
     conformal_p,
     fit_latent_scores,
 )
@@ -44,6 +46,24 @@ def test_distances_by_hand():
     assert CentreDistance().fit(train).score(np.array([[1, 2]], np.float32)) == pytest.approx([1])
     near = NearestHealthy(k=2).fit(train).score(np.array([[1, 0]], np.float32))
     assert near == pytest.approx([1])
+
+
+@pytest.mark.parametrize(("n", "d"), [(60, 5), (20, 50)])
+def test_whitened_codes_have_their_mahalanobis_distance_as_length(n, d):
+    train, test = codes(n, d) * np.arange(1, d + 1), codes(7, d, 1) * 3
+    space = Mahalanobis().fit(train)
+    white = space.whitened(test)
+    assert np.linalg.norm(white, axis=1) == pytest.approx(space.score(test), rel=1e-4)
+    assert white.shape == (7, min(n, d) + 1)
+
+
+@pytest.mark.parametrize("score", [WhitenedNearest, OneClass])
+def test_what_lies_outside_along_a_narrow_direction_stands_out(score):
+    train = codes(200, 3) * [10, 10, 0.1]
+    fitted = score().fit(train.astype(np.float32))
+    inside, outside = np.array([[5, 5, 0]], np.float32), np.array([[0, 0, 2]], np.float32)
+    assert fitted.score(outside)[0] > fitted.score(inside)[0]
+    assert NearestHealthy().fit(train).score(outside)[0] < 5
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=20), st.integers(0, 9))
