@@ -2,7 +2,7 @@
 
 1. Phantoms of 80 mm around the superior temporal branches: 455 to train, 185 for validation (half
    to compare with, half to calibrate), 600 others to test (300 altered, 300 controls). Restorers
-   at 1 mm, trained on erased folds (the kind that the benchmark deletes) and on balls and slabs
+   at 1 mm, trained on erased folds (the kind that the benchmark deletes) and on slabs
    (another kind); a hypersphere classifier. AUROC by size with the size-0 control, false alarms at
    p < 0.05, and where the evidence points.
 2. Recognition at 2 mm: 450 phantoms in which a sulcus never formed and its neighbours fill the
@@ -49,7 +49,7 @@ SULCI = ["calcarine", "callosal", "central", "collateral", "inferior_temporal", 
 VARIANTS = {"absent": "missing", "erased": "missing", "interrupted": "interrupted",
             "displaced": "displaced", "added": "large"}  # fmt: skip
 LEAST = 500  # mm² that the healthy phantom has of a sulcus for its absence to count
-OTHER = "[balls, slabs]"
+OTHER = "[slabs]"
 MODELS: dict[str, tuple[str, list[str]]] = {  # cohort, words of `train`
     "folds": ("c1", ["--config", "restorer"]),
     "other": ("c1", ["--config", "restorer", "--model.init_args.edits", OTHER]),

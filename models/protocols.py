@@ -18,8 +18,8 @@ from foldnorm.models.noise import StepNoise
 # volumes from which something was erased, beside what they were; or volumes and the sulcus that
 # each of their voxels belongs to.
 Reads = Literal["volumes", "pairs", "unpaired", "edits", "sulci"]
-# What is done to training volumes: whole folds, balls, slabs and noise are erased; copies of folds,
-# moved, and sheets are added.
+# What is done to training volumes. Erased, and never the hull: whole folds; balls; slabs that lie
+# as the sheet does there; noise. Added: copies of folds, moved; sheets.
 EditKind = Literal["folds", "balls", "slabs", "noise", "copies", "sheets"]
 ADDING: frozenset[EditKind] = frozenset({"copies", "sheets"})
 OF_FOLDS: frozenset[EditKind] = frozenset({"folds", "copies"})  # need fold labels

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import ADDING, EditKind
@@ -15,7 +16,8 @@ from foldnorm.preprocessing.schemes import LabelScheme
 
 UNTOUCHED = 0.25  # share of the volumes that stay as they are
 FEWEST_VOXELS = 20  # of a fold that is worth restoring
-SLAB = 0.3  # of a radius at most, half a thickness
+SLAB = 0.4  # of a radius at most, half the thickness of a slab
+NEARBY = 5.0  # mm around a voxel whose sulcus says how a slab lies
 DROPPED = 0.4, 1.0  # share of the sulcus that noise takes
 MOVED = 5.0, 15.0  # mm that a copy of a fold is moved by
 Labels = NDArray[np.uint8]
@@ -68,18 +70,25 @@ class TrainingEdits:
         if kind == "folds":
             edited[_fold(volumes[1], sulcus, rng)] = self.scheme.void
             return
-        places = np.argwhere(sulcus)
+        places = np.argwhere(sulcus & ~self._hull(edited))
         if not len(places):
             return
         apart = (places - places[rng.integers(len(places))]) * self.voxel_size
+        distance = np.linalg.norm(apart, axis=1)
         radius = rng.uniform(*self.radii)
-        inside = np.linalg.norm(apart, axis=1) <= radius
+        inside = distance <= radius
         if kind == "slabs":
-            inside = np.linalg.norm(apart, axis=1) <= 2 * radius
-            inside &= np.abs(apart @ _direction(rng)) <= max(SLAB * radius, max(self.voxel_size))
+            thickness = max(SLAB * rng.random() * radius, max(self.voxel_size))
+            inside &= np.abs(apart @ _normal(apart[distance <= NEARBY], rng)) <= thickness
         if kind == "noise":
             inside &= rng.random(len(places)) < rng.uniform(*DROPPED)
         edited[tuple(places[inside].T)] = self.scheme.void
+
+    def _hull(self, volume: Labels) -> NDArray[np.bool_]:
+        """What touches the outside: it belongs to no fold. None, where voids are outside."""
+        if self.scheme.void == self.scheme.fill:
+            return np.zeros(volume.shape, dtype=np.bool_)
+        return ndimage.binary_dilation(volume == self.scheme.fill)
 
     def _add(
         self, edited: Labels, volumes: NDArray[np.integer], kind: EditKind, rng: np.random.Generator
@@ -111,6 +120,13 @@ def _fold(
     counts[:1] = 0  # no fold
     large = np.flatnonzero(counts >= FEWEST_VOXELS)
     return sulcus & (labels == rng.choice(large)) if len(large) else np.zeros_like(sulcus)
+
+
+def _normal(places: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Unit normal of the sheet that (n, 3) places lie on; any, if they are too few."""
+    if len(places) < 4:
+        return _direction(rng)
+    return np.linalg.svd(places - places.mean(axis=0), full_matrices=False)[2][-1]
 
 
 def _direction(rng: np.random.Generator) -> NDArray[np.float64]:
