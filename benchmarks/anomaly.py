@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import binom
 
 from foldnorm.pipeline.benchmark import LOCALISATION, SUBJECTS, TABLE
 from foldnorm.pipeline.class_metrics import sulcus_dice
@@ -32,12 +33,11 @@ from foldnorm.pipeline.detection_metrics import INTERVAL
 from foldnorm.pipeline.recognition_scores import RecognitionScores
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.scorer import held_out_halves
-from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring_setup import set_up_scoring
 from foldnorm.pipeline.sulci import NamedVolumes, names_of, sulcus_voxels
 from foldnorm.pipeline.sulcus_measures import AtlasTemplate, Recognition
 from foldnorm.preprocessing.cohort import Cohort, row_key
-from foldnorm.preprocessing.files import read_json, read_tsv, write_json
+from foldnorm.preprocessing.files import read_json, read_tsv
 
 CROP = ["--crop", "mm:-76,4,-70,10,-40,40"]
 FIRST_TEST, TESTED, ABSENT_FROM, EACH = 10000, 600, 10300, 45
@@ -116,15 +116,10 @@ def deletions(out: Path, name: str, seed: int) -> dict[str, Any]:
         run("benchmark", run_folder(out, name, seed), test, folder, "--sizes", *SIZES,
             "--draws", 1, "--seed", seed, "--reference", out / cohort, "--device", "cpu",
             "--overwrite")  # fmt: skip
-        setup = set_up_scoring(run_folder(out, name, seed), test, out / cohort, "cpu")
-        calibrating = setup.scorer.calibration
-        known = setup.scorer.score(lambda: setup.reference.brains(calibrating))
-        write_json(folder / "calibration.json", {k: list(map(float, v)) for k, v in known.items()})
     return {
         "table": read_tsv(folder / TABLE),
         "subjects": read_tsv(folder / SUBJECTS),
         "places": read_tsv(folder / LOCALISATION) if (folder / LOCALISATION).is_file() else [],
-        "calibration": read_json(folder / "calibration.json"),
     }
 
 
@@ -161,6 +156,11 @@ def interval_of(values: np.ndarray) -> list[float]:
     return [float(values.mean()), *map(float, np.percentile(drawn, INTERVAL))]
 
 
+def _false_alarm(result: dict[str, Any], score: str) -> float:
+    (row,) = [r for r in result["table"] if r["score"] == score and r["size"] == "0"]
+    return float(row["false_alarm"])
+
+
 def report_deletions(out: Path, seeds: list[int]) -> dict[str, list[float]]:
     """Print every score of every model; returns the figures for the JSON."""
     figures: dict[str, list[float]] = {}
@@ -178,14 +178,10 @@ def report_deletions(out: Path, seeds: list[int]) -> dict[str, list[float]]:
                     figures["control"] = found[0]
             if score == BASELINE and name == "folds":
                 figures |= {f"baseline_{s}": f for s, f in zip(SIZES, found[1:], strict=True)}
-        alarms = []
-        for result in results:
-            healthy = [r for r in result["subjects"] if r["size"] == "0" and r["altered"] == "0"]
-            values = np.array([float(row[SCORE[name]]) for row in healthy])
-            p = conformal_p(values, np.array(result["calibration"][SCORE[name]]))
-            alarms.append(p < 0.05)
-        figures[f"{name}_false_alarm"] = interval_of(np.mean(alarms, axis=0))
-        print(f"  false alarms at p < 0.05: {np.mean(alarms):.3f}")
+        alarms = float(np.mean([_false_alarm(result, SCORE[name]) for result in results]))
+        low, high = (float(binom.ppf(q, TESTED, alarms)) / TESTED for q in (0.025, 0.975))
+        figures[f"{name}_false_alarm"] = [alarms, low, high]
+        print(f"  false alarms at p < 0.05: {alarms:.3f} [{low:.3f}, {high:.3f}]")
         places = [row for result in results for row in result["places"]]
         for size in SIZES if places else []:
             rows = [row for row in places if row["size"] == size]

@@ -18,6 +18,7 @@ from foldnorm.pipeline.detection_metrics import INTERVAL, detection, paired_shar
 from foldnorm.pipeline.localisation import COLUMNS as LOCALISATION_COLUMNS
 from foldnorm.pipeline.localisation import localisation
 from foldnorm.pipeline.scorer import Scorer, Scores
+from foldnorm.pipeline.scores import conformal_p
 from foldnorm.preprocessing.alteration import Altered, alter
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.deletion import SizeRange
@@ -28,9 +29,10 @@ TABLE, SUBJECTS, SIDECAR = "benchmark.tsv", "benchmark_subjects.tsv", "benchmark
 LOCALISATION = "localisation.tsv"
 COLUMNS = (
     "size", "score", "auroc", "auroc_low", "auroc_high", "ap", "ap_low", "ap_high",
-    "fpr95", "fpr95_low", "fpr95_high", "prevalence", "paired", "n",
+    "fpr95", "fpr95_low", "fpr95_high", "prevalence", "paired", "n", "false_alarm",
 )  # fmt: skip
 BOOTSTRAPS = 300
+ALARM = 0.05  # p-value below which a brain is called unusual
 MIN_SUBJECTS = 4  # two controls and two altered brains
 ERASING = ("fold", "ball")  # kinds of deletion whose place can be asked about
 
@@ -55,9 +57,22 @@ class BenchmarkOptions:
 
 
 def benchmark(
-    scorer: Scorer, cohort: Cohort, out: Path, options: BenchmarkOptions
+    scorer: Scorer,
+    cohort: Cohort,
+    out: Path,
+    options: BenchmarkOptions,
+    reference: Cohort | None = None,
 ) -> list[dict[str, Any]]:
-    """Run the benchmark; writes ``benchmark.tsv``, one row a size and score, and returns it."""
+    """Run the benchmark; writes ``benchmark.tsv``, one row a size and score, and returns it.
+
+    Args:
+        scorer: fitted.
+        cohort: the brains.
+        out: folder.
+        options: what is compared.
+        reference: the training cohort; with it, ``false_alarm`` is the share of the untouched
+            brains that its calibration brains give p < `ALARM`, if they are others.
+    """
     if "train" in options.splits:
         raise InputError("the benchmark runs on brains never trained on, not on the training split")
     indices = cohort.indices(*options.splits)
@@ -67,6 +82,7 @@ def benchmark(
             f"{'+'.join(options.splits)}, the cohort has {len(indices)}: {cohort.folder}"
         )
     healthy = scorer.score(lambda: cohort.brains(indices))
+    alarms = _false_alarms(scorer, reference, healthy, {cohort.keys()[i] for i in indices})
     rows, subjects = [], []
     places: list[dict[str, Any]] = []
     sizes = [SizeRange(0), *[s for s in options.sizes if not s.is_control]]
@@ -74,7 +90,12 @@ def benchmark(
         draws = [_draw(scorer, cohort, indices, size, options, n) for n in range(options.draws)]
         for name in healthy:
             rows.append(
-                {"size": str(size), "score": name, **_figures(name, healthy, draws, options)}
+                {
+                    "size": str(size),
+                    "score": name,
+                    **_figures(name, healthy, draws, options),
+                    "false_alarm": alarms.get(name, float("nan")),
+                }
             )
         subjects.extend(_subject_rows(cohort, indices, healthy, draws, size, options))
         places += [row for draw in draws for row in draw.places]
@@ -84,6 +105,22 @@ def benchmark(
     write_tsv(out / SUBJECTS, subjects, tuple(subjects[0]))
     write_json(out / SIDECAR, _sidecar(cohort, options, len(indices)))
     return rows
+
+
+def _false_alarms(
+    scorer: Scorer, reference: Cohort | None, healthy: Scores, tested: set[str]
+) -> dict[str, float]:
+    """Share of healthy brains that are called unusual, by score; empty if it cannot be known."""
+    if reference is None or not len(scorer.calibration):
+        return {}
+    calibrating = scorer.calibration
+    if tested & {reference.keys()[index] for index in calibrating}:
+        return {}
+    known = scorer.score(lambda: reference.brains(calibrating))
+    return {
+        name: float((conformal_p(values, known[name]) < ALARM).mean())
+        for name, values in healthy.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -222,6 +259,7 @@ def _sidecar(cohort: Cohort, options: BenchmarkOptions, number: int) -> dict[str
         "seed": options.seed,
         "bootstraps": BOOTSTRAPS,
         "interval": "95 % percentile bootstrap over subjects",
+        "false_alarm": f"share of untouched brains with p < {ALARM:g}, where that can be known",
         "note": "unpaired: a random half of the brains altered, the other half controls, averaged "
         "over draws; paired: share of altered brains whose score rises; size 0 deletes nothing",
     }

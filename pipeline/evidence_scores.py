@@ -23,7 +23,7 @@ from foldnorm.pipeline.trained_model import Brains, TrainedModel
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.schemes import LabelScheme
 
-MIN_SPREAD = 0.02  # of a voxel's evidence over brains, so that a voxel never filled is no division
+MIN_SPREAD = 0.01  # of a voxel's evidence over brains, so that a voxel never filled is no division
 LEAST_Z = 3.0  # of the voxels of a region
 POOLED = 5  # blocks along each axis of the coarse grid
 FEWEST = 8  # brains to compare with

@@ -1,7 +1,8 @@
 """One self-contained HTML page about any of the folders that foldnorm writes."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -47,7 +48,10 @@ PANEL_NOTES = {
     "assd": "mean distance between the sheets, voxels",
     "components": "26-connected pieces of the prediction",
     "euler_number": "of the prediction",
-    "loss": "class cross entropy, nats a voxel",
+    "loss": "of validation brains, nats",
+    "sulcus_dice": "mean over sulci; of the voxels that are sulcus",
+    "restored": "mean probability of structure where some was erased",
+    "invented": "the same where there never was any",
 }
 
 
@@ -182,11 +186,70 @@ def _run_section(path: Path) -> dict[str, Any]:
         "panel": [(name, value, PANEL_NOTES.get(name, "")) for name, value in panel.items()],
         "samples": [(name, value, SAMPLE_NOTES.get(name, "")) for name, value in samples.items()],
         "curves": figures.training_curves(metrics),
-        "translates": any(name.startswith("dice_") for name in panel),
+        "words": _words(panel),
         "picture": inline_png(pictures[-1].read_bytes()) if pictures else None,
         "settings": yaml.safe_dump(run.config, sort_keys=False),
         "environment": run.environment,
     }
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What is said of the curves, the table and the picture of a kind of model."""
+
+    curves: str
+    table: str
+    picture: str
+
+
+TRANSLATION = _Words(
+    "Cross entropy on training batches and on validation brains; what the critics, if there "
+    "are any, make of the difference between real and generated; Dice of each class of the "
+    "translations of validation brains.",
+    "Held-out translations",
+    "A validation brain (left three slices), its translation, and the true other volume.",
+)
+RECOGNITION = _Words(
+    "Cross entropy of the names of sulcus voxels on training batches and on validation "
+    "brains; mean Dice of the sulci of validation brains.",
+    "Held-out sulci",
+    "A validation brain with its sulci as recognised (left three slices) and as named. Grey "
+    "is any other sulcus, and the hull.",
+)
+RESTORATION = _Words(
+    "Cross entropy on training batches and on validation brains; mean probability of "
+    "structure where some was erased (restored) and where there never was any (invented).",
+    "Held-out restorations",
+    "A validation brain out of which something was erased (left three slices), as it was "
+    "restored, and as it was.",
+)
+SEPARATION = _Words(
+    "Cross entropy of telling altered places from others, on training batches and on "
+    "validation brains; 1.39 is chance.",
+    "Held-out brains",
+    "",
+)
+RECONSTRUCTION = _Words(
+    "Reconstruction loss on training batches and on validation brains; what the critic, if "
+    "there is one, makes of the difference between real and generated, and its gradient "
+    "penalty; reconstructions of validation brains. The band is where the volume ratio "
+    "should be (0.8–1.25). The last are of the classes that a deletion can take: sulcus in "
+    "a skeleton.",
+    "Held-out reconstructions",
+    "First rows: a validation brain (left three slices) beside its reconstruction (right "
+    "three). Last rows, if the model draws: volumes drawn from it, two a row.",
+)
+
+
+def _words(panel: Mapping[str, float]) -> _Words:
+    """By the figures that its validation gives."""
+    if any(name.startswith("dice_") for name in panel):
+        return TRANSLATION
+    if "sulcus_dice" in panel:
+        return RECOGNITION
+    if "restored" in panel:
+        return RESTORATION
+    return RECONSTRUCTION if "dice" in panel else SEPARATION
 
 
 def _benchmark_section(path: Path) -> dict[str, Any]:

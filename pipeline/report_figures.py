@@ -24,6 +24,7 @@ INK = "#7a818c"  # reads on light and on dark ground
 COLOURS = ("#2f6db5", "#d9772a", "#2b9a77", "#b4345a", "#7d5fb2", "#8a8f98", "#b39b2c", "#4aa3c7")
 SHOWN_BRAINS = 6
 LOG_RATIO = 30  # of the ends of an axis, above which it is logarithmic
+OTHER_CURVES = ("validation/sulcus_dice", "validation/restored", "validation/invented")
 RECONSTRUCTION_CURVES = ("dice", "precision", "recall", "volume_ratio", "opening_excess")
 STYLE: Any = {  # Any: matplotlib types the keys as one literal of three hundred
     "svg.hashsalt": "foldnorm",  # the same figure, the same bytes
@@ -74,12 +75,16 @@ def class_counts(cohort: Cohort) -> str:
 def training_curves(metrics: MetricsTable) -> str:
     """Losses on the left, the critic in the middle if there is one, validation on the right."""
     names = metrics.columns
-    entropies = [n for n in names if "cross_entropy" in n or n == "validation/loss"]
+    losses = ("cross_entropy", "separation/separation", "validation/loss")
+    entropies = [n for n in names if any(loss in n for loss in losses)]
     critic = [n for n in names if n.startswith("critic") and ("difference" in n or "penalty" in n)]
     translates = any(n.startswith("validation/dice_") for n in names)
     shown = [n for n in names if n.startswith("validation/") and "dice" in n]
+    others = [n for n in OTHER_CURVES if n in names]
     if not translates:
-        shown = [f"validation/{n}" for n in RECONSTRUCTION_CURVES if f"validation/{n}" in names]
+        shown = others or [
+            f"validation/{n}" for n in RECONSTRUCTION_CURVES if f"validation/{n}" in names
+        ]
     panels = [("cross entropy, nats a voxel", entropies), ("critic", critic), ("validation", shown)]
     panels = [(title, columns) for title, columns in panels if columns]
     with plt.rc_context(STYLE):
@@ -88,7 +93,7 @@ def training_curves(metrics: MetricsTable) -> str:
             for name in columns:
                 axes.plot(*metrics.column(name), label=name)
             axes.set_title(title)
-        if not translates and shown:
+        if shown and not translates and not others:
             grid[0][-1].axhspan(0.8, 1.25, color=INK, alpha=0.12, lw=0)
         for axes in grid[0]:
             axes.set_xlabel("step")

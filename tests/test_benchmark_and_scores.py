@@ -73,6 +73,7 @@ def test_the_benchmark_has_control_baselines_and_intervals(results):
     assert sum(name.startswith("baseline_") for name in names) == 4
     for row in rows:
         assert float(row["auroc_low"]) <= float(row["auroc"]) <= float(row["auroc_high"])
+        assert 0 <= float(row["false_alarm"]) <= 1
         if row["size"] == "0":
             assert float(row["paired"]) == 0.5
     fewer = next(r for r in rows if r["score"] == "baseline_fewer_voxels" and r["size"] == "200")

@@ -24,6 +24,7 @@ from foldnorm.pipeline.sulci import (
 from foldnorm.pipeline.sulcus_measures import MEASURES, AtlasTemplate, NamedBrain, Recognition
 from foldnorm.pipeline.train import set_up
 from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.pipeline.view.models import ViewedModel
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv
@@ -297,6 +298,31 @@ def test_sulci_are_scored_beside_the_atlas(cohort, run, tmp_path):
     kinds = ("missing", "large", "displaced", "interrupted", "missing_panel")
     for prefix in ("sulci", "baseline_atlas"):
         assert {f"p_{prefix}_{kind}" for kind in kinds} < set(rows[0])
+
+
+def test_the_report_shows_sulci_scores_and_joined_scores(cohort, run, tmp_path):
+    words = ["recognise", run, cohort.folder, tmp_path / "named", "--split", "test"]
+    assert main([*map(str, words), "--device", "cpu", "--quiet"]) == 0
+    restorer = tmp_path / "restorer"
+    words = ["train", "--config", "restorer", "--cohort", cohort.folder, "--out", restorer, *SMALL]
+    assert main([*map(str, words), "--quiet"]) == 0
+    for model, more in ((run, []), (restorer, ["--maps"])):
+        words = ["score", model, cohort.folder, tmp_path / f"s_{model.name}", "--split", "test"]
+        assert main([*map(str, words), *more, "--device", "cpu", "--quiet"]) == 0
+    scores = [tmp_path / "s_run", tmp_path / "s_restorer"]
+    assert main(["fuse", *map(str, scores), str(tmp_path / "joined"), "--quiet"]) == 0
+    rows = read_tsv(tmp_path / "joined/fused.tsv")
+    assert len(rows) == len(cohort.indices("test"))
+    assert {"p_sulci_missing", "p_evidence_pooled", "p_fused", "q_fused"} < set(rows[0])
+    out = tmp_path / "report.html"
+    folders = [run, restorer, tmp_path / "named", *scores, tmp_path / "joined"]
+    assert main(["report", *map(str, folders), str(out)]) == 0
+    page = out.read_text()
+    assert page.count("These are research figures, not a diagnosis.") == 4
+    for said in ("Sulci most likely missing", "Joined scores", "something was erased"):
+        assert said in page
+    with pytest.raises(InputError, match="Recogniser makes no volume to show"):
+        ViewedModel.open(run, "cpu")
 
 
 def test_a_resumed_recogniser_equals_an_unbroken_one(cohort, run, tmp_path):

@@ -1,10 +1,12 @@
 """The deletion benchmark: how well each score tells altered brains from healthy ones, by size.
 
 Runs on brains never trained on. OUT/benchmark.tsv has a row a size and score: AUROC, average
-precision and false-positive rate at 95 % sensitivity with bootstrap intervals (unpaired), and the
-share of brains whose own score rises (paired). Trivial baselines and the size-0 control stand in
-the same table. --every-fold SIZE also takes every fold of that size out of every brain, one at a
-time (every_fold_summary.tsv, every_fold.tsv): where brains are few, their folds are many.
+precision and false-positive rate at 95 % sensitivity with bootstrap intervals (unpaired), the share
+of altered brains whose own score rises (paired), and the share of healthy ones with p < 0.05.
+Trivial baselines and the size-0 control stand in the same table; localisation.tsv says whether the
+evidence of a model that restores points at what was deleted. --every-fold SIZE also takes every fold
+of that size out of every brain, one at a time (every_fold_summary.tsv, every_fold.tsv): where brains
+are few, their folds are many.
 """
 
 import argparse
@@ -55,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         draws=arguments.draws,
         seed=arguments.seed,
     )
-    rows = benchmark(setup.scorer, setup.cohort, arguments.out, options)
+    rows = benchmark(setup.scorer, setup.cohort, arguments.out, options, reference=setup.reference)
     if arguments.every_fold:
         _every_fold(arguments, setup, SizeRange.parse(arguments.every_fold))
     if not arguments.quiet:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from foldnorm.models.classes import to_classes
-from foldnorm.models.protocols import Decodes, Restores
+from foldnorm.models.protocols import Decodes, Restores, Translates
 from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
@@ -44,6 +44,8 @@ class ViewedModel:
         trained = run.load(chosen)
         if isinstance(trained.model, (Decodes, Restores)):
             return cls(run, trained, None)
+        if not isinstance(trained.model, Translates):
+            raise InputError(f"{type(trained.model).__name__} makes no volume to show: {folder}")
         return cls(run, trained, Translation.open(folder, chosen))
 
     @property
