@@ -14,21 +14,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foldnorm.models.classes import Sees, seen
+from foldnorm.models.edited_volumes import EditedVolumes
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import EditKind, Phase, Reads
+from foldnorm.models.protocols import EditKind, Phase
 from foldnorm.models.vnet import VEncoder
-from foldnorm.models.volume_networks import code_size
+from foldnorm.models.volume_networks import code_size, coordinates
 
 
-class HypersphereClassifier(nn.Module):
+class HypersphereClassifier(EditedVolumes):
     """Volume → code, a map; the length at each place says how unusual the volume is there.
 
     Args:
         shape: sides of the volumes; taken from the cohort by ``foldnorm train``.
         n_classes: of the volumes; likewise.
-        edits: kinds of what is erased from training volumes; see `Restorer`.
-        most_edits: of a volume, at most.
-        radii: smallest and largest of balls, slabs, noise and sheets, mm.
+        edits: see `EditedVolumes`; likewise what follows.
+        most_edits: see there.
+        radii: see there.
         channels: a level each; each level below the first halves the sides.
         convolutions: of each level's residual stage.
         stem: side of the block of voxels that becomes channels at the first level.
@@ -36,8 +37,6 @@ class HypersphereClassifier(nn.Module):
         norm: group norm after each convolution.
         encoder_sees: each class as 0 and 1, or signed distances to it.
     """
-
-    reads: Reads = "edits"
 
     def __init__(
         self,
@@ -53,21 +52,13 @@ class HypersphereClassifier(nn.Module):
         norm: bool = True,
         encoder_sees: Sees = "one-hot",
     ) -> None:
-        super().__init__()
-        if not edits or most_edits < 1:
-            raise ValueError(f"expected some edits to learn from, got {list(edits)}, at most "
-                             f"{most_edits} of them")  # fmt: skip
-        if len(radii) != 2 or not 0 < radii[0] <= radii[1]:
-            raise ValueError(f"radii: expected 0 < smallest ≤ largest, got {list(radii)}")
-        self.n_classes, self.edits, self.most_edits = n_classes, tuple(edits), most_edits
-        self.radii = tuple(radii)
+        super().__init__(edits, most_edits, radii)
+        self.n_classes = n_classes
         self.encoder_sees: Sees = encoder_sees
         self.latent_dim = code_size(shape, len(channels) - 1, code_channels, stem)
-        axes = [torch.linspace(-1, 1, side) for side in shape]
         self.places: Tensor
-        places = torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
-        self.register_buffer("places", places, persistent=False)
-        self.encoder = VEncoder(n_classes + len(axes), channels, convolutions, 3, stem, norm)
+        self.register_buffer("places", coordinates(shape), persistent=False)
+        self.encoder = VEncoder(n_classes + len(shape), channels, convolutions, 3, stem, norm)
         self.head = nn.Conv3d(channels[-1], code_channels, 1)
         self.phases: Mapping[str, Phase] = {"separation": Phase(("encoder", "head"))}
 

@@ -16,6 +16,7 @@ from foldnorm.models.classes import one_hot
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Phase, Reads
 from foldnorm.models.vnet import VNetwork
+from foldnorm.models.volume_networks import coordinates
 
 
 class Recogniser(nn.Module):
@@ -56,12 +57,10 @@ class Recogniser(nn.Module):
                 "its training brains have (model.init_args.sulci)"
             )
         self.n_classes, self.sulci, self.substitutes = n_classes, tuple(sulci), substitutes
-        axes = [torch.linspace(-1, 1, side) for side in shape]
-        places = torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
         self.places: Tensor
-        self.register_buffer("places", places, persistent=False)
+        self.register_buffer("places", coordinates(shape), persistent=False)
         self.network = VNetwork(
-            n_classes + len(axes), len(sulci) + 1, channels, convolutions, kernel_size, stem, norm
+            n_classes + len(shape), len(sulci) + 1, channels, convolutions, kernel_size, stem, norm
         )
         self.phases: Mapping[str, Phase] = {"recognition": Phase(("network",))}
 

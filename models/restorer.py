@@ -14,25 +14,23 @@ import torch
 from torch import Tensor, nn
 
 from foldnorm.models.classes import one_hot
+from foldnorm.models.edited_volumes import EditedVolumes
 from foldnorm.models.losses import class_cross_entropy
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import EditKind, Phase, Reads
+from foldnorm.models.protocols import EditKind, Phase
 from foldnorm.models.vnet import VNetwork
 
 TRUST = 5.0  # at first, in the classes of the input: logits, so 99 %
 
 
-class Restorer(nn.Module):
+class Restorer(EditedVolumes):
     """Edited volume → class logits of the volume that it was.
 
     Args:
         n_classes: of the cohort's volumes; taken from it by ``foldnorm train``.
-        edits: kinds of what is done to training volumes, one drawn for each. ``folds`` are
-            whole folds of that brain, erased: the kind that the deletion benchmark makes, so that a
-            score of such a model stands apart from one of ``balls``, ``slabs`` and ``noise``.
-            ``copies`` of its folds, moved, and ``sheets`` are added: what is to be taken away.
-        most_edits: of a volume, at most; from one on, and none for one volume in four.
-        radii: smallest and largest of balls, slabs, noise and sheets, mm.
+        edits: see `EditedVolumes`; likewise what follows.
+        most_edits: see there.
+        radii: see there.
         channels: a level each; each level below the first halves the sides.
         convolutions: of each level's residual stage.
         kernel_size: of them.
@@ -40,8 +38,6 @@ class Restorer(nn.Module):
         norm: group norm after each convolution.
         class_weights: of the cross entropy, by class.
     """
-
-    reads: Reads = "edits"
 
     def __init__(
         self,
@@ -56,14 +52,8 @@ class Restorer(nn.Module):
         norm: bool = True,
         class_weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__()
-        if not edits or most_edits < 1:
-            raise ValueError(f"expected some edits to learn from, got {list(edits)}, at most "
-                             f"{most_edits} of them")  # fmt: skip
-        if len(radii) != 2 or not 0 < radii[0] <= radii[1]:
-            raise ValueError(f"radii: expected 0 < smallest ≤ largest, got {list(radii)}")
-        self.n_classes, self.edits, self.most_edits = n_classes, tuple(edits), most_edits
-        self.radii = tuple(radii)
+        super().__init__(edits, most_edits, radii)
+        self.n_classes = n_classes
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)

@@ -43,6 +43,12 @@ def code_size(shape: Sequence[int], levels: int, code_channels: int, stem: int =
     return code_channels * prod(code_grid(shape, levels, stem))
 
 
+def coordinates(shape: Sequence[int]) -> Tensor:
+    """Channels that say where a voxel lies, (1, dims, *shape): from −1 to 1 along each axis."""
+    axes = [torch.linspace(-1, 1, side) for side in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
+
+
 def soft_bound(log_variance: Tensor) -> Tensor:
     """Bounded by ±`MAX_LOG_VARIANCE`, softly: a hard bound has no gradient.
 

@@ -4,9 +4,9 @@ Runs on brains never trained on. OUT/benchmark.tsv has a row a size and score: A
 precision and false-positive rate at 95 % sensitivity with bootstrap intervals (unpaired), the share
 of altered brains whose own score rises (paired), and the share of healthy ones with p < 0.05.
 Trivial baselines and the size-0 control stand in the same table; localisation.tsv says whether the
-evidence of a model that restores points at what was deleted. --every-fold SIZE also takes every fold
-of that size out of every brain, one at a time (every_fold_summary.tsv, every_fold.tsv): where brains
-are few, their folds are many.
+evidence of a model that restores points at what was deleted. --every-fold SIZE also takes every
+fold of that size out of every brain, one at a time (every_fold_summary.tsv, every_fold.tsv): where
+brains are few, their folds are many.
 """
 
 import argparse

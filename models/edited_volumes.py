@@ -1,0 +1,31 @@
+"""What models share that learn from healthy volumes that something was done to."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from foldnorm.models.protocols import EditKind, Reads
+
+
+class EditedVolumes(nn.Module):
+    """Reads volumes that something was done to, beside what they were.
+
+    Args:
+        edits: kinds of what is done to training volumes, one drawn for each. ``folds`` are whole
+            folds of that brain, erased: the kind that the deletion benchmark makes, so that a score
+            of such a model stands apart from one of ``balls``, ``slabs`` and ``noise``. ``copies``
+            of its folds, moved, and ``sheets`` are added: what is to be taken away.
+        most_edits: of a volume, at most; from one on, and none for one volume in four.
+        radii: smallest and largest of balls, slabs, noise and sheets, mm.
+    """
+
+    reads: Reads = "edits"
+
+    def __init__(self, edits: Sequence[EditKind], most_edits: int, radii: Sequence[float]) -> None:
+        super().__init__()
+        if not edits or most_edits < 1:
+            raise ValueError(f"expected some edits to learn from, got {list(edits)}, at most "
+                             f"{most_edits} of them")  # fmt: skip
+        if len(radii) != 2 or not 0 < radii[0] <= radii[1]:
+            raise ValueError(f"radii: expected 0 < smallest ≤ largest, got {list(radii)}")
+        self.edits, self.most_edits, self.radii = tuple(edits), most_edits, tuple(radii)
