@@ -123,9 +123,11 @@ class WhitenedNearest(NearestHealthy):
 
 @dataclass
 class OneClass:
-    """How far outside the boundary of a one-class SVM on whitened codes.
+    """How far outside the boundary of a one-class SVM.
 
-    Schölkopf et al. 2001 (doi:10.1162/089976601750264965), by scikit-learn.
+    Schölkopf et al. 2001 (doi:10.1162/089976601750264965), by scikit-learn. On codes as they are:
+    with more dimensions than brains, whitened ones of brains that nothing was fitted to lie so far
+    out that all are the same to its kernel.
 
     Attributes:
         outside: share of the training codes that may lie outside (ν).
@@ -135,13 +137,12 @@ class OneClass:
 
     def fit(self, codes: Codes) -> "OneClass":
         """Learn the boundary."""
-        self.space = Mahalanobis().fit(codes)
-        self.svm = OneClassSVM(nu=self.outside).fit(self.space.whitened(codes))
+        self.svm = OneClassSVM(nu=self.outside).fit(codes)
         return self
 
     def score(self, codes: Codes) -> Scores:
         """Minus the signed distances to the boundary, (M,)."""
-        return -self.svm.decision_function(self.space.whitened(codes)).astype(np.float64)
+        return -self.svm.decision_function(codes).astype(np.float64)
 
 
 def latent_scores() -> dict[str, LatentScore]:

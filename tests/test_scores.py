@@ -57,10 +57,16 @@ def test_whitened_codes_have_their_mahalanobis_distance_as_length(n, d):
     assert white.shape == (7, min(n, d) + 1)
 
 
-@pytest.mark.parametrize("score", [WhitenedNearest, OneClass])
-def test_what_lies_outside_along_a_narrow_direction_stands_out(score):
+def test_more_dimensions_than_brains_do_not_blind_the_one_class_svm():
+    train, others = codes(60, 300), codes(20, 300, 1)
+    fitted = OneClass().fit(train)
+    farther = fitted.score(1.2 * others) - fitted.score(others)
+    assert (farther > 1e-3 * np.abs(fitted.score(others))).all()
+
+
+def test_what_lies_outside_along_a_narrow_direction_stands_out_in_whitened_codes():
     train = codes(200, 3) * [10, 10, 0.1]
-    fitted = score().fit(train.astype(np.float32))
+    fitted = WhitenedNearest().fit(train.astype(np.float32))
     inside, outside = np.array([[5, 5, 0]], np.float32), np.array([[0, 0, 2]], np.float32)
     assert fitted.score(outside)[0] > fitted.score(inside)[0]
     assert NearestHealthy().fit(train).score(outside)[0] < 5
