@@ -24,6 +24,7 @@ SHIFT = 10  # part of a side that a brain is moved by to see whether it fits bet
 SHIFTED_MARGIN = 0.04  # nats a voxel beyond what any validation brain gains
 LOOKED_AT = 200  # validation brains, at most
 PRIOR = 1.0  # pseudo-count of a class in the prevalence map
+UNLIKE = "is unlike the training brains: another region, space or resolution?"
 AXES = ("left–right", "back–front", "bottom–top")
 Labels = NDArray[np.uint8]
 
@@ -75,16 +76,19 @@ class Suitability:
         if not self.knows:
             return ""
         shares, hull, surprise = self._unlikeness(volume)
-        for axis, name in enumerate(AXES):
-            if self._surprise(np.flip(volume, axis)) < surprise - FLIPPED_MARGIN:
-                return f"fits the training brains better mirrored {name}"
+        mirrored = [self._surprise(np.flip(volume, axis)) for axis in range(3)]
+        axis = int(np.argmin(mirrored))
+        if mirrored[axis] < surprise - FLIPPED_MARGIN:
+            if mirrored[axis] > self.most_surprise + SHIFTED_MARGIN:
+                return UNLIKE  # neither way it is one of them
+            return f"fits the training brains better mirrored {AXES[axis]}"
         if hull > max(FAR, BEYOND * self.most_hull):
             return "has a hull unlike the training brains', or none"
         gain, axis = self._gain_by_shift(volume, surprise)
         if gain > self.most_gain + SHIFTED_MARGIN:
             return f"fits the training brains better if moved {AXES[axis]}"
         if surprise > self.most_surprise + max(0.5 * abs(self.most_surprise), FLIPPED_MARGIN):
-            return "is unlike the training brains: another region, space or resolution?"
+            return UNLIKE
         if shares > max(FAR, BEYOND * self.most_shares):
             where, number = np.unravel_index(
                 self._shares_z(volume).argmax(), (BLOCKS**3, scheme.n_classes)
