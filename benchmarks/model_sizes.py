@@ -36,7 +36,9 @@ def measure(name: str) -> dict[str, object]:
 
     side = REPORT_SIDE if name.endswith("_report") else SIDE
     shape = (side,) * 3
-    config = resolve(name, [], shape=shape, n_classes=CLASSES, n_pair_classes=CLASSES, sulci=SULCI)
+    config = resolve(
+        name, [], shape=shape, n_classes=CLASSES, n_pair_classes=CLASSES, sulci=lambda: SULCI
+    )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model = as_channels_last(build_model(config["model"]), 3)
     batch = training_options(config).batch_size

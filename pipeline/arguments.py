@@ -101,3 +101,14 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
     """Refuse to write over a result unless asked to."""
     if out.exists() and not overwrite:
         raise InputError(f"exists already (--overwrite replaces it): {out}")
+
+
+def add_run_and_input(parser: argparse.ArgumentParser) -> None:
+    """Add ``RUN INPUT OUT`` and ``--split``, for what a model makes of any volumes."""
+    parser.add_argument("run_folder", type=Path, metavar="RUN")
+    parser.add_argument("input", metavar="INPUT", help="cohort, folder, table or file")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    parser.add_argument(
+        "--split", nargs="+", default=[], choices=("train", "validation", "test"),
+        help="of a cohort (default all)",
+    )  # fmt: skip

@@ -5,7 +5,7 @@ import importlib
 import importlib.resources
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def resolve(
     n_classes: int,
     n_pair_classes: int | None = None,
     training_rows: Sequence[Mapping[str, str]] = (),
-    sulci: Sequence[str] = (),
+    sulci: Callable[[], Sequence[str]] = tuple,
 ) -> dict[str, Any]:
     """Read a configuration, apply ``--key value`` overrides, fill in what the cohort says.
 
@@ -74,7 +74,7 @@ def resolve(
         n_classes: of the volumes.
         n_pair_classes: of their pairs; None if there are none.
         training_rows: of ``participants.tsv``, from which a conditioned model learns its columns.
-        sulci: that nearly all training brains have.
+        sulci: gives those that nearly all training brains have; asked only if the model names any.
 
     Returns:
         ``{"model": {"class_path", "init_args"}, "training": {…}}``, every default spelt out.
@@ -89,8 +89,8 @@ def resolve(
     of_training = {"training_steps": namespace.training.steps}
     if condition := namespace.get("model.init_args.condition"):
         of_training["condition_size"] = Conditions.fit(condition, training_rows).size
-    if not namespace.get("model.init_args.sulci"):
-        of_training["sulci"] = json.dumps(list(sulci))
+    if "sulci" in accepted and not namespace.get("model.init_args.sulci"):
+        of_training["sulci"] = json.dumps(list(sulci()))
     namespace = _parsed(path, of_cohort | of_training, accepted, overrides)
     return dict(yaml.safe_load(_parser().dump(namespace, skip_unset=False)))
 
@@ -105,7 +105,7 @@ def resolve_for(cohort: Cohort, name_or_path: str, overrides: Sequence[str]) -> 
         n_classes=cohort.scheme.n_classes,
         n_pair_classes=None if pair is None else pair.n_classes,
         training_rows=[cohort.rows[i] for i in cohort.indices("train")],
-        sulci=common_sulci(cohort),
+        sulci=lambda: common_sulci(cohort),
     )
 
 

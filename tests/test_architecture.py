@@ -88,7 +88,8 @@ def test_the_wheel_holds_every_module_and_file(tmp_path):
 @pytest.mark.parametrize("name", shipped_configs())
 def test_every_shipped_configuration_builds_what_it_names(name):
     shape = (80, 80, 80) if name.endswith("_report") else (48, 48, 48)
-    config = resolve(name, [], shape=shape, n_classes=3, n_pair_classes=3, sulci=["a", "b"])
+    sulci = lambda: ["a", "b"]  # noqa: E731
+    config = resolve(name, [], shape=shape, n_classes=3, n_pair_classes=3, sulci=sulci)
     model = build_model(config["model"])
     assert model.phase_order(0)
     assert config["model"]["init_args"].get("class_weights") is None

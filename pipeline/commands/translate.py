@@ -11,20 +11,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_device, add_overwrite
+from foldnorm.pipeline.arguments import add_device, add_overwrite, add_run_and_input
 
 HELP = "label volumes out of others, such as grey and white matter out of skeletons"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("run_folder", type=Path, metavar="RUN")
-    parser.add_argument("input", metavar="INPUT", help="cohort, folder, table or file")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
-    parser.add_argument(
-        "--split", nargs="+", default=[], choices=("train", "validation", "test"),
-        help="of a cohort (default all)",
-    )  # fmt: skip
+    add_run_and_input(parser)
     add_device(parser)
     add_overwrite(parser)
 
