@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.detection_metrics import INTERVAL, detection, paired_share
-from foldnorm.pipeline.localisation import COLUMNS as LOCALISATION_COLUMNS
 from foldnorm.pipeline.localisation import localisation
 from foldnorm.pipeline.scorer import Scorer, Scores
 from foldnorm.pipeline.scores import conformal_p
@@ -100,7 +99,7 @@ def benchmark(
         subjects.extend(_subject_rows(cohort, indices, healthy, draws, size, options))
         places += [row for draw in draws for row in draw.places]
     if places:
-        write_tsv(out / LOCALISATION, places, LOCALISATION_COLUMNS)
+        write_tsv(out / LOCALISATION, places, tuple(places[0]))
     write_tsv(out / TABLE, rows, COLUMNS)
     write_tsv(out / SUBJECTS, subjects, tuple(subjects[0]))
     write_json(out / SIDECAR, _sidecar(cohort, options, len(indices)))
@@ -155,8 +154,17 @@ def _draw(
             yield Brain(a.volume, cohort.rows[a.index])
 
     def look(z: NDArray[np.floating]) -> None:
-        row = {"size": str(size), "draw": n}
-        places.append({**row, **localisation(waiting.popleft(), z[0], cohort)})
+        a = waiting.popleft()
+        places.append(
+            {
+                "size": str(size),
+                "draw": n,
+                "volume": row_key(cohort.rows[a.index]),
+                "name": a.deletion.name,
+                "mm2": a.deletion.size,
+                **localisation(cohort, a.index, a.volume, z[0]),
+            }
+        )
 
     order: list[int] = []
     waiting: deque[Altered] = deque()

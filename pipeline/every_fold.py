@@ -1,7 +1,8 @@
 """Every fold of a size taken out of its brain, one at a time: does the brain's own score rise?
 
 The paired part of the deletion benchmark, without a draw: where brains are few, their folds are
-many. Folds of one participant are not independent, so intervals are drawn over participants.
+many. Also where evidence points, of a model that restores. Folds of one participant are not
+independent, so intervals are drawn over participants.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.detection_metrics import INTERVAL, paired_share
+from foldnorm.pipeline.localisation import COLUMNS as PLACE_COLUMNS
+from foldnorm.pipeline.localisation import localisation
 from foldnorm.pipeline.scorer import Scorer
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.deletion import Deletion, SizeRange, apply_deletion
@@ -20,6 +23,7 @@ from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_tsv
 
 FOLDS_TABLE, SUMMARY = "every_fold.tsv", "every_fold_summary.tsv"
+PLACES = "every_fold_places.tsv"
 BOOTSTRAPS = 1000
 MIN_SHARE = 0.5  # of a fold that lies in the box; of less, hardly anything is taken out
 
@@ -30,7 +34,7 @@ class FoldScores:
 
     Attributes:
         rows: a fold each: ``participant_id``, ``volume``, ``label``, ``name``, ``size`` (mm²),
-            ``voxels``.
+            ``voxels``; and, of a model that restores, the columns of `localisation`.
         before: score name → (n,), of the whole brain.
         after: the same without the fold.
     """
@@ -38,6 +42,15 @@ class FoldScores:
     rows: list[dict[str, Any]]
     before: dict[str, NDArray[np.float64]]
     after: dict[str, NDArray[np.float64]]
+
+    def of(self, sizes: SizeRange) -> "FoldScores":
+        """Only folds of a size."""
+        kept = [n for n, row in enumerate(self.rows) if sizes.holds(row["size"])]
+        return FoldScores(
+            [self.rows[n] for n in kept],
+            {name: values[kept] for name, values in self.before.items()},
+            {name: values[kept] for name, values in self.after.items()},
+        )
 
     def joined(self, other: "FoldScores") -> "FoldScores":
         """Both together: of models that were each tested on other brains."""
@@ -70,20 +83,30 @@ def score_every_fold(
         raise InputError(f"no volume has a fold of size {sizes}: {cohort.folder}")
     folds, scheme = cohort.folds, cohort.scheme
 
+    def without(index: int, fold: dict[str, Any]) -> NDArray[np.uint8]:
+        deletion = Deletion("fold", fold["label"])
+        volume = np.array(cohort.volumes[index])
+        return apply_deletion(volume, deletion, scheme, folds=folds[index])
+
     def altered() -> Iterator[Brain]:
-        for index, fold in plan:
-            deletion = Deletion("fold", fold["label"])
-            volume = np.array(cohort.volumes[index])
-            made = apply_deletion(volume, deletion, scheme, folds=folds[index])
-            yield Brain(made, cohort.rows[index])
+        return (Brain(without(index, fold), cohort.rows[index]) for index, fold in plan)
+
+    def look(z: NDArray[np.floating]) -> None:
+        index, fold = plan[len(places)]
+        places.append(localisation(cohort, index, without(index, fold), z[0]))
+
+    places: list[dict[str, Any]] = []
 
     whole = sorted({index for index, _ in plan})
     place = {index: n for n, index in enumerate(whole)}
     at = [place[index] for index, _ in plan]
     healthy = scorer.score(lambda: cohort.brains(whole))
-    rows = [{"volume": row_key(cohort.rows[index]), **fold} for index, fold in plan]
     before = {name: values[at] for name, values in healthy.items()}
-    return FoldScores(rows, before, scorer.score(altered))
+    after = scorer.score(altered, look)
+    rows = [{"volume": row_key(cohort.rows[index]), **fold} for index, fold in plan]
+    for row, place in zip(rows, places, strict=False):  # none without evidence
+        row.update(place)
+    return FoldScores(rows, before, after)
 
 
 def _eligible(cohort: Cohort, sizes: SizeRange) -> dict[str, list[dict[str, Any]]]:
@@ -129,11 +152,17 @@ def summary_of(scores: FoldScores, *, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def write_every_fold(scores: FoldScores, out: Path, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Write ``every_fold.tsv``, a row a fold and score, and the summary, which is returned."""
+    """Write ``every_fold.tsv``, a row a fold and score, and the summary, which is returned.
+
+    Of a model that restores, ``every_fold_places.tsv`` has a row a fold: where evidence points.
+    """
+    if PLACE_COLUMNS[0] in scores.rows[0]:
+        write_tsv(out / PLACES, scores.rows, list(scores.rows[0]))
+    known = [{k: v for k, v in row.items() if k not in PLACE_COLUMNS} for row in scores.rows]
     rows = [
         {**row, "score": name, "before": scores.before[name][n], "after": after[n]}
         for name, after in scores.after.items()
-        for n, row in enumerate(scores.rows)
+        for n, row in enumerate(known)
     ]
     write_tsv(out / FOLDS_TABLE, rows, list(rows[0]))
     summary = summary_of(scores, seed=seed)

@@ -7,28 +7,30 @@ from numpy.typing import NDArray
 
 from foldnorm.pipeline.evidence_maps import regions
 from foldnorm.pipeline.evidence_scores import LEAST_Z
-from foldnorm.preprocessing.alteration import Altered
-from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort import Cohort
 
-COLUMNS = ("size", "draw", "volume", "name", "mm2", "hit", "rank", "dice", "error_mm")
+COLUMNS = ("hit", "rank", "dice", "error_mm")
 
 
-def localisation(altered: Altered, z: NDArray[np.floating], cohort: Cohort) -> dict[str, Any]:
+def localisation(
+    cohort: Cohort, index: int, altered: NDArray[np.uint8], z: NDArray[np.floating]
+) -> dict[str, Any]:
     """How well the strongest region of an altered brain meets what was deleted from it.
 
     Args:
-        altered: what was done, something that only takes away.
-        z: (I, J, K) evidence of missing folds in the altered volume.
         cohort: the healthy volumes.
+        index: which of them was altered.
+        altered: (I, J, K) class numbers, after something was taken away.
+        z: (I, J, K) evidence of missing folds in it.
 
     Returns:
-        ``hit``, 1 if the strongest region holds a deleted voxel; ``rank`` of the first region that
-        does, 0 if none of those listed does; ``dice`` of all voxels that reach `LEAST_Z` and the
-        deleted ones; ``error_mm`` from the middle of the strongest region to that of the deletion,
-        NaN without a region; and what was deleted from whom.
+        `COLUMNS`: ``hit``, 1 if the strongest region holds a deleted voxel; ``rank`` of the first
+        region that does, 0 if none of those listed does; ``dice`` of all voxels that reach
+        `LEAST_Z` and the deleted ones; ``error_mm`` from the middle of the strongest region to that
+        of the deletion, NaN without a region.
     """
     void = cohort.scheme.void
-    deleted = (np.asarray(cohort.volumes[altered.index]) > void) & (altered.volume <= void)
+    deleted = (np.asarray(cohort.volumes[index]) > void) & (altered <= void)
     strongest = regions(z, cohort.affine)
     hits = [bool(deleted[tuple(region["voxels"].T)].any()) for region in strongest]
     error = float("nan")
@@ -38,9 +40,6 @@ def localisation(altered: Altered, z: NDArray[np.floating], cohort: Cohort) -> d
         error = float(np.linalg.norm(apart))
     both = (z >= LEAST_Z) & deleted
     return {
-        "volume": row_key(cohort.rows[altered.index]),
-        "name": altered.deletion.name,
-        "mm2": altered.deletion.size,
         "hit": int(bool(hits) and hits[0]),
         "rank": hits.index(True) + 1 if any(hits) else 0,
         "dice": float(2 * both.sum() / ((z >= LEAST_Z).sum() + deleted.sum())),

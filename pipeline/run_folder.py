@@ -46,8 +46,7 @@ class RunFolder:
     def open(cls, folder: Path) -> "RunFolder":
         """Open a run that has at least one checkpoint."""
         run = cls(folder)
-        if not (folder / CONFIG).is_file():
-            raise InputError(f"not a run folder (no {CONFIG}): {folder}")
+        run._check_has_config()
         if not (run.checkpoint("last").is_file() or run.is_bundle):
             raise InputError(f"run has no checkpoint yet: {folder}")
         return run
@@ -77,6 +76,7 @@ class RunFolder:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The configuration as resolved: ``model`` and ``training``."""
+        self._check_has_config()
         content = yaml.safe_load((self.folder / CONFIG).read_text(encoding="utf-8"))
         return dict(content)
 
@@ -84,6 +84,10 @@ class RunFolder:
     def data(self) -> dict[str, Any]:
         """What it was trained on: preparation, shape, participants by split."""
         return read_json(self.folder / DATA)
+
+    def _check_has_config(self) -> None:
+        if not (self.folder / CONFIG).is_file():
+            raise InputError(f"not a run folder (no {CONFIG}): {self.folder}")
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the configuration as resolved."""

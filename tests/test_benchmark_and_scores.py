@@ -200,6 +200,37 @@ def test_every_fold_is_taken_out_one_at_a_time(phantom_run, phantom_cohort, tmp_
     assert int(summary["folds"]) == len(folds)
 
 
+def test_each_fold_that_is_taken_out_is_looked_for_in_its_own_map(phantom_cohort, tmp_path):
+    from foldnorm.pipeline.every_fold import score_every_fold, write_every_fold
+    from foldnorm.preprocessing.deletion import SizeRange
+
+    class Knows:
+        """Evidence exactly where the volume is not that of the cohort."""
+
+        def score(self, brains, look=None):
+            found = []
+            for brain in brains():
+                whole = np.array(phantom_cohort.volumes[phantom_cohort.rows.index(brain.row)])
+                gone = whole != brain.volume
+                found.append(float(gone.sum()))
+                if look is not None:
+                    look(np.where(gone, 9.0, 0.0)[None])
+            return {"gone": np.array(found)}
+
+    indices = phantom_cohort.indices("test")
+    scores = score_every_fold(Knows(), phantom_cohort, indices, SizeRange(200))
+    assert len(scores.rows) > 3
+    for row in scores.rows:
+        assert (row["hit"], row["dice"]) == (1, 1)
+    large = scores.of(SizeRange(500))
+    assert {row["label"] for row in large.rows} < {row["label"] for row in scores.rows}
+    assert list(large.after["gone"]) == [row["voxels"] for row in large.rows]
+    write_every_fold(scores, tmp_path)
+    places = read_tsv(tmp_path / "every_fold_places.tsv")
+    assert [row["label"] for row in places] == [str(row["label"]) for row in scores.rows]
+    assert "hit" not in read_tsv(tmp_path / "every_fold.tsv")[0]
+
+
 def test_shares_are_counted_over_participants():
     from foldnorm.pipeline.every_fold import FoldScores, summary_of
 

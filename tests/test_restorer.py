@@ -16,9 +16,7 @@ from foldnorm.pipeline.localisation import localisation
 from foldnorm.pipeline.train import set_up
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.training_edits import UNTOUCHED, TrainingEdits
-from foldnorm.preprocessing.alteration import Altered
 from foldnorm.preprocessing.cohort import Brain, Cohort
-from foldnorm.preprocessing.deletion import Deletion
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv
 from foldnorm.preprocessing.schemes import SKELETON
@@ -298,17 +296,16 @@ def test_evidence_is_compared_with_the_place_of_the_deletion(small_cohort):
     altered = volume.copy()
     altered[tuple(gone.T)] = 1
     z = np.zeros(volume.shape, np.float32)
-    deletion = Deletion("ball", size=5.0)
-    nothing = localisation(Altered(index, deletion, altered, len(gone), None), z, small_cohort)
+    nothing = localisation(small_cohort, index, altered, z)
     assert (nothing["hit"], nothing["rank"], nothing["dice"]) == (0, 0, 0)
     assert np.isnan(nothing["error_mm"])
     z[tuple(gone.T)] = 4
-    found = localisation(Altered(index, deletion, altered, len(gone), None), z, small_cohort)
+    found = localisation(small_cohort, index, altered, z)
     assert (found["hit"], found["rank"], found["dice"]) == (1, 1, 1)
     assert found["error_mm"] == pytest.approx(0, abs=1e-4)
     far = np.argwhere(volume == 0)[:30]
     z[tuple(far.T)] = 40
-    second = localisation(Altered(index, deletion, altered, len(gone), None), z, small_cohort)
+    second = localisation(small_cohort, index, altered, z)
     assert (second["hit"], second["rank"]) == (0, 2)
     assert second["error_mm"] > 5
 

@@ -1,6 +1,7 @@
 """The loop: bit-exact resume, clean stops, two processes like one."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +58,15 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(small_cohort, small_ru
         assert torch.equal(tensor, weights(out)[name]), name
     whole = MetricsTable(small_run / "metrics.csv", up_to=99).column("critic/loss")
     assert MetricsTable(out / "metrics.csv", up_to=99).column("critic/loss") == whole
+
+
+def test_a_checkpoint_alone_is_no_run_to_go_on_with(small_cohort, small_run, tmp_path, capsys):
+    """As when a folder was taken away from under a run that then saved its state."""
+    out = tmp_path / "run"
+    shutil.copytree(small_run, out)
+    (out / "config.yaml").unlink()
+    assert train(small_cohort, out, "--resume", "auto") == 2
+    assert f"not a run folder (no config.yaml): {out}" in capsys.readouterr().err
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(

@@ -5,8 +5,8 @@ precision and false-positive rate at 95 % sensitivity with bootstrap intervals (
 of altered brains whose own score rises (paired), and the share of healthy ones with p < 0.05.
 Trivial baselines and the size-0 control stand in the same table; localisation.tsv says whether the
 evidence of a model that restores points at what was deleted. --every-fold SIZE also takes every
-fold of that size out of every brain, one at a time (every_fold_summary.tsv, every_fold.tsv): where
-brains are few, their folds are many.
+fold of that size out of every brain, one at a time (every_fold_summary.tsv, every_fold.tsv,
+every_fold_places.tsv): where brains are few, their folds are many.
 """
 
 import argparse
