@@ -103,7 +103,9 @@ def score_every_fold(
     healthy = scorer.score(lambda: cohort.brains(whole))
     before = {name: values[at] for name, values in healthy.items()}
     after = scorer.score(altered, look)
-    rows = [{"volume": row_key(cohort.rows[index]), **fold} for index, fold in plan]
+    rows: list[dict[str, Any]] = [
+        {"volume": row_key(cohort.rows[index]), **fold} for index, fold in plan
+    ]
     for row, place in zip(rows, places, strict=False):  # none without evidence
         row.update(place)
     return FoldScores(rows, before, after)
