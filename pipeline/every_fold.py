@@ -106,8 +106,8 @@ def score_every_fold(
     rows: list[dict[str, Any]] = [
         {"volume": row_key(cohort.rows[index]), **fold} for index, fold in plan
     ]
-    for row, place in zip(rows, places, strict=False):  # none without evidence
-        row.update(place)
+    for row, found in zip(rows, places, strict=False):  # none without evidence
+        row.update(found)
     return FoldScores(rows, before, after)
 
 
