@@ -9,7 +9,8 @@
    place, those of them where it would have over 500 mm² in the crop; controls are healthy phantoms
    of others. AUROC, the sulcus named first, a given one, the panel of size-stable ones, Dice; the
    same for sulci erased, interrupted, displaced and added, per sulcus; and what restorers see of
-   absent ones.
+   absent ones. The same for whole hemispheres, with three sulci more, one seed.
+3. Folds added, and crops from elsewhere, seen by a restorer that learned of added folds too.
 
 OUT keeps everything; what is there is not made again, so that --seeds can be given one at a time,
 and --only train stops before the tests. Scores and settings were fixed on validation brains. Ends
@@ -19,49 +20,53 @@ with one line of JSON.
 import argparse
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from anomaly_recognition import (
+    ABSENT_FROM,
+    CONTROLS,
+    CROP,
+    EACH,
+    FIRST_TEST,
+    HEMISPHERE,
+    OUTSIDE_THE_CROP,
+    SULCI,
+    altered_brains,
+    recognition,
+    report_recognition,
+)
+from anomaly_statistics import BOOTSTRAPS, INTERVAL, auroc, interval_of
 from scipy.stats import binom
 
 from foldnorm.pipeline.benchmark import LOCALISATION, SUBJECTS, TABLE
-from foldnorm.pipeline.class_metrics import sulcus_dice
 from foldnorm.pipeline.cli import main as foldnorm
-from foldnorm.pipeline.detection_metrics import INTERVAL
 from foldnorm.pipeline.evidence_maps import regions
-from foldnorm.pipeline.recognition_scores import RecognitionScores
-from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.scorer import held_out_halves
 from foldnorm.pipeline.scoring_setup import set_up_scoring
-from foldnorm.pipeline.sulci import NamedVolumes, names_of, sulcus_voxels
-from foldnorm.pipeline.sulcus_measures import AtlasTemplate, Recognition
-from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.files import read_json, read_tsv
 
-CROP = ["--crop", "mm:-76,4,-70,10,-40,40"]
-FIRST_TEST, TESTED, ABSENT_FROM, EACH = 10000, 600, 10300, 45
+BOX = ["--crop", "mm:-76,4,-70,10,-40,40"]
+COHORTS = {"1": ["--voxel-size", "1", *BOX], "2": ["--voxel-size", "2", *BOX],
+           "h": ["--voxel-size", "2"]}  # fmt: skip
+TESTED = 600
 SIZES = ["200", "500", "800"]
-# Those that have over 500 mm² of the crop in many phantoms.
-SULCI = ["calcarine", "callosal", "central", "collateral", "inferior_temporal", "intraparietal",
-         "lateral_fissure", "parieto_occipital", "postcentral", "superior_temporal"]  # fmt: skip
-# What is done to a sulcus, and by which of its departures that is looked for.
-VARIANTS = {"absent": "missing", "erased": "missing", "interrupted": "interrupted",
-            "displaced": "displaced", "added": "large"}  # fmt: skip
-LEAST = 500  # mm² that the healthy phantom has of a sulcus for its absence to count
-OTHER = "[slabs]"
+OTHER, BOTH = "[slabs]", "[folds, copies]"
 MODELS: dict[str, tuple[str, list[str]]] = {  # cohort, words of `train`
     "folds": ("c1", ["--config", "restorer"]),
     "other": ("c1", ["--config", "restorer", "--model.init_args.edits", OTHER]),
     "latent": ("c1", ["--config", "hypersphere_classifier"]),
+    "both": ("c1", ["--config", "restorer", "--model.init_args.edits", BOTH]),
     "sulci": ("c2", ["--config", "recogniser"]),
+    "hemisphere": ("ch", ["--config", "recogniser"]),
 }
+# Models of other questions, for which one seed is enough.
+ONCE = ("both", "hemisphere")
 # Settled on validation brains: the score that stands for each model in the JSON.
 SCORE = {"folds": "evidence_pooled", "other": "evidence_pooled", "latent": "latent_centre"}
 BASELINE = "baseline_pca_residual"
-BOOTSTRAPS = 1000
 
 
 def run(*words: object) -> None:
@@ -70,29 +75,34 @@ def run(*words: object) -> None:
 
 
 def prepare(out: Path) -> None:
-    """Phantoms, and cohorts of them at 1 and 2 mm."""
+    """Phantoms, and cohorts of them: the crop at 1 and 2 mm, whole hemispheres at 2 mm."""
     number = ABSENT_FROM - FIRST_TEST + EACH * len(SULCI)
-    for folder, first, subjects in (("phantoms", 0, 640), ("test", FIRST_TEST, number)):
-        if not (out / "t2/volumes.npy").is_file():
-            run("phantom", out / folder, "--first", first, "--subjects", subjects)
-    for size in (1, 2):
-        like = ["--like", out / f"c{size}", "--split", 0, 0, 1]
-        if not (out / f"t{size}/volumes.npy").is_file():
-            run("preprocess", out / "phantoms", out / f"c{size}", "--voxel-size", size,
-                "--split", ".68", ".32", "0", *CROP)  # fmt: skip
-            run("preprocess", out / "test", out / f"t{size}", *like)
-        for kind in VARIANTS:
-            if (out / f"{kind}{size}/volumes.npy").is_file() or (size == 1 and kind != "absent"):
+    more = EACH * len(OUTSIDE_THE_CROP)
+    trees = {"phantoms": (0, 640), "test": (FIRST_TEST, number),
+             "extra": (FIRST_TEST + number, more)}  # fmt: skip
+    if not (out / "absenth/volumes.npy").is_file():
+        for tree, (first, subjects) in trees.items():
+            run("phantom", out / tree, "--first", first, "--subjects", subjects)
+    for end, words in COHORTS.items():
+        like = ["--like", out / f"c{end}", "--split", 0, 0, 1]
+        if not (out / f"t{end}/volumes.npy").is_file():
+            run("preprocess", out / "phantoms", out / f"c{end}", "--split", ".68", ".32", "0",
+                *words)  # fmt: skip
+            run("preprocess", out / "test", out / f"t{end}", *like)
+        sulci = SULCI + (OUTSIDE_THE_CROP if end == HEMISPHERE.end else [])
+        for kind in CROP.kinds if end == CROP.end else ("absent",):
+            if (out / f"{kind}{end}/volumes.npy").is_file():
                 continue
-            trees = [out / kind / sulcus for sulcus in SULCI]
-            for n, (tree, sulcus) in enumerate(zip(trees, SULCI, strict=True)):
-                run("phantom", tree, "--first", ABSENT_FROM + EACH * n, "--subjects", EACH,
-                    "--variant", f"{kind}:{sulcus}")  # fmt: skip
-            run("preprocess", *trees, out / f"{kind}{size}", *like)
+            for n, sulcus in enumerate(sulci):
+                run("phantom", out / kind / sulcus, "--first", ABSENT_FROM + EACH * n,
+                    "--subjects", EACH, "--variant", f"{kind}:{sulcus}")  # fmt: skip
+            run("preprocess", *(out / kind / s for s in sulci), out / f"{kind}{end}", *like)
 
 
 def train(out: Path, seed: int, steps: int | None) -> None:
     for name, (cohort, words) in MODELS.items():
+        if seed and name in ONCE:
+            continue
         folder = run_folder(out, name, seed)
         if not (folder / "cost.json").is_file():
             more = [] if steps is None else ["--training.steps", steps]
@@ -106,18 +116,19 @@ def run_folder(out: Path, name: str, seed: int) -> Path:
     return out / "runs" / f"{name}-{seed}"
 
 
-def deletions(out: Path, name: str, seed: int) -> dict[str, Any]:
+def deletions(out: Path, name: str, seed: int, kind: str = "fold") -> dict[str, Any]:
     """The deletion benchmark of one model: what its tables say."""
-    folder, cohort = out / "results" / f"{name}-{seed}", MODELS[name][0]
+    folder = out / "results" / (f"{name}-{seed}" + ("" if kind == "fold" else f"-{kind}"))
+    cohort = MODELS[name][0]
     first = [row["participant_id"] for row in Cohort.open(out / f"t{cohort[1]}").rows][:TESTED]
     test = out / f"test{cohort[1]}"
     if not (test / "volumes.npy").is_file():
         run("preprocess", out / "test", test, "--like", out / cohort, "--split", 0, 0, 1,
             "--participant-label", *first)  # fmt: skip
     if not (folder / TABLE).is_file():
-        run("benchmark", run_folder(out, name, seed), test, folder, "--sizes", *SIZES,
-            "--draws", 1, "--seed", seed, "--reference", out / cohort, "--device", "cpu",
-            "--overwrite")  # fmt: skip
+        run("benchmark", run_folder(out, name, seed), test, folder, "--kind", kind,
+            "--sizes", *SIZES, "--draws", 1, "--seed", seed, "--reference", out / cohort,
+            "--device", "cpu", "--overwrite")  # fmt: skip
     return {
         "table": read_tsv(folder / TABLE),
         "subjects": read_tsv(folder / SUBJECTS),
@@ -144,18 +155,20 @@ def pooled_auroc(results: list[dict[str, Any]], score: str, size: str) -> list[f
     return [float(point), float(point + spread[0]), float(point + spread[1])]
 
 
-def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
-    order = np.sort(negative)
-    below = np.searchsorted(order, positive, "left")
-    ties = np.searchsorted(order, positive, "right") - below
-    return float((below + 0.5 * ties).mean() / len(negative))
-
-
-def interval_of(values: np.ndarray) -> list[float]:
-    """Mean over brains, with its bootstrap interval."""
-    rng = np.random.default_rng(0)
-    drawn = [rng.choice(values, len(values)).mean() for _ in range(BOOTSTRAPS)]
-    return [float(values.mean()), *map(float, np.percentile(drawn, INTERVAL))]
+def report_others(out: Path) -> dict[str, list[float]]:
+    """Print the lab's other protocols, by a restorer that learned of added folds too."""
+    figures = {}
+    for kind in ("fold", "add", "random"):
+        result = deletions(out, "both", 0, kind)
+        rows = [row for row in result["table"] if row["size"] != "0"]
+        print(f"\nkind {kind}, trained on {BOTH}: AUROC, paired share")
+        for row in rows:
+            shown = [float(row[name]) for name in ("auroc", "auroc_low", "auroc_high", "paired")]
+            print(f"  {row['size']:>4} {row['score']:<28} {shown[0]:.3f} "
+                  f"[{shown[1]:.3f}, {shown[2]:.3f}] {shown[3]:.2f}")  # fmt: skip
+            if kind == "add" and row["score"] == "unexpected_top":
+                figures[f"added_{row['size']}"] = shown[:3]
+    return figures
 
 
 def _false_alarm(result: dict[str, Any], score: str) -> float:
@@ -198,120 +211,14 @@ def report_deletions(out: Path, seeds: list[int]) -> dict[str, list[float]]:
     return figures
 
 
-def altered_brains(out: Path, kind: str) -> Iterator[tuple[int, str]]:
-    """Row in the cohort of a kind, and the sulcus, where it counts."""
-    altered, healthy = Cohort.open(out / f"{kind}2"), Cohort.open(out / "t1")
-    sizes = sulcus_voxels(healthy)
-    for n, row in enumerate(altered.rows):
-        sulcus = row["variant"].split(":")[1]
-        if sizes[row_key(row)].get(sulcus, 0) > LEAST:
-            yield n, sulcus
-
-
-def recognition(out: Path, seed: int) -> dict[str, Any]:
-    """Departures of sulci in altered and healthy brains, by the model and by the atlas."""
-    path = out / "results" / f"sulci-{seed}.npz"
-    healthy = Cohort.open(out / "t2")
-    own = RunFolder.open(run_folder(out, "sulci", seed))
-    if not path.is_file():
-        reference = own.training_cohort(out / "c2")
-        model = Recognition(own.load(torch.device("cpu")), reference.scheme)
-        compared, _ = held_out_halves(reference)
-        kept: dict[str, Any] = {}
-        controls = list(range(ABSENT_FROM - FIRST_TEST))  # no one of whom is altered
-        for who, names in (("model", model), ("atlas", AtlasTemplate(reference, model.sulci))):
-            scores = RecognitionScores(names, reference.affine)
-            scores.fit(lambda: reference.brains(compared))
-            kept[f"{who}_panel"] = scores.panel
-            groups = {"healthy": (healthy, controls)}
-            for kind in VARIANTS:
-                rows = [n for n, _ in altered_brains(out, kind)]
-                groups[kind] = Cohort.open(out / f"{kind}2"), rows
-            for group, (cohort, rows) in groups.items():
-                measures = scores.measures(lambda c=cohort, r=rows: c.brains(r))  # type: ignore[misc]
-                for departure, z in scores.departures(measures).items():
-                    kept[f"{who}_{group}_{departure}"] = z
-        named = NamedVolumes(healthy, model.sulci)
-        brains = model.named(lambda: healthy.brains(controls))
-        kept["dice"] = np.array(
-            [
-                sulcus_dice(brain.labels, names_of(named[n]), len(model.sulci))
-                for n, brain in zip(controls, brains, strict=True)
-            ]
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **kept)
-    sulci = list(own.config["model"]["init_args"]["sulci"])
-    truth = {k: [sulci.index(s) for _, s in altered_brains(out, k)] for k in VARIANTS}
-    return {**np.load(path), "sulci": sulci, "truth": truth}
-
-
-def report_recognition(out: Path, seeds: list[int]) -> dict[str, list[float]]:
-    """Print what becomes of altered sulci; returns the figures for the JSON."""
-    figures: dict[str, list[float]] = {}
-    results = [recognition(out, seed) for seed in seeds]
-    for who in ("model", "atlas"):
-        for kind in VARIANTS:
-            for panel in (False, True) if kind in ("absent", "erased") else (False,):
-                found = [found_of(result, who, kind, panel=panel) for result in results]
-                mean = {key: np.mean([f[key] for f in found], axis=0).tolist() for key in found[0]}
-                number = int(mean.pop("n")[0])
-                label = f"{who}, {kind}{', panel' if panel else ''}, {number} brains"
-                shown = [f"{k} {v[0]:.3f} [{v[1]:.3f}, {v[2]:.3f}]" for k, v in mean.items()]
-                print(f"{label:<36}", *shown)
-                if who == "model" and kind == "absent":
-                    end = "_panel" if panel else ""
-                    names = {"500": "AUROC", "named": "named", "given": "given"}
-                    figures |= {f"absent_{n}{end}": mean[key] for n, key in names.items()}
-    print("each sulcus alone, AUROC:", *VARIANTS)
-    for n, sulcus in enumerate(results[0]["sulci"]):
-        shown = [np.mean([alone(result, kind, n) for result in results]) for kind in VARIANTS]
-        if not np.isnan(shown).all():
-            print(f"  {sulcus:<36}", *(f"{value:.2f}" for value in shown))
-    dice = np.nanmean([np.nanmean(result["dice"], axis=1) for result in results], axis=0)
-    figures["recognition_dice"] = interval_of(dice)
-    print(f"Dice of sulci, healthy test brains: {np.mean(dice):.3f}")
-    return figures
-
-
-def alone(result: dict[str, Any], kind: str, sulcus: int) -> float:
-    """AUROC of one sulcus, asked about by its name; NaN where it is never altered so."""
-    z, low = (result[f"model_{group}_{VARIANTS[kind]}"][:, sulcus] for group in (kind, "healthy"))
-    own = np.array(result["truth"][kind]) == sulcus
-    return auroc(z[own], low) if own.any() else float("nan")
-
-
-def found_of(result: dict[str, Any], who: str, kind: str, *, panel: bool) -> dict[str, list[float]]:
-    """Whether altered brains stand out, and whether their sulcus is the one that does."""
-    columns = np.flatnonzero(result[f"{who}_panel"]) if panel else np.arange(len(result["sulci"]))
-    truth, departure = np.array(result["truth"][kind]), VARIANTS[kind]
-    counted = np.isin(truth, columns)
-    altered = result[f"{who}_{kind}_{departure}"][counted][:, columns]
-    healthy = result[f"{who}_healthy_{departure}"][:, columns]
-    place = np.searchsorted(columns, truth[counted])
-    rank = np.argsort(-altered, axis=1)
-    given = [(healthy[:, t] < z[t]).mean() for z, t in zip(altered, place, strict=True)]
-    top, low = altered.max(axis=1), healthy.max(axis=1)
-    rng = np.random.default_rng(0)
-    drawn = [auroc(rng.choice(top, len(top)), rng.choice(low, len(low))) for _ in range(BOOTSTRAPS)]
-    return {
-        "n": [float(counted.sum())],
-        "AUROC": [auroc(top, low), *map(float, np.percentile(drawn, INTERVAL))],
-        "named": interval_of((rank[:, 0] == place).astype(float)),
-        "among three": interval_of((rank[:, :3] == place[:, None]).any(axis=1).astype(float)),
-        "given": interval_of(np.array(given)),
-    }
-
-
 def report_restored(out: Path, seeds: list[int]) -> None:
     """Print what restorers see of absent sulci: voids are what they look for."""
     healthy, absent = Cohort.open(out / "t1"), Cohort.open(out / "absent1")
     rows = [n for n, _ in altered_brains(out, "absent")]
-    controls = range(ABSENT_FROM - FIRST_TEST)  # no one of whom is altered
     found = []
     for seed in seeds:
         setup = set_up_scoring(run_folder(out, "folds", seed), out / "t1", out / "c1", "cpu")
-        low = setup.scorer.score(lambda: healthy.brains(controls))
+        low = setup.scorer.score(lambda: healthy.brains(CONTROLS))
         high = setup.scorer.score(lambda: absent.brains(rows))
         found.append({name: auroc(high[name], low[name]) for name in low})
     print("\nabsent sulci by restorers, AUROC")
@@ -353,7 +260,11 @@ def main() -> None:
     if arguments.only:
         return
     figures = report_deletions(arguments.out, arguments.seeds)
-    figures |= report_recognition(arguments.out, arguments.seeds)
+    for region, seeds in ((CROP, arguments.seeds), (HEMISPHERE, [0])):
+        runs = {seed: run_folder(arguments.out, region.name, seed) for seed in seeds}
+        results = [recognition(arguments.out, run, region, seed) for seed, run in runs.items()]
+        figures |= report_recognition(results, region)
+    figures |= report_others(arguments.out)
     report_restored(arguments.out, arguments.seeds)
     flat = {"seconds_per_crop": cost(arguments.out)}
     for name, (point, low, high) in figures.items():
