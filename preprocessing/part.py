@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.crop import Box, foreground_box, shape_of
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.fold_graph import Points, graph_fold_numbers, read_fold_graph
-from foldnorm.preprocessing.hull import agrees, hull_of
+from foldnorm.preprocessing.hull import agrees, hull_of, moved_labels
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.schemes import SKELETON, LabelScheme, discretise
 from foldnorm.preprocessing.sources import RIGHT_LABELS, Companions
@@ -225,10 +225,14 @@ def _fold_labels(
         return _FoldLabels(_read_folds(companions.folds, volume), {}, "label volume", voxels)
     if graph is None:
         return _FoldLabels()
-    if voxels is None:
-        return _FoldLabels(source="none: the fold graph was made of another skeleton")
     names = {fold.number: fold.sulcus for fold in graph.folds}
-    return _FoldLabels(numbers, names, "fold graph", voxels)
+    if voxels is not None:
+        return _FoldLabels(numbers, names, "fold graph", voxels)
+    assert numbers is not None
+    moved = moved_labels(volume.data, numbers)
+    if moved is None:
+        return _FoldLabels(source="none: the fold graph is of another brain")
+    return _FoldLabels(moved, names, "fold graph of another skeleton, moved to the nearest voxels")
 
 
 def _remove_hull(

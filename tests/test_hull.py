@@ -3,7 +3,7 @@
 import numpy as np
 
 from foldnorm.preprocessing.fold_graph import graph_skeleton, read_fold_graph
-from foldnorm.preprocessing.hull import agrees, hull_of, is_skeleton
+from foldnorm.preprocessing.hull import agrees, hull_of, is_skeleton, moved_labels
 from foldnorm.preprocessing.volumes import read_labels
 
 OUTSIDE, INSIDE, SURFACE = 11, 0, 60
@@ -39,6 +39,28 @@ def test_a_graph_says_it_exactly_if_it_is_of_this_skeleton():
     assert (hull_of(raw, folds) == (is_skeleton(raw) & ~folds)).all()
     assert not agrees(raw, np.roll(folds, 1, axis=0))
     assert not agrees(raw, np.zeros_like(folds))
+
+
+def test_labels_move_by_a_voxel_and_not_onto_the_hull():
+    raw = ball_with_a_fold()
+    labels = np.zeros(raw.shape, np.uint16)
+    labels[4, 2:5, 3:8], labels[4, 5:8, 3:8] = 7, 9  # the fold, and where it meets the hull
+    moved = moved_labels(raw, labels)
+    assert (moved == np.where(is_skeleton(raw), labels, 0)).all()
+    beside = np.roll(labels, 1, axis=0)
+    moved = moved_labels(raw, beside)
+    fold = (labels > 0) & is_skeleton(raw) & ~hull_of(raw)
+    assert (moved[fold] == labels[fold]).all()
+    assert (moved[hull_of(raw) & (beside == 0)] == 0).all()
+    assert moved_labels(raw, np.zeros_like(labels)) is None
+
+
+def test_labels_of_another_brain_do_not_move_here():
+    raw, labels = np.zeros((20, 20, 20), np.int16), np.zeros((20, 20, 20), np.uint16)
+    raw[10, 4:16, 4:16], labels[12, 4:16, 4:16] = 60, 7
+    assert moved_labels(raw, labels) is None
+    moved = moved_labels(raw, np.roll(labels, -1, axis=0))
+    assert (moved == np.where(raw == 60, 7, 0)).all()
 
 
 def test_the_rule_agrees_with_real_graphs(real_data, real_skeleton):

@@ -338,13 +338,17 @@ def test_a_region_of_named_sulci_in_mni_space(real_data, tmp_path):
     assert main(["delete", str(out), str(tmp_path / "deleted"), "--size", "100", "--quiet"]) == 0
 
 
-def test_a_graph_of_another_skeleton_gives_no_labels(real_data, tmp_path):
+def test_labels_of_a_graph_of_another_skeleton_move_to_this_one(real_data, tmp_path):
     out = tmp_path / "out"
     words = ("--participant-label", "001", "--hemi", "L", "--voxel-size", "2")
     assert run(real_data / "morphologist", out, *words) == 0
     sidecar = json.loads(next(out.glob("sub-*/anat/*_dseg.json")).read_text())
-    assert sidecar["FoldLabels"] == "none: the fold graph was made of another skeleton"
-    assert Cohort.open(out).folds is None
+    assert "moved to the nearest voxels" in sidecar["FoldLabels"]
+    cohort = Cohort.open(out)
+    labelled = cohort.folds[0] > 0
+    assert (np.array(cohort.volumes[0])[labelled] == 2).all()
+    large = {row["name"] for row in cohort.fold_table if float(row["size"]) > 300}
+    assert {"S.C._left", "S.T.s._left"} <= large
 
 
 def test_without_a_transform_the_others_are_finished(tmp_path, capsys):
