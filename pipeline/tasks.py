@@ -170,10 +170,16 @@ class Edits(Task):
             self.second = cohort.folds
 
     def alter(self, options: TrainingOptions) -> Alter | None:
-        """Erase something."""
-        if options.augmentation:
-            raise InputError("training.augmentation: not for models that learn from what is erased")
-        return self._edits(options.seed)
+        """Erase something, then move the volume with and without it alike."""
+        if options.augmentation.dropout:
+            raise InputError(
+                "training.augmentation.dropout: not for models that learn from what is erased; "
+                "their model.init_args.edits say what is"
+            )
+        edits, moved = self._edits(options.seed), self.augmentation(options)
+        if moved is None:
+            return edits
+        return lambda volumes, n: np.concatenate([moved(v[None], n) for v in edits(volumes, n)])
 
     def for_validation(self, volumes: NDArray[Any], index: int) -> Labels:
         """Erase the same at every validation."""

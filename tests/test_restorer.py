@@ -82,6 +82,30 @@ def test_it_learns_to_bring_back_what_it_knows():
     assert likely[(volume == 1) & (folds == 0)].mean() < 0.02
 
 
+def test_a_volume_is_moved_with_and_without_what_was_erased_alike(phantom_cohort, tmp_path):
+    more = ["--model.init_args.channels", "[8]", "--model.init_args.convolutions", "[1]"]
+    turned = [*more, "--training.augmentation.rotation", "8", "--training.augmentation.shift", "2"]
+    plain, moved = (
+        set_up(resolve_for(phantom_cohort, "restorer", words), phantom_cohort, tmp_path / name,
+               device="cpu", resume=False)
+        for name, words in (("plain", more), ("moved", turned))
+    )  # fmt: skip
+    erased = np.zeros(2)
+    for (before, whole), (edited, healthy) in zip(
+        np.concatenate([plain.batches.batch(n).numpy() for n in range(6)]),
+        np.concatenate([moved.batches.batch(n).numpy() for n in range(6)]),
+        strict=True,
+    ):
+        assert not np.array_equal(healthy, whole)
+        assert (healthy[edited != healthy] == 2).all()
+        assert (edited[edited != healthy] == 1).all()
+        erased += np.array([(edited != healthy).sum(), (before != whole).sum()])
+    assert erased[0] == pytest.approx(erased[1], rel=0.3)  # some of it leaves the box
+    assert erased[1] > 100
+    plain.batches.close()
+    moved.batches.close()
+
+
 def test_nothing_to_learn_from_is_refused():
     with pytest.raises(ValueError, match="expected some edits to learn from"):
         Restorer(edits=[])
@@ -151,7 +175,7 @@ def test_folds_need_labels_and_balls_do_not(small_cohort, tmp_path, capsys):
     assert "needs fold labels, and has none" in capsys.readouterr().err
     assert train(small_cohort, tmp_path / "b", "--model.init_args.edits", "[balls]") == 0
     assert train(small_cohort, tmp_path / "c", "--model.init_args.edits", "[balls]",
-                 "--training.augmentation.rotation", "5") == 2  # fmt: skip
+                 "--training.augmentation.dropout", "2") == 2  # fmt: skip
     assert "not for models that learn from what is erased" in capsys.readouterr().err
 
 
