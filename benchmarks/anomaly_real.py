@@ -205,7 +205,8 @@ def domain_gap(evidence: Evidence, phantoms: Cohort, unseen: Any, real: Cohort) 
         print(f"  {name:<26} {auroc(high[name], low[name]):.2f}  {np.median(high[name]):.4g} "
               f"against {np.median(low[name]):.4g}")  # fmt: skip
     flags = list(Suitability(phantoms).reasons(real.brains(real.indices())))
-    print(f"  {sum(map(bool, flags))} of {len(flags)} are flagged, such as: {next(filter(None, flags), "none")}")
+    known = [flag for flag in flags if flag]
+    print(f"  {len(known)} of {len(flags)} are flagged", *known[:1], sep="; ")
 
 
 def leave_one_out(folder: Path, kind: str, steps: int) -> dict[str, float]:
