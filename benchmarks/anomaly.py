@@ -60,7 +60,7 @@ MODELS: dict[str, tuple[str, list[str]]] = {  # cohort, words of `train`
     "latent": ("c1", ["--config", "hypersphere_classifier"]),
     "both": ("c1", ["--config", "restorer", "--model.init_args.edits", BOTH]),
     "sulci": ("c2", ["--config", "recogniser"]),
-    "hemisphere": ("ch", ["--config", "recogniser"]),
+    "hemisphere": ("ch", ["--config", "recogniser", "--training.batch_size", "2"]),
 }
 # Models of other questions, for which one seed is enough.
 ONCE = ("both", "hemisphere")
