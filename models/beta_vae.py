@@ -68,10 +68,12 @@ class BetaVAE(VariationalAutoencoder):
     def loss(
         self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Cross entropy and KL; (B, *sides) uint8 in."""
+        """Cross entropy and KL; (B, *sides) uint8 in, (B, 2, *sides) with edits."""
         del phase
+        volumes, edited = self.parted(volumes)
         mean, log_variance = self.posterior(volumes, condition)
         code = draw_code(mean, log_variance, noise.normal(self.latent_dim))
         logits = self.generator(code, condition)
         share = min((noise.step + 1) / max(self.annealing_steps, 1), 1)
-        return self.variational_terms(logits, volumes, mean, log_variance, kl_share=share)
+        terms = self.variational_terms(logits, volumes, mean, log_variance, kl_share=share)
+        return self.separated(terms, volumes, edited, condition)

@@ -23,9 +23,19 @@ class EditedVolumes(nn.Module):
 
     def __init__(self, edits: Sequence[EditKind], most_edits: int, radii: Sequence[float]) -> None:
         super().__init__()
-        if not edits or most_edits < 1:
-            raise ValueError(f"expected some edits to learn from, got {list(edits)}, at most "
-                             f"{most_edits} of them")  # fmt: skip
-        if len(radii) != 2 or not 0 < radii[0] <= radii[1]:
-            raise ValueError(f"radii: expected 0 < smallest ≤ largest, got {list(radii)}")
+        check_edits(edits, most_edits, radii)
         self.edits, self.most_edits, self.radii = tuple(edits), most_edits, tuple(radii)
+
+
+def check_edits(edits: Sequence[EditKind], most_edits: int, radii: Sequence[float]) -> None:
+    """Refuse what nothing can be learned from.
+
+    Raises:
+        ValueError: no edits, or radii that are none.
+    """
+    if not edits or most_edits < 1:
+        raise ValueError(
+            f"expected some edits to learn from, got {list(edits)}, at most {most_edits} of them"
+        )
+    if len(radii) != 2 or not 0 < radii[0] <= radii[1]:
+        raise ValueError(f"radii: expected 0 < smallest ≤ largest, got {list(radii)}")

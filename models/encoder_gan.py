@@ -92,12 +92,12 @@ class EncoderGAN(VariationalAutoencoder):
     def loss(
         self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Named terms of the phase; (B, *sides) uint8 in."""
+        """Named terms of the phase; (B, *sides) uint8 in, (B, 2, *sides) with edits."""
+        volumes, edited = self.parted(volumes)
         if phase == "critic":
             return self._critic_loss(volumes, noise, condition)
-        if phase == "generator":
-            return self._generator_loss(volumes, noise, condition)
-        return self._reconstruction_loss(volumes, noise, condition)
+        play = self._generator_loss if phase == "generator" else self._reconstruction_loss
+        return self.separated(play(volumes, noise, condition), volumes, edited, condition)
 
     def after_step(self, phase: str) -> None:
         """Clip the critic's weights, if they are bounded."""

@@ -10,11 +10,11 @@ there: told only of whole brains, it learned nothing from folds of 1 % of a volu
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foldnorm.models.classes import Sees, seen
 from foldnorm.models.edited_volumes import EditedVolumes
+from foldnorm.models.losses import hypersphere_loss
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import EditKind, Phase
 from foldnorm.models.vnet import VEncoder
@@ -76,23 +76,10 @@ class HypersphereClassifier(EditedVolumes):
         return {"separation": loss, "loss": loss}
 
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Cross entropy of telling edited places from others, nats, (B,).
-
-        h at a healthy place, −log(1 − e^−h) at one where something was edited (Ruff et al. 2020,
-        eq. 3), each averaged over the places of its kind in a volume.
-        """
+        """Cross entropy of telling edited places from others, nats, (B,)."""
         del condition
         edited, healthy = volumes.unbind(1)
-        length = self.length(edited)
-        changed = (edited != healthy).float().unsqueeze(1)
-        is_edited = F.adaptive_max_pool3d(changed, length.shape[1:]).squeeze(1)
-        away = -torch.log(-torch.expm1(-length.clamp(min=1e-6)))
-        return _mean_where(length, 1 - is_edited) + _mean_where(away, is_edited)
-
-    def length(self, volumes: Tensor) -> Tensor:
-        """Pseudo-Huber length of the code at each place of its map, (B, *grid)."""
-        code = self.code_map(volumes).float()
-        return (code.square().sum(1) + 1).sqrt() - 1
+        return hypersphere_loss(self.code_map(edited), edited != healthy)
 
     def encode(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, *sides) uint8 → (B, latent_dim): the map of codes."""
@@ -109,8 +96,3 @@ class HypersphereClassifier(EditedVolumes):
     def code_map(self, volumes: Tensor) -> Tensor:
         """(B, *sides) uint8 → (B, code_channels, *grid); the centre is 0."""
         return self.head(self.depths(volumes)[-1])
-
-
-def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean over the chosen places of each volume, (B,); 0 where there is none."""
-    return (values * chosen).flatten(1).sum(1) / chosen.flatten(1).sum(1).clamp(min=1)

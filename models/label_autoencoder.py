@@ -8,9 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from foldnorm.models.classes import Sees, one_hot, seen, to_classes
-from foldnorm.models.losses import class_cross_entropy, kl_to_standard_normal, soft_dice_loss
-from foldnorm.models.protocols import Reads
-from foldnorm.models.volume_networks import FeatureEncoder
+from foldnorm.models.edited_volumes import check_edits
+from foldnorm.models.losses import (
+    class_cross_entropy,
+    hypersphere_loss,
+    kl_to_standard_normal,
+    soft_dice_loss,
+)
+from foldnorm.models.protocols import EditKind, Reads
+from foldnorm.models.volume_networks import Encoder, FeatureEncoder
 
 
 class LabelAutoencoder(nn.Module):
@@ -113,6 +119,12 @@ class VariationalAutoencoder(LabelAutoencoder):
         free_nats: that each dimension may hold before the KL term counts, lest it empties it.
         sampling_rounds: of encoding and decoding again that a drawn volume goes through; see
             `sample`.
+        edits: of training volumes, as `EditedVolumes` has them. With any, codes are also trained to
+            lie near 0 where a volume is healthy and away from it where something was edited, which
+            needs a code that is a map. Reconstruction is that of healthy volumes.
+        most_edits: of a volume, see there.
+        radii: of edits, see there.
+        separation_weight: of `hypersphere_loss`.
         others: the weights of `LabelAutoencoder`.
     """
 
@@ -127,12 +139,47 @@ class VariationalAutoencoder(LabelAutoencoder):
         kl_weight: float = 0.3,
         free_nats: float = 0.0,
         sampling_rounds: int = 0,
+        edits: Sequence[EditKind] = (),
+        most_edits: int = 3,
+        radii: Sequence[float] = (4.0, 16.0),
+        separation_weight: float = 0.1,
         **others: Any,
     ) -> None:
         super().__init__(encoder, generator, shape, n_classes, latent_dim, **others)
+        if edits:
+            check_edits(edits, most_edits, radii)
+            if not isinstance(encoder, Encoder) or encoder.to_code is not None:
+                raise ValueError("edits: need a code that is a map, latent_dim: null")
+            self.reads = "edits"
+        self.edits, self.most_edits, self.radii = tuple(edits), most_edits, tuple(radii)
+        self.separation_weight = separation_weight
         self.kl_weight = kl_weight
         self.free_nats = free_nats
         self.sampling_rounds = sampling_rounds
+
+    def parted(self, volumes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Healthy volumes, (B, *sides), and those that something was done to, if any are."""
+        if not self.edits:
+            return volumes, None
+        edited, healthy = volumes.unbind(1)
+        return healthy, edited
+
+    def separated(
+        self,
+        terms: dict[str, Tensor],
+        healthy: Tensor,
+        edited: Tensor | None,
+        condition: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """Terms of a loss with that of edited volumes added, if there are any."""
+        if edited is None:
+            return terms
+        assert isinstance(self.encoder, Encoder)
+        mean, _ = self.posterior(edited, condition)
+        code = mean.view(len(mean), -1, *self.encoder.grid)
+        separation = hypersphere_loss(code, edited != healthy).mean()
+        loss = terms["loss"] + self.separation_weight * separation
+        return {**terms, "separation": separation, "loss": loss}
 
     @torch.no_grad()
     def sample(

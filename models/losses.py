@@ -79,3 +79,26 @@ def class_cross_entropy(logits: Tensor, volumes: Tensor, weights: Tensor | None 
             thickens sheets.
     """
     return F.cross_entropy(logits, volumes.long(), weights, reduction="none").flatten(1).mean(1)
+
+
+def hypersphere_loss(code: Tensor, changed: Tensor) -> Tensor:
+    """Cross entropy of telling edited places from others by the length of the code there, (B,).
+
+    The hypersphere classifier (Ruff et al. 2020, arXiv:2006.00339, eq. 3), with a pseudo-Huber
+    length h: h at a healthy place, −log(1 − e^−h) at one where something was edited, nats, each
+    averaged over the places of its kind in a volume.
+
+    Args:
+        code: (B, channels, *grid); the centre is 0.
+        changed: (B, *sides) bool, voxels that were edited.
+    """
+    length = (code.float().square().sum(1) + 1).sqrt() - 1
+    pool = F.adaptive_max_pool2d if code.ndim == 4 else F.adaptive_max_pool3d
+    is_edited = pool(changed.float().unsqueeze(1), length.shape[1:]).squeeze(1)
+    away = -torch.log(-torch.expm1(-length.clamp(min=1e-6)))
+    return _mean_where(length, 1 - is_edited) + _mean_where(away, is_edited)
+
+
+def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean over the chosen places of each volume, (B,); 0 where there is none."""
+    return (values * chosen).flatten(1).sum(1) / chosen.flatten(1).sum(1).clamp(min=1)

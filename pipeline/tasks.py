@@ -182,7 +182,9 @@ class Edits(Task):
         return lambda volumes, n: np.concatenate([moved(v[None], n) for v in edits(volumes, n)])
 
     def for_validation(self, volumes: NDArray[Any], index: int) -> Labels:
-        """Erase the same at every validation."""
+        """Erase the same at every validation; nothing for a model that is judged by its codes."""
+        if isinstance(self.model, Decodes):
+            return volumes[:1].astype(np.uint8)
         return self._edits(VALIDATION_SEED)(volumes, index)
 
     def _edits(self, seed: int) -> TrainingEdits:
@@ -194,7 +196,8 @@ class Edits(Task):
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
         """Mean probability of structure where some was erased, and where there never was any."""
-        del condition
+        if isinstance(self.model, Decodes):
+            return super().figures(batch, condition)
         if not isinstance(self.model, Restores):
             return {}
         scheme, (edited, healthy) = self.cohort.scheme, batch[0]
@@ -205,7 +208,8 @@ class Edits(Task):
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
         """Edited, restored, and as it was."""
-        del condition
+        if isinstance(self.model, Decodes):
+            return super().picture(batch, condition)
         if not isinstance(self.model, Restores):
             return []
         edited, healthy = batch.unbind(1)

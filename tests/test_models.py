@@ -346,3 +346,36 @@ def test_two_processes_equal_one(name, whole_runs, pair_cohort, tmp_path):  # no
     for key, tensor in weights(whole_runs(name)).items():
         difference = torch.linalg.vector_norm(tensor - weights(out)[key])
         assert difference <= 1e-5 * torch.linalg.vector_norm(tensor), key
+
+
+def test_codes_of_a_vae_with_edits_lie_far_out_where_something_was_edited():
+    torch.manual_seed(0)
+    model = BetaVAE(SHAPE, **VAE, edits=["balls"], separation_weight=10.0)
+    assert model.reads == "edits"
+    healthy = torch.from_numpy(np.random.default_rng(0).integers(0, 3, (4, *SHAPE), np.uint8))
+    edited = healthy.clone()
+    edited[:, :4] = 1  # half of each volume
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for step in range(120):
+        terms = model.loss("reconstruction", torch.stack([edited, healthy], 1), noise(step))
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        optimizer.step()
+    with torch.no_grad():
+        code = model.encode(edited).view(4, 2, *model.encoder.grid)
+    length = code.square().sum(1).sqrt()
+    assert length[:, :1].min() > 2 * length[:, 1:].mean()
+    assert terms["cross_entropy"] < 1.05  # it reconstructs the healthy ones, chance is ln 3
+    assert torch.equal(model.parted(torch.stack([edited, healthy], 1))[0], healthy)
+
+
+@pytest.mark.parametrize("name", ["beta_vae", "wgan"])
+def test_a_generative_model_may_learn_from_edits_too(name, pair_cohort, tmp_path, capsys):  # noqa: F811
+    more = ["--model.init_args.edits=[balls]"]
+    assert train(name, pair_cohort, tmp_path / "run", *more) == 0
+    table = (tmp_path / "run/metrics.csv").read_text(encoding="utf-8")
+    assert "reconstruction/separation" in table
+    assert "validation/dice" in table
+    dense = [*more, "--model.init_args.latent_dim=4"]
+    assert train(name, pair_cohort, tmp_path / "dense", *dense) == 2
+    assert "edits: need a code that is a map" in capsys.readouterr().err
