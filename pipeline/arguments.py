@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from foldnorm.preprocessing.errors import InputError
@@ -112,3 +114,14 @@ def add_run_and_input(parser: argparse.ArgumentParser) -> None:
         "--split", nargs="+", default=[], choices=("train", "validation", "test"),
         help="of a cohort (default all)",
     )  # fmt: skip
+
+
+def warn_of_lost_inputs(inputs: Mapping[str, str | None]) -> None:
+    """Say whose results stay in the grid of the cohort, because their input is not there."""
+    lost = [key for key, path in inputs.items() if path is None]
+    if lost:
+        print(
+            f"foldnorm: warning: the inputs of {len(lost)} brains are not where they were (such as "
+            f"{lost[0]}); what is written of them lies in the grid of the cohort",
+            file=sys.stderr,
+        )

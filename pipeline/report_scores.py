@@ -10,6 +10,7 @@ from foldnorm.pipeline import evidence_maps, fusion
 from foldnorm.pipeline import recognise as recognition
 from foldnorm.pipeline import report_figures as figures
 from foldnorm.pipeline.score_cohort import SCORES, SIDECAR
+from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv
 
 LISTED = 15  # brains, sulci and regions
@@ -20,6 +21,10 @@ RESEARCH = "These are research figures, not a diagnosis."
 def scores_section(path: Path) -> dict[str, Any]:
     """What the report shows of `score`."""
     rows, sidecar = read_tsv(path / SCORES), read_json(path / SIDECAR)
+    if rows and "flag" not in rows[0]:
+        raise InputError(
+            f"expected a column flag; scores of an earlier version, score again: {path / SCORES}"
+        )
     judged = [row for row in rows if not row["used_for"] and not row["flag"]]
     flagged = [row for row in rows if row["flag"]]
     columns = [name for name in rows[0] if name.startswith("p_")]

@@ -2,13 +2,14 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import row_key
-from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.files import read_json, read_tsv, write_tsv
 
 
 def call(*words):
@@ -164,6 +165,15 @@ def test_the_list_of_models(capsys):
     assert main(["models", "--json"]) == 0
     listed = {entry["name"] for entry in json.loads(capsys.readouterr().out)}
     assert {"wgan_gp", "wgan_gp_report"} <= listed
+
+
+def test_scores_of_an_earlier_version_are_refused(results, tmp_path, capsys):
+    folder = tmp_path / "scores"
+    shutil.copytree(results / "scores", folder)
+    rows = [{k: v for k, v in r.items() if k != "flag"} for r in read_tsv(folder / "scores.tsv")]
+    write_tsv(folder / "scores.tsv", rows, list(rows[0]))
+    assert call("report", folder, tmp_path / "r.html") == 2
+    assert "scores of an earlier version, score again" in capsys.readouterr().err
 
 
 def test_reporting_on_nothing_known_is_refused(tmp_path, capsys):

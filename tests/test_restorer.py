@@ -334,7 +334,7 @@ def test_evidence_is_compared_with_the_place_of_the_deletion(small_cohort):
     assert second["error_mm"] > 5
 
 
-def test_maps_lie_in_the_grid_of_the_input_and_name_the_sulcus(tmp_path):
+def test_maps_lie_in_the_grid_of_the_input_and_name_the_sulcus(tmp_path, capsys):
     source, folder = tmp_path / "source", tmp_path / "cohort"
     words = ["phantom", source, "--subjects", 40, "--voxel-size", 3, "--n-procs", 1, "--quiet"]
     assert main(list(map(str, words))) == 0
@@ -363,3 +363,10 @@ def test_maps_lie_in_the_grid_of_the_input_and_name_the_sulcus(tmp_path):
     assert {row["direction"] for row in rows} <= {"missing", "unexpected"}
     assert any(row["sulcus"] for row in rows)
     assert all(0 < float(row["p"]) <= 1 for row in rows)
+    assert "warning" not in capsys.readouterr().err
+    lost = cohort.keys()[int(cohort.indices("test")[0])]
+    Path(sidecar["maps_in_grid_of"][lost]).unlink()
+    assert main([*map(str, words), "--overwrite"]) == 0
+    assert f"inputs of 1 brains are not where they were (such as {lost})" in capsys.readouterr().err
+    z, _ = read_map(out / f"maps/{lost}_desc-missing_z.nii.gz")
+    assert z.shape == cohort.shape

@@ -43,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.arguments import refuse_existing, warn_of_lost_inputs
+    from foldnorm.pipeline.evidence_maps import SIDECAR as REGIONS_SIDECAR
     from foldnorm.pipeline.evidence_maps import write_evidence_maps
     from foldnorm.pipeline.score_cohort import SCORES, SIDECAR, score_cohort
     from foldnorm.pipeline.scoring_setup import set_up_scoring
@@ -79,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
             indices,
             arguments.out,
         )
+        warn_of_lost_inputs(read_json(arguments.out / REGIONS_SIDECAR)["maps_in_grid_of"])
     for problem in problems:
         print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
     if not arguments.quiet:
