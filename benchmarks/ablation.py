@@ -174,8 +174,9 @@ def of_maps(out: Path) -> dict[str, list[float]]:
     found: dict[str, list[list[float]]] = {"one map": [], "7 maps fitted apart": []}
     for seed in range(APART):
         whole = embedded([healthy, *groups.values()], seed)
-        apart = [embedded([healthy, group], seed + k)[1] for k, group in enumerate(groups.values())]
-        for name, points in (("one map", whole), ("7 maps fitted apart", [whole[0], *apart])):
+        apart = [embedded([healthy, group], seed + k) for k, group in enumerate(groups.values())]
+        overlaid = [apart[0][0], *(own for _, own in apart)]  # healthy brains as the first has them
+        for name, points in (("one map", whole), ("7 maps fitted apart", overlaid)):
             middle = points[0].mean(axis=0)
             away = [np.linalg.norm(own - middle, axis=1) for own in points]
             found[name].append([auroc(own, away[0]) for own in away[1:]])
