@@ -3,7 +3,8 @@
 1. Phantoms of 80 mm around the superior temporal branches: 455 to train, 185 for validation (half
    to compare with, half to calibrate), 600 others to test (300 altered, 300 controls). Restorers
    at 1 mm, trained on erased folds (the kind that the benchmark deletes) and on slabs
-   (another kind); a hypersphere classifier. AUROC by size with the size-0 control, false alarms at
+   (another kind); a hypersphere classifier; and at 2 mm (40³) β-VAE and WGAN-GP, plain and with the
+   classifier's loss joined to theirs. AUROC by size with the size-0 control, false alarms at
    p < 0.05, and where the evidence points.
 2. Recognition at 2 mm: 450 phantoms in which a sulcus never formed and its neighbours fill the
    place, those of them where it would have over 500 mm² in the crop; controls are healthy phantoms
@@ -54,18 +55,32 @@ COHORTS = {"1": ["--voxel-size", "1", *BOX], "2": ["--voxel-size", "2", *BOX],
 TESTED = 600
 SIZES = ["200", "500", "800"]
 OTHER, BOTH = "[slabs]", "[folds, copies]"
+VAE = ["--config", "beta_vae", "--training.steps", "1500"]
+GAN = ["--config", "wgan_gp", "--training.steps", "200"]
 MODELS: dict[str, tuple[str, list[str]]] = {  # cohort, words of `train`
     "folds": ("c1", ["--config", "restorer"]),
     "other": ("c1", ["--config", "restorer", "--model.init_args.edits", OTHER]),
     "latent": ("c1", ["--config", "hypersphere_classifier"]),
+    "vae": ("c2", VAE),
+    "joined": ("c2", [*VAE, "--model.init_args.edits", "[folds]"]),
+    "joined_other": ("c2", [*VAE, "--model.init_args.edits", OTHER]),
+    "joined_gan": ("c2", [*GAN, "--model.init_args.edits", "[folds]"]),
     "both": ("c1", ["--config", "restorer", "--model.init_args.edits", BOTH]),
     "sulci": ("c2", ["--config", "recogniser"]),
     "hemisphere": ("ch", ["--config", "recogniser", "--training.batch_size", "2"]),
 }
 # Models of other questions, for which one seed is enough.
-ONCE = ("both", "hemisphere")
+ONCE = ("vae", "joined_gan", "both", "hemisphere")
 # Settled on validation brains: the score that stands for each model in the JSON.
-SCORE = {"folds": "evidence_pooled", "other": "evidence_pooled", "latent": "latent_centre"}
+SCORE = {
+    "folds": "evidence_pooled",
+    "other": "evidence_pooled",
+    "latent": "latent_centre",
+    "vae": "latent_one_class",
+    "joined": "latent_one_class",
+    "joined_other": "latent_one_class",
+    "joined_gan": "latent_one_class",
+}
 BASELINE = "baseline_pca_residual"
 
 
@@ -179,10 +194,11 @@ def _false_alarm(result: dict[str, Any], score: str) -> float:
 def report_deletions(out: Path, seeds: list[int]) -> dict[str, list[float]]:
     """Print every score of every model; returns the figures for the JSON."""
     figures: dict[str, list[float]] = {}
-    for name in ("folds", "other", "latent"):
-        results = [deletions(out, name, seed) for seed in seeds]
+    for name in SCORE:
+        own = [0] if name in ONCE else seeds
+        results = [deletions(out, name, seed) for seed in own]
         scores = list(dict.fromkeys(row["score"] for row in results[0]["table"]))
-        print(f"\n{name}: AUROC by size, {len(seeds)} seeds")
+        print(f"\n{name}: AUROC by size, {len(own)} seeds")
         for score in scores:
             found = [pooled_auroc(results, score, size) for size in ("0", *SIZES)]
             print(f"  {score:<28}", *(f"{a:.3f} [{b:.3f}, {c:.3f}]" for a, b, c in found))

@@ -142,7 +142,7 @@ class VariationalAutoencoder(LabelAutoencoder):
         edits: Sequence[EditKind] = (),
         most_edits: int = 3,
         radii: Sequence[float] = (4.0, 16.0),
-        separation_weight: float = 0.1,
+        separation_weight: float = 0.3,
         **others: Any,
     ) -> None:
         super().__init__(encoder, generator, shape, n_classes, latent_dim, **others)
