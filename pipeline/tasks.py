@@ -4,6 +4,7 @@ A task is chosen by what a model reads: what lies beside each volume of a batch,
 volumes are altered, and the figures and pictures of validation volumes.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -64,6 +65,12 @@ class Task:
         self.model: Any = model
         self.cohort = cohort
         self.preparation = Preparation.from_dict(cohort.preparation)
+
+    def of(self, model: nn.Module) -> "Task":
+        """The same task of another model of its kind, such as the average of its weights."""
+        other = copy.copy(self)
+        other.model = model
+        return other
 
     def alter(self, options: TrainingOptions) -> Alter | None:
         """What alters training volumes, if anything does."""

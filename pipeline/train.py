@@ -33,7 +33,7 @@ from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.model_card import write_model_card
 from foldnorm.pipeline.run_folder import METRICS, RunFolder
 from foldnorm.pipeline.signals import STOPPED, StopFlag, stop_on_signals
-from foldnorm.pipeline.tasks import task_of
+from foldnorm.pipeline.tasks import Task, task_of
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.pipeline.validation import sample_picture, validate
@@ -68,7 +68,7 @@ class Training:
     model: nn.Module
     conditions: Conditions
     options: TrainingOptions
-    cohort: Cohort
+    task: Task
     run: RunFolder
     optimizers: Mapping[str, torch.optim.Optimizer]
     batches: Batches
@@ -183,7 +183,7 @@ def set_up(
         model,
         conditions,
         options,
-        cohort,
+        task,
         run,
         optimizers,
         batches,
@@ -400,7 +400,7 @@ def _validate_and_save(training: Training) -> None:
     fabric = training.fabric
     fabric.barrier()
     if fabric.is_global_zero:
-        figures = validate(training.shown, training.cohort, training.options.validation_volumes)
+        figures = validate(training.task, training.shown, training.options.validation_volumes)
         _record(training, figures)
         options, state = training.options, training.state
         row = training.metrics.rows[state.step]
@@ -413,7 +413,7 @@ def _validate_and_save(training: Training) -> None:
         _save(training)
         if is_best:
             training.run.save_checkpoint("best", _checkpoint(training))
-        picture = sample_picture(training.shown, training.cohort)
+        picture = sample_picture(training.task, training.shown)
         if picture is not None:
             path = training.run.samples / f"step-{state.step:07d}.png"
             write_bytes(path, png(picture))

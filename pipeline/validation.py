@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from foldnorm.models.protocols import Samples, Trainable
 from foldnorm.pipeline.sheet_metrics import compare_populations
-from foldnorm.pipeline.tasks import task_of
+from foldnorm.pipeline.tasks import Task
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.pictures import contact_sheet, middle_slices
@@ -17,12 +17,12 @@ Labels = NDArray[np.uint8]
 
 
 @torch.no_grad()
-def validate(trained: TrainedModel, cohort: Cohort, at_most: int) -> dict[str, float]:
+def validate(task: Task, trained: TrainedModel, at_most: int) -> dict[str, float]:
     """Loss and figures of what a model makes of validation volumes.
 
     Args:
+        task: of its kind, with the cohort whose validation split is looked at.
         trained: its model is put in evaluation mode.
-        cohort: whose validation split is looked at.
         at_most: volumes.
 
     Returns:
@@ -32,7 +32,7 @@ def validate(trained: TrainedModel, cohort: Cohort, at_most: int) -> dict[str, f
     """
     model = trained.model.eval()
     assert isinstance(model, Trainable)
-    task = task_of(trained.model, cohort)
+    task, cohort = task.of(model), task.cohort
     found: dict[str, list[float]] = {}
     for volumes, row in task.validation_volumes(at_most):
         batch = torch.from_numpy(volumes)[None].to(trained.device)
@@ -54,13 +54,13 @@ def validate(trained: TrainedModel, cohort: Cohort, at_most: int) -> dict[str, f
 
 
 @torch.no_grad()
-def sample_picture(trained: TrainedModel, cohort: Cohort) -> Labels | None:
+def sample_picture(task: Task, trained: TrainedModel) -> Labels | None:
     """Rows of slices: validation volumes beside what the model makes of them, then drawn ones.
 
     Returns:
         An (H, W, 3) picture; None if the model makes nothing.
     """
-    task = task_of(trained.model.eval(), cohort)
+    task, cohort = task.of(trained.model.eval()), task.cohort
     rows = []
     for volumes, row in task.validation_volumes(PICTURED):
         batch = torch.from_numpy(volumes)[None].to(trained.device)
