@@ -110,7 +110,7 @@ def distance_map(sulcus: NDArray[np.bool_]) -> Maps:
     return blocks.mean(axis=(1, 3, 5)).astype(np.float32)
 
 
-def top_mean(maps: Maps) -> NDArray[np.float64]:
+def top_mean(maps: NDArray[np.floating]) -> NDArray[np.float64]:
     """Mean of the largest `TOP_SHARE` of each row: local evidence that a sum would hide."""
     count = max(round(TOP_SHARE * maps.shape[1]), 1)
     return np.partition(maps, -count, axis=1)[:, -count:].mean(axis=1).astype(np.float64)

@@ -2,8 +2,10 @@
 
 A brain of the other side, cut off, mirrored, empty, without its hull, or of another place or
 resolution gets a score like any other, and that score means nothing. Such brains are known by what
-no fold can change: how much of each class they hold, and where, on a coarse scale. With fewer than
-`FEWEST` training brains only what is empty or of another side is known.
+no fold can change: how much of each class they hold, and where, on a coarse scale; and those of
+another population or another way of making skeletons by how far from a sulcus their places are,
+which a missing fold changes less. With fewer than `FEWEST` training brains only what is empty or of
+another side is known.
 """
 
 from collections.abc import Iterable
@@ -11,6 +13,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.baselines import distance_map, top_mean
+from foldnorm.pipeline.scorer import thinned
 from foldnorm.preprocessing.cohort import Brain, Cohort
 from foldnorm.preprocessing.schemes import LabelScheme
 
@@ -22,8 +26,12 @@ FLIPPED_MARGIN = 0.05  # nats a voxel that a mirrored brain must fit better
 FEWEST = 20  # training brains that it takes to know what is usual
 SHIFT = 10  # part of a side that a brain is moved by to see whether it fits better there
 SHIFTED_MARGIN = 0.04  # nats a voxel beyond what any validation brain gains
-LOOKED_AT = 200  # validation brains, at most
+LOOKED_AT = 200  # validation brains, at most, and training brains whose distances are measured
+LEAST_DISTANCE = 0.3  # voxels that distances to a sulcus vary by, at least
 PRIOR = 1.0  # pseudo-count of a class in the prevalence map
+FOREIGN = (
+    "has sulci unlike the training brains': another population, scanner or way of making skeletons?"
+)
 UNLIKE = "is unlike the training brains: another region, space or resolution?"
 AXES = ("left–right", "back–front", "bottom–top")
 Labels = NDArray[np.uint8]
@@ -52,6 +60,9 @@ class Suitability:
         self.log_prevalence = np.log(counts / counts.sum(axis=0))
         self.shares = _Usual(np.array(shares))
         self.hull = _Usual(np.array(hulls)[:, None])
+        few = reference.brains(thinned(training, LOOKED_AT))
+        maps = [self._distances(brain.volume) for brain in few]
+        self.distances = _Usual(np.array(maps), LEAST_DISTANCE)
         held_out = reference.indices("validation")
         looked_at = held_out[:LOOKED_AT] if len(held_out) else training[:LOOKED_AT]
         known = []
@@ -60,6 +71,9 @@ class Suitability:
             known.append((*self._unlikeness(brain.volume), gain))
         # Of the most unusual of these brains.
         self.most_shares, self.most_hull, self.most_surprise, self.most_gain = np.max(known, axis=0)
+        self.most_foreign = max(
+            self._foreign(brain.volume) for brain in reference.brains(looked_at)
+        )
 
     def reasons(self, brains: Iterable[Brain]) -> list[str]:
         """Why each brain cannot be judged; empty where it can."""
@@ -98,12 +112,19 @@ class Suitability:
                 f"holds an unusual amount of {scheme.names[int(number)]} in part "
                 f"{', '.join(str(b + 1) for b in block)} of {BLOCKS}³: cut off, or shifted?"
             )
-        return ""
+        return FOREIGN if self._foreign(volume) > BEYOND * self.most_foreign else ""
 
     def _unlikeness(self, volume: Labels) -> tuple[float, float, float]:
         """Largest z of the shares of blocks, z of the hull, surprise in nats a voxel."""
         hull = self.hull.z(np.array([hull_share(volume, self.scheme)]))
         return float(self._shares_z(volume).max()), float(hull.max()), self._surprise(volume)
+
+    def _distances(self, volume: Labels) -> NDArray[np.float64]:
+        return distance_map(self.scheme.foreground(volume)).ravel().astype(np.float64)
+
+    def _foreign(self, volume: Labels) -> float:
+        """How far from the usual the distances to a sulcus are where they are farthest."""
+        return float(top_mean(self.distances.z(self._distances(volume))[None])[0])
 
     def _gain_by_shift(self, volume: Labels, surprise: float | None = None) -> tuple[float, int]:
         """Nats a voxel that a brain fits better, moved a tenth of a side; and along which axis."""
@@ -127,8 +148,8 @@ class Suitability:
 class _Usual:
     """Mean and spread of training brains."""
 
-    def __init__(self, values: NDArray[np.float64]) -> None:
-        self.mean, self.sd = values.mean(axis=0), values.std(axis=0) + LEAST_SPREAD
+    def __init__(self, values: NDArray[np.float64], least: float = LEAST_SPREAD) -> None:
+        self.mean, self.sd = values.mean(axis=0), values.std(axis=0) + least
 
     def z(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.abs(values - self.mean) / self.sd

@@ -1,11 +1,14 @@
 """Brains that a model cannot judge are told from those that are only unusual."""
 
+import itertools
+from typing import ClassVar
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.suitability import BLOCKS, Suitability, block_shares, hull_share
+from foldnorm.pipeline.suitability import BLOCKS, FOREIGN, Suitability, block_shares, hull_share
 from foldnorm.preprocessing.alteration import alter
 from foldnorm.preprocessing.cohort import Brain, Cohort
 from foldnorm.preprocessing.deletion import SizeRange
@@ -76,6 +79,39 @@ def test_the_other_side_is_known_by_its_name(cohort, suitability):
     (brain,) = cohort.brains(cohort.indices("test")[:1])
     row = {**brain.row, "hemi": "R"}
     assert suitability.reason(Brain(brain.volume, row)) == "is of side R, the training brains of L"
+
+
+class Dotted:
+    """A cohort whose brains have thirty voxels of sulcus in each part, anywhere in it."""
+
+    scheme, shape, side = SKELETON, (40, 40, 40), 40 // BLOCKS
+    preparation: ClassVar = {"mirror_right": False}
+    rows: ClassVar = [{"hemi": "L"}] * 60
+
+    def indices(self, split):
+        return np.arange(40) if split == "train" else np.arange(40, 60)
+
+    def brains(self, indices):
+        return (Brain(self.volume(np.random.default_rng(int(n))), {"hemi": "L"}) for n in indices)
+
+    def volume(self, rng):
+        volume = np.ones(self.shape, np.uint8)
+        for corner in itertools.product(range(0, 40, self.side), repeat=3):
+            inside = np.unravel_index(rng.permutation(self.side**3)[:30], (self.side,) * 3)
+            volume[tuple(c + i for c, i in zip(corner, inside, strict=True))] = 2
+        return volume
+
+
+def test_sheets_that_keep_together_elsewhere_are_of_another_population():
+    cohort = Dotted()
+    suitability = Suitability(cohort)
+    assert suitability.reason(Brain(cohort.volume(np.random.default_rng(99)), {})) == ""
+    lumps = np.ones(cohort.shape, np.uint8)
+    for i, j, k in itertools.product(range(0, 40, cohort.side), repeat=3):
+        lumps[i : i + 5, j : j + 3, k : k + 2] = 2
+    usual = block_shares(cohort.volume(np.random.default_rng(99)), 3)
+    assert np.array_equal(block_shares(lumps, 3), usual)
+    assert suitability.reason(Brain(lumps, {})) == FOREIGN
 
 
 def test_few_training_brains_know_little(small_cohort):
