@@ -292,7 +292,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder that keeps everything")
     parser.add_argument("--phantoms", type=int, default=300)
-    parser.add_argument("--steps", type=int, nargs=3, default=(800, 300, 800),
+    parser.add_argument("--steps", type=int, nargs=3, default=(800, 200, 600),
                         metavar=("PHANTOMS", "REAL", "SULCI"))  # fmt: skip
     arguments = parser.parse_args()
     out, data = arguments.out.absolute(), arguments.data.absolute()
