@@ -105,7 +105,7 @@ def score_cohort(
     if not len(indices):
         raise InputError(f"no brain of split {'+'.join(splits)}: {cohort.folder}")
     scores = scorer.score(lambda: cohort.brains(indices))
-    flags = Suitability(reference).reasons(cohort.brains(indices))
+    flags = Suitability(reference, controls).reasons(cohort.brains(indices))
     known = [cohort.rows[index] for index in indices]
     used = [calibration.role(row, reference) for row in known]
     judged = np.array([not flag and not role for flag, role in zip(flags, used, strict=True)])

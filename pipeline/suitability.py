@@ -42,9 +42,10 @@ class Suitability:
 
     Args:
         reference: the training cohort.
+        controls: healthy brains of another site, if any: brains of that site are then no strangers.
     """
 
-    def __init__(self, reference: Cohort) -> None:
+    def __init__(self, reference: Cohort, controls: Cohort | None = None) -> None:
         self.scheme = reference.scheme
         training = reference.indices("train")
         self.knows = len(training) >= FEWEST
@@ -71,9 +72,11 @@ class Suitability:
             known.append((*self._unlikeness(brain.volume), gain))
         # Of the most unusual of these brains.
         self.most_shares, self.most_hull, self.most_surprise, self.most_gain = np.max(known, axis=0)
-        self.most_foreign = max(
-            self._foreign(brain.volume) for brain in reference.brains(looked_at)
-        )
+        at_home = [self._foreign(brain.volume) for brain in reference.brains(looked_at)]
+        if controls is not None:
+            indices = thinned(controls.indices(), LOOKED_AT)
+            at_home += [self._foreign(brain.volume) for brain in controls.brains(indices)]
+        self.most_foreign = max(at_home)
 
     def reasons(self, brains: Iterable[Brain]) -> list[str]:
         """Why each brain cannot be judged; empty where it can."""

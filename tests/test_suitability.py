@@ -88,7 +88,7 @@ class Dotted:
     preparation: ClassVar = {"mirror_right": False}
     rows: ClassVar = [{"hemi": "L"}] * 60
 
-    def indices(self, split):
+    def indices(self, split="validation"):
         return np.arange(40) if split == "train" else np.arange(40, 60)
 
     def brains(self, indices):
@@ -112,6 +112,9 @@ def test_sheets_that_keep_together_elsewhere_are_of_another_population():
     usual = block_shares(cohort.volume(np.random.default_rng(99)), 3)
     assert np.array_equal(block_shares(lumps, 3), usual)
     assert suitability.reason(Brain(lumps, {})) == FOREIGN
+    there = Dotted()
+    there.brains = lambda indices: (Brain(lumps, {}) for _ in indices)  # such are all of that site
+    assert Suitability(cohort, there).reason(Brain(lumps, {})) == ""
 
 
 def test_few_training_brains_know_little(small_cohort):
