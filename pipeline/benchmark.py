@@ -18,6 +18,7 @@ from foldnorm.pipeline.detection_metrics import INTERVAL, detection, paired_shar
 from foldnorm.pipeline.localisation import localisation
 from foldnorm.pipeline.scorer import Scorer, Scores
 from foldnorm.pipeline.scores import conformal_p
+from foldnorm.pipeline.tracks import track_of
 from foldnorm.preprocessing.alteration import Altered, alter
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.deletion import SizeRange
@@ -102,7 +103,8 @@ def benchmark(
         write_tsv(out / LOCALISATION, places, tuple(places[0]))
     write_tsv(out / TABLE, rows, COLUMNS)
     write_tsv(out / SUBJECTS, subjects, tuple(subjects[0]))
-    write_json(out / SIDECAR, _sidecar(cohort, options, len(indices)))
+    track = track_of(options.kind, scorer.edits, scorer.sulci)
+    write_json(out / SIDECAR, {"track": track, **_sidecar(cohort, options, len(indices))})
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.tracks import learned_from
 from foldnorm.preprocessing.files import write_text
 
 MODEL_CARD = "MODEL_CARD.md"
@@ -21,6 +22,8 @@ def card_of(run: RunFolder, metrics: MetricsTable) -> str:
     figures = "\n".join(f"| {name} | {value:.4g} |" for name, value in named)
     kind = "**phantoms drawn by a program, not brains**" if data["phantom"] else "label volumes"
     participants = run.participants
+    asked = config["model"].get("init_args", {})
+    learned = learned_from(asked.get("edits") or (), asked.get("sulci") or ())
     return f"""# {config["model"]["class_path"].rsplit(".", 1)[-1]}
 
 Trained with foldnorm on {kind}: {participants["train"]} participants, validated on
@@ -32,6 +35,8 @@ Validation figures at the best checkpoint (step {step}):
 | figure | mean |
 |---|---|
 {figures}
+
+It learned from {learned}.
 
 For research on cortical folding. Not for diagnosis: a score says how far a brain lies from the
 training cohort, which may differ from it in scanner, age or preprocessing as well as in folding.

@@ -252,6 +252,19 @@ def _words(panel: Mapping[str, float]) -> _Words:
     return RECONSTRUCTION if "dice" in panel else SEPARATION
 
 
+# What the kinds of alteration of `benchmark` do to a brain.
+DONE = {
+    "fold": "a fold taken out of each brain",
+    "fold-raw": "a fold taken out of each raw skeleton",
+    "fold-graph": "a fold taken out of each fold graph",
+    "ball": "a ball taken out of each brain",
+    "add": "a fold of another brain added to each",
+    "random": "each crop taken elsewhere",
+    "asymmetry": "each crop taken from the other side",
+}
+UNITS = {"ball": "mm³", "random": "", "asymmetry": ""}
+
+
 def _benchmark_section(path: Path) -> dict[str, Any]:
     rows = read_tsv(path / benchmark_module.TABLE)
     sidecar = read_json(path / benchmark_module.SIDECAR)
@@ -270,13 +283,14 @@ def _benchmark_section(path: Path) -> dict[str, Any]:
         "facts": {
             "brains": sidecar["brains"],
             "split": ", ".join(sidecar["splits"]),
-            "deleted": "one fold a brain" if sidecar["kind"] == "fold" else "a ball a brain",
+            "altered": DONE[sidecar["kind"]],
+            "learned from": sidecar.get("track", "not recorded"),
             "draws": sidecar["draws"],
         },
         "sizes": sizes,
         "scores": scores,
         "cell": cell,
-        "unit": "mm² of sheet (voxels at 1 mm)" if sidecar["kind"] == "fold" else "mm³",
+        "unit": UNITS.get(sidecar["kind"], "mm² of sheet (voxels at 1 mm)"),
         "note": sidecar["note"],
         "roc": figures.roc_by_size(read_tsv(path / benchmark_module.SUBJECTS)),
         "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),

@@ -46,6 +46,7 @@ def scores_section(path: Path) -> dict[str, Any]:
         "sentence": f"{sidecar['sentence']} {RESEARCH}",
         "facts": {
             "brains": sidecar["brains"],
+            "the model learned from": sidecar.get("learned_from", "not recorded"),
             "with a p-value": len(judged),
             "cannot be judged": len(flagged),
             f"{key[2:]}, q ≤ {sidecar['unusual_at_q']['q']:g}": sidecar["unusual_at_q"]["brains"][

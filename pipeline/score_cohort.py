@@ -10,6 +10,7 @@ from scipy.stats import false_discovery_control
 from foldnorm.pipeline.scorer import Scorer, Scores
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.suitability import Suitability
+from foldnorm.pipeline.tracks import learned_from
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_json, write_tsv
@@ -134,7 +135,7 @@ def score_cohort(
     write_tsv(out / SCORES, rows, columns)
     _write_calibration(out, calibration)
     sidecar = _sidecar(reference, cohort, calibration, rows, unusual)
-    write_json(out / SIDECAR, sidecar)
+    write_json(out / SIDECAR, {**sidecar, "learned_from": learned_from(scorer.edits, scorer.sulci)})
     problems = [
         Problem(f"{row['participant_id']} {row['hemi']}".strip(), f"{row['flag']}; no p-value")
         for row in rows

@@ -5,7 +5,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.models.protocols import Decodes, Encodes, Recognises, Restores, ShowsDepths
+from foldnorm.models.protocols import (
+    Decodes,
+    Encodes,
+    LearnsFromEdits,
+    Recognises,
+    Restores,
+    ShowsDepths,
+)
 from foldnorm.pipeline.baselines import Baselines, Volumes
 from foldnorm.pipeline.evidence_scores import EvidenceScores, Look
 from foldnorm.pipeline.recognition_scores import RecognitionScores
@@ -32,6 +39,8 @@ class Scorer:
         reference: the training cohort.
 
     Attributes:
+        edits: kinds that the model learned from.
+        sulci: that it names.
         calibration: indices of the brains of the reference that nothing was fitted to.
         evidence: of missing folds, if the model restores.
         recognition: of the sulci, if the model names them.
@@ -41,6 +50,9 @@ class Scorer:
     """
 
     def __init__(self, trained: TrainedModel, reference: Cohort) -> None:
+        model = trained.model
+        self.edits = tuple(model.edits) if isinstance(model, LearnsFromEdits) else ()
+        self.sulci = tuple(model.sulci) if isinstance(model, Recognises) else ()
         self.calibration = reference.indices("validation")
         indices = reference.indices("train")
         training: Brains = lambda: reference.brains(indices)  # noqa: E731

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.report import DONE
+from foldnorm.pipeline.tracks import track_of
+from foldnorm.preprocessing.alteration_kinds import KINDS
 from foldnorm.preprocessing.cohort import row_key
 from foldnorm.preprocessing.files import read_json, read_tsv, write_tsv
 
@@ -165,6 +168,34 @@ def test_the_list_of_models(capsys):
     assert main(["models", "--json"]) == 0
     listed = {entry["name"] for entry in json.loads(capsys.readouterr().out)}
     assert {"wgan_gp", "wgan_gp_report"} <= listed
+
+
+@pytest.mark.parametrize(
+    ("kind", "edits", "sulci", "said"),
+    [
+        ("fold", (), (), "healthy brains as they are"),
+        ("fold", ("balls", "slabs"), (), "edits of another kind (balls, slabs)"),
+        ("fold-raw", ("folds", "copies"), (), "edits of the same kind (folds, copies)"),
+        ("ball", ("balls",), (), "edits of the same kind (balls)"),
+        ("add", ("folds",), (), "edits of another kind (folds)"),
+        ("add", ("copies",), (), "edits of the same kind (copies)"),
+        ("asymmetry", ("folds",), (), "edits of another kind (folds)"),
+        ("fold", (), ("central",), "fold names of training brains"),
+    ],
+)
+def test_the_track_of_a_model_is_said(kind, edits, sulci, said):
+    assert track_of(kind, edits, sulci) == said
+
+
+def test_every_kind_of_alteration_has_a_name_in_the_report():
+    assert set(DONE) == set(KINDS)
+
+
+def test_what_the_model_learned_from_stands_in_all_its_results(results, phantom_run):
+    assert read_json(results / "benchmark/benchmark.json")["track"] == "healthy brains as they are"
+    assert read_json(results / "scores/scores.json")["learned_from"] == "healthy brains as they are"
+    card = (phantom_run / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "It learned from healthy brains as they are." in card
 
 
 def test_scores_of_an_earlier_version_are_refused(results, tmp_path, capsys):

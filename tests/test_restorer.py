@@ -189,7 +189,9 @@ def test_evidence_is_scored_and_half_of_the_validation_brains_calibrate(tmp_path
     words = ["score", run, cohort.folder, out, "--split", "test", "--maps", "--device", "cpu"]
     assert main([*map(str, words), "--quiet"]) == 0
     validation = len(cohort.indices("validation"))
-    assert read_json(out / "scores.json")["calibrated_on"] == validation // 2
+    sidecar = read_json(out / "scores.json")
+    assert sidecar["calibrated_on"] == validation // 2
+    assert sidecar["learned_from"] == "its own edits (balls)"
     rows = read_tsv(out / "scores.tsv")
     assert {f"p_evidence_{kind}" for kind in ("top", "component", "pooled", "sum")} < set(rows[0])
     assert not any("latent" in name for name in rows[0])

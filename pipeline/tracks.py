@@ -1,0 +1,45 @@
+"""What a model was taught about anomalies: figures of different tracks never stand side by side.
+
+A model that learned from its own edits of the kind that a benchmark makes has seen the question;
+one that learned from edits of another kind has not; one that learned from healthy brains alone
+knows of none.
+"""
+
+from collections.abc import Mapping, Sequence
+
+# The edit that is like what a benchmark does.
+SAME: Mapping[str, str] = {
+    "fold": "folds",
+    "fold-raw": "folds",
+    "fold-graph": "folds",
+    "ball": "balls",
+    "add": "copies",
+}
+HEALTHY = "healthy brains as they are"
+NAMES = "fold names of training brains"
+
+
+def learned_from(edits: Sequence[str], sulci: Sequence[str] = ()) -> str:
+    """What a model learned from, in a few words.
+
+    Args:
+        edits: kinds of its own, if it has any.
+        sulci: that it names, if it does.
+    """
+    if sulci:
+        return NAMES
+    return f"its own edits ({', '.join(edits)})" if edits else HEALTHY
+
+
+def track_of(kind: str, edits: Sequence[str], sulci: Sequence[str] = ()) -> str:
+    """The track of a model in a benchmark.
+
+    Args:
+        kind: of alteration.
+        edits: see `learned_from`; likewise what follows.
+        sulci: see there.
+    """
+    if sulci or not edits:
+        return learned_from(edits, sulci)
+    how = "the same kind" if SAME.get(kind) in edits else "another kind"
+    return f"edits of {how} ({', '.join(edits)})"
