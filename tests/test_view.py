@@ -218,8 +218,13 @@ def test_a_restoration_is_compared_with_the_brain_that_it_restores(small_cohort,
 
 def test_the_command_prints_an_address_and_ends_on_ctrl_c(small_cohort):
     words = [sys.executable, "-m", "foldnorm.pipeline.cli", "view", str(small_cohort.folder)]
+    # A shell starts what it puts in the background with Ctrl-C ignored, and tests may run there.
     started = subprocess.Popen(
-        [*words, "--no-browser"], stdout=subprocess.PIPE, text=True, env=os.environ
+        [*words, "--no-browser"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     address = started.stdout.readline().split()[0]
     assert address.startswith("http://127.0.0.1:")
