@@ -237,7 +237,8 @@ def leave_one_out(folder: Path, kind: str, steps: int) -> dict[str, float]:
 def named(folder: Path, steps: int) -> dict[str, float]:
     """Sulci of real brains as a recogniser of phantoms names them: Dice with their own names."""
     phantoms = Cohort.open(folder / "phantoms")
-    model = train(phantoms.folder, folder / "sulci", "recogniser", steps, *AUGMENTED)
+    model = train(phantoms.folder, folder / "sulci", "recogniser", steps, *AUGMENTED,
+                  "--training.batch_size", "2")  # fmt: skip
     recognition = Recognition(RunFolder.open(model).load(CPU), phantoms.scheme)
     atlas = AtlasTemplate(phantoms, recognition.sulci)
     figures = {}

@@ -243,7 +243,13 @@ def _shareable(data: Mapping[str, Any]) -> dict[str, Any]:
         for split, names in data["participants"].items()
     }
     kept = {key: value for key, value in data.items() if key not in ("cohort", "participants")}
-    return {**kept, "participants": participants, "salt": salt}
+    before = [
+        known
+        if known["salt"]
+        else {"participants": sorted(hashed(n, salt) for n in known["participants"]), "salt": salt}
+        for known in data.get("before", [])
+    ]
+    return {**kept, "participants": participants, "before": before, "salt": salt}
 
 
 def _check_same(run: RunFolder, bundle: RunFolder) -> None:

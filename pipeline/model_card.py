@@ -23,6 +23,8 @@ def card_of(run: RunFolder, metrics: MetricsTable) -> str:
     kind = "**phantoms drawn by a program, not brains**" if data["phantom"] else "label volumes"
     participants = run.participants
     asked = config["model"].get("init_args", {})
+    known = sum(len(earlier["participants"]) for earlier in data.get("before", []))
+    before = f", starting from weights that {known} other participants had given" if known else ""
     learned = learned_from(asked.get("edits") or (), asked.get("sulci") or ())
     return f"""# {config["model"]["class_path"].rsplit(".", 1)[-1]}
 
@@ -36,7 +38,7 @@ Validation figures at the best checkpoint (step {step}):
 |---|---|
 {figures}
 
-It learned from {learned}.
+It learned from {learned}{before}.
 
 For research on cortical folding. Not for diagnosis: a score says how far a brain lies from the
 training cohort, which may differ from it in scanner, age or preprocessing as well as in folding.

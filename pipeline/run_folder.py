@@ -93,8 +93,15 @@ class RunFolder:
         """Write the configuration as resolved."""
         write_text(self.folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
 
-    def write_data(self, cohort: Cohort, conditions: Conditions) -> None:
-        """Record the cohort: its preparation, who was in which split, what the model is told."""
+    def write_data(
+        self, cohort: Cohort, conditions: Conditions, before: "RunFolder | None" = None
+    ) -> None:
+        """Record the cohort: its preparation, who was in which split, what the model is told.
+
+        And who the weights of the run ``before`` were fitted to, if they are what this one starts
+        from.
+        """
+        known = [] if before is None else [*before.fitted, *before.data.get("before", [])]
         write_json(
             self.folder / DATA,
             {
@@ -108,6 +115,7 @@ class RunFolder:
                     split: sorted({cohort.rows[i]["participant_id"] for i in cohort.indices(split)})
                     for split in ("train", "validation")
                 },
+                "before": known,
             },
         )
 
@@ -245,12 +253,19 @@ class RunFolder:
         return {split: len(names) for split, names in self.data["participants"].items()}
 
     def trained_on(self, participants: Iterable[str]) -> list[str]:
-        """Those of these participants that the weights were fitted to."""
-        salt = self.data.get("salt")
-        fitted = set(self.data["participants"]["train"])
-        return sorted(
-            name for name in participants if (hashed(name, salt) if salt else name) in fitted
-        )
+        """Those of these participants that the weights were fitted to, here or before."""
+        found: set[str] = set()
+        asked = list(participants)
+        for known in [*self.fitted, *self.data.get("before", [])]:
+            salt, names = known["salt"], set(known["participants"])
+            found |= {name for name in asked if (hashed(name, salt) if salt else name) in names}
+        return sorted(found)
+
+    @property
+    def fitted(self) -> list[dict[str, Any]]:
+        """Who the weights were fitted to in this run, and the salt of what stands for them."""
+        names = self.data["participants"]["train"]
+        return [{"participants": names, "salt": self.data.get("salt")}]
 
 
 def hashed(participant: str, salt: str) -> str:

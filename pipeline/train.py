@@ -102,6 +102,7 @@ def train(
     *,
     device: str = "auto",
     resume: bool = False,
+    weights: Path | None = None,
     quiet: bool = False,
 ) -> int:
     """Train a model on a cohort and write a run folder.
@@ -112,13 +113,14 @@ def train(
         out: the run folder.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; under torchrun or srun, the local one.
         resume: continue from the last checkpoint, if there is one.
+        weights: a trained run of the same model, or an exported one, to start from.
         quiet: no progress bar.
 
     Returns:
         0 when all steps are done, 75 or 130 when a signal stopped it with its state saved.
     """
     with stop_on_signals() as stop:
-        training = set_up(config, cohort, out, device=device, resume=resume)
+        training = set_up(config, cohort, out, device=device, resume=resume, weights=weights)
         try:
             return fit(training, stop, quiet=quiet)
         finally:
@@ -129,7 +131,13 @@ def train(
 
 
 def set_up(
-    config: Mapping[str, Any], cohort: Cohort, out: Path, *, device: str, resume: bool
+    config: Mapping[str, Any],
+    cohort: Cohort,
+    out: Path,
+    *,
+    device: str,
+    resume: bool,
+    weights: Path | None = None,
 ) -> Training:
     """Build the model, its optimisers and the run folder, or take them up where they were."""
     options = training_options(config)
@@ -138,6 +146,7 @@ def set_up(
     model = build_model(config["model"])
     if not isinstance(model, Trainable):
         raise InputError(f"{type(model).__name__} has no phases to train")
+    before = None if weights is None else _start_from(weights, model, config, cohort)
     task = task_of(model, cohort)
     model.to(fabric.device)
     if fabric.device.type == "cuda" or options.precision == "32":
@@ -151,7 +160,7 @@ def set_up(
     if options.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema))
     run, state = RunFolder(out), TrainingState()
-    conditions = _conditions(model, cohort)
+    conditions = _conditions(model, cohort) if before is None else before.conditions
     if options.monitor_mode == "max":
         state.best = -float("inf")
     if resume and run.checkpoint("last").is_file():
@@ -160,7 +169,7 @@ def set_up(
         conditions = run.conditions
         state = load_state(run, model, optimizers, fabric.device, average)
     elif fabric.is_global_zero:
-        run.write_data(cohort, conditions)
+        run.write_data(cohort, conditions, before)
     if fabric.is_global_zero:
         run.write_config(config)  # again on resume: it may train for longer
         run.write_environment()
@@ -192,6 +201,24 @@ def set_up(
         state,
         average,
     )
+
+
+def _start_from(
+    weights: Path, model: nn.Module, config: Mapping[str, Any], cohort: Cohort
+) -> RunFolder:
+    """Give a model the weights of a trained run, and return that."""
+    run = RunFolder.open(weights)
+    run.check_model(config["model"])
+    run.check_cohort(cohort)
+    held_out = {cohort.rows[i]["participant_id"] for i in cohort.indices("validation", "test")}
+    leaked = run.trained_on(held_out)
+    if leaked:
+        raise InputError(
+            f"the weights to start from were fitted to {len(leaked)} brains that are held out here "
+            f"(such as {leaked[0]}): {weights}"
+        )
+    model.load_state_dict(run.load().model.state_dict())
+    return run
 
 
 def _conditions(model: nn.Module, cohort: Cohort) -> Conditions:

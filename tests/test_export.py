@@ -1,10 +1,12 @@
 """A trained model as a MONAI bundle: it gives what the run gives, and tells nobody's name."""
 
+import shutil
+
 import nibabel
 import numpy as np
 import pytest
 import torch
-from conftest import skeleton_source
+from conftest import TINY_TRAINING, skeleton_source
 from monai.bundle import run as run_bundle
 from monai.bundle import verify_net_in_out
 from test_vnet import pair_cohort, run  # noqa: F401  # fixtures
@@ -12,8 +14,10 @@ from test_vnet import pair_cohort, run  # noqa: F401  # fixtures
 from foldnorm.models.classes import to_classes
 from foldnorm.pipeline.bundle import BundleNetwork
 from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.configuration import resolve_for
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.pipeline.train import set_up
+from foldnorm.preprocessing.cohort import Cohort, write_participants
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json
 
@@ -133,3 +137,59 @@ def test_broken_weights_are_one_line(bundle, small_run, small_cohort, tmp_path, 
 def test_what_it_is_not_told_about_is_refused(bundle):
     with pytest.raises(InputError, match="given: the model is told nothing, not age"):
         BundleNetwork(bundle, {"age": 30})
+
+
+@pytest.fixture
+def elsewhere(small_cohort, tmp_path):
+    """The same volumes of other people."""
+    shutil.copytree(small_cohort.folder, tmp_path / "elsewhere")
+    rows = [{**r, "participant_id": f"{r['participant_id']}x"} for r in small_cohort.rows]
+    write_participants(tmp_path / "elsewhere", rows)
+    return Cohort.open(tmp_path / "elsewhere")
+
+
+def people(cohort, *splits):
+    return sorted(cohort.rows[i]["participant_id"] for i in cohort.indices(*splits))
+
+
+def test_training_starts_from_the_weights_of_a_run_or_a_bundle(
+    small_run, small_cohort, bundle, elsewhere, tmp_path
+):
+    words = ["--cohort", elsewhere.folder, "--device", "cpu", "--quiet", *TINY_TRAINING]
+    everyone = people(small_cohort) + people(elsewhere)
+    seen = sorted(people(small_cohort, "train") + people(elsewhere, "train"))
+    config = resolve_for(elsewhere, "wgan_gp", TINY_TRAINING)
+    known = RunFolder.open(small_run).load().model.state_dict()
+    for source in (small_run, bundle):
+        out = tmp_path / source.name
+        training = set_up(config, elsewhere, out, device="cpu", resume=False, weights=source)
+        training.batches.close()
+        assert all(torch.equal(t, known[n]) for n, t in training.model.state_dict().items())
+        assert RunFolder(out).trained_on(everyone) == seen
+    out, again = tmp_path / "out", tmp_path / "again"
+    asked = ["train", "--config", "wgan_gp", "--out", out, "--weights", bundle, *words]
+    assert main(list(map(str, asked))) == 0
+    assert main(["export", str(out), str(again), "--quiet"]) == 0
+    assert RunFolder.open(again).trained_on(everyone) == seen
+    card = (out / "MODEL_CARD.md").read_text(encoding="utf-8")
+    earlier = len(people(small_cohort, "train"))
+    assert f"starting from weights that {earlier} other participants had given" in card
+    text = (again / "data.json").read_text(encoding="utf-8")
+    assert not any(name in text for name in everyone)
+
+
+def test_weights_that_know_held_out_brains_or_another_model_are_refused(
+    small_run, small_cohort, elsewhere, tmp_path, capsys
+):
+    swap = {"train": "test", "test": "train"}
+    rows = [{**r, "split": swap.get(r["split"], r["split"])} for r in small_cohort.rows]
+    write_participants(elsewhere.folder, rows)
+    words = ["train", "--config", "wgan_gp", "--out", tmp_path / "run", "--weights", small_run,
+             "--device", "cpu", "--quiet", *TINY_TRAINING]  # fmt: skip
+    assert main(list(map(str, [*words, "--cohort", elsewhere.folder]))) == 2
+    count = len(people(small_cohort, "train"))
+    assert f"were fitted to {count} brains that are held out here" in capsys.readouterr().err
+    other = ["--model.init_args.code_channels", "3", "--cohort", small_cohort.folder]
+    assert main(list(map(str, [*words, *other]))) == 2
+    assert "run is of another model (code_channels differ" in capsys.readouterr().err
+    assert not (tmp_path / "run/config.yaml").exists()

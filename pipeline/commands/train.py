@@ -3,7 +3,8 @@
 CONFIG is a YAML file or the name of a shipped configuration (`foldnorm models` lists them).
 Any key can be set on the command line: --training.steps 500 --model.init_args.kl_weight 0.01.
 Ctrl-C, SIGTERM and SIGUSR1 save the state before leaving (exit 130 and 75); --resume auto
-continues, and gives the same weights as an unbroken run.
+continues, and gives the same weights as an unbroken run. --weights RUN starts from what was learned
+elsewhere, as where there are few brains.
 
 Many GPUs: torchrun --nproc-per-node 4 -m foldnorm.pipeline.cli train … or srun likewise.
 """
@@ -23,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder")
     parser.add_argument(
         "--resume", choices=("auto", "never"), default="never", help="continue an earlier run"
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="RUN",
+        help="start from those of a trained run of the same model, or of an exported one",
     )
     parser.add_argument("--overwrite", action="store_true", help="start anew in an existing RUN")
     parser.add_argument("--seed", type=int, help="the same as --training.seed")
@@ -52,5 +59,6 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.out,
         device=arguments.device,
         resume=resume,
+        weights=arguments.weights,
         quiet=arguments.quiet,
     )
