@@ -6,8 +6,8 @@ right ones mirrored. Each of their folds over 200 mm² is taken out, one at a ti
 
 1. by restorers trained on 180 phantoms, compared with held-out phantoms, and with the other real
    brains (as a site with controls of its own would);
-2. leave-one-brain-out: by restorers trained on 18 real hemispheres, moved at random, compared with
-   8 others;
+2. leave-one-brain-out: by restorers of 1. trained on with 18 real hemispheres, moved at random,
+   compared with 8 others;
 3. the raw skeletons of Morphologist (archi/001, hcp/100206), and those of their fold graphs alone,
    without the hull, by models of 1.
 
@@ -222,7 +222,8 @@ def leave_one_out(folder: Path, kind: str, steps: int) -> dict[str, float]:
                  row["split"]} for row in cohort.rows]  # fmt: skip
         write_participants(cohort.folder, rows)
         cohort = Cohort.open(cohort.folder)
-        model = restorer(cohort.folder, own / kind, kind, steps, *AUGMENTED)
+        model = restorer(cohort.folder, own / kind, kind, steps, *AUGMENTED,
+                         "--weights", folder / kind)  # fmt: skip
         evidence = Evidence(model, cohort, cohort.indices("validation"), cohort)
         tested = cohort.indices("test")
         scores = kept(own / f"{kind}.json",
