@@ -101,7 +101,7 @@ class RunFolder:
         And who the weights of the run ``before`` were fitted to, if they are what this one starts
         from.
         """
-        known = [] if before is None else [*before.fitted, *before.data.get("before", [])]
+        known = [] if before is None else before.seen
         write_json(
             self.folder / DATA,
             {
@@ -256,16 +256,19 @@ class RunFolder:
         """Those of these participants that the weights were fitted to, here or before."""
         found: set[str] = set()
         asked = list(participants)
-        for known in [*self.fitted, *self.data.get("before", [])]:
+        for known in self.seen:
             salt, names = known["salt"], set(known["participants"])
             found |= {name for name in asked if (hashed(name, salt) if salt else name) in names}
         return sorted(found)
 
     @property
-    def fitted(self) -> list[dict[str, Any]]:
-        """Who the weights were fitted to in this run, and the salt of what stands for them."""
-        names = self.data["participants"]["train"]
-        return [{"participants": names, "salt": self.data.get("salt")}]
+    def seen(self) -> list[dict[str, Any]]:
+        """Who the weights were fitted to, here and before, with the salts of what stands for them.
+
+        Runs that were made before this was recorded have no ``before``.
+        """
+        own = {"participants": self.data["participants"]["train"], "salt": self.data.get("salt")}
+        return [own, *self.data.get("before", [])]
 
 
 def hashed(participant: str, salt: str) -> str:

@@ -66,13 +66,13 @@ class Suitability:
         self.distances = _Usual(np.array(maps), LEAST_DISTANCE)
         held_out = reference.indices("validation")
         looked_at = held_out[:LOOKED_AT] if len(held_out) else training[:LOOKED_AT]
-        known = []
+        known, at_home = [], []
         for brain in reference.brains(looked_at):
             gain, _ = self._gain_by_shift(brain.volume)
             known.append((*self._unlikeness(brain.volume), gain))
+            at_home.append(self._foreign(brain.volume))
         # Of the most unusual of these brains.
         self.most_shares, self.most_hull, self.most_surprise, self.most_gain = np.max(known, axis=0)
-        at_home = [self._foreign(brain.volume) for brain in reference.brains(looked_at)]
         if controls is not None:
             indices = thinned(controls.indices(), LOOKED_AT)
             at_home += [self._foreign(brain.volume) for brain in controls.brains(indices)]
