@@ -31,6 +31,7 @@ from anomaly_recognition import (
     CONTROLS,
     CROP,
     EACH,
+    EACH_OTHER,
     FIRST_TEST,
     HEMISPHERE,
     OUTSIDE_THE_CROP,
@@ -45,8 +46,12 @@ from scipy.stats import binom
 from foldnorm.pipeline.benchmark import LOCALISATION, SUBJECTS, TABLE
 from foldnorm.pipeline.cli import main as foldnorm
 from foldnorm.pipeline.evidence_maps import regions
+from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring_setup import set_up_scoring
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.pipeline.suitability import Suitability
+from foldnorm.preprocessing.alteration import alter
+from foldnorm.preprocessing.cohort import Brain, Cohort
+from foldnorm.preprocessing.deletion import SizeRange
 from foldnorm.preprocessing.files import read_json, read_tsv
 
 BOX = ["--crop", "mm:-76,4,-70,10,-40,40"]
@@ -55,22 +60,25 @@ COHORTS = {"1": ["--voxel-size", "1", *BOX], "2": ["--voxel-size", "2", *BOX],
 TESTED = 600
 SIZES = ["200", "500", "800"]
 OTHER, BOTH = "[slabs]", "[folds, copies]"
+CLASSIFIER = ["--config", "hypersphere_classifier"]
 VAE = ["--config", "beta_vae", "--training.steps", "1500"]
 GAN = ["--config", "wgan_gp", "--training.steps", "200"]
 MODELS: dict[str, tuple[str, list[str]]] = {  # cohort, words of `train`
     "folds": ("c1", ["--config", "restorer"]),
     "other": ("c1", ["--config", "restorer", "--model.init_args.edits", OTHER]),
-    "latent": ("c1", ["--config", "hypersphere_classifier"]),
+    "latent": ("c1", CLASSIFIER),
     "vae": ("c2", VAE),
     "joined": ("c2", [*VAE, "--model.init_args.edits", "[folds]"]),
     "joined_other": ("c2", [*VAE, "--model.init_args.edits", OTHER]),
     "joined_gan": ("c2", [*GAN, "--model.init_args.edits", "[folds]"]),
+    "vae_distance": ("c2", [*VAE, "--model.init_args.encoder_sees", "distance"]),
+    "latent_other": ("c1", [*CLASSIFIER, "--model.init_args.edits", OTHER]),
     "both": ("c1", ["--config", "restorer", "--model.init_args.edits", BOTH]),
     "sulci": ("c2", ["--config", "recogniser"]),
     "hemisphere": ("ch", ["--config", "recogniser", "--training.batch_size", "2"]),
 }
 # Models of other questions, for which one seed is enough.
-ONCE = ("vae", "joined_gan", "both", "hemisphere")
+ONCE = ("vae", "vae_distance", "joined_gan", "latent_other", "both", "hemisphere")
 # Settled on validation brains: the score that stands for each model in the JSON.
 SCORE = {
     "folds": "evidence_pooled",
@@ -80,6 +88,8 @@ SCORE = {
     "joined": "latent_one_class",
     "joined_other": "latent_one_class",
     "joined_gan": "latent_one_class",
+    "vae_distance": "latent_one_class",
+    "latent_other": "latent_centre",
 }
 BASELINE = "baseline_pca_residual"
 
@@ -109,8 +119,9 @@ def prepare(out: Path) -> None:
             if (out / f"{kind}{end}/volumes.npy").is_file():
                 continue
             for n, sulcus in enumerate(sulci):
+                subjects = EACH if kind == "absent" else EACH_OTHER
                 run("phantom", out / kind / sulcus, "--first", ABSENT_FROM + EACH * n,
-                    "--subjects", EACH, "--variant", f"{kind}:{sulcus}")  # fmt: skip
+                    "--subjects", subjects, "--variant", f"{kind}:{sulcus}")  # fmt: skip
             run("preprocess", *(out / kind / s for s in sulci), out / f"{kind}{end}", *like)
 
 
@@ -227,6 +238,46 @@ def report_deletions(out: Path, seeds: list[int]) -> dict[str, list[float]]:
     return figures
 
 
+def report_fused(out: Path, seeds: list[int], draws: int = 10) -> None:
+    """Print what joining p-values of restorer and classifier gives (Fisher), AUROC.
+
+    Half of the controls calibrate, the others are compared with; halves are drawn anew.
+    """
+    joined = {"folds": SCORE["folds"], "latent": SCORE["latent"]}
+    found: dict[str, list[float]] = {size: [] for size in ("0", *SIZES)}
+    for seed in seeds:
+        rows = {name: {(r["size"], r["volume"]): r for r in deletions(out, name, seed)["subjects"]}
+                for name in joined}  # fmt: skip
+        for size, areas in found.items():
+            keys = [key for key in rows["folds"] if key[0] == size and key in rows["latent"]]
+            altered = np.array([rows["folds"][key]["altered"] == "1" for key in keys])
+            scores = [np.array([float(rows[name][key][score]) for key in keys])
+                      for name, score in joined.items()]  # fmt: skip
+            for draw in range(draws):
+                healthy = np.random.default_rng(draw).permutation(np.flatnonzero(~altered))
+                known, others = np.array_split(healthy, 2)
+                logs = [-np.log(conformal_p(own, own[known])) for own in scores]
+                statistic = np.sum(logs, axis=0)
+                areas.append(auroc(statistic[altered], statistic[others]))
+    print("\nrestorer and classifier, p-values joined, AUROC:",
+          *(f"{size} {np.mean(areas):.3f}" for size, areas in found.items()))  # fmt: skip
+
+
+def report_flags(out: Path, brains: int = 200) -> None:
+    """Print how many phantoms a model of such phantoms would refuse to judge."""
+    judge, tested = Suitability(Cohort.open(out / "c2")), Cohort.open(out / "t2")
+    absent = Cohort.open(out / "absent2")
+    deleted = alter(tested, range(brains), SizeRange(800), kind="fold", seed=0)
+    groups = {
+        "healthy": tested.brains(range(brains)),
+        "folds over 800 mm² deleted": (Brain(a.volume, tested.rows[a.index]) for a in deleted),
+        "absent sulci": absent.brains(range(0, len(absent.rows), 3)),
+    }
+    for name, group in groups.items():
+        reasons = list(judge.reasons(group))
+        print(f"{name}: {sum(map(bool, reasons))} of {len(reasons)} are flagged")
+
+
 def report_restored(out: Path, seeds: list[int]) -> None:
     """Print what restorers see of absent sulci: voids are what they look for."""
     healthy, absent = Cohort.open(out / "t1"), Cohort.open(out / "absent1")
@@ -282,6 +333,8 @@ def main() -> None:
         figures |= report_recognition(results, region)
     figures |= report_others(arguments.out)
     report_restored(arguments.out, arguments.seeds)
+    report_fused(arguments.out, arguments.seeds)
+    report_flags(arguments.out)
     flat = {"seconds_per_crop": cost(arguments.out)}
     for name, (point, low, high) in figures.items():
         flat |= {name: point, f"{name}_low": low, f"{name}_high": high}

@@ -20,7 +20,8 @@ from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.files import read_tsv
 from foldnorm.preprocessing.volumes import read_labels
 
-FIRST_TEST, ABSENT_FROM, EACH = 10000, 10300, 45
+FIRST_TEST, ABSENT_FROM = 10000, 10300
+EACH, EACH_OTHER = 45, 15  # phantoms in which a sulcus is absent; erased, displaced, …
 # Those that have over 500 mm² of the crop in many phantoms, and three more of the hemisphere.
 SULCI = ["calcarine", "callosal", "central", "collateral", "inferior_temporal", "intraparietal",
          "lateral_fissure", "parieto_occipital", "postcentral", "superior_temporal"]  # fmt: skip
