@@ -40,7 +40,7 @@ from foldnorm.pipeline.scorer import held_out_halves
 from foldnorm.pipeline.suitability import Suitability
 from foldnorm.pipeline.sulci import NamedVolumes, names_of
 from foldnorm.pipeline.sulcus_measures import AtlasTemplate, Recognition
-from foldnorm.preprocessing.cohort import Cohort, write_participants
+from foldnorm.preprocessing.cohort import Cohort, row_key, write_participants
 from foldnorm.preprocessing.deletion import SizeRange
 from foldnorm.preprocessing.files import read_json, write_json
 
@@ -180,6 +180,7 @@ def by_phantoms(folder: Path, kind: str, end: str, steps: int) -> dict[str, floa
                      lambda: among_others(model, real, phantoms))  # fmt: skip
         title = f"real, {kind} of phantoms, compared with the other real brains"
         figures |= {f"{kind}_recalibrated_{k}": v for k, v in shown(title, found).items()}
+        figures |= {f"{kind}_{k}": v for k, v in asymmetry(model, real, phantoms).items()}
     return figures
 
 
@@ -194,6 +195,34 @@ def among_others(model: Path, real: Cohort, phantoms: Cohort) -> FoldScores:
         found = scores if found is None else found.joined(scores)
     assert found is not None
     return found
+
+
+def asymmetry(model: Path, real: Cohort, training: Cohort) -> dict[str, float]:
+    """Print whether the other hemisphere, mirrored, stands out among those of one side.
+
+    Each brain is compared with that side of all others; it itself is the control.
+    """
+    own: dict[str, list[float]] = {name: [] for name in SHOWN}
+    other: dict[str, list[float]] = {name: [] for name in SHOWN}
+    sides = {row_key(row): n for n, row in enumerate(real.rows)}
+    brains = sorted({row["participant_id"] for row in real.rows})
+    for home, away in (("L", "R"), ("R", "L")):
+        for brain in brains:
+            others = [sides[f"{name}_hemi-{home}"] for name in brains if name != brain]
+            evidence = Evidence(model, real, others, training)
+            pair = [sides[f"{brain}_hemi-{side}"] for side in (home, away)]
+            found = evidence.score(lambda pair=pair: real.brains(pair))
+            for name in SHOWN:
+                own[name].append(found[name][0])
+                other[name].append(found[name][1])
+    print(f"\nthe other hemisphere, mirrored: {len(own[SHOWN[0]])} against as many")
+    figures = {}
+    for name in SHOWN:
+        area = auroc(np.array(other[name]), np.array(own[name]))
+        paired = float(np.mean(np.array(other[name]) > np.array(own[name])))
+        print(f"  {name:<26} AUROC {area:.2f}, paired {paired:.2f}")
+        figures[f"asymmetry_{name}"] = area
+    return figures
 
 
 def domain_gap(evidence: Evidence, phantoms: Cohort, unseen: Any, real: Cohort) -> None:
