@@ -1,9 +1,9 @@
 """Writes configs/sizes.json: what each shipped model offers, its parameters, its peak memory.
 
 `foldnorm models` prints that file, so that it need not import torch. A model is built for volumes
-of 48³ (those of ``…_report.yaml`` for 80³), and trained for two rounds at its configured batch size
-on random volumes, in a process of its own: the memory is what the process took beyond what it had
-with torch imported. Ends with one line of JSON.
+of 48³ (those of ``…_report.yaml`` for 80³, those of images for 64²), and trained for two rounds at
+its configured batch size on random volumes, in a process of its own: the memory is what the process
+took beyond what it had with torch imported. Ends with one line of JSON.
 """
 
 import argparse
@@ -12,11 +12,27 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SIDE, REPORT_SIDE = 48, 80
+SIDE, REPORT_SIDE, IMAGE_SIDE = 48, 80, 64
 CLASSES = 3
+OF_IMAGES = ("images", "noisy", "classified")  # what a model reads
 SULCI = ["one", "two"]  # of a recogniser; each more is a few weights
+
+
+def configured(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    from foldnorm.pipeline.configuration import resolve
+
+    return resolve(
+        name,
+        [],
+        shape=shape,
+        n_classes=CLASSES,
+        n_pair_classes=CLASSES,
+        training_rows=[{"class": "a"}, {"class": "b"}],
+        sulci=lambda: SULCI,
+    )
 
 
 def measure(name: str) -> dict[str, object]:
@@ -24,34 +40,43 @@ def measure(name: str) -> dict[str, object]:
 
     from foldnorm.models.noise import StepNoise
     from foldnorm.models.protocols import (
+        Classifies,
         Decodes,
         Encodes,
         Recognises,
+        Repairs,
         Restores,
         Samples,
         Translates,
     )
     from foldnorm.models.volume_networks import as_channels_last
-    from foldnorm.pipeline.configuration import build_model, resolve, training_options
+    from foldnorm.pipeline.configuration import build_model, training_options
 
     side = REPORT_SIDE if name.endswith("_report") else SIDE
+    config = configured(name, (side,) * 3)
     shape = (side,) * 3
-    config = resolve(
-        name, [], shape=shape, n_classes=CLASSES, n_pair_classes=CLASSES, sulci=lambda: SULCI
-    )
+    if build_model(config["model"]).reads in OF_IMAGES:
+        shape = (IMAGE_SIDE,) * 2
+        config = configured(name, shape)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    model = as_channels_last(build_model(config["model"]), 3)
+    model = as_channels_last(build_model(config["model"]), len(shape))
     batch = training_options(config).batch_size
     networks = sorted({n for p in model.phases.values() for n in p.networks})
     optimizers = {n: torch.optim.Adam(getattr(model, n).parameters()) for n in networks}
-    sides = (batch, *shape) if model.reads == "volumes" else (batch, 2, *shape)
+    single = model.reads in ("volumes", "images", "classified")
+    sides = (batch, *shape) if single else (batch, 2, *shape)
     volumes = torch.randint(0, CLASSES, sides, dtype=torch.uint8)
+    if model.reads in OF_IMAGES:
+        volumes = torch.rand(sides) * 2 - 1
+    condition = None
+    if model.reads == "classified":
+        condition = torch.eye(2)[torch.randint(0, 2, (batch,))]
     for step in range(2):
         for phase in dict.fromkeys(p for s in (0, 10**9) for p in model.phase_order(s)):
             for network in networks:
                 getattr(model, network).requires_grad_(network in model.phases[phase].networks)
             noise = StepNoise((0, step, 0), batch, torch.device("cpu"))
-            model.loss(phase, volumes, noise)["loss"].backward()
+            model.loss(phase, volumes, noise, condition)["loss"].backward()
             for network in model.phases[phase].networks:
                 optimizers[network].step()
                 optimizers[network].zero_grad(set_to_none=True)
@@ -63,6 +88,8 @@ def measure(name: str) -> dict[str, object]:
         "translate": Translates,
         "restore": Restores,
         "recognise": Recognises,
+        "classify": Classifies,
+        "repair": Repairs,
     }
     return {
         "offers": [what for what, protocol in protocols.items() if isinstance(model, protocol)],

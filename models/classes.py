@@ -48,6 +48,21 @@ def seen(volumes: Tensor, n_classes: int, how: Sees) -> Tensor:
     return one_hot(volumes, n_classes) if how == "one-hot" else signed_distances(volumes, n_classes)
 
 
+def as_channels(volumes: Tensor, n_channels: int) -> Tensor:
+    """Channels from −1 to 1 of a batch of images or label volumes.
+
+    Args:
+        volumes: (B, *sides), float32 intensities from −1 to 1, or integer class numbers.
+        n_channels: 1 for intensities, the number of classes for class numbers.
+
+    Returns:
+        (B, n_channels, *sides) float32.
+    """
+    if volumes.is_floating_point():
+        return volumes.unsqueeze(1)
+    return 2 * one_hot(volumes, n_channels) - 1
+
+
 def to_classes(logits: Tensor) -> Tensor:
     """(B, C, *sides) logits → (B, *sides) uint8: the likeliest class."""
     return logits.argmax(dim=1).to(torch.uint8)

@@ -4,7 +4,7 @@ A model is an ``nn.Module`` whose attributes named in its phases are its network
 networks each optimiser step trains, the order of the steps, and one loss for each.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -15,9 +15,10 @@ from foldnorm.models.noise import StepNoise
 
 # What a batch holds: the cohort's volumes; true pairs, each of one participant's hemisphere;
 # volumes and second volumes that were drawn apart, so that nothing can be learned from pairs;
-# volumes from which something was erased, beside what they were; or volumes and the sulcus that
-# each of their voxels belongs to.
-Reads = Literal["volumes", "pairs", "unpaired", "edits", "sulci"]
+# volumes from which something was erased, beside what they were; volumes and the sulcus that
+# each of their voxels belongs to. Or images (and label volumes, where a model takes both), as they
+# are or to be told apart by a column; and images under noise, beside what they were.
+Reads = Literal["volumes", "pairs", "unpaired", "edits", "sulci", "images", "classified", "noisy"]
 # What is done to training volumes. Erased, and never the hull: whole folds; balls; slabs that lie
 # as the sheet does there; noise. Added: copies of folds, moved; sheets.
 EditKind = Literal["folds", "balls", "slabs", "noise", "copies", "sheets"]
@@ -55,9 +56,9 @@ class Trainable(Protocol):
         """Named terms of one phase, and under ``"loss"`` the scalar to go down.
 
         ``volumes`` is (B, I, J, K) uint8 class numbers, or (B, 2, I, J, K) with the second
-        volumes; ``condition`` is (B, condition_size) float32, or None for a model that takes none.
-        Each term is a mean over the batch, so that the mean over processes is that of the whole
-        batch.
+        volumes; of images, (B, *sides) float32 from −1 to 1. ``condition`` is (B, condition_size)
+        float32, or None for a model that takes none. Each term is a mean over the batch, so that
+        the mean over processes is that of the whole batch.
         """
 
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -134,6 +135,62 @@ class Samples(Protocol):
 
         ``condition`` is (count, condition_size), for a model that takes one.
         """
+
+
+@runtime_checkable
+class Classifies(Protocol):
+    """A model that tells images or volumes apart.
+
+    Attributes:
+        target: column of ``participants.tsv`` that it learns.
+    """
+
+    target: str
+
+    def classify(self, volumes: Tensor) -> Tensor:
+        """(B, *sides) as in a batch → (B, n) logits of the levels of the column."""
+
+
+@runtime_checkable
+class Repairs(Protocol):
+    """A model that makes an image better than it is.
+
+    Attributes:
+        noise_factor: standard deviation of the noise that it learned to take away, as a share of
+            the range of intensities; 0 for none.
+    """
+
+    noise_factor: float
+
+    def repair(self, images: Tensor) -> Tensor:
+        """(B, *sides) float32 from −1 to 1, likewise out."""
+
+
+@runtime_checkable
+class Diffuses(Samples, Protocol):
+    """A model that draws out of noise, step by step.
+
+    Attributes:
+        sampler: which steps it takes.
+        diffusion_steps: from image to noise.
+        sampling_steps: that ``ddim`` takes back.
+    """
+
+    sampler: Literal["ddpm", "ddim"]
+    diffusion_steps: int
+    sampling_steps: int
+
+    @property
+    def steps_taken(self) -> int:
+        """From noise to an image, by the sampler."""
+
+    def diffuse(self, volumes: Tensor, share: float, generator: torch.Generator) -> Tensor:
+        """What is left of (B, *sides) after a share of the steps, from 0 to 1; likewise out."""
+
+    def stages(
+        self, count: int, generator: torch.Generator, condition: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """Draw: (count, *sides) after each step, from noise to what `sample` gives."""
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ neighbouring voxels to be equal, as an upsampling before the last layer would.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import prod
+from math import gcd, prod
 
 import torch
 import torch.nn.functional as F
@@ -96,7 +96,7 @@ class FeatureEncoder(nn.Module):
         self.grid = code_grid(shape, len(channels))
         widths = [n_classes * STEM**dims, *channels]
         self.levels = _downwards(dims, widths, norm)
-        self.refine = _conv(dims, channels[-1], channels[-1], norm=norm)
+        self.refine = conv_block(dims, channels[-1], channels[-1], norm=norm)
 
     def forward(self, volume: Tensor, added: Tensor | None = None) -> Tensor:
         """(B, C, *sides) → (B, channels[-1], *grid); ``added``, of that shape, comes in before."""
@@ -202,13 +202,13 @@ class Generator(nn.Module):
         flat = code_channels * prod(self.grid)
         self.from_code = None if latent_dim is None else nn.Linear(latent_dim, flat)
         width = channels[-1]
-        self.from_map = _conv(dims, code_channels, width, norm=norm)
+        self.from_map = conv_block(dims, code_channels, width, norm=norm)
         place = (width, *self.grid)
         self.position = nn.Parameter(torch.zeros(1, *place))
         self.condition = ConditionMap(condition_size, place) if condition_size else None
         self.context = nn.Sequential(
-            _conv(dims, width, width, stride=2, norm=norm),
-            _conv(dims, width, width, norm=norm),
+            conv_block(dims, width, width, stride=2, norm=norm),
+            conv_block(dims, width, width, norm=norm),
         )
         self.levels, self.head = _upwards(dims, n_classes, channels, norm)
 
@@ -276,7 +276,7 @@ def _downwards(dims: int, widths: Sequence[int], norm: bool) -> nn.Sequential:
     """
     return nn.Sequential(
         *[
-            _conv(dims, a, b, stride=2, norm=norm and n > 0)
+            conv_block(dims, a, b, stride=2, norm=norm and n > 0)
             for n, (a, b) in enumerate(pairwise(widths))
         ]
     )
@@ -300,16 +300,16 @@ class _Up(nn.Module):
         super().__init__()
         self.dims = dims
         self.widen = Convolution(dims, inputs, outputs * 2**dims, kernel_size=1, conv_only=True)
-        self.mix = _conv(dims, outputs, outputs, norm=norm)
+        self.mix = conv_block(dims, outputs, outputs, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, *sides) → (B, outputs, *2·sides)."""
         return self.mix(pixelshuffle(self.widen(x), self.dims, 2))
 
 
-def _conv(dims: int, inputs: int, outputs: int, *, stride: int = 1, norm: bool) -> nn.Module:
+def conv_block(dims: int, inputs: int, outputs: int, *, stride: int = 1, norm: bool) -> nn.Module:
     """3-wide convolution, group norm if any, leaky ReLU."""
-    groups = ("group", {"num_groups": min(8, outputs), "num_channels": outputs})
+    groups = ("group", {"num_groups": gcd(8, outputs), "num_channels": outputs})
     return Convolution(
         dims,
         inputs,

@@ -66,6 +66,19 @@ def add_prefer(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_split(parser: argparse._ActionsContainer) -> None:
+    """Add ``--split`` and ``--split-seed``."""
+    parser.add_argument(
+        "--split",
+        nargs=3,
+        type=float,
+        metavar=("TRAIN", "VALIDATION", "TEST"),
+        default=(0.75, 0.15, 0.10),
+        help="shares, by participant (default 0.75 0.15 0.10)",
+    )
+    parser.add_argument("--split-seed", type=int, default=0, help="of the split (default 0)")
+
+
 def add_n_procs(parser: argparse.ArgumentParser) -> None:
     """Add ``--n-procs``."""
     parser.add_argument(

@@ -54,7 +54,7 @@ def sulcus_dice(named: Labels, true: Labels, count: int) -> NDArray[np.float64]:
 
 
 def class_distances(
-    predicted: Labels, target: Labels, scheme: LabelScheme, voxel_size: tuple[float, float, float]
+    predicted: Labels, target: Labels, scheme: LabelScheme, voxel_size: tuple[float, ...]
 ) -> dict[str, float]:
     """Distances between the surfaces of each class but the fill class, by MONAI.
 

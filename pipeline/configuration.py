@@ -56,14 +56,15 @@ def resolve(
     overrides: Sequence[str],
     *,
     shape: Sequence[int],
-    n_classes: int,
+    n_classes: int | None,
     n_pair_classes: int | None = None,
+    n_channels: int = 1,
     training_rows: Sequence[Mapping[str, str]] = (),
     sulci: Callable[[], Sequence[str]] = tuple,
 ) -> dict[str, Any]:
     """Read a configuration, apply ``--key value`` overrides, fill in what the cohort says.
 
-    A model that has arguments named ``shape``, ``n_classes``, ``n_pair_classes``,
+    A model that has arguments named ``shape``, ``n_classes``, ``n_pair_classes``, ``n_channels``,
     ``training_steps`` or ``condition_size`` is given these, and ``sulci`` where the configuration
     names none.
 
@@ -71,8 +72,9 @@ def resolve(
         name_or_path: a YAML file, or the name of a shipped one.
         overrides: of single keys.
         shape: of the cohort's volumes.
-        n_classes: of the volumes.
+        n_classes: of the volumes; None for images.
         n_pair_classes: of their pairs; None if there are none.
+        n_channels: 1 for images, the number of classes otherwise.
         training_rows: of ``participants.tsv``, from which a conditioned model learns its columns.
         sulci: gives those that nearly all training brains have; asked only if the model names any.
 
@@ -83,11 +85,19 @@ def resolve(
         InputError: unknown key, wrong type, unknown class.
     """
     path = config_path(name_or_path)
-    of_cohort = {"shape": list(shape), "n_classes": n_classes, "n_pair_classes": n_pair_classes}
+    of_cohort = {
+        "shape": list(shape),
+        "n_classes": n_classes,
+        "n_pair_classes": n_pair_classes,
+        "n_channels": n_channels,
+    }
     accepted = _arguments_of_model(path, overrides)
     namespace = _parsed(path, of_cohort, accepted, overrides)
     of_training = {"training_steps": namespace.training.steps}
-    if condition := namespace.get("model.init_args.condition"):
+    target = namespace.get("model.init_args.target")  # what a classifier is told in training
+    if condition := namespace.get("model.init_args.condition") or (
+        target and [f"{target}:category"]
+    ):
         of_training["condition_size"] = Conditions.fit(condition, training_rows).size
     if "sulci" in accepted and not namespace.get("model.init_args.sulci"):
         of_training["sulci"] = json.dumps(list(sulci()))
@@ -97,13 +107,15 @@ def resolve(
 
 def resolve_for(cohort: Cohort, name_or_path: str, overrides: Sequence[str]) -> dict[str, Any]:
     """`resolve` with all that a cohort says."""
-    pair = cohort.pair_scheme
+    pair = None if cohort.holds_images else cohort.pair_scheme
+    n_classes = None if cohort.holds_images else cohort.scheme.n_classes
     return resolve(
         name_or_path,
         overrides,
         shape=cohort.shape,
-        n_classes=cohort.scheme.n_classes,
+        n_classes=n_classes,
         n_pair_classes=None if pair is None else pair.n_classes,
+        n_channels=n_classes or 1,
         training_rows=[cohort.rows[i] for i in cohort.indices("train")],
         sulci=lambda: common_sulci(cohort),
     )

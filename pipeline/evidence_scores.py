@@ -17,8 +17,8 @@ from torch import Tensor
 
 from foldnorm.models.protocols import ADDING, Restores
 from foldnorm.pipeline.baselines import top_mean
+from foldnorm.pipeline.label_tasks import structure_probability
 from foldnorm.pipeline.scores import Mahalanobis
-from foldnorm.pipeline.tasks import structure_probability
 from foldnorm.pipeline.trained_model import Brains, TrainedModel
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.schemes import LabelScheme

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from foldnorm.models.losses import class_cross_entropy
 from foldnorm.pipeline.baselines import top_mean
-from foldnorm.pipeline.tasks import structure_probability
+from foldnorm.pipeline.label_tasks import structure_probability
 from foldnorm.pipeline.trained_model import Brains, TrainedModel
 from foldnorm.preprocessing.schemes import LabelScheme
 

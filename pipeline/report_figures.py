@@ -18,13 +18,22 @@ from scipy.stats import gaussian_kde
 from foldnorm.pipeline.detection_metrics import roc_curve
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.pictures import contact_sheet, inline_png, middle_slices, png
+from foldnorm.preprocessing.images import CLASS
+from foldnorm.preprocessing.pictures import (
+    contact_sheet,
+    image_slices,
+    inline_png,
+    middle_slices,
+    png,
+)
 
 INK = "#7a818c"  # reads on light and on dark ground
 COLOURS = ("#2f6db5", "#d9772a", "#2b9a77", "#b4345a", "#7d5fb2", "#8a8f98", "#b39b2c", "#4aa3c7")
 SHOWN_BRAINS = 6
+SHOWN_IMAGES = 12  # of a class
 LOG_RATIO = 30  # of the ends of an axis, above which it is logarithmic
-OTHER_CURVES = ("validation/sulcus_dice", "validation/restored", "validation/invented")
+OTHER_CURVES = ("validation/sulcus_dice", "validation/restored", "validation/invented",
+                "validation/psnr", "validation/ssim")  # fmt: skip
 RECONSTRUCTION_CURVES = ("dice", "precision", "recall", "volume_ratio", "opening_excess")
 STYLE: Any = {  # Any: matplotlib types the keys as one literal of three hundred
     "svg.hashsalt": "foldnorm",  # the same figure, the same bytes
@@ -54,6 +63,16 @@ def cohort_slices(cohort: Cohort) -> str:
     return inline_png(png(contact_sheet(rows, scale=_scale(cohort.shape))))
 
 
+def first_images(cohort: Cohort, classes: Sequence[str]) -> str:
+    """First images of a cohort of images, of each class in a row of its own."""
+    rows = []
+    for name in classes or [""]:
+        own = [n for n, row in enumerate(cohort.rows) if row.get(CLASS, "") == name]
+        images = [cohort.seen(np.array(cohort.volumes[n])) for n in own[:SHOWN_IMAGES]]
+        rows.append([picture for image in images for picture in image_slices(image)])
+    return inline_png(png(contact_sheet(rows, scale=_scale(cohort.shape))))
+
+
 def class_counts(cohort: Cohort) -> str:
     """Histogram of the share of the highest class, by split."""
     scheme = cohort.scheme
@@ -73,9 +92,9 @@ def class_counts(cohort: Cohort) -> str:
 
 
 def training_curves(metrics: MetricsTable) -> str:
-    """Losses on the left, the critic in the middle if there is one, validation on the right."""
+    """Losses on the left, critic or accuracy in the middle if any, validation on the right."""
     names = metrics.columns
-    losses = ("cross_entropy", "separation/separation", "validation/loss")
+    losses = ("cross_entropy", "squared_error", "separation/separation", "validation/loss")
     entropies = [n for n in names if any(loss in n for loss in losses)]
     critic = [n for n in names if n.startswith("critic") and ("difference" in n or "penalty" in n)]
     translates = any(n.startswith("validation/dice_") for n in names)
@@ -85,7 +104,10 @@ def training_curves(metrics: MetricsTable) -> str:
         shown = others or [
             f"validation/{n}" for n in RECONSTRUCTION_CURVES if f"validation/{n}" in names
         ]
-    panels = [("cross entropy, nats a voxel", entropies), ("critic", critic), ("validation", shown)]
+    accuracy = [n for n in names if n.endswith("/accuracy")]
+    panels = [
+        ("loss", entropies), ("critic", critic), ("accuracy", accuracy), ("validation", shown),
+    ]  # fmt: skip
     panels = [(title, columns) for title, columns in panels if columns]
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(1, len(panels), figsize=(11, 2.8), squeeze=False)

@@ -33,7 +33,8 @@ from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.model_card import write_model_card
 from foldnorm.pipeline.run_folder import METRICS, RunFolder
 from foldnorm.pipeline.signals import STOPPED, StopFlag, stop_on_signals
-from foldnorm.pipeline.tasks import Task, task_of
+from foldnorm.pipeline.task import Task
+from foldnorm.pipeline.tasks import task_of
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.pipeline.validation import sample_picture, validate

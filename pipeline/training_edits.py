@@ -39,7 +39,7 @@ class TrainingEdits:
     kinds: Sequence[EditKind]
     most: int
     scheme: LabelScheme
-    voxel_size: tuple[float, float, float]
+    voxel_size: tuple[float, ...]
     radii: tuple[float, float]
     seed: int
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from foldnorm.models.classes import to_classes
 from foldnorm.models.protocols import Translates
 from foldnorm.pipeline.class_metrics import class_dice, class_distances
+from foldnorm.pipeline.label_tasks import target_scheme
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.tasks import target_scheme
 from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.crop import shape_of
 from foldnorm.preprocessing.errors import InputError

@@ -1,15 +1,16 @@
 """What is looked at while a model trains: figures and pictures of validation volumes."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from foldnorm.models.protocols import Samples, Trainable
-from foldnorm.pipeline.sheet_metrics import compare_populations
-from foldnorm.pipeline.tasks import Task
+from foldnorm.pipeline.task import Task
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.pictures import contact_sheet, middle_slices
+from foldnorm.preprocessing.pictures import contact_sheet
 
 PICTURED = 4  # validation volumes in a sample picture
 DRAWN = 8  # volumes drawn from the model at a validation
@@ -44,11 +45,7 @@ def validate(task: Task, trained: TrainedModel, at_most: int) -> dict[str, float
         return {}
     figures = {f"validation/{name}": _mean_of_known(values) for name, values in found.items()}
     if isinstance(model, Samples):
-        foreground = cohort.scheme.foreground
-        drawn = [foreground(volume) for volume in _samples(trained, cohort)]
-        indices = cohort.indices("validation")[:at_most]
-        real = [foreground(np.array(cohort.volumes[index])) for index in indices]
-        compared = compare_populations(drawn, real)
+        compared = task.drawn_figures(_samples(trained, cohort), at_most)
         figures |= {f"samples/{name}": value for name, value in compared.items()}
     return figures
 
@@ -66,9 +63,7 @@ def sample_picture(task: Task, trained: TrainedModel) -> Labels | None:
         batch = torch.from_numpy(volumes)[None].to(trained.device)
         rows.append(task.picture(batch, trained.condition([row])))
     if isinstance(trained.model, Samples):
-        drawn, n = _samples(trained, cohort), cohort.scheme.n_classes
-        for first, second in zip(drawn[::2], drawn[1::2], strict=False):
-            rows.append([*middle_slices(first, n), *middle_slices(second, n)])
+        rows += task.drawn_pictures(_samples(trained, cohort))
     rows = [row for row in rows if row]
     return contact_sheet(rows) if rows else None
 
@@ -78,8 +73,8 @@ def _mean_of_known(values: list[float]) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
-def _samples(trained: TrainedModel, cohort: Cohort) -> Labels:
-    """Draw the same volumes at every validation, (DRAWN, I, J, K): progress is then seen.
+def _samples(trained: TrainedModel, cohort: Cohort) -> NDArray[Any]:
+    """Draw the same volumes at every validation, (DRAWN, *sides): progress is then seen.
 
     A conditioned model is told what the cohort's first volumes are.
     """

@@ -82,13 +82,28 @@ class Cohort:
 
     @cached_property
     def volumes(self) -> NDArray[np.uint8]:
-        """(N, I, J, K) uint8 class numbers, a read-only memory map."""
+        """(N, I, J, K) uint8 class numbers, a read-only memory map.
+
+        Of images, (N, I, J) or (N, I, J, K) uint8 or uint16; `intensities` says what they mean.
+        """
         return np.load(self.folder / VOLUMES, mmap_mode="r", allow_pickle=False)
 
     def brains(self, indices: Iterable[int]) -> Iterator["Brain"]:
         """Volumes in memory, one at a time, with their rows."""
         for index in indices:
-            yield Brain(np.array(self.volumes[index]), self.rows[index])
+            yield Brain(self.seen(np.array(self.volumes[index])), self.rows[index])
+
+    @property
+    def holds_images(self) -> bool:
+        """Whether the volumes are intensities, not classes."""
+        return "intensities" in self.preparation
+
+    def seen(self, volumes: NDArray[Any]) -> NDArray[Any]:
+        """Volumes as models see them: classes as they are, intensities float32 from −1 to 1."""
+        if not self.holds_images:
+            return volumes
+        highest = np.iinfo(self.volumes.dtype).max
+        return volumes.astype(np.float32) * np.float32(2 / highest) - np.float32(1)
 
     @cached_property
     def folds(self) -> NDArray[np.uint16] | None:
@@ -110,7 +125,16 @@ class Cohort:
 
     @cached_property
     def scheme(self) -> LabelScheme:
-        """The label scheme of the volumes."""
+        """The label scheme of the volumes.
+
+        Raises:
+            InputError: they are images.
+        """
+        if self.holds_images:
+            raise InputError(
+                f"expected label volumes, got a cohort of images, which has no classes: "
+                f"{self.folder}"
+            )
         return scheme_from_dict(dict(self.preparation["scheme"]))
 
     @cached_property
@@ -130,16 +154,14 @@ class Cohort:
         return bool(self.description["Cohort"].get("phantom", False))
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """Shape of each volume."""
-        i, j, k = self.volumes.shape[1:]
-        return i, j, k
+        return self.volumes.shape[1:]
 
     @property
-    def voxel_size(self) -> tuple[float, float, float]:
-        """Sides of a voxel in mm."""
-        i, j, k = self.description["Cohort"]["voxel_size"]
-        return i, j, k
+    def voxel_size(self) -> tuple[float, ...]:
+        """Sides of a voxel in mm; of images, 1 each."""
+        return tuple(self.description["Cohort"]["voxel_size"])
 
     @property
     def affine(self) -> NDArray[np.float64]:
@@ -162,8 +184,9 @@ class Cohort:
 
 
 def row_key(row: Mapping[str, str]) -> str:
-    """``sub-…_hemi-…`` of a row of ``participants.tsv``."""
-    return row["participant_id"] + (f"_hemi-{row['hemi']}" if row.get("hemi") else "")
+    """``sub-…_hemi-…`` of a row of ``participants.tsv``, ``sub-…_image-…`` of an image."""
+    more = "".join(f"_{name}-{row[name]}" for name in ("hemi", "image") if row.get(name))
+    return row["participant_id"] + more
 
 
 def same_preparation(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
@@ -223,11 +246,11 @@ class Brain(NamedTuple):
     """A volume and what is known of whose it is.
 
     Attributes:
-        volume: (I, J, K) uint8 class numbers.
+        volume: (I, J, K) uint8 class numbers; of an image, float32 intensities from −1 to 1.
         row: of ``participants.tsv``.
     """
 
-    volume: NDArray[np.uint8]
+    volume: NDArray[Any]
     row: Mapping[str, str]
 
 

@@ -6,12 +6,17 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from foldnorm.preprocessing.errors import InputError
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 @contextmanager
@@ -100,6 +105,20 @@ def sha256_of(path: Path) -> str:
         return sha256(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
+
+
+def in_order(
+    function: Callable[[Item], Made], items: Iterable[Item], n_threads: int
+) -> Iterator[Made]:
+    """Yield ``function`` of each item, made by threads, never more than a few ahead."""
+    with ThreadPoolExecutor(n_threads) as pool:
+        ahead: deque[Future[Made]] = deque()
+        for item in items:
+            ahead.append(pool.submit(function, item))
+            if len(ahead) > n_threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _cell(value: Any) -> str:

@@ -47,7 +47,8 @@ class InputSpace:
         """That of a row of ``participants.tsv``."""
         is_mni = cohort.preparation["space"] == "mni"
         of_cohort = cohort.affine if is_mni else None
-        stays = cls(None, cohort.shape, cohort.affine, np.eye(4), of_cohort)
+        i, j, k = cohort.shape
+        stays = cls(None, (i, j, k), cohort.affine, np.eye(4), of_cohort)
         try:
             finished = finished_volume(cohort.folder, row)
             prepared = finished.read("_dseg")

@@ -5,9 +5,8 @@ The volumes of ``sub-*/anat`` are cut to what they hold; here each is placed in 
 
 import hashlib
 import json
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from foldnorm.preprocessing.crop import missing_sides, place, shifted_affine
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.downsample import SAME_SIZE
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, write_tsv
+from foldnorm.preprocessing.files import in_order, read_json, write_tsv
 from foldnorm.preprocessing.finished import Finished, finished_volumes
 from foldnorm.preprocessing.layout import Layout, fit_layout
 from foldnorm.preprocessing.preparation import Preparation
@@ -201,7 +200,7 @@ def _write_volumes(
         return layout.packed(classes, volume.at, target, scheme, options.off_mask)
 
     shape = (len(volumes), *layout.box.shape)
-    ahead = _in_order(placed, volumes, options.n_procs)
+    ahead = in_order(placed, volumes, options.n_procs)
     write_packed(out, VOLUMES, ahead, shape=shape, dtype=np.dtype(np.uint8))
 
 
@@ -219,22 +218,8 @@ def _write_pairs(out: Path, volumes: list[Finished], layout: Layout, options: Pa
         return layout.packed(classes, volume.at, target, scheme, off_mask)
 
     shape = (len(volumes), *layout.box.shape)
-    ahead = _in_order(placed, volumes, options.n_procs)
+    ahead = in_order(placed, volumes, options.n_procs)
     write_packed(out, PAIRS, ahead, shape=shape, dtype=np.dtype(np.uint8))
-
-
-def _in_order(
-    function: Callable[[Finished], NDArray[Any]], volumes: list[Finished], n_threads: int
-) -> Iterator[NDArray[Any]]:
-    """Yield ``function`` of each volume, read by threads, never more than a few ahead."""
-    with ThreadPoolExecutor(n_threads) as pool:
-        ahead: deque[Future[NDArray[Any]]] = deque()
-        for volume in volumes:
-            ahead.append(pool.submit(function, volume))
-            if len(ahead) > n_threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
 
 
 def _write_folds(out: Path, volumes: list[Finished], layout: Layout, options: PackOptions) -> None:

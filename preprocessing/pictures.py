@@ -5,6 +5,7 @@ import colorsys
 import io
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +82,20 @@ def grey_slices(
     ]
 
 
+def image_slices(image: NDArray[np.floating]) -> list[NDArray[np.uint8]]:
+    """An image from −1 (black) to 1 (white); of a volume, the middle slice along each axis.
+
+    Args:
+        image: (I, J), rows and columns of a picture, or (I, J, K).
+    """
+    views = [image]
+    if image.ndim == 3:
+        i, j, k = (side // 2 for side in image.shape)
+        views = [image[i], image[:, j], image[:, :, k]]
+    grey = [np.rint((np.clip(view, -1, 1) + 1) * 127.5).astype(np.uint8) for view in views]
+    return [np.repeat(view[..., None], 3, axis=2) for view in grey]
+
+
 def contact_sheet(
     rows: Sequence[Sequence[NDArray[np.uint8]]], *, scale: int = 3
 ) -> NDArray[np.uint8]:
@@ -127,6 +142,13 @@ def png(picture: NDArray[np.uint8]) -> bytes:
     """Encode an (H, W, 3) picture."""
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def grey_png(image: NDArray[np.unsignedinteger[Any]]) -> bytes:
+    """Encode an (H, W) image of 8 or 16 bits."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, format="PNG")
     return stream.getvalue()
 
 

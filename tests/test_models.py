@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from test_image_models import IMAGE_MODELS
 from test_vnet import pair_cohort  # noqa: F401  # a fixture
 
 from foldnorm.models.autoencoder import Autoencoder
@@ -117,7 +118,7 @@ def phases_of(model):
 
 def test_every_shipped_configuration_is_tested_here():
     shipped = {name for name in shipped_configs() if not name.endswith("_report")}
-    assert set(MODELS) == shipped
+    assert set(MODELS) | set(IMAGE_MODELS) == shipped
 
 
 @pytest.mark.parametrize("name", MODELS)

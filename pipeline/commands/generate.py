@@ -1,11 +1,14 @@
-"""Draw new volumes from a trained model: NIfTI files and a contact sheet, the same for a seed."""
+"""Draw new volumes or images from a trained model: a file each and a contact sheet.
+
+Label volumes are NIfTI, images PNG (in 3-D, NIfTI from −1 to 1); the same for a seed.
+"""
 
 import argparse
 from pathlib import Path
 
 from foldnorm.pipeline.arguments import add_device, add_overwrite, add_seed, positive
 
-HELP = "draw new volumes from a trained model"
+HELP = "draw new volumes or images from a trained model"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN=VALUE",
         help="what a conditioned model is told; other columns are drawn as in training",
     )
+    parser.add_argument(
+        "--sampler", choices=("ddpm", "ddim"), help="of a diffusion model (default: the run's)"
+    )
+    parser.add_argument("--steps", type=positive, help="of ddim (default: the run's)")
     parser.add_argument("--number", type=positive, default=16, help="how many (default 16)")
     add_seed(parser)
     add_device(parser)
@@ -27,45 +34,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    import numpy as np
-    import torch
-
-    from foldnorm.models.protocols import Samples
     from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.devices import choose_device
+    from foldnorm.pipeline.generate import SHEET, GenerateOptions, generate
     from foldnorm.pipeline.run_folder import RunFolder
     from foldnorm.preprocessing.errors import InputError
-    from foldnorm.preprocessing.files import write_bytes
-    from foldnorm.preprocessing.pictures import contact_sheet, middle_slices, png
-    from foldnorm.preprocessing.volumes import write_labels
 
-    refuse_existing(arguments.out / "contact_sheet.png", arguments.overwrite)
+    refuse_existing(arguments.out / SHEET, arguments.overwrite)
     run_folder = RunFolder.open(arguments.run_folder)
     trained = run_folder.load(choose_device(arguments.device))
-    if not isinstance(trained.model, Samples):
-        raise InputError(f"{type(trained.model).__name__} does not draw new volumes")
     given = {}
     for words in arguments.given:
         column, equals, value = words.partition("=")
         if not equals:
             raise InputError(f"--given: expected COLUMN=VALUE, got {words!r}")
         given[column] = value
-    rng = np.random.default_rng(arguments.seed)
-    condition = torch.from_numpy(trained.conditions.draw(arguments.number, rng, given))
-    volumes = trained.model.sample(
-        arguments.number,
-        torch.Generator().manual_seed(arguments.seed),
-        condition if trained.conditions.size else None,
+    options = GenerateOptions(
+        arguments.number, arguments.seed, given, arguments.sampler, arguments.steps
     )
-    affine = np.diag([*run_folder.data["voxel_size"], 1.0])
-    drawn = volumes.cpu().numpy()
-    for n, volume in enumerate(drawn):
-        path = arguments.out / f"synthetic-{n:04d}_dseg.nii.gz"
-        write_labels(path, volume, affine, description="foldnorm SYNTHETIC, not a brain")
-    n_classes = len(run_folder.data["preparation"]["scheme"]["classes"])
-    slices = [middle_slices(volume, n_classes) for volume in drawn]
-    rows = [[*a, *b] for a, b in zip(slices[::2], [*slices[1::2], []], strict=False)]
-    write_bytes(arguments.out / "contact_sheet.png", png(contact_sheet(rows)))
+    generate(run_folder, trained, arguments.out, options)
     if not arguments.quiet:
-        print(f"{len(drawn)} volumes: {arguments.out}")
+        print(f"{arguments.number} volumes: {arguments.out}")
     return 0

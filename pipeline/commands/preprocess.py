@@ -17,6 +17,7 @@ from foldnorm.pipeline.arguments import (
     add_segmentation,
     add_selection,
     add_sources,
+    add_split,
     positive,
     shard,
 )
@@ -127,15 +128,7 @@ def _add_layout(group: argparse._ArgumentGroup) -> None:
         metavar="COHORT",
         help="prepare exactly as that cohort (or exported model's) was, same box",
     )
-    group.add_argument(
-        "--split",
-        nargs=3,
-        type=float,
-        metavar=("TRAIN", "VALIDATION", "TEST"),
-        default=(0.75, 0.15, 0.10),
-        help="shares (default 0.75 0.15 0.10)",
-    )
-    group.add_argument("--split-seed", type=int, default=0, help="of the split (default 0)")
+    add_split(group)
 
 
 def _add_cluster(group: argparse._ArgumentGroup) -> None:

@@ -1,0 +1,217 @@
+"""Denoising diffusion: noise is added to images step by step, and a network learns to take it away.
+
+Ho et al. 2020 (arXiv:2006.11239); fewer steps: Song et al. 2021 (arXiv:2010.02502). Network and
+schedules are MONAI's.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from monai.networks.nets import DiffusionModelUNet
+from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
+from torch import Tensor, nn
+
+from foldnorm.models.classes import as_channels, to_classes
+from foldnorm.models.noise import StepNoise
+from foldnorm.models.protocols import Phase, Reads
+from foldnorm.models.volume_networks import ShapeError
+
+VALIDATED_STEPS = 8  # of the noise, evenly spaced, at which a validation image is looked at
+
+
+class DDPM(nn.Module):
+    """Noise → images (or label volumes), in many steps.
+
+    Args:
+        shape: sides, 2-D or 3-D; taken from the cohort by ``foldnorm train``.
+        n_channels: 1 for images, the number of classes for label volumes; taken from the cohort.
+        channels: of the U-Net, a level each; each level below the first halves the sides.
+        attention: of each level, whether it has self-attention.
+        residual_blocks: of each level.
+        norm_groups: of the group norm; 1 is layer norm over channels and places.
+        activation: ``gelu`` or ``silu``.
+        diffusion_steps: n, from image to noise.
+        beta_min: variance of the noise of the first step.
+        beta_max: of the last; between them it grows linearly.
+        sampler: ``ddpm``, every step; or ``ddim``, few and without noise.
+        sampling_steps: of ddim.
+        condition: columns of ``participants.tsv`` that the network is told.
+        condition_size: numbers they amount to; taken from the cohort.
+    """
+
+    reads: Reads = "images"
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        n_channels: int = 1,
+        channels: Sequence[int] = (32, 64, 128),
+        attention: Sequence[bool] = (False, False, True),
+        residual_blocks: int = 2,
+        norm_groups: int = 1,
+        activation: Literal["gelu", "silu"] = "gelu",
+        diffusion_steps: int = 1000,
+        beta_min: float = 1e-4,
+        beta_max: float = 0.02,
+        sampler: Literal["ddpm", "ddim"] = "ddim",
+        sampling_steps: int = 50,
+        condition: Sequence[str] = (),
+        condition_size: int = 0,
+    ) -> None:
+        super().__init__()
+        _check(shape, channels, attention, diffusion_steps, beta_min, beta_max)
+        if not 1 <= sampling_steps <= diffusion_steps:
+            raise ValueError(
+                f"sampling_steps: expected 1 to {diffusion_steps}, got {sampling_steps}"
+            )
+        self.shape, self.n_channels = tuple(shape), n_channels
+        self.condition = tuple(condition)
+        self.sampler: Literal["ddpm", "ddim"] = sampler
+        self.sampling_steps = sampling_steps
+        self.network = DiffusionModelUNet(
+            spatial_dims=len(shape),
+            in_channels=n_channels,
+            out_channels=n_channels,
+            num_res_blocks=residual_blocks,
+            channels=channels,
+            attention_levels=attention,
+            norm_num_groups=norm_groups,
+            num_head_channels=min(channels),
+            num_class_embeds=condition_size or None,
+        )
+        if condition_size:
+            # MONAI embeds the number of a class; ours are the numbers of any columns.
+            self.network.class_embedding = nn.Linear(  # type: ignore[assignment]
+                condition_size, 4 * channels[0]
+            )
+        if activation == "gelu":
+            _replace_silu(self.network)
+        betas: dict[str, Any] = {"beta_start": beta_min, "beta_end": beta_max}
+        # Not networks of this model: they hold constants, and are to stay on the CPU.
+        self.schedulers: Mapping[str, Any] = {
+            "ddpm": DDPMScheduler(diffusion_steps, "linear_beta", **betas),
+            "ddim": DDIMScheduler(diffusion_steps, "linear_beta", **betas),
+        }
+        self.diffusion_steps = diffusion_steps
+        self.phases: Mapping[str, Phase] = {"diffusion": Phase(("network",))}
+
+    def phase_order(self, step: int) -> Sequence[str]:
+        """One step of the network."""
+        del step
+        return ("diffusion",)
+
+    def loss(
+        self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Mean squared error of the noise (eq. 14) at a step drawn for each image."""
+        del phase
+        images = as_channels(volumes, self.n_channels)
+        steps = (noise.uniform() * self.diffusion_steps).long()
+        error = self._error(images, steps, noise.normal(*images.shape[1:]), condition).mean()
+        return {"squared_error": error, "loss": error}
+
+    def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Mean squared error of the noise, the same noise each time, (B,)."""
+        images = as_channels(volumes, self.n_channels)
+        generator = torch.Generator().manual_seed(0)
+        errors = []
+        for n in range(VALIDATED_STEPS):
+            step = (2 * n + 1) * self.diffusion_steps // (2 * VALIDATED_STEPS)
+            added = torch.randn(images.shape[1:], generator=generator).to(images)
+            steps = torch.full((len(images),), step, device=images.device)
+            errors.append(self._error(images, steps, added.expand_as(images), condition))
+        return torch.stack(errors).mean(dim=0)
+
+    def diffuse(self, volumes: Tensor, share: float, generator: torch.Generator) -> Tensor:
+        """What is left of images after a share of the steps, (B, *sides).
+
+        Of label volumes, the likeliest class; ``share`` is from 0 to 1.
+        """
+        images = as_channels(volumes, self.n_channels)
+        if share <= 0:
+            return self._shown(images)
+        step = min(round(share * self.diffusion_steps), self.diffusion_steps) - 1
+        added = torch.randn(images.shape, generator=generator).to(images)
+        steps = torch.full((len(images),), max(step, 0), device=images.device)
+        return self._shown(self.schedulers["ddpm"].add_noise(images, added, steps))
+
+    @property
+    def steps_taken(self) -> int:
+        """From noise to an image."""
+        return self.diffusion_steps if self.sampler == "ddpm" else self.sampling_steps
+
+    def sample(
+        self, count: int, generator: torch.Generator, condition: Tensor | None = None
+    ) -> Tensor:
+        """Draw images.
+
+        Args:
+            count: how many.
+            generator: of all noise, on the CPU.
+            condition: (count, condition_size), for a model that takes one.
+
+        Returns:
+            (count, *sides), float32 from −1 to 1, or uint8 class numbers.
+        """
+        *_, last = self.stages(count, generator, condition)
+        return last
+
+    def stages(
+        self, count: int, generator: torch.Generator, condition: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """What there is after each step of `sample`, from noise on; its arguments."""
+        device = next(self.network.parameters()).device
+        condition = None if condition is None else condition.to(device)
+        scheduler = self.schedulers[self.sampler]
+        scheduler.set_timesteps(self.steps_taken)
+        x = torch.randn(count, self.n_channels, *self.shape, generator=generator).to(device)
+        for step in scheduler.timesteps.tolist():
+            steps = torch.full((count,), step, device=device)
+            with torch.no_grad():
+                guess = self.network(x, steps, class_labels=condition).float().cpu()
+            x = scheduler.step(guess, step, x.cpu(), generator=generator)[0].to(device)
+            yield self._shown(x)
+
+    def _error(
+        self, images: Tensor, steps: Tensor, added: Tensor, condition: Tensor | None
+    ) -> Tensor:
+        noisy = self.schedulers["ddpm"].add_noise(images, added, steps)
+        guess = self.network(noisy, steps, class_labels=condition)
+        return (guess.float() - added).square().flatten(1).mean(dim=1)
+
+    def _shown(self, x: Tensor) -> Tensor:
+        return x[:, 0].clamp(-1, 1) if self.n_channels == 1 else to_classes(x)
+
+
+def _check(
+    shape: Sequence[int],
+    channels: Sequence[int],
+    attention: Sequence[bool],
+    diffusion_steps: int,
+    beta_min: float,
+    beta_max: float,
+) -> None:
+    """Refuse arguments that do not go together."""
+    if len(attention) != len(channels):
+        raise ValueError(f"attention: expected {len(channels)} levels, got {len(attention)}")
+    if diffusion_steps < 2 or not 0 < beta_min <= beta_max < 1:
+        raise ValueError(
+            "expected 0 < beta_min ≤ beta_max < 1 and two diffusion_steps or more, got "
+            f"{beta_min:g}, {beta_max:g} and {diffusion_steps}"
+        )
+    factor = 2 ** (len(channels) - 1)
+    if any(side % factor for side in shape):
+        raise ShapeError(
+            f"images of {tuple(shape)} do not suit {len(channels)} levels: each side must be a "
+            f"multiple of {factor}"
+        )
+
+
+def _replace_silu(module: nn.Module) -> None:
+    """GELU (Hendrycks & Gimpel 2016, arXiv:1606.08415) wherever there is SiLU."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.SiLU):
+            setattr(module, name, nn.GELU())
+        else:
+            _replace_silu(child)

@@ -1,0 +1,144 @@
+"""Classes of images or volumes, as a trained classifier tells them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from foldnorm.models.protocols import Classifies
+from foldnorm.pipeline.conditions import MISSING
+from foldnorm.pipeline.detection_metrics import INTERVAL
+from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import write_json, write_tsv
+
+TABLE, SIDECAR = "classes.tsv", "classes.json"
+BOOTSTRAPS = 2000
+Row = dict[str, Any]
+
+
+def classify(
+    run: RunFolder, trained: TrainedModel, cohort: Cohort, out: Path, splits: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Tell the class of each volume of a cohort; writes `TABLE` and `SIDECAR`.
+
+    Args:
+        run: that the model is of.
+        trained: its model.
+        cohort: prepared as the run's.
+        out: folder to write to.
+        splits: of the cohort; all if empty.
+
+    Returns:
+        What the sidecar holds: accuracy with its interval over participants, beside that of the
+        commonest class, and the confusion matrix, where classes are known; numbers of brains.
+
+    Raises:
+        InputError: the model tells no classes, or there is nothing to tell.
+    """
+    model = trained.model
+    if not isinstance(model, Classifies):
+        raise InputError(f"{type(model).__name__} tells no classes")
+    indices = cohort.indices(*splits)
+    if not len(indices):
+        raise InputError(f"no volume of the split {', '.join(splits)}: {cohort.folder}")
+    (column,) = trained.conditions.columns
+    rows = []
+    for start in range(0, len(indices), 256):
+        part = indices[start : start + 256]
+        found = probabilities(trained, model, cohort, part)
+        rows += [_row(cohort.rows[n], p, column.levels, model.target)
+                 for n, p in zip(part, found, strict=True)]  # fmt: skip
+    used = run.trained_on({row["participant_id"] for row in rows})
+    for row in rows:
+        row["used_for"] = "training" if row["participant_id"] in used else ""
+    columns = ["participant_id", "hemi", "image", "used_for", "true", "told"]
+    write_tsv(out / TABLE, rows, [*columns, *(f"p_{level}" for level in column.levels)])
+    sidecar = {
+        "run": str(run.folder.resolve()),
+        "cohort": str(cohort.folder.resolve()),
+        "phantom": cohort.is_phantom,
+        "target": model.target,
+        "splits": list(splits),
+        "volumes": len(rows),
+        "levels": list(column.levels),
+        **_figures([row for row in rows if not row["used_for"]], column.levels),
+    }
+    write_json(out / SIDECAR, sidecar)
+    return sidecar
+
+
+@torch.no_grad()
+def probabilities(
+    trained: TrainedModel, model: Classifies, cohort: Cohort, indices: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Probability of each level, (N, levels)."""
+    return np.concatenate(
+        [
+            torch.softmax(model.classify(volumes).double(), dim=1).cpu().numpy()
+            for volumes, _ in trained.batches(cohort.brains(indices))
+        ]
+    )
+
+
+def _row(known: dict[str, str], p: NDArray[np.float64], levels: Sequence[str], target: str) -> Row:
+    true = known.get(target, "")
+    return {
+        "participant_id": known["participant_id"],
+        "hemi": known.get("hemi", ""),
+        "image": known.get("image", ""),
+        "key": row_key(known),
+        "true": "" if true in MISSING else true,
+        "told": levels[int(p.argmax())],
+        **{f"p_{level}": float(value) for level, value in zip(levels, p, strict=True)},
+    }
+
+
+def _figures(rows: Sequence[Row], levels: Sequence[str]) -> Row:
+    """Accuracy and confusion of volumes that were not trained on and whose class is known."""
+    known = [row for row in rows if row["true"] in levels]
+    if not known:
+        return {"tested": 0}
+    right = np.array([row["true"] == row["told"] for row in known], dtype=float)
+    people = np.unique([row["participant_id"] for row in known], return_inverse=True)[1]
+    confusion = np.zeros((len(levels), len(levels)), dtype=int)
+    for row in known:
+        confusion[levels.index(row["true"]), levels.index(row["told"])] += 1
+    low, high = interval_by_participant(right, people)
+    return {
+        "tested": len(known),
+        "participants": int(people.max()) + 1,
+        "accuracy": float(right.mean()),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "commonest_class": float(confusion.sum(axis=1).max() / len(known)),
+        "balanced_accuracy": float(np.nanmean(_recalls(confusion))),
+        "confusion": confusion.tolist(),
+    }
+
+
+def _recalls(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Share of each class that is told right; NaN for a class that is not there."""
+    total = confusion.sum(axis=1)
+    return np.where(total > 0, np.diag(confusion) / np.maximum(total, 1), np.nan)
+
+
+def interval_by_participant(
+    values: NDArray[np.float64], people: NDArray[np.int64]
+) -> tuple[float, float]:
+    """95 % interval of a mean, by drawing participants with all that is theirs.
+
+    Args:
+        values: (N,).
+        people: number of the participant of each, (N,).
+    """
+    sums, counts = np.bincount(people, values), np.bincount(people)
+    drawn = np.random.default_rng(0).integers(len(sums), size=(BOOTSTRAPS, len(sums)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.percentile(means, INTERVAL)
+    return float(low), float(high)

@@ -1,0 +1,55 @@
+"""Tell the class of images or volumes with a trained classifier.
+
+INPUT is a cohort folder; or a folder of images or one, which is first prepared as the run's cohort
+was, in OUT/prepared. classes.tsv has a row an image, with the probability of each class;
+classes.json the accuracy on those that were not trained on, its interval over participants, and
+the confusion matrix, where classes are known.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from foldnorm.pipeline.arguments import add_device, add_overwrite, add_run_and_input
+
+HELP = "tell the class of images or volumes"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_run_and_input(parser)
+    add_device(parser)
+    add_overwrite(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.classify import TABLE, classify
+    from foldnorm.pipeline.devices import choose_device
+    from foldnorm.pipeline.image_inputs import cohort_of_input
+    from foldnorm.pipeline.run_folder import RunFolder
+
+    refuse_existing(arguments.out / TABLE, arguments.overwrite)
+    run_folder = RunFolder.open(arguments.run_folder)
+    trained = run_folder.load(choose_device(arguments.device))
+    cohort, problems = cohort_of_input(
+        run_folder,
+        Path(arguments.input),
+        arguments.out,
+        splits=arguments.split,
+        overwrite=arguments.overwrite,
+    )
+    found = classify(run_folder, trained, cohort, arguments.out, arguments.split)
+    for problem in problems:
+        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
+    if not arguments.quiet:
+        known = ""
+        if found["tested"]:
+            known = (
+                f", accuracy {found['accuracy']:.3f} [{found['accuracy_low']:.3f}, "
+                f"{found['accuracy_high']:.3f}] on {found['tested']} not trained on (commonest "
+                f"class {found['commonest_class']:.3f})"
+            )
+        print(f"{found['volumes']} told, {len(problems)} failed{known}: {arguments.out}")
+    return 1 if problems else 0

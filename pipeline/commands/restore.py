@@ -1,0 +1,57 @@
+"""Repair images with a trained model, such as a denoising autoencoder.
+
+INPUT is a cohort folder; or a folder of images or one, which is first prepared as the run's cohort
+was, in OUT/prepared. --degrade degrades the images first, as in training, so that what comes out
+can be compared with what they were: restored.tsv then has PSNR and SSIM. contact_sheet.png has an
+image a column.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from foldnorm.pipeline.arguments import add_device, add_overwrite, add_run_and_input, add_seed
+
+HELP = "repair images"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_run_and_input(parser)
+    parser.add_argument(
+        "--degrade", action="store_true", help="degrade the images first, as in training"
+    )
+    add_seed(parser)
+    add_device(parser)
+    add_overwrite(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.devices import choose_device
+    from foldnorm.pipeline.image_inputs import cohort_of_input
+    from foldnorm.pipeline.restore import TABLE, RestoreOptions, restore
+    from foldnorm.pipeline.run_folder import RunFolder
+
+    refuse_existing(arguments.out / TABLE, arguments.overwrite)
+    run_folder = RunFolder.open(arguments.run_folder)
+    trained = run_folder.load(choose_device(arguments.device))
+    cohort, problems = cohort_of_input(
+        run_folder,
+        Path(arguments.input),
+        arguments.out,
+        splits=arguments.split,
+        overwrite=arguments.overwrite,
+    )
+    options = RestoreOptions(tuple(arguments.split), arguments.degrade, arguments.seed)
+    found = restore(run_folder, trained, cohort, arguments.out, options)
+    for problem in problems:
+        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
+    if not arguments.quiet:
+        figures = ""
+        if arguments.degrade:
+            gain = "" if found["psnr_gain"] is None else f" ({found['psnr_gain']:+.2f} dB)"
+            figures = f", PSNR {found['psnr']:.2f} dB{gain}, SSIM {found['ssim']:.3f}"
+        print(f"{found['images']} images, {len(problems)} failed{figures}: {arguments.out}")
+    return 1 if problems else 0

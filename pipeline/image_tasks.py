@@ -1,0 +1,189 @@
+"""What models of images are trained on: images as they are, by class, or under noise."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import Tensor
+
+from foldnorm.models.noise import seed_of
+from foldnorm.models.protocols import Classifies, Conditioned, Diffuses, Repairs
+from foldnorm.pipeline.conditions import MISSING
+from foldnorm.pipeline.task import Alter, Slices, Task
+from foldnorm.pipeline.training_options import TrainingOptions
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.pictures import image_slices, middle_slices
+
+RANGE = 2.0  # of intensities from −1 to 1
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the steps of a diffusion, that are shown
+PICTURED = 4  # drawn images a row
+VALIDATION_SEED = 0  # of the noise on validation images
+Image = NDArray[np.float32]
+
+
+class Images(Task):
+    """Images as they are; or label volumes, for a model that takes both."""
+
+    def check(self) -> None:
+        """Any cohort will do."""
+
+    def alter(self, options: TrainingOptions) -> Alter | None:
+        """Bring what is stored to the range that models see."""
+        if not self.cohort.holds_images:
+            return super().alter(options)
+        if options.augmentation:
+            raise InputError("training.augmentation: moves label volumes; for images it is not")
+        return lambda volumes, draw: self.cohort.seen(volumes)
+
+    def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
+        """None."""
+        del batch, condition
+        return {}
+
+    def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
+        """Of a diffusion model: what is left of an image after shares of the steps."""
+        del condition
+        if not isinstance(self.model, Diffuses):
+            return []
+        generator = torch.Generator().manual_seed(VALIDATION_SEED)
+        left = [self.model.diffuse(batch, share, generator)[0].cpu().numpy() for share in SHARES]
+        return [s for volume in left for s in self._slices(volume)]
+
+    def drawn_figures(self, drawn: NDArray[Any], at_most: int) -> dict[str, float]:
+        """Mean and spread of drawn images over those of validation images."""
+        if not self.cohort.holds_images:
+            return super().drawn_figures(drawn, at_most)
+        indices = self.cohort.indices("validation")[:at_most]
+        real = self.cohort.seen(np.array(self.cohort.volumes[indices]))
+        return {
+            "mean_difference": float(drawn.mean() - real.mean()),
+            "spread_ratio": float(drawn.std() / real.std()),
+        }
+
+    def drawn_pictures(self, drawn: NDArray[Any]) -> list[Slices]:
+        """Of a diffusion model, how an image comes out of noise; then drawn images."""
+        rows = []
+        told = isinstance(self.model, Conditioned) and self.model.condition
+        if isinstance(self.model, Diffuses) and not told:
+            generator = torch.Generator().manual_seed(VALIDATION_SEED)
+            stages = [stage[0].cpu().numpy() for stage in self.model.stages(1, generator)]
+            shown = [stages[round(share * (len(stages) - 1))] for share in SHARES]
+            rows.append([s for volume in shown for s in self._slices(volume)])
+        for n in range(0, len(drawn), PICTURED):
+            rows.append([s for volume in drawn[n : n + PICTURED] for s in self._slices(volume)])
+        return rows
+
+    def _slices(self, volume: NDArray[Any]) -> Slices:
+        if self.cohort.holds_images:
+            return image_slices(volume)
+        return middle_slices(volume, self.cohort.scheme.n_classes)
+
+
+class Denoising(Images):
+    """Images under Gaussian noise, beside what they were."""
+
+    def check(self) -> None:
+        """Refuse what has no intensities.
+
+        Raises:
+            InputError: it is of label volumes.
+        """
+        if not self.cohort.holds_images:
+            raise InputError(
+                f"{type(self.model).__name__} reads images, and this is a cohort of label volumes: "
+                f"{self.cohort.folder}"
+            )
+
+    def alter(self, options: TrainingOptions) -> Alter:
+        """Put noise on training images, another at each draw."""
+        seen = super().alter(options)
+        assert seen is not None
+        return lambda volumes, draw: self._noisy(seen(volumes, draw), options.seed, draw)
+
+    def for_validation(self, volumes: NDArray[Any], index: int) -> Image:
+        """The same noise at every validation."""
+        return self._noisy(volumes, VALIDATION_SEED, index)
+
+    def _noisy(self, volumes: NDArray[Any], seed: int, draw: int) -> Image:
+        """(1, *sides) → (2, *sides): under noise, and as it was."""
+        assert isinstance(self.model, Repairs)
+        rng = np.random.default_rng(seed_of(seed, "noise", draw))
+        return np.concatenate([with_noise(volumes, self.model.noise_factor, rng), volumes])
+
+    def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
+        """PSNR in dB and SSIM of what is repaired, and what PSNR gained."""
+        del condition
+        noisy, clean = batch[0].cpu().numpy()
+        repaired = self.model.repair(batch[:, 0])[0].cpu().numpy()
+        return repair_figures(repaired, noisy, clean)
+
+    def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
+        """Under noise, repaired, and as it was."""
+        del condition
+        noisy, clean = batch.unbind(1)
+        shown = (noisy, self.model.repair(noisy), clean)
+        return [s for images in shown for s in image_slices(images[0].cpu().numpy())]
+
+
+class Classification(Images):
+    """Images or label volumes, to be told apart by a column of ``participants.tsv``."""
+
+    def check(self) -> None:
+        """Refuse a column that is no class.
+
+        Raises:
+            InputError: it has a value for every second training volume.
+        """
+        target, rows = (
+            self.model.target,
+            [self.cohort.rows[i] for i in self.cohort.indices("train")],
+        )
+        levels = {row.get(target, "") for row in rows} - set(MISSING)
+        if len(levels) > max(len(rows) / 2, 2):
+            raise InputError(
+                f"{target!r} has {len(levels)} values in {len(rows)} training volumes: no classes "
+                f"that can be learned: {self.cohort.folder}"
+            )
+
+    def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
+        """Whether it is told right."""
+        assert isinstance(self.model, Classifies)
+        assert condition is not None
+        if not condition.any():  # its class is not known
+            return {"accuracy": float("nan")}
+        told = self.model.classify(batch).argmax(dim=1)
+        return {"accuracy": float((told == condition.argmax(dim=1)).float().mean())}
+
+    def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
+        """None."""
+        del batch, condition
+        return []
+
+
+def with_noise(images: NDArray[Any], factor: float, rng: np.random.Generator) -> Image:
+    """Images from −1 to 1 with Gaussian noise, cut off at the ends of the range.
+
+    Args:
+        images: of any shape.
+        factor: standard deviation of the noise, as a share of the range; 0 for none.
+        rng: draws it.
+    """
+    if not factor:
+        return images.astype(np.float32)
+    noise = factor * RANGE * rng.standard_normal(images.shape, dtype=np.float32)
+    return np.clip(images + noise, -1, 1).astype(np.float32)
+
+
+def repair_figures(repaired: Image, damaged: Image, clean: Image) -> dict[str, float]:
+    """PSNR (dB) and SSIM of a repaired image, and the PSNR that it gained; all (*sides)."""
+    after = float(peak_signal_noise_ratio(clean, repaired, data_range=RANGE))
+    figures = {
+        "psnr": after,
+        "ssim": float(structural_similarity(clean, repaired, data_range=RANGE)),
+    }
+    if (damaged != clean).any():
+        before = float(peak_signal_noise_ratio(clean, damaged, data_range=RANGE))
+        figures["psnr_gain"] = after - before
+    return figures

@@ -1,0 +1,197 @@
+"""What models of label volumes are trained on beside the volumes: pairs, edits, names of sulci."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from foldnorm.models.classes import to_classes
+from foldnorm.models.protocols import (
+    OF_FOLDS,
+    Decodes,
+    LearnsFromEdits,
+    Recognises,
+    Restores,
+    Translates,
+)
+from foldnorm.pipeline.class_metrics import class_dice, sulcus_dice
+from foldnorm.pipeline.substitutions import Substitutions
+from foldnorm.pipeline.sulci import NamedVolumes, folds_of, names_of
+from foldnorm.pipeline.task import Alter, Labels, Slices, Task
+from foldnorm.pipeline.training_edits import TrainingEdits
+from foldnorm.pipeline.training_options import TrainingOptions
+from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.pictures import many_colours, middle_slices
+from foldnorm.preprocessing.schemes import LabelScheme
+
+VALIDATION_SEED = 0  # of what is erased from validation volumes
+
+
+class Translation(Task):
+    """Pairs of volumes: Dice of each class of what the model makes of the first."""
+
+    def __init__(self, model: nn.Module, cohort: Cohort) -> None:
+        super().__init__(model, cohort)
+        if cohort.pairs is None:
+            raise InputError(
+                f"{type(model).__name__} needs pairs, and the cohort has none; preprocess it with "
+                f"--pair grey-white: {cohort.folder}"
+            )
+        self.second = cohort.pairs
+
+    def alter(self, options: TrainingOptions) -> Alter | None:
+        """Both volumes of a pair alike; cubes are dropped from what is translated."""
+        if options.augmentation.dropout and self.model.reads != "pairs":
+            return super().alter(options)
+        assert self.preparation.pair is not None
+        return self.augmentation(options, int(self.model.reverse), self.preparation.pair.fill)
+
+    def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
+        """Dice of each class."""
+        del condition
+        source, target = self._parted(batch)
+        made = to_classes(self.model.translate(source))[0].cpu().numpy()
+        return class_dice(made, target[0].cpu().numpy(), target_scheme(self.model, self.cohort))
+
+    def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
+        """Volume, translation, and true second volume."""
+        del condition
+        source, target = self._parted(batch)
+        n, others = self.cohort.scheme.n_classes, target_scheme(self.model, self.cohort).n_classes
+        made = to_classes(self.model.translate(source))
+        shown = [(source, n), (made, others), (target, others)]
+        return [s for volume, m in shown for s in middle_slices(volume[0].cpu().numpy(), m)]
+
+    def _parted(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """What is translated, and what should come out."""
+        first, second = batch.unbind(1)
+        return (second, first) if self.model.reverse else (first, second)
+
+
+class Edits(Task):
+    """Volumes out of which something was erased, beside what they were."""
+
+    def __init__(self, model: nn.Module, cohort: Cohort) -> None:
+        super().__init__(model, cohort)
+        assert isinstance(model, LearnsFromEdits)
+        if OF_FOLDS.intersection(model.edits):
+            if cohort.folds is None:
+                raise InputError(
+                    "to edit whole folds the cohort needs fold labels, and has none; train with "
+                    f"--model.init_args.edits '[balls, slabs, noise]': {cohort.folder}"
+                )
+            self.second = cohort.folds
+
+    def alter(self, options: TrainingOptions) -> Alter | None:
+        """Erase something, then move the volume with and without it alike."""
+        if options.augmentation.dropout:
+            raise InputError(
+                "training.augmentation.dropout: not for models that learn from what is erased; "
+                "their model.init_args.edits say what is"
+            )
+        edits, moved = self._edits(options.seed), self.augmentation(options)
+        if moved is None:
+            return edits
+        return lambda volumes, n: np.concatenate([moved(v[None], n) for v in edits(volumes, n)])
+
+    def for_validation(self, volumes: NDArray[Any], index: int) -> Labels:
+        """Erase the same at every validation; nothing for a model that is judged by its codes."""
+        if isinstance(self.model, Decodes):
+            return volumes[:1].astype(np.uint8)
+        return self._edits(VALIDATION_SEED)(volumes, index)
+
+    def _edits(self, seed: int) -> TrainingEdits:
+        cohort, model = self.cohort, self.model
+        low, high = model.radii
+        return TrainingEdits(
+            model.edits, model.most_edits, cohort.scheme, cohort.voxel_size, (low, high), seed
+        )
+
+    def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
+        """Mean probability of structure where some was erased, and where there never was any."""
+        if isinstance(self.model, Decodes):
+            return super().figures(batch, condition)
+        if not isinstance(self.model, Restores):
+            return {}
+        scheme, (edited, healthy) = self.cohort.scheme, batch[0]
+        likely = structure_probability(self.model.restore(batch[:, 0]), scheme)[0]
+        first = scheme.void + 1
+        erased, empty = (healthy >= first) & (edited < first), healthy == scheme.void
+        return {"restored": float(likely[erased].mean()), "invented": float(likely[empty].mean())}
+
+    def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
+        """Edited, restored, and as it was."""
+        if isinstance(self.model, Decodes):
+            return super().picture(batch, condition)
+        if not isinstance(self.model, Restores):
+            return []
+        edited, healthy = batch.unbind(1)
+        shown = (edited, to_classes(self.model.restore(edited)), healthy)
+        n = self.cohort.scheme.n_classes
+        return [s for volume in shown for s in middle_slices(volume[0].cpu().numpy(), n)]
+
+
+class Recognition(Task):
+    """Volumes, beside the sulcus that each of their voxels belongs to."""
+
+    def __init__(self, model: nn.Module, cohort: Cohort) -> None:
+        super().__init__(model, cohort)
+        assert isinstance(model, Recognises)
+        self.second = NamedVolumes(cohort, model.sulci)
+
+    def alter(self, options: TrainingOptions) -> Alter:
+        """Take out sulci and fill their place, then move both volumes alike."""
+        substitute = Substitutions(self.model.substitutes, self.cohort.scheme, options.seed)
+        moved = super().alter(options)
+
+        def alter(volumes: NDArray[Any], draw: int) -> Labels:
+            volume, beside = volumes[0].astype(np.uint8), volumes[1].astype(np.uint16)
+            both = np.stack(substitute(volume, names_of(beside), folds_of(beside), draw))
+            return both if moved is None else moved(both, draw)
+
+        return alter
+
+    def for_validation(self, volumes: NDArray[Any], index: int) -> Labels:
+        """Names without fold numbers."""
+        del index
+        return np.stack([volumes[0], names_of(volumes[1])]).astype(np.uint8)
+
+    def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
+        """Mean Dice of the sulci."""
+        del condition
+        named = recognise(self.model, batch[:, 0], self.cohort.scheme)[0].cpu().numpy()
+        dice = sulcus_dice(named, batch[0, 1].cpu().numpy(), len(self.model.sulci))
+        return {"sulcus_dice": float(np.nanmean(dice))}
+
+    def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
+        """Sulci as recognised, and as named."""
+        del condition
+        shown = (recognise(self.model, batch[:, 0], self.cohort.scheme), batch[:, 1])
+        colours = many_colours(len(self.model.sulci))
+        # What is sulcus but not named is grey; its number is the last.
+        rows = []
+        for named in shown:
+            sulcus = batch[0, 0].cpu().numpy() > self.cohort.scheme.void
+            labels = named[0].cpu().numpy().astype(np.int64)
+            labels[sulcus & (labels == 0)] = len(colours) - 1
+            rows += middle_slices(labels, len(colours), colours)
+        return rows
+
+
+def target_scheme(model: Translates, cohort: Cohort) -> LabelScheme:
+    """Scheme of what a model translates into."""
+    assert cohort.pair_scheme is not None
+    return cohort.scheme if model.reverse else cohort.pair_scheme
+
+
+def structure_probability(logits: Tensor, scheme: LabelScheme) -> Tensor:
+    """Probability of what a deletion can take (sulcus, in a skeleton), (B, I, J, K)."""
+    return torch.softmax(logits.float(), dim=1)[:, scheme.void + 1 :].sum(dim=1)
+
+
+def recognise(model: Recognises, volumes: Tensor, scheme: LabelScheme) -> Tensor:
+    """Likeliest sulcus of each voxel of structure, 0 elsewhere: (B, I, J, K) uint8."""
+    return to_classes(model.recognise(volumes)) * (volumes > scheme.void)

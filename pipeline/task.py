@@ -1,0 +1,142 @@
+"""What a model is trained on, and what is looked at while it trains.
+
+A task says what lies beside each volume of a batch, how training volumes are altered, and the
+figures and pictures of validation volumes.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from foldnorm.models.classes import to_classes
+from foldnorm.models.protocols import Decodes, Trainable
+from foldnorm.pipeline.augmentation import Augmentation
+from foldnorm.pipeline.batches import Beside
+from foldnorm.pipeline.sheet_metrics import compare_populations, sheet_panel
+from foldnorm.pipeline.training_options import TrainingOptions
+from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.pictures import middle_slices
+from foldnorm.preprocessing.preparation import Preparation
+
+Labels = NDArray[np.uint8]
+Slices = list[NDArray[np.uint8]]
+Alter = Callable[[NDArray[Any], int], NDArray[Any]]
+
+
+class Task:
+    """Volumes as they are.
+
+    Args:
+        model: in evaluation mode, where figures are asked for.
+        cohort: that it is trained on.
+
+    Attributes:
+        second: what lies beside each volume, if the model reads anything.
+
+    Raises:
+        InputError: the cohort lacks what the model reads.
+    """
+
+    second: Beside | None = None
+
+    def __init__(self, model: nn.Module, cohort: Cohort) -> None:
+        assert isinstance(model, Trainable)
+        self.model: Any = model
+        self.cohort = cohort
+        self.check()
+
+    def check(self) -> None:
+        """Refuse a cohort that the model cannot read.
+
+        Raises:
+            InputError: it holds images, and the model reads classes.
+        """
+        if self.cohort.holds_images:
+            raise InputError(
+                f"{type(self.model).__name__} reads label volumes, and this is a cohort of images: "
+                f"{self.cohort.folder}"
+            )
+
+    @cached_property
+    def preparation(self) -> Preparation:
+        """Of the cohort."""
+        return Preparation.from_dict(self.cohort.preparation)
+
+    def of(self, model: nn.Module) -> "Task":
+        """The same task of another model of its kind, such as the average of its weights."""
+        other = copy.copy(self)
+        other.model = model
+        return other
+
+    def alter(self, options: TrainingOptions) -> Alter | None:
+        """What alters training volumes, if anything does."""
+        if options.augmentation.dropout:
+            raise InputError(
+                f"training.augmentation.dropout: {type(self.model).__name__} reads no pairs, so it "
+                "would learn that holes are healthy"
+            )
+        return self.augmentation(options)
+
+    def augmentation(
+        self, options: TrainingOptions, source: int = 0, second_fill: int = 0
+    ) -> Augmentation | None:
+        """Moves training volumes at random, if it is asked for."""
+        if not options.augmentation:
+            return None
+        return Augmentation(
+            options.augmentation, self.preparation, options.seed, source, second_fill
+        )
+
+    def validation_volumes(self, at_most: int) -> Iterator[tuple[NDArray[Any], Mapping[str, str]]]:
+        """(I, J, K), or (2, I, J, K) with what lies beside; and their rows."""
+        for index in self.cohort.indices("validation")[:at_most]:
+            volume = self.cohort.seen(np.array(self.cohort.volumes[index]))
+            beside = [] if self.second is None else [self.second[index]]
+            volumes = self.for_validation(np.stack([volume, *beside]), int(index))
+            yield volumes if len(volumes) > 1 else volumes[0], self.cohort.rows[index]
+
+    def for_validation(self, volumes: NDArray[Any], index: int) -> NDArray[Any]:
+        """The same at every validation: (1 or 2, I, J, K) of volume ``index``."""
+        del index
+        return volumes
+
+    def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
+        """Figures of a batch of one validation volume, by name: of its reconstruction, if any."""
+        if not isinstance(self.model, Decodes):
+            return {}
+        foreground = self.cohort.scheme.foreground
+        back = reconstruct(self.model, batch, condition)
+        return sheet_panel(foreground(back), foreground(batch[0].cpu().numpy()))
+
+    def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
+        """Slices of one validation volume, and of what the model makes of it."""
+        if not isinstance(self.model, Decodes):
+            return []
+        n = self.cohort.scheme.n_classes
+        volumes = (batch[0].cpu().numpy(), reconstruct(self.model, batch, condition))
+        return [s for volume in volumes for s in middle_slices(volume, n)]
+
+    def drawn_figures(self, drawn: NDArray[Any], at_most: int) -> dict[str, float]:
+        """Figures of volumes that the model has drawn, (N, I, J, K), beside validation volumes."""
+        foreground = self.cohort.scheme.foreground
+        indices = self.cohort.indices("validation")[:at_most]
+        real = [foreground(np.array(self.cohort.volumes[index])) for index in indices]
+        return compare_populations([foreground(volume) for volume in drawn], real)
+
+    def drawn_pictures(self, drawn: NDArray[Any]) -> list[Slices]:
+        """Rows of slices of volumes that the model has drawn, two volumes a row."""
+        n = self.cohort.scheme.n_classes
+        slices = [middle_slices(volume, n) for volume in drawn]
+        return [[*a, *b] for a, b in zip(slices[::2], slices[1::2], strict=False)]
+
+
+def reconstruct(model: Decodes, batch: Tensor, condition: Tensor | None) -> Labels:
+    """The first volume of a batch as its code gives it back, (I, J, K) class numbers."""
+    codes = model.encode(batch, condition)
+    return to_classes(model.decode(codes, condition))[0].cpu().numpy()

@@ -1,0 +1,377 @@
+"""A source of images becomes a cohort folder: grey values, all of one size, packed.
+
+Stored as uint8 or uint16; a recorded rule says what lowest and highest mean, and models see them
+from −1 to 1.
+"""
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+import numpy as np
+from skimage.transform import resize
+
+from foldnorm.preprocessing.cohort import (
+    DESCRIPTION,
+    VOLUMES,
+    Cohort,
+    write_description,
+    write_packed,
+    write_participants,
+)
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import in_order, read_json, sha256_of
+from foldnorm.preprocessing.images import ImageFile, Pixels, read_image
+from foldnorm.preprocessing.preprocess import RUN_REPORT, write_report
+from foldnorm.preprocessing.sources import Problem
+from foldnorm.preprocessing.split import assign_split, check_fractions
+
+Rule = Literal["auto", "full", "percentiles", "window"]
+RULES = ("auto", "full", "percentiles")
+PERCENTILES = 0.5, 99.5  # of each image, under that rule
+SMALLEST, LARGEST = 8, 512  # side
+
+
+@dataclass(frozen=True)
+class ImagePreparation:
+    """What is done to every image.
+
+    Attributes:
+        size: sides that images are brought to; one number stands for all; None: they are of one
+            size already.
+        rule: which values become −1 and 1: ``full``, the range of the file's 8 or 16 bits;
+            ``percentiles``, `PERCENTILES` of each image; ``window``, ``low`` and ``high``;
+            ``auto``, full for integers of 8 and 16 bits, else percentiles.
+        low: of a window.
+        high: of a window.
+        bits: of the stored values; 0: by the first image.
+    """
+
+    size: tuple[int, ...] | None = None
+    rule: Rule = "auto"
+    low: float | None = None
+    high: float | None = None
+    bits: int = 0
+
+    @classmethod
+    def parse(cls, size: str, intensities: str) -> Self:
+        """Read ``--size`` and ``--intensities``.
+
+        Raises:
+            InputError: they are none.
+        """
+        sides = _numbers(size, int)
+        if size != "native" and not (
+            sides and len(sides) <= 3 and all(SMALLEST <= side <= LARGEST for side in sides)
+        ):
+            raise InputError(
+                f"--size: expected 1 to 3 sides of {SMALLEST} to {LARGEST}, or native, got {size!r}"
+            )
+        if intensities in RULES:
+            return cls(sides, cast(Rule, intensities))
+        ends = _numbers(intensities, float)
+        if ends is None or len(ends) != 2 or ends[0] >= ends[1]:
+            raise InputError(
+                "--intensities: expected auto, full, percentiles or LOW,HIGH with LOW < HIGH, got "
+                f"{intensities!r}"
+            )
+        return cls(sides, "window", *ends)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What two cohorts must share to be comparable."""
+        return {
+            "size": None if self.size is None else list(self.size),
+            "intensities": {
+                "rule": self.rule,
+                "low": self.low,
+                "high": self.high,
+                "bits": self.bits,
+            },
+            "colour": "luminance, ITU-R BT.601",
+        }
+
+    @classmethod
+    def of_cohort(cls, folder: Path) -> Self:
+        """That of a cohort of images.
+
+        Raises:
+            InputError: it is another cohort.
+        """
+        record = Cohort.describe(folder)["Cohort"]["preparation"]
+        if "intensities" not in record:
+            raise InputError(f"expected a cohort of images, got one of label volumes: {folder}")
+        return cls.of_record(record)
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Self:
+        """Inverse of `as_dict`."""
+        size = record["size"]
+        return cls(None if size is None else tuple(size), **record["intensities"])
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """An image as it is packed.
+
+    Attributes:
+        pixels: grey values, uint8 or uint16.
+        low: value of the file that became 0.
+        high: value of the file that became the largest.
+    """
+
+    pixels: Pixels
+    low: float
+    high: float
+
+
+def write_image_cohort(
+    images: Sequence[ImageFile],
+    problems: Sequence[Problem],
+    out: Path,
+    preparation: ImagePreparation,
+    *,
+    fractions: tuple[float, ...],
+    split_seed: int = 0,
+    n_threads: int = 1,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Prepare images and pack them.
+
+    Args:
+        images: of one source.
+        problems: of those that cannot be read.
+        out: cohort folder.
+        preparation: what is left open is settled by the first image.
+        fractions: shares of training, validation and test, by participant.
+        split_seed: of the hash that splits.
+        n_threads: that read.
+        overwrite: replace a cohort of other images.
+
+    Returns:
+        The run report, as `foldnorm.preprocessing.preprocess.preprocess` returns it.
+
+    Raises:
+        InputError: nothing can be done at all.
+    """
+    begin = time.perf_counter()
+    check_fractions(fractions)
+    preparation = fitted(images, preparation)
+    record = {
+        "preparation": preparation.as_dict(),
+        "split": {"fractions": list(fractions), "seed": split_seed},
+        "phantom": False,
+        "origins": {"images": len(images)},
+        "sources_sha256": _digest(images),
+    }
+    if _is_finished(out, record, overwrite):
+        report = read_json(out / RUN_REPORT)
+        return {**report, "skipped": report["done"]}
+    failed = list(problems)
+    kept, unread = _pack(images, out, preparation, record, n_threads)
+    failed += unread
+    report = {
+        "version": version("foldnorm"),
+        "done": kept,
+        "skipped": 0,
+        "excluded": [],
+        "failed": [{"volume": p.key, "reason": p.reason} for p in failed],
+        "seconds": round(time.perf_counter() - begin, 2),
+        "shard": None,
+    }
+    write_report(out, report)
+    return report
+
+
+def fitted(images: Sequence[ImageFile], asked: ImagePreparation) -> ImagePreparation:
+    """A preparation whose open ends are settled by the first image that is readable.
+
+    Raises:
+        InputError: none is.
+    """
+    if asked.bits:
+        return asked
+    reasons = []
+    for image in images:
+        try:
+            pixels = read_image(image)
+        except InputError as error:
+            reasons.append(str(error))
+            continue
+        rule: Rule = asked.rule
+        if rule == "auto":
+            rule = "full" if pixels.dtype.kind == "u" else "percentiles"
+        size = asked.size * pixels.ndim if asked.size and len(asked.size) == 1 else asked.size
+        return replace(asked, rule=rule, size=size, bits=8 if pixels.dtype == np.uint8 else 16)
+    raise InputError(f"none of {len(images)} images is readable, such as: {reasons[0]}")
+
+
+def prepare_image(image: ImageFile, preparation: ImagePreparation) -> PreparedImage:
+    """Read an image, bring it to the size, and to the stored values.
+
+    Raises:
+        InputError: it is not readable, or the rule does not suit it.
+    """
+    pixels = read_image(image)
+    low, high = _range(pixels, preparation, image.path)
+    if preparation.size is not None:
+        pixels = brought_to(pixels, preparation.size, image.path)
+    dtype = np.uint8 if preparation.bits == 8 else np.uint16
+    highest = np.iinfo(dtype).max
+    if (low, high) != (0, highest):
+        share = (pixels.astype(np.float64) - low) / (high - low)
+        pixels = np.rint(np.clip(share, 0, 1) * highest)
+    return PreparedImage(np.ascontiguousarray(pixels, dtype=dtype), low, high)
+
+
+def brought_to(pixels: Pixels, size: tuple[int, ...], path: Path) -> Pixels:
+    """Resized without distortion: padded to the aspect with its lowest value first.
+
+    Args:
+        pixels: (I, J) or (I, J, K).
+        size: sides.
+        path: named in the error.
+
+    Raises:
+        InputError: it has another number of axes.
+    """
+    if pixels.ndim != len(size):
+        raise InputError(f"expected {len(size)} axes, got {pixels.shape}: {path}")
+    if pixels.shape == size:
+        return pixels
+    scale = max(has / wanted for has, wanted in zip(pixels.shape, size, strict=True))
+    sides = [
+        max(round(wanted * scale), has) for has, wanted in zip(pixels.shape, size, strict=True)
+    ]
+    missing = [side - has for side, has in zip(sides, pixels.shape, strict=True)]
+    padded = np.pad(pixels, [(m // 2, m - m // 2) for m in missing], constant_values=pixels.min())
+    resized = resize(padded, size, order=1, anti_aliasing=True, preserve_range=True)
+    return np.rint(resized).astype(pixels.dtype) if pixels.dtype.kind == "u" else resized
+
+
+def _numbers(text: str, kind: Callable[[str], Any]) -> tuple[Any, ...] | None:
+    """Numbers parted by commas; None if it is anything else."""
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        return None
+
+
+def _range(pixels: Pixels, preparation: ImagePreparation, path: Path) -> tuple[float, float]:
+    """Values that become the lowest and the highest that are stored."""
+    if preparation.rule == "window":
+        assert preparation.low is not None
+        assert preparation.high is not None
+        return preparation.low, preparation.high
+    if preparation.rule == "full":
+        if pixels.dtype.itemsize * 8 != preparation.bits or pixels.dtype.kind != "u":
+            raise InputError(
+                f"expected values of {preparation.bits} bits as the others have, got "
+                f"{pixels.dtype}; --intensities percentiles or LOW,HIGH take any: {path}"
+            )
+        return 0.0, float(np.iinfo(pixels.dtype).max)
+    low, high = (float(value) for value in np.percentile(pixels, PERCENTILES))
+    if low >= high:
+        raise InputError(f"all values are {low:g}: {path}")
+    return low, high
+
+
+def _pack(
+    images: Sequence[ImageFile],
+    out: Path,
+    preparation: ImagePreparation,
+    record: Mapping[str, Any],
+    n_threads: int,
+) -> tuple[int, list[Problem]]:
+    """Write the cohort; how many images it has, and which were left out."""
+    problems, rows, shape = [], list[dict[str, str]](), None
+    dtype = np.dtype(np.uint8 if preparation.bits == 8 else np.uint16)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / DESCRIPTION).unlink(missing_ok=True)  # what it says may end with the next line
+    # How many are readable is known at the end only: they wait in a file that has no name.
+    with tempfile.TemporaryFile(dir=out) as spool:
+        for image, prepared in _in_order(images, preparation, n_threads):
+            if isinstance(prepared, InputError):
+                problems.append(Problem(image.key, str(prepared)))
+                continue
+            shape = shape or prepared.pixels.shape
+            if prepared.pixels.shape != shape:
+                reason = f"{prepared.pixels.shape} pixels, the others have {shape}; give --size"
+                problems.append(Problem(image.key, f"{reason}: {image.path}"))
+                continue
+            spool.write(prepared.pixels.data)
+            rows.append(_row(image, prepared, record))
+        if shape is None:
+            raise InputError(f"no image could be prepared, such as: {problems[0].reason}")
+        whole = (len(rows), *shape)
+        spool.flush()
+        waiting = np.memmap(spool, dtype=dtype, mode="r", shape=whole)
+        write_packed(out, VOLUMES, iter(waiting), shape=whole, dtype=dtype)
+    write_participants(out, rows)
+    sides = {"voxel_size": [1.0] * len(shape), "affine": np.eye(4).tolist()}
+    write_description(out, "foldnorm cohort", {**record, **sides})
+    return len(rows), problems
+
+
+def _in_order(
+    images: Sequence[ImageFile], preparation: ImagePreparation, n_threads: int
+) -> Iterator[tuple[ImageFile, PreparedImage | InputError]]:
+    """Prepared images or what is wrong with them, never more than a few ahead."""
+
+    def prepared(image: ImageFile) -> PreparedImage | InputError:
+        try:
+            return prepare_image(image, preparation)
+        except InputError as error:
+            return error
+
+    yield from zip(images, in_order(prepared, images, n_threads), strict=True)
+
+
+def _row(image: ImageFile, prepared: PreparedImage, record: Mapping[str, Any]) -> dict[str, str]:
+    known = {k: v for k, v in image.known.items() if k != "split"}
+    split, rule = record["split"], record["preparation"]["intensities"]["rule"]
+    ends = {"low": f"{prepared.low:g}", "high": f"{prepared.high:g}"}
+    return {
+        **known,
+        **(ends if rule == "percentiles" else {}),
+        "participant_id": f"sub-{image.participant}",
+        "hemi": "",
+        "image": image.image,
+        "split": assign_split(
+            known.get("family") or image.participant,
+            seed=split["seed"],
+            fractions=tuple(split["fractions"]),
+        ),
+    }
+
+
+def _digest(images: Sequence[ImageFile]) -> str:
+    """SHA-256 of the images and of what is known of them."""
+    files = {path: sha256_of(path) for path in {image.path for image in images}}
+    whole = hashlib.sha256()
+    for image in images:
+        whole.update(repr((image.key, files[image.path], image.index,
+                           sorted(image.known.items()))).encode())  # fmt: skip
+    return whole.hexdigest()
+
+
+def _is_finished(out: Path, record: Mapping[str, Any], overwrite: bool) -> bool:
+    """Whether the very same images were packed the very same way.
+
+    Raises:
+        InputError: others were, and they are not to be replaced.
+    """
+    if overwrite or not (out / DESCRIPTION).is_file():
+        return False
+    recorded = read_json(out / DESCRIPTION).get("Cohort", {})
+    differing = [key for key, value in record.items() if recorded.get(key) != value]
+    if differing:
+        raise InputError(
+            f"prepared before with another {', '.join(differing)}; choose another folder, or "
+            f"--overwrite: {out}"
+        )
+    return True

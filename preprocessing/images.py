@@ -1,0 +1,277 @@
+"""Images as they come: files and idx archives in, one grey array each out.
+
+PNG, JPEG, BMP and TIFF of 8 or 16 bit, grey or colour; TIFF stacks and intensity NIfTI, in 3-D;
+idx archives (the format of MNIST, LeCun et al. 1998), gzipped or not.
+"""
+
+import gzip
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import tifffile
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import SpatialImage
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_tsv
+from foldnorm.preprocessing.sources import PARTICIPANTS, Problem, bids_label
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
+STACKS = (".tif", ".tiff")
+NIFTI = (".nii", ".nii.gz")
+IDX_IMAGES, IDX_LABELS = ("images-idx3-ubyte", "images.idx3-ubyte"), "labels"
+IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue: ITU-R BT.601
+CLASS = "class"  # column of `participants.tsv`: the folder or label of an image
+Pixels = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image to prepare.
+
+    Attributes:
+        participant: whose it is, letters and digits; splits never separate what is one's.
+        image: which of theirs, letters and digits.
+        path: the file.
+        index: of the image in an idx archive; None for other files.
+        known: what is known of it, such as its `CLASS`.
+    """
+
+    participant: str
+    image: str
+    path: Path
+    index: int | None = None
+    known: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Name of the image in a cohort."""
+        return f"sub-{self.participant}_image-{self.image}"
+
+
+def find_images(
+    source: Path, *, table: Path | None = None, classes: Sequence[str] = ()
+) -> tuple[list[ImageFile], list[Problem]]:
+    """List the images of a folder, in subfolders by class if there are any, or of an idx archive.
+
+    Args:
+        source: folder, or one file.
+        table: says whose images are, by ``file`` (path from ``source``) and ``participant_id``, and
+            anything else of them; None: ``participants.tsv`` of the folder, if it has ``file``.
+            Without a table every image is a participant of its own.
+        classes: keep only these.
+
+    Raises:
+        InputError: there are none, or no image of a class that was asked for.
+    """
+    if not source.exists():
+        raise InputError(f"no such file or folder: {source}")
+    found = _files(source)
+    rows = _table(source, table)
+    problems: list[Problem] = []
+    if rows is not None:
+        found, problems = _by_table(found, rows, source)
+    known = {image.known.get(CLASS, "") for image in found}
+    for name in classes:
+        if name not in known:
+            shown = ", ".join(sorted(known - {""})) or "none"
+            raise InputError(f"no image of class {name!r}; there are {shown}: {source}")
+    found = [image for image in found if not classes or image.known.get(CLASS) in classes]
+    if not found:
+        raise InputError(f"no image found (PNG, JPEG, BMP, TIFF, NIfTI, idx): {source}")
+    counts = Counter(image.key for image in found)
+    problems += [
+        Problem(key, f"{count} images of one name; a table with participant_id tells them apart")
+        for key, count in counts.items()
+        if count > 1
+    ]
+    return sorted((i for i in found if counts[i.key] == 1), key=lambda i: i.key), problems
+
+
+def read_image(image: ImageFile) -> Pixels:
+    """Grey values of an image, 2-D or 3-D, uint8, uint16 or float32.
+
+    Colour becomes luminance (ITU-R BT.601), and transparency is left out. NIfTI axes come in the
+    order right, anterior, superior.
+
+    Raises:
+        InputError: it is not readable, or has other dimensions.
+    """
+    path = image.path
+    try:
+        if image.index is not None:
+            pixels = read_idx(path)[image.index]
+        elif _suffix(path) in NIFTI:
+            pixels = _nifti(path)
+        elif _suffix(path) in STACKS:
+            pixels = tifffile.imread(path)
+        else:
+            pixels = _picture(path)
+    except (OSError, ValueError, SyntaxError, EOFError, ImageFileError, UnidentifiedImageError,
+            tifffile.TiffFileError, Image.DecompressionBombError) as error:  # fmt: skip
+        reason = str(error).split("\n")[0]
+        raise InputError(f"not readable as an image ({reason}): {path}") from error
+    pixels = _grey(pixels)
+    if pixels.ndim not in (2, 3) or not pixels.size:
+        raise InputError(f"expected an image of 2 or 3 axes, got shape {pixels.shape}: {path}")
+    if pixels.dtype == np.bool_:
+        return pixels.astype(np.uint8) * 255
+    if pixels.dtype in (np.uint8, np.uint16):
+        return pixels.astype(pixels.dtype.newbyteorder("="))
+    values = pixels.astype(np.float32)
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
+        raise InputError(f"{bad} values are not finite: {path}")
+    return values
+
+
+@lru_cache(maxsize=4)
+def read_idx(path: Path) -> Pixels:
+    """An idx archive as an array.
+
+    Raises:
+        InputError: it is none, or is cut off.
+    """
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+    except (OSError, EOFError) as error:
+        raise InputError(f"not readable ({error}): {path}") from error
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in IDX_TYPES:
+        raise InputError(f"not an idx archive: {path}")
+    dtype, first = np.dtype(IDX_TYPES[content[2]]), 4 + 4 * content[3]
+    shape = tuple(int(side) for side in np.frombuffer(content[4:first], ">u4"))
+    if len(content) - first != prod(shape) * dtype.itemsize:
+        raise InputError(
+            f"expected {prod(shape) * dtype.itemsize} bytes of {shape} values, got "
+            f"{len(content) - first}: {path}"
+        )
+    return np.frombuffer(content[first:], dtype).reshape(shape)
+
+
+def _files(source: Path) -> list[ImageFile]:
+    if source.is_file():
+        return _of_idx(source) if _is_idx(source) else [_of_file(source, source.parent)]
+    paths = [path for path in sorted(source.rglob("*")) if path.is_file()]
+    archives = [path for path in paths if _is_idx(path)]
+    if archives:
+        return [image for path in archives for image in _of_idx(path)]
+    return [
+        _of_file(path, source)
+        for path in paths
+        if _suffix(path) in (*PICTURES, *STACKS, *NIFTI) and not path.name.startswith(".")
+    ]
+
+
+def _of_file(path: Path, source: Path) -> ImageFile:
+    """An image whose class is the folder of ``source`` in which it lies, if it is in one."""
+    within = path.relative_to(source)
+    known = {"file": within.as_posix()}
+    if len(within.parts) > 1:
+        known[CLASS] = within.parts[0]
+    name = within.as_posix().removesuffix(_suffix(path))
+    return ImageFile(bids_label(name), "0", path, known=known)
+
+
+def _is_idx(path: Path) -> bool:
+    return any(name in path.name for name in IDX_IMAGES)
+
+
+def _of_idx(path: Path) -> list[ImageFile]:
+    """Images of an archive, with the labels that lie beside it."""
+    images = read_idx(path)
+    label_path = path.with_name(path.name.replace("images", IDX_LABELS).replace("idx3", "idx1"))
+    labels = read_idx(label_path) if label_path.is_file() else None
+    if labels is not None and labels.shape != images.shape[:1]:
+        raise InputError(f"{len(images)} images and labels of {labels.shape}: {label_path}")
+    prefix = bids_label(path.name.split("images")[0])
+    width = len(str(len(images)))
+    return [
+        ImageFile(
+            f"{prefix}{n:0{width}d}",
+            "0",
+            path,
+            n,
+            {"file": f"{path.name}#{n}"} | ({} if labels is None else {CLASS: str(labels[n])}),
+        )
+        for n in range(len(images))
+    ]
+
+
+def _table(source: Path, table: Path | None) -> list[dict[str, str]] | None:
+    """Rows that say whose images are; None if nothing does."""
+    path = table or source / PARTICIPANTS
+    if table is None and not path.is_file():
+        return None
+    rows = read_tsv(path)
+    columns = set(rows[0]) if rows else set()
+    if {"file", "participant_id"} <= columns:
+        return rows
+    if table is None:  # it may be a table of something else
+        return None
+    raise InputError(f"expected the columns file and participant_id: {path}")
+
+
+def _by_table(
+    found: Sequence[ImageFile], rows: Sequence[Mapping[str, str]], source: Path
+) -> tuple[list[ImageFile], list[Problem]]:
+    """Images under the participants of a table, numbered within each."""
+    by_file = {image.known["file"]: image for image in found}
+    images, problems, numbers = [], [], Counter[str]()
+    for row in rows:
+        participant = bids_label(row["participant_id"].removeprefix("sub-"))
+        image = by_file.pop(row["file"], None)
+        if image is None:
+            problems.append(Problem(row["file"], f"the table names it, but it is not in {source}"))
+            continue
+        if not participant:
+            problems.append(Problem(row["file"], "an id needs a letter or a digit"))
+            continue
+        known = {**image.known, **{k: v for k, v in row.items() if k != "participant_id" and v}}
+        number = f"{numbers[participant]:04d}"
+        numbers[participant] += 1
+        images.append(ImageFile(participant, number, image.path, image.index, known))
+    problems += [
+        Problem(name, "the table does not say whose it is; it was left out") for name in by_file
+    ]
+    return images, problems
+
+
+def _suffix(path: Path) -> str:
+    name = path.name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
+
+
+def _picture(path: Path) -> Pixels:
+    with Image.open(path) as picture:
+        if picture.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
+            return np.asarray(picture.convert("RGB"))
+        return np.asarray(picture)
+
+
+def _nifti(path: Path) -> Pixels:
+    loaded = nibabel.load(path)
+    if not isinstance(loaded, SpatialImage):
+        raise ValueError(f"{type(loaded).__name__} holds no volume")
+    volume = nibabel.as_closest_canonical(loaded)
+    return np.asanyarray(volume.dataobj).squeeze()
+
+
+def _grey(pixels: Pixels) -> Pixels:
+    """Luminance, where the last axis is of colours."""
+    if pixels.ndim != 3 or pixels.shape[2] not in (2, 3, 4):
+        return pixels
+    if pixels.shape[2] == 2:  # grey and transparency
+        return pixels[..., 0]
+    grey = pixels[..., :3] @ np.array(LUMINANCE)
+    return np.rint(grey).astype(pixels.dtype) if pixels.dtype.kind in "ui" else grey
