@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from foldnorm.models.noise import seed_of
 from foldnorm.pipeline.training_options import ELASTIC_SPACING, AugmentationOptions
+from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.schemes import LabelScheme
 from foldnorm.preprocessing.space import Matrix, resample_nearest, resample_sheets
@@ -102,17 +104,49 @@ class Augmentation:
 def draw_affine(
     rng: np.random.Generator, options: AugmentationOptions, shape: tuple[int, ...]
 ) -> Matrix:
-    """Draw (4, 4) from voxel index to voxel index, about the middle of a volume.
+    """Draw (d + 1, d + 1) from voxel index to voxel index, about the middle of a volume.
 
-    Rotation about an axis of any direction; stretch of each axis; whole voxels of shift, so that
-    a shift alone alters no sheet.
+    Rotation about an axis of any direction, in a plane if it is one; stretch of each axis; whole
+    voxels of shift, so that a shift alone alters no sheet.
     """
-    axis = rng.standard_normal(3)
+    dims = len(shape)
+    axis = rng.standard_normal(3) if dims == 3 else np.array([0.0, 0.0, 1.0])
     angle = np.radians(options.rotation) * rng.uniform(-1, 1)
-    turn = Rotation.from_rotvec(angle * axis / np.linalg.norm(axis)).as_matrix()
-    linear = turn @ np.diag(1 + options.stretch * rng.uniform(-1, 1, 3))
-    shift = np.rint(options.shift * rng.uniform(-1, 1, 3))
+    turn = Rotation.from_rotvec(angle * axis / np.linalg.norm(axis)).as_matrix()[:dims, :dims]
+    linear = turn @ np.diag(1 + options.stretch * rng.uniform(-1, 1, dims))
+    shift = np.rint(options.shift * rng.uniform(-1, 1, dims))
     middle = (np.array(shape) - 1) / 2
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = linear, middle - linear @ middle + shift
+    matrix = np.eye(dims + 1)
+    matrix[:dims, :dims], matrix[:dims, dims] = linear, middle - linear @ middle + shift
     return matrix
+
+
+@dataclass(frozen=True)
+class ImageAugmentation:
+    """Turns, stretches and moves images: intensities in between, edges go on beyond the border.
+
+    Attributes:
+        options: how much; elastic and dropout are of label volumes.
+        seed: of the draws.
+    """
+
+    options: AugmentationOptions
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.options.elastic or self.options.dropout:
+            raise InputError(
+                "training.augmentation: images are turned, stretched and shifted; elastic and "
+                "dropout are for label volumes"
+            )
+
+    def __call__(self, images: NDArray[np.float32], draw: int) -> NDArray[np.float32]:
+        """Move (N, *sides) images alike; the same shape comes back."""
+        rng = np.random.default_rng(seed_of(self.seed, "augment", draw))
+        matrix = draw_affine(rng, self.options, images.shape[1:])
+        moved = [
+            ndimage.affine_transform(image, matrix[:-1, :-1], matrix[:-1, -1], order=1,
+                                     mode="nearest")
+            for image in images
+        ]  # fmt: skip
+        return np.stack(moved)

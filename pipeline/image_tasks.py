@@ -10,6 +10,7 @@ from torch import Tensor
 
 from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import Classifies, Conditioned, Diffuses, Repairs
+from foldnorm.pipeline.augmentation import ImageAugmentation
 from foldnorm.pipeline.conditions import MISSING
 from foldnorm.pipeline.task import Alter, Slices, Task
 from foldnorm.pipeline.training_options import TrainingOptions
@@ -30,12 +31,14 @@ class Images(Task):
         """Any cohort will do."""
 
     def alter(self, options: TrainingOptions) -> Alter | None:
-        """Bring what is stored to the range that models see."""
+        """Bring what is stored to the range that models see, and move it at random."""
         if not self.cohort.holds_images:
             return super().alter(options)
-        if options.augmentation:
-            raise InputError("training.augmentation: moves label volumes; for images it is not")
-        return lambda volumes, draw: self.cohort.seen(volumes)
+        seen = self.cohort.seen
+        if not options.augmentation:
+            return lambda volumes, draw: seen(volumes)
+        moved = ImageAugmentation(options.augmentation, options.seed)
+        return lambda volumes, draw: moved(seen(volumes), draw)
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
         """None."""

@@ -10,12 +10,16 @@ from typing import Any
 import jinja2
 
 from foldnorm.pipeline import benchmark as benchmark_module
+from foldnorm.pipeline import classify, fusion, recognise, restore, search_space
 from foldnorm.pipeline import compare as compare_module
-from foldnorm.pipeline import fusion, recognise, search_space
 from foldnorm.pipeline import report_figures as figures
 from foldnorm.pipeline.latent import outputs as latent_outputs
 from foldnorm.pipeline.report_comparisons import comparison_section, search_section, titles_of
-from foldnorm.pipeline.report_images import image_cohort_section
+from foldnorm.pipeline.report_images import (
+    classes_section,
+    image_cohort_section,
+    restored_section,
+)
 from foldnorm.pipeline.report_latent import latent_section
 from foldnorm.pipeline.report_runs import run_section
 from foldnorm.pipeline.report_scores import fusion_section, recognition_section, scores_section
@@ -79,14 +83,16 @@ def _section(path: Path) -> dict[str, Any]:
         (benchmark_module.TABLE, _benchmark_section),
         (compare_module.TABLE, comparison_section),
         (search_space.TABLE, search_section),
+        (classify.TABLE, classes_section),
+        (restore.TABLE, restored_section),
         (latent_outputs.SIDECAR, latent_section),
     ):
         if (path / name).is_file():
             kind = build.__name__.removeprefix("_").removesuffix("_section")
             return {"kind": kind, "path": str(path), "warnings": [], **build(path)}
     raise InputError(
-        f"neither a cohort, a run, scores, sulci, a benchmark, a comparison, a search nor a latent "
-        f"analysis: {path}"
+        "neither a cohort, a run, scores, sulci, classes, restored images, a benchmark, a "
+        f"comparison, a search nor a latent analysis: {path}"
     )
 
 

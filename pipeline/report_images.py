@@ -1,13 +1,16 @@
-"""Report sections of cohorts of images."""
+"""Report sections of images: cohorts, classes that were told, restored images."""
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+from foldnorm.pipeline import classify, restore
 from foldnorm.pipeline import report_figures as figures
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.files import read_json
+from foldnorm.preprocessing.files import read_json, read_tsv
 from foldnorm.preprocessing.images import CLASS
+from foldnorm.preprocessing.pictures import inline_png
 from foldnorm.preprocessing.preprocess import RUN_REPORT
 from foldnorm.preprocessing.split import SPLITS
 
@@ -46,4 +49,63 @@ def image_cohort_section(cohort: Cohort) -> dict[str, Any]:
         "failed": failed[:LISTED],
         "images": figures.first_images(cohort, names),
         "settings": json.dumps(cohort.description["Cohort"], indent=2, ensure_ascii=False),
+    }
+
+
+def classes_section(path: Path) -> dict[str, Any]:
+    """What the report shows of classes that `foldnorm classify` told."""
+    sidecar = read_json(path / classify.SIDECAR)
+    facts = {"volumes": sidecar["volumes"], "column": sidecar["target"]}
+    warnings = []
+    if sidecar["tested"]:
+        low, high = sidecar["accuracy_low"], sidecar["accuracy_high"]
+        facts |= {
+            "tested": f"{sidecar['tested']} of {sidecar['participants']} participants",
+            "accuracy": f"{sidecar['accuracy']:.3f} [{low:.3f}, {high:.3f}]",
+            "commonest class": f"{sidecar['commonest_class']:.3f}, what telling nothing reaches",
+            "balanced accuracy": f"{sidecar['balanced_accuracy']:.3f}",
+        }
+        if low <= sidecar["commonest_class"]:
+            warnings.append(
+                f"{path.name}: the accuracy may be no better than that of the commonest class"
+            )
+    return {
+        "title": f"Classes: {path.name}",
+        "phantom": sidecar["phantom"],
+        "warnings": warnings,
+        "facts": facts,
+        "levels": sidecar["levels"],
+        "confusion": sidecar.get("confusion", []),
+        "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
+    }
+
+
+def restored_section(path: Path) -> dict[str, Any]:
+    """What the report shows of images that `foldnorm restore` repaired."""
+    sidecar = read_json(path / restore.SIDECAR)
+    facts = {"images": sidecar["images"]}
+    warnings = []
+    if sidecar["degraded"]:
+        facts |= {
+            "PSNR": f"{sidecar['psnr']:.2f} dB",
+            "SSIM": f"{sidecar['ssim']:.3f}",
+        }
+        if sidecar["psnr_gain"] is not None:
+            facts["gained"] = f"{sidecar['psnr_gain']:+.2f} dB above what was given"
+    if sidecar["known_to_the_model"]:
+        warnings.append(
+            f"{path.name}: the model was trained on {sidecar['known_to_the_model']} of the "
+            "participants"
+        )
+    rows = read_tsv(path / restore.TABLE)
+    worst = sorted((row for row in rows if row["psnr"]), key=lambda row: float(row["psnr"]))
+    return {
+        "title": f"Restored images: {path.name}",
+        "phantom": sidecar["phantom"],
+        "warnings": warnings,
+        "facts": facts,
+        "degraded": sidecar["degraded"],
+        "picture": inline_png((path / restore.SHEET).read_bytes()),
+        "worst": worst[:LISTED],
+        "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
     }

@@ -15,10 +15,13 @@ from foldnorm.models.image_classifier import ImageClassifier
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Classifies, Diffuses, Repairs, Samples, Trainable
 from foldnorm.models.volume_networks import ShapeError
+from foldnorm.pipeline.augmentation import ImageAugmentation
 from foldnorm.pipeline.classify import interval_by_participant
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.image_tasks import with_noise
+from foldnorm.pipeline.training_options import AugmentationOptions
 from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_tsv
 
 SIDE = 16
@@ -267,6 +270,26 @@ def test_noise_in_validation_is_always_the_same(bars, denoiser):
     assert (again / "metrics.csv").read_text() == table
 
 
+@pytest.mark.parametrize("shape", [(9, 12), (7, 8, 9)])
+def test_images_are_moved_alike_and_the_same_for_a_draw(shape):
+    images = np.stack([np.random.default_rng(0).normal(size=shape).astype(np.float32)] * 2)
+    shifts = ImageAugmentation(AugmentationOptions(shift=2), 0)
+    for draw in range(5):
+        moved = shifts(images, draw)
+        assert np.array_equal(moved, shifts(images, draw))
+        assert np.array_equal(moved[0], moved[1])
+        assert set(np.unique(moved)) <= set(np.unique(images))  # whole pixels: nothing in between
+    assert not np.array_equal(shifts(images, 0), shifts(images, 1))
+    turned = ImageAugmentation(AugmentationOptions(rotation=45.0), 0)(images, 0)
+    assert turned.shape == images.shape
+    assert not np.allclose(turned, images)
+
+
+def test_images_know_no_elastic():
+    with pytest.raises(InputError, match="label volumes"):
+        ImageAugmentation(AugmentationOptions(elastic=1.0), 0)
+
+
 def test_a_classifier_repairs_nothing_and_a_denoiser_tells_nothing(
     bars, classifier, denoiser, tmp_path, capsys
 ):
@@ -277,10 +300,17 @@ def test_a_classifier_repairs_nothing_and_a_denoiser_tells_nothing(
 
 
 def test_the_report_shows_images_and_what_was_learned(bars, classifier, denoiser, tmp_path):
-    page = tmp_path / "report.html"
-    assert main(["report", str(bars), str(classifier), str(denoiser), str(page)]) == 0
+    page, told, made = (tmp_path / name for name in ("report.html", "told", "made"))
+    assert main(["classify", str(classifier), str(bars), str(told), "--quiet"]) == 0
+    words = ["restore", str(denoiser), str(bars), str(made), "--degrade", "--quiet"]
+    assert main(words) == 0
+    paths = [bars, classifier, denoiser, told, made]
+    assert main(["report", *map(str, paths), str(page)]) == 0
     text = page.read_text()
-    for words in ("Images: cohort", "validation/accuracy", "psnr_gain", "16 × 16"):
+    accuracy = json.loads((told / "classes.json").read_text())["accuracy"]
+    known = "the model was trained on"
+    for words in ("Images: cohort", "validation/accuracy", "psnr_gain", "16 × 16",
+                  f"{accuracy:.3f} [", "Worst repaired", known):  # fmt: skip
         assert words in text
 
 
