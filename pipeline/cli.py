@@ -37,6 +37,7 @@ COMMANDS = (
     "compare",
     "search",
     "generate",
+    "quality",
     "export",
     "report",
     "view",

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from foldnorm.pipeline import benchmark as benchmark_module
-from foldnorm.pipeline import classify, fusion, recognise, restore, search_space
+from foldnorm.pipeline import classify, fusion, recognise, restore, search_space, synthetic_quality
 from foldnorm.pipeline import compare as compare_module
 from foldnorm.pipeline import report_figures as figures
 from foldnorm.pipeline.latent import outputs as latent_outputs
@@ -18,6 +18,7 @@ from foldnorm.pipeline.report_comparisons import comparison_section, search_sect
 from foldnorm.pipeline.report_images import (
     classes_section,
     image_cohort_section,
+    quality_section,
     restored_section,
 )
 from foldnorm.pipeline.report_latent import latent_section
@@ -85,13 +86,14 @@ def _section(path: Path) -> dict[str, Any]:
         (search_space.TABLE, search_section),
         (classify.TABLE, classes_section),
         (restore.TABLE, restored_section),
+        (synthetic_quality.TABLE, quality_section),
         (latent_outputs.SIDECAR, latent_section),
     ):
         if (path / name).is_file():
             kind = build.__name__.removeprefix("_").removesuffix("_section")
             return {"kind": kind, "path": str(path), "warnings": [], **build(path)}
     raise InputError(
-        "neither a cohort, a run, scores, sulci, classes, restored images, a benchmark, a "
+        "neither a cohort, a run, scores, sulci, classes, restored images, quality, a benchmark, a "
         f"comparison, a search nor a latent analysis: {path}"
     )
 

@@ -1,11 +1,11 @@
-"""Report sections of images: cohorts, classes that were told, restored images."""
+"""Report sections of images: cohorts, classes told, restored images, quality of synthetic ones."""
 
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from foldnorm.pipeline import classify, restore
+from foldnorm.pipeline import classify, restore, synthetic_quality
 from foldnorm.pipeline import report_figures as figures
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.files import read_json, read_tsv
@@ -109,3 +109,44 @@ def restored_section(path: Path) -> dict[str, Any]:
         "worst": worst[:LISTED],
         "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
     }
+
+
+QUALITY_NOTES = {
+    "mmd": "maximum mean discrepancy to training volumes; around 0 is alike",
+    "precision": "share of the set that lies among training volumes",
+    "recall": "share of the training volumes that lie among the set",
+    "coverage": "share of the training volumes that have one of the set near",
+    "ms_ssim": "of pairs; far above the floor the set is not varied",
+    "nearest_training": "median distance to the nearest training volume; far below the floor they "
+    "are copies",
+    "memorised": "share that is nearer to a training volume than 99 % of the held-out ones are",
+    "two_sample_auroc": "of a CNN that learns to tell the set from training volumes; 0.5 is alike",
+    "prevalence_difference": "of structure, mean over blocks of the box",
+}
+
+
+def quality_section(path: Path) -> dict[str, Any]:
+    """What the report shows of the quality of synthetic volumes."""
+    sidecar = read_json(path / synthetic_quality.SIDECAR)
+    rows = read_tsv(path / synthetic_quality.TABLE)
+    found = {row["figure"]: row for row in rows}
+    warnings = []
+    made, floor = (float(found["memorised"][key] or "nan") for key in ("synthetic", "held_out"))
+    if made > max(2 * floor, 0.05):
+        warnings.append(f"{path.name}: {made:.0%} are nearly copies of training volumes")
+    return {
+        "title": f"Synthetic volumes: {path.name}",
+        "phantom": sidecar["phantom"],
+        "warnings": warnings,
+        "facts": {
+            "volumes of each set": sidecar["volumes_of_each_set"],
+            "compared in": sidecar["features"],
+        },
+        "rows": [
+            (row, QUALITY_NOTES.get(row["figure"], "Kolmogorov–Smirnov distance to training volumes"
+                                    if row["figure"].startswith("ks_") else ""))
+            for row in rows
+        ],
+        "picture": inline_png((path / synthetic_quality.PAIRS).read_bytes()),
+        "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
+    }  # fmt: skip

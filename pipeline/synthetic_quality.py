@@ -1,0 +1,331 @@
+"""Are synthetic volumes any good? One table for any generator, each figure beside its floor.
+
+What was made and real volumes that were not trained on are both compared with training volumes,
+as many of each: a perfect generator would look like the held-out ones.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from skimage.filters import threshold_otsu
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from foldnorm.models.noise import seed_of
+from foldnorm.pipeline.structure_statistics import (
+    distance_between,
+    microstructure_statistics,
+    sheet_statistics,
+)
+from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.pipeline.two_sample import (
+    diversity,
+    memorised,
+    mmd,
+    nearest,
+    precision_recall_coverage,
+    two_sample_auroc,
+)
+from foldnorm.preprocessing.cohort import DESCRIPTION, Brain, Cohort
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import write_bytes, write_json, write_tsv
+from foldnorm.preprocessing.images import NIFTI, PICTURES, STACKS, ImageFile, read_image
+from foldnorm.preprocessing.pictures import contact_sheet, image_slices, middle_slices, png
+from foldnorm.preprocessing.volumes import read_labels
+
+TABLE, SIDECAR, PAIRS = "quality.tsv", "quality.json", "closest_pairs.png"
+SHEET = "contact_sheet.png"
+FEWEST = 8  # volumes of a set
+FITTED = 1000  # training volumes, at most, that features are fitted to
+COMPONENTS = 32  # of the features, where no encoder is given
+MAX_SIDE = 32  # blocks along the longest side of what these are fitted to
+SHOWN = 6  # closest pairs
+# Which way a figure is good: the nearer to the floor, or the higher, or the lower.
+BETTER = {"mmd": "low", "precision": "high", "recall": "high", "coverage": "high",
+          "ms_ssim": "floor", "nearest_training": "floor", "memorised": "low",
+          "two_sample_auroc": "low"}  # fmt: skip
+Volumes = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class QualityOptions:
+    """How sets are compared.
+
+    Attributes:
+        number: of volumes of each set, at most.
+        seed: of what is drawn.
+        microstructure: also measure images as microstructures.
+    """
+
+    number: int = 200
+    seed: int = 0
+    microstructure: bool = False
+
+
+@dataclass(frozen=True)
+class _Set:
+    """Volumes, and whose each is.
+
+    Attributes:
+        volumes: (N, *sides) as models see them: class numbers, or intensities from −1 to 1.
+        groups: participant of each.
+    """
+
+    volumes: NDArray[Any]
+    groups: list[str]
+
+
+def measure_quality(
+    cohort: Cohort,
+    synthetic: Path,
+    out: Path,
+    options: QualityOptions,
+    encoder: TrainedModel | None = None,
+) -> list[dict[str, Any]]:
+    """Compare synthetic volumes with the cohort that their generator was trained on.
+
+    Args:
+        cohort: its training split is the reference, the other splits are the floor.
+        synthetic: folder that `foldnorm generate` wrote, or a cohort.
+        out: folder to write to.
+        options: how.
+        encoder: a model of the cohort, in whose codes sets are compared; None: principal components
+            of the training volumes.
+
+    Returns:
+        Rows of the table: figure, synthetic, held out, training volumes among themselves where that
+        can be said, and which way is better.
+
+    Raises:
+        InputError: there are too few volumes, or they are of another shape.
+    """
+    rng = np.random.default_rng(seed_of(options.seed, "quality"))
+    made = _Synthetic.of(synthetic, cohort)
+    known = cohort.indices("train")
+    sizes = {"synthetic": made.count, "held_out": len(cohort.indices("validation", "test")),
+             "training": len(known)}  # fmt: skip
+    count = min(options.number, *sizes.values())
+    if count < FEWEST:
+        shown = ", ".join(f"{size} {name}" for name, size in sizes.items())
+        raise InputError(f"expected at least {FEWEST} volumes of each set, got {shown}")
+    drawn = {
+        "synthetic": made.some(rng.permutation(made.count)[:count]),
+        "held_out": _of(cohort, rng.permutation(cohort.indices("validation", "test"))[:count]),
+        "training": _of(cohort, rng.permutation(known)[:count]),
+    }
+    figures = _in_features(cohort, drawn, rng.permutation(known)[:FITTED], encoder)
+    distances = {}
+    for name in ("synthetic", "held_out"):
+        every = (_floats(cohort, brain.volume) for brain in cohort.brains(known))
+        distances[name] = nearest(_floats(cohort, drawn[name].volumes), every)
+    for name, (apart, _) in distances.items():
+        figures[name]["nearest_training"] = float(np.median(apart))
+        figures[name]["memorised"] = memorised(apart, distances["held_out"][0])
+    reference = drawn["training"]
+    for name, own in drawn.items():
+        volumes = _floats(cohort, own.volumes)
+        figures[name]["ms_ssim"] = diversity(volumes, own.groups, count, options.seed)
+        if name != "training":
+            figures[name]["two_sample_auroc"] = two_sample_auroc(
+                volumes,
+                _floats(cohort, reference.volumes),
+                (own.groups, reference.groups),
+                options.seed,
+            )
+    rows = [
+        {"figure": figure, "better": better,
+         **{name: figures[name].get(figure) for name in drawn}}
+        for figure, better in BETTER.items()
+    ]  # fmt: skip
+    rows += _statistics(cohort, drawn, options)
+    write_tsv(out / TABLE, rows, ("figure", "synthetic", "held_out", "training", "better"))
+    write_bytes(out / PAIRS, _closest(cohort, drawn["synthetic"], known, *distances["synthetic"]))
+    write_json(out / SIDECAR, {
+        "cohort": str(cohort.folder.resolve()),
+        "synthetic": str(synthetic.resolve()),
+        "phantom": cohort.is_phantom,
+        "volumes_of_each_set": count,
+        "training_volumes": len(known),
+        "features": "codes of the encoder" if encoder else "principal components of the training "
+                    "volumes",
+        "seed": options.seed,
+        "figures": {row["figure"]: {name: row[name] for name in drawn} for row in rows},
+    })  # fmt: skip
+    return rows
+
+
+@dataclass(frozen=True)
+class _Synthetic:
+    """Synthetic volumes: files of a folder, or a cohort; read when they are asked for."""
+
+    cohort: Cohort
+    paths: list[Path]
+    other: Cohort | None = None
+
+    @classmethod
+    def of(cls, folder: Path, cohort: Cohort) -> "_Synthetic":
+        """Those of a folder.
+
+        Raises:
+            InputError: there are none, or they are of another shape.
+        """
+        if (folder / DESCRIPTION).is_file():
+            other = Cohort.open(folder)
+            if other.holds_images != cohort.holds_images or other.shape != cohort.shape:
+                raise InputError(f"expected volumes of {cohort.shape} like the cohort's: {folder}")
+            return cls(cohort, [], other)
+        suffixes = (*PICTURES, *STACKS, *NIFTI) if cohort.holds_images else NIFTI
+        paths = [
+            path
+            for path in sorted(folder.glob("*"))
+            if path.name.lower().endswith(suffixes) and path.name != SHEET
+        ]
+        if not paths:
+            raise InputError(f"no synthetic volume found: {folder}")
+        return cls(cohort, paths)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.paths) if self.other is None else len(self.other.rows)
+
+    def some(self, chosen: NDArray[np.int64]) -> _Set:
+        """Those of these numbers."""
+        if self.other is not None:
+            return _of(self.other, chosen)
+        volumes = []
+        for n in chosen:
+            volume = _read(self.paths[n], self.cohort)
+            if volume.shape != self.cohort.shape:
+                raise InputError(
+                    f"expected {self.cohort.shape}, got {volume.shape}: {self.paths[n]}"
+                )
+            volumes.append(volume)
+        return _Set(np.stack(volumes), [self.paths[n].name for n in chosen])
+
+
+def _read(path: Path, cohort: Cohort) -> NDArray[Any]:
+    """One volume, as models see it."""
+    if not cohort.holds_images:
+        classes = read_labels(path).data
+        if classes.min() < 0 or classes.max() >= cohort.scheme.n_classes:
+            raise InputError(
+                f"expected class numbers 0 to {cohort.scheme.n_classes - 1}, got {classes.min()} "
+                f"to {classes.max()}: {path}"
+            )
+        return classes.astype(np.uint8)
+    pixels = read_image(ImageFile("synthetic", "0", path))
+    if pixels.dtype.kind == "f":
+        return np.clip(pixels, -1, 1).astype(np.float32)
+    highest = np.iinfo(pixels.dtype).max
+    return pixels.astype(np.float32) * np.float32(2 / highest) - np.float32(1)
+
+
+def _of(cohort: Cohort, chosen: NDArray[np.int64]) -> _Set:
+    volumes = np.stack([brain.volume for brain in cohort.brains(chosen)])
+    return _Set(volumes, [cohort.rows[n]["participant_id"] for n in chosen])
+
+
+def _floats(cohort: Cohort, volumes: NDArray[Any]) -> Volumes:
+    """Intensities; of label volumes, where there is structure: −1 or 1."""
+    if cohort.holds_images:
+        return volumes
+    return cohort.scheme.foreground(volumes).astype(np.float32) * 2 - 1
+
+
+def _in_features(
+    cohort: Cohort, drawn: dict[str, _Set], fitted: NDArray[np.int64], encoder: TrainedModel | None
+) -> dict[str, dict[str, Any]]:
+    """MMD, precision, recall and coverage of each set beside the training one."""
+    if encoder is not None:
+        features = {
+            name: encoder.encode(Brain(volume, {}) for volume in own.volumes).astype(np.float64)
+            for name, own in drawn.items()
+        }
+    else:
+        blocks = _blocks(_floats(cohort, _of(cohort, fitted).volumes))
+        pca = PCA(min(COMPONENTS, len(blocks) - 1), random_state=0).fit(blocks)
+        features = {name: pca.transform(_blocks(_floats(cohort, own.volumes)))
+                    for name, own in drawn.items()}  # fmt: skip
+    figures: dict[str, dict[str, Any]] = {name: {} for name in drawn}
+    for name in ("synthetic", "held_out"):
+        figures[name] = {
+            "mmd": mmd(features[name], features["training"]),
+            **precision_recall_coverage(features[name], features["training"]),
+        }
+    return figures
+
+
+def _blocks(volumes: Volumes) -> NDArray[np.float64]:
+    """Means of blocks, at most `MAX_SIDE` along the longest side, (N, d)."""
+    sides = volumes.shape[1:]
+    factor = max(-(-max(sides) // MAX_SIDE), 1)
+    grid = [max(side // factor, 1) for side in sides]
+    pool: Any = F.adaptive_avg_pool2d if len(sides) == 2 else F.adaptive_avg_pool3d
+    pooled: Tensor = pool(torch.from_numpy(volumes).unsqueeze(1), grid)
+    return pooled.flatten(1).double().numpy()
+
+
+def _statistics(
+    cohort: Cohort, drawn: dict[str, _Set], options: QualityOptions
+) -> list[dict[str, Any]]:
+    """How far the distribution of each statistic lies from that of training volumes."""
+    if cohort.holds_images and not options.microstructure:
+        return []
+    measured: dict[str, list[dict[str, float]]] = {}
+    if cohort.holds_images:
+        threshold = float(threshold_otsu(drawn["training"].volumes))
+        for name, own in drawn.items():
+            measured[name] = [microstructure_statistics(v, threshold) for v in own.volumes]
+    else:
+        for name, own in drawn.items():
+            measured[name] = [sheet_statistics(v, cohort.scheme) for v in own.volumes]
+    rows = []
+    far = {name: distance_between(measured[name], measured["training"])
+           for name in ("synthetic", "held_out")}  # fmt: skip
+    for statistic in far["synthetic"]:
+        means = {name: np.nanmean([row.get(statistic, np.nan) for row in rows_of])
+                 for name, rows_of in measured.items()}  # fmt: skip
+        rows.append({"figure": f"mean_{statistic}", "better": "floor", **means})
+        apart = {name: own[statistic] for name, own in far.items()}
+        rows.append({"figure": f"ks_{statistic}", "better": "low", **apart, "training": None})
+    if not cohort.holds_images:
+        rows.append(_prevalence(cohort, drawn))
+    return rows
+
+
+def _prevalence(cohort: Cohort, drawn: dict[str, _Set]) -> dict[str, Any]:
+    """How much the share of volumes with structure differs, on average over blocks of the box."""
+    maps = {
+        name: _blocks(_floats(cohort, own.volumes)).mean(axis=0) / 2 for name, own in drawn.items()
+    }
+    apart = {name: float(np.abs(maps[name] - maps["training"]).mean())
+             for name in ("synthetic", "held_out")}  # fmt: skip
+    return {"figure": "prevalence_difference", "better": "low", **apart, "training": None}
+
+
+def _closest(
+    cohort: Cohort,
+    made: _Set,
+    known: NDArray[np.int64],
+    distances: NDArray[np.float64],
+    places: NDArray[np.int64],
+) -> bytes:
+    """Synthetic volumes that are nearest to a training volume, above it."""
+
+    def slices(volume: NDArray[Any]) -> list[NDArray[np.uint8]]:
+        if cohort.holds_images:
+            return image_slices(volume)
+        return middle_slices(volume, cohort.scheme.n_classes)
+
+    chosen = np.argsort(distances)[:SHOWN]
+    rows = [
+        [s for n in chosen for s in slices(made.volumes[n])],
+        [s for n in chosen for s in slices(_of(cohort, known[places[[n]]]).volumes[0])],
+    ]
+    return png(contact_sheet(rows))
