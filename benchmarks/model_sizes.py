@@ -17,7 +17,7 @@ from typing import Any
 CONFIGS = Path(__file__).parents[1] / "configs"
 SIDE, REPORT_SIDE, IMAGE_SIDE = 48, 80, 64
 CLASSES = 3
-OF_IMAGES = ("images", "noisy", "classified")  # what a model reads
+OF_IMAGES = ("images", "noisy", "classified", "damaged")  # what a model reads
 SULCI = ["one", "two"]  # of a recogniser; each more is a few weights
 
 
@@ -64,7 +64,7 @@ def measure(name: str) -> dict[str, object]:
     networks = sorted({n for p in model.phases.values() for n in p.networks})
     optimizers = {n: torch.optim.Adam(getattr(model, n).parameters()) for n in networks}
     single = model.reads in ("volumes", "images", "classified")
-    sides = (batch, *shape) if single else (batch, 2, *shape)
+    sides = (batch, *shape) if single else (batch, 3 if model.reads == "damaged" else 2, *shape)
     volumes = torch.randint(0, CLASSES, sides, dtype=torch.uint8)
     if model.reads in OF_IMAGES:
         volumes = torch.rand(sides) * 2 - 1

@@ -17,13 +17,20 @@ from foldnorm.models.noise import StepNoise
 # volumes and second volumes that were drawn apart, so that nothing can be learned from pairs;
 # volumes from which something was erased, beside what they were; volumes and the sulcus that
 # each of their voxels belongs to. Or images (and label volumes, where a model takes both), as they
-# are or to be told apart by a column; and images under noise, beside what they were.
-Reads = Literal["volumes", "pairs", "unpaired", "edits", "sulci", "images", "classified", "noisy"]
+# are or to be told apart by a column; images under noise, beside what they were; and damaged
+# images, the mask of the damage, and what they were.
+Reads = Literal[
+    "volumes", "pairs", "unpaired", "edits", "sulci", "images", "classified", "noisy", "damaged"
+]
 # What is done to training volumes. Erased, and never the hull: whole folds; balls; slabs that lie
 # as the sheet does there; noise. Added: copies of folds, moved; sheets.
 EditKind = Literal["folds", "balls", "slabs", "noise", "copies", "sheets"]
 ADDING: frozenset[EditKind] = frozenset({"copies", "sheets"})
 OF_FOLDS: frozenset[EditKind] = frozenset({"folds", "copies"})  # need fold labels
+
+
+# What is done to images: strokes, spots with a rough border, Gaussian noise.
+DamageKind = Literal["straight", "broken", "curved", "blobs", "noise"]
 
 
 @dataclass(frozen=True)
@@ -153,17 +160,40 @@ class Classifies(Protocol):
 
 @runtime_checkable
 class Repairs(Protocol):
-    """A model that makes an image better than it is.
+    """A model that makes an image better than it is."""
+
+    def repair(self, images: Tensor) -> Tensor:
+        """(B, *sides) float32 from −1 to 1, likewise out."""
+
+
+@runtime_checkable
+class TakesNoise(Repairs, Protocol):
+    """A model that takes noise away.
 
     Attributes:
-        noise_factor: standard deviation of the noise that it learned to take away, as a share of
-            the range of intensities; 0 for none.
+        noise_factor: standard deviation of the noise that it learned from, as a share of the range
+            of intensities; 0 for none.
     """
 
     noise_factor: float
 
-    def repair(self, images: Tensor) -> Tensor:
-        """(B, *sides) float32 from −1 to 1, likewise out."""
+
+@runtime_checkable
+class FindsDamage(Repairs, Protocol):
+    """A model that says where an image is damaged.
+
+    Attributes:
+        damage: kinds that it learned from.
+        most_damage: pieces of it in a training image.
+        widths: of strokes, smallest and largest, pixels.
+    """
+
+    damage: Sequence[DamageKind]
+    most_damage: int
+    widths: Sequence[float]
+
+    def find_damage(self, images: Tensor) -> Tensor:
+        """(B, *sides) float32 from −1 to 1 → probability of damage, (B, *sides)."""
 
 
 @runtime_checkable

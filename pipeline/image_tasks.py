@@ -1,5 +1,6 @@
-"""What models of images are trained on: images as they are, by class, or under noise."""
+"""What models of images are trained on: images as they are, by class, or degraded."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,15 +10,24 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from foldnorm.models.noise import seed_of
-from foldnorm.models.protocols import Classifies, Conditioned, Diffuses, Repairs
+from foldnorm.models.protocols import (
+    Classifies,
+    Conditioned,
+    DamageKind,
+    Diffuses,
+    FindsDamage,
+    TakesNoise,
+)
 from foldnorm.pipeline.augmentation import ImageAugmentation
 from foldnorm.pipeline.conditions import MISSING
+from foldnorm.pipeline.degradations import Degradations
 from foldnorm.pipeline.task import Alter, Slices, Task
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.pictures import image_slices, middle_slices
 
 RANGE = 2.0  # of intensities from −1 to 1
+LIKELY = 0.5  # probability of damage, that counts as some
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the steps of a diffusion, that are shown
 PICTURED = 4  # drawn images a row
 VALIDATION_SEED = 0  # of the noise on validation images
@@ -84,8 +94,8 @@ class Images(Task):
         return middle_slices(volume, self.cohort.scheme.n_classes)
 
 
-class Denoising(Images):
-    """Images under Gaussian noise, beside what they were."""
+class Degraded(Images):
+    """Images that something was done to, beside what they were: noise, or damage and its mask."""
 
     def check(self) -> None:
         """Refuse what has no intensities.
@@ -100,33 +110,39 @@ class Denoising(Images):
             )
 
     def alter(self, options: TrainingOptions) -> Alter:
-        """Put noise on training images, another at each draw."""
-        seen = super().alter(options)
+        """Degrade training images, in another way at each draw."""
+        seen, degrade = super().alter(options), degrader(self.model)
         assert seen is not None
-        return lambda volumes, draw: self._noisy(seen(volumes, draw), options.seed, draw)
+
+        def alter(volumes: NDArray[Any], draw: int) -> Image:
+            rng = np.random.default_rng(seed_of(options.seed, "degrade", draw))
+            return degrade(seen(volumes, draw)[0], rng)
+
+        return alter
 
     def for_validation(self, volumes: NDArray[Any], index: int) -> Image:
-        """The same noise at every validation."""
-        return self._noisy(volumes, VALIDATION_SEED, index)
-
-    def _noisy(self, volumes: NDArray[Any], seed: int, draw: int) -> Image:
-        """(1, *sides) → (2, *sides): under noise, and as it was."""
-        assert isinstance(self.model, Repairs)
-        rng = np.random.default_rng(seed_of(seed, "noise", draw))
-        return np.concatenate([with_noise(volumes, self.model.noise_factor, rng), volumes])
+        """In the same way at every validation."""
+        rng = np.random.default_rng(seed_of(VALIDATION_SEED, "degrade", index))
+        return degrader(self.model)(volumes[0], rng)
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
-        """PSNR in dB and SSIM of what is repaired, and what PSNR gained."""
+        """PSNR in dB and SSIM of what is repaired, and what PSNR gained; of damage, its IoU."""
         del condition
-        noisy, clean = batch[0].cpu().numpy()
-        repaired = self.model.repair(batch[:, 0])[0].cpu().numpy()
-        return repair_figures(repaired, noisy, clean)
+        given, clean = batch[:, 0], batch[0, -1].cpu().numpy()
+        repaired = self.model.repair(given)[0].cpu().numpy()
+        found = repair_figures(repaired, given[0].cpu().numpy(), clean)
+        if isinstance(self.model, FindsDamage):
+            told = self.model.find_damage(given)[0].cpu().numpy() > LIKELY
+            found["mask_iou"] = iou(told, batch[0, 1].cpu().numpy() > 0)
+        return found
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """Under noise, repaired, and as it was."""
+        """As given, repaired, and as it was; of damage, its mask as it was found."""
         del condition
-        noisy, clean = batch.unbind(1)
-        shown = (noisy, self.model.repair(noisy), clean)
+        given = batch[:, 0]
+        shown = [given, self.model.repair(given), batch[:, -1]]
+        if isinstance(self.model, FindsDamage):
+            shown.insert(1, 2 * self.model.find_damage(given) - 1)
         return [s for images in shown for s in image_slices(images[0].cpu().numpy())]
 
 
@@ -163,6 +179,37 @@ class Classification(Images):
         """None."""
         del batch, condition
         return []
+
+
+def degrader(
+    model: Any, kinds: Sequence[DamageKind] = ()
+) -> Callable[[Image, np.random.Generator], Image]:
+    """What degrades images as a model learned from it.
+
+    Args:
+        model: that takes noise away, or finds damage.
+        kinds: of damage, instead of the model's own.
+
+    Returns:
+        A function of an image from −1 to 1, (*sides), and a generator: (2, *sides), degraded and as
+        it was; of damage (3, *sides), with the mask between them as 0 and 1.
+
+    Raises:
+        InputError: the model learned from neither.
+    """
+    if isinstance(model, FindsDamage):
+        low, high = model.widths
+        return Degradations(kinds or model.damage, model.most_damage, (low, high)).degrade
+    if kinds or not isinstance(model, TakesNoise):
+        raise InputError(f"{type(model).__name__} did not learn from damage")
+    factor = model.noise_factor
+    return lambda image, rng: np.stack([with_noise(image, factor, rng), image])
+
+
+def iou(told: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
+    """Intersection over union of two masks; NaN where there is nothing in either."""
+    either = int((told | true).sum())
+    return float((told & true).sum() / either) if either else float("nan")
 
 
 def with_noise(images: NDArray[Any], factor: float, rng: np.random.Generator) -> Image:

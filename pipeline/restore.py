@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from skimage.restoration import inpaint_biharmonic
 
 from foldnorm.models.noise import seed_of
-from foldnorm.models.protocols import Repairs
-from foldnorm.pipeline.image_tasks import repair_figures, with_noise
+from foldnorm.models.protocols import DamageKind, FindsDamage, Repairs
+from foldnorm.pipeline.image_tasks import LIKELY, RANGE, degrader, iou, repair_figures
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Cohort, row_key
@@ -22,22 +23,30 @@ from foldnorm.preprocessing.pictures import contact_sheet, grey_png, image_slice
 
 TABLE, SIDECAR, SHEET = "restored.tsv", "restored.json", "contact_sheet.png"
 SHOWN = 10  # images of the contact sheet
-FIGURES = ("psnr", "ssim", "psnr_gain")
+FIGURES = ("psnr", "ssim", "psnr_gain", "psnr_inside", "mask_iou")
+ORDER = ("given", "degraded", "found", "restored", "clean")  # of the contact sheet, downwards
+Method = Literal["model", "biharmonic", "true-mask"]
 Image = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class RestoreOptions:
-    """What is repaired.
+    """What is repaired, and how.
 
     Attributes:
         splits: of the cohort; all if empty.
         degrade: degrade the images first, as in training: what they were is then known.
-        seed: of that.
+        damage: kinds of it, instead of the model's own.
+        method: ``model``: what the model makes of the image; ``biharmonic``: biharmonic inpainting
+            (Damelin & Hoang 2018) where the model finds damage; ``true-mask``: where there is
+            damage, which only who degraded the image knows.
+        seed: of the degradation.
     """
 
     splits: tuple[str, ...] = ()
     degrade: bool = False
+    damage: tuple[DamageKind, ...] = ()
+    method: Method = "model"
     seed: int = 0
 
 
@@ -46,11 +55,12 @@ def restore(
 ) -> dict[str, Any]:
     """Repair the images of a cohort; writes an image each, `TABLE`, `SIDECAR` and `SHEET`.
 
-    2-D images are PNG of the bits that the cohort has, volumes NIfTI float32 from −1 to 1. Where
-    images are degraded first, that image and what it was lie beside it.
+    2-D images are PNG of the bits that the cohort has, volumes NIfTI float32 from −1 to 1; masks of
+    damage are −1 and 1. Where images are degraded first, that image, the true mask and what it was
+    lie beside it.
 
     Returns:
-        What the sidecar holds: means of PSNR, SSIM and of what PSNR gained, if images are degraded.
+        What the sidecar holds: means of `FIGURES`, if images are degraded.
 
     Raises:
         InputError: the model repairs nothing, or there is nothing to repair.
@@ -58,33 +68,35 @@ def restore(
     model = trained.model
     if not isinstance(model, Repairs):
         raise InputError(f"{type(model).__name__} repairs no images")
+    if options.method != "model" and not isinstance(model, FindsDamage):
+        raise InputError(f"{type(model).__name__} finds no damage that could be inpainted")
+    if options.method == "true-mask" and not options.degrade:
+        raise InputError("--method true-mask: the true mask is known with --degrade only")
     indices = cohort.indices(*options.splits)
     if not len(indices):
         raise InputError(f"no image of the split {', '.join(options.splits)}: {cohort.folder}")
+    degrade = degrader(model, options.damage) if options.degrade else None
     rows, shown = [], list[list[NDArray[np.uint8]]]()
     bits = int(cohort.preparation["intensities"]["bits"])
     for index in indices:
         (brain,) = cohort.brains([index])
-        given, key = brain.volume, row_key(brain.row)
-        if options.degrade:
+        key = row_key(brain.row)
+        if degrade is None:
+            parts = brain.volume[None]
+        else:
             rng = np.random.default_rng(seed_of(options.seed, "degrade", key))
-            given = with_noise(brain.volume, model.noise_factor, rng)
-        with torch.no_grad():
-            tensor = torch.from_numpy(given)[None].to(trained.device)
-            repaired = model.repair(tensor)[0].float().cpu().numpy()
-        row: dict[str, Any] = {
-            name: brain.row.get(name, "") for name in ("participant_id", "image")
-        }
-        images = {"restored": repaired}
-        if options.degrade:
-            images |= {"degraded": given, "clean": brain.volume}
-            row |= repair_figures(repaired, given, brain.volume)
+            parts = degrade(brain.volume, rng)
+        images = _repaired(trained, parts, options)
+        row: dict[str, Any] = {n: brain.row.get(n, "") for n in ("participant_id", "image")}
+        if degrade is not None:
+            row |= _figures(images)
         for name, image in images.items():
             write_image(out / f"{key}_desc-{name}", image, bits)
         rows.append(row)
         if len(shown) < SHOWN:
-            order = [given, repaired, *([brain.volume] if options.degrade else [])]
-            shown.append([s for image in order for s in image_slices(image)])
+            shown.append(
+                [s for name in ORDER if name in images for s in image_slices(images[name])]
+            )
     write_tsv(out / TABLE, rows, ("participant_id", "image", *FIGURES))
     write_bytes(out / SHEET, png(contact_sheet(_columns(shown))))
     sidecar = {
@@ -93,6 +105,8 @@ def restore(
         "phantom": cohort.is_phantom,
         "images": len(rows),
         "degraded": options.degrade,
+        "damage": list(options.damage),
+        "method": options.method,
         "seed": options.seed,
         "known_to_the_model": len(
             run.trained_on({cohort.rows[i]["participant_id"] for i in indices})
@@ -101,6 +115,51 @@ def restore(
     }
     write_json(out / SIDECAR, sidecar)
     return sidecar
+
+
+def _repaired(
+    trained: TrainedModel, parts: Image, options: RestoreOptions
+) -> dict[str, NDArray[np.float32]]:
+    """An image as given, repaired and as it was, with its masks, by name."""
+    model = trained.model
+    given = torch.from_numpy(parts[:1]).to(trained.device)
+    images = {"given": parts[0]}
+    if len(parts) > 1:
+        images |= {"degraded": images.pop("given"), "clean": parts[-1]}
+    if len(parts) == 3:
+        images["mask"] = 2 * parts[1] - 1
+    with torch.no_grad():
+        if isinstance(model, FindsDamage):
+            found = model.find_damage(given)[0].float().cpu().numpy() > LIKELY
+            images["found"] = np.where(found, 1, -1).astype(np.float32)
+        if options.method == "model":
+            assert isinstance(model, Repairs)
+            images["restored"] = model.repair(given)[0].float().cpu().numpy()
+            return images
+    mask = parts[1] > 0 if options.method == "true-mask" else found
+    images["restored"] = inpainted(parts[0], mask)
+    return images
+
+
+def inpainted(image: Image, mask: NDArray[np.bool_]) -> Image:
+    """Biharmonic inpainting of what a mask covers, from −1 to 1; (*sides) each."""
+    if not mask.any():
+        return image
+    return np.clip(inpaint_biharmonic(image, mask), -1, 1).astype(np.float32)
+
+
+def _figures(images: dict[str, NDArray[np.float32]]) -> dict[str, float]:
+    """Those of `FIGURES` that can be said of an image."""
+    clean, given, restored = images["clean"], images["degraded"], images["restored"]
+    found = repair_figures(restored, given, clean)
+    if "mask" not in images:
+        return found
+    mask = images["mask"] > 0
+    found["mask_iou"] = iou(images["found"] > 0, mask)
+    if mask.any():
+        error = float(np.mean((restored[mask] - clean[mask]) ** 2))
+        found["psnr_inside"] = 10 * float(np.log10(RANGE**2 / max(error, 1e-12)))
+    return found
 
 
 def write_image(stem: Path, image: Image, bits: int) -> None:
@@ -123,7 +182,7 @@ def write_image(stem: Path, image: Image, bits: int) -> None:
 
 
 def _columns(shown: Sequence[Sequence[NDArray[np.uint8]]]) -> list[list[NDArray[np.uint8]]]:
-    """An image a column: as given, repaired, and as it was, from above."""
+    """An image a column, in the order of `ORDER`."""
     return [list(column) for column in zip(*shown, strict=True)]
 
 

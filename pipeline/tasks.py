@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from foldnorm.models.protocols import Reads, Trainable
-from foldnorm.pipeline.image_tasks import Classification, Denoising, Images
+from foldnorm.pipeline.image_tasks import Classification, Degraded, Images
 from foldnorm.pipeline.label_tasks import Edits, Recognition, Translation
 from foldnorm.pipeline.task import Task
 from foldnorm.preprocessing.cohort import Cohort
@@ -17,7 +17,8 @@ TASKS: Mapping[Reads, type[Task]] = {
     "edits": Edits,
     "sulci": Recognition,
     "images": Images,
-    "noisy": Denoising,
+    "noisy": Degraded,
+    "damaged": Degraded,
     "classified": Classification,
 }
 

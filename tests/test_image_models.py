@@ -9,11 +9,19 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from foldnorm.models.classes import as_channels
+from foldnorm.models.damage_unet import DamageUNet
 from foldnorm.models.ddpm import DDPM
 from foldnorm.models.image_autoencoder import ImageAutoencoder
 from foldnorm.models.image_classifier import ImageClassifier
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Classifies, Diffuses, Repairs, Samples, Trainable
+from foldnorm.models.protocols import (
+    Classifies,
+    Diffuses,
+    FindsDamage,
+    Samples,
+    TakesNoise,
+    Trainable,
+)
 from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.augmentation import ImageAugmentation
 from foldnorm.pipeline.classify import interval_by_participant
@@ -36,6 +44,7 @@ IMAGE_MODELS = {  # configuration → a small one of its class, and its levels o
     "convolutional_autoencoder": lambda: ImageAutoencoder((8, 8), widths=[8]),
     "denoising_autoencoder": lambda: ImageAutoencoder((8, 8), widths=[8], noise_factor=0.3),
     "ddpm": lambda: small_ddpm(),
+    "damage_unet": lambda: DamageUNet((16, 16), channels=8),
 }
 
 
@@ -86,8 +95,12 @@ def denoiser(bars):
 def loss_of(model, batch, noise):
     """Loss of images of fixed numbers, with a class each."""
     rng = np.random.default_rng(0)
-    sides = (4, 2, 8, 8) if model.reads == "noisy" else (4, 8, 8)
+    side = 16 if model.reads == "damaged" else 8  # what the smallest of each takes
+    beside = {"noisy": (2,), "damaged": (3,)}.get(model.reads, ())
+    sides = (4, *beside, side, side)
     images = torch.from_numpy(rng.uniform(-1, 1, sides).astype(np.float32))[batch]
+    if model.reads == "damaged":
+        images[:, 1] = (images[:, 1] > 0).float()  # the mask
     levels = torch.eye(3)[torch.arange(4) % 3][batch] if model.reads == "classified" else None
     (phase,) = model.phase_order(0)
     return model.loss(phase, images, noise, levels)["loss"]
@@ -99,7 +112,8 @@ def test_every_weight_learns(name):
     model = IMAGE_MODELS[name]()
     assert isinstance(model, Trainable)
     assert isinstance(model, Classifies) == name.endswith("classifier")
-    assert isinstance(model, Repairs) == name.endswith("autoencoder")
+    assert isinstance(model, TakesNoise) == name.endswith("autoencoder")
+    assert isinstance(model, FindsDamage) == (name == "damage_unet")
     assert isinstance(model, Samples) == isinstance(model, Diffuses) == (name == "ddpm")
     for parameter in model.parameters():  # MONAI starts some of its convolutions at 0
         if not parameter.any():

@@ -1,9 +1,9 @@
-"""Repair images with a trained model, such as a denoising autoencoder.
+"""Repair images with a trained model: noise taken out, strokes and spots found and replaced.
 
 INPUT is a cohort folder; or a folder of images or one, which is first prepared as the run's cohort
 was, in OUT/prepared. --degrade degrades the images first, as in training, so that what comes out
-can be compared with what they were: restored.tsv then has PSNR and SSIM. contact_sheet.png has an
-image a column.
+can be compared with what they were: restored.tsv then has PSNR and SSIM, inside the damage too, and
+IoU of the damage that was found. contact_sheet.png has an image a column.
 """
 
 import argparse
@@ -21,6 +21,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--degrade", action="store_true", help="degrade the images first, as in training"
     )
+    parser.add_argument(
+        "--damage",
+        nargs="+",
+        choices=("straight", "broken", "curved", "blobs", "noise"),
+        default=[],
+        help="kinds of it, with --degrade (default: those that the model learned from)",
+    )
+    parser.add_argument(
+        "--method",
+        choices=("model", "biharmonic", "true-mask"),
+        default="model",
+        help="what repairs: the model; or biharmonic inpainting, where the model finds damage, or "
+        "(with --degrade) where there is damage (default model)",
+    )
     add_seed(parser)
     add_device(parser)
     add_overwrite(parser)
@@ -33,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.image_inputs import cohort_of_input
     from foldnorm.pipeline.restore import TABLE, RestoreOptions, restore
     from foldnorm.pipeline.run_folder import RunFolder
+    from foldnorm.preprocessing.errors import InputError
 
     refuse_existing(arguments.out / TABLE, arguments.overwrite)
     run_folder = RunFolder.open(arguments.run_folder)
@@ -44,7 +59,15 @@ def run(arguments: argparse.Namespace) -> int:
         splits=arguments.split,
         overwrite=arguments.overwrite,
     )
-    options = RestoreOptions(tuple(arguments.split), arguments.degrade, arguments.seed)
+    if arguments.damage and not arguments.degrade:
+        raise InputError("--damage says how to --degrade")
+    options = RestoreOptions(
+        tuple(arguments.split),
+        arguments.degrade,
+        tuple(arguments.damage),
+        arguments.method,
+        arguments.seed,
+    )
     found = restore(run_folder, trained, cohort, arguments.out, options)
     for problem in problems:
         print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
@@ -53,5 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.degrade:
             gain = "" if found["psnr_gain"] is None else f" ({found['psnr_gain']:+.2f} dB)"
             figures = f", PSNR {found['psnr']:.2f} dB{gain}, SSIM {found['ssim']:.3f}"
+            if found["mask_iou"] is not None:
+                figures += f", IoU of damage {found['mask_iou']:.3f}"
         print(f"{found['images']} images, {len(problems)} failed{figures}: {arguments.out}")
     return 1 if problems else 0

@@ -1,0 +1,240 @@
+"""Damage to images, and its repair."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import ndimage
+from test_synthetic_quality import blobs, save
+
+from foldnorm.models.damage_unet import DamageUNet
+from foldnorm.models.protocols import FindsDamage
+from foldnorm.models.volume_networks import ShapeError
+from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.degradations import VISIBLE, Degradations
+from foldnorm.pipeline.image_tasks import degrader, iou
+from foldnorm.pipeline.restore import inpainted
+from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_tsv
+
+KINDS = ("straight", "broken", "curved", "blobs", "noise")
+SIDE = 32
+
+
+def damage_of(kind, shape=(64, 64), seed=0, most=1, widths=(3.0, 3.0)):
+    return Degradations((kind,), most, widths).draw(shape, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(40, 50), (20, 24, 28)])
+def test_damage_is_the_same_for_a_seed_and_leaves_the_rest_alone(kind, shape):
+    image = np.random.default_rng(1).uniform(-1, 1, shape).astype(np.float32)
+    degrade = Degradations((kind,), 3, (2.0, 4.0)).degrade
+    damaged, mask, clean = degrade(image, np.random.default_rng(2))
+    again = degrade(image, np.random.default_rng(2))
+    assert np.array_equal(damaged, again[0])
+    assert np.array_equal(clean, image)
+    assert damaged.dtype == np.float32
+    assert np.abs(damaged).max() <= 1
+    assert set(np.unique(mask)) <= {0, 1}
+    changed = np.abs(damaged - image) > VISIBLE
+    assert np.array_equal(mask > 0, changed)
+    other = degrade(image, np.random.default_rng(3))
+    assert not np.array_equal(damaged, other[0])
+
+
+def test_what_is_drawn_lies_where_it_lies_on_any_image():
+    for damage in damage_of("curved", most=4):
+        one = damage.onto(np.full((64, 64), -1, np.float32))
+        two = damage.onto(np.full((64, 64), 0.9, np.float32))
+        assert np.array_equal(one[damage.mask], two[damage.mask])
+        assert (one[~damage.mask] == -1).all()
+
+
+def test_a_straight_stroke_is_as_wide_as_asked_and_in_one_piece():
+    count = 0
+    for seed in range(60):
+        (damage,) = damage_of("straight", seed=seed, widths=(5.0, 5.0))
+        inside = np.pad(damage.mask[2:-2, 2:-2], 2)
+        if damage.mask.sum() < 60 or (damage.mask != inside).any():
+            continue  # partly outside the image
+        count += 1
+        assert ndimage.label(damage.mask, np.ones((3, 3)))[1] == 1
+        inner = ndimage.distance_transform_edt(damage.mask)
+        assert 2 * inner.max() - 1 == pytest.approx(5, abs=1.2)
+        places = np.argwhere(damage.mask)
+        spread = np.linalg.svd(places - places.mean(axis=0), compute_uv=False)
+        assert spread[0] > 3 * spread[1]  # straight: long in one direction only
+    assert count > 3
+
+
+def test_a_broken_stroke_has_pieces_and_a_curved_one_bends():
+    pieces, bends = [], []
+    for seed in range(40):
+        (broken,) = damage_of("broken", seed=seed, widths=(1.5, 1.5))
+        pieces.append(ndimage.label(broken.mask, np.ones((3, 3)))[1])
+        (curved,) = damage_of("curved", seed=seed, widths=(1.5, 1.5))
+        assert (
+            ndimage.label(curved.mask, np.ones((3, 3)))[1] <= 2
+        )  # a chain; it may leave the image
+        places = np.argwhere(curved.mask)
+        spread = np.linalg.svd(places - places.mean(axis=0), compute_uv=False)
+        bends.append(spread[1] / spread[0])
+    assert np.median(pieces) >= 2
+    assert np.median(bends) > 0.08
+
+
+def test_volumes_have_tubes_and_plates():
+    shape, thin, flat = (32, 32, 32), 0, 0
+    for seed in range(30):
+        (damage,) = damage_of("straight", shape, seed, widths=(2.0, 2.0))
+        places = np.argwhere(damage.mask)
+        if len(places) < 40:
+            continue
+        spread = np.linalg.svd(places - places.mean(axis=0), compute_uv=False)
+        flat += spread[1] > 3 * spread[2]
+        thin += spread[1] <= 3 * spread[2]
+    assert flat >= 5
+    assert thin >= 5
+
+
+def test_noise_comes_once():
+    for seed in range(20):
+        found = damage_of("noise", seed=seed, most=6)
+        assert len(found) == 1
+        assert found[0].mask.all()
+
+
+def test_intersection_over_union():
+    one, two = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    one[:2], two[1:3] = True, True
+    assert iou(one, two) == pytest.approx(4 / 12)
+    assert iou(one, one) == 1
+    assert np.isnan(iou(one & False, two & False))
+
+
+def test_inpainting_goes_on_with_what_is_around():
+    i, j = np.mgrid[:30, :30]
+    smooth = (i / 30 - j / 40).astype(np.float32)
+    mask = np.zeros((30, 30), bool)
+    mask[10:14, 5:25] = True
+    damaged = np.where(mask, 1, smooth).astype(np.float32)
+    repaired = inpainted(damaged, mask)
+    assert np.abs(repaired - smooth).max() < 0.02
+    assert np.array_equal(repaired[~mask], damaged[~mask])
+    assert inpainted(damaged, mask & False) is damaged
+
+
+@pytest.mark.parametrize("shape", [(32, 48), (16, 16, 32)])
+def test_only_what_is_taken_for_damage_is_replaced(shape):
+    torch.manual_seed(0)
+    model = DamageUNet(shape, channels=8).eval()
+    assert isinstance(model, FindsDamage)
+    images = torch.rand(2, *shape) * 2 - 1
+    with torch.no_grad():
+        likely, repaired = model.find_damage(images), model.repair(images)
+    assert likely.shape == repaired.shape == images.shape
+    assert likely.min() >= 0
+    assert likely.max() <= 1
+    whole = likely <= 0.5
+    assert torch.equal(repaired[whole], images[whole])
+    assert repaired.abs().max() <= 1
+
+
+def test_the_loss_is_none_for_who_knows():
+    model = DamageUNet((16, 16), channels=8)
+    clean = torch.rand(1, 16, 16) - 0.5
+    mask = torch.zeros(1, 16, 16)
+    mask[0, 4:6] = 1
+    model._both = lambda images: (40 * (2 * mask - 1), clean)
+    loss = model.validation_loss(torch.stack([torch.where(mask > 0, 1.0, clean), mask, clean], 1))
+    assert loss.item() == pytest.approx(0, abs=1e-5)
+    wrong = torch.zeros_like(clean)
+    model._both = lambda images: (40 * (2 * mask - 1), wrong)
+    content = (clean.abs() * mask).sum() / mask.sum()
+    loss = model.validation_loss(torch.stack([clean, mask, clean], 1))
+    assert loss.item() == pytest.approx(content.item(), abs=1e-5)
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ShapeError, match="multiple of 16"):
+        DamageUNet((30, 32))
+    with pytest.raises(ValueError, match="expected some damage"):
+        DamageUNet((32, 32), damage=[])
+    with pytest.raises(ValueError, match="widths"):
+        DamageUNet((32, 32), widths=[4.0, 2.0])
+    with pytest.raises(InputError, match="did not learn from damage"):
+        degrader(torch.nn.Identity())
+
+
+@pytest.fixture(scope="module")
+def repairer(tmp_path_factory):
+    """Cohort of 80 discs, and a U-Net that has seen bright strokes on them."""
+    folder = tmp_path_factory.mktemp("discs")
+    (folder / "source").mkdir()
+    for n, image in enumerate(blobs(80, 0, SIDE)):
+        save(folder / f"source/{n:03d}.png", image)
+    words = ["images", folder / "source", folder / "cohort", "--split", ".6", ".2", ".2"]
+    assert main([*map(str, words), "--quiet"]) == 0
+    sizes = ["channels=8", "most_damage=3", "widths=[2.0,3.0]"]
+    words = ["train", "--config", "damage_unet", "--cohort", folder / "cohort", "--out",
+             folder / "run", "--training.steps", 400, "--training.learning_rate", "3e-3",
+             "--device", "cpu", *(f"--model.init_args.{size}" for size in sizes)]  # fmt: skip
+    assert main([*map(str, words), "--quiet"]) == 0
+    return folder
+
+
+def restore(folder, out, *words):
+    command = ["restore", folder / "run", folder / "cohort", out, "--split", "test", *words]
+    code = main([*map(str, command), "--quiet"])
+    return json.loads((out / "restored.json").read_text()) if code == 0 else code
+
+
+def test_strokes_are_found_and_replaced(repairer, tmp_path):
+    found = restore(repairer, tmp_path / "a", "--degrade")
+    assert found["psnr_gain"] > 2
+    assert found["mask_iou"] > 0.5
+    rows = read_tsv(tmp_path / "a/restored.tsv")
+    cohort = Cohort.open(repairer / "cohort")
+    assert len(rows) == len(cohort.indices("test"))
+    key = cohort.keys()[cohort.indices("test")[0]]
+    parts = {
+        name: np.asarray(Image.open(tmp_path / f"a/{key}_desc-{name}.png")).astype(int)
+        for name in ("degraded", "mask", "found", "restored", "clean")
+    }
+    assert set(np.unique(parts["mask"])) <= {0, 255}
+    changed = np.abs(parts["degraded"] - parts["clean"]) > 255 * VISIBLE / 2 + 1
+    assert (parts["mask"][changed] == 255).all()
+    whole = parts["found"] == 0
+    assert np.array_equal(parts["restored"][whole], parts["degraded"][whole])
+    both = (parts["found"] > 0) & (parts["mask"] > 0)
+    either = (parts["found"] > 0) | (parts["mask"] > 0)
+    assert float(rows[0]["mask_iou"]) == pytest.approx(both.sum() / either.sum(), abs=1e-4)
+
+
+def test_inpainting_with_the_true_mask_knows_it(repairer, tmp_path):
+    true = restore(repairer, tmp_path / "a", "--degrade", "--method", "true-mask")
+    own = restore(repairer, tmp_path / "b", "--degrade", "--method", "biharmonic")
+    assert true["mask_iou"] == own["mask_iou"]  # of what the model finds, in both
+    assert true["psnr"] >= own["psnr"]
+    same = [read_tsv(tmp_path / name / "restored.tsv") for name in "ab"]
+    assert [row["participant_id"] for row in same[0]] == [row["participant_id"] for row in same[1]]
+
+
+def test_another_kind_of_damage_can_be_asked_for(repairer, tmp_path, capsys):
+    blob = restore(repairer, tmp_path / "a", "--degrade", "--damage", "blobs")
+    stroke = restore(repairer, tmp_path / "b", "--degrade", "--damage", "straight")
+    assert blob["psnr"] != stroke["psnr"]
+    assert blob["damage"] == ["blobs"]
+    assert restore(repairer, tmp_path / "c", "--damage", "blobs") == 2
+    assert "--damage says how to --degrade" in capsys.readouterr().err
+    assert restore(repairer, tmp_path / "d", "--method", "true-mask") == 2
+    assert "known with --degrade only" in capsys.readouterr().err
+
+
+def test_validation_says_how_well_damage_is_found(repairer):
+    header = (repairer / "run/metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"validation/mask_iou", "validation/psnr", "validation/psnr_gain"} <= set(header)
