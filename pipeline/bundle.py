@@ -24,7 +24,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch import Tensor, nn
 
-from foldnorm.models.protocols import Decodes, Translates
+from foldnorm.models.protocols import Decodes, Recognises, Restores, Translates
 from foldnorm.pipeline.configuration import build_model
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.model_card import card_of
@@ -55,10 +55,11 @@ SCHEMA = (
 )
 SALT_BYTES = 16
 OVERLAP = 0.5  # of the windows of a translation
+NO_SULCUS = 1e4  # logit of what is no structure
 
 
 def export(run: RunFolder, cohort: Cohort, out: Path) -> None:
-    """Write a bundle and check that it decodes or translates as the run does.
+    """Write a bundle and check that it makes of a volume what the run makes of it.
 
     Args:
         run: finished, or at least with a checkpoint.
@@ -66,13 +67,13 @@ def export(run: RunFolder, cohort: Cohort, out: Path) -> None:
         out: folder to write to.
 
     Raises:
-        InputError: the cohort is another one, or the model neither decodes codes nor translates.
+        InputError: the cohort is another one, or the model makes no label volumes.
     """
     run.check_cohort(cohort)
     model = run.load().model
-    if not isinstance(model, (Decodes, Translates)):
+    if not isinstance(model, (Decodes, Translates, Restores, Recognises)):
         raise InputError(
-            f"{type(model).__name__} neither decodes codes nor translates: {run.folder}"
+            f"a bundle makes label volumes, {type(model).__name__} makes none: {run.folder}"
         )
     write_json(out / DATA, _shareable(run.data))
     write_text(out / CONFIG, (run.folder / CONFIG).read_text(encoding="utf-8"))
@@ -96,7 +97,9 @@ def export(run: RunFolder, cohort: Cohort, out: Path) -> None:
 
 
 class BundleNetwork(nn.Module):
-    """The bundled model from volume to class logits: its reconstruction, or its translation.
+    """The bundled model from volume to class logits.
+
+    Its reconstruction, its translation, the volume of a healthy brain, or its sulci.
 
     Args:
         folder: of the bundle.
@@ -106,7 +109,9 @@ class BundleNetwork(nn.Module):
 
     def __init__(self, folder: str | Path, given: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        trained = RunFolder.open(Path(folder)).load()
+        run = RunFolder.open(Path(folder))
+        trained = run.load()
+        self.void = _input_of(run)[1].void
         self.model = trained.model
         names = [column.name for column in trained.conditions.columns]
         row = dict.fromkeys(names, "") | {k: str(v) for k, v in (given or {}).items()}
@@ -121,14 +126,21 @@ class BundleNetwork(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, 1, I, J, K) class numbers, of any type → (B, C, I, J, K) float32 logits."""
         if isinstance(image, MetaTensor):  # whose affine and file name go on
-            logits = MetaTensor(self.forward(image.as_tensor()))
-            logits.copy_meta_from(image)
-            logits.is_batch = image.is_batch
-            return logits
+            made = MetaTensor(self.forward(image.as_tensor()))
+            made.copy_meta_from(image)
+            made.is_batch = image.is_batch
+            return made
         volumes = image[:, 0].round().to(torch.uint8)
         model = self.model
         if isinstance(model, Translates):
             return model.translate(volumes).float()
+        if isinstance(model, Restores):
+            return model.restore(volumes).float()
+        if isinstance(model, Recognises):  # what is no structure is no sulcus
+            logits = model.recognise(volumes).float()
+            nothing = torch.zeros_like(logits)
+            nothing[:, 0] = NO_SULCUS
+            return torch.where((volumes > self.void).unsqueeze(1), logits, nothing)
         assert isinstance(model, Decodes)
         told = self.condition.expand(len(volumes), -1) if self.condition.numel() else None
         return model.decode(model.encode(volumes, told), told).float()
@@ -203,8 +215,8 @@ class LabelValuesd(MapTransform):
 
     def __init__(self, keys: KeysCollection, folder: str | Path) -> None:
         super().__init__(keys)
-        values = _output_of(RunFolder.open(Path(folder))).canonical_values
-        self.values = torch.from_numpy(values.astype(np.int32))
+        _, values = _output_of(RunFolder.open(Path(folder)))
+        self.values = torch.tensor(values, dtype=torch.int32)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the dictionary with label values."""
@@ -226,13 +238,18 @@ def _input_of(run: RunFolder) -> tuple[Preparation, LabelScheme, bool]:
     return replace(preparation, pair=None, folds="none"), preparation.scheme, translates
 
 
-def _output_of(run: RunFolder) -> LabelScheme:
+def _output_of(run: RunFolder) -> tuple[list[str], list[int]]:
+    """Names of the classes that come out, and the label value of each."""
     preparation = Preparation.from_dict(run.data["preparation"])
     model = build_model(run.config["model"])  # its kind; weights are not needed
+    if isinstance(model, Recognises):
+        names = ["none", *model.sulci]
+        return names, list(range(len(names)))
+    scheme = preparation.scheme
     if isinstance(model, Translates) and not model.reverse:
         assert preparation.pair is not None
-        return preparation.pair
-    return preparation.scheme
+        scheme = preparation.pair
+    return scheme.names, scheme.canonical_values.tolist()
 
 
 def _shareable(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -321,10 +338,11 @@ def _inference(model: nn.Module, run: RunFolder) -> dict[str, Any]:
 
 def _metadata(model: nn.Module, run: RunFolder) -> dict[str, Any]:
     """``metadata.json``, as MONAI's schema wants it."""
-    source, target = _input_of(run)[1], _output_of(run)
+    source, (names, _) = _input_of(run)[1], _output_of(run)
     shape = [int(side) for side in run.data["shape"]]
     name = type(model).__name__
-    made = "translation" if isinstance(model, Translates) else "reconstruction"
+    kinds = {Translates: "translation", Restores: "restoration", Recognises: "sulci"}
+    made = next((what for kind, what in kinds.items() if isinstance(model, kind)), "reconstruction")
     kind = "phantoms drawn by a program" if run.data["phantom"] else "label volumes"
     participants = run.data["participants"]
     return {
@@ -350,11 +368,10 @@ def _metadata(model: nn.Module, run: RunFolder) -> dict[str, Any]:
         "intended_use": "research on cortical folding; not for diagnosis",
         "references": [],
         "network_data_format": {
-            "inputs": {"image": _format(source, 1, shape, {"0": "class number"})},
+            "inputs": {"image": _format(source.names, 1, shape, {"0": "class number"})},
             "outputs": {
                 "pred": _format(
-                    target, target.n_classes, shape,
-                    {str(n): label for n, label in enumerate(target.names)},
+                    names, len(names), shape, {str(n): label for n, label in enumerate(names)}
                 )
             },
         },
@@ -362,7 +379,7 @@ def _metadata(model: nn.Module, run: RunFolder) -> dict[str, Any]:
 
 
 def _format(
-    scheme: LabelScheme, channels: int, shape: list[int], definition: dict[str, str]
+    names: list[str], channels: int, shape: list[int], definition: dict[str, str]
 ) -> dict[str, Any]:
     return {
         "type": "image" if channels == 1 else "probabilities",
@@ -371,7 +388,7 @@ def _format(
         "num_channels": channels,
         "spatial_shape": shape,
         "dtype": "float32",
-        "value_range": [0, scheme.n_classes - 1] if channels == 1 else [],
+        "value_range": [0, len(names) - 1] if channels == 1 else [],
         "is_patch_data": False,
         "channel_def": definition,
     }
@@ -380,13 +397,18 @@ def _format(
 def _how_to_use(model: nn.Module, run: RunFolder) -> str:
     told = [column.name for column in run.conditions.columns]
     given = f"\nIt is told {', '.join(told)}: `--given \"{{'{told[0]}': …}}\"`.\n" if told else ""
-    use = (
-        "foldnorm translate . INPUT OUT"
-        if isinstance(model, Translates)
-        else "foldnorm preprocess INPUT cohort --like .\n"
-        "foldnorm score . cohort scores --reference TRAINING_COHORT\n"
-        "foldnorm embed . cohort codes"
+    scores = (
+        "foldnorm preprocess INPUT cohort --like .\n"
+        "foldnorm score . cohort scores --reference TRAINING_COHORT"
     )
+    if isinstance(model, Translates):
+        use = "foldnorm translate . INPUT OUT"
+    elif isinstance(model, Recognises):
+        use = f"foldnorm recognise . INPUT OUT --reference TRAINING_COHORT\n{scores}"
+    elif isinstance(model, Restores):
+        use = f"{scores} --maps"
+    else:
+        use = f"{scores}\nfoldnorm embed . cohort codes"
     return f"""## How to use
 
 In this folder, with foldnorm:

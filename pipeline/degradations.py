@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from foldnorm.models.protocols import DamageKind
 
-VISIBLE = 0.1  # of intensities from −1 to 1
+VISIBLE = 0.02  # of intensities from −1 to 1: a change that can be seen at all
 PIECES = 3, 6  # of a broken or curved stroke
 MOVED = 0.04  # of the longest side, that a piece is moved by at most along each axis
 TURNED = 0.35  # radians that a piece of a broken stroke is turned by at most
@@ -66,7 +66,7 @@ class Degradations:
 
     def draw(self, shape: Sequence[int], rng: np.random.Generator) -> list[Damage]:
         """Damage of an image of a shape, in the order in which it is applied."""
-        found = []
+        found: list[Damage] = []
         for _ in range(int(rng.integers(1, self.most + 1))):
             kind = self.kinds[int(rng.integers(len(self.kinds)))]
             if kind == "noise":

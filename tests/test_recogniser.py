@@ -5,11 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.bundle import verify_net_in_out
 
+from foldnorm.models.classes import to_classes
 from foldnorm.models.recogniser import Recogniser
+from foldnorm.pipeline.bundle import BundleNetwork
 from foldnorm.pipeline.class_metrics import sulcus_dice
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.configuration import resolve_for
+from foldnorm.pipeline.label_tasks import recognise
 from foldnorm.pipeline.recognition_scores import FEWEST, RecognitionScores
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.substitutions import Substitutions
@@ -353,3 +357,27 @@ def test_a_trained_model_names_what_it_says_it_names():
     assert recognition.sulci == ("a", "b")
     assert brain.probabilities.sum(axis=0) == pytest.approx(np.ones((volume == 2).sum()), abs=1e-5)
     assert not brain.labels[volume != 2].any()
+
+
+def test_an_exported_recogniser_names_sulci_as_the_run_does(cohort, run, tmp_path):
+    bundle = tmp_path / "bundle"
+    assert main(["export", str(run), str(bundle), "--quiet"]) == 0
+    verify_net_in_out(
+        "network_def", meta_file=str(bundle / "configs/metadata.json"),
+        config_file=str(bundle / "configs/inference.json"), device="cpu",
+        bundle_root=str(bundle),
+    )  # fmt: skip
+    model = RunFolder.open(run).load().model
+    described = read_json(bundle / "configs/metadata.json")["network_data_format"]["outputs"]
+    assert list(described["pred"]["channel_def"].values()) == ["none", *model.sulci]
+    volumes = torch.from_numpy(np.array(cohort.volumes[:2]))
+    with torch.no_grad():
+        named = to_classes(BundleNetwork(bundle)(volumes[:, None]))
+        expected = recognise(model, volumes, cohort.scheme)
+    assert torch.equal(named, expected)
+    told = [tmp_path / name for name in ("of_run", "of_bundle")]
+    for source, out in zip((run, bundle), told, strict=True):
+        words = ["recognise", source, cohort.folder, out, "--reference", cohort.folder, "--quiet"]
+        assert main(list(map(str, words))) in (0, 1)  # toys may be flagged
+    first, second = ((out / "sulci.tsv").read_text() for out in told)
+    assert first == second

@@ -8,11 +8,13 @@ import torch
 from conftest import skeleton_source
 
 from foldnorm.models.restorer import Restorer
+from foldnorm.pipeline.bundle import BundleNetwork
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.configuration import resolve_for
 from foldnorm.pipeline.evidence_maps import regions
 from foldnorm.pipeline.evidence_scores import EvidenceScores
 from foldnorm.pipeline.localisation import localisation
+from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.train import set_up
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.training_edits import UNTOUCHED, TrainingEdits
@@ -372,3 +374,16 @@ def test_maps_lie_in_the_grid_of_the_input_and_name_the_sulcus(tmp_path, capsys)
     assert f"inputs of 1 brains are not where they were (such as {lost})" in capsys.readouterr().err
     z, _ = read_map(out / f"maps/{lost}_desc-missing_z.nii.gz")
     assert z.shape == cohort.shape
+
+
+def test_an_exported_restorer_gives_the_evidence_of_the_run(small_cohort, tmp_path):
+    run, bundle = tmp_path / "run", tmp_path / "bundle"
+    assert train(small_cohort, run, "--model.init_args.edits", "[balls]") == 0
+    assert main(["export", str(run), str(bundle), "--quiet"]) == 0
+    volumes = torch.from_numpy(np.array(small_cohort.volumes[:2]))
+    with torch.no_grad():
+        ours = RunFolder.open(run).load().model.restore(volumes)
+        theirs = BundleNetwork(bundle)(volumes[:, None])
+    assert torch.equal(ours, theirs)
+    card = (bundle / "docs/README.md").read_text()
+    assert "foldnorm score . cohort scores --reference TRAINING_COHORT --maps" in card
