@@ -48,17 +48,11 @@ def classify(
     if not len(indices):
         raise InputError(f"no volume of the split {', '.join(splits)}: {cohort.folder}")
     (column,) = trained.conditions.columns
-    rows = []
-    for start in range(0, len(indices), 256):
-        part = indices[start : start + 256]
-        found = probabilities(trained, model, cohort, part)
-        rows += [_row(cohort.rows[n], p, column.levels, model.target)
-                 for n, p in zip(part, found, strict=True)]  # fmt: skip
+    rows = rows_of(trained, cohort, indices)
     used = run.trained_on({row["participant_id"] for row in rows})
     for row in rows:
         row["used_for"] = "training" if row["participant_id"] in used else ""
-    columns = ["participant_id", "hemi", "image", "used_for", "true", "told"]
-    write_tsv(out / TABLE, rows, [*columns, *(f"p_{level}" for level in column.levels)])
+    write_tsv(out / TABLE, rows, table_columns(column.levels))
     sidecar = {
         "run": str(run.folder.resolve()),
         "cohort": str(cohort.folder.resolve()),
@@ -67,10 +61,28 @@ def classify(
         "splits": list(splits),
         "volumes": len(rows),
         "levels": list(column.levels),
-        **_figures([row for row in rows if not row["used_for"]], column.levels),
+        **figures_of([row for row in rows if not row["used_for"]], column.levels),
     }
     write_json(out / SIDECAR, sidecar)
     return sidecar
+
+
+def table_columns(levels: Sequence[str]) -> list[str]:
+    """Of `TABLE`."""
+    known = ["participant_id", "hemi", "image", "used_for", "true", "told"]
+    return [*known, *(f"p_{level}" for level in levels)]
+
+
+def rows_of(trained: TrainedModel, cohort: Cohort, indices: NDArray[np.int64]) -> list[Row]:
+    """What is told of volumes of a cohort: a row each, with the probability of each level."""
+    model = trained.model
+    assert isinstance(model, Classifies)
+    (column,) = trained.conditions.columns
+    found = probabilities(trained, model, cohort, indices)
+    return [
+        _row(cohort.rows[n], p, column.levels, model.target)
+        for n, p in zip(indices, found, strict=True)
+    ]
 
 
 @torch.no_grad()
@@ -99,8 +111,8 @@ def _row(known: dict[str, str], p: NDArray[np.float64], levels: Sequence[str], t
     }
 
 
-def _figures(rows: Sequence[Row], levels: Sequence[str]) -> Row:
-    """Accuracy and confusion of volumes that were not trained on and whose class is known."""
+def figures_of(rows: Sequence[Row], levels: Sequence[str]) -> Row:
+    """Accuracy and confusion of volumes that were not trained on, where their class is known."""
     known = [row for row in rows if row["true"] in levels]
     if not known:
         return {"tested": 0}

@@ -33,6 +33,7 @@ COMMANDS = (
     "translate",
     "recognise",
     "classify",
+    "crossvalidate",
     "restore",
     "compare",
     "search",

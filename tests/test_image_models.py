@@ -26,6 +26,7 @@ from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.augmentation import ImageAugmentation
 from foldnorm.pipeline.classify import interval_by_participant
 from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.cross_validation import parts
 from foldnorm.pipeline.image_tasks import with_noise
 from foldnorm.pipeline.training_options import AugmentationOptions
 from foldnorm.preprocessing.cohort import Cohort
@@ -183,6 +184,49 @@ def test_a_classifier_tells_upright_from_lying(bars, classifier, tmp_path):
         p = {level: float(row[f"p_{level}"]) for level in ("lying", "upright")}
         assert sum(p.values()) == pytest.approx(1, abs=1e-4)
         assert row["told"] == max(p, key=p.get)
+
+
+def test_cross_validation_tests_everyone_once(bars, tmp_path):
+    out = tmp_path / "out"
+    sizes = ["--model.init_args.target", "way", "--training.steps", "60", "--device", "cpu"]
+    words = ["crossvalidate", "cnn_classifier", bars, out, "--folds", "3", "--quiet", *sizes]
+    words = list(map(str, words))
+    assert main(words) == 0
+    found = json.loads((out / "classes.json").read_text())
+    rows = read_tsv(out / "classes.tsv")
+    known = [row for row in Cohort.open(bars).rows if row["way"]]
+    assert sorted(row["participant_id"] for row in rows) == sorted(
+        row["participant_id"] for row in known
+    )
+    for number in range(3):
+        data = json.loads((out / f"fold-{number}/data.json").read_text())["participants"]
+        tested = {row["participant_id"] for row in rows if row["fold"] == str(number)}
+        assert not tested & {*data["train"], *data["validation"]}
+    assert found["tested"] == len(known)
+    assert found["accuracy"] > 0.85
+    weighted = [
+        accuracy * sum(row["fold"] == str(n) for row in rows)
+        for n, accuracy in enumerate(found["accuracy_of_folds"])
+    ]
+    assert sum(weighted) / len(rows) == pytest.approx(found["accuracy"])
+    before = (out / "fold-0/checkpoints/last.ckpt").stat().st_mtime_ns
+    assert main([*words, "--overwrite"]) == 0  # finished trainings are not made again
+    assert (out / "fold-0/checkpoints/last.ckpt").stat().st_mtime_ns == before
+
+
+def test_folds_have_as_many_of_each_class():
+    rows = [{"participant_id": f"p{n}", "way": "ab"[n % 4 == 0]} for n in range(40)]
+    rows += rows[:7]  # several images of some
+    fold_of = parts(rows, "way", 5, 0)
+    for number in range(5):
+        own = [row["way"] for row in rows[:40] if fold_of[row["participant_id"]] == number]
+        assert own.count("a") == 6
+        assert own.count("b") == 2
+    assert parts(rows, "way", 5, 1) != fold_of
+    with pytest.raises(InputError, match="of way 'b' there are 10"):
+        parts(rows, "way", 11, 0)
+    with pytest.raises(InputError, match="at least two"):
+        parts(rows, "way", 1, 0)
 
 
 def test_files_are_told_as_the_cohort_is(bars, classifier, tmp_path):

@@ -1,0 +1,53 @@
+"""Test a classifier on every participant, each time by a model that was not shown them.
+
+Participants are put into folds, as many of each class in each; for every fold a classifier is
+trained on the others (OUT/fold-N, a run folder). classes.tsv has what was told of every volume,
+classes.json the accuracy with its interval over participants. Any key of CONFIG can be set:
+--model.init_args.target sex --training.steps 500. Start it again to go on.
+"""
+
+import argparse
+from pathlib import Path
+
+from foldnorm.pipeline.arguments import add_device, add_overwrite, add_seed, positive
+
+HELP = "test a classifier by cross-validation"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("config", help="YAML file, or a shipped name")
+    parser.add_argument("cohort", type=Path, metavar="COHORT")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    parser.add_argument("--folds", type=positive, default=5, help="how many (default 5)")
+    add_seed(parser)
+    add_device(parser)
+    add_overwrite(parser)
+    parser.set_defaults(takes_overrides=True)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.classify import TABLE
+    from foldnorm.pipeline.cross_validation import CrossValidationOptions, cross_validate
+    from foldnorm.preprocessing.cohort import Cohort
+
+    refuse_existing(arguments.out / TABLE, arguments.overwrite)
+    options = CrossValidationOptions(
+        arguments.folds,
+        arguments.seed,
+        tuple(arguments.overrides),
+        arguments.device,
+        arguments.quiet,
+    )
+    cohort = Cohort.open(arguments.cohort)
+    found = cross_validate(arguments.config, cohort, arguments.out, options)
+    if not arguments.quiet:
+        print(
+            f"accuracy {found['accuracy']:.3f} [{found['accuracy_low']:.3f}, "
+            f"{found['accuracy_high']:.3f}] on {found['tested']} volumes of "
+            f"{found['participants']} participants (commonest class "
+            f"{found['commonest_class']:.3f}): {arguments.out}"
+        )
+    return 0

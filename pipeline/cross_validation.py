@@ -1,0 +1,143 @@
+"""Classifiers tested on every participant, each by a model that was not shown them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from foldnorm.models.noise import seed_of
+from foldnorm.models.protocols import Classifies
+from foldnorm.pipeline.classify import SIDECAR, TABLE, Row, figures_of, rows_of, table_columns
+from foldnorm.pipeline.conditions import MISSING
+from foldnorm.pipeline.configuration import build_model, resolve_for
+from foldnorm.pipeline.devices import choose_device
+from foldnorm.pipeline.run_folder import COST, RunFolder
+from foldnorm.pipeline.train import train
+from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import write_json, write_tsv
+
+VALIDATION = 0.15  # share of the participants of a training that stop it
+
+
+@dataclass(frozen=True)
+class CrossValidationOptions:
+    """How a classifier is tested.
+
+    Attributes:
+        folds: parts that participants are put into; each is tested once.
+        seed: of the parts.
+        overrides: ``--key value`` of the configuration.
+        device: to train on.
+        quiet: no progress bars.
+    """
+
+    folds: int = 5
+    seed: int = 0
+    overrides: tuple[str, ...] = ()
+    device: str = "auto"
+    quiet: bool = False
+
+
+def cross_validate(
+    config: str, cohort: Cohort, out: Path, options: CrossValidationOptions
+) -> dict[str, Any]:
+    """Train a classifier for each fold and test it there; writes `TABLE` and `SIDECAR`.
+
+    The splits of the cohort are left aside. Finished trainings of ``out`` are not made again, and
+    unfinished ones go on.
+
+    Args:
+        config: YAML file or shipped name of a classifier.
+        cohort: of images or label volumes.
+        out: folder to write to; ``fold-N`` hold the runs.
+        options: how.
+
+    Returns:
+        What the sidecar holds, as `foldnorm.pipeline.classify.classify` gives it, and the accuracy
+        of each fold.
+
+    Raises:
+        InputError: the model tells no classes, or there are too few participants.
+    """
+    resolved = resolve_for(cohort, config, options.overrides)
+    model = build_model(resolved["model"])
+    if not isinstance(model, Classifies):
+        raise InputError(f"{type(model).__name__} tells no classes")
+    known = [row for row in cohort.rows if row.get(model.target, "") not in MISSING]
+    fold_of = parts(known, model.target, options.folds, options.seed)
+    rows: list[Row] = []
+    levels: tuple[str, ...] = ()
+    accuracies = []
+    for number in range(options.folds):
+        part = for_fold(cohort, fold_of, number, options.seed)
+        folder = out / f"fold-{number}"
+        own = resolve_for(part, config, options.overrides)
+        if not (folder / COST).is_file():
+            code = train(own, part, folder, device=options.device, resume=True, quiet=options.quiet)
+            if code:
+                raise SystemExit(code)
+        run = RunFolder.open(folder)
+        run.check_model(own["model"])
+        trained = run.load(choose_device(options.device))
+        (column,) = trained.conditions.columns
+        levels = tuple(sorted(set(levels) | set(column.levels)))
+        tested = rows_of(trained, part, part.indices("test"))
+        accuracies.append(figures_of(tested, column.levels).get("accuracy"))
+        rows += [{**row, "fold": number, "used_for": ""} for row in tested]
+    write_tsv(out / TABLE, rows, ["fold", *table_columns(levels)])
+    sidecar = {
+        "cohort": str(cohort.folder.resolve()),
+        "phantom": cohort.is_phantom,
+        "target": model.target,
+        "volumes": len(rows),
+        "levels": list(levels),
+        "folds": options.folds,
+        "seed": options.seed,
+        "accuracy_of_folds": accuracies,
+        **figures_of(rows, levels),
+    }
+    write_json(out / SIDECAR, sidecar)
+    return sidecar
+
+
+def parts(rows: Sequence[dict[str, str]], target: str, folds: int, seed: int) -> dict[str, int]:
+    """Fold of each participant: drawn by a hash, as many of each class in every fold as can be.
+
+    Args:
+        rows: of ``participants.tsv``, with a class each.
+        target: column of the class; of a participant with several, that of the first row counts.
+        folds: how many.
+        seed: of the hash.
+
+    Raises:
+        InputError: a fold would be empty, or the rest would lack a class.
+    """
+    class_of: dict[str, str] = {}
+    for row in rows:
+        class_of.setdefault(row["participant_id"], row[target])
+    counts = {level: list(class_of.values()).count(level) for level in set(class_of.values())}
+    rarest = min(counts, key=lambda level: (counts[level], level)) if counts else ""
+    if not counts or folds < 2 or counts[rarest] < folds:
+        raise InputError(
+            f"{folds} folds need at least two, and as many participants of each class; of "
+            f"{target} {rarest!r} there are {counts.get(rarest, 0)}"
+        )
+    ordered = sorted(class_of, key=lambda name: (class_of[name], seed_of(seed, "fold", name), name))
+    return {name: n % folds for n, name in enumerate(ordered)}
+
+
+def for_fold(cohort: Cohort, fold_of: dict[str, int], number: int, seed: int) -> Cohort:
+    """The cohort with one fold to test, and a share of the others to validate on.
+
+    Who is in no fold (of no known class) is trained on, which does nothing.
+    """
+
+    def split(name: str) -> str:
+        if fold_of.get(name) == number:
+            return "test"
+        drawn = seed_of(seed, "validation", number, name) / 2**63
+        return "validation" if drawn < VALIDATION else "train"
+
+    rows = [{**row, "split": split(row["participant_id"])} for row in cohort.rows]
+    return replace(cohort, rows=rows)
