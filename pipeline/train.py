@@ -29,6 +29,7 @@ from foldnorm.pipeline.batches import Batches
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.configuration import build_model, training_options
 from foldnorm.pipeline.launch import launch, leave
+from foldnorm.pipeline.memory import available_bytes, held_by_one, warning_of
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.model_card import write_model_card
 from foldnorm.pipeline.run_folder import METRICS, RunFolder
@@ -232,6 +233,8 @@ def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
     """Train to the last step, or until a signal; returns the exit code."""
     options, state, fabric = training.options, training.state, training.fabric
     hidden = quiet or not fabric.is_global_zero or not sys.stderr.isatty()
+    if fabric.is_global_zero:
+        _warn_of_memory(training)
     bar = tqdm(initial=state.step, total=options.steps, desc="train", unit="step", disable=hidden)
     begin, before, first = time.perf_counter(), state.seconds, state.step
     with bar:
@@ -262,6 +265,16 @@ def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
         training.run.write_cost(cost_of(training))
         write_model_card(training.run, training.metrics)
     return 0
+
+
+def _warn_of_memory(training: Training) -> None:
+    """Say before the first step, if what it takes may not be there."""
+    model, batches, options = training.model, training.batches, training.options
+    device = training.fabric.device
+    held = held_by_one(model, batches, training.state.step, options.seed, device)
+    warning = warning_of(held, batches.own, model, available_bytes(device))
+    if warning:
+        print(f"foldnorm: warning: {warning}", file=sys.stderr)
 
 
 def cost_of(training: Training) -> dict[str, float]:

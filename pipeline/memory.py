@@ -1,0 +1,126 @@
+"""What a training will take, said before it runs out of it."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from foldnorm.models.noise import StepNoise
+from foldnorm.models.protocols import Trainable
+from foldnorm.pipeline.batches import Batches
+
+WORK = 1.2  # what is held, over what is counted: work space of convolutions, the allocator's gaps
+TIGHT = 0.9  # share of the memory that is there, above which it is said
+GIB = 2**30
+MEMINFO = Path("/proc/meminfo")
+LIMITS = (  # of a job: cgroup v2
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory.current"),
+)
+
+
+def held_bytes(loss: Callable[[], object], module: nn.Module) -> int:
+    """Bytes that a loss keeps for its backward pass, weights left out.
+
+    Args:
+        loss: computes it, alone or among others.
+        module: whose weights are left out.
+    """
+    weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    kept: dict[int, int] = {}
+    alive: list[Tensor] = []  # so that no address is given out twice
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss()
+    return sum(kept.values())
+
+
+def held_by_one(
+    model: nn.Module, batches: Batches, step: int, seed: int, device: torch.device
+) -> int:
+    """Bytes that one training volume keeps for the backward pass, in the phase that keeps most.
+
+    Nothing of the model or of what it draws is changed.
+
+    Args:
+        model: to be trained.
+        batches: its training volumes.
+        step: that comes next.
+        seed: of the training.
+        device: where the model is.
+    """
+    assert isinstance(model, Trainable)
+    training = model.training
+    model.eval()
+    order = model.phase_order(step)
+    found = 0
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for n, phase in enumerate(order):
+            if phase in order[:n]:
+                continue
+            number = step * len(order) + n
+            volumes = batches.batch(number)[:1].to(device)
+            told = batches.condition(number)
+            condition = None if told is None else told[:1].to(device)
+            noise = StepNoise((seed, step, n), len(volumes), device)
+            terms = partial(model.loss, phase, volumes, noise, condition)
+            found = max(found, held_bytes(terms, model))
+    model.train(training)
+    return found
+
+
+def needed_bytes(held: float, batch: int, module: nn.Module) -> int:
+    """Bytes that a training takes: activations, weights, gradients, two moments of Adam."""
+    weights = sum(p.numel() * p.element_size() for p in module.parameters())
+    return int(WORK * held * batch) + 4 * weights
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Free memory of a GPU, or of this machine and of the job that this is; None if unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = []
+    if MEMINFO.is_file():
+        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
+        if "MemAvailable" in lines:
+            found.append(1024 * int(lines["MemAvailable"].split()[0]))
+    limit, used = (path.read_text().strip() if path.is_file() else "" for path in LIMITS)
+    if limit.isdigit() and used.isdigit():
+        found.append(int(limit) - int(used))
+    return min(found) if found else None
+
+
+def warning_of(held: float, batch: int, module: nn.Module, there: int | None) -> str:
+    """What to say of a training that may not fit; nothing if it fits.
+
+    Args:
+        held: bytes that one volume keeps for the backward pass.
+        batch: volumes of this process.
+        module: the model.
+        there: bytes that are free; None if nobody knows.
+    """
+    needed = needed_bytes(held, batch, module)
+    if there is None or needed <= TIGHT * there:
+        return ""
+    alone = needed_bytes(held, 1, module)
+    fits = int((TIGHT * there - needed_bytes(0, 0, module)) / (WORK * max(held, 1)))
+    if fits >= 1:
+        advice = f"--training.batch_size {fits} would fit"
+    else:
+        advice = (
+            f"one volume alone takes {alone / GIB:.1f} GiB: smaller volumes, fewer channels, or "
+            "--training.precision bf16 on a GPU"
+        )
+    return (
+        f"training takes about {needed / GIB:.1f} GiB ({held / GIB:.2f} GiB a volume, "
+        f"{batch} at once), and {there / GIB:.1f} GiB are free; {advice}"
+    )

@@ -1,0 +1,64 @@
+"""What a training takes, foretold."""
+
+import pytest
+import torch
+from torch import nn
+
+from foldnorm.pipeline import train as train_module
+from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.memory import (
+    GIB,
+    TIGHT,
+    available_bytes,
+    held_bytes,
+    needed_bytes,
+    warning_of,
+)
+
+
+def test_what_is_held_is_what_backward_needs():
+    layer = nn.Linear(100, 50, bias=False)
+    x = torch.randn(8, 100)
+    # The input for the weight's gradient (8·100), the output for the square's (8·50), float32.
+    held = held_bytes(lambda: layer(x).pow(2).sum(), layer)
+    assert held == 4 * (8 * 100 + 8 * 50)
+    deep = nn.Sequential(*[nn.Linear(100, 100, bias=False) for _ in range(5)])
+    assert held_bytes(lambda: deep(x).sum(), deep) == 4 * 8 * 100 * 5
+
+
+def test_weights_are_held_four_times():
+    layer = nn.Linear(100, 50, bias=False)
+    assert needed_bytes(0, 8, layer) == 4 * 4 * 100 * 50
+
+
+@pytest.mark.parametrize(("batch", "fits"), [(8, 3), (4, 3)])
+def test_what_would_fit_is_said(batch, fits):
+    layer = nn.Linear(1, 1)
+    text = warning_of(GIB, batch, layer, int((fits + 0.5) * 1.2 * GIB / TIGHT))
+    assert f"--training.batch_size {fits} would fit" in text
+    assert f"{batch} at once" in text
+    assert warning_of(GIB, fits, layer, int((fits + 0.5) * 1.2 * GIB / TIGHT)) == ""
+
+
+def test_what_does_not_fit_alone_is_said():
+    text = warning_of(8 * GIB, 2, nn.Linear(1, 1), 4 * GIB)
+    assert "one volume alone takes 9.6 GiB" in text
+    assert warning_of(8 * GIB, 2, nn.Linear(1, 1), None) == ""
+
+
+def test_this_machine_has_some():
+    found = available_bytes(torch.device("cpu"))
+    assert found is None or GIB / 8 < found < 2**50
+
+
+def test_training_says_it_and_goes_on_as_before(small_cohort, tmp_path, capsys, monkeypatch):
+    words = ["train", "--config", "autoencoder", "--cohort", str(small_cohort.folder),
+             "--training.steps", "2", "--device", "cpu", "--quiet",
+             "--model.init_args.channels", "[8]"]  # fmt: skip
+    assert main([*words, "--out", str(tmp_path / "a")]) == 0
+    assert "warning" not in capsys.readouterr().err
+    monkeypatch.setattr(train_module, "available_bytes", lambda device: 2**20)
+    assert main([*words, "--out", str(tmp_path / "b")]) == 0
+    assert "foldnorm: warning: training takes about" in capsys.readouterr().err
+    first, second = ((tmp_path / name / "metrics.csv").read_text() for name in "ab")
+    assert first == second
