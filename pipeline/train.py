@@ -11,90 +11,32 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
 from tqdm import tqdm
 
-from foldnorm.models.noise import StepNoise, seed_of
-from foldnorm.models.protocols import Conditioned, Constrains, Trainable
-from foldnorm.models.volume_networks import as_channels_last
-from foldnorm.pipeline.batches import Batches
-from foldnorm.pipeline.conditions import Conditions
-from foldnorm.pipeline.configuration import build_model, training_options
-from foldnorm.pipeline.launch import launch, leave
+from foldnorm.models.noise import StepNoise
+from foldnorm.models.protocols import Constrains, Trainable
+from foldnorm.pipeline.launch import leave
 from foldnorm.pipeline.memory import available_bytes, held_by_one, warning_of
-from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.model_card import write_model_card
-from foldnorm.pipeline.run_folder import METRICS, RunFolder
+from foldnorm.pipeline.processes import (
+    average_gradients,
+    clip_gradients,
+    largest,
+    mean_over_processes,
+)
 from foldnorm.pipeline.signals import STOPPED, StopFlag, stop_on_signals
-from foldnorm.pipeline.task import Task
-from foldnorm.pipeline.tasks import task_of
-from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.pipeline.training_options import TrainingOptions
+from foldnorm.pipeline.training_setup import Training, networks_of, set_up
 from foldnorm.pipeline.validation import sample_picture, validate
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_bytes
 from foldnorm.preprocessing.pictures import png
-
-
-@dataclass
-class TrainingState:
-    """What a checkpoint holds beside the weights.
-
-    Attributes:
-        step: steps finished.
-        best: best value of the monitored figure so far.
-        waited: validations since then.
-        seconds: spent training, over all sessions.
-    """
-
-    step: int = 0
-    best: float = float("inf")
-    waited: int = 0
-    seconds: float = 0.0
-
-
-@dataclass
-class Training:
-    """Everything one process needs while it trains."""
-
-    fabric: Fabric
-    model: nn.Module
-    conditions: Conditions
-    options: TrainingOptions
-    task: Task
-    run: RunFolder
-    optimizers: Mapping[str, torch.optim.Optimizer]
-    batches: Batches
-    metrics: MetricsTable
-    writer: Any = None
-    state: TrainingState = field(default_factory=TrainingState)
-    average: AveragedModel | None = None
-    durations: list[float] = field(default_factory=list)  # of the steps of this session, seconds
-    # (first step whose loss was not finite, number of its phase), or -1 twice; on the device, so
-    # that looking at every loss does not wait for it.
-    diverged: Tensor | None = None
-
-    @property
-    def shown(self) -> TrainedModel:
-        """The model that is validated: the average of its weights, if one is kept."""
-        model = self.model if self.average is None else self.average.module
-        return TrainedModel(model, self.fabric.device, self.conditions)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the last step is done, or nothing has become better for too long."""
-        patience = self.options.patience
-        ended = patience is not None and self.state.waited >= patience
-        return ended or self.state.step >= self.options.steps
 
 
 def train(
@@ -132,103 +74,6 @@ def train(
             leave()
 
 
-def set_up(
-    config: Mapping[str, Any],
-    cohort: Cohort,
-    out: Path,
-    *,
-    device: str,
-    resume: bool,
-    weights: Path | None = None,
-) -> Training:
-    """Build the model, its optimisers and the run folder, or take them up where they were."""
-    options = training_options(config)
-    fabric = launch(device)
-    torch.manual_seed(seed_of(options.seed, "weights"))
-    model = build_model(config["model"])
-    if not isinstance(model, Trainable):
-        raise InputError(f"{type(model).__name__} has no phases to train")
-    before = None if weights is None else _start_from(weights, model, config, cohort)
-    task = task_of(model, cohort)
-    model.to(fabric.device)
-    if fabric.device.type == "cuda" or options.precision == "32":
-        # Not for bf16 on CPUs: there torch 2.13 gives weight gradients that are not finite.
-        as_channels_last(model, len(cohort.shape))
-    optimizers = {
-        network: torch.optim.Adam(getattr(model, network).parameters(), betas=options.betas)
-        for network in _networks(model)
-    }
-    average = None
-    if options.ema:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema))
-    run, state = RunFolder(out), TrainingState()
-    conditions = _conditions(model, cohort) if before is None else before.conditions
-    if options.monitor_mode == "max":
-        state.best = -float("inf")
-    if resume and run.checkpoint("last").is_file():
-        run.check_model(config["model"])
-        run.check_cohort(cohort)
-        conditions = run.conditions
-        state = load_state(run, model, optimizers, fabric.device, average)
-    elif fabric.is_global_zero:
-        run.write_data(cohort, conditions, before)
-    if fabric.is_global_zero:
-        run.write_config(config)  # again on resume: it may train for longer
-        run.write_environment()
-    batches = Batches(
-        cohort.volumes,
-        cohort.indices("train"),
-        batch_size=options.batch_size,
-        seed=options.seed,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        second=task.second,
-        paired=model.reads != "unpaired",
-        conditions=conditions.encode(cohort.rows) if conditions.size else None,
-        augment=task.alter(options),
-    )
-    metrics = MetricsTable(out / METRICS, up_to=state.step)
-    writer = _tensorboard(out) if options.tensorboard and fabric.is_global_zero else None
-    return Training(
-        fabric,
-        model,
-        conditions,
-        options,
-        task,
-        run,
-        optimizers,
-        batches,
-        metrics,
-        writer,
-        state,
-        average,
-    )
-
-
-def _start_from(
-    weights: Path, model: nn.Module, config: Mapping[str, Any], cohort: Cohort
-) -> RunFolder:
-    """Give a model the weights of a trained run, and return that."""
-    run = RunFolder.open(weights)
-    run.check_model(config["model"])
-    run.check_cohort(cohort)
-    held_out = {cohort.rows[i]["participant_id"] for i in cohort.indices("validation", "test")}
-    leaked = run.trained_on(held_out)
-    if leaked:
-        raise InputError(
-            f"the weights to start from were fitted to {len(leaked)} brains that are held out here "
-            f"(such as {leaked[0]}): {weights}"
-        )
-    model.load_state_dict(run.load().model.state_dict())
-    return run
-
-
-def _conditions(model: nn.Module, cohort: Cohort) -> Conditions:
-    """What the model is told of each brain, as the training split has it."""
-    names = model.condition if isinstance(model, Conditioned) else ()
-    return Conditions.fit(names, [cohort.rows[i] for i in cohort.indices("train")])
-
-
 def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
     """Train to the last step, or until a signal; returns the exit code."""
     options, state, fabric = training.options, training.state, training.fabric
@@ -249,7 +94,7 @@ def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
                 stop.code = stop.code or STOPPED
             validates = state.step % options.validate_every == 0 or last
             logs = state.step % options.log_every == 0 or last
-            code = _largest(fabric, stop.code)
+            code = largest(fabric, stop.code)
             if validates or logs or code:
                 _check_finite(training, terms)
             if logs:
@@ -357,7 +202,7 @@ def _check_finite(training: Training, terms: Mapping[str, Tensor]) -> None:
     step, phase = (int(x) for x in training.diverged)
     is_finite = all(bool(torch.isfinite(p).all()) for p in training.model.parameters())
     bad = sorted(name for name, value in terms.items() if not torch.isfinite(value))
-    if _largest(training.fabric, int(step >= 0 or not is_finite)):
+    if largest(training.fabric, int(step >= 0 or not is_finite)):
         assert isinstance(training.model, Trainable)
         what = f"{', '.join(bad) or 'a weight'} is not finite"
         if step >= 0:
@@ -373,66 +218,9 @@ def _check_finite(training: Training, terms: Mapping[str, Tensor]) -> None:
         )  # fmt: skip
 
 
-def clip_gradients(optimizers: Iterable[torch.optim.Optimizer], bound: float) -> None:
-    """Shorten the gradient of all these optimisers together to at most ``bound``."""
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    parameters = [p for group in groups for p in group["params"]]
-    torch.nn.utils.clip_grad_norm_(parameters, bound)
-
-
-def average_gradients(fabric: Fabric, optimizer: torch.optim.Optimizer) -> None:
-    """Replace each gradient by its mean over processes, in one message."""
-    if fabric.world_size == 1:
-        return
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = torch.cat([g.flatten() for g in gradients])
-    flat = mean_over_processes(fabric, flat)
-    for p, g in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        p.grad = g.view_as(p)
-
-
-def mean_over_processes(fabric: Fabric, tensor: Tensor) -> Tensor:
-    """Mean of a tensor over all processes; the tensor itself if there is one."""
-    if fabric.world_size == 1:
-        return tensor
-    mean = fabric.all_reduce(tensor, reduce_op="mean")
-    assert isinstance(mean, Tensor)
-    return mean
-
-
-def load_state(
-    run: RunFolder,
-    model: nn.Module,
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    device: torch.device,
-    average: AveragedModel | None = None,
-) -> TrainingState:
-    """Take up model, optimisers and average from the last checkpoint."""
-    checkpoint = run.load_checkpoint("last", device)
-    try:
-        model.load_state_dict(checkpoint["model"])
-        if average is not None:
-            average.module.load_state_dict(checkpoint["average"])
-            average.n_averaged.fill_(checkpoint["state"]["step"])
-        for name, optimizer in optimizers.items():
-            optimizer.load_state_dict(checkpoint["optimizers"][name])
-        return TrainingState(**checkpoint["state"])
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"checkpoint does not fit the configuration ({reason}): {run.checkpoint('last')}"
-        ) from error
-
-
-def _networks(model: Trainable) -> list[str]:
-    """Names of all networks that some phase trains."""
-    return sorted({name for phase in model.phases.values() for name in phase.networks})
-
-
 def _freeze_all_but(model: Trainable, phase: str) -> None:
     """Only the phase's networks take gradients; others still pass them through."""
-    for name in _networks(model):
+    for name in networks_of(model):
         getattr(model, name).requires_grad_(name in model.phases[phase].networks)
 
 
@@ -491,21 +279,3 @@ def _record(training: Training, figures: dict[str, float]) -> None:
     if training.writer is not None:
         for name, value in figures.items():
             training.writer.add_scalar(name, value, training.state.step)
-
-
-def _largest(fabric: Fabric, code: int) -> int:
-    """Largest code over all processes, so that they stop together."""
-    if fabric.world_size == 1:
-        return code
-    codes = fabric.all_gather(torch.tensor(code, device=fabric.device))
-    return int(torch.as_tensor(codes).max())
-
-
-def _tensorboard(out: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError(
-            "tensorboard is not installed: pip install foldnorm[tensorboard]"
-        ) from None
-    return SummaryWriter(str(out / "tensorboard"))

@@ -118,7 +118,7 @@ def test_generated_volumes_are_the_same_for_a_seed(small_run, tmp_path):
     for name in ("a", "b"):
         assert call("generate", small_run, tmp_path / name, "--number", "3", "--seed", "1") == 0
     files = sorted(p.name for p in (tmp_path / "a").iterdir())
-    assert len(files) == 4
+    assert len(files) == 5  # three volumes, the contact sheet, and what was asked for
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 

@@ -16,7 +16,7 @@ from foldnorm.pipeline.bundle import BundleNetwork
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.configuration import resolve_for
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.train import set_up
+from foldnorm.pipeline.training_setup import set_up
 from foldnorm.preprocessing.cohort import Cohort, write_participants
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json

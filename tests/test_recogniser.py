@@ -26,8 +26,8 @@ from foldnorm.pipeline.sulci import (
     sulcus_name,
 )
 from foldnorm.pipeline.sulcus_measures import MEASURES, AtlasTemplate, NamedBrain, Recognition
-from foldnorm.pipeline.train import set_up
 from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.pipeline.training_setup import set_up
 from foldnorm.pipeline.view.models import ViewedModel
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.errors import InputError

@@ -15,9 +15,9 @@ from foldnorm.pipeline.evidence_maps import regions
 from foldnorm.pipeline.evidence_scores import EvidenceScores
 from foldnorm.pipeline.localisation import localisation
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.train import set_up
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.training_edits import UNTOUCHED, TrainingEdits
+from foldnorm.pipeline.training_setup import set_up
 from foldnorm.preprocessing.cohort import Brain, Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv

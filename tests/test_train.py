@@ -15,8 +15,8 @@ from foldnorm.models.wgan_gp import WGANGP
 from foldnorm.pipeline.batches import Batches
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.metrics_table import MetricsTable
+from foldnorm.pipeline.processes import clip_gradients
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.train import clip_gradients
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.errors import InputError
 

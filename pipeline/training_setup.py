@@ -1,0 +1,231 @@
+"""Everything that one process needs while it trains: built anew, or taken up where it was."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from foldnorm.models.noise import seed_of
+from foldnorm.models.protocols import Conditioned, Trainable
+from foldnorm.models.volume_networks import as_channels_last
+from foldnorm.pipeline.batches import Batches
+from foldnorm.pipeline.conditions import Conditions
+from foldnorm.pipeline.configuration import build_model, training_options
+from foldnorm.pipeline.launch import launch
+from foldnorm.pipeline.metrics_table import MetricsTable
+from foldnorm.pipeline.run_folder import METRICS, RunFolder
+from foldnorm.pipeline.task import Task
+from foldnorm.pipeline.tasks import task_of
+from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.pipeline.training_options import TrainingOptions
+from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
+
+
+@dataclass
+class TrainingState:
+    """What a checkpoint holds beside the weights.
+
+    Attributes:
+        step: steps finished.
+        best: best value of the monitored figure so far.
+        waited: validations since then.
+        seconds: spent training, over all sessions.
+    """
+
+    step: int = 0
+    best: float = float("inf")
+    waited: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Training:
+    """Everything one process needs while it trains."""
+
+    fabric: Fabric
+    model: nn.Module
+    conditions: Conditions
+    options: TrainingOptions
+    task: Task
+    run: RunFolder
+    optimizers: Mapping[str, torch.optim.Optimizer]
+    batches: Batches
+    metrics: MetricsTable
+    writer: Any = None
+    state: TrainingState = field(default_factory=TrainingState)
+    average: AveragedModel | None = None
+    durations: list[float] = field(default_factory=list)  # of the steps of this session, seconds
+    # (first step whose loss was not finite, number of its phase), or -1 twice; on the device, so
+    # that looking at every loss does not wait for it.
+    diverged: Tensor | None = None
+
+    @property
+    def shown(self) -> TrainedModel:
+        """The model that is validated: the average of its weights, if one is kept."""
+        model = self.model if self.average is None else self.average.module
+        return TrainedModel(model, self.fabric.device, self.conditions)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last step is done, or nothing has become better for too long."""
+        patience = self.options.patience
+        ended = patience is not None and self.state.waited >= patience
+        return ended or self.state.step >= self.options.steps
+
+
+def set_up(
+    config: Mapping[str, Any],
+    cohort: Cohort,
+    out: Path,
+    *,
+    device: str,
+    resume: bool,
+    weights: Path | None = None,
+) -> Training:
+    """Build the model, its optimisers and the run folder, or take them up where they were."""
+    options = training_options(config)
+    fabric = launch(device)
+    torch.manual_seed(seed_of(options.seed, "weights"))
+    model = build_model(config["model"])
+    if not isinstance(model, Trainable):
+        raise InputError(f"{type(model).__name__} has no phases to train")
+    before = None if weights is None else _start_from(weights, model, config, cohort)
+    task = task_of(model, cohort)
+    optimizers, average = _to_device(model, options, fabric, len(cohort.shape))
+    run = RunFolder(out)
+    conditions, state = _conditions(model, cohort, before), TrainingState()
+    if options.monitor_mode == "max":
+        state.best = -float("inf")
+    if resume and run.checkpoint("last").is_file():
+        run.check_model(config["model"])
+        run.check_cohort(cohort)
+        conditions = run.conditions
+        state = load_state(run, model, optimizers, fabric.device, average)
+    elif fabric.is_global_zero:
+        run.write_data(cohort, conditions, before)
+    if fabric.is_global_zero:
+        run.write_config(config)  # again on resume: it may train for longer
+        run.write_environment()
+    return Training(
+        fabric,
+        model,
+        conditions,
+        options,
+        task,
+        run,
+        optimizers,
+        _batches(task, options, conditions, fabric),
+        MetricsTable(out / METRICS, up_to=state.step),
+        _tensorboard(out) if options.tensorboard and fabric.is_global_zero else None,
+        state,
+        average,
+    )
+
+
+def _to_device(
+    model: nn.Module, options: TrainingOptions, fabric: Fabric, dims: int
+) -> tuple[dict[str, torch.optim.Optimizer], AveragedModel | None]:
+    """Bring the model to its device; an optimiser for each network, and the average of weights."""
+    assert isinstance(model, Trainable)
+    model.to(fabric.device)
+    if fabric.device.type == "cuda" or options.precision == "32":
+        # Not for bf16 on CPUs: there torch 2.13 gives weight gradients that are not finite.
+        as_channels_last(model, dims)
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        network: torch.optim.Adam(getattr(model, network).parameters(), betas=options.betas)
+        for network in networks_of(model)
+    }
+    average = None
+    if options.ema:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema))
+    return optimizers, average
+
+
+def _batches(
+    task: Task, options: TrainingOptions, conditions: Conditions, fabric: Fabric
+) -> Batches:
+    """Training volumes, with what the task puts beside them and does to them."""
+    cohort = task.cohort
+    return Batches(
+        cohort.volumes,
+        cohort.indices("train"),
+        batch_size=options.batch_size,
+        seed=options.seed,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        second=task.second,
+        paired=task.model.reads != "unpaired",
+        conditions=conditions.encode(cohort.rows) if conditions.size else None,
+        augment=task.alter(options),
+    )
+
+
+def _start_from(
+    weights: Path, model: nn.Module, config: Mapping[str, Any], cohort: Cohort
+) -> RunFolder:
+    """Give a model the weights of a trained run, and return that."""
+    run = RunFolder.open(weights)
+    run.check_model(config["model"])
+    run.check_cohort(cohort)
+    held_out = {cohort.rows[i]["participant_id"] for i in cohort.indices("validation", "test")}
+    leaked = run.trained_on(held_out)
+    if leaked:
+        raise InputError(
+            f"the weights to start from were fitted to {len(leaked)} brains that are held out here "
+            f"(such as {leaked[0]}): {weights}"
+        )
+    model.load_state_dict(run.load().model.state_dict())
+    return run
+
+
+def _conditions(model: nn.Module, cohort: Cohort, before: RunFolder | None) -> Conditions:
+    """What the model is told of each brain: as earlier weights or the training split say."""
+    if before is not None:
+        return before.conditions
+    names = model.condition if isinstance(model, Conditioned) else ()
+    return Conditions.fit(names, [cohort.rows[i] for i in cohort.indices("train")])
+
+
+def load_state(
+    run: RunFolder,
+    model: nn.Module,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    device: torch.device,
+    average: AveragedModel | None = None,
+) -> TrainingState:
+    """Take up model, optimisers and average from the last checkpoint."""
+    checkpoint = run.load_checkpoint("last", device)
+    try:
+        model.load_state_dict(checkpoint["model"])
+        if average is not None:
+            average.module.load_state_dict(checkpoint["average"])
+            average.n_averaged.fill_(checkpoint["state"]["step"])
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(checkpoint["optimizers"][name])
+        return TrainingState(**checkpoint["state"])
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"checkpoint does not fit the configuration ({reason}): {run.checkpoint('last')}"
+        ) from error
+
+
+def networks_of(model: Trainable) -> list[str]:
+    """Names of all networks that some phase trains."""
+    return sorted({name for phase in model.phases.values() for name in phase.networks})
+
+
+def _tensorboard(out: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError(
+            "tensorboard is not installed: pip install foldnorm[tensorboard]"
+        ) from None
+    return SummaryWriter(str(out / "tensorboard"))
