@@ -1,6 +1,6 @@
 """New volumes and images, drawn from a trained model."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,16 +11,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foldnorm.models.protocols import Diffuses, Samples
+from foldnorm.pipeline.criteria import Criterion
 from foldnorm.pipeline.restore import write_image
 from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.structure_statistics import microstructure_statistics, sheet_statistics
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_bytes, write_json
 from foldnorm.preprocessing.pictures import contact_sheet, image_slices, middle_slices, png
+from foldnorm.preprocessing.schemes import scheme_from_dict
 from foldnorm.preprocessing.volumes import write_labels
 
 SHEET, SIDECAR = "contact_sheet.png", "synthetic.json"
 AT_ONCE = 64  # drawn together
+TRIES = 50  # as many as asked for may be drawn, to keep some
 SHEET_PICTURES = 64  # of the contact sheet
 
 
@@ -34,6 +38,8 @@ class GenerateOptions:
         given: columns that a conditioned model is told; the others are drawn as in training.
         sampler: of a diffusion model, ``ddpm`` or ``ddim``; None: the run's own.
         steps: of ddim; None: the run's own.
+        keep_if: a condition on the statistics of a volume; those of which it is false are drawn
+            again, up to `TRIES` times as many as asked for.
     """
 
     number: int = 16
@@ -41,12 +47,18 @@ class GenerateOptions:
     given: Mapping[str, str] = field(default_factory=dict)
     sampler: Literal["ddpm", "ddim"] | None = None
     steps: int | None = None
+    keep_if: Criterion | None = None
 
 
-def generate(run: RunFolder, trained: TrainedModel, out: Path, options: GenerateOptions) -> None:
+def generate(
+    run: RunFolder, trained: TrainedModel, out: Path, options: GenerateOptions
+) -> tuple[int, int]:
     """Draw volumes or images; writes a file each, `SHEET` and `SIDECAR`.
 
     Label volumes are NIfTI, 2-D images PNG, 3-D ones NIfTI from −1 to 1.
+
+    Returns:
+        How many were kept, and how many were not.
 
     Raises:
         InputError: the model draws none, or is told what it does not take.
@@ -54,11 +66,18 @@ def generate(run: RunFolder, trained: TrainedModel, out: Path, options: Generate
     if not isinstance(trained.model, Samples):
         raise InputError(f"{type(trained.model).__name__} does not draw new volumes")
     _set_sampler(trained.model, options)
+    trained.conditions.draw(1, np.random.default_rng(0), options.given)  # refused before the work
     record = run.data["preparation"]
     affine = np.diag([*run.data["voxel_size"], 1.0])
     shown: list[list[NDArray[np.uint8]]] = []
     width = max(4, len(str(options.number - 1)))
-    for n, volume in enumerate(drawn(trained, options)):
+    statistics = _statistics(record)
+    kept = rejected = 0
+    for volume in drawn(trained, options):
+        if options.keep_if is not None and not options.keep_if.holds(statistics(volume)):
+            rejected += 1
+            continue
+        n, kept = kept, kept + 1
         stem = out / f"synthetic-{n:0{width}d}"
         if "intensities" in record:
             write_image(stem, volume, int(record["intensities"]["bits"]))
@@ -69,25 +88,41 @@ def generate(run: RunFolder, trained: TrainedModel, out: Path, options: Generate
             slices = middle_slices(volume, len(record["scheme"]["classes"]))
         if n < SHEET_PICTURES:
             shown.append(slices)
+        if kept == options.number:
+            break
+    if not shown:
+        assert options.keep_if is not None
+        raise InputError(f"none of {rejected} drawn volumes keeps {options.keep_if.text!r}")
     columns = 8 if len(shown[0]) == 1 else 2
     rows = [[s for slices in shown[n : n + columns] for s in slices]
             for n in range(0, len(shown), columns)]  # fmt: skip
     write_bytes(out / SHEET, png(contact_sheet(rows)))
-    write_json(out / SIDECAR, _sidecar(run, trained, options))
+    write_json(out / SIDECAR, _sidecar(run, trained, options) | {
+        "kept": kept, "rejected": rejected,
+    })  # fmt: skip
+    return kept, rejected
 
 
 def drawn(trained: TrainedModel, options: GenerateOptions) -> Iterator[NDArray[Any]]:
     """Volumes one at a time; never more than `AT_ONCE` in memory."""
+    most = options.number * (1 if options.keep_if is None else TRIES)
     rng = np.random.default_rng(options.seed)
-    conditions = trained.conditions.draw(options.number, rng, options.given)
     generator = torch.Generator().manual_seed(options.seed)
-    for first in range(0, options.number, AT_ONCE):
-        count = min(AT_ONCE, options.number - first)
+    for first in range(0, most, AT_ONCE):
+        count = min(AT_ONCE, most - first)
         condition: Tensor | None = None
         if trained.conditions.size:
-            condition = torch.from_numpy(conditions[first : first + count])
+            condition = torch.from_numpy(trained.conditions.draw(count, rng, options.given))
         assert isinstance(trained.model, Samples)
         yield from trained.model.sample(count, generator, condition).cpu().numpy()
+
+
+def _statistics(record: Mapping[str, Any]) -> Callable[[NDArray[Any]], dict[str, float]]:
+    """What the statistics of a volume are: of sheets, or of bright grains (above 0)."""
+    if "intensities" in record:
+        return lambda image: microstructure_statistics(image, 0.0)
+    scheme = scheme_from_dict(dict(record["scheme"]))
+    return lambda volume: sheet_statistics(volume, scheme)
 
 
 def _set_sampler(model: Samples, options: GenerateOptions) -> None:
@@ -117,5 +152,6 @@ def _sidecar(run: RunFolder, trained: TrainedModel, options: GenerateOptions) ->
         "number": options.number,
         "seed": options.seed,
         "given": dict(options.given),
+        "keep_if": None if options.keep_if is None else options.keep_if.text,
         **of_diffusion,
     }

@@ -4,6 +4,7 @@ Label volumes are NIfTI, images PNG (in 3-D, NIfTI from −1 to 1); the same for
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from foldnorm.pipeline.arguments import add_device, add_overwrite, add_seed, positive
@@ -27,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--steps", type=positive, help="of ddim (default: the run's)")
     parser.add_argument("--number", type=positive, default=16, help="how many (default 16)")
+    parser.add_argument(
+        "--keep-if",
+        metavar="CONDITION",
+        help="only volumes of which this is true, such as 'components < 20 and thick < 0.05' (of "
+        "sheets: voxels, components, euler_number, thick, depth, depth_90; of images: "
+        "volume_fraction, correlation, chord, circles, circle_radius)",
+    )
     add_seed(parser)
     add_device(parser)
     add_overwrite(parser)
@@ -35,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.criteria import Criterion
     from foldnorm.pipeline.devices import choose_device
     from foldnorm.pipeline.generate import SHEET, GenerateOptions, generate
     from foldnorm.pipeline.run_folder import RunFolder
@@ -50,9 +59,20 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(f"--given: expected COLUMN=VALUE, got {words!r}")
         given[column] = value
     options = GenerateOptions(
-        arguments.number, arguments.seed, given, arguments.sampler, arguments.steps
+        arguments.number,
+        arguments.seed,
+        given,
+        arguments.sampler,
+        arguments.steps,
+        None if arguments.keep_if is None else Criterion.parse(arguments.keep_if),
     )
-    generate(run_folder, trained, arguments.out, options)
+    kept, rejected = generate(run_folder, trained, arguments.out, options)
+    if kept < arguments.number:
+        print(
+            f"foldnorm: only {kept} of {kept + rejected} drawn volumes keep {arguments.keep_if!r}",
+            file=sys.stderr,
+        )
     if not arguments.quiet:
-        print(f"{arguments.number} volumes: {arguments.out}")
-    return 0
+        others = f" ({rejected} others were not kept)" if rejected else ""
+        print(f"{kept} volumes{others}: {arguments.out}")
+    return 1 if kept < arguments.number else 0
