@@ -89,11 +89,12 @@ def rows_of(trained: TrainedModel, cohort: Cohort, indices: NDArray[np.int64]) -
 def probabilities(
     trained: TrainedModel, model: Classifies, cohort: Cohort, indices: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Probability of each level, (N, levels)."""
+    """Probability of each level, (N, levels); the column need not be there."""
+    untold = TrainedModel(trained.model, trained.device)  # else it would be told the answer
     return np.concatenate(
         [
             torch.softmax(model.classify(volumes).double(), dim=1).cpu().numpy()
-            for volumes, _ in trained.batches(cohort.brains(indices))
+            for volumes, _ in untold.batches(cohort.brains(indices))
         ]
     )
 

@@ -49,6 +49,8 @@ def cohort_of_input(
         fractions=(0.0, 0.0, 1.0),
         overwrite=overwrite,
     )
-    return Cohort.open(out / PREPARED), [
-        Problem(failure["volume"], failure["reason"]) for failure in report["failed"]
-    ]
+    cohort = Cohort.open(out / PREPARED)
+    if list(cohort.shape) != run.data["shape"]:
+        expected, got = (" × ".join(map(str, s)) for s in (run.data["shape"], cohort.shape))
+        raise InputError(f"expected images of {expected} as the model's, got {got}: {source}")
+    return cohort, [Problem(failure["volume"], failure["reason"]) for failure in report["failed"]]

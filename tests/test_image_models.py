@@ -74,6 +74,11 @@ def bars(tmp_path_factory):
     return out
 
 
+def save_blank(path, sides):
+    path.parent.mkdir()
+    Image.fromarray(np.zeros(sides, np.uint8)).save(path)
+
+
 def train(cohort, out, config, *words):
     command = ["train", "--config", config, "--cohort", str(cohort), "--out", str(out), "--quiet"]
     assert main([*command, "--device", "cpu", *words]) == 0
@@ -229,7 +234,7 @@ def test_folds_have_as_many_of_each_class():
         parts(rows, "way", 1, 0)
 
 
-def test_files_are_told_as_the_cohort_is(bars, classifier, tmp_path):
+def test_files_are_told_as_the_cohort_is(bars, classifier, tmp_path, capsys):
     source = bars.parent / "source"
     words = ["classify", str(classifier), str(source), str(tmp_path / "files"), "--quiet"]
     assert main(words) == 0
@@ -240,6 +245,18 @@ def test_files_are_told_as_the_cohort_is(bars, classifier, tmp_path):
         for where in ("files", "cohort")
     )
     assert first == second
+    unknown = tmp_path / "unknown"  # of whom nothing is known
+    unknown.mkdir()
+    for path in sorted(source.glob("*.png"))[:5]:
+        (unknown / path.name).write_bytes(path.read_bytes())
+    assert main([*words[:2], str(unknown), str(tmp_path / "u"), "--quiet"]) == 0
+    told = [row["told"] for row in read_tsv(tmp_path / "u/classes.tsv")]
+    assert told == [first[f"sub-p{n}"] for n in range(5)]
+    assert json.loads((tmp_path / "u/classes.json").read_text())["tested"] == 0
+    large = tmp_path / "large"
+    save_blank(large / "a.png", (SIDE + 4, SIDE))
+    assert main([*words[:2], str(large), str(tmp_path / "l"), "--quiet"]) == 2
+    assert "expected images of 16 × 16 as the model's, got 20 × 16" in capsys.readouterr().err
     assert main([*words[:2], str(source), str(tmp_path / "x"), "--split", "test"]) == 2
 
 
