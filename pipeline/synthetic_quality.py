@@ -34,8 +34,9 @@ from foldnorm.pipeline.two_sample import (
 from foldnorm.preprocessing.cohort import DESCRIPTION, Brain, Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_bytes, write_json, write_tsv
-from foldnorm.preprocessing.images import NIFTI, PICTURES, STACKS, ImageFile, read_image
+from foldnorm.preprocessing.images import NIFTI, STACKS, ImageFile, read_image
 from foldnorm.preprocessing.pictures import contact_sheet, image_slices, middle_slices, png
+from foldnorm.preprocessing.sources import PICTURES
 from foldnorm.preprocessing.volumes import read_labels
 
 TABLE, SIDECAR, PAIRS = "quality.tsv", "quality.json", "closest_pairs.png"

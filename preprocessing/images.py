@@ -23,9 +23,8 @@ from PIL import Image, UnidentifiedImageError
 
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_tsv
-from foldnorm.preprocessing.sources import PARTICIPANTS, Problem, bids_label
+from foldnorm.preprocessing.sources import PARTICIPANTS, PICTURES, Problem, bids_label
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 STACKS = (".tif", ".tiff")
 NIFTI = (".nii", ".nii.gz")
 IDX_IMAGES, IDX_LABELS = ("images-idx3-ubyte", "images.idx3-ubyte"), "labels"

@@ -4,6 +4,7 @@ A source is only ever read. What cannot be used is returned as a problem, not ra
 subjects go on.
 """
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +30,8 @@ FREESURFER_VOLUMES = (
     "aseg.mgz",
     "ribbon.mgz",
 )
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
+LOOKED_AT = 100  # files, for what a folder without volumes holds
 BIDS_ENTITIES = re.compile(r"sub-(?P<participant>[A-Za-z0-9]+)(?:_.*?hemi-(?P<hemi>[LR]))?")
 TABLE_SUFFIXES = (".tsv", ".csv")
 COMPANIONS = ("folds", "graph", "transform", "pair")
@@ -176,7 +179,8 @@ def find_volumes(
         raise InputError(f"no volume of participant {', '.join(sorted(wanted - ids))} in {where}")
     if not found and not problems:
         kind = f"{stem} volume" if stem else "volume"
-        raise InputError(f"no {kind} found in {where}")
+        hint = "; foldnorm images takes pictures" if _has_pictures(sources) else ""
+        raise InputError(f"no {kind} found in {where}{hint}")
     single, unclear = _without_duplicates(found, prefer)
     problems += unclear
     if whole_brain:
@@ -397,6 +401,16 @@ def _freesurfer_volumes(source: Path) -> Iterator[Path]:
         found = [folder / name for name in FREESURFER_VOLUMES if (folder / name).is_file()]
         if found:
             yield found[0]
+
+
+def _has_pictures(sources: Sequence[Source]) -> bool:
+    """Whether there are pictures among the first files of a folder."""
+    return any(
+        path.suffix.lower() in PICTURES
+        for source in sources
+        if source.path.is_dir()
+        for path in itertools.islice(source.path.rglob("*"), LOOKED_AT)
+    )
 
 
 def _volume_files(source: Path) -> Iterator[Path]:

@@ -256,12 +256,21 @@ def test_commands_of_label_volumes_refuse_images(people, tmp_path, capsys):
     out = str(tmp_path / "out")
     for words in (
         ["train", "--config", "beta_vae", "--cohort", str(tmp_path / "cohort"), "--out", out],
+        ["view", str(tmp_path / "cohort"), "--no-browser"],
         ["delete", str(tmp_path / "cohort"), out, "--size", "500", "--kind", "ball"],
     ):
         assert main(words) == 2
         error = capsys.readouterr().err
         assert "cohort of images" in error
         assert error.count("\n") == 1
+
+
+def test_preprocess_says_who_takes_pictures(people, tmp_path, capsys):
+    assert main(["preprocess", str(people), str(tmp_path / "cohort")]) == 2
+    assert "foldnorm images takes pictures" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main(["preprocess", str(tmp_path / "empty"), str(tmp_path / "cohort")]) == 2
+    assert "pictures" not in capsys.readouterr().err
 
 
 def test_preparation_survives_its_record():
