@@ -72,10 +72,10 @@ class Library:
         if (path / DESCRIPTION).is_file():
             files = (DESCRIPTION, PARTICIPANTS, VOLUMES, PAIRS)
             self._check_inside(*(path / name for name in files))
-            cohort = Cohort.open(path)
-            if cohort.holds_images:
+            opened = Cohort.open(path)
+            if opened.holds_images:
                 raise InputError(f"view shows label volumes, this is a cohort of images: {path}")
-            self.cohorts.append(cohort)
+            self.cohorts.append(opened)
         elif (path / SCORES).is_file():
             self._check_inside(path / SCORES, path / SCORES_SIDECAR)
             cohort = Path(read_json(path / SCORES_SIDECAR)["cohort"]).resolve()
