@@ -228,12 +228,18 @@ def with_noise(images: NDArray[Any], factor: float, rng: np.random.Generator) ->
 
 def repair_figures(repaired: Image, damaged: Image, clean: Image) -> dict[str, float]:
     """PSNR (dB) and SSIM of a repaired image, and the PSNR that it gained; all (*sides)."""
-    after = float(peak_signal_noise_ratio(clean, repaired, data_range=RANGE))
+    after = psnr(clean, repaired)
     figures = {
         "psnr": after,
         "ssim": float(structural_similarity(clean, repaired, data_range=RANGE)),
     }
     if (damaged != clean).any():
-        before = float(peak_signal_noise_ratio(clean, damaged, data_range=RANGE))
-        figures["psnr_gain"] = after - before
+        figures["psnr_gain"] = after - psnr(clean, damaged)
     return figures
+
+
+def psnr(clean: Image, other: Image) -> float:
+    """Peak signal-to-noise ratio, dB; infinite where both are the same."""
+    if (clean == other).all():
+        return float("inf")
+    return float(peak_signal_noise_ratio(clean, other, data_range=RANGE))
