@@ -1,11 +1,23 @@
 """The model card of a run: what it is, what it was trained on, how well it does, what it is not."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.tracks import learned_from
 from foldnorm.preprocessing.files import write_text
 
 MODEL_CARD = "MODEL_CARD.md"
+USE = (
+    "For research on cortical folding. Not for diagnosis: a score says how far a brain lies from "
+    "the\ntraining cohort, which may differ from it in scanner, age or preprocessing as well as in "
+    "folding."
+)
+USE_OF_IMAGES = (
+    "For research. Not for diagnosis: what it tells or makes of an image holds for images like those "
+    "it\nwas trained on, and what it fills in or draws is invented."
+)
 
 
 def write_model_card(run: RunFolder, metrics: MetricsTable) -> None:
@@ -20,17 +32,21 @@ def card_of(run: RunFolder, metrics: MetricsTable) -> str:
     _, samples = run.best_panel(metrics, of="samples")
     named = [*panel.items(), *((f"samples: {name}", value) for name, value in samples.items())]
     figures = "\n".join(f"| {name} | {value:.4g} |" for name, value in named)
-    kind = "**phantoms drawn by a program, not brains**" if data["phantom"] else "label volumes"
+    of_images = "intensities" in data["preparation"]
+    kind = "images" if of_images else "label volumes"
+    if data["phantom"]:
+        kind = "**phantoms drawn by a program, not brains**"
     participants = run.participants
     asked = config["model"].get("init_args", {})
     known = sum(len(earlier["participants"]) for earlier in data.get("before", []))
     before = f", starting from weights that {known} other participants had given" if known else ""
     learned = learned_from(asked.get("edits") or (), asked.get("sulci") or ())
+    if of_images:
+        learned = _learned_from_images(asked)
     return f"""# {config["model"]["class_path"].rsplit(".", 1)[-1]}
 
 Trained with foldnorm on {kind}: {participants["train"]} participants, validated on
-{participants["validation"]} others. Volumes of {data["shape"]} voxels of
-{data["voxel_size"]} mm; the preparation stands in `data.json`, the settings in `config.yaml`.
+{participants["validation"]} others. {_size(data)}; the preparation stands in `data.json`, the settings in `config.yaml`.
 
 Validation figures at the best checkpoint (step {step}):
 
@@ -40,6 +56,24 @@ Validation figures at the best checkpoint (step {step}):
 
 It learned from {learned}{before}.
 
-For research on cortical folding. Not for diagnosis: a score says how far a brain lies from the
-training cohort, which may differ from it in scanner, age or preprocessing as well as in folding.
+{USE_OF_IMAGES if of_images else USE}
 """
+
+
+def _size(data: Mapping[str, Any]) -> str:
+    sides = " × ".join(map(str, data["shape"]))
+    if "intensities" in data["preparation"]:
+        return f"Images of {sides}"
+    size = " × ".join(f"{side:g}" for side in data["voxel_size"])
+    return f"Volumes of {sides} voxels of {size} mm"
+
+
+def _learned_from_images(asked: Mapping[str, Any]) -> str:
+    """What a model of images was shown, by the arguments of its class."""
+    if asked.get("target"):
+        return f"the classes of the column {asked['target']}"
+    if asked.get("damage"):
+        return f"images that were damaged by a program ({', '.join(asked['damage'])})"
+    if asked.get("noise_factor"):
+        return f"images under noise of {asked['noise_factor']:g} of the range of intensities"
+    return "images as they are"

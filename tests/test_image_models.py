@@ -373,6 +373,16 @@ def test_a_classifier_repairs_nothing_and_a_denoiser_tells_nothing(
     assert "ImageAutoencoder tells no classes" in capsys.readouterr().err
 
 
+def test_model_cards_speak_of_images(classifier, denoiser):
+    cards = [(run / "MODEL_CARD.md").read_text() for run in (classifier, denoiser)]
+    assert "the classes of the column way" in cards[0]
+    assert "images under noise of 0.2" in cards[1]
+    for card in cards:
+        assert "Images of 16 × 16" in card
+        assert "brain" not in card
+        assert "cortical" not in card
+
+
 def test_the_report_shows_images_and_what_was_learned(bars, classifier, denoiser, tmp_path):
     page, told, made = (tmp_path / name for name in ("report.html", "told", "made"))
     assert main(["classify", str(classifier), str(bars), str(told), "--quiet"]) == 0

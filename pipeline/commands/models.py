@@ -38,9 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     for entry in found:
         shape = " × ".join(map(str, entry["shape"]))
-        print(f"{entry['name']:<16} {entry['what']}")
+        print(f"{entry['name']:<26} {entry['what']}")
         print(
-            f"{'':<16} reads {entry['reads']}; {', '.join(entry['offers'])}; "
+            f"{'':<26} reads {entry['reads']}; {', '.join(entry['offers'])}; "
             f"{entry['parameters'] / 1e6:.2f} million parameters, {entry['training_mib']} MiB "
             f"to train at {shape}, batch {entry['batch_size']}"
         )
