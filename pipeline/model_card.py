@@ -15,8 +15,8 @@ USE = (
     "folding."
 )
 USE_OF_IMAGES = (
-    "For research. Not for diagnosis: what it tells or makes of an image holds for images like those "
-    "it\nwas trained on, and what it fills in or draws is invented."
+    "For research. Not for diagnosis: what it tells or makes of an image holds for images like "
+    "those\nit was trained on, and what it fills in or draws is invented."
 )
 
 
@@ -46,7 +46,8 @@ def card_of(run: RunFolder, metrics: MetricsTable) -> str:
     return f"""# {config["model"]["class_path"].rsplit(".", 1)[-1]}
 
 Trained with foldnorm on {kind}: {participants["train"]} participants, validated on
-{participants["validation"]} others. {_size(data)}; the preparation stands in `data.json`, the settings in `config.yaml`.
+{participants["validation"]} others. {_size(data)}.
+The preparation stands in `data.json`, the settings in `config.yaml`.
 
 Validation figures at the best checkpoint (step {step}):
 
