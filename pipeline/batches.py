@@ -87,10 +87,10 @@ class Batches:
         return np.array([self._draw(n, "second epoch") for n in self._draws(number)])
 
     def batch(self, number: int) -> Tensor:
-        """Batch ``number`` of this process on the CPU, uint8.
+        """Batch ``number`` of this process on the CPU: uint8, or float32 of images.
 
         Returns:
-            (B, I, J, K); of pairs, and of volumes beside what was made of them, (B, 2, I, J, K).
+            (B, *sides); of pairs, and of volumes beside what was made of them, (B, 2 or 3, *sides).
         """
         if self._ahead is not None and self._ahead[0] == number:
             batch = self._ahead[1].result()  # type: ignore[attr-defined]
