@@ -128,13 +128,16 @@ def measure_quality(
         figures[name]["nearest_training"] = float(np.median(apart))
         figures[name]["memorised"] = memorised(apart, distances["held_out"][0])
     reference = drawn["training"]
+    looked_at = {name: _floats(cohort, own.volumes) for name, own in drawn.items()}
+    if len(cohort.shape) == 3:  # a network for whole volumes would take hours
+        looked_at = {name: _shrunk(volumes) for name, volumes in looked_at.items()}
     for name, own in drawn.items():
-        volumes = _floats(cohort, own.volumes)
+        volumes = looked_at[name]
         figures[name]["ms_ssim"] = diversity(volumes, own.groups, count, options.seed)
         if name != "training":
             figures[name]["two_sample_auroc"] = two_sample_auroc(
                 volumes,
-                _floats(cohort, reference.volumes),
+                looked_at["training"],
                 (own.groups, reference.groups),
                 options.seed,
             )
@@ -264,12 +267,19 @@ def _in_features(
 
 def _blocks(volumes: Volumes) -> NDArray[np.float64]:
     """Means of blocks, at most `MAX_SIDE` along the longest side, (N, d)."""
+    return _shrunk(volumes).reshape(len(volumes), -1).astype(np.float64)
+
+
+def _shrunk(volumes: Volumes) -> Volumes:
+    """Means of blocks, at most `MAX_SIDE` along the longest side, (N, *grid)."""
     sides = volumes.shape[1:]
     factor = max(-(-max(sides) // MAX_SIDE), 1)
+    if factor == 1:
+        return volumes
     grid = [max(side // factor, 1) for side in sides]
     pool: Any = F.adaptive_avg_pool2d if len(sides) == 2 else F.adaptive_avg_pool3d
     pooled: Tensor = pool(torch.from_numpy(volumes).unsqueeze(1), grid)
-    return pooled.flatten(1).double().numpy()
+    return pooled.squeeze(1).numpy()
 
 
 def _statistics(
