@@ -1,8 +1,7 @@
-"""U-Nets that find damage in images, and say what was there before.
+"""A U-Net that finds damage in images, and says what was there before.
 
-Ronneberger et al. 2015 (arXiv:1505.04597), MONAI's network. Only what is taken for damage is
-replaced, so whatever is whole stays as it is; and who fills it in does not see the damage, only
-where it was, as in inpainting (Liu et al. 2018, arXiv:1804.07723).
+Ronneberger et al. 2015 (arXiv:1505.04597), MONAI's network. Only what it takes for damage is
+replaced, so whatever is whole stays as it is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,9 +15,8 @@ from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import DamageKind, Phase, Reads
 from foldnorm.models.volume_networks import ShapeError
 
-LEVELS = 4  # of each network, that halve the sides
+LEVELS = 4  # of the network, that halve the sides
 SMOOTH = 1.0  # pixels, of the soft Dice
-MARGIN = 1  # pixels beyond the damage that was found, that are filled in too
 
 
 class DamageUNet(nn.Module):
@@ -31,6 +29,7 @@ class DamageUNet(nn.Module):
         most_damage: pieces of it in an image, at most.
         widths: of strokes, smallest and largest, pixels.
         channels: of the first level; each of the four below doubles them, up to eight times.
+        content_weight: of the mean absolute error inside the mask.
     """
 
     reads: Reads = "damaged"
@@ -42,6 +41,7 @@ class DamageUNet(nn.Module):
         most_damage: int = 12,
         widths: Sequence[float] = (1.5, 6.0),
         channels: int = 16,
+        content_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if not damage or most_damage < 1 or len(widths) != 2 or not 0 < widths[0] <= widths[1]:
@@ -54,79 +54,62 @@ class DamageUNet(nn.Module):
                 f"images of {tuple(shape)}: each side must be a multiple of {2**LEVELS}"
             )
         self.damage, self.most_damage, self.widths = tuple(damage), most_damage, tuple(widths)
-        self.finder = _network(len(shape), 1, channels)
-        self.filler = _network(len(shape), 2, channels)
-        self.phases: Mapping[str, Phase] = {
-            "finding": Phase(("finder",)),
-            "filling": Phase(("filler",)),
-        }
+        self.content_weight = content_weight
+        own = tuple(channels * factor for factor in (1, 2, 4, 8, 8, 1))
+        self.network = BasicUNet(
+            len(shape), 1, 2, features=own, act=("leakyrelu", {"negative_slope": 0.1}),
+            norm=("group", {"num_groups": 8}),
+        )  # fmt: skip
+        self.phases: Mapping[str, Phase] = {"restoration": Phase(("network",))}
 
     def phase_order(self, step: int) -> Sequence[str]:
-        """One step of each network."""
+        """One step of the network."""
         del step
-        return ("finding", "filling")
+        return ("restoration",)
 
     def loss(
         self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Cross entropy and soft Dice of the mask; or absolute error of what fills it in.
+        """Cross entropy and soft Dice of the mask, absolute error of the content inside it.
 
         (B, 3, *sides): damaged, its mask, and as it was.
         """
-        del noise, condition
-        damaged, mask, clean = volumes.unbind(1)
-        if phase == "finding":
-            entropy, dice = (term.mean() for term in self._found(damaged, mask))
-            return {"cross_entropy": entropy, "dice_loss": dice, "loss": entropy + dice}
-        error = self._filled(damaged, mask, clean).mean()
-        return {"error": error, "loss": error}
+        del phase, noise, condition
+        entropy, dice, content = (term.mean() for term in self._terms(volumes))
+        return {
+            "cross_entropy": entropy,
+            "dice_loss": dice,
+            "content": content,
+            "loss": entropy + dice + self.content_weight * content,
+        }
 
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Both losses of each image, (B,)."""
+        """The loss of each image, (B,)."""
         del condition
-        damaged, mask, clean = volumes.unbind(1)
-        entropy, dice = self._found(damaged, mask)
-        return entropy + dice + self._filled(damaged, mask, clean)
+        entropy, dice, content = self._terms(volumes)
+        return entropy + dice + self.content_weight * content
 
     def find_damage(self, images: Tensor) -> Tensor:
         """(B, *sides) float32 from −1 to 1 → probability of damage, (B, *sides)."""
-        return torch.sigmoid(self._logits(images))
+        return torch.sigmoid(self._both(images)[0])
 
     def repair(self, images: Tensor) -> Tensor:
         """(B, *sides) float32 from −1 to 1, likewise out: damage replaced, the rest as it was."""
-        found = _widened(self._logits(images) > 0)
-        return torch.where(found, self._content(images, found).clamp(-1, 1), images)
+        logits, content = self._both(images)
+        return torch.where(logits > 0, content.clamp(-1, 1), images)
 
-    def _logits(self, images: Tensor) -> Tensor:
-        return self.finder(images.unsqueeze(1))[:, 0].float()
+    def _both(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of damage, and what was there before, (B, *sides) each."""
+        logits, content = self.network(images.unsqueeze(1)).float().unbind(1)
+        return logits, content
 
-    def _content(self, images: Tensor, mask: Tensor) -> Tensor:
-        """What was there, where a mask (bool) says that it is not to be seen."""
-        hidden = torch.where(mask, torch.zeros_like(images), images)
-        return self.filler(torch.stack([hidden, mask.to(images)], dim=1))[:, 0].float()
-
-    def _found(self, damaged: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross entropy and Dice loss of the mask of each image, (B,) each."""
-        logits = self._logits(damaged)
+    def _terms(self, volumes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Cross entropy, Dice loss and error of the content of each image, (B,) each."""
+        damaged, mask, clean = volumes.unbind(1)
+        logits, content = self._both(damaged)
         entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
         likely, m = torch.sigmoid(logits).flatten(1), mask.flatten(1)
         both, total = (likely * m).sum(1), likely.sum(1) + m.sum(1)
-        return entropy.flatten(1).mean(1), 1 - (2 * both + SMOOTH) / (total + SMOOTH)
-
-    def _filled(self, damaged: Tensor, mask: Tensor, clean: Tensor) -> Tensor:
-        """Mean absolute error of what fills the mask and its margin, (B,)."""
-        hidden = _widened(mask > 0)
-        error = (self._content(damaged, hidden) - clean).abs() * hidden
-        return error.flatten(1).sum(1) / hidden.flatten(1).sum(1).clamp(min=1)
-
-
-def _network(dims: int, inputs: int, channels: int) -> nn.Module:
-    widths = tuple(channels * factor for factor in (1, 2, 4, 8, 8, 1))
-    act, norm = ("leakyrelu", {"negative_slope": 0.1}), ("group", {"num_groups": 8})
-    return BasicUNet(dims, inputs, 1, features=widths, act=act, norm=norm)
-
-
-def _widened(mask: Tensor) -> Tensor:
-    """(B, *sides) bool, and all within `MARGIN` of it."""
-    pool = F.max_pool2d if mask.ndim == 3 else F.max_pool3d
-    return pool(mask.float().unsqueeze(1), 2 * MARGIN + 1, 1, MARGIN).squeeze(1) > 0
+        dice = 1 - (2 * both + SMOOTH) / (total + SMOOTH)
+        error = ((content - clean).abs() * mask).flatten(1).sum(1) / m.sum(1).clamp(min=1)
+        return entropy.flatten(1).mean(1), dice, error
