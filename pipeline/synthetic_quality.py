@@ -51,6 +51,7 @@ BETTER = {"mmd": "low", "precision": "high", "recall": "high", "coverage": "high
           "ms_ssim": "floor", "nearest_training": "floor", "memorised": "low",
           "two_sample_auroc": "low"}  # fmt: skip
 Volumes = NDArray[np.float32]
+Figures = dict[str, dict[str, float]]  # by set and name
 
 
 @dataclass(frozen=True)
@@ -106,41 +107,11 @@ def measure_quality(
         InputError: there are too few volumes, or they are of another shape.
     """
     rng = np.random.default_rng(seed_of(options.seed, "quality"))
-    made = _Synthetic.of(synthetic, cohort)
     known = cohort.indices("train")
-    sizes = {"synthetic": made.count, "held_out": len(cohort.indices("validation", "test")),
-             "training": len(known)}  # fmt: skip
-    count = min(options.number, *sizes.values())
-    if count < FEWEST:
-        shown = ", ".join(f"{size} {name}" for name, size in sizes.items())
-        raise InputError(f"expected at least {FEWEST} volumes of each set, got {shown}")
-    drawn = {
-        "synthetic": made.some(rng.permutation(made.count)[:count]),
-        "held_out": _of(cohort, rng.permutation(cohort.indices("validation", "test"))[:count]),
-        "training": _of(cohort, rng.permutation(known)[:count]),
-    }
+    drawn = _drawn(cohort, synthetic, options, rng)
     figures = _in_features(cohort, drawn, rng.permutation(known)[:FITTED], encoder)
-    distances = {}
-    for name in ("synthetic", "held_out"):
-        every = (_floats(cohort, brain.volume) for brain in cohort.brains(known))
-        distances[name] = nearest(_floats(cohort, drawn[name].volumes), every)
-    for name, (apart, _) in distances.items():
-        figures[name]["nearest_training"] = float(np.median(apart))
-        figures[name]["memorised"] = memorised(apart, distances["held_out"][0])
-    reference = drawn["training"]
-    looked_at = {name: _floats(cohort, own.volumes) for name, own in drawn.items()}
-    if len(cohort.shape) == 3:  # a network for whole volumes would take hours
-        looked_at = {name: _shrunk(volumes) for name, volumes in looked_at.items()}
-    for name, own in drawn.items():
-        volumes = looked_at[name]
-        figures[name]["ms_ssim"] = diversity(volumes, own.groups, count, options.seed)
-        if name != "training":
-            figures[name]["two_sample_auroc"] = two_sample_auroc(
-                volumes,
-                looked_at["training"],
-                (own.groups, reference.groups),
-                options.seed,
-            )
+    nearest_of = _to_nearest(cohort, drawn, known, figures)
+    _in_pictures(cohort, drawn, options, figures)
     rows = [
         {"figure": figure, "better": better,
          **{name: figures[name].get(figure) for name in drawn}}
@@ -148,12 +119,12 @@ def measure_quality(
     ]  # fmt: skip
     rows += _statistics(cohort, drawn, options)
     write_tsv(out / TABLE, rows, ("figure", "synthetic", "held_out", "training", "better"))
-    write_bytes(out / PAIRS, _closest(cohort, drawn["synthetic"], known, *distances["synthetic"]))
+    write_bytes(out / PAIRS, _closest(cohort, drawn["synthetic"], known, *nearest_of["synthetic"]))
     write_json(out / SIDECAR, {
         "cohort": str(cohort.folder.resolve()),
         "synthetic": str(synthetic.resolve()),
         "phantom": cohort.is_phantom,
-        "volumes_of_each_set": count,
+        "volumes_of_each_set": len(drawn["synthetic"].groups),
         "training_volumes": len(known),
         "features": "codes of the encoder" if encoder else "principal components of the training "
                     "volumes",
@@ -161,6 +132,59 @@ def measure_quality(
         "figures": {row["figure"]: {name: row[name] for name in drawn} for row in rows},
     })  # fmt: skip
     return rows
+
+
+def _drawn(
+    cohort: Cohort, synthetic: Path, options: QualityOptions, rng: np.random.Generator
+) -> dict[str, _Set]:
+    """As many volumes of each set.
+
+    Raises:
+        InputError: there are too few.
+    """
+    made = _Synthetic.of(synthetic, cohort)
+    known, held_out = cohort.indices("train"), cohort.indices("validation", "test")
+    sizes = {"synthetic": made.count, "held_out": len(held_out), "training": len(known)}
+    count = min(options.number, *sizes.values())
+    if count < FEWEST:
+        shown = ", ".join(f"{size} {name}" for name, size in sizes.items())
+        raise InputError(f"expected at least {FEWEST} volumes of each set, got {shown}")
+    return {
+        "synthetic": made.some(rng.permutation(made.count)[:count]),
+        "held_out": _of(cohort, rng.permutation(held_out)[:count]),
+        "training": _of(cohort, rng.permutation(known)[:count]),
+    }
+
+
+def _to_nearest(
+    cohort: Cohort, drawn: dict[str, _Set], known: NDArray[np.int64], figures: Figures
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]:
+    """Distance of each volume to the nearest training volume, and which that is; with figures."""
+    found = {}
+    for name in ("synthetic", "held_out"):
+        every = (_floats(cohort, brain.volume) for brain in cohort.brains(known))
+        found[name] = nearest(_floats(cohort, drawn[name].volumes), every)
+    for name, (apart, _) in found.items():
+        figures[name]["nearest_training"] = float(np.median(apart))
+        figures[name]["memorised"] = memorised(apart, found["held_out"][0])
+    return found
+
+
+def _in_pictures(
+    cohort: Cohort, drawn: dict[str, _Set], options: QualityOptions, figures: Figures
+) -> None:
+    """How varied each set is, and whether a network tells it from training volumes."""
+    volumes = {name: _floats(cohort, own.volumes) for name, own in drawn.items()}
+    if len(cohort.shape) == 3:  # a network for whole volumes would take hours
+        volumes = {name: _shrunk(own) for name, own in volumes.items()}
+    for name, own in drawn.items():
+        count = len(own.groups)
+        figures[name]["ms_ssim"] = diversity(volumes[name], own.groups, count, options.seed)
+    for name in ("synthetic", "held_out"):
+        groups = drawn[name].groups, drawn["training"].groups
+        figures[name]["two_sample_auroc"] = two_sample_auroc(
+            volumes[name], volumes["training"], groups, options.seed
+        )
 
 
 @dataclass(frozen=True)
@@ -244,7 +268,7 @@ def _floats(cohort: Cohort, volumes: NDArray[Any]) -> Volumes:
 
 def _in_features(
     cohort: Cohort, drawn: dict[str, _Set], fitted: NDArray[np.int64], encoder: TrainedModel | None
-) -> dict[str, dict[str, Any]]:
+) -> Figures:
     """MMD, precision, recall and coverage of each set beside the training one."""
     if encoder is not None:
         features = {
@@ -256,7 +280,7 @@ def _in_features(
         pca = PCA(min(COMPONENTS, len(blocks) - 1), random_state=0).fit(blocks)
         features = {name: pca.transform(_blocks(_floats(cohort, own.volumes)))
                     for name, own in drawn.items()}  # fmt: skip
-    figures: dict[str, dict[str, Any]] = {name: {} for name in drawn}
+    figures: Figures = {name: {} for name in drawn}
     for name in ("synthetic", "held_out"):
         figures[name] = {
             "mmd": mmd(features[name], features["training"]),
