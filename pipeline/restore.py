@@ -65,17 +65,11 @@ def restore(
     Raises:
         InputError: the model repairs nothing, or there is nothing to repair.
     """
-    model = trained.model
-    if not isinstance(model, Repairs):
-        raise InputError(f"{type(model).__name__} repairs no images")
-    if options.method != "model" and not isinstance(model, FindsDamage):
-        raise InputError(f"{type(model).__name__} finds no damage that could be inpainted")
-    if options.method == "true-mask" and not options.degrade:
-        raise InputError("--method true-mask: the true mask is known with --degrade only")
+    _check(trained.model, options)
     indices = cohort.indices(*options.splits)
     if not len(indices):
         raise InputError(f"no image of the split {', '.join(options.splits)}: {cohort.folder}")
-    degrade = degrader(model, options.damage) if options.degrade else None
+    degrade = degrader(trained.model, options.damage) if options.degrade else None
     rows, shown = [], list[list[NDArray[np.uint8]]]()
     bits = int(cohort.preparation["intensities"]["bits"])
     for index in indices:
@@ -115,6 +109,20 @@ def restore(
     }
     write_json(out / SIDECAR, sidecar)
     return sidecar
+
+
+def _check(model: object, options: RestoreOptions) -> None:
+    """Refuse what a model cannot do.
+
+    Raises:
+        InputError: with what.
+    """
+    if not isinstance(model, Repairs):
+        raise InputError(f"{type(model).__name__} repairs no images")
+    if options.method != "model" and not isinstance(model, FindsDamage):
+        raise InputError(f"{type(model).__name__} finds no damage that could be inpainted")
+    if options.method == "true-mask" and not options.degrade:
+        raise InputError("--method true-mask: the true mask is known with --degrade only")
 
 
 def _repaired(
