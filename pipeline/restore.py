@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import nibabel
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,8 +17,9 @@ from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import replacing, write_bytes, write_json, write_tsv
-from foldnorm.preprocessing.pictures import contact_sheet, grey_png, image_slices, png
+from foldnorm.preprocessing.files import write_bytes, write_json, write_tsv
+from foldnorm.preprocessing.images import write_image
+from foldnorm.preprocessing.pictures import contact_sheet, image_slices, png
 
 TABLE, SIDECAR, SHEET = "restored.tsv", "restored.json", "contact_sheet.png"
 SHOWN = 10  # images of the contact sheet
@@ -168,25 +168,6 @@ def _figures(images: dict[str, NDArray[np.float32]]) -> dict[str, float]:
         error = float(np.mean((restored[mask] - clean[mask]) ** 2))
         found["psnr_inside"] = 10 * float(np.log10(RANGE**2 / max(error, 1e-12)))
     return found
-
-
-def write_image(stem: Path, image: Image, bits: int) -> None:
-    """Write an image from −1 to 1: PNG of so many bits in 2-D, NIfTI float32 in 3-D.
-
-    Args:
-        stem: of the file, without a suffix.
-        image: (I, J) or (I, J, K).
-        bits: 8 or 16.
-    """
-    if image.ndim == 2:
-        highest = 2**bits - 1
-        grey = np.rint((np.clip(image, -1, 1) + 1) / 2 * highest)
-        dtype = np.uint8 if bits == 8 else np.uint16
-        write_bytes(stem.with_name(f"{stem.name}.png"), grey_png(grey.astype(dtype)))
-        return
-    with replacing(stem.with_name(f"{stem.name}.nii.gz")) as temporary:
-        whole = nibabel.Nifti1Image(image.astype(np.float32), np.eye(4))
-        temporary.write_bytes(whole.to_bytes())
 
 
 def _columns(shown: Sequence[Sequence[NDArray[np.uint8]]]) -> list[list[NDArray[np.uint8]]]:

@@ -31,7 +31,7 @@ from foldnorm.pipeline.two_sample import (
     precision_recall_coverage,
     two_sample_auroc,
 )
-from foldnorm.preprocessing.cohort import DESCRIPTION, Brain, Cohort
+from foldnorm.preprocessing.cohort import DESCRIPTION, Brain, Cohort, intensities_of
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_bytes, write_json, write_tsv
 from foldnorm.preprocessing.images import NIFTI, STACKS, ImageFile, read_image
@@ -250,8 +250,7 @@ def _read(path: Path, cohort: Cohort) -> NDArray[Any]:
     pixels = read_image(ImageFile("synthetic", "0", path))
     if pixels.dtype.kind == "f":
         return np.clip(pixels, -1, 1).astype(np.float32)
-    highest = np.iinfo(pixels.dtype).max
-    return pixels.astype(np.float32) * np.float32(2 / highest) - np.float32(1)
+    return intensities_of(pixels)
 
 
 def _of(cohort: Cohort, chosen: NDArray[np.int64]) -> _Set:

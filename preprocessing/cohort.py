@@ -102,8 +102,7 @@ class Cohort:
         """Volumes as models see them: classes as they are, intensities float32 from −1 to 1."""
         if not self.holds_images:
             return volumes
-        highest = np.iinfo(self.volumes.dtype).max
-        return volumes.astype(np.float32) * np.float32(2 / highest) - np.float32(1)
+        return intensities_of(volumes)
 
     @cached_property
     def folds(self) -> NDArray[np.uint16] | None:
@@ -181,6 +180,12 @@ class Cohort:
     def keys(self) -> list[str]:
         """``sub-…_hemi-…`` of each volume."""
         return [row_key(row) for row in self.rows]
+
+
+def intensities_of(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Grey values of 8 or 16 bits as models see them, from −1 to 1."""
+    highest = np.iinfo(pixels.dtype).max
+    return pixels.astype(np.float32) * np.float32(2 / highest) - np.float32(1)
 
 
 def row_key(row: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""Images as they come: files and idx archives in, one grey array each out.
+"""Images as they come: files and idx archives in, one grey array each out; and files again.
 
 PNG, JPEG, BMP and TIFF of 8 or 16 bit, grey or colour; TIFF stacks and intensity NIfTI, in 3-D;
 idx archives (the format of MNIST, LeCun et al. 1998), gzipped or not.
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv
+from foldnorm.preprocessing.files import read_tsv, replacing, write_bytes
+from foldnorm.preprocessing.pictures import grey_png
 from foldnorm.preprocessing.sources import PARTICIPANTS, PICTURES, Problem, bids_label
 
 STACKS = (".tif", ".tiff")
@@ -156,6 +157,25 @@ def read_idx(path: Path) -> Pixels:
             f"{len(content) - first}: {path}"
         )
     return np.frombuffer(content[first:], dtype).reshape(shape)
+
+
+def write_image(stem: Path, image: NDArray[np.floating], bits: int) -> None:
+    """Write an image from −1 to 1: PNG of so many bits in 2-D, NIfTI float32 in 3-D.
+
+    Args:
+        stem: of the file, without a suffix.
+        image: (I, J) or (I, J, K).
+        bits: 8 or 16.
+    """
+    if image.ndim == 2:
+        highest = 2**bits - 1
+        grey = np.rint((np.clip(image, -1, 1) + 1) / 2 * highest)
+        dtype = np.uint8 if bits == 8 else np.uint16
+        write_bytes(stem.with_name(f"{stem.name}.png"), grey_png(grey.astype(dtype)))
+        return
+    with replacing(stem.with_name(f"{stem.name}.nii.gz")) as temporary:
+        whole = nibabel.Nifti1Image(image.astype(np.float32), np.eye(4))
+        temporary.write_bytes(whole.to_bytes())
 
 
 def _files(source: Path) -> list[ImageFile]:
