@@ -73,7 +73,7 @@ class BetaVAE(VariationalAutoencoder):
         volumes, edited = self.parted(volumes)
         mean, log_variance = self.posterior(volumes, condition)
         code = draw_code(mean, log_variance, noise.normal(self.latent_dim))
-        logits = self.generator(code, condition)
+        logits = self.decode(code, condition)
         share = min((noise.step + 1) / max(self.annealing_steps, 1), 1)
         terms = self.variational_terms(logits, volumes, mean, log_variance, kl_share=share)
         return self.separated(terms, volumes, edited, condition)

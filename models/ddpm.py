@@ -4,12 +4,14 @@ Ho et al. 2020 (arXiv:2006.11239); fewer steps: Song et al. 2021 (arXiv:2010.025
 schedules are MONAI's.
 """
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from monai.networks.nets import DiffusionModelUNet
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
+from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import Tensor, nn
 
 from foldnorm.models.classes import as_channels, to_classes
@@ -29,6 +31,8 @@ class DDPM(nn.Module):
         channels: of the U-Net, a level each; each level below the first halves the sides.
         attention: of each level, whether it has self-attention.
         residual_blocks: of each level.
+        patch: side of the blocks of pixels that become channels, so that the U-Net works on maps of
+            a patch-th of the sides; 1 for none.
         norm_groups: of the group norm; 1 is layer norm over channels and places.
         activation: ``gelu`` or ``silu``.
         diffusion_steps: n, from image to noise.
@@ -49,6 +53,7 @@ class DDPM(nn.Module):
         channels: Sequence[int] = (32, 64, 128),
         attention: Sequence[bool] = (False, False, True),
         residual_blocks: int = 2,
+        patch: int = 1,
         norm_groups: int = 1,
         activation: Literal["gelu", "silu"] = "gelu",
         diffusion_steps: int = 1000,
@@ -60,19 +65,19 @@ class DDPM(nn.Module):
         condition_size: int = 0,
     ) -> None:
         super().__init__()
-        _check(shape, channels, attention, diffusion_steps, beta_min, beta_max)
+        _check(shape, channels, attention, patch, diffusion_steps, beta_min, beta_max)
         if not 1 <= sampling_steps <= diffusion_steps:
             raise ValueError(
                 f"sampling_steps: expected 1 to {diffusion_steps}, got {sampling_steps}"
             )
-        self.shape, self.n_channels = tuple(shape), n_channels
+        self.shape, self.n_channels, self.patch = tuple(shape), n_channels, patch
         self.condition = tuple(condition)
         self.sampler: Literal["ddpm", "ddim"] = sampler
         self.sampling_steps = sampling_steps
         self.network = DiffusionModelUNet(
             spatial_dims=len(shape),
-            in_channels=n_channels,
-            out_channels=n_channels,
+            in_channels=n_channels * patch ** len(shape),
+            out_channels=n_channels * patch ** len(shape),
             num_res_blocks=residual_blocks,
             channels=channels,
             attention_levels=attention,
@@ -106,14 +111,14 @@ class DDPM(nn.Module):
     ) -> dict[str, Tensor]:
         """Mean squared error of the noise (eq. 14) at a step drawn for each image."""
         del phase
-        images = as_channels(volumes, self.n_channels)
+        images = self.undiffused(volumes, condition, noise)
         steps = (noise.uniform() * self.diffusion_steps).long()
         error = self._error(images, steps, noise.normal(*images.shape[1:]), condition).mean()
         return {"squared_error": error, "loss": error}
 
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Mean squared error of the noise, the same noise each time, (B,)."""
-        images = as_channels(volumes, self.n_channels)
+        images = self.undiffused(volumes, condition)
         generator = torch.Generator().manual_seed(0)
         errors = []
         for n in range(VALIDATED_STEPS):
@@ -123,18 +128,24 @@ class DDPM(nn.Module):
             errors.append(self._error(images, steps, added.expand_as(images), condition))
         return torch.stack(errors).mean(dim=0)
 
-    def diffuse(self, volumes: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    def diffuse(
+        self,
+        volumes: Tensor,
+        share: float,
+        generator: torch.Generator,
+        condition: Tensor | None = None,
+    ) -> Tensor:
         """What is left of images after a share of the steps, (B, *sides).
 
         Of label volumes, the likeliest class; ``share`` is from 0 to 1.
         """
-        images = as_channels(volumes, self.n_channels)
+        images = self.undiffused(volumes, condition)
         if share <= 0:
-            return self._shown(images)
+            return self.finished(images, condition)
         step = min(round(share * self.diffusion_steps), self.diffusion_steps) - 1
         added = torch.randn(images.shape, generator=generator).to(images)
         steps = torch.full((len(images),), max(step, 0), device=images.device)
-        return self._shown(self.schedulers["ddpm"].add_noise(images, added, steps))
+        return self.finished(self.schedulers["ddpm"].add_noise(images, added, steps), condition)
 
     @property
     def steps_taken(self) -> int:
@@ -154,13 +165,20 @@ class DDPM(nn.Module):
         Returns:
             (count, *sides), float32 from −1 to 1, or uint8 class numbers.
         """
-        *_, last = self.stages(count, generator, condition)
-        return last
+        (last,) = deque(self._denoised(count, generator, condition), maxlen=1)
+        return self.finished(last, condition)
 
     def stages(
         self, count: int, generator: torch.Generator, condition: Tensor | None = None
     ) -> Iterator[Tensor]:
         """What there is after each step of `sample`, from noise on; its arguments."""
+        for x in self._denoised(count, generator, condition):
+            yield self.finished(x, condition)
+
+    def _denoised(
+        self, count: int, generator: torch.Generator, condition: Tensor | None
+    ) -> Iterator[Tensor]:
+        """(count, n_channels, *sides) after each step."""
         device = next(self.network.parameters()).device
         condition = None if condition is None else condition.to(device)
         scheduler = self.schedulers[self.sampler]
@@ -169,18 +187,34 @@ class DDPM(nn.Module):
         for step in scheduler.timesteps.tolist():
             steps = torch.full((count,), step, device=device)
             with torch.no_grad():
-                guess = self.network(x, steps, class_labels=condition).float().cpu()
+                guess = self._noise_in(x, steps, condition).cpu()
             x = scheduler.step(guess, step, x.cpu(), generator=generator)[0].to(device)
-            yield self._shown(x)
+            yield x
 
     def _error(
         self, images: Tensor, steps: Tensor, added: Tensor, condition: Tensor | None
     ) -> Tensor:
         noisy = self.schedulers["ddpm"].add_noise(images, added, steps)
-        guess = self.network(noisy, steps, class_labels=condition)
-        return (guess.float() - added).square().flatten(1).mean(dim=1)
+        guess = self._noise_in(noisy, steps, condition)
+        return (guess - added).square().flatten(1).mean(dim=1)
 
-    def _shown(self, x: Tensor) -> Tensor:
+    def _noise_in(self, x: Tensor, steps: Tensor, condition: Tensor | None) -> Tensor:
+        """(B, n_channels, *sides) at the steps (B,) → the noise that the network finds in it."""
+        dims = len(self.shape)
+        blocks = pixelunshuffle(x, dims, self.patch)  # (B, n_channels · patch^d, *sides / patch)
+        guess = self.network(blocks, steps, class_labels=condition)
+        return pixelshuffle(guess.float(), dims, self.patch)
+
+    def undiffused(
+        self, volumes: Tensor, condition: Tensor | None, noise: StepNoise | None = None
+    ) -> Tensor:
+        """(B, *sides) as in a batch → what noise is added to, (B, n_channels, *sides)."""
+        del condition, noise
+        return as_channels(volumes, self.n_channels)
+
+    def finished(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """(B, n_channels, *sides) without noise → images or label volumes, (B, *sides)."""
+        del condition
         return x[:, 0].clamp(-1, 1) if self.n_channels == 1 else to_classes(x)
 
 
@@ -188,6 +222,7 @@ def _check(
     shape: Sequence[int],
     channels: Sequence[int],
     attention: Sequence[bool],
+    patch: int,
     diffusion_steps: int,
     beta_min: float,
     beta_max: float,
@@ -200,11 +235,13 @@ def _check(
             "expected 0 < beta_min ≤ beta_max < 1 and two diffusion_steps or more, got "
             f"{beta_min:g}, {beta_max:g} and {diffusion_steps}"
         )
-    factor = 2 ** (len(channels) - 1)
+    if patch < 1:
+        raise ValueError(f"patch: expected 1 or more, got {patch}")
+    factor = patch * 2 ** (len(channels) - 1)
     if any(side % factor for side in shape):
         raise ShapeError(
-            f"images of {tuple(shape)} do not suit {len(channels)} levels: each side must be a "
-            f"multiple of {factor}"
+            f"images of {tuple(shape)} do not suit {len(channels)} levels of patches of "
+            f"{patch}: each side must be a multiple of {factor}"
         )
 
 

@@ -16,7 +16,7 @@ from foldnorm.models.adversarial_losses import (
     critic_loss,
     generator_loss,
 )
-from foldnorm.models.classes import one_hot, straight_through
+from foldnorm.models.classes import straight_through
 from foldnorm.models.label_autoencoder import VariationalAutoencoder, draw_code
 from foldnorm.models.losses import gradient_penalty
 from foldnorm.models.noise import StepNoise
@@ -107,15 +107,15 @@ class EncoderGAN(VariationalAutoencoder):
     def _critic_loss(
         self, volumes: Tensor, noise: StepNoise, condition: Tensor | None
     ) -> dict[str, Tensor]:
-        real = one_hot(volumes, self.n_classes)
+        real = self.shown_to_critic(volumes)
         with torch.no_grad():
-            mean, log_variance = self.encoder(real, condition)
+            mean, log_variance = self.posterior(volumes, condition)
             posterior = draw_code(mean, log_variance, noise.normal(self.latent_dim))
             prior = noise.normal(self.latent_dim)
             # Each volume faces the critic as a reconstruction or as a sample, evenly.
             is_prior = noise.uniform(1) < 0.5
             code = torch.where(is_prior, prior, posterior)
-            generated = self._shown(self.generator(code, condition))
+            generated = self.sharpened(self.decode(code, condition))
         value = self.critic(torch.cat([real, generated]), twice(condition))
         of_real, of_generated = value.float().chunk(2)
         loss = critic_loss(self.adversarial, of_real, of_generated)
@@ -135,9 +135,9 @@ class EncoderGAN(VariationalAutoencoder):
         mean, log_variance = self.posterior(volumes, condition)
         posterior = draw_code(mean, log_variance, noise.normal(self.latent_dim))
         codes = torch.cat([posterior, noise.normal(self.latent_dim)])
-        logits = self.generator(codes, twice(condition))
+        logits = self.decode(codes, twice(condition))
         terms = self.variational_terms(logits[: len(volumes)], volumes, mean, log_variance)
-        of_generated = self.critic(self._shown(logits), twice(condition)).float()
+        of_generated = self.critic(self.sharpened(logits), twice(condition)).float()
         adversarial = generator_loss(self.adversarial, of_generated)
         loss = terms.pop("loss") + self.adversarial_weight * adversarial
         return {**terms, "adversarial": adversarial, "loss": loss}
@@ -147,10 +147,11 @@ class EncoderGAN(VariationalAutoencoder):
     ) -> dict[str, Tensor]:
         mean, log_variance = self.posterior(volumes, condition)
         code = draw_code(mean, log_variance, noise.normal(self.latent_dim))
-        logits = self.generator(code, condition)
+        logits = self.decode(code, condition)
         return self.variational_terms(logits, volumes, mean, log_variance)
 
-    def _shown(self, logits: Tensor) -> Tensor:
+    def sharpened(self, logits: Tensor) -> Tensor:
+        """What the critic sees of generated volumes, (B, C, *sides); it passes a gradient."""
         if self.generated == "softmax":
             return torch.softmax(logits, dim=1)
         return straight_through(logits)

@@ -76,14 +76,26 @@ class LabelAutoencoder(nn.Module):
 
     def posterior(self, volumes: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """(B, *sides) uint8 → mean and log-variance of the code, (B, latent_dim) each."""
-        return self.encoder(seen(volumes, self.n_classes, self.encoder_sees), condition)
+        return self.encoder(self.shown_to_encoder(volumes), condition)
 
     def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
         """(B, *sides) uint8 → the map of each level of the encoder; none of a dense one."""
         del condition
         if not isinstance(self.encoder, FeatureEncoder):
             return []
-        return self.encoder.maps(seen(volumes, self.n_classes, self.encoder_sees))
+        return self.encoder.maps(self.shown_to_encoder(volumes))
+
+    def shown_to_encoder(self, volumes: Tensor) -> Tensor:
+        """(B, *sides) uint8 → (B, C, *sides) channels."""
+        return seen(volumes, self.n_classes, self.encoder_sees)
+
+    def shown_to_critic(self, volumes: Tensor) -> Tensor:
+        """(B, *sides) uint8 → (B, C, *sides) channels, likewise those of generated volumes."""
+        return one_hot(volumes, self.n_classes)
+
+    def finished(self, logits: Tensor) -> Tensor:
+        """(B, C, *sides) as decoded → the volumes, (B, *sides) uint8."""
+        return to_classes(logits)
 
     def decode(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, latent_dim) → (B, C, *sides) class logits."""
@@ -201,10 +213,10 @@ class VariationalAutoencoder(LabelAutoencoder):
         drawn = []
         for n in range(count):
             own = None if condition is None else condition[n : n + 1].to(device)
-            volume = to_classes(self.decode(normal(), own))
+            volume = self.finished(self.decode(normal(), own))
             for _ in range(self.sampling_rounds):
                 mean, log_variance = self.posterior(volume, own)
-                volume = to_classes(self.decode(draw_code(mean, log_variance, normal()), own))
+                volume = self.finished(self.decode(draw_code(mean, log_variance, normal()), own))
             drawn.append(volume)
         return torch.cat(drawn)
 

@@ -18,7 +18,8 @@ from foldnorm.models.noise import StepNoise
 # volumes from which something was erased, beside what they were; volumes and the sulcus that
 # each of their voxels belongs to. Or images (and label volumes, where a model takes both), as they
 # are or to be told apart by a column; images under noise, beside what they were; and damaged
-# images, the mask of the damage, and what they were.
+# images, the mask of the damage as 0 and 1, and what they were; of one that came damaged, the image
+# itself twice, and between them −1, for nobody knows.
 Reads = Literal[
     "volumes", "pairs", "unpaired", "edits", "sulci", "images", "classified", "noisy", "damaged"
 ]
@@ -179,11 +180,11 @@ class TakesNoise(Repairs, Protocol):
 
 
 @runtime_checkable
-class FindsDamage(Repairs, Protocol):
-    """A model that says where an image is damaged.
+class LearnsFromDamage(Repairs, Protocol):
+    """A model that learns from images that something was done to.
 
     Attributes:
-        damage: kinds that it learned from.
+        damage: kinds of it.
         most_damage: pieces of it in a training image.
         widths: of strokes, smallest and largest, pixels.
     """
@@ -191,6 +192,22 @@ class FindsDamage(Repairs, Protocol):
     damage: Sequence[DamageKind]
     most_damage: int
     widths: Sequence[float]
+
+
+@runtime_checkable
+class LearnsFromTrueDamage(LearnsFromDamage, Protocol):
+    """A model that learns from images that came damaged, too; nobody knows what they were.
+
+    Attributes:
+        truly_damaged: ``COLUMN=VALUE`` of ``participants.tsv`` that says which; empty for none.
+    """
+
+    truly_damaged: str
+
+
+@runtime_checkable
+class FindsDamage(LearnsFromDamage, Protocol):
+    """A model that says where an image is damaged."""
 
     def find_damage(self, images: Tensor) -> Tensor:
         """(B, *sides) float32 from −1 to 1 → probability of damage, (B, *sides)."""
@@ -214,7 +231,13 @@ class Diffuses(Samples, Protocol):
     def steps_taken(self) -> int:
         """From noise to an image, by the sampler."""
 
-    def diffuse(self, volumes: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    def diffuse(
+        self,
+        volumes: Tensor,
+        share: float,
+        generator: torch.Generator,
+        condition: Tensor | None = None,
+    ) -> Tensor:
         """What is left of (B, *sides) after a share of the steps, from 0 to 1; likewise out."""
 
     def stages(

@@ -288,12 +288,12 @@ def _upwards(
     """Levels that double the sides, and the convolution to one channel a class and voxel."""
     # The last map is the largest: its width is what the whole costs.
     widths = [*reversed(channels), max(channels[0] // 4, 8)]
-    levels = nn.Sequential(*[_Up(dims, a, b, norm=norm) for a, b in pairwise(widths)])
+    levels = nn.Sequential(*[Up(dims, a, b, norm=norm) for a, b in pairwise(widths)])
     head = Convolution(dims, widths[-1], n_classes * STEM**dims, kernel_size=3, conv_only=True)
     return levels, head
 
 
-class _Up(nn.Module):
+class Up(nn.Module):
     """Doubles the sides: 2^d times the channels point by point, a pixel shuffle, a convolution."""
 
     def __init__(self, dims: int, inputs: int, outputs: int, *, norm: bool) -> None:

@@ -1,13 +1,14 @@
 """What models of images are trained on: images as they are, by class, or degraded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from torch import Tensor
+from torch import Tensor, nn
 
 from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import (
@@ -16,6 +17,9 @@ from foldnorm.models.protocols import (
     DamageKind,
     Diffuses,
     FindsDamage,
+    LearnsFromDamage,
+    LearnsFromTrueDamage,
+    Repairs,
     TakesNoise,
 )
 from foldnorm.pipeline.augmentation import ImageAugmentation
@@ -23,6 +27,7 @@ from foldnorm.pipeline.conditions import MISSING
 from foldnorm.pipeline.degradations import Degradations
 from foldnorm.pipeline.task import Alter, Slices, Task
 from foldnorm.pipeline.training_options import TrainingOptions
+from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.pictures import image_slices, middle_slices
 
@@ -51,13 +56,22 @@ class Images(Task):
         return lambda volumes, draw: moved(seen(volumes), draw)
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
-        """None."""
-        del batch, condition
-        return {}
+        """PSNR in dB and SSIM of what the code of an image brings back, if there is a code."""
+        del condition
+        if not isinstance(self.model, Repairs):
+            return {}
+        image, back = batch[0].cpu().numpy(), self.model.repair(batch)[0].cpu().numpy()
+        return repair_figures(back, image, image)
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """Of a diffusion model: what is left of an image after shares of the steps."""
+        """Of a diffusion model, what is left of an image after shares of the steps.
+
+        Otherwise an image and what its code brings back, if there is a code.
+        """
         del condition
+        if isinstance(self.model, Repairs):
+            shown = [batch[0], self.model.repair(batch)[0]]
+            return [s for image in shown for s in self._slices(image.cpu().numpy())]
         if not isinstance(self.model, Diffuses):
             return []
         generator = torch.Generator().manual_seed(VALIDATION_SEED)
@@ -95,19 +109,37 @@ class Images(Task):
 
 
 class Degraded(Images):
-    """Images that something was done to, beside what they were: noise, or damage and its mask."""
+    """Images that something was done to, beside what they were: noise, or damage and its mask.
+
+    Of those that came damaged nobody knows what they were: their mask is −1.
+    """
+
+    def __init__(self, model: nn.Module, cohort: Cohort) -> None:
+        super().__init__(model, cohort)
+        self.came_damaged = came_damaged(cohort.rows, model)
+        if self.came_damaged.any():
+            self.second = _Flags(cohort, self.came_damaged)
 
     def check(self) -> None:
-        """Refuse what has no intensities.
+        """Refuse what has no intensities, or nothing that the model wants to learn from.
 
         Raises:
-            InputError: it is of label volumes.
+            InputError: it is of label volumes; or no training image came damaged, or all did, where
+                a model learns from such ones.
         """
         if not self.cohort.holds_images:
             raise InputError(
                 f"{type(self.model).__name__} reads images, and this is a cohort of label volumes: "
                 f"{self.cohort.folder}"
             )
+        if isinstance(self.model, LearnsFromTrueDamage) and self.model.truly_damaged:
+            known = self.cohort.indices("train")
+            count = int(came_damaged([self.cohort.rows[i] for i in known], self.model).sum())
+            if not 0 < count < len(known):
+                raise InputError(
+                    f"truly_damaged: expected some training images of {self.model.truly_damaged} "
+                    f"and some others, got {count} of {len(known)}: {self.cohort.folder}"
+                )
 
     def alter(self, options: TrainingOptions) -> Alter:
         """Degrade training images, in another way at each draw."""
@@ -116,18 +148,23 @@ class Degraded(Images):
 
         def alter(volumes: NDArray[Any], draw: int) -> Image:
             rng = np.random.default_rng(seed_of(options.seed, "degrade", draw))
-            return degrade(seen(volumes, draw)[0], rng)
+            image, *flags = seen(volumes, draw)
+            return _as_it_came(image) if flags and flags[0].max() > 0 else degrade(image, rng)
 
         return alter
 
     def for_validation(self, volumes: NDArray[Any], index: int) -> Image:
         """In the same way at every validation."""
+        if self.came_damaged[index]:
+            return _as_it_came(volumes[0])
         rng = np.random.default_rng(seed_of(VALIDATION_SEED, "degrade", index))
         return degrader(self.model)(volumes[0], rng)
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
         """PSNR in dB and SSIM of what is repaired, and what PSNR gained; of damage, its IoU."""
         del condition
+        if batch.shape[1] == 3 and (batch[0, 1] < 0).all():
+            return {}  # nobody knows what it was
         given, clean = batch[:, 0], batch[0, -1].cpu().numpy()
         repaired = self.model.repair(given)[0].cpu().numpy()
         found = repair_figures(repaired, given[0].cpu().numpy(), clean)
@@ -144,6 +181,32 @@ class Degraded(Images):
         if isinstance(self.model, FindsDamage):
             shown.insert(1, 2 * self.model.find_damage(given) - 1)
         return [s for images in shown for s in image_slices(images[0].cpu().numpy())]
+
+
+@dataclass(frozen=True)
+class _Flags:
+    """Beside each image one that is white if it came damaged, else black."""
+
+    cohort: Cohort
+    flags: NDArray[np.bool_]
+
+    def __getitem__(self, index: Any, /) -> NDArray[np.integer]:
+        images = self.cohort.volumes[index]
+        white = np.iinfo(images.dtype).max
+        flags = self.flags[index].reshape(-1, *[1] * len(self.cohort.shape))
+        return np.broadcast_to(flags * white, images.shape).astype(images.dtype)
+
+
+def _as_it_came(image: Image) -> Image:
+    """(3, *sides) of an image of which nobody knows what it was."""
+    return np.stack([image, np.full_like(image, -1), image])
+
+
+def came_damaged(rows: Sequence[Mapping[str, str]], model: object) -> NDArray[np.bool_]:
+    """Which images came damaged, (N,), as rows and a model that learned from such ones say."""
+    told = model.truly_damaged if isinstance(model, LearnsFromTrueDamage) else ""
+    column, _, value = told.partition("=")
+    return np.array([bool(told) and row.get(column) == value for row in rows], dtype=np.bool_)
 
 
 class Classification(Images):
@@ -197,7 +260,7 @@ def degrader(
     Raises:
         InputError: the model learned from neither.
     """
-    if isinstance(model, FindsDamage):
+    if isinstance(model, LearnsFromDamage):
         low, high = model.widths
         return Degradations(kinds or model.damage, model.most_damage, (low, high)).degrade
     if kinds or not isinstance(model, TakesNoise):

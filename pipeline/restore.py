@@ -12,7 +12,7 @@ from skimage.restoration import inpaint_biharmonic
 
 from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import DamageKind, FindsDamage, Repairs
-from foldnorm.pipeline.image_tasks import LIKELY, RANGE, degrader, iou, repair_figures
+from foldnorm.pipeline.image_tasks import LIKELY, RANGE, came_damaged, degrader, iou, repair_figures
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Cohort, row_key
@@ -75,14 +75,14 @@ def restore(
     for index in indices:
         (brain,) = cohort.brains([index])
         key = row_key(brain.row)
-        if degrade is None:
+        if degrade is None or came_damaged([brain.row], trained.model)[0]:
             parts = brain.volume[None]
         else:
             rng = np.random.default_rng(seed_of(options.seed, "degrade", key))
             parts = degrade(brain.volume, rng)
         images = _repaired(trained, parts, options)
         row: dict[str, Any] = {n: brain.row.get(n, "") for n in ("participant_id", "image")}
-        if degrade is not None:
+        if "clean" in images:
             row |= _figures(images)
         for name, image in images.items():
             write_image(out / f"{key}_desc-{name}", image, bits)
@@ -163,7 +163,8 @@ def _figures(images: dict[str, NDArray[np.float32]]) -> dict[str, float]:
     if "mask" not in images:
         return found
     mask = images["mask"] > 0
-    found["mask_iou"] = iou(images["found"] > 0, mask)
+    if "found" in images:
+        found["mask_iou"] = iou(images["found"] > 0, mask)
     if mask.any():
         error = float(np.mean((restored[mask] - clean[mask]) ** 2))
         found["psnr_inside"] = 10 * float(np.log10(RANGE**2 / max(error, 1e-12)))

@@ -13,11 +13,16 @@ from foldnorm.models.damage_unet import DamageUNet
 from foldnorm.models.ddpm import DDPM
 from foldnorm.models.image_autoencoder import ImageAutoencoder
 from foldnorm.models.image_classifier import ImageClassifier
+from foldnorm.models.image_vae import ImageVAE
+from foldnorm.models.image_wgan_gp import ImageWGANGP
+from foldnorm.models.multi_domain_vae import MultiDomainVAE
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import (
     Classifies,
     Diffuses,
     FindsDamage,
+    LearnsFromDamage,
+    LearnsFromTrueDamage,
     Samples,
     TakesNoise,
     Trainable,
@@ -27,7 +32,7 @@ from foldnorm.pipeline.augmentation import ImageAugmentation
 from foldnorm.pipeline.classify import interval_by_participant
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.cross_validation import parts
-from foldnorm.pipeline.image_tasks import with_noise
+from foldnorm.pipeline.image_tasks import Images, psnr, with_noise
 from foldnorm.pipeline.training_options import AugmentationOptions
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
@@ -45,7 +50,12 @@ IMAGE_MODELS = {  # configuration → a small one of its class, and its levels o
     "convolutional_autoencoder": lambda: ImageAutoencoder((8, 8), widths=[8]),
     "denoising_autoencoder": lambda: ImageAutoencoder((8, 8), widths=[8], noise_factor=0.3),
     "ddpm": lambda: small_ddpm(),
-    "damage_unet": lambda: DamageUNet((16, 16), channels=8),
+    "image_vae": lambda: ImageVAE((8, 8), [8], latent_dim=4, code_channels=2),
+    "image_wgan_gp": lambda: ImageWGANGP((8, 8), [8], [8], latent_dim=4, code_channels=2),
+    "multi_domain_vae": lambda: MultiDomainVAE(
+        (32, 32), "residual", truly_damaged="state=old", channels=[8, 8], code_channels=4
+    ),
+    "damage_unet": lambda: DamageUNet((32, 32), channels=8),
 }
 
 
@@ -101,12 +111,14 @@ def denoiser(bars):
 def loss_of(model, batch, noise):
     """Loss of images of fixed numbers, with a class each."""
     rng = np.random.default_rng(0)
-    side = 16 if model.reads == "damaged" else 8  # what the smallest of each takes
+    side = 32 if model.reads == "damaged" else 8  # what the smallest of each takes
     beside = {"noisy": (2,), "damaged": (3,)}.get(model.reads, ())
     sides = (4, *beside, side, side)
     images = torch.from_numpy(rng.uniform(-1, 1, sides).astype(np.float32))[batch]
     if model.reads == "damaged":
         images[:, 1] = (images[:, 1] > 0).float()  # the mask
+        if isinstance(model, LearnsFromTrueDamage):  # of two images nobody knows what they were
+            images[::2, 1], images[::2, 2] = -1, images[::2, 0]
     levels = torch.eye(3)[torch.arange(4) % 3][batch] if model.reads == "classified" else None
     return sum(model.loss(p, images, noise, levels)["loss"] for p in model.phase_order(0))
 
@@ -119,7 +131,10 @@ def test_every_weight_learns(name):
     assert isinstance(model, Classifies) == name.endswith("classifier")
     assert isinstance(model, TakesNoise) == name.endswith("autoencoder")
     assert isinstance(model, FindsDamage) == (name == "damage_unet")
-    assert isinstance(model, Samples) == isinstance(model, Diffuses) == (name == "ddpm")
+    assert isinstance(model, LearnsFromDamage) == (name in {"damage_unet", "multi_domain_vae"})
+    assert isinstance(model, LearnsFromTrueDamage) == (name == "multi_domain_vae")
+    assert isinstance(model, Samples) == (name in {"ddpm", "image_vae", "image_wgan_gp"})
+    assert isinstance(model, Diffuses) == (name == "ddpm")
     for parameter in model.parameters():  # MONAI starts some of its convolutions at 0
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
@@ -465,6 +480,23 @@ def test_a_network_that_knows_the_noise_takes_it_away():
         assert (drawn - image[0]).abs().max() < most
 
 
+def test_patches_are_channels_and_noise_lies_where_it_was():
+    model = small_ddpm(patch=2, channels=[8], attention=[False])
+
+    class Echo(torch.nn.Module):
+        def forward(self, x, steps, class_labels=None):
+            assert x.shape == (1, 4, 4, 4)
+            return x
+
+    model.network = Echo()
+    noisy = torch.arange(64.0).view(1, 1, 8, 8)
+    assert torch.equal(model._noise_in(noisy, torch.zeros(1), None), noisy)
+    with pytest.raises(ShapeError, match="multiple of 4"):
+        DDPM((8, 10), channels=[8, 8], attention=[False, False], patch=2)
+    with pytest.raises(ValueError, match="patch"):
+        small_ddpm(patch=0)
+
+
 def test_label_volumes_can_be_drawn():
     model = DDPM((8, 8, 8), 3, channels=[8, 16], attention=[False, False], sampling_steps=2)
     volumes = torch.randint(0, 3, (2, 8, 8, 8), dtype=torch.uint8)
@@ -517,6 +549,45 @@ def test_images_are_drawn_and_the_pictures_are_those_of_the_study(bars, tmp_path
     assert json.loads((tmp_path / "drawn/synthetic.json").read_text())["steps"] == 1000
     assert main([*draw, "--overwrite", "--steps", "2000"]) == 2
     assert "expected 1 to 1000" in capsys.readouterr().err
+
+
+SMALL = ["channels=[16]", "latent_dim=8", "code_channels=4"]
+
+
+CRITIC = ["critic_channels=[16]", "critic_steps=1"]
+
+
+@pytest.mark.parametrize(("config", "more"), [("image_vae", []), ("image_wgan_gp", CRITIC)])
+def test_bars_come_back_through_a_code_and_are_drawn(config, more, bars, tmp_path):
+    words = [f"--model.init_args.{word}" for word in [*SMALL, *more]]
+    words += ["--training.steps", "200", "--training.learning_rate", "3e-3"]
+    run = train(bars, tmp_path / "run", config, *words)
+    header, *_, last = (run / "metrics.csv").read_text().splitlines()
+    figures = dict(zip(header.split(","), last.split(","), strict=True))
+    images = [
+        np.array(image)
+        for image, _ in Images(ImageVAE((SIDE, SIDE), [8]), Cohort.open(bars)).validation_volumes(
+            64
+        )
+    ]
+    mean = np.mean(images, axis=0)
+    assert float(figures["validation/psnr"]) > np.mean([psnr(i, mean) for i in images]) + 1
+    assert abs(float(figures["samples/mean_difference"])) < 0.3
+    draw = ["generate", str(run), str(tmp_path / "drawn"), "--number", "3", "--quiet"]
+    assert main(draw) == 0
+    drawn = np.asarray(Image.open(tmp_path / "drawn/synthetic-0002.png"))
+    assert drawn.shape == (SIDE, SIDE)
+    assert drawn.max() > drawn.min() + 30
+    made = ["restore", str(run), str(bars), str(tmp_path / "back"), "--split", "test", "--quiet"]
+    assert main(made) == 0
+
+
+def test_the_likeliest_variance_makes_the_loss_a_logarithm():
+    model = ImageVAE((8, 8), [8], latent_dim=4, code_channels=2)
+    images = torch.zeros(2, 8, 8)
+    far = torch.full((2, 1, 8, 8), 0.8)
+    near = model.likeness(0.1 * far, images)["loss"] - model.likeness(far, images)["loss"]
+    assert near.item() == pytest.approx(np.log(0.1), abs=0.03)  # a tenth of the error, ln 10 less
 
 
 def test_only_diffusion_has_a_sampler(denoiser, tmp_path, capsys):

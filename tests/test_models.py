@@ -18,6 +18,7 @@ from foldnorm.models.dcgan import DCGAN
 from foldnorm.models.f_anogan import FAnoGAN
 from foldnorm.models.gan import GAN
 from foldnorm.models.hypersphere_classifier import HypersphereClassifier
+from foldnorm.models.latent_ddpm import LatentDDPM
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import (
     Constrains,
@@ -45,6 +46,17 @@ CPU = torch.device("cpu")
 SHAPE = (8, 8, 12)
 CONVOLUTIONAL = {"channels": [8], "critic_channels": [8], "code_channels": 2}
 VAE = {"channels": [8], "code_channels": 2}
+LATENT_DDPM = {"code_channels": 2, "channels": [8], "attention": [False], "sampling_steps": 2}
+
+
+def small_latent_ddpm(**others):
+    model = LatentDDPM(SHAPE, encoder_channels=[8], **{**LATENT_DDPM, **others})
+    for parameter in model.network.parameters():  # MONAI starts some of its convolutions at 0
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
 MODELS = {
     "autoencoder": lambda: Autoencoder(SHAPE, **VAE),
     "beta_vae": lambda: BetaVAE(SHAPE, **VAE, kl_annealing=0.4, training_steps=10),
@@ -54,6 +66,7 @@ MODELS = {
     "hypersphere_classifier": lambda: HypersphereClassifier(
         SHAPE, channels=[8, 8], convolutions=[1, 1], code_channels=2
     ),
+    "latent_ddpm": lambda: small_latent_ddpm(training_steps=4),
     "recogniser": lambda: Recogniser(SHAPE, sulci=["a", "b"], channels=[8, 8], convolutions=[1, 1]),
     "restorer": lambda: Restorer(channels=[8, 8], convolutions=[1, 1]),
     "unit": lambda: UNIT(SHAPE, 3, 4, channels=[8], critic_channels=[8]),
@@ -61,7 +74,9 @@ MODELS = {
     "wgan": lambda: WGAN(SHAPE, **CONVOLUTIONAL, critic_steps=2),
     "wgan_gp": lambda: WGANGP(SHAPE, **CONVOLUTIONAL, critic_steps=2),
 }
-ENCODING = {"autoencoder", "beta_vae", "dcgan", "f_anogan", "gan", "wgan", "wgan_gp"}
+ENCODING = {
+    *("autoencoder", "beta_vae", "dcgan", "f_anogan", "gan", "latent_ddpm", "wgan", "wgan_gp")
+}
 TRANSLATING = {"unit", "vnet"}
 EDITING = {"restorer", "hypersphere_classifier"}
 TINY = {
@@ -77,6 +92,7 @@ TINY = {
             "convolutions": [1, 1],
             "edits": "[balls, slabs, noise]",
         },
+        "latent_ddpm": {**LATENT_DDPM, "encoder_channels": [8], "autoencoder_share": 0.5},
         "restorer": {"channels": [8, 8], "convolutions": [1, 1], "edits": "[balls, slabs, noise]"},
         "unit": {"channels": [8], "critic_channels": [8]},
         "wgan": {**CONVOLUTIONAL, "critic_steps": 2},
@@ -153,7 +169,7 @@ def test_codes_and_volumes_have_their_shapes(name):
         assert torch.equal(drawn, model.sample(2, torch.Generator().manual_seed(0)))
 
 
-@pytest.mark.parametrize("name", sorted(ENCODING | EDITING))
+@pytest.mark.parametrize("name", sorted((ENCODING | EDITING) - {"latent_ddpm"}))
 def test_each_level_shows_a_map_that_shrinks_inwards(name):
     model = make(name)
     assert isinstance(model, ShowsDepths)
@@ -181,7 +197,7 @@ def test_distances_to_a_class_are_euclidean_and_signed():
     assert (empty[:, 0] == -1).all()
 
 
-@pytest.mark.parametrize("name", sorted(ENCODING - {"gan", "dcgan", "wgan"}))
+@pytest.mark.parametrize("name", sorted(ENCODING - {"gan", "dcgan", "wgan", "latent_ddpm"}))
 def test_an_encoder_may_see_distances(name):
     torch.manual_seed(0)
     sizes = VAE if name in ("autoencoder", "beta_vae") else CONVOLUTIONAL
@@ -198,6 +214,38 @@ def test_an_encoder_may_see_distances(name):
     codes = [model.encode(batch(name)) for model in models]
     assert codes[0].shape == codes[1].shape
     assert not torch.allclose(*codes)
+
+
+def test_the_critic_is_shown_classes_and_the_encoder_distances():
+    model = WGANGP(SHAPE, **CONVOLUTIONAL, encoder_sees="distance")
+    shown = {"encoder": [], "critic": []}
+    for name, seen in shown.items():
+        network = getattr(model, name)
+        network.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0]))
+    for phase in ("critic", "generator"):
+        model.loss(phase, batch("wgan_gp"), noise())
+    distances = signed_distances(batch("wgan_gp"), 3)
+    assert len(shown["encoder"]) == 2
+    assert all(torch.equal(given, distances) for given in shown["encoder"])
+    assert torch.equal(shown["critic"][0][:4], one_hot(batch("wgan_gp"), 3))
+
+
+def test_diffusion_of_codes_leaves_the_autoencoder_and_decodes_what_it_draws():
+    model = small_latent_ddpm(training_steps=10)
+    order = [model.phase_order(step)[0] for step in range(10)]
+    assert order == ["reconstruction"] * 4 + ["diffusion"] * 6
+    volumes = batch("latent_ddpm")
+    codes = model.undiffused(volumes, None)
+    assert torch.equal(codes.flatten(1), model.encode(volumes))
+    back = to_classes(model.decode(model.encode(volumes)))
+    assert torch.equal(model.diffuse(volumes, 0.0, torch.Generator()), back)
+    drawn = [model.undiffused(volumes, None, noise(step)) for step in (0, 1)]
+    assert not torch.allclose(*drawn)  # codes, not their means, are near N(0, I)
+    stages = list(model.stages(2, torch.Generator().manual_seed(0)))
+    assert len(stages) == 2
+    assert torch.equal(stages[-1], model.sample(2, torch.Generator().manual_seed(0)))
+    with pytest.raises(ValueError, match="autoencoder_share"):
+        small_latent_ddpm(autoencoder_share=1.0)
 
 
 @pytest.mark.parametrize("name", MODELS)

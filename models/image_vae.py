@@ -1,0 +1,79 @@
+"""VAE on images: the networks of the β-VAE, with intensities in the place of classes.
+
+Kingma & Welling 2014 (arXiv:1312.6114). How much a pixel may differ is not set by hand: the
+variance of an image's pixels is the one that is likeliest for it (σ-VAE; Rybkin et al. 2021,
+arXiv:2006.13202, section 3).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foldnorm.models.beta_vae import BetaVAE
+from foldnorm.models.label_autoencoder import LabelAutoencoder
+from foldnorm.models.protocols import Reads
+
+FLOOR = 1e-5  # of the squared error: that of 8 bits
+
+
+class OfImages(LabelAutoencoder):
+    """What an autoencoder of labels does otherwise where volumes are images; comes before it."""
+
+    reads: Reads = "images"
+
+    def shown_to_encoder(self, volumes: Tensor) -> Tensor:
+        """(B, *sides) float32 from −1 to 1 → (B, 1, *sides)."""
+        return volumes.unsqueeze(1)
+
+    def shown_to_critic(self, volumes: Tensor) -> Tensor:
+        """(B, *sides) float32 from −1 to 1 → (B, 1, *sides)."""
+        return volumes.unsqueeze(1)
+
+    def decode(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
+        """(B, latent_dim) → (B, 1, *sides) float32 from −1 to 1."""
+        return torch.tanh(self.generator(codes, condition).float())
+
+    def finished(self, logits: Tensor) -> Tensor:
+        """(B, 1, *sides) as decoded → (B, *sides)."""
+        return logits[:, 0]
+
+    def repair(self, images: Tensor) -> Tensor:
+        """(B, *sides) float32 from −1 to 1 → what their codes bring back, likewise."""
+        return self.finished(self.decode(self.encode(images)))
+
+    def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Mean squared error of the reconstruction of each image, (B,)."""
+        back = self.finished(self.decode(self.encode(volumes, condition), condition))
+        return (back - volumes).square().flatten(1).mean(dim=1)
+
+    def likeness(self, logits: Tensor, volumes: Tensor) -> dict[str, Tensor]:
+        """Squared error, and as ``"loss"`` nats a pixel under the likeliest variance of each image.
+
+        Args:
+            logits: (B, 1, *sides) as decoded.
+            volumes: (B, *sides) float32 from −1 to 1.
+        """
+        error = (self.finished(logits) - volumes).square().flatten(1).mean(dim=1)
+        return {"squared_error": error.mean(), "loss": 0.5 * torch.log(error + FLOOR).mean()}
+
+
+class ImageVAE(OfImages, BetaVAE):
+    """Image → code → image, with codes near N(0, I), from which images are drawn.
+
+    Args:
+        shape: sides, 2-D or 3-D; taken from the cohort by ``foldnorm train``.
+        channels: of encoder and generator, a level each.
+        latent_dim: of the code; None: the deepest map itself.
+        others: see `BetaVAE`.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        channels: Sequence[int] = (32, 64, 128),
+        latent_dim: int | None = 64,
+        **others: Any,
+    ) -> None:
+        super().__init__(shape, 1, channels=channels, latent_dim=latent_dim, **others)
