@@ -78,12 +78,11 @@ def restore(
         if degrade is None or came_damaged([brain.row], trained.model)[0]:
             parts = brain.volume[None]
         else:
-            rng = np.random.default_rng(seed_of(options.seed, "degrade", key))
-            parts = degrade(brain.volume, rng)
-        images = _repaired(trained, parts, options)
+            parts = degrade(brain.volume, degradation_rng(key, options.seed))
+        images = repaired(trained, parts, options)
         row: dict[str, Any] = {n: brain.row.get(n, "") for n in ("participant_id", "image")}
         if "clean" in images:
-            row |= _figures(images)
+            row |= figures_of(images)
         for name, image in images.items():
             write_image(out / f"{key}_desc-{name}", image, bits)
         rows.append(row)
@@ -125,10 +124,23 @@ def _check(model: object, options: RestoreOptions) -> None:
         raise InputError("--method true-mask: the true mask is known with --degrade only")
 
 
-def _repaired(
-    trained: TrainedModel, parts: Image, options: RestoreOptions
-) -> dict[str, NDArray[np.float32]]:
-    """An image as given, repaired and as it was, with its masks, by name."""
+def degradation_rng(key: str, seed: int = 0) -> np.random.Generator:
+    """What the degradation of an image is drawn from; ``key`` names the image."""
+    return np.random.default_rng(seed_of(seed, "degrade", key))
+
+
+def repaired(trained: TrainedModel, parts: Image, options: RestoreOptions) -> dict[str, Image]:
+    """An image as given, repaired and as it was, with its masks, by name.
+
+    Args:
+        trained: that repairs.
+        parts: (1, *sides), or what `degrader` makes of an image.
+        options: by which method.
+
+    Returns:
+        ``given`` or ``degraded``, ``restored``; ``clean`` and ``mask`` if they are known; ``found``
+        if the model finds damage; (*sides) each, masks −1 and 1.
+    """
     model = trained.model
     given = torch.from_numpy(parts[:1]).to(trained.device)
     images = {"given": parts[0]}
@@ -156,8 +168,8 @@ def inpainted(image: Image, mask: NDArray[np.bool_]) -> Image:
     return np.clip(inpaint_biharmonic(image, mask), -1, 1).astype(np.float32)
 
 
-def _figures(images: dict[str, NDArray[np.float32]]) -> dict[str, float]:
-    """Those of `FIGURES` that can be said of an image."""
+def figures_of(images: dict[str, Image]) -> dict[str, float]:
+    """Those of `FIGURES` that can be said of what `repaired` gives of a degraded image."""
     clean, given, restored = images["clean"], images["degraded"], images["restored"]
     found = repair_figures(restored, given, clean)
     if "mask" not in images:

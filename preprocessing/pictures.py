@@ -27,6 +27,7 @@ PALETTE = np.array(
     dtype=np.uint8,
 )
 GAP = 2  # pixels between slices
+FULL_CHANGE = 64.0  # grey values of 255, from which on a change has its full colour
 
 
 def many_colours(count: int) -> NDArray[np.uint8]:
@@ -94,6 +95,25 @@ def image_slices(image: NDArray[np.floating]) -> list[NDArray[np.uint8]]:
         views = [image[i], image[:, j], image[:, :, k]]
     grey = [np.rint((np.clip(view, -1, 1) + 1) * 127.5).astype(np.uint8) for view in views]
     return [np.repeat(view[..., None], 3, axis=2) for view in grey]
+
+
+def changed_slices(
+    before: NDArray[np.floating], after: NDArray[np.floating]
+) -> list[NDArray[np.uint8]]:
+    """Where one image is darker (orange) and brighter (green) than another, on that, dimmed.
+
+    Args:
+        before: (I, J) or (I, J, K), from −1 to 1.
+        after: likewise.
+    """
+    views = zip(image_slices(before), image_slices(after), strict=True)
+    found = []
+    for old, new in views:
+        change = new[..., :1].astype(np.float32) - old[..., :1]
+        strength = np.minimum(np.abs(change) / FULL_CHANGE, 1)
+        colour = np.where(change < 0, PALETTE[3], PALETTE[4])
+        found.append((strength * colour + (1 - strength) * old / 2).round().astype(np.uint8))
+    return found
 
 
 def contact_sheet(

@@ -25,7 +25,7 @@
   // Each panel has a canvas of its own, made when it is first needed; their crosshairs move together.
   async function panel(name, palette) {
     const figure = at(name);
-    figure.hidden = false;
+    shows(name, false);
     if (!panels[name]) {
       const place = figure.querySelector("[data-part=place]");
       const own = { names: [] };
@@ -39,6 +39,66 @@
     panels[name].viewer.setPalette(palette);
     return panels[name];
   }
+
+  // A figure shows a volume on its canvas, or a picture.
+  function shows(name, picture) {
+    at(name).hidden = false;
+    at(name).querySelector("img").hidden = !picture;
+    const canvas = at(name).querySelector(".canvas");
+    if (canvas) canvas.hidden = picture;
+  }
+
+  async function picture(name, path, mine) {
+    const url = URL.createObjectURL(await (await ask(path)).blob());
+    if (mine !== turn) return;
+    shows(name, true);
+    const image = at(name).querySelector("img");
+    URL.revokeObjectURL(image.src);
+    image.src = url;
+    await image.decode();
+    at(name).dataset.shown = `${state.cohort}/${state.brain}/${state.model}`;
+  }
+
+  const WORDS = {
+    volumes: ["lower class (missing)", "higher class (added)"],
+    images: ["darker", "brighter"],
+  };
+  function differences(kind) {
+    ["lower", "higher"].forEach((part, n) => {
+      at("difference").querySelector(`[data-part=${part}]`).textContent = WORDS[kind][n];
+    });
+  }
+
+  async function images(mine) {
+    const { cohort, brain, model } = state;
+    for (const name of ["made", "difference", "original"]) at(name).hidden = true;
+    at("overlaid").hidden = true;
+    differences("images");
+    if (model < 0) {
+      at("degraded").hidden = at("repair").hidden = true;
+      table(at("figures"), []);
+      await picture("input", `picture/${cohort}/${brain}`, mine);
+      return;
+    }
+    at("message").textContent = "the model is at work …";
+    const about = await json(`model/${cohort}/${model}`);
+    if (mine !== turn) return;
+    at("degraded").hidden = !about.degrades;
+    const degrade = about.degrades && at("degrade").checked;
+    const place = `${cohort}/${brain}/${model}/${Number(degrade)}`;
+    at("made").querySelector("[data-part=makes]").textContent = title(about.makes);
+    await picture("input", `given/${place}`, mine);
+    await picture("made", `repaired/${place}`, mine);
+    await picture("difference", `changed/${place}`, mine);
+    if (degrade) await picture("original", `picture/${cohort}/${brain}`, mine);
+    const figures = Object.entries(await json(`figures/${place}`));
+    if (mine !== turn) return;
+    at("repair").hidden = figures.length === 0;
+    table(at("figures"), figures.map(([name, value]) => [name, figure(String(value))]));
+    at("message").textContent = "";
+  }
+
+  const title = (word) => word[0].toUpperCase() + word.slice(1);
 
   async function draw(name, layers, palette, names) {
     const own = await panel(name, palette);
@@ -97,6 +157,9 @@
     const { cohort, brain, model } = state;
     const own = contents.cohorts[cohort];
     for (const name of ["made", "difference"]) at(name).hidden = model < 0;
+    at("original").hidden = at("degraded").hidden = at("repair").hidden = true;
+    table(at("figures"), []);
+    differences("volumes");
     at("overlaid").hidden = model < 0;
     const content = await bytes(`volume/${cohort}/${brain}`);
     if (mine !== turn) return;
@@ -112,8 +175,7 @@
     }
     const made = await bytes(`made/${place}`);
     if (mine !== turn) return;
-    at("made").querySelector("[data-part=makes]").textContent =
-      about.makes[0].toUpperCase() + about.makes.slice(1);
+    at("made").querySelector("[data-part=makes]").textContent = title(about.makes);
     await draw("made", [{ kind: "classes", bytes: made }], about.palette, about.names);
     at("difference").hidden = !about.compared;
     if (about.compared) {
@@ -142,7 +204,7 @@
       if (!(error instanceof Refused)) console.error(error);
     };
     await Promise.all([
-      volumes(mine).then(() => neighbours(mine)).catch(say),
+      (contents.cohorts[state.cohort].images ? images : volumes)(mine).then(() => neighbours(mine)).catch(say),
       describe(mine).catch(say),
     ]);
     if (mine === turn) document.body.dataset.shown = `${state.cohort}/${state.brain}/${state.model}`;
@@ -164,7 +226,7 @@
     const named = wanted.startsWith("sub-") ? wanted : `sub-${wanted}`;
     let place = names.findIndex((name) => name === named || name.startsWith(`${named}_`));
     if (place < 0) place = names.findIndex((name) => name.includes(wanted));
-    if (place < 0) at("message").textContent = `no brain named ${wanted} in this cohort`;
+    if (place < 0) at("message").textContent = `no ${contents.cohorts[state.cohort].images ? "image" : "brain"} named ${wanted} in this cohort`;
     else await go({ brain: place });
   }
 
@@ -194,6 +256,7 @@
   at("next").addEventListener("click", () => step(1));
   at("search").addEventListener("input", suggest);
   at("search").addEventListener("change", search);
+  at("degrade").addEventListener("change", () => go({}));
   at("overlay").addEventListener("input", () =>
     panels.difference?.viewer.setOverlay(Number(at("overlay").value)));
   document.addEventListener("keydown", (event) => {

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.cohort import DESCRIPTION, PAIRS, PARTICIPANTS, VOLUMES, Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv
-from foldnorm.preprocessing.pictures import class_colours
+from foldnorm.preprocessing.pictures import (
+    changed_slices,
+    class_colours,
+    contact_sheet,
+    image_slices,
+    png,
+)
 from foldnorm.preprocessing.schemes import LabelScheme
 from foldnorm.preprocessing.volumes import nifti_bytes
 
@@ -59,6 +65,7 @@ class Library:
                              + ", ".join(map(str, paths)))  # fmt: skip
         self._models = threading.Lock()
         self._made = lru_cache(REMEMBERED)(self._make)
+        self._repaired = lru_cache(REMEMBERED)(self._repair)
         self._nearest_codes: dict[tuple[int, int], NDArray[np.float32]] = {}
         self._loaded: dict[int, ViewedModel] = {}
 
@@ -72,10 +79,7 @@ class Library:
         if (path / DESCRIPTION).is_file():
             files = (DESCRIPTION, PARTICIPANTS, VOLUMES, PAIRS)
             self._check_inside(*(path / name for name in files))
-            opened = Cohort.open(path)
-            if opened.holds_images:
-                raise InputError(f"view shows label volumes, this is a cohort of images: {path}")
-            self.cohorts.append(opened)
+            self.cohorts.append(Cohort.open(path))
         elif (path / SCORES).is_file():
             self._check_inside(path / SCORES, path / SCORES_SIDECAR)
             cohort = Path(read_json(path / SCORES_SIDECAR)["cohort"]).resolve()
@@ -104,8 +108,8 @@ class Library:
                     "name": cohort.folder.resolve().name,
                     "brains": len(cohort.rows),
                     "phantom": cohort.is_phantom,
-                    "names": cohort.scheme.names,
-                    "palette": palette_of(cohort.scheme),
+                    "images": cohort.holds_images,
+                    **({} if cohort.holds_images else _classes_of(cohort.scheme)),
                 }
                 for cohort in self.cohorts
             ],
@@ -167,17 +171,44 @@ class Library:
         """
         own = self._model(model)
         own.check(self.cohorts[cohort])
+        if self.cohorts[cohort].holds_images:
+            return {"makes": own.makes, "degrades": own.degrades}
         scheme = own.scheme(self.cohorts[cohort])
         source = own.source_scheme(self.cohorts[cohort])
         return {
             "makes": own.makes,
             "from_pair": own.from_pair,
-            "names": scheme.names,
-            "palette": palette_of(scheme),
+            **_classes_of(scheme),
             "source_names": source.names,
             "source_palette": palette_of(source),
             "compared": own.makes != "translation" or self.cohorts[cohort].pairs is not None,
         }
+
+    def picture(self, cohort: int, brain: int) -> bytes:
+        """An image, as PNG; of a volume, its middle slices."""
+        own = self.cohorts[cohort]
+        return _as_png(image_slices(own.seen(np.array(own.volumes[brain]))))
+
+    def given(self, cohort: int, brain: int, model: int, degrade: int) -> bytes:
+        """What a model is shown of an image, as PNG: the image, or (1) degraded first."""
+        images = self._repaired(cohort, brain, model, degrade)
+        return _as_png(image_slices(images.get("degraded", images.get("given"))))
+
+    def repaired(self, cohort: int, brain: int, model: int, degrade: int) -> bytes:
+        """What it makes of that, as PNG."""
+        return _as_png(image_slices(self._repaired(cohort, brain, model, degrade)["restored"]))
+
+    def changed(self, cohort: int, brain: int, model: int, degrade: int) -> bytes:
+        """How that differs from what it should be, or, where nobody knows, from the image."""
+        images = self._repaired(cohort, brain, model, degrade)
+        return _as_png(changed_slices(images.get("clean", images.get("given")), images["restored"]))
+
+    def figures(self, cohort: int, brain: int, model: int, degrade: int) -> dict[str, float]:
+        """PSNR, SSIM and IoU of the damage found, of an image that was degraded first."""
+        from foldnorm.pipeline.restore import figures_of  # the model has imported it by now
+
+        images = self._repaired(cohort, brain, model, degrade)
+        return figures_of(images) if "clean" in images else {}
 
     def neighbours(self, cohort: int, brain: int, model: int) -> list[dict[str, Any]]:
         """Brains of the cohort whose codes lie nearest; none if the model has no latent space.
@@ -230,6 +261,13 @@ class Library:
             viewed.check(own)
             return viewed.make(own, brain)
 
+    def _repair(self, cohort: int, brain: int, model: int, degrade: int) -> dict[str, Any]:
+        own = self.cohorts[cohort]
+        with self._models:
+            viewed = self._load(model)
+            viewed.check(own)
+            return viewed.repair(own, brain, degrade=bool(degrade))
+
     def _true(self, cohort: int, brain: int, model: int) -> Volume | None:
         own = self.cohorts[cohort]
         return self._model(model).true(own, brain)
@@ -250,6 +288,14 @@ class Library:
 def palette_of(scheme: LabelScheme) -> list[list[int]]:
     """Colours of its classes."""
     return class_colours(scheme.n_classes).tolist()
+
+
+def _classes_of(scheme: LabelScheme) -> dict[str, Any]:
+    return {"names": scheme.names, "palette": palette_of(scheme)}
+
+
+def _as_png(slices: list[NDArray[np.uint8]]) -> bytes:
+    return png(contact_sheet([slices], scale=1))
 
 
 def _name_of(run: Path) -> str:

@@ -9,12 +9,22 @@ import torch
 from numpy.typing import NDArray
 
 from foldnorm.models.classes import to_classes
-from foldnorm.models.protocols import Decodes, Restores, Translates
+from foldnorm.models.protocols import (
+    Decodes,
+    Encodes,
+    LearnsFromDamage,
+    Repairs,
+    Restores,
+    TakesNoise,
+    Translates,
+)
 from foldnorm.pipeline.devices import choose_device
+from foldnorm.pipeline.image_tasks import degrader
+from foldnorm.pipeline.restore import Image, RestoreOptions, degradation_rng, repaired
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.translate import Translation
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.schemes import LabelScheme
 
@@ -42,7 +52,7 @@ class ViewedModel:
         """
         run, chosen = RunFolder.open(folder), choose_device(device)
         trained = run.load(chosen)
-        if isinstance(trained.model, (Decodes, Restores)):
+        if isinstance(trained.model, (Decodes, Restores, Repairs)):
             return cls(run, trained, None)
         if not isinstance(trained.model, Translates):
             raise InputError(f"{type(trained.model).__name__} makes no volume to show: {folder}")
@@ -53,12 +63,33 @@ class ViewedModel:
         """What it makes."""
         if self.translation is not None:
             return "translation"
-        return "reconstruction" if self.encodes else "restoration"
+        return "restoration" if self.degrades or not self.encodes else "reconstruction"
 
     @property
     def encodes(self) -> bool:
         """Whether it has a latent space."""
-        return isinstance(self.trained.model, Decodes)
+        return isinstance(self.trained.model, Encodes)
+
+    @property
+    def degrades(self) -> bool:
+        """Whether it learned from images that something was done to: that can be done again."""
+        model = self.trained.model
+        is_noisy = isinstance(model, TakesNoise) and model.noise_factor > 0
+        return is_noisy or isinstance(model, LearnsFromDamage)
+
+    def repair(self, cohort: Cohort, index: int, *, degrade: bool) -> dict[str, Image]:
+        """An image as given, and what it makes of that; see `foldnorm.pipeline.restore.repaired`.
+
+        Args:
+            cohort: of images.
+            index: of the image.
+            degrade: degrade it first, as ``foldnorm restore --degrade`` does.
+        """
+        (brain,) = cohort.brains([index])
+        parts = brain.volume[None]
+        if degrade and self.degrades:
+            parts = degrader(self.trained.model)(brain.volume, degradation_rng(row_key(brain.row)))
+        return repaired(self.trained, parts, RestoreOptions())
 
     def check(self, cohort: Cohort) -> None:
         """Refuse a cohort that was not prepared as that of the model was, or lacks its input."""

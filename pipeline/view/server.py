@@ -21,12 +21,14 @@ from foldnorm.preprocessing.errors import InputError
 
 LOOPBACK = "127.0.0.1"
 NAMES = (LOOPBACK, "localhost")
-PAGE, SCRIPT, VOLUME, JSON = (
+PAGE, SCRIPT, VOLUME, PICTURE, JSON = (
     "text/html; charset=utf-8",
     "text/javascript; charset=utf-8",
     "application/octet-stream",
+    "image/png",
     "application/json; charset=utf-8",
 )
+PNG_MAGIC = b"\x89PNG"
 NUMBER = re.compile("[0-9]{1,9}")
 STATIC = {
     "": ("view.html", PAGE),
@@ -120,7 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
             return _refusal(HTTPStatus.NOT_FOUND, "no such thing here")
         content = what(*places)
         if isinstance(content, bytes):
-            return Answer(HTTPStatus.OK, VOLUME, content)
+            kind = PICTURE if content.startswith(PNG_MAGIC) else VOLUME
+            return Answer(HTTPStatus.OK, kind, content)
         return Answer(HTTPStatus.OK, JSON, _json(content))
 
     def log_message(self, format: str, *words: Any) -> None:
@@ -128,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _routes(library: Library) -> dict[str, tuple[Callable[..., Any], str]]:
-    """What can be asked for, and what its numbers are: of a cohort, a brain, a model."""
+    """What can be asked for, and what its numbers are: of a cohort, a brain, a model, or 0 or 1."""
     return {
         "contents": (library.contents, ""),
         "keys": (library.keys, "c"),
@@ -139,6 +142,11 @@ def _routes(library: Library) -> dict[str, tuple[Callable[..., Any], str]]:
         "made": (library.made, "cbm"),
         "difference": (library.difference, "cbm"),
         "neighbours": (library.neighbours, "cbm"),
+        "picture": (library.picture, "cb"),
+        "given": (library.given, "cbmd"),
+        "repaired": (library.repaired, "cbmd"),
+        "changed": (library.changed, "cbmd"),
+        "figures": (library.figures, "cbmd"),
     }
 
 
@@ -149,6 +157,7 @@ def _exist(places: list[int], sizes: str, library: Library) -> bool:
         "c": len(library.cohorts),
         "b": len(library.cohorts[places[0]].rows) if "b" in sizes else 0,
         "m": len(library.runs),
+        "d": 2,
     }
     return all(place < limits[size] for place, size in zip(places, sizes, strict=True))
 
