@@ -13,6 +13,7 @@ from monai.networks.nets import DiffusionModelUNet
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
 from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from foldnorm.models.classes import as_channels, to_classes
 from foldnorm.models.noise import StepNoise
@@ -35,6 +36,8 @@ class DDPM(nn.Module):
             a patch-th of the sides; 1 for none.
         norm_groups: of the group norm; 1 is layer norm over channels and places.
         activation: ``gelu`` or ``silu``.
+        checkpointing: keep only what goes into each residual block for the backward pass, and
+            compute the rest again there: less memory, a third more time.
         diffusion_steps: n, from image to noise.
         beta_min: variance of the noise of the first step.
         beta_max: of the last; between them it grows linearly.
@@ -56,6 +59,7 @@ class DDPM(nn.Module):
         patch: int = 1,
         norm_groups: int = 1,
         activation: Literal["gelu", "silu"] = "gelu",
+        checkpointing: bool = False,
         diffusion_steps: int = 1000,
         beta_min: float = 1e-4,
         beta_max: float = 0.02,
@@ -92,6 +96,11 @@ class DDPM(nn.Module):
             )
         if activation == "gelu":
             _replace_silu(self.network)
+        if checkpointing:
+            for level in (*self.network.down_blocks, *self.network.up_blocks):
+                for n, block in enumerate(level.resnets):
+                    level.resnets[n] = _Checkpointed(block)
+        self.checkpointing = checkpointing
         betas: dict[str, Any] = {"beta_start": beta_min, "beta_end": beta_max}
         # Not networks of this model: they hold constants, and are to stay on the CPU.
         self.schedulers: Mapping[str, Any] = {
@@ -243,6 +252,20 @@ def _check(
             f"images of {tuple(shape)} do not suit {len(channels)} levels of patches of "
             f"{patch}: each side must be a multiple of {factor}"
         )
+
+
+class _Checkpointed(nn.Module):
+    """A block of the U-Net that is computed again in the backward pass (Chen et al. 2016)."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, *given: Tensor) -> Tensor:
+        """As the block itself."""
+        if not torch.is_grad_enabled():
+            return self.block(*given)
+        return checkpoint(self.block, *given, use_reentrant=False)
 
 
 def _replace_silu(module: nn.Module) -> None:

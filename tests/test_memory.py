@@ -1,9 +1,12 @@
 """What a training takes, foretold."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
+from foldnorm.models.ddpm import DDPM
 from foldnorm.pipeline import train as train_module
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.memory import (
@@ -44,6 +47,27 @@ def test_what_does_not_fit_alone_is_said():
     text = warning_of(8 * GIB, 2, nn.Linear(1, 1), 4 * GIB)
     assert "one volume alone takes 9.6 GiB" in text
     assert warning_of(8 * GIB, 2, nn.Linear(1, 1), None) == ""
+
+
+def test_checkpointing_holds_less_gives_the_same_gradient_and_is_advised():
+    images, steps = torch.randn(2, 16, 16), torch.tensor([3, 12])
+    found = {}
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        model = DDPM((16, 16), channels=[8, 16], attention=[False, False], residual_blocks=2,
+                     diffusion_steps=20, sampling_steps=5, checkpointing=checkpointing)  # fmt: skip
+        for parameter in model.network.parameters():  # MONAI starts some of its convolutions at 0
+            if not parameter.any():
+                nn.init.normal_(parameter, std=0.1)
+        error = partial(model._error, images[:, None], steps, images[:, None], None)
+        held = held_bytes(lambda error=error: error().sum(), model)
+        error().sum().backward()
+        found[checkpointing] = held, [p.grad for p in model.parameters()]
+        advised = "checkpointing true" in warning_of(GIB, 8, model, GIB)
+        assert advised == (not checkpointing)
+    assert found[True][0] < 0.5 * found[False][0]
+    for plain, again in zip(found[False][1], found[True][1], strict=True):
+        assert torch.allclose(plain, again, rtol=1e-4, atol=1e-6)
 
 
 def test_this_machine_has_some():
