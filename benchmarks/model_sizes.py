@@ -7,6 +7,7 @@ took beyond what it had with torch imported. Ends with one line of JSON.
 """
 
 import argparse
+import importlib
 import json
 import resource
 import subprocess
@@ -21,14 +22,14 @@ OF_IMAGES = ("images", "noisy", "classified", "damaged")  # what a model reads
 SULCI = ["one", "two"]  # of a recogniser; each more is a few weights
 
 
-def configured(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+def configured(name: str, shape: tuple[int, ...], n_classes: int | None) -> dict[str, Any]:
     from foldnorm.pipeline.configuration import resolve
 
     return resolve(
         name,
         [],
         shape=shape,
-        n_classes=CLASSES,
+        n_classes=n_classes,
         n_pair_classes=CLASSES,
         training_rows=[{"class": "a"}, {"class": "b"}],
         sulci=lambda: SULCI,
@@ -53,11 +54,12 @@ def measure(name: str) -> dict[str, object]:
     from foldnorm.pipeline.configuration import build_model, training_options
 
     side = REPORT_SIDE if name.endswith("_report") else SIDE
-    config = configured(name, (side,) * 3)
-    shape = (side,) * 3
-    if build_model(config["model"]).reads in OF_IMAGES:
+    config = configured(name, (side,) * 3, CLASSES)
+    shape: tuple[int, ...] = (side,) * 3
+    module, _, kind = config["model"]["class_path"].rpartition(".")
+    if getattr(importlib.import_module(module), kind).reads in OF_IMAGES:
         shape = (IMAGE_SIDE,) * 2
-        config = configured(name, shape)
+        config = configured(name, shape, None)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model = as_channels_last(build_model(config["model"]), len(shape))
     batch = training_options(config).batch_size

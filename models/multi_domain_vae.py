@@ -3,8 +3,8 @@
 Wan et al. 2020 (arXiv:2004.09484): whole images (X), images that we damaged (Y), of which it is
 known what they were, and images that came damaged (Z), of which it is not. Each domain has its own
 encoder and decoder; whole again is what the decoder of X makes of the code of a damaged one. Z has
-no pairs: a whole image decoded as Z and encoded again must come back (the cycle of Liu et al. 2017,
-arXiv:1703.00848).
+no pairs: its encoder learns to bring its own images back, and to make whole those of Y, so that the
+two share what they mean by a code.
 """
 
 from collections.abc import Mapping, Sequence
@@ -99,9 +99,9 @@ class MultiDomainVAE(nn.Module):
     def loss(
         self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Likeness of what each domain brings back, of what is restored, of the cycle, and KL.
+        """Unlikeness of what each domain brings back, of what is restored by Y and by Z, and KL.
 
-        Likeness is nats a pixel under the likeliest variance of each image (Rybkin et al. 2021,
+        It is nats a pixel under the likeliest variance of each image (Rybkin et al. 2021,
         arXiv:2006.13202). (B, 3, *sides): damaged, its mask, and as it was.
         """
         del phase, condition
@@ -121,8 +121,7 @@ class MultiDomainVAE(nn.Module):
             back = _unlikeness(self.decoders["z"](*z), damaged)
             terms["truly_damaged"] = of_z * (1 - known) * back
             kl = kl + of_z * (1 - known) * kl_z
-            again, _ = self._drawn("z", self.decoders["z"](*x), noise)
-            terms["cycle"] = of_z * known * _unlikeness(self._whole(again), clean)
+            terms["shared"] = of_z * known * _unlikeness(self._whole(z), clean)
         means = {name: term.mean() for name, term in terms.items()}
         share = min((noise.step + 1) / max(self.annealing_steps, 1), 1)
         loss = sum(means.values()) + self.kl_weight * share * kl.mean()
@@ -138,18 +137,19 @@ class MultiDomainVAE(nn.Module):
     def repair(self, images: Tensor) -> Tensor:
         """(B, *sides) float32 from −1 to 1, likewise out: what the decoder of X makes of it.
 
-        Codes and maps of the encoders of Y and Z are mixed by their domains' weights.
+        Of the codes of the encoders of Y and Z, mixed by their domains' weights.
         """
         shares = [
-            (weight, self.encoders[name](images))
+            (weight, self.encoders[name])
             for name, weight in zip("yz", self.domain_weights[1:], strict=True)
             if name in self.encoders and weight
         ]
         total = sum(weight for weight, _ in shares)
-        code = sum(weight / total * mean for weight, (mean, _, _) in shares)
-        levels = zip(*[[weight / total * m for m in maps] for weight, (_, _, maps) in shares],
-                     strict=True)  # fmt: skip
-        return self._whole((code, [sum(level) for level in levels])).clamp(-1, 1)
+        made = torch.zeros_like(images)
+        for weight, encoder in shares:
+            mean, _, maps = encoder(images)
+            made = made + weight / total * self._whole((mean, maps))
+        return made.clamp(-1, 1)
 
     def _whole(self, seen: tuple[Tensor, list[Tensor]]) -> Tensor:
         """Code of a damaged image and the maps of its encoder → the whole image, (B, *sides)."""

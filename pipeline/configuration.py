@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import importlib.resources
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -58,13 +57,13 @@ def resolve(
     shape: Sequence[int],
     n_classes: int | None,
     n_pair_classes: int | None = None,
-    n_channels: int = 1,
     training_rows: Sequence[Mapping[str, str]] = (),
     sulci: Callable[[], Sequence[str]] = tuple,
 ) -> dict[str, Any]:
     """Read a configuration, apply ``--key value`` overrides, fill in what the cohort says.
 
-    A model that has arguments named ``shape``, ``n_classes``, ``n_pair_classes``, ``n_channels``,
+    A model that has arguments named ``shape``, ``n_classes``, ``n_pair_classes``, ``n_channels``
+    (1 of images, the number of classes otherwise),
     ``training_steps`` or ``condition_size`` is given these, and ``sulci`` where the configuration
     names none.
 
@@ -74,7 +73,6 @@ def resolve(
         shape: of the cohort's volumes.
         n_classes: of the volumes; None for images.
         n_pair_classes: of their pairs; None if there are none.
-        n_channels: 1 for images, the number of classes otherwise.
         training_rows: of ``participants.tsv``, from which a conditioned model learns its columns.
         sulci: gives those that nearly all training brains have; asked only if the model names any.
 
@@ -89,7 +87,7 @@ def resolve(
         "shape": list(shape),
         "n_classes": n_classes,
         "n_pair_classes": n_pair_classes,
-        "n_channels": n_channels,
+        "n_channels": n_classes or 1,
     }
     accepted = _arguments_of_model(path, overrides)
     namespace = _parsed(path, of_cohort, accepted, overrides)
@@ -115,7 +113,6 @@ def resolve_for(cohort: Cohort, name_or_path: str, overrides: Sequence[str]) -> 
         shape=cohort.shape,
         n_classes=n_classes,
         n_pair_classes=None if pair is None else pair.n_classes,
-        n_channels=n_classes or 1,
         training_rows=[cohort.rows[i] for i in cohort.indices("train")],
         sulci=lambda: common_sulci(cohort),
     )
@@ -151,14 +148,8 @@ def _arguments_of_model(path: Path, overrides: Sequence[str]) -> set[str]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, ValueError,
             ImportError, AttributeError):  # fmt: skip
         return set()  # what is wrong with it, the parser says
-    names: set[str] = set()
-    for base in inspect.getmro(model):
-        if "__init__" in vars(base):
-            own = inspect.signature(vars(base)["__init__"]).parameters
-            names |= set(own)
-            if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
-                break  # nothing goes on to the next
-    return names
+    added = ConfigurationParser(exit_on_error=False).add_class_arguments(model, "model")
+    return {name.removeprefix("model.") for name in added}
 
 
 def build_model(model: Mapping[str, Any]) -> nn.Module:

@@ -43,7 +43,16 @@ class Images(Task):
     """Images as they are; or label volumes, for a model that takes both."""
 
     def check(self) -> None:
-        """Any cohort will do."""
+        """Any cohort will do, but for a model that repairs: it looks at intensities.
+
+        Raises:
+            InputError: it is of label volumes.
+        """
+        if isinstance(self.model, Repairs) and not self.cohort.holds_images:
+            raise InputError(
+                f"{type(self.model).__name__} reads images, and this is a cohort of label volumes: "
+                f"{self.cohort.folder}"
+            )
 
     def alter(self, options: TrainingOptions) -> Alter | None:
         """Bring what is stored to the range that models see, and move it at random."""
@@ -127,11 +136,7 @@ class Degraded(Images):
             InputError: it is of label volumes; or no training image came damaged, or all did, where
                 a model learns from such ones.
         """
-        if not self.cohort.holds_images:
-            raise InputError(
-                f"{type(self.model).__name__} reads images, and this is a cohort of label volumes: "
-                f"{self.cohort.folder}"
-            )
+        super().check()
         if isinstance(self.model, LearnsFromTrueDamage) and self.model.truly_damaged:
             known = self.cohort.indices("train")
             count = int(came_damaged([self.cohort.rows[i] for i in known], self.model).sum())
@@ -193,7 +198,8 @@ class _Flags:
     def __getitem__(self, index: Any, /) -> NDArray[np.integer]:
         images = self.cohort.volumes[index]
         white = np.iinfo(images.dtype).max
-        flags = self.flags[index].reshape(-1, *[1] * len(self.cohort.shape))
+        flags = np.asarray(self.flags[index])
+        flags = flags.reshape(*flags.shape, *[1] * len(self.cohort.shape))
         return np.broadcast_to(flags * white, images.shape).astype(images.dtype)
 
 

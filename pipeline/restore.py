@@ -70,7 +70,7 @@ def restore(
     if not len(indices):
         raise InputError(f"no image of the split {', '.join(options.splits)}: {cohort.folder}")
     degrade = degrader(trained.model, options.damage) if options.degrade else None
-    rows, shown = [], list[list[NDArray[np.uint8]]]()
+    rows, shown = [], list[dict[str, list[NDArray[np.uint8]]]]()
     bits = int(cohort.preparation["intensities"]["bits"])
     for index in indices:
         (brain,) = cohort.brains([index])
@@ -87,9 +87,7 @@ def restore(
             write_image(out / f"{key}_desc-{name}", image, bits)
         rows.append(row)
         if len(shown) < SHOWN:
-            shown.append(
-                [s for name in ORDER if name in images for s in image_slices(images[name])]
-            )
+            shown.append({name: image_slices(images[name]) for name in ORDER if name in images})
     write_tsv(out / TABLE, rows, ("participant_id", "image", *FIGURES))
     write_bytes(out / SHEET, png(contact_sheet(_columns(shown))))
     sidecar = {
@@ -183,9 +181,17 @@ def figures_of(images: dict[str, Image]) -> dict[str, float]:
     return found
 
 
-def _columns(shown: Sequence[Sequence[NDArray[np.uint8]]]) -> list[list[NDArray[np.uint8]]]:
-    """An image a column, in the order of `ORDER`."""
-    return [list(column) for column in zip(*shown, strict=True)]
+def _columns(
+    shown: Sequence[dict[str, list[NDArray[np.uint8]]]],
+) -> list[list[NDArray[np.uint8]]]:
+    """Rows of a sheet: an image a column, in the order of `ORDER`; blank where there is nothing."""
+    names = [name for name in ORDER if any(name in column for column in shown)]
+    blank = [np.full_like(picture, 255) for picture in next(iter(shown[0].values()))]
+    return [
+        [column.get(name, blank)[n] for column in shown]
+        for name in names
+        for n in range(len(blank))
+    ]
 
 
 def _mean(rows: Sequence[dict[str, Any]], name: str) -> float | None:
