@@ -7,6 +7,7 @@ stays as it is.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,8 @@ class DamageUNet(nn.Module):
         widths: of strokes, smallest and largest, pixels.
         channels: of the first level of each network; those below have up to four times as many.
         content_weight: of the error of what is filled in.
+        mirrors: whether what is found and filled in is the mean over the image and its mirror
+            images, 2^dims of them.
     """
 
     reads: Reads = "damaged"
@@ -50,6 +53,7 @@ class DamageUNet(nn.Module):
         widths: Sequence[float] = (1.5, 6.0),
         channels: int = 24,
         content_weight: float = 1.0,
+        mirrors: bool = True,
     ) -> None:
         super().__init__()
         if not damage or most_damage < 1 or len(widths) != 2 or not 0 < widths[0] <= widths[1]:
@@ -61,6 +65,12 @@ class DamageUNet(nn.Module):
             raise ShapeError(f"images of {tuple(shape)}: each side must be a multiple of {SIDE}")
         self.damage, self.most_damage, self.widths = tuple(damage), most_damage, tuple(widths)
         self.content_weight = content_weight
+        axes = range(1, len(shape) + 1)
+        self.mirrors = (
+            [list(own) for n in range(len(shape) + 1) for own in combinations(axes, n)]
+            if mirrors
+            else [[]]
+        )  # axes of (B, *sides), of each mirror image
         self.finder = _UNet(len(shape), 1, 1, channels)
         # Sees the filled image, what was damaged, how surely, and where it was filled in.
         self.filler = _UNet(len(shape), 4, 2, channels)
@@ -99,13 +109,18 @@ class DamageUNet(nn.Module):
 
     def find_damage(self, images: Tensor) -> Tensor:
         """(B, *sides) float32 from −1 to 1 → probability of damage, (B, *sides)."""
-        return torch.sigmoid(self._logits(images))
+        found = [self._logits(images.flip(axes)).sigmoid().flip(axes) for axes in self.mirrors]
+        return torch.stack(found).mean(dim=0)
 
     def repair(self, images: Tensor) -> Tensor:
         """(B, *sides) float32 from −1 to 1, likewise out: damage replaced, the rest as it was."""
         likely = self.find_damage(images)
         hole = likely > REPLACED
-        return torch.where(hole, self._content(images, likely, hole).clamp(-1, 1), images)
+        made = [
+            self._content(*(part.flip(axes) for part in (images, likely, hole))).flip(axes)
+            for axes in self.mirrors
+        ]
+        return torch.where(hole, torch.stack(made).mean(dim=0).clamp(-1, 1), images)
 
     def _logits(self, images: Tensor) -> Tensor:
         return self.finder(images.unsqueeze(1))[:, 0]

@@ -154,14 +154,27 @@ def a_stroke():
 
 def test_at_first_damage_is_filled_in_smoothly():
     images = a_stroke()
-    damaged, mask, clean = images.unbind(1)
+    damaged, _, clean = images.unbind(1)
     model = DamageUNet((32, 32), channels=8)
-    model._logits = lambda images: 40 * (2 * mask - 1)
+    # A stroke lies where it is much brighter; so it does in mirror images.
+    model._logits = lambda images: 80 * (images - 0.8)
     assert torch.allclose(model.repair(damaged), clean, atol=0.05)
     loss = model.validation_loss(images).item()
-    model._content = lambda images, likely, hole: clean
+    model._content = lambda images, likely, hole: clean  # validation looks at no mirror image
     assert model.validation_loss(images).item() == pytest.approx(np.log10(FLOOR), abs=1e-3)
     assert np.log10(FLOOR) < loss < -2.5
+
+
+def test_a_mirror_image_is_repaired_as_the_image_is():
+    torch.manual_seed(0)
+    images = 2 * torch.rand(1, 32, 64) - 1
+    model, plain = (DamageUNet((32, 64), channels=8, mirrors=how).eval() for how in (True, False))
+    with torch.no_grad():
+        for axes in ([1], [2], [1, 2]):
+            for does in (model.find_damage, model.repair):
+                assert torch.allclose(does(images.flip(axes)).flip(axes), does(images), atol=1e-5)
+        apart = plain.find_damage(images.flip([1])).flip([1]) - plain.find_damage(images)
+    assert apart.abs().max() > 1e-3
 
 
 def test_what_is_filled_in_does_not_teach_where_damage_is():
