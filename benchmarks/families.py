@@ -42,7 +42,8 @@ DIFFUSION = {
 }
 CROP = ("--voxel-size", "2", "--crop", "mm:-76,4,-70,10,-40,40")
 CROP_STEPS = {"wgan_gp": ("--training.steps", "200"), "beta_vae": ("--training.steps", "1500"),
-              "latent_ddpm": ("--training.steps", "4000")}  # fmt: skip
+              "latent_ddpm": ("--training.steps", "3000")}  # fmt: skip
+SLICE_STEPS = {"image_wgan_gp": ("--training.steps", "1000")}
 FORMS = ("plain", "skip", "residual")  # of the multi-domain VAE
 STROKES = ("straight", "broken", "curved")
 
@@ -106,7 +107,7 @@ def of_diffusion(data: Path, out: Path) -> dict[str, float]:
         figures |= drawn(cohort, folder, f"{sampler}_{number}", words)
     each = [figures[f"{sampler}_{DRAWN_SLOWLY}_seconds"] for sampler in ("ddpm", "ddim")]
     for config in ("image_vae", "image_wgan_gp"):
-        folder = trained(out / f"slices64_{config}", config, cohort)
+        folder = trained(out / f"slices64_{config}", config, cohort, *SLICE_STEPS.get(config, ()))
         figures |= drawn(cohort, folder, config, ("--number", DRAWN))
     return {"ddim_speedup": each[0] / each[1], **figures}
 
@@ -166,7 +167,7 @@ def of_slices(data: Path, out: Path) -> dict[str, float]:
                   f"{found['ssim']:.3f}, inside {found['psnr_inside']:.2f} dB, IoU "
                   f"{found['mask_iou']:.3f}", flush=True)  # fmt: skip
     for form in FORMS:
-        words = ["--model.init_args.form", form, "--training.steps", "1500"]
+        words = ["--model.init_args.form", form, "--training.steps", "1000"]
         folder = trained(out / f"slices_vae_{form}", "multi_domain_vae", cohort, *words)
         found = restored(folder, cohort)
         print(f"  {form}: PSNR {found['psnr']:.2f} dB, SSIM {found['ssim']:.3f}, inside "

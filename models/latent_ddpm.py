@@ -57,7 +57,7 @@ class LatentDDPM(DDPM):
         if not 0 < autoencoder_share < 1:
             raise ValueError(f"autoencoder_share: expected 0 to 1, got {autoencoder_share:g}")
         grid = code_grid(shape, len(encoder_channels))
-        of_both = {"condition": condition, "condition_size": condition_size}
+        of_both: dict[str, Any] = {"condition": condition, "condition_size": condition_size}
         super().__init__(grid, code_channels, **of_both, **others)
         self.autoencoder = BetaVAE(
             shape,

@@ -192,7 +192,7 @@ class Library:
     def given(self, cohort: int, brain: int, model: int, degrade: int) -> bytes:
         """What a model is shown of an image, as PNG: the image, or (1) degraded first."""
         images = self._repaired(cohort, brain, model, degrade)
-        return _as_png(image_slices(images.get("degraded", images.get("given"))))
+        return _as_png(image_slices(images["degraded" if "degraded" in images else "given"]))
 
     def repaired(self, cohort: int, brain: int, model: int, degrade: int) -> bytes:
         """What it makes of that, as PNG."""
@@ -201,7 +201,8 @@ class Library:
     def changed(self, cohort: int, brain: int, model: int, degrade: int) -> bytes:
         """How that differs from what it should be, or, where nobody knows, from the image."""
         images = self._repaired(cohort, brain, model, degrade)
-        return _as_png(changed_slices(images.get("clean", images.get("given")), images["restored"]))
+        wanted = images["clean" if "clean" in images else "given"]
+        return _as_png(changed_slices(wanted, images["restored"]))
 
     def figures(self, cohort: int, brain: int, model: int, degrade: int) -> dict[str, float]:
         """PSNR, SSIM and IoU of the damage found, of an image that was degraded first."""
