@@ -8,9 +8,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 from PIL import Image
 
+from foldnorm.models.noise import StepNoise
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.volumes import write_labels
@@ -186,3 +188,54 @@ def small_run(small_cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) ->
     )  # fmt: skip
     assert code == 0
     return out
+
+
+def noise_of(batch: int, step: int = 0) -> StepNoise:
+    """The noise of a phase, on the CPU."""
+    return StepNoise((0, step, 0), batch, torch.device("cpu"))
+
+
+IMAGE_SIDE = 16
+
+
+@pytest.fixture(scope="session")
+def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 people with an image each: a bright bar, upright or lying; some without a class."""
+    source = tmp_path_factory.mktemp("bars") / "source"
+    source.mkdir()
+    rng, rows = np.random.default_rng(0), ["file\tparticipant_id\tway"]
+    for n in range(120):
+        image = rng.normal(60, 10, (IMAGE_SIDE, IMAGE_SIDE))
+        place = int(rng.integers(3, IMAGE_SIDE - 4))
+        image[place : place + 2] = 200
+        way = "upright" if n % 2 else "lying"
+        image = image.T if n % 2 else image
+        Image.fromarray(image.round().astype(np.uint8)).save(source / f"{n:03d}.png")
+        rows.append(f"{n:03d}.png\tp{n}\t{'n/a' if n % 10 == 0 else way}")
+    (source / "participants.tsv").write_text("\n".join(rows) + "\n")
+    out = source.parent / "cohort"
+    words = ["images", str(source), str(out), "--split", ".6", ".2", ".2", "--quiet"]
+    assert main(words) == 0
+    return out
+
+
+def train_images(cohort: Path, out: Path, config: str, *words: str) -> Path:
+    """Train a model of images; returns its run folder."""
+    command = ["train", "--config", config, "--cohort", str(cohort), "--out", str(out), "--quiet"]
+    assert main([*command, "--device", "cpu", *words]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def classifier(bars: Path) -> Path:
+    """Tells upright bars from lying ones."""
+    words = ["--model.init_args.target", "way", "--training.steps", "60"]
+    return train_images(bars, bars.parent / "classifier", "cnn_classifier", *words)
+
+
+@pytest.fixture(scope="session")
+def denoiser(bars: Path) -> Path:
+    """Takes noise from bars."""
+    words = ["--model.init_args.noise_factor", "0.2", "--training.steps", "150",
+             "--training.batch_size", "32"]  # fmt: skip
+    return train_images(bars, bars.parent / "denoiser", "denoising_autoencoder", *words)

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import noise_of
 from PIL import Image
-from test_image_models import noise_of
 from test_synthetic_quality import blobs, save
 
 from foldnorm.models.multi_domain_vae import MultiDomainVAE

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from conftest import Watched, colours_of, unnamed_controls
 from PIL import Image
-from test_image_models import bars, classifier, denoiser  # noqa: F401  # fixtures
 from test_view import ask
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.view.library import Library
 from foldnorm.pipeline.view.server import ViewServer
 from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_tsv
 from foldnorm.preprocessing.pictures import FULL_CHANGE, PALETTE, changed_slices
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")
-def server(bars, denoiser):  # noqa: F811
+def server(bars, denoiser):
     serving = ViewServer(Library([bars, denoiser], "cpu"))
     threading.Thread(target=serving.serve_forever, daemon=True).start()
     yield serving
@@ -37,7 +37,7 @@ def grey(server, path):
     return np.asarray(Image.open(io.BytesIO(content)))[: 2**4, : 2**4, 0]
 
 
-def test_it_shows_what_restore_would_make(server, bars, denoiser, tmp_path):  # noqa: F811
+def test_it_shows_what_restore_would_make(server, bars, denoiser, tmp_path):
     words = ["restore", denoiser, bars, tmp_path / "out", "--split", "test", "--degrade", "--quiet"]
     assert main(list(map(str, words))) == 0
     cohort = Cohort.open(bars)
@@ -68,7 +68,16 @@ def test_what_changed_has_a_colour_and_the_rest_is_dim():
     assert len(changed_slices(np.zeros((4, 5, 6)), np.zeros((4, 5, 6)))) == 3
 
 
-def test_a_model_that_makes_no_image_is_one_line(bars, classifier):  # noqa: F811
+def test_only_what_has_a_latent_space_has_too_many_to_encode(bars, denoiser, monkeypatch):
+    monkeypatch.setattr("foldnorm.pipeline.view.library.ENCODED", 10)
+    library = Library([bars, denoiser], "cpu")
+    with pytest.raises(InputError, match="120 images are too many"):
+        library.neighbours(0, 0, 0)
+    monkeypatch.setattr("foldnorm.pipeline.view.models.ViewedModel.encodes", False)
+    assert library.neighbours(0, 0, 0) == []
+
+
+def test_a_model_that_makes_no_image_is_one_line(bars, classifier):
     serving = ViewServer(Library([bars, classifier], "cpu"))
     threading.Thread(target=serving.serve_forever, daemon=True).start()
     status, _, content = ask(serving, "model/0/0")

@@ -242,15 +242,14 @@ class Library:
                 return known
             if embedded is not None:
                 codes = np.load(embedded / CODES, mmap_mode="r", allow_pickle=False)
+            elif not self._load(model).encodes:
+                return None
             elif len(own.rows) <= ENCODED:
-                viewed = self._load(model)
-                if not viewed.encodes:
-                    return None
-                codes = viewed.codes(own)
+                codes = self._load(model).codes(own)
             else:
                 raise InputError(
-                    f"{len(own.rows)} brains are too many to encode now; run foldnorm embed, and "
-                    "give its folder too"
+                    f"{len(own.rows)} {'images' if own.holds_images else 'brains'} are too many to "
+                    "encode now; run foldnorm embed, and give its folder too"
                 )
             self._nearest_codes[cohort, model] = codes
             return codes

@@ -1,0 +1,156 @@
+"""Images and volumes told apart by a column."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import noise_of
+from PIL import Image
+
+from foldnorm.models.image_classifier import ImageClassifier
+from foldnorm.pipeline.classify import interval_by_participant
+from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.cross_validation import parts
+from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_tsv
+
+SIDE = 16
+
+
+def save_blank(path, sides):
+    path.parent.mkdir()
+    Image.fromarray(np.zeros(sides, np.uint8)).save(path)
+
+
+@pytest.mark.parametrize("architecture", ["cnn", "mlp"])
+@pytest.mark.parametrize("shape", [(28, 28), (9, 10, 11)])
+def test_classifiers_take_images_and_volumes(architecture, shape):
+    model = ImageClassifier(shape, 3, condition_size=4, architecture=architecture)
+    classes = torch.randint(0, 3, (2, *shape), dtype=torch.uint8)
+    assert model.classify(classes).shape == (2, 4)
+
+
+def test_volumes_without_a_class_teach_nothing():
+    torch.manual_seed(0)
+    model = ImageClassifier((8, 8), dropout=0.0).eval()
+    images, levels = torch.rand(3, 8, 8), torch.tensor([[1.0, 0], [0, 1], [0, 0]])
+    all_three = model.loss("classification", images, noise_of(3), levels)
+    known = model.loss("classification", images[:2], noise_of(2), levels[:2])
+    for name in ("loss", "accuracy"):
+        assert all_three[name].item() == pytest.approx(known[name].item(), rel=1e-5)
+    nobody = model.loss("classification", images[2:], noise_of(1), levels[2:])
+    assert nobody["loss"].item() == 0
+
+
+def test_a_classifier_tells_upright_from_lying(bars, classifier, tmp_path):
+    words = ["classify", str(classifier), str(bars), str(tmp_path / "told"), "--quiet"]
+    assert main(words) == 0
+    found = json.loads((tmp_path / "told/classes.json").read_text())
+    rows = read_tsv(tmp_path / "told/classes.tsv")
+    cohort = Cohort.open(bars)
+    tested = [row for row in cohort.rows if row["split"] != "train" and row["way"]]
+    assert found["tested"] == len(tested)  # not those that were trained on, nor of no class
+    assert found["accuracy"] > 0.9
+    assert found["accuracy_low"] <= found["accuracy"] <= found["accuracy_high"]
+    assert np.sum(found["confusion"]) == len(tested)
+    right = [row for row in rows if not row["used_for"] and row["true"] == row["told"]]
+    assert found["accuracy"] == pytest.approx(len(right) / len(tested))
+    assert len(rows) == 120
+    for row in rows:
+        p = {level: float(row[f"p_{level}"]) for level in ("lying", "upright")}
+        assert sum(p.values()) == pytest.approx(1, abs=1e-4)
+        assert row["told"] == max(p, key=p.get)
+
+
+def test_cross_validation_tests_everyone_once(bars, tmp_path):
+    out = tmp_path / "out"
+    sizes = ["--model.init_args.target", "way", "--training.steps", "60", "--device", "cpu"]
+    words = ["crossvalidate", "cnn_classifier", bars, out, "--folds", "3", "--quiet", *sizes]
+    words = list(map(str, words))
+    assert main(words) == 0
+    found = json.loads((out / "classes.json").read_text())
+    rows = read_tsv(out / "classes.tsv")
+    known = [row for row in Cohort.open(bars).rows if row["way"]]
+    assert sorted(row["participant_id"] for row in rows) == sorted(
+        row["participant_id"] for row in known
+    )
+    for number in range(3):
+        data = json.loads((out / f"fold-{number}/data.json").read_text())["participants"]
+        tested = {row["participant_id"] for row in rows if row["fold"] == str(number)}
+        assert not tested & {*data["train"], *data["validation"]}
+    assert found["tested"] == len(known)
+    assert found["accuracy"] > 0.85
+    weighted = [
+        accuracy * sum(row["fold"] == str(n) for row in rows)
+        for n, accuracy in enumerate(found["accuracy_of_folds"])
+    ]
+    assert sum(weighted) / len(rows) == pytest.approx(found["accuracy"])
+    before = (out / "fold-0/checkpoints/last.ckpt").stat().st_mtime_ns
+    assert main([*words, "--overwrite"]) == 0  # finished trainings are not made again
+    assert (out / "fold-0/checkpoints/last.ckpt").stat().st_mtime_ns == before
+
+
+def test_folds_have_as_many_of_each_class():
+    rows = [{"participant_id": f"p{n}", "way": "ab"[n % 4 == 0]} for n in range(40)]
+    rows += rows[:7]  # several images of some
+    fold_of = parts(rows, "way", 5, 0)
+    for number in range(5):
+        own = [row["way"] for row in rows[:40] if fold_of[row["participant_id"]] == number]
+        assert own.count("a") == 6
+        assert own.count("b") == 2
+    assert parts(rows, "way", 5, 1) != fold_of
+    with pytest.raises(InputError, match="of way 'b' there are 10"):
+        parts(rows, "way", 11, 0)
+    with pytest.raises(InputError, match="at least two"):
+        parts(rows, "way", 1, 0)
+
+
+def test_files_are_told_as_the_cohort_is(bars, classifier, tmp_path, capsys):
+    source = bars.parent / "source"
+    words = ["classify", str(classifier), str(source), str(tmp_path / "files"), "--quiet"]
+    assert main(words) == 0
+    words = ["classify", str(classifier), str(bars), str(tmp_path / "cohort"), "--quiet"]
+    assert main(words) == 0
+    first, second = (
+        {row["participant_id"]: row["told"] for row in read_tsv(tmp_path / where / "classes.tsv")}
+        for where in ("files", "cohort")
+    )
+    assert first == second
+    unknown = tmp_path / "unknown"  # of whom nothing is known
+    unknown.mkdir()
+    for path in sorted(source.glob("*.png"))[:5]:
+        (unknown / path.name).write_bytes(path.read_bytes())
+    assert main([*words[:2], str(unknown), str(tmp_path / "u"), "--quiet"]) == 0
+    told = [row["told"] for row in read_tsv(tmp_path / "u/classes.tsv")]
+    assert told == [first[f"sub-p{n}"] for n in range(5)]
+    assert json.loads((tmp_path / "u/classes.json").read_text())["tested"] == 0
+    large = tmp_path / "large"
+    save_blank(large / "a.png", (SIDE + 4, SIDE))
+    assert main([*words[:2], str(large), str(tmp_path / "l"), "--quiet"]) == 2
+    assert "expected images of 16 × 16 as the model's, got 20 × 16" in capsys.readouterr().err
+    assert main([*words[:2], str(source), str(tmp_path / "x"), "--split", "test"]) == 2
+
+
+def test_a_column_that_is_no_class_is_refused(bars, tmp_path, capsys):
+    words = ["train", "--config", "mlp_classifier", "--cohort", str(bars), "--out"]
+    for target, said in (
+        ("image", "is '0000' for all"),
+        ("file", "no classes"),
+        ("x", "no column"),
+    ):
+        code = main([*words, str(tmp_path / target), "--model.init_args.target", target])
+        assert code == 2
+        assert said in capsys.readouterr().err
+
+
+def test_an_interval_counts_people_not_images():
+    # Ten people, right in all of their images or in none: a hundred images are ten draws.
+    values = np.repeat([0.0, 1.0], 500)
+    people = np.repeat(np.arange(10), 100)
+    low, high = interval_by_participant(values, people)
+    assert low == pytest.approx(0.2, abs=0.11)
+    assert high == pytest.approx(0.8, abs=0.11)
+    low, high = interval_by_participant(values, np.arange(1000))
+    assert high - low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(1000), rel=0.1)

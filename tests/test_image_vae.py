@@ -1,0 +1,53 @@
+"""VAE and WGAN-GP of images."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import train_images
+from PIL import Image
+
+from foldnorm.models.image_vae import ImageVAE
+from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.image_tasks import Images, psnr
+from foldnorm.preprocessing.cohort import Cohort
+
+SIDE = 16
+
+
+SMALL = ["channels=[16]", "latent_dim=8", "code_channels=4"]
+
+
+CRITIC = ["critic_channels=[16]", "critic_steps=1"]
+
+
+@pytest.mark.parametrize(("config", "more"), [("image_vae", []), ("image_wgan_gp", CRITIC)])
+def test_bars_come_back_through_a_code_and_are_drawn(config, more, bars, tmp_path):
+    words = [f"--model.init_args.{word}" for word in [*SMALL, *more]]
+    words += ["--training.steps", "200", "--training.learning_rate", "3e-3"]
+    run = train_images(bars, tmp_path / "run", config, *words)
+    header, *_, last = (run / "metrics.csv").read_text().splitlines()
+    figures = dict(zip(header.split(","), last.split(","), strict=True))
+    images = [
+        np.array(image)
+        for image, _ in Images(ImageVAE((SIDE, SIDE), [8]), Cohort.open(bars)).validation_volumes(
+            64
+        )
+    ]
+    mean = np.mean(images, axis=0)
+    assert float(figures["validation/psnr"]) > np.mean([psnr(i, mean) for i in images]) + 1
+    assert abs(float(figures["samples/mean_difference"])) < 0.3
+    draw = ["generate", str(run), str(tmp_path / "drawn"), "--number", "3", "--quiet"]
+    assert main(draw) == 0
+    drawn = np.asarray(Image.open(tmp_path / "drawn/synthetic-0002.png"))
+    assert drawn.shape == (SIDE, SIDE)
+    assert drawn.max() > drawn.min() + 30
+    made = ["restore", str(run), str(bars), str(tmp_path / "back"), "--split", "test", "--quiet"]
+    assert main(made) == 0
+
+
+def test_the_likeliest_variance_makes_the_loss_a_logarithm():
+    model = ImageVAE((8, 8), [8], latent_dim=4, code_channels=2)
+    images = torch.zeros(2, 8, 8)
+    far = torch.full((2, 1, 8, 8), 0.8)
+    near = model.likeness(0.1 * far, images)["loss"] - model.likeness(far, images)["loss"]
+    assert near.item() == pytest.approx(np.log(0.1), abs=0.03)  # a tenth of the error, ln 10 less
