@@ -167,7 +167,7 @@ def of_slices(data: Path, out: Path) -> dict[str, float]:
                   f"{found['ssim']:.3f}, inside {found['psnr_inside']:.2f} dB, IoU "
                   f"{found['mask_iou']:.3f}", flush=True)  # fmt: skip
     for form in FORMS:
-        words = ["--model.init_args.form", form, "--training.steps", "1000"]
+        words = ["--model.init_args.form", form, "--training.steps", "600"]
         folder = trained(out / f"slices_vae_{form}", "multi_domain_vae", cohort, *words)
         found = restored(folder, cohort)
         print(f"  {form}: PSNR {found['psnr']:.2f} dB, SSIM {found['ssim']:.3f}, inside "
