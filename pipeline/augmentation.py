@@ -26,10 +26,12 @@ from foldnorm.preprocessing.warp import (
     warp_sheets,
 )
 
+MIRRORED = 0.5  # share of the draws in which an axis is
+
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Alters volumes, or both volumes of a pair alike.
+    """Alters label volumes, or both volumes of a pair alike.
 
     Attributes:
         options: how much.
@@ -44,6 +46,13 @@ class Augmentation:
     seed: int
     source: int = 0
     second_fill: int = 0
+
+    def __post_init__(self) -> None:
+        if self.options.mirror:
+            raise InputError(
+                "training.augmentation.mirror: only of images; the mirror image of a hemisphere is "
+                "the other one"
+            )
 
     def __call__(self, volumes: NDArray[np.uint8], draw: int) -> NDArray[np.uint8]:
         """Alter (1 or 2, I, J, K) volumes of draw ``draw``; the same shape comes back."""
@@ -144,6 +153,9 @@ class ImageAugmentation:
         """Move (N, *sides) images alike; the same shape comes back."""
         rng = np.random.default_rng(seed_of(self.seed, "augment", draw))
         matrix = draw_affine(rng, self.options, images.shape[1:])
+        if self.options.mirror:
+            flipped = 1 + np.flatnonzero(rng.random(images.ndim - 1) < MIRRORED)
+            images = np.flip(images, flipped)
         moved = [
             ndimage.affine_transform(image, matrix[:-1, :-1], matrix[:-1, -1], order=1,
                                      mode="nearest")

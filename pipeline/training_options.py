@@ -24,6 +24,8 @@ class AugmentationOptions:
         dropout: cubes of the volume that is translated that become void; only for models that read
             pairs: any other would learn that holes are healthy.
         dropout_side: of these cubes, voxels.
+        mirror: whether images are mirrored along each axis, every second time; not for label
+            volumes, whose mirror image is the other hemisphere.
     """
 
     rotation: float = 0.0
@@ -32,6 +34,7 @@ class AugmentationOptions:
     elastic: float = 0.0
     dropout: int = 0
     dropout_side: int = 6
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         limits = {
@@ -50,7 +53,7 @@ class AugmentationOptions:
                 )
 
     def __bool__(self) -> bool:
-        return bool(self.moves or self.dropout)
+        return bool(self.moves or self.dropout or self.mirror)
 
     @property
     def moves(self) -> bool:

@@ -126,6 +126,21 @@ def test_images_are_moved_alike_and_the_same_for_a_draw(shape):
     assert not np.allclose(turned, images)
 
 
+def test_images_are_mirrored_along_each_axis_every_second_time():
+    image = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
+    mirrors = ImageAugmentation(AugmentationOptions(mirror=True), 0)
+    kinds = {(): image, (1,): image[:, ::-1], (2,): image[:, :, ::-1], (1, 2): image[:, ::-1, ::-1]}
+    found = [next(k for k, v in kinds.items() if np.array_equal(mirrors(image, n), v))
+             for n in range(200)]  # fmt: skip
+    assert all(30 < found.count(kind) < 70 for kind in kinds)
+
+
+def test_no_label_volume_is_mirrored(small_cohort, tmp_path, capsys):
+    words = ["train", "--config", "autoencoder", "--cohort", str(small_cohort.folder), "--out"]
+    assert main([*words, str(tmp_path), "--training.augmentation.mirror", "true"]) == 2
+    assert "the mirror image of a hemisphere is the other one" in capsys.readouterr().err
+
+
 def test_images_know_no_elastic():
     with pytest.raises(InputError, match="label volumes"):
         ImageAugmentation(AugmentationOptions(elastic=1.0), 0)
