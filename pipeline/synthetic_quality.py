@@ -270,6 +270,12 @@ def _in_features(
 ) -> Figures:
     """MMD, precision, recall and coverage of each set beside the training one."""
     if encoder is not None:
+        if encoder.conditions.size:
+            told = ", ".join(column.name for column in encoder.conditions.columns)
+            raise InputError(
+                f"--encoder: {type(encoder.model).__name__} is told {told}, and nobody knows that "
+                "of a synthetic volume; take a model that is told nothing"
+            )
         features = {
             name: encoder.encode(Brain(volume, {}) for volume in own.volumes).astype(np.float64)
             for name, own in drawn.items()

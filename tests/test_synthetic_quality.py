@@ -4,15 +4,20 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from foldnorm.models.image_vae import ImageVAE
 from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.structure_statistics import (
     circle_radii,
     distance_between,
     microstructure_statistics,
     sheet_statistics,
 )
+from foldnorm.pipeline.synthetic_quality import QualityOptions, measure_quality
+from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.two_sample import (
     diversity,
     memorised,
@@ -23,6 +28,7 @@ from foldnorm.pipeline.two_sample import (
     two_sample_auroc,
 )
 from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_tsv
 from foldnorm.preprocessing.schemes import SKELETON
 
@@ -236,6 +242,19 @@ def test_nonsense_is_refused(discs, tmp_path, capsys):
         save(tmp_path / f"large/{n}.png", image)
     assert main([*words, str(tmp_path / "large"), str(tmp_path / "c")]) == 2
     assert "expected (16, 16), got (20, 20)" in capsys.readouterr().err
+
+
+def test_an_encoder_that_is_told_things_is_refused(discs, tmp_path):
+    conditions = Conditions.fit(["side"], [{"side": "left"}, {"side": "right"}])
+    model = ImageVAE(
+        (16, 16), [8], latent_dim=4, condition=["side"], condition_size=conditions.size
+    )
+    for n, image in enumerate(blobs(9, 0)):
+        save(tmp_path / f"made/{n}.png", image)
+    trained = TrainedModel(model, torch.device("cpu"), conditions)
+    with pytest.raises(InputError, match="ImageVAE is told side, and nobody knows that"):
+        measure_quality(Cohort.open(discs), tmp_path / "made", tmp_path / "q", QualityOptions(),
+                        trained)  # fmt: skip
 
 
 def test_label_volumes_are_compared_in_their_structure(small_cohort, tmp_path):
