@@ -4,14 +4,23 @@ import numpy as np
 import pytest
 import torch
 from conftest import skeleton_source
-from test_models import CONVOLUTIONAL, ENCODING, SHAPE, VAE, batch, noise, phases_of
+from test_models import (
+    CONVOLUTIONAL,
+    ENCODING,
+    SHAPE,
+    VAE,
+    batch,
+    noise,
+    phases_of,
+    small_latent_ddpm,
+)
 
 from foldnorm.models.autoencoder import Autoencoder
 from foldnorm.models.beta_vae import BetaVAE
 from foldnorm.models.dcgan import DCGAN
 from foldnorm.models.f_anogan import FAnoGAN
 from foldnorm.models.gan import GAN
-from foldnorm.models.protocols import Conditioned, Samples
+from foldnorm.models.protocols import Conditioned, Diffuses, Samples
 from foldnorm.models.wgan import WGAN
 from foldnorm.models.wgan_gp import WGANGP
 from foldnorm.pipeline.cli import main
@@ -34,6 +43,7 @@ MODELS = {
     "dcgan": lambda: DCGAN(SHAPE, **CONVOLUTIONAL, **TOLD),
     "f_anogan": lambda: FAnoGAN(SHAPE, **CONVOLUTIONAL, **TOLD, training_steps=4),
     "gan": lambda: GAN(SHAPE, widths=[8], critic_widths=[8], latent_dim=4, **TOLD),
+    "latent_ddpm": lambda: small_latent_ddpm(training_steps=4, **TOLD),
     "wgan": lambda: WGAN(SHAPE, **CONVOLUTIONAL, **TOLD),
     "wgan_gp": lambda: WGANGP(SHAPE, **CONVOLUTIONAL, **TOLD),
 }
@@ -107,7 +117,8 @@ def test_all_networks_learn_from_what_they_are_told(name):
             maps = [
                 p.grad
                 for n, p in network.named_parameters()
-                if n.endswith("condition.maps") or n == "layers.0.weight"
+                if n.endswith(("condition.maps", "class_embedding.weight"))
+                or n == "layers.0.weight"
             ]
             assert maps, part
             columns = maps[0] if maps[0].shape[0] == 3 else maps[0][:, -3:].T
@@ -126,7 +137,12 @@ def test_a_code_is_decoded_as_it_is_told(name):
                 p.normal_()
     code = torch.randn(1, model.latent_dim)
     assert not torch.allclose(model.decode(code, LEFT), model.decode(code, RIGHT))
-    if isinstance(model, Samples):
+    if isinstance(model, Diffuses):  # its noise is drawn for all volumes at once
+        left, right = (
+            model.sample(1, torch.Generator().manual_seed(0), told) for told in (LEFT, RIGHT)
+        )
+        assert not torch.equal(left, right)
+    elif isinstance(model, Samples):
         generator = torch.Generator().manual_seed(0)
         both = model.sample(2, generator, torch.cat([LEFT, RIGHT]))
         alone = model.sample(1, torch.Generator().manual_seed(0), LEFT)

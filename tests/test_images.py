@@ -256,7 +256,6 @@ def test_commands_of_label_volumes_refuse_images(people, tmp_path, capsys):
     out = str(tmp_path / "out")
     for words in (
         ["train", "--config", "beta_vae", "--cohort", str(tmp_path / "cohort"), "--out", out],
-        ["view", str(tmp_path / "cohort"), "--no-browser"],
         ["delete", str(tmp_path / "cohort"), out, "--size", "500", "--kind", "ball"],
     ):
         assert main(words) == 2
