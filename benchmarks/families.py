@@ -10,8 +10,8 @@ DATA holds `mnist` (idx archives) and `brain_slices`.
    DDPM, and how long each takes; a VAE and a WGAN-GP; all beside the floor of held-out slices.
 3. Phantoms, 40³ at 2 mm around the superior temporal branches: β-VAE, WGAN-GP and latent diffusion,
    likewise beside held-out phantoms.
-4. Slices of 128², split by participant: strokes are found and replaced by U-Nets, IoU of the mask
-   for each kind of stroke; beside it biharmonic inpainting with the mask that they find, and with
+4. Slices of 128², split by participant: strokes are found and replaced by a U-Net, IoU of the mask
+   for each kind of stroke; beside it biharmonic inpainting with the mask that it finds, and with
    the true one; and multi-domain VAEs in their three forms.
 
 OUT keeps everything; what is there is not made again. Ends with one line of JSON.
