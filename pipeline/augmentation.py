@@ -132,7 +132,7 @@ def draw_affine(
 
 @dataclass(frozen=True)
 class ImageAugmentation:
-    """Turns, stretches and moves images: intensities in between, edges go on beyond the border.
+    """Turns, stretches, moves and mirrors images: intensities in between, edges go on beyond the border.
 
     Attributes:
         options: how much; elastic and dropout are of label volumes.
@@ -154,8 +154,8 @@ class ImageAugmentation:
         rng = np.random.default_rng(seed_of(self.seed, "augment", draw))
         matrix = draw_affine(rng, self.options, images.shape[1:])
         if self.options.mirror:
-            flipped = 1 + np.flatnonzero(rng.random(images.ndim - 1) < MIRRORED)
-            images = np.flip(images, flipped)
+            drawn = rng.random(images.ndim - 1) < MIRRORED
+            images = np.flip(images, tuple(n + 1 for n in range(len(drawn)) if drawn[n]))
         moved = [
             ndimage.affine_transform(image, matrix[:-1, :-1], matrix[:-1, -1], order=1,
                                      mode="nearest")

@@ -384,7 +384,7 @@ def test_a_resumed_run_equals_an_unbroken_one(name, whole_runs, pair_cohort, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dcgan", "f_anogan", "gan", "unit", "wgan"])
+@pytest.mark.parametrize("name", ["dcgan", "f_anogan", "gan", "latent_ddpm", "unit", "wgan"])
 def test_two_processes_equal_one(name, whole_runs, pair_cohort, tmp_path):  # noqa: F811
     out = tmp_path / "run"
     subprocess.run(
