@@ -132,7 +132,7 @@ def draw_affine(
 
 @dataclass(frozen=True)
 class ImageAugmentation:
-    """Turns, stretches, moves and mirrors images: intensities in between, edges go on beyond the border.
+    """Turns, stretches, moves and mirrors images; edges go on beyond the border.
 
     Attributes:
         options: how much; elastic and dropout are of label volumes.
