@@ -9,7 +9,7 @@ from pathlib import Path
 
 from foldnorm.pipeline.arguments import add_device
 
-HELP = "walk through brains in a browser"
+HELP = "walk through brains or images in a browser"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
