@@ -37,7 +37,7 @@ class DDPM(nn.Module):
         norm_groups: of the group norm; 1 is layer norm over channels and places.
         activation: ``gelu`` or ``silu``.
         checkpointing: keep only what goes into each residual block for the backward pass, and
-            compute the rest again there: less memory, a third more time.
+            compute the rest again there: less memory, more time.
         diffusion_steps: n, from image to noise.
         beta_min: variance of the noise of the first step.
         beta_max: of the last; between them it grows linearly.

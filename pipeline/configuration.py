@@ -62,10 +62,9 @@ def resolve(
 ) -> dict[str, Any]:
     """Read a configuration, apply ``--key value`` overrides, fill in what the cohort says.
 
-    A model that has arguments named ``shape``, ``n_classes``, ``n_pair_classes``, ``n_channels``
-    (1 of images, the number of classes otherwise),
-    ``training_steps`` or ``condition_size`` is given these, and ``sulci`` where the configuration
-    names none.
+    A model that has arguments named ``shape``, ``n_classes``, ``n_pair_classes``, ``n_channels`` (1
+    of images, the number of classes otherwise), ``training_steps`` or ``condition_size`` is given
+    these, and ``sulci`` where the configuration names none.
 
     Args:
         name_or_path: a YAML file, or the name of a shipped one.

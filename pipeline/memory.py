@@ -121,7 +121,7 @@ def warning_of(held: float, batch: int, module: nn.Module, there: int | None) ->
             "--training.precision bf16 on a GPU"
         )
     if getattr(module, "checkpointing", None) is False:
-        advice += "; --model.init_args.checkpointing true takes less, and a third more time"
+        advice += "; --model.init_args.checkpointing true takes less, and more time"
     return (
         f"training takes about {needed / GIB:.1f} GiB ({held / GIB:.2f} GiB a volume, "
         f"{batch} at once), and {there / GIB:.1f} GiB are free; {advice}"
