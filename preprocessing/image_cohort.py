@@ -27,6 +27,7 @@ from foldnorm.preprocessing.cohort import (
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import in_order, read_json, sha256_of
 from foldnorm.preprocessing.images import ImageFile, Pixels, read_image
+from foldnorm.preprocessing.layout import layout_in
 from foldnorm.preprocessing.preprocess import RUN_REPORT, write_report
 from foldnorm.preprocessing.sources import Problem
 from foldnorm.preprocessing.split import assign_split, check_fractions
@@ -97,12 +98,12 @@ class ImagePreparation:
 
     @classmethod
     def of_cohort(cls, folder: Path) -> Self:
-        """That of a cohort of images.
+        """That of a cohort of images, or of an exported model of such.
 
         Raises:
             InputError: it is another cohort.
         """
-        record = Cohort.describe(folder)["Cohort"]["preparation"]
+        record = Cohort.describe(layout_in(folder))["Cohort"]["preparation"]
         if "intensities" not in record:
             raise InputError(f"expected a cohort of images, got one of label volumes: {folder}")
         return cls.of_record(record)

@@ -130,3 +130,9 @@ def _region_of_folds(
     if not sum(map(len, places)):
         raise InputError(f"--crop: no volume has any fold of {crop.text}")
     return region_of_voxels(places, crop.margin, size)
+
+
+def layout_in(folder: Path) -> Path:
+    """Where a cohort folder, or an exported model, holds how its volumes are laid out."""
+    bundled = folder / LAYOUT_FOLDER
+    return bundled if bundled.is_dir() else folder

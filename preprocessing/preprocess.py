@@ -24,7 +24,7 @@ from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, sha256_of, write_bytes, write_json
 from foldnorm.preprocessing.finished import finished_volumes, source_record
-from foldnorm.preprocessing.layout import LAYOUT_FOLDER, Layout
+from foldnorm.preprocessing.layout import Layout, layout_in
 from foldnorm.preprocessing.pack import PackOptions, pack, refuse_mixed
 from foldnorm.preprocessing.pictures import montage
 from foldnorm.preprocessing.preparation import Preparation
@@ -108,8 +108,7 @@ def options_like(
         folds: whether folds are labelled; that is no part of what volumes look like.
         others: the options that a cohort does not fix.
     """
-    bundled = (folder / LAYOUT_FOLDER).is_dir()
-    folder = folder / LAYOUT_FOLDER if bundled else folder
+    folder = layout_in(folder)
     described = Cohort.describe(folder)["Cohort"]["preparation"]
     return PreprocessOptions(
         preparation=replace(Preparation.from_dict(described), folds=folds),

@@ -8,7 +8,7 @@ import torch
 from conftest import skeleton_source
 
 from foldnorm.models.restorer import Restorer
-from foldnorm.pipeline.bundle import BundleNetwork
+from foldnorm.pipeline.bundle_of_volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.configuration import resolve_for
 from foldnorm.pipeline.evidence_maps import regions
