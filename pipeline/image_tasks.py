@@ -29,7 +29,7 @@ from foldnorm.pipeline.task import Alter, Slices, Task
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.pictures import image_slices, middle_slices
+from foldnorm.preprocessing.pictures import image_slices, volume_slices
 
 RANGE = 2.0  # of intensities from −1 to 1
 LIKELY = 0.5  # probability of damage, that counts as some
@@ -80,12 +80,12 @@ class Images(Task):
         del condition
         if isinstance(self.model, Repairs):
             shown = [batch[0], self.model.repair(batch)[0]]
-            return [s for image in shown for s in self._slices(image.cpu().numpy())]
+            return [s for image in shown for s in volume_slices(self.cohort, image.cpu().numpy())]
         if not isinstance(self.model, Diffuses):
             return []
         generator = torch.Generator().manual_seed(VALIDATION_SEED)
         left = [self.model.diffuse(batch, share, generator)[0].cpu().numpy() for share in SHARES]
-        return [s for volume in left for s in self._slices(volume)]
+        return [s for volume in left for s in volume_slices(self.cohort, volume)]
 
     def drawn_figures(self, drawn: NDArray[Any], at_most: int) -> dict[str, float]:
         """Mean and spread of drawn images over those of validation images."""
@@ -106,15 +106,11 @@ class Images(Task):
             generator = torch.Generator().manual_seed(VALIDATION_SEED)
             stages = [stage[0].cpu().numpy() for stage in self.model.stages(1, generator)]
             shown = [stages[round(share * (len(stages) - 1))] for share in SHARES]
-            rows.append([s for volume in shown for s in self._slices(volume)])
+            rows.append([s for volume in shown for s in volume_slices(self.cohort, volume)])
         for n in range(0, len(drawn), PICTURED):
-            rows.append([s for volume in drawn[n : n + PICTURED] for s in self._slices(volume)])
+            part = drawn[n : n + PICTURED]
+            rows.append([s for volume in part for s in volume_slices(self.cohort, volume)])
         return rows
-
-    def _slices(self, volume: NDArray[Any]) -> Slices:
-        if self.cohort.holds_images:
-            return image_slices(volume)
-        return middle_slices(volume, self.cohort.scheme.n_classes)
 
 
 class Degraded(Images):

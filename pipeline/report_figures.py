@@ -21,10 +21,9 @@ from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.images import CLASS
 from foldnorm.preprocessing.pictures import (
     contact_sheet,
-    image_slices,
     inline_png,
-    middle_slices,
     png,
+    volume_slices,
 )
 
 INK = "#7a818c"  # reads on light and on dark ground
@@ -56,7 +55,7 @@ STYLE: Any = {  # Any: matplotlib types the keys as one literal of three hundred
 def cohort_slices(cohort: Cohort) -> str:
     """Three slices of the first volumes, two volumes a row."""
     slices = [
-        middle_slices(np.array(cohort.volumes[n]), cohort.scheme.n_classes)
+        volume_slices(cohort, np.array(cohort.volumes[n]))
         for n in range(min(SHOWN_BRAINS, len(cohort.volumes)))
     ]
     rows = [[*a, *b] for a, b in zip(slices[::2], [*slices[1::2], []], strict=False)]
@@ -69,7 +68,7 @@ def first_images(cohort: Cohort, classes: Sequence[str]) -> str:
     for name in classes or [""]:
         own = [n for n, row in enumerate(cohort.rows) if row.get(CLASS, "") == name]
         images = [cohort.seen(np.array(cohort.volumes[n])) for n in own[:SHOWN_IMAGES]]
-        rows.append([picture for image in images for picture in image_slices(image)])
+        rows.append([picture for image in images for picture in volume_slices(cohort, image)])
     return inline_png(png(contact_sheet(rows, scale=_scale(cohort.shape))))
 
 

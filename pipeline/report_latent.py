@@ -30,10 +30,10 @@ def latent_section(path: Path) -> dict[str, Any]:
         "interpolation": None,
         "pictures": dict.fromkeys(("mean", "neighbours", "interpolation", "dimensions")),
         "dimensions": [],
-        "volumes": latent_viewers(path),
+        "volumes": latent_viewers(path) if sidecar["classes"] else {},
         "points": None,
         "projection": None,
-        "highest": sidecar["classes"][-1],
+        "highest": sidecar["classes"][-1] if sidecar["classes"] else None,
         "spreads": None,
         "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
     }

@@ -196,7 +196,7 @@ def _volumes_of(
 ) -> tuple[dict[int, str], list[int], int]:
     """Volumes of as many brains as fit, evenly spread; sides of a slice; classes.
 
-    Cohorts that are no longer where they were have none.
+    Cohorts that are no longer where they were have none, nor do images: their slice is all.
     """
     cohorts = {}
     for name, folder in folders.items():
@@ -207,6 +207,8 @@ def _volumes_of(
     if not cohorts:
         return {}, [], 3
     first = next(iter(cohorts.values()))
+    if first.holds_images:  # rows go downwards
+        return {}, [first.shape[-1], first.shape[0], outputs.TILES], 0
     at_hand = [n for n, row in enumerate(rows) if row["cohort"] in cohorts]
     count = min(len(at_hand), VOLUME_BUDGET // len(_brain_layer(first, 0)["data"]))
     volumes = {}

@@ -35,7 +35,7 @@ from foldnorm.preprocessing.cohort import DESCRIPTION, Brain, Cohort, intensitie
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_bytes, write_json, write_tsv
 from foldnorm.preprocessing.images import NIFTI, STACKS, ImageFile, read_image
-from foldnorm.preprocessing.pictures import contact_sheet, image_slices, middle_slices, png
+from foldnorm.preprocessing.pictures import contact_sheet, png, volume_slices
 from foldnorm.preprocessing.sources import PICTURES
 from foldnorm.preprocessing.volumes import read_labels
 
@@ -357,15 +357,13 @@ def _closest(
     places: NDArray[np.int64],
 ) -> bytes:
     """Synthetic volumes that are nearest to a training volume, above it."""
-
-    def slices(volume: NDArray[Any]) -> list[NDArray[np.uint8]]:
-        if cohort.holds_images:
-            return image_slices(volume)
-        return middle_slices(volume, cohort.scheme.n_classes)
-
     chosen = np.argsort(distances)[:SHOWN]
     rows = [
-        [s for n in chosen for s in slices(made.volumes[n])],
-        [s for n in chosen for s in slices(_of(cohort, known[places[[n]]]).volumes[0])],
+        [s for n in chosen for s in volume_slices(cohort, made.volumes[n])],
+        [
+            s
+            for n in chosen
+            for s in volume_slices(cohort, _of(cohort, known[places[[n]]]).volumes[0])
+        ],
     ]
     return png(contact_sheet(rows))

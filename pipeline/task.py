@@ -21,7 +21,7 @@ from foldnorm.pipeline.sheet_metrics import compare_populations, sheet_panel
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.pictures import middle_slices
+from foldnorm.preprocessing.pictures import volume_slices
 from foldnorm.preprocessing.preparation import Preparation
 
 Labels = NDArray[np.uint8]
@@ -118,9 +118,8 @@ class Task:
         """Slices of one validation volume, and of what the model makes of it."""
         if not isinstance(self.model, Decodes):
             return []
-        n = self.cohort.scheme.n_classes
         volumes = (batch[0].cpu().numpy(), reconstruct(self.model, batch, condition))
-        return [s for volume in volumes for s in middle_slices(volume, n)]
+        return [s for volume in volumes for s in volume_slices(self.cohort, volume)]
 
     def drawn_figures(self, drawn: NDArray[Any], at_most: int) -> dict[str, float]:
         """Figures of volumes that the model has drawn, (N, I, J, K), beside validation volumes."""
@@ -131,8 +130,7 @@ class Task:
 
     def drawn_pictures(self, drawn: NDArray[Any]) -> list[Slices]:
         """Rows of slices of volumes that the model has drawn, two volumes a row."""
-        n = self.cohort.scheme.n_classes
-        slices = [middle_slices(volume, n) for volume in drawn]
+        slices = [volume_slices(self.cohort, volume) for volume in drawn]
         return [[*a, *b] for a, b in zip(slices[::2], slices[1::2], strict=False)]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.crop import bounding_box
 from foldnorm.preprocessing.schemes import LabelScheme
 
@@ -64,6 +65,13 @@ def middle_slices(
     i, j, k = (side // 2 for side in volume.shape)
     views = (volume[i], volume[:, j], volume[:, :, k])
     return [colour_slice(view, n_classes, colours) for view in views]
+
+
+def volume_slices(cohort: Cohort, volume: NDArray[Any]) -> list[NDArray[np.uint8]]:
+    """Middle slices of a volume of a cohort, as models see it: of classes, or of intensities."""
+    if cohort.holds_images:
+        return image_slices(volume)
+    return middle_slices(volume, cohort.scheme.n_classes)
 
 
 def grey_slices(

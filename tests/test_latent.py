@@ -220,8 +220,8 @@ def test_the_mean_brain_is_the_average_of_what_codes_decode_to(space):
         expected = torch.softmax(logits, dim=1).mean(dim=0).numpy()
         code = torch.from_numpy(space.codes.mean(axis=0, keepdims=True).astype(np.float32))
         of_mean = model.decode(code).argmax(dim=1)[0].numpy()
-    assert np.allclose(found.probabilities, expected, atol=1e-5)
-    assert np.allclose(found.probabilities.sum(axis=0), 1, atol=1e-5)
+    assert np.allclose(found.average, expected, atol=1e-5)
+    assert np.allclose(found.average.sum(axis=0), 1, atol=1e-5)
     assert np.array_equal(found.of_mean_code, of_mean)
 
 

@@ -7,9 +7,9 @@ permutation p-values. mean: the decoded mean code, class probabilities of the de
 their surfaces. neighbours: the brains nearest to --brain. interpolate: --steps from --brain to
 --to. dimensions: ranked by what half a standard deviation of the prior does to the loss of --brains
 brains, foretold for all and measured for the first --dimensions of them; and the voxels that the
-first --number of them move. projection: one picture of the codes by --method, fitted on the
-training brains of COHORT; its other brains and those of the cohorts of --place are placed into it,
-and how far they lie is said.
+first --number of them move (of label volumes only). projection: one picture of the codes by
+--method, fitted on the training brains of COHORT; its other brains and those of the cohorts of
+--place are placed into it, and how far they lie is said. Images are taken like brains.
 """
 
 import argparse
@@ -157,7 +157,13 @@ def _dimensions(space: "LatentSpace", arguments: argparse.Namespace) -> str:
 
     from foldnorm.pipeline.latent.dimensions import rank_dimensions, voxels_moved
     from foldnorm.pipeline.latent.outputs import write_dimensions
+    from foldnorm.preprocessing.errors import InputError
 
+    if space.cohort.holds_images:
+        raise InputError(
+            "latent dimensions: they are ranked by the nats of classes, which images have none of: "
+            f"{space.cohort.folder}"
+        )
     ranking = rank_dimensions(
         space, measured=arguments.dimensions, brains=arguments.brains, seed=arguments.seed
     )
@@ -233,7 +239,7 @@ def _scores_of(cohorts: list[Path], folders: list[Path]) -> list[list[Path]]:
 ANALYSES = {
     "clusters": (_clusters, "CLUSTERS"),
     "probe": (_probe, "PROBES"),
-    "mean": (_mean, "MEAN"),
+    "mean": (_mean, "MEAN_PICTURE"),
     "neighbours": (_neighbours, "NEIGHBOURS"),
     "interpolate": (_interpolate, "INTERPOLATION"),
     "dimensions": (_dimensions, "DIMENSIONS"),

@@ -1,6 +1,7 @@
 """The mean brain: the decoded mean code, and the class probabilities of the decoded cohort."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,14 @@ class MeanBrain:
     """What `mean_brain` found.
 
     Attributes:
-        of_mean_code: (I, J, K) uint8, the decoded mean of all codes.
-        probabilities: (C, I, J, K) float32, mean over brains of the class probabilities of their
-            reconstructions: where folds always, sometimes, never are.
+        of_mean_code: (I, J, K) uint8, the decoded mean of all codes; of images, intensities.
+        average: (C, I, J, K) float32, mean over brains of the class probabilities of their
+            reconstructions: where folds always, sometimes, never are; of images, (1, *sides) mean
+            intensities.
     """
 
-    of_mean_code: NDArray[np.uint8]
-    probabilities: NDArray[np.float32]
+    of_mean_code: NDArray[Any]
+    average: NDArray[np.float32]
 
 
 def mean_brain(space: LatentSpace) -> MeanBrain:
@@ -31,8 +33,6 @@ def mean_brain(space: LatentSpace) -> MeanBrain:
     (decoded,) = space.decode(space.codes.mean(axis=0, keepdims=True))
     total = np.zeros(decoded.shape, dtype=np.float64)
     for row, code in zip(space.rows, space.codes, strict=True):
-        (probabilities,) = space.decode(code[None], row)
-        total += probabilities
-    return MeanBrain(
-        decoded.argmax(axis=0).astype(np.uint8), (total / len(space.codes)).astype(np.float32)
-    )
+        (own,) = space.decode(code[None], row)
+        total += own
+    return MeanBrain(space.volume_of(decoded), (total / len(space.codes)).astype(np.float32))

@@ -18,14 +18,18 @@ from foldnorm.pipeline.latent.space import Codes, LatentSpace
 from foldnorm.pipeline.latent.surfaces import surface, write_surface
 from foldnorm.pipeline.score_cohort import SCORES
 from foldnorm.preprocessing.alteration import DELETIONS
+from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv, write_bytes, write_json, write_tsv
+from foldnorm.preprocessing.images import write_image
 from foldnorm.preprocessing.pictures import (
     colour_slice,
     contact_sheet,
     grey_slices,
+    image_slices,
     middle_slices,
     png,
+    volume_slices,
 )
 from foldnorm.preprocessing.volumes import write_labels, write_map
 
@@ -52,7 +56,7 @@ def write_sidecar(space: LatentSpace, out: Path, run_folder: Path, splits: Seque
         {
             **_subject(run_folder, space.cohort.folder, splits),
             "phantom": space.cohort.is_phantom,
-            "classes": list(space.cohort.scheme.names),
+            "classes": [] if space.cohort.holds_images else list(space.cohort.scheme.names),
             "brains": len(space.codes),
             "latent_dim": space.codes.shape[1],
         },
@@ -100,7 +104,7 @@ def write_clusters(space: LatentSpace, found: ClusterAnalysis, out: Path) -> Non
         for c in found.clusterings[1:]:
             figures[f"cluster_{c.k}"] = int(c.labels[n])
             figures[f"silhouette_{c.k}"] = float(c.silhouettes[n])
-        brains.append({"participant_id": row["participant_id"], "hemi": row["hemi"], **figures})
+        brains.append({**_named(row), **figures})
     write_tsv(out / CLUSTERED, brains, list(brains[0]))
     write_json(
         out / CLUSTERS_SIDECAR,
@@ -120,14 +124,18 @@ def write_probes(space: LatentSpace, probes: Sequence[Probe], out: Path) -> None
     brains = [
         {
             "column": p.column,
-            "participant_id": space.rows[index]["participant_id"],
-            "hemi": space.rows[index]["hemi"],
+            **_named(space.rows[index]),
             "predicted": float(value),
         }
         for p in probes
         for index, value in zip(p.indices, p.predictions, strict=True)
     ]
-    write_tsv(out / PROBED, brains, ("column", "participant_id", "hemi", "predicted"))
+    write_tsv(out / PROBED, brains, list(brains[0]))
+
+
+def _named(row: Mapping[str, str]) -> dict[str, str]:
+    """Which brain or image a row is of."""
+    return {name: row[name] for name in ("participant_id", "hemi", "image") if name in row}
 
 
 def write_neighbours(
@@ -143,7 +151,7 @@ def write_neighbours(
     places = [place, *(f["place"] for f in found)]
     volumes = [brain.volume for brain in space.cohort.brains(space.indices[places])]
     for n, volume in enumerate(volumes):
-        write_labels(out / f"neighbours-{n:03d}_dseg.nii.gz", volume, space.cohort.affine)
+        _write_volume(space.cohort, out / f"neighbours-{n:03d}", volume)
     _write_picture(space, volumes, out / NEIGHBOURS_PICTURE)
 
 
@@ -152,18 +160,21 @@ def write_interpolation(
 ) -> None:
     """Write each step as a label volume and a surface, a picture, an animation of the surface.
 
-    A conditioned model is told what the first brain is, all the way.
+    Of images, each is one, and they are what moves. A conditioned model is told what the first
+    brain is, all the way.
     """
-    told = space.rows[ends[0]]
+    told, cohort = space.rows[ends[0]], space.cohort
     volumes, frames = [], []
-    for n, probabilities in enumerate(space.decode(codes, told)):
-        volumes.append(probabilities.argmax(axis=0).astype(np.uint8))
-        stem = f"interpolation-{n:03d}"
-        affine = space.cohort.affine
-        write_labels(out / f"{stem}_dseg.nii.gz", volumes[-1], affine, description=NOT_A_BRAIN)
-        if (probabilities[-1] > 0.5).any():
-            write_surface(out / f"{stem}.ply", *surface(probabilities[-1], affine))
-        frames.append(shaded_surface(probabilities[-1]))
+    for n, decoded in enumerate(space.decode(codes, told)):
+        volumes.append(space.volume_of(decoded))
+        stem = out / f"interpolation-{n:03d}"
+        _write_volume(cohort, stem, volumes[-1], description=NOT_A_BRAIN)
+        if cohort.holds_images:
+            frames.append(contact_sheet([image_slices(volumes[-1])]))
+            continue
+        if (decoded[-1] > 0.5).any():
+            write_surface(stem.with_suffix(".ply"), *surface(decoded[-1], cohort.affine))
+        frames.append(shaded_surface(decoded[-1]))
     _write_picture(space, volumes, out / INTERPOLATION_PICTURE)
     write_bytes(out / INTERPOLATION_ANIMATION, animation(frames))
     first, second = (space.keys[n] for n in ends)
@@ -173,9 +184,20 @@ def write_interpolation(
 
 
 def write_mean(space: LatentSpace, found: MeanBrain, out: Path) -> None:
-    """Write the decoded mean code, class probabilities and their surfaces, and a picture."""
-    affine, scheme = space.cohort.affine, space.cohort.scheme
-    for name, field in zip(scheme.names, found.probabilities, strict=True):
+    """Write the decoded mean code, class probabilities and their surfaces, and a picture.
+
+    Of images, the image of the mean code, and the mean of all reconstructions.
+    """
+    cohort, code = space.cohort, MEAN.partition("_dseg")[0]
+    if cohort.holds_images:
+        (average,) = found.average
+        _write_volume(cohort, out / code, found.of_mean_code, description=NOT_A_BRAIN)
+        _write_volume(cohort, out / "mean", average, description=NOT_A_BRAIN)
+        rows = [image_slices(found.of_mean_code), image_slices(average)]
+        write_bytes(out / MEAN_PICTURE, png(contact_sheet(rows)))
+        return
+    affine, scheme = cohort.affine, cohort.scheme
+    for name, field in zip(scheme.names, found.average, strict=True):
         path = out / f"mean_label-{name}_probseg.nii.gz"
         write_map(path, field, affine, description=NOT_A_BRAIN)
         level = float(field.max()) / 2  # half of what the class reaches anywhere
@@ -183,10 +205,10 @@ def write_mean(space: LatentSpace, found: MeanBrain, out: Path) -> None:
             vertices, faces = surface(field, affine, level)
             for suffix in (".ply", ".surf.gii"):
                 write_surface(out / f"mean_label-{name}{suffix}", vertices, faces)
-    probability = grey_slices(found.probabilities[-1])
+    probability = grey_slices(found.average[-1])
     rows = [middle_slices(found.of_mean_code, scheme.n_classes), probability]
+    _write_volume(cohort, out / code, found.of_mean_code, description=NOT_A_BRAIN)
     write_bytes(out / MEAN_PICTURE, png(contact_sheet(rows)))
-    write_labels(out / MEAN, found.of_mean_code, affine, description=NOT_A_BRAIN)
 
 
 @dataclass(frozen=True)
@@ -258,8 +280,8 @@ def write_projection(
     for group in groups:
         cohort = group.space.cohort
         for brain in cohort.brains(group.space.indices):
-            middle = brain.volume[:, cohort.shape[1] // 2]
-            slices.append(colour_slice(middle, cohort.scheme.n_classes))
+            views = volume_slices(cohort, brain.volume)
+            slices.append(views[len(views) // 2])  # coronal, or the image itself
     tiles = [slices[n : n + TILES] for n in range(0, len(slices), TILES)]
     write_bytes(out / PROJECTION_SLICES, png(contact_sheet(tiles, scale=1)))
     write_json(
@@ -320,6 +342,14 @@ def write_dimensions(
     write_bytes(out / DIMENSIONS_PICTURE, png(contact_sheet(pictures)))
 
 
-def _write_picture(space: LatentSpace, volumes: Sequence[NDArray[np.uint8]], path: Path) -> None:
-    n = space.cohort.scheme.n_classes
-    write_bytes(path, png(contact_sheet([middle_slices(volume, n) for volume in volumes])))
+def _write_picture(space: LatentSpace, volumes: Sequence[NDArray[Any]], path: Path) -> None:
+    write_bytes(path, png(contact_sheet([volume_slices(space.cohort, v) for v in volumes])))
+
+
+def _write_volume(cohort: Cohort, stem: Path, volume: NDArray[Any], description: str = "") -> None:
+    """Write ``…_dseg.nii.gz``; of an image, what `write_image` does."""
+    if cohort.holds_images:
+        write_image(stem, volume, int(cohort.preparation["intensities"]["bits"]))
+        return
+    path = stem.with_name(f"{stem.name}_dseg.nii.gz")
+    write_labels(path, volume, cohort.affine, description=description)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,7 +99,9 @@ class LatentSpace:
     def decode(
         self, codes: Codes, condition_of: Mapping[str, str] | None = None
     ) -> Iterator[NDArray[np.float32]]:
-        """Class probabilities of codes, (C, I, J, K) each, one at a time.
+        """Class probabilities of codes, (C, I, J, K) each, or (1, *sides) intensities of images.
+
+        One at a time.
 
         Args:
             codes: (n, d).
@@ -109,8 +112,16 @@ class LatentSpace:
         condition = trained.condition([row])
         for code in codes:
             batch = torch.from_numpy(code[None].astype(np.float32)).to(trained.device)
-            logits = trained.decodes.decode(batch, condition).float()
-            yield torch.softmax(logits, dim=1)[0].cpu().numpy()
+            made = trained.decodes.decode(batch, condition).float()
+            if not self.cohort.holds_images:
+                made = torch.softmax(made, dim=1)
+            yield made[0].cpu().numpy()
+
+    def volume_of(self, decoded: NDArray[np.float32]) -> NDArray[Any]:
+        """What `decode` gives, as models see volumes: the likeliest classes, or intensities."""
+        if self.cohort.holds_images:
+            return decoded[0]
+        return decoded.argmax(axis=0).astype(np.uint8)
 
 
 def principal_axes(codes: Codes) -> Codes:

@@ -77,7 +77,8 @@ function foldnormPoints(figure) {
     figure.dataset.opened = data.columns.brain[n];
     volumes ??= JSON.parse(find("volumes").textContent); // megabytes: read when first wanted
     if (!volumes[n]) {
-      opened.append(" (its volume is not in this page; foldnorm view opens it)");
+      const isImage = !data.palette.length; // its tile is all of it
+      if (!isImage) opened.append(" (its volume is not in this page; foldnorm view opens it)");
       return;
     }
     const canvas = find("canvas");
