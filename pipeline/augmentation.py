@@ -134,6 +134,8 @@ def draw_affine(
 class ImageAugmentation:
     """Turns, stretches, moves and mirrors images; edges go on beyond the border.
 
+    Cubic splines: linear interpolation would teach that images are blurred.
+
     Attributes:
         options: how much; elastic and dropout are of label volumes.
         seed: of the draws.
@@ -156,9 +158,10 @@ class ImageAugmentation:
         if self.options.mirror:
             drawn = rng.random(images.ndim - 1) < MIRRORED
             images = np.flip(images, tuple(n + 1 for n in range(len(drawn)) if drawn[n]))
+        order = 3 if self.options.rotation or self.options.stretch else 1  # whole pixels: exact
         moved = [
-            ndimage.affine_transform(image, matrix[:-1, :-1], matrix[:-1, -1], order=1,
-                                     mode="nearest")
+            ndimage.affine_transform(image, matrix[:-1, :-1], matrix[:-1, -1], order=order,
+                                     mode="nearest").clip(image.min(), image.max())
             for image in images
         ]  # fmt: skip
         return np.stack(moved)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import noise_of
+from scipy import ndimage
 from test_ddpm import small_ddpm
 
 from foldnorm.models.classes import as_channels
@@ -124,6 +125,18 @@ def test_images_are_moved_alike_and_the_same_for_a_draw(shape):
     turned = ImageAugmentation(AugmentationOptions(rotation=45.0), 0)(images, 0)
     assert turned.shape == images.shape
     assert not np.allclose(turned, images)
+
+
+def test_images_that_are_turned_stay_sharp():
+    fine = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(64, 64)), 0.8)
+    turns = ImageAugmentation(AugmentationOptions(rotation=10, stretch=0.05), 0)
+    images = fine[None].astype(np.float32)
+    kept = []
+    for draw in range(10):
+        moved = turns(images, draw)
+        assert images.min() <= moved.min() < moved.max() <= images.max()
+        kept.append(moved[0, 8:-8, 8:-8].std() / fine[8:-8, 8:-8].std())
+    assert min(kept) > 0.95  # linear interpolation: .9
 
 
 def test_images_are_mirrored_along_each_axis_every_second_time():

@@ -343,7 +343,10 @@ def write_dimensions(
 
 
 def _write_picture(space: LatentSpace, volumes: Sequence[NDArray[Any]], path: Path) -> None:
-    write_bytes(path, png(contact_sheet([volume_slices(space.cohort, v) for v in volumes])))
+    rows = [volume_slices(space.cohort, volume) for volume in volumes]
+    if len(rows[0]) == 1:  # images side by side, slices of volumes below each other
+        rows = [[picture for row in rows for picture in row]]
+    write_bytes(path, png(contact_sheet(rows)))
 
 
 def _write_volume(cohort: Cohort, stem: Path, volume: NDArray[Any], description: str = "") -> None:
