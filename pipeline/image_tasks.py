@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor, nn
@@ -13,9 +12,7 @@ from torch import Tensor, nn
 from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import (
     Classifies,
-    Conditioned,
     DamageKind,
-    Diffuses,
     FindsDamage,
     LearnsFromDamage,
     LearnsFromTrueDamage,
@@ -25,7 +22,7 @@ from foldnorm.models.protocols import (
 from foldnorm.pipeline.augmentation import ImageAugmentation
 from foldnorm.pipeline.conditions import MISSING
 from foldnorm.pipeline.degradations import Degradations
-from foldnorm.pipeline.task import Alter, Slices, Task
+from foldnorm.pipeline.task import VALIDATION_SEED, Alter, Slices, Task
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
@@ -33,9 +30,7 @@ from foldnorm.preprocessing.pictures import image_slices, volume_slices
 
 RANGE = 2.0  # of intensities from −1 to 1
 LIKELY = 0.5  # probability of damage, that counts as some
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the steps of a diffusion, that are shown
 PICTURED = 4  # drawn images a row
-VALIDATION_SEED = 0  # of the noise on validation images
 Image = NDArray[np.float32]
 
 
@@ -77,14 +72,10 @@ class Images(Task):
 
         Otherwise an image and what its code brings back, if there is a code.
         """
-        del condition
         if isinstance(self.model, Repairs):
             shown = [batch[0], self.model.repair(batch)[0]]
             return [s for image in shown for s in volume_slices(self.cohort, image.cpu().numpy())]
-        if not isinstance(self.model, Diffuses):
-            return []
-        generator = torch.Generator().manual_seed(VALIDATION_SEED)
-        left = [self.model.diffuse(batch, share, generator)[0].cpu().numpy() for share in SHARES]
+        left = self.diffused(batch, condition)
         return [s for volume in left for s in volume_slices(self.cohort, volume)]
 
     def drawn_figures(self, drawn: NDArray[Any], at_most: int) -> dict[str, float]:
@@ -100,13 +91,7 @@ class Images(Task):
 
     def drawn_pictures(self, drawn: NDArray[Any]) -> list[Slices]:
         """Of a diffusion model, how an image comes out of noise; then drawn images."""
-        rows = []
-        told = isinstance(self.model, Conditioned) and self.model.condition
-        if isinstance(self.model, Diffuses) and not told:
-            generator = torch.Generator().manual_seed(VALIDATION_SEED)
-            stages = [stage[0].cpu().numpy() for stage in self.model.stages(1, generator)]
-            shown = [stages[round(share * (len(stages) - 1))] for share in SHARES]
-            rows.append([s for volume in shown for s in volume_slices(self.cohort, volume)])
+        rows = self.out_of_noise()
         for n in range(0, len(drawn), PICTURED):
             part = drawn[n : n + PICTURED]
             rows.append([s for volume in part for s in volume_slices(self.cohort, volume)])

@@ -19,15 +19,13 @@ from foldnorm.models.protocols import (
 from foldnorm.pipeline.class_metrics import class_dice, sulcus_dice
 from foldnorm.pipeline.substitutions import Substitutions
 from foldnorm.pipeline.sulci import NamedVolumes, folds_of, names_of
-from foldnorm.pipeline.task import Alter, Labels, Slices, Task
+from foldnorm.pipeline.task import VALIDATION_SEED, Alter, Labels, Slices, Task
 from foldnorm.pipeline.training_edits import TrainingEdits
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.pictures import many_colours, middle_slices
 from foldnorm.preprocessing.schemes import LabelScheme
-
-VALIDATION_SEED = 0  # of what is erased from validation volumes
 
 
 class Translation(Task):

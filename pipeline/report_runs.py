@@ -1,6 +1,5 @@
 """Report sections of run folders: what was trained, its curves, figures and pictures."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +67,7 @@ def run_section(path: Path) -> dict[str, Any]:
         "panel": [(name, value, PANEL_NOTES.get(name, "")) for name, value in panel.items()],
         "samples": [(name, value, SAMPLE_NOTES.get(name, "")) for name, value in samples.items()],
         "curves": figures.training_curves(metrics),
-        "words": _words(panel, samples),
+        "words": _words(metrics),
         "picture": inline_png(pictures[-1].read_bytes()) if pictures else None,
         "settings": yaml.safe_dump(run.config, sort_keys=False),
         "environment": run.environment,
@@ -142,20 +141,40 @@ DIFFUSION = _Words(
     "First rows: validation images, and what is left of them after 25, 50, 75 and 100 % of the "
     "steps. Then an image as it comes out of noise. Last rows: drawn images.",
 )
+LATENT_DIFFUSION = _Words(
+    "In the first stage, reconstruction loss; in the second, mean squared error of the noise on "
+    "codes; on training batches and on validation brains. Reconstructions of validation brains.",
+    "Held-out reconstructions",
+    "First rows: a validation brain (left three slices), its reconstruction, and what is decoded "
+    "after 25, 50, 75 and 100 % of the steps to noise. Then a volume as it comes out of noise. "
+    "Last rows: drawn volumes, two a row.",
+)
+IMAGES = _Words(
+    "Reconstruction loss on training batches and mean squared error on validation images "
+    "(intensities from −1 to 1); what the critic, if there is one, makes of the difference between "
+    "real and generated; PSNR of reconstructions of validation images.",
+    "Held-out reconstructions",
+    "First rows: a validation image, and what its code brings back. Last rows: drawn images.",
+)
+LABELLED = {  # by a phase that only they have
+    "recognition": RECOGNITION,
+    "separation": SEPARATION,
+    "classification": CLASSIFICATION,
+    "translation": TRANSLATION,
+    "generators": TRANSLATION,
+}
 
 
-def _words(panel: Mapping[str, float], samples: Mapping[str, float]) -> _Words:
-    """By the figures that its validation gives."""
-    if "spread_ratio" in samples:
-        return DIFFUSION
-    if any(name.startswith("dice_") for name in panel):
-        return TRANSLATION
-    if "sulcus_dice" in panel:
-        return RECOGNITION
-    if "restored" in panel:
-        return RESTORATION
-    if "psnr" in panel:
-        return REPAIR
-    if "accuracy" in panel:
-        return CLASSIFICATION
-    return RECONSTRUCTION if "dice" in panel else SEPARATION
+def _words(metrics: MetricsTable) -> _Words:
+    """By the phases of its training, and the figures that its validation gives."""
+    phases, figures = ({c.split("/")[n] for c in metrics.columns if "/" in c} for n in (0, 1))
+    for phase, words in LABELLED.items():
+        if phase in phases:
+            return words
+    if "diffusion" in phases:
+        return LATENT_DIFFUSION if "dice" in figures else DIFFUSION
+    if "restoration" in phases:
+        return RESTORATION if "restored" in figures else REPAIR
+    if "psnr" in figures:
+        return IMAGES if "spread_ratio" in figures else REPAIR
+    return RECONSTRUCTION

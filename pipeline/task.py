@@ -10,11 +10,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foldnorm.models.classes import to_classes
-from foldnorm.models.protocols import Decodes, Trainable
+from foldnorm.models.protocols import Conditioned, Decodes, Diffuses, Trainable
 from foldnorm.pipeline.augmentation import Augmentation
 from foldnorm.pipeline.batches import Beside
 from foldnorm.pipeline.sheet_metrics import compare_populations, sheet_panel
@@ -27,6 +28,8 @@ from foldnorm.preprocessing.preparation import Preparation
 Labels = NDArray[np.uint8]
 Slices = list[NDArray[np.uint8]]
 Alter = Callable[[NDArray[Any], int], NDArray[Any]]
+VALIDATION_SEED = 0  # of what is done to validation volumes
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the steps of a diffusion, that are shown
 
 
 class Task:
@@ -115,10 +118,14 @@ class Task:
         return sheet_panel(foreground(back), foreground(batch[0].cpu().numpy()))
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """Slices of one validation volume, and of what the model makes of it."""
+        """Slices of one validation volume, of what the model makes of it, and how noise takes it.
+
+        The last of a diffusion model.
+        """
         if not isinstance(self.model, Decodes):
             return []
-        volumes = (batch[0].cpu().numpy(), reconstruct(self.model, batch, condition))
+        volumes = [batch[0].cpu().numpy(), reconstruct(self.model, batch, condition)]
+        volumes += self.diffused(batch, condition)[1:]
         return [s for volume in volumes for s in volume_slices(self.cohort, volume)]
 
     def drawn_figures(self, drawn: NDArray[Any], at_most: int) -> dict[str, float]:
@@ -129,9 +136,36 @@ class Task:
         return compare_populations([foreground(volume) for volume in drawn], real)
 
     def drawn_pictures(self, drawn: NDArray[Any]) -> list[Slices]:
-        """Rows of slices of volumes that the model has drawn, two volumes a row."""
+        """Of a diffusion model, how a volume comes out of noise; then drawn ones, two a row."""
         slices = [volume_slices(self.cohort, volume) for volume in drawn]
-        return [[*a, *b] for a, b in zip(slices[::2], slices[1::2], strict=False)]
+        rows = [[*a, *b] for a, b in zip(slices[::2], slices[1::2], strict=False)]
+        return [*self.out_of_noise(), *rows]
+
+    def diffused(self, batch: Tensor, condition: Tensor | None) -> list[NDArray[Any]]:
+        """What is left of the first volume of a batch after `SHARES` of the steps to noise.
+
+        Nothing, if the model is none of diffusion.
+        """
+        if not isinstance(self.model, Diffuses):
+            return []
+        generator = torch.Generator().manual_seed(VALIDATION_SEED)
+        left = (self.model.diffuse(batch, share, generator, condition) for share in SHARES)
+        return [volumes[0].cpu().numpy() for volumes in left]
+
+    def out_of_noise(self) -> list[Slices]:
+        """A row of how a diffusion model draws: after `SHARES` of the steps from noise on.
+
+        Nothing of a model that wants to be told what to draw.
+        """
+        told = isinstance(self.model, Conditioned) and self.model.condition
+        if not isinstance(self.model, Diffuses) or told:
+            return []
+        generator = torch.Generator().manual_seed(VALIDATION_SEED)
+        last = self.model.steps_taken - 1
+        wanted = {round(share * last) for share in SHARES}
+        shown = [s[0].cpu().numpy() for n, s in enumerate(self.model.stages(1, generator))
+                 if n in wanted]  # fmt: skip
+        return [[s for volume in shown for s in volume_slices(self.cohort, volume)]]
 
 
 def reconstruct(model: Decodes, batch: Tensor, condition: Tensor | None) -> Labels:
