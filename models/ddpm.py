@@ -13,8 +13,8 @@ from monai.networks.nets import DiffusionModelUNet
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
 from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from foldnorm.models.checkpointed import Checkpointed
 from foldnorm.models.classes import as_channels, to_classes
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Phase, Reads
@@ -99,7 +99,7 @@ class DDPM(nn.Module):
         if checkpointing:
             for level in (*self.network.down_blocks, *self.network.up_blocks):
                 for n, block in enumerate(level.resnets):
-                    level.resnets[n] = _Checkpointed(block)
+                    level.resnets[n] = Checkpointed(block)
         self.checkpointing = checkpointing
         betas: dict[str, Any] = {"beta_start": beta_min, "beta_end": beta_max}
         # Not networks of this model: they hold constants, and are to stay on the CPU.
@@ -252,20 +252,6 @@ def _check(
             f"images of {tuple(shape)} do not suit {len(channels)} levels of patches of "
             f"{patch}: each side must be a multiple of {factor}"
         )
-
-
-class _Checkpointed(nn.Module):
-    """A block of the U-Net that is computed again in the backward pass (Chen et al. 2016)."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, *given: Tensor) -> Tensor:
-        """As the block itself."""
-        if not torch.is_grad_enabled():
-            return self.block(*given)
-        return checkpoint(self.block, *given, use_reentrant=False)
 
 
 def _replace_silu(module: nn.Module) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from foldnorm.models.checkpointed import Checkpointed
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Trainable
 from foldnorm.pipeline.batches import Batches
@@ -24,6 +25,9 @@ LIMITS = (  # of a job: cgroup v2
 def held_bytes(loss: Callable[[], object], module: nn.Module) -> int:
     """Bytes that a loss keeps for its backward pass, weights left out.
 
+    Of blocks that are computed again (`Checkpointed`), what goes into them, and what the largest
+    keeps while it is.
+
     Args:
         loss: computes it, alone or among others.
         module: whose weights are left out.
@@ -39,13 +43,23 @@ def held_bytes(loss: Callable[[], object], module: nn.Module) -> int:
             alive.append(tensor)
         return tensor
 
+    blocks: list[tuple[nn.Module, tuple[Tensor, ...]]] = []
+
+    def note_block(block: Checkpointed, given: tuple[Tensor, ...]) -> None:
+        blocks.append((block.block, tuple(note(tensor) for tensor in given)))
+
+    marked = [m for m in module.modules() if isinstance(m, Checkpointed)]
+    hooks = [block.register_forward_pre_hook(note_block) for block in marked]
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         loss()
-    return sum(kept.values())
+    for hook in hooks:
+        hook.remove()
+    again = (held_bytes(partial(block, *given), block) for block, given in blocks)
+    return sum(kept.values()) + max(again, default=0)
 
 
 def held_by_one(
-    model: nn.Module, batches: Batches, step: int, seed: int, device: torch.device
+    model: nn.Module, batches: Batches, steps: range, seed: int, device: torch.device
 ) -> int:
     """Bytes that one training volume keeps for the backward pass, in the phase that keeps most.
 
@@ -54,24 +68,21 @@ def held_by_one(
     Args:
         model: to be trained.
         batches: its training volumes.
-        step: that comes next.
+        steps: that are to come.
         seed: of the training.
         device: where the model is.
     """
     assert isinstance(model, Trainable)
     training = model.training
     model.eval()
-    order = model.phase_order(step)
+    phases = dict.fromkeys(phase for step in steps for phase in model.phase_order(step))
     found = 0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for n, phase in enumerate(order):
-            if phase in order[:n]:
-                continue
-            number = step * len(order) + n
+        for number, phase in enumerate(phases):
             volumes = batches.batch(number)[:1].to(device)
             told = batches.condition(number)
             condition = None if told is None else told[:1].to(device)
-            noise = StepNoise((seed, step, n), len(volumes), device)
+            noise = StepNoise((seed, steps.start, number), len(volumes), device)
             terms = partial(model.loss, phase, volumes, noise, condition)
             found = max(found, held_bytes(terms, model))
     model.train(training)

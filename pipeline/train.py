@@ -116,7 +116,8 @@ def _warn_of_memory(training: Training) -> None:
     """Say before the first step, if what it takes may not be there."""
     model, batches, options = training.model, training.batches, training.options
     device = training.fabric.device
-    held = held_by_one(model, batches, training.state.step, options.seed, device)
+    steps = range(training.state.step, options.steps)
+    held = held_by_one(model, batches, steps, options.seed, device)
     warning = warning_of(held, batches.own, model, available_bytes(device))
     if warning:
         print(f"foldnorm: warning: {warning}", file=sys.stderr)
