@@ -6,6 +6,7 @@ image is flat, which paint is and tissue is not. What it takes for damage is fil
 inpainting ends. Only what is taken for damage is replaced, so whatever is whole stays as it is.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
@@ -26,6 +27,8 @@ TRUE_MASKS = 0.5  # share of the training images whose true mask is filled in
 FLOOR = 1e-4  # of the squared error: beyond 46 dB nothing is won
 SIDE = 2**LEVELS
 QUANTUM = 2 / 255  # of intensities in 8 bits
+GRAIN = 0.004, 0.06  # standard deviation of that of scans, smallest and largest
+BLUR = -0.15, 0.25  # share of a pixel that each neighbour gets in scans; none below 0
 
 
 class DamageUNet(nn.Module):
@@ -39,6 +42,8 @@ class DamageUNet(nn.Module):
         widths: of strokes, smallest and largest, pixels.
         channels: of the first level of each network; those below have up to eight times as many.
         content_weight: of the error of what is filled in.
+        scanned: share of the training images that are seen as if scanned, blurred a little and with
+            grain. On clean images flatness says all; on JPEGs and photographs little is left of it.
         mirrors: whether what is found and filled in is the mean over the image and its mirror
             images, 2^dims of them.
     """
@@ -53,6 +58,7 @@ class DamageUNet(nn.Module):
         widths: Sequence[float] = (1.5, 6.0),
         channels: int = 16,
         content_weight: float = 1.0,
+        scanned: float = 0.5,
         mirrors: bool = True,
     ) -> None:
         super().__init__()
@@ -61,10 +67,12 @@ class DamageUNet(nn.Module):
                 "expected some damage of 0 < smallest ≤ largest width, got "
                 f"{list(damage)}, at most {most_damage}, widths {list(widths)}"
             )
+        if not 0 <= scanned <= 1:
+            raise ValueError(f"scanned: expected 0 to 1, got {scanned:g}")
         if any(side % SIDE for side in shape):
             raise ShapeError(f"images of {tuple(shape)}: each side must be a multiple of {SIDE}")
         self.damage, self.most_damage, self.widths = tuple(damage), most_damage, tuple(widths)
-        self.content_weight = content_weight
+        self.content_weight, self.scanned = content_weight, scanned
         axes = range(1, len(shape) + 1)
         self.mirrors = (
             [list(own) for n in range(len(shape) + 1) for own in combinations(axes, n)]
@@ -92,7 +100,9 @@ class DamageUNet(nn.Module):
         2022, arXiv:2204.04676). (B, 3, *sides): damaged, its mask, and as it was.
         """
         del phase, condition
-        entropy, dice, content = (t.mean() for t in self._terms(volumes, noise.uniform()))
+        damaged, mask, clean = volumes.unbind(1)
+        seen = torch.stack([as_scanned(damaged, noise, self.scanned), mask, clean], dim=1)
+        entropy, dice, content = (term.mean() for term in self._terms(seen, noise.uniform()))
         return {
             "cross_entropy": entropy,
             "dice_loss": dice,
@@ -158,6 +168,30 @@ class DamageUNet(nn.Module):
         error = torch.where(hole, content - clean, 0.0).square().flatten(1).sum(1)
         mean = error / hole.flatten(1).sum(1).clamp(min=1)
         return entropy.flatten(1).mean(1), dice, torch.log10(mean + FLOOR)
+
+
+def as_scanned(images: Tensor, noise: StepNoise, share: float) -> Tensor:
+    """Blur some of (B, *sides) images a little, each in its own measure, and lay grain on them.
+
+    Args:
+        images: float32 from −1 to 1.
+        noise: that all is drawn from.
+        share: of the images; the others come back as they are.
+    """
+    dims = images.ndim - 1
+    chosen, strength, width = noise.uniform(3).view(-1, 3, *[1] * dims).unbind(1)
+    low, high = (math.log(end) for end in GRAIN)
+    grain = torch.exp(low + (high - low) * strength)
+    spread = (BLUR[0] + (BLUR[1] - BLUR[0]) * width).clamp(min=0)
+    blurred = images
+    for axis in range(1, images.ndim):
+        side = images.shape[axis]
+        first, last = blurred.narrow(axis, 0, 1), blurred.narrow(axis, side - 1, 1)
+        wide = torch.cat([first, blurred, last], dim=axis)
+        neighbours = wide.narrow(axis, 0, side) + wide.narrow(axis, 2, side)
+        blurred = (1 - 2 * spread) * blurred + spread * neighbours
+    noisy = blurred + grain * noise.normal(*images.shape[1:])
+    return torch.where(chosen < share, noisy.clamp(-1, 1), images)
 
 
 def _seen(images: Tensor) -> Tensor:

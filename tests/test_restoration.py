@@ -9,7 +9,16 @@ from PIL import Image
 from scipy import ndimage
 from test_synthetic_quality import blobs, save
 
-from foldnorm.models.damage_unet import FLOOR, QUANTUM, REPLACED, DamageUNet, _seen
+from foldnorm.models.damage_unet import (
+    FLOOR,
+    GRAIN,
+    QUANTUM,
+    REPLACED,
+    DamageUNet,
+    _seen,
+    as_scanned,
+)
+from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import FindsDamage
 from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.cli import main
@@ -183,6 +192,37 @@ def test_the_finder_is_shown_where_an_image_is_flat():
     assert _seen(torch.zeros(2, 4, 5, 6)).shape == (2, 4, 4, 5, 6)
 
 
+def test_scans_are_blurred_and_have_grain_each_in_its_own_measure():
+    noise = StepNoise((0, 0, 0), 64, torch.device("cpu"))
+    edge = torch.full((64, 16, 16), -0.5)
+    edge[:, 8:] = 0.5
+    seen = as_scanned(edge, noise, 0.5)
+    same = (seen == edge).flatten(1).all(1)
+    assert 20 < same.sum() < 44
+    grain = seen[~same, :4].flatten(1).std(1)
+    assert 0.8 * GRAIN[0] < grain.min() < grain.max() < 1.2 * GRAIN[1]  # of 64 pixels
+    assert grain.max() > 4 * grain.min()
+    step = seen[~same, 8].mean(1) - seen[~same, 7].mean(1)  # each row lost up to a quarter
+    assert step.min() < 0.6
+    assert step.max() > 0.95
+    assert torch.allclose(seen[~same].mean((1, 2)), torch.zeros(1), atol=0.02)
+    assert torch.equal(as_scanned(edge, StepNoise((1,), 64, torch.device("cpu")), 0.0), edge)
+    volumes = torch.zeros(64, 4, 5, 6)
+    assert as_scanned(volumes, StepNoise((1,), 64, torch.device("cpu")), 1.0).std() > GRAIN[0]
+
+
+def test_validation_looks_at_images_as_they_are():
+    images = a_stroke().repeat(4, 1, 1, 1)
+    model = DamageUNet((32, 32), channels=8, scanned=1.0).eval()
+    seen = []
+    model._terms = lambda volumes, drawn: (seen.append(volumes), [torch.zeros(4)] * 3)[1]
+    model.validation_loss(images)
+    model.loss("restoration", images, StepNoise((0, 0, 0), 4, torch.device("cpu")))
+    assert torch.equal(seen[0], images)
+    assert torch.equal(seen[1][:, 1:], images[:, 1:])
+    assert not torch.equal(seen[1][:, 0], images[:, 0])
+
+
 def test_a_mirror_image_is_repaired_as_the_image_is():
     torch.manual_seed(0)
     images = 2 * torch.rand(1, 32, 64) - 1
@@ -206,6 +246,8 @@ def test_what_is_filled_in_does_not_teach_where_damage_is():
 def test_what_cannot_be_is_refused():
     with pytest.raises(ShapeError, match="multiple of 16"):
         DamageUNet((30, 32))
+    with pytest.raises(ValueError, match="scanned: expected 0 to 1"):
+        DamageUNet((32, 32), scanned=1.5)
     with pytest.raises(ValueError, match="expected some damage"):
         DamageUNet((32, 32), damage=[])
     with pytest.raises(ValueError, match="widths"):
