@@ -10,9 +10,9 @@ DATA holds `mnist` (idx archives) and `brain_slices`.
    DDPM, and how long each takes; a VAE and a WGAN-GP; all beside the floor of held-out slices.
 3. Phantoms, 40³ at 2 mm around the superior temporal branches: β-VAE, WGAN-GP and latent diffusion,
    likewise beside held-out phantoms.
-4. Slices of 128², split by participant: strokes are found and replaced by a U-Net, IoU of the mask
-   for each kind of stroke; beside it biharmonic inpainting with the mask that it finds, and with
-   the true one; and multi-domain VAEs in their three forms.
+4. Slices of 128², split by participant: strokes are found and replaced by U-Nets, IoU of the mask
+   for each kind of stroke, and in JPEGs; beside it biharmonic inpainting with the mask that they
+   find, and with the true one; and multi-domain VAEs in their three forms.
 
 OUT keeps everything; what is there is not made again. Ends with one line of JSON.
 """
@@ -22,6 +22,9 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from foldnorm.pipeline.cli import main as foldnorm
 from foldnorm.preprocessing.files import read_json, write_json
@@ -46,6 +49,7 @@ CROP_STEPS = {"wgan_gp": ("--training.steps", "200"), "beta_vae": ("--training.s
 SLICE_STEPS = {"image_wgan_gp": ("--training.steps", "1000")}
 FORMS = ("plain", "skip", "residual")  # of the multi-domain VAE
 STROKES = ("straight", "broken", "curved")
+JPEGS = (95, 75)  # quality
 
 
 def run(*words: object) -> None:
@@ -166,6 +170,8 @@ def of_slices(data: Path, out: Path) -> dict[str, float]:
             print(f"  {name}, {method}: PSNR {before:.2f} -> {found['psnr']:.2f} dB, SSIM "
                   f"{found['ssim']:.3f}, inside {found['psnr_inside']:.2f} dB, IoU "
                   f"{found['mask_iou']:.3f}", flush=True)  # fmt: skip
+    for quality in JPEGS:
+        figures[f"jpeg_{quality}"] = {"mask_iou": found_in_jpegs(folder, quality)}
     for form in FORMS:
         words = ["--model.init_args.form", form, "--training.steps", "600"]
         folder = trained(out / f"slices_vae_{form}", "multi_domain_vae", cohort, *words)
@@ -179,8 +185,28 @@ def of_slices(data: Path, out: Path) -> dict[str, float]:
         "restored_psnr": whole["psnr"],
         "restored_ssim": whole["ssim"],
         "inpainting_gain_db": whole["psnr_inside"] - figures["all_true-mask"]["psnr_inside"],
+        **{f"mask_iou_jpeg_{quality}": figures[f"jpeg_{quality}"]["mask_iou"] for quality in JPEGS},
         **{f"multi_domain_{form}_psnr": figures[f"multi_domain_{form}"]["psnr"] for form in FORMS},
     }
+
+
+def found_in_jpegs(folder: Path, quality: int) -> float:
+    """IoU of the masks found in the degraded test images once they are JPEGs."""
+    degraded = sorted((folder / "restored_all_model").glob("*_desc-degraded.png"))
+    source, told = folder / f"jpegs_{quality}", folder / f"restored_jpegs_{quality}"
+    if not (told / "restored.json").is_file():
+        source.mkdir(exist_ok=True)
+        for n, path in enumerate(degraded):
+            Image.open(path).save(source / f"{n:04d}.jpg", quality=quality)
+        run("restore", folder, source, told)
+    ious = []
+    for n, path in enumerate(degraded):
+        (found,) = told.glob(f"sub-{n:04d}_*desc-found.png")
+        true = path.with_name(path.name.replace("degraded", "mask"))
+        ours, theirs = (np.asarray(Image.open(p)) > 0 for p in (found, true))
+        ious.append((ours & theirs).sum() / max((ours | theirs).sum(), 1))
+    print(f"  JPEG of quality {quality}: IoU {np.mean(ious):.3f}", flush=True)
+    return float(np.mean(ious))
 
 
 def main() -> None:
