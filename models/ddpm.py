@@ -187,17 +187,26 @@ class DDPM(nn.Module):
     def _denoised(
         self, count: int, generator: torch.Generator, condition: Tensor | None
     ) -> Iterator[Tensor]:
-        """(count, n_channels, *sides) after each step."""
+        """(count, n_channels, *sides) after each step.
+
+        Each has noise of its own, so that it is the same however many are drawn with it.
+        """
+        seeds = [int(torch.randint(2**62, (1,), generator=generator)) for _ in range(count)]
+        own = [torch.Generator().manual_seed(seed) for seed in seeds]
         device = next(self.network.parameters()).device
         condition = None if condition is None else condition.to(device)
         scheduler = self.schedulers[self.sampler]
         scheduler.set_timesteps(self.steps_taken)
-        x = torch.randn(count, self.n_channels, *self.shape, generator=generator).to(device)
+        sides = (1, self.n_channels, *self.shape)
+        x = torch.cat([torch.randn(sides, generator=noise) for noise in own]).to(device)
         for step in scheduler.timesteps.tolist():
             steps = torch.full((count,), step, device=device)
             with torch.no_grad():
                 guess = self._noise_in(x, steps, condition).cpu()
-            x = scheduler.step(guess, step, x.cpu(), generator=generator)[0].to(device)
+            each = zip(guess.split(1), x.cpu().split(1), own, strict=True)
+            x = torch.cat(
+                [scheduler.step(found, step, now, generator=noise)[0] for found, now, noise in each]
+            ).to(device)
             yield x
 
     def _error(

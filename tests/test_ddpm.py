@@ -65,6 +65,15 @@ def test_samples_are_the_same_for_a_seed_and_lie_in_the_range():
         assert torch.equal(stages[-1], drawn[0])
 
 
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+def test_an_image_is_the_same_however_many_are_drawn(sampler):
+    model = small_ddpm()
+    model.sampler = sampler
+    few, many = (model.sample(n, torch.Generator().manual_seed(3)) for n in (2, 20))
+    assert torch.allclose(few, many[:2], atol=1e-5)
+    assert (many[0] - many[1]).abs().max() > 0.1
+
+
 def test_a_network_that_knows_the_noise_takes_it_away():
     model = small_ddpm(diffusion_steps=1000, sampling_steps=50)
     image = torch.linspace(-0.9, 0.9, 64).view(1, 1, 8, 8)
