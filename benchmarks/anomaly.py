@@ -185,8 +185,8 @@ def pooled_auroc(results: list[dict[str, Any]], score: str, size: str) -> list[f
 def report_others(out: Path) -> dict[str, list[float]]:
     """Print the lab's other protocols.
 
-    Folds added, by a restorer that learned of them too; crops from elsewhere, which are no matter of
-    single folds, by a latent space.
+    Folds added, by a restorer that learned of them too; crops from elsewhere, which are no matter
+    of single folds, by a latent space.
     """
     figures = {}
     for name, kind in (("both", "fold"), ("both", "add"), ("joined", "random")):
