@@ -31,7 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what becomes −1 and 1: full (of 8 or 16 bits), percentiles (0.5 and 99.5 of each "
         "image) or LOW,HIGH (default auto: full for integers of 8 or 16 bits, else percentiles)",
     )
-    parser.add_argument("--like", type=Path, metavar="COHORT", help="prepare as that cohort was")
+    parser.add_argument(
+        "--like",
+        type=Path,
+        metavar="COHORT",
+        help="prepare as that cohort (or exported model's) was",
+    )
     add_split(parser)
     add_n_procs(parser)
     add_overwrite(parser)
