@@ -14,6 +14,7 @@ from torch import Tensor
 from foldnorm.models.beta_vae import BetaVAE
 from foldnorm.models.label_autoencoder import LabelAutoencoder
 from foldnorm.models.protocols import Reads
+from foldnorm.models.volume_networks import ConditionMap
 
 FLOOR = 1e-5  # of the squared error: that of 8 bits
 
@@ -40,8 +41,14 @@ class OfImages(LabelAutoencoder):
         return logits[:, 0]
 
     def repair(self, images: Tensor) -> Tensor:
-        """(B, *sides) float32 from −1 to 1 → what their codes bring back, likewise."""
-        return self.finished(self.decode(self.encode(images)))
+        """(B, *sides) float32 from −1 to 1 → what their codes bring back, likewise.
+
+        A conditioned model is told nothing of them: zeros, as where a value is missing.
+        """
+        told, own = None, self.encoder.condition
+        if isinstance(own, ConditionMap):
+            told = images.new_zeros(len(images), len(own.maps))
+        return self.finished(self.decode(self.encode(images, told), told))
 
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Mean squared error of the reconstruction of each image, (B,)."""

@@ -9,6 +9,7 @@ from PIL import Image
 from foldnorm.models.image_vae import ImageVAE
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.image_tasks import Images, psnr
+from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.preprocessing.cohort import Cohort
 
 SIDE = 16
@@ -43,6 +44,23 @@ def test_bars_come_back_through_a_code_and_are_drawn(config, more, bars, tmp_pat
     assert drawn.max() > drawn.min() + 30
     made = ["restore", str(run), str(bars), str(tmp_path / "back"), "--split", "test", "--quiet"]
     assert main(made) == 0
+
+
+@pytest.mark.parametrize(("config", "more"), [("image_vae", []), ("image_wgan_gp", CRITIC)])
+def test_a_conditioned_one_repairs_what_it_is_told_nothing_of(config, more, bars, tmp_path):
+    words = [f"--model.init_args.{word}" for word in [*SMALL, *more, "condition=[way]"]]
+    run = train_images(bars, tmp_path / "run", config, *words, "--training.steps", "20",
+                       "--training.learning_rate", "1e-2")  # fmt: skip
+    out, bundle = tmp_path / "back", tmp_path / "bundle"
+    assert main(["restore", str(run), str(bars), str(out), "--split", "test", "--quiet"]) == 0
+    assert main(["export", str(run), str(bundle), "--quiet"]) == 0
+    model = RunFolder.open(run).load().model
+    images, nothing = torch.rand(2, SIDE, SIDE) * 2 - 1, torch.zeros(2, 2)
+    with torch.no_grad():
+        back = model.finished(model.decode(model.encode(images, nothing), nothing))
+        upright = model.finished(model.decode(model.encode(images, nothing + 1), nothing + 1))
+        assert torch.equal(model.repair(images), back)
+    assert not torch.equal(back, upright)
 
 
 def test_the_likeliest_variance_makes_the_loss_a_logarithm():
