@@ -170,8 +170,7 @@ def of_slices(data: Path, out: Path) -> dict[str, float]:
             print(f"  {name}, {method}: PSNR {before:.2f} -> {found['psnr']:.2f} dB, SSIM "
                   f"{found['ssim']:.3f}, inside {found['psnr_inside']:.2f} dB, IoU "
                   f"{found['mask_iou']:.3f}", flush=True)  # fmt: skip
-    for quality in JPEGS:
-        figures[f"jpeg_{quality}"] = {"mask_iou": found_in_jpegs(folder, quality)}
+    in_jpegs = {f"mask_iou_jpeg_{quality}": found_in_jpegs(folder, quality) for quality in JPEGS}
     for form in FORMS:
         words = ["--model.init_args.form", form, "--training.steps", "600"]
         folder = trained(out / f"slices_vae_{form}", "multi_domain_vae", cohort, *words)
@@ -185,7 +184,7 @@ def of_slices(data: Path, out: Path) -> dict[str, float]:
         "restored_psnr": whole["psnr"],
         "restored_ssim": whole["ssim"],
         "inpainting_gain_db": whole["psnr_inside"] - figures["all_true-mask"]["psnr_inside"],
-        **{f"mask_iou_jpeg_{quality}": figures[f"jpeg_{quality}"]["mask_iou"] for quality in JPEGS},
+        **in_jpegs,
         **{f"multi_domain_{form}_psnr": figures[f"multi_domain_{form}"]["psnr"] for form in FORMS},
     }
 

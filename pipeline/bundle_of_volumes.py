@@ -66,7 +66,8 @@ def contents_of(model: nn.Module, run: RunFolder) -> Contents:
         steps={
             "network_def": {
                 "_target_": f"{__name__}.BundleNetwork", "folder": "@bundle_root",
-                "given": "@given",
+                # The column of a classifier is what it tells, not what it is told.
+                **({} if isinstance(model, Classifies) else {"given": "@given"}),
             },
             "data": {
                 "_target_": f"{__name__}.volumes_in", "folder": "@bundle_root",

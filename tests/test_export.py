@@ -24,6 +24,16 @@ from foldnorm.preprocessing.files import read_json
 CONFIGS = ("configs/inference.json", "configs/metadata.json")
 
 
+def by_monai(bundle, source, out):
+    """Files that MONAI makes of a source with a bundle."""
+    run_bundle(
+        config_file=str(bundle / CONFIGS[0]), meta_file=str(bundle / CONFIGS[1]),
+        bundle_root=str(bundle), dataset_dir=str(source), output_dir=str(out),
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    return sorted(out.iterdir())
+
+
 @pytest.fixture(scope="module")
 def bundle(small_run, tmp_path_factory):
     out = tmp_path_factory.mktemp("exported") / "bundle"
@@ -45,12 +55,7 @@ def test_monai_verifies_it(bundle):
 
 def test_monai_runs_it_on_files(bundle, small_run, small_cohort, tmp_path):
     source = skeleton_source(tmp_path / "source", 2)
-    run_bundle(
-        config_file=str(bundle / CONFIGS[0]), meta_file=str(bundle / CONFIGS[1]),
-        bundle_root=str(bundle), dataset_dir=str(source), output_dir=str(tmp_path / "out"),
-        device=torch.device("cpu"),
-    )  # fmt: skip
-    made = {path.name: nibabel.load(path) for path in (tmp_path / "out").iterdir()}
+    made = {path.name: nibabel.load(path) for path in by_monai(bundle, source, tmp_path / "out")}
     assert sorted(made) == ["sub-s00_pred.nii.gz", "sub-s01_pred.nii.gz"]
     volume = torch.from_numpy(np.array(small_cohort.volumes[:1]))
     assert small_cohort.rows[0]["participant_id"] == "sub-s00"
@@ -66,12 +71,7 @@ def test_monai_runs_it_on_files(bundle, small_run, small_cohort, tmp_path):
 def test_monai_runs_a_translation_in_windows(run, tmp_path):  # noqa: F811
     bundle, source = tmp_path / "bundle", skeleton_source(tmp_path / "source", 1)
     assert main(["export", str(run), str(bundle), "--quiet"]) == 0
-    run_bundle(
-        config_file=str(bundle / CONFIGS[0]), meta_file=str(bundle / CONFIGS[1]),
-        bundle_root=str(bundle), dataset_dir=str(source), output_dir=str(tmp_path / "out"),
-        device=torch.device("cpu"),
-    )  # fmt: skip
-    (path,) = (tmp_path / "out").iterdir()
+    (path,) = by_monai(bundle, source, tmp_path / "out")
     assert set(np.unique(np.asarray(nibabel.load(path).dataobj))) <= {0, 100, 200}
     words = ["translate", str(bundle), str(source), str(tmp_path / "ours"), "--quiet"]
     assert main(words) == 0

@@ -4,17 +4,14 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from conftest import skeleton_source, train_images
-from monai.bundle import run as run_bundle
 from monai.bundle import verify_net_in_out
 from PIL import Image
+from test_export import CONFIGS, by_monai
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort, write_participants
 from foldnorm.preprocessing.files import read_json, read_tsv
-
-CONFIGS = ("configs/inference.json", "configs/metadata.json")
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +28,6 @@ def some_images(bars, tmp_path):
     for path in sorted((bars.parent / "source").glob("00[0-3].png")):
         (folder / path.name).write_bytes(path.read_bytes())
     return folder
-
-
-def by_monai(bundle, source, out):
-    run_bundle(
-        config_file=str(bundle / CONFIGS[0]), meta_file=str(bundle / CONFIGS[1]),
-        bundle_root=str(bundle), dataset_dir=str(source), output_dir=str(out),
-        device=torch.device("cpu"),
-    )  # fmt: skip
-    return sorted(out.iterdir())
 
 
 def test_monai_repairs_images_as_foldnorm_does(bundle_of_denoiser, some_images, tmp_path):
@@ -86,6 +74,7 @@ def test_a_classifier_of_volumes_is_a_bundle_too(small_cohort, tmp_path):
     run = train_images(tmp_path / "cohort", tmp_path / "run", "cnn_classifier", *words)
     bundle = tmp_path / "bundle"
     assert main(["export", str(run), str(bundle), "--quiet"]) == 0
+    assert "--given" not in (bundle / "docs/README.md").read_text(encoding="utf-8")
     made = by_monai(bundle, skeleton_source(tmp_path / "source", 2), tmp_path / "monai")
     words = ["classify", str(bundle), str(tmp_path / "cohort"), str(tmp_path / "ours"), "--quiet"]
     assert main(words) == 0

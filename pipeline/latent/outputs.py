@@ -188,7 +188,7 @@ def write_mean(space: LatentSpace, found: MeanBrain, out: Path) -> None:
 
     Of images, the image of the mean code, and the mean of all reconstructions.
     """
-    cohort, code = space.cohort, MEAN.partition("_dseg")[0]
+    cohort, code = space.cohort, MEAN.removesuffix("_dseg.nii.gz")
     if cohort.holds_images:
         (average,) = found.average
         _write_volume(cohort, out / code, found.of_mean_code, description=NOT_A_BRAIN)
