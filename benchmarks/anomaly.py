@@ -46,9 +46,9 @@ from scipy.stats import binom
 
 from foldnorm.pipeline.benchmark import LOCALISATION, SUBJECTS, TABLE
 from foldnorm.pipeline.cli import main as foldnorm
-from foldnorm.pipeline.evidence_maps import regions
 from foldnorm.pipeline.scores import conformal_p
-from foldnorm.pipeline.scoring_setup import set_up_scoring
+from foldnorm.pipeline.scoring.regions import strongest_regions
+from foldnorm.pipeline.scoring.setup import set_up_scoring
 from foldnorm.pipeline.suitability import Suitability
 from foldnorm.preprocessing.alteration import alter
 from foldnorm.preprocessing.cohort import Brain, Cohort
@@ -305,14 +305,14 @@ def cost(out: Path, brains: int = 20) -> float:
     torch.set_num_threads(1)
     setup = set_up_scoring(run_folder(out, "folds", 0), out / "t1", out / "c1", "cpu")
     scorer, cohort = setup.scorer, setup.cohort
-    assert scorer.evidence is not None
+    evidence = scorer.map_scores[0]
     times = []
     for first in range(0, brains, 4):
         begin = time.perf_counter()
         four = range(first, first + 4)
         scorer.score(lambda four=four: cohort.brains(four))  # type: ignore[misc]
-        for maps in scorer.evidence.maps(lambda four=four: cohort.brains(four)):  # type: ignore[misc]
-            regions(maps[0], cohort.affine)
+        for maps in evidence.maps(cohort.brains(four)):
+            strongest_regions(maps[0], cohort.affine, evidence.THRESHOLD)
         times.append((time.perf_counter() - begin) / 4)
     seconds = float(np.median(times))
     print(f"one crop of 80³, all scores, maps and regions: {seconds:.2f} s on one core")

@@ -31,12 +31,12 @@ import torch
 from anomaly_statistics import auroc
 from real_brains import AUGMENTED, leave_out, prepare, run
 
-from foldnorm.pipeline.baselines import Baselines
 from foldnorm.pipeline.class_metrics import sulcus_dice
 from foldnorm.pipeline.every_fold import FoldScores, score_every_fold, summary_of
-from foldnorm.pipeline.evidence_scores import EvidenceScores
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.scorer import held_out_halves
+from foldnorm.pipeline.scoring.baselines import Baselines
+from foldnorm.pipeline.scoring.evidence import EvidenceScores
 from foldnorm.pipeline.suitability import Suitability
 from foldnorm.pipeline.sulci import NamedVolumes, names_of
 from foldnorm.pipeline.sulcus_measures import AtlasTemplate, Recognition

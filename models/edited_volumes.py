@@ -15,7 +15,7 @@ class EditedVolumes(nn.Module):
             folds of that brain, erased: the kind that the deletion benchmark makes, so that a score
             of such a model stands apart from one of ``balls``, ``slabs`` and ``noise``. ``copies``
             of its folds, moved, and ``sheets`` are added: what is to be taken away.
-        most_edits: of a volume, at most; from one on, and none for one volume in four.
+        most_edits: of a volume, at most; from one on, and none for some volumes.
         radii: smallest and largest of balls, slabs, noise and sheets, mm.
     """
 

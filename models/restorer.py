@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foldnorm.models.classes import one_hot
 from foldnorm.models.edited_volumes import EditedVolumes
-from foldnorm.models.losses import class_cross_entropy
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import EditKind, Phase
+from foldnorm.models.protocols import ADDING, EditKind, Phase
 from foldnorm.models.vnet import VNetwork
+from foldnorm.models.volume_networks import coordinates
 
 TRUST = 5.0  # at first, in the classes of the input: logits, so 99 %
 
@@ -26,8 +27,14 @@ TRUST = 5.0  # at first, in the classes of the input: logits, so 99 %
 class Restorer(EditedVolumes):
     """Edited volume → class logits of the volume that it was.
 
+    It is asked only where an answer counts as evidence: at void voxels (*inside*, in a skeleton),
+    and, if it learns from what was added, at voxels of structure too. What was erased is asked for
+    with a margin of one voxel: the place of a sheet in a gap is known no better than that, and a
+    sharp target would be answered by next to nothing everywhere.
+
     Args:
         n_classes: of the cohort's volumes; taken from it by ``foldnorm train``.
+        void: class of what is erased; likewise.
         edits: see `EditedVolumes`; likewise what follows.
         most_edits: see there.
         radii: see there.
@@ -37,13 +44,16 @@ class Restorer(EditedVolumes):
         stem: side of the block of voxels that becomes channels at the first level.
         norm: group norm after each convolution.
         class_weights: of the cross entropy, by class.
+        coordinates: the network is also shown where a voxel lies in the cohort's box, from −1 to 1
+            along each axis. Healthy brains lie there alike in MNI space.
     """
 
     def __init__(
         self,
         n_classes: int = 3,
+        void: int = 1,
         edits: Sequence[EditKind] = ("folds",),
-        most_edits: int = 3,
+        most_edits: int = 6,
         radii: Sequence[float] = (4.0, 16.0),
         channels: Sequence[int] = (16, 32, 64, 128),
         convolutions: Sequence[int] = (1, 1, 2, 2),
@@ -51,14 +61,16 @@ class Restorer(EditedVolumes):
         stem: int = 2,
         norm: bool = True,
         class_weights: Sequence[float] | None = None,
+        coordinates: bool = False,
     ) -> None:
         super().__init__(edits, most_edits, radii)
-        self.n_classes = n_classes
+        self.n_classes, self.void, self.coordinates = n_classes, void, coordinates
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
+        inputs = n_classes + 3 * coordinates
         self.network = _Correction(
-            n_classes, n_classes, channels, convolutions, kernel_size, stem, norm
+            inputs, n_classes, channels, convolutions, kernel_size, stem, norm
         )
         self.phases: Mapping[str, Phase] = {"restoration": Phase(("network",))}
 
@@ -72,34 +84,58 @@ class Restorer(EditedVolumes):
     ) -> dict[str, Tensor]:
         """Cross entropy of what was; (B, 2, I, J, K) uint8, edited and as it was."""
         del phase, noise, condition
-        edited, healthy = volumes.unbind(1)
-        logits = self.restore(edited).float()
-        entropy = class_cross_entropy(logits, healthy, self.class_weights).mean()
+        entropy = self._entropy(volumes, self.class_weights).mean()
         return {"cross_entropy": entropy, "loss": entropy}
 
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Cross entropy of what was, nats a voxel, (B,)."""
+        """Cross entropy of what was, nats a voxel that is asked for, (B,)."""
         del condition
+        return self._entropy(volumes, None)
+
+    def _entropy(self, volumes: Tensor, weights: Tensor | None) -> Tensor:
+        """Cross entropy over the voxels that are asked for, nats a voxel, (B,)."""
         edited, healthy = volumes.unbind(1)
-        return class_cross_entropy(self.restore(edited).float(), healthy)
+        target = torch.where(edited == self.void, self._with_margin(edited, healthy), healthy)
+        asked = edited == self.void
+        if ADDING.intersection(self.edits):
+            asked |= edited > self.void
+        entropy = F.cross_entropy(
+            self.restore(edited).float(), target.long(), weights, reduction="none"
+        )
+        return (entropy * asked).flatten(1).sum(1) / asked.flatten(1).sum(1).clamp(min=1)
+
+    def _with_margin(self, edited: Tensor, healthy: Tensor) -> Tensor:
+        """Healthy classes, what was erased one voxel wider, (B, I, J, K) uint8."""
+        erased = torch.where((edited == self.void) & (healthy > self.void), healthy, self.void)
+        wider = F.max_pool3d(erased.float().unsqueeze(1), 3, 1, 1).squeeze(1)
+        return torch.maximum(healthy, wider.to(healthy.dtype))
 
     def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
         """(B, I, J, K) uint8 → the map of each level on the way down."""
         del condition
-        return self.network.maps(one_hot(volumes, self.n_classes))
+        return self.network.maps(self._channels(volumes))
 
     def restore(self, volumes: Tensor) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) logits, of a healthy brain."""
-        return self.network(one_hot(volumes, self.n_classes))
+        return self.network(self._channels(volumes))
+
+    def _channels(self, volumes: Tensor) -> Tensor:
+        """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) what the network is shown."""
+        classes = one_hot(volumes, self.n_classes)
+        if not self.coordinates:
+            return classes
+        where = coordinates(volumes.shape[1:]).to(classes)
+        return torch.cat([classes, where.expand(len(volumes), *where.shape[1:])], dim=1)
 
 
 class _Correction(VNetwork):
     """What the input's own classes are to be corrected by: it need not learn to copy them."""
 
-    def __init__(self, *sizes: Any) -> None:
-        super().__init__(*sizes)
+    def __init__(self, inputs: int, outputs: int, *sizes: Any) -> None:
+        super().__init__(inputs, outputs, *sizes)
+        self.outputs = outputs
         self.trust = nn.Parameter(torch.tensor(TRUST))
 
     def forward(self, volume: Tensor) -> Tensor:
-        """(B, C, *sides) one-hot → (B, C, *sides) logits."""
-        return self.trust * volume + super().forward(volume)
+        """(B, classes or more, *sides) one-hot first → (B, classes, *sides) logits."""
+        return self.trust * volume[:, : self.outputs] + super().forward(volume)

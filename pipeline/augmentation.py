@@ -26,6 +26,7 @@ from foldnorm.preprocessing.warp import (
     warp_sheets,
 )
 
+LABEL_BITS, LABELS = 16, 2**16 - 1  # of a fold label below the class number; the highest label
 MIRRORED = 0.5  # share of the draws in which an axis is
 
 
@@ -57,18 +58,56 @@ class Augmentation:
     def __call__(self, volumes: NDArray[np.uint8], draw: int) -> NDArray[np.uint8]:
         """Alter (1 or 2, I, J, K) volumes of draw ``draw``; the same shape comes back."""
         rng = np.random.default_rng(seed_of(self.seed, "augment", draw))
-        i, j, k = volumes.shape[1:]
         if self.options.moves:
-            matrix = draw_affine(rng, self.options, (i, j, k))
-            elastic = None
-            if self.options.elastic:
-                most = self.options.elastic
-                elastic = smooth_displacement(rng, (i, j, k), most, ELASTIC_SPACING)
+            matrix, elastic = self._draw(rng, volumes.shape[1:])
             volumes = np.stack([self._moved(v, n, matrix, elastic) for n, v in enumerate(volumes)])
         if self.options.dropout:
             volumes = volumes.copy()
             self._drop(volumes[self.source], rng)
         return volumes
+
+    def with_folds(self, volumes: NDArray[np.integer], draw: int) -> NDArray[np.integer]:
+        """Move a volume, and its fold labels along with it.
+
+        Args:
+            volumes: (1, I, J, K) class numbers, or with fold labels (2, I, J, K).
+            draw: its number.
+
+        Returns:
+            The same shape; uint16 with labels. A voxel where two folds meet has no label, as in a
+            prepared cohort.
+        """
+        if not self.options.moves:
+            return volumes
+        if len(volumes) == 1:
+            return self(volumes.astype(np.uint8), draw)
+        rng = np.random.default_rng(seed_of(self.seed, "augment", draw))
+        matrix, elastic = self._draw(rng, volumes.shape[1:])
+        classes, labels = volumes[0].astype(np.uint32), volumes[1].astype(np.uint32)
+        # The class counts first, so that sheets stay whole; then the label, once the highest and
+        # once the lowest that lands on a voxel: where these differ, several folds meet.
+        highest, lowest = (
+            self._gridded(classes << LABEL_BITS | own, 0, matrix, elastic, LABEL_BITS)
+            for own in (
+                labels,
+                np.where(classes == self.preparation.scheme.top, LABELS - labels, 0),
+            )
+        )
+        moved = self._thinned((highest >> LABEL_BITS).astype(np.uint8), 0)
+        label, other = highest & LABELS, LABELS - (lowest & LABELS)
+        is_fold = (moved == self.preparation.scheme.top) & (label == other)
+        return np.stack([moved, np.where(is_fold, label, 0)]).astype(np.uint16)
+
+    def _draw(
+        self, rng: np.random.Generator, shape: tuple[int, ...]
+    ) -> tuple[Matrix, Displacement | None]:
+        """Draw how a volume is moved: an affine matrix, and an elastic displacement if any."""
+        matrix = draw_affine(rng, self.options, shape)
+        if not self.options.elastic:
+            return matrix, None
+        i, j, k = shape
+        most = self.options.elastic
+        return matrix, smooth_displacement(rng, (i, j, k), most, ELASTIC_SPACING)
 
     def _scheme(self, number: int) -> LabelScheme:
         scheme = self.preparation.pair if number == 1 else self.preparation.scheme
@@ -90,9 +129,22 @@ class Augmentation:
         matrix: Matrix,
         elastic: Displacement | None,
     ) -> NDArray[np.uint8]:
+        """Move one of the volumes, (I, J, K) uint8."""
+        gridded = self._gridded(volume, number, matrix, elastic)
+        return self._thinned(gridded.astype(np.uint8), number)
+
+    def _gridded(
+        self,
+        volume: NDArray[np.integer],
+        number: int,
+        matrix: Matrix,
+        elastic: Displacement | None,
+        bits: int = 0,
+    ) -> NDArray[np.integer]:
+        """Move one of the volumes; below its class numbers there may be ``bits`` of labels."""
         i, j, k = volume.shape
         scheme = self.preparation.scheme
-        fill = self.second_fill if number == 1 else scheme.fill
+        fill = self.second_fill if number == 1 else scheme.fill << bits
         margin = self.options.margin((i, j, k))
         # Beyond the box, what lies at its border goes on.
         wide = np.pad(volume, margin, mode="edge")
@@ -101,13 +153,18 @@ class Augmentation:
         within = matrix @ np.linalg.inv(around)
         if number == 1 or not self.preparation.thin:
             if elastic is not None:
-                return warp_nearest(wide, within, elastic, fill).astype(np.uint8)
-            return resample_nearest(wide, within, (i, j, k), fill).astype(np.uint8)
-        if elastic is None:
-            sheets = resample_sheets(wide, within, (i, j, k), fill)
-        else:
-            sheets = warp_sheets(wide, within, elastic, fill)
-        return thin(sheets.astype(np.uint8), scheme.top, fill)
+                return warp_nearest(wide, within, elastic, fill)
+            return resample_nearest(wide, within, (i, j, k), fill)
+        if elastic is not None:
+            return warp_sheets(wide, within, elastic, fill, scheme.top << bits)
+        return resample_sheets(wide, within, (i, j, k), fill)
+
+    def _thinned(self, volume: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
+        """Thin the sheets again, if the cohort's are thin and this is no second volume."""
+        if number == 1 or not self.preparation.thin:
+            return volume
+        scheme = self.preparation.scheme
+        return thin(volume, scheme.top, scheme.fill)
 
 
 def draw_affine(

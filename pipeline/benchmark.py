@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.detection_metrics import INTERVAL, detection, paired_share
-from foldnorm.pipeline.localisation import localisation
 from foldnorm.pipeline.scorer import Scorer, Scores
 from foldnorm.pipeline.scores import conformal_p
+from foldnorm.pipeline.scoring.localisation import localisation
 from foldnorm.pipeline.tracks import track_of
 from foldnorm.preprocessing.alteration import Altered, alter
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
@@ -61,17 +61,17 @@ def benchmark(
     cohort: Cohort,
     out: Path,
     options: BenchmarkOptions,
-    reference: Cohort | None = None,
 ) -> list[dict[str, Any]]:
     """Run the benchmark; writes ``benchmark.tsv``, one row a size and score, and returns it.
+
+    ``false_alarm`` is the share of the untouched brains that the calibration brains give p <
+    `ALARM`, if they are others.
 
     Args:
         scorer: fitted.
         cohort: the brains.
         out: folder.
         options: what is compared.
-        reference: the training cohort; with it, ``false_alarm`` is the share of the untouched
-            brains that its calibration brains give p < `ALARM`, if they are others.
     """
     if "train" in options.splits:
         raise InputError("the benchmark runs on brains never trained on, not on the training split")
@@ -82,7 +82,7 @@ def benchmark(
             f"{'+'.join(options.splits)}, the cohort has {len(indices)}: {cohort.folder}"
         )
     healthy = scorer.score(lambda: cohort.brains(indices))
-    alarms = _false_alarms(scorer, reference, healthy, {cohort.keys()[i] for i in indices})
+    alarms = _false_alarms(scorer, healthy, {cohort.keys()[i] for i in indices})
     rows, subjects = [], []
     places: list[dict[str, Any]] = []
     sizes = [SizeRange(0), *[s for s in options.sizes if not s.is_control]]
@@ -108,16 +108,12 @@ def benchmark(
     return rows
 
 
-def _false_alarms(
-    scorer: Scorer, reference: Cohort | None, healthy: Scores, tested: set[str]
-) -> dict[str, float]:
+def _false_alarms(scorer: Scorer, healthy: Scores, tested: set[str]) -> dict[str, float]:
     """Share of healthy brains that are called unusual, by score; empty if it cannot be known."""
-    if reference is None or not len(scorer.calibration):
-        return {}
     calibrating = scorer.calibration
-    if tested & {reference.keys()[index] for index in calibrating}:
+    if not len(calibrating) or tested & set(map(row_key, calibrating.rows)):
         return {}
-    known = scorer.score(lambda: reference.brains(calibrating))
+    known = scorer.score(lambda: iter(calibrating))
     return {
         name: float((conformal_p(values, known[name]) < ALARM).mean())
         for name, values in healthy.items()
@@ -148,14 +144,14 @@ def _draw(
     chosen = indices[halves(len(indices), seed)]
 
     def altered() -> Iterator[Brain]:
-        looked_at = points and not order  # evidence is scored first, other scores ask again
+        looked_at = points and not order  # maps are scored first, other scores ask again
         for a in alter(cohort, chosen, size, kind=options.kind, seed=seed):
             order.append(a.index)
             if looked_at:
                 waiting.append(a)
             yield Brain(a.volume, cohort.rows[a.index])
 
-    def look(z: NDArray[np.floating]) -> None:
+    def on_map(z: NDArray[np.floating]) -> None:
         a = waiting.popleft()
         places.append(
             {
@@ -164,15 +160,15 @@ def _draw(
                 "volume": row_key(cohort.rows[a.index]),
                 "name": a.deletion.name,
                 "mm2": a.deletion.size,
-                **localisation(cohort, a.index, a.volume, z[0]),
+                **localisation(cohort, a.index, a.volume, z[0], scorer.map_scores[0].THRESHOLD),
             }
         )
 
     order: list[int] = []
     waiting: deque[Altered] = deque()
     places: list[dict[str, Any]] = []
-    points = scorer.evidence is not None and options.kind in ERASING and not size.is_control
-    scores = scorer.score(altered, look if points else None)
+    points = bool(scorer.map_scores) and options.kind in ERASING and not size.is_control
+    scores = scorer.score(altered, on_map if points else None)
     number = len(next(iter(scores.values())))
     if number < MIN_SUBJECTS // 4:
         raise InputError(f"too few brains have a fold of size {size}: {cohort.folder}")

@@ -57,14 +57,15 @@ def resolve(
     shape: Sequence[int],
     n_classes: int | None,
     n_pair_classes: int | None = None,
+    void: int | None = None,
     training_rows: Sequence[Mapping[str, str]] = (),
     sulci: Callable[[], Sequence[str]] = tuple,
 ) -> dict[str, Any]:
     """Read a configuration, apply ``--key value`` overrides, fill in what the cohort says.
 
-    A model that has arguments named ``shape``, ``n_classes``, ``n_pair_classes``, ``n_channels`` (1
-    of images, the number of classes otherwise), ``training_steps`` or ``condition_size`` is given
-    these, and ``sulci`` where the configuration names none.
+    A model that has arguments named ``shape``, ``n_classes``, ``n_pair_classes``, ``void``,
+    ``n_channels`` (1 of images, the number of classes otherwise), ``training_steps`` or
+    ``condition_size`` is given these, and ``sulci`` where the configuration names none.
 
     Args:
         name_or_path: a YAML file, or the name of a shipped one.
@@ -72,6 +73,7 @@ def resolve(
         shape: of the cohort's volumes.
         n_classes: of the volumes; None for images.
         n_pair_classes: of their pairs; None if there are none.
+        void: class that an erased voxel takes; None for images.
         training_rows: of ``participants.tsv``, from which a conditioned model learns its columns.
         sulci: gives those that nearly all training brains have; asked only if the model names any.
 
@@ -86,6 +88,7 @@ def resolve(
         "shape": list(shape),
         "n_classes": n_classes,
         "n_pair_classes": n_pair_classes,
+        "void": void,
         "n_channels": n_classes or 1,
     }
     accepted = _arguments_of_model(path, overrides)
@@ -112,6 +115,7 @@ def resolve_for(cohort: Cohort, name_or_path: str, overrides: Sequence[str]) -> 
         shape=cohort.shape,
         n_classes=n_classes,
         n_pair_classes=None if pair is None else pair.n_classes,
+        void=None if cohort.holds_images else cohort.scheme.void,
         training_rows=[cohort.rows[i] for i in cohort.indices("train")],
         sulci=lambda: common_sulci(cohort),
     )

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.detection_metrics import INTERVAL, paired_share
-from foldnorm.pipeline.localisation import COLUMNS as PLACE_COLUMNS
-from foldnorm.pipeline.localisation import localisation
 from foldnorm.pipeline.scorer import Scorer
+from foldnorm.pipeline.scoring.localisation import COLUMNS as PLACE_COLUMNS
+from foldnorm.pipeline.scoring.localisation import localisation
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.deletion import Deletion, SizeRange, apply_deletion
 from foldnorm.preprocessing.errors import InputError
@@ -91,9 +91,10 @@ def score_every_fold(
     def altered() -> Iterator[Brain]:
         return (Brain(without(index, fold), cohort.rows[index]) for index, fold in plan)
 
-    def look(z: NDArray[np.floating]) -> None:
+    def on_map(z: NDArray[np.floating]) -> None:
         index, fold = plan[len(places)]
-        places.append(localisation(cohort, index, without(index, fold), z[0]))
+        threshold = scorer.map_scores[0].THRESHOLD
+        places.append(localisation(cohort, index, without(index, fold), z[0], threshold))
 
     places: list[dict[str, Any]] = []
 
@@ -102,7 +103,7 @@ def score_every_fold(
     at = [place[index] for index, _ in plan]
     healthy = scorer.score(lambda: cohort.brains(whole))
     before = {name: values[at] for name, values in healthy.items()}
-    after = scorer.score(altered, look)
+    after = scorer.score(altered, on_map)
     rows: list[dict[str, Any]] = [
         {"volume": row_key(cohort.rows[index]), **fold} for index, fold in plan
     ]

@@ -84,7 +84,11 @@ class Edits(Task):
             self.second = cohort.folds
 
     def alter(self, options: TrainingOptions) -> Alter | None:
-        """Erase something, then move the volume with and without it alike."""
+        """Move volume and fold labels, then erase something.
+
+        In this order, because a volume that is moved with and without a fold is thinned twice:
+        the differences around the gap would tell the network where it is.
+        """
         if options.augmentation.dropout:
             raise InputError(
                 "training.augmentation.dropout: not for models that learn from what is erased; "
@@ -93,7 +97,7 @@ class Edits(Task):
         edits, moved = self._edits(options.seed), self.augmentation(options)
         if moved is None:
             return edits
-        return lambda volumes, n: np.concatenate([moved(v[None], n) for v in edits(volumes, n)])
+        return lambda volumes, n: edits(moved.with_folds(volumes, n), n)
 
     def for_validation(self, volumes: NDArray[Any], index: int) -> Labels:
         """Erase the same at every validation; nothing for a model that is judged by its codes."""

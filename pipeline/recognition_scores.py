@@ -10,6 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.sulcus_measures import MEASURES, Measures, NamesVoxels
 from foldnorm.pipeline.trained_model import Brains
 from foldnorm.preprocessing.errors import InputError
@@ -17,7 +18,9 @@ from foldnorm.preprocessing.space import Matrix
 
 FEWEST = 8  # brains to compare with
 STABLE = 0.25  # coefficient of variation of a sulcus's size, below which it is one of the panel
-LEAST_SPREAD = 1e-3  # of a measure over brains, as a share of its mean: none is divided by 0
+# Floors of the spread of a sulcus's measures over brains (see `NormativeMap`): root of its voxels,
+# confidence, pieces, and what is in standard deviations already.
+SIZE_FLOOR, CONFIDENCE_FLOOR, PIECES_FLOOR, Z_FLOOR = 0.5, 0.02, 0.25, 0.1
 UNSURE = 0.5  # weight of confidence beside size; settled on validation brains
 DEPARTURES = ("missing", "large", "displaced", "interrupted")
 Departures = NDArray[np.float64]
@@ -54,9 +57,11 @@ class RecognitionScores:
                 f"{len(measures)}"
             )
         sizes, confidence = np.sqrt(measures[:, :, 0]), measures[:, :, 1]
-        self.size, self.confidence = _Normal(sizes), _Normal(confidence)
-        self.absence = _Normal(self._absence(sizes, confidence))
-        self.pieces = _Normal(measures[:, :, 6])
+        self.size = NormativeMap(SIZE_FLOOR).fit(lambda: sizes)
+        self.confidence = NormativeMap(CONFIDENCE_FLOOR).fit(lambda: confidence)
+        absence = self._absence(sizes, confidence)
+        self.absence = NormativeMap(Z_FLOOR).fit(lambda: absence)
+        self.pieces = NormativeMap(PIECES_FLOOR).fit(lambda: measures[:, :, 6])
         self.centres = [_Centre(measures[:, n, 2:5]) for n in range(len(self.names.sulci))]
         variation = measures[:, :, 0].std(axis=0) / measures[:, :, 0].mean(axis=0)
         self.panel = variation < STABLE
@@ -72,19 +77,18 @@ class RecognitionScores:
         sizes = np.sqrt(measures[:, :, 0])
         missing = self.absence.z(self._absence(sizes, measures[:, :, 1]))
         away = [own.z(measures[:, n, 2:5]) for n, own in enumerate(self.centres)]
-        found = {
+        found: dict[str, NDArray[np.floating]] = {
             "missing": missing,
             "large": self.size.z(sizes),
             "displaced": np.stack(away, axis=1),
             "interrupted": self.pieces.z(measures[:, :, 6]),
         }
-        return {kind: np.nan_to_num(z) for kind, z in found.items()}
+        return {kind: np.nan_to_num(z).astype(np.float64) for kind, z in found.items()}
 
-    def _absence(
-        self, sizes: NDArray[np.float64], confidence: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def _absence(self, sizes: NDArray[np.float64], confidence: NDArray[np.float64]) -> Departures:
         """How small sulci are, and how unsure the network is of them."""
-        return -self.size.z(sizes) - UNSURE * self.confidence.z(confidence)
+        unsure = -self.size.z(sizes) - UNSURE * self.confidence.z(confidence)
+        return unsure.astype(np.float64)
 
     def score(self, brains: Brains) -> dict[str, NDArray[np.float64]]:
         """Scores of each brain by name, (N,) each."""
@@ -98,17 +102,6 @@ class RecognitionScores:
         return dict(zip(self.columns, found, strict=True))
 
 
-class _Normal:
-    """Mean and spread of (N, n) values over brains, ignoring what is not known."""
-
-    def __init__(self, values: NDArray[np.float64]) -> None:
-        self.mean = np.nanmean(values, axis=0)
-        self.sd = np.nanstd(values, axis=0) + LEAST_SPREAD * (np.abs(self.mean) + 1)
-
-    def z(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return (values - self.mean) / self.sd
-
-
 class _Centre:
     """Where a sulcus lies in healthy brains."""
 
@@ -117,9 +110,12 @@ class _Centre:
         self.mean = known.mean(axis=0) if len(known) else np.zeros(3)
         covariance = np.cov(known.T) if len(known) > 3 else np.eye(3)
         self.inverse = np.linalg.inv(covariance + 0.25 * np.eye(3))  # half a millimetre at least
-        self.usual = _Normal(self._distance(known)[:, None])
+        distances = self._distance(known)[:, None]
+        self.usual = NormativeMap(Z_FLOOR).fit(lambda: distances) if len(known) else None
 
-    def z(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+    def z(self, places: NDArray[np.float64]) -> NDArray[np.floating]:
+        if self.usual is None:
+            return np.full(len(places), np.nan)
         return self.usual.z(self._distance(places)[:, None])[:, 0]
 
     def _distance(self, places: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from foldnorm.pipeline import evidence_maps, fusion
+from foldnorm.pipeline import fusion
 from foldnorm.pipeline import recognise as recognition
 from foldnorm.pipeline import report_figures as figures
 from foldnorm.pipeline.score_cohort import SCORES, SIDECAR
+from foldnorm.pipeline.scoring import evidence_maps
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv
 
@@ -38,7 +39,7 @@ def scores_section(path: Path) -> dict[str, Any]:
     regions = []
     if (path / evidence_maps.REGIONS).is_file():
         regions = read_tsv(path / evidence_maps.REGIONS)
-        regions.sort(key=lambda row: -float(row["sum_z"]))
+        regions.sort(key=lambda row: -float(row["mass"]))
     return {
         "title": f"Scores: {path.name}",
         "phantom": sidecar["phantom"],

@@ -9,6 +9,7 @@ from scipy.stats import false_discovery_control
 
 from foldnorm.pipeline.scorer import Scorer, Scores
 from foldnorm.pipeline.scores import conformal_p
+from foldnorm.pipeline.scoring.setup import ScoringSetup
 from foldnorm.pipeline.suitability import Suitability
 from foldnorm.pipeline.tracks import learned_from
 from foldnorm.preprocessing.cohort import Cohort
@@ -18,6 +19,7 @@ from foldnorm.preprocessing.sources import Problem
 
 SCORES, SIDECAR, CALIBRATION = "scores.tsv", "scores.json", "calibration.tsv"
 KNOWN = ("participant_id", "hemi")
+UNKNOWN = {"", "n/a"}  # values of a column that say nothing
 FALSE_DISCOVERIES = 0.05  # share of the brains called unusual that may be healthy
 FEWEST_CONTROLS = 19  # for a p-value of 0.05
 Rows = list[dict[str, Any]]
@@ -39,17 +41,16 @@ class Calibration:
 
     @classmethod
     def of(cls, scorer: Scorer, reference: Cohort, controls: Cohort | None) -> "Calibration":
-        """Brains of the reference that nothing was fitted to, or all controls.
+        """Scores of the brains that the scorer sets aside for it.
 
         Raises:
             InputError: there are none, or controls are brains that the model was trained on.
         """
-        cohort = reference if controls is None else controls
-        indices = scorer.calibration if controls is None else controls.indices()
-        if not len(indices):
-            raise InputError(f"no brains to calibrate with: {cohort.folder}")
-        rows = [cohort.rows[index] for index in indices]
-        if controls is not None:
+        calibrating = scorer.calibration
+        if not len(calibrating):
+            raise InputError(f"no brains to calibrate with: {reference.folder}")
+        rows = calibrating.rows
+        if controls is not None and scorer.has_model:
             split_of = {row["participant_id"]: row["split"] for row in reference.rows}
             seen = [
                 r["participant_id"] for r in rows if split_of.get(r["participant_id"]) == "train"
@@ -59,12 +60,27 @@ class Calibration:
                     f"{len(seen)} controls are brains that the model was trained on (such as "
                     f"{seen[0]}): {controls.folder}"
                 )
-        return cls(scorer.score(lambda: cohort.brains(indices)), rows, controls is not None)
+        return cls(scorer.score(lambda: iter(calibrating)), rows, controls is not None)
 
     @property
     def smallest_p(self) -> float:
         """That can be reached."""
         return 1 / (len(self.rows) + 1)
+
+    def without_site(self, row: dict[str, str]) -> str:
+        """Why a brain's site keeps it from being judged; empty where it does not, or none is known.
+
+        Skeletons of two sites differ in ways that scores take for anomalies, so the p-value of a
+        brain holds among brains of its own site.
+        """
+        site = row.get("site", "")
+        known = {own.get("site", "") for own in self.rows} - UNKNOWN
+        if site in UNKNOWN or not known or site in known:
+            return ""
+        return (
+            f"is of site {site}, the calibration brains of {', '.join(sorted(known))}: give "
+            "--controls of its site, or --across-sites"
+        )
 
     def role(self, row: dict[str, str], reference: Cohort) -> str:
         """What a brain was used for: ``training``, ``calibration``, or nothing."""
@@ -77,37 +93,38 @@ class Calibration:
 
 
 def score_cohort(
-    scorer: Scorer,
-    reference: Cohort,
-    cohort: Cohort,
+    setup: ScoringSetup,
     out: Path,
     *,
     splits: tuple[str, ...],
-    controls: Cohort | None = None,
+    across_sites: bool = False,
 ) -> tuple[Rows, list[Problem]]:
     """Score volumes; writes ``scores.tsv``, ``calibration.tsv`` and ``scores.json``.
 
     A brain that the weights were fitted to, or that calibrates the p-values, gets scores but no
-    p-value: its own is not one. Nor does a brain that the model cannot judge (`Suitability`).
+    p-value: its own is not one. Nor does a brain that cannot be judged: see `Suitability`, and,
+    unless ``across_sites``, one of a site (column ``site``) that no calibration brain is of.
 
     Args:
-        scorer: fitted on ``reference``.
-        reference: training cohort, whose validation split calibrates.
-        cohort: the brains to score.
+        setup: fitted scorer, healthy brains, and the brains to score.
         out: folder to write to.
-        splits: of ``cohort`` to score; all if empty.
-        controls: healthy brains of the same site or scanner, which calibrate instead.
+        splits: of the cohort to score; all if empty.
+        across_sites: judge brains of sites without controls too.
 
     Returns:
         The rows, and the brains that cannot be judged.
     """
-    calibration = Calibration.of(scorer, reference, controls)
+    scorer, reference, cohort = setup.scorer, setup.reference, setup.cohort
+    calibration = Calibration.of(scorer, reference, setup.controls)
     indices = cohort.indices(*splits)
     if not len(indices):
         raise InputError(f"no brain of split {'+'.join(splits)}: {cohort.folder}")
     scores = scorer.score(lambda: cohort.brains(indices))
-    flags = Suitability(reference, controls).reasons(cohort.brains(indices))
     known = [cohort.rows[index] for index in indices]
+    flags = Suitability(reference, setup.controls).reasons(cohort.brains(indices))
+    if not across_sites:
+        strangers = [calibration.without_site(row) for row in known]
+        flags = [flag or stranger for flag, stranger in zip(flags, strangers, strict=True)]
     used = [calibration.role(row, reference) for row in known]
     judged = np.array([not flag and not role for flag, role in zip(flags, used, strict=True)])
     rows: Rows = [

@@ -1,5 +1,6 @@
 """All scores of brains at once: what the model says of them, and the baselines."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -13,14 +14,16 @@ from foldnorm.models.protocols import (
     Restores,
     ShowsDepths,
 )
-from foldnorm.pipeline.baselines import Baselines, Volumes
-from foldnorm.pipeline.evidence_scores import EvidenceScores, Look
 from foldnorm.pipeline.recognition_scores import RecognitionScores
-from foldnorm.pipeline.reconstruction_scores import ReconstructionScores
 from foldnorm.pipeline.scores import Mahalanobis, fit_latent_scores
+from foldnorm.pipeline.scoring.baselines import Baselines, Volumes
+from foldnorm.pipeline.scoring.evidence import EvidenceScores
+from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, MapScores, OnMap
+from foldnorm.pipeline.scoring.reconstruction import ReconstructionScores
+from foldnorm.pipeline.scoring.void import VoidScores
 from foldnorm.pipeline.sulcus_measures import AtlasTemplate, Recognition
 from foldnorm.pipeline.trained_model import Brains, TrainedModel
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort import Cohort, CohortView
 from foldnorm.preprocessing.errors import InputError
 
 FITTED = 1000  # training brains at most that scores of network levels are fitted to
@@ -28,49 +31,99 @@ Scores = dict[str, NDArray[np.float64]]
 
 
 class Scorer:
-    """Scores of brains, fitted on a training cohort.
+    """Scores of brains, fitted on healthy ones.
 
-    Latent and reconstruction scores, and the baselines, are fitted on its training split. Evidence
-    and sulci are compared with brains that the model has not seen: every other brain of the
-    validation split, the rest of which calibrate.
+    Latent scores and baselines are fitted on the training split of the reference. Maps (evidence of
+    missing folds, distance to the nearest fold) are compared with healthy brains that the model has
+    not seen, the brain's own participant left out: all of the validation split, and the controls.
+    Sulci are compared with every other brain of the validation split, the rest of which calibrate.
 
     Args:
-        trained: the model.
-        reference: the training cohort.
+        trained: the model; None scores brains without any, by `VoidScores` and the baselines.
+        reference: the training cohort; without a model, healthy brains.
+        controls: healthy brains of the site or scanner of those that will be scored. The normative
+            maps are moved towards them, and they calibrate.
+        covariates: columns of ``participants.tsv`` that the healthy mean of a map depends on.
 
     Attributes:
+        has_model: whether there is one.
         edits: kinds that the model learned from.
         sulci: that it names.
-        calibration: indices of the brains of the reference that nothing was fitted to.
-        evidence: of missing folds, if the model restores.
+        calibration: healthy brains that p-values are counted in.
+        map_scores: scores by maps; that of the model first.
         recognition: of the sulci, if the model names them.
 
     Raises:
         InputError: the model neither encodes nor restores nor recognises.
     """
 
-    def __init__(self, trained: TrainedModel, reference: Cohort) -> None:
-        model = trained.model
+    def __init__(
+        self,
+        trained: TrainedModel | None,
+        reference: Cohort,
+        *,
+        controls: Cohort | None = None,
+        covariates: Sequence[str] = (),
+    ) -> None:
+        model = None if trained is None else trained.model
+        self.has_model = trained is not None
         self.edits = tuple(model.edits) if isinstance(model, LearnsFromEdits) else ()
         self.sulci = tuple(model.sulci) if isinstance(model, Recognises) else ()
-        self.calibration = reference.indices("validation")
         indices = reference.indices("train")
         training: Brains = lambda: reference.brains(indices)  # noqa: E731
+        local = CohortView([]) if controls is None else controls.view(controls.indices())
+        unseen = reference.view(reference.indices("validation"))
+        self.calibration = local if len(local) else unseen
         self.families: list[_Family] = []
-        self.evidence: EvidenceScores | None = None
+        self.map_scores: list[MapScores] = []
         self.recognition: RecognitionScores | None = None
+        if trained is not None:
+            self._fit_model(trained, reference, controls)
+        if trained is not None and isinstance(model, Restores):
+            evidence = EvidenceScores(trained, reference.scheme, covariates)
+            self.map_scores.append(evidence.fit(unseen + local, len(local)))
+        if trained is not None and not self.families and not self.map_scores:
+            raise InputError(
+                f"{type(model).__name__} cannot be used for scoring: it has no latent space, "
+                "restores nothing, names no sulci"
+            )
+        # Without a network nothing has been learned by heart: all healthy brains will do.
+        every = reference.view(reference.indices())
+        healthy = every if trained is None else reference.view(indices)
+        if trained is None:
+            self.calibration = local if len(local) else every
+        if len(healthy) + len(local) >= MIN_HEALTHY:
+            void = VoidScores(reference.scheme, reference.voxel_size, covariates)
+            self.map_scores.append(void.fit(healthy + local, len(local)))
+        elif trained is None:
+            raise InputError(
+                f"brains are compared with at least {MIN_HEALTHY} healthy ones, got "
+                f"{len(healthy) + len(local)}: {reference.folder}"
+            )
+        self.baselines = Baselines(reference.scheme).fit(
+            _volumes(training if len(indices) else lambda: iter(every))
+        )
+
+    def _fit_model(
+        self,
+        trained: TrainedModel,
+        reference: Cohort,
+        controls: Cohort | None,
+    ) -> None:
+        """Fit the scores of the model that are no maps."""
+        indices = reference.indices("train")
+        training: Brains = lambda: reference.brains(indices)  # noqa: E731
         if isinstance(trained.model, Encodes):
             self.families.append(_Latent(trained).fit(training))
         if isinstance(trained.model, ShowsDepths):
             self.families.append(_Depths(trained).fit(lambda: reference.brains(thinned(indices))))
         if isinstance(trained.model, Decodes):
             self.families.append(ReconstructionScores(trained, reference.scheme).fit(training))
-        if isinstance(trained.model, (Restores, Recognises)):
-            compared, self.calibration = held_out_halves(reference)
-            healthy: Brains = lambda: reference.brains(compared)  # noqa: E731
-        if isinstance(trained.model, Restores):
-            self.evidence = EvidenceScores(trained, reference.scheme).fit(healthy)
         if isinstance(trained.model, Recognises):
+            compared, others = held_out_halves(reference)
+            if controls is None:
+                self.calibration = reference.view(others)
+            healthy: Brains = lambda: reference.brains(compared)  # noqa: E731
             recognition = Recognition(trained, reference.scheme)
             self.recognition = RecognitionScores(recognition, reference.affine).fit(healthy)
             atlas = AtlasTemplate(reference, recognition.sulci)
@@ -78,23 +131,17 @@ class Scorer:
             self.families.append(
                 RecognitionScores(atlas, reference.affine, "baseline_atlas").fit(healthy)
             )
-        if not self.families and self.evidence is None:
-            name = type(trained.model).__name__
-            raise InputError(
-                f"{name} scores no brain: it has no latent space, restores nothing, names no sulci"
-            )
-        self.baselines = Baselines(reference.scheme).fit(_volumes(training))
 
-    def score(self, brains: Brains, look: Look | None = None) -> Scores:
+    def score(self, brains: Brains, on_map: OnMap | None = None) -> Scores:
         """Scores by name, (N,) each; ``brains()`` gives the brains anew at each call.
 
         Args:
             brains: gives them.
-            look: called with each brain's map of evidence, if there is any.
+            on_map: called with each brain's map of `map_scores[0]`, if there is any.
         """
         found: Scores = {}
-        if self.evidence is not None:
-            found |= self.evidence.score(brains, look)
+        for n, own in enumerate(self.map_scores):
+            found |= own.score(brains(), on_map if n == 0 else None)
         for family in self.families:
             found |= family.score(brains)
         return found | self.baselines.score(_volumes(brains))

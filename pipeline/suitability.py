@@ -13,14 +13,16 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.baselines import distance_map, top_mean
 from foldnorm.pipeline.scorer import thinned
+from foldnorm.pipeline.scoring.baselines import distance_map
+from foldnorm.pipeline.scoring.map_scores import top_share_mean
+from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.preprocessing.cohort import Brain, Cohort
 from foldnorm.preprocessing.schemes import LabelScheme
 
 BLOCKS = 4  # along each axis of the coarse grid
 FAR = 8.0  # standard deviations of training brains
-LEAST_SPREAD = 0.02  # of a share, so that a block which never varies is no division by 0
+LEAST_SPREAD = 0.04  # of a share: by so much the blocks of two like brains differ
 BEYOND = 1.5  # times as unusual as the most unusual validation brain
 FLIPPED_MARGIN = 0.05  # nats a voxel that a mirrored brain must fit better
 FEWEST = 20  # training brains that it takes to know what is usual
@@ -59,11 +61,12 @@ class Suitability:
             shares.append(block_shares(brain.volume, self.scheme.n_classes))
             hulls.append(hull_share(brain.volume, self.scheme))
         self.log_prevalence = np.log(counts / counts.sum(axis=0))
-        self.shares = _Usual(np.array(shares))
-        self.hull = _Usual(np.array(hulls)[:, None])
-        few = reference.brains(thinned(training, LOOKED_AT))
-        maps = [self._distances(brain.volume) for brain in few]
-        self.distances = _Usual(np.array(maps), LEAST_DISTANCE)
+        self.shares = NormativeMap(LEAST_SPREAD, clip=None).fit(lambda: shares)
+        self.hull = NormativeMap(LEAST_SPREAD, clip=None).fit(lambda: np.array(hulls)[:, None])
+        few = thinned(training, LOOKED_AT)
+        self.distances = NormativeMap(LEAST_DISTANCE, clip=None).fit(
+            lambda: (self._distances(brain.volume) for brain in reference.brains(few))
+        )
         held_out = reference.indices("validation")
         looked_at = held_out[:LOOKED_AT] if len(held_out) else training[:LOOKED_AT]
         known, at_home = [], []
@@ -119,15 +122,15 @@ class Suitability:
 
     def _unlikeness(self, volume: Labels) -> tuple[float, float, float]:
         """Largest z of the shares of blocks, z of the hull, surprise in nats a voxel."""
-        hull = self.hull.z(np.array([hull_share(volume, self.scheme)]))
+        hull = np.abs(self.hull.z(np.array([hull_share(volume, self.scheme)])))
         return float(self._shares_z(volume).max()), float(hull.max()), self._surprise(volume)
 
-    def _distances(self, volume: Labels) -> NDArray[np.float64]:
-        return distance_map(self.scheme.foreground(volume)).ravel().astype(np.float64)
+    def _distances(self, volume: Labels) -> NDArray[np.float32]:
+        return distance_map(self.scheme.foreground(volume)).ravel()
 
     def _foreign(self, volume: Labels) -> float:
         """How far from the usual the distances to a sulcus are where they are farthest."""
-        return float(top_mean(self.distances.z(self._distances(volume))[None])[0])
+        return top_share_mean(np.abs(self.distances.z(self._distances(volume))))
 
     def _gain_by_shift(self, volume: Labels, surprise: float | None = None) -> tuple[float, int]:
         """Nats a voxel that a brain fits better, moved a tenth of a side; and along which axis."""
@@ -140,22 +143,12 @@ class Suitability:
         best = int(np.argmax(gains))
         return gains[best], best
 
-    def _shares_z(self, volume: Labels) -> NDArray[np.float64]:
-        return self.shares.z(block_shares(volume, self.scheme.n_classes))
+    def _shares_z(self, volume: Labels) -> NDArray[np.float32]:
+        return np.abs(self.shares.z(block_shares(volume, self.scheme.n_classes)))
 
     def _surprise(self, volume: Labels) -> float:
         log_p = np.take_along_axis(self.log_prevalence, volume[None].astype(np.intp), axis=0)
         return -float(log_p.mean())
-
-
-class _Usual:
-    """Mean and spread of training brains."""
-
-    def __init__(self, values: NDArray[np.float64], least: float = LEAST_SPREAD) -> None:
-        self.mean, self.sd = values.mean(axis=0), values.std(axis=0) + least
-
-    def z(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.abs(values - self.mean) / self.sd
 
 
 def block_shares(volume: Labels, n_classes: int) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ of ``participants.tsv`` is volume n. ``folds.npy`` holds the fold labels, where 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -92,6 +92,10 @@ class Cohort:
         """Volumes in memory, one at a time, with their rows."""
         for index in indices:
             yield Brain(self.seen(np.array(self.volumes[index])), self.rows[index])
+
+    def view(self, indices: Iterable[int]) -> "CohortView":
+        """Some of the volumes as a sequence of brains, read when they are asked for."""
+        return CohortView([(self, int(index)) for index in indices])
 
     @property
     def holds_images(self) -> bool:
@@ -194,6 +198,12 @@ def row_key(row: Mapping[str, str]) -> str:
     return row["participant_id"] + more
 
 
+def family_of(row: Mapping[str, str]) -> str:
+    """Family of a participant, who is one alone where no family is known; may be empty."""
+    family = row.get("family", "")
+    return row.get("participant_id", "") if family in ("", "n/a") else f"family {family}"
+
+
 def same_preparation(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     """Names of the preprocessing parameters in which two cohorts differ."""
     return sorted(
@@ -257,6 +267,35 @@ class Brain(NamedTuple):
 
     volume: NDArray[Any]
     row: Mapping[str, str]
+
+
+class CohortView(Sequence[Brain]):
+    """Brains of one cohort or several, read from the memory maps each time they are asked for.
+
+    Args:
+        places: cohort and index of each.
+    """
+
+    def __init__(self, places: Sequence[tuple[Cohort, int]]) -> None:
+        self.places = list(places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return CohortView(self.places[number])
+        cohort, index = self.places[number]
+        (brain,) = cohort.brains([index])
+        return brain
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """Rows of ``participants.tsv``, without reading a volume."""
+        return [cohort.rows[index] for cohort, index in self.places]
+
+    def __add__(self, other: "CohortView") -> "CohortView":
+        return CohortView([*self.places, *other.places])
 
 
 def iterate(volumes: NDArray[Any], indices: Iterable[int]) -> Iterator[NDArray[Any]]:

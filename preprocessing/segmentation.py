@@ -71,7 +71,7 @@ def _span(*ranges: tuple[int, int]) -> tuple[int, ...]:
 
 
 # aparc (1000, 2000), aparc.a2009s (11100, 12100), and their white matter in wmparc (3000, 13100 …).
-# Lesions (25, 57) and hypointensities (77 to 79) lie in white matter; left out, they would be sulci.
+# Lesions (25, 57) and hypointensities (77 to 79) lie in white matter; left out, they become sulci.
 FREESURFER = SegmentationScheme(
     "freesurfer",
     Tissue(

@@ -65,25 +65,25 @@ def warp_nearest(
 
 
 def warp_sheets(
-    classes: NDArray[np.integer], matrix: Matrix, displacement: Displacement, fill: int
+    classes: NDArray[np.integer], matrix: Matrix, displacement: Displacement, fill: int, top: int
 ) -> NDArray[np.integer]:
-    """Deform labels without a hole in the sheets of the highest class.
+    """Deform labels without a hole in the sheets: what is ``top`` or higher.
 
     As `foldnorm.preprocessing.space.resample_sheets`: each source voxel goes where it comes out,
     with eight points around it where it is sheet, and the highest class that lands stays.
 
-    The arguments are those of `warp_nearest`.
+    The other arguments are those of `warp_nearest`.
     """
     target = warp_nearest(classes, matrix, displacement, fill)
-    top = classes.max()
     centres = np.argwhere(np.ones(classes.shape, dtype=np.bool_)).astype(np.float64)
-    sheet = np.argwhere(classes == top).astype(np.float64)
+    is_sheet = classes >= top
+    sheet = np.argwhere(is_sheet).astype(np.float64)
     corners = BESIDE * (2.0 * np.array(list(np.ndindex(2, 2, 2))) - 1)
     around = (sheet[:, None] + corners).reshape(-1, 3)
-    landed = np.zeros(target.shape, dtype=np.int16)  # class + 1; 0 where nothing lands
+    landed = np.zeros(target.shape, dtype=np.int64)  # label + 1; 0 where nothing lands
     for points, values in (
-        (centres, classes.ravel().astype(np.int16) + 1),
-        (around, np.full(len(around), int(top) + 1, dtype=np.int16)),
+        (centres, classes.ravel().astype(np.int64) + 1),
+        (around, np.repeat(classes[is_sheet].astype(np.int64) + 1, len(corners))),
     ):
         voxels = np.rint(_pushed(points, matrix, displacement)).astype(np.intp)
         within = ((voxels >= 0) & (voxels < target.shape)).all(axis=1)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from foldnorm.pipeline.reconstruction_scores import ReconstructionScores
+from foldnorm.pipeline.scoring.reconstruction import ReconstructionScores
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Brain
 from foldnorm.preprocessing.errors import InputError

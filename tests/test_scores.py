@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from foldnorm.pipeline.baselines import Baselines, distance_map
 from foldnorm.pipeline.benchmark import halves
 from foldnorm.pipeline.detection_metrics import detection, paired_share, roc_curve
 from foldnorm.pipeline.scores import (
@@ -17,6 +16,7 @@ from foldnorm.pipeline.scores import (
     conformal_p,
     fit_latent_scores,
 )
+from foldnorm.pipeline.scoring.baselines import Baselines, distance_map
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.schemes import SKELETON
 

@@ -19,7 +19,9 @@ HELP = "deletion benchmark of a trained model, by size"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("run_folder", type=Path, metavar="RUN")
+    parser.add_argument(
+        "run_folder", type=Path, metavar="RUN", help="trained model, or void for none"
+    )
     parser.add_argument("cohort", type=Path, metavar="COHORT")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     parser.add_argument(
@@ -31,7 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--draws", type=positive, default=5, help="of halves and deletions")
     parser.add_argument("--every-fold", metavar="SIZE", help="paired, for each such fold")
-    parser.add_argument("--reference", type=Path, metavar="COHORT", help="training cohort")
+    parser.add_argument(
+        "--reference",
+        "--healthy",
+        type=Path,
+        metavar="COHORT",
+        help="training cohort, if it has moved; with void, healthy brains",
+    )
     add_seed(parser)
     add_device(parser)
     add_overwrite(parser)
@@ -41,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.benchmark import SIDECAR, TABLE, BenchmarkOptions, benchmark
-    from foldnorm.pipeline.scoring_setup import set_up_scoring
+    from foldnorm.pipeline.scoring.setup import set_up_scoring
     from foldnorm.preprocessing.deletion import ANY_SIZE, SizeRange
     from foldnorm.preprocessing.files import read_json
 
@@ -58,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         draws=arguments.draws,
         seed=arguments.seed,
     )
-    rows = benchmark(setup.scorer, setup.cohort, arguments.out, options, reference=setup.reference)
+    rows = benchmark(setup.scorer, setup.cohort, arguments.out, options)
     if arguments.every_fold:
         _every_fold(arguments, setup, SizeRange.parse(arguments.every_fold))
     if not arguments.quiet:

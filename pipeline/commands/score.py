@@ -1,11 +1,13 @@
 """Score the brains of a cohort by their distance from the healthy ones.
 
-Scores are fitted on the training brains of the run's cohort and turned into conformal p-values
-with its validation brains, which the weights were never fitted to, or with --controls of another
-site or scanner. OUT/scores.tsv has a row a brain: scores, p, q (false discoveries over the cohort),
-and a flag with the reason where the model cannot judge it (another side, region or space; cut off;
-mirrored; empty), which then has no p. OUT/scores.json says how it was made, and which p-value is
-the smallest that can be reached.
+RUN is a trained model, or the word `void`: no model, only how far each place is from the nearest
+fold, compared with --healthy brains. Scores are fitted on healthy brains and turned into conformal
+p-values with brains that the weights were never fitted to: the validation split, or --controls of
+the site of those that are scored, towards whom the healthy mean is moved too. OUT/scores.tsv has a
+row a brain: scores, p, q (false discoveries over the cohort), and a flag with the reason where it
+cannot be judged (another side, region or space; cut off; mirrored; empty; of a site without
+controls), which then has no p. OUT/scores.json says how it was made, and which p-value is the
+smallest that can be reached.
 """
 
 import argparse
@@ -19,14 +21,20 @@ HELP = "anomaly scores and p-values of a cohort"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("run_folder", type=Path, metavar="RUN")
+    parser.add_argument(
+        "run_folder", type=Path, metavar="RUN", help="trained model, or void for none"
+    )
     parser.add_argument("cohort", type=Path, metavar="COHORT")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     parser.add_argument(
         "--split", nargs="+", choices=("train", "validation", "test"), default=[], help="only these"
     )
     parser.add_argument(
-        "--reference", type=Path, metavar="COHORT", help="training cohort, if it has moved"
+        "--reference",
+        "--healthy",
+        type=Path,
+        metavar="COHORT",
+        help="training cohort, if it has moved; with void, healthy brains",
     )
     parser.add_argument(
         "--controls",
@@ -35,7 +43,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="healthy brains of this site or scanner; they give the p-values",
     )
     parser.add_argument(
-        "--maps", action="store_true", help="where folds are missing, by a model that restores"
+        "--across-sites",
+        action="store_true",
+        help="give p-values to brains of a site without controls too",
+    )
+    parser.add_argument(
+        "--covariates",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="columns that maps of healthy brains depend on, such as age; sex:category",
+    )
+    parser.add_argument(
+        "--maps", action="store_true", help="write where folds are missing, and regions.tsv"
     )
     add_device(parser)
     add_overwrite(parser)
@@ -44,38 +64,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing, warn_of_lost_inputs
-    from foldnorm.pipeline.evidence_maps import SIDECAR as REGIONS_SIDECAR
-    from foldnorm.pipeline.evidence_maps import write_evidence_maps
     from foldnorm.pipeline.score_cohort import SCORES, SIDECAR, score_cohort
-    from foldnorm.pipeline.scoring_setup import set_up_scoring
-    from foldnorm.preprocessing.cohort import Cohort
+    from foldnorm.pipeline.scoring.evidence_maps import SIDECAR as REGIONS_SIDECAR
+    from foldnorm.pipeline.scoring.evidence_maps import write_evidence_maps
+    from foldnorm.pipeline.scoring.setup import set_up_scoring
     from foldnorm.preprocessing.errors import InputError
     from foldnorm.preprocessing.files import read_json
 
     refuse_existing(arguments.out / SCORES, arguments.overwrite)
     setup = set_up_scoring(
-        arguments.run_folder, arguments.cohort, arguments.reference, arguments.device
+        arguments.run_folder,
+        arguments.cohort,
+        arguments.reference,
+        arguments.device,
+        controls_folder=arguments.controls,
+        covariates=arguments.covariates,
     )
-    if arguments.maps and setup.scorer.evidence is None:
-        raise InputError(f"--maps needs a model that restores: {arguments.run_folder}")
-    controls = None
-    if arguments.controls is not None:
-        controls = Cohort.open(arguments.controls)
-        setup.run.check_cohort(controls)
+    scorer = setup.scorer
+    if arguments.maps and not scorer.map_scores:
+        raise InputError(f"--maps needs at least 8 healthy brains: {setup.reference.folder}")
     rows, problems = score_cohort(
-        setup.scorer,
-        setup.reference,
-        setup.cohort,
+        setup,
         arguments.out,
         splits=tuple(arguments.split),
-        controls=controls,
+        across_sites=arguments.across_sites,
     )
-    if arguments.maps and setup.scorer.evidence is not None:
+    if arguments.maps:
         indices = setup.cohort.indices(*arguments.split).tolist()
         write_evidence_maps(
-            setup.scorer.evidence,
+            scorer.map_scores[0],
             setup.reference,
-            setup.scorer.calibration.tolist(),
+            scorer.calibration,
             setup.cohort,
             indices,
             arguments.out,

@@ -12,15 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from foldnorm.pipeline.scoring.map_scores import Map, top_share_mean
+from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.preprocessing.schemes import LabelScheme
 
 Volumes = Callable[[], Iterable[NDArray[np.uint8]]]
-Maps = NDArray[np.float32]
 
 MAX_SIDE = 40  # blocks along the longest side of a distance map
 MAX_DISTANCE = 8.0  # voxels; farther is all the same
 PCA_COMPONENTS = 32
-TOP_SHARE = 0.002  # of the map that a local score looks at
+RESIDUAL_FLOOR = 0.5  # voxels: a sheet is placed no better than that
+RESIDUAL_SMOOTHING = 1.0  # blocks, sd
 PREVALENCE_PRIOR = 1.0  # pseudo-count a class in the prevalence map
 
 
@@ -35,12 +37,7 @@ class Baselines:
     scheme: LabelScheme
     log_prevalence: NDArray[np.float32] = field(init=False)
 
-    NAMES = (
-        "baseline_fewer_voxels",
-        "baseline_prevalence",
-        "baseline_distance_z",
-        "baseline_pca_residual",
-    )
+    NAMES = ("baseline_fewer_voxels", "baseline_prevalence", "baseline_pca_residual")
 
     def fit(self, volumes: Volumes) -> "Baselines":
         """Fit on training volumes; ``volumes()`` gives them anew at each call."""
@@ -55,12 +52,12 @@ class Baselines:
         share = (counts + PREVALENCE_PRIOR) / (number + PREVALENCE_PRIOR * n_classes)
         self.log_prevalence = np.log(share)
         maps = self.maps(volumes())
-        self.mean, self.sd = maps.mean(axis=0), maps.std(axis=0) + 1e-3
-        centred = maps - self.mean
+        self.mean = maps.mean(axis=0)
+        centred = (maps - self.mean).reshape(number, -1)
         _, _, axes = np.linalg.svd(centred, full_matrices=False)
         self.axes = axes[: min(PCA_COMPONENTS, max(number // 4, 1))]
-        residual = centred - (centred @ self.axes.T) @ self.axes
-        self.residual_sd = residual.std(axis=0) + 1e-3
+        residuals = [self.residual(own) for own in maps]
+        self.normative = NormativeMap(RESIDUAL_FLOOR, RESIDUAL_SMOOTHING).fit(lambda: residuals)
         return self
 
     def score(self, volumes: Volumes) -> dict[str, NDArray[np.float64]]:
@@ -71,31 +68,28 @@ class Baselines:
 
     def _scores(self, volume: NDArray[np.uint8]) -> tuple[float, ...]:
         log_p = np.take_along_axis(self.log_prevalence, volume[None].astype(np.intp), axis=0)
-        maps = self.maps([volume])
+        residual = self.residual(self.maps([volume])[0])
         return (
             -float(self.scheme.foreground(volume).sum()),
             -float(log_p.mean()),
-            float(top_mean((maps - self.mean) / self.sd)[0]),
-            float(top_mean(self.residuals(maps))[0]),
+            top_share_mean(self.normative.z(residual)),
         )
 
-    def residuals(self, maps: Maps) -> Maps:
-        """Where brains are farther from a sulcus than expected: z of the PCA residual, (N, V).
+    def residual(self, distances: Map) -> Map:
+        """Distances to the nearest sulcus beyond what the principal components explain.
 
         Args:
-            maps: (N, V) of `maps`; a block of these is a voxel where no side is above `MAX_SIDE`.
+            distances: (I, J, K) of `maps`; a block is a voxel where no side is above `MAX_SIDE`.
         """
-        centred = maps - self.mean
-        return (centred - (centred @ self.axes.T) @ self.axes) / self.residual_sd
+        centred = (distances - self.mean).ravel()
+        return (centred - (centred @ self.axes.T) @ self.axes).reshape(distances.shape)
 
-    def maps(self, volumes: Iterable[NDArray[np.uint8]]) -> Maps:
-        """Distance to the nearest sulcus, truncated, in blocks: (N, V) float32."""
-        return np.stack(
-            [distance_map(self.scheme.foreground(volume)).ravel() for volume in volumes]
-        )
+    def maps(self, volumes: Iterable[NDArray[np.uint8]]) -> Map:
+        """Distance to the nearest sulcus, truncated, in blocks: (N, I, J, K) float32."""
+        return np.stack([distance_map(self.scheme.foreground(volume)) for volume in volumes])
 
 
-def distance_map(sulcus: NDArray[np.bool_]) -> Maps:
+def distance_map(sulcus: NDArray[np.bool_]) -> Map:
     """Distance in voxels to the nearest true voxel, at most `MAX_DISTANCE`, averaged in blocks."""
     if sulcus.any():
         distance = np.minimum(ndimage.distance_transform_edt(~sulcus), MAX_DISTANCE)
@@ -108,9 +102,3 @@ def distance_map(sulcus: NDArray[np.bool_]) -> Maps:
     i, j, k = (side // block for side in padded.shape)
     blocks = padded.reshape(i, block, j, block, k, block)
     return blocks.mean(axis=(1, 3, 5)).astype(np.float32)
-
-
-def top_mean(maps: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Mean of the largest `TOP_SHARE` of each row: local evidence that a sum would hide."""
-    count = max(round(TOP_SHARE * maps.shape[1]), 1)
-    return np.partition(maps, -count, axis=1)[:, -count:].mean(axis=1).astype(np.float64)

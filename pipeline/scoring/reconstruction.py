@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foldnorm.models.losses import class_cross_entropy
-from foldnorm.pipeline.baselines import top_mean
 from foldnorm.pipeline.label_tasks import structure_probability
+from foldnorm.pipeline.scoring.map_scores import Map, top_share_mean
+from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.trained_model import Brains, TrainedModel
 from foldnorm.preprocessing.schemes import LabelScheme
 
 EVIDENCE_SIDE = 5  # voxels: a missing sheet is wider than the voxel by which one may be shifted
-MIN_SPREAD = 0.02  # of a voxel's evidence over brains, so that a voxel never filled is no division
+FLOOR = 0.05  # of local evidence: by so much healthy brains differ where they mostly agree
 _MEAN_FILTERS = {2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
@@ -50,24 +51,22 @@ class ReconstructionScores:
         Args:
             brains: gives the training brains.
         """
-        number, total, squares = 0, torch.zeros(()), torch.zeros(())
-        for _, missing in self._reconstructed(brains):
-            evidence = _local(missing).double().cpu()
-            number += len(evidence)
-            total = total + evidence.sum(dim=0)
-            squares = squares + evidence.square().sum(dim=0)
-        self.mean = total / number
-        self.sd = (squares / number - self.mean.square()).clamp(min=0).sqrt() + MIN_SPREAD
+        self.normative = NormativeMap(FLOOR).fit(lambda: self._local_maps(brains))
         return self
+
+    def _local_maps(self, brains: Brains) -> Iterator[Map]:
+        """Local evidence of each brain, (I, J, K) float32."""
+        for _, missing in self._reconstructed(brains):
+            yield from _local(missing).cpu().numpy()
 
     def score(self, brains: Brains) -> dict[str, NDArray[np.float64]]:
         """Scores of each brain by name, (N,) each."""
         found: list[list[NDArray[np.float64]]] = [[], [], []]
         for loss, missing in self._reconstructed(brains):
-            z = (_local(missing).cpu() - self.mean) / self.sd
+            z = [self.normative.z(own) for own in _local(missing).cpu().numpy()]
             found[0].append(loss.double().cpu().numpy())
             found[1].append(missing.flatten(1).double().sum(dim=1).cpu().numpy())
-            found[2].append(top_mean(z.flatten(1).numpy()))
+            found[2].append(np.array([top_share_mean(own) for own in z]))
         values = (np.concatenate(parts) if parts else np.empty(0) for parts in found)
         return dict(zip(self.NAMES, values, strict=True))
 

@@ -5,15 +5,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.evidence_maps import regions
-from foldnorm.pipeline.evidence_scores import LEAST_Z
+from foldnorm.pipeline.scoring.regions import strongest_regions
 from foldnorm.preprocessing.cohort import Cohort
 
 COLUMNS = ("hit", "rank", "dice", "error_mm")
 
 
 def localisation(
-    cohort: Cohort, index: int, altered: NDArray[np.uint8], z: NDArray[np.floating]
+    cohort: Cohort,
+    index: int,
+    altered: NDArray[np.uint8],
+    z: NDArray[np.floating],
+    threshold: float,
 ) -> dict[str, Any]:
     """How well the strongest region of an altered brain meets what was deleted from it.
 
@@ -22,26 +25,27 @@ def localisation(
         index: which of them was altered.
         altered: (I, J, K) class numbers, after something was taken away.
         z: (I, J, K) evidence of missing folds in it.
+        threshold: z that the voxels of a region reach.
 
     Returns:
         `COLUMNS`: ``hit``, 1 if the strongest region holds a deleted voxel; ``rank`` of the first
-        region that does, 0 if none of those listed does; ``dice`` of all voxels that reach
-        `LEAST_Z` and the deleted ones; ``error_mm`` from the middle of the strongest region to that
-        of the deletion, NaN without a region.
+        region that does, 0 if none of those listed does; ``dice`` of all voxels that reach the
+        threshold and the deleted ones; ``error_mm`` from the middle of the strongest region to
+        that of the deletion, NaN without a region.
     """
     void = cohort.scheme.void
     deleted = (np.asarray(cohort.volumes[index]) > void) & (altered <= void)
-    strongest = regions(z, cohort.affine)
+    strongest = strongest_regions(z, cohort.affine, threshold)
     hits = [bool(deleted[tuple(region["voxels"].T)].any()) for region in strongest]
     error = float("nan")
     if strongest:
         middle = np.append(np.argwhere(deleted).mean(axis=0), 1)
         apart = (cohort.affine @ middle)[:3] - [strongest[0][axis] for axis in "xyz"]
         error = float(np.linalg.norm(apart))
-    both = (z >= LEAST_Z) & deleted
+    both = (z >= threshold) & deleted
     return {
         "hit": int(bool(hits) and hits[0]),
         "rank": hits.index(True) + 1 if any(hits) else 0,
-        "dice": float(2 * both.sum() / ((z >= LEAST_Z).sum() + deleted.sum())),
+        "dice": float(2 * both.sum() / ((z >= threshold).sum() + deleted.sum())),
         "error_mm": error,
     }

@@ -1,0 +1,1 @@
+"""Scores fitted on healthy brains: normative maps, regions of departure, calibration."""

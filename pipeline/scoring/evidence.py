@@ -1,0 +1,98 @@
+"""Scores of what a restoring model adds to a brain or takes away: evidence of unusual folds.
+
+Evidence of a *missing* fold is the probability of structure (sulcus, in a skeleton) where the brain
+has none; of an *unexpected* one, that of none where it has some. Healthy brains give a little
+everywhere a fold could be, so a brain is compared with them, place by place. Those brains must be
+held out: the network knows the ones that it was trained on.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foldnorm.models.protocols import ADDING, Restores
+from foldnorm.pipeline.label_tasks import structure_probability
+from foldnorm.pipeline.scores import Mahalanobis
+from foldnorm.pipeline.scoring.map_scores import Map, MapScores
+from foldnorm.pipeline.scoring.normative import NormativeMap
+from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.preprocessing.cohort import Brain
+from foldnorm.preprocessing.schemes import LabelScheme
+
+FLOOR = 0.02
+SMOOTHING = 1.0  # voxels, sd
+THRESHOLD = 3.0
+N_BLOCKS = 5  # along each axis of the coarse grid
+
+
+class EvidenceScores(MapScores):
+    """Scores of volumes by what a model restores in them; a high score means unusual.
+
+    ``evidence_component`` and ``evidence_top`` as of all `MapScores`.
+    ``evidence_pooled``: Mahalanobis distance (Ledoit–Wolf) of the evidence averaged in `N_BLOCKS`³
+    blocks.
+    ``evidence_sum``: of all evidence.
+    The same as ``unexpected_…``, if the model has learned to take away what was added.
+
+    Args:
+        trained: the model; it restores.
+        scheme: label scheme of the volumes; *structure* is what a deletion can take.
+        covariates: see `MapScores`.
+    """
+
+    PREFIX: ClassVar = {"missing": "evidence", "unexpected": "unexpected"}
+    THRESHOLD: ClassVar = THRESHOLD
+    KINDS: ClassVar = (*MapScores.KINDS, "pooled", "sum")
+
+    def __init__(
+        self, trained: TrainedModel, scheme: LabelScheme, covariates: Sequence[str] = ()
+    ) -> None:
+        super().__init__(covariates)
+        assert isinstance(trained.model, Restores)
+        self.trained, self.model, self.scheme = trained, trained.model, scheme
+        adds = ADDING.intersection(trained.model.edits)
+        self.directions = ("missing", "unexpected") if adds else ("missing",)
+        self.normative = NormativeMap(FLOOR, SMOOTHING)
+
+    def fit(self, healthy: Sequence[Brain], n_local: int = 0) -> Self:
+        """Learn what healthy brains that the model was not trained on give."""
+        super().fit(healthy, n_local)
+        pooled = [[block_means(own) for own in raw] for raw in self.raw_maps(healthy)]
+        self._pooled = np.array(pooled)  # (N, directions, N_BLOCKS³)
+        self._usual_blocks = lru_cache(maxsize=2)(self._fit_blocks)
+        return self
+
+    @torch.no_grad()
+    def raw_maps(self, brains: Iterable[Brain]) -> Iterator[Map]:
+        """Evidence of each brain, (directions, I, J, K) float32, from 0 to 1."""
+        for volumes, _ in self.trained.batches(brains):
+            yield from self._of_batch(volumes).cpu().numpy()
+
+    def _of_batch(self, volumes: Tensor) -> Tensor:
+        likely = structure_probability(self.model.restore(volumes), self.scheme)
+        void = volumes <= self.scheme.void
+        both = {"missing": likely * void, "unexpected": (1 - likely) * ~void}
+        return torch.stack([both[direction] for direction in self.directions], dim=1)
+
+    def _scores(self, z: Map, raw: Map, direction: int, family: str) -> list[float]:
+        usual = self._usual_blocks(direction, family)
+        pooled = float(usual.score(block_means(raw)[None])[0])
+        return [*super()._scores(z, raw, direction, family), pooled, float(raw.sum())]
+
+    def _fit_blocks(self, direction: int, family: str) -> Mahalanobis:
+        """Distance of block means from those of all healthy brains but a family's."""
+        others = [n for n, owner in enumerate(self._owners) if not owner or owner != family]
+        return Mahalanobis().fit(self._pooled[others, direction])
+
+
+def block_means(evidence: Map) -> NDArray[np.float32]:
+    """Means in `N_BLOCKS` blocks along each axis, flattened, (N_BLOCKS³,)."""
+    for axis in range(3):
+        parts = np.array_split(evidence, N_BLOCKS, axis=axis)
+        evidence = np.stack([part.mean(axis=axis) for part in parts], axis=axis)
+    return evidence.astype(np.float32).ravel()

@@ -1,0 +1,148 @@
+"""Scores of brains by a map of each, compared place by place with healthy brains."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import tee
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.pipeline.conditions import Conditions
+from foldnorm.pipeline.scoring.normative import NormativeMap
+from foldnorm.pipeline.scoring.regions import largest_mass
+from foldnorm.preprocessing.cohort import Brain, CohortView, family_of
+from foldnorm.preprocessing.errors import InputError
+
+MIN_HEALTHY = 8  # brains; fewer say nothing of what is usual
+TOP_SHARE = 0.002  # of a map that a local score looks at
+Map = NDArray[np.float32]
+OnMap = Callable[[Map], None]
+Scores = dict[str, NDArray[np.float64]]
+
+
+class MapScores(ABC):
+    """Scores of brains by maps, each in standard deviations of healthy brains.
+
+    ``…_component``: mass of the heaviest region (see `foldnorm.pipeline.scoring.regions`).
+    ``…_top``: mean of the largest 0.2 % of z.
+
+    A brain that is among the healthy ones is compared with the others of them: without itself, the
+    other hemisphere, and relatives (`family_of`).
+
+    Args:
+        covariates: columns that the healthy mean depends on linearly, such as age.
+
+    Attributes:
+        directions: what the maps are of, the first axis of each: ``missing``, and perhaps
+            ``unexpected`` folds.
+        normative: what healthy brains have at each place.
+    """
+
+    PREFIX: ClassVar[dict[str, str]]  # direction → beginning of the names of its scores
+    THRESHOLD: ClassVar[float]  # z that the voxels of a region reach
+    KINDS: ClassVar[tuple[str, ...]] = ("component", "top")
+
+    directions: tuple[str, ...] = ("missing",)
+    normative: NormativeMap
+
+    def __init__(self, covariates: Sequence[str] = ()) -> None:
+        self.covariates = tuple(covariates)
+
+    @abstractmethod
+    def raw_maps(self, brains: Iterable[Brain]) -> Iterator[Map]:
+        """Map of each brain before it is compared, (directions, I, J, K) float32."""
+
+    def fit(self, healthy: Sequence[Brain], n_local: int = 0) -> Self:
+        """Learn what healthy brains have at each place.
+
+        Args:
+            healthy: that the model, if there is any, was not trained on; read several times, one
+                at a time, so it may be a view of a cohort.
+            n_local: so many of them, the last ones, are of the site of the brains that will be
+                scored; among brains of other sites, they move the healthy mean towards theirs.
+
+        Raises:
+            InputError: there are fewer than `MIN_HEALTHY`.
+        """
+        if len(healthy) < MIN_HEALTHY:
+            raise InputError(
+                f"brains are compared with at least {MIN_HEALTHY} healthy ones, got {len(healthy)}"
+            )
+        self._healthy = healthy
+        rows = healthy.rows if isinstance(healthy, CohortView) else [b.row for b in healthy]
+        self._conditions = Conditions.fit(self.covariates, rows)
+        self._is_mixed = 0 < n_local < len(healthy)
+        is_local = np.arange(len(rows)) >= len(rows) - n_local
+        self._design = self._regressors(rows, is_local)
+        self._owners = [family_of(row) for row in rows]
+        self.normative.fit(lambda: self.raw_maps(healthy), self._design)
+        self._without = lru_cache(maxsize=1)(self._left_out)
+        return self
+
+    def maps(self, brains: Iterable[Brain]) -> Iterator[Map]:
+        """Maps in standard deviations of healthy brains, (directions, I, J, K) float32."""
+        for _, z, _ in self._compared(brains):
+            yield z
+
+    def score(self, brains: Iterable[Brain], on_map: OnMap | None = None) -> Scores:
+        """Scores of each brain by name, (N,) each; a high score means unusual.
+
+        Args:
+            brains: in any number, one at a time.
+            on_map: called with the map of each brain, see `maps`, in their order.
+        """
+        found = []
+        for family, z, raw in self._compared(brains):
+            scores = [self._scores(z[n], raw[n], n, family) for n in range(len(z))]
+            found.append([value for own in scores for value in own])
+            if on_map is not None:
+                on_map(z)
+        values = np.array(found, dtype=np.float64).reshape(-1, len(self.names))
+        return dict(zip(self.names, values.T, strict=True))
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the scores."""
+        return [f"{self.PREFIX[d]}_{kind}" for d in self.directions for kind in self.KINDS]
+
+    def _scores(self, z: Map, raw: Map, direction: int, family: str) -> list[float]:
+        """Scores of one direction of a brain, one for each of `KINDS`."""
+        del raw, direction, family
+        return [largest_mass(z, self.THRESHOLD), top_share_mean(z)]
+
+    def _compared(self, brains: Iterable[Brain]) -> Iterator[tuple[str, Map, Map]]:
+        """Family of each brain, its map in standard deviations, and as it was before."""
+        first, second = tee(brains)
+        for brain, raw in zip(second, self.raw_maps(first), strict=True):
+            family = family_of(brain.row)
+            known = bool(family) and family in self._owners
+            normative = self._without(family) if known else self.normative
+            row = self._regressors([brain.row], np.array([True]))
+            yield family, normative.z(raw, None if row is None else row[0]), raw
+
+    def _regressors(
+        self, rows: Sequence[Mapping[str, str]], is_local: NDArray[np.bool_]
+    ) -> NDArray[np.float64] | None:
+        """Covariates of brains, and whether they are of the site that is scored: (N, p) or None."""
+        columns: list[NDArray[np.floating]] = []
+        if self.covariates:
+            columns.append(self._conditions.encode(rows))
+        if self._is_mixed:
+            columns.append(is_local[:, None].astype(np.float64))
+        return np.hstack(columns).astype(np.float64) if columns else None
+
+    def _left_out(self, family: str) -> NormativeMap:
+        """Normative map of all healthy brains but those of a family."""
+        own = [n for n, owner in enumerate(self._owners) if owner == family]
+        if len(own) == len(self._owners):
+            raise InputError(f"no healthy brain but those of {family} to compare it with")
+        design = None if self._design is None else self._design[own]
+        return self.normative.without(self.raw_maps(self._healthy[n] for n in own), design)
+
+
+def top_share_mean(z: NDArray[np.floating]) -> float:
+    """Mean of the largest `TOP_SHARE` of a map: local evidence that a sum would hide."""
+    count = max(round(TOP_SHARE * z.size), 1)
+    return float(np.partition(z, -count, axis=None)[-count:].mean())

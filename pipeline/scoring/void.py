@@ -1,0 +1,70 @@
+"""Missing folds without a network: places that are farther from a fold than in healthy brains."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from foldnorm.pipeline.scoring.map_scores import Map, MapScores
+from foldnorm.pipeline.scoring.normative import NormativeMap
+from foldnorm.preprocessing.cohort import Brain
+from foldnorm.preprocessing.schemes import LabelScheme
+
+MAX_DISTANCE = 10.0  # mm; healthy brains are hardly ever farther from a fold or the hull
+# All three settled on one site (MMRR-21 of Mindboggle-101) and on no other.
+FLOOR = 1.0  # mm, half a voxel of 2 mm: by so much the sheets of two like brains differ
+SMOOTHING = 2.0  # mm, sd; less than the distance between two folds
+THRESHOLD = 2.0  # standard deviations
+
+
+class VoidScores(MapScores):
+    """Scores of brains by the distance of each place from the nearest fold or the hull.
+
+    Where a fold is missing, and nothing has taken its place, the middle of the void is too far from
+    any other. No network, no training: the baseline that every model must beat.
+
+    Args:
+        scheme: label scheme of the volumes; a *fold* is what a deletion can take.
+        voxel_size: mm.
+        covariates: see `MapScores`.
+    """
+
+    PREFIX: ClassVar = {"missing": "void"}
+    THRESHOLD: ClassVar = THRESHOLD
+
+    def __init__(
+        self, scheme: LabelScheme, voxel_size: Sequence[float], covariates: Sequence[str] = ()
+    ) -> None:
+        super().__init__(covariates)
+        self.scheme, self.voxel_size = scheme, tuple(voxel_size)
+        self.normative = NormativeMap(FLOOR, [SMOOTHING / side for side in self.voxel_size])
+
+    def raw_maps(self, brains: Iterable[Brain]) -> Iterator[Map]:
+        """Distance to the nearest fold or hull, mm, (1, I, J, K) float32; 0 outside the brain."""
+        for brain in brains:
+            yield distance_to_folds(brain.volume, self.scheme, self.voxel_size)[None]
+
+
+def distance_to_folds(
+    volume: NDArray[np.uint8], scheme: LabelScheme, voxel_size: Sequence[float]
+) -> Map:
+    """Distance of each voxel inside the brain to the nearest fold or hull, at most `MAX_DISTANCE`.
+
+    Args:
+        volume: (I, J, K) class numbers.
+        scheme: of the volume.
+        voxel_size: mm.
+
+    Returns:
+        (I, J, K) float32, mm; 0 outside the brain.
+    """
+    folds = scheme.foreground(volume)
+    if not folds.any():
+        return np.full(volume.shape, MAX_DISTANCE, dtype=np.float32)
+    distance = ndimage.distance_transform_edt(~folds, sampling=voxel_size)
+    distance = np.minimum(distance, MAX_DISTANCE).astype(np.float32)
+    if scheme.void != scheme.fill:
+        distance[volume == scheme.fill] = 0
+    return distance
