@@ -27,6 +27,15 @@ from foldnorm.preprocessing.deletion import (
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.finished import Finished, finished_volume
 from foldnorm.preprocessing.fold_graph import Fold, FoldGraph, Points, read_fold_graph
+from foldnorm.preprocessing.fold_kinds import (
+    Deform,
+    Displace,
+    Interrupt,
+    Refill,
+    Rim,
+    Scar,
+    fold_rows,
+)
 from foldnorm.preprocessing.lab_protocols import (
     AcpcBox,
     erased_voxels,
@@ -57,7 +66,7 @@ class FoldDeletion:
     """A labelled fold of the packed volume becomes void."""
 
     def __init__(self, cohort: Cohort) -> None:
-        self.cohort, self.rows = cohort, _rows_of(cohort)
+        self.cohort, self.rows = cohort, fold_rows(cohort)
 
     def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
         """One of the subject's folds, by size within the box."""
@@ -197,7 +206,7 @@ class FoldAddition:
     """A fold of another subject of the same side and split is written in."""
 
     def __init__(self, cohort: Cohort) -> None:
-        self.cohort, self.rows = cohort, _rows_of(cohort)
+        self.cohort, self.rows = cohort, fold_rows(cohort)
         self.index = {key: n for n, key in enumerate(cohort.keys())}
 
     def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
@@ -299,7 +308,7 @@ class OtherSide:
         return np.array(self.cohort.volumes[taken])
 
 
-KINDS: Mapping[str, Callable[[Cohort], AlterationKind]] = {
+KINDS: Mapping[str, Callable[..., AlterationKind]] = {
     "fold": FoldDeletion,
     "ball": BallDeletion,
     "fold-raw": RawFoldDeletion,
@@ -307,16 +316,11 @@ KINDS: Mapping[str, Callable[[Cohort], AlterationKind]] = {
     "add": FoldAddition,
     "random": RandomCrop,
     "asymmetry": OtherSide,
+    "refill": Refill,
+    "deform": Deform,
+    "interrupt": Interrupt,
+    "displace": Displace,
+    "scar": Scar,
+    "rim": Rim,
 }
-
-
-def _rows_of(cohort: Cohort) -> dict[str, list[Mapping[str, str]]]:
-    """Rows of the fold table by volume."""
-    if cohort.folds is None:
-        raise InputError(
-            f"cohort has no fold labels; delete balls instead (--kind ball): {cohort.folder}"
-        )
-    rows: dict[str, list[Mapping[str, str]]] = {}
-    for row in cohort.fold_table:
-        rows.setdefault(row_key(row), []).append(row)
-    return rows
+DEFORMING = ("refill", "deform")  # kinds that are told how far
