@@ -1,7 +1,7 @@
 """Altered cohorts: one alteration a subject, drawn from a seed, written like any other cohort."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from foldnorm.preprocessing.files import write_tsv
 from foldnorm.preprocessing.sources import Problem
 from foldnorm.preprocessing.volumes import write_labels
 
+FOLDLESS = ("ball", "add", "random", "asymmetry")  # kinds that need no fold of the subject
 DELETIONS = "deletions.tsv"
 DELETION_COLUMNS = (
     "participant_id", "hemi", "kind", "label", "name", "size", "voxels",
@@ -120,7 +121,7 @@ def write_altered_cohort(
     if not plan and problems:
         raise InputError(problems[0].reason)
     if not plan:
-        what = f"a fold of size {sizes}" if "fold" in kind else f"anything of size {sizes}"
+        what = f"anything of size {sizes}" if kind in FOLDLESS else f"a fold of size {sizes}"
         raise InputError(f"no volume has {what} to alter: {folder}")
     altered = joblib.Parallel(n_jobs=n_procs, return_as="generator")(
         joblib.delayed(_altered_of_folder)(folder, kind, refilling, index, deletion)
@@ -140,7 +141,8 @@ def write_altered_cohort(
         write_tsv(out / FOLD_TABLE, of_kept, FOLD_COLUMNS)
     write_participants(out, rows)
     write_tsv(out / DELETIONS, table, DELETION_COLUMNS)
-    record = {**cohort.description["Cohort"], "deletion": _record(sizes, kind, seed)}
+    done = _record(sizes, kind, seed) | (asdict(refilling) if kind in DEFORMING else {})
+    record = {**cohort.description["Cohort"], "deletion": done}
     write_description(out, "foldnorm altered cohort", record)
     return len(indices) - len(kept) - len(problems), problems
 

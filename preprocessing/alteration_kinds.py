@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.crop import Box
 from foldnorm.preprocessing.crop_spec import CropSpec
+from foldnorm.preprocessing.deforming_kinds import Deform, Displace, Refill
 from foldnorm.preprocessing.deletion import (
     CONTROL,
     Deletion,
@@ -27,15 +28,7 @@ from foldnorm.preprocessing.deletion import (
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.finished import Finished, finished_volume
 from foldnorm.preprocessing.fold_graph import Fold, FoldGraph, Points, read_fold_graph
-from foldnorm.preprocessing.fold_kinds import (
-    Deform,
-    Displace,
-    Interrupt,
-    Refill,
-    Rim,
-    Scar,
-    fold_rows,
-)
+from foldnorm.preprocessing.fold_kinds import Interrupt, Rim, Scar, fold_rows
 from foldnorm.preprocessing.lab_protocols import (
     AcpcBox,
     erased_voxels,
@@ -46,6 +39,7 @@ from foldnorm.preprocessing.layout import Layout
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.prepare import prepare_volume
 from foldnorm.preprocessing.space import graph_to_mni
+from foldnorm.preprocessing.thinning import thin
 
 Volume = NDArray[np.uint8]
 DRAWS = 200  # of a place for a crop, before it is said that there is none
@@ -229,12 +223,18 @@ class FoldAddition:
         return None
 
     def apply(self, index: int, deletion: Deletion) -> Volume:
-        """Write it where the volume is void; nothing is written outside the brain."""
+        """Write it where the volume is void; nothing is written outside the brain.
+
+        Where it lands beside a sheet of the subject, it is thinned: two sheets would be a block.
+        """
         volume, scheme = np.array(self.cohort.volumes[index]), self.cohort.scheme
         if deletion.kind != "none":
             assert self.cohort.folds is not None
             fold = np.array(self.cohort.folds[self.index[deletion.donor]]) == deletion.label
-            volume[fold & (volume == scheme.void)] = scheme.top
+            written = fold & (volume == scheme.void)
+            volume[written] = scheme.top
+            thinned = thin(volume, scheme.top, scheme.fill, within=written)
+            volume[written & (thinned != scheme.top)] = scheme.void
         return volume
 
 

@@ -1,15 +1,12 @@
-"""Alterations of one labelled fold of a packed volume that are harder to see than a void, and controls.
+"""Alterations of one labelled fold of a packed volume: a base class, interruptions, controls.
 
-A fold that never grew leaves no hole: its neighbours fill the place. `Refill` imitates that,
-`Deform` does the same around a fold that stays, so that a score can be shown to see the missing
-fold and not the deformation. `Scar` and `Rim` take what surrounds a fold and leave the fold: a score
-that sees these sees the traces of an erasure.
+`Scar` and `Rim` take what surrounds a fold and leave the fold: a score that sees these sees the
+traces of an erasure.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -18,17 +15,14 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.deletion import (
     CONTROL,
-    HALF_WAY,
     Deletion,
     Kind,
-    Refilling,
     SizeRange,
     sample_fold,
 )
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.fold_axes import fold_axes, interruption
 from foldnorm.preprocessing.fold_erasure import (
-    around,
     hull_voxels,
     rim_voxels,
     scar_voxels,
@@ -36,21 +30,13 @@ from foldnorm.preprocessing.fold_erasure import (
 )
 from foldnorm.preprocessing.homotopy import Mask
 from foldnorm.preprocessing.schemes import LabelScheme
-from foldnorm.preprocessing.sheet_deformation import (
-    SUPPORT,
-    Displacement,
-    Size,
-    pull_towards,
-    push_sheets,
-    shift_along,
-)
+from foldnorm.preprocessing.sheet_deformation import Size
 
 Volume = NDArray[np.uint8]
 GAP = 5.0, 15.0  # mm of an interruption
 LEFT = 5.0  # mm of fold, at least, on either side of it
 NEARBY = 15.0  # mm around the middle of an interruption, whose direction counts
 PLACES = 20  # tries for one in a fold
-DISPLACED = 4.0, 10.0  # mm
 SCAR = 2.0  # mm around a fold
 
 
@@ -106,7 +92,8 @@ class FoldAlteration(ABC):
     def __init__(self, cohort: Cohort) -> None:
         self.cohort, self.rows = cohort, fold_rows(cohort)
         self.scheme = cohort.scheme
-        self.voxel_size: Size = cohort.voxel_size
+        i, j, k = cohort.voxel_size
+        self.voxel_size: Size = (i, j, k)
         if self.scheme.void != self.scheme.top - 1:
             raise InputError(
                 f"--kind {self.kind} needs volumes of thin sheets (skeletons), got scheme "
@@ -114,12 +101,15 @@ class FoldAlteration(ABC):
             )
 
     def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
-        """Draw one of the subject's folds, by size within the box."""
+        """Draw one of the subject's folds, by size within the box, of which it can be done."""
         rows = self.rows.get(row_key(self.cohort.rows[index]), [])
-        drawn = sample_fold(rng, rows, sizes)
-        if drawn is None or drawn == CONTROL:
-            return drawn
-        return self.planned(replace(drawn, kind=self.kind), index, rng)
+        while (drawn := sample_fold(rng, rows, sizes)) not in (None, CONTROL):
+            assert drawn is not None
+            planned = self.planned(replace(drawn, kind=self.kind), index, rng)
+            if planned is not None:
+                return planned
+            rows = [row for row in rows if int(row["label"]) != drawn.label]
+        return drawn
 
     def planned(self, drawn: Deletion, index: int, rng: np.random.Generator) -> Deletion | None:
         """Draw what else there is to say of the alteration of a fold; None if it cannot be."""
@@ -147,67 +137,6 @@ class FoldAlteration(ABC):
         """Take a cut out, and the junctions that it leaves without a fold."""
         taken = with_junctions(cut, parts.sheet, parts.folds, parts.hull)
         return parts.without(taken)
-
-
-class Deform(FoldAlteration):
-    """Draw the neighbours of a fold towards it; the fold stays. The control of `Refill`."""
-
-    kind: ClassVar[Kind] = "deform"
-
-    def __init__(self, cohort: Cohort, refilling: Refilling = HALF_WAY) -> None:
-        super().__init__(cohort)
-        self.refilling = refilling
-
-    def planned(self, drawn: Deletion, index: int, rng: np.random.Generator) -> Deletion | None:
-        """Note how far and how much is drawn together."""
-        return replace(drawn, reach=self.refilling.reach, share=self.refilling.share)
-
-    def altered(self, parts: Parts, deletion: Deletion) -> Volume:
-        """Deform around the fold."""
-        fold = parts.fold(deletion.label)
-        return self.drawn_together(parts, fold, deletion, parts.hull | fold)
-
-    def drawn_together(self, parts: Parts, fold: Mask, deletion: Deletion, fixed: Mask) -> Volume:
-        """Draw what is not ``fixed`` towards a fold."""
-        pull = partial(
-            pull_towards, voxel_size=self.voxel_size, reach=deletion.reach, share=deletion.share
-        )
-        return deformed(parts, fold, pull, self.voxel_size, deletion.reach, fixed)
-
-
-class Refill(Deform):
-    """Erase a fold and draw its neighbours to where it was."""
-
-    kind: ClassVar[Kind] = "refill"
-
-    def altered(self, parts: Parts, deletion: Deletion) -> Volume:
-        """Erase the fold, then deform as `Deform` does."""
-        fold = parts.fold(deletion.label)
-        return self.drawn_together(self.without(parts, fold), fold, deletion, parts.hull)
-
-
-class Displace(FoldAlteration):
-    """Move a fold sideways along the hull; its neighbours make way."""
-
-    kind: ClassVar[Kind] = "displace"
-
-    def planned(self, drawn: Deletion, index: int, rng: np.random.Generator) -> Deletion | None:
-        """Draw how far, and to which side."""
-        mm, side = float(rng.uniform(*DISPLACED)), float(rng.choice([-1.0, 1.0]))
-        parts = self.parts(index)
-        fold = parts.fold(drawn.label)
-        if not fold.any():
-            return None
-        i, j, k = side * mm * fold_axes(fold, parts.outside, self.voxel_size).across
-        return replace(drawn, mm=mm, vector=(float(i), float(j), float(k)), reach=mm)
-
-    def altered(self, parts: Parts, deletion: Deletion) -> Volume:
-        """Move the fold."""
-        fold, reach = parts.fold(deletion.label), deletion.reach
-        shift = partial(
-            shift_along, voxel_size=self.voxel_size, vector=deletion.vector, reach=reach
-        )
-        return deformed(parts, fold, shift, self.voxel_size, reach, parts.hull)
 
 
 class Interrupt(FoldAlteration):
@@ -263,39 +192,6 @@ class Rim(FoldAlteration):
         """Take them."""
         fold, others = parts.fold(deletion.label), parts.sheet & ~parts.hull
         return parts.without(rim_voxels(fold, others)).classes
-
-
-def deformed(
-    parts: Parts,
-    fold: Mask,
-    displacement_of: Callable[[Mask, Mask], Displacement],
-    voxel_size: Size,
-    reach: float,
-    fixed: Mask,
-) -> Volume:
-    """Move the sheets around a fold.
-
-    Args:
-        parts: of the volume.
-        fold: (I, J, K) bool; if it is empty, nothing moves.
-        displacement_of: displacement, mm, from a fold and the outside, both (A, B, C).
-        voxel_size: mm.
-        reach: mm, of the displacement.
-        fixed: (I, J, K) bool, sheet voxels that stay.
-
-    Returns:
-        (I, J, K) classes. What lies beyond the volume counts as outside: along it sheets slide.
-    """
-    void = parts.void
-    padded = np.pad(parts.classes, 1, constant_values=void)
-    if not fold.any():
-        return parts.classes.copy()
-    fold, fixed = np.pad(fold, 1), np.pad(fixed, 1)
-    outside = np.pad(parts.outside, 1, constant_values=True)
-    box = around(fold, tuple(int(np.ceil(SUPPORT * reach / side)) + 2 for side in voxel_size))
-    displacement = displacement_of(fold[box], outside[box])
-    padded[box] = push_sheets(padded[box], displacement, voxel_size, void=void, fixed=fixed[box])
-    return padded[1:-1, 1:-1, 1:-1].copy()
 
 
 def fold_rows(cohort: Cohort) -> dict[str, list[Mapping[str, str]]]:
