@@ -6,9 +6,9 @@ distance from the fold, by Wendland's compactly supported stand-in for a Gaussia
 `SUPPORT` times the reach.
 
 *Nothing folds.* For a pull, x + u(x) is the gradient of ½|x|² − A(d(x)), where d is the distance to
-the fold and A' = a its pull; ½|x|² − ½d² is convex (it is Moreau's envelope of the fold), so the
-Jacobian is at least 1 − share, and an average over nearby places, which is what smoothing is, keeps
-that bound. Sliding along the hull leaves that argument, so `without_overlap` checks it.
+the fold and A' = a its pull. ½|x|² − ½d² is convex, whatever the fold, and a(d)/d falls; so the
+Jacobian is symmetric and at least 1 − a/d, and an average over nearby places, which is what
+smoothing is, keeps that bound. Sliding along the hull leaves this argument: `without_overlap` checks.
 
 *Nothing tears.* `push_sheets` takes the sheet for what it is between voxel centres too: segments
 and triangles between voxels that touch. Points on them, a quarter of a voxel apart, are moved and
@@ -30,9 +30,9 @@ Displacement = NDArray[np.float64]  # (3, I, J, K) mm, from where a point lies t
 Size = tuple[float, float, float]  # mm of a voxel
 
 SUPPORT = 2.5  # reaches; (1 − (d/2.5r)²)³ is exp(−d²/2r²) within .03
-SMOOTHING = 0.35  # reaches: sd, where the nearest point of the fold jumps
+SMOOTHING = 0.3  # reaches: sd, where the nearest point of the fold jumps
 STILL = 0.1  # voxels: what moves less stays as it is
-MIN_JACOBIAN = 0.05  # share of a volume that is left of it where it is squeezed most
+MIN_JACOBIAN = 0.005  # of a volume, left of it where it is squeezed: .2³ at the tip of a fold
 MAX_STRETCH = 2.3  # .5 voxels / .217, see above
 GENTLER = 0.8  # factor on a displacement that overlaps
 HULL_DEPTH = 1.5  # voxels under the outside where everything slides along the hull
@@ -61,7 +61,9 @@ def pull_towards(
         return np.zeros((3, *fold.shape))
     away, nearest = ndimage.distance_transform_edt(~fold, sampling=voxel_size, return_indices=True)
     towards = (nearest - np.indices(fold.shape)) * _column(voxel_size)
-    pulled = share * fall_off(away, reach) * towards
+    # x exp(−x²/2σ²) smoothed by a Gaussian of sd s is x (σ/τ)³ exp(−x²/2τ²), τ² = σ² + s².
+    narrower = np.sqrt(1 - SMOOTHING**2)
+    pulled = share / narrower**3 * fall_off(away, narrower * reach) * towards
     smoothed = _smoothed(pulled, SMOOTHING * reach, voxel_size) * (away < SUPPORT * reach)
     return without_overlap(along_hull(smoothed, outside, voxel_size, reach), outside, voxel_size)
 
@@ -100,13 +102,15 @@ def along_hull(
 ) -> Displacement:
     """Displacement without its part across the hull, near the outside.
 
-    Sheets slide along the hull and stay attached to it; from ``free_from`` mm deep they move freely.
+    Sheets slide along the hull, attached to it; from ``free_from`` mm deep on they move freely.
     """
     if not outside.any():
         return displacement
     depth = ndimage.distance_transform_edt(~outside, sampling=voxel_size)
     above = ndimage.distance_transform_edt(outside, sampling=voxel_size)
-    normal = np.stack(np.gradient(ndimage.gaussian_filter(depth - above, 1.0), *voxel_size))
+    half = min(voxel_size) / 2  # so that it grows evenly through the border, between voxel centres
+    signed = np.where(outside, half - above, depth - half)
+    normal = np.stack(np.gradient(ndimage.gaussian_filter(signed, 1.0), *voxel_size))
     under = HULL_DEPTH * max(voxel_size)
     free = np.clip((depth - under) / max(free_from - under, under), 0, 1)
     across = (displacement * normal).sum(axis=0)
