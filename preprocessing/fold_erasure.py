@@ -46,7 +46,9 @@ def with_junctions(cut: Mask, sheet: Mask, folds: NDArray[np.uint16], hull: Mask
     lone = junctions & beside_cut & ~beside_fold
     groups, _ = ndimage.label(junctions & ~lone, TOUCHING)
     freed = np.unique(groups[ndimage.binary_dilation(taken | lone, TOUCHING)])
-    held = np.union1d(np.unique(groups[beside_fold]), np.unique(groups[_border(groups.shape)]))
+    held = np.union1d(
+        np.unique(groups[beside_fold]), np.unique(groups[_cut_open(box, sheet.shape)])
+    )
     floating = np.isin(groups, np.setdiff1d(freed, np.union1d(held, [0])))
     erased[box] |= lone | floating
     return erased
@@ -66,7 +68,11 @@ def scar_voxels(
 
 def rim_voxels(fold: Mask, others: Mask) -> Mask:
     """Sheet voxels that touch a fold, by a face, an edge or a corner, and are not its own."""
-    return ndimage.binary_dilation(fold, TOUCHING) & others & ~fold
+    if not fold.any():
+        return np.zeros_like(fold)
+    box, near = around(fold, (1, 1, 1)), np.zeros_like(fold)
+    near[box] = ndimage.binary_dilation(fold[box], TOUCHING)
+    return near & others & ~fold
 
 
 def around(mask: Mask, margin: tuple[int, ...]) -> tuple[slice, slice, slice]:
@@ -78,7 +84,12 @@ def around(mask: Mask, margin: tuple[int, ...]) -> tuple[slice, slice, slice]:
     return i, j, k
 
 
-def _border(shape: tuple[int, ...]) -> Mask:
-    border = np.ones(shape, dtype=np.bool_)
-    border[1:-1, 1:-1, 1:-1] = False
+def _cut_open(box: tuple[slice, ...], shape: tuple[int, ...]) -> Mask:
+    """Voxels at those sides of a box where the volume of ``shape`` goes on, (A, B, C) bool."""
+    closed = tuple(
+        slice(int(part.start > 0), -1 if part.stop < side else None)
+        for part, side in zip(box, shape, strict=True)
+    )
+    border = np.ones([len(range(side)[part]) for part, side in zip(box, shape, strict=True)], bool)
+    border[closed] = False
     return border

@@ -36,6 +36,7 @@ Volume = NDArray[np.uint8]
 GAP = 5.0, 15.0  # mm of an interruption
 LEFT = 5.0  # mm of fold, at least, on either side of it
 NEARBY = 15.0  # mm around the middle of an interruption, whose direction counts
+MIDDLE = 25, 75  # percentiles of its length between which the middle of the gap lies
 PLACES = 20  # tries for one in a fold
 SCAR = 2.0  # mm around a fold
 
@@ -146,10 +147,15 @@ class Interrupt(FoldAlteration):
 
     def planned(self, drawn: Deletion, index: int, rng: np.random.Generator) -> Deletion | None:
         """Draw the gap and its place, so that fold is left on either side."""
-        gap, parts = float(rng.uniform(*GAP)), self.parts(index)
+        parts = self.parts(index)
         fold, size = parts.fold(drawn.label), np.array(self.voxel_size)
         voxels = np.argwhere(fold)
-        for centre in rng.permutation(voxels)[:PLACES]:
+        if not len(voxels):
+            return None
+        length = (voxels * size) @ fold_axes(fold, parts.outside, self.voxel_size).along
+        low, high = np.percentile(length, MIDDLE)
+        for centre in rng.permutation(voxels[(length >= low) & (length <= high)])[:PLACES]:
+            gap = float(rng.uniform(*GAP))
             near = np.zeros_like(fold)
             near[tuple(voxels[_length((voxels - centre) * size) <= NEARBY].T)] = True
             along = fold_axes(near, parts.outside, self.voxel_size).along
