@@ -31,27 +31,29 @@ MIDDLE = 2
 NEW = ("refill", "deform", "interrupt", "displace", "scar", "rim")
 
 
-def brain(bottom):
+def brain(bottom, offset=0):
     """Three sheets across a box, from its top down to ``bottom``; junctions have no label."""
     classes = np.zeros(SHAPE, np.uint8)
     classes[2:-2, 2:-2, 2:-2] = 2
     classes[WITHIN] = 1
     folds = np.zeros(classes.shape, np.uint16)
     for at, label in SHEETS.items():
-        classes[at, 3:-3, bottom:-3] = 2
-        folds[at, 4:-4, max(bottom, 4) : -4] = label
+        classes[at + offset, 3:-3, bottom:-3] = 2
+        folds[at + offset, 4:-4, max(bottom, 4) : -4] = label
     return classes, folds
 
 
-def cohort_of(folder, bottom, scheme=SKELETON):
-    classes, folds = brain(bottom)
-    shape = (1, *classes.shape)
-    write_packed(folder, VOLUMES, [classes], shape=shape, dtype=np.dtype("u1"))
-    write_packed(folder, FOLDS, [folds], shape=shape, dtype=np.dtype("u2"))
-    write_participants(folder, [{"participant_id": "sub-a", "hemi": "L", "split": "test"}])
-    row = {"participant_id": "sub-a", "hemi": "L", "label": MIDDLE, "name": "middle"}
-    size = int((folds == MIDDLE).sum())
-    write_tsv(folder / FOLD_TABLE, [{**row, "size": size, "voxels": size}], FOLD_COLUMNS)
+def cohort_of(folder, bottom, scheme=SKELETON, offsets=(0,)):
+    """One brain an offset of its sheets; the middle one can be drawn."""
+    brains = [brain(bottom, offset) for offset in offsets]
+    shape = (len(brains), *SHAPE)
+    write_packed(folder, VOLUMES, [b[0] for b in brains], shape=shape, dtype=np.dtype("u1"))
+    write_packed(folder, FOLDS, [b[1] for b in brains], shape=shape, dtype=np.dtype("u2"))
+    whose = [{"participant_id": f"sub-{n}", "hemi": "L"} for n in range(len(brains))]
+    write_participants(folder, [{**who, "split": "test"} for who in whose])
+    size = int((brains[0][1] == MIDDLE).sum())
+    row = {"label": MIDDLE, "name": "middle", "size": size, "voxels": size}
+    write_tsv(folder / FOLD_TABLE, [{**who, **row} for who in whose], FOLD_COLUMNS)
     preparation = {"scheme": scheme.as_dict(), "hull": "keep"}
     record = {"preparation": preparation, "voxel_size": [1, 1, 1], "affine": np.eye(4).tolist()}
     write_description(folder, "test", record)
@@ -212,3 +214,13 @@ def test_volumes_without_thin_sheets_are_refused(tmp_path):
     grey_white = cohort_of(tmp_path, 3, GREY_WHITE)
     with pytest.raises(InputError, match="thin sheets"):
         KINDS["refill"](grey_white)
+
+
+def test_an_added_fold_makes_no_block_with_the_sheet_beside_it(tmp_path):
+    cohort = cohort_of(tmp_path, 8, offsets=(0, 1))
+    one = altered(cohort, "add")
+    assert one.deletion.donor == "sub-1_hemi-L"
+    assert not ndimage.binary_opening(one.volume[WITHIN] == 2, np.ones((2, 2, 2))).any()
+    assert (one.volume[cohort.volumes[0] == 2] == 2).all()
+    apart = cohort_of(tmp_path / "apart", 8, offsets=(0, 3))
+    assert (altered(apart, "add").volume[23, 4:-4, 8:-4] == 2).all()
