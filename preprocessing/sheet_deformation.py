@@ -2,13 +2,12 @@
 
 A deformation takes each point x of a sheet to x + u(x). `pull_towards` draws everything near a fold
 towards it; `shift_along` moves a fold and lets its neighbours make way. Both fall off with the
-distance from the fold, by Wendland's compactly supported stand-in for a Gaussian, and end at
-`SUPPORT` times the reach.
+distance from the fold by a triweight, which is nearly a Gaussian and ends at `SUPPORT` reaches.
 
 *Nothing folds.* For a pull, x + u(x) is the gradient of ½|x|² − A(d(x)), where d is the distance to
 the fold and A' = a its pull. ½|x|² − ½d² is convex, whatever the fold, and a(d)/d falls; so the
 Jacobian is symmetric and at least 1 − a/d, and an average over nearby places, which is what
-smoothing is, keeps that bound. Sliding along the hull leaves this argument: `without_overlap` checks.
+smoothing is, keeps that bound. Sliding along the hull leaves it, so `without_overlap` checks.
 
 *Nothing tears.* `push_sheets` takes the sheet for what it is between voxel centres too: segments
 and triangles between voxels that touch. Points on them, a quarter of a voxel apart, are moved and
@@ -29,7 +28,7 @@ from foldnorm.preprocessing.thinning import thin
 Displacement = NDArray[np.float64]  # (3, I, J, K) mm, from where a point lies to where it goes
 Size = tuple[float, float, float]  # mm of a voxel
 
-SUPPORT = 2.5  # reaches; (1 − (d/2.5r)²)³ is exp(−d²/2r²) within .03
+SUPPORT = 2.75  # reaches r; (1 − (d/2.75r)²)³ is exp(−d²/2r²) within .05
 SMOOTHING = 0.3  # reaches: sd, where the nearest point of the fold jumps
 STILL = 0.1  # voxels: what moves less stays as it is
 MIN_JACOBIAN = 0.005  # of a volume, left of it where it is squeezed: .2³ at the tip of a fold
@@ -55,7 +54,7 @@ def pull_towards(
         share: of the distance, below 1; .5 draws half-way.
 
     Returns:
-        (3, I, J, K) mm; 0 on most of the fold and beyond 2.5 reaches.
+        (3, I, J, K) mm; 0 on most of the fold and beyond `SUPPORT` reaches.
     """
     if not fold.any():
         return np.zeros((3, *fold.shape))

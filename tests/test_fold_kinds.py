@@ -88,7 +88,7 @@ def along_first_axis(classes):
 
 def test_after_a_refill_the_fold_is_gone_and_both_banks_have_come(closed):
     one = altered(closed, "refill", refilling=Refilling(reach=10, share=0.6))
-    # 6 mm off: .6 · 6 · (1 − (6 / 25)²)³ = 3.0 mm
+    # 6 mm off: .6 · 6 · (1 − (6 / 27.5)²)³ = 3.1 mm
     assert along_first_axis(one.volume).tolist() == [17, 23]
     assert (one.deletion.reach, one.deletion.share) == (10, 0.6)
 
@@ -116,7 +116,7 @@ def test_a_refill_and_its_control_move_the_banks_alike(hanging):
 
 
 def test_nothing_changes_beyond_the_reach(closed):
-    one = altered(closed, "refill", refilling=Refilling(reach=2, share=0.5))  # ends at 5 mm
+    one = altered(closed, "refill", refilling=Refilling(reach=2, share=0.5))  # ends at 5.5 mm
     changed = np.argwhere(one.volume != closed.volumes[0])
     assert set(changed[:, 0]) == {20}
 

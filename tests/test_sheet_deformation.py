@@ -48,7 +48,7 @@ def test_the_pull_knows_the_voxel_size():
 
 def test_nothing_is_pulled_beyond_the_support():
     pulled = pull_towards(plane(12), NOWHERE, ONE_MM, reach=2, share=0.5)
-    assert (pulled[:, 12 + int(2 * SUPPORT) :] == 0).all()
+    assert (pulled[:, 12 + int(np.ceil(2 * SUPPORT)) :] == 0).all()
     assert fall_off(np.array([0.0, 2 * SUPPORT]), 2).tolist() == [1, 0]
 
 
