@@ -35,6 +35,8 @@ MIN_JACOBIAN = 0.005  # of a volume, left of it where it is squeezed: .2³ at th
 MAX_STRETCH = 2.3  # .5 voxels / .217, see above
 GENTLER = 0.8  # factor on a displacement that overlaps
 HULL_DEPTH = 1.5  # voxels under the outside where everything slides along the hull
+POCKET = 8  # voxels of the rest, enclosed by sheet, that are no part of a brain
+FACE_NEIGHBOURS = ndimage.generate_binary_structure(3, 1)
 MOVES, STAYS = 1, 2  # states of sheet points
 
 
@@ -172,7 +174,40 @@ def push_sheets(
     moved[landed] = top
     moved = thin(moved, top, fill=void, within=landed)
     moved[landed & (moved != top)] = void
+    moved[pocket_walls(moved == top, landed)] = void
     return moved
+
+
+def pocket_walls(sheet: Mask, removable: Mask) -> Mask:
+    """Find one voxel of the wall of each small pocket that opens it without tearing a sheet.
+
+    Sheets that are squeezed together enclose pockets of a few voxels, more than brains have.
+
+    Args:
+        sheet: (I, J, K) bool.
+        removable: (I, J, K) bool, voxels that may go.
+
+    Returns:
+        (I, J, K) bool. Beside each lie its pocket and one other part of the rest, no more, and its
+        neighbours in the sheet hang together without it.
+    """
+    walls = np.zeros_like(sheet)
+    rest, _ = ndimage.label(~np.pad(sheet, 1))
+    is_pocket = np.bincount(rest.ravel()) <= POCKET
+    opened: set[int] = set()
+    inside = is_pocket[rest][1:-1, 1:-1, 1:-1] & ~sheet
+    beside = ndimage.binary_dilation(inside) & sheet & removable
+    for i, j, k in np.argwhere(beside):
+        around = rest[i : i + 3, j : j + 3, k : k + 3]
+        parts = set(around[FACE_NEIGHBOURS].tolist()) - {0}
+        pockets = {part for part in parts if is_pocket[part]}
+        solid = around == 0
+        solid[1, 1, 1] = False
+        hangs_together = ndimage.label(solid, np.ones((3, 3, 3)))[1] == 1
+        if len(parts) == 2 and len(pockets) == 1 and not pockets & opened and hangs_together:
+            walls[i, j, k] = True
+            opened |= pockets
+    return walls
 
 
 def sheet_points(moving: Mask, still: Mask) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -9,6 +9,7 @@ from scipy import ndimage
 from foldnorm.preprocessing.sheet_deformation import (
     SUPPORT,
     fall_off,
+    pocket_walls,
     pull_towards,
     push_sheets,
     sheet_points,
@@ -135,3 +136,14 @@ def test_planes_never_tear(seed):
 
 
 NOWHERE_26 = np.zeros((26, 26, 26), dtype=np.bool_)
+
+
+def test_a_pocket_is_opened_to_one_side_only():
+    sheet = np.zeros((9, 9, 9), dtype=bool)
+    sheet[4] = True  # parts two halves
+    sheet[3:6, 3:6, 3:6] = True
+    sheet[4, 4, 4] = False  # a pocket within the wall
+    walls = pocket_walls(sheet, sheet)
+    assert walls.sum() == 1
+    assert ndimage.label(~(sheet & ~walls))[1] == 2
+    assert not pocket_walls(sheet, sheet & False).any()
