@@ -31,12 +31,30 @@ def add_segmentation(parser: argparse._ActionsContainer) -> None:
 
 
 def add_kind(parser: argparse.ArgumentParser) -> None:
-    """Add ``--kind`` of an alteration."""
+    """Add ``--kind`` of an alteration, and ``--reach`` and ``--share`` of a refilled fold."""
     parser.add_argument(
         "--kind",
-        choices=("fold", "ball", "fold-raw", "fold-graph", "add", "random", "asymmetry"),
+        choices=(
+            "fold", "ball", "fold-raw", "fold-graph", "add", "random", "asymmetry",
+            "refill", "deform", "interrupt", "displace", "scar", "rim",
+        ),
         default="fold",
-        help="what is done (default fold)",
+        help="alteration (default fold); refill closes the gap of an erased fold, deform is its "
+        "control, and so are scar and rim of any erasure (see foldnorm delete)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--reach",
+        type=float,
+        default=8.0,
+        metavar="MM",
+        help="refill and deform: distance over which neighbours are drawn (default 8)",
+    )
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=0.5,
+        help="refill and deform: how much of their distance they are drawn: .5 is half-way "
+        "(default), .8 with --reach 12 closes the gap",
     )
 
 

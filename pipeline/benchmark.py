@@ -7,7 +7,7 @@ the same code path deletes nothing, and AUROC must be 0.5 within its interval.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.localisation import localisation
 from foldnorm.pipeline.tracks import track_of
 from foldnorm.preprocessing.alteration import Altered, alter
+from foldnorm.preprocessing.alteration_kinds import DEFORMING
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
-from foldnorm.preprocessing.deletion import SizeRange
+from foldnorm.preprocessing.deletion import HALF_WAY, Refilling, SizeRange
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_json, write_tsv
 
@@ -47,6 +48,7 @@ class BenchmarkOptions:
         splits: of the cohort to test on; never training.
         draws: how often subjects are divided and deletions drawn anew.
         seed: of both.
+        refilling: how far neighbours are drawn, where the kind draws any.
     """
 
     sizes: tuple[SizeRange, ...]
@@ -54,6 +56,7 @@ class BenchmarkOptions:
     splits: tuple[str, ...] = ("test",)
     draws: int = 5
     seed: int = 0
+    refilling: Refilling = HALF_WAY
 
 
 def benchmark(
@@ -145,7 +148,8 @@ def _draw(
 
     def altered() -> Iterator[Brain]:
         looked_at = points and not order  # maps are scored first, other scores ask again
-        for a in alter(cohort, chosen, size, kind=options.kind, seed=seed):
+        refilling = options.refilling
+        for a in alter(cohort, chosen, size, kind=options.kind, seed=seed, refilling=refilling):
             order.append(a.index)
             if looked_at:
                 waiting.append(a)
@@ -260,6 +264,7 @@ def _sidecar(cohort: Cohort, options: BenchmarkOptions, number: int) -> dict[str
         "splits": list(options.splits),
         "brains": number,
         "kind": options.kind,
+        **(asdict(options.refilling) if options.kind in DEFORMING else {}),
         "sizes": [str(size) for size in options.sizes],
         "draws": options.draws,
         "seed": options.seed,

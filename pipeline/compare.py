@@ -7,7 +7,7 @@ made again.
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.run_folder import COST, METRICS, RunFolder
 from foldnorm.pipeline.scorer import Scorer
 from foldnorm.pipeline.sheet_metrics import mean_panel
+from foldnorm.preprocessing.alteration_kinds import DEFORMING
 from foldnorm.preprocessing.cohort import Cohort, iterate
-from foldnorm.preprocessing.deletion import SizeRange
+from foldnorm.preprocessing.deletion import HALF_WAY, Refilling, SizeRange
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, write_json, write_tsv
 
@@ -45,6 +46,7 @@ class CompareOptions:
         seeds: trainings of each model, with seeds 0 to ``seeds`` − 1.
         sizes: of deleted folds.
         kind: of deletion.
+        refilling: how far neighbours are drawn, where the kind draws any.
         overrides: ``--key value`` for every model.
         device: to train on.
     """
@@ -54,6 +56,7 @@ class CompareOptions:
     seeds: int = 1
     sizes: tuple[SizeRange, ...] = ()
     kind: str = "fold"
+    refilling: Refilling = HALF_WAY
     overrides: tuple[str, ...] = ()
     device: str = "auto"
 
@@ -102,6 +105,7 @@ def compare(
             "seeds": options.seeds,
             "sizes": [str(size) for size in options.sizes],
             "kind": options.kind,
+            **(asdict(options.refilling) if options.kind in DEFORMING else {}),
             "overrides": list(options.overrides),
             "note": "validation brains for reconstructions and translations, test brains for "
             "deletions; _low and _high are the range over seeds",
@@ -112,7 +116,9 @@ def compare(
 
 def _measured(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str, float]:
     """`measure`, or what it found before."""
-    asked = {"sizes": [str(size) for size in options.sizes], "kind": options.kind}
+    asked: dict[str, Any] = {"sizes": [str(s) for s in options.sizes], "kind": options.kind}
+    if options.kind in DEFORMING:
+        asked |= asdict(options.refilling)
     path = folder / MEASURED
     if path.is_file() and (known := read_json(path))["asked"] == asked:
         return dict(known["figures"])
@@ -140,7 +146,7 @@ def measure(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str, 
             Scorer(trained, cohort),
             cohort,
             folder / "benchmark",
-            BenchmarkOptions(options.sizes, kind=options.kind),
+            BenchmarkOptions(options.sizes, kind=options.kind, refilling=options.refilling),
         )
         figures |= {f"auroc_{row['score']}_{row['size']}": row["auroc"] for row in found}
     return figures

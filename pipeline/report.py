@@ -155,6 +155,12 @@ DONE = {
     "add": "a fold of another brain added to each",
     "random": "each crop taken elsewhere",
     "asymmetry": "each crop taken from the other side",
+    "refill": "a fold taken out of each brain, and its neighbours drawn to its place",
+    "deform": "the neighbours of a fold of each brain drawn towards it (control of refill)",
+    "interrupt": "a piece cut out of a fold of each brain",
+    "displace": "a fold of each brain moved along the hull",
+    "scar": "what surrounds a fold of each brain taken out, the fold left (control)",
+    "rim": "what touches a fold of each brain taken out, the fold left (control)",
 }
 UNITS = {"ball": "mm³", "random": "", "asymmetry": ""}
 

@@ -7,7 +7,8 @@ knows of none.
 
 from collections.abc import Mapping, Sequence
 
-# The edit that is like what a benchmark does.
+# The edit that is like what a benchmark does. Kinds that are not listed are like none: a model that
+# erased folds has seen voids, and of refilled, interrupted or displaced folds it has seen nothing.
 SAME: Mapping[str, str] = {
     "fold": "folds",
     "fold-raw": "folds",

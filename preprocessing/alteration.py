@@ -1,7 +1,7 @@
 """Altered cohorts: one alteration a subject, drawn from a seed, written like any other cohort."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.alteration_kinds import KINDS, AlterationKind
+from foldnorm.preprocessing.alteration_kinds import DEFORMING, KINDS, AlterationKind
 from foldnorm.preprocessing.cohort import (
     FOLD_COLUMNS,
     FOLD_TABLE,
@@ -22,16 +22,24 @@ from foldnorm.preprocessing.cohort import (
     write_packed,
     write_participants,
 )
-from foldnorm.preprocessing.deletion import Deletion, SizeRange, subject_rng
+from foldnorm.preprocessing.deletion import (
+    HALF_WAY,
+    Deletion,
+    Refilling,
+    SizeRange,
+    subject_rng,
+)
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_tsv
 from foldnorm.preprocessing.sources import Problem
 from foldnorm.preprocessing.volumes import write_labels
 
+FOLDLESS = ("ball", "add", "random", "asymmetry")  # kinds that need no fold of the subject
 DELETIONS = "deletions.tsv"
 DELETION_COLUMNS = (
     "participant_id", "hemi", "kind", "label", "name", "size", "voxels",
     "i", "j", "k", "x", "y", "z", "donor", "shift",
+    "reach", "share", "mm",
 )  # fmt: skip
 
 
@@ -61,6 +69,7 @@ def alter(
     *,
     kind: str = "fold",
     seed: int = 0,
+    refilling: Refilling = HALF_WAY,
 ) -> Iterator[Altered]:
     """Alter volumes one by one; those with nothing eligible are left out.
 
@@ -70,11 +79,12 @@ def alter(
         sizes: eligible sizes; 0 is the control.
         kind: one of `KINDS`.
         seed: of the draws, together with each subject's own key.
+        refilling: how far neighbours are drawn, where the kind draws any.
 
     Raises:
         InputError: the cohort cannot be altered so.
     """
-    way = _way(kind, cohort)
+    way = _way(kind, cohort, refilling)
     for index in indices:
         deletion = _draw(way, cohort, int(index), sizes, seed)
         if deletion is not None:
@@ -90,6 +100,7 @@ def write_altered_cohort(
     kind: str,
     seed: int,
     n_procs: int = 1,
+    refilling: Refilling = HALF_WAY,
 ) -> tuple[int, list[Problem]]:
     """Write an altered cohort folder.
 
@@ -99,20 +110,21 @@ def write_altered_cohort(
     Raises:
         InputError: no volume can be altered so.
     """
-    _way(kind, cohort)  # refused here, before workers start
+    _way(kind, cohort, refilling)  # refused here, before workers start
     folder = cohort.folder
     drawn = joblib.Parallel(n_jobs=n_procs)(
-        joblib.delayed(_draw_of_folder)(folder, kind, int(i), sizes, seed) for i in indices
+        joblib.delayed(_draw_of_folder)(folder, kind, refilling, int(i), sizes, seed)
+        for i in indices
     )
     plan = [(int(i), d) for i, d in zip(indices, drawn, strict=True) if isinstance(d, Deletion)]
     problems = [d for d in drawn if isinstance(d, Problem)]
     if not plan and problems:
         raise InputError(problems[0].reason)
     if not plan:
-        what = f"a fold of size {sizes}" if "fold" in kind else f"anything of size {sizes}"
+        what = f"anything of size {sizes}" if kind in FOLDLESS else f"a fold of size {sizes}"
         raise InputError(f"no volume has {what} to alter: {folder}")
     altered = joblib.Parallel(n_jobs=n_procs, return_as="generator")(
-        joblib.delayed(_altered_of_folder)(folder, kind, index, deletion)
+        joblib.delayed(_altered_of_folder)(folder, kind, refilling, index, deletion)
         for index, deletion in plan
     )
     kept = [index for index, _ in plan]
@@ -129,15 +141,16 @@ def write_altered_cohort(
         write_tsv(out / FOLD_TABLE, of_kept, FOLD_COLUMNS)
     write_participants(out, rows)
     write_tsv(out / DELETIONS, table, DELETION_COLUMNS)
-    record = {**cohort.description["Cohort"], "deletion": _record(sizes, kind, seed)}
+    done = _record(sizes, kind, seed) | (asdict(refilling) if kind in DEFORMING else {})
+    record = {**cohort.description["Cohort"], "deletion": done}
     write_description(out, "foldnorm altered cohort", record)
     return len(indices) - len(kept) - len(problems), problems
 
 
-def _way(kind: str, cohort: Cohort) -> AlterationKind:
+def _way(kind: str, cohort: Cohort, refilling: Refilling) -> AlterationKind:
     if kind not in KINDS:
         raise InputError(f"--kind: expected one of {', '.join(KINDS)}, got {kind!r}")
-    return KINDS[kind](cohort)
+    return KINDS[kind](cohort, refilling) if kind in DEFORMING else KINDS[kind](cohort)
 
 
 def _draw(
@@ -154,24 +167,28 @@ def _altered(way: AlterationKind, cohort: Cohort, index: int, deletion: Deletion
 
 
 @lru_cache(maxsize=1)
-def _opened(folder: Path, kind: str, stamp: int) -> tuple[AlterationKind, Cohort]:
+def _opened(
+    folder: Path, kind: str, refilling: Refilling, stamp: int
+) -> tuple[AlterationKind, Cohort]:
     """A cohort, opened once a worker; ``stamp`` tells a rewritten one apart."""
     cohort = Cohort.open(folder)
-    return _way(kind, cohort), cohort
+    return _way(kind, cohort, refilling), cohort
 
 
 def _draw_of_folder(
-    folder: Path, kind: str, index: int, sizes: SizeRange, seed: int
+    folder: Path, kind: str, refilling: Refilling, index: int, sizes: SizeRange, seed: int
 ) -> Deletion | Problem | None:
-    way, cohort = _opened(folder, kind, (folder / VOLUMES).stat().st_mtime_ns)
+    way, cohort = _opened(folder, kind, refilling, (folder / VOLUMES).stat().st_mtime_ns)
     try:
         return _draw(way, cohort, index, sizes, seed)
     except InputError as error:  # of this volume's files: the others go on
         return Problem(row_key(cohort.rows[index]), str(error))
 
 
-def _altered_of_folder(folder: Path, kind: str, index: int, deletion: Deletion) -> Altered:
-    way, cohort = _opened(folder, kind, (folder / VOLUMES).stat().st_mtime_ns)
+def _altered_of_folder(
+    folder: Path, kind: str, refilling: Refilling, index: int, deletion: Deletion
+) -> Altered:
+    way, cohort = _opened(folder, kind, refilling, (folder / VOLUMES).stat().st_mtime_ns)
     return _altered(way, cohort, index, deletion)
 
 
@@ -208,6 +225,9 @@ def _row(cohort: Cohort, altered: Altered) -> dict[str, Any]:
         **place,
         "donor": deletion.donor,
         "shift": ",".join(map(str, deletion.shift)) if any(deletion.shift) else None,
+        "reach": deletion.reach or None,
+        "share": deletion.share or None,
+        "mm": deletion.mm or None,
     }
 
 

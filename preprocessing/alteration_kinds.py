@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.crop import Box
 from foldnorm.preprocessing.crop_spec import CropSpec
+from foldnorm.preprocessing.deforming_kinds import Deform, Displace, Refill
 from foldnorm.preprocessing.deletion import (
     CONTROL,
     Deletion,
@@ -27,6 +28,7 @@ from foldnorm.preprocessing.deletion import (
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.finished import Finished, finished_volume
 from foldnorm.preprocessing.fold_graph import Fold, FoldGraph, Points, read_fold_graph
+from foldnorm.preprocessing.fold_kinds import Interrupt, Rim, Scar, fold_rows
 from foldnorm.preprocessing.lab_protocols import (
     AcpcBox,
     erased_voxels,
@@ -37,6 +39,7 @@ from foldnorm.preprocessing.layout import Layout
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.prepare import prepare_volume
 from foldnorm.preprocessing.space import graph_to_mni
+from foldnorm.preprocessing.thinning import thin
 
 Volume = NDArray[np.uint8]
 DRAWS = 200  # of a place for a crop, before it is said that there is none
@@ -57,7 +60,7 @@ class FoldDeletion:
     """A labelled fold of the packed volume becomes void."""
 
     def __init__(self, cohort: Cohort) -> None:
-        self.cohort, self.rows = cohort, _rows_of(cohort)
+        self.cohort, self.rows = cohort, fold_rows(cohort)
 
     def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
         """One of the subject's folds, by size within the box."""
@@ -197,7 +200,7 @@ class FoldAddition:
     """A fold of another subject of the same side and split is written in."""
 
     def __init__(self, cohort: Cohort) -> None:
-        self.cohort, self.rows = cohort, _rows_of(cohort)
+        self.cohort, self.rows = cohort, fold_rows(cohort)
         self.index = {key: n for n, key in enumerate(cohort.keys())}
 
     def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
@@ -220,12 +223,18 @@ class FoldAddition:
         return None
 
     def apply(self, index: int, deletion: Deletion) -> Volume:
-        """Write it where the volume is void; nothing is written outside the brain."""
+        """Write it where the volume is void; nothing is written outside the brain.
+
+        Where it lands beside a sheet of the subject, it is thinned: two sheets would be a block.
+        """
         volume, scheme = np.array(self.cohort.volumes[index]), self.cohort.scheme
         if deletion.kind != "none":
             assert self.cohort.folds is not None
             fold = np.array(self.cohort.folds[self.index[deletion.donor]]) == deletion.label
-            volume[fold & (volume == scheme.void)] = scheme.top
+            written = fold & (volume == scheme.void)
+            volume[written] = scheme.top
+            thinned = thin(volume, scheme.top, scheme.fill, within=written)
+            volume[written & (thinned != scheme.top)] = scheme.void
         return volume
 
 
@@ -299,7 +308,7 @@ class OtherSide:
         return np.array(self.cohort.volumes[taken])
 
 
-KINDS: Mapping[str, Callable[[Cohort], AlterationKind]] = {
+KINDS: Mapping[str, Callable[..., AlterationKind]] = {
     "fold": FoldDeletion,
     "ball": BallDeletion,
     "fold-raw": RawFoldDeletion,
@@ -307,16 +316,11 @@ KINDS: Mapping[str, Callable[[Cohort], AlterationKind]] = {
     "add": FoldAddition,
     "random": RandomCrop,
     "asymmetry": OtherSide,
+    "refill": Refill,
+    "deform": Deform,
+    "interrupt": Interrupt,
+    "displace": Displace,
+    "scar": Scar,
+    "rim": Rim,
 }
-
-
-def _rows_of(cohort: Cohort) -> dict[str, list[Mapping[str, str]]]:
-    """Rows of the fold table by volume."""
-    if cohort.folds is None:
-        raise InputError(
-            f"cohort has no fold labels; delete balls instead (--kind ball): {cohort.folder}"
-        )
-    rows: dict[str, list[Mapping[str, str]]] = {}
-    for row in cohort.fold_table:
-        rows.setdefault(row_key(row), []).append(row)
-    return rows
+DEFORMING = ("refill", "deform")  # kinds that are told how far

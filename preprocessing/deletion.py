@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.schemes import LabelScheme
 
-Kind = Literal["none", "fold", "ball", "fold-raw", "fold-graph", "add", "random", "asymmetry"]
+Kind = Literal[
+    "none", "fold", "ball", "fold-raw", "fold-graph", "add", "random", "asymmetry",
+    "refill", "deform", "interrupt", "displace", "scar", "rim",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,28 @@ class SizeRange:
 
 
 @dataclass(frozen=True)
+class Refilling:
+    """How the neighbours of a missing fold are drawn to its place.
+
+    Attributes:
+        reach: mm over which they are drawn, sd of a Gaussian.
+        share: of their distance from it; .5 is half-way.
+    """
+
+    reach: float = 8.0
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.reach < float("inf"):
+            raise InputError(f"--reach: expected mm above 0, got {self.reach:g}")
+        if not 0 < self.share < 1:
+            raise InputError(f"--share: expected a share between 0 and 1, got {self.share:g}")
+
+
+HALF_WAY = Refilling()
+
+
+@dataclass(frozen=True)
 class Deletion:
     """What is done to one volume.
 
@@ -70,6 +95,10 @@ class Deletion:
         radius: mm, of the ball.
         donor: ``sub-…_hemi-…`` of the volume that something is taken from.
         shift: (3,) voxels by which a crop was moved.
+        reach: mm, sd of the fall-off of a deformation.
+        share: of the distance to a fold by which its neighbours are drawn.
+        mm: gap of an interruption, or way of a displaced fold.
+        vector: (3,) direction of that gap along the fold, or that way in mm; along voxel axes.
     """
 
     kind: Kind
@@ -80,6 +109,10 @@ class Deletion:
     radius: float = 0.0
     donor: str = ""
     shift: tuple[int, int, int] = (0, 0, 0)
+    reach: float = 0.0
+    share: float = 0.0
+    mm: float = 0.0
+    vector: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 CONTROL = Deletion("none")

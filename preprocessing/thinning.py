@@ -15,7 +15,12 @@ from foldnorm.preprocessing.homotopy import in_block, take_simple
 LONGEST_RUN = 8  # voxels: beyond, along all axes, there is no sheet to speak of
 
 
-def thin(classes: NDArray[np.uint8], top: int, fill: int = 0) -> NDArray[np.uint8]:
+def thin(
+    classes: NDArray[np.uint8],
+    top: int,
+    fill: int = 0,
+    within: NDArray[np.bool_] | None = None,
+) -> NDArray[np.uint8]:
     """Thin the voxels of class ``top`` to sheets one voxel thick.
 
     In each round, from each of the six directions: the voxels that have no sheet in front, sheet
@@ -26,6 +31,7 @@ def thin(classes: NDArray[np.uint8], top: int, fill: int = 0) -> NDArray[np.uint
         classes: (I, J, K) uint8.
         top: class of the sheets.
         fill: class that lies beyond the volume.
+        within: (I, J, K) bool, voxels that may be taken away; all by default.
 
     Returns:
         A thinned copy, (I, J, K) uint8. Numbers of 26-connected components of the sheets and of
@@ -34,7 +40,7 @@ def thin(classes: NDArray[np.uint8], top: int, fill: int = 0) -> NDArray[np.uint
     """
     padded = np.pad(classes, 1, constant_values=fill)
     sheet = padded == top
-    places = np.argwhere(sheet)
+    places = np.argwhere(sheet if within is None else sheet & np.pad(within, 1))
     while _peel(padded, sheet, places) or _break_blocks(padded, sheet, places):
         places = places[sheet[tuple(places.T)]]
     return padded[1:-1, 1:-1, 1:-1].copy()

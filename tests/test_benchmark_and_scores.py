@@ -180,6 +180,8 @@ def test_the_list_of_models(capsys):
         ("add", ("folds",), (), "edits of another kind (folds)"),
         ("add", ("copies",), (), "edits of the same kind (copies)"),
         ("asymmetry", ("folds",), (), "edits of another kind (folds)"),
+        ("refill", ("folds",), (), "edits of another kind (folds)"),
+        ("interrupt", ("folds",), (), "edits of another kind (folds)"),
         ("fold", (), ("central",), "fold names of training brains"),
     ],
 )

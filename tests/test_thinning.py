@@ -119,3 +119,13 @@ def test_a_raw_skeleton_is_thin_already(real_skeleton):
         SourceVolume("100206", "L", real_skeleton), Preparation(SKELETON, None)
     ).classes
     assert (thin(classes, SULCUS) != classes).sum() <= 3
+
+
+def test_only_what_may_be_taken_is_taken():
+    sheet = np.zeros((14, 14, 14), bool)
+    sheet[3:11, 2:12, 5:7] = True
+    half = np.zeros_like(sheet)
+    half[:, :7] = True
+    thinned = thin(volume_of(sheet), SULCUS, within=half) == SULCUS
+    assert (thinned[:, 7:] == sheet[:, 7:]).all()
+    assert thinned[:, :6].sum() == sheet[:, :6].sum() / 2

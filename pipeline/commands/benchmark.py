@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.benchmark import SIDECAR, TABLE, BenchmarkOptions, benchmark
     from foldnorm.pipeline.scoring.setup import set_up_scoring
-    from foldnorm.preprocessing.deletion import ANY_SIZE, SizeRange
+    from foldnorm.preprocessing.deletion import ANY_SIZE, Refilling, SizeRange
     from foldnorm.preprocessing.files import read_json
 
     refuse_existing(arguments.out / TABLE, arguments.overwrite)
@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         splits=tuple(arguments.split),
         draws=arguments.draws,
         seed=arguments.seed,
+        refilling=Refilling(arguments.reach, arguments.share),
     )
     rows = benchmark(setup.scorer, setup.cohort, arguments.out, options)
     if arguments.every_fold:

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.compare import CompareOptions, compare
     from foldnorm.preprocessing.cohort import Cohort
-    from foldnorm.preprocessing.deletion import SizeRange
+    from foldnorm.preprocessing.deletion import Refilling, SizeRange
 
     options = CompareOptions(
         minutes=arguments.minutes,
@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         seeds=arguments.seeds,
         sizes=tuple(SizeRange.parse(size) for size in arguments.sizes),
         kind=arguments.kind,
+        refilling=Refilling(arguments.reach, arguments.share),
         overrides=tuple(arguments.overrides),
         device=arguments.device,
     )

@@ -9,11 +9,19 @@
   add         a fold of another subject of the same side and split is written in; --size as fold
   random      the same brain, cropped elsewhere
   asymmetry   the subject's other hemisphere (cohorts with --mirror-right)
+  refill      a fold is erased with its junctions, and its neighbours are drawn to its place: no
+              hole is left; --reach says over how many mm, --share how far (.5 is half-way)
+  deform      the control of refill: the same deformation around a fold that stays
+  interrupt   a piece of 5 to 15 mm is cut out of a fold, through its whole depth
+  displace    a fold is moved by 4 to 10 mm along the hull, and its neighbours make way
+  scar        a control: what lies within 2 mm around a fold is erased, and the fold left
+  rim         a control: the sheet voxels that touch a fold are erased, and the fold left
 
---size 500 is more than 500, --size 200-500 a range. Size 0 is the control: the same code path,
-nothing altered. fold-raw and fold-graph erase at full resolution, from the sources that the cohort
-was prepared from, and prepare anew. deletions.tsv says what was done where. The draw of a subject
-depends on --seed and on the subject alone.
+--size is mm² of the fold where nothing else is said; 500 is more than 500, 200-500 a range. Size 0
+is the control: the same code path, nothing altered. fold-raw and fold-graph erase at full
+resolution, from the sources that the cohort was prepared from, and prepare anew. deletions.tsv says
+what was done where: mm is the gap of an interruption or the way of a displaced fold. The draw of a
+subject depends on --seed and on the subject alone.
 """
 
 import argparse
@@ -46,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.preprocessing.alteration import write_altered_cohort
     from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
-    from foldnorm.preprocessing.deletion import ANY_SIZE, SizeRange
+    from foldnorm.preprocessing.deletion import ANY_SIZE, Refilling, SizeRange
     from foldnorm.preprocessing.errors import InputError
 
     if arguments.size is None and arguments.kind not in ("random", "asymmetry"):
@@ -63,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         kind=arguments.kind,
         seed=arguments.seed,
         n_procs=arguments.n_procs,
+        refilling=Refilling(arguments.reach, arguments.share),
     )
     for problem in problems:
         print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
