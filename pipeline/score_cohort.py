@@ -11,9 +11,10 @@ from foldnorm.pipeline.scorer import Scorer, Scores
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.suitability import Suitability
 from foldnorm.pipeline.tracks import learned_from
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_json, write_tsv
+from foldnorm.preprocessing.quality import read_warnings
 from foldnorm.preprocessing.sources import Problem
 
 SCORES, SIDECAR, CALIBRATION = "scores.tsv", "scores.json", "calibration.tsv"
@@ -88,7 +89,8 @@ def score_cohort(
     """Score volumes; writes ``scores.tsv``, ``calibration.tsv`` and ``scores.json``.
 
     A brain that the weights were fitted to, or that calibrates the p-values, gets scores but no
-    p-value: its own is not one. Nor does a brain that the model cannot judge (`Suitability`).
+    p-value: its own is not one. Nor does a brain that the model cannot judge (`Suitability`). One
+    that its source warns of keeps its p-value, with the warning beside it.
 
     Args:
         scorer: fitted on ``reference``.
@@ -109,6 +111,7 @@ def score_cohort(
     flags = Suitability(reference, controls).reasons(cohort.brains(indices))
     known = [cohort.rows[index] for index in indices]
     used = [calibration.role(row, reference) for row in known]
+    warnings = read_warnings(cohort.folder)
     judged = np.array([not flag and not role for flag, role in zip(flags, used, strict=True)])
     rows: Rows = [
         {
@@ -116,6 +119,7 @@ def score_cohort(
             "hemi": row["hemi"],
             "used_for": role,
             "flag": flag,
+            "warning": warnings.get(row_key(row), ""),
         }
         for row, role, flag in zip(known, used, flags, strict=True)
     ]
@@ -130,7 +134,7 @@ def score_cohort(
             row[f"score_{name}"] = float(score)
             if kept:
                 row[f"p_{name}"], row[f"q_{name}"] = float(own_p), float(own_q)
-    columns = [*KNOWN, "used_for", "flag"]
+    columns = [*KNOWN, "used_for", "flag", "warning"]
     columns += [f"{what}_{name}" for what in ("score", "p", "q") for name in scores]
     write_tsv(out / SCORES, rows, columns)
     _write_calibration(out, calibration)
@@ -189,6 +193,7 @@ def _sidecar(
         "phantom": cohort.is_phantom,
         "brains": len(rows),
         "flagged": sum(bool(row["flag"]) for row in rows),
+        "warned": sum(bool(row["warning"]) for row in rows),
         "fitted_on": train,
         "calibrated_on": m,
         "calibrated_on_local_controls": calibration.are_local,
@@ -202,5 +207,6 @@ def _sidecar(
             "q_*": "the p-value after Benjamini and Hochberg (1995), over the brains that have one",
             "used_for": "training or calibration, if the brain took part in it",
             "flag": "why the model cannot judge this brain",
+            "warning": "what the source of this brain warns of; its p-value stands",
         },
     }

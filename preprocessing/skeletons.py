@@ -255,7 +255,7 @@ def tissue_warnings(grey: Mask, white: Mask, size: Size) -> list[str]:
     """Describe what is unusual in a segmentation: specks, and ventricles that count as cortex."""
     warnings = []
     lone = lone_voxels(white)
-    per_thousand = 1000 * lone / max(np.count_nonzero(white), 1)
+    per_thousand = 1000 * lone / max(int(np.count_nonzero(white)), 1)
     if per_thousand > 1000 * SPECKLED:
         warnings.append(
             f"speckled: {lone} lone voxels in or of white matter, {per_thousand:.1f} for a "
@@ -272,7 +272,7 @@ def _skeleton_warnings(
     share /= max(np.count_nonzero(grey | white) * float(np.prod(size)), 1)
     if share < FEW_FOLDS:
         warnings.append(f"hardly any fold: {share:.3f} mm² a mm³ of brain, adults have about 0.06")
-    warnings += many_folds_warning(np.count_nonzero(np.bincount(labels.ravel())[1:]), size)
+    warnings += many_folds_warning(len(np.unique(labels[labels > 0])), size)
     fluid = skeleton.ball & ~skeleton.hull & ~grey & ~white
     warnings += _wide_warning("sulci", fluid, size)
     if not skeleton.is_right:

@@ -129,6 +129,11 @@ def _add_layout(group: argparse._ArgumentGroup) -> None:
         help="prepare exactly as that cohort (or exported model's) was, same box",
     )
     add_split(group)
+    group.add_argument(
+        "--drop-duplicates",
+        action="store_true",
+        help="of a scan that is there under several ids keep the first (default: warn)",
+    )
 
 
 def _add_cluster(group: argparse._ArgumentGroup) -> None:
@@ -174,6 +179,8 @@ def run(arguments: argparse.Namespace) -> int:
         report = preprocess_on(cluster, sources, arguments.out, options)
     for failure in unmade + report["failed"]:
         print(f"foldnorm: {failure['volume']}: {failure['reason']}", file=sys.stderr)
+    for line in report["warnings"]:
+        print(f"foldnorm: warning: {line}", file=sys.stderr)
     if report["shard"] is None and (arguments.out / DESCRIPTION).is_file():
         cohort = Cohort.open(arguments.out)
         write_quality_page(cohort)
@@ -220,6 +227,7 @@ def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # 
         "split_seed": arguments.split_seed,
         "shard": arguments.shard,
         "gather": arguments.gather,
+        "drop_duplicates": arguments.drop_duplicates,
         "n_procs": arguments.n_procs,
         "overwrite": arguments.overwrite,
         "quiet": arguments.quiet,

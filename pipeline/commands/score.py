@@ -4,7 +4,8 @@ Scores are fitted on the training brains of the run's cohort and turned into con
 with its validation brains, which the weights were never fitted to, or with --controls of another
 site or scanner. OUT/scores.tsv has a row a brain: scores, p, q (false discoveries over the cohort),
 and a flag with the reason where the model cannot judge it (another side, region or space; cut off;
-mirrored; empty), which then has no p. OUT/scores.json says how it was made, and which p-value is
+mirrored; empty), which then has no p. What its source warned of, as skeletonise does, stands
+beside it under warning. OUT/scores.json says how it was made, and which p-value is
 the smallest that can be reached.
 """
 
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.evidence_maps import write_evidence_maps
     from foldnorm.pipeline.score_cohort import SCORES, SIDECAR, score_cohort
     from foldnorm.pipeline.scoring_setup import set_up_scoring
-    from foldnorm.preprocessing.cohort import Cohort
+    from foldnorm.preprocessing.cohort import Cohort, row_key
     from foldnorm.preprocessing.errors import InputError
     from foldnorm.preprocessing.files import read_json
 
@@ -83,6 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
         warn_of_lost_inputs(read_json(arguments.out / REGIONS_SIDECAR)["maps_in_grid_of"])
     for problem in problems:
         print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
+    for row in rows:
+        if row["warning"]:
+            print(f"foldnorm: warning: {row_key(row)}: {row['warning']}", file=sys.stderr)
     if not arguments.quiet:
         print(read_json(arguments.out / SIDECAR)["sentence"])
         print(f"{len(rows)} brains scored, {len(problems)} not judged: {arguments.out}")
