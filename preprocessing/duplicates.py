@@ -26,7 +26,9 @@ BUCKETS, ROWS = 256, 4
 NEXT = 16  # rows that one is paired with, at most
 EMPTY = np.uint32(2**32 - 1)
 # Dice of 1 mm skeletons of the left side: .86 and .84 of two scans that are in Mindboggle-101
-# twice, 92 % of whose labels are equal; at most .18 of the 3,826 other pairs of 88 brains.
+# twice, 92 % of whose labels are equal; at most .18 of the 3,826 other pairs of 88 brains. Of 160
+# hippocampi on grids that are cut close around them, at most .56. Half a voxel of movement leaves
+# .24 of one brain with itself.
 SAME_SCAN = 0.7
 STEPS_PER_MM = 100  # world coordinates are rounded to this
 FEWEST_BUCKETS = 32  # that hold something; less structure says nothing

@@ -294,7 +294,7 @@ def _scan_warnings(
         if _split_unit(first) == _split_unit(second):
             continue
         splits = [_row(volume, options)["split"] for volume in (first, second)]
-        where = " and ".join(splits) if splits[0] != splits[1] else f"{splits[0]} by chance"
+        where = " and ".join(splits) if splits[0] != splits[1] else f"{splits[0]}, by chance"
         warnings.append(
             f"{what}, in {where}: they leak through a split; "
             f"{_remedy(first, second)}, or --drop-duplicates"

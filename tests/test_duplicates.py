@@ -1,5 +1,7 @@
 """Scans that are in a cohort under two ids."""
 
+import itertools
+
 import numpy as np
 import pytest
 from conftest import skeleton_source, skeleton_volume, write_nifti
@@ -8,6 +10,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.duplicates import (
     BUCKETS,
+    SAME_SCAN,
     as_text,
     candidates,
     from_text,
@@ -15,6 +18,7 @@ from foldnorm.preprocessing.duplicates import (
     signature_of,
 )
 from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.volumes import read_labels
 
 
 def run(source, out, *more):
@@ -66,6 +70,18 @@ def test_candidates_are_few_and_hold_every_near_identical_pair():
     rows[400] = np.where(rng.random(BUCKETS) < 0.7, rows[20], rows[400])
     assert candidates(rows).tolist() == [[20, 400]]
     assert len(candidates(np.repeat(rows[:1], 300, axis=0))) < 300 * 17
+
+
+def test_real_scans_that_are_there_twice_stand_apart_from_other_people(real_data):
+    ids = ("NKI-RS-22-3", "NKI-TRT-20-5", "NKI-RS-22-14", "NKI-TRT-20-14", "HLN-12-11")
+    white = {}
+    for name in ids:
+        volume = read_labels(real_data / "mindboggle" / name / "mri/aparc+aseg.mgz")
+        white[name] = signature_of(volume.data == 2, volume.affine)
+    found = {
+        (a, b) for a, b in itertools.combinations(ids, 2) if overlap(white[a], white[b]) > SAME_SCAN
+    }
+    assert found == {ids[:2], ids[2:4]}
 
 
 @pytest.fixture
