@@ -31,6 +31,7 @@ EMPTY = np.uint32(2**32 - 1)
 # .24 of one brain with itself.
 SAME_SCAN = 0.7
 STEPS_PER_MM = 100  # world coordinates are rounded to this
+FARTHEST = 1e9  # mm; a damaged header may say more, and that is no integer any more
 FEWEST_BUCKETS = 32  # that hold something; less structure says nothing
 Signature = NDArray[np.uint32]
 
@@ -64,6 +65,7 @@ def signature_of(structure: NDArray[np.bool_], affine: NDArray[np.float64]) -> S
     """
     surface = structure & ~ndimage.binary_erosion(structure)
     mm = np.argwhere(surface) @ affine[:3, :3].T + affine[:3, 3]
+    mm = np.clip(mm, -FARTHEST, FARTHEST)
     steps = np.rint(STEPS_PER_MM * mm).astype(np.int64).astype(np.uint64)
     hashes = np.zeros(len(steps), dtype=np.uint64)
     for axis in range(3):

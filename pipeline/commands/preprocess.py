@@ -4,7 +4,8 @@ SOURCE is a Morphologist tree, a folder of NIfTI files, one file, or a table (.t
 participant_id, path and optionally hemi, folds, graph, transform, pair, family and anything else.
 It is only read. Several may be given; NAME=PATH puts NAME before the ids of one. Of several
 acquisitions of a subject the default one is taken, else the first by name; of several fold graphs
-the newest version, by hand before automatic. Sidecars record the choice.
+the newest version, by hand before automatic. Sidecars record the choice. Scans that are there under
+two ids are warned of: they leak through a split unless their participants share a family.
 """
 
 import argparse
