@@ -287,8 +287,9 @@ def _scan_warnings(
         sides = "".join(f"{hemi}, " for hemi in scan.hemis if hemi)
         what = f"sub-{scan.first} and sub-{scan.second} are of the same scan ({sides}Dice "
         what += f"{scan.overlap:.2f})"
-        if not {scan.first, scan.second} <= by_id.keys():
-            warnings.append(f"{what}; left out: sub-{scan.second}")
+        left_out = [f"sub-{name}" for name in (scan.first, scan.second) if name not in by_id]
+        if left_out:
+            warnings.append(f"{what}; left out: {', '.join(left_out)}")
             continue
         first, second = by_id[scan.first], by_id[scan.second]
         if _split_unit(first) == _split_unit(second):

@@ -137,3 +137,11 @@ def test_duplicates_can_be_dropped(source, tmp_path, capsys):
     assert not any(row["flags"] for row in read_tsv(out / "qc.tsv"))
     assert run(source, out) == 0
     assert len(Cohort.open(out).rows) == 12
+
+
+def test_of_three_copies_the_first_is_kept(source, tmp_path, capsys):
+    write_nifti(source / "sub-s05.nii.gz", skeleton_volume(2))
+    assert run(source, tmp_path / "out", "--drop-duplicates") == 0
+    assert read_json(tmp_path / "out/run_report.json")["dropped"] == ["s05", "s09"]
+    lines = capsys.readouterr().err.splitlines()
+    assert all("left out: sub-s" in line and "left out: sub-s02" not in line for line in lines)
