@@ -21,7 +21,7 @@ def write_quality_page(cohort: Cohort) -> None:
     if page_path.is_file() and page_path.stat().st_mtime_ns > described.stat().st_mtime_ns:
         return
     rows = sorted(read_tsv(cohort.folder / QC_TABLE), key=lambda row: not row["flags"])
-    shown = [{**row, "key": row_key(row), "picture": _picture(row)} for row in rows]
+    shown = [{"warnings": "", **row, "key": row_key(row), "picture": _picture(row)} for row in rows]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

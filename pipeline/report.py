@@ -112,7 +112,8 @@ def _cohort_section(path: Path) -> dict[str, Any]:
     deletion = cohort.description["Cohort"].get("deletion")
     flagged = []
     if (path / QC_TABLE).is_file():
-        flagged = [row for row in read_tsv(path / QC_TABLE) if row["flags"]]
+        # Without the column: a table of an earlier version.
+        flagged = [{"warnings": ""} | row for row in read_tsv(path / QC_TABLE) if row["flags"]]
     origins = cohort.description["Cohort"]["origins"]
     if len(origins) > 1:
         warnings.append(

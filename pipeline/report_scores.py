@@ -57,6 +57,7 @@ def scores_section(path: Path) -> dict[str, Any]:
         "columns": columns,
         "rows": judged[:LISTED],
         "flagged": flagged[:LISTED],
+        "warned": [row for row in rows if row.get("warning")][:LISTED],
         "regions": regions[:LISTED],
         "sorted_by": key,
         "histograms": figures.p_value_histograms(judged) if judged else None,

@@ -12,9 +12,10 @@ from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.setup import ScoringSetup
 from foldnorm.pipeline.suitability import Suitability
 from foldnorm.pipeline.tracks import learned_from
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_json, write_tsv
+from foldnorm.preprocessing.quality import read_warnings
 from foldnorm.preprocessing.sources import Problem
 
 SCORES, SIDECAR, CALIBRATION = "scores.tsv", "scores.json", "calibration.tsv"
@@ -104,6 +105,7 @@ def score_cohort(
     A brain that the weights were fitted to, or that calibrates the p-values, gets scores but no
     p-value: its own is not one. Nor does a brain that cannot be judged: see `Suitability`, and,
     unless ``across_sites``, one of a site (column ``site``) that no calibration brain is of.
+    One that its source warns of keeps its p-value, with the warning beside it.
 
     Args:
         setup: fitted scorer, healthy brains, and the brains to score.
@@ -126,6 +128,7 @@ def score_cohort(
         strangers = [calibration.without_site(row) for row in known]
         flags = [flag or stranger for flag, stranger in zip(flags, strangers, strict=True)]
     used = [calibration.role(row, reference) for row in known]
+    warnings = read_warnings(cohort.folder)
     judged = np.array([not flag and not role for flag, role in zip(flags, used, strict=True)])
     rows: Rows = [
         {
@@ -133,6 +136,7 @@ def score_cohort(
             "hemi": row["hemi"],
             "used_for": role,
             "flag": flag,
+            "warning": warnings.get(row_key(row), ""),
         }
         for row, role, flag in zip(known, used, flags, strict=True)
     ]
@@ -147,7 +151,7 @@ def score_cohort(
             row[f"score_{name}"] = float(score)
             if kept:
                 row[f"p_{name}"], row[f"q_{name}"] = float(own_p), float(own_q)
-    columns = [*KNOWN, "used_for", "flag"]
+    columns = [*KNOWN, "used_for", "flag", "warning"]
     columns += [f"{what}_{name}" for what in ("score", "p", "q") for name in scores]
     write_tsv(out / SCORES, rows, columns)
     _write_calibration(out, calibration)
@@ -206,6 +210,7 @@ def _sidecar(
         "phantom": cohort.is_phantom,
         "brains": len(rows),
         "flagged": sum(bool(row["flag"]) for row in rows),
+        "warned": sum(bool(row["warning"]) for row in rows),
         "fitted_on": train,
         "calibrated_on": m,
         "calibrated_on_local_controls": calibration.are_local,
@@ -219,5 +224,6 @@ def _sidecar(
             "q_*": "the p-value after Benjamini and Hochberg (1995), over the brains that have one",
             "used_for": "training or calibration, if the brain took part in it",
             "flag": "why the model cannot judge this brain",
+            "warning": "what the source of this brain warns of; its p-value stands",
         },
     }

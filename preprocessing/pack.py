@@ -29,6 +29,7 @@ from foldnorm.preprocessing.cohort import (
 from foldnorm.preprocessing.crop import missing_sides, place, shifted_affine
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.downsample import SAME_SIZE
+from foldnorm.preprocessing.duplicates import SameScan, same_scans
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import in_order, read_json, write_tsv
 from foldnorm.preprocessing.finished import Finished, finished_volumes
@@ -55,6 +56,7 @@ class PackOptions:
     fold_names: Mapping[int, str] = field(default_factory=dict)
     refit: bool = False
     excluded: frozenset[str] = frozenset()
+    drop_duplicates: bool = False
     n_procs: int = 1
 
     def preparation_record(self) -> dict[str, Any]:
@@ -77,11 +79,25 @@ class PackOptions:
         return fit_layout(volumes, self.crop, self.pad, self.fold_names, record)
 
 
-def pack(out: Path, options: PackOptions) -> list[Problem]:
-    """Pack every finished volume of the cohort folder ``out``.
+@dataclass(frozen=True)
+class Packed:
+    """What packing found.
 
-    Returns:
-        The volumes that do not fit the frozen box or have other voxels; they are left out.
+    Attributes:
+        problems: volumes that do not fit the frozen box or have other voxels; they are left out.
+        same_scans: scans that are there under two ids.
+        dropped: participants that were left out for that.
+        warnings: a line each.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    same_scans: list[SameScan] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def pack(out: Path, options: PackOptions) -> Packed:
+    """Pack every finished volume of the cohort folder ``out``.
 
     Raises:
         InputError: volumes of different makers, and they may not be mixed.
@@ -94,8 +110,12 @@ def pack(out: Path, options: PackOptions) -> list[Problem]:
     if not options.mix_origins:
         refuse_mixed([volume.sidecar["Origin"] for volume in every])
     finished, problems = _same_voxels(every, out, options)
+    scans = same_scans(finished)
+    finished, dropped = _first_of_each_scan(finished, scans, options)
+    said = _scan_warnings(finished, scans, options) + _source_warnings(finished)
+    packed = Packed(problems, scans, dropped, said)
     if not finished:
-        return problems
+        return packed
     layout = options.layout(finished, out)
     fitting = []
     for volume in finished:
@@ -111,19 +131,19 @@ def pack(out: Path, options: PackOptions) -> list[Problem]:
         else:
             fitting.append(volume)
     if not fitting:
-        return problems
+        return packed
     description = _description(fitting, layout, options)
     if not options.refit and _is_packed(out, description):
-        return problems
+        return packed
     _begin_packing(out)
     layout.write_region(out, fitting[0].sidecar["VoxelSize"])
     _write_volumes(out, fitting, layout, options)
     _write_pairs(out, fitting, layout, options)
     _write_folds(out, fitting, layout, options)
     write_participants(out, [_row(volume, options) for volume in fitting])
-    write_tsv(out / QC_TABLE, _quality(fitting, options), QC_COLUMNS)
+    write_tsv(out / QC_TABLE, _quality(fitting, scans, options), QC_COLUMNS)
     write_description(out, "foldnorm cohort", description)  # last: what it says is then there
-    return problems
+    return packed
 
 
 def refuse_mixed(origins: Sequence[str]) -> None:
@@ -245,24 +265,95 @@ def _write_folds(out: Path, volumes: list[Finished], layout: Layout, options: Pa
     write_tsv(out / FOLD_TABLE, rows, FOLD_COLUMNS)
 
 
-def _quality(volumes: list[Finished], options: PackOptions) -> list[dict[str, Any]]:
-    measured = [
-        {
-            **volume.sidecar["Quality"],
-            "participant_id": f"sub-{bids_label(volume.sidecar['Participant'])}",
-            "hemi": volume.sidecar["Hemisphere"],
-        }
-        for volume in volumes
-    ]
+def _first_of_each_scan(
+    volumes: list[Finished], scans: Sequence[SameScan], options: PackOptions
+) -> tuple[list[Finished], list[str]]:
+    """Leave out whoever is of the scan of somebody before, if that is asked for."""
+    dropped: list[str] = []
+    for scan in scans if options.drop_duplicates else ():
+        if scan.first not in dropped and scan.second not in dropped:
+            dropped.append(scan.second)
+    kept = [v for v in volumes if bids_label(v.sidecar["Participant"]) not in dropped]
+    return kept, dropped
+
+
+def _scan_warnings(
+    volumes: list[Finished], scans: Sequence[SameScan], options: PackOptions
+) -> list[str]:
+    """Say which scans are there twice, and how they are kept out of two splits."""
+    by_id = {bids_label(volume.sidecar["Participant"]): volume for volume in volumes}
+    warnings = []
+    for scan in scans:
+        sides = "".join(f"{hemi}, " for hemi in scan.hemis if hemi)
+        what = f"sub-{scan.first} and sub-{scan.second} are of the same scan ({sides}Dice "
+        what += f"{scan.overlap:.2f})"
+        left_out = [f"sub-{name}" for name in (scan.first, scan.second) if name not in by_id]
+        if left_out:
+            warnings.append(f"{what}; left out: {', '.join(left_out)}")
+            continue
+        first, second = by_id[scan.first], by_id[scan.second]
+        if _split_unit(first) == _split_unit(second):
+            continue
+        splits = [_row(volume, options)["split"] for volume in (first, second)]
+        where = " and ".join(splits) if splits[0] != splits[1] else f"{splits[0]}, by chance"
+        warnings.append(
+            f"{what}, in {where}: they leak through a split; "
+            f"{_remedy(first, second)}, or --drop-duplicates"
+        )
+    return warnings
+
+
+def _remedy(first: Finished, second: Finished) -> str:
+    """Say which line of a table would put two participants into one family."""
+    family, other = (volume.sidecar["Known"].get("family") for volume in (first, second))
+    if other and not family:
+        first, second, family = second, first, other
+    name = second.sidecar["Participant"]
+    return (
+        f"give sub-{bids_label(name)} the family {family or _split_unit(first)} in the source's "
+        "participants.tsv or table"
+    )
+
+
+def _source_warnings(volumes: list[Finished]) -> list[str]:
+    number = sum(bool(volume.sidecar.get("Warnings")) for volume in volumes)
+    return [f"{number} volumes have warnings of their source, see {QC_TABLE}"] if number else []
+
+
+def _quality(
+    volumes: list[Finished], scans: Sequence[SameScan], options: PackOptions
+) -> list[dict[str, Any]]:
+    same: dict[tuple[str, str], list[str]] = {}
+    for scan in scans:
+        for one, other in ((scan.first, scan.second), (scan.second, scan.first)):
+            for hemi in scan.hemis:
+                same.setdefault((f"sub-{one}", hemi), []).append(f"sub-{other}")
+    there = {f"sub-{bids_label(volume.sidecar['Participant'])}" for volume in volumes}
+    measured = []
+    for volume in volumes:
+        participant = f"sub-{bids_label(volume.sidecar['Participant'])}"
+        others = same.get((participant, volume.sidecar["Hemisphere"]), [])
+        measured.append(
+            {
+                **volume.sidecar["Quality"],
+                "participant_id": participant,
+                "hemi": volume.sidecar["Hemisphere"],
+                "warnings": volume.sidecar.get("Warnings", []),
+                "same_as": [other for other in others if other in there],
+            }
+        )
     return quality_rows(measured, in_mni_space=options.preparation.space == "mni")
+
+
+def _split_unit(volume: Finished) -> str:
+    """Family of a participant, or the participant; who shares it is in one split."""
+    return str(volume.sidecar["Known"].get("family") or volume.sidecar["Participant"])
 
 
 def _row(volume: Finished, options: PackOptions) -> dict[str, str]:
     known = {k: str(v) for k, v in volume.sidecar["Known"].items() if k != "split"}
     participant = volume.sidecar["Participant"]
-    split = assign_split(
-        known.get("family") or participant, seed=options.split_seed, fractions=options.fractions
-    )
+    split = assign_split(_split_unit(volume), seed=options.split_seed, fractions=options.fractions)
     label = f"sub-{bids_label(participant)}"
     return {
         **known,

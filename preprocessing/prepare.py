@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.crop import Box, Index, lattice_start, shape_of, shifted_affine
 from foldnorm.preprocessing.downsample import Grid
+from foldnorm.preprocessing.duplicates import as_text as signature_as_text
+from foldnorm.preprocessing.duplicates import signature_of
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.fold_graph import Points
 from foldnorm.preprocessing.part import MAX_FOLD_LABEL, Part, join, read_part
@@ -36,6 +38,7 @@ class Prepared:
         fold_sizes: label → mm² of sheet (the number of 1 mm voxels), measured at full resolution.
         pair: (I, J, K) uint8 class numbers of the second volume, or None.
         quality: see `foldnorm.preprocessing.quality.measure`, and the sides it ``touches``.
+        signature: of the structure as it came, see `foldnorm.preprocessing.duplicates`.
     """
 
     classes: NDArray[np.uint8]
@@ -47,6 +50,7 @@ class Prepared:
     fold_sizes: dict[int, float] = field(default_factory=dict)
     pair: NDArray[np.uint8] | None = None
     quality: dict[str, Any] = field(default_factory=dict)
+    signature: str = ""
 
     @property
     def voxel_size(self) -> tuple[float, float, float]:
@@ -75,6 +79,7 @@ def prepare_volume(
         part = join(part, right, scheme, preparation.pair)
     touches = touched_sides(part.box, part.volume.data.shape)
     native, affine = part.classes, part.volume.affine
+    signature = signature_of(native == scheme.top, shifted_affine(affine, part.box.start))
     mirrored = preparation.mirror_right and source.hemi == "R"
     target: TargetGrid
     if preparation.space == "mni":
@@ -85,7 +90,8 @@ def prepare_volume(
         target = NativeTarget(part.volume, _grid(part.volume, preparation, part.box.start))
     prepared = _on_grid(part, target, preparation)
     quality = measure(native, affine, prepared.classes, prepared.affine, scheme)
-    return replace(prepared, quality={**quality, "touches": touches})
+    quality["touches"] = touches
+    return replace(prepared, quality=quality, signature=signature_as_text(signature))
 
 
 def _on_grid(part: Part, target: TargetGrid, preparation: Preparation) -> Prepared:

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -25,7 +25,7 @@ from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, sha256_of, write_bytes, write_json
 from foldnorm.preprocessing.finished import finished_volumes, source_record
 from foldnorm.preprocessing.layout import Layout, layout_in
-from foldnorm.preprocessing.pack import PackOptions, pack, refuse_mixed
+from foldnorm.preprocessing.pack import Packed, PackOptions, pack, refuse_mixed
 from foldnorm.preprocessing.pictures import montage
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.prepare import Prepared, prepare_volume
@@ -38,6 +38,7 @@ from foldnorm.preprocessing.sources import (
     find_volumes,
     origin_of,
     read_fold_names,
+    source_warnings,
 )
 from foldnorm.preprocessing.split import DEFAULT_FRACTIONS, check_fractions
 from foldnorm.preprocessing.volumes import write_labels
@@ -65,6 +66,7 @@ class PreprocessOptions:
         split_seed: of the hash that splits.
         shard: (number, of how many), from 1: prepare only this part, and do not pack.
         gather: prepare nothing: pack what shards have prepared, and name what they have not.
+        drop_duplicates: of scans that are there under several ids, keep the first.
         n_procs: processes.
         overwrite: redo what is finished, and fit the box anew.
         quiet: no progress bar.
@@ -84,6 +86,7 @@ class PreprocessOptions:
     split_seed: int = 0
     shard: tuple[int, int] | None = None
     gather: bool = False
+    drop_duplicates: bool = False
     n_procs: int = 1
     overwrite: bool = False
     quiet: bool = False
@@ -125,7 +128,8 @@ def preprocess(sources: Sequence[Source], out: Path, options: PreprocessOptions)
 
     Returns:
         The run report, also written to ``run_report.json``: numbers of volumes done, skipped and
-        failed, and why each of the latter did.
+        failed, and why each of the latter did; scans that are there twice, and which participants
+        were left out for that; warnings.
 
     Raises:
         InputError: nothing can be done at all (no volume, bad parameters).
@@ -158,8 +162,10 @@ def preprocess(sources: Sequence[Source], out: Path, options: PreprocessOptions)
     else:
         skipped, failed = _prepare_all(volumes, out, options)
     problems += failed
+    packed = Packed()
     if options.shard is None:
-        problems += pack(out, _pack_options(options, names))
+        packed = pack(out, _pack_options(options, names))
+        problems += packed.problems
     failed_keys = {problem.key for problem in problems}
     report = {
         "version": version("foldnorm"),
@@ -167,6 +173,9 @@ def preprocess(sources: Sequence[Source], out: Path, options: PreprocessOptions)
         "skipped": skipped,
         "excluded": sorted(options.excluded),
         "failed": [{"volume": p.key, "reason": p.reason} for p in problems],
+        "duplicates": [asdict(scan) for scan in packed.same_scans],
+        "dropped": packed.dropped,
+        "warnings": packed.warnings,
         "seconds": round(time.perf_counter() - begin, 2),
         "shard": None if options.shard is None else list(options.shard),
     }
@@ -194,14 +203,18 @@ def prepare_to_folder(volume: SourceVolume, out: Path, options: PreprocessOption
         "Parameters": preparation.as_dict(),
         "Version": version("foldnorm"),
     }
+    warnings = source_warnings(volume)
     if not options.overwrite and sidecar.is_file():
         old = read_json(sidecar)
         if all(old.get(key) == value for key, value in made_from.items()):
+            if old.get("Warnings", []) != warnings:  # said since; the volume is the same
+                write_json(sidecar, {**old, "Warnings": warnings})
             return True
     sidecar.unlink(missing_ok=True)  # what it says may end with the next line
     prepared = prepare_volume(volume, preparation)
     _write_prepared(prepared, stem, preparation.scheme)
-    write_json(sidecar, {**made_from, **_measured(prepared, preparation)})
+    measured = _measured(prepared, preparation)
+    write_json(sidecar, {**made_from, "Warnings": warnings, **measured})
     return False
 
 
@@ -244,6 +257,7 @@ def _measured(prepared: Prepared, preparation: Preparation) -> dict[str, Any]:
         "FieldOfView": str(prepared.grid),
         "Hull": prepared.source.hull,
         "Quality": prepared.quality,
+        "Signature": prepared.signature,
         "VoxelCounts": {name: int((prepared.classes == n).sum()) for n, name in enumerate(names)},
         "PairShiftMm": prepared.source.pair_shift,
         "FoldLabels": prepared.source.folds_from,
@@ -343,6 +357,7 @@ def _pack_options(options: PreprocessOptions, names: dict[int, str]) -> PackOpti
         split_seed=options.split_seed,
         fold_names=names,
         refit=options.overwrite,
+        drop_duplicates=options.drop_duplicates,
         n_procs=max(options.n_procs, 1),
         excluded=frozenset(bids_label(p.removeprefix("sub-")) for p in options.excluded),
     )

@@ -1,19 +1,22 @@
 """Quality control of a cohort: quantities of each volume, and which of them deserve a look."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from foldnorm.preprocessing.cohort import row_key
 from foldnorm.preprocessing.crop import Box
+from foldnorm.preprocessing.files import read_tsv
 from foldnorm.preprocessing.schemes import LabelScheme
 from foldnorm.preprocessing.volumes import voxel_size_of
 
 QC_TABLE = "qc.tsv"
 QUANTITIES = ("brain_cm3", "structure_voxels", "components", "sheet_kept")
-COLUMNS = ("participant_id", "hemi", *QUANTITIES, "centre_x", "touches", "flags")
+COLUMNS = ("participant_id", "hemi", *QUANTITIES, "centre_x", "touches", "warnings", "flags")
 OUTLIER = 3.5  # robust z (Iglewicz & Hoaglin 1993)
 MIN_VOLUMES = 8  # of one side; fewer say nothing of what is usual
 NORMAL_MAD = 0.6745  # median absolute deviation of a normal distribution, in its sd
@@ -71,11 +74,12 @@ def quality_rows(
     """Rows of ``qc.tsv``: the quantities and, under ``flags``, what deserves a look.
 
     Args:
-        measured: of each volume: `measure`, ``touches``, ``participant_id`` and ``hemi``.
+        measured: of each volume: `measure`, ``touches``, ``participant_id`` and ``hemi``; where
+            there are any, ``warnings`` of its source, and as ``same_as`` who else is of this scan.
         in_mni_space: left is then where x is below 0, and needs no comparison.
     """
     rows = [dict(row) for row in measured]
-    flags: list[list[str]] = [[] for _ in rows]
+    flags = [_told(row) for row in rows]
     for hemi in sorted({row["hemi"] for row in rows}):
         side = [n for n, row in enumerate(rows) if row["hemi"] == hemi]
         for quantity in QUANTITIES:
@@ -91,7 +95,29 @@ def quality_rows(
             flags[n].append(f"touches the {', '.join(rows[n]['touches'])} of its field of view")
     for row, found in zip(rows, flags, strict=True):
         row["touches"], row["flags"] = ", ".join(row["touches"]), "; ".join(found)
+        row["warnings"] = "; ".join(row.get("warnings", []))
     return rows
+
+
+def read_warnings(folder: Path) -> dict[str, str]:
+    """Warnings of the sources of a cohort's volumes, by ``sub-…_hemi-…``; only where there are any.
+
+    Args:
+        folder: of the cohort; an altered one, or one of images, has no table of quality control.
+    """
+    if not (folder / QC_TABLE).is_file():
+        return {}
+    rows = read_tsv(folder / QC_TABLE)
+    return {row_key(row): row["warnings"] for row in rows if row.get("warnings")}
+
+
+def _told(row: Mapping[str, Any]) -> list[str]:
+    """Flags that need no comparison with other volumes."""
+    number = len(row.get("warnings", []))
+    flags = [f"same scan as {other}" for other in row.get("same_as", [])]
+    if number:
+        flags.append(f"{number} {'warning' if number == 1 else 'warnings'} of its source")
+    return flags
 
 
 def robust_z(values: NDArray[np.float64]) -> NDArray[np.float64]:

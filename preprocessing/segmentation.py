@@ -21,6 +21,7 @@ from foldnorm.preprocessing.quality import touched_sides
 from foldnorm.preprocessing.volumes import LabelVolume
 
 SIDES = ("L", "R")
+NAMES = {"L": "left", "R": "right"}
 THICK, TOO_THICK = 2.0, 4.0  # mm: a sulcus between thicker slices cannot be followed
 SMALL_CM3 = 100.0  # of one hemisphere; a newborn's has about 150
 
@@ -32,10 +33,13 @@ class Tissue:
     Attributes:
         grey: cortex, with hippocampus and amygdala.
         white: white matter, and what lies inside of it.
+        required: labels of ``white`` of which one must be there; deep nuclei alone are no white
+            matter. Any of ``white`` if empty.
     """
 
     grey: tuple[int, ...]
     white: tuple[int, ...]
+    required: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,14 +82,18 @@ FREESURFER = SegmentationScheme(
         (3, 17, 18, 19, 20, *_span((1000, 1035), (11100, 11175))),
         (2, 4, 5, 9, 10, 11, 12, 13, 25, 26, 27, 28, 30, 31, 78, 81,
          *_span((3000, 3035), (5001, 5001), (13100, 13175))),
+        (2, *_span((3000, 3035), (5001, 5001), (13100, 13175))),
     ),
     Tissue(
         (42, 53, 54, 55, 56, *_span((2000, 2035), (12100, 12175))),
         (41, 43, 44, 48, 49, 50, 51, 52, 57, 58, 59, 60, 62, 63, 79, 82,
          *_span((4000, 4035), (5002, 5002), (14100, 14175))),
+        (41, *_span((4000, 4035), (5002, 5002), (14100, 14175))),
     ),
     Tissue((), (77, 80, 192, *_span((251, 255)))),
 )  # fmt: skip
+# Gyri of aparc and aparc.a2009s: no other scheme has them, so they tell FreeSurfer's by themselves.
+PARCELS = frozenset(_span((1000, 1035), (2000, 2035), (11100, 11175), (12100, 12175)))
 GREY_WHITE = SegmentationScheme("grey-white", both=Tissue((100,), (200,)))
 BUILT_IN = {scheme.name: scheme for scheme in (FREESURFER, GREY_WHITE)}
 
@@ -196,7 +204,7 @@ def hemispheres(
     if not side:
         _check_sides(sides, x, volume)
     chosen = [side] if side else [hemi for hemi in SIDES if hemi in wanted]
-    return [_checked(hemi, sides[hemi], volume) for hemi in chosen]
+    return [_checked(hemi, sides[hemi], scheme, volume) for hemi in chosen]
 
 
 def guess_scheme(volume: LabelVolume) -> SegmentationScheme:
@@ -204,14 +212,21 @@ def guess_scheme(volume: LabelVolume) -> SegmentationScheme:
     values = {int(v) for v in np.unique(volume.data)} - {0}
     if values and values <= {100, 200}:
         return GREY_WHITE
+    if values & PARCELS or values >= {3, 42}:
+        return FREESURFER
     for tissue in (FREESURFER.left, FREESURFER.right):
         assert tissue is not None
         if values & set(tissue.grey) and values & set(tissue.white):
             return FREESURFER
-    shown = ", ".join(str(v) for v in sorted(values)[:10]) or "none"
     raise InputError(
-        f"labels are of no known scheme ({shown}); give --labels FILE.yaml: {volume.path}"
+        f"labels are of no known scheme ({_first_labels(volume)}); give --labels FILE.yaml: "
+        f"{volume.path}"
     )
+
+
+def _first_labels(volume: LabelVolume) -> str:
+    values = [int(v) for v in np.unique(volume.data) if v]
+    return ", ".join(str(v) for v in values[:10]) or "none"
 
 
 def _masks(volume: LabelVolume, tissue: Tissue | None) -> tuple[Mask, Mask] | None:
@@ -267,8 +282,24 @@ def _centres(sides: Sides, x: NDArray[np.float64]) -> dict[str, float]:
     return centres
 
 
-def _checked(side: str, masks: tuple[Mask, Mask] | None, volume: LabelVolume) -> Hemisphere:
-    name = {"L": "left", "R": "right"}[side]
+def _check_white(side: str, scheme: SegmentationScheme, volume: LabelVolume) -> None:
+    """Refuse a hemisphere of which only what lies inside of the white matter is labelled."""
+    tissue = scheme.left if side == "L" else scheme.right
+    if tissue is None or not tissue.required or among(volume.data, tissue.required).any():
+        return
+    if not among(volume.data, tissue.grey + tissue.white).any():
+        return  # nothing of this side; said by `_checked`
+    raise InputError(
+        f"no white matter of the {NAMES[side]} hemisphere: expected label {tissue.required[0]} "
+        f"(or those of wmparc), got {_first_labels(volume)}: {volume.path}"
+    )
+
+
+def _checked(
+    side: str, masks: tuple[Mask, Mask] | None, scheme: SegmentationScheme, volume: LabelVolume
+) -> Hemisphere:
+    _check_white(side, scheme, volume)
+    name = NAMES[side]
     for tissue, mask in zip(("grey", "white"), masks or (), strict=False):
         if not mask.any():
             raise InputError(f"no {tissue} matter of the {name} hemisphere: {volume.path}")

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv
@@ -247,13 +248,26 @@ def origin_of(volume: SourceVolume) -> str:
     """
     if volume.known.get("phantom"):
         return "phantom"
-    sidecar = volume.path.with_name(f"{volume_stem(volume.path)}.json")
-    if sidecar.is_file():
-        said = read_json(sidecar).get("Origin")
-        if isinstance(said, str):
-            return said
+    said = _sidecar_of(volume).get("Origin")
+    if isinstance(said, str):
+        return said
     in_tree = volume.path.parent.name == SEGMENTATION_FOLDER.name
     return "Morphologist" if in_tree else "unknown"
+
+
+def source_warnings(volume: SourceVolume) -> list[str]:
+    """Warnings that a volume's own sidecar holds, as `skeletonise` writes them."""
+    said = _sidecar_of(volume).get("Warnings")
+    warnings = [str(line) for line in said] if isinstance(said, list) else []
+    if volume.right is None:
+        return warnings
+    right = source_warnings(volume.right)
+    return [f"left: {line}" for line in warnings] + [f"right: {line}" for line in right]
+
+
+def _sidecar_of(volume: SourceVolume) -> dict[str, Any]:
+    path = volume.path.with_name(f"{volume_stem(volume.path)}.json")
+    return read_json(path) if path.is_file() else {}
 
 
 def bids_label(participant: str) -> str:

@@ -6,13 +6,14 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import skeleton_source
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.report import DONE
 from foldnorm.pipeline.tracks import track_of
 from foldnorm.preprocessing.alteration_kinds import KINDS
 from foldnorm.preprocessing.cohort import row_key
-from foldnorm.preprocessing.files import read_json, read_tsv, write_tsv
+from foldnorm.preprocessing.files import read_json, read_tsv, write_json, write_tsv
 
 
 def call(*words):
@@ -67,6 +68,27 @@ def test_only_brains_that_took_no_part_get_a_p_value(results, phantom_cohort):
     assert sidecar["phantom"]
     p = [float(r["p_latent_knn"]) for r in rows if not r["used_for"]]
     assert min(p) >= 1 / (m + 1) - 1e-6
+
+
+def test_a_warned_brain_keeps_its_p_with_the_warning_beside_it(
+    small_run, small_cohort, tmp_path, capsys
+):
+    source = skeleton_source(tmp_path / "source", 3)
+    write_json(source / "sub-s01.json", {"Origin": "unknown", "Warnings": ["speckled"]})
+    for old, new in (("s00", "n0"), ("s01", "n1"), ("s02", "n2")):
+        for path in source.glob(f"sub-{old}.*"):
+            path.rename(path.with_name(path.name.replace(old, new)))
+    cohort, out = tmp_path / "cohort", tmp_path / "scores"
+    assert call("preprocess", source, cohort, "--like", small_cohort.folder, "--n-procs", 1) == 0
+    capsys.readouterr()
+    assert call("score", small_run, cohort, out) == 0
+    assert "foldnorm: warning: sub-n1: speckled" in capsys.readouterr().err
+    rows = {row["participant_id"]: row for row in read_tsv(out / "scores.tsv")}
+    assert [row["warning"] for row in rows.values()] == ["", "speckled", ""]
+    assert rows["sub-n1"]["p_latent_knn"]
+    assert read_json(out / "scores.json")["warned"] == 1
+    assert call("report", out, tmp_path / "report.html") == 0
+    assert "Brains that their source warns of" in (tmp_path / "report.html").read_text()
 
 
 def test_the_benchmark_has_control_baselines_and_intervals(results):

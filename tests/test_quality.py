@@ -9,9 +9,16 @@ from PIL import Image
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.crop import Box
-from foldnorm.preprocessing.files import read_tsv
-from foldnorm.preprocessing.quality import measure, quality_rows, robust_z, touched_sides
+from foldnorm.preprocessing.files import read_json, read_tsv, write_json
+from foldnorm.preprocessing.quality import (
+    measure,
+    quality_rows,
+    read_warnings,
+    robust_z,
+    touched_sides,
+)
 from foldnorm.preprocessing.schemes import SKELETON
+from foldnorm.preprocessing.sources import SourceVolume, source_warnings
 
 
 def test_quantities_of_a_small_volume():
@@ -110,6 +117,46 @@ def test_preprocess_ends_with_a_table_and_a_page(tmp_path):
     assert "http" not in page
     flagged = [key for key, row in table.items() if row["flags"]]
     assert page.count('class="flags"') == len(flagged)
+
+
+def warn_of(source, name, *warnings):
+    write_json(source / f"sub-{name}.json", {"Origin": "test", "Warnings": list(warnings)})
+
+
+def test_what_a_source_warns_of_stands_in_table_and_page(tmp_path, capsys):
+    source, out = skeleton_source(tmp_path / "source", 3), tmp_path / "out"
+    for n in range(3):
+        warn_of(source, f"s0{n}")
+    words = ["preprocess", str(source), str(out), "--quiet", "--n-procs", "1"]
+    assert main(words) == 0
+    volume = out / "sub-s01/anat/sub-s01_dseg.nii.gz"
+    before = volume.stat().st_mtime_ns
+    # Said later, by a newer skeletonise: the volume is the same, what is known of it is not.
+    warn_of(source, "s01", "hardly any fold", "speckled")
+    assert main(words) == 0
+    assert "1 volumes have warnings of their source" in capsys.readouterr().err
+    assert volume.stat().st_mtime_ns == before
+    assert read_json(out / "sub-s01/anat/sub-s01_dseg.json")["Warnings"][1] == "speckled"
+    table = {row["participant_id"]: row for row in read_tsv(out / "qc.tsv")}
+    assert table["sub-s01"]["warnings"] == "hardly any fold; speckled"
+    assert table["sub-s01"]["flags"] == "2 warnings of its source"
+    assert not table["sub-s00"]["flags"]
+    assert read_warnings(out) == {"sub-s01": "hardly any fold; speckled"}
+    page = (out / "qc.html").read_text()
+    assert "1 of them to look at" in page
+    assert '<div class="warnings">hardly any fold; speckled</div>' in page
+    assert main(["report", str(out), str(tmp_path / "r.html"), "--quiet"]) == 0
+    assert (
+        "2 warnings of its source (hardly any fold; speckled)" in (tmp_path / "r.html").read_text()
+    )
+
+
+def test_a_whole_brain_has_the_warnings_of_both_sides(tmp_path):
+    left, right = tmp_path / "L.nii.gz", tmp_path / "R.nii.gz"
+    for path, warning in ((left, "a"), (right, "b")):
+        write_json(path.with_name(f"{path.name[0]}.json"), {"Warnings": [warning]})
+    brain = SourceVolume("x", "", left, right=SourceVolume("x", "R", right))
+    assert source_warnings(brain) == ["left: a", "right: b"]
 
 
 def test_a_table_of_the_users_own_excludes(tmp_path, capsys):

@@ -16,6 +16,7 @@ from foldnorm.preprocessing.segmentation import (
     hemispheres,
     load_segmentation_scheme,
 )
+from foldnorm.preprocessing.skeletons import lone_voxels, many_folds_warning, tissue_warnings
 from foldnorm.preprocessing.volumes import LabelVolume, read_labels
 
 SEGMENTATION = "t1mri/default_acquisition/default_analysis/segmentation"
@@ -103,6 +104,24 @@ def test_schemes_by_name_and_by_the_labels():
     assert guess_scheme(labels_of(two_brains())).name == "freesurfer"
     with pytest.raises(InputError, match=r"no known scheme \(1, 7\)"):
         guess_scheme(labels_of(np.array([[[0, 1, 7]]])))
+
+
+@pytest.mark.parametrize("deep", [0, 10])
+def test_freesurfers_labels_without_white_matter_are_refused(deep):
+    volume = two_brains({"L": (1010, deep), "R": (2010, 41)})
+    expected = "no white matter of the left hemisphere: expected label 2 .*got (10, 41|41), 1010"
+    with pytest.raises(InputError, match=expected):
+        hemispheres(labels_of(volume))
+    (right,) = hemispheres(labels_of(volume), wanted=["R"])
+    assert right.white.any()
+    with pytest.raises(InputError, match="no white matter of the left"):
+        hemispheres(labels_of(two_brains({"L": (1010, deep), "R": (2010, deep)})))
+
+
+def test_white_matter_by_the_numbers_of_wmparc_is_white_matter():
+    left, right = hemispheres(labels_of(two_brains({"L": (1010, 3010), "R": (2010, 5002)})))
+    assert left.white.any()
+    assert right.white.any()
 
 
 @pytest.mark.parametrize(
@@ -235,6 +254,33 @@ def test_ventricles_within_the_cortex_mask_are_said(tmp_path, number, expected):
     sidecar = read_json(tmp_path / "tree/a" / SEGMENTATION / "Lskeleton_a.json")
     said = [warning for warning in sidecar["Warnings"] if "ventricles?" in warning]
     assert [expected in warning for warning in said] == ([] if expected is None else [True])
+
+
+def test_specks_of_white_matter_are_said():
+    white = np.zeros((24, 24, 24), bool)
+    white[4:20, 4:20, 4:20] = True
+    rng = np.random.default_rng(0)
+    speckled = white & ~(rng.random(white.shape) < 0.01)
+    assert tissue_warnings(~white & False, white, (1.0, 1.0, 1.0)) == []
+    (said,) = tissue_warnings(~white & False, speckled, (1.0, 1.0, 1.0))
+    assert said.startswith("speckled: ")
+
+
+def test_lone_voxels_by_hand():
+    mask = np.zeros((5, 5, 5), bool)
+    mask[0, 0, 0] = True  # alone in a corner
+    mask[2, 2, 2] = mask[2, 2, 3] = True  # two are not alone
+    assert lone_voxels(mask) == 1
+    solid = np.ones((5, 5, 5), bool)
+    solid[2, 2, 2] = False  # a hole of one voxel
+    assert lone_voxels(solid) == 1
+
+
+@pytest.mark.parametrize(
+    ("folds", "side", "said"), [(570, 1, False), (6464, 1, True), (1600, 0.7, False)]
+)
+def test_far_more_folds_than_a_brain_has_are_said(folds, side, said):
+    assert bool(many_folds_warning(folds, (side, side, side))) == said
 
 
 def test_a_freesurfer_folder_gives_its_best_volume(tmp_path):

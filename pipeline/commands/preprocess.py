@@ -4,7 +4,8 @@ SOURCE is a Morphologist tree, a folder of NIfTI files, one file, or a table (.t
 participant_id, path and optionally hemi, folds, graph, transform, pair, family and anything else.
 It is only read. Several may be given; NAME=PATH puts NAME before the ids of one. Of several
 acquisitions of a subject the default one is taken, else the first by name; of several fold graphs
-the newest version, by hand before automatic. Sidecars record the choice.
+the newest version, by hand before automatic. Sidecars record the choice. Scans that are there under
+two ids are warned of: they leak through a split unless their participants share a family.
 """
 
 import argparse
@@ -129,6 +130,11 @@ def _add_layout(group: argparse._ArgumentGroup) -> None:
         help="prepare exactly as that cohort (or exported model's) was, same box",
     )
     add_split(group)
+    group.add_argument(
+        "--drop-duplicates",
+        action="store_true",
+        help="of a scan that is there under several ids keep the first (default: warn)",
+    )
 
 
 def _add_cluster(group: argparse._ArgumentGroup) -> None:
@@ -174,6 +180,8 @@ def run(arguments: argparse.Namespace) -> int:
         report = preprocess_on(cluster, sources, arguments.out, options)
     for failure in unmade + report["failed"]:
         print(f"foldnorm: {failure['volume']}: {failure['reason']}", file=sys.stderr)
+    for line in report["warnings"]:
+        print(f"foldnorm: warning: {line}", file=sys.stderr)
     if report["shard"] is None and (arguments.out / DESCRIPTION).is_file():
         cohort = Cohort.open(arguments.out)
         write_quality_page(cohort)
@@ -220,6 +228,7 @@ def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # 
         "split_seed": arguments.split_seed,
         "shard": arguments.shard,
         "gather": arguments.gather,
+        "drop_duplicates": arguments.drop_duplicates,
         "n_procs": arguments.n_procs,
         "overwrite": arguments.overwrite,
         "quiet": arguments.quiet,

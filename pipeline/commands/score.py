@@ -6,8 +6,9 @@ p-values with brains that the weights were never fitted to: the validation split
 the site of those that are scored, towards whom the healthy mean is moved too. OUT/scores.tsv has a
 row a brain: scores, p, q (false discoveries over the cohort), and a flag with the reason where it
 cannot be judged (another side, region or space; cut off; mirrored; empty; of a site without
-controls), which then has no p. OUT/scores.json says how it was made, and which p-value is the
-smallest that can be reached.
+controls), which then has no p. What its source warned of, as skeletonise does, stands beside it
+under warning. OUT/scores.json says how it was made, and which p-value is the smallest that can be
+reached.
 """
 
 import argparse
@@ -68,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.scoring.evidence_maps import SIDECAR as REGIONS_SIDECAR
     from foldnorm.pipeline.scoring.evidence_maps import write_evidence_maps
     from foldnorm.pipeline.scoring.setup import set_up_scoring
+    from foldnorm.preprocessing.cohort import row_key
     from foldnorm.preprocessing.errors import InputError
     from foldnorm.preprocessing.files import read_json
 
@@ -102,6 +104,9 @@ def run(arguments: argparse.Namespace) -> int:
         warn_of_lost_inputs(read_json(arguments.out / REGIONS_SIDECAR)["maps_in_grid_of"])
     for problem in problems:
         print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
+    for row in rows:
+        if row["warning"]:
+            print(f"foldnorm: warning: {row_key(row)}: {row['warning']}", file=sys.stderr)
     if not arguments.quiet:
         print(read_json(arguments.out / SIDECAR)["sentence"])
         print(f"{len(rows)} brains scored, {len(problems)} not judged: {arguments.out}")
