@@ -86,7 +86,9 @@ def score_every_fold(
     def without(index: int, fold: dict[str, Any]) -> NDArray[np.uint8]:
         deletion = Deletion("fold", fold["label"])
         volume = np.array(cohort.volumes[index])
-        return apply_deletion(volume, deletion, scheme, folds=folds[index])
+        return apply_deletion(
+            volume, deletion, scheme, folds=folds[index], has_hull=cohort.has_hull
+        )
 
     def altered() -> Iterator[Brain]:
         return (Brain(without(index, fold), cohort.rows[index]) for index, fold in plan)

@@ -109,7 +109,13 @@ class Edits(Task):
         cohort, model = self.cohort, self.model
         low, high = model.radii
         return TrainingEdits(
-            model.edits, model.most_edits, cohort.scheme, cohort.voxel_size, (low, high), seed
+            model.edits,
+            model.most_edits,
+            cohort.scheme,
+            cohort.voxel_size,
+            (low, high),
+            seed,
+            has_hull=cohort.has_hull,
         )
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import ADDING, EditKind
+from foldnorm.preprocessing.fold_erasure import fold_and_junctions
 from foldnorm.preprocessing.schemes import LabelScheme
 
 UNTOUCHED = 0.15  # share of the volumes that stay as they are
@@ -36,6 +37,7 @@ class TrainingEdits:
         voxel_size: mm.
         radii: smallest and largest of balls, sheets, and what slabs and noise are cut from, mm.
         seed: of the draws.
+        has_hull: whether what touches the outside is the hull, which stays.
     """
 
     kinds: Sequence[EditKind]
@@ -44,6 +46,7 @@ class TrainingEdits:
     voxel_size: tuple[float, ...]
     radii: tuple[float, float]
     seed: int
+    has_hull: bool = True
 
     def __call__(self, volumes: NDArray[np.integer], draw: int) -> Labels:
         """Edit a volume.
@@ -68,10 +71,10 @@ class TrainingEdits:
     def _erase(
         self, edited: Labels, volumes: NDArray[np.integer], kind: EditKind, rng: np.random.Generator
     ) -> None:
-        sulcus = self.scheme.foreground(edited)
         if kind == "folds":
-            edited[self._fold(volumes[1], sulcus, rng)] = self.scheme.void
+            edited[self._fold(volumes[1], edited, rng)] = self.scheme.void
             return
+        sulcus = self.scheme.foreground(edited)
         places = np.argwhere(sulcus & ~self._hull(edited))
         if not len(places):
             return
@@ -87,24 +90,27 @@ class TrainingEdits:
         edited[tuple(places[inside].T)] = self.scheme.void
 
     def _fold(
-        self, labels: NDArray[np.integer], sulcus: NDArray[np.bool_], rng: np.random.Generator
+        self, labels: NDArray[np.integer], volume: Labels, rng: np.random.Generator
     ) -> NDArray[np.bool_]:
-        """Mask of one fold of at least `MIN_FOLD_AREA`, drawn ∝ √size; empty if there is none.
+        """Mask of one fold with its junctions, drawn ∝ √size; empty if all are too small.
 
         The square root lies between drawing by fold, where small ones are nearly all, and drawing
         by voxel, where the few largest are.
         """
-        counts = np.bincount(labels[sulcus], minlength=1).astype(np.float64)
+        sulcus = self.scheme.foreground(volume)
+        hull = sulcus & self._hull(volume)
+        counts = np.bincount(labels[sulcus & ~hull], minlength=1).astype(np.float64)
         counts[0] = 0  # no fold
         face = float(np.prod(self.voxel_size)) ** (2 / 3)
         weights = np.sqrt(np.where(counts * face >= MIN_FOLD_AREA, counts, 0))
         if not weights.any():
             return np.zeros_like(sulcus)
-        return sulcus & (labels == rng.choice(len(weights), p=weights / weights.sum()))
+        label = int(rng.choice(len(weights), p=weights / weights.sum()))
+        return fold_and_junctions(sulcus, labels.astype(np.uint16, copy=False), label, hull)
 
     def _hull(self, volume: Labels) -> NDArray[np.bool_]:
-        """What touches the outside: it belongs to no fold. None, where voids are outside."""
-        if self.scheme.void == self.scheme.fill:
+        """What touches the outside: it belongs to no fold. None without a hull."""
+        if self.scheme.void == self.scheme.fill or not self.has_hull:
             return np.zeros(volume.shape, dtype=np.bool_)
         return ndimage.binary_dilation(volume == self.scheme.fill)
 
@@ -113,7 +119,7 @@ class TrainingEdits:
     ) -> None:
         """Structure where there is none; what lies outside the brain stays as it is."""
         if kind == "copies":
-            places = np.argwhere(self._fold(volumes[1], self.scheme.foreground(volumes[0]), rng))
+            places = np.argwhere(self._fold(volumes[1], volumes[0].astype(np.uint8), rng))
             moved = _direction(rng) * rng.uniform(*MOVED) / self.voxel_size
             places = places + np.rint(moved).astype(int)
         else:

@@ -70,7 +70,9 @@ class FoldDeletion:
         """Erase it."""
         assert self.cohort.folds is not None
         volume, folds = np.array(self.cohort.volumes[index]), np.array(self.cohort.folds[index])
-        return apply_deletion(volume, deletion, self.cohort.scheme, folds=folds)
+        return apply_deletion(
+            volume, deletion, self.cohort.scheme, folds=folds, has_hull=self.cohort.has_hull
+        )
 
 
 class BallDeletion:

@@ -152,6 +152,11 @@ class Cohort:
         return self.description["Cohort"]["preparation"]
 
     @property
+    def has_hull(self) -> bool:
+        """Whether the sheet between brain and outside was kept."""
+        return self.preparation.get("hull") != "remove"
+
+    @property
     def is_phantom(self) -> bool:
         """Whether the volumes were drawn by the phantom generator."""
         return bool(self.description["Cohort"].get("phantom", False))

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.fold_erasure import fold_and_junctions, hull_voxels
 from foldnorm.preprocessing.schemes import LabelScheme
 
 Kind = Literal[
@@ -175,6 +176,7 @@ def apply_deletion(
     scheme: LabelScheme,
     *,
     folds: NDArray[np.uint16] | None = None,
+    has_hull: bool = True,
     voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> NDArray[np.uint8]:
     """Return a copy of ``volume`` in which the deleted voxels are of class ``void``.
@@ -184,12 +186,14 @@ def apply_deletion(
         deletion: what to delete.
         scheme: of the volume; voxels at or below its void class stay as they are.
         folds: (I, J, K) fold labels, for a fold.
+        has_hull: whether what touches the outside is the hull, which stays when a fold goes.
         voxel_size: mm, for a ball.
     """
     altered = volume.copy()
-    altered[deleted_voxels(volume, deletion, scheme, folds=folds, voxel_size=voxel_size)] = (
-        scheme.void
+    gone = deleted_voxels(
+        volume, deletion, scheme, folds=folds, has_hull=has_hull, voxel_size=voxel_size
     )
+    altered[gone] = scheme.void
     return altered
 
 
@@ -199,6 +203,7 @@ def deleted_voxels(
     scheme: LabelScheme,
     *,
     folds: NDArray[np.uint16] | None = None,
+    has_hull: bool = True,
     voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> NDArray[np.bool_]:
     """Mask, (I, J, K), of the voxels that a deletion changes; the arguments of `apply_deletion`."""
@@ -208,7 +213,10 @@ def deleted_voxels(
     if deletion.kind == "fold":
         if folds is None:
             raise InputError("a fold can be deleted only where the cohort has fold labels")
-        return above & (folds == deletion.label)
+        hull = np.zeros_like(above)
+        if has_hull:
+            hull = hull_voxels(above, volume < scheme.void)
+        return fold_and_junctions(above, folds, deletion.label, hull)
     assert deletion.centre is not None
     grids = np.ogrid[tuple(slice(side) for side in volume.shape)]
     distance = sum(

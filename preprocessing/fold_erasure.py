@@ -20,6 +20,23 @@ def hull_voxels(sheet: Mask, outside: Mask) -> Mask:
     return sheet & ndimage.binary_dilation(outside, FACES)
 
 
+def fold_and_junctions(sheet: Mask, folds: NDArray[np.uint16], label: int, hull: Mask) -> Mask:
+    """Voxels that go with a fold: its own, off the hull, and the junctions that it leaves alone.
+
+    The hull stays closed: a brain without the fold has its hull there all the same.
+
+    Args:
+        sheet: (I, J, K) bool.
+        folds: (I, J, K) fold labels.
+        label: of the fold.
+        hull: (I, J, K) bool.
+
+    Returns:
+        (I, J, K) bool.
+    """
+    return with_junctions(sheet & (folds == label) & ~hull, sheet, folds, hull)
+
+
 def with_junctions(cut: Mask, sheet: Mask, folds: NDArray[np.uint16], hull: Mask) -> Mask:
     """Add the unlabelled voxels that a cut leaves without a fold.
 

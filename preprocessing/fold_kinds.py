@@ -131,7 +131,7 @@ class FoldAlteration(ABC):
             np.array(self.cohort.volumes[index]),
             np.array(self.cohort.folds[index]),
             self.scheme,
-            has_hull=self.cohort.preparation.get("hull") != "remove",
+            has_hull=self.cohort.has_hull,
         )
 
     def without(self, parts: Parts, cut: Mask) -> Parts:
