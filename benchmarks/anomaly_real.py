@@ -1,319 +1,404 @@
-"""Missing folds of real brains: models trained on phantoms meet them, and models trained on them.
+"""Missing folds of real brains, one site left out at a time.
 
-DATA and OUT are those of `real_brains.py`, whose skeletons of 28 hemispheres, template and
-stretched phantoms are made first where they are not there. Whole hemispheres in MNI space at 2 mm,
-right ones mirrored. Each of their folds over 200 mm² is taken out, one at a time:
+DATA and OUT are those of `real_cohort.py`; OUT/2mm is made first where it is not there. For each of
+the four sites, restorers are trained on the hemispheres of the other three, and every hemisphere of
+the site left out is altered in one place at a time and scored:
 
-1. by restorers trained on 180 phantoms, compared with held-out phantoms, and with the other real
-   brains (as a site with controls of its own would);
-2. leave-one-brain-out: by restorers of 1. trained on with 18 real hemispheres, moved at random,
-   compared with 8 others;
-3. the raw skeletons of Morphologist (archi/001, hcp/100206), and those of their fold graphs alone,
-   without the hull, by models of 1.
+    fold       a fold erased with its junctions, the hull kept: every one over 200 mm² (or
+               --per-bin of each size), and some of 100 to 200 mm²
+    refill     the same, and its neighbours drawn half-way to where it was, over 8 mm; compared with
+    deform     the same deformation around a fold that stays
+    interrupt, displace, add
+    scar, rim  what touches a fold is cut and the fold stays: no score may see that
 
-Printed by size: the share of folds without which the score rises (paired), AUROC against the intact
-hemispheres of other brains, how often the strongest region hits the fold, how often one of the
-first three does; and the domain gap: what intact real brains look like to models of phantoms.
-4. A recogniser trained on phantoms names the sulci of archi/001 and hcp/100206; shown beside their
-   names by hand (archi) and by Morphologist, and beside the atlas of the phantoms.
+by the restorer of each seed, by `void` (no network), and by the trivial baselines. A brain is
+compared with the other brains of its site as controls, together with brains of the other sites that
+the network was not trained on; its own family is left out. Settings of the scores were chosen on
+MMRR with a first restorer, and on no other site.
 
-OUT keeps everything; what is there is not made again. Ends with one line of JSON.
+Printed and written by size: AUROC of altered brains against intact ones of other participants and
+their own, how often the heaviest region touches the fold, and sensitivity at the threshold that 5 %
+of the site's intact brains pass; means over sites and seeds, with intervals that draw participants.
+Also how many healthy brains are called unusual (p < .05), with controls of their site or without,
+and how far two copies of one scan lie apart.
+
+OUT/anomaly keeps every score; what is there is not made again. Ends with one line of JSON, which
+OUT/anomaly/figures.json holds with commit, date and machine.
 """
 
 import argparse
+import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from anomaly_statistics import auroc
-from real_brains import AUGMENTED, leave_out, prepare, run
+from figures import write_figures
+from real_cohort import make, run
 
-from foldnorm.pipeline.class_metrics import sulcus_dice
-from foldnorm.pipeline.every_fold import FoldScores, score_every_fold, summary_of
+from foldnorm.pipeline.detection_metrics import INTERVAL
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.scorer import held_out_halves
+from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.baselines import Baselines
 from foldnorm.pipeline.scoring.evidence import EvidenceScores
-from foldnorm.pipeline.suitability import Suitability
-from foldnorm.pipeline.sulci import NamedVolumes, names_of
-from foldnorm.pipeline.sulcus_measures import AtlasTemplate, Recognition
-from foldnorm.preprocessing.cohort import Cohort, row_key, write_participants
-from foldnorm.preprocessing.deletion import SizeRange
-from foldnorm.preprocessing.files import read_json, write_json
+from foldnorm.pipeline.scoring.map_scores import Map, MapScores
+from foldnorm.pipeline.scoring.regions import strongest_regions
+from foldnorm.pipeline.scoring.void import VoidScores
+from foldnorm.preprocessing.alteration_kinds import DEFORMING, KINDS
+from foldnorm.preprocessing.cohort import Brain, Cohort, family_of, row_key, write_participants
+from foldnorm.preprocessing.deletion import HALF_WAY, Deletion, SizeRange, subject_rng
+from foldnorm.preprocessing.files import read_json, read_tsv, write_json, write_tsv
+from foldnorm.preprocessing.fold_kinds import Parts
 
+SITES = ("HLN", "MMRR", "NKI", "SynthSeg")
+COMPARED = 18  # of a hundred people of the other sites, who are not trained on
+SIZES = {"100": SizeRange(100, 150), "150": SizeRange(150, 200), "200": SizeRange(200, 500),
+         "500": SizeRange(500, 800), "800": SizeRange(800)}  # fmt: skip
+FEW = 2  # alterations of each size and hemisphere, of kinds other than erased folds
+SMALL = 3  # erased folds of 100 to 200 mm², likewise
+SOME_KINDS = ("refill", "deform", "interrupt", "displace", "add", "scar", "rim")
+MIN_SHARE = 0.5  # of a fold that lies in the box
+ALARM = 0.05
+CONTROLS, DRAWS = (8, 16, 32), 10  # people, and how often they are drawn
+BOOTSTRAPS = 500
+CHUNK = 8
 CPU = torch.device("cpu")
-LAYOUT = ["--space", "mni", "--voxel-size", "2", "--mirror-right",
-          "--crop", "mm:-76,4,-110,78,-56,86"]  # fmt: skip
-KINDS = {"folds": "[folds]", "slabs": "[slabs]"}
-SIZES = {"200-500": SizeRange(200, 500), "500-800": SizeRange(500, 800), "800": SizeRange(800)}
-SHOWN = ("evidence_top", "evidence_component", "evidence_pooled", "baseline_fewer_voxels",
-         "baseline_pca_residual")  # fmt: skip
-# What manual and automatic names of Morphologist's graphs are to the phantom's sulci.
-NAMES = {
-    "lateral_fissure": ("F.C.L.p.", "S.C.sylvian.", "F.C.L.a."),
-    "superior_temporal": ("S.T.s.",),
-    "central": ("S.C.",),
-    "postcentral": ("S.Po.C.sup.", "F.I.P.Po.C.inf."),
-    "superior_frontal": ("S.F.sup.",),
-    "inferior_frontal": ("S.F.inf.",),
-    "precentral_superior": ("S.Pe.C.sup.", "S.Pe.C.inter."),
-    "precentral_inferior": ("S.Pe.C.inf.",),
-    "intraparietal": ("F.I.P.",),
-    "inferior_temporal": ("S.T.i.ant.", "S.T.i.post."),
-    "cingulate": ("F.C.M.ant.", "F.C.M.post."),
-    "calcarine": ("F.Cal.ant.-Sc.Cal.",),
-    "parieto_occipital": ("F.P.O.",),
-    "collateral": ("F.Coll.",),
-    "subparietal": ("S.s.P.",),
-    "orbital": ("S.Or.",),
-    "callosal": ("S.Call.",),
-}
+HEALTHY = "healthy"
+COLUMNS = ("kind", "size", "volume", "family", "label", "mm2", "hit")
 
 
-class Evidence:
-    """Evidence and baselines of brains, with `Scorer`'s way to score."""
-
-    def __init__(self, folder: Path, healthy: Cohort, indices: Any, training: Cohort) -> None:
-        self.own = EvidenceScores(RunFolder.open(folder).load(CPU), healthy.scheme)
-        self.own.fit(lambda: healthy.brains(indices))
-        known = training.indices("train")
-        self.baselines = Baselines(training.scheme).fit(lambda: volumes(training, known))
-
-    def score(self, brains: Any, look: Any = None) -> dict[str, np.ndarray]:
-        """Scores by name."""
-        found = self.own.score(brains, look)
-        return found | self.baselines.score(lambda: (brain.volume for brain in brains()))
-
-
-def volumes(cohort: Cohort, indices: Any) -> Any:
-    return (brain.volume for brain in cohort.brains(indices))
-
-
-def prepare_hemispheres(data: Path, out: Path) -> Path:
-    """Cohorts of whole hemispheres; ``…_bare`` have no hull."""
-    folder = out / "hemispheres"
-    sources = {"real": out / "skeletons", "archi": data / "morphologist/archi",
-               "hcp": data / "morphologist/hcp"}  # fmt: skip
-    for end, more in (("", []), ("_bare", ["--hull", "remove"])):
-        own = folder / f"phantoms{end}"
-        if not (own / "volumes.npy").is_file():
-            run("preprocess", out / "phantoms", own, *LAYOUT, *more, "--split", ".6", ".4", "0")
-        for name, source in sources.items():
-            if not (folder / f"{name}{end}/volumes.npy").is_file():
-                run("preprocess", source, folder / f"{name}{end}", "--like", own,
-                    "--split", "0", "0", "1")  # fmt: skip
-    return folder
+def left_out(cohort: Cohort, site: str, folder: Path) -> Cohort:
+    """The cohort again: the site to test, the others to train on and to compare with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in cohort.folder.iterdir():
+        if path.is_file() and path.name != "participants.tsv":
+            (folder / path.name).unlink(missing_ok=True)
+            os.link(path, folder / path.name)
+    rows = [
+        {
+            **row,
+            "split": "test" if row["site"] == site else "validation" if held_out(row) else "train",
+        }
+        for row in cohort.rows
+    ]
+    write_participants(folder, rows)
+    return Cohort.open(folder)
 
 
-def train(cohort: Path, out: Path, config: str, steps: int, *more: str) -> Path:
+def held_out(row: Mapping[str, str]) -> bool:
+    """Whether a brain of another site is one to compare with, not to train on: one in six."""
+    person = row["participant_id"] if row["family"] in ("", "n/a") else row["family"]
+    return int(hashlib.sha256(person.encode()).hexdigest()[:8], 16) % 100 < COMPARED
+
+
+def train(cohort: Cohort, out: Path, seed: int, steps: int) -> None:
     if not (out / "cost.json").is_file():
-        run("train", "--config", config, "--cohort", cohort, "--out", out, "--resume", "auto",
-            "--device", "cpu", "--training.steps", steps, "--training.validate_every", steps,
-            *more)  # fmt: skip
-    return out
+        run("train", "--config", "restorer", "--cohort", cohort.folder, "--out", out, "--resume",
+            "auto", "--device", "cpu", "--training.seed", seed, "--training.steps", steps,
+            "--training.validate_every", steps, "--training.validation_volumes", 8,
+            "--quiet")  # fmt: skip
 
 
-def restorer(cohort: Path, out: Path, kind: str, steps: int, *more: str) -> Path:
-    return train(cohort, out, "restorer", steps, "--model.init_args.edits", KINDS[kind], *more)
+def planned(cohort: Cohort, index: int, per_bin: int | None) -> Iterator[tuple[str, str, Deletion]]:
+    """Alterations of one volume: kind, size, and what is done."""
+    key = row_key(cohort.rows[index])
+    face = float(np.prod(cohort.voxel_size)) ** (2 / 3)
+    rows = [row for row in cohort.fold_table if row_key(row) == key]
+    held = [r for r in rows if int(r["voxels"]) * face >= MIN_SHARE * float(r["size"])]
+    rng = subject_rng(0, f"every fold/{key}")
+    for size, limits in SIZES.items():
+        found = [row for row in held if limits.holds(float(row["size"]))]
+        most = SMALL if limits.high <= 200 else per_bin or len(found)
+        for n in rng.permutation(len(found))[:most]:
+            row = found[int(n)]
+            yield "fold", size, Deletion("fold", int(row["label"]), "", float(row["size"]))
+    for kind in SOME_KINDS:
+        more = {"refilling": HALF_WAY} if kind in DEFORMING else {}
+        way = KINDS[kind](cohort, **more)
+        for size in ("200", "500", "800"):
+            for draw in range(FEW):
+                deletion = way.draw(index, SIZES[size], subject_rng(draw, f"{kind}/{key}"))
+                if deletion is not None:
+                    yield kind, size, deletion
 
 
-def kept(path: Path, make: Callable[[], FoldScores]) -> FoldScores:
-    """What ``make()`` gives, made once."""
-    if not path.is_file():
-        found = make()
-        scores = {when: {name: values.tolist() for name, values in getattr(found, when).items()}
-                  for when in ("before", "after")}  # fmt: skip
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"rows": found.rows, **scores})
-    read = read_json(path)
-    scores = {when: {name: np.array(values) for name, values in read[when].items()}
-              for when in ("before", "after")}  # fmt: skip
-    return FoldScores(read["rows"], **scores)
+def altered(cohort: Cohort, index: int, kind: str, deletion: Deletion) -> np.ndarray:
+    more = {"refilling": HALF_WAY} if kind in DEFORMING else {}
+    return KINDS[kind](cohort, **more).apply(index, deletion)
 
 
-def shown(title: str, scores: FoldScores) -> dict[str, float]:
-    """Print folds of each size; returns figures of `evidence_top`."""
-    figures = {}
-    print(f"\n{title}", flush=True)
-    intact = {row["volume"]: n for n, row in enumerate(scores.rows)}
-    for size, own in SIZES.items():
-        part = scores.of(own)
-        hit = np.mean([row["hit"] for row in part.rows])
-        listed = np.mean([row["rank"] > 0 for row in part.rows])
-        print(f"  {size}: {len(part.rows)} folds; strongest region hits {hit:.2f}, one of three "
-              f"{listed:.2f}")  # fmt: skip
-        for row in summary_of(part):
-            if row["score"] not in SHOWN:
-                continue
-            before = scores.before[row["score"]][list(intact.values())]
-            area = auroc(part.after[row["score"]], before)
-            print(f"    {row['score']:<26} paired {row['paired']:.2f} [{row['paired_low']:.2f}, "
-                  f"{row['paired_high']:.2f}]  AUROC {area:.2f}")  # fmt: skip
-            if row["score"] == "evidence_top":
-                figures |= {f"paired_{size}": row["paired"], f"auroc_{size}": area}
-        figures[f"hit_{size}"] = float(hit)
-    return figures
+def score_site(
+    cohort: Cohort, scorers: dict[str, MapScores | Baselines], folder: Path, per_bin: int | None
+) -> None:
+    """Score every hemisphere of the site left out, intact and altered, by what is not there yet."""
+    waiting = {n: s for n, s in scorers.items() if not (folder / f"{n}.tsv").is_file()}
+    if not waiting:
+        return
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in waiting}
+    for index in cohort.indices("test"):
+        row = cohort.rows[int(index)]
+        known = {"volume": row_key(row), "family": family_of(row)}
+        volume, folds = np.array(cohort.volumes[index]), np.array(cohort.folds[index])  # type: ignore[index]
+        parts = Parts.of(volume, folds, cohort.scheme)
+        plan = [(HEALTHY, "0", Deletion("none")), *planned(cohort, int(index), per_bin)]
+        for first in range(0, len(plan), CHUNK):
+            some = plan[first : first + CHUNK]
+            brains = [
+                Brain(volume if kind == HEALTHY else altered(cohort, int(index), kind, d), row)
+                for kind, _, d in some
+            ]
+            for name, scorer in waiting.items():
+                hits, scores = scored(scorer, brains, [parts.fold(d.label) for *_, d in some])
+                tables[name] += [
+                    {**known, "kind": kind, "size": size, "label": d.label, "mm2": d.size,
+                     "hit": hits[n] if hits else "", **{k: v[n] for k, v in scores.items()}}
+                    for n, (kind, size, d) in enumerate(some)
+                ]  # fmt: skip
+        print(f"  {row_key(row)}: {len(plan)}", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in tables.items():
+        write_tsv(
+            folder / f"{name}.tsv", rows, list(COLUMNS) + [c for c in rows[0] if c not in COLUMNS]
+        )
 
 
-def by_phantoms(folder: Path, kind: str, end: str, steps: int) -> dict[str, float]:
-    """Real brains by models of phantoms."""
-    phantoms = Cohort.open(folder / f"phantoms{end}")
-    model = restorer(phantoms.folder, folder / f"{kind}{end}", kind, steps)
-    healthy, unseen = held_out_halves(phantoms)
-    figures = {}
-    near = Evidence(model, phantoms, healthy, phantoms)
-    names = ("real", "archi", "hcp") if not end else ("archi", "hcp")
-    for name in names:
-        cohort = Cohort.open(folder / f"{name}{end}")
-        path = folder / f"scores/{kind}{end}_{name}_among_phantoms.json"
-        every = cohort.indices()
-        found = kept(path, lambda c=cohort, e=every: score_every_fold(near, c, e, SizeRange(200)))
-        title = f"{name}{end}, {kind} of phantoms, compared with phantoms"
-        figures |= {f"{kind}{end}_{name}_{k}": v for k, v in shown(title, found).items()}
-    if not end:
-        real = Cohort.open(folder / "real")
-        domain_gap(near, phantoms, unseen, real)
-        found = kept(folder / f"scores/{kind}_real_among_real.json",
-                     lambda: among_others(model, real, phantoms))  # fmt: skip
-        title = f"real, {kind} of phantoms, compared with the other real brains"
-        figures |= {f"{kind}_recalibrated_{k}": v for k, v in shown(title, found).items()}
-        figures |= {f"{kind}_{k}": v for k, v in asymmetry(model, real, phantoms).items()}
-    return figures
+def scored(
+    scorer: MapScores | Baselines, brains: Sequence[Brain], places: Sequence[np.ndarray]
+) -> tuple[list[int], dict[str, np.ndarray]]:
+    """Whether the heaviest region touches the place, and scores, of each brain."""
+    if isinstance(scorer, Baselines):
+        return [], scorer.score(lambda: (brain.volume for brain in brains))
+    hits: list[int] = []
+
+    def on_map(z: Map) -> None:
+        found = strongest_regions(z[0], np.eye(4), scorer.THRESHOLD)
+        place = places[len(hits)]
+        hits.append(int(bool(found) and bool(place[tuple(found[0]["voxels"].T)].any())))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = scorer.score(brains, on_map)
+    return hits, scores
 
 
-def among_others(model: Path, real: Cohort, phantoms: Cohort) -> FoldScores:
-    """Every fold of every brain, compared with all other brains."""
-    found: FoldScores | None = None
-    for brain in sorted({row["participant_id"] for row in real.rows}):
-        own = [n for n, row in enumerate(real.rows) if row["participant_id"] == brain]
-        others = [n for n in range(len(real.rows)) if n not in own]
-        evidence = Evidence(model, real, others, phantoms)
-        scores = score_every_fold(evidence, real, own, SizeRange(200))
-        found = scores if found is None else found.joined(scores)
-    assert found is not None
+def fitted(cohort: Cohort, site: str, runs: dict[str, Path]) -> dict[str, MapScores | Baselines]:
+    """Scorers of a site: those that need no network, and one a run."""
+    train_split = cohort.view(cohort.indices("train"))
+    unseen, own = (cohort.view(cohort.indices(split)) for split in ("validation", "test"))
+    found: dict[str, MapScores | Baselines] = {
+        "void": VoidScores(cohort.scheme, cohort.voxel_size).fit(
+            train_split + unseen + own, len(own)
+        ),
+        "baselines": Baselines(cohort.scheme).fit(lambda: (b.volume for b in train_split)),
+    }
+    for name, path in runs.items():
+        evidence = EvidenceScores(RunFolder.open(path).load(CPU), cohort.scheme)
+        with torch.autocast("cpu", torch.bfloat16):
+            found[name] = evidence.fit(unseen + own, len(own))
     return found
 
 
-def asymmetry(model: Path, real: Cohort, training: Cohort) -> dict[str, float]:
-    """Print whether the other hemisphere, mirrored, stands out among those of one side.
+class Remembered(MapScores):
+    """Scores of maps that are at hand, as another scorer made them."""
 
-    Each brain is compared with that side of all others; it itself is the control.
-    """
-    own: dict[str, list[float]] = {name: [] for name in SHOWN}
-    other: dict[str, list[float]] = {name: [] for name in SHOWN}
-    sides = {row_key(row): n for n, row in enumerate(real.rows)}
-    brains = sorted({row["participant_id"] for row in real.rows})
-    for home, away in (("L", "R"), ("R", "L")):
+    KINDS = ("component",)
+
+    def __init__(self, like: MapScores, maps: dict[str, Map]) -> None:
+        super().__init__()
+        self.PREFIX, self.THRESHOLD = like.PREFIX, like.THRESHOLD  # type: ignore[misc]
+        own = like.normative
+        self.normative = type(own)(own.floor, own.smoothing, own.clip, own.ridge)
+        self._maps = maps
+
+    def raw_maps(self, brains: Iterable[Brain]) -> Iterator[Map]:
+        """Map of each brain, found by its row."""
         for brain in brains:
-            others = [sides[f"{name}_hemi-{home}"] for name in brains if name != brain]
-            evidence = Evidence(model, real, others, training)
-            pair = [sides[f"{brain}_hemi-{side}"] for side in (home, away)]
-            found = evidence.score(lambda pair=pair: real.brains(pair))
-            for name in SHOWN:
-                own[name].append(found[name][0])
-                other[name].append(found[name][1])
-    print(f"\nthe other hemisphere, mirrored: {len(own[SHOWN[0]])} against as many")
-    figures = {}
-    for name in SHOWN:
-        area = auroc(np.array(other[name]), np.array(own[name]))
-        paired = float(np.mean(np.array(other[name]) > np.array(own[name])))
-        print(f"  {name:<26} AUROC {area:.2f}, paired {paired:.2f}")
-        figures[f"asymmetry_{name}"] = area
-    return figures
+            yield self._maps[row_key(brain.row)]
+
+    def _scores(self, z: Map, raw: Map, direction: int, family: str) -> list[float]:
+        return super()._scores(z, raw, direction, family)[:1]
 
 
-def domain_gap(evidence: Evidence, phantoms: Cohort, unseen: Any, real: Cohort) -> None:
-    """Print what intact real brains look like to a model of phantoms."""
-    low = evidence.score(lambda: phantoms.brains(unseen))
-    high = evidence.score(lambda: real.brains(real.indices()))
-    print("\ndomain gap: intact real brains against unseen phantoms, AUROC and medians")
-    for name in SHOWN:
-        print(f"  {name:<26} {auroc(high[name], low[name]):.2f}  {np.median(high[name]):.4g} "
-              f"against {np.median(low[name]):.4g}")  # fmt: skip
-    flags = list(Suitability(phantoms).reasons(real.brains(real.indices())))
-    known = [flag for flag in flags if flag]
-    print(f"  {len(known)} of {len(flags)} are flagged", *known[:1], sep="; ")
-
-
-def leave_one_out(folder: Path, kind: str, steps: int) -> dict[str, float]:
-    """Every brain by a model of nine others, compared with four others."""
-    real = Cohort.open(folder / "real")
-    brains = sorted({row["participant_id"] for row in real.rows})
-    found: FoldScores | None = None
-    for n, brain in enumerate(brains):
-        own = folder / "left_out" / brain
-        held_out = {brains[(n + k) % len(brains)] for k in range(1, 5)}
-        cohort = leave_out(real, brain, brains[(n + 1) % len(brains)], own / "cohort")
-        rows = [{**row, "split": "validation" if row["participant_id"] in held_out else
-                 row["split"]} for row in cohort.rows]  # fmt: skip
-        write_participants(cohort.folder, rows)
-        cohort = Cohort.open(cohort.folder)
-        model = restorer(cohort.folder, own / kind, kind, steps, *AUGMENTED,
-                         "--weights", folder / kind)  # fmt: skip
-        evidence = Evidence(model, cohort, cohort.indices("validation"), cohort)
-        tested = cohort.indices("test")
-        scores = kept(own / f"{kind}.json",
-                      lambda e=evidence, c=cohort, t=tested: score_every_fold(
-                          e, c, t, SizeRange(200)))  # fmt: skip
-        found = scores if found is None else found.joined(scores)
-    assert found is not None
-    figures = shown(f"real, {kind} of other real brains", found)
-    return {f"{kind}_left_out_{k}": v for k, v in figures.items()}
-
-
-def named(folder: Path, steps: int) -> dict[str, float]:
-    """Sulci of real brains as a recogniser of phantoms names them: Dice with their own names."""
-    phantoms = Cohort.open(folder / "phantoms")
-    model = train(phantoms.folder, folder / "sulci", "recogniser", steps, *AUGMENTED,
-                  "--training.batch_size", "2")  # fmt: skip
-    recognition = Recognition(RunFolder.open(model).load(CPU), phantoms.scheme)
-    atlas = AtlasTemplate(phantoms, recognition.sulci)
-    figures = {}
-    for name in ("phantoms", "archi", "hcp"):
-        cohort = Cohort.open(folder / name)
-        indices = held_out_halves(cohort)[0] if name == "phantoms" else cohort.indices()
-        own = names_of_graph(cohort, recognition.sulci) if name != "phantoms" else None
-        true = own or {n: names_of(NamedVolumes(cohort, recognition.sulci)[n]) for n in indices}
-        print(f"\nsulci of {name}, Dice: recogniser, atlas of phantoms")
-        dice = {}
-        for who, way in (("recogniser", recognition), ("atlas", atlas)):
-            brains = zip(indices, way.named(lambda c=cohort, i=indices: c.brains(i)), strict=True)
-            dice[who] = np.array(
-                [sulcus_dice(b.labels, true[n], len(recognition.sulci)) for n, b in brains]
-            )
-        for k, sulcus in enumerate(recognition.sulci):
-            row = [np.nanmean(dice[who][:, k]) if np.isfinite(dice[who][:, k]).any() else np.nan
-                   for who in dice]  # fmt: skip
-            print(f"  {sulcus:<36}", *(f"{value:.2f}" for value in row))
-        means = {who: float(np.nanmean(values)) for who, values in dice.items()}
-        print("  mean", means)
-        figures |= {f"sulci_{name}_{who}_dice": value for who, value in means.items()}
-    return figures
-
-
-def names_of_graph(cohort: Cohort, sulci: tuple[str, ...]) -> dict[int, np.ndarray]:
-    """Number of the phantom's sulcus at each voxel, by the names of a fold graph."""
-    assert cohort.folds is not None
-    found = {}
-    for n, row in enumerate(cohort.rows):
-        numbers = {}
-        for fold in cohort.fold_table:
-            same = all(fold[key] == row[key] for key in ("participant_id", "hemi"))
-            name = fold["name"].removesuffix("_left").removesuffix("_right")
-            if same:
-                numbers[int(fold["label"])] = next(
-                    (k for k, s in enumerate(sulci, 1) if name in NAMES.get(s, ())), 0
-                )
-        folds = np.array(cohort.folds[n])
-        table = np.zeros(int(folds.max()) + 1, np.uint8)
-        for label, number in numbers.items():
-            if label < len(table):
-                table[label] = number
-        found[n] = table[folds]
+def false_alarms(cohort: Cohort, scorer: MapScores, *, is_network: bool) -> dict[str, float]:
+    """Share of a site's intact brains with p < .05: controls of other sites, or of their own."""
+    unseen, own = (cohort.view(cohort.indices(split)) for split in ("validation", "test"))
+    if not is_network:
+        unseen = cohort.view(cohort.indices("train", "validation"))
+    both = [*unseen, *own]
+    with torch.autocast("cpu", torch.bfloat16):
+        raw = scorer.raw_maps(both)
+        maps = {row_key(b.row): m[:1] for b, m in zip(both, raw, strict=True)}
+    bare = [Brain(np.zeros((1, 1, 1), np.uint8), b.row) for b in both]  # maps stand for volumes
+    there, here = bare[: len(unseen)], bare[len(unseen) :]
+    (name,) = Remembered(scorer, maps).names
+    elsewhere = Remembered(scorer, maps).fit(there)
+    p = conformal_p(elsewhere.score(here)[name], elsewhere.score(there)[name])
+    found = {"none": float((p < ALARM).mean())}
+    people = sorted({family_of(b.row) for b in here})
+    rng = np.random.default_rng(0)
+    for number in CONTROLS:
+        shares = []
+        for _ in range(DRAWS if number < len(people) else 0):
+            chosen = set(rng.permutation(people)[:number])
+            controls = [b for b in here if family_of(b.row) in chosen]
+            others = [b for b in here if family_of(b.row) not in chosen]
+            local = Remembered(scorer, maps).fit(there + controls, len(controls))
+            p = conformal_p(local.score(others)[name], local.score(controls)[name])
+            shares.append((p < ALARM).mean())
+        if shares:
+            found[str(number)] = float(np.mean(shares))
     return found
+
+
+def read_scores(path: Path, score: str) -> dict[str, np.ndarray]:
+    """Kind, size, family, volume, hit and score of every row."""
+    rows = read_tsv(path)
+    found = {
+        key: np.array([row[key] for row in rows]) for key in ("kind", "size", "family", "volume")
+    }
+    found["score"] = np.array([float(row[score]) for row in rows])
+    found["hit"] = np.array([float(row["hit"] or "nan") for row in rows])
+    return found
+
+
+def measured(
+    table: dict[str, np.ndarray], kind: str, sizes: Sequence[str], against: str
+) -> np.ndarray:
+    """AUROC, hits, and sensitivity at 5 % false alarms of a site; rows of these, bootstrapped.
+
+    Returns:
+        (1 + `BOOTSTRAPS`, 3); the first row is of all participants once.
+    """
+    families = np.unique(table["family"])
+    positive = (table["kind"] == kind) & np.isin(table["size"], sizes)
+    negative = table["kind"] == against
+    if against != HEALTHY:
+        negative &= np.isin(table["size"], sizes)
+    rng = np.random.default_rng(0)
+    members = {
+        f: [np.flatnonzero(rows & (table["family"] == f)) for rows in (positive, negative)]
+        for f in families
+    }
+    rows = []
+    for n in range(BOOTSTRAPS + 1):
+        drawn = families if not n else rng.choice(families, len(families))
+        high = np.concatenate([members[f][0] for f in drawn])
+        low = np.concatenate([members[f][1] for f in drawn])
+        if not len(high) or not len(low):
+            continue
+        scores, intact = table["score"][high], table["score"][low]
+        threshold = np.quantile(intact, 1 - ALARM)
+        hits = table["hit"][high]
+        hit = float(np.nanmean(hits)) if np.isfinite(hits).any() else np.nan
+        rows.append((auroc(scores, intact), hit, float((scores > threshold).mean())))
+    return np.array(rows)
+
+
+QUESTIONS = {  # name of the figure: kind, sizes, what it is compared with
+    **{f"auroc_{size}": ("fold", (size,), HEALTHY) for size in SIZES},
+    **{f"{kind}_{size}": (kind, (size,), HEALTHY)
+       for kind in ("interrupt", "displace", "add") for size in ("200", "500", "800")},
+    **{f"refill_{size}": ("refill", (size,), "deform") for size in ("200", "500", "800")},
+    **{f"{kind}": (kind, ("200", "500", "800"), HEALTHY) for kind in ("scar", "rim", "deform")},
+}  # fmt: skip
+
+
+def summarise(folder: Path, names: dict[str, list[str]]) -> dict[str, float]:
+    """Means over sites and seeds of every question, printed."""
+    figures: dict[str, float] = {}
+    for model, score in (("restorer", "evidence_component"), ("void", "void_component"),
+                         ("fewer_voxels", "baseline_fewer_voxels"),
+                         ("prevalence", "baseline_prevalence"),
+                         ("pca", "baseline_pca_residual")):  # fmt: skip
+        print(f"\n{model}: AUROC, hits, sensitivity at 5 % false alarms; then AUROC by site")
+        tables = {
+            site: [read_scores(folder / site / f"{name}.tsv", score)
+                   for name in ([n for n in own if n.startswith("restorer")] if model == "restorer"
+                                else ["void" if model == "void" else "baselines"])]
+            for site, own in names.items()
+        }  # fmt: skip
+        for question, (kind, sizes, against) in QUESTIONS.items():
+            by_site = [
+                np.mean([measured(table, kind, sizes, against) for table in own], axis=0)
+                for own in tables.values()
+            ]
+            if not all(len(rows) for rows in by_site):
+                continue
+            over = np.mean([rows[: min(map(len, by_site))] for rows in by_site], axis=0)
+            low, high = np.percentile(over[1:], INTERVAL, axis=0)
+            print(f"  {question:<16}", *(f"{v:.3f} [{a:.3f}, {b:.3f}]" for v, a, b in
+                                        zip(over[0], low, high, strict=True)),
+                  " ", *(f"{rows[0, 0]:.2f}" for rows in by_site))  # fmt: skip
+            for n, what in enumerate(("auroc", "hit", "found_at_5pct")):
+                key = f"{model}_{what}_{question.removeprefix('auroc_')}"
+                if np.isfinite(over[0, n]):
+                    figures |= {key: over[0, n], f"{key}_low": low[n], f"{key}_high": high[n]}
+    return {name: round(float(value), 3) for name, value in figures.items()}
+
+
+def same_scans(folder: Path, names: dict[str, list[str]]) -> dict[str, float]:
+    """Difference of the scores of two copies of a scan, in standard deviations over people."""
+    figures = {}
+    for model, score in (("restorer-0", "evidence_component"), ("void", "void_component")):
+        apart = []
+        for site in names:
+            table = read_scores(folder / site / f"{model}.tsv", score)
+            intact = table["kind"] == HEALTHY
+            values, families = np.log1p(table["score"][intact]), table["family"][intact]
+            sides = np.array([v[-1] for v in table["volume"][intact]])
+            for family in {f for f in families if f.startswith("family ")}:
+                for side in "LR":
+                    pair = values[(families == family) & (sides == side)]
+                    if len(pair) == 2:
+                        apart.append(abs(pair[0] - pair[1]) / values.std())
+        if apart:
+            figures[f"same_scan_{model.removesuffix('-0')}"] = round(float(np.median(apart)), 3)
+    return figures
+
+
+def scored_sites(arguments: argparse.Namespace, cohort: Cohort, folder: Path) -> dict[str, list]:
+    """Train and score every site; names of the scorers by site."""
+    names: dict[str, list[str]] = {}
+    for site in arguments.sites:
+        own = left_out(cohort, site, folder / site / "cohort")
+        runs = {f"restorer-{seed}": folder / site / f"run-{seed}" for seed in arguments.seeds}
+        for seed, path in zip(arguments.seeds, runs.values(), strict=True):
+            train(own, path, seed, arguments.steps)
+        if arguments.only == "train":
+            continue
+        print(f"{site}: {len(own.indices('test'))} hemispheres", flush=True)
+        names[site] = ["void", "baselines", *runs]
+        if not all((folder / site / f"{name}.tsv").is_file() for name in names[site]):
+            score_site(own, fitted(own, site, runs), folder / site, arguments.per_bin)
+        alarms = folder / site / "false_alarms.json"
+        if not alarms.is_file():
+            first = dict(list(runs.items())[:1])
+            found = {
+                name.partition("-")[0]: false_alarms(own, scorer, is_network=name != "void")
+                for name, scorer in fitted(own, site, first).items()
+                if isinstance(scorer, MapScores)
+            }
+            write_json(alarms, found)
+    return names
+
+
+def mean_alarms(folder: Path, names: dict[str, list]) -> dict[str, float]:
+    """Share of healthy brains called unusual, by number of controls; printed by site."""
+    every = {site: read_json(folder / site / "false_alarms.json") for site in names}
+    figures = {}
+    for model in next(iter(every.values())):
+        for number in ("none", *map(str, CONTROLS)):
+            known = {
+                site: own[model][number] for site, own in every.items() if number in own[model]
+            }
+            print(f"p < {ALARM:g} of healthy brains by {model}, {number} controls:", known)
+            if known:
+                mean = round(float(np.mean(list(known.values()))), 3)
+                figures[f"{model}_false_alarm_5pct_{number}_controls"] = mean
+    return figures
 
 
 def main() -> None:
@@ -322,24 +407,26 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder that keeps everything")
-    parser.add_argument("--phantoms", type=int, default=300)
-    parser.add_argument("--steps", type=int, nargs=3, default=(800, 200, 600),
-                        metavar=("PHANTOMS", "REAL", "SULCI"))  # fmt: skip
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=1400, help="of each training")
+    parser.add_argument("--sites", nargs="+", choices=SITES, default=list(SITES))
+    parser.add_argument("--per-bin", type=int, help="erased folds of each size and hemisphere")
+    parser.add_argument("--only", choices=("train", "score"), help="stop after this")
     arguments = parser.parse_args()
-    out, data = arguments.out.absolute(), arguments.data.absolute()
-    out.mkdir(parents=True, exist_ok=True)
-    prepare(data, out, arguments.phantoms)
-    folder = prepare_hemispheres(data, out)
-    of_phantoms, of_real, of_sulci = arguments.steps
-    figures = {}
-    for kind in KINDS:
-        figures |= by_phantoms(folder, kind, "", of_phantoms)
-    figures |= by_phantoms(folder, "slabs", "_bare", of_phantoms)
-    figures |= leave_one_out(folder, "folds", of_real)
-    figures |= named(folder, of_sulci)
-    rounded = {name: round(value, 3) for name, value in figures.items()}
-    write_json(folder / "figures.json", rounded)
-    print(json.dumps(rounded))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    out = arguments.out.absolute()
+    if not (out / "2mm" / "volumes.npy").is_file():
+        make(arguments.data.absolute(), out, sizes=("2mm",))
+    folder = out / "anomaly"
+    names = scored_sites(arguments, Cohort.open(out / "2mm"), folder)
+    if arguments.only:
+        return
+    figures = {**summarise(folder, names), **mean_alarms(folder, names)}
+    figures |= same_scans(folder, names)
+    costs = [read_json(path)["seconds"] / 60 for path in folder.glob("*/run-*/cost.json")]
+    figures["minutes_of_training"] = round(float(np.median(costs)), 1)
+    write_figures(folder / "figures.json", figures)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

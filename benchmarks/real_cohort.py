@@ -14,6 +14,7 @@ import argparse
 import json
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from figures import write_figures
@@ -56,27 +57,20 @@ def write_sites(skeletons: Path) -> None:
     write_tsv(skeletons / "participants.tsv", rows, ("participant_id", "site", "family"))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path, metavar="DATA")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder that keeps everything")
-    parser.add_argument("--n-procs", type=int, default=2)
-    parser.add_argument("--sizes", nargs="+", choices=tuple(SIZES), default=list(SIZES))
-    arguments = parser.parse_args()
-    begin, out = time.perf_counter(), arguments.out
-    procs = ["--n-procs", arguments.n_procs, "--quiet"]
+def make(data: Path, out: Path, *, sizes: Sequence[str] = tuple(SIZES), n_procs: int = 2) -> dict:
+    """Make skeletons and cohorts; return the figures."""
+    begin = time.perf_counter()
+    procs = ["--n-procs", n_procs, "--quiet"]
     figures: dict[str, object] = {}
     refused: list[dict[str, str]] = []
     for source in SOURCES:
         start = time.perf_counter()
-        run("skeletonise", arguments.data / source, out / "skeletons" / source, *procs)
+        run("skeletonise", data / source, out / "skeletons" / source, *procs)
         report = read_json(out / "skeletons" / source / "run_report.json")
         figures[f"minutes_{source}"] = round((time.perf_counter() - start) / 60, 1)
         refused += report["failed"]
     write_sites(out / "skeletons")
-    for name in arguments.sizes:
+    for name in sizes:
         start, cohort = time.perf_counter(), out / name
         run("preprocess", out / "skeletons", cohort, "--voxel-size", SIZES[name], *LAYOUT, *procs)
         report, table = read_json(cohort / "run_report.json"), read_tsv(cohort / "qc.tsv")
@@ -88,12 +82,24 @@ def main() -> None:
             f"warned_{name}": sum(bool(row["warnings"]) for row in table),
             f"duplicates_{name}": len(report["duplicates"]),
         }
-    figures = {
+    return {
         "minutes": round((time.perf_counter() - begin) / 60, 1),
         "refused": [failure["volume"] for failure in refused],
         **figures,
     }
-    write_figures(out / "figures.json", figures)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, metavar="DATA")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder that keeps everything")
+    parser.add_argument("--n-procs", type=int, default=2)
+    parser.add_argument("--sizes", nargs="+", choices=tuple(SIZES), default=list(SIZES))
+    arguments = parser.parse_args()
+    figures = make(arguments.data, arguments.out, sizes=arguments.sizes, n_procs=arguments.n_procs)
+    write_figures(arguments.out / "figures.json", figures)
     print(json.dumps(figures))
 
 
