@@ -213,3 +213,33 @@ def test_a_model_that_would_learn_holes_is_refused(small_cohort, tmp_path, capsy
     assert "BetaVAE reads no pairs, so it would learn that holes are healthy" in (
         capsys.readouterr().err
     )
+
+
+def two_folds(side=24):
+    """Two sheets that meet, with labels 3 and 5; where they meet there is none."""
+    volume, folds = np.ones((side,) * 3, np.uint16), np.zeros((side,) * 3, np.uint16)
+    volume[12, 5:-5, 5:-5], folds[12, 5:-5, 5:-5] = 2, 3
+    volume[13:19, 12, 5:-5], folds[13:19, 12, 5:-5] = 2, 5
+    folds[12, 12] = 0
+    return np.stack([volume, folds])
+
+
+def test_fold_labels_move_with_their_sheets():
+    volumes = two_folds()
+    thick = replace(THIN, thin=False)
+    still = Augmentation(AugmentationOptions(rotation=1e-6), thick, 0).with_folds(volumes, 0)
+    assert np.array_equal(still[0], volumes[0])
+    assert np.array_equal(still[1], np.where(volumes[0] == 2, volumes[1], 0))
+    moved = Augmentation(AugmentationOptions(8, 0.06, 2), THIN, 0)
+    for draw in range(6):
+        classes, labels = moved.with_folds(volumes, draw)
+        assert np.array_equal(classes, moved(volumes[:1].astype(np.uint8), draw)[0])
+        assert not labels[classes != 2].any()
+        counts = [(labels == n).sum() for n in (3, 5)]
+        assert counts[0] > 0.8 * (volumes[1] == 3).sum()
+        assert counts[1] > 0.7 * (volumes[1] == 5).sum()
+        for n in (3, 5):  # one piece each, and they do not touch but at their junction
+            assert ndimage.label(labels == n, FULL)[1] == 1
+    bent = Augmentation(AugmentationOptions(elastic=2.0), THIN, 0).with_folds(volumes, 1)
+    assert set(np.unique(bent[1])) == {0, 3, 5}
+    assert not bent[1][bent[0] != 2].any()

@@ -87,6 +87,36 @@ def test_it_learns_to_bring_back_what_it_knows():
     assert likely[(volume == 1) & (folds == 0) & ~asked_for].mean() < 0.02
 
 
+def test_it_is_asked_inside_the_brain_only_and_with_a_margin():
+    model = Restorer(channels=[8], convolutions=[1], coordinates=True)
+    volume, folds = two_sheets()
+    edited = np.where(folds == 9, 1, volume).astype(np.uint8)
+    pair = torch.from_numpy(np.stack([edited, volume.astype(np.uint8)]))[None]
+
+    def loss_of(right):
+        """Loss of a network that answers with given classes, surely."""
+        answer = torch.from_numpy(right.astype(np.int64))[None]
+        model.restore = lambda _: 20.0 * torch.nn.functional.one_hot(answer, 3).movedim(-1, 1)
+        return float(model.validation_loss(pair))
+
+    wider = ndimage.binary_dilation(folds == 9, np.ones((3, 3, 3)))
+    target = np.where(wider & (edited == 1), 2, volume)
+    assert loss_of(target) < 1e-4
+    assert loss_of(np.where(edited == 0, 2, target)) < 1e-4  # outside: not asked
+    assert loss_of(np.where(edited == 2, 1, target)) < 1e-4  # what is there: not asked
+    assert loss_of(volume) > 0.1  # without the margin
+    assert loss_of(edited) > 0.5  # nothing restored
+
+
+def test_where_a_voxel_lies_is_shown_to_it():
+    torch.manual_seed(0)
+    model = Restorer(channels=[8], convolutions=[1], coordinates=True)
+    empty = torch.ones(1, 8, 8, 8, dtype=torch.uint8)
+    with torch.no_grad():
+        logits = model.restore(empty)[0, 2]
+    assert (logits[1] - logits[5]).abs().max() > 1e-3
+
+
 def test_a_volume_is_moved_with_and_without_what_was_erased_alike(phantom_cohort, tmp_path):
     turned = ["--model.init_args.channels", "[8]", "--model.init_args.convolutions", "[1]"]
     more = [*turned, *STILL]
