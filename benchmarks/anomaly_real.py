@@ -48,7 +48,7 @@ from foldnorm.pipeline.scoring.evidence import EvidenceScores
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
 from foldnorm.pipeline.scoring.regions import strongest_regions
 from foldnorm.pipeline.scoring.void import VoidScores
-from foldnorm.preprocessing.alteration_kinds import DEFORMING, KINDS
+from foldnorm.preprocessing.alteration_kinds import DEFORMING, KINDS, AlterationKind
 from foldnorm.preprocessing.cohort import Brain, Cohort, family_of, row_key, write_participants
 from foldnorm.preprocessing.deletion import HALF_WAY, Deletion, SizeRange, subject_rng
 from foldnorm.preprocessing.files import read_json, read_tsv, write_json, write_tsv
@@ -58,7 +58,7 @@ SITES = ("HLN", "MMRR", "NKI", "SynthSeg")
 COMPARED = 18  # of a hundred people of the other sites, who are not trained on
 SIZES = {"100": SizeRange(100, 150), "150": SizeRange(150, 200), "200": SizeRange(200, 500),
          "500": SizeRange(500, 800), "800": SizeRange(800)}  # fmt: skip
-FEW = 2  # alterations of each size and hemisphere, of kinds other than erased folds
+FEW = 1  # alterations of each size and hemisphere, of kinds other than erased folds
 SMALL = 3  # erased folds of 100 to 200 mm², likewise
 SOME_KINDS = ("refill", "deform", "interrupt", "displace", "add", "scar", "rim")
 MIN_SHARE = 0.5  # of a fold that lies in the box
@@ -103,7 +103,16 @@ def train(cohort: Cohort, out: Path, seed: int, steps: int) -> None:
             "--quiet")  # fmt: skip
 
 
-def planned(cohort: Cohort, index: int, per_bin: int | None) -> Iterator[tuple[str, str, Deletion]]:
+def ways_to_alter(cohort: Cohort) -> dict[str, AlterationKind]:
+    return {
+        kind: KINDS[kind](cohort, **({"refilling": HALF_WAY} if kind in DEFORMING else {}))
+        for kind in ("fold", *SOME_KINDS)
+    }
+
+
+def planned(
+    cohort: Cohort, ways: dict[str, AlterationKind], index: int, per_bin: int | None
+) -> Iterator[tuple[str, str, Deletion]]:
     """Alterations of one volume: kind, size, and what is done."""
     key = row_key(cohort.rows[index])
     face = float(np.prod(cohort.voxel_size)) ** (2 / 3)
@@ -112,23 +121,17 @@ def planned(cohort: Cohort, index: int, per_bin: int | None) -> Iterator[tuple[s
     rng = subject_rng(0, f"every fold/{key}")
     for size, limits in SIZES.items():
         found = [row for row in held if limits.holds(float(row["size"]))]
-        most = SMALL if limits.high <= 200 else per_bin or len(found)
+        most = per_bin or (SMALL if limits.high <= 200 else len(found))
         for n in rng.permutation(len(found))[:most]:
             row = found[int(n)]
             yield "fold", size, Deletion("fold", int(row["label"]), "", float(row["size"]))
     for kind in SOME_KINDS:
-        more = {"refilling": HALF_WAY} if kind in DEFORMING else {}
-        way = KINDS[kind](cohort, **more)
         for size in ("200", "500", "800"):
-            for draw in range(FEW):
-                deletion = way.draw(index, SIZES[size], subject_rng(draw, f"{kind}/{key}"))
+            for draw in range(min(FEW, per_bin or FEW)):
+                rng = subject_rng(draw, f"{kind}/{key}")
+                deletion = ways[kind].draw(index, SIZES[size], rng)
                 if deletion is not None:
                     yield kind, size, deletion
-
-
-def altered(cohort: Cohort, index: int, kind: str, deletion: Deletion) -> np.ndarray:
-    more = {"refilling": HALF_WAY} if kind in DEFORMING else {}
-    return KINDS[kind](cohort, **more).apply(index, deletion)
 
 
 def score_site(
@@ -139,19 +142,22 @@ def score_site(
     if not waiting:
         return
     tables: dict[str, list[dict[str, Any]]] = {name: [] for name in waiting}
+    ways = ways_to_alter(cohort)
     for index in cohort.indices("test"):
         row = cohort.rows[int(index)]
         known = {"volume": row_key(row), "family": family_of(row)}
         volume, folds = np.array(cohort.volumes[index]), np.array(cohort.folds[index])  # type: ignore[index]
         parts = Parts.of(volume, folds, cohort.scheme)
-        plan = [(HEALTHY, "0", Deletion("none")), *planned(cohort, int(index), per_bin)]
+        plan = [(HEALTHY, "0", Deletion("none")), *planned(cohort, ways, int(index), per_bin)]
         for first in range(0, len(plan), CHUNK):
             some = plan[first : first + CHUNK]
             brains = [
-                Brain(volume if kind == HEALTHY else altered(cohort, int(index), kind, d), row)
+                Brain(volume if kind == HEALTHY else ways[kind].apply(int(index), d), row)
                 for kind, _, d in some
             ]
             for name, scorer in waiting.items():
+                if name == "baselines" and not any(kind in ("fold", HEALTHY) for kind, *_ in some):
+                    continue
                 hits, scores = scored(scorer, brains, [parts.fold(d.label) for *_, d in some])
                 tables[name] += [
                     {**known, "kind": kind, "size": size, "label": d.label, "mm2": d.size,

@@ -34,7 +34,7 @@ class FoldScores:
 
     Attributes:
         rows: a fold each: ``participant_id``, ``volume``, ``label``, ``name``, ``size`` (mm²),
-            ``voxels``; and, of a model that restores, the columns of `localisation`.
+            ``voxels`` that were erased; and, of a model that restores, the columns of `localisation`.
         before: score name → (n,), of the whole brain.
         after: the same without the fold.
     """
@@ -91,7 +91,10 @@ def score_every_fold(
         )
 
     def altered() -> Iterator[Brain]:
-        return (Brain(without(index, fold), cohort.rows[index]) for index, fold in plan)
+        for n, (index, fold) in enumerate(plan):
+            volume = without(index, fold)
+            erased[n] = int(np.count_nonzero(volume != cohort.volumes[index]))
+            yield Brain(volume, cohort.rows[index])
 
     def on_map(z: NDArray[np.floating]) -> None:
         index, fold = plan[len(places)]
@@ -99,6 +102,7 @@ def score_every_fold(
         places.append(localisation(cohort, index, without(index, fold), z[0], threshold))
 
     places: list[dict[str, Any]] = []
+    erased: dict[int, int] = {}
 
     whole = sorted({index for index, _ in plan})
     place = {index: n for n, index in enumerate(whole)}
@@ -107,7 +111,8 @@ def score_every_fold(
     before = {name: values[at] for name, values in healthy.items()}
     after = scorer.score(altered, on_map)
     rows: list[dict[str, Any]] = [
-        {"volume": row_key(cohort.rows[index]), **fold} for index, fold in plan
+        {"volume": row_key(cohort.rows[index]), **fold, "voxels": erased[n]}
+        for n, (index, fold) in enumerate(plan)
     ]
     for row, found in zip(rows, places, strict=False):  # none without evidence
         row.update(found)
