@@ -34,7 +34,7 @@ class FoldScores:
 
     Attributes:
         rows: a fold each: ``participant_id``, ``volume``, ``label``, ``name``, ``size`` (mm²),
-            ``voxels`` that were erased; and, of a model that restores, the columns of `localisation`.
+            ``voxels`` that were erased; and, where there are maps, the columns of `localisation`.
         before: score name → (n,), of the whole brain.
         after: the same without the fold.
     """
