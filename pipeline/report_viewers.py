@@ -48,6 +48,8 @@ def viewer(
     groups: Mapping[str, Sequence[Step]],
     names: Sequence[str],
     at: Mapping[str, Sequence[int]] | None = None,
+    *,
+    radiological: bool = False,
 ) -> dict[str, Any]:
     """What a figure of volumes needs.
 
@@ -56,6 +58,7 @@ def viewer(
             first.
         names: of the classes.
         at: voxel at which a group is opened; None: in the middle.
+        radiological: show right and anterior on the left, as radiologists look at slices.
     """
     steps = [step for group in groups.values() for step in group]
     return {
@@ -66,6 +69,7 @@ def viewer(
             {
                 "palette": class_colours(len(names)).tolist(),
                 "names": list(names),
+                "radiological": radiological,
                 "groups": [
                     {"name": name, "steps": list(own), "at": (at or {}).get(name)}
                     for name, own in groups.items()

@@ -48,7 +48,7 @@ class EvidenceScores(MapScores):
     PREFIX: ClassVar = {"missing": "evidence", "unexpected": "unexpected"}
     THRESHOLD: ClassVar = THRESHOLD
     KINDS: ClassVar = (*MapScores.KINDS, "pooled", "sum")
-    QUANTITY: ClassVar = "probability that the model gives to a fold where there is none"
+    QUANTITY: ClassVar = "probability of a missing fold"
     UNIT: ClassVar = ""
 
     def __init__(

@@ -54,6 +54,16 @@ class PageArrays:
         """Sagittal, coronal and axial plane of ``share``, ``expected`` or ``healthy``."""
         return [getattr(self, f"{what}_{axis}") for axis in AXES]
 
+    def mirrored(self) -> "PageArrays":
+        """The same with left and right exchanged: the first axis runs the other way."""
+        turned = {}
+        for own in fields(self):
+            array = getattr(self, own.name)
+            has_axis = not own.name.endswith("_sagittal")
+            axis = 1 if own.name.startswith("healthy") else 0  # after the number of the brain
+            turned[own.name] = np.flip(array, axis) if has_axis else array
+        return PageArrays(**turned)
+
     def write(self, path: Path) -> None:
         """Write a compressed ``.npz``, atomically."""
         stream = io.BytesIO()

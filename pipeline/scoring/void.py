@@ -33,7 +33,7 @@ class VoidScores(MapScores):
 
     PREFIX: ClassVar = {"missing": "void"}
     THRESHOLD: ClassVar = THRESHOLD
-    QUANTITY: ClassVar = "distance to the nearest fold or to the hull"
+    QUANTITY: ClassVar = "distance to the nearest fold"
     UNIT: ClassVar = "mm"
 
     def __init__(
