@@ -1,6 +1,7 @@
 """Pictures of a hemisphere from three sides, sulci dark, regions lit up."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,12 +71,12 @@ def _view(
     """(H, W, 3) picture in parallel projection along an axis."""
     across, up = (n for n in range(3) if n != axis)
 
-    def turned(field: NDArray[np.generic]) -> NDArray[np.generic]:
+    def turned(field: NDArray[Any]) -> NDArray[Any]:
         field = field.transpose(across, up, axis)
         return field[:: -1 if high_is_left else 1, :, :: -1 if from_high else 1]
 
     solid = turned(smooth) > 0.5
-    hit, first = solid.any(axis=2), solid.argmax(axis=2)
+    hit, first = np.asarray(solid.any(axis=2)), solid.argmax(axis=2)
     i, j = np.indices(first.shape)
     # Out of the surface is where the field falls; the third axis points to the eye.
     signs = (1 if high_is_left else -1, -1, -1 if from_high else 1)

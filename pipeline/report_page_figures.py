@@ -110,7 +110,7 @@ class PagePictures:
                 bar = figure.colorbar(
                     shown[column], cax=figure.add_subplot(grid[3, column]), orientation="horizontal"
                 )
-                bar.outline.set_linewidth(0.3)  # type: ignore[operator]  # a Spine, not a callable
+                bar.outline.set_linewidth(0.3)
                 bar.ax.tick_params(labelsize=6, length=2, pad=1)
                 if column == 2:
                     bar.set_ticks([0, 0.25, 0.5, 0.75], labels=["0 %", "25", "50", "75 %"])
@@ -157,7 +157,7 @@ class PagePictures:
             axes.imshow(picture, interpolation="antialiased")
             axes.set_axis_off()
             axes.set_title(name, fontsize=6.5, pad=1)
-            for x, letter in zip((0.0, 1.0), letters, strict=True):
+            for x, letter in zip((0.0, 1.0), tuple(letters), strict=True):
                 axes.text(x, 0.0, letter, transform=axes.transAxes, fontsize=6.5, weight="bold",
                           ha="left" if not x else "right", va="bottom")  # fmt: skip
 
@@ -198,7 +198,7 @@ class PagePictures:
         axes.set_aspect("equal")
         style: Any = {"transform": axes.transAxes, "fontsize": 6.5, "weight": "bold", "zorder": 5,
                       "path_effects": [HALO]}  # fmt: skip
-        left, right, bottom, top = LETTERS[axis]
+        left, right, bottom, top = tuple(LETTERS[axis])
         axes.text(0.02, 0.5, left, ha="left", va="center", **style)
         axes.text(0.98, 0.5, right, ha="right", va="center", **style)
         axes.text(0.5, 0.98, top, ha="center", va="top", **style)

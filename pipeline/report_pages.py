@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.report_layers import labels_layer, share_layer, viewer
 from foldnorm.pipeline.report_page_figures import PagePictures
-from foldnorm.pipeline.report_viewers import labels_layer, share_layer, viewer
 from foldnorm.pipeline.scoring.page_files import FOLDER, SIDECAR, Z_STEP, PageArrays
 from foldnorm.preprocessing.cohort import row_key
 from foldnorm.preprocessing.errors import InputError
