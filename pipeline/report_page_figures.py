@@ -21,14 +21,14 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.report_hemisphere import hemisphere_views
-from foldnorm.pipeline.scoring.page_files import AXES, Z_STEP, PageArrays, planes_at
+from foldnorm.pipeline.scoring.page_files import AXES, PageArrays, planes_at
 from foldnorm.preprocessing.pictures import class_colours, inline_png
 from foldnorm.preprocessing.volumes import voxel_size_of
 
 FIELD = 100.0  # mm, side of each plane shown
 SCALE_BAR = 20.0  # mm
 DPI = 170
-MAX_Z = 6.0  # standard deviations of the strongest colour
+MIN_TOP_Z = 6.0  # standard deviations that the strongest colour stands for, at least
 INK = "#1d2430"
 MARK = "#d0021b"  # outline of the strongest region
 HALO = withStroke(linewidth=1.8, foreground="white")  # keeps letters legible on folds
@@ -70,7 +70,7 @@ class PagePictures:
 
     def planes(self) -> str:
         """Three planes of the brain, its departure, and healthy brains; and the hemisphere."""
-        arrays, unit = self.arrays, self.about["unit"]
+        arrays, unit, peak_z = self.arrays, self.about["unit"], float(self.own["largest_z"])
         brain, z = planes_at(arrays.volume, self.at), planes_at(arrays.z, self.at)
         regions = planes_at(arrays.regions, self.at)
         share = [own / 255 for own in arrays.planes("share")]
@@ -97,10 +97,14 @@ class PagePictures:
                     self._frame(axes, axis, first=column == 0)
                     if column < 2:
                         self._classes(axes, axis, brain[n])
-                own_z = np.ma.masked_less(Z_STEP * z[n].astype(np.float32), self._threshold)
-                vmax = max(MAX_Z, self._threshold + 1)
+                own_z = np.ma.masked_less(z[n] * (peak_z / 255), self._threshold)
                 shown[1] = self._image(
-                    cells[1], axis, own_z, cmap="YlOrRd", vmin=self._threshold, vmax=vmax
+                    cells[1],
+                    axis,
+                    own_z,
+                    cmap="YlOrRd",
+                    vmin=self._threshold,
+                    vmax=max(MIN_TOP_Z, peak_z),
                 )
                 shown[2] = self._image(cells[2], axis, share[n], cmap="Blues", vmin=0, vmax=1)
                 shown[3] = self._image(cells[3], axis, expected[n], cmap="Greys", vmin=0, vmax=most)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from foldnorm.pipeline.report_layers import labels_layer, share_layer, viewer
 from foldnorm.pipeline.report_page_figures import PagePictures
-from foldnorm.pipeline.scoring.page_files import FOLDER, SIDECAR, Z_STEP, PageArrays
+from foldnorm.pipeline.scoring.page_files import FOLDER, SIDECAR, PageArrays
 from foldnorm.preprocessing.cohort import row_key
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv
@@ -120,6 +120,7 @@ def _page(
         },
         "no_p": "; ".join(reasons),
         "warning": row["warning"],
+        "stranger": _stranger(about, own),
         "p": p,
         "q": q,
         "smallest_p": scores["smallest_p"],
@@ -139,7 +140,7 @@ def _page(
         "is_named": any(region["sulcus"] for region in regions),
         "is_both": any(region["direction"] != "missing" for region in regions),
         "space": "MNI" if regions[0]["x_mni"] else "world",
-        "viewer": _viewer(arrays, about, (i, j, k), is_mirrored),
+        "viewer": _viewer(arrays, about, (i, j, k), own["largest_z"], is_mirrored),
     }
 
 
@@ -155,6 +156,17 @@ def _compared(about: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     named = ", ".join(sites[:MAX_SITES])
     more = f" and {len(sites) - MAX_SITES} more" if len(sites) > MAX_SITES else ""
     return f"{text} of site{'s' if len(sites) > 1 else ''} {named}{more}"
+
+
+def _stranger(about: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """Warning that no healthy brain is of this brain's site; empty where that is not known."""
+    sites = about["healthy_sites"]
+    if own["site"] in ("", "n/a") or not sites or own["site"] in sites:
+        return ""
+    return (
+        f"This brain is of site {own['site']}, and none of the healthy brains is: what differs "
+        "between sites may look like an anomaly"
+    )
 
 
 def _at_peak(about: Mapping[str, Any], own: Mapping[str, Any]) -> str:
@@ -181,22 +193,31 @@ def _region(
         "folds": "fewer" if region["direction"] == "missing" else "more",
         "sulcus": region["sulcus"].replace("_", " ").strip(),
         "share": f"{100 * float(share):.0f} %" if region["sulcus"] and share else "",
-        "place": f"{x:.0f}, {y:.0f}, {z:.0f}".replace("-", "−"),
-        "mm3": f"{float(region['mm3']):,.0f}".replace(",", "\u202f"),
+        "place": ", ".join(str(round(own)) for own in (x, y, z)).replace("-", "−"),
+        "mm3": _grouped(region["mm3"]),
         "peak_z": f"{float(region['peak_z']):.1f}",
-        "mass": f"{float(region['mass']):.0f}",
+        "mass": _grouped(region["mass"]),
         "p": f"{float(region['p']):.3f}" if has_p else "–",
     }
 
 
+def _grouped(number: str) -> str:
+    """A whole number with narrow spaces between thousands."""
+    return f"{float(number):,.0f}".replace(",", "\u202f")
+
+
 def _viewer(
-    arrays: PageArrays, about: Mapping[str, Any], at: Sequence[int], is_mirrored: bool
+    arrays: PageArrays,
+    about: Mapping[str, Any],
+    at: Sequence[int],
+    largest_z: float,
+    is_mirrored: bool,
 ) -> dict[str, Any]:
     """Classes with the departure over them, opened at the strongest place."""
     affine = np.array(about["affine"])
     if is_mirrored:
         affine = unmirrored(affine, len(arrays.volume))
-    z = np.where(arrays.z * Z_STEP >= about["threshold"], arrays.z, 0)
+    z = np.where(arrays.z * (largest_z / 255) >= about["threshold"], arrays.z, 0)
     layers = [
         labels_layer(nifti_bytes(np.ascontiguousarray(arrays.volume), affine)),
         share_layer(z.astype(np.float32), affine),

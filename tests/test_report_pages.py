@@ -33,7 +33,7 @@ def packed_copy(source, folder, change):
 
 @pytest.fixture(scope="module")
 def scored(phantom_cohort, tmp_path_factory):
-    """Scores of phantoms that lack a fold, beside relatives who do not; the third is of a far site."""
+    """Scores of phantoms without a fold, of healthy families; the third is of a far site."""
     folder = tmp_path_factory.mktemp("pages")
     words = ["delete", phantom_cohort.folder, folder / "altered", "--size", "200", "--quiet"]
     assert main([*map(str, words), "--n-procs", "1"]) == 0
@@ -86,9 +86,11 @@ def test_none_of_the_five_healthy_brains_is_of_the_family(scored):
 def test_a_flagged_brain_shows_the_flag_and_no_p(pages):
     (flagged,) = [page for page in pages if page["facts"]["site"] == "There"]
     assert "is of site There" in flagged["no_p"]
+    assert "site There, and none of the healthy brains is" in flagged["stranger"]
     assert flagged["p"] == flagged["q"] == ""
     assert {region["p"] for region in flagged["regions"]} == {"–"}
     assert pages[-1] is flagged
+    assert not any(page["stranger"] or page["no_p"] for page in pages[:-1])
 
 
 def test_pages_can_be_few_or_asked_for(scored, pages):
@@ -112,6 +114,7 @@ def test_arrays_are_small_and_come_back(scored, pages):
     i, j, k = read_json(scored / "pages.json")["brains"][pages[0]["key"]]["peak"]
     assert arrays.regions[i, j, k] == 1
     assert arrays.z[i, j, k] == arrays.z[arrays.regions == 1].max()
+    assert arrays.z.max() == 255  # of the largest z
 
 
 def test_arrays_with_pickles_are_refused(tmp_path):
@@ -135,9 +138,17 @@ def test_a_mirrored_right_hemisphere_is_turned_back():
 
 def arrays_of(volume):
     empty = np.zeros_like(volume)
-    sides = {"sagittal": empty[0], "coronal": empty[:, 0], "axial": empty[:, :, 0]}
-    planes = {f"{what}_{axis}": plane for what in ("share", "expected") for axis, plane in
-              sides.items()} | {f"healthy_{axis}": p[None] for axis, p in sides.items()}  # fmt: skip
+    planes = {}
+    for axis, plane in (
+        ("sagittal", empty[0]),
+        ("coronal", empty[:, 0]),
+        ("axial", empty[:, :, 0]),
+    ):
+        planes |= {
+            f"share_{axis}": plane,
+            f"expected_{axis}": plane,
+            f"healthy_{axis}": plane[None],
+        }
     return PageArrays(volume=volume, z=empty, regions=empty, **planes)
 
 
@@ -146,8 +157,8 @@ def test_right_and_anterior_are_on_the_left_of_a_plane():
     volume[7, 9, 11] = 1  # right, anterior, superior
     about = {"affine": np.eye(4).tolist(), "classes": ["outside", "inside"]}
     pictures = PagePictures(arrays_of(volume), about, {}, (7, 9, 11))
-    for axis, plane in (("sagittal", volume[7]), ("coronal", volume[:, 9]),
-                        ("axial", volume[:, :, 11])):  # fmt: skip
+    planes = {"sagittal": volume[7], "coronal": volume[:, 9], "axial": volume[:, :, 11]}
+    for axis, plane in planes.items():
         picture, (left, right, bottom, top) = pictures._oriented(axis, plane)
         rows, columns = np.nonzero(picture)
         assert (rows[0], columns[0]) == (picture.shape[0] - 1, 0)  # of an origin at the bottom
@@ -222,6 +233,7 @@ def test_pages_in_a_browser_and_in_print(browser, page):
     for article in articles:
         assert article.bounding_box()["height"] < 1047  # one sheet
         assert article.evaluate("(e) => getComputedStyle(e).breakBefore") == "page"
+        assert article.evaluate("(e) => e.querySelector('.scroll').scrollWidth") <= 703
         assert not article.query_selector(".live").is_visible()
         assert colours_of(article.query_selector("img")) > 50
     opened.close()

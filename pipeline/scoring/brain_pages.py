@@ -13,7 +13,6 @@ from foldnorm.pipeline.scoring.page_files import (
     AXES,
     FOLDER,
     SIDECAR,
-    Z_STEP,
     PageArrays,
     planes_at,
 )
@@ -55,7 +54,7 @@ class PageWriter:
         row = self.cohort.rows[index]
         family, strongest = family_of(row), tuple(regions[0].T)
         i, j, k = regions[0][int(z[strongest].argmax())].tolist()
-        at = (i, j, k)
+        at, peak = (i, j, k), float(z.max())
         others = [n for n, owner in enumerate(self.scores.families) if owner != family]
         counts = self._counts.copy()
         for n in set(range(len(self.rows))).difference(others):
@@ -74,7 +73,7 @@ class PageWriter:
             planes[f"healthy_{axis}"] = np.stack([own[n] for own in beside])
         arrays = PageArrays(
             volume=np.array(self.cohort.volumes[index]),
-            z=np.clip(np.rint(z / Z_STEP), 0, 255).astype(np.uint8),
+            z=np.rint(255 * np.clip(z / peak, 0, 1)).astype(np.uint8),
             regions=ranks,
             **planes,
         )
@@ -84,6 +83,7 @@ class PageWriter:
             "hemi": row["hemi"],
             "site": row.get("site", ""),
             "peak": list(at),
+            "largest_z": peak,
             "value": float(expected[at] + z[at] * spread[at]),
             "expected": float(expected[at]),
             "share_with_fold": float(counts[at] / len(others)),

@@ -17,7 +17,6 @@ from foldnorm.preprocessing.files import write_bytes
 
 FOLDER, SIDECAR = "pages", "pages.json"
 AXES = ("sagittal", "coronal", "axial")  # planes across the first, second and third axis
-Z_STEP = 0.1  # standard deviations; a byte holds up to 25.5
 Volume = NDArray[np.uint8]
 
 
@@ -30,7 +29,7 @@ class PageArrays:
 
     Attributes:
         volume: (I, J, K) uint8 class numbers of the brain.
-        z: (I, J, K) uint8, departure towards fewer folds in steps of `Z_STEP`; 0 also below 0.
+        z: (I, J, K) uint8, departure towards fewer folds, 255 for the largest; 0 also below 0.
         regions: (I, J, K) uint8, rank of each voxel's region, 0 for none.
         share_sagittal: of the healthy brains that have a fold there, 255 for all of them.
         expected_sagittal: float16, healthy mean of the map that z is of.
