@@ -120,7 +120,7 @@ def _page(
         },
         "no_p": "; ".join(reasons),
         "warning": row["warning"],
-        "stranger": _stranger(about, own),
+        "stranger": _stranger(about, own) if p else "",  # else the flag may say so already
         "p": p,
         "q": q,
         "smallest_p": scores["smallest_p"],

@@ -1,9 +1,13 @@
 """Pages about brains: who gets one, what it says, and that left stays left."""
 
+import gzip
 import re
+import shutil
 import subprocess
 import sys
+import threading
 
+import nibabel
 import numpy as np
 import pytest
 from conftest import Watched, colours_of, unnamed_controls
@@ -13,9 +17,11 @@ from foldnorm.pipeline.report_hemisphere import REGION_COLOURS, hemisphere_views
 from foldnorm.pipeline.report_page_figures import PagePictures
 from foldnorm.pipeline.report_pages import PageChoice, brain_pages, unmirrored
 from foldnorm.pipeline.scoring.page_files import FOLDER, PageArrays
+from foldnorm.pipeline.view.library import Library
+from foldnorm.pipeline.view.server import ViewServer
 from foldnorm.preprocessing.cohort import Cohort, row_key, write_participants
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.files import read_json, read_tsv, write_tsv
 
 pytestmark = pytest.mark.timeout(240)
 SCORE = "void_component"
@@ -86,11 +92,22 @@ def test_none_of_the_five_healthy_brains_is_of_the_family(scored):
 def test_a_flagged_brain_shows_the_flag_and_no_p(pages):
     (flagged,) = [page for page in pages if page["facts"]["site"] == "There"]
     assert "is of site There" in flagged["no_p"]
-    assert "site There, and none of the healthy brains is" in flagged["stranger"]
     assert flagged["p"] == flagged["q"] == ""
     assert {region["p"] for region in flagged["regions"]} == {"–"}
     assert pages[-1] is flagged
     assert not any(page["stranger"] or page["no_p"] for page in pages[:-1])
+
+
+def test_a_brain_of_another_site_that_has_a_p_all_the_same_is_warned_of(scored, tmp_path):
+    folder = tmp_path / "scores"
+    shutil.copytree(scored, folder)
+    rows = read_tsv(folder / "scores.tsv")
+    for row in rows:  # as --across-sites gives it
+        if row["flag"]:
+            row |= {"flag": "", f"p_{SCORE}": "0.01", f"q_{SCORE}": "0.01"}
+    write_tsv(folder / "scores.tsv", rows, list(rows[0]))
+    first = brain_pages(folder, PageChoice(1))[0]
+    assert "site There, and none of the healthy brains is" in first["stranger"]
 
 
 def test_pages_can_be_few_or_asked_for(scored, pages):
@@ -237,3 +254,51 @@ def test_pages_in_a_browser_and_in_print(browser, page):
         assert not article.query_selector(".live").is_visible()
         assert colours_of(article.query_selector("img")) > 50
     opened.close()
+
+
+@pytest.fixture(scope="module")
+def server(scored):
+    serving = ViewServer(Library([scored.parent / "patients", scored], "cpu"))
+    threading.Thread(target=serving.serve_forever, daemon=True).start()
+    yield serving
+    serving.shutdown()
+    serving.server_close()
+
+
+def test_view_tells_regions_and_where_the_strongest_is(server, scored, pages):
+    cohort = Cohort.open(scored.parent / "patients")
+    place = cohort.keys().index(pages[0]["key"])
+    about = server.library.brain(0, place)
+    (own,) = about["scores"]
+    assert own["regions"][0][0].replace("_", " ") == pages[0]["regions"][0]["sulcus"]
+    assert own["regions"][0][-1]
+    layer = np.asarray(
+        nibabel.Nifti1Image.from_bytes(gzip.decompress(server.library.departure(0, place))).dataobj
+    )
+    assert layer.shape == cohort.shape
+    assert layer[tuple(about["peak"])] > 0
+    flagged = server.library.brain(0, cohort.keys().index(pages[-1]["key"]))
+    assert flagged["scores"][0]["regions"][0][-1] == ""  # no p
+
+
+def test_view_shows_them_over_the_brain(browser, server, scored, pages):
+    place = Cohort.open(scored.parent / "patients").keys().index(pages[0]["key"])
+    watched = Watched(browser, viewport={"width": 1200, "height": 900})
+    watched.page.goto(f"{server.url}#0/{place}/-1")
+    watched.page.wait_for_selector(f'body[data-shown="0/{place}/-1"]', timeout=30_000)
+    assert "Regions that depart" in watched.page.inner_text("#scores")
+    assert colours_of(watched.page.query_selector("#input canvas")) > 5
+    assert watched.complaints == []
+    watched.page.close()
+
+
+def test_view_follows_no_link_out_of_the_scores(scored, tmp_path):
+    cohort, folder = scored.parent / "patients", tmp_path / "scores"
+    shutil.copytree(scored, folder)
+    key = next(iter(read_json(folder / "pages.json")["brains"]))
+    path = folder / FOLDER / f"{key}.npz"
+    path.rename(tmp_path / "elsewhere.npz")
+    path.symlink_to(tmp_path / "elsewhere.npz")
+    library = Library([cohort, folder], "cpu")
+    with pytest.raises(InputError, match="leads out of the folders"):
+        library.departure(0, library.keys(0).index(key))
