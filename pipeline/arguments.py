@@ -122,6 +122,14 @@ def positive(text: str) -> int:
     return number
 
 
+def not_negative(text: str) -> int:
+    """Parse an integer of at least 0."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"expected at least 0, got {number}")
+    return number
+
+
 def shard(text: str) -> tuple[int, int]:
     """Parse ``I/N``: part I of N, from 1."""
     first, _, last = text.partition("/")

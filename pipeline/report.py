@@ -22,6 +22,7 @@ from foldnorm.pipeline.report_images import (
     restored_section,
 )
 from foldnorm.pipeline.report_latent import latent_section
+from foldnorm.pipeline.report_pages import PageChoice, brain_pages
 from foldnorm.pipeline.report_runs import run_section
 from foldnorm.pipeline.report_scores import fusion_section, recognition_section, scores_section
 from foldnorm.pipeline.report_viewers import cohort_viewer, plotly_script, static
@@ -36,17 +37,22 @@ TEMPLATE = "report.html.jinja"
 LISTED = 15  # brains of a list
 
 
-def write_report(paths: Sequence[Path], out: Path) -> None:
+def write_report(paths: Sequence[Path], out: Path, choice: PageChoice | None = None) -> None:
     """Write the report of some folders.
 
     Args:
         paths: cohort, run, score, sulci, benchmark, comparison, search folders, in any order.
         out: the ``.html`` file.
+        choice: brains of score folders that get a page of their own.
 
     Raises:
         InputError: a folder is none of these.
     """
     sections = [_section(path) for path in paths]
+    for section, path in zip(sections, paths, strict=True):
+        section["pages"] = (
+            brain_pages(path, choice or PageChoice()) if section["kind"] == "scores" else []
+        )
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(
             lambda name: (files("foldnorm.pipeline") / name).read_text(encoding="utf-8")
@@ -56,7 +62,7 @@ def write_report(paths: Sequence[Path], out: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    volumes = any(section.get("volumes") for section in sections)
+    volumes = any(section.get("volumes") or section["pages"] for section in sections)
     points = any(section.get("points") for section in sections)
     scripts = []
     if volumes or points:

@@ -3,8 +3,6 @@
 Everything is in the page: no file beside it, no address outside.
 """
 
-import base64
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +14,14 @@ from numpy.typing import NDArray
 
 from foldnorm.pipeline.latent import outputs
 from foldnorm.pipeline.report_figures import COLOURS, SHOWN_BRAINS
+from foldnorm.pipeline.report_layers import (
+    Layer,
+    Step,
+    in_script,
+    labels_layer,
+    share_layer,
+    viewer,
+)
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv
@@ -27,52 +33,6 @@ VOLUME_BUDGET = 8_000_000
 SLICES_BUDGET = 8_000_000
 METHOD_NAMES = {"pca": "principal component", "tsne": "t-SNE", "umap": "UMAP"}
 NOT_TO_COLOUR_BY = ("brain", "index", "x", "y", "z")
-
-Layer = dict[str, str]
-Step = dict[str, Any]
-
-
-def labels_layer(content: bytes) -> Layer:
-    """Layer of classes from the bytes of a ``.nii.gz``."""
-    return {"kind": "classes", "data": base64.b64encode(content).decode()}
-
-
-def share_layer(field: NDArray[np.floating], affine: NDArray[np.float64]) -> Layer:
-    """Layer of a map of quantities, in 255 steps from 0 to the largest of them."""
-    share = np.clip(field / max(float(field.max()), 1e-12), 0, 1)
-    content = nifti_bytes((255 * share).round().astype(np.uint8), affine, "none")
-    return {"kind": "share", "data": base64.b64encode(content).decode()}
-
-
-def viewer(
-    groups: Mapping[str, Sequence[Step]],
-    names: Sequence[str],
-    at: Mapping[str, Sequence[int]] | None = None,
-) -> dict[str, Any]:
-    """What a figure of volumes needs.
-
-    Args:
-        groups: steps by name of what is chosen; a step has a ``name`` and ``layers``, the lowest
-            first.
-        names: of the classes.
-        at: voxel at which a group is opened; None: in the middle.
-    """
-    steps = [step for group in groups.values() for step in group]
-    return {
-        "groups": list(groups),
-        "steps": max(len(group) for group in groups.values()),
-        "overlay": any(len(step["layers"]) > 1 for step in steps),
-        "json": in_script(
-            {
-                "palette": class_colours(len(names)).tolist(),
-                "names": list(names),
-                "groups": [
-                    {"name": name, "steps": list(own), "at": (at or {}).get(name)}
-                    for name, own in groups.items()
-                ],
-            }
-        ),
-    }
 
 
 def cohort_viewer(cohort: Cohort) -> dict[str, Any]:
@@ -223,11 +183,6 @@ def _volumes_of(
 def _brain_layer(cohort: Cohort, index: int) -> Layer:
     volume: NDArray[np.uint8] = np.array(cohort.volumes[index])
     return labels_layer(nifti_bytes(volume, cohort.affine))
-
-
-def in_script(content: Any) -> str:
-    """JSON that can stand in a ``script`` element."""
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def static(name: str) -> str:

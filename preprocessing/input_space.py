@@ -46,7 +46,10 @@ class InputSpace:
     def of(cls, cohort: Cohort, row: Mapping[str, str]) -> "InputSpace":
         """That of a row of ``participants.tsv``."""
         is_mni = cohort.preparation["space"] == "mni"
-        of_cohort = cohort.affine if is_mni else None
+        of_cohort = None
+        if is_mni:  # a mirrored right hemisphere lies on the left of its grid, not in the head
+            is_mirrored = cohort.preparation["mirror_right"] and row.get("hemi") == "R"
+            of_cohort = np.diag([-1.0 if is_mirrored else 1.0, 1, 1, 1]) @ cohort.affine
         i, j, k = cohort.shape
         stays = cls(None, (i, j, k), cohort.affine, np.eye(4), of_cohort)
         try:

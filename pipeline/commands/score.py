@@ -100,6 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
             setup.cohort,
             indices,
             arguments.out,
+            method=str(arguments.run_folder),
         )
         warn_of_lost_inputs(read_json(arguments.out / REGIONS_SIDECAR)["maps_in_grid_of"])
     for problem in problems:

@@ -1,7 +1,8 @@
 """Walk through cohorts, and what models make of them, in a browser on this machine.
 
 PATHs: cohorts, runs or exported models, score folders, codes of `foldnorm embed`. Nothing is read
-before it is looked at. Only this machine can ask, and only with the address that is printed.
+before it is looked at. Scores with maps show where a brain has fewer folds than healthy ones. Only
+this machine can ask, and only with the address that is printed.
 """
 
 import argparse

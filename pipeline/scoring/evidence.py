@@ -48,6 +48,8 @@ class EvidenceScores(MapScores):
     PREFIX: ClassVar = {"missing": "evidence", "unexpected": "unexpected"}
     THRESHOLD: ClassVar = THRESHOLD
     KINDS: ClassVar = (*MapScores.KINDS, "pooled", "sum")
+    QUANTITY: ClassVar = "probability of a missing fold"
+    UNIT: ClassVar = ""
 
     def __init__(
         self, trained: TrainedModel, scheme: LabelScheme, covariates: Sequence[str] = ()

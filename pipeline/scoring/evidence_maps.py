@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.scores import conformal_p
+from foldnorm.pipeline.scoring.brain_pages import PageWriter
 from foldnorm.pipeline.scoring.map_scores import MapScores
 from foldnorm.pipeline.scoring.regions import largest_mass, strongest_regions
 from foldnorm.pipeline.sulci import SulciByPlace
@@ -40,13 +41,15 @@ def write_evidence_maps(
     cohort: Cohort,
     indices: Sequence[int],
     out: Path,
+    *,
+    method: str,
 ) -> None:
     """Write maps of each brain, and ``regions.tsv``: where it departs most from healthy ones.
 
     ``…_desc-missing_z.nii.gz`` (and ``unexpected``) is the map in standard deviations of healthy
     brains, ``…_p.nii.gz`` the share of calibration brains that reach as much anywhere. They lie in
     the grid of the brain's input where that is still there, else in that of the cohort;
-    ``regions.json`` says which.
+    ``regions.json`` says which. Beside them what a page about the brain needs, see `PageWriter`.
 
     Args:
         scores: fitted.
@@ -55,9 +58,11 @@ def write_evidence_maps(
         cohort: the brains.
         indices: which of them.
         out: folder.
+        method: the run, or how else they were scored.
     """
     peaks, masses = _strongest(scores, calibration)
     names = SulciByPlace(reference)
+    pages = PageWriter(scores, cohort, method, out)
     rows, inputs = [], {}
     brains = zip(indices, scores.maps(cohort.brains(indices)), strict=True)
     for index, maps in brains:
@@ -72,6 +77,8 @@ def write_evidence_maps(
                 write_map(path, space.spread(values, fill), space.affine, description=description)
             known = {key: row[key] for key in ("participant_id", "hemi")}
             found = strongest_regions(z, cohort.affine, scores.THRESHOLD, space.to_mni)
+            if direction == "missing" and found:
+                pages.add(index, z, [region["voxels"] for region in found])
             for rank, region in enumerate(found, start=1):
                 inside = region.pop("voxels")
                 sulcus, share = names.likeliest(inside)
@@ -86,6 +93,7 @@ def write_evidence_maps(
                         "p": float(conformal_p(np.array([region["mass"]]), masses[:, n])[0]),
                     }
                 )
+    pages.close()
     write_tsv(out / REGIONS, rows, tuple(COLUMNS))
     write_json(out / SIDECAR, {"columns": COLUMNS, "maps_in_grid_of": inputs})
 

@@ -43,6 +43,8 @@ class MapScores(ABC):
     PREFIX: ClassVar[dict[str, str]]  # direction → beginning of the names of its scores
     THRESHOLD: ClassVar[float]  # z that the voxels of a region reach
     KINDS: ClassVar[tuple[str, ...]] = ("component", "top")
+    QUANTITY: ClassVar[str]  # what a map says at each place, as a reader would call it
+    UNIT: ClassVar[str]  # of it; may be empty
 
     directions: tuple[str, ...] = ("missing",)
     normative: NormativeMap
@@ -86,6 +88,28 @@ class MapScores(ABC):
         for _, z, _ in self._compared(brains):
             yield z
 
+    def healthy_statistics(self, row: Mapping[str, str]) -> tuple[Map, Map]:
+        """Mean and spread of the healthy brains that a brain is compared with.
+
+        Args:
+            row: of ``participants.tsv``; its family is left out.
+
+        Returns:
+            Two arrays of (directions, I, J, K) float32, in `UNIT`, after smoothing.
+        """
+        normative, covariates = self._normative_for(row)
+        return normative.expected(covariates), normative.spread_
+
+    @property
+    def healthy(self) -> Sequence[Brain]:
+        """Healthy brains that others are compared with."""
+        return self._healthy
+
+    @property
+    def families(self) -> list[str]:
+        """Family of each of the healthy brains, see `family_of`."""
+        return list(self._owners)
+
     def score(self, brains: Iterable[Brain], on_map: OnMap | None = None) -> Scores:
         """Scores of each brain by name, (N,) each; a high score means unusual.
 
@@ -116,11 +140,18 @@ class MapScores(ABC):
         """Family of each brain, its map in standard deviations, and as it was before."""
         first, second = tee(brains)
         for brain, raw in zip(second, self.raw_maps(first), strict=True):
-            family = family_of(brain.row)
-            known = bool(family) and family in self._owners
-            normative = self._without(family) if known else self.normative
-            row = self._regressors([brain.row], np.array([True]))
-            yield family, normative.z(raw, None if row is None else row[0]), raw
+            normative, covariates = self._normative_for(brain.row)
+            yield family_of(brain.row), normative.z(raw, covariates), raw
+
+    def _normative_for(
+        self, row: Mapping[str, str]
+    ) -> tuple[NormativeMap, NDArray[np.float64] | None]:
+        """Normative map without a brain's family, and the brain's covariates (p,)."""
+        family = family_of(row)
+        known = bool(family) and family in self._owners
+        covariates = self._regressors([row], np.array([True]))
+        normative = self._without(family) if known else self.normative
+        return normative, None if covariates is None else covariates[0]
 
     def _regressors(
         self, rows: Sequence[Mapping[str, str]], is_local: NDArray[np.bool_]

@@ -33,6 +33,8 @@ class VoidScores(MapScores):
 
     PREFIX: ClassVar = {"missing": "void"}
     THRESHOLD: ClassVar = THRESHOLD
+    QUANTITY: ClassVar = "distance to the nearest fold"
+    UNIT: ClassVar = "mm"
 
     def __init__(
         self, scheme: LabelScheme, voxel_size: Sequence[float], covariates: Sequence[str] = ()

@@ -124,15 +124,21 @@
   }
 
   async function describe(mine) {
-    const { facts, scores } = await json(`brain/${state.cohort}/${state.brain}`);
+    const { facts, scores, mirrored } = await json(`brain/${state.cohort}/${state.brain}`);
     if (mine !== turn) return;
     table(at("facts"), Object.entries(facts));
-    at("scores").replaceChildren(...scores.flatMap(({ name, used_for, rows }) => {
+    at("scores").replaceChildren(...scores.flatMap(({ name, used_for, rows, regions }) => {
       const title = document.createElement("h2"), own = document.createElement("table");
       title.textContent = `Scores: ${name}${used_for ? ` (used for ${used_for}: no p)` : ""}`;
       table(own, [["score", "value", "p"], ...rows.map(([score, value, p]) =>
         [score, figure(value), { text: figure(p), low: p !== "" && Number(p) <= 0.05 }])]);
-      return [title, own];
+      if (!regions.length) return [title, own];
+      const heading = document.createElement("h2"), places = document.createElement("table");
+      heading.textContent = "Regions that depart (orange in the input" +
+        (mirrored ? ", where this right hemisphere is mirrored)" : ")");
+      table(places, [["sulcus", "x, y, z mm", "mm³", "z", "p"], ...regions.map((cells) =>
+        [...cells.slice(0, 4), figure(cells[4])])]);
+      return [title, own, heading, places];
     }));
   }
 
@@ -162,8 +168,12 @@
     differences("volumes");
     at("overlaid").hidden = model < 0;
     const content = await bytes(`volume/${cohort}/${brain}`);
+    const { peak } = await json(`brain/${cohort}/${brain}`);
+    const layers = [{ kind: "classes", bytes: content }];
+    if (peak) layers.push({ kind: "share", bytes: await bytes(`departure/${cohort}/${brain}`) });
     if (mine !== turn) return;
-    await draw("input", [{ kind: "classes", bytes: content }], own.palette, own.names);
+    await draw("input", layers, own.palette, own.names);
+    if (peak) panels.input.viewer.goTo(peak);
     if (model < 0) return;
     at("message").textContent = "the model is at work …";
     const place = `${cohort}/${brain}/${model}`;

@@ -89,15 +89,17 @@ const foldnormVolumes = (() => {
     return `${mm} mm: ${names[Math.round(value)] ?? value}`;
   }
 
-  // A figure of the report. Its JSON: {palette, names, groups: [{name, at, steps}]}, at the voxel to
-  // look at first, a step {name, layers}, a layer {kind, data: base64 of a .nii.gz}.
+  // A figure of the report. Its JSON: {palette, names, radiological, groups: [{name, at, steps}]}, at the
+  // voxel to look at first, a step {name, layers}, a layer {kind, data: base64 of a .nii.gz}.
   async function start(figure) {
-    const { palette, names, groups } = JSON.parse(figure.querySelector("script").textContent);
+    const { palette, names, groups, radiological } = JSON.parse(figure.querySelector("script").textContent);
     const find = (name) => figure.querySelector(`[data-part="${name}"]`);
     const [group, step, play, overlay] = ["group", "step", "play", "overlay"].map(find);
     const viewer = await create(find("canvas"), palette, (data) => {
       find("place").textContent = placeText(data, names);
     });
+    viewer.nv.opts.isRadiologicalConvention = Boolean(radiological);
+    viewer.nv.opts.sagittalNoseLeft = Boolean(radiological);
     const made = new Map();
     let asked = 0, gone = null;
 

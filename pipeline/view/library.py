@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.cohort import DESCRIPTION, PAIRS, PARTICIPANTS, VOLUMES, Cohort
+from foldnorm.pipeline.scoring.page_files import FOLDER as PAGES
+from foldnorm.pipeline.scoring.page_files import SIDECAR as PAGES_SIDECAR
+from foldnorm.pipeline.view.departures import REGIONS, Departures
+from foldnorm.preprocessing.cohort import (
+    DESCRIPTION,
+    PAIRS,
+    PARTICIPANTS,
+    VOLUMES,
+    Cohort,
+    row_key,
+)
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv
 from foldnorm.preprocessing.pictures import (
@@ -81,7 +91,8 @@ class Library:
             self._check_inside(*(path / name for name in files))
             self.cohorts.append(Cohort.open(path))
         elif (path / SCORES).is_file():
-            self._check_inside(path / SCORES, path / SCORES_SIDECAR)
+            of_scores = (SCORES, SCORES_SIDECAR, REGIONS, PAGES, PAGES_SIDECAR)
+            self._check_inside(*(path / name for name in of_scores))
             cohort = Path(read_json(path / SCORES_SIDECAR)["cohort"]).resolve()
             self.scores.setdefault(cohort, []).append(path)
         elif (path / CODES).is_file():
@@ -128,8 +139,40 @@ class Library:
         for folder in self.scores.get(own.folder.resolve(), []):
             found = self._scored[folder].get((row["participant_id"], row["hemi"]))
             if found is not None:
-                scores.append({"name": folder.name, **_scores_of(found)})
-        return {"facts": {k: v for k, v in row.items() if v}, "scores": scores}
+                has_p = not found.get("flag") and not found.get("used_for")
+                regions = self._departures[folder].regions(row_key(row), has_p=has_p)
+                scores.append({"name": folder.name, **_scores_of(found), "regions": regions})
+        own_departures = self._departing(cohort, brain)
+        return {
+            "facts": {k: v for k, v in row.items() if v},
+            "scores": scores,
+            "mirrored": row.get("hemi") == "R" and bool(own.preparation.get("mirror_right")),
+            "peak": None if own_departures is None else own_departures.peak(row_key(row)),
+        }
+
+    def departure(self, cohort: int, brain: int) -> bytes:
+        """Where a brain has fewer folds than healthy ones, as ``.nii.gz``.
+
+        Raises:
+            InputError: no folder of scores that was given says so.
+        """
+        own = self.cohorts[cohort]
+        key, found = row_key(own.rows[brain]), self._departing(cohort, brain)
+        if found is None:
+            raise InputError(f"no scores with maps say where {key} departs")
+        self._check_inside(found.path(key))
+        return nifti_bytes(found.layer(key), own.affine, "none")
+
+    def _departing(self, cohort: int, brain: int) -> Departures | None:
+        """The first folder of scores that has a map of a brain."""
+        own = self.cohorts[cohort]
+        folders = self.scores.get(own.folder.resolve(), [])
+        key = row_key(own.rows[brain])
+        return next((d for d in map(self._departures.get, folders) if d and d.knows(key)), None)
+
+    @cached_property
+    def _departures(self) -> dict[Path, Departures]:
+        return {f: Departures(f) for folders in self.scores.values() for f in folders}
 
     @cached_property
     def _scored(self) -> dict[Path, dict[tuple[str, str], dict[str, str]]]:

@@ -137,6 +137,7 @@ def _routes(library: Library) -> dict[str, tuple[Callable[..., Any], str]]:
         "keys": (library.keys, "c"),
         "brain": (library.brain, "cb"),
         "volume": (library.volume, "cb"),
+        "departure": (library.departure, "cb"),
         "model": (library.model, "cm"),
         "source": (library.source, "cbm"),
         "made": (library.made, "cbm"),

@@ -1,0 +1,238 @@
+"""One page a brain: where it has fewer folds than healthy brains, written for a neuroradiologist.
+
+Everything is read from the folder that `foldnorm score --maps` has written.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.pipeline.report_layers import labels_layer, share_layer, viewer
+from foldnorm.pipeline.report_page_figures import PagePictures
+from foldnorm.pipeline.scoring.page_files import FOLDER, SIDECAR, PageArrays
+from foldnorm.preprocessing.cohort import row_key
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.volumes import nifti_bytes
+
+N_PAGES = 20
+MAX_SITES = 6  # that are named
+SCORES, SCORES_SIDECAR, REGIONS = "scores.tsv", "scores.json", "regions.tsv"
+SIDES = {"L": "left hemisphere", "R": "right hemisphere"}
+NO_MODEL = "void"
+METHODS = {
+    True: "No trained model: each place is judged by its distance to the nearest fold or to the "
+    "surface of the hemisphere.",
+    False: "A network that has learned from healthy brains says where it expects a fold that is "
+    "not there.",
+}
+
+
+@dataclass(frozen=True)
+class PageChoice:
+    """Which brains of a folder of scores get a page.
+
+    Attributes:
+        at_most: so many, those with the smallest p first.
+        brains: ``sub-…`` or ``sub-…_hemi-…``; if any is given, these and no others.
+    """
+
+    at_most: int = N_PAGES
+    brains: tuple[str, ...] = ()
+
+
+def brain_pages(path: Path, choice: PageChoice) -> list[dict[str, Any]]:
+    """Pages of the brains of a folder of scores; none where it has no maps.
+
+    Brains come in the order of their p, those with a larger region first among equals, and brains
+    without a p-value (flagged, or healthy ones that others are compared with) last.
+
+    Raises:
+        InputError: a brain that was asked for has no page.
+    """
+    if not (path / SIDECAR).is_file():
+        if choice.brains:
+            raise InputError(f"no pages of brains; score again with --maps: {path}")
+        return []
+    about, scores = read_json(path / SIDECAR), read_json(path / SCORES_SIDECAR)
+    regions: dict[str, list[dict[str, str]]] = {}
+    for row in read_tsv(path / REGIONS):
+        regions.setdefault(row_key(row), []).append(row)
+    rows = [row for row in read_tsv(path / SCORES) if row_key(row) in about["brains"]]
+    rows = _chosen(rows, about["score"], regions, choice, path)
+    return [_page(path, row, about, scores, regions[row_key(row)]) for row in rows]
+
+
+def _chosen(
+    rows: Sequence[dict[str, str]],
+    score: str,
+    regions: Mapping[str, Sequence[Mapping[str, str]]],
+    choice: PageChoice,
+    path: Path,
+) -> list[dict[str, str]]:
+    def order(row: Mapping[str, str]) -> tuple[float, float]:
+        p = row[f"p_{score}"]
+        return float(p) if p else 2.0, -float(regions[row_key(row)][0]["mass"])
+
+    ordered = sorted(rows, key=order)
+    if not choice.brains:
+        return ordered[: choice.at_most]
+    names = {name for row in rows for name in (row_key(row), row["participant_id"])}
+    unknown = sorted(set(choice.brains) - names)
+    if unknown:
+        raise InputError(f"no scored brain with a region is {', '.join(unknown)}: {path}")
+    return [r for r in ordered if {row_key(r), r["participant_id"]} & set(choice.brains)]
+
+
+def _page(
+    path: Path,
+    row: Mapping[str, str],
+    about: Mapping[str, Any],
+    scores: Mapping[str, Any],
+    regions: Sequence[Mapping[str, str]],
+) -> dict[str, Any]:
+    key = row_key(row)
+    own = about["brains"][key]
+    arrays = PageArrays.read(path / FOLDER / f"{key}.npz")
+    i, j, k = own["peak"]
+    is_mirrored = about["mirror_right"] and row["hemi"] == "R"
+    if is_mirrored:  # back to the right side of the head
+        arrays, i = arrays.mirrored(), len(arrays.volume) - 1 - i
+    pictures = PagePictures(arrays, about, own, (i, j, k))
+    name = f"p_{about['score']}"
+    p, q = row[name], row[name.replace("p_", "q_", 1)]
+    reasons = [row["flag"]] if row["flag"] else []
+    if row["used_for"]:
+        reasons.append(f"took part in {row['used_for']}")
+    return {
+        "key": key,
+        "title": ", ".join(
+            part for part in (row["participant_id"], SIDES.get(row["hemi"], row["hemi"])) if part
+        ),
+        "facts": {
+            "site": own["site"] or "not recorded",
+            "scored with": "no model (void)" if about["method"] == NO_MODEL else about["method"],
+            "scored on": about["date"],
+        },
+        "no_p": "; ".join(reasons),
+        "warning": row["warning"],
+        "stranger": _stranger(about, own) if p else "",  # else the flag may say so already
+        "p": p,
+        "q": q,
+        "smallest_p": scores["smallest_p"],
+        "method": METHODS[about["method"] == NO_MODEL],
+        "compared": _compared(about, own),
+        "calibrated_on": scores["calibrated_on"],
+        "judged": scores["brains"] - scores["flagged"],
+        "at_peak": _at_peak(about, own),
+        "planes": pictures.planes(),
+        "healthy": pictures.healthy(),
+        "healthy_brains": [
+            f"{other['key']} ({other['site']})" if other["site"] else other["key"]
+            for other in own["healthy"]
+        ],
+        "is_mirrored": is_mirrored,
+        "regions": [_region(region, row, is_mirrored, bool(p)) for region in regions],
+        "is_named": any(region["sulcus"] for region in regions),
+        "is_both": any(region["direction"] != "missing" for region in regions),
+        "space": "MNI" if regions[0]["x_mni"] else "world",
+        "viewer": _viewer(arrays, about, (i, j, k), own["largest_z"], is_mirrored),
+    }
+
+
+def _compared(about: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """Who the healthy brains are."""
+    sites = about["healthy_sites"]
+    text = (
+        f"{own['compared_with']} hemispheres of healthy brains "
+        f"({about['healthy_people']} people in all, the family of this brain left out)"
+    )
+    if not sites:
+        return f"{text}, whose sites are not recorded"
+    named = ", ".join(sites[:MAX_SITES])
+    more = f" and {len(sites) - MAX_SITES} more" if len(sites) > MAX_SITES else ""
+    return f"{text} of site{'s' if len(sites) > 1 else ''} {named}{more}"
+
+
+def _stranger(about: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """Warning that no healthy brain is of this brain's site; empty where that is not known."""
+    sites = about["healthy_sites"]
+    if own["site"] in ("", "n/a") or not sites or own["site"] in sites:
+        return ""
+    return (
+        f"This brain is of site {own['site']}, and none of the healthy brains is: what differs "
+        "between sites may look like an anomaly"
+    )
+
+
+def _at_peak(about: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """What was measured at the strongest place, in words."""
+    unit = f" {about['unit']}" if about["unit"] else ""
+    digits = 1 if unit else 2
+    return (
+        f"{about['quantity']}: {own['value']:.{digits}f}{unit} in this brain, "
+        f"{own['expected']:.{digits}f}{unit} in healthy brains on average"
+    )
+
+
+def _region(
+    region: Mapping[str, str], row: Mapping[str, str], is_mirrored: bool, has_p: bool
+) -> dict[str, Any]:
+    """A row of the table of regions."""
+    suffix = "_mni" if region["x_mni"] else ""
+    x, y, z = (float(region[f"{axis}{suffix}"]) for axis in "xyz")
+    if is_mirrored and not suffix:  # the cohort's own millimetres are those of a left hemisphere
+        x = -x
+    share = region["sulcus_share"]
+    return {
+        "rank": region["rank"],
+        "folds": "fewer" if region["direction"] == "missing" else "more",
+        "sulcus": region["sulcus"].replace("_", " ").strip(),
+        "share": f"{100 * float(share):.0f} %" if region["sulcus"] and share else "",
+        "place": ", ".join(str(round(own)) for own in (x, y, z)).replace("-", "−"),
+        "mm3": _grouped(region["mm3"]),
+        "peak_z": f"{float(region['peak_z']):.1f}",
+        "mass": _grouped(region["mass"]),
+        "p": f"{float(region['p']):.3f}" if has_p else "–",
+    }
+
+
+def _grouped(number: str) -> str:
+    """A whole number with narrow spaces between thousands."""
+    return f"{float(number):,.0f}".replace(",", "\u202f")
+
+
+def _viewer(
+    arrays: PageArrays,
+    about: Mapping[str, Any],
+    at: Sequence[int],
+    largest_z: float,
+    is_mirrored: bool,
+) -> dict[str, Any]:
+    """Classes with the departure over them, opened at the strongest place."""
+    affine = np.array(about["affine"])
+    if is_mirrored:
+        affine = unmirrored(affine, len(arrays.volume))
+    z = np.where(arrays.z * (largest_z / 255) >= about["threshold"], arrays.z, 0)
+    layers = [
+        labels_layer(nifti_bytes(np.ascontiguousarray(arrays.volume), affine)),
+        share_layer(z.astype(np.float32), affine),
+    ]
+    step = {"name": "fewer folds than in healthy brains", "layers": layers}
+    return viewer({"": [step]}, about["classes"], {"": at}, radiological=True)
+
+
+def unmirrored(affine: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+    """Affine of a right hemisphere whose first axis was turned back from left-side order.
+
+    Args:
+        affine: (4, 4) of the grid in which it lies on the left.
+        side: voxels along the first axis.
+    """
+    back = np.diag([-1.0, 1.0, 1.0, 1.0])
+    back[0, 3] = side - 1
+    return np.asarray(np.diag([-1.0, 1.0, 1.0, 1.0]) @ affine @ back)

@@ -1,0 +1,304 @@
+"""Pages about brains: who gets one, what it says, and that left stays left."""
+
+import gzip
+import re
+import shutil
+import subprocess
+import sys
+import threading
+
+import nibabel
+import numpy as np
+import pytest
+from conftest import Watched, colours_of, unnamed_controls
+
+from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.report_hemisphere import REGION_COLOURS, hemisphere_views
+from foldnorm.pipeline.report_page_figures import PagePictures
+from foldnorm.pipeline.report_pages import PageChoice, brain_pages, unmirrored
+from foldnorm.pipeline.scoring.page_files import FOLDER, PageArrays
+from foldnorm.pipeline.view.library import Library
+from foldnorm.pipeline.view.server import ViewServer
+from foldnorm.preprocessing.cohort import Cohort, row_key, write_participants
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_json, read_tsv, write_tsv
+
+pytestmark = pytest.mark.timeout(240)
+SCORE = "void_component"
+
+
+def packed_copy(source, folder, change):
+    """The packed files of a cohort under other rows."""
+    folder.mkdir()
+    for path in source.iterdir():
+        if path.is_file():
+            (folder / path.name).write_bytes(path.read_bytes())
+    write_participants(folder, [change(n, row) for n, row in enumerate(Cohort.open(source).rows)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scored(phantom_cohort, tmp_path_factory):
+    """Scores of phantoms without a fold, of healthy families; the third is of a far site."""
+    folder = tmp_path_factory.mktemp("pages")
+    words = ["delete", phantom_cohort.folder, folder / "altered", "--size", "200", "--quiet"]
+    assert main([*map(str, words), "--n-procs", "1"]) == 0
+
+    def healthy_row(n, row):
+        return {**row, "family": f"f{n}", "site": "Here"}
+
+    def patient_row(n, row):
+        site = "There" if n == 2 else "Here"
+        name = f"{row['participant_id']}x"
+        return {**row, "participant_id": name, "family": f"f{n}", "site": site}
+
+    healthy = packed_copy(phantom_cohort.folder, folder / "healthy", healthy_row)
+    patients = packed_copy(folder / "altered", folder / "patients", patient_row)
+    words = ["score", "void", patients, folder / "scores", "--healthy", healthy, "--maps"]
+    assert main([*map(str, words), "--quiet"]) == 1  # one is flagged
+    return folder / "scores"
+
+
+@pytest.fixture(scope="module")
+def pages(scored):
+    return brain_pages(scored, PageChoice())
+
+
+def test_the_brain_with_the_smallest_p_comes_first_and_its_sulcus_is_named(scored, pages):
+    rows = {row_key(row): row for row in read_tsv(scored / "scores.tsv")}
+    smallest = min(float(row[f"p_{SCORE}"]) for row in rows.values() if row[f"p_{SCORE}"])
+    first = pages[0]
+    assert float(first["p"]) == smallest
+    region = next(r for r in read_tsv(scored / "regions.tsv") if row_key(r) == first["key"])
+    assert first["regions"][0]["sulcus"] == region["sulcus"].replace("_", " ")
+    assert region["sulcus"]
+    assert first["regions"][0]["share"].endswith(" %")
+    assert first["planes"].startswith("data:image/png;base64,")
+
+
+def test_none_of_the_five_healthy_brains_is_of_the_family(scored):
+    brains = read_json(scored / "pages.json")["brains"]
+    families = {row["participant_id"]: row["family"] for row in
+                read_tsv(scored.parent / "healthy/participants.tsv")}  # fmt: skip
+    own = {row_key(row): row["family"] for row in
+           read_tsv(scored.parent / "patients/participants.tsv")}  # fmt: skip
+    for key, brain in brains.items():
+        shown = [other["key"].partition("_")[0] for other in brain["healthy"]]
+        assert len(set(shown)) == 5
+        assert own[key] not in {families[name] for name in shown}
+        assert brain["compared_with"] == len(families) - 1
+
+
+def test_a_flagged_brain_shows_the_flag_and_no_p(pages):
+    (flagged,) = [page for page in pages if page["facts"]["site"] == "There"]
+    assert "is of site There" in flagged["no_p"]
+    assert flagged["p"] == flagged["q"] == ""
+    assert {region["p"] for region in flagged["regions"]} == {"–"}
+    assert pages[-1] is flagged
+    assert not any(page["stranger"] or page["no_p"] for page in pages[:-1])
+
+
+def test_a_brain_of_another_site_that_has_a_p_all_the_same_is_warned_of(scored, tmp_path):
+    folder = tmp_path / "scores"
+    shutil.copytree(scored, folder)
+    rows = read_tsv(folder / "scores.tsv")
+    for row in rows:  # as --across-sites gives it
+        if row["flag"]:
+            row |= {"flag": "", f"p_{SCORE}": "0.01", f"q_{SCORE}": "0.01"}
+    write_tsv(folder / "scores.tsv", rows, list(rows[0]))
+    first = brain_pages(folder, PageChoice(1))[0]
+    assert "site There, and none of the healthy brains is" in first["stranger"]
+
+
+def test_pages_can_be_few_or_asked_for(scored, pages):
+    assert [page["key"] for page in brain_pages(scored, PageChoice(2))] == [
+        page["key"] for page in pages[:2]
+    ]
+    assert brain_pages(scored, PageChoice(0)) == []
+    last = pages[-1]["key"]
+    asked = brain_pages(scored, PageChoice(brains=(last.partition("_")[0],)))
+    assert [page["key"] for page in asked] == [last]
+    with pytest.raises(InputError, match="sub-nobody"):
+        brain_pages(scored, PageChoice(brains=("sub-nobody",)))
+
+
+def test_arrays_are_small_and_come_back(scored, pages):
+    path = scored / FOLDER / f"{pages[0]['key']}.npz"
+    arrays = PageArrays.read(path)
+    assert path.stat().st_size < 60_000
+    assert arrays.volume.shape == arrays.z.shape == arrays.regions.shape
+    assert [len(own) for own in arrays.planes("healthy")] == [5, 5, 5]
+    i, j, k = read_json(scored / "pages.json")["brains"][pages[0]["key"]]["peak"]
+    assert arrays.regions[i, j, k] == 1
+    assert arrays.z[i, j, k] == arrays.z[arrays.regions == 1].max()
+    assert arrays.z.max() == 255  # of the largest z
+
+
+def test_arrays_with_pickles_are_refused(tmp_path):
+    np.savez(tmp_path / "bad.npz", volume=np.array([{}], dtype=object))
+    with pytest.raises(InputError, match=r"not the arrays of a page.*bad\.npz"):
+        PageArrays.read(tmp_path / "bad.npz")
+
+
+def test_pages_need_no_torch():
+    code = "import sys, foldnorm.pipeline.report_pages; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_mirrored_right_hemisphere_is_turned_back():
+    affine = np.array([[2.0, 0, 0, -80], [0, 2, 0, -10], [0, 0, 2, -6], [0, 0, 0, 1]])
+    stored, side = np.array([3, 1, 2, 1]), 48
+    turned = np.array([side - 1 - 3, 1, 2, 1])
+    x, y, z, _ = affine @ stored
+    assert (unmirrored(affine, side) @ turned).tolist() == [-x, y, z, 1]
+
+
+def arrays_of(volume):
+    empty = np.zeros_like(volume)
+    planes = {}
+    for axis, plane in (
+        ("sagittal", empty[0]),
+        ("coronal", empty[:, 0]),
+        ("axial", empty[:, :, 0]),
+    ):
+        planes |= {
+            f"share_{axis}": plane,
+            f"expected_{axis}": plane,
+            f"healthy_{axis}": plane[None],
+        }
+    return PageArrays(volume=volume, z=empty, regions=empty, **planes)
+
+
+def test_right_and_anterior_are_on_the_left_of_a_plane():
+    volume = np.zeros((8, 10, 12), np.uint8)
+    volume[7, 9, 11] = 1  # right, anterior, superior
+    about = {"affine": np.eye(4).tolist(), "classes": ["outside", "inside"]}
+    pictures = PagePictures(arrays_of(volume), about, {}, (7, 9, 11))
+    planes = {"sagittal": volume[7], "coronal": volume[:, 9], "axial": volume[:, :, 11]}
+    for axis, plane in planes.items():
+        picture, (left, right, bottom, top) = pictures._oriented(axis, plane)
+        rows, columns = np.nonzero(picture)
+        assert (rows[0], columns[0]) == (picture.shape[0] - 1, 0)  # of an origin at the bottom
+        assert (left, top) == (-0.5, 0.5)  # the place is at 0, 0
+        assert (right - left, top - bottom) == picture.shape[::-1]
+
+
+def test_mirrored_arrays_exchange_left_and_right():
+    volume = np.zeros((4, 5, 6), np.uint8)
+    volume[0, 1, 2] = 1
+    turned = arrays_of(volume).mirrored()
+    assert np.argwhere(turned.volume).tolist() == [[3, 1, 2]]
+    assert turned.share_sagittal.shape == (5, 6)
+
+
+def test_a_hemisphere_is_seen_from_its_sides_with_its_region():
+    """A box with a bump in front, and a region below its left face."""
+    inside = np.zeros((60, 40, 40), bool)
+    inside[5:55, 5:30, 5:35] = True
+    inside[5:55, 30:37, 5:10] = True  # in front, below
+    regions = np.zeros(inside.shape, np.uint8)
+    regions[8:12, 10:16, 25:30] = 1
+    views = hemisphere_views(inside, regions, (1, 1, 1), "L")
+    assert [name for name, _, _ in views] == ["lateral", "medial", "from above"]
+
+    def red(picture):
+        return np.argwhere((picture[..., 0] > 1.8 * picture[..., 1]) & (picture[..., 0] > 60))
+
+    (_, letters, lateral), (_, _, medial), (_, _, above) = views
+    assert letters == "AP"
+    assert len(red(medial)) == 0  # too deep
+    rows, columns = red(lateral).mean(axis=0)
+    assert (rows, columns) == pytest.approx((12, 27), abs=1)  # above the middle, behind it
+    dark = np.argwhere((lateral < 250).any(axis=-1))
+    assert dark[dark[:, 0] > 32, 1].min() < 5 < dark[dark[:, 0] < 20, 1].min()  # bump at the left
+    assert red(above)[:, 1].max() < 15  # left is left
+    assert REGION_COLOURS[0][0] > REGION_COLOURS[0][1]
+
+
+@pytest.fixture(scope="module")
+def page(scored, tmp_path_factory):
+    out = tmp_path_factory.mktemp("page") / "report.html"
+    assert main(["report", str(scored), str(out), "--pages", "3", "--quiet"]) == 0
+    return out
+
+
+def test_the_page_says_what_it_means_and_what_not(page, pages):
+    text = re.sub(r"<[^>]*>", "", page.read_text(encoding="utf-8").split("<article", 1)[1])
+    assert "This is not a diagnosis" in text
+    assert "the smallest p that can be reached" in text.lower()
+    assert "people in all, the family of this brain left out) of site Here" in text
+    assert pages[0]["regions"][0]["sulcus"] in text
+    for jargon in ("conformal", "latent"):
+        assert jargon not in text.split("Settings")[0].lower()
+
+
+def test_pages_in_a_browser_and_in_print(browser, page):
+    watched = Watched(browser, viewport={"width": 1000, "height": 900})
+    opened = watched.page
+    opened.goto(page.as_uri())
+    articles = opened.query_selector_all("article.brain")
+    assert len(articles) == 3
+    figure = articles[0].query_selector("figure.volumes")
+    figure.scroll_into_view_if_needed()
+    opened.wait_for_function("(f) => f.dataset.shown", arg=figure, timeout=30_000)
+    assert colours_of(figure.query_selector("canvas")) > 5
+    assert unnamed_controls(opened) == []
+    assert watched.complaints == []
+    assert watched.outside(page.as_uri()) == []
+    opened.emulate_media(media="print")
+    opened.set_viewport_size({"width": 703, "height": 1047})  # A4 without its margins
+    for article in articles:
+        assert article.bounding_box()["height"] < 1047  # one sheet
+        assert article.evaluate("(e) => getComputedStyle(e).breakBefore") == "page"
+        assert article.evaluate("(e) => e.querySelector('.scroll').scrollWidth") <= 703
+        assert not article.query_selector(".live").is_visible()
+        assert colours_of(article.query_selector("img")) > 50
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def server(scored):
+    serving = ViewServer(Library([scored.parent / "patients", scored], "cpu"))
+    threading.Thread(target=serving.serve_forever, daemon=True).start()
+    yield serving
+    serving.shutdown()
+    serving.server_close()
+
+
+def test_view_tells_regions_and_where_the_strongest_is(server, scored, pages):
+    cohort = Cohort.open(scored.parent / "patients")
+    place = cohort.keys().index(pages[0]["key"])
+    about = server.library.brain(0, place)
+    (own,) = about["scores"]
+    assert own["regions"][0][0].replace("_", " ") == pages[0]["regions"][0]["sulcus"]
+    assert own["regions"][0][-1]
+    layer = np.asarray(
+        nibabel.Nifti1Image.from_bytes(gzip.decompress(server.library.departure(0, place))).dataobj
+    )
+    assert layer.shape == cohort.shape
+    assert layer[tuple(about["peak"])] > 0
+    flagged = server.library.brain(0, cohort.keys().index(pages[-1]["key"]))
+    assert flagged["scores"][0]["regions"][0][-1] == ""  # no p
+
+
+def test_view_shows_them_over_the_brain(browser, server, scored, pages):
+    place = Cohort.open(scored.parent / "patients").keys().index(pages[0]["key"])
+    watched = Watched(browser, viewport={"width": 1200, "height": 900})
+    watched.page.goto(f"{server.url}#0/{place}/-1")
+    watched.page.wait_for_selector(f'body[data-shown="0/{place}/-1"]', timeout=30_000)
+    assert "Regions that depart" in watched.page.inner_text("#scores")
+    assert colours_of(watched.page.query_selector("#input canvas")) > 5
+    assert watched.complaints == []
+    watched.page.close()
+
+
+def test_view_follows_no_link_out_of_the_scores(scored, tmp_path):
+    cohort, folder = scored.parent / "patients", tmp_path / "scores"
+    shutil.copytree(scored, folder)
+    key = next(iter(read_json(folder / "pages.json")["brains"]))
+    path = folder / FOLDER / f"{key}.npz"
+    path.rename(tmp_path / "elsewhere.npz")
+    path.symlink_to(tmp_path / "elsewhere.npz")
+    library = Library([cohort, folder], "cpu")
+    with pytest.raises(InputError, match="leads out of the folders"):
+        library.departure(0, library.keys(0).index(key))
