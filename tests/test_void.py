@@ -79,8 +79,11 @@ def test_a_brain_of_another_site_has_no_p_unless_it_is_asked_for(small_cohort, t
     assert not any(row["p_void_component"] for row in found[1:])
     assert all(row["score_void_component"] for row in found)
     assert read_json(tmp_path / "out/scores.json")["calibrated_on"] == len(healthy.rows)
+    assert (tmp_path / "out/regions.tsv").is_file()
     assert main([*map(str, words), "--overwrite", "--across-sites", "--quiet"]) == 0
     assert all(row["p_void_component"] for row in read_tsv(tmp_path / "out/scores.tsv"))
+    # Regions of the earlier scores would be shown beside p-values that are not theirs.
+    assert not any((tmp_path / "out" / name).exists() for name in ("regions.tsv", "pages.json"))
 
 
 def test_controls_of_a_site_move_the_mean_and_calibrate(small_cohort, tmp_path):
@@ -106,3 +109,23 @@ def test_void_needs_healthy_brains_prepared_alike(small_cohort, phantom_cohort, 
     assert "prepared otherwise than the healthy one" in said
     assert str(small_cohort.folder) in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_brain_is_compared_with_healthy_ones_of_its_age_if_asked(small_cohort, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    healthy = with_sites(small_cohort, tmp_path / "healthy", lambda n: "Here")
+    rows = [{**row, "age": str(rng.integers(20, 80)), "sex": "fm"[n % 2]}
+            for n, row in enumerate(healthy.rows)]  # fmt: skip
+    write_participants(healthy.folder, rows)
+    words = ["score", "void", healthy.folder, tmp_path / "out", "--healthy", healthy.folder,
+             "--quiet", "--overwrite", "--covariates"]  # fmt: skip
+    found = []
+    for columns in ([], ["age", "sex:category"]):
+        ask = words if columns else words[:-1]
+        assert main([*map(str, ask), *columns]) == 0
+        table = read_tsv(tmp_path / "out/scores.tsv")
+        found.append([float(row["score_void_top"]) for row in table])
+    assert found[0] != found[1]
+    assert np.corrcoef(found)[0, 1] > 0.8  # age means nothing here
+    assert main([*map(str, words), "weight"]) == 2
+    assert "no column 'weight' in participants.tsv" in capsys.readouterr().err

@@ -66,8 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing, warn_of_lost_inputs
     from foldnorm.pipeline.score_cohort import SCORES, SIDECAR, score_cohort
+    from foldnorm.pipeline.scoring.evidence_maps import REGIONS, write_evidence_maps
     from foldnorm.pipeline.scoring.evidence_maps import SIDECAR as REGIONS_SIDECAR
-    from foldnorm.pipeline.scoring.evidence_maps import write_evidence_maps
+    from foldnorm.pipeline.scoring.page_files import SIDECAR as PAGES_SIDECAR
     from foldnorm.pipeline.scoring.setup import set_up_scoring
     from foldnorm.preprocessing.cohort import row_key
     from foldnorm.preprocessing.errors import InputError
@@ -85,6 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
     scorer = setup.scorer
     if arguments.maps and not scorer.map_scores:
         raise InputError(f"--maps needs at least 8 healthy brains: {setup.reference.folder}")
+    for stale in (REGIONS, REGIONS_SIDECAR, PAGES_SIDECAR):  # of earlier scores, with maps
+        (arguments.out / stale).unlink(missing_ok=True)
     rows, problems = score_cohort(
         setup,
         arguments.out,
