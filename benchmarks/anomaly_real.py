@@ -16,11 +16,11 @@ compared with the other brains of its site as controls, together with brains of 
 the network was not trained on; its own family is left out. Settings of the scores were chosen on
 MMRR with a first restorer, and on no other site.
 
-Printed and written by size: AUROC of altered brains against intact ones of other participants and
-their own, how often the heaviest region touches the fold, and sensitivity at the threshold that 5 %
-of the site's intact brains pass; means over sites and seeds, with intervals that draw participants.
-Also how many healthy brains are called unusual (p < .05), with controls of their site or without,
-and how far two copies of one scan lie apart.
+Printed and written by size: AUROC of altered brains against intact ones of other families, how often
+the heaviest region touches the fold, and sensitivity at the threshold that 5 % of the site's intact
+brains pass; means over sites and seeds, with intervals that draw families. Also how many healthy
+brains are called unusual (p < .05), with controls of their site or without, and how far two copies of
+one scan lie apart.
 
 OUT/anomaly keeps every score; what is there is not made again. Ends with one line of JSON, which
 OUT/anomaly/figures.json holds with commit, date and machine.
@@ -275,31 +275,42 @@ def measured(
 ) -> np.ndarray:
     """AUROC, hits, and sensitivity at 5 % false alarms of a site; rows of these, bootstrapped.
 
+    No brain is compared with one of its own family: drawn twice, the two would be compared as if
+    they were strangers.
+
     Returns:
-        (1 + `BOOTSTRAPS`, 3); the first row is of all participants once.
+        (1 + `BOOTSTRAPS`, 3); the first row is of all families once.
     """
-    families = np.unique(table["family"])
     positive = (table["kind"] == kind) & np.isin(table["size"], sizes)
     negative = table["kind"] == against
     if against != HEALTHY:
         negative &= np.isin(table["size"], sizes)
-    rng = np.random.default_rng(0)
-    members = {
-        f: [np.flatnonzero(rows & (table["family"] == f)) for rows in (positive, negative)]
-        for f in families
-    }
-    rows = []
+    families = np.unique(table["family"])
+    if not positive.any():
+        return np.empty((0, 3))
+    high, low = ([np.flatnonzero(rows & (table["family"] == f)) for f in families]
+                 for rows in (positive, negative))  # fmt: skip
+    scores, pairs = table["score"], np.outer([len(h) for h in high], [len(n) for n in low])
+    np.fill_diagonal(pairs, 0)
+    wins = np.zeros(pairs.shape)
+    for a, b in zip(*np.nonzero(pairs), strict=True):
+        wins[a, b] = pairs[a, b] * auroc(scores[high[a]], scores[low[b]])
+    rng, rows = np.random.default_rng(0), []
     for n in range(BOOTSTRAPS + 1):
-        drawn = families if not n else rng.choice(families, len(families))
-        high = np.concatenate([members[f][0] for f in drawn])
-        low = np.concatenate([members[f][1] for f in drawn])
-        if not len(high) or not len(low):
+        times = np.ones(len(families), dtype=int)
+        if n:
+            times = rng.multinomial(len(families), np.full(len(families), 1 / len(families)))
+        above, intact = (
+            np.concatenate([np.repeat(own, t) for own, t in zip(which, times, strict=True)])
+            for which in (high, low)
+        )
+        if not len(above) or not len(intact) or not times @ pairs @ times:
             continue
-        scores, intact = table["score"][high], table["score"][low]
-        threshold = np.quantile(intact, 1 - ALARM)
-        hits = table["hit"][high]
+        threshold = np.quantile(scores[intact], 1 - ALARM)
+        hits = table["hit"][above]
         hit = float(np.nanmean(hits)) if np.isfinite(hits).any() else np.nan
-        rows.append((auroc(scores, intact), hit, float((scores > threshold).mean())))
+        area = (times @ wins @ times) / (times @ pairs @ times)
+        rows.append((area, hit, float((scores[above] > threshold).mean())))
     return np.array(rows)
 
 
@@ -327,6 +338,8 @@ def summarise(folder: Path, names: dict[str, list[str]]) -> dict[str, float]:
             for site, own in names.items()
         }  # fmt: skip
         for question, (kind, sizes, against) in QUESTIONS.items():
+            if kind != "fold" and model not in ("restorer", "void"):
+                continue
             by_site = [
                 np.mean([measured(table, kind, sizes, against) for table in own], axis=0)
                 for own in tables.values()
