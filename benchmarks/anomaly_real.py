@@ -16,11 +16,11 @@ compared with the other brains of its site as controls, together with brains of 
 the network was not trained on; its own family is left out. Settings of the scores were chosen on
 MMRR with a first restorer, and on no other site.
 
-Printed and written by size: AUROC of altered brains against intact ones of other families, how often
-the heaviest region touches the fold, and sensitivity at the threshold that 5 % of the site's intact
-brains pass; means over sites and seeds, with intervals that draw families. Also how many healthy
-brains are called unusual (p < .05), with controls of their site or without, and how far two copies of
-one scan lie apart.
+Printed and written by size: AUROC of altered brains against intact ones of other families, how
+often the heaviest region touches the fold, and sensitivity at the threshold that 5 % of the site's
+intact brains pass; means over sites and seeds, with intervals that draw families. Also how many
+healthy brains are called unusual (p < .05), with controls of their site or without, and how far two
+copies of one scan lie apart.
 
 OUT/anomaly keeps every score; what is there is not made again. Ends with one line of JSON, which
 OUT/anomaly/figures.json holds with commit, date and machine.
