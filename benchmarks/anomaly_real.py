@@ -90,7 +90,7 @@ def left_out(cohort: Cohort, site: str, folder: Path) -> Cohort:
 
 
 def held_out(row: Mapping[str, str]) -> bool:
-    """Whether a brain of another site is one to compare with, not to train on: one in six."""
+    """Say if a brain of another site is compared with, and not trained on: about one in six."""
     person = row["participant_id"] if row["family"] in ("", "n/a") else row["family"]
     return int(hashlib.sha256(person.encode()).hexdigest()[:8], 16) % 100 < COMPARED
 

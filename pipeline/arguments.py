@@ -104,6 +104,17 @@ def add_n_procs(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_reference(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--reference``, also ``--healthy``: the brains that others are compared with."""
+    parser.add_argument(
+        "--reference",
+        "--healthy",
+        type=Path,
+        metavar="COHORT",
+        help="training cohort, if it has moved; with void, healthy brains",
+    )
+
+
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Add ``--overwrite``."""
     parser.add_argument("--overwrite", action="store_true", help="redo what is finished")

@@ -12,7 +12,14 @@ every_fold_places.tsv): where brains are few, their folds are many.
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_device, add_kind, add_overwrite, add_seed, positive
+from foldnorm.pipeline.arguments import (
+    add_device,
+    add_kind,
+    add_overwrite,
+    add_reference,
+    add_seed,
+    positive,
+)
 
 HELP = "deletion benchmark of a trained model, by size"
 
@@ -33,13 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--draws", type=positive, default=5, help="of halves and deletions")
     parser.add_argument("--every-fold", metavar="SIZE", help="paired, for each such fold")
-    parser.add_argument(
-        "--reference",
-        "--healthy",
-        type=Path,
-        metavar="COHORT",
-        help="training cohort, if it has moved; with void, healthy brains",
-    )
+    add_reference(parser)
     add_seed(parser)
     add_device(parser)
     add_overwrite(parser)

@@ -15,7 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_device, add_overwrite
+from foldnorm.pipeline.arguments import add_device, add_overwrite, add_reference
 
 HELP = "anomaly scores and p-values of a cohort"
 
@@ -30,13 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", nargs="+", choices=("train", "validation", "test"), default=[], help="only these"
     )
-    parser.add_argument(
-        "--reference",
-        "--healthy",
-        type=Path,
-        metavar="COHORT",
-        help="training cohort, if it has moved; with void, healthy brains",
-    )
+    add_reference(parser)
     parser.add_argument(
         "--controls",
         type=Path,

@@ -35,8 +35,8 @@ class NormativeMap:
 
     **The floor is the measurement noise of one voxel, not a guard against division by zero.**
     Where healthy brains agree, the spread of a sample is close to 0 and the noise of the next
-    brain is not. Distance to the nearest fold, in mm, of three voxels of a brain from which a
-    fold was erased::
+    brain is not. An example in round numbers, not measured ones: distance to the nearest fold, in
+    mm, of three voxels of a brain from which a fold was erased::
 
         voxel                      μ      s     x     z, f = .01 mm   z, f = 1 mm
         on the hull's inner rim   2.0   0.00   2.2        20.0            0.2
