@@ -35,7 +35,7 @@ COLUMNS = {
     "flag": "why the model cannot judge this brain; it has no p then",
     "size_mm2": "voxels times the mean face of one, counted by the probability of the name",
     "confidence": "mean probability of the name over that size",
-    **dict.fromkeys("xyz", "centre, world mm of the cohort"),
+    **dict.fromkeys("xyz", "centre, world mm, a right hemisphere on the right"),
     **{f"{axis}_mni": "the same, MNI mm, where a transform is known" for axis in "xyz"},
     "depth_mm": "of its deepest voxel below the outside of the brain",
     "pieces": "26-connected",
@@ -152,13 +152,15 @@ class Recogniser:
         """The columns of each sulcus of a brain."""
         measures = brain.measure(self.reference.affine)
         departures = self.scores.departures(measures[None])
+        to_voxel = np.linalg.inv(self.reference.affine)
         found = []
         for n, own in enumerate(measures):
             figures = dict(zip(MEASURES, map(float, own), strict=True))
-            if space.to_mni is not None:
-                world = np.append(own[2:5], 1)
-                mni = space.to_mni @ np.linalg.inv(self.reference.affine) @ world
-                figures |= {f"{a}_mni": float(v) for a, v in zip("xyz", mni, strict=False)}
+            voxel = to_voxel @ np.append(own[2:5], 1)
+            for suffix, matrix in (("", space.to_world), ("_mni", space.to_mni)):
+                if matrix is not None:
+                    place = zip("xyz", matrix @ voxel, strict=False)
+                    figures |= {f"{axis}{suffix}": float(value) for axis, value in place}
             for kind, z in departures.items():
                 figures[f"z_{kind}"] = float(z[0, n])
                 p = conformal_p(z[:, n], self.calibration[kind][:, n])

@@ -120,7 +120,9 @@ def translate_cohort(
     for index in cohort.indices(*splits):
         made = translation.translate(np.array(sources[index]))
         row = cohort.rows[index]
-        _write(out / f"{row_key(row)}{SUFFIX}", made, translation.target_scheme, cohort.affine)
+        _write(
+            out / f"{row_key(row)}{SUFFIX}", made, translation.target_scheme, cohort.affine_of(row)
+        )
         figures: dict[str, float] = {}
         if targets is not None:
             true = np.array(targets[index])

@@ -176,6 +176,11 @@ class Cohort:
         """(4, 4) affine of the packed grid: exact to half a voxel for any one subject."""
         return np.array(self.description["Cohort"]["affine"], dtype=np.float64)
 
+    def affine_of(self, row: Mapping[str, str]) -> NDArray[np.float64]:
+        """(4, 4) affine of one packed volume: a mirrored right hemisphere lies on the right."""
+        is_mirrored = self.preparation.get("mirror_right") and row.get("hemi") == "R"
+        return np.diag([-1.0 if is_mirrored else 1.0, 1, 1, 1]) @ self.affine
+
     def indices(self, *splits: str) -> NDArray[np.int64]:
         """Indices of the volumes of these splits, all if none is named."""
         unknown = set(splits) - set(SPLITS)

@@ -21,15 +21,15 @@ COLUMNS = {
     "participant_id": "",
     "hemi": "",
     "direction": "missing or unexpected",
-    "rank": "1 is the heaviest region",
+    "rank": "1 is the region of the largest mass",
     "sulcus": "that most training brains have there, if the training cohort names its folds",
     "sulcus_share": "of the training brains that have it there",
-    **dict.fromkeys("xyz", "weighted middle, world mm of the cohort"),
+    **dict.fromkeys("xyz", "weighted middle, world mm, a right hemisphere on the right"),
     **{f"{axis}_mni": "the same, MNI mm, where a transform is known" for axis in "xyz"},
-    "mm3": "size",
+    "mm3": "size of the region: what reaches half of its largest z and is connected with it there",
     "peak_z": "largest z, in standard deviations of healthy brains",
-    "mass": "sum over the region of z above the threshold of regions",
-    "p": "share of calibration brains whose heaviest region has at least this mass, with 1 added "
+    "mass": "sum of what z has above the threshold, over all that reaches it around the region",
+    "p": "share of calibration brains whose largest mass is at least this one, with 1 added "
     "above and below: corrected for the places looked at, not for the brains",
 }
 
@@ -76,7 +76,7 @@ def write_evidence_maps(
                 description = f"foldnorm {direction} fold, {what}"
                 write_map(path, space.spread(values, fill), space.affine, description=description)
             known = {key: row[key] for key in ("participant_id", "hemi")}
-            found = strongest_regions(z, cohort.affine, scores.THRESHOLD, space.to_mni)
+            found = strongest_regions(z, space.to_world, scores.THRESHOLD, space.to_mni)
             if direction == "missing" and found:
                 pages.add(index, z, [region["voxels"] for region in found])
             for rank, region in enumerate(found, start=1):
@@ -101,7 +101,7 @@ def write_evidence_maps(
 def _strongest(
     scores: MapScores, calibration: Sequence[Brain]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Largest z of each calibration brain, and mass of its heaviest region, by direction."""
+    """Largest z of each calibration brain, and its largest mass, by direction."""
     peaks, masses = [], []
     for maps in scores.maps(calibration):
         peaks.append([float(z.max()) for z in maps])

@@ -25,7 +25,7 @@ def localisation(
         index: which of them was altered.
         altered: (I, J, K) class numbers, after something was taken away.
         z: (I, J, K) evidence of missing folds in it.
-        threshold: z that the voxels of a region reach.
+        threshold: z that the voxels of a component reach.
 
     Returns:
         `COLUMNS`: ``hit``, 1 if the strongest region holds a deleted voxel; ``rank`` of the first
