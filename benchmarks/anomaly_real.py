@@ -152,7 +152,9 @@ def score_site(
         for first in range(0, len(plan), CHUNK):
             some = plan[first : first + CHUNK]
             brains = [
-                Brain(volume if kind == HEALTHY else ways[kind].apply(int(index), d), row)
+                cohort.brain(
+                    int(index), volume if kind == HEALTHY else ways[kind].apply(int(index), d)
+                )
                 for kind, _, d in some
             ]
             for name, scorer in waiting.items():

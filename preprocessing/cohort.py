@@ -7,9 +7,9 @@ of ``participants.tsv`` is volume n. ``folds.npy`` holds the fold labels, where 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,7 +91,28 @@ class Cohort:
     def brains(self, indices: Iterable[int]) -> Iterator["Brain"]:
         """Volumes in memory, one at a time, with their rows."""
         for index in indices:
-            yield Brain(self.seen(np.array(self.volumes[index])), self.rows[index])
+            yield self.brain(int(index), np.array(self.volumes[index]))
+
+    def brain(self, index: int, volume: NDArray[Any]) -> "Brain":
+        """Brain of a volume: one of the cohort's, or what it has become by an alteration."""
+        other = self.other_side(index)
+        read = None if other is None else partial(self._volume, other)
+        return Brain(self.seen(volume), self.rows[index], read)
+
+    def other_side(self, index: int) -> int | None:
+        """Index of the other hemisphere of a brain, if it is there and in the same layout."""
+        if not self.preparation.get("mirror_right"):
+            return None
+        row = self.rows[index]
+        other = row_key({**row, "hemi": {"L": "R", "R": "L"}.get(row["hemi"], "")})
+        return self._index_of.get(other) if other != row_key(row) else None
+
+    @cached_property
+    def _index_of(self) -> dict[str, int]:
+        return {key: index for index, key in enumerate(self.keys())}
+
+    def _volume(self, index: int) -> NDArray[np.uint8]:
+        return np.array(self.volumes[index])
 
     def view(self, indices: Iterable[int]) -> "CohortView":
         """Some of the volumes as a sequence of brains, read when they are asked for."""
@@ -273,10 +294,13 @@ class Brain(NamedTuple):
     Attributes:
         volume: (I, J, K) uint8 class numbers; of an image, float32 intensities from −1 to 1.
         row: of ``participants.tsv``.
+        other_side: reads the volume of the other hemisphere of the same brain, if there is one in
+            the same layout.
     """
 
     volume: NDArray[Any]
     row: Mapping[str, str]
+    other_side: Callable[[], NDArray[np.uint8]] | None = None
 
 
 class CohortView(Sequence[Brain]):
