@@ -43,6 +43,7 @@ class NormativeMap:
         deep white matter         6.0   0.50   7.0         2.0            0.9
         where the fold was        1.5   0.80   6.5         6.2            3.9
 
+    ``docs/pictures/floor.png`` shows the same of a phantom, measured (`benchmarks/pictures.py`).
     With a floor of .01 the largest z of the whole brain lies on the rim, in every brain, and a
     score that looks at the maximum or at the heaviest region finds nothing; with the floor at the
     size of the noise (half a voxel, or the blur of the network) the fold wins. Smoothing at the

@@ -1,0 +1,114 @@
+"""Pictures of README and of docstrings, made of phantoms: no real brain is in them.
+
+    python benchmarks/pictures.py OUT
+
+OUT keeps the phantoms and their scores; what is there is not made again. Writes
+
+    docs/pictures/floor.png   the void map of a phantom that lacks a fold, with two floors
+    docs/pictures/page.png    the pictures of its page, as `foldnorm report` makes them
+"""
+
+import argparse
+import base64
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+from real_cohort import run
+
+from foldnorm.pipeline.report_page_figures import DPI, STYLE
+from foldnorm.pipeline.report_pages import PageChoice, brain_pages
+from foldnorm.pipeline.scoring.normative import NormativeMap
+from foldnorm.pipeline.scoring.void import VoidScores
+from foldnorm.preprocessing.cohort import Cohort, row_key, write_participants
+
+PICTURES = Path(__file__).parents[1] / "docs/pictures"
+PEOPLE = 41  # the last of whom lacks a fold
+SIZE = "900-940"  # mm² of it: its central sulcus
+FLOORS = 0.01, 1.0  # mm, of a map that is not smoothed
+COLOURS = 256  # of a PNG
+
+
+def make(out: Path) -> tuple[Cohort, Cohort]:
+    """Draw phantoms, take a fold out of one, and score it: healthy ones, and that one."""
+    healthy, patient = out / "healthy", out / "patient"
+    if not (out / "scores" / "pages.json").is_file():
+        run("phantom", out / "source", "--subjects", PEOPLE, "--voxel-size", 1.5, "--quiet")
+        run("preprocess", out / "source", out / "all", "--voxel-size", 2, "--thin", "--quiet")
+        cohort = Cohort.open(out / "all")
+        *others, last = [row["participant_id"] for row in cohort.rows]
+        for folder, chosen in ((healthy, others), (out / "intact", [last])):
+            run("preprocess", out / "source", folder, "--like", out / "all",
+                "--participant-label", *chosen, "--quiet")  # fmt: skip
+        run("delete", out / "intact", patient, "--size", SIZE, "--quiet")
+        rows = [{**row, "split": "train"} for row in Cohort.open(healthy).rows]
+        write_participants(healthy, rows)
+        run("score", "void", patient, out / "scores", "--healthy", healthy, "--maps", "--quiet")
+    return Cohort.open(healthy), Cohort.open(patient)
+
+
+def floor_picture(healthy: Cohort, patient: Cohort, intact: Cohort) -> None:
+    """Largest z along the line of sight from the side, with either floor, and where it is."""
+    index = intact.keys().index(row_key(patient.rows[0]))
+    erased = (np.array(intact.volumes[index]) == 2) & (np.array(patient.volumes[0]) != 2)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(6.4, 3.1), constrained_layout=True)
+        for own, floor in zip(axes, FLOORS, strict=True):
+            void = VoidScores(healthy.scheme, healthy.voxel_size)
+            void.normative = NormativeMap(floor)
+            void.fit(healthy.view(healthy.indices()))
+            ((z,),) = void.maps(patient.brains([0]))
+            peak = np.unravel_index(int(z.argmax()), z.shape)
+            seen = np.ma.masked_less(z.max(axis=0), 0.5).T
+            outline = np.any(np.array(patient.volumes[0]) > 0, axis=0).T
+            own.contour(outline, [0.5], colors="#8a94a3", linewidths=0.6)
+            shown = own.imshow(seen, cmap="YlOrRd", origin="lower", vmin=0, vmax=float(z.max()))
+            own.contour(erased.any(axis=0).T, [0.5], colors="#18427a", linewidths=1.1)
+            own.plot(peak[1], peak[2], "+", color="black", markersize=11, markeredgewidth=1.4)
+            where = "where the fold was" if _near(erased, peak) else "elsewhere"
+            own.set_title(
+                f"floor {floor:g} mm: the largest z (+) is {z.max():.1f}, {where}", fontsize=7
+            )
+            own.set_axis_off()
+            bar = figure.colorbar(shown, ax=own, orientation="horizontal", shrink=0.6, pad=0.03)
+            bar.ax.tick_params(labelsize=6, length=2, pad=1)
+            bar.set_label("z, largest along the line of sight", fontsize=6)
+        figure.savefig(PICTURES / "floor.png", dpi=DPI)
+        plt.close(figure)
+    _shrink(PICTURES / "floor.png")
+
+
+def _near(erased: np.ndarray, place: tuple[np.intp, ...]) -> bool:
+    """Whether a voxel is at most 2 voxels from one that was erased."""
+    return bool(np.linalg.norm(np.argwhere(erased) - np.array(place), axis=1).min() <= 2)
+
+
+def page_picture(scores: Path) -> None:
+    """Pictures of the page: the hemisphere, and planes through the strongest region."""
+    (page,) = brain_pages(scores, PageChoice(1))
+    content = base64.b64decode(page["planes"].partition(",")[2])
+    (PICTURES / "page.png").write_bytes(content)
+    _shrink(PICTURES / "page.png")
+
+
+def _shrink(path: Path) -> None:
+    """Keep few colours: a README is read over slow lines too."""
+    Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
+    print(f"{path}: {path.stat().st_size / 1024:.0f} kB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder that keeps everything")
+    out = parser.parse_args().out.absolute()
+    PICTURES.mkdir(exist_ok=True)
+    healthy, patient = make(out)
+    floor_picture(healthy, patient, Cohort.open(out / "intact"))
+    page_picture(out / "scores")
+
+
+if __name__ == "__main__":
+    main()
