@@ -30,7 +30,7 @@ from foldnorm.models.classes import to_classes
 from foldnorm.pipeline.benchmark import TABLE, halves
 from foldnorm.pipeline.configuration import config_path
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.scorer import Scorer
+from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.sheet_metrics import mean_panel
 from foldnorm.preprocessing.alteration import alter
 from foldnorm.preprocessing.cohort import Brain, Cohort
@@ -140,14 +140,15 @@ def of_pairs(out: Path, steps: int) -> dict[str, float]:
 def of_known_brains(out: Path) -> dict[str, float]:
     """Error 6 too: splits drawn anew, so that tested brains were trained on."""
     reference = Cohort.open(out / "c2")
-    scorer = Scorer(RunFolder.open(out / "ablation/none/run").load(CPU), reference)
+    trained = RunFolder.open(out / "ablation/none/run").load(CPU)
+    scorer = BrainScores(trained).fit(reference)
     found = {}
     for name in ("train", "validation"):
         indices = reference.indices(name)
         chosen = halves(len(indices), 0)
-        low = scorer.score(lambda i=indices[~chosen]: reference.brains(i))  # type: ignore[misc]
-        high = scorer.score(lambda i=indices[chosen]: deleted(reference, i))  # type: ignore[misc]
-        unseen = scorer.score(lambda: reference.brains(reference.indices("validation")))
+        low = scorer.score(reference.brains(indices[~chosen]))
+        high = scorer.score(deleted(reference, indices[chosen]))
+        unseen = scorer.score(reference.brains(reference.indices("validation")))
         found[name] = auroc(high[SCORE], low[SCORE])
         found[f"{name}_untouched"] = auroc(low[SCORE], unseen[SCORE])
     print(f"tested on brains trained on: AUROC {found['train']:.3f}, on others "

@@ -272,7 +272,8 @@ def report_fused(out: Path, seeds: list[int], draws: int = 10) -> None:
 
 def report_flags(out: Path, brains: int = 200) -> None:
     """Print how many phantoms a model of such phantoms would refuse to judge."""
-    judge, tested = Suitability(Cohort.open(out / "c2")), Cohort.open(out / "t2")
+    training, tested = Cohort.open(out / "c2"), Cohort.open(out / "t2")
+    judge = Suitability(training.scheme).fit(training)
     absent = Cohort.open(out / "absent2")
     deleted = alter(tested, range(brains), SizeRange(800), kind="fold", seed=0)
     groups = {

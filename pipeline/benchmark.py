@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.detection_metrics import INTERVAL, detection, paired_share
-from foldnorm.pipeline.scorer import Scorer, Scores
 from foldnorm.pipeline.scores import conformal_p
+from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.localisation import localisation
+from foldnorm.pipeline.scoring.map_scores import Scores
 from foldnorm.pipeline.tracks import track_of
 from foldnorm.preprocessing.alteration import Altered, alter
 from foldnorm.preprocessing.alteration_kinds import DEFORMING
@@ -60,7 +61,7 @@ class BenchmarkOptions:
 
 
 def benchmark(
-    scorer: Scorer,
+    scorer: BrainScores,
     cohort: Cohort,
     out: Path,
     options: BenchmarkOptions,
@@ -84,7 +85,7 @@ def benchmark(
             f"the benchmark needs at least {MIN_SUBJECTS} brains in split "
             f"{'+'.join(options.splits)}, the cohort has {len(indices)}: {cohort.folder}"
         )
-    healthy = scorer.score(lambda: cohort.brains(indices))
+    healthy = scorer.score(cohort.brains(indices))
     alarms = _false_alarms(scorer, healthy, {cohort.keys()[i] for i in indices})
     rows, subjects = [], []
     places: list[dict[str, Any]] = []
@@ -111,12 +112,12 @@ def benchmark(
     return rows
 
 
-def _false_alarms(scorer: Scorer, healthy: Scores, tested: set[str]) -> dict[str, float]:
+def _false_alarms(scorer: BrainScores, healthy: Scores, tested: set[str]) -> dict[str, float]:
     """Share of healthy brains that are called unusual, by score; empty if it cannot be known."""
     calibrating = scorer.calibration
     if not len(calibrating) or tested & set(map(row_key, calibrating.rows)):
         return {}
-    known = scorer.score(lambda: iter(calibrating))
+    known = scorer.score(calibrating)
     return {
         name: float((conformal_p(values, known[name]) < ALARM).mean())
         for name, values in healthy.items()
@@ -136,7 +137,7 @@ class _Draw:
 
 
 def _draw(
-    scorer: Scorer,
+    scorer: BrainScores,
     cohort: Cohort,
     indices: NDArray[np.int64],
     size: SizeRange,
@@ -147,11 +148,10 @@ def _draw(
     chosen = indices[halves(len(indices), seed)]
 
     def altered() -> Iterator[Brain]:
-        looked_at = points and not order  # maps are scored first, other scores ask again
         refilling = options.refilling
         for a in alter(cohort, chosen, size, kind=options.kind, seed=seed, refilling=refilling):
             order.append(a.index)
-            if looked_at:
+            if points:
                 waiting.append(a)
             yield Brain(a.volume, cohort.rows[a.index])
 
@@ -172,12 +172,12 @@ def _draw(
     waiting: deque[Altered] = deque()
     places: list[dict[str, Any]] = []
     points = bool(scorer.map_scores) and options.kind in ERASING and not size.is_control
-    scores = scorer.score(altered, on_map if points else None)
+    scores = scorer.score(altered(), on_map if points else None)
     number = len(next(iter(scores.values())))
     if number < MIN_SUBJECTS // 4:
         raise InputError(f"too few brains have a fold of size {size}: {cohort.folder}")
     position = {int(index): p for p, index in enumerate(indices)}
-    return _Draw(np.array([position[i] for i in order[:number]]), scores, places)
+    return _Draw(np.array([position[i] for i in order]), scores, places)
 
 
 def _figures(

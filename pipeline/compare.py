@@ -20,7 +20,7 @@ from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.latent_use import active_share, silhouette
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.run_folder import COST, METRICS, RunFolder
-from foldnorm.pipeline.scorer import Scorer
+from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.sheet_metrics import mean_panel
 from foldnorm.preprocessing.alteration_kinds import DEFORMING
 from foldnorm.preprocessing.cohort import Cohort, iterate
@@ -143,7 +143,7 @@ def measure(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str, 
     }
     if options.sizes and len(cohort.indices("test")):
         found = benchmark(
-            Scorer(trained, cohort),
+            BrainScores(trained).fit(cohort),
             cohort,
             folder / "benchmark",
             BenchmarkOptions(options.sizes, kind=options.kind, refilling=options.refilling),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.detection_metrics import INTERVAL, paired_share
-from foldnorm.pipeline.scorer import Scorer
+from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.localisation import COLUMNS as PLACE_COLUMNS
 from foldnorm.pipeline.scoring.localisation import localisation
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
@@ -62,7 +62,10 @@ class FoldScores:
 
 
 def score_every_fold(
-    scorer: Scorer, cohort: Cohort, indices: Sequence[int] | NDArray[np.int64], sizes: SizeRange
+    scorer: BrainScores,
+    cohort: Cohort,
+    indices: Sequence[int] | NDArray[np.int64],
+    sizes: SizeRange,
 ) -> FoldScores:
     """Score brains without each of their folds of a size, one at a time.
 
@@ -107,9 +110,9 @@ def score_every_fold(
     whole = sorted({index for index, _ in plan})
     place = {index: n for n, index in enumerate(whole)}
     at = [place[index] for index, _ in plan]
-    healthy = scorer.score(lambda: cohort.brains(whole))
+    healthy = scorer.score(cohort.brains(whole))
     before = {name: values[at] for name, values in healthy.items()}
-    after = scorer.score(altered, on_map)
+    after = scorer.score(altered(), on_map)
     rows: list[dict[str, Any]] = [
         {"volume": row_key(cohort.rows[index]), **fold, "voxels": erased[n]}
         for n, (index, fold) in enumerate(plan)

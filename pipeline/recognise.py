@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from foldnorm.pipeline.recognition_scores import DEPARTURES, RecognitionScores
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.scorer import held_out_halves
 from foldnorm.pipeline.scores import conformal_p
+from foldnorm.pipeline.scoring.healthy import held_out_halves
 from foldnorm.pipeline.suitability import Suitability
 from foldnorm.pipeline.sulcus_measures import MEASURES, NamedBrain, Recognition
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
@@ -84,9 +84,10 @@ class Recogniser:
         recognition = Recognition(trained, cohort.scheme)
         compared, others = held_out_halves(cohort)
         scores = RecognitionScores(recognition, cohort.affine)
-        scores.fit(lambda: cohort.brains(compared))
-        calibration = scores.departures(scores.measures(lambda: cohort.brains(others)))
-        return cls(run, cohort, recognition, scores, calibration, Suitability(cohort))
+        scores.fit(cohort.view(compared))
+        calibration = scores.departures(scores.measures(cohort.brains(others)))
+        suitability = Suitability(cohort.scheme).fit(cohort)
+        return cls(run, cohort, recognition, scores, calibration, suitability)
 
     def cohort_of(
         self, source: str, out: Path, *, overwrite: bool, quiet: bool
@@ -122,7 +123,7 @@ class Recogniser:
         roles = {row["participant_id"]: row["split"] for row in self.reference.rows}
         sulci = self.recognition.sulci
         rows, inputs, problems = [], {}, list[Problem]()
-        brains = self.recognition.named(lambda: cohort.brains(indices))
+        brains = self.recognition.named(cohort.brains(indices))
         for index, brain in zip(indices, brains, strict=True):
             row = cohort.rows[index]
             space = InputSpace.of(cohort, row)

@@ -1,7 +1,8 @@
 """A trained model and what it needs to look at brains."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,6 @@ from foldnorm.preprocessing.errors import InputError
 
 BATCH = 8
 BLOCKS = 3  # along each axis, that the maps of a network's levels are averaged in
-Brains = Callable[[], Iterable[Brain]]  # gives them anew at each call
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,13 @@ class TrainedModel:
         model: in evaluation mode.
         device: where it is.
         conditions: columns that it is told.
+        config: of its run, ``model`` and ``training``; empty for a model that has none.
     """
 
     model: nn.Module
     device: torch.device
     conditions: Conditions = field(default_factory=Conditions)
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def encodes(self) -> Encodes:

@@ -218,6 +218,26 @@ def same_preparation(first: Mapping[str, Any], second: Mapping[str, Any]) -> lis
     )
 
 
+def prepared_otherwise(
+    preparation: Mapping[str, Any], shape: Sequence[int], cohort: "Cohort"
+) -> str:
+    """In what a cohort was prepared otherwise, in a few words; empty if it was not.
+
+    Fold labels change no volume, so volumes with and without them compare. Second volumes of pairs
+    need not be there: what needs them says so.
+
+    Args:
+        preparation: of the brains that it is compared with.
+        shape: of each of these.
+        cohort: to compare.
+    """
+    without = {"folds": None} | ({"pair": None} if cohort.pair_scheme is None else {})
+    differing = same_preparation({**preparation, **without}, {**cohort.preparation, **without})
+    if differing:
+        return ", ".join(differing)
+    return "" if cohort.shape == tuple(shape) else f"shape, {cohort.shape} not {tuple(shape)}"
+
+
 def write_packed(
     folder: Path,
     name: str,

@@ -205,7 +205,7 @@ class Named:
 def test_a_missing_sulcus_stands_out_and_is_named():
     rng = np.random.default_rng(0)
     healthy = [named_brain(rng.uniform(0.85, 1)) for _ in range(20)]
-    scores = RecognitionScores(Named(healthy), np.eye(4)).fit(list)
+    scores = RecognitionScores(Named(healthy), np.eye(4)).fit([])
     gone = named_brain()
     gone.probabilities[1] = 0.05
     gone.probabilities[0, gone.probabilities[2] == 0] = 0.95
@@ -216,16 +216,16 @@ def test_a_missing_sulcus_stands_out_and_is_named():
     of_brains = scores.of_departures(departures)
     assert set(of_brains) == set(scores.columns)
     assert of_brains["sulci_missing"][-1] == missing[-1].max()
-    assert scores.panel.all()
+    assert scores.panel_.all()
     with pytest.raises(InputError, match=f"at least {FEWEST} validation brains, got 3"):
-        RecognitionScores(Named(healthy[:3]), np.eye(4)).fit(list)
+        RecognitionScores(Named(healthy[:3]), np.eye(4)).fit([])
 
 
 def test_the_atlas_names_by_place(cohort):
     sulci = ("superior_temporal", "lateral_fissure")
-    atlas = AtlasTemplate(cohort, sulci)
+    atlas = AtlasTemplate(sulci, SKELETON).fit(cohort)
     index = int(cohort.indices("test")[0])
-    (brain,) = atlas.named(lambda: cohort.brains([index]))
+    (brain,) = atlas.named(cohort.brains([index]))
     true = names_of(NamedVolumes(cohort, sulci)[index])
     assert np.nanmean(sulcus_dice(brain.labels, true, 2)) > 0.4
     sulcus, share = SulciByPlace(cohort).likeliest(np.argwhere(true == 2))
@@ -353,7 +353,7 @@ def test_a_trained_model_names_what_it_says_it_names():
     model = Recogniser((6, 6, 6), sulci=["a", "b"], channels=[8], convolutions=[1])
     recognition = Recognition(TrainedModel(model.eval(), torch.device("cpu")), SKELETON)
     volume = np.random.default_rng(0).integers(0, 3, (6, 6, 6), np.uint8)
-    (brain,) = recognition.named(lambda: [Brain(volume, {})])
+    (brain,) = recognition.named([Brain(volume, {})])
     assert recognition.sulci == ("a", "b")
     assert brain.probabilities.sum(axis=0) == pytest.approx(np.ones((volume == 2).sum()), abs=1e-5)
     assert not brain.labels[volume != 2].any()

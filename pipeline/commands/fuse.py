@@ -32,7 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.fusion import TABLE, fuse
 
     refuse_existing(arguments.out / TABLE, arguments.overwrite)
-    rows = fuse(arguments.folders, arguments.out, arguments.scores, arguments.method)
+    fused = fuse(arguments.folders, arguments.scores, arguments.method)
+    fused.save(arguments.out)
     if not arguments.quiet:
-        print(f"{len(rows)} brains: {arguments.out}")
+        print(f"{len(fused.table)} brains: {arguments.out}")
     return 0

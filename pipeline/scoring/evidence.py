@@ -6,9 +6,9 @@ everywhere a fold could be, so a brain is compared with them, place by place. Th
 held out: the network knows the ones that it was trained on.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from foldnorm.models.protocols import ADDING, Restores
 from foldnorm.pipeline.label_tasks import structure_probability
 from foldnorm.pipeline.scores import Mahalanobis
+from foldnorm.pipeline.scoring.fitted import State
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.trained_model import TrainedModel
@@ -64,10 +65,28 @@ class EvidenceScores(MapScores):
     def fit(self, healthy: Sequence[Brain], n_local: int = 0) -> Self:
         """Learn what healthy brains that the model was not trained on give."""
         super().fit(healthy, n_local)
-        pooled = [[block_means(own) for own in raw] for raw in self.raw_maps(healthy)]
-        self._pooled = np.array(pooled)  # (N, directions, N_BLOCKS³)
-        self._usual_blocks = lru_cache(maxsize=2)(self._fit_blocks)
+        self._blocks = np.array(self._pooled)  # (N, directions, N_BLOCKS³)
+        self.pooled_ = [self._fit_blocks(n, "") for n in range(len(self.directions))]
+        self._blocks_without = lru_cache(maxsize=2)(self._fit_blocks)
         return self
+
+    def state_dict(self) -> State:
+        """Sums over the healthy brains."""
+        pooled = {str(n): own.state_dict() for n, own in enumerate(self.pooled_)}
+        return {**super().state_dict(), "pooled": pooled}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Take what `state_dict` gave."""
+        super().load_state_dict(state)
+        states = (state["pooled"][str(n)] for n in range(len(self.directions)))
+        self.pooled_ = [Mahalanobis().load_state_dict(own) for own in states]
+        return self
+
+    def _healthy_maps(self) -> Iterator[Map]:
+        self._pooled: list[list[NDArray[np.float32]]] = []
+        for raw in super()._healthy_maps():
+            self._pooled.append([block_means(own) for own in raw])
+            yield raw
 
     @torch.no_grad()
     def raw_maps(self, brains: Iterable[Brain]) -> Iterator[Map]:
@@ -82,14 +101,15 @@ class EvidenceScores(MapScores):
         return torch.stack([both[direction] for direction in self.directions], dim=1)
 
     def _scores(self, z: Map, raw: Map, direction: int, family: str) -> list[float]:
-        usual = self._usual_blocks(direction, family)
+        known = bool(family) and family in self._owners
+        usual = self._blocks_without(direction, family) if known else self.pooled_[direction]
         pooled = float(usual.score(block_means(raw)[None])[0])
         return [*super()._scores(z, raw, direction, family), pooled, float(raw.sum())]
 
     def _fit_blocks(self, direction: int, family: str) -> Mahalanobis:
         """Distance of block means from those of all healthy brains but a family's."""
         others = [n for n, owner in enumerate(self._owners) if not owner or owner != family]
-        return Mahalanobis().fit(self._pooled[others, direction])
+        return Mahalanobis().fit(self._blocks[others, direction])
 
 
 def block_means(evidence: Map) -> NDArray[np.float32]:

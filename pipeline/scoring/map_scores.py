@@ -1,15 +1,17 @@
 """Scores of brains by a map of each, compared place by place with healthy brains."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import tee
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.conditions import Conditions
+from foldnorm.pipeline.scoring.fitted import Fitted, State
+from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.scoring.regions import largest_mass
 from foldnorm.preprocessing.cohort import Brain, CohortView, family_of
@@ -22,14 +24,16 @@ OnMap = Callable[[Map], None]
 Scores = dict[str, NDArray[np.float64]]
 
 
-class MapScores(ABC):
+class MapScores(Fitted):
     """Scores of brains by maps, each in standard deviations of healthy brains.
 
     ``…_component``: mass of the heaviest region (see `foldnorm.pipeline.scoring.regions`).
     ``…_top``: mean of the largest 0.2 % of z.
 
     A brain that is among the healthy ones is compared with the others of them: without itself, the
-    other hemisphere, and relatives (`family_of`).
+    other hemisphere, and relatives (`family_of`). Scores that were saved and loaded hold sums over
+    the healthy brains and none of them: any brain is compared with all of them, and who uses such
+    scores must know that it is not one of these.
 
     Args:
         covariates: columns that the healthy mean depends on linearly, such as age.
@@ -38,8 +42,10 @@ class MapScores(ABC):
         directions: what the maps are of, the first axis of each: ``missing``, and perhaps
             ``unexpected`` folds.
         normative: what healthy brains have at each place.
+        conditions_: how the covariates become numbers.
     """
 
+    FITTED_ON: ClassVar[Group] = "unseen"  # and on controls
     PREFIX: ClassVar[dict[str, str]]  # direction → beginning of the names of its scores
     THRESHOLD: ClassVar[float]  # z that the voxels of a region reach
     KINDS: ClassVar[tuple[str, ...]] = ("component", "top")
@@ -72,15 +78,31 @@ class MapScores(ABC):
             raise InputError(
                 f"brains are compared with at least {MIN_HEALTHY} healthy ones, got {len(healthy)}"
             )
-        self._healthy = healthy
+        self._healthy: Sequence[Brain] = healthy
         rows = healthy.rows if isinstance(healthy, CohortView) else [b.row for b in healthy]
-        self._conditions = Conditions.fit(self.covariates, rows)
+        self.conditions_ = Conditions.fit(self.covariates, rows)
         self._is_mixed = 0 < n_local < len(healthy)
         is_local = np.arange(len(rows)) >= len(rows) - n_local
         self._design = self._regressors(rows, is_local)
         self._owners = [family_of(row) for row in rows]
-        self.normative.fit(lambda: self.raw_maps(healthy), self._design)
+        self.normative.fit(self._healthy_maps, self._design)
         self._without = lru_cache(maxsize=1)(self._left_out)
+        return self
+
+    def state_dict(self) -> State:
+        """Sums over the healthy brains, and how covariates become numbers."""
+        return {
+            "normative": self.normative.state_dict(),
+            "conditions": self.conditions_.as_dicts(),
+            "is_mixed": self._is_mixed,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Take what `state_dict` gave."""
+        self.normative.load_state_dict(state["normative"])
+        self.conditions_ = Conditions.from_dicts(state["conditions"])
+        self._is_mixed = state["is_mixed"]
+        self._healthy, self._owners = (), []
         return self
 
     def maps(self, brains: Iterable[Brain]) -> Iterator[Map]:
@@ -102,7 +124,7 @@ class MapScores(ABC):
 
     @property
     def healthy(self) -> Sequence[Brain]:
-        """Healthy brains that others are compared with."""
+        """Healthy brains that others are compared with; none of scores that were loaded."""
         return self._healthy
 
     @property
@@ -159,10 +181,14 @@ class MapScores(ABC):
         """Covariates of brains, and whether they are of the site that is scored: (N, p) or None."""
         columns: list[NDArray[np.floating]] = []
         if self.covariates:
-            columns.append(self._conditions.encode(rows))
+            columns.append(self.conditions_.encode(rows))
         if self._is_mixed:
             columns.append(is_local[:, None].astype(np.float64))
         return np.hstack(columns).astype(np.float64) if columns else None
+
+    def _healthy_maps(self) -> Iterator[Map]:
+        """Raw map of each healthy brain."""
+        return self.raw_maps(self._healthy)
 
     def _left_out(self, family: str) -> NormativeMap:
         """Normative map of all healthy brains but those of a family."""

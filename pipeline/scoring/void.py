@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.preprocessing.cohort import Brain
@@ -31,6 +32,7 @@ class VoidScores(MapScores):
         covariates: see `MapScores`.
     """
 
+    FITTED_ON: ClassVar[Group] = "all_known"
     PREFIX: ClassVar = {"missing": "void"}
     THRESHOLD: ClassVar = THRESHOLD
     QUANTITY: ClassVar = "distance to the nearest fold"

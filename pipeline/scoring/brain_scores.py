@@ -1,0 +1,233 @@
+"""All scores of brains at once: what the model says of them, and the baselines."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar, Protocol, Self
+
+import numpy as np
+
+from foldnorm.models.protocols import (
+    Decodes,
+    Encodes,
+    LearnsFromEdits,
+    Recognises,
+    Restores,
+    ShowsDepths,
+)
+from foldnorm.pipeline.recognition_scores import RecognitionScores
+from foldnorm.pipeline.scoring.baselines import Baselines
+from foldnorm.pipeline.scoring.evidence import EvidenceScores
+from foldnorm.pipeline.scoring.healthy import Group, HealthyBrains
+from foldnorm.pipeline.scoring.latent import DepthScores, LatentScores
+from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, MapScores, OnMap, Scores
+from foldnorm.pipeline.scoring.reconstruction import ReconstructionScores
+from foldnorm.pipeline.scoring.void import VoidScores
+from foldnorm.pipeline.sulcus_measures import AtlasTemplate, Recognition
+from foldnorm.pipeline.trained_model import BATCH, TrainedModel
+from foldnorm.preprocessing.cohort import Brain, Cohort, CohortView
+from foldnorm.preprocessing.errors import InputError
+
+VOID = "void"  # name of a family, and how brains are scored without a model
+
+
+class ScoreFamily(Protocol):
+    """Scores that belong together; a high score means unusual.
+
+    Attributes:
+        FITTED_ON: which healthy brains.
+    """
+
+    FITTED_ON: ClassVar[Group]
+
+    def fit(self, healthy: Sequence[Brain]) -> object:
+        """Learn what is usual."""
+
+    def score(self, brains: Iterable[Brain]) -> Scores:
+        """Scores by name, (N,) each."""
+
+    def save(self, folder: Path) -> None:
+        """Write what was learned."""
+
+    def load(self, folder: Path) -> object:
+        """Read what was written."""
+
+
+def unfitted_families(
+    trained: TrainedModel | None, cohort: Cohort, covariates: Sequence[str] = ()
+) -> dict[str, ScoreFamily]:
+    """Every family of scores that suits a model: name of its folder → family.
+
+    A new family is one entry here. The order is that of the columns of ``scores.tsv``; scores by
+    maps come first, and maps are written of the first of these.
+
+    Args:
+        trained: the model; None for scores that need none.
+        cohort: says how brains were prepared; no brain of it is read.
+        covariates: columns that the healthy mean of a map depends on.
+    """
+    scheme, affine = cohort.scheme, cohort.affine
+    model = None if trained is None else trained.model
+    found: dict[str, ScoreFamily] = {}
+    if trained is not None and isinstance(model, Restores):
+        found["evidence"] = EvidenceScores(trained, scheme, covariates)
+    found[VOID] = VoidScores(scheme, cohort.voxel_size, covariates)
+    if trained is not None and isinstance(model, Encodes):
+        found["latent"] = LatentScores(trained)
+    if trained is not None and isinstance(model, ShowsDepths):
+        found["depths"] = DepthScores(trained)
+    if trained is not None and isinstance(model, Decodes):
+        found["reconstruction"] = ReconstructionScores(trained, scheme)
+    if trained is not None and isinstance(model, Recognises):
+        recognition = Recognition(trained, scheme)
+        atlas = AtlasTemplate(recognition.sulci, scheme)
+        found["sulci"] = RecognitionScores(recognition, affine)
+        found["atlas"] = RecognitionScores(atlas, affine, "baseline_atlas")
+    found["baselines"] = Baselines(scheme)
+    return found
+
+
+class BrainScores:
+    """Scores of brains by all families, fitted on healthy ones.
+
+    Latent scores and baselines are fitted on the training split of a cohort. Maps (evidence of
+    missing folds, distance to the nearest fold) are compared with healthy brains that the model has
+    not seen, the brain's own participant left out: all of the validation split, and the controls.
+    Sulci are compared with every other brain of the validation split, the rest of which calibrate.
+
+    Args:
+        trained: the model; None scores brains without any, by `VoidScores` and the baselines.
+
+    Attributes:
+        edits: kinds that the model learned from.
+        sulci: that it names.
+        families_: fitted, by name.
+        healthy_: brains that they were fitted on, and that calibrate.
+
+    Raises:
+        InputError: the model neither encodes nor restores nor recognises.
+    """
+
+    def __init__(self, trained: TrainedModel | None) -> None:
+        model = None if trained is None else trained.model
+        self.trained = trained
+        self.edits = tuple(model.edits) if isinstance(model, LearnsFromEdits) else ()
+        self.sulci = tuple(model.sulci) if isinstance(model, Recognises) else ()
+        if trained is not None and not isinstance(model, Encodes | Restores | Recognises):
+            raise InputError(
+                f"{type(model).__name__} cannot be used for scoring: it has no latent space, "
+                "restores nothing, names no sulci"
+            )
+
+    def fit(
+        self,
+        reference: Cohort,
+        *,
+        controls: Cohort | None = None,
+        covariates: Sequence[str] = (),
+    ) -> Self:
+        """Fit all families.
+
+        Args:
+            reference: the training cohort; without a model, healthy brains.
+            controls: healthy brains of the site or scanner of those that will be scored. The
+                normative maps are moved towards them, and they calibrate.
+            covariates: columns of ``participants.tsv`` that the healthy mean of a map depends on.
+
+        Raises:
+            InputError: there are too few healthy brains.
+        """
+        self.healthy_ = HealthyBrains.from_cohorts(
+            reference,
+            controls,
+            has_model=self.trained is not None,
+            names_sulci=bool(self.sulci),
+        )
+        self.families_ = unfitted_families(self.trained, reference, covariates)
+        self._leave_out_what_has_too_few(reference)
+        for family in self.families_.values():
+            brains, local = self.healthy_.group(family.FITTED_ON), self.healthy_.local
+            if isinstance(family, MapScores):
+                family.fit(brains + local, len(local))
+                continue
+            if isinstance(family, RecognitionScores) and isinstance(family.names, AtlasTemplate):
+                family.names.fit(reference)
+            family.fit(brains)
+        return self
+
+    def _leave_out_what_has_too_few(self, reference: Cohort) -> None:
+        """Distances to folds need `MIN_HEALTHY` brains; a model can do without these scores."""
+        count = len(self.healthy_.all_known) + len(self.healthy_.local)
+        if count >= MIN_HEALTHY:
+            return
+        if self.trained is None:
+            raise InputError(
+                f"brains are compared with at least {MIN_HEALTHY} healthy ones, got {count}: "
+                f"{reference.folder}"
+            )
+        del self.families_[VOID]
+
+    @property
+    def map_scores(self) -> list[MapScores]:
+        """Scores by maps; that of the model first."""
+        return [own for own in self.families_.values() if isinstance(own, MapScores)]
+
+    @property
+    def calibration(self) -> CohortView:
+        """Healthy brains that p-values are counted in."""
+        return self.healthy_.calibration
+
+    def score(self, brains: Iterable[Brain], on_map: OnMap | None = None) -> Scores:
+        """Scores by name, (N,) each.
+
+        Args:
+            brains: in any number, read once, a few at a time.
+            on_map: called with each brain's map of `map_scores[0]`, if there is any.
+        """
+        parts = [self._score_few(few, on_map) for few in _few_at_a_time(brains)]
+        parts = parts or [self._score_few([], None)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _score_few(self, brains: Sequence[Brain], on_map: OnMap | None) -> Scores:
+        found: Scores = {}
+        first = next(iter(self.map_scores), None)
+        for family in self.families_.values():
+            if isinstance(family, MapScores):
+                found |= family.score(brains, on_map if family is first else None)
+            else:
+                found |= family.score(brains)
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Write each family to a folder of its own."""
+        for name, family in self.families_.items():
+            family.save(folder / name)
+
+    def load(self, folder: Path, cohort: Cohort, names: Sequence[str]) -> Self:
+        """Read what `save` has written.
+
+        Args:
+            folder: that it was written to.
+            cohort: says how brains were prepared.
+            names: of the families.
+
+        Raises:
+            InputError: a family is not there, or does not suit the model.
+        """
+        found = unfitted_families(self.trained, cohort)
+        unknown = [name for name in names if name not in found]
+        if unknown:
+            raise InputError(
+                f"scores that this model does not give ({', '.join(unknown)}): {folder}"
+            )
+        self.families_ = {name: found[name] for name in names}
+        for name, family in self.families_.items():
+            family.load(folder / name)
+        return self
+
+
+def _few_at_a_time(brains: Iterable[Brain]) -> Iterator[list[Brain]]:
+    """Lists of `BATCH` brains: what all families look at before the next are read."""
+    waiting = iter(brains)
+    while few := list(islice(waiting, BATCH)):
+        yield few
