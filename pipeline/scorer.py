@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import torch
 
+from foldnorm.pipeline.forward_pass import AskedPrecision, Precision
 from foldnorm.pipeline.score_cohort import ScoreResult, add_p_values
 from foldnorm.pipeline.scoring.alike import check_alike
 from foldnorm.pipeline.scoring.brain_scores import VOID, BrainScores
@@ -62,6 +63,7 @@ class Scorer:
 
     Args:
         model: that was trained; None for scores that need none.
+        precision: in which the model computes; ``auto``: as it was trained, where that is faster.
         method: what results call it; by default the class of the model, or ``void``.
 
     Attributes:
@@ -74,8 +76,14 @@ class Scorer:
         fitted_on_: number of training brains.
     """
 
-    def __init__(self, model: TrainedModel | None = None, *, method: str = "") -> None:
-        self.model = model
+    def __init__(
+        self,
+        model: TrainedModel | None = None,
+        *,
+        precision: AskedPrecision = "auto",
+        method: str = "",
+    ) -> None:
+        self.model, self.precision = model, precision
         self.method = method or (VOID if model is None else type(model.model).__name__)
 
     def fit(
@@ -101,7 +109,8 @@ class Scorer:
         self._folds: HealthyFolds | None = None
         if controls is not None:
             self.check_prepared(controls)
-        self.scores_ = BrainScores(self.model).fit(cohort, controls=controls, covariates=covariates)
+        model = None if self.model is None else self.model.for_scoring(self.precision)
+        self.scores_ = BrainScores(model).fit(cohort, controls=controls, covariates=covariates)
         self.calibration_ = Calibration.from_scores(self.scores_, cohort, controls)
         self.suitability_ = Suitability(cohort.scheme).fit(cohort, controls)
         families = {family for own in self.scores_.map_scores for family in own.families}
@@ -212,7 +221,7 @@ class Scorer:
             "format": FORMAT,
             "foldnorm": version("foldnorm"),
             "method": self.method,
-            "model": self.model is not None,
+            "precision": self._computes_in,
             "scores": list(self.scores_.families_),
             "shape": list(self.shape_),
             "fitted_on": self.fitted_on_,
@@ -239,18 +248,25 @@ class Scorer:
                 f"with this version of foldnorm: {folder / SCORER}"
             )
         _check_files(folder, about)
-        model = load_model(folder / MODEL, device) if about["model"] else None
-        scorer = cls(model, method=about["method"])
+        precision = about["precision"]  # None without a model
+        model = load_model(folder / MODEL, device) if precision else None
+        scorer = cls(model, precision=precision or "auto", method=about["method"])
         scorer._source, scorer._folds = folder, None
         layout = folder / LAYOUT_FOLDER
         scorer.prepared_ = Cohort(layout, Cohort.describe(layout), [])
         scorer.shape_, scorer.fitted_on_ = tuple(about["shape"]), about["fitted_on"]
-        scores = BrainScores(scorer.model)
+        scores = BrainScores(None if model is None else model.for_scoring(precision))
         scorer.scores_ = scores.load(folder, scorer.prepared_, about["scores"])
         scorer.suitability_ = Suitability(scorer.prepared_.scheme).load(folder / SUITABILITY)
         scorer.calibration_ = Calibration.from_state(read_state(folder / CALIBRATION))
         scorer.participants_ = Participants.from_dict(about["participants"])
         return scorer
+
+    @property
+    def _computes_in(self) -> Precision | None:
+        """Precision of the model, if there is one."""
+        trained = self.scores_.trained
+        return None if trained is None else trained.precision
 
     def _rows(
         self, cohort: Cohort, indices: Sequence[int], *, across_sites: bool
@@ -281,6 +297,7 @@ class Scorer:
             "cohort": str(cohort.folder),
             whence: str(self._source if isinstance(self._source, Path) else self._source.folder),
             "phantom": cohort.is_phantom,
+            "precision": self._computes_in,
             "learned_from": learned_from(self.scores_.edits, self.scores_.sulci),
         }
 
@@ -342,7 +359,7 @@ def _copy_layout(source: Path, out: Path) -> None:
 def _digests(folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
     """SHA-256 of each file of a scorer."""
     parts = [*about["scores"], LAYOUT_FOLDER, CALIBRATION, SUITABILITY, FOLDS, SULCI]
-    parts += [MODEL] if about["model"] else []
+    parts += [MODEL] if about["precision"] else []
     files = sorted(path for part in parts for path in (folder / part).rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor
 
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.sulci import NamedVolumes, names_of
@@ -105,16 +104,12 @@ class Recognition:
 
     def named(self, brains: Iterable[Brain]) -> Iterator[NamedBrain]:
         """Every brain, named."""
-        for volumes, _ in self.trained.batches(brains):
-            yield from self.of_batch(volumes)
-
-    @torch.no_grad()
-    def of_batch(self, volumes: Tensor) -> Iterator[NamedBrain]:
-        """Every brain of (B, I, J, K) uint8, named."""
-        probabilities = torch.softmax(self.model.recognise(volumes).float(), dim=1)
-        for volume, own in zip(volumes, probabilities, strict=True):
-            structure = volume > self.scheme.void
-            yield NamedBrain(volume.cpu().numpy(), own[:, structure].cpu().numpy(), self.scheme)
+        for few in self.trained.passes(brains):
+            probabilities = torch.softmax(few.recognised, dim=1)
+            for volume, own in zip(few.volumes, probabilities, strict=True):
+                structure = volume > self.scheme.void
+                likely = own[:, structure].cpu().numpy()
+                yield NamedBrain(volume.cpu().numpy(), likely, self.scheme)
 
 
 class AtlasTemplate(Fitted):

@@ -1,7 +1,8 @@
 """A trained model and what it needs to look at brains."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from foldnorm.models.protocols import Decodes, Encodes, Recognises, ShowsDepths
 from foldnorm.pipeline.conditions import Conditions
+from foldnorm.pipeline.forward_pass import AskedPrecision, ForwardPass, Precision, scoring_precision
 from foldnorm.preprocessing.cohort import Brain
 from foldnorm.preprocessing.errors import InputError
 
@@ -27,6 +29,7 @@ class TrainedModel:
         model: in evaluation mode.
         device: where it is.
         conditions: columns that it is told.
+        precision: in which it computes codes, depths, and what scores look at.
         config: of its run, ``model`` and ``training``; empty for a model that has none.
     """
 
@@ -34,6 +37,8 @@ class TrainedModel:
     device: torch.device
     conditions: Conditions = field(default_factory=Conditions)
     config: Mapping[str, Any] = field(default_factory=dict)
+    precision: Precision = "32"
+    _last: list[ForwardPass] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def encodes(self) -> Encodes:
@@ -68,6 +73,11 @@ class TrainedModel:
             raise InputError(f"{type(self.model).__name__} recognises no sulci")
         return self.model
 
+    def for_scoring(self, asked: AskedPrecision) -> "TrainedModel":
+        """The same model, computing in the precision of `scoring_precision`."""
+        trained_in = self.config.get("training", {}).get("precision", "32")
+        return replace(self, precision=scoring_precision(asked, trained_in, self.device))
+
     def condition(self, rows: Sequence[Mapping[str, str]]) -> Tensor | None:
         """Conditions of brains, (B, size) on the device; None if the model is told nothing."""
         if not self.conditions.size:
@@ -76,16 +86,23 @@ class TrainedModel:
 
     def batches(self, brains: Iterable[Brain]) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Volumes on the device, `BATCH` at a time: (B, I, J, K) uint8, and their conditions."""
-        waiting: list[Brain] = []
-        for brain in brains:
-            waiting.append(brain)
-            if len(waiting) == BATCH:
-                yield self._batch(waiting)
-                waiting = []
-        if waiting:
-            yield self._batch(waiting)
+        for few in few_at_a_time(brains):
+            volumes = torch.from_numpy(np.stack([brain.volume for brain in few])).to(self.device)
+            yield volumes, self.condition([brain.row for brain in few])
 
-    @torch.no_grad()
+    def passes(self, brains: Iterable[Brain]) -> Iterator[ForwardPass]:
+        """What the model makes of brains, `BATCH` at a time.
+
+        Who asks for the brains that were last asked for gets the same pass: what was computed then
+        is there already.
+        """
+        for volumes, condition in self.batches(brains):
+            if not any(last.is_of(volumes, condition) for last in self._last):
+                self._last.clear()  # before another is made: two would need twice the memory
+                last = ForwardPass(self.model, volumes, condition, self.precision)
+                self._last.append(last)
+            yield self._last[0]
+
     def encode(self, brains: Iterable[Brain]) -> NDArray[np.float32]:
         """Codes of brains, (N, latent_dim) float32; never more than a few volumes in memory.
 
@@ -93,15 +110,11 @@ class TrainedModel:
             InputError: the model has no latent space.
         """
         model = self.encodes
-        codes = [
-            model.encode(volumes, condition).float().cpu().numpy()
-            for volumes, condition in self.batches(brains)
-        ]
+        codes = [own.codes.cpu().numpy() for own in self.passes(brains)]
         if not codes:
             return np.empty((0, model.latent_dim), dtype=np.float32)
         return np.concatenate(codes)
 
-    @torch.no_grad()
     def depths(self, brains: Iterable[Brain]) -> list[NDArray[np.float32]]:
         """What each level of the network makes of brains, (N, d) float32 a level, inwards.
 
@@ -110,12 +123,14 @@ class TrainedModel:
         if not isinstance(self.model, ShowsDepths):
             return []
         found: list[list[NDArray[np.float32]]] = []
-        for volumes, condition in self.batches(brains):
-            maps = self.model.depths(volumes, condition)
-            pooled = [F.adaptive_avg_pool3d(m.float(), BLOCKS).flatten(1) for m in maps]
+        for own in self.passes(brains):
+            pooled = [F.adaptive_avg_pool3d(m.float(), BLOCKS).flatten(1) for m in own.depths]
             found.append([level.cpu().numpy() for level in pooled])
         return [np.concatenate(level) for level in zip(*found, strict=True)]
 
-    def _batch(self, brains: Sequence[Brain]) -> tuple[Tensor, Tensor | None]:
-        volumes = torch.from_numpy(np.stack([brain.volume for brain in brains])).to(self.device)
-        return volumes, self.condition([brain.row for brain in brains])
+
+def few_at_a_time(brains: Iterable[Brain]) -> Iterator[list[Brain]]:
+    """Brains in lists of `BATCH`, the last perhaps shorter."""
+    waiting = iter(brains)
+    while few := list(islice(waiting, BATCH)):
+        yield few

@@ -63,6 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="keep what was fitted; FOLDER then takes the place of RUN, without the healthy brains",
     )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "32", "bf16"),
+        default="auto",
+        help="in which the model computes; auto: as it was trained where this CPU is faster so, "
+        "else 32",
+    )
     add_device(parser)
     add_overwrite(parser)
 
@@ -85,6 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.device,
         controls_folder=arguments.controls,
         covariates=arguments.covariates,
+        precision=arguments.precision,
     )
     if arguments.save_scorer is not None:
         scorer.save(arguments.save_scorer)

@@ -1,7 +1,6 @@
 """All scores of brains at once: what the model says of them, and the baselines."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
 
@@ -24,7 +23,7 @@ from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, MapScores, OnMap, 
 from foldnorm.pipeline.scoring.reconstruction import ReconstructionScores
 from foldnorm.pipeline.scoring.void import VoidScores
 from foldnorm.pipeline.sulcus_measures import AtlasTemplate, Recognition
-from foldnorm.pipeline.trained_model import BATCH, TrainedModel
+from foldnorm.pipeline.trained_model import TrainedModel, few_at_a_time
 from foldnorm.preprocessing.cohort import Brain, Cohort, CohortView
 from foldnorm.preprocessing.errors import InputError
 
@@ -181,10 +180,11 @@ class BrainScores:
         """Scores by name, (N,) each.
 
         Args:
-            brains: in any number, read once, a few at a time.
+            brains: in any number, read once, a few at a time; all families look at these before
+                the next are read, so that what they need of the model is computed once.
             on_map: called with each brain's map of `map_scores[0]`, if there is any.
         """
-        parts = [self._score_few(few, on_map) for few in _few_at_a_time(brains)]
+        parts = [self._score_few(few, on_map) for few in few_at_a_time(brains)]
         parts = parts or [self._score_few([], None)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -224,10 +224,3 @@ class BrainScores:
         for name, family in self.families_.items():
             family.load(folder / name)
         return self
-
-
-def _few_at_a_time(brains: Iterable[Brain]) -> Iterator[list[Brain]]:
-    """Lists of `BATCH` brains: what all families look at before the next are read."""
-    waiting = iter(brains)
-    while few := list(islice(waiting, BATCH)):
-        yield few

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foldnorm.models.protocols import ADDING, Restores
+from foldnorm.pipeline.forward_pass import ForwardPass
 from foldnorm.pipeline.label_tasks import structure_probability
 from foldnorm.pipeline.scores import Mahalanobis
 from foldnorm.pipeline.scoring.fitted import State
@@ -57,7 +58,7 @@ class EvidenceScores(MapScores):
     ) -> None:
         super().__init__(covariates)
         assert isinstance(trained.model, Restores)
-        self.trained, self.model, self.scheme = trained, trained.model, scheme
+        self.trained, self.scheme = trained, scheme
         adds = ADDING.intersection(trained.model.edits)
         self.directions = ("missing", "unexpected") if adds else ("missing",)
         self.normative = NormativeMap(FLOOR, SMOOTHING)
@@ -88,15 +89,14 @@ class EvidenceScores(MapScores):
             self._pooled.append([block_means(own) for own in raw])
             yield raw
 
-    @torch.no_grad()
     def raw_maps(self, brains: Iterable[Brain]) -> Iterator[Map]:
         """Evidence of each brain, (directions, I, J, K) float32, from 0 to 1."""
-        for volumes, _ in self.trained.batches(brains):
-            yield from self._of_batch(volumes).cpu().numpy()
+        for few in self.trained.passes(brains):
+            yield from self._evidence(few).cpu().numpy()
 
-    def _of_batch(self, volumes: Tensor) -> Tensor:
-        likely = structure_probability(self.model.restore(volumes), self.scheme)
-        void = volumes <= self.scheme.void
+    def _evidence(self, few: ForwardPass) -> Tensor:
+        likely = structure_probability(few.restored, self.scheme)
+        void = few.volumes <= self.scheme.void
         both = {"missing": likely * void, "unexpected": (1 - likely) * ~void}
         return torch.stack([both[direction] for direction in self.directions], dim=1)
 

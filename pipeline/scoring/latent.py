@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import numpy as np
+
 from foldnorm.pipeline.scores import Mahalanobis, fit_latent_scores
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.healthy import Group
@@ -68,10 +70,12 @@ class DepthScores(Fitted):
 
     def score(self, brains: Iterable[Brain]) -> Scores:
         """Scores of each brain by name, (N,) each."""
-        levels = zip(self.levels_, self.trained.depths(brains), strict=True)
-        return {
-            f"depth{n}_mahalanobis": own.score(codes) for n, (own, codes) in enumerate(levels, 1)
-        }
+        names = [f"depth{n}_mahalanobis" for n in range(1, len(self.levels_) + 1)]
+        depths = self.trained.depths(brains)
+        if not depths:  # no brains, or no levels
+            return {name: np.zeros(0) for name in names}
+        found = zip(names, self.levels_, depths, strict=True)
+        return {name: own.score(codes) for name, own, codes in found}
 
     def state_dict(self) -> State:
         """Mean and axes of each level."""

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -51,7 +50,8 @@ class ReconstructionScores(Fitted):
     )
 
     def __init__(self, trained: TrainedModel, scheme: LabelScheme) -> None:
-        self.trained, self.model, self.scheme = trained, trained.decodes, scheme
+        _ = trained.decodes  # refuses a model that makes no volumes
+        self.trained, self.scheme = trained, scheme
         self.normative = NormativeMap(FLOOR)
 
     def fit(self, healthy: Sequence[Brain]) -> Self:
@@ -84,15 +84,13 @@ class ReconstructionScores(Fitted):
         values = (np.concatenate(parts) if parts else np.empty(0) for parts in found)
         return dict(zip(self.NAMES, values, strict=True))
 
-    @torch.no_grad()
     def _reconstructed(self, brains: Iterable[Brain]) -> Iterator[tuple[Tensor, Tensor]]:
         """Loss (B,), and P(structure) of the reconstruction − structure (B, I, J, K)."""
         first = self.scheme.void + 1
-        for batch, condition in self.trained.batches(brains):
-            codes = self.model.encode(batch, condition)
-            logits = self.model.decode(codes, condition).float()
-            expected = structure_probability(logits, self.scheme)
-            yield class_cross_entropy(logits, batch), expected - (batch >= first).float()
+        for few in self.trained.passes(brains):
+            expected = structure_probability(few.reconstructed, self.scheme)
+            loss = class_cross_entropy(few.reconstructed, few.volumes)
+            yield loss, expected - (few.volumes >= first).float()
 
 
 def _local(missing: Tensor) -> Tensor:

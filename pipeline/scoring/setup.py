@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foldnorm.pipeline.devices import choose_device
+from foldnorm.pipeline.forward_pass import AskedPrecision
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.scorer import VOID, Scorer, is_scorer
 from foldnorm.pipeline.scoring.alike import check_alike
@@ -74,6 +75,7 @@ def open_scorer(
     *,
     controls_folder: Path | None = None,
     covariates: Sequence[str] = (),
+    precision: AskedPrecision = "auto",
 ) -> tuple[Scorer, Cohort]:
     """Load a scorer that was saved, or fit one; and open the brains to score.
 
@@ -84,6 +86,7 @@ def open_scorer(
         device_name: likewise.
         controls_folder: likewise.
         covariates: columns that the healthy mean of a map depends on.
+        precision: see `Scorer`; a saved scorer keeps its own.
 
     Raises:
         InputError: healthy brains are given to a scorer that is fitted already.
@@ -101,7 +104,7 @@ def open_scorer(
     setup = set_up_scoring(
         run_folder, cohort_folder, reference_folder, device_name, controls_folder=controls_folder
     )
-    scorer = Scorer(setup.trained, method=str(run_folder))
+    scorer = Scorer(setup.trained, precision=precision, method=str(run_folder))
     scorer.fit(setup.reference, controls=setup.controls, covariates=covariates)
     return scorer, setup.cohort
 
