@@ -33,13 +33,14 @@ from foldnorm.preprocessing.quality import read_warnings
 SCORER = "scorer.json"
 FORMAT = 1  # of a saved scorer
 MODEL, CALIBRATION, SUITABILITY = "model", "calibration", "suitability"
-FOLDS, SULCI = "healthy_folds", "sulci"
+ABOUT = ("method", "precision", "scores", "shape", "fitted_on", "participants", "sha256")
+FAMILIES, FOLDS, SULCI = "scores", "healthy_folds", "sulci_by_place"
 PERSONAL_DATA = (
     "No volume, name, age or sex of anyone. Sums over healthy brains; of each calibration brain "
     "its scores and hemisphere under a salted hash of its participant; salted hashes of the "
     "participants and families who took part, which tell someone who knows an identifier whether "
-    "it is among them. Of a model with a latent space, the code of each training brain, without "
-    "a name; with a decoder in model/, a code gives an image of that brain."
+    "it is among them; names of sites. Of a model with a latent space, the code of each training "
+    "brain, without a name; with a decoder in model/, a code gives an image of that brain."
 )
 
 
@@ -126,7 +127,7 @@ class Scorer:
         across_sites: bool = False,
         on_map: OnMap | None = None,
     ) -> ScoreResult:
-        """Score the brains of a cohort, each read once.
+        """Score the brains of a cohort; each goes through the model once.
 
         One that its source warns of keeps its p-value, with the warning beside it.
 
@@ -211,7 +212,7 @@ class Scorer:
             save_model(self.model, folder / MODEL)
         _copy_layout(self._source.folder, folder / LAYOUT_FOLDER)
         who = self.participants_.without_names()
-        self.scores_.save(folder)
+        self.scores_.save(folder / FAMILIES)
         self.suitability_.save(folder / SUITABILITY)
         write_state(folder / CALIBRATION, self.calibration_.state_dict(who.salt))
         if self.scores_.map_scores:
@@ -220,7 +221,7 @@ class Scorer:
         about = {
             "format": FORMAT,
             "foldnorm": version("foldnorm"),
-            "method": self.method,
+            "method": Path(self.method).name,  # folders above it are nobody else's business
             "precision": self._computes_in,
             "scores": list(self.scores_.families_),
             "shape": list(self.shape_),
@@ -241,13 +242,7 @@ class Scorer:
         Raises:
             InputError: it is none, of another version of foldnorm, or damaged.
         """
-        about = read_json(folder / SCORER)
-        if about.get("format") != FORMAT:
-            raise InputError(
-                f"expected a scorer of format {FORMAT}, got {about.get('format')}; save it again "
-                f"with this version of foldnorm: {folder / SCORER}"
-            )
-        _check_files(folder, about)
+        about = _read_about(folder)
         precision = about["precision"]  # None without a model
         model = load_model(folder / MODEL, device) if precision else None
         scorer = cls(model, precision=precision or "auto", method=about["method"])
@@ -256,7 +251,7 @@ class Scorer:
         scorer.prepared_ = Cohort(layout, Cohort.describe(layout), [])
         scorer.shape_, scorer.fitted_on_ = tuple(about["shape"]), about["fitted_on"]
         scores = BrainScores(None if model is None else model.for_scoring(precision))
-        scorer.scores_ = scores.load(folder, scorer.prepared_, about["scores"])
+        scorer.scores_ = scores.load(folder / FAMILIES, scorer.prepared_, about["scores"])
         scorer.suitability_ = Suitability(scorer.prepared_.scheme).load(folder / SUITABILITY)
         scorer.calibration_ = Calibration.from_state(read_state(folder / CALIBRATION))
         scorer.participants_ = Participants.from_dict(about["participants"])
@@ -358,14 +353,31 @@ def _copy_layout(source: Path, out: Path) -> None:
 
 def _digests(folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
     """SHA-256 of each file of a scorer."""
-    parts = [*about["scores"], LAYOUT_FOLDER, CALIBRATION, SUITABILITY, FOLDS, SULCI]
+    parts = [
+        *(f"{FAMILIES}/{name}" for name in about["scores"]),
+        LAYOUT_FOLDER,
+        CALIBRATION,
+        SUITABILITY,
+        FOLDS,
+        SULCI,
+    ]
     parts += [MODEL] if about["precision"] else []
     files = sorted(path for part in parts for path in (folder / part).rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 
 
-def _check_files(folder: Path, about: dict[str, Any]) -> None:
-    """All files must be those that were written together."""
+def _read_about(folder: Path) -> dict[str, Any]:
+    """What a scorer says of itself, if its files are those that were written together."""
+    about = read_json(folder / SCORER)
+    if about.get("format") != FORMAT:
+        raise InputError(
+            f"expected a scorer of format {FORMAT}, got {about.get('format')}; save it again with "
+            f"this version of foldnorm: {folder / SCORER}"
+        )
+    lacking = [name for name in ABOUT if name not in about]
+    if lacking:
+        raise InputError(f"damaged scorer, it lacks {', '.join(lacking)}: {folder / SCORER}")
     for name, digest in about["sha256"].items():
         if sha256_of(folder / name) != digest:
             raise InputError(f"damaged scorer, not the file that was saved: {folder / name}")
+    return about

@@ -20,6 +20,7 @@ from foldnorm.pipeline.substitutions import Substitutions
 from foldnorm.pipeline.sulci import (
     NamedVolumes,
     SulciByPlace,
+    SulcusCounts,
     common_sulci,
     folds_of,
     names_of,
@@ -231,6 +232,11 @@ def test_the_atlas_names_by_place(cohort):
     sulcus, share = SulciByPlace(cohort).likeliest(np.argwhere(true == 2))
     assert sulcus == "lateral_fissure"
     assert share > 0.8
+    counts = SulcusCounts().fit(cohort)
+    sulcus, commonest = counts.likeliest(np.argwhere(true == 2))
+    assert sulcus == "lateral_fissure"
+    assert 0.3 < commonest <= share  # of brains that have it at one voxel
+    assert counts.likeliest(np.array([[0, 0, 0]])) == ("", 0.0)
 
 
 def test_recognising_names_voxels_in_the_grid_of_the_input(cohort, run, tmp_path):
@@ -302,6 +308,19 @@ def test_sulci_are_scored_beside_the_atlas(cohort, run, tmp_path):
     kinds = ("missing", "large", "displaced", "interrupted", "missing_panel")
     for prefix in ("sulci", "baseline_atlas"):
         assert {f"p_{prefix}_{kind}" for kind in kinds} < set(rows[0])
+
+
+def test_a_saved_scorer_of_sulci_gives_what_the_fitted_one_gave(cohort, run, tmp_path):
+    scorer, tables = tmp_path / "scorer", []
+    for model, more in ((run, ["--save-scorer", scorer]), (scorer, [])):
+        out = tmp_path / f"of_{model.name}"
+        words = ["score", model, cohort.folder, out, "--split", "test", "--device", "cpu", "--maps"]
+        assert main([*map(str, [*words, *more]), "--quiet"]) == 0
+        tables.append((out / "scores.tsv").read_bytes())
+    assert tables[0] == tables[1]
+    assert b"score_baseline_atlas_missing" in tables[0]
+    rows = read_tsv(out / "regions.tsv")
+    assert any(0 < float(row["sulcus_share"]) <= 1 for row in rows)
 
 
 def test_the_report_shows_sulci_scores_and_joined_scores(cohort, run, tmp_path):

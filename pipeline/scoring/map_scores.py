@@ -180,7 +180,7 @@ class MapScores(Fitted):
     ) -> NDArray[np.float64] | None:
         """Covariates of brains, and whether they are of the site that is scored: (N, p) or None."""
         columns: list[NDArray[np.floating]] = []
-        if self.covariates:
+        if self.conditions_.size:
             columns.append(self.conditions_.encode(rows))
         if self._is_mixed:
             columns.append(is_local[:, None].astype(np.float64))

@@ -89,13 +89,13 @@ def open_scorer(
         precision: see `Scorer`; a saved scorer keeps its own.
 
     Raises:
-        InputError: healthy brains are given to a scorer that is fitted already.
+        InputError: a saved scorer, which is fitted already, is given what scorers are fitted with.
     """
     if is_scorer(run_folder):
-        if reference_folder or controls_folder or covariates:
+        if reference_folder or controls_folder or covariates or precision != "auto":
             raise InputError(
-                "a saved scorer is fitted already and takes no --reference, --controls or "
-                f"--covariates: {run_folder}"
+                "a saved scorer is fitted already and takes no --reference, --controls, "
+                f"--covariates or --precision: {run_folder}"
             )
         cohort = Cohort.open(cohort_folder)
         scorer = Scorer.load(run_folder, choose_device(device_name))
