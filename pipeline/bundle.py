@@ -31,11 +31,10 @@ from foldnorm.pipeline.run_folder import (
     DATA,
     METRICS,
     RunFolder,
-    hashed,
 )
 from foldnorm.preprocessing.cohort import DESCRIPTION, REGION_MASK, Cohort
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import write_bytes, write_json, write_text
+from foldnorm.preprocessing.files import hashed, write_bytes, write_json, write_text
 from foldnorm.preprocessing.layout import LAYOUT_FOLDER
 
 METADATA, INFERENCE = "configs/metadata.json", "configs/inference.json"

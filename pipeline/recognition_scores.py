@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.normative import NormativeMap
-from foldnorm.pipeline.sulcus_measures import MEASURES, Measures, NamesVoxels
-from foldnorm.preprocessing.cohort import Brain
+from foldnorm.pipeline.sulcus_measures import MEASURES, AtlasTemplate, Measures, NamesVoxels
+from foldnorm.preprocessing.cohort import Brain, Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.space import Matrix
 
@@ -76,13 +76,11 @@ class RecognitionScores(Fitted):
         return self
 
     def state_dict(self) -> State:
-        """Sums over the healthy brains, sulcus by sulcus; of an atlas, the atlas too."""
+        """Sums over the healthy brains, sulcus by sulcus."""
         kept = ("size", "confidence", "absence", "pieces")
         state: State = {name: getattr(self, name).state_dict() for name in kept}
         state["panel"] = self.panel_
         state["centres"] = {str(n): own.state_dict() for n, own in enumerate(self.centres_)}
-        if isinstance(self.names, Fitted):
-            state["names"] = self.names.state_dict()
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
@@ -92,8 +90,6 @@ class RecognitionScores(Fitted):
         self.panel_ = state["panel"]
         states = (state["centres"][str(n)] for n in range(len(self.names.sulci)))
         self.centres_ = [_Centre().load_state_dict(own) for own in states]
-        if isinstance(self.names, Fitted):
-            self.names.load_state_dict(state["names"])
         return self
 
     def measures(self, brains: Iterable[Brain]) -> Measures:
@@ -129,6 +125,33 @@ class RecognitionScores(Fitted):
         panel = departures["missing"][:, self.panel_]
         found.append(panel.max(axis=1) if self.panel_.any() else np.zeros(len(panel)))
         return dict(zip(self.columns, found, strict=True))
+
+
+class AtlasScores(RecognitionScores):
+    """The same of sulci that are named by where training brains have them: what to beat.
+
+    Args:
+        sulci: names.
+        cohort: whose training split the atlas is fitted on.
+    """
+
+    def __init__(self, sulci: tuple[str, ...], cohort: Cohort) -> None:
+        self.atlas, self.cohort = AtlasTemplate(sulci, cohort.scheme), cohort
+        super().__init__(self.atlas, cohort.affine, "baseline_atlas")
+
+    def fit(self, healthy: Sequence[Brain]) -> Self:
+        """Fit the atlas on the training split, and compare with healthy brains."""
+        self.atlas.fit(self.cohort)
+        return super().fit(healthy)
+
+    def state_dict(self) -> State:
+        """Sums over the healthy brains, and the atlas."""
+        return {**super().state_dict(), "atlas": self.atlas.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Take what `state_dict` gave."""
+        self.atlas.load_state_dict(state["atlas"])
+        return super().load_state_dict(state)
 
 
 class _Centre(Fitted):

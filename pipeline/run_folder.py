@@ -1,6 +1,5 @@
 """The run folder: what training writes, and what every later command reads a model from."""
 
-import hashlib
 import io
 import os
 import platform
@@ -23,7 +22,7 @@ from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Cohort, prepared_otherwise
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, write_bytes, write_json, write_text
+from foldnorm.preprocessing.files import hashed, read_json, write_bytes, write_json, write_text
 
 CONFIG, DATA, ENVIRONMENT = "config.yaml", "data.json", "environment.json"
 COST = "cost.json"
@@ -265,11 +264,6 @@ class RunFolder:
         """
         own = {"participants": self.data["participants"]["train"], "salt": self.data.get("salt")}
         return [own, *self.data.get("before", [])]
-
-
-def hashed(participant: str, salt: str) -> str:
-    """What stands for a participant in an exported model."""
-    return hashlib.sha256(f"{salt}{participant}".encode()).hexdigest()
 
 
 def environment() -> dict[str, Any]:

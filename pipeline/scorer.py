@@ -3,11 +3,8 @@
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import torch
-
-from foldnorm.pipeline.forward_pass import AskedPrecision, Precision
 from foldnorm.pipeline.score_cohort import ScoreResult, add_p_values
 from foldnorm.pipeline.scoring.alike import check_alike
 from foldnorm.pipeline.scoring.brain_scores import VOID, BrainScores
@@ -17,18 +14,22 @@ from foldnorm.pipeline.scoring.evidence_maps import SIDECAR as REGIONS_SIDECAR
 from foldnorm.pipeline.scoring.fitted import read_state, write_state
 from foldnorm.pipeline.scoring.healthy_folds import HealthyFolds
 from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, OnMap
-from foldnorm.pipeline.scoring.model_files import load_model, save_model
 from foldnorm.pipeline.scoring.page_files import SIDECAR as PAGES_SIDECAR
 from foldnorm.pipeline.scoring.participants import Participants
 from foldnorm.pipeline.suitability import Suitability
 from foldnorm.pipeline.sulci import NamesPlaces, SulciByPlace, SulcusCounts
 from foldnorm.pipeline.tracks import learned_from
-from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import DESCRIPTION, REGION_MASK, Cohort, row_key
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, sha256_of, write_bytes, write_json
 from foldnorm.preprocessing.layout import LAYOUT_FOLDER
 from foldnorm.preprocessing.quality import read_warnings
+
+if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without it
+    import torch
+
+    from foldnorm.pipeline.forward_pass import AskedPrecision, Precision
+    from foldnorm.pipeline.trained_model import TrainedModel
 
 SCORER = "scorer.json"
 FORMAT = 1  # of a saved scorer
@@ -79,9 +80,9 @@ class Scorer:
 
     def __init__(
         self,
-        model: TrainedModel | None = None,
+        model: "TrainedModel | None" = None,
         *,
-        precision: AskedPrecision = "auto",
+        precision: "AskedPrecision" = "auto",
         method: str = "",
     ) -> None:
         self.model, self.precision = model, precision
@@ -209,6 +210,8 @@ class Scorer:
             raise InputError(f"a saved scorer is copied as a folder: {self._source}")
         (folder / SCORER).unlink(missing_ok=True)  # it says that the rest is whole
         if self.model is not None:
+            from foldnorm.pipeline.scoring.model_files import save_model
+
             save_model(self.model, folder / MODEL)
         _copy_layout(self._source.folder, folder / LAYOUT_FOLDER)
         who = self.participants_.without_names()
@@ -232,7 +235,7 @@ class Scorer:
         write_json(folder / SCORER, {**about, "sha256": _digests(folder, about)})
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device | str = "cpu") -> Self:
+    def load(cls, folder: Path, device: "torch.device | str" = "cpu") -> Self:
         """Read what `save` has written.
 
         Args:
@@ -244,7 +247,11 @@ class Scorer:
         """
         about = _read_about(folder)
         precision = about["precision"]  # None without a model
-        model = load_model(folder / MODEL, device) if precision else None
+        model = None
+        if precision:
+            from foldnorm.pipeline.scoring.model_files import load_model
+
+            model = load_model(folder / MODEL, device)
         scorer = cls(model, precision=precision or "auto", method=about["method"])
         scorer._source, scorer._folds = folder, None
         layout = folder / LAYOUT_FOLDER
@@ -258,7 +265,7 @@ class Scorer:
         return scorer
 
     @property
-    def _computes_in(self) -> Precision | None:
+    def _computes_in(self) -> "Precision | None":
         """Precision of the model, if there is one."""
         trained = self.scores_.trained
         return None if trained is None else trained.precision

@@ -2,6 +2,9 @@
 
 Fitted on training brains, calibrated on validation brains, which the weights were never fitted
 to. A high score means unusual.
+
+scikit-learn is imported where something is fitted: it takes a second, which scores without a model
+do without.
 """
 
 from collections.abc import Mapping
@@ -10,9 +13,6 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.covariance import ledoit_wolf_shrinkage
-from sklearn.neighbors import NearestNeighbors
-from sklearn.svm import OneClassSVM
 
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.preprocessing.errors import InputError
@@ -58,6 +58,8 @@ class Mahalanobis(Fitted):
 
     def fit(self, codes: Codes) -> "Mahalanobis":
         """Estimate the covariance of (N, d) codes."""
+        from sklearn.covariance import ledoit_wolf_shrinkage
+
         x = codes.astype(np.float64)
         self.centre_ = x.mean(axis=0)
         x = x - self.centre_
@@ -111,6 +113,8 @@ class NearestHealthy:
 
     def fit(self, codes: Codes) -> "NearestHealthy":
         """Keep the training codes."""
+        from sklearn.neighbors import NearestNeighbors
+
         self.index_ = NearestNeighbors(n_neighbors=min(self.k, len(codes))).fit(codes)
         return self
 
@@ -151,6 +155,8 @@ class OneClass:
 
     def fit(self, codes: Codes) -> "OneClass":
         """Learn the boundary."""
+        from sklearn.svm import OneClassSVM
+
         self.svm_ = OneClassSVM(nu=self.outside).fit(codes)
         return self
 

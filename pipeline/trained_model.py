@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,9 @@ from torch import Tensor, nn
 from foldnorm.models.protocols import Decodes, Encodes, Recognises, ShowsDepths
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.forward_pass import AskedPrecision, ForwardPass, Precision, scoring_precision
-from foldnorm.preprocessing.cohort import Brain
+from foldnorm.preprocessing.cohort import Brain, few_at_a_time
 from foldnorm.preprocessing.errors import InputError
 
-BATCH = 8
 BLOCKS = 3  # along each axis, that the maps of a network's levels are averaged in
 
 
@@ -85,13 +83,13 @@ class TrainedModel:
         return torch.from_numpy(self.conditions.encode(rows)).to(self.device)
 
     def batches(self, brains: Iterable[Brain]) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Volumes on the device, `BATCH` at a time: (B, I, J, K) uint8, and their conditions."""
+        """Volumes on the device, a few at a time: (B, I, J, K) uint8, and their conditions."""
         for few in few_at_a_time(brains):
             volumes = torch.from_numpy(np.stack([brain.volume for brain in few])).to(self.device)
             yield volumes, self.condition([brain.row for brain in few])
 
     def passes(self, brains: Iterable[Brain]) -> Iterator[ForwardPass]:
-        """What the model makes of brains, `BATCH` at a time.
+        """What the model makes of brains, a few at a time.
 
         Who asks for the brains that were last asked for gets the same pass: what was computed then
         is there already.
@@ -127,10 +125,3 @@ class TrainedModel:
             pooled = [F.adaptive_avg_pool3d(m.float(), BLOCKS).flatten(1) for m in own.depths]
             found.append([level.cpu().numpy() for level in pooled])
         return [np.concatenate(level) for level in zip(*found, strict=True)]
-
-
-def few_at_a_time(brains: Iterable[Brain]) -> Iterator[list[Brain]]:
-    """Brains in lists of `BATCH`, the last perhaps shorter."""
-    waiting = iter(brains)
-    while few := list(islice(waiting, BATCH)):
-        yield few

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ FOLD_TABLE = "folds.tsv"
 FOLD_COLUMNS = ("participant_id", "hemi", "label", "name", "size", "voxels")
 FIRST_COLUMNS = ("participant_id", "hemi", "split")
 BIDS_VERSION = "1.10.0"
+FEW = 8  # volumes that are looked at together
 
 
 @dataclass(frozen=True)
@@ -321,6 +323,13 @@ class CohortView(Sequence[Brain]):
 
     def __add__(self, other: "CohortView") -> "CohortView":
         return CohortView([*self.places, *other.places])
+
+
+def few_at_a_time(brains: Iterable[Brain]) -> Iterator[list[Brain]]:
+    """Brains in lists of `FEW`, the last perhaps shorter."""
+    waiting = iter(brains)
+    while few := list(islice(waiting, FEW)):
+        yield few
 
 
 def iterate(volumes: NDArray[Any], indices: Iterable[int]) -> Iterator[NDArray[Any]]:

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -280,6 +282,17 @@ def test_a_state_comes_back_as_it_was(tmp_path):
     found = read_state(tmp_path)
     assert found["a"]["b"].tolist() == [0, 1, 2]
     assert (found["a"]["c"], found["d"], found["e"]) == ([1, "x"], None, 0.1)
+
+
+def test_scores_without_a_model_load_neither_torch_nor_scikit_learn(many, patients, tmp_path):
+    Scorer().fit(many).save(tmp_path / "scorer")
+    words = ["score", tmp_path / "scorer", patients.folder, tmp_path / "out", "--maps", "--quiet"]
+    code = (
+        f"import sys; from foldnorm.pipeline.cli import main; assert main({[*map(str, words)]}) == 0"
+        "; print({'torch', 'sklearn', 'monai', 'matplotlib'} & set(sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "set()"
 
 
 def test_only_a_model_of_a_run_can_be_saved(runs, many, tmp_path):

@@ -2,88 +2,47 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from foldnorm.models.protocols import (
-    Decodes,
-    Encodes,
-    LearnsFromEdits,
-    Recognises,
-    Restores,
-    ShowsDepths,
-)
-from foldnorm.pipeline.recognition_scores import RecognitionScores
 from foldnorm.pipeline.scoring.baselines import Baselines
-from foldnorm.pipeline.scoring.evidence import EvidenceScores
-from foldnorm.pipeline.scoring.healthy import Group, HealthyBrains
-from foldnorm.pipeline.scoring.latent import DepthScores, LatentScores
+from foldnorm.pipeline.scoring.families import ScoreFamily
+from foldnorm.pipeline.scoring.healthy import HealthyBrains
 from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, MapScores, OnMap, Scores
-from foldnorm.pipeline.scoring.reconstruction import ReconstructionScores
 from foldnorm.pipeline.scoring.void import VoidScores
-from foldnorm.pipeline.sulcus_measures import AtlasTemplate, Recognition
-from foldnorm.pipeline.trained_model import TrainedModel, few_at_a_time
-from foldnorm.preprocessing.cohort import Brain, Cohort, CohortView
+from foldnorm.preprocessing.cohort import Brain, Cohort, CohortView, few_at_a_time
 from foldnorm.preprocessing.errors import InputError
+
+if TYPE_CHECKING:  # torch and MONAI take seconds, and scores without a model do without them
+    from foldnorm.pipeline.trained_model import TrainedModel
 
 VOID = "void"  # name of a family, and how brains are scored without a model
 
 
-class ScoreFamily(Protocol):
-    """Scores that belong together; a high score means unusual.
-
-    Attributes:
-        FITTED_ON: which healthy brains.
-    """
-
-    FITTED_ON: ClassVar[Group]
-
-    def fit(self, healthy: Sequence[Brain]) -> object:
-        """Learn what is usual."""
-
-    def score(self, brains: Iterable[Brain]) -> Scores:
-        """Scores by name, (N,) each."""
-
-    def save(self, folder: Path) -> None:
-        """Write what was learned."""
-
-    def load(self, folder: Path) -> object:
-        """Read what was written."""
-
-
 def unfitted_families(
-    trained: TrainedModel | None, cohort: Cohort, covariates: Sequence[str] = ()
+    trained: "TrainedModel | None", cohort: Cohort, covariates: Sequence[str] = ()
 ) -> dict[str, ScoreFamily]:
     """Every family of scores that suits a model: name of its folder → family.
 
-    A new family is one entry here. The order is that of the columns of ``scores.tsv``; scores by
-    maps come first, and maps are written of the first of these.
+    A new family is one entry here, or in `unfitted_model_families` if it looks at a model. The
+    order is that of the columns of ``scores.tsv``; scores by maps come first, and maps are written
+    of the first of these.
 
     Args:
         trained: the model; None for scores that need none.
         cohort: says how brains were prepared; no brain of it is read.
         covariates: columns that the healthy mean of a map depends on.
     """
-    scheme, affine = cohort.scheme, cohort.affine
-    model = None if trained is None else trained.model
-    found: dict[str, ScoreFamily] = {}
-    if trained is not None and isinstance(model, Restores):
-        found["evidence"] = EvidenceScores(trained, scheme, covariates)
-    found[VOID] = VoidScores(scheme, cohort.voxel_size, covariates)
-    if trained is not None and isinstance(model, Encodes):
-        found["latent"] = LatentScores(trained)
-    if trained is not None and isinstance(model, ShowsDepths):
-        found["depths"] = DepthScores(trained)
-    if trained is not None and isinstance(model, Decodes):
-        found["reconstruction"] = ReconstructionScores(trained, scheme)
-    if trained is not None and isinstance(model, Recognises):
-        recognition = Recognition(trained, scheme)
-        atlas = AtlasTemplate(recognition.sulci, scheme)
-        found["sulci"] = RecognitionScores(recognition, affine)
-        found["atlas"] = RecognitionScores(atlas, affine, "baseline_atlas")
-    found["baselines"] = Baselines(scheme)
-    return found
+    of_model: dict[str, ScoreFamily] = {}
+    if trained is not None:
+        from foldnorm.pipeline.scoring.model_families import unfitted_model_families
+
+        of_model = unfitted_model_families(trained, cohort, covariates)
+    maps = {name: own for name, own in of_model.items() if isinstance(own, MapScores)}
+    maps[VOID] = VoidScores(cohort.scheme, cohort.voxel_size, covariates)
+    others = {name: own for name, own in of_model.items() if name not in maps}
+    return {**maps, **others, "baselines": Baselines(cohort.scheme)}
 
 
 class BrainScores:
@@ -107,16 +66,15 @@ class BrainScores:
         InputError: the model neither encodes nor restores nor recognises.
     """
 
-    def __init__(self, trained: TrainedModel | None) -> None:
-        model = None if trained is None else trained.model
+    def __init__(self, trained: "TrainedModel | None") -> None:
         self.trained = trained
-        self.edits = tuple(model.edits) if isinstance(model, LearnsFromEdits) else ()
-        self.sulci = tuple(model.sulci) if isinstance(model, Recognises) else ()
-        if trained is not None and not isinstance(model, Encodes | Restores | Recognises):
-            raise InputError(
-                f"{type(model).__name__} cannot be used for scoring: it has no latent space, "
-                "restores nothing, names no sulci"
-            )
+        self.edits: tuple[str, ...] = ()
+        self.sulci: tuple[str, ...] = ()
+        if trained is not None:
+            from foldnorm.pipeline.scoring.model_families import check_scores, edits_of, sulci_of
+
+            check_scores(trained)
+            self.edits, self.sulci = edits_of(trained), sulci_of(trained)
 
     def fit(
         self,
@@ -149,8 +107,6 @@ class BrainScores:
             if isinstance(family, MapScores):
                 family.fit(brains + local, len(local))
                 continue
-            if isinstance(family, RecognitionScores) and isinstance(family.names, AtlasTemplate):
-                family.names.fit(reference)
             family.fit(brains)
         return self
 

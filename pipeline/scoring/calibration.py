@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.run_folder import hashed
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.fitted import State
 from foldnorm.pipeline.scoring.map_scores import Map, Scores
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import hashed
 
 UNKNOWN = {"", "n/a"}  # values of a column that say nothing
 PSEUDONYM = 12  # hexadecimal digits

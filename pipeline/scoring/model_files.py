@@ -5,6 +5,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
+from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.run_folder import BUNDLED_WEIGHTS, DATA, RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.errors import InputError
@@ -34,4 +35,5 @@ def load_model(folder: Path, device: torch.device | str) -> TrainedModel:
     Raises:
         InputError: the files are not there, or unreadable.
     """
-    return RunFolder.open(folder).load(device)
+    chosen = choose_device(device) if isinstance(device, str) else device
+    return RunFolder.open(folder).load(chosen)

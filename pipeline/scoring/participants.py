@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foldnorm.pipeline.run_folder import hashed
 from foldnorm.preprocessing.cohort import Cohort, family_of
-from foldnorm.preprocessing.files import sha256
+from foldnorm.preprocessing.files import hashed, sha256
 
 ROLES = {"train": "training", "validation": "calibration"}
 Row = Mapping[str, str]

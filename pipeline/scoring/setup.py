@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from foldnorm.pipeline.devices import choose_device
-from foldnorm.pipeline.forward_pass import AskedPrecision
-from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.scorer import VOID, Scorer, is_scorer
+from foldnorm.pipeline.scorer import Scorer, is_scorer
 from foldnorm.pipeline.scoring.alike import check_alike
-from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.pipeline.scoring.brain_scores import VOID
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
+
+if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without it
+    from foldnorm.pipeline.forward_pass import AskedPrecision
+    from foldnorm.pipeline.run_folder import RunFolder
+    from foldnorm.pipeline.trained_model import TrainedModel
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class ScoringSetup:
         controls: healthy brains of their site, if there are any.
     """
 
-    trained: TrainedModel | None
+    trained: "TrainedModel | None"
     reference: Cohort
     cohort: Cohort
     controls: Cohort | None = None
@@ -58,6 +61,9 @@ def set_up_scoring(
         for other in others:
             check_alike(reference, reference.shape, reference.folder, other)
         return ScoringSetup(None, reference, cohort, controls)
+    from foldnorm.pipeline.devices import choose_device
+    from foldnorm.pipeline.run_folder import RunFolder
+
     device = choose_device(device_name)
     run = RunFolder.open(run_folder)
     for other in others:
@@ -75,7 +81,7 @@ def open_scorer(
     *,
     controls_folder: Path | None = None,
     covariates: Sequence[str] = (),
-    precision: AskedPrecision = "auto",
+    precision: "AskedPrecision" = "auto",
 ) -> tuple[Scorer, Cohort]:
     """Load a scorer that was saved, or fit one; and open the brains to score.
 
@@ -98,7 +104,7 @@ def open_scorer(
                 f"--covariates or --precision: {run_folder}"
             )
         cohort = Cohort.open(cohort_folder)
-        scorer = Scorer.load(run_folder, choose_device(device_name))
+        scorer = Scorer.load(run_folder, device_name)
         scorer.check_prepared(cohort)
         return scorer, cohort
     setup = set_up_scoring(
@@ -109,7 +115,7 @@ def open_scorer(
     return scorer, setup.cohort
 
 
-def _check_same_training(run: RunFolder, reference: Cohort) -> None:
+def _check_same_training(run: "RunFolder", reference: Cohort) -> None:
     """Calibration brains must not be among those that the weights were fitted to."""
     held_out = {
         reference.rows[i]["participant_id"] for i in reference.indices("validation", "test")
