@@ -1,0 +1,1 @@
+"""Learn what healthy cortical folding looks like, and score brains against it."""
