@@ -12,6 +12,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
+from foldnorm import models
 from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.sulci import common_sulci
@@ -50,6 +51,28 @@ def config_path(name_or_path: str) -> Path:
     )
 
 
+def current_class_path(class_path: str) -> str:
+    """Where a class lies today, given where it lay when a configuration was written.
+
+    Each model has one address that stays, ``foldnorm.models.NAME``; files of release 0.1 named its
+    module as well, which moves as modules do.
+    """
+    package, _, name = class_path.rpartition(".")
+    if package.startswith(f"{models.__name__}.") and name in models.__all__:
+        return f"{models.__name__}.{name}"
+    return class_path
+
+
+def current(content: Any) -> Any:
+    """A configuration as read from a file, with the class path that its model has today."""
+    if not (isinstance(content, dict) and isinstance(content.get("model"), dict)):
+        return content
+    class_path = content["model"].get("class_path")
+    if not isinstance(class_path, str):
+        return content
+    return {**content, "model": {**content["model"], "class_path": current_class_path(class_path)}}
+
+
 def resolve(
     name_or_path: str,
     overrides: Sequence[str],
@@ -84,6 +107,7 @@ def resolve(
         InputError: unknown key, wrong type, unknown class.
     """
     path = config_path(name_or_path)
+    overrides = [_with_current_class_path(word) for word in overrides]
     of_cohort = {
         "shape": list(shape),
         "n_classes": n_classes,
@@ -131,11 +155,26 @@ def _parsed(
         if name in accepted and value is not None
     ]
     try:
-        namespace = _parser().parse_args(["--config", str(path), *words, *overrides])
+        namespace = _parser().parse_args(["--config", _readable(path), *words, *overrides])
     except InputError as error:
         raise InputError(f"{error}: {path}") from None
     namespace.pop("config", None)
     return namespace
+
+
+def _with_current_class_path(word: str) -> str:
+    """A word of a command line that may be, or set, a class path."""
+    head, equals, value = word.rpartition("=")
+    return f"{head}{equals}{current_class_path(value)}"
+
+
+def _readable(path: Path) -> str:
+    """What the parser takes for a configuration: its path, or what it says, where that is old."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return str(path)  # what is wrong with it, the parser says
+    return str(path) if current(content) == content else yaml.safe_dump(current(content))
 
 
 def _arguments_of_model(path: Path, overrides: Sequence[str]) -> set[str]:
@@ -146,7 +185,7 @@ def _arguments_of_model(path: Path, overrides: Sequence[str]) -> set[str]:
     try:
         if class_path is None:
             class_path = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["class_path"]
-        module, _, name = class_path.rpartition(".")
+        module, _, name = current_class_path(class_path).rpartition(".")
         model = getattr(importlib.import_module(module), name)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, ValueError,
             ImportError, AttributeError):  # fmt: skip

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from foldnorm.pipeline.conditions import Conditions
-from foldnorm.pipeline.configuration import build_model
+from foldnorm.pipeline.configuration import build_model, current
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Cohort, same_preparation
@@ -77,8 +77,7 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """The configuration as resolved: ``model`` and ``training``."""
         self._check_has_config()
-        content = yaml.safe_load((self.folder / CONFIG).read_text(encoding="utf-8"))
-        return dict(content)
+        return dict(current(yaml.safe_load((self.folder / CONFIG).read_text(encoding="utf-8"))))
 
     @cached_property
     def data(self) -> dict[str, Any]:
