@@ -25,8 +25,12 @@ class ConfigurationParser(ArgumentParser):
     """Raises `InputError` with one line instead of printing usage and leaving."""
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
-        """Say what is wrong with the configuration."""
-        del ex
+        """Say what is wrong with the configuration, as the innermost parser did."""
+        cause: BaseException | None = ex
+        while cause is not None:
+            if isinstance(cause, InputError):
+                raise cause
+            cause = cause.__cause__ or cause.__context__
         text = " ".join(line.strip() for line in message.splitlines() if line.strip())
         raise InputError(f"configuration: {text}")
 
