@@ -122,6 +122,7 @@ def test_preprocess_gives_the_cohort_and_says_what_failed(tmp_path, caplog):
     cohort = fn.preprocess(str(source), str(tmp_path / "a"), voxel_size=1.5, quiet=True)
     assert len(cohort) == 3
     assert "sub-broken" in caplog.text
+    assert (cohort.folder / "qc.html").is_file()
     alike = fn.preprocess([source], tmp_path / "b", like=str(tmp_path / "a"), quiet=True)
     assert np.array_equal(alike.volumes, cohort.volumes)
     with pytest.raises(fn.InputError, match="is that of the cohort to be like"):
@@ -157,6 +158,15 @@ def test_a_run_exists_is_said_before_it_is_touched(autoencoder, pairs):
         fn.train(config, pairs, out, device="cpu")
     again = fn.train(config, pairs, out, device="cpu", resume=True, quiet=True)
     assert np.array_equal(again.encode(pairs), model.encode(pairs))
+
+
+def test_a_session_that_ends_early_is_said_and_continued(pairs, tmp_path, caplog):
+    words = {**SMALL, "training.steps": 2, "training.session_steps": 1}
+    config = fn.load_config("autoencoder", pairs, words)
+    fn.train(config, pairs, tmp_path / "run", device="cpu", quiet=True)
+    assert "stopped before the last step" in caplog.text
+    fn.train(config, pairs, tmp_path / "run", device="cpu", quiet=True, resume=True)
+    assert RunFolder(tmp_path / "run").cost["parameters"] > 0  # written when all steps are done
 
 
 def test_brains_may_be_given_in_any_form(autoencoder, pairs):
