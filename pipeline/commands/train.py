@@ -39,13 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
+    from foldnorm.pipeline.artifacts import RUN_CONFIG
     from foldnorm.pipeline.configuration import resolve_for
     from foldnorm.pipeline.train import train
     from foldnorm.preprocessing.cohort import Cohort
     from foldnorm.preprocessing.errors import InputError
 
     resume = arguments.resume == "auto"
-    if (arguments.out / "config.yaml").exists() and not (resume or arguments.overwrite):
+    if (arguments.out / RUN_CONFIG).exists() and not (resume or arguments.overwrite):
         raise InputError(
             f"run exists (--resume auto continues, --overwrite replaces): {arguments.out}"
         )
