@@ -1,6 +1,6 @@
 """Classes of images or volumes, as a trained classifier tells them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,16 +100,21 @@ def probabilities(
 
 
 def _row(known: dict[str, str], p: NDArray[np.float64], levels: Sequence[str], target: str) -> Row:
-    true = known.get(target, "")
     return {
         "participant_id": known["participant_id"],
         "hemi": known.get("hemi", ""),
         "image": known.get("image", ""),
         "key": row_key(known),
-        "true": "" if true in MISSING else true,
+        "true": true_class(known, target),
         "told": levels[int(p.argmax())],
         **{f"p_{level}": float(value) for level, value in zip(levels, p, strict=True)},
     }
+
+
+def true_class(row: Mapping[str, str], target: str) -> str:
+    """Class of a volume in a column of ``participants.tsv``; empty where it is not known."""
+    value = row.get(target, "")
+    return "" if value in MISSING else value
 
 
 def figures_of(rows: Sequence[Row], levels: Sequence[str]) -> Row:

@@ -13,9 +13,10 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from foldnorm.models.volume_networks import ShapeError
+from foldnorm.pipeline.augmentation import AugmentationOptions
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.sulci import common_sulci
-from foldnorm.pipeline.training_options import AugmentationOptions, TrainingOptions
+from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 

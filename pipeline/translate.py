@@ -15,7 +15,7 @@ from foldnorm.models.classes import to_classes
 from foldnorm.models.protocols import Translates
 from foldnorm.pipeline.artifacts import TRANSLATED, TRANSLATIONS, TRANSLATIONS_SIDECAR
 from foldnorm.pipeline.class_metrics import class_dice, class_distances
-from foldnorm.pipeline.label_tasks import target_scheme
+from foldnorm.pipeline.predict import target_scheme
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.crop import shape_of

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foldnorm.models.protocols import ADDING, Restores
-from foldnorm.pipeline.label_tasks import structure_probability
+from foldnorm.pipeline.predict import structure_probability
 from foldnorm.pipeline.scores import Mahalanobis
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
 from foldnorm.pipeline.scoring.normative import NormativeMap

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foldnorm.models.losses import class_cross_entropy
-from foldnorm.pipeline.label_tasks import structure_probability
+from foldnorm.pipeline.predict import structure_probability
 from foldnorm.pipeline.scoring.map_scores import Map, top_share_mean
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.trained_model import Brains, TrainedModel
