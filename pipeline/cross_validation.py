@@ -8,8 +8,7 @@ from typing import Any
 from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import Classifies
 from foldnorm.pipeline.artifacts import CLASSES, CLASSES_SIDECAR, RUN_COST
-from foldnorm.pipeline.classify import Row, figures_of, rows_of, table_columns
-from foldnorm.pipeline.conditions import MISSING
+from foldnorm.pipeline.classify import Row, figures_of, rows_of, table_columns, true_class
 from foldnorm.pipeline.configuration import build_model, resolve_for
 from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.run_folder import RunFolder
@@ -65,7 +64,7 @@ def cross_validate(
     model = build_model(resolved["model"])
     if not isinstance(model, Classifies):
         raise InputError(f"{type(model).__name__} tells no classes")
-    known = [row for row in cohort.rows if row.get(model.target, "") not in MISSING]
+    known = [row for row in cohort.rows if true_class(row, model.target)]
     fold_of = parts(known, model.target, options.folds, options.seed)
     rows: list[Row] = []
     levels: tuple[str, ...] = ()
