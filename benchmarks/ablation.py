@@ -27,7 +27,8 @@ from anomaly_statistics import auroc
 from sklearn.manifold import TSNE
 
 from foldnorm.models.classes import to_classes
-from foldnorm.pipeline.benchmark import TABLE, halves
+from foldnorm.pipeline.artifacts import BENCHMARK
+from foldnorm.pipeline.benchmark import halves
 from foldnorm.pipeline.configuration import config_path
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.scorer import Scorer
@@ -75,7 +76,7 @@ def of_networks(out: Path, steps: int) -> dict[str, dict[str, float]]:
             foldnorm("train", "--config", folder / "config.yaml", "--cohort", out / "c2",
                      "--out", folder / "run", "--resume", "auto", "--device", "cpu",
                      "--training.steps", steps, "--training.validate_every", steps)  # fmt: skip
-        if not (folder / TABLE).is_file():
+        if not (folder / BENCHMARK).is_file():
             foldnorm("benchmark", folder / "run", tested, folder, "--sizes", DELETED, "--draws", 1,
                      "--reference", out / "c2", "--device", "cpu")  # fmt: skip
         found[name] = figures_of(folder, Cohort.open(tested))
@@ -85,7 +86,9 @@ def of_networks(out: Path, steps: int) -> dict[str, dict[str, float]]:
 
 def figures_of(folder: Path, tested: Cohort) -> dict[str, float]:
     """Panel of reconstructions, AUROC, and dimensions that are the same in all brains."""
-    table = {(row["size"], row["score"]): float(row["auroc"]) for row in read_tsv(folder / TABLE)}
+    table = {
+        (row["size"], row["score"]): float(row["auroc"]) for row in read_tsv(folder / BENCHMARK)
+    }
     model = RunFolder.open(folder / "run").load(CPU).model
     pairs, codes = [], []
     with torch.no_grad():

@@ -44,7 +44,7 @@ from anomaly_recognition import (
 from anomaly_statistics import BOOTSTRAPS, INTERVAL, auroc, interval_of
 from scipy.stats import binom
 
-from foldnorm.pipeline.benchmark import LOCALISATION, SUBJECTS, TABLE
+from foldnorm.pipeline.artifacts import BENCHMARK, BENCHMARK_SUBJECTS, LOCALISATION
 from foldnorm.pipeline.cli import main as foldnorm
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.regions import strongest_regions
@@ -152,13 +152,13 @@ def deletions(out: Path, name: str, seed: int, kind: str = "fold") -> dict[str, 
     if not (test / "volumes.npy").is_file():
         run("preprocess", out / "test", test, "--like", out / cohort, "--split", 0, 0, 1,
             "--participant-label", *first)  # fmt: skip
-    if not (folder / TABLE).is_file():
+    if not (folder / BENCHMARK).is_file():
         run("benchmark", run_folder(out, name, seed), test, folder, "--kind", kind,
             "--sizes", *SIZES, "--draws", 1, "--seed", seed, "--reference", out / cohort,
             "--device", "cpu", "--overwrite")  # fmt: skip
     return {
-        "table": read_tsv(folder / TABLE),
-        "subjects": read_tsv(folder / SUBJECTS),
+        "table": read_tsv(folder / BENCHMARK),
+        "subjects": read_tsv(folder / BENCHMARK_SUBJECTS),
         "places": read_tsv(folder / LOCALISATION) if (folder / LOCALISATION).is_file() else [],
     }
 

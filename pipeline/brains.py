@@ -1,16 +1,18 @@
 """Brains as they may be given to a model: a cohort, some of one, one brain, or an array."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from foldnorm.preprocessing.cohort import Brain, Cohort, CohortView, same_preparation
 from foldnorm.preprocessing.errors import InputError
 
-BrainsLike = Cohort | CohortView | Brain | Iterable[Brain] | NDArray[Any] | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BrainsLike: TypeAlias = "Cohort | CohortView | Brain | Iterable[Brain] | NDArray[Any] | Tensor"
 VOLUME_AXES = 3
 
 
@@ -34,7 +36,7 @@ def brains_of(
     """
     if isinstance(given, Brain):
         return [given]
-    if isinstance(given, (np.ndarray, Tensor)):
+    if hasattr(given, "__array__"):
         sides = None if shape is None else tuple(shape)
         return [Brain(v, row) for v in _volumes(np.asarray(given), sides, any_shape=any_shape)]
     return given

@@ -12,11 +12,12 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
-from foldnorm import models
 from foldnorm.models.volume_networks import ShapeError
+from foldnorm.pipeline.augmentation import AugmentationOptions
+from foldnorm.pipeline.class_paths import current, current_class_path
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.sulci import common_sulci
-from foldnorm.pipeline.training_options import AugmentationOptions, TrainingOptions
+from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 
@@ -53,28 +54,6 @@ def config_path(name_or_path: str) -> Path:
         f"configuration {name_or_path!r} is neither a file nor one of "
         f"{', '.join(shipped_configs())}"
     )
-
-
-def current_class_path(class_path: str) -> str:
-    """Where a class lies today, given where it lay when a configuration was written.
-
-    Each model has one address that stays, ``foldnorm.models.NAME``; files of release 0.1 named its
-    module as well, which moves as modules do.
-    """
-    package, _, name = class_path.rpartition(".")
-    if package.startswith(f"{models.__name__}.") and name in models.__all__:
-        return f"{models.__name__}.{name}"
-    return class_path
-
-
-def current(content: Any) -> Any:
-    """A configuration as read from a file, with the class path that its model has today."""
-    if not (isinstance(content, dict) and isinstance(content.get("model"), dict)):
-        return content
-    class_path = content["model"].get("class_path")
-    if not isinstance(class_path, str):
-        return content
-    return {**content, "model": {**content["model"], "class_path": current_class_path(class_path)}}
 
 
 def resolve(

@@ -12,16 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
-from foldnorm.pipeline.score_cohort import CALIBRATION, KNOWN, SCORES
-from foldnorm.pipeline.score_cohort import SIDECAR as SIDECAR_OF_SCORES
+from foldnorm.pipeline.artifacts import (
+    BRAIN,
+    CALIBRATION,
+    FUSED,
+    FUSED_SIDECAR,
+    SCORES,
+    SCORES_SIDECAR,
+    USUAL_SCORES,
+)
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv, write_json, write_tsv
 
 Method = Literal["fisher", "harmonic"]
-TABLE, SIDECAR = "fused.tsv", "fused.json"
-# Of each folder the first of these that it has is taken; settled on validation brains.
-USUAL = ("evidence_pooled", "sulci_missing", "latent_centre", "reconstruction_missing_local")
 FEWEST = 8  # calibration brains
 Key = tuple[str, ...]
 
@@ -34,7 +38,7 @@ def fuse(
     Args:
         folders: that `score` has written.
         out: folder to write to.
-        names: of the scores; where none is given, one of each folder (`USUAL`).
+        names: of the scores; where none is given, one of each folder (`USUAL_SCORES`).
         method: ``fisher``, the sum of −log p (Fisher 1925), or ``harmonic``, the harmonic mean of p
             (Wilson 2019, doi:10.1073/pnas.1814092116).
 
@@ -67,19 +71,19 @@ def fuse(
         q[judged] = false_discovery_control(joined[judged])
     rows = []
     for n, key in enumerate(asked):
-        row: dict[str, Any] = dict(zip(KNOWN, key, strict=True))
+        row: dict[str, Any] = dict(zip(BRAIN, key, strict=True))
         if judged[n]:
             row |= {f"p_{name}": float(p[n]) for (_, name), p in zip(chosen, their_p, strict=True)}
             row |= {"p_fused": float(joined[n]), "q_fused": float(q[n])}
         rows.append(row)
-    columns = [*KNOWN, *(f"p_{name}" for _, name in chosen), "p_fused", "q_fused"]
-    write_tsv(out / TABLE, rows, columns)
+    columns = [*BRAIN, *(f"p_{name}" for _, name in chosen), "p_fused", "q_fused"]
+    write_tsv(out / FUSED, rows, columns)
     write_json(
-        out / SIDECAR,
+        out / FUSED_SIDECAR,
         {
             "scores": {name: str(folder) for folder, name in chosen},
             "method": method,
-            "phantom": any(read_json(folder / SIDECAR_OF_SCORES)["phantom"] for folder in folders),
+            "phantom": any(read_json(folder / SCORES_SIDECAR)["phantom"] for folder in folders),
             "calibrated_on": len(healthy),
             "smallest_p": 1 / (len(healthy) + 1),
             "note": "brains that took part in training or calibration, or have a flag, have no p",
@@ -98,7 +102,7 @@ def _chosen(folders: Sequence[Path], names: Sequence[str]) -> list[tuple[Path, s
         columns = rows[0] if rows else {}
         held[folder] = [c.removeprefix("score_") for c in columns if c.startswith("score_")]
     if not names:
-        found = [(f, next((n for n in USUAL if n in own), "")) for f, own in held.items()]
+        found = [(f, next((n for n in USUAL_SCORES if n in own), "")) for f, own in held.items()]
         lacking = [str(folder) for folder, name in found if not name]
         if lacking:
             raise InputError(f"say which --scores to join: {', '.join(lacking)}")
@@ -114,7 +118,7 @@ def _chosen(folders: Sequence[Path], names: Sequence[str]) -> list[tuple[Path, s
 
 
 def _table(path: Path) -> dict[Key, dict[str, str]]:
-    return {tuple(row[key] for key in KNOWN): row for row in read_tsv(path)}
+    return {tuple(row[key] for key in BRAIN): row for row in read_tsv(path)}
 
 
 def _in_all(tables: Sequence[dict[Key, dict[str, str]]]) -> list[Key]:

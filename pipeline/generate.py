@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.models.protocols import Diffuses, Samples
+from foldnorm.pipeline.artifacts import SYNTHETIC_SHEET, SYNTHETIC_SIDECAR, SYNTHETIC_VOLUME
 from foldnorm.pipeline.criteria import Criterion
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.structure_statistics import microstructure_statistics, sheet_statistics
@@ -20,7 +21,6 @@ from foldnorm.preprocessing.pictures import contact_sheet, image_slices, middle_
 from foldnorm.preprocessing.schemes import scheme_from_dict
 from foldnorm.preprocessing.volumes import write_labels
 
-SHEET, SIDECAR = "contact_sheet.png", "synthetic.json"
 TRIES = 50  # as many as asked for may be drawn, to keep some
 SHEET_PICTURES = 64  # of the contact sheet
 
@@ -50,7 +50,7 @@ class GenerateOptions:
 def generate(
     run: RunFolder, trained: TrainedModel, out: Path, options: GenerateOptions
 ) -> tuple[int, int]:
-    """Draw volumes or images; writes a file each, `SHEET` and `SIDECAR`.
+    """Draw volumes or images; writes a file each, `SYNTHETIC_SHEET` and `SYNTHETIC_SIDECAR`.
 
     Label volumes are NIfTI, 2-D images PNG, 3-D ones NIfTI from −1 to 1.
 
@@ -74,12 +74,12 @@ def generate(
             rejected += 1
             continue
         n, kept = kept, kept + 1
-        stem = out / f"synthetic-{n:0{width}d}"
+        path = out / SYNTHETIC_VOLUME.of(n=f"{n:0{width}d}")
         if "intensities" in record:
+            stem = path.with_name(path.name.removesuffix("_dseg.nii.gz"))
             write_image(stem, volume, int(record["intensities"]["bits"]))
             slices = image_slices(volume)
         else:
-            path = stem.with_name(f"{stem.name}_dseg.nii.gz")
             write_labels(path, volume, affine, description="foldnorm SYNTHETIC, not a brain")
             slices = middle_slices(volume, len(record["scheme"]["classes"]))
         if n < SHEET_PICTURES:
@@ -92,8 +92,8 @@ def generate(
     columns = 8 if len(shown[0]) == 1 else 2
     rows = [[s for slices in shown[n : n + columns] for s in slices]
             for n in range(0, len(shown), columns)]  # fmt: skip
-    write_bytes(out / SHEET, png(contact_sheet(rows)))
-    write_json(out / SIDECAR, _sidecar(run, trained, options) | {
+    write_bytes(out / SYNTHETIC_SHEET, png(contact_sheet(rows)))
+    write_json(out / SYNTHETIC_SIDECAR, _sidecar(run, trained, options) | {
         "kept": kept, "rejected": rejected,
     })  # fmt: skip
     return kept, rejected

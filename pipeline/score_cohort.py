@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import false_discovery_control
 
+from foldnorm.pipeline.artifacts import BRAIN, CALIBRATION, SCORES, SCORES_SIDECAR
 from foldnorm.pipeline.scorer import Scorer, Scores
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.setup import ScoringSetup
@@ -18,8 +19,6 @@ from foldnorm.preprocessing.files import write_json, write_tsv
 from foldnorm.preprocessing.quality import read_warnings
 from foldnorm.preprocessing.sources import Problem
 
-SCORES, SIDECAR, CALIBRATION = "scores.tsv", "scores.json", "calibration.tsv"
-KNOWN = ("participant_id", "hemi")
 UNKNOWN = {"", "n/a"}  # values of a column that say nothing
 FALSE_DISCOVERIES = 0.05  # share of the brains called unusual that may be healthy
 FEWEST_CONTROLS = 19  # for a p-value of 0.05
@@ -151,12 +150,14 @@ def score_cohort(
             row[f"score_{name}"] = float(score)
             if kept:
                 row[f"p_{name}"], row[f"q_{name}"] = float(own_p), float(own_q)
-    columns = [*KNOWN, "used_for", "flag", "warning"]
+    columns = [*BRAIN, "used_for", "flag", "warning"]
     columns += [f"{what}_{name}" for what in ("score", "p", "q") for name in scores]
     write_tsv(out / SCORES, rows, columns)
     _write_calibration(out, calibration)
     sidecar = _sidecar(reference, cohort, calibration, rows, unusual)
-    write_json(out / SIDECAR, {**sidecar, "learned_from": learned_from(scorer.edits, scorer.sulci)})
+    write_json(
+        out / SCORES_SIDECAR, {**sidecar, "learned_from": learned_from(scorer.edits, scorer.sulci)}
+    )
     problems = [
         Problem(f"{row['participant_id']} {row['hemi']}".strip(), f"{row['flag']}; no p-value")
         for row in rows
@@ -170,12 +171,12 @@ def _write_calibration(out: Path, calibration: Calibration) -> None:
     names = list(calibration.scores)
     rows = [
         {
-            **{key: row[key] for key in KNOWN},
+            **{key: row[key] for key in BRAIN},
             **{f"score_{name}": float(calibration.scores[name][n]) for name in names},
         }
         for n, row in enumerate(calibration.rows)
     ]
-    write_tsv(out / CALIBRATION, rows, [*KNOWN, *(f"score_{name}" for name in names)])
+    write_tsv(out / CALIBRATION, rows, [*BRAIN, *(f"score_{name}" for name in names)])
 
 
 def _sidecar(
@@ -217,13 +218,5 @@ def _sidecar(
         "smallest_p": calibration.smallest_p,
         "unusual_at_q": {"q": FALSE_DISCOVERIES, "brains": unusual},
         "sentence": sentence,
-        "columns": {
-            "score_*": "high means unusual",
-            "p_*": "share of the calibration brains at least as unusual, with 1 added above and "
-            "below; n/a for brains that took part in training or calibration, or have a flag",
-            "q_*": "the p-value after Benjamini and Hochberg (1995), over the brains that have one",
-            "used_for": "training or calibration, if the brain took part in it",
-            "flag": "why the model cannot judge this brain",
-            "warning": "what the source of this brain warns of; its p-value stands",
-        },
+        "columns": dict(SCORES.columns),
     }

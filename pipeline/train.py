@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Constrains, Trainable
+from foldnorm.pipeline.artifacts import RUN_CONFIG, RUN_SAMPLE
 from foldnorm.pipeline.launch import leave
 from foldnorm.pipeline.memory import available_bytes, held_by_one, warning_of
 from foldnorm.pipeline.model_card import write_model_card
@@ -30,7 +31,6 @@ from foldnorm.pipeline.processes import (
     largest,
     mean_over_processes,
 )
-from foldnorm.pipeline.run_folder import CONFIG
 from foldnorm.pipeline.signals import STOPPED, StopFlag, stop_on_signals
 from foldnorm.pipeline.training_setup import Training, networks_of, set_up
 from foldnorm.pipeline.validation import sample_picture, validate
@@ -42,7 +42,7 @@ from foldnorm.preprocessing.pictures import png
 
 def refuse_existing_run(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse to start anew in the folder of another run."""
-    if (out / CONFIG).exists() and not (resume or overwrite):
+    if (out / RUN_CONFIG).exists() and not (resume or overwrite):
         raise InputError(f"run exists (--resume auto continues, --overwrite replaces): {out}")
 
 
@@ -252,7 +252,7 @@ def _validate_and_save(training: Training) -> None:
             training.run.save_checkpoint("best", _checkpoint(training))
         picture = sample_picture(training.task, training.shown)
         if picture is not None:
-            path = training.run.samples / f"step-{state.step:07d}.png"
+            path = training.run.folder / RUN_SAMPLE.of(step=state.step)
             write_bytes(path, png(picture))
     if fabric.world_size > 1:  # all processes stop together; only the first has validated
         training.state.waited = int(fabric.broadcast(training.state.waited))

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from foldnorm.models.protocols import Translates
+from foldnorm.pipeline.artifacts import TRANSLATED, TRANSLATIONS, TRANSLATIONS_SIDECAR
 from foldnorm.pipeline.class_metrics import class_dice, class_distances
 from foldnorm.pipeline.predict import target_scheme
 from foldnorm.pipeline.run_folder import RunFolder
@@ -26,8 +27,6 @@ from foldnorm.preprocessing.space import Matrix, resample_nearest, voxel_to_mni
 from foldnorm.preprocessing.volumes import read_labels, write_labels
 
 Labels = NDArray[np.uint8]
-TABLE, SIDECAR = "translations.tsv", "translations.json"
-SUFFIX = "_desc-translated_dseg.nii.gz"
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,9 @@ def translate_cohort(
     for index in cohort.indices(*splits):
         made = translation.trained.translate_volume(np.array(sources[index]))
         row = cohort.rows[index]
-        _write(out / f"{row_key(row)}{SUFFIX}", made, translation.target_scheme, cohort.affine)
+        _write(
+            out / TRANSLATED.of(brain=row_key(row)), made, translation.target_scheme, cohort.affine
+        )
         figures: dict[str, float] = {}
         if targets is not None:
             true = np.array(targets[index])
@@ -137,7 +138,7 @@ def translate_files(
         except InputError as error:
             problems.append(Problem(volume.key, str(error)))
             continue
-        _write(out / f"{name}{SUFFIX}", made, translation.target_scheme, affine)
+        _write(out / TRANSLATED.of(brain=name), made, translation.target_scheme, affine)
         rows.append({"participant_id": volume.participant, "hemi": volume.hemi})
     _write_table(out, rows, translation, {"source": str(source.path)})
     return rows, problems
@@ -173,9 +174,9 @@ def _write_table(
     out: Path, rows: list[dict[str, Any]], translation: Translation, extra: dict[str, Any]
 ) -> None:
     if rows:
-        write_tsv(out / TABLE, rows, list(rows[0]))
+        write_tsv(out / TRANSLATIONS, rows, list(rows[0]))
     write_json(
-        out / SIDECAR,
+        out / TRANSLATIONS_SIDECAR,
         {
             "run": str(translation.run.folder.resolve()),
             "phantom": translation.run.data["phantom"],

@@ -15,15 +15,11 @@ from monai.bundle import ConfigParser
 import foldnorm.bundle
 import foldnorm.models
 from foldnorm.models.classes import to_classes
-from foldnorm.pipeline.bundle import INFERENCE
+from foldnorm.pipeline.artifacts import BUNDLE_INFERENCE, RUN_CONFIG
+from foldnorm.pipeline.class_paths import current_class_path
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.configuration import (
-    config_path,
-    current_class_path,
-    resolve,
-    shipped_configs,
-)
-from foldnorm.pipeline.run_folder import CONFIG, RunFolder
+from foldnorm.pipeline.configuration import config_path, resolve, shipped_configs
+from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.preprocessing.cohort import Cohort
 
 # A cohort of six phantoms, a run of one step on it, and its bundle, as release 0.1 wrote them.
@@ -75,7 +71,7 @@ def targets(content):
 @pytest.mark.parametrize("folder", ["run", "bundle"])
 def test_an_old_run_and_an_old_bundle_give_the_same_numbers(folder, run, cohort):
     opened = RunFolder.open(run if folder == "run" else OLD / "bundle")
-    assert "wgan_gp.WGANGP" in (opened.folder / CONFIG).read_text()  # an old address
+    assert "wgan_gp.WGANGP" in (opened.folder / RUN_CONFIG).read_text()  # an old address
     opened.check_cohort(cohort)
     trained = opened.load()
     codes = trained.encode(cohort.brains(cohort.indices()))
@@ -86,7 +82,7 @@ def test_an_old_run_and_an_old_bundle_give_the_same_numbers(folder, run, cohort)
 
 
 def test_monai_builds_what_an_old_bundle_names(cohort):
-    content = json.loads((OLD / "bundle" / INFERENCE).read_text())
+    content = json.loads((OLD / "bundle" / BUNDLE_INFERENCE).read_text())
     assert set(targets(content)) <= set(OLD_TARGETS)
     parser = ConfigParser({**content, "bundle_root": str(OLD / "bundle")})
     with torch.no_grad():
@@ -100,10 +96,10 @@ def test_monai_builds_what_an_old_bundle_names(cohort):
 
 
 def test_an_old_run_is_continued_and_one_is_started_from_its_weights(run, cohort, tmp_path):
-    words = ["train", "--cohort", str(cohort.folder), "--config", str(run / CONFIG), "--quiet",
+    words = ["train", "--cohort", str(cohort.folder), "--config", str(run / RUN_CONFIG), "--quiet",
              "--device", "cpu", "--weights", str(run), "--out", str(tmp_path / "new")]  # fmt: skip
     assert main(words) == 0
-    model = yaml.safe_load((tmp_path / "new" / CONFIG).read_text())["model"]
+    model = yaml.safe_load((tmp_path / "new" / RUN_CONFIG).read_text())["model"]
     assert model["class_path"] == "foldnorm.models.WGANGP"
     RunFolder(run).check_model(model)
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,95 @@ def test_rooms_import_only_downwards(room):
                 continue
             for forbidden in FORBIDDEN[room]:
                 assert not f"{name}.".startswith(f"{forbidden}."), f"{path}: {name}"
+
+
+# The rooms of `pipeline`, from the ground floor up, and what each may import besides its own. A
+# folder is a room; modules that still lie flat are named, those of a room by prefix with a ``*``.
+GROUND = ("artifacts", "metrics")
+INNER = {
+    "artifacts": (),
+    "metrics": (),
+    "transforms": (),
+    "data": GROUND,
+    "runs": ("data", *GROUND),
+    "scoring": ("runs", "data", *GROUND),
+    "training": ("runs", "data", *GROUND),
+    "latent": ("runs", *GROUND),
+    "bundle": ("runs", "artifacts"),
+    "report": ("runs", *GROUND),  # of runs the records, never a model
+    "inference": ("scoring", "runs", "data", *GROUND),
+    "view": ("inference", "runs", "data", "artifacts"),
+    "studies": ("training", "inference", "scoring", "runs", *GROUND),
+}
+INNER["commands"] = tuple(INNER)
+FLAT = {
+    "artifacts": "artifacts scoring.page_files",
+    "metrics": "sheet_metrics class_metrics detection_metrics image_metrics structure_statistics "
+    "two_sample latent_use",
+    "transforms": "transforms",
+    "data": "brains cohort_dataset batches augmentation degradations training_edits substitutions sulci conditions",
+    "runs": "configuration class_paths training_options run_folder trained_model predict metrics_table "
+    "model_card tracks devices",
+    "scoring": "scoring* scores scorer score_cohort recognition_scores sulcus_measures suitability "
+    "fusion",
+    "training": "train training_setup validation memory launch processes signals task tasks "
+    "label_tasks image_tasks",
+    "latent": "latent*",
+    "bundle": "bundle*",
+    "report": "report* quality_page",
+    "inference": "translate restore recognise classify generate criteria image_inputs",
+    "view": "view*",
+    "studies": "benchmark every_fold compare cross_validation search search_space "
+    "synthetic_quality",
+    "commands": "commands* arguments cli",
+}
+
+
+def room_of(module):
+    """Room of a module of `pipeline`, named from there; its own name counts before a prefix."""
+    named = {name: room for room, names in FLAT.items() for name in names.split()}
+    if module in named:
+        return named[module]
+    (room,) = {r for name, r in named.items() if "*" in name and fnmatchcase(module, name)}
+    return room
+
+
+def imported_of_pipeline(path):
+    """Modules of `pipeline` that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            module = name.removeprefix("foldnorm.pipeline.")
+            if module != name:
+                yield module if path_of(module).is_file() else module.rpartition(".")[0]
+
+
+def path_of(module):
+    return ROOT / "pipeline" / f"{module.replace('.', '/')}.py"
+
+
+@pytest.mark.parametrize("room", INNER)
+def test_rooms_of_the_pipeline_import_only_what_the_table_says(room):
+    found = 0
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        module = ".".join(path.relative_to(ROOT / "pipeline").with_suffix("").parts)
+        if path.name == "__init__.py" or room_of(module) != room:
+            continue
+        found += 1
+        for other in imported_of_pipeline(path):
+            assert room_of(other) in (room, *INNER[room]), f"{module} ({room}) imports {other}"
+    assert found
+
+
+def test_no_arrow_between_rooms_points_upwards():
+    floors = list(INNER)
+    for room, lower in INNER.items():
+        assert all(floors.index(other) < floors.index(room) for other in lower)
 
 
 def test_no_module_shadows_the_standard_library():

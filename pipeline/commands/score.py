@@ -59,10 +59,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing, warn_of_lost_inputs
-    from foldnorm.pipeline.score_cohort import SCORES, SIDECAR, score_cohort
-    from foldnorm.pipeline.scoring.evidence_maps import REGIONS, write_evidence_maps
-    from foldnorm.pipeline.scoring.evidence_maps import SIDECAR as REGIONS_SIDECAR
-    from foldnorm.pipeline.scoring.page_files import SIDECAR as PAGES_SIDECAR
+    from foldnorm.pipeline.artifacts import (
+        PAGES_SIDECAR,
+        REGIONS,
+        REGIONS_SIDECAR,
+        SCORES,
+        SCORES_SIDECAR,
+    )
+    from foldnorm.pipeline.score_cohort import score_cohort
+    from foldnorm.pipeline.scoring.evidence_maps import write_evidence_maps
     from foldnorm.pipeline.scoring.setup import set_up_scoring
     from foldnorm.preprocessing.cohort import row_key
     from foldnorm.preprocessing.errors import InputError
@@ -106,6 +111,6 @@ def run(arguments: argparse.Namespace) -> int:
         if row["warning"]:
             print(f"foldnorm: warning: {row_key(row)}: {row['warning']}", file=sys.stderr)
     if not arguments.quiet:
-        print(read_json(arguments.out / SIDECAR)["sentence"])
+        print(read_json(arguments.out / SCORES_SIDECAR)["sentence"])
         print(f"{len(rows)} brains scored, {len(problems)} not judged: {arguments.out}")
     return 1 if problems else 0

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.artifacts import PAGE_ARRAYS, PAGES_SIDECAR
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
 from foldnorm.pipeline.scoring.page_files import (
     AXES,
-    FOLDER,
-    SIDECAR,
     PageArrays,
     planes_at,
 )
@@ -77,7 +76,7 @@ class PageWriter:
             regions=ranks,
             **planes,
         )
-        arrays.write(self.out / FOLDER / f"{row_key(row)}.npz")
+        arrays.write(self.out / PAGE_ARRAYS.of(brain=row_key(row)))
         self.brains[row_key(row)] = {
             "participant_id": row["participant_id"],
             "hemi": row["hemi"],
@@ -99,7 +98,7 @@ class PageWriter:
         sites = {row.get("site", "") for row in self.rows} - UNKNOWN
         scheme = cohort.scheme
         write_json(
-            self.out / SIDECAR,
+            self.out / PAGES_SIDECAR,
             {
                 "method": self.method,
                 "date": date.today().isoformat(),

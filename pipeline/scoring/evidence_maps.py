@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.artifacts import REGIONS, REGIONS_SIDECAR, SCORE_MAP
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.brain_pages import PageWriter
 from foldnorm.pipeline.scoring.map_scores import MapScores
@@ -15,23 +16,6 @@ from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.files import write_json, write_tsv
 from foldnorm.preprocessing.input_space import InputSpace
 from foldnorm.preprocessing.volumes import write_map
-
-REGIONS, SIDECAR = "regions.tsv", "regions.json"
-COLUMNS = {
-    "participant_id": "",
-    "hemi": "",
-    "direction": "missing or unexpected",
-    "rank": "1 is the heaviest region",
-    "sulcus": "that most training brains have there, if the training cohort names its folds",
-    "sulcus_share": "of the training brains that have it there",
-    **dict.fromkeys("xyz", "weighted middle, world mm of the cohort"),
-    **{f"{axis}_mni": "the same, MNI mm, where a transform is known" for axis in "xyz"},
-    "mm3": "size",
-    "peak_z": "largest z, in standard deviations of healthy brains",
-    "mass": "sum over the region of z above the threshold of regions",
-    "p": "share of calibration brains whose heaviest region has at least this mass, with 1 added "
-    "above and below: corrected for the places looked at, not for the brains",
-}
 
 
 def write_evidence_maps(
@@ -72,7 +56,7 @@ def write_evidence_maps(
         for n, (direction, z) in enumerate(zip(scores.directions, maps, strict=True)):
             p = conformal_p(z.ravel(), peaks[:, n]).reshape(z.shape)
             for what, values, fill in (("z", z, 0.0), ("p", p, 1.0)):
-                path = out / "maps" / f"{row_key(row)}_desc-{direction}_{what}.nii.gz"
+                path = out / SCORE_MAP.of(brain=row_key(row), direction=direction, what=what)
                 description = f"foldnorm {direction} fold, {what}"
                 write_map(path, space.spread(values, fill), space.affine, description=description)
             known = {key: row[key] for key in ("participant_id", "hemi")}
@@ -94,8 +78,8 @@ def write_evidence_maps(
                     }
                 )
     pages.close()
-    write_tsv(out / REGIONS, rows, tuple(COLUMNS))
-    write_json(out / SIDECAR, {"columns": COLUMNS, "maps_in_grid_of": inputs})
+    write_tsv(out / REGIONS, rows, tuple(REGIONS.columns))
+    write_json(out / REGIONS_SIDECAR, {"columns": dict(REGIONS.columns), "maps_in_grid_of": inputs})
 
 
 def _strongest(

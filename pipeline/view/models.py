@@ -16,8 +16,8 @@ from foldnorm.models.protocols import (
     TakesNoise,
     Translates,
 )
+from foldnorm.pipeline.degradations import degrader
 from foldnorm.pipeline.devices import choose_device
-from foldnorm.pipeline.image_tasks import degrader
 from foldnorm.pipeline.restore import Image, RestoreOptions, degradation_rng, repaired
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
