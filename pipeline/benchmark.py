@@ -153,7 +153,7 @@ def _draw(
             order.append(a.index)
             if looked_at:
                 waiting.append(a)
-            yield Brain(a.volume, cohort.rows[a.index])
+            yield cohort.brain(a.index, a.volume)
 
     def on_map(z: NDArray[np.floating]) -> None:
         a = waiting.popleft()

@@ -97,7 +97,7 @@ def score_every_fold(
         for n, (index, fold) in enumerate(plan):
             volume = without(index, fold)
             erased[n] = int(np.count_nonzero(volume != cohort.volumes[index]))
-            yield Brain(volume, cohort.rows[index])
+            yield cohort.brain(index, volume)
 
     def on_map(z: NDArray[np.floating]) -> None:
         index, fold = plan[len(places)]

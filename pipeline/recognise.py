@@ -129,13 +129,15 @@ class Recogniser:
         """The columns of each sulcus of a brain."""
         measures = brain.measure(self.reference.affine)
         departures = self.scores.departures(measures[None])
+        to_voxel = np.linalg.inv(self.reference.affine)
         found = []
         for n, own in enumerate(measures):
             figures = dict(zip(MEASURES, map(float, own), strict=True))
-            if space.to_mni is not None:
-                world = np.append(own[2:5], 1)
-                mni = space.to_mni @ np.linalg.inv(self.reference.affine) @ world
-                figures |= {f"{a}_mni": float(v) for a, v in zip("xyz", mni, strict=False)}
+            voxel = to_voxel @ np.append(own[2:5], 1)
+            for suffix, matrix in (("", space.to_world), ("_mni", space.to_mni)):
+                if matrix is not None:
+                    place = zip("xyz", matrix @ voxel, strict=False)
+                    figures |= {f"{axis}{suffix}": float(value) for axis, value in place}
             for kind, z in departures.items():
                 figures[f"z_{kind}"] = float(z[0, n])
                 p = conformal_p(z[:, n], self.calibration[kind][:, n])

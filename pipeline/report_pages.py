@@ -136,7 +136,7 @@ def _page(
             for other in own["healthy"]
         ],
         "is_mirrored": is_mirrored,
-        "regions": [_region(region, row, is_mirrored, bool(p)) for region in regions],
+        "regions": [_region(region, has_p=bool(p)) for region in regions],
         "is_named": any(region["sulcus"] for region in regions),
         "is_both": any(region["direction"] != "missing" for region in regions),
         "space": "MNI" if regions[0]["x_mni"] else "world",
@@ -179,14 +179,10 @@ def _at_peak(about: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     )
 
 
-def _region(
-    region: Mapping[str, str], row: Mapping[str, str], is_mirrored: bool, has_p: bool
-) -> dict[str, Any]:
+def _region(region: Mapping[str, str], *, has_p: bool) -> dict[str, Any]:
     """A row of the table of regions."""
     suffix = "_mni" if region["x_mni"] else ""
     x, y, z = (float(region[f"{axis}{suffix}"]) for axis in "xyz")
-    if is_mirrored and not suffix:  # the cohort's own millimetres are those of a left hemisphere
-        x = -x
     share = region["sulcus_share"]
     return {
         "rank": region["rank"],

@@ -100,7 +100,10 @@ def translate_cohort(
         made = translation.trained.translate_volume(np.array(sources[index]))
         row = cohort.rows[index]
         _write(
-            out / TRANSLATED.of(brain=row_key(row)), made, translation.target_scheme, cohort.affine
+            out / TRANSLATED.of(brain=row_key(row)),
+            made,
+            translation.target_scheme,
+            cohort.affine_of(row),
         )
         figures: dict[str, float] = {}
         if targets is not None:

@@ -9,7 +9,7 @@ of ``participants.tsv`` is volume n. ``folds.npy`` holds the fold labels, where 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -126,7 +126,28 @@ class Cohort:
     def brains(self, indices: Iterable[int]) -> Iterator["Brain"]:
         """Volumes in memory, one at a time, with their rows."""
         for index in indices:
-            yield Brain(self.seen(np.array(self.volumes[index])), self.rows[index])
+            yield self.brain(int(index), np.array(self.volumes[index]))
+
+    def brain(self, index: int, volume: NDArray[Any]) -> "Brain":
+        """Brain of a volume: one of the cohort's, or what it has become by an alteration."""
+        other = self.other_side(index)
+        read = None if other is None else partial(self._volume, other)
+        return Brain(self.seen(volume), self.rows[index], read)
+
+    def other_side(self, index: int) -> int | None:
+        """Index of the other hemisphere of a brain, if it is there and in the same layout."""
+        if not self.preparation.get("mirror_right"):
+            return None
+        row = self.rows[index]
+        other = row_key({**row, "hemi": {"L": "R", "R": "L"}.get(row["hemi"], "")})
+        return self._index_of.get(other) if other != row_key(row) else None
+
+    @cached_property
+    def _index_of(self) -> dict[str, int]:
+        return {key: index for index, key in enumerate(self.keys())}
+
+    def _volume(self, index: int) -> NDArray[np.uint8]:
+        return np.array(self.volumes[index])
 
     def view(self, indices: Iterable[int]) -> "CohortView":
         """Some of the volumes as a sequence of brains, read when they are asked for."""
@@ -210,6 +231,11 @@ class Cohort:
     def affine(self) -> NDArray[np.float64]:
         """(4, 4) affine of the packed grid: exact to half a voxel for any one subject."""
         return np.array(self.description["Cohort"]["affine"], dtype=np.float64)
+
+    def affine_of(self, row: Mapping[str, str]) -> NDArray[np.float64]:
+        """(4, 4) affine of one packed volume: a mirrored right hemisphere lies on the right."""
+        is_mirrored = self.preparation.get("mirror_right") and row.get("hemi") == "R"
+        return np.diag([-1.0 if is_mirrored else 1.0, 1, 1, 1]) @ self.affine
 
     def indices(self, *splits: str) -> NDArray[np.int64]:
         """Indices of the volumes of these splits, all if none is named."""
@@ -303,10 +329,13 @@ class Brain(NamedTuple):
     Attributes:
         volume: (I, J, K) uint8 class numbers; of an image, float32 intensities from −1 to 1.
         row: of ``participants.tsv``.
+        other_side: reads the volume of the other hemisphere of the same brain, if there is one in
+            the same layout.
     """
 
     volume: NDArray[Any]
     row: Mapping[str, str]
+    other_side: Callable[[], NDArray[np.uint8]] | None = None
 
 
 class CohortView(Sequence[Brain]):

@@ -60,7 +60,7 @@ def write_evidence_maps(
                 description = f"foldnorm {direction} fold, {what}"
                 write_map(path, space.spread(values, fill), space.affine, description=description)
             known = {key: row[key] for key in ("participant_id", "hemi")}
-            found = strongest_regions(z, cohort.affine, scores.THRESHOLD, space.to_mni)
+            found = strongest_regions(z, space.to_world, scores.THRESHOLD, space.to_mni)
             if direction == "missing" and found:
                 pages.add(index, z, [region["voxels"] for region in found])
             for rank, region in enumerate(found, start=1):
@@ -85,7 +85,7 @@ def write_evidence_maps(
 def _strongest(
     scores: MapScores, calibration: Sequence[Brain]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Largest z of each calibration brain, and mass of its heaviest region, by direction."""
+    """Largest z of each calibration brain, and its largest mass, by direction."""
     peaks, masses = [], []
     for maps in scores.maps(calibration):
         peaks.append([float(z.max()) for z in maps])

@@ -23,7 +23,7 @@ def localisation(
         index: which of them was altered.
         altered: (I, J, K) class numbers, after something was taken away.
         z: (I, J, K) evidence of missing folds in it.
-        threshold: z that the voxels of a region reach.
+        threshold: z that the voxels of a component reach.
 
     Returns:
         `LOCALISATION_FIGURES`: ``hit``, 1 if the strongest region holds a deleted voxel; ``rank``

@@ -25,7 +25,7 @@ Scores = dict[str, NDArray[np.float64]]
 class MapScores(ABC):
     """Scores of brains by maps, each in standard deviations of healthy brains.
 
-    ``…_component``: mass of the heaviest region (see `foldnorm.pipeline.scoring.regions`).
+    ``…_component``: mass of the heaviest component (see `foldnorm.pipeline.scoring.regions`).
     ``…_top``: mean of the largest 0.2 % of z.
 
     A brain that is among the healthy ones is compared with the others of them: without itself, the
@@ -41,7 +41,7 @@ class MapScores(ABC):
     """
 
     PREFIX: ClassVar[dict[str, str]]  # direction → beginning of the names of its scores
-    THRESHOLD: ClassVar[float]  # z that the voxels of a region reach
+    THRESHOLD: ClassVar[float]  # z that the voxels of a component reach
     KINDS: ClassVar[tuple[str, ...]] = ("component", "top")
     QUANTITY: ClassVar[str]  # what a map says at each place, as a reader would call it
     UNIT: ClassVar[str]  # of it; may be empty
