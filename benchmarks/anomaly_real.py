@@ -17,10 +17,10 @@ the network was not trained on; its own family is left out. Settings of the scor
 MMRR with a first restorer, and on no other site.
 
 Printed and written by size: AUROC of altered brains against intact ones of other families, how
-often the heaviest region touches the fold, and sensitivity at the threshold that 5 % of the site's
-intact brains pass; means over sites and seeds, with intervals that draw families. Also how many
-healthy brains are called unusual (p < .05), with controls of their site or without, and how far two
-copies of one scan lie apart.
+often the strongest region, outlined at half of its peak, touches the fold, and sensitivity at the
+threshold that 5 % of the site's intact brains pass; means over sites and seeds, with intervals that
+draw families. Also how many healthy brains are called unusual (p < .05), with controls of their
+site or without, and how far two copies of one scan lie apart.
 
 OUT/anomaly keeps every score; what is there is not made again. Ends with one line of JSON, which
 OUT/anomaly/figures.json holds with commit, date and machine.
@@ -152,7 +152,9 @@ def score_site(
         for first in range(0, len(plan), CHUNK):
             some = plan[first : first + CHUNK]
             brains = [
-                Brain(volume if kind == HEALTHY else ways[kind].apply(int(index), d), row)
+                cohort.brain(
+                    int(index), volume if kind == HEALTHY else ways[kind].apply(int(index), d)
+                )
                 for kind, _, d in some
             ]
             for name, scorer in waiting.items():
@@ -175,7 +177,7 @@ def score_site(
 def scored(
     scorer: MapScores | Baselines, brains: Sequence[Brain], places: Sequence[np.ndarray]
 ) -> tuple[list[int], dict[str, np.ndarray]]:
-    """Whether the heaviest region touches the place, and scores, of each brain."""
+    """Whether the strongest region touches the place, and scores, of each brain."""
     if isinstance(scorer, Baselines):
         return [], scorer.score(brains)
     hits: list[int] = []

@@ -14,6 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.artifacts import (
+    BENCHMARK,
+    BENCHMARK_SIDECAR,
+    BENCHMARK_SUBJECTS,
+    LOCALISATION,
+)
 from foldnorm.pipeline.detection_metrics import INTERVAL, detection, paired_share
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
@@ -27,12 +33,6 @@ from foldnorm.preprocessing.deletion import HALF_WAY, Refilling, SizeRange
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_json, write_tsv
 
-TABLE, SUBJECTS, SIDECAR = "benchmark.tsv", "benchmark_subjects.tsv", "benchmark.json"
-LOCALISATION = "localisation.tsv"
-COLUMNS = (
-    "size", "score", "auroc", "auroc_low", "auroc_high", "ap", "ap_low", "ap_high",
-    "fpr95", "fpr95_low", "fpr95_high", "prevalence", "paired", "n", "false_alarm",
-)  # fmt: skip
 BOOTSTRAPS = 300
 ALARM = 0.05  # p-value below which a brain is called unusual
 MIN_SUBJECTS = 4  # two controls and two altered brains
@@ -104,11 +104,11 @@ def benchmark(
         subjects.extend(_subject_rows(cohort, indices, healthy, draws, size, options))
         places += [row for draw in draws for row in draw.places]
     if places:
-        write_tsv(out / LOCALISATION, places, tuple(places[0]))
-    write_tsv(out / TABLE, rows, COLUMNS)
-    write_tsv(out / SUBJECTS, subjects, tuple(subjects[0]))
+        write_tsv(out / LOCALISATION, places, tuple(LOCALISATION.columns))
+    write_tsv(out / BENCHMARK, rows, tuple(BENCHMARK.columns))
+    write_tsv(out / BENCHMARK_SUBJECTS, subjects, tuple(subjects[0]))
     track = track_of(options.kind, scorer.edits, scorer.sulci)
-    write_json(out / SIDECAR, {"track": track, **_sidecar(cohort, options, len(indices))})
+    write_json(out / BENCHMARK_SIDECAR, {"track": track, **_sidecar(cohort, options, len(indices))})
     return rows
 
 
@@ -153,7 +153,7 @@ def _draw(
             order.append(a.index)
             if points:
                 waiting.append(a)
-            yield Brain(a.volume, cohort.rows[a.index])
+            yield cohort.brain(a.index, a.volume)
 
     def on_map(z: NDArray[np.floating]) -> None:
         a = waiting.popleft()

@@ -12,16 +12,21 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.score_cohort import CALIBRATION, KNOWN, SCORES, discovery_rates
-from foldnorm.pipeline.score_cohort import SIDECAR as SIDECAR_OF_SCORES
+from foldnorm.pipeline.artifacts import (
+    BRAIN,
+    CALIBRATION,
+    FUSED,
+    FUSED_SIDECAR,
+    SCORES,
+    SCORES_SIDECAR,
+    USUAL_SCORES,
+)
+from foldnorm.pipeline.score_cohort import discovery_rates
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv, write_json, write_tsv
 
 Method = Literal["fisher", "harmonic"]
-TABLE, SIDECAR = "fused.tsv", "fused.json"
-# Of each folder the first of these that it has is taken; settled on validation brains.
-USUAL = ("evidence_pooled", "sulci_missing", "latent_centre", "reconstruction_missing_local")
 FEWEST = 8  # calibration brains
 Key = tuple[str, ...]
 
@@ -47,10 +52,10 @@ class FusedScores:
 
     def save(self, out: Path) -> None:
         """Write ``fused.tsv`` and ``fused.json``."""
-        columns = [*KNOWN, *(f"p_{name}" for name in self.folders), "p_fused", "q_fused"]
-        write_tsv(out / TABLE, self.table, columns)
+        columns = [*BRAIN, *(f"p_{name}" for name in self.folders), "p_fused", "q_fused"]
+        write_tsv(out / FUSED, self.table, columns)
         write_json(
-            out / SIDECAR,
+            out / FUSED_SIDECAR,
             {
                 "scores": {name: str(folder) for name, folder in self.folders.items()},
                 "method": self.method,
@@ -70,7 +75,7 @@ def fuse(
 
     Args:
         folders: that `score` has written.
-        names: of the scores; where none is given, one of each folder (`USUAL`).
+        names: of the scores; where none is given, one of each folder (`USUAL_SCORES`).
         method: ``fisher``, the sum of −log p (Fisher 1925), or ``harmonic``, the harmonic mean of p
             (Wilson 2019, doi:10.1073/pnas.1814092116).
 
@@ -100,7 +105,7 @@ def fuse(
         folders={name: folder for folder, name in chosen},
         method=method,
         calibrated_on=len(healthy),
-        is_phantom=any(read_json(folder / SIDECAR_OF_SCORES)["phantom"] for folder in folders),
+        is_phantom=any(read_json(folder / SCORES_SIDECAR)["phantom"] for folder in folders),
     )
 
 
@@ -115,7 +120,7 @@ def _rows(
     q = discovery_rates(joined, judged)
     rows = []
     for n, key in enumerate(keys):
-        row: dict[str, Any] = dict(zip(KNOWN, key, strict=True))
+        row: dict[str, Any] = dict(zip(BRAIN, key, strict=True))
         if judged[n]:
             row |= {f"p_{name}": float(own[n]) for name, own in zip(names, p, strict=True)}
             row |= {"p_fused": float(joined[n]), "q_fused": float(q[n])}
@@ -133,7 +138,7 @@ def _chosen(folders: Sequence[Path], names: Sequence[str]) -> list[tuple[Path, s
         columns = rows[0] if rows else {}
         held[folder] = [c.removeprefix("score_") for c in columns if c.startswith("score_")]
     if not names:
-        found = [(f, next((n for n in USUAL if n in own), "")) for f, own in held.items()]
+        found = [(f, next((n for n in USUAL_SCORES if n in own), "")) for f, own in held.items()]
         lacking = [str(folder) for folder, name in found if not name]
         if lacking:
             raise InputError(f"say which --scores to join: {', '.join(lacking)}")
@@ -149,7 +154,7 @@ def _chosen(folders: Sequence[Path], names: Sequence[str]) -> list[tuple[Path, s
 
 
 def _table(path: Path) -> dict[Key, dict[str, str]]:
-    return {tuple(row[key] for key in KNOWN): row for row in read_tsv(path)}
+    return {tuple(row[key] for key in BRAIN): row for row in read_tsv(path)}
 
 
 def _in_all(tables: Sequence[dict[Key, dict[str, str]]]) -> list[Key]:

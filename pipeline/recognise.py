@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.recognition_scores import DEPARTURES, RecognitionScores
+from foldnorm.pipeline.artifacts import SULCI, SULCI_SIDECAR, SULCUS_LABELS, SULCUS_NAMES
+from foldnorm.pipeline.recognition_scores import RecognitionScores
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.healthy import held_out_halves
@@ -24,31 +25,7 @@ from foldnorm.preprocessing.schemes import LabelScheme, discretise
 from foldnorm.preprocessing.sources import Problem, Source
 from foldnorm.preprocessing.volumes import read_labels, write_labels
 
-TABLE, SIDECAR, NAMES = "sulci.tsv", "sulci.json", "sulcus_names.tsv"
-SUFFIX = "_desc-sulci_dseg.nii.gz"
 PREPARED = "prepared"  # in OUT: the cohort that an input which is none was made
-COLUMNS = {
-    "participant_id": "",
-    "hemi": "",
-    "sulcus": "",
-    "used_for": "training or calibration, if the brain took part in it; it has no p then",
-    "flag": "why the model cannot judge this brain; it has no p then",
-    "size_mm2": "voxels times the mean face of one, counted by the probability of the name",
-    "confidence": "mean probability of the name over that size",
-    **dict.fromkeys("xyz", "centre, world mm of the cohort"),
-    **{f"{axis}_mni": "the same, MNI mm, where a transform is known" for axis in "xyz"},
-    "depth_mm": "of its deepest voxel below the outside of the brain",
-    "pieces": "26-connected",
-    **{
-        f"z_{kind}": "in standard deviations of healthy brains; high is unusual"
-        for kind in DEPARTURES
-    },
-    **{
-        f"p_{kind}": "share of calibration brains whose same sulcus is at least as unusual, with 1 "
-        "added above and below; not corrected for the number of sulci"
-        for kind in DEPARTURES
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -110,7 +87,7 @@ class Recogniser:
     def recognise(
         self, cohort: Cohort, out: Path, splits: Sequence[str] = ()
     ) -> tuple[list[dict[str, Any]], list[Problem]]:
-        """Name the sulci of a cohort; see `TABLE`, `NAMES` and label volumes in ``out``.
+        """Name the sulci of a cohort; see `SULCI`, `SULCUS_NAMES` and label volumes in ``out``.
 
         Label volumes lie in the grid of each brain's input where that is still there, else in that
         of the cohort.
@@ -129,7 +106,7 @@ class Recogniser:
             space = InputSpace.of(cohort, row)
             inputs[row_key(row)] = None if space.path is None else str(space.path)
             labels = in_space(brain, space, cohort.scheme)
-            path = out / f"{row_key(row)}{SUFFIX}"
+            path = out / SULCUS_LABELS.of(brain=row_key(row))
             write_labels(path, labels, space.affine, description="foldnorm RECOGNISED sulci")
             used = {"train": "training", "validation": "calibration"}.get(
                 roles.get(row["participant_id"], ""), ""
@@ -143,23 +120,25 @@ class Recogniser:
                 if used or flag:
                     figures = {k: v for k, v in figures.items() if not k.startswith("p_")}
                 rows.append({**known, "sulcus": sulcus, **figures})
-        write_tsv(out / TABLE, rows, tuple(COLUMNS))
+        write_tsv(out / SULCI, rows, tuple(SULCI.columns))
         names = [{"label": n, "name": name} for n, name in enumerate(sulci, start=1)]
-        write_tsv(out / NAMES, names, ("label", "name"))
-        write_json(out / SIDECAR, self._sidecar(cohort, len(indices), inputs))
+        write_tsv(out / SULCUS_NAMES, names, tuple(SULCUS_NAMES.columns))
+        write_json(out / SULCI_SIDECAR, self._sidecar(cohort, len(indices), inputs))
         return rows, problems
 
     def _figures(self, brain: NamedBrain, space: InputSpace) -> list[dict[str, float]]:
         """The columns of each sulcus of a brain."""
         measures = brain.measure(self.reference.affine)
         departures = self.scores.departures(measures[None])
+        to_voxel = np.linalg.inv(self.reference.affine)
         found = []
         for n, own in enumerate(measures):
             figures = dict(zip(MEASURES, map(float, own), strict=True))
-            if space.to_mni is not None:
-                world = np.append(own[2:5], 1)
-                mni = space.to_mni @ np.linalg.inv(self.reference.affine) @ world
-                figures |= {f"{a}_mni": float(v) for a, v in zip("xyz", mni, strict=False)}
+            voxel = to_voxel @ np.append(own[2:5], 1)
+            for suffix, matrix in (("", space.to_world), ("_mni", space.to_mni)):
+                if matrix is not None:
+                    place = zip("xyz", matrix @ voxel, strict=False)
+                    figures |= {f"{axis}{suffix}": float(value) for axis, value in place}
             for kind, z in departures.items():
                 figures[f"z_{kind}"] = float(z[0, n])
                 p = conformal_p(z[:, n], self.calibration[kind][:, n])
@@ -179,7 +158,7 @@ class Recogniser:
             "sulci": list(self.recognition.sulci),
             "calibrated_on": m,
             "smallest_p": 1 / (m + 1),
-            "columns": COLUMNS,
+            "columns": dict(SULCI.columns),
             "labels_in_grid_of": inputs,
         }
 

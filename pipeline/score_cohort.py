@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
+from foldnorm.pipeline.artifacts import BRAIN, CALIBRATION, SCORES, SCORES_SIDECAR
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.calibration import Calibration
 from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
@@ -17,20 +18,9 @@ from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_json, write_tsv
 from foldnorm.preprocessing.sources import Problem
 
-SCORES, SIDECAR, CALIBRATION = "scores.tsv", "scores.json", "calibration.tsv"
-KNOWN = ("participant_id", "hemi")
 FALSE_DISCOVERIES = 0.05  # share of the brains called unusual that may be healthy
 FEWEST_CONTROLS = 19  # for a p-value of 0.05
 Rows = list[dict[str, Any]]
-COLUMNS = {
-    "score_*": "high means unusual",
-    "p_*": "share of the calibration brains at least as unusual, with 1 added above and "
-    "below; n/a for brains that took part in training or calibration, or have a flag",
-    "q_*": "the p-value after Benjamini and Hochberg (1995), over the brains that have one",
-    "used_for": "training or calibration, if the brain took part in it",
-    "flag": "why the model cannot judge this brain",
-    "warning": "what the source of this brain warns of; its p-value stands",
-}
 
 
 @dataclass(frozen=True)
@@ -41,7 +31,7 @@ class ScoreResult:
     p-value: its own is not one. Nor does a brain with a flag, which cannot be judged.
 
     Attributes:
-        table: a row a brain, of `KNOWN`, ``used_for``, ``flag``, ``warning``, and, of each score,
+        table: a row a brain, of `BRAIN`, ``used_for``, ``flag``, ``warning``, and, of each score,
             ``score_…`` and, where the brain has them, ``p_…`` and ``q_…``.
         names: of the scores.
         calibration: brains that the p-values are counted in.
@@ -86,11 +76,11 @@ class ScoreResult:
             out: folder.
             maps: write maps, ``regions.tsv`` and what pages need as well; see `MapWriter`.
         """
-        columns = [*KNOWN, "used_for", "flag", "warning"]
+        columns = [*BRAIN, "used_for", "flag", "warning"]
         columns += [f"{what}_{name}" for what in ("score", "p", "q") for name in self.names]
         write_tsv(out / SCORES, self.table, columns)
         self._save_calibration(out)
-        write_json(out / SIDECAR, self.sidecar)
+        write_json(out / SCORES_SIDECAR, self.sidecar)
         if maps:
             found = self.maps()
             assert self.evidence is not None
@@ -104,12 +94,12 @@ class ScoreResult:
         scores = self.calibration.scores
         rows = [
             {
-                **{key: row[key] for key in KNOWN},
+                **{key: row[key] for key in BRAIN},
                 **{f"score_{name}": float(scores[name][n]) for name in self.names},
             }
             for n, row in enumerate(self.calibration.rows)
         ]
-        write_tsv(out / CALIBRATION, rows, [*KNOWN, *(f"score_{name}" for name in self.names)])
+        write_tsv(out / CALIBRATION, rows, [*BRAIN, *(f"score_{name}" for name in self.names)])
 
     @property
     def sidecar(self) -> dict[str, Any]:
@@ -125,7 +115,7 @@ class ScoreResult:
             "smallest_p": self.calibration.smallest_p,
             "unusual_at_q": {"q": FALSE_DISCOVERIES, "brains": self._unusual()},
             "sentence": self.sentence,
-            "columns": COLUMNS,
+            "columns": dict(SCORES.columns),
         }
 
     @property

@@ -5,19 +5,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from foldnorm.pipeline.artifacts import PAGES_SIDECAR, REGIONS, REGIONS_SIDECAR
 from foldnorm.pipeline.score_cohort import ScoreResult, add_p_values
 from foldnorm.pipeline.scoring.alike import check_alike
 from foldnorm.pipeline.scoring.brain_scores import VOID, BrainScores
 from foldnorm.pipeline.scoring.calibration import Calibration
-from foldnorm.pipeline.scoring.evidence_maps import REGIONS, EvidenceMaps, MapWriter
-from foldnorm.pipeline.scoring.evidence_maps import SIDECAR as REGIONS_SIDECAR
+from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
 from foldnorm.pipeline.scoring.fitted import read_state, write_state
 from foldnorm.pipeline.scoring.healthy_folds import HealthyFolds
 from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, OnMap
-from foldnorm.pipeline.scoring.page_files import SIDECAR as PAGES_SIDECAR
 from foldnorm.pipeline.scoring.participants import Participants
+from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
 from foldnorm.pipeline.suitability import Suitability
-from foldnorm.pipeline.sulci import NamesPlaces, SulciByPlace, SulcusCounts
+from foldnorm.pipeline.sulci import NamesPlaces, SulciByPlace
 from foldnorm.pipeline.tracks import learned_from
 from foldnorm.preprocessing.cohort import DESCRIPTION, REGION_MASK, Cohort, row_key
 from foldnorm.preprocessing.errors import InputError

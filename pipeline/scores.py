@@ -189,10 +189,12 @@ def conformal_p(scores: NDArray[np.floating], calibration: NDArray[np.floating])
     """Conformal p-values: (1 + #{calibration ≥ score}) / (m + 1).
 
     Valid for a brain exchangeable with the m calibration brains (Vovk et al. 2005). The smallest
-    that can be reached is 1 / (m + 1).
+    that can be reached is 1 / (m + 1). NaN is a score that a brain does not have: it has no p-value
+    (NaN), and as a calibration brain it does not count.
     """
     if not len(calibration):
         raise InputError("p-values need validation brains, the cohort has none")
-    ordered = np.sort(calibration)
+    ordered = np.sort(calibration[~np.isnan(calibration)])
     above = len(ordered) - np.searchsorted(ordered, scores, side="left")
-    return (1 + above) / (len(ordered) + 1)
+    known = ~np.isnan(scores) if len(ordered) else np.zeros(len(scores), dtype=np.bool_)
+    return np.where(known, (1 + above) / (len(ordered) + 1), np.nan)

@@ -30,11 +30,15 @@ from foldnorm.preprocessing.deletion import (
     subject_rng,
 )
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import write_tsv
+from foldnorm.preprocessing.files import read_tsv, write_tsv
+from foldnorm.preprocessing.quality import COLUMNS as QC_COLUMNS
+from foldnorm.preprocessing.quality import QC_TABLE
 from foldnorm.preprocessing.sources import Problem
 from foldnorm.preprocessing.volumes import write_labels
 
 FOLDLESS = ("ball", "add", "random", "asymmetry")  # kinds that need no fold of the subject
+# Kinds after which sheets are not where their fold labels are.
+REARRANGING = ("random", "asymmetry", "displace", *DEFORMING)
 DELETIONS = "deletions.tsv"
 DELETION_COLUMNS = (
     "participant_id", "hemi", "kind", "label", "name", "size", "voxels",
@@ -104,6 +108,9 @@ def write_altered_cohort(
 ) -> tuple[int, list[Problem]]:
     """Write an altered cohort folder.
 
+    What is known of the volumes goes along: fold labels of what is left of them, unless the kind
+    is one of `REARRANGING`, and what quality control said before the alteration.
+
     Returns:
         How many volumes had nothing eligible, and those that could not be altered, and why.
 
@@ -128,17 +135,16 @@ def write_altered_cohort(
         for index, deletion in plan
     )
     kept = [index for index, _ in plan]
+    for stale in (FOLDS, FOLD_TABLE, QC_TABLE):  # of a cohort that was here before
+        (out / stale).unlink(missing_ok=True)
     table: list[dict[str, Any]] = []
     shape = (len(kept), *cohort.shape)
     volumes = _with_files(cohort, altered, out, table)
     write_packed(out, VOLUMES, volumes, shape=shape, dtype=np.dtype("u1"))
     rows = [cohort.rows[index] for index in kept]
-    if cohort.folds is not None:
-        folds = (np.array(cohort.folds[index]) for index in kept)
-        write_packed(out, FOLDS, folds, shape=shape, dtype=np.dtype("u2"))
-        keys = {row_key(row) for row in rows}
-        of_kept = [row for row in cohort.fold_table if row_key(row) in keys]
-        write_tsv(out / FOLD_TABLE, of_kept, FOLD_COLUMNS)
+    if sizes.is_control or kind not in REARRANGING:
+        _write_folds(cohort, plan, out)
+    _write_quality(cohort, rows, out)
     write_participants(out, rows)
     write_tsv(out / DELETIONS, table, DELETION_COLUMNS)
     done = _record(sizes, kind, seed) | (asdict(refilling) if kind in DEFORMING else {})
@@ -201,18 +207,69 @@ def _with_files(
         write_labels(
             out / row["participant_id"] / "anat" / f"{row_key(row)}_dseg.nii.gz",
             a.volume,
-            cohort.affine,
+            cohort.affine_of(row),
             description="foldnorm altered, synthetic deletion",
         )
         table.append(_row(cohort, a))
         yield a.volume
 
 
+def _write_folds(cohort: Cohort, plan: Sequence[tuple[int, Deletion]], out: Path) -> None:
+    """Write fold labels and their table, if the cohort has them, of what the volumes still hold.
+
+    An erased fold has none: its voxels in the hull, which stay, belong to no fold.
+    """
+    if cohort.folds is None:
+        return
+    healthy, volumes = cohort.folds, np.load(out / VOLUMES, mmap_mode="r", allow_pickle=False)
+    of_volume: dict[str, list[dict[str, str]]] = {}
+    for row in cohort.fold_table:
+        of_volume.setdefault(row_key(row), []).append(row)
+    table: list[dict[str, Any]] = []
+
+    def labels() -> Iterator[NDArray[np.uint16]]:
+        for volume, (index, deletion) in zip(volumes, plan, strict=True):
+            left = np.where(volume == cohort.scheme.top, healthy[index], np.uint16(0))
+            if deletion.kind == "fold":
+                left[left == deletion.label] = 0
+            table.extend(_fold_rows(of_volume.get(row_key(cohort.rows[index]), []), left))
+            yield left
+
+    write_packed(out, FOLDS, labels(), shape=volumes.shape, dtype=np.dtype("u2"))
+    write_tsv(out / FOLD_TABLE, table, FOLD_COLUMNS)
+
+
+def _fold_rows(
+    rows: Sequence[dict[str, str]], labels: NDArray[np.uint16]
+) -> Iterator[dict[str, Any]]:
+    """Rows of the fold table of one volume, after its alteration: only folds that it still holds.
+
+    Args:
+        rows: before.
+        labels: (I, J, K), after.
+    """
+    counts = np.bincount(labels.ravel(), minlength=int(np.iinfo(labels.dtype).max) + 1)
+    for row in rows:
+        voxels, before = int(counts[int(row["label"])]), int(row["voxels"])
+        if voxels == before:
+            yield row
+        elif voxels:
+            yield {**row, "voxels": voxels, "size": float(row["size"]) * voxels / before}
+
+
+def _write_quality(cohort: Cohort, rows: Sequence[dict[str, str]], out: Path) -> None:
+    """Write ``qc.tsv`` of these volumes as it was before, if the cohort has one."""
+    if (cohort.folder / QC_TABLE).is_file():
+        keys = {row_key(row) for row in rows}
+        known = [row for row in read_tsv(cohort.folder / QC_TABLE) if row_key(row) in keys]
+        write_tsv(out / QC_TABLE, known, QC_COLUMNS)
+
+
 def _row(cohort: Cohort, altered: Altered) -> dict[str, Any]:
     row, deletion = cohort.rows[altered.index], altered.deletion
     place: dict[str, Any] = {}
     if altered.centre is not None:
-        world = cohort.affine[:3, :3] @ altered.centre + cohort.affine[:3, 3]
+        world = (cohort.affine_of(row) @ np.append(altered.centre, 1))[:3]
         place = dict(zip("ijkxyz", [*map(float, altered.centre), *map(float, world)], strict=True))
     return {
         "participant_id": row["participant_id"],

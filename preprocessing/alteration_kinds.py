@@ -288,7 +288,6 @@ class OtherSide:
 
     def __init__(self, cohort: Cohort) -> None:
         self.cohort = cohort
-        self.index = {key: n for n, key in enumerate(cohort.keys())}
         if not cohort.preparation["mirror_right"]:
             raise InputError(
                 "sides can be exchanged where both have one layout; prepare the cohort with "
@@ -299,15 +298,15 @@ class OtherSide:
         """The other side, where the cohort has it."""
         if sizes.is_control:
             return CONTROL
-        row = self.cohort.rows[index]
-        other = row_key({**row, "hemi": {"L": "R", "R": "L"}.get(row["hemi"], "")})
-        known = other in self.index and other != row_key(row)
-        return Deletion("asymmetry", donor=other) if known else None
+        other = self.cohort.other_side(index)
+        return (
+            None if other is None else Deletion("asymmetry", donor=row_key(self.cohort.rows[other]))
+        )
 
     def apply(self, index: int, deletion: Deletion) -> Volume:
         """Take it instead."""
-        taken = index if deletion.kind == "none" else self.index[deletion.donor]
-        return np.array(self.cohort.volumes[taken])
+        other = None if deletion.kind == "none" else self.cohort.other_side(index)
+        return np.array(self.cohort.volumes[index if other is None else other])
 
 
 KINDS: Mapping[str, Callable[..., AlterationKind]] = {

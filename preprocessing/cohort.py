@@ -7,13 +7,13 @@ of ``participants.tsv`` is volume n. ``folds.npy`` holds the fold labels, where 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv, replacing, write_json, write_tsv
 from foldnorm.preprocessing.schemes import LabelScheme, scheme_from_dict
 from foldnorm.preprocessing.split import SPLITS
+
+if TYPE_CHECKING:
+    from foldnorm.pipeline.cohort_dataset import CohortDataset
 
 DESCRIPTION = "dataset_description.json"
 PARTICIPANTS = "participants.tsv"
@@ -51,12 +54,13 @@ class Cohort:
     rows: list[dict[str, str]] = field(repr=False)
 
     @classmethod
-    def open(cls, folder: Path) -> "Cohort":
+    def open(cls, folder: str | Path) -> "Cohort":
         """Open a cohort folder.
 
         Raises:
             InputError: it is none, or preprocessing did not finish.
         """
+        folder = Path(folder)
         description = cls.describe(folder)
         if not (folder / VOLUMES).is_file():
             raise InputError(f"cohort is not packed yet; run preprocess again: {folder}")
@@ -90,10 +94,62 @@ class Cohort:
         """
         return np.load(self.folder / VOLUMES, mmap_mode="r", allow_pickle=False)
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self.view(range(len(self)))[number]
+
+    def __iter__(self) -> Iterator["Brain"]:
+        return self.brains(range(len(self)))
+
+    def select(self, *splits: str) -> "CohortView":
+        """The volumes of these splits, all if none is named, read when they are asked for."""
+        return self.view(self.indices(*splits))
+
+    def dataset(
+        self, *splits: str, transform: Callable[[dict[str, Any]], Any] | None = None
+    ) -> "CohortDataset":
+        """The volumes of these splits as a PyTorch ``Dataset`` that MONAI transforms take.
+
+        Args:
+            splits: ``train``, ``validation``, ``test``; all if none is named.
+            transform: of each dictionary, such as a MONAI ``Compose``.
+
+        Example:
+            >>> loader = DataLoader(cohort.dataset("train"), batch_size=4)  # doctest: +SKIP
+        """
+        # The one step upwards of this package, and only when it is asked for: what reads cohorts
+        # without torch goes on to do so.
+        from foldnorm.pipeline.cohort_dataset import CohortDataset
+
+        return CohortDataset(self, self.indices(*splits), transform)
+
     def brains(self, indices: Iterable[int]) -> Iterator["Brain"]:
         """Volumes in memory, one at a time, with their rows."""
         for index in indices:
-            yield Brain(self.seen(np.array(self.volumes[index])), self.rows[index])
+            yield self.brain(int(index), np.array(self.volumes[index]))
+
+    def brain(self, index: int, volume: NDArray[Any]) -> "Brain":
+        """Brain of a volume: one of the cohort's, or what it has become by an alteration."""
+        other = self.other_side(index)
+        read = None if other is None else partial(self._volume, other)
+        return Brain(self.seen(volume), self.rows[index], read)
+
+    def other_side(self, index: int) -> int | None:
+        """Index of the other hemisphere of a brain, if it is there and in the same layout."""
+        if not self.preparation.get("mirror_right"):
+            return None
+        row = self.rows[index]
+        other = row_key({**row, "hemi": {"L": "R", "R": "L"}.get(row["hemi"], "")})
+        return self._index_of.get(other) if other != row_key(row) else None
+
+    @cached_property
+    def _index_of(self) -> dict[str, int]:
+        return {key: index for index, key in enumerate(self.keys())}
+
+    def _volume(self, index: int) -> NDArray[np.uint8]:
+        return np.array(self.volumes[index])
 
     def view(self, indices: Iterable[int]) -> "CohortView":
         """Some of the volumes as a sequence of brains, read when they are asked for."""
@@ -177,6 +233,11 @@ class Cohort:
     def affine(self) -> NDArray[np.float64]:
         """(4, 4) affine of the packed grid: exact to half a voxel for any one subject."""
         return np.array(self.description["Cohort"]["affine"], dtype=np.float64)
+
+    def affine_of(self, row: Mapping[str, str]) -> NDArray[np.float64]:
+        """(4, 4) affine of one packed volume: a mirrored right hemisphere lies on the right."""
+        is_mirrored = self.preparation.get("mirror_right") and row.get("hemi") == "R"
+        return np.diag([-1.0 if is_mirrored else 1.0, 1, 1, 1]) @ self.affine
 
     def indices(self, *splits: str) -> NDArray[np.int64]:
         """Indices of the volumes of these splits, all if none is named."""
@@ -290,10 +351,13 @@ class Brain(NamedTuple):
     Attributes:
         volume: (I, J, K) uint8 class numbers; of an image, float32 intensities from −1 to 1.
         row: of ``participants.tsv``.
+        other_side: reads the volume of the other hemisphere of the same brain, if there is one in
+            the same layout.
     """
 
     volume: NDArray[Any]
     row: Mapping[str, str]
+    other_side: Callable[[], NDArray[np.uint8]] | None = None
 
 
 class CohortView(Sequence[Brain]):

@@ -33,6 +33,8 @@ class InputSpace:
         shape: of its grid, RAS+.
         affine: (4, 4) of its grid.
         matrix: (4, 4), packed voxel → voxel of its grid.
+        to_world: (4, 4), packed voxel → mm of the space that the cohort lies in; a mirrored right
+            hemisphere lies on the right there, though its voxels are in left-side order.
         to_mni: (4, 4), packed voxel → MNI mm; None if no transform leads there.
     """
 
@@ -40,18 +42,16 @@ class InputSpace:
     shape: Shape
     affine: Matrix
     matrix: Matrix
+    to_world: Matrix
     to_mni: Matrix | None
 
     @classmethod
     def of(cls, cohort: Cohort, row: Mapping[str, str]) -> "InputSpace":
         """That of a row of ``participants.tsv``."""
         is_mni = cohort.preparation["space"] == "mni"
-        of_cohort = None
-        if is_mni:  # a mirrored right hemisphere lies on the left of its grid, not in the head
-            is_mirrored = cohort.preparation["mirror_right"] and row.get("hemi") == "R"
-            of_cohort = np.diag([-1.0 if is_mirrored else 1.0, 1, 1, 1]) @ cohort.affine
+        to_world = cohort.affine_of(row)
         i, j, k = cohort.shape
-        stays = cls(None, (i, j, k), cohort.affine, np.eye(4), of_cohort)
+        stays = cls(None, (i, j, k), to_world, np.eye(4), to_world, to_world if is_mni else None)
         try:
             finished = finished_volume(cohort.folder, row)
             prepared = finished.read("_dseg")
@@ -73,7 +73,7 @@ class InputSpace:
             own_to_space = own_to_mni
         matrix = np.linalg.inv(own_to_space) @ packed_to_space
         to_mni = None if own_to_mni is None else own_to_mni @ matrix
-        return cls(source.path, shape, volume.affine, matrix, to_mni)
+        return cls(source.path, shape, volume.affine, matrix, to_world, to_mni)
 
     def spread(self, values: NDArray[np.floating], fill: float = 0.0) -> NDArray[np.floating]:
         """Bring (I, J, K) quantities of the packed grid there, by trilinear interpolation."""

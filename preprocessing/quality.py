@@ -103,7 +103,7 @@ def read_warnings(folder: Path) -> dict[str, str]:
     """Warnings of the sources of a cohort's volumes, by ``sub-…_hemi-…``; only where there are any.
 
     Args:
-        folder: of the cohort; an altered one, or one of images, has no table of quality control.
+        folder: of the cohort; one of images has no table of quality control.
     """
     if not (folder / QC_TABLE).is_file():
         return {}

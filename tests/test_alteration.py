@@ -1,19 +1,23 @@
 """Alterations other than deletion: a fold added, a crop elsewhere, the other side."""
 
 import argparse
+import shutil
 
 import numpy as np
 import pytest
 from conftest import skeleton_volume, write_nifti
+from scipy import ndimage
 
 from foldnorm.pipeline.arguments import add_kind
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.alteration import alter
 from foldnorm.preprocessing.alteration_kinds import KINDS
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.deletion import ANY_SIZE, SizeRange
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv
+from foldnorm.preprocessing.files import read_tsv, write_tsv
+from foldnorm.preprocessing.quality import read_warnings
+from foldnorm.preprocessing.volumes import read_labels
 
 SEGMENTATION = "t1mri/default_acquisition/default_analysis/segmentation"
 
@@ -37,6 +41,93 @@ def test_an_added_fold_is_that_of_another_subject_of_the_same_split(phantom_coho
         assert (before[changed] == 1).all()
         assert (after[changed] == 2).all()
         assert (phantom_cohort.folds[donor][changed] == int(row["label"])).all()
+
+
+def test_what_is_erased_has_no_fold_label_any_more_and_the_other_folds_have_theirs(
+    phantom_cohort, tmp_path
+):
+    """In real brains some voxels of a fold lie in the hull, and stay."""
+    shutil.copytree(phantom_cohort.folder, tmp_path / "healthy")
+    labels = np.array(phantom_cohort.folds)
+    for volume, own in zip(phantom_cohort.volumes, labels, strict=True):
+        hull = (volume == 2) & ndimage.binary_dilation(volume == 0) & (own == 0)
+        own[hull] = ndimage.grey_dilation(own, 3)[hull]
+    np.save(tmp_path / "healthy/folds.npy", labels)
+    healthy = Cohort.open(tmp_path / "healthy")
+    assert delete(healthy, tmp_path / "a", "--size", "200", "--n-procs", "1") == 0
+    altered, keys = Cohort.open(tmp_path / "a"), healthy.keys()
+    for n, done in enumerate(read_tsv(tmp_path / "a/deletions.tsv")):
+        key, label = altered.keys()[n], int(done["label"])
+        folds, before = np.array(altered.folds[n]), healthy.folds[keys.index(key)]
+        assert (folds[np.array(altered.volumes[n]) != 2] == 0).all()
+        assert (folds == np.where(before == label, 0, before)).all()
+        before, after = (
+            {row["label"]: row for row in cohort.fold_table if row_key(row) == key}
+            for cohort in (healthy, altered)
+        )
+        assert list(after) == [own for own in before if own != str(label)]
+
+
+def test_an_interrupted_fold_is_smaller_in_the_table_by_what_was_cut(phantom_cohort, tmp_path):
+    words = ["--kind", "interrupt", "--size", "500", "--n-procs", "1"]
+    assert delete(phantom_cohort, tmp_path / "a", *words) == 0
+    altered = Cohort.open(tmp_path / "a")
+    for n, done in enumerate(read_tsv(tmp_path / "a/deletions.tsv")):
+        before, after = (
+            next(row for row in cohort.fold_table
+                 if (row_key(row), row["label"]) == (altered.keys()[n], done["label"]))
+            for cohort in (phantom_cohort, altered)
+        )  # fmt: skip
+        voxels = int((altered.folds[n] == int(done["label"])).sum())
+        assert 0 < voxels == int(after["voxels"]) < int(before["voxels"])
+        per_voxel = [float(row["size"]) / int(row["voxels"]) for row in (before, after)]
+        assert per_voxel[0] == pytest.approx(per_voxel[1], rel=1e-4)
+
+
+def test_where_sheets_have_moved_no_fold_is_labelled(phantom_cohort, tmp_path):
+    words = ["--n-procs", "1", "--size"]
+    assert delete(phantom_cohort, tmp_path / "a", *words, "200") == 0
+    words = ["--overwrite", "--kind", "refill", *words]
+    assert delete(phantom_cohort, tmp_path / "a", *words, "200") == 0
+    moved = Cohort.open(tmp_path / "a")
+    assert moved.folds is None
+    assert not moved.fold_table
+    assert delete(phantom_cohort, tmp_path / "a", *words, "0") == 0  # the control moves nothing
+    assert (np.array(Cohort.open(tmp_path / "a").folds) == phantom_cohort.folds).all()
+
+
+def test_what_quality_control_said_of_a_volume_goes_along(phantom_cohort, tmp_path):
+    healthy = tmp_path / "healthy"
+    shutil.copytree(phantom_cohort.folder, healthy)
+    rows = read_tsv(healthy / "qc.tsv")
+    (warned, *_) = phantom_cohort.indices("test")
+    rows[warned]["warnings"] = "speckled"
+    write_tsv(healthy / "qc.tsv", rows, list(rows[0]))
+    words = ["--size", "200", "--split", "test", "train", "--n-procs", "1"]
+    assert delete(Cohort.open(healthy), tmp_path / "a", *words) == 0
+    known, keys = read_tsv(tmp_path / "a/qc.tsv"), Cohort.open(tmp_path / "a").keys()
+    assert [row_key(row) for row in known] == keys
+    assert [row for row in rows if row_key(row) in keys] == known
+    assert read_warnings(tmp_path / "a") == {row_key(rows[warned]): "speckled"}
+
+
+def test_a_mirrored_hemisphere_is_altered_where_it_lies_in_the_head(tmp_path):
+    source = two_sides(tmp_path / "source", 3)
+    words = ["--mirror-right", "--quiet", "--n-procs", "1"]
+    assert main(["preprocess", str(source), str(tmp_path / "c"), *words]) == 0
+    words = ["--kind", "ball", "--size", "100", "--n-procs", "1"]
+    assert delete(Cohort.open(tmp_path / "c"), tmp_path / "a", *words) == 0
+    for row in read_tsv(tmp_path / "a/deletions.tsv"):
+        stem = f"{row['participant_id']}/anat/{row_key(row)}_dseg.nii.gz"
+        before, after = (read_labels(tmp_path / name / stem) for name in "ca")
+        place = np.array([float(row[axis]) for axis in "xyz"])
+        voxel = np.linalg.inv(before.affine) @ np.append(place, 1)
+        assert ((voxel[:3] > 0) & (voxel[:3] < before.data.shape)).all()
+        erased = np.argwhere(before.data == 2) @ before.affine[:3, :3].T + before.affine[:3, 3]
+        kept = np.argwhere(after.data == 2) @ after.affine[:3, :3].T + after.affine[:3, 3]
+        lost = {tuple(mm) for mm in erased.round(3)} - {tuple(mm) for mm in kept.round(3)}
+        assert {tuple(mm) for mm in kept.round(3)} <= {tuple(mm) for mm in erased.round(3)}
+        assert max(np.linalg.norm(place - mm) for mm in lost) < 6  # a ball of 100 mm³ and a voxel
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,14 @@ from foldnorm.pipeline.bundle_of_volumes import BundleNetwork
 from foldnorm.pipeline.class_metrics import sulcus_dice
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.configuration import resolve_for
-from foldnorm.pipeline.label_tasks import recognise
+from foldnorm.pipeline.predict import recognise
 from foldnorm.pipeline.recognition_scores import FEWEST, RecognitionScores
 from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
 from foldnorm.pipeline.substitutions import Substitutions
 from foldnorm.pipeline.sulci import (
     NamedVolumes,
     SulciByPlace,
-    SulcusCounts,
     common_sulci,
     folds_of,
     names_of,

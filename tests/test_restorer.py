@@ -277,6 +277,20 @@ def test_the_strongest_regions_come_first_and_lie_where_they_are():
     assert strongest_regions(np.zeros((4, 4, 4)), affine, 3.0) == []
 
 
+def test_a_region_is_outlined_at_half_of_its_peak():
+    """A peak of 20 on a slope, with a lower one on the same slope: 27 voxels of one component."""
+    z = np.zeros((30, 5, 5), np.float32)
+    z[1:28, 2, 2] = 4
+    z[8:13, 2, 2] = (9.9, 10, 20, 10, 9.9)
+    z[20, 2, 2] = 15
+    (region,) = strongest_regions(z, np.eye(4), 3.0)
+    assert region["voxels"].tolist() == [[9, 2, 2], [10, 2, 2], [11, 2, 2]]
+    assert (region["mm3"], region["x"], region["peak_z"]) == (3, 10, 20)
+    assert region["mass"] == pytest.approx((z[z >= 3] - 3).sum())  # of the whole component
+    low = np.where(z > 0, np.float32(4), np.float32(0))  # half of it is below the threshold
+    assert strongest_regions(low, np.eye(4), 3.0)[0]["mm3"] == 27
+
+
 def test_maps_need_healthy_brains(small_cohort, tmp_path, capsys):
     few = [row["participant_id"] for row in small_cohort.rows[:5]]
     healthy, source = tmp_path / "healthy", small_cohort.folder.parent / "source"

@@ -288,8 +288,9 @@ def test_scores_without_a_model_load_neither_torch_nor_scikit_learn(many, patien
     Scorer().fit(many).save(tmp_path / "scorer")
     words = ["score", tmp_path / "scorer", patients.folder, tmp_path / "out", "--maps", "--quiet"]
     code = (
-        f"import sys; from foldnorm.pipeline.cli import main; assert main({[*map(str, words)]}) == 0"
-        "; print({'torch', 'sklearn', 'monai', 'matplotlib'} & set(sys.modules))"
+        "import sys\nfrom foldnorm.pipeline.cli import main\n"
+        f"assert main({[*map(str, words)]}) == 0\n"
+        "print({'torch', 'sklearn', 'monai', 'matplotlib'} & set(sys.modules))"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "set()"

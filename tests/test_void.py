@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import write_nifti
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.scoring.void import MAX_DISTANCE, VoidScores, distance_to_folds
@@ -30,6 +31,39 @@ def test_distances_are_in_mm_and_outside_is_none():
     assert distance[:4, 0, 0].tolist() == [0, 0, 2, 4]
     assert distance.max() == MAX_DISTANCE
     assert (distance_to_folds(np.ones((4, 4, 4), np.uint8), SKELETON, MM) == MAX_DISTANCE).all()
+
+
+def written(folder, participant, brain, *, side):
+    """A hemisphere as a raw skeleton in the world; the right one mirrors the left."""
+    raw = np.array([11, 0, 60], np.int16)[brain.volume]
+    affine = np.diag([*MM, 1])
+    affine[0, 3] = -2.0 * (len(raw) + 4) if side == "L" else 10.0
+    write_nifti(
+        folder / f"sub-{participant}_hemi-{side}.nii.gz",
+        raw if side == "L" else raw[::-1].copy(),
+        affine,
+    )
+
+
+def test_regions_of_a_right_hemisphere_lie_on_the_right(tmp_path):
+    for n in range(12):
+        written(tmp_path / "source", f"h{n}", brain(n), side="L")
+    for side in "LR":
+        written(tmp_path / "patient", "p", brain(40, fold=False), side=side)
+    layout = ["--mirror-right", "--voxel-size", "2", "--n-procs", "1", "--quiet"]
+    healthy, patient, out = (tmp_path / name for name in ("healthy", "cohort", "out"))
+    assert main([*map(str, ("preprocess", tmp_path / "source", healthy)), *layout]) == 0
+    words = ["preprocess", tmp_path / "patient", patient, "--like", healthy, "--quiet"]
+    assert main(list(map(str, words))) == 0
+    words = ["score", "void", patient, out, "--healthy", healthy, "--maps", "--quiet"]
+    assert main(list(map(str, words))) == 0
+    left, right = (
+        next(row for row in read_tsv(out / "regions.tsv") if row["hemi"] == side) for side in "LR"
+    )
+    assert float(left["x"]) < -10 < 10 < float(right["x"])
+    assert float(left["x"]) == pytest.approx(-float(right["x"]), abs=1)
+    assert (left["y"], left["z"], left["mm3"]) == (right["y"], right["z"], right["mm3"])
+    assert 16 <= float(left["y"]) <= 26  # the fold was at voxel 10 or 11
 
 
 def test_a_missing_fold_stands_out_and_is_pointed_at():

@@ -25,12 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing
-    from foldnorm.pipeline.classify import TABLE, classify
+    from foldnorm.pipeline.artifacts import CLASSES
+    from foldnorm.pipeline.classify import classify
     from foldnorm.pipeline.devices import choose_device
     from foldnorm.pipeline.image_inputs import cohort_of_input
     from foldnorm.pipeline.run_folder import RunFolder
 
-    refuse_existing(arguments.out / TABLE, arguments.overwrite)
+    refuse_existing(arguments.out / CLASSES, arguments.overwrite)
     run_folder = RunFolder.open(arguments.run_folder)
     trained = run_folder.load(choose_device(arguments.device))
     cohort, problems = cohort_of_input(

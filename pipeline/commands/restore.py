@@ -43,13 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.artifacts import RESTORED
     from foldnorm.pipeline.devices import choose_device
     from foldnorm.pipeline.image_inputs import cohort_of_input
-    from foldnorm.pipeline.restore import TABLE, RestoreOptions, restore
+    from foldnorm.pipeline.restore import RestoreOptions, restore
     from foldnorm.pipeline.run_folder import RunFolder
     from foldnorm.preprocessing.errors import InputError
 
-    refuse_existing(arguments.out / TABLE, arguments.overwrite)
+    refuse_existing(arguments.out / RESTORED, arguments.overwrite)
     run_folder = RunFolder.open(arguments.run_folder)
     trained = run_folder.load(choose_device(arguments.device))
     cohort, problems = cohort_of_input(

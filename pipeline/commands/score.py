@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing, warn_of_lost_inputs
-    from foldnorm.pipeline.score_cohort import SCORES
+    from foldnorm.pipeline.artifacts import SCORES
     from foldnorm.pipeline.scorer import SCORER, score_into
     from foldnorm.pipeline.scoring.setup import open_scorer
     from foldnorm.preprocessing.cohort import row_key

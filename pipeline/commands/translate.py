@@ -26,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.artifacts import TRANSLATIONS_SIDECAR
     from foldnorm.pipeline.devices import choose_device
     from foldnorm.pipeline.translate import (
-        SIDECAR,
         Translation,
         mean_figures,
         translate_cohort,
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.preprocessing.errors import InputError
     from foldnorm.preprocessing.sources import Problem, Source
 
-    refuse_existing(arguments.out / SIDECAR, arguments.overwrite)
+    refuse_existing(arguments.out / TRANSLATIONS_SIDECAR, arguments.overwrite)
     translation = Translation.open(arguments.run_folder, choose_device(arguments.device))
     problems: list[Problem] = []
     if (Path(arguments.input) / DESCRIPTION).is_file():

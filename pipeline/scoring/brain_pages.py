@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.artifacts import PAGE_ARRAYS, PAGES_SIDECAR
 from foldnorm.pipeline.scoring.healthy_folds import HealthyFolds
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
 from foldnorm.pipeline.scoring.page_files import (
     AXES,
-    FOLDER,
-    SIDECAR,
     PageArrays,
     planes_at,
 )
@@ -64,7 +63,7 @@ class PageWriter:
             regions=_ranks(z.shape, regions),
             **_planes(at, share, expected, np.array([b.volume for b in shown] or volume[None][:0])),
         )
-        arrays.write(self.out / FOLDER / f"{row_key(row)}.npz")
+        arrays.write(self.out / PAGE_ARRAYS.of(brain=row_key(row)))
         self.brains[row_key(row)] = {
             "participant_id": row["participant_id"],
             "hemi": row["hemi"],
@@ -85,7 +84,7 @@ class PageWriter:
         scores, cohort = self.scores, self.cohort
         scheme = cohort.scheme
         write_json(
-            self.out / SIDECAR,
+            self.out / PAGES_SIDECAR,
             {
                 "method": self.method,
                 "date": date.today().isoformat(),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from foldnorm.models.protocols import ADDING, Restores
 from foldnorm.pipeline.forward_pass import ForwardPass
-from foldnorm.pipeline.label_tasks import structure_probability
+from foldnorm.pipeline.predict import structure_probability
 from foldnorm.pipeline.scores import Mahalanobis
 from foldnorm.pipeline.scoring.fitted import State
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores

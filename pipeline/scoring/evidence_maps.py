@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.artifacts import REGIONS, REGIONS_SIDECAR, SCORE_MAP
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.brain_pages import PageWriter
 from foldnorm.pipeline.scoring.calibration import Calibration
@@ -19,24 +20,6 @@ from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.files import write_json, write_tsv
 from foldnorm.preprocessing.input_space import InputSpace
 from foldnorm.preprocessing.volumes import write_map
-
-REGIONS, SIDECAR = "regions.tsv", "regions.json"
-COLUMNS = {
-    "participant_id": "",
-    "hemi": "",
-    "direction": "missing or unexpected",
-    "rank": "1 is the heaviest region",
-    "sulcus": "that most training brains have there, if the training cohort names its folds",
-    "sulcus_share": "of the training brains that have it there; of a saved scorer, at the voxel of "
-    "the region where most of them do",
-    **dict.fromkeys("xyz", "weighted middle, world mm of the cohort"),
-    **{f"{axis}_mni": "the same, MNI mm, where a transform is known" for axis in "xyz"},
-    "mm3": "size",
-    "peak_z": "largest z, in standard deviations of healthy brains",
-    "mass": "sum over the region of z above the threshold of regions",
-    "p": "share of calibration brains whose heaviest region has at least this mass, with 1 added "
-    "above and below: corrected for the places looked at, not for the brains",
-}
 
 
 @dataclass(frozen=True)
@@ -66,7 +49,7 @@ class EvidenceMaps:
         return self.scores.maps(self.cohort.brains(self.indices))
 
     def masses(self, direction: str) -> NDArray[np.float64]:
-        """Mass of the heaviest region of each calibration brain, (m,)."""
+        """Largest mass of each calibration brain, (m,)."""
         return self.calibration.scores[f"{self.scores.PREFIX[direction]}_component"]
 
 
@@ -97,11 +80,11 @@ class MapWriter:
         """Write the maps of the next brain, (directions, I, J, K) float32."""
         index, cohort = next(self._waiting), self.maps.cohort
         row = cohort.rows[index]
-        space = InputSpace.of(cohort, row)
+        space, threshold = InputSpace.of(cohort, row), self.maps.scores.THRESHOLD
         self.inputs[row_key(row)] = None if space.path is None else str(space.path)
         for n, (direction, own) in enumerate(zip(self.maps.scores.directions, z, strict=True)):
             self._write(row, direction, own, self.maps.calibration.peaks[:, n], space)
-            found = strongest_regions(own, cohort.affine, self.maps.scores.THRESHOLD, space.to_mni)
+            found = strongest_regions(own, space.to_world, threshold, space.to_mni)
             if direction == "missing" and found:
                 self.pages.add(index, own, [region["voxels"] for region in found])
             self._add_regions(row, direction, found)
@@ -109,8 +92,9 @@ class MapWriter:
     def close(self) -> None:
         """Write what is of all brains: ``regions.tsv``, ``regions.json`` and ``pages.json``."""
         self.pages.close()
-        write_tsv(self.out / REGIONS, self.rows, tuple(COLUMNS))
-        write_json(self.out / SIDECAR, {"columns": COLUMNS, "maps_in_grid_of": self.inputs})
+        write_tsv(self.out / REGIONS, self.rows, tuple(REGIONS.columns))
+        about = {"columns": dict(REGIONS.columns), "maps_in_grid_of": self.inputs}
+        write_json(self.out / REGIONS_SIDECAR, about)
 
     def _write(
         self,
@@ -123,7 +107,7 @@ class MapWriter:
         """Write one map of a brain, as z and as p."""
         p = conformal_p(z.ravel(), peaks).reshape(z.shape)
         for what, values, fill in (("z", z, 0.0), ("p", p, 1.0)):
-            path = self.out / "maps" / f"{row_key(row)}_desc-{direction}_{what}.nii.gz"
+            path = self.out / SCORE_MAP.of(brain=row_key(row), direction=direction, what=what)
             description = f"foldnorm {direction} fold, {what}"
             write_map(path, space.spread(values, fill), space.affine, description=description)
 

@@ -27,7 +27,7 @@ Scores = dict[str, NDArray[np.float64]]
 class MapScores(Fitted):
     """Scores of brains by maps, each in standard deviations of healthy brains.
 
-    ``…_component``: mass of the heaviest region (see `foldnorm.pipeline.scoring.regions`).
+    ``…_component``: mass of the heaviest component (see `foldnorm.pipeline.scoring.regions`).
     ``…_top``: mean of the largest 0.2 % of z.
 
     A brain that is among the healthy ones is compared with the others of them: without itself, the
@@ -47,7 +47,7 @@ class MapScores(Fitted):
 
     FITTED_ON: ClassVar[Group] = "unseen"  # and on controls
     PREFIX: ClassVar[dict[str, str]]  # direction → beginning of the names of its scores
-    THRESHOLD: ClassVar[float]  # z that the voxels of a region reach
+    THRESHOLD: ClassVar[float]  # z that the voxels of a component reach
     KINDS: ClassVar[tuple[str, ...]] = ("component", "top")
     QUANTITY: ClassVar[str]  # what a map says at each place, as a reader would call it
     UNIT: ClassVar[str]  # of it; may be empty

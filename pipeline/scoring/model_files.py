@@ -5,11 +5,14 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
+from foldnorm.pipeline.artifacts import BUNDLE_WEIGHTS, RUN_DATA
 from foldnorm.pipeline.devices import choose_device
-from foldnorm.pipeline.run_folder import BUNDLED_WEIGHTS, DATA, RunFolder
+from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_bytes, write_json
+
+KEPT = ("preparation", "shape", "voxel_size", "phantom")  # of what a run records of its cohort
 
 
 def save_model(trained: TrainedModel, folder: Path) -> None:
@@ -24,9 +27,10 @@ def save_model(trained: TrainedModel, folder: Path) -> None:
             f"{type(trained.model).__name__} without its configuration: {folder}"
         )
     RunFolder(folder).write_config(trained.config)
-    write_json(folder / DATA, {"conditions": trained.conditions.as_dicts()})
+    kept = {name: trained.data[name] for name in KEPT}
+    write_json(folder / RUN_DATA, {**kept, "conditions": trained.conditions.as_dicts()})
     state = {name: own.cpu().contiguous() for name, own in trained.model.state_dict().items()}
-    write_bytes(folder / BUNDLED_WEIGHTS, safetensors.torch.save(state))
+    write_bytes(folder / BUNDLE_WEIGHTS, safetensors.torch.save(state))
 
 
 def load_model(folder: Path, device: torch.device | str) -> TrainedModel:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foldnorm.models.losses import class_cross_entropy
-from foldnorm.pipeline.label_tasks import structure_probability
+from foldnorm.pipeline.predict import structure_probability
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.map_scores import Map, Scores, top_share_mean
