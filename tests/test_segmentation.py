@@ -125,7 +125,8 @@ def test_white_matter_by_the_numbers_of_wmparc_is_white_matter():
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [(1.0, "only"), (2.5, "slices of 2.5 mm"), (5.0, None)]
+    ("size", "expected"),
+    [(1.0, "only"), (2.0, "slices of 2 mm"), (2.5, "slices of 2.5 mm"), (5.0, None)],
 )
 def test_thick_slices_and_small_brains_are_said(size, expected):
     volume = labels_of(two_brains(), np.diag([1, 1, size, 1]))
@@ -140,6 +141,41 @@ def test_a_brain_that_its_field_of_view_cuts_is_said():
     volume = two_brains()[:, :, :25]
     left, _ = hemispheres(labels_of(volume))
     assert any("cut by the superior" in warning for warning in left.warnings)
+
+
+def ellipsoids():
+    """Two round hemispheres that touch, white within grey, each flat towards the other."""
+    i, j, k = np.indices((110, 120, 90))
+    volume = np.zeros(i.shape, np.int16)
+    for hemi, half in (("L", i < 55), ("R", i >= 55)):
+        radius = np.hypot(np.hypot((i - 54.5) / 50, (j - 60) / 56), (k - 45) / 41)
+        for tissue, within in zip(NUMBERS[hemi], (1, 0.9), strict=True):
+            volume[half & (radius < within)] = tissue
+    return volume
+
+
+@pytest.mark.parametrize(
+    ("cut", "flat"),
+    [
+        ((slice(0), slice(0), slice(0)), {"L": [], "R": []}),
+        ((slice(None), slice(None), slice(80, None)), {"L": ["superior"], "R": ["superior"]}),
+        ((slice(None), slice(None), slice(10)), {"L": ["inferior"], "R": ["inferior"]}),
+        ((slice(None), slice(109, None), slice(None)), {"L": ["anterior"], "R": ["anterior"]}),
+        ((slice(10), slice(None), slice(None)), {"L": ["left"], "R": []}),
+        ((slice(100, None), slice(None), slice(None)), {"L": [], "R": ["right"]}),
+    ],
+)
+def test_a_brain_that_lost_a_slice_is_said_to_be_flat_there(cut, flat):
+    volume = ellipsoids()
+    volume[cut] = 0
+    for hemisphere in hemispheres(labels_of(volume)):
+        said = [w for w in hemisphere.warnings if "is flat" in w]
+        assert [w.split()[1] for w in said] == flat[hemisphere.side]
+
+
+def test_a_volume_without_labels_is_said_to_be_empty():
+    with pytest.raises(InputError, match="holds no labels, all voxels are 0"):
+        hemispheres(labels_of(np.zeros((8, 8, 8), np.int16)))
 
 
 def test_freesurfer_files_are_read_whatever_their_axes(tmp_path):

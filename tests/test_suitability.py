@@ -1,5 +1,6 @@
 """Brains that a model cannot judge are told from those that are only unusual."""
 
+import copy
 import itertools
 from typing import ClassVar
 
@@ -8,7 +9,14 @@ import pytest
 from scipy import ndimage
 
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.suitability import BLOCKS, FOREIGN, Suitability, block_shares, hull_share
+from foldnorm.pipeline.suitability import (
+    BLOCKS,
+    FOREIGN,
+    LEAST_GAIN,
+    Suitability,
+    block_shares,
+    hull_share,
+)
 from foldnorm.preprocessing.alteration import alter
 from foldnorm.preprocessing.cohort import Brain, Cohort
 from foldnorm.preprocessing.deletion import SizeRange
@@ -73,6 +81,19 @@ def test_brains_that_are_not_like_the_training_brains_are_known(cohort, suitabil
         reason = suitability.reason(Brain(spoilt, brain.row))
         assert reason
         assert any(part in reason for part in said.split("|")), reason
+
+
+def test_a_brain_that_fits_worse_if_moved_is_not_said_to_fit_better(cohort, suitability):
+    """Validation brains may be more alike than any brain of another site is to them."""
+    strict = copy.copy(suitability)
+    strict.most_gain = -1.0
+    for brain in cohort.brains(cohort.indices("test")):
+        gain, _ = strict._gain_by_shift(brain.volume)
+        assert gain < 0
+        assert strict.reason(brain) == ""
+        moved = np.roll(brain.volume, 2, axis=2)
+        assert strict._gain_by_shift(moved)[0] > LEAST_GAIN
+        assert strict.reason(Brain(moved, brain.row))
 
 
 def test_the_other_side_is_known_by_its_name(cohort, suitability):
