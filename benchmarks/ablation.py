@@ -45,11 +45,11 @@ SCORE = "latent_mahalanobis"
 SHOWN = 60  # test volumes whose reconstructions are measured
 WEIGHTS = [1.0, 1.0, 15.0]
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {  # class in place of WGANGP, arguments
-    "none": ("foldnorm.models.wgan_gp.WGANGP", {}),
+    "none": ("foldnorm.models.WGANGP", {}),
     "1 encoder never trains": ("ablation_networks.EncoderNeverTrains", {}),
     "2 critic sees argmax": ("ablation_networks.CriticSeesNumbers", {}),
     "3 blocks of voxels, tanh": ("ablation_networks.BlocksOfVoxels", {}),
-    "4 sulci weigh 15": ("foldnorm.models.wgan_gp.WGANGP", {"class_weights": WEIGHTS}),
+    "4 sulci weigh 15": ("foldnorm.models.WGANGP", {"class_weights": WEIGHTS}),
     "(batch norm, evaluated)": ("ablation_networks.BatchNorm", {}),
     "5 eval never called": ("ablation_networks.NeverEval", {}),
     "9 batch norm, ReLU on codes": ("ablation_networks.DeadDimensions", {}),

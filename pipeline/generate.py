@@ -1,14 +1,12 @@
 """New volumes and images, drawn from a trained model."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from foldnorm.models.protocols import Diffuses, Samples
 from foldnorm.pipeline.artifacts import SYNTHETIC_SHEET, SYNTHETIC_SIDECAR, SYNTHETIC_VOLUME
@@ -23,7 +21,6 @@ from foldnorm.preprocessing.pictures import contact_sheet, image_slices, middle_
 from foldnorm.preprocessing.schemes import scheme_from_dict
 from foldnorm.preprocessing.volumes import write_labels
 
-AT_ONCE = 64  # drawn together
 TRIES = 50  # as many as asked for may be drawn, to keep some
 SHEET_PICTURES = 64  # of the contact sheet
 
@@ -63,9 +60,7 @@ def generate(
     Raises:
         InputError: the model draws none, or is told what it does not take.
     """
-    if not isinstance(trained.model, Samples):
-        raise InputError(f"{type(trained.model).__name__} does not draw new volumes")
-    _set_sampler(trained.model, options)
+    _set_sampler(trained.samples, options)
     trained.conditions.draw(1, np.random.default_rng(0), options.given)  # refused before the work
     record = run.data["preparation"]
     affine = np.diag([*run.data["voxel_size"], 1.0])
@@ -73,7 +68,8 @@ def generate(
     width = max(4, len(str(options.number - 1)))
     statistics = _statistics(record)
     kept = rejected = 0
-    for volume in drawn(trained, options):
+    most = options.number * (1 if options.keep_if is None else TRIES)
+    for volume in trained.draw(most, options.seed, options.given):
         if options.keep_if is not None and not options.keep_if.holds(statistics(volume)):
             rejected += 1
             continue
@@ -101,20 +97,6 @@ def generate(
         "kept": kept, "rejected": rejected,
     })  # fmt: skip
     return kept, rejected
-
-
-def drawn(trained: TrainedModel, options: GenerateOptions) -> Iterator[NDArray[Any]]:
-    """Volumes one at a time; never more than `AT_ONCE` in memory."""
-    most = options.number * (1 if options.keep_if is None else TRIES)
-    rng = np.random.default_rng(options.seed)
-    generator = torch.Generator().manual_seed(options.seed)
-    for first in range(0, most, AT_ONCE):
-        count = min(AT_ONCE, most - first)
-        condition: Tensor | None = None
-        if trained.conditions.size:
-            condition = torch.from_numpy(trained.conditions.draw(count, rng, options.given))
-        assert isinstance(trained.model, Samples)
-        yield from trained.model.sample(count, generator, condition).cpu().numpy()
 
 
 def _statistics(record: Mapping[str, Any]) -> Callable[[NDArray[Any]], dict[str, float]]:

@@ -1,10 +1,11 @@
-"""What a trained model makes of a batch, as classes and probabilities."""
+"""What a model's logits mean: pure functions of a model and a batch of volumes."""
 
 import torch
 from torch import Tensor
 
 from foldnorm.models.classes import to_classes
-from foldnorm.models.protocols import Recognises, Translates
+from foldnorm.models.label_autoencoder import LabelAutoencoder
+from foldnorm.models.protocols import Decodes, Recognises, Translates
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.schemes import LabelScheme
 
@@ -23,3 +24,9 @@ def structure_probability(logits: Tensor, scheme: LabelScheme) -> Tensor:
 def recognise(model: Recognises, volumes: Tensor, scheme: LabelScheme) -> Tensor:
     """Likeliest sulcus of each voxel of structure, 0 elsewhere: (B, I, J, K) uint8."""
     return to_classes(model.recognise(volumes)) * (volumes > scheme.void)
+
+
+def decoded(model: Decodes, codes: Tensor, condition: Tensor | None = None) -> Tensor:
+    """Volumes of codes: (B, *sides) uint8 class numbers; of images, float32 from −1 to 1."""
+    logits = model.decode(codes, condition)
+    return model.finished(logits) if isinstance(model, LabelAutoencoder) else to_classes(logits)

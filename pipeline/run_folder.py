@@ -25,9 +25,10 @@ from foldnorm.pipeline.artifacts import (
     RUN_DATA,
     RUN_ENVIRONMENT,
 )
+from foldnorm.pipeline.class_paths import current
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.preprocessing.cohort import Cohort, same_preparation
+from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, write_bytes, write_json, write_text
 
@@ -79,8 +80,8 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """The configuration as resolved: ``model`` and ``training``."""
         self._check_has_config()
-        content = yaml.safe_load((self.folder / RUN_CONFIG).read_text(encoding="utf-8"))
-        return dict(content)
+        content = (self.folder / RUN_CONFIG).read_text(encoding="utf-8")
+        return dict(current(yaml.safe_load(content)))
 
     @cached_property
     def data(self) -> dict[str, Any]:
@@ -190,7 +191,8 @@ class RunFolder:
         except (RuntimeError, KeyError, safetensors.SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"weights do not fit {RUN_CONFIG} ({reason}): {path}") from error
-        return TrainedModel(model.to(device).eval(), torch.device(device), self.conditions)
+        where = torch.device(device)
+        return TrainedModel(model.to(where).eval(), where, self.conditions, self.data)
 
     def check_model(self, model: Mapping[str, Any]) -> None:
         """Refuse to go on with another model than the run's.
@@ -217,17 +219,9 @@ class RunFolder:
 
     def check_cohort(self, cohort: Cohort) -> None:
         """Refuse a cohort that was not prepared as the training cohort was."""
-        # Fold labels are no input of a model: volumes with and without them compare. Second volumes
-        # need not be there: what needs them says so.
-        without = {"folds": None} | ({"pair": None} if cohort.pair_scheme is None else {})
-        own, other = ({**p, **without} for p in (self.data["preparation"], cohort.preparation))
-        differing = same_preparation(own, other)
-        if differing or list(cohort.shape) != self.data["shape"]:
-            detail = ", ".join(differing) or f"shape, {cohort.shape} not {self.data['shape']}"
-            raise InputError(
-                f"cohort was prepared otherwise than the run's ({detail}); preprocess it with "
-                f"--like the training cohort: {cohort.folder}"
-            )
+        from foldnorm.pipeline.brains import check_cohort
+
+        check_cohort(self.data, cohort)
 
     def training_cohort(self, folder: Path | None = None) -> Cohort:
         """Open the cohort that the model was trained on.

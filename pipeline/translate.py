@@ -7,16 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
 from numpy.typing import NDArray
-from torch import Tensor
 
-from foldnorm.models.classes import to_classes
 from foldnorm.models.protocols import Translates
 from foldnorm.pipeline.artifacts import TRANSLATED, TRANSLATIONS, TRANSLATIONS_SIDECAR
 from foldnorm.pipeline.class_metrics import class_dice, class_distances
 from foldnorm.pipeline.predict import target_scheme
 from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.crop import shape_of
 from foldnorm.preprocessing.errors import InputError
@@ -29,7 +27,6 @@ from foldnorm.preprocessing.space import Matrix, resample_nearest, voxel_to_mni
 from foldnorm.preprocessing.volumes import read_labels, write_labels
 
 Labels = NDArray[np.uint8]
-OVERLAP = 0.5  # of sliding windows
 
 
 @dataclass(frozen=True)
@@ -38,15 +35,11 @@ class Translation:
 
     Attributes:
         run: its folder.
-        model: in evaluation mode.
-        device: where it is.
-        preparation: of its training cohort.
+        trained: the model.
     """
 
     run: RunFolder
-    model: Translates
-    device: torch.device
-    preparation: Preparation
+    trained: TrainedModel
 
     @classmethod
     def open(cls, folder: Path, device: torch.device) -> "Translation":
@@ -56,10 +49,20 @@ class Translation:
             InputError: its model does not translate.
         """
         run = RunFolder.open(folder)
-        model = run.load(device).model
-        if not isinstance(model, Translates):
-            raise InputError(f"{type(model).__name__} does not translate: {folder}")
-        return cls(run, model, device, Preparation.from_dict(run.data["preparation"]))
+        trained = run.load(device)
+        if not isinstance(trained.model, Translates):
+            raise InputError(f"{type(trained.model).__name__} does not translate: {folder}")
+        return cls(run, trained)
+
+    @property
+    def model(self) -> Translates:
+        """The model, in evaluation mode."""
+        return self.trained.translates
+
+    @property
+    def preparation(self) -> Preparation:
+        """Of its training cohort."""
+        return self.trained.preparation
 
     @property
     def source_scheme(self) -> LabelScheme:
@@ -72,29 +75,6 @@ class Translation:
         """What comes out."""
         assert self.preparation.pair is not None
         return self.preparation.scheme if self.model.reverse else self.preparation.pair
-
-    @torch.no_grad()
-    def translate(self, volume: Labels) -> Labels:
-        """(I, J, K) uint8 class numbers in, those of the other volume out.
-
-        A volume with a longer side than the training volumes is translated in windows of their
-        size that overlap by half; where they do, logits are averaged, those of a window's middle
-        weighing more.
-        """
-        window = [int(side) for side in self.run.data["shape"]]
-        batch = torch.from_numpy(volume)[None].to(self.device)
-        if all(side <= most for side, most in zip(volume.shape, window, strict=True)):
-            return to_classes(self.model.translate(batch))[0].cpu().numpy()
-
-        def predict(windows: Tensor) -> Tensor:
-            return self.model.translate(windows[:, 0].to(torch.uint8)).float()
-
-        fill = float(self.source_scheme.fill)
-        logits = sliding_window_inference(
-            batch[:, None].float(), window, 1, predict, overlap=OVERLAP, mode="gaussian", cval=fill
-        )
-        assert isinstance(logits, Tensor)
-        return to_classes(logits)[0].cpu().numpy()
 
 
 def translate_cohort(
@@ -118,7 +98,7 @@ def translate_cohort(
         raise InputError(f"the cohort has no pairs to translate from: {cohort.folder}")
     rows = []
     for index in cohort.some_indices(*splits):
-        made = translation.translate(np.array(sources[index]))
+        made = translation.trained.translate_volume(np.array(sources[index]))
         row = cohort.rows[index]
         _write(
             out / TRANSLATED.of(brain=row_key(row)), made, translation.target_scheme, cohort.affine
@@ -171,7 +151,7 @@ def _in_own_grid(translation: Translation, source: SourceVolume) -> tuple[Labels
         preparation = preparation.of_pairs()
     preparation = replace(preparation, pair=None, folds="none")
     prepared = prepare_volume(source, preparation)
-    made = translation.translate(prepared.classes)
+    made = translation.trained.translate_volume(prepared.classes)
     volume = read_labels(source.path)
     shape = shape_of(volume.data)
     to_world = volume.affine

@@ -7,12 +7,12 @@ of ``participants.tsv`` is volume n. ``folds.npy`` holds the fold labels, where 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv, replacing, write_json, write_tsv
 from foldnorm.preprocessing.schemes import LabelScheme, scheme_from_dict
 from foldnorm.preprocessing.split import SPLITS
+
+if TYPE_CHECKING:
+    from foldnorm.pipeline.cohort_dataset import CohortDataset
 
 DESCRIPTION = "dataset_description.json"
 PARTICIPANTS = "participants.tsv"
@@ -49,12 +52,13 @@ class Cohort:
     rows: list[dict[str, str]] = field(repr=False)
 
     @classmethod
-    def open(cls, folder: Path) -> "Cohort":
+    def open(cls, folder: str | Path) -> "Cohort":
         """Open a cohort folder.
 
         Raises:
             InputError: it is none, or preprocessing did not finish.
         """
+        folder = Path(folder)
         description = cls.describe(folder)
         if not (folder / VOLUMES).is_file():
             raise InputError(f"cohort is not packed yet; run preprocess again: {folder}")
@@ -87,6 +91,37 @@ class Cohort:
         Of images, (N, I, J) or (N, I, J, K) uint8 or uint16; `intensities` says what they mean.
         """
         return np.load(self.folder / VOLUMES, mmap_mode="r", allow_pickle=False)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self.view(range(len(self)))[number]
+
+    def __iter__(self) -> Iterator["Brain"]:
+        return self.brains(range(len(self)))
+
+    def select(self, *splits: str) -> "CohortView":
+        """The volumes of these splits, all if none is named, read when they are asked for."""
+        return self.view(self.indices(*splits))
+
+    def dataset(
+        self, *splits: str, transform: Callable[[dict[str, Any]], Any] | None = None
+    ) -> "CohortDataset":
+        """The volumes of these splits as a PyTorch ``Dataset`` that MONAI transforms take.
+
+        Args:
+            splits: ``train``, ``validation``, ``test``; all if none is named.
+            transform: of each dictionary, such as a MONAI ``Compose``.
+
+        Example:
+            >>> loader = DataLoader(cohort.dataset("train"), batch_size=4)  # doctest: +SKIP
+        """
+        # The one step upwards of this package, and only when it is asked for: what reads cohorts
+        # without torch goes on to do so.
+        from foldnorm.pipeline.cohort_dataset import CohortDataset
+
+        return CohortDataset(self, self.indices(*splits), transform)
 
     def brains(self, indices: Iterable[int]) -> Iterator["Brain"]:
         """Volumes in memory, one at a time, with their rows."""

@@ -17,14 +17,21 @@ from foldnorm.models.protocols import Samples, Translates
 from foldnorm.pipeline.configuration import build_model, resolve, shipped_configs
 
 ROOT = Path(__file__).parents[1]
-HELD = {".py", ".yaml", ".json", ".jinja", ".js", ".html", ".LICENSE"}  # kinds of file in the wheel
+# Kinds of file in the wheel.
+HELD = {".py", ".pyi", ".yaml", ".json", ".jinja", ".js", ".html", ".LICENSE"}
 OF_IMAGES = ("images", "noisy", "classified", "damaged")  # what a model reads
 ROOMS = ("preprocessing", "models", "pipeline")
+LINKED = (*ROOMS, "configs")  # folders that the folder foldnorm links to
+FRONT = tuple(f"foldnorm.{p.stem}" for p in (ROOT / "foldnorm").glob("*.py"))  # the front door
 FORBIDDEN = {
-    "preprocessing": ("torch", "monai", "lightning", "foldnorm.models", "foldnorm.pipeline"),
-    "models": ("foldnorm.preprocessing", "foldnorm.pipeline", "nibabel", "pathlib", "argparse"),
-    "pipeline": (),
-}
+    "preprocessing": ("torch", "monai", "lightning", "foldnorm.models", "foldnorm.pipeline",
+                      *FRONT),
+    "models": ("foldnorm.preprocessing", "foldnorm.pipeline", "nibabel", "pathlib", "argparse",
+               *FRONT),
+    "pipeline": FRONT,
+}  # fmt: skip
+# Imported when it is asked for, not with the module: `Cohort.dataset` is what PyTorch loads from.
+LATE = {("preprocessing/cohort.py", "foldnorm.pipeline.cohort_dataset")}
 
 
 def imported(path):
@@ -39,6 +46,8 @@ def imported(path):
 def test_rooms_import_only_downwards(room):
     for path in (ROOT / room).rglob("*.py"):
         for name in imported(path):
+            if (path.relative_to(ROOT).as_posix(), name) in LATE:
+                continue
             for forbidden in FORBIDDEN[room]:
                 assert not f"{name}.".startswith(f"{forbidden}."), f"{path}: {name}"
 
@@ -67,9 +76,10 @@ FLAT = {
     "metrics": "sheet_metrics class_metrics detection_metrics image_metrics structure_statistics "
     "two_sample latent_use",
     "transforms": "transforms",
-    "data": "batches augmentation degradations training_edits substitutions sulci conditions",
-    "runs": "configuration training_options run_folder trained_model predict metrics_table "
-    "model_card tracks devices",
+    "data": "batches brains cohort_dataset augmentation degradations training_edits substitutions "
+    "sulci conditions",
+    "runs": "configuration class_paths model_list training_options run_folder trained_model "
+    "predict metrics_table model_card tracks devices",
     "scoring": "scoring* scores scorer score_cohort recognition_scores sulcus_measures suitability "
     "fusion",
     "training": "train training_setup validation memory launch processes signals task tasks "
@@ -138,12 +148,21 @@ def test_no_module_shadows_the_standard_library():
             assert path.stem not in sys.stdlib_module_names, path
 
 
+@pytest.mark.parametrize("room", LINKED)
+def test_editors_find_the_rooms_from_the_root(room):
+    link = ROOT / "foldnorm" / room
+    assert link.is_symlink()
+    assert link.readlink() == Path("..") / room  # relative: the repository can lie anywhere
+    assert not (ROOT / room).is_symlink()
+
+
 def test_setup_lists_every_package():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     listed = set(config["options"]["packages"].split())
-    folders = {p.parent for room in (*ROOMS, "configs") for p in (ROOT / room).rglob("__init__.py")}
-    assert listed == {"foldnorm." + ".".join(f.relative_to(ROOT).parts) for f in folders}
+    folders = {p.parent for room in LINKED for p in (ROOT / room).rglob("__init__.py")}
+    found = {"foldnorm." + ".".join(f.relative_to(ROOT).parts) for f in folders}
+    assert listed == {"foldnorm", *found}
 
 
 def test_every_requirement_is_pinned():
@@ -164,15 +183,16 @@ def test_the_wheel_holds_every_module_and_file(tmp_path):
     # From a copy: a build leaves a folder behind, and a stale one would hide what is missing.
     source = tmp_path / "source"
     ignored = shutil.ignore_patterns(".*", "build", "out", "__pycache__", "*.egg-info")
-    shutil.copytree(ROOT, source, ignore=ignored)
+    shutil.copytree(ROOT, source, ignore=ignored, symlinks=True)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, source]
     subprocess.run(command, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
-    for room in (*ROOMS, "configs"):
+    for room in ("foldnorm", *LINKED):
         for path in (ROOT / room).rglob("*"):
-            if path.suffix in HELD and path.is_file():
-                assert f"foldnorm/{path.relative_to(ROOT)}" in held, path
+            if (path.suffix in HELD or path.name == "py.typed") and path.is_file():
+                inside = path.relative_to(ROOT / "foldnorm" if room == "foldnorm" else ROOT)
+                assert f"foldnorm/{inside}" in held, path
     assert not any(name.startswith(("models/", "pipeline/", "tests/")) for name in held)
 
 
