@@ -44,9 +44,7 @@ def classify(
     model = trained.model
     if not isinstance(model, Classifies):
         raise InputError(f"{type(model).__name__} tells no classes")
-    indices = cohort.indices(*splits)
-    if not len(indices):
-        raise InputError(f"no volume of the split {', '.join(splits)}: {cohort.folder}")
+    indices = cohort.some_indices(*splits)
     (column,) = trained.conditions.columns
     rows = rows_of(trained, cohort, indices)
     used = run.trained_on({row["participant_id"] for row in rows})

@@ -94,9 +94,13 @@ class Recogniser:
 
         Returns:
             The rows of the table, one a brain and sulcus; and brains that cannot be judged.
+
+        Raises:
+            InputError: the cohort was prepared otherwise than the run's, or has no brain of these
+                splits.
         """
         self.run.check_cohort(cohort)
-        indices = cohort.indices(*splits)
+        indices = cohort.some_indices(*splits)
         roles = {row["participant_id"]: row["split"] for row in self.reference.rows}
         sulci = self.recognition.sulci
         rows, inputs, problems = [], {}, list[Problem]()

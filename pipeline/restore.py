@@ -67,9 +67,7 @@ def restore(
         InputError: the model repairs nothing, or there is nothing to repair.
     """
     _check(trained.model, options)
-    indices = cohort.indices(*options.splits)
-    if not len(indices):
-        raise InputError(f"no image of the split {', '.join(options.splits)}: {cohort.folder}")
+    indices = cohort.some_indices(*options.splits)
     degrade = degrader(trained.model, options.damage) if options.degrade else None
     rows, shown = [], list[dict[str, list[NDArray[np.uint8]]]]()
     bits = int(cohort.preparation["intensities"]["bits"])

@@ -88,7 +88,8 @@ def translate_cohort(
         The rows of the table.
 
     Raises:
-        InputError: the cohort was prepared otherwise than the run's, or has no pair to start from.
+        InputError: the cohort was prepared otherwise than the run's, has no pair to start from, or
+            no brain of these splits.
     """
     translation.run.check_cohort(cohort)
     sources = cohort.pairs if translation.model.reverse else cohort.volumes
@@ -96,7 +97,7 @@ def translate_cohort(
     if sources is None:
         raise InputError(f"the cohort has no pairs to translate from: {cohort.folder}")
     rows = []
-    for index in cohort.indices(*splits):
+    for index in cohort.some_indices(*splits):
         made = translation.trained.translate_volume(np.array(sources[index]))
         row = cohort.rows[index]
         _write(

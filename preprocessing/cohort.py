@@ -249,6 +249,18 @@ class Cohort:
             dtype=np.int64,
         )
 
+    def some_indices(self, *splits: str) -> NDArray[np.int64]:
+        """Indices of the volumes of these splits, all if none is named.
+
+        Raises:
+            InputError: there is no such volume.
+        """
+        indices = self.indices(*splits)
+        if not len(indices):
+            what = "image" if self.holds_images else "brain"
+            raise InputError(f"no {what} of split {'+'.join(splits)}: {self.folder}")
+        return indices
+
     def keys(self) -> list[str]:
         """``sub-…_hemi-…`` of each volume."""
         return [row_key(row) for row in self.rows]

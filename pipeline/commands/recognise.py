@@ -8,7 +8,6 @@ the model was not trained on (half of the validation split; the other half gives
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from foldnorm.pipeline.arguments import add_device, add_overwrite, add_run_and_input
@@ -28,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing, warn_of_lost_inputs
+    from foldnorm.pipeline.arguments import refuse_existing, say_problems, warn_of_lost_inputs
     from foldnorm.pipeline.artifacts import SULCI, SULCI_SIDECAR
     from foldnorm.pipeline.devices import choose_device
     from foldnorm.pipeline.recognise import Recogniser
@@ -52,10 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
     rows, unfit = recogniser.recognise(cohort, arguments.out, arguments.split)
     warn_of_lost_inputs(read_json(arguments.out / SULCI_SIDECAR)["labels_in_grid_of"])
     problems += unfit
-    for problem in problems:
-        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
+    code = say_problems(problems)
     if not arguments.quiet:
         brains = len({(row["participant_id"], row["hemi"]) for row in rows})
         sulci = len(recogniser.recognition.sulci)
         print(f"{sulci} sulci of {brains} brains, {len(problems)} failed: {arguments.out}")
-    return 1 if problems else 0
+    return code
