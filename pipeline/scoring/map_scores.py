@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.conditions import Conditions
+from foldnorm.pipeline.scoring.conditional import ConditionalNormativeMap
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.healthy import Group
-from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.scoring.regions import largest_mass
 from foldnorm.preprocessing.cohort import Brain, CohortView, family_of
 from foldnorm.preprocessing.errors import InputError
@@ -25,7 +25,9 @@ Scores = dict[str, NDArray[np.float64]]
 
 
 class MapScores(Fitted):
-    """Scores of brains by maps, each in standard deviations of healthy brains.
+    """Scores of brains by maps, each in standard deviations of healthy brains like it.
+
+    Like it means: folded as the rest of the brain leads to expect, see `ConditionalNormativeMap`.
 
     ``…_component``: mass of the heaviest component (see `foldnorm.pipeline.scoring.regions`).
     ``…_top``: mean of the largest 0.2 % of z.
@@ -53,7 +55,7 @@ class MapScores(Fitted):
     UNIT: ClassVar[str]  # of it; may be empty
 
     directions: tuple[str, ...] = ("missing",)
-    normative: NormativeMap
+    normative: ConditionalNormativeMap
 
     def __init__(self, covariates: Sequence[str] = ()) -> None:
         self.covariates = tuple(covariates)
@@ -85,7 +87,7 @@ class MapScores(Fitted):
         is_local = np.arange(len(rows)) >= len(rows) - n_local
         self._design = self._regressors(rows, is_local)
         self._owners = [family_of(row) for row in rows]
-        self.normative.fit(self._healthy_maps, self._design)
+        self.normative.fit(self._healthy_maps, self._design, self._owners)
         self._without = lru_cache(maxsize=1)(self._left_out)
         return self
 
@@ -167,7 +169,7 @@ class MapScores(Fitted):
 
     def _normative_for(
         self, row: Mapping[str, str]
-    ) -> tuple[NormativeMap, NDArray[np.float64] | None]:
+    ) -> tuple[ConditionalNormativeMap, NDArray[np.float64] | None]:
         """Normative map without a brain's family, and the brain's covariates (p,)."""
         family = family_of(row)
         known = bool(family) and family in self._owners
@@ -190,13 +192,14 @@ class MapScores(Fitted):
         """Raw map of each healthy brain."""
         return self.raw_maps(self._healthy)
 
-    def _left_out(self, family: str) -> NormativeMap:
+    def _left_out(self, family: str) -> ConditionalNormativeMap:
         """Normative map of all healthy brains but those of a family."""
         own = [n for n, owner in enumerate(self._owners) if owner == family]
         if len(own) == len(self._owners):
             raise InputError(f"no healthy brain but those of {family} to compare it with")
         design = None if self._design is None else self._design[own]
-        return self.normative.without(self.raw_maps(self._healthy[n] for n in own), design)
+        maps = self.raw_maps(self._healthy[n] for n in own)
+        return self.normative.without_family(family, maps, design)
 
 
 def top_share_mean(z: NDArray[np.floating]) -> float:
