@@ -10,7 +10,6 @@ STAMP := $(VENV)/.installed
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	mkdir -p .typing && ln -sfn .. .typing/foldnorm
 	touch $(STAMP)
 
 demo: $(STAMP)
@@ -25,7 +24,7 @@ test-slow: $(STAMP)
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p foldnorm.preprocessing -p foldnorm.models -p foldnorm.pipeline
+	$(BIN)/mypy -p foldnorm
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -37,4 +36,4 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/training.py
 
 clean:
-	rm -rf $(VENV) .typing build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info

@@ -27,10 +27,11 @@ from anomaly_statistics import auroc
 from sklearn.manifold import TSNE
 
 from foldnorm.models.classes import to_classes
-from foldnorm.pipeline.benchmark import TABLE, halves
+from foldnorm.pipeline.artifacts import BENCHMARK
+from foldnorm.pipeline.benchmark import halves
 from foldnorm.pipeline.configuration import config_path
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.scorer import Scorer
+from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.sheet_metrics import mean_panel
 from foldnorm.preprocessing.alteration import alter
 from foldnorm.preprocessing.cohort import Brain, Cohort
@@ -44,11 +45,11 @@ SCORE = "latent_mahalanobis"
 SHOWN = 60  # test volumes whose reconstructions are measured
 WEIGHTS = [1.0, 1.0, 15.0]
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {  # class in place of WGANGP, arguments
-    "none": ("foldnorm.models.wgan_gp.WGANGP", {}),
+    "none": ("foldnorm.models.WGANGP", {}),
     "1 encoder never trains": ("ablation_networks.EncoderNeverTrains", {}),
     "2 critic sees argmax": ("ablation_networks.CriticSeesNumbers", {}),
     "3 blocks of voxels, tanh": ("ablation_networks.BlocksOfVoxels", {}),
-    "4 sulci weigh 15": ("foldnorm.models.wgan_gp.WGANGP", {"class_weights": WEIGHTS}),
+    "4 sulci weigh 15": ("foldnorm.models.WGANGP", {"class_weights": WEIGHTS}),
     "(batch norm, evaluated)": ("ablation_networks.BatchNorm", {}),
     "5 eval never called": ("ablation_networks.NeverEval", {}),
     "9 batch norm, ReLU on codes": ("ablation_networks.DeadDimensions", {}),
@@ -75,7 +76,7 @@ def of_networks(out: Path, steps: int) -> dict[str, dict[str, float]]:
             foldnorm("train", "--config", folder / "config.yaml", "--cohort", out / "c2",
                      "--out", folder / "run", "--resume", "auto", "--device", "cpu",
                      "--training.steps", steps, "--training.validate_every", steps)  # fmt: skip
-        if not (folder / TABLE).is_file():
+        if not (folder / BENCHMARK).is_file():
             foldnorm("benchmark", folder / "run", tested, folder, "--sizes", DELETED, "--draws", 1,
                      "--reference", out / "c2", "--device", "cpu")  # fmt: skip
         found[name] = figures_of(folder, Cohort.open(tested))
@@ -85,7 +86,9 @@ def of_networks(out: Path, steps: int) -> dict[str, dict[str, float]]:
 
 def figures_of(folder: Path, tested: Cohort) -> dict[str, float]:
     """Panel of reconstructions, AUROC, and dimensions that are the same in all brains."""
-    table = {(row["size"], row["score"]): float(row["auroc"]) for row in read_tsv(folder / TABLE)}
+    table = {
+        (row["size"], row["score"]): float(row["auroc"]) for row in read_tsv(folder / BENCHMARK)
+    }
     model = RunFolder.open(folder / "run").load(CPU).model
     pairs, codes = [], []
     with torch.no_grad():
@@ -140,14 +143,15 @@ def of_pairs(out: Path, steps: int) -> dict[str, float]:
 def of_known_brains(out: Path) -> dict[str, float]:
     """Error 6 too: splits drawn anew, so that tested brains were trained on."""
     reference = Cohort.open(out / "c2")
-    scorer = Scorer(RunFolder.open(out / "ablation/none/run").load(CPU), reference)
+    trained = RunFolder.open(out / "ablation/none/run").load(CPU)
+    scorer = BrainScores(trained).fit(reference)
     found = {}
     for name in ("train", "validation"):
         indices = reference.indices(name)
         chosen = halves(len(indices), 0)
-        low = scorer.score(lambda i=indices[~chosen]: reference.brains(i))  # type: ignore[misc]
-        high = scorer.score(lambda i=indices[chosen]: deleted(reference, i))  # type: ignore[misc]
-        unseen = scorer.score(lambda: reference.brains(reference.indices("validation")))
+        low = scorer.score(reference.brains(indices[~chosen]))
+        high = scorer.score(deleted(reference, indices[chosen]))
+        unseen = scorer.score(reference.brains(reference.indices("validation")))
         found[name] = auroc(high[SCORE], low[SCORE])
         found[f"{name}_untouched"] = auroc(low[SCORE], unseen[SCORE])
     print(f"tested on brains trained on: AUROC {found['train']:.3f}, on others "

@@ -44,9 +44,10 @@ from anomaly_recognition import (
 from anomaly_statistics import BOOTSTRAPS, INTERVAL, auroc, interval_of
 from scipy.stats import binom
 
-from foldnorm.pipeline.benchmark import LOCALISATION, SUBJECTS, TABLE
+from foldnorm.pipeline.artifacts import BENCHMARK, BENCHMARK_SUBJECTS, LOCALISATION
 from foldnorm.pipeline.cli import main as foldnorm
 from foldnorm.pipeline.scores import conformal_p
+from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.regions import strongest_regions
 from foldnorm.pipeline.scoring.setup import set_up_scoring
 from foldnorm.pipeline.suitability import Suitability
@@ -152,13 +153,13 @@ def deletions(out: Path, name: str, seed: int, kind: str = "fold") -> dict[str, 
     if not (test / "volumes.npy").is_file():
         run("preprocess", out / "test", test, "--like", out / cohort, "--split", 0, 0, 1,
             "--participant-label", *first)  # fmt: skip
-    if not (folder / TABLE).is_file():
+    if not (folder / BENCHMARK).is_file():
         run("benchmark", run_folder(out, name, seed), test, folder, "--kind", kind,
             "--sizes", *SIZES, "--draws", 1, "--seed", seed, "--reference", out / cohort,
             "--device", "cpu", "--overwrite")  # fmt: skip
     return {
-        "table": read_tsv(folder / TABLE),
-        "subjects": read_tsv(folder / SUBJECTS),
+        "table": read_tsv(folder / BENCHMARK),
+        "subjects": read_tsv(folder / BENCHMARK_SUBJECTS),
         "places": read_tsv(folder / LOCALISATION) if (folder / LOCALISATION).is_file() else [],
     }
 
@@ -272,7 +273,8 @@ def report_fused(out: Path, seeds: list[int], draws: int = 10) -> None:
 
 def report_flags(out: Path, brains: int = 200) -> None:
     """Print how many phantoms a model of such phantoms would refuse to judge."""
-    judge, tested = Suitability(Cohort.open(out / "c2")), Cohort.open(out / "t2")
+    training, tested = Cohort.open(out / "c2"), Cohort.open(out / "t2")
+    judge = Suitability(training.scheme).fit(training)
     absent = Cohort.open(out / "absent2")
     deleted = alter(tested, range(brains), SizeRange(800), kind="fold", seed=0)
     groups = {
@@ -292,8 +294,8 @@ def report_restored(out: Path, seeds: list[int]) -> None:
     found = []
     for seed in seeds:
         setup = set_up_scoring(run_folder(out, "folds", seed), out / "t1", out / "c1", "cpu")
-        low = setup.scorer.score(lambda: healthy.brains(CONTROLS))
-        high = setup.scorer.score(lambda: absent.brains(rows))
+        scores = BrainScores(setup.trained).fit(setup.reference)
+        low, high = scores.score(healthy.brains(CONTROLS)), scores.score(absent.brains(rows))
         found.append({name: auroc(high[name], low[name]) for name in low})
     print("\nabsent sulci by restorers, AUROC")
     for name in found[0]:
@@ -304,15 +306,15 @@ def cost(out: Path, brains: int = 20) -> float:
     """Seconds for one crop of 80³ on one core after loading: all scores, maps and regions."""
     torch.set_num_threads(1)
     setup = set_up_scoring(run_folder(out, "folds", 0), out / "t1", out / "c1", "cpu")
-    scorer, cohort = setup.scorer, setup.cohort
-    evidence = scorer.map_scores[0]
+    scorer, cohort = BrainScores(setup.trained).fit(setup.reference), setup.cohort
+    threshold = scorer.map_scores[0].THRESHOLD
     times = []
     for first in range(0, brains, 4):
         begin = time.perf_counter()
         four = range(first, first + 4)
-        scorer.score(lambda four=four: cohort.brains(four))  # type: ignore[misc]
-        for maps in evidence.maps(cohort.brains(four)):
-            strongest_regions(maps[0], cohort.affine, evidence.THRESHOLD)
+        scorer.score(
+            cohort.brains(four), lambda z: strongest_regions(z[0], cohort.affine, threshold)
+        )
         times.append((time.perf_counter() - begin) / 4)
     seconds = float(np.median(times))
     print(f"one crop of 80³, all scores, maps and regions: {seconds:.2f} s on one core")

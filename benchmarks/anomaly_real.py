@@ -179,7 +179,7 @@ def scored(
 ) -> tuple[list[int], dict[str, np.ndarray]]:
     """Whether the strongest region touches the place, and scores, of each brain."""
     if isinstance(scorer, Baselines):
-        return [], scorer.score(lambda: (brain.volume for brain in brains))
+        return [], scorer.score(brains)
     hits: list[int] = []
 
     def on_map(z: Map) -> None:
@@ -200,7 +200,7 @@ def fitted(cohort: Cohort, site: str, runs: dict[str, Path]) -> dict[str, MapSco
         "void": VoidScores(cohort.scheme, cohort.voxel_size).fit(
             train_split + unseen + own, len(own)
         ),
-        "baselines": Baselines(cohort.scheme).fit(lambda: (b.volume for b in train_split)),
+        "baselines": Baselines(cohort.scheme).fit(train_split),
     }
     for name, path in runs.items():
         evidence = EvidenceScores(RunFolder.open(path).load(CPU), cohort.scheme)

@@ -13,7 +13,7 @@ from anomaly_statistics import BOOTSTRAPS, INTERVAL, auroc, interval_of
 from foldnorm.pipeline.class_metrics import sulcus_dice
 from foldnorm.pipeline.recognition_scores import RecognitionScores
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.scorer import held_out_halves
+from foldnorm.pipeline.scoring.healthy import held_out_halves
 from foldnorm.pipeline.sulci import NamedVolumes, names_of, sulcus_voxels
 from foldnorm.pipeline.sulcus_measures import AtlasTemplate, Recognition
 from foldnorm.preprocessing.cohort import Cohort, row_key
@@ -107,18 +107,19 @@ def _name(
     model = Recognition(own.load(torch.device("cpu")), reference.scheme)
     compared, _ = held_out_halves(reference)
     kept: dict[str, dict[str, Any]] = {group: {} for group in groups}
-    for who, names in (("model", model), ("atlas", AtlasTemplate(reference, model.sulci))):
+    atlas = AtlasTemplate(model.sulci, reference.scheme).fit(reference)
+    for who, names in (("model", model), ("atlas", atlas)):
         scores = RecognitionScores(names, reference.affine)
-        scores.fit(lambda: reference.brains(compared))
+        scores.fit(reference.view(compared))
         for group, (cohort, rows) in groups.items():
-            measures = scores.measures(lambda c=cohort, r=rows: c.brains(r))  # type: ignore[misc]
+            measures = scores.measures(cohort.brains(rows))
             departures = scores.departures(measures)
             kept[group] |= {f"{who}_{group}_{name}": z for name, z in departures.items()}
-            kept[group][f"{who}_panel"] = scores.panel
+            kept[group][f"{who}_panel"] = scores.panel_
     if "healthy" in groups:
         cohort, rows = groups["healthy"]
         named = NamedVolumes(cohort, model.sulci)
-        brains = zip(rows, model.named(lambda: cohort.brains(rows)), strict=True)
+        brains = zip(rows, model.named(cohort.brains(rows)), strict=True)
         kept["healthy"]["dice"] = np.array(
             [sulcus_dice(b.labels, names_of(named[n]), len(model.sulci)) for n, b in brains]
         )

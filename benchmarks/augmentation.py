@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 from skimage.measure import euler_number, label
 
-from foldnorm.pipeline.augmentation import Augmentation
-from foldnorm.pipeline.training_options import AugmentationOptions
+from foldnorm.pipeline.augmentation import Augmentation, AugmentationOptions
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.preparation import Preparation
 

@@ -26,12 +26,13 @@ from scipy.ndimage import binary_dilation, generate_binary_structure
 from sklearn.decomposition import PCA
 
 from foldnorm.models.classes import to_classes
+from foldnorm.pipeline.artifacts import RUN_COST
 from foldnorm.pipeline.class_metrics import class_dice
 from foldnorm.pipeline.cli import main as foldnorm
 from foldnorm.pipeline.compare import CompareOptions, compare
 from foldnorm.pipeline.configuration import config_path
 from foldnorm.pipeline.latent_use import active_share
-from foldnorm.pipeline.run_folder import COST, RunFolder
+from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.sheet_metrics import mean_panel
 from foldnorm.pipeline.translate import Translation
 from foldnorm.preprocessing.cohort import Cohort
@@ -238,7 +239,7 @@ def main() -> None:
     cohort = Cohort.open(out / "crops")
     configs = ["wgan_gp", "beta_vae", "f_anogan", str(out / "study.yaml"), "vnet", "unit",
                str(out / "vnet_reverse.yaml")]  # fmt: skip
-    runs = [out / "runs" / Path(config).stem / "seed-0" / COST for config in configs]
+    runs = [out / "runs" / Path(config).stem / "seed-0" / RUN_COST for config in configs]
     if not all(path.is_file() for path in runs):
         compare(configs, cohort, out / "runs", CompareOptions(arguments.minutes, device="cpu"))
     found |= reconstruction(cohort, out) | translation(cohort, out)

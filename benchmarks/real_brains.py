@@ -27,7 +27,7 @@ from foldnorm.pipeline.class_metrics import class_dice
 from foldnorm.pipeline.cli import main as foldnorm
 from foldnorm.pipeline.every_fold import FoldScores, score_every_fold, summary_of
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.scorer import Scorer
+from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.sheet_metrics import mean_panel
 from foldnorm.pipeline.translate import Translation, translate_cohort
 from foldnorm.preprocessing.cohort import Cohort, write_participants
@@ -226,7 +226,7 @@ def leave_one_out(out: Path, steps: int, vnet_steps: int) -> dict[str, float]:
         frequent += most_frequent(cohort, cohort, "test")
         for name, other in archi.items():
             on_archi[name] += translate_cohort(translation, other, folder / name)
-        scorer = Scorer(RunFolder.open(gan).load(CPU), cohort)
+        scorer = BrainScores(RunFolder.open(gan).load(CPU)).fit(cohort)
         found = score_every_fold(scorer, cohort, cohort.indices("test"), LARGE)
         folds = found if folds is None else folds.joined(found)
         shown(f"left out {brain}", {"gan": mean_panel(made[-2:])["dice"],

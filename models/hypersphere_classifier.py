@@ -81,10 +81,15 @@ class HypersphereClassifier(EditedVolumes):
         edited, healthy = volumes.unbind(1)
         return hypersphere_loss(self.code_map(edited), edited != healthy)
 
-    def encode(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
+    def encode(
+        self,
+        volumes: Tensor,
+        condition: Tensor | None = None,
+        depths: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         """(B, *sides) uint8 → (B, latent_dim): the map of codes."""
         del condition
-        return self.code_map(volumes).flatten(1)
+        return self.code_map(volumes, depths).flatten(1)
 
     def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
         """(B, *sides) uint8 → the map of each level."""
@@ -93,6 +98,6 @@ class HypersphereClassifier(EditedVolumes):
         places = self.places.expand(len(volumes), *self.places.shape[1:])
         return self.encoder.maps(torch.cat([channels, places], dim=1))
 
-    def code_map(self, volumes: Tensor) -> Tensor:
+    def code_map(self, volumes: Tensor, depths: Sequence[Tensor] | None = None) -> Tensor:
         """(B, *sides) uint8 → (B, code_channels, *grid); the centre is 0."""
-        return self.head(self.depths(volumes)[-1])
+        return self.head((depths or self.depths(volumes))[-1])

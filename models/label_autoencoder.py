@@ -69,14 +69,25 @@ class LabelAutoencoder(nn.Module):
         logits = self.decode(self.encode(volumes, condition), condition)
         return class_cross_entropy(logits.float(), volumes)
 
-    def encode(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
+    def encode(
+        self,
+        volumes: Tensor,
+        condition: Tensor | None = None,
+        depths: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         """(B, *sides) uint8 → (B, latent_dim): the mean of the code."""
-        mean, _ = self.posterior(volumes, condition)
+        mean, _ = self.posterior(volumes, condition, depths)
         return mean
 
-    def posterior(self, volumes: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    def posterior(
+        self,
+        volumes: Tensor,
+        condition: Tensor | None,
+        depths: Sequence[Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """(B, *sides) uint8 → mean and log-variance of the code, (B, latent_dim) each."""
-        return self.encoder(self.shown_to_encoder(volumes), condition)
+        known = {"maps": depths} if depths else {}  # a dense encoder has none
+        return self.encoder(self.shown_to_encoder(volumes), condition, **known)
 
     def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
         """(B, *sides) uint8 → the map of each level of the encoder; none of a dense one."""

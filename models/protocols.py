@@ -107,7 +107,11 @@ class ShowsDepths(Protocol):
     """A model whose network can be looked into."""
 
     def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
-        """(B, I, J, K) uint8 class numbers → a map (B, C, *sides) of each level, inwards."""
+        """(B, I, J, K) uint8 class numbers → a map (B, C, *sides) of each level, inwards.
+
+        `encode` and `restore` of such a model take them as ``depths`` and go on from there, so that
+        who wants both pays for one pass.
+        """
 
 
 @runtime_checkable

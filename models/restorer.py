@@ -115,9 +115,9 @@ class Restorer(EditedVolumes):
         del condition
         return self.network.maps(self._channels(volumes))
 
-    def restore(self, volumes: Tensor) -> Tensor:
+    def restore(self, volumes: Tensor, depths: Sequence[Tensor] | None = None) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) logits, of a healthy brain."""
-        return self.network(self._channels(volumes))
+        return self.network(self._channels(volumes), depths)
 
     def _channels(self, volumes: Tensor) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) what the network is shown."""
@@ -136,6 +136,6 @@ class _Correction(VNetwork):
         self.outputs = outputs
         self.trust = nn.Parameter(torch.tensor(TRUST))
 
-    def forward(self, volume: Tensor) -> Tensor:
+    def forward(self, volume: Tensor, maps: Sequence[Tensor] | None = None) -> Tensor:
         """(B, classes or more, *sides) one-hot first → (B, classes, *sides) logits."""
-        return self.trust * volume[:, : self.outputs] + super().forward(volume)
+        return self.trust * volume[:, : self.outputs] + super().forward(volume, maps)

@@ -172,9 +172,9 @@ class VNetwork(VEncoder):
         )
         self.leave = Convolution(3, channels[0], outputs * stem**3, kernel_size=1, conv_only=True)
 
-    def forward(self, volume: Tensor) -> Tensor:
-        """(B, C, *sides) → (B, classes, *sides)."""
-        sides, skips = volume.shape[2:], self.maps(volume)
+    def forward(self, volume: Tensor, maps: Sequence[Tensor] | None = None) -> Tensor:
+        """(B, C, *sides) → (B, classes, *sides); ``maps`` of the volume, if they are known."""
+        sides, skips = volume.shape[2:], maps or self.maps(volume)
         x = skips[-1]
         for level in reversed(range(len(self.up))):
             x = torch.cat([self.up[level](x), skips[level]], dim=1)  # twice the sides

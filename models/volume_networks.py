@@ -98,9 +98,20 @@ class FeatureEncoder(nn.Module):
         self.levels = _downwards(dims, widths, norm)
         self.refine = conv_block(dims, channels[-1], channels[-1], norm=norm)
 
-    def forward(self, volume: Tensor, added: Tensor | None = None) -> Tensor:
-        """(B, C, *sides) → (B, channels[-1], *grid); ``added``, of that shape, comes in before."""
-        x = self.maps(volume)[-1]
+    def forward(
+        self,
+        volume: Tensor,
+        added: Tensor | None = None,
+        maps: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """(B, C, *sides) → (B, channels[-1], *grid).
+
+        Args:
+            volume: channels.
+            added: of the shape of the result, comes in before.
+            maps: of the volume, if they are known.
+        """
+        x = (maps or self.maps(volume))[-1]
         return self.refine(x if added is None else x + added)
 
     def maps(self, volume: Tensor) -> list[Tensor]:
@@ -166,11 +177,20 @@ class Encoder(FeatureEncoder):
         self.to_code = None if latent_dim is None else nn.Linear(flat, 2 * latent_dim)
 
     def forward(  # type: ignore[override]  # a code in place of the map
-        self, volume: Tensor, condition: Tensor | None = None
+        self,
+        volume: Tensor,
+        condition: Tensor | None = None,
+        maps: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(B, C, *sides) → mean and log-variance, (B, latent_dim) float32 each."""
+        """(B, C, *sides) → mean and log-variance, (B, latent_dim) float32 each.
+
+        Args:
+            volume: channels.
+            condition: (B, condition_size).
+            maps: of the volume, if they are known.
+        """
         added = None if self.condition is None else self.condition(condition)
-        x = self.to_map(super().forward(volume, added))
+        x = self.to_map(super().forward(volume, added, maps))
         x = x.flatten(1) if self.to_code is None else self.to_code(x.flatten(1))
         mean, log_variance = x.float().chunk(2, dim=1)
         return mean, soft_bound(log_variance)

@@ -5,6 +5,7 @@ Thin sheets stay whole: plain nearest neighbour tears about 50 holes into the sh
 crop turned by 5°, so sheets that were thinned are pushed onto the new grid and thinned again.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,6 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from foldnorm.models.noise import seed_of
-from foldnorm.pipeline.training_options import ELASTIC_SPACING, AugmentationOptions
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.schemes import LabelScheme
@@ -28,6 +28,64 @@ from foldnorm.preprocessing.warp import (
 
 LABEL_BITS, LABELS = 16, 2**16 - 1  # of a fold label below the class number; the highest label
 MIRRORED = 0.5  # share of the draws in which an axis is
+MAX_ROTATION, MAX_STRETCH = 45.0, 0.5  # beyond, what is learned is no brain's
+ELASTIC_SPACING = 16.0  # voxels between control points; above a quarter of it, space could fold
+
+
+@dataclass
+class AugmentationOptions:
+    """How far training volumes are moved at random; 0 leaves a kind out.
+
+    Attributes:
+        rotation: degrees at most, about any axis.
+        stretch: of each axis at most, as a share.
+        shift: voxels at most along each axis, whole ones.
+        elastic: voxels at most along each axis that control points move, which lie
+            `ELASTIC_SPACING` voxels apart.
+        dropout: cubes of the volume that is translated that become void; only for models that read
+            pairs: any other would learn that holes are healthy.
+        dropout_side: of these cubes, voxels.
+        mirror: whether images are mirrored along each axis, every second time; not for label
+            volumes, whose mirror image is the other hemisphere.
+    """
+
+    rotation: float = 0.0
+    stretch: float = 0.0
+    shift: int = 0
+    elastic: float = 0.0
+    dropout: int = 0
+    dropout_side: int = 6
+    mirror: bool = False
+
+    def __post_init__(self) -> None:
+        limits = {
+            "rotation": MAX_ROTATION,
+            "stretch": MAX_STRETCH,
+            "shift": math.inf,
+            "elastic": ELASTIC_SPACING / 4,
+            "dropout": math.inf,
+            "dropout_side": math.inf,
+        }
+        for name, limit in limits.items():
+            value = getattr(self, name)
+            if not 0 <= value <= limit:
+                raise InputError(
+                    f"training.augmentation.{name}: expected 0 to {limit:g}, got {value:g}"
+                )
+
+    def __bool__(self) -> bool:
+        return bool(self.moves or self.dropout or self.mirror)
+
+    @property
+    def moves(self) -> bool:
+        """Whether anything is moved."""
+        return bool(self.rotation or self.stretch or self.shift or self.elastic)
+
+    def margin(self, shape: tuple[int, int, int]) -> int:
+        """Voxels beyond a volume's border that can come into it."""
+        reach = math.sqrt(sum(side**2 for side in shape)) / 2
+        turned = math.ceil(reach * (math.radians(self.rotation) + self.stretch))
+        return turned + self.shift + math.ceil(self.elastic) + 1
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.artifacts import (
+    BENCHMARK,
+    BENCHMARK_SIDECAR,
+    BENCHMARK_SUBJECTS,
+    LOCALISATION,
+)
 from foldnorm.pipeline.detection_metrics import INTERVAL, detection, paired_share
-from foldnorm.pipeline.scorer import Scorer, Scores
 from foldnorm.pipeline.scores import conformal_p
+from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.localisation import localisation
+from foldnorm.pipeline.scoring.map_scores import Scores
 from foldnorm.pipeline.tracks import track_of
 from foldnorm.preprocessing.alteration import Altered, alter
 from foldnorm.preprocessing.alteration_kinds import DEFORMING
@@ -26,12 +33,6 @@ from foldnorm.preprocessing.deletion import HALF_WAY, Refilling, SizeRange
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_json, write_tsv
 
-TABLE, SUBJECTS, SIDECAR = "benchmark.tsv", "benchmark_subjects.tsv", "benchmark.json"
-LOCALISATION = "localisation.tsv"
-COLUMNS = (
-    "size", "score", "auroc", "auroc_low", "auroc_high", "ap", "ap_low", "ap_high",
-    "fpr95", "fpr95_low", "fpr95_high", "prevalence", "paired", "n", "false_alarm",
-)  # fmt: skip
 BOOTSTRAPS = 300
 ALARM = 0.05  # p-value below which a brain is called unusual
 MIN_SUBJECTS = 4  # two controls and two altered brains
@@ -60,7 +61,7 @@ class BenchmarkOptions:
 
 
 def benchmark(
-    scorer: Scorer,
+    scorer: BrainScores,
     cohort: Cohort,
     out: Path,
     options: BenchmarkOptions,
@@ -84,7 +85,7 @@ def benchmark(
             f"the benchmark needs at least {MIN_SUBJECTS} brains in split "
             f"{'+'.join(options.splits)}, the cohort has {len(indices)}: {cohort.folder}"
         )
-    healthy = scorer.score(lambda: cohort.brains(indices))
+    healthy = scorer.score(cohort.brains(indices))
     alarms = _false_alarms(scorer, healthy, {cohort.keys()[i] for i in indices})
     rows, subjects = [], []
     places: list[dict[str, Any]] = []
@@ -103,20 +104,20 @@ def benchmark(
         subjects.extend(_subject_rows(cohort, indices, healthy, draws, size, options))
         places += [row for draw in draws for row in draw.places]
     if places:
-        write_tsv(out / LOCALISATION, places, tuple(places[0]))
-    write_tsv(out / TABLE, rows, COLUMNS)
-    write_tsv(out / SUBJECTS, subjects, tuple(subjects[0]))
+        write_tsv(out / LOCALISATION, places, tuple(LOCALISATION.columns))
+    write_tsv(out / BENCHMARK, rows, tuple(BENCHMARK.columns))
+    write_tsv(out / BENCHMARK_SUBJECTS, subjects, tuple(subjects[0]))
     track = track_of(options.kind, scorer.edits, scorer.sulci)
-    write_json(out / SIDECAR, {"track": track, **_sidecar(cohort, options, len(indices))})
+    write_json(out / BENCHMARK_SIDECAR, {"track": track, **_sidecar(cohort, options, len(indices))})
     return rows
 
 
-def _false_alarms(scorer: Scorer, healthy: Scores, tested: set[str]) -> dict[str, float]:
+def _false_alarms(scorer: BrainScores, healthy: Scores, tested: set[str]) -> dict[str, float]:
     """Share of healthy brains that are called unusual, by score; empty if it cannot be known."""
     calibrating = scorer.calibration
     if not len(calibrating) or tested & set(map(row_key, calibrating.rows)):
         return {}
-    known = scorer.score(lambda: iter(calibrating))
+    known = scorer.score(calibrating)
     return {
         name: float((conformal_p(values, known[name]) < ALARM).mean())
         for name, values in healthy.items()
@@ -136,7 +137,7 @@ class _Draw:
 
 
 def _draw(
-    scorer: Scorer,
+    scorer: BrainScores,
     cohort: Cohort,
     indices: NDArray[np.int64],
     size: SizeRange,
@@ -147,11 +148,10 @@ def _draw(
     chosen = indices[halves(len(indices), seed)]
 
     def altered() -> Iterator[Brain]:
-        looked_at = points and not order  # maps are scored first, other scores ask again
         refilling = options.refilling
         for a in alter(cohort, chosen, size, kind=options.kind, seed=seed, refilling=refilling):
             order.append(a.index)
-            if looked_at:
+            if points:
                 waiting.append(a)
             yield cohort.brain(a.index, a.volume)
 
@@ -172,12 +172,12 @@ def _draw(
     waiting: deque[Altered] = deque()
     places: list[dict[str, Any]] = []
     points = bool(scorer.map_scores) and options.kind in ERASING and not size.is_control
-    scores = scorer.score(altered, on_map if points else None)
+    scores = scorer.score(altered(), on_map if points else None)
     number = len(next(iter(scores.values())))
     if number < MIN_SUBJECTS // 4:
         raise InputError(f"too few brains have a fold of size {size}: {cohort.folder}")
     position = {int(index): p for p, index in enumerate(indices)}
-    return _Draw(np.array([position[i] for i in order[:number]]), scores, places)
+    return _Draw(np.array([position[i] for i in order]), scores, places)
 
 
 def _figures(

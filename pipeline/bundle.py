@@ -21,25 +21,27 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from foldnorm.pipeline import bundle_of_images, bundle_of_volumes
+from foldnorm.pipeline.artifacts import (
+    BUNDLE_CARD,
+    BUNDLE_INFERENCE,
+    BUNDLE_LICENCE,
+    BUNDLE_METADATA,
+    BUNDLE_TORCH_WEIGHTS,
+    BUNDLE_WEIGHTS,
+    RUN_CONFIG,
+    RUN_COST,
+    RUN_DATA,
+    RUN_METRICS,
+)
 from foldnorm.pipeline.bundle_parts import Contents
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.model_card import card_of
-from foldnorm.pipeline.run_folder import (
-    BUNDLED_WEIGHTS,
-    CONFIG,
-    COST,
-    DATA,
-    METRICS,
-    RunFolder,
-    hashed,
-)
+from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.preprocessing.cohort import DESCRIPTION, REGION_MASK, Cohort
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import write_bytes, write_json, write_text
+from foldnorm.preprocessing.files import hashed, write_bytes, write_json, write_text
 from foldnorm.preprocessing.layout import LAYOUT_FOLDER
 
-METADATA, INFERENCE = "configs/metadata.json", "configs/inference.json"
-CARD, LICENCE, TORCH_WEIGHTS = "docs/README.md", "LICENSE", "models/model.pt"
 SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
     "meta_schema_20240725.json"
@@ -62,24 +64,26 @@ def export(run: RunFolder, cohort: Cohort, out: Path) -> None:
     model = run.load().model
     of_images = "intensities" in run.data["preparation"]
     contents = (bundle_of_images if of_images else bundle_of_volumes).contents_of(model, run)
-    write_json(out / DATA, _shareable(run.data))
-    write_text(out / CONFIG, (run.folder / CONFIG).read_text(encoding="utf-8"))
-    for name in (METRICS, COST):
+    write_json(out / RUN_DATA, _shareable(run.data))
+    write_text(out / RUN_CONFIG, (run.folder / RUN_CONFIG).read_text(encoding="utf-8"))
+    for name in (RUN_METRICS, RUN_COST):
         if (run.folder / name).is_file():
             write_bytes(out / name, (run.folder / name).read_bytes())
     write_bytes(out / LAYOUT_FOLDER / DESCRIPTION, (cohort.folder / DESCRIPTION).read_bytes())
     if (cohort.folder / REGION_MASK).is_file():
         write_bytes(out / LAYOUT_FOLDER / REGION_MASK, (cohort.folder / REGION_MASK).read_bytes())
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    write_bytes(out / BUNDLED_WEIGHTS, safetensors.torch.save(state))
+    write_bytes(out / BUNDLE_WEIGHTS, safetensors.torch.save(state))
     stream = io.BytesIO()
     torch.save(state, stream)
-    write_bytes(out / TORCH_WEIGHTS, stream.getvalue())
-    write_text(out / LICENCE, "The terms of these weights are for who trained them to name.\n")
-    card = card_of(run, MetricsTable(run.folder / METRICS, up_to=2**62))
-    write_text(out / CARD, f"{card}\n{_how_to_use(contents, run)}")
-    write_json(out / INFERENCE, _inference(contents))
-    write_json(out / METADATA, _metadata(contents, model, run))
+    write_bytes(out / BUNDLE_TORCH_WEIGHTS, stream.getvalue())
+    write_text(
+        out / BUNDLE_LICENCE, "The terms of these weights are for who trained them to name.\n"
+    )
+    card = card_of(run, MetricsTable(run.folder / RUN_METRICS, up_to=2**62))
+    write_text(out / BUNDLE_CARD, f"{card}\n{_how_to_use(contents, run)}")
+    write_json(out / BUNDLE_INFERENCE, _inference(contents))
+    write_json(out / BUNDLE_METADATA, _metadata(contents, model, run))
     _check_same(contents, run.folder, out)
 
 
@@ -179,6 +183,7 @@ def _how_to_use(contents: Contents, run: RunFolder) -> str:
     given = ""
     if told and "given" in contents.steps["network_def"]:
         given = f"\nIt is told {', '.join(told)}: `--given \"{{'{told[0]}': …}}\"`.\n"
+    weights, as_torch = BUNDLE_WEIGHTS, BUNDLE_TORCH_WEIGHTS
     return f"""## How to use
 
 In this folder, with foldnorm:
@@ -193,6 +198,6 @@ With MONAI (`pip install 'foldnorm[bundle]'`); INPUT is {contents.takes}:
 python -m monai.bundle run --config_file configs/inference.json --dataset_dir INPUT --output_dir OUT
 ```
 {given}
-The weights stand in `{BUNDLED_WEIGHTS}`, and the same ones in `{TORCH_WEIGHTS}`. How the training
-cohort was prepared stands in `data.json` and `{LAYOUT_FOLDER}/`.
+The weights stand in `{weights}`, and the same ones in `{as_torch}`. How the training
+cohort was prepared stands in `{RUN_DATA}` and `{LAYOUT_FOLDER}/`.
 """

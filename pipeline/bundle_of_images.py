@@ -12,7 +12,7 @@ from monai.transforms import MapTransform
 from torch import Tensor, nn
 
 from foldnorm.models.protocols import Classifies, LearnsFromDamage, Repairs
-from foldnorm.pipeline.bundle_parts import Contents, class_steps, data_format, levels_of
+from foldnorm.pipeline.bundle_parts import ADDRESS, Contents, class_steps, data_format, levels_of
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.preprocessing.cohort import intensities_of
 from foldnorm.preprocessing.errors import InputError
@@ -38,7 +38,7 @@ def contents_of(model: nn.Module, run: RunFolder) -> Contents:
         task, use = f"{task} of images", "foldnorm restore . INPUT OUT"
         outputs = data_format("image", "magnitude", shape, ["intensity"], [LOWEST, HIGHEST])
         saved = {
-            "_target_": f"{__name__}.WrittenImaged", "keys": "pred", "folder": "@bundle_root",
+            "_target_": f"{ADDRESS}.WrittenImaged", "keys": "pred", "folder": "@bundle_root",
             "output_dir": "@output_dir",
         }  # fmt: skip
         written, out = [saved], "an image comes out for each"
@@ -53,11 +53,11 @@ def contents_of(model: nn.Module, run: RunFolder) -> Contents:
         inputs=data_format("image", "magnitude", shape, ["intensity"], [LOWEST, HIGHEST]),
         outputs=outputs,
         steps={
-            "network_def": {"_target_": f"{__name__}.ImageNetwork", "folder": "@bundle_root"},
-            "data": {"_target_": f"{__name__}.images_in", "dataset_dir": "@dataset_dir"},
+            "network_def": {"_target_": f"{ADDRESS}.ImageNetwork", "folder": "@bundle_root"},
+            "data": {"_target_": f"{ADDRESS}.images_in", "dataset_dir": "@dataset_dir"},
             "preprocessing": [
                 {
-                    "_target_": f"{__name__}.PreparedImaged", "keys": "image",
+                    "_target_": f"{ADDRESS}.PreparedImaged", "keys": "image",
                     "folder": "@bundle_root",
                 }
             ],

@@ -13,9 +13,10 @@ from monai.transforms import MapTransform
 from torch import Tensor, nn
 
 from foldnorm.models.protocols import Classifies, Decodes, Recognises, Restores, Translates
-from foldnorm.pipeline.bundle_parts import Contents, class_steps, data_format, levels_of
+from foldnorm.pipeline.bundle_parts import ADDRESS, Contents, class_steps, data_format, levels_of
 from foldnorm.pipeline.configuration import build_model
 from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.trained_model import OVERLAP
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.errors import InputError
@@ -25,7 +26,6 @@ from foldnorm.preprocessing.prepare import prepare_volume
 from foldnorm.preprocessing.schemes import LabelScheme
 from foldnorm.preprocessing.sources import Source, SourceVolume, find_volumes
 
-OVERLAP = 0.5  # of the windows of a translation
 NO_SULCUS = 1e4  # logit of what is no structure
 
 
@@ -65,17 +65,17 @@ def contents_of(model: nn.Module, run: RunFolder) -> Contents:
         outputs=outputs,
         steps={
             "network_def": {
-                "_target_": f"{__name__}.BundleNetwork", "folder": "@bundle_root",
+                "_target_": f"{ADDRESS}.BundleNetwork", "folder": "@bundle_root",
                 # The column of a classifier is what it tells, not what it is told.
                 **({} if isinstance(model, Classifies) else {"given": "@given"}),
             },
             "data": {
-                "_target_": f"{__name__}.volumes_in", "folder": "@bundle_root",
+                "_target_": f"{ADDRESS}.volumes_in", "folder": "@bundle_root",
                 "dataset_dir": "@dataset_dir",
             },
             "preprocessing": [
                 {
-                    "_target_": f"{__name__}.PreparedVolumed", "keys": "image",
+                    "_target_": f"{ADDRESS}.PreparedVolumed", "keys": "image",
                     "folder": "@bundle_root",
                 }
             ],
@@ -252,7 +252,7 @@ def _label_steps() -> list[dict[str, Any]]:
     """Postprocessing of class logits of voxels."""
     return [
         {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-        {"_target_": f"{__name__}.LabelValuesd", "keys": "pred", "folder": "@bundle_root"},
+        {"_target_": f"{ADDRESS}.LabelValuesd", "keys": "pred", "folder": "@bundle_root"},
         {
             "_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir",
             "output_postfix": "pred", "separate_folder": False, "resample": False,

@@ -13,6 +13,8 @@ from torch import Tensor
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.preprocessing.files import write_json
 
+ADDRESS = "foldnorm.bundle"  # of what a bundle names; it stays where modules move
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -81,7 +83,7 @@ def class_steps() -> list[dict[str, Any]]:
     return [
         {"_target_": "Activationsd", "keys": "pred", "softmax": True},
         {
-            "_target_": f"{__name__}.ToldClassd", "keys": "pred", "folder": "@bundle_root",
+            "_target_": f"{ADDRESS}.ToldClassd", "keys": "pred", "folder": "@bundle_root",
             "output_dir": "@output_dir",
         },
     ]  # fmt: skip

@@ -1,6 +1,6 @@
 """Classes of images or volumes, as a trained classifier tells them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from foldnorm.models.protocols import Classifies
+from foldnorm.pipeline.artifacts import CLASSES, CLASSES_SIDECAR
 from foldnorm.pipeline.conditions import MISSING
 from foldnorm.pipeline.detection_metrics import INTERVAL
 from foldnorm.pipeline.run_folder import RunFolder
@@ -17,7 +18,6 @@ from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_json, write_tsv
 
-TABLE, SIDECAR = "classes.tsv", "classes.json"
 BOOTSTRAPS = 2000
 Row = dict[str, Any]
 
@@ -25,7 +25,7 @@ Row = dict[str, Any]
 def classify(
     run: RunFolder, trained: TrainedModel, cohort: Cohort, out: Path, splits: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Tell the class of each volume of a cohort; writes `TABLE` and `SIDECAR`.
+    """Tell the class of each volume of a cohort; writes `CLASSES` and `CLASSES_SIDECAR`.
 
     Args:
         run: that the model is of.
@@ -44,15 +44,13 @@ def classify(
     model = trained.model
     if not isinstance(model, Classifies):
         raise InputError(f"{type(model).__name__} tells no classes")
-    indices = cohort.indices(*splits)
-    if not len(indices):
-        raise InputError(f"no volume of the split {', '.join(splits)}: {cohort.folder}")
+    indices = cohort.some_indices(*splits)
     (column,) = trained.conditions.columns
     rows = rows_of(trained, cohort, indices)
     used = run.trained_on({row["participant_id"] for row in rows})
     for row in rows:
         row["used_for"] = "training" if row["participant_id"] in used else ""
-    write_tsv(out / TABLE, rows, table_columns(column.levels))
+    write_tsv(out / CLASSES, rows, table_columns(column.levels))
     sidecar = {
         "run": str(run.folder.resolve()),
         "cohort": str(cohort.folder.resolve()),
@@ -63,12 +61,12 @@ def classify(
         "levels": list(column.levels),
         **figures_of([row for row in rows if not row["used_for"]], column.levels),
     }
-    write_json(out / SIDECAR, sidecar)
+    write_json(out / CLASSES_SIDECAR, sidecar)
     return sidecar
 
 
 def table_columns(levels: Sequence[str]) -> list[str]:
-    """Of `TABLE`."""
+    """Of `CLASSES`."""
     known = ["participant_id", "hemi", "image", "used_for", "true", "told"]
     return [*known, *(f"p_{level}" for level in levels)]
 
@@ -100,16 +98,21 @@ def probabilities(
 
 
 def _row(known: dict[str, str], p: NDArray[np.float64], levels: Sequence[str], target: str) -> Row:
-    true = known.get(target, "")
     return {
         "participant_id": known["participant_id"],
         "hemi": known.get("hemi", ""),
         "image": known.get("image", ""),
         "key": row_key(known),
-        "true": "" if true in MISSING else true,
+        "true": true_class(known, target),
         "told": levels[int(p.argmax())],
         **{f"p_{level}": float(value) for level, value in zip(levels, p, strict=True)},
     }
+
+
+def true_class(row: Mapping[str, str], target: str) -> str:
+    """Class of a volume in a column of ``participants.tsv``; empty where it is not known."""
+    value = row.get(target, "")
+    return "" if value in MISSING else value
 
 
 def figures_of(rows: Sequence[Row], levels: Sequence[str]) -> Row:

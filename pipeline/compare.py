@@ -14,13 +14,22 @@ from typing import Any
 import numpy as np
 
 from foldnorm.models.protocols import Decodes
+from foldnorm.pipeline.artifacts import (
+    COMPARISON,
+    COMPARISON_ASKED,
+    COMPARISON_MEASURED,
+    COMPARISON_RUNS,
+    COMPARISON_SIDECAR,
+    RUN_COST,
+    RUN_METRICS,
+)
 from foldnorm.pipeline.benchmark import BenchmarkOptions, benchmark
 from foldnorm.pipeline.configuration import config_path
 from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.latent_use import active_share, silhouette
 from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.pipeline.run_folder import COST, METRICS, RunFolder
-from foldnorm.pipeline.scorer import Scorer
+from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.sheet_metrics import mean_panel
 from foldnorm.preprocessing.alteration_kinds import DEFORMING
 from foldnorm.preprocessing.cohort import Cohort, iterate
@@ -28,9 +37,6 @@ from foldnorm.preprocessing.deletion import HALF_WAY, Refilling, SizeRange
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, write_json, write_tsv
 
-TABLE, RUNS, SIDECAR = "comparison.tsv", "comparison_runs.tsv", "comparison.json"
-ASKED = "asked.json"  # in each run folder: command and configuration that made it
-MEASURED = "measured.json"  # likewise: its figures
 PACING_STEPS = 4  # of a trial run that finds out how long a step takes
 FIRST_COLUMNS = ("model", "seeds")
 
@@ -93,9 +99,9 @@ def compare(
             _write_runs(out, runs)
     rows = [*_baselines(cohort), *_summary(runs)]
     names = list(dict.fromkeys(key for row in rows for key in row if key not in FIRST_COLUMNS))
-    write_tsv(out / TABLE, rows, [*FIRST_COLUMNS, *names])
+    write_tsv(out / COMPARISON, rows, [*FIRST_COLUMNS, *names])
     write_json(
-        out / SIDECAR,
+        out / COMPARISON_SIDECAR,
         {
             "cohort": str(cohort.folder.resolve()),
             "phantom": cohort.is_phantom,
@@ -119,7 +125,7 @@ def _measured(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str
     asked: dict[str, Any] = {"sizes": [str(s) for s in options.sizes], "kind": options.kind}
     if options.kind in DEFORMING:
         asked |= asdict(options.refilling)
-    path = folder / MEASURED
+    path = folder / COMPARISON_MEASURED
     if path.is_file() and (known := read_json(path))["asked"] == asked:
         return dict(known["figures"])
     figures = measure(folder, cohort, options)
@@ -130,7 +136,7 @@ def _measured(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str
 def measure(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str, float]:
     """Figures of one finished run, by name."""
     run, device = RunFolder.open(folder), choose_device(options.device)
-    _, panel = run.best_panel(MetricsTable(folder / METRICS, up_to=2**62))
+    _, panel = run.best_panel(MetricsTable(folder / RUN_METRICS, up_to=2**62))
     trained = run.load(device)
     figures: dict[str, float] = {**run.cost, **panel}
     if not isinstance(trained.model, Decodes):
@@ -143,7 +149,7 @@ def measure(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str, 
     }
     if options.sizes and len(cohort.indices("test")):
         found = benchmark(
-            Scorer(trained, cohort),
+            BrainScores(trained).fit(cohort),
             cohort,
             folder / "benchmark",
             BenchmarkOptions(options.sizes, kind=options.kind, refilling=options.refilling),
@@ -172,12 +178,12 @@ def _train(
     ]  # fmt: skip
     # A finished training with other settings is no part of this table, and an unfinished one must
     # not go on with these.
-    path = folder / ASKED
+    path = folder / COMPARISON_ASKED
     asked = {"words": words, "config": config_path(config).read_text(encoding="utf-8")}
     if path.is_file() and read_json(path) != asked:
         raise InputError(f"holds a training with other settings; give another --out: {folder}")
     write_json(path, asked)
-    if (folder / COST).is_file():
+    if (folder / RUN_COST).is_file():
         return
     command = [sys.executable, "-m", "foldnorm.pipeline.cli", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -216,4 +222,4 @@ def _baselines(cohort: Cohort) -> list[dict[str, Any]]:
 
 def _write_runs(out: Path, runs: list[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(key for run in runs for key in run))
-    write_tsv(out / RUNS, runs, names)
+    write_tsv(out / COMPARISON_RUNS, runs, names)

@@ -13,9 +13,11 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from foldnorm.models.volume_networks import ShapeError
+from foldnorm.pipeline.augmentation import AugmentationOptions
+from foldnorm.pipeline.class_paths import current, current_class_path
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.sulci import common_sulci
-from foldnorm.pipeline.training_options import AugmentationOptions, TrainingOptions
+from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 
@@ -24,8 +26,12 @@ class ConfigurationParser(ArgumentParser):
     """Raises `InputError` with one line instead of printing usage and leaving."""
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
-        """Say what is wrong with the configuration."""
-        del ex
+        """Say what is wrong with the configuration, as the innermost parser did."""
+        cause: BaseException | None = ex
+        while cause is not None:
+            if isinstance(cause, InputError):
+                raise cause
+            cause = cause.__cause__ or cause.__context__
         text = " ".join(line.strip() for line in message.splitlines() if line.strip())
         raise InputError(f"configuration: {text}")
 
@@ -84,6 +90,7 @@ def resolve(
         InputError: unknown key, wrong type, unknown class.
     """
     path = config_path(name_or_path)
+    overrides = [_with_current_class_path(word) for word in overrides]
     of_cohort = {
         "shape": list(shape),
         "n_classes": n_classes,
@@ -131,11 +138,26 @@ def _parsed(
         if name in accepted and value is not None
     ]
     try:
-        namespace = _parser().parse_args(["--config", str(path), *words, *overrides])
+        namespace = _parser().parse_args(["--config", _readable(path), *words, *overrides])
     except InputError as error:
         raise InputError(f"{error}: {path}") from None
     namespace.pop("config", None)
     return namespace
+
+
+def _with_current_class_path(word: str) -> str:
+    """A word of a command line that may be, or set, a class path."""
+    head, equals, value = word.rpartition("=")
+    return f"{head}{equals}{current_class_path(value)}"
+
+
+def _readable(path: Path) -> str:
+    """What the parser takes for a configuration: its path, or what it says, where that is old."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return str(path)  # what is wrong with it, the parser says
+    return str(path) if current(content) == content else yaml.safe_dump(current(content))
 
 
 def _arguments_of_model(path: Path, overrides: Sequence[str]) -> set[str]:
@@ -146,7 +168,7 @@ def _arguments_of_model(path: Path, overrides: Sequence[str]) -> set[str]:
     try:
         if class_path is None:
             class_path = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["class_path"]
-        module, _, name = class_path.rpartition(".")
+        module, _, name = current_class_path(class_path).rpartition(".")
         model = getattr(importlib.import_module(module), name)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, ValueError,
             ImportError, AttributeError):  # fmt: skip

@@ -7,11 +7,11 @@ from typing import Any
 
 from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import Classifies
-from foldnorm.pipeline.classify import SIDECAR, TABLE, Row, figures_of, rows_of, table_columns
-from foldnorm.pipeline.conditions import MISSING
+from foldnorm.pipeline.artifacts import CLASSES, CLASSES_SIDECAR, RUN_COST
+from foldnorm.pipeline.classify import Row, figures_of, rows_of, table_columns, true_class
 from foldnorm.pipeline.configuration import build_model, resolve_for
 from foldnorm.pipeline.devices import choose_device
-from foldnorm.pipeline.run_folder import COST, RunFolder
+from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.train import train
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
@@ -42,7 +42,7 @@ class CrossValidationOptions:
 def cross_validate(
     config: str, cohort: Cohort, out: Path, options: CrossValidationOptions
 ) -> dict[str, Any]:
-    """Train a classifier for each fold and test it there; writes `TABLE` and `SIDECAR`.
+    """Train a classifier for each fold and test it there; writes `CLASSES` and `CLASSES_SIDECAR`.
 
     The splits of the cohort are left aside. Finished trainings of ``out`` are not made again, and
     unfinished ones go on.
@@ -64,7 +64,7 @@ def cross_validate(
     model = build_model(resolved["model"])
     if not isinstance(model, Classifies):
         raise InputError(f"{type(model).__name__} tells no classes")
-    known = [row for row in cohort.rows if row.get(model.target, "") not in MISSING]
+    known = [row for row in cohort.rows if true_class(row, model.target)]
     fold_of = parts(known, model.target, options.folds, options.seed)
     rows: list[Row] = []
     levels: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ def cross_validate(
         part = for_fold(cohort, fold_of, number, options.seed)
         folder = out / f"fold-{number}"
         own = resolve_for(part, config, options.overrides)
-        if not (folder / COST).is_file():
+        if not (folder / RUN_COST).is_file():
             code = train(own, part, folder, device=options.device, resume=True, quiet=options.quiet)
             if code:
                 raise SystemExit(code)
@@ -85,7 +85,7 @@ def cross_validate(
         tested = rows_of(trained, part, part.indices("test"))
         accuracies.append(figures_of(tested, column.levels).get("accuracy"))
         rows += [{**row, "fold": number, "used_for": ""} for row in tested]
-    write_tsv(out / TABLE, rows, ["fold", *table_columns(levels)])
+    write_tsv(out / CLASSES, rows, ["fold", *table_columns(levels)])
     sidecar = {
         "cohort": str(cohort.folder.resolve()),
         "phantom": cohort.is_phantom,
@@ -97,7 +97,7 @@ def cross_validate(
         "accuracy_of_folds": accuracies,
         **figures_of(rows, levels),
     }
-    write_json(out / SIDECAR, sidecar)
+    write_json(out / CLASSES_SIDECAR, sidecar)
     return sidecar
 
 

@@ -5,14 +5,22 @@ chain of pieces that turns). In volumes they are tubes, or plates. What is known
 mask: where it lies, and changed the image by more than `VISIBLE`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from foldnorm.models.protocols import DamageKind
+from foldnorm.models.protocols import (
+    DamageKind,
+    LearnsFromDamage,
+    LearnsFromTrueDamage,
+    TakesNoise,
+)
+from foldnorm.pipeline.image_metrics import RANGE
+from foldnorm.preprocessing.errors import InputError
 
 VISIBLE = 0.02  # of intensities from −1 to 1: a change that can be seen at all
 PIECES = 3, 6  # of a broken or curved stroke
@@ -25,6 +33,7 @@ RADIUS = 0.03, 0.1  # of a blob, likewise
 ROUGHNESS = 0.5  # of its radius, that its border departs by
 PLATES = 0.5  # share of the strokes of a volume that are plates
 NOISE = 0.05, 0.3  # standard deviation, share of the range
+LIKELY = 0.5  # probability of damage, that counts as some
 Mask = NDArray[np.bool_]
 Image = NDArray[np.float32]
 
@@ -197,3 +206,49 @@ def _turned(
         return direction
     angle = rng.uniform(-most, most)
     return np.cos(angle) * direction + np.sin(angle) * aside / norm
+
+
+def degrader(
+    model: Any, kinds: Sequence[DamageKind] = ()
+) -> Callable[[Image, np.random.Generator], Image]:
+    """What degrades images as a model learned from it.
+
+    Args:
+        model: that takes noise away, or finds damage.
+        kinds: of damage, instead of the model's own.
+
+    Returns:
+        A function of an image from −1 to 1, (*sides), and a generator: (2, *sides), degraded and as
+        it was; of damage (3, *sides), with the mask between them as 0 and 1.
+
+    Raises:
+        InputError: the model learned from neither.
+    """
+    if isinstance(model, LearnsFromDamage):
+        low, high = model.widths
+        return Degradations(kinds or model.damage, model.most_damage, (low, high)).degrade
+    if kinds or not isinstance(model, TakesNoise):
+        raise InputError(f"{type(model).__name__} did not learn from damage")
+    factor = model.noise_factor
+    return lambda image, rng: np.stack([with_noise(image, factor, rng), image])
+
+
+def with_noise(images: NDArray[Any], factor: float, rng: np.random.Generator) -> Image:
+    """Images from −1 to 1 with Gaussian noise, cut off at the ends of the range.
+
+    Args:
+        images: of any shape.
+        factor: standard deviation of the noise, as a share of the range; 0 for none.
+        rng: draws it.
+    """
+    if not factor:
+        return images.astype(np.float32)
+    noise = factor * RANGE * rng.standard_normal(images.shape, dtype=np.float32)
+    return np.clip(images + noise, -1, 1).astype(np.float32)
+
+
+def came_damaged(rows: Sequence[Mapping[str, str]], model: object) -> NDArray[np.bool_]:
+    """Which images came damaged, (N,), as rows and a model that learned from such ones say."""
+    told = model.truly_damaged if isinstance(model, LearnsFromTrueDamage) else ""
+    column, _, value = told.partition("=")
+    return np.array([bool(told) and row.get(column) == value for row in rows], dtype=np.bool_)

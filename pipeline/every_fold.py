@@ -13,17 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.artifacts import (
+    EVERY_FOLD,
+    EVERY_FOLD_PLACES,
+    EVERY_FOLD_SUMMARY,
+    LOCALISATION_FIGURES,
+)
 from foldnorm.pipeline.detection_metrics import INTERVAL, paired_share
-from foldnorm.pipeline.scorer import Scorer
-from foldnorm.pipeline.scoring.localisation import COLUMNS as PLACE_COLUMNS
+from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.localisation import localisation
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.deletion import Deletion, SizeRange, apply_deletion
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_tsv
 
-FOLDS_TABLE, SUMMARY = "every_fold.tsv", "every_fold_summary.tsv"
-PLACES = "every_fold_places.tsv"
 BOOTSTRAPS = 1000
 MIN_SHARE = 0.5  # of a fold that lies in the box; of less, hardly anything is taken out
 
@@ -62,7 +65,10 @@ class FoldScores:
 
 
 def score_every_fold(
-    scorer: Scorer, cohort: Cohort, indices: Sequence[int] | NDArray[np.int64], sizes: SizeRange
+    scorer: BrainScores,
+    cohort: Cohort,
+    indices: Sequence[int] | NDArray[np.int64],
+    sizes: SizeRange,
 ) -> FoldScores:
     """Score brains without each of their folds of a size, one at a time.
 
@@ -107,9 +113,9 @@ def score_every_fold(
     whole = sorted({index for index, _ in plan})
     place = {index: n for n, index in enumerate(whole)}
     at = [place[index] for index, _ in plan]
-    healthy = scorer.score(lambda: cohort.brains(whole))
+    healthy = scorer.score(cohort.brains(whole))
     before = {name: values[at] for name, values in healthy.items()}
-    after = scorer.score(altered, on_map)
+    after = scorer.score(altered(), on_map)
     rows: list[dict[str, Any]] = [
         {"volume": row_key(cohort.rows[index]), **fold, "voxels": erased[n]}
         for n, (index, fold) in enumerate(plan)
@@ -166,15 +172,15 @@ def write_every_fold(scores: FoldScores, out: Path, *, seed: int = 0) -> list[di
 
     Of a model that restores, ``every_fold_places.tsv`` has a row a fold: where evidence points.
     """
-    if PLACE_COLUMNS[0] in scores.rows[0]:
-        write_tsv(out / PLACES, scores.rows, list(scores.rows[0]))
-    known = [{k: v for k, v in row.items() if k not in PLACE_COLUMNS} for row in scores.rows]
+    if "hit" in scores.rows[0]:
+        write_tsv(out / EVERY_FOLD_PLACES, scores.rows, tuple(EVERY_FOLD_PLACES.columns))
+    known = [{k: v for k, v in row.items() if k not in LOCALISATION_FIGURES} for row in scores.rows]
     rows = [
         {**row, "score": name, "before": scores.before[name][n], "after": after[n]}
         for name, after in scores.after.items()
         for n, row in enumerate(known)
     ]
-    write_tsv(out / FOLDS_TABLE, rows, list(rows[0]))
+    write_tsv(out / EVERY_FOLD, rows, tuple(EVERY_FOLD.columns))
     summary = summary_of(scores, seed=seed)
-    write_tsv(out / SUMMARY, summary, list(summary[0]))
+    write_tsv(out / EVERY_FOLD_SUMMARY, summary, tuple(EVERY_FOLD_SUMMARY.columns))
     return summary

@@ -5,41 +5,79 @@ joined figure is calibrated once more on the same healthy brains.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
 
-from foldnorm.pipeline.score_cohort import CALIBRATION, KNOWN, SCORES
-from foldnorm.pipeline.score_cohort import SIDECAR as SIDECAR_OF_SCORES
+from foldnorm.pipeline.artifacts import (
+    BRAIN,
+    CALIBRATION,
+    FUSED,
+    FUSED_SIDECAR,
+    SCORES,
+    SCORES_SIDECAR,
+    USUAL_SCORES,
+)
+from foldnorm.pipeline.score_cohort import discovery_rates
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv, write_json, write_tsv
 
 Method = Literal["fisher", "harmonic"]
-TABLE, SIDECAR = "fused.tsv", "fused.json"
-# Of each folder the first of these that it has is taken; settled on validation brains.
-USUAL = ("evidence_pooled", "sulci_missing", "latent_centre", "reconstruction_missing_local")
 FEWEST = 8  # calibration brains
 Key = tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class FusedScores:
+    """Scores of the same brains, joined.
+
+    Attributes:
+        table: a row a brain: the p-values that were joined, ``p_fused`` and ``q_fused``; of brains
+            that can be judged.
+        folders: name of each score → the folder that it is from.
+        method: of joining.
+        calibrated_on: number of healthy brains.
+        is_phantom: whether any of them was drawn.
+    """
+
+    table: list[dict[str, Any]]
+    folders: dict[str, Path]
+    method: Method
+    calibrated_on: int
+    is_phantom: bool
+
+    def save(self, out: Path) -> None:
+        """Write ``fused.tsv`` and ``fused.json``."""
+        columns = [*BRAIN, *(f"p_{name}" for name in self.folders), "p_fused", "q_fused"]
+        write_tsv(out / FUSED, self.table, columns)
+        write_json(
+            out / FUSED_SIDECAR,
+            {
+                "scores": {name: str(folder) for name, folder in self.folders.items()},
+                "method": self.method,
+                "phantom": self.is_phantom,
+                "calibrated_on": self.calibrated_on,
+                "smallest_p": 1 / (self.calibrated_on + 1),
+                "note": "brains that took part in training or calibration, or have a flag, have no "
+                "p",
+            },
+        )
+
+
 def fuse(
-    folders: Sequence[Path], out: Path, names: Sequence[str] = (), method: Method = "fisher"
-) -> list[dict[str, Any]]:
-    """Join scores of the same brains; writes ``fused.tsv`` and ``fused.json``.
+    folders: Sequence[Path], names: Sequence[str] = (), method: Method = "fisher"
+) -> FusedScores:
+    """Join scores of the same brains.
 
     Args:
         folders: that `score` has written.
-        out: folder to write to.
-        names: of the scores; where none is given, one of each folder (`USUAL`).
+        names: of the scores; where none is given, one of each folder (`USUAL_SCORES`).
         method: ``fisher``, the sum of −log p (Fisher 1925), or ``harmonic``, the harmonic mean of p
             (Wilson 2019, doi:10.1073/pnas.1814092116).
-
-    Returns:
-        A row a brain: the p-values that were joined, ``p_fused`` and ``q_fused``.
 
     Raises:
         InputError: a score is nowhere or in two folders, or too few brains are in all of them.
@@ -59,32 +97,34 @@ def fuse(
         own_p.append(_rank_p(values))
         their_p.append(conformal_p(_values(of_asked, asked, name), values))
     joined = conformal_p(_join(np.array(their_p), method), _join(np.array(own_p), method))
-    judged = np.array(
-        [not any(table[key]["used_for"] or table[key]["flag"] for table in brains) for key in asked]
+    judged = [
+        not any(table[key]["used_for"] or table[key]["flag"] for table in brains) for key in asked
+    ]
+    return FusedScores(
+        table=_rows(asked, judged, [name for _, name in chosen], their_p, joined),
+        folders={name: folder for folder, name in chosen},
+        method=method,
+        calibrated_on=len(healthy),
+        is_phantom=any(read_json(folder / SCORES_SIDECAR)["phantom"] for folder in folders),
     )
-    q = np.full(len(asked), np.nan)
-    if judged.any():
-        q[judged] = false_discovery_control(joined[judged])
+
+
+def _rows(
+    keys: Sequence[Key],
+    judged: Sequence[bool],
+    names: Sequence[str],
+    p: Sequence[NDArray[np.float64]],
+    joined: NDArray[np.float64],
+) -> list[dict[str, Any]]:
+    """A row a brain; without p-values where it cannot be judged."""
+    q = discovery_rates(joined, judged)
     rows = []
-    for n, key in enumerate(asked):
-        row: dict[str, Any] = dict(zip(KNOWN, key, strict=True))
+    for n, key in enumerate(keys):
+        row: dict[str, Any] = dict(zip(BRAIN, key, strict=True))
         if judged[n]:
-            row |= {f"p_{name}": float(p[n]) for (_, name), p in zip(chosen, their_p, strict=True)}
+            row |= {f"p_{name}": float(own[n]) for name, own in zip(names, p, strict=True)}
             row |= {"p_fused": float(joined[n]), "q_fused": float(q[n])}
         rows.append(row)
-    columns = [*KNOWN, *(f"p_{name}" for _, name in chosen), "p_fused", "q_fused"]
-    write_tsv(out / TABLE, rows, columns)
-    write_json(
-        out / SIDECAR,
-        {
-            "scores": {name: str(folder) for folder, name in chosen},
-            "method": method,
-            "phantom": any(read_json(folder / SIDECAR_OF_SCORES)["phantom"] for folder in folders),
-            "calibrated_on": len(healthy),
-            "smallest_p": 1 / (len(healthy) + 1),
-            "note": "brains that took part in training or calibration, or have a flag, have no p",
-        },
-    )
     return rows
 
 
@@ -98,7 +138,7 @@ def _chosen(folders: Sequence[Path], names: Sequence[str]) -> list[tuple[Path, s
         columns = rows[0] if rows else {}
         held[folder] = [c.removeprefix("score_") for c in columns if c.startswith("score_")]
     if not names:
-        found = [(f, next((n for n in USUAL if n in own), "")) for f, own in held.items()]
+        found = [(f, next((n for n in USUAL_SCORES if n in own), "")) for f, own in held.items()]
         lacking = [str(folder) for folder, name in found if not name]
         if lacking:
             raise InputError(f"say which --scores to join: {', '.join(lacking)}")
@@ -114,7 +154,7 @@ def _chosen(folders: Sequence[Path], names: Sequence[str]) -> list[tuple[Path, s
 
 
 def _table(path: Path) -> dict[Key, dict[str, str]]:
-    return {tuple(row[key] for key in KNOWN): row for row in read_tsv(path)}
+    return {tuple(row[key] for key in BRAIN): row for row in read_tsv(path)}
 
 
 def _in_all(tables: Sequence[dict[Key, dict[str, str]]]) -> list[Key]:

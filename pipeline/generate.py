@@ -1,16 +1,15 @@
 """New volumes and images, drawn from a trained model."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from foldnorm.models.protocols import Diffuses, Samples
+from foldnorm.pipeline.artifacts import SYNTHETIC_SHEET, SYNTHETIC_SIDECAR, SYNTHETIC_VOLUME
 from foldnorm.pipeline.criteria import Criterion
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.structure_statistics import microstructure_statistics, sheet_statistics
@@ -22,8 +21,6 @@ from foldnorm.preprocessing.pictures import contact_sheet, image_slices, middle_
 from foldnorm.preprocessing.schemes import scheme_from_dict
 from foldnorm.preprocessing.volumes import write_labels
 
-SHEET, SIDECAR = "contact_sheet.png", "synthetic.json"
-AT_ONCE = 64  # drawn together
 TRIES = 50  # as many as asked for may be drawn, to keep some
 SHEET_PICTURES = 64  # of the contact sheet
 
@@ -53,7 +50,7 @@ class GenerateOptions:
 def generate(
     run: RunFolder, trained: TrainedModel, out: Path, options: GenerateOptions
 ) -> tuple[int, int]:
-    """Draw volumes or images; writes a file each, `SHEET` and `SIDECAR`.
+    """Draw volumes or images; writes a file each, `SYNTHETIC_SHEET` and `SYNTHETIC_SIDECAR`.
 
     Label volumes are NIfTI, 2-D images PNG, 3-D ones NIfTI from −1 to 1.
 
@@ -63,9 +60,7 @@ def generate(
     Raises:
         InputError: the model draws none, or is told what it does not take.
     """
-    if not isinstance(trained.model, Samples):
-        raise InputError(f"{type(trained.model).__name__} does not draw new volumes")
-    _set_sampler(trained.model, options)
+    _set_sampler(trained.samples, options)
     trained.conditions.draw(1, np.random.default_rng(0), options.given)  # refused before the work
     record = run.data["preparation"]
     affine = np.diag([*run.data["voxel_size"], 1.0])
@@ -73,17 +68,18 @@ def generate(
     width = max(4, len(str(options.number - 1)))
     statistics = _statistics(record)
     kept = rejected = 0
-    for volume in drawn(trained, options):
+    most = options.number * (1 if options.keep_if is None else TRIES)
+    for volume in trained.draw(most, options.seed, options.given):
         if options.keep_if is not None and not options.keep_if.holds(statistics(volume)):
             rejected += 1
             continue
         n, kept = kept, kept + 1
-        stem = out / f"synthetic-{n:0{width}d}"
+        path = out / SYNTHETIC_VOLUME.of(n=f"{n:0{width}d}")
         if "intensities" in record:
+            stem = path.with_name(path.name.removesuffix("_dseg.nii.gz"))
             write_image(stem, volume, int(record["intensities"]["bits"]))
             slices = image_slices(volume)
         else:
-            path = stem.with_name(f"{stem.name}_dseg.nii.gz")
             write_labels(path, volume, affine, description="foldnorm SYNTHETIC, not a brain")
             slices = middle_slices(volume, len(record["scheme"]["classes"]))
         if n < SHEET_PICTURES:
@@ -96,25 +92,11 @@ def generate(
     columns = 8 if len(shown[0]) == 1 else 2
     rows = [[s for slices in shown[n : n + columns] for s in slices]
             for n in range(0, len(shown), columns)]  # fmt: skip
-    write_bytes(out / SHEET, png(contact_sheet(rows)))
-    write_json(out / SIDECAR, _sidecar(run, trained, options) | {
+    write_bytes(out / SYNTHETIC_SHEET, png(contact_sheet(rows)))
+    write_json(out / SYNTHETIC_SIDECAR, _sidecar(run, trained, options) | {
         "kept": kept, "rejected": rejected,
     })  # fmt: skip
     return kept, rejected
-
-
-def drawn(trained: TrainedModel, options: GenerateOptions) -> Iterator[NDArray[Any]]:
-    """Volumes one at a time; never more than `AT_ONCE` in memory."""
-    most = options.number * (1 if options.keep_if is None else TRIES)
-    rng = np.random.default_rng(options.seed)
-    generator = torch.Generator().manual_seed(options.seed)
-    for first in range(0, most, AT_ONCE):
-        count = min(AT_ONCE, most - first)
-        condition: Tensor | None = None
-        if trained.conditions.size:
-            condition = torch.from_numpy(trained.conditions.draw(count, rng, options.given))
-        assert isinstance(trained.model, Samples)
-        yield from trained.model.sample(count, generator, condition).cpu().numpy()
 
 
 def _statistics(record: Mapping[str, Any]) -> Callable[[NDArray[Any]], dict[str, float]]:

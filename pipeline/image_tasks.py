@@ -1,35 +1,29 @@
 """What models of images are trained on: images as they are, by class, or degraded."""
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor, nn
 
 from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import (
     Classifies,
-    DamageKind,
     FindsDamage,
-    LearnsFromDamage,
     LearnsFromTrueDamage,
     Repairs,
-    TakesNoise,
 )
 from foldnorm.pipeline.augmentation import ImageAugmentation
 from foldnorm.pipeline.conditions import MISSING
-from foldnorm.pipeline.degradations import Degradations
+from foldnorm.pipeline.degradations import LIKELY, came_damaged, degrader
+from foldnorm.pipeline.image_metrics import iou, repair_figures
 from foldnorm.pipeline.task import VALIDATION_SEED, Alter, Slices, Task
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.pictures import image_slices, volume_slices
 
-RANGE = 2.0  # of intensities from −1 to 1
-LIKELY = 0.5  # probability of damage, that counts as some
 PICTURED = 4  # drawn images a row
 Image = NDArray[np.float32]
 
@@ -189,13 +183,6 @@ def _as_it_came(image: Image) -> Image:
     return np.stack([image, np.full_like(image, -1), image])
 
 
-def came_damaged(rows: Sequence[Mapping[str, str]], model: object) -> NDArray[np.bool_]:
-    """Which images came damaged, (N,), as rows and a model that learned from such ones say."""
-    told = model.truly_damaged if isinstance(model, LearnsFromTrueDamage) else ""
-    column, _, value = told.partition("=")
-    return np.array([bool(told) and row.get(column) == value for row in rows], dtype=np.bool_)
-
-
 class Classification(Images):
     """Images or label volumes, to be told apart by a column of ``participants.tsv``."""
 
@@ -229,67 +216,3 @@ class Classification(Images):
         """None."""
         del batch, condition
         return []
-
-
-def degrader(
-    model: Any, kinds: Sequence[DamageKind] = ()
-) -> Callable[[Image, np.random.Generator], Image]:
-    """What degrades images as a model learned from it.
-
-    Args:
-        model: that takes noise away, or finds damage.
-        kinds: of damage, instead of the model's own.
-
-    Returns:
-        A function of an image from −1 to 1, (*sides), and a generator: (2, *sides), degraded and as
-        it was; of damage (3, *sides), with the mask between them as 0 and 1.
-
-    Raises:
-        InputError: the model learned from neither.
-    """
-    if isinstance(model, LearnsFromDamage):
-        low, high = model.widths
-        return Degradations(kinds or model.damage, model.most_damage, (low, high)).degrade
-    if kinds or not isinstance(model, TakesNoise):
-        raise InputError(f"{type(model).__name__} did not learn from damage")
-    factor = model.noise_factor
-    return lambda image, rng: np.stack([with_noise(image, factor, rng), image])
-
-
-def iou(told: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
-    """Intersection over union of two masks; NaN where there is nothing in either."""
-    either = int((told | true).sum())
-    return float((told & true).sum() / either) if either else float("nan")
-
-
-def with_noise(images: NDArray[Any], factor: float, rng: np.random.Generator) -> Image:
-    """Images from −1 to 1 with Gaussian noise, cut off at the ends of the range.
-
-    Args:
-        images: of any shape.
-        factor: standard deviation of the noise, as a share of the range; 0 for none.
-        rng: draws it.
-    """
-    if not factor:
-        return images.astype(np.float32)
-    noise = factor * RANGE * rng.standard_normal(images.shape, dtype=np.float32)
-    return np.clip(images + noise, -1, 1).astype(np.float32)
-
-
-def repair_figures(repaired: Image, damaged: Image, clean: Image) -> dict[str, float]:
-    """PSNR (dB) and SSIM of a repaired image, and the PSNR that it gained; all (*sides)."""
-    after = psnr(clean, repaired)
-    figures = {
-        "psnr": after,
-        "ssim": float(structural_similarity(clean, repaired, data_range=RANGE)),
-    }
-    if (damaged != clean).any():
-        figures["psnr_gain"] = after - psnr(clean, damaged)
-    return figures
-
-
-def psnr(clean: Image, other: Image) -> float:
-    """Peak signal-to-noise ratio, dB; infinite where both are the same."""
-    if (clean == other).all():
-        return float("inf")
-    return float(peak_signal_noise_ratio(clean, other, data_range=RANGE))

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -14,9 +13,9 @@ from foldnorm.models.protocols import (
     LearnsFromEdits,
     Recognises,
     Restores,
-    Translates,
 )
 from foldnorm.pipeline.class_metrics import class_dice, sulcus_dice
+from foldnorm.pipeline.predict import recognise, structure_probability, target_scheme
 from foldnorm.pipeline.substitutions import Substitutions
 from foldnorm.pipeline.sulci import NamedVolumes, folds_of, names_of
 from foldnorm.pipeline.task import VALIDATION_SEED, Alter, Labels, Slices, Task
@@ -25,7 +24,6 @@ from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.pictures import many_colours, middle_slices
-from foldnorm.preprocessing.schemes import LabelScheme
 
 
 class Translation(Task):
@@ -187,19 +185,3 @@ class Recognition(Task):
             labels[sulcus & (labels == 0)] = len(colours) - 1
             rows += middle_slices(labels, len(colours), colours)
         return rows
-
-
-def target_scheme(model: Translates, cohort: Cohort) -> LabelScheme:
-    """Scheme of what a model translates into."""
-    assert cohort.pair_scheme is not None
-    return cohort.scheme if model.reverse else cohort.pair_scheme
-
-
-def structure_probability(logits: Tensor, scheme: LabelScheme) -> Tensor:
-    """Probability of what a deletion can take (sulcus, in a skeleton), (B, I, J, K)."""
-    return torch.softmax(logits.float(), dim=1)[:, scheme.void + 1 :].sum(dim=1)
-
-
-def recognise(model: Recognises, volumes: Tensor, scheme: LabelScheme) -> Tensor:
-    """Likeliest sulcus of each voxel of structure, 0 elsewhere: (B, I, J, K) uint8."""
-    return to_classes(model.recognise(volumes)) * (volumes > scheme.void)

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from foldnorm.pipeline.artifacts import MODEL_CARD
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.tracks import learned_from
 from foldnorm.preprocessing.files import write_text
 
-MODEL_CARD = "MODEL_CARD.md"
 USE = (
     "For research on cortical folding. Not for diagnosis: a score says how far a brain lies from "
     "the\ntraining cohort, which may differ from it in scanner, age or preprocessing as well as in "

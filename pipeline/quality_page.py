@@ -4,11 +4,11 @@ from importlib.resources import files
 
 import jinja2
 
+from foldnorm.pipeline.artifacts import QUALITY_PAGE
 from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort, row_key
 from foldnorm.preprocessing.files import read_tsv, write_text
 from foldnorm.preprocessing.quality import QC_TABLE, QUANTITIES
 
-PAGE = "qc.html"
 TEMPLATE = "quality_page.html.jinja"
 
 
@@ -17,7 +17,7 @@ def write_quality_page(cohort: Cohort) -> None:
 
     The pictures lie beside each subject, made when it was prepared: the page only points at them.
     """
-    page_path, described = cohort.folder / PAGE, cohort.folder / DESCRIPTION
+    page_path, described = cohort.folder / QUALITY_PAGE, cohort.folder / DESCRIPTION
     if page_path.is_file() and page_path.stat().st_mtime_ns > described.stat().st_mtime_ns:
         return
     rows = sorted(read_tsv(cohort.folder / QC_TABLE), key=lambda row: not row["flags"])

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.recognition_scores import DEPARTURES, RecognitionScores
+from foldnorm.pipeline.artifacts import SULCI, SULCI_SIDECAR, SULCUS_LABELS, SULCUS_NAMES
+from foldnorm.pipeline.recognition_scores import RecognitionScores
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.scorer import held_out_halves
 from foldnorm.pipeline.scores import conformal_p
+from foldnorm.pipeline.scoring.healthy import held_out_halves
 from foldnorm.pipeline.suitability import Suitability
 from foldnorm.pipeline.sulcus_measures import MEASURES, NamedBrain, Recognition
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
@@ -24,31 +25,7 @@ from foldnorm.preprocessing.schemes import LabelScheme, discretise
 from foldnorm.preprocessing.sources import Problem, Source
 from foldnorm.preprocessing.volumes import read_labels, write_labels
 
-TABLE, SIDECAR, NAMES = "sulci.tsv", "sulci.json", "sulcus_names.tsv"
-SUFFIX = "_desc-sulci_dseg.nii.gz"
 PREPARED = "prepared"  # in OUT: the cohort that an input which is none was made
-COLUMNS = {
-    "participant_id": "",
-    "hemi": "",
-    "sulcus": "",
-    "used_for": "training or calibration, if the brain took part in it; it has no p then",
-    "flag": "why the model cannot judge this brain; it has no p then",
-    "size_mm2": "voxels times the mean face of one, counted by the probability of the name",
-    "confidence": "mean probability of the name over that size",
-    **dict.fromkeys("xyz", "centre, world mm, a right hemisphere on the right"),
-    **{f"{axis}_mni": "the same, MNI mm, where a transform is known" for axis in "xyz"},
-    "depth_mm": "of its deepest voxel below the outside of the brain",
-    "pieces": "26-connected",
-    **{
-        f"z_{kind}": "in standard deviations of healthy brains; high is unusual"
-        for kind in DEPARTURES
-    },
-    **{
-        f"p_{kind}": "share of calibration brains whose same sulcus is at least as unusual, with 1 "
-        "added above and below; not corrected for the number of sulci"
-        for kind in DEPARTURES
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -84,9 +61,10 @@ class Recogniser:
         recognition = Recognition(trained, cohort.scheme)
         compared, others = held_out_halves(cohort)
         scores = RecognitionScores(recognition, cohort.affine)
-        scores.fit(lambda: cohort.brains(compared))
-        calibration = scores.departures(scores.measures(lambda: cohort.brains(others)))
-        return cls(run, cohort, recognition, scores, calibration, Suitability(cohort))
+        scores.fit(cohort.view(compared))
+        calibration = scores.departures(scores.measures(cohort.brains(others)))
+        suitability = Suitability(cohort.scheme).fit(cohort)
+        return cls(run, cohort, recognition, scores, calibration, suitability)
 
     def cohort_of(
         self, source: str, out: Path, *, overwrite: bool, quiet: bool
@@ -109,26 +87,30 @@ class Recogniser:
     def recognise(
         self, cohort: Cohort, out: Path, splits: Sequence[str] = ()
     ) -> tuple[list[dict[str, Any]], list[Problem]]:
-        """Name the sulci of a cohort; see `TABLE`, `NAMES` and label volumes in ``out``.
+        """Name the sulci of a cohort; see `SULCI`, `SULCUS_NAMES` and label volumes in ``out``.
 
         Label volumes lie in the grid of each brain's input where that is still there, else in that
         of the cohort.
 
         Returns:
             The rows of the table, one a brain and sulcus; and brains that cannot be judged.
+
+        Raises:
+            InputError: the cohort was prepared otherwise than the run's, or has no brain of these
+                splits.
         """
         self.run.check_cohort(cohort)
-        indices = cohort.indices(*splits)
+        indices = cohort.some_indices(*splits)
         roles = {row["participant_id"]: row["split"] for row in self.reference.rows}
         sulci = self.recognition.sulci
         rows, inputs, problems = [], {}, list[Problem]()
-        brains = self.recognition.named(lambda: cohort.brains(indices))
+        brains = self.recognition.named(cohort.brains(indices))
         for index, brain in zip(indices, brains, strict=True):
             row = cohort.rows[index]
             space = InputSpace.of(cohort, row)
             inputs[row_key(row)] = None if space.path is None else str(space.path)
             labels = in_space(brain, space, cohort.scheme)
-            path = out / f"{row_key(row)}{SUFFIX}"
+            path = out / SULCUS_LABELS.of(brain=row_key(row))
             write_labels(path, labels, space.affine, description="foldnorm RECOGNISED sulci")
             used = {"train": "training", "validation": "calibration"}.get(
                 roles.get(row["participant_id"], ""), ""
@@ -142,10 +124,10 @@ class Recogniser:
                 if used or flag:
                     figures = {k: v for k, v in figures.items() if not k.startswith("p_")}
                 rows.append({**known, "sulcus": sulcus, **figures})
-        write_tsv(out / TABLE, rows, tuple(COLUMNS))
+        write_tsv(out / SULCI, rows, tuple(SULCI.columns))
         names = [{"label": n, "name": name} for n, name in enumerate(sulci, start=1)]
-        write_tsv(out / NAMES, names, ("label", "name"))
-        write_json(out / SIDECAR, self._sidecar(cohort, len(indices), inputs))
+        write_tsv(out / SULCUS_NAMES, names, tuple(SULCUS_NAMES.columns))
+        write_json(out / SULCI_SIDECAR, self._sidecar(cohort, len(indices), inputs))
         return rows, problems
 
     def _figures(self, brain: NamedBrain, space: InputSpace) -> list[dict[str, float]]:
@@ -180,7 +162,7 @@ class Recogniser:
             "sulci": list(self.recognition.sulci),
             "calibrated_on": m,
             "smallest_p": 1 / (m + 1),
-            "columns": COLUMNS,
+            "columns": dict(SULCI.columns),
             "labels_in_grid_of": inputs,
         }
 

@@ -5,14 +5,17 @@ nothing but its name is missing: a network that looks for voids does not see it.
 brain is compared with the same sulcus of healthy brains that the network was not trained on.
 """
 
-from typing import Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.scoring.fitted import Fitted, State
+from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.normative import NormativeMap
-from foldnorm.pipeline.sulcus_measures import MEASURES, Measures, NamesVoxels
-from foldnorm.pipeline.trained_model import Brains
+from foldnorm.pipeline.sulcus_measures import MEASURES, AtlasTemplate, Measures, NamesVoxels
+from foldnorm.preprocessing.cohort import Brain, Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.space import Matrix
 
@@ -26,7 +29,7 @@ DEPARTURES = ("missing", "large", "displaced", "interrupted")
 Departures = NDArray[np.float64]
 
 
-class RecognitionScores:
+class RecognitionScores(Fitted):
     """Scores of brains by their named sulci; a high score means unusual.
 
     Of each sulcus, in standard deviations of healthy brains: ``missing``, how small it is and how
@@ -40,34 +43,56 @@ class RecognitionScores:
         prefix: of the names of the scores.
     """
 
+    FITTED_ON: ClassVar[Group] = "compared"
+
     def __init__(self, names: NamesVoxels, affine: Matrix, prefix: str = "sulci") -> None:
         self.names, self.affine = names, affine
         self.columns = (*(f"{prefix}_{kind}" for kind in DEPARTURES), f"{prefix}_missing_panel")
+        self.size, self.confidence = NormativeMap(SIZE_FLOOR), NormativeMap(CONFIDENCE_FLOOR)
+        self.absence, self.pieces = NormativeMap(Z_FLOOR), NormativeMap(PIECES_FLOOR)
 
-    def fit(self, brains: Brains) -> Self:
+    def fit(self, healthy: Sequence[Brain]) -> Self:
         """Learn what healthy brains that the model was not trained on are like.
 
         Raises:
             InputError: there are too few.
         """
-        measures = self.measures(brains)
+        measures = self.measures(healthy)
         if len(measures) < FEWEST:
             raise InputError(
                 f"sulci are compared with those of at least {FEWEST} validation brains, got "
                 f"{len(measures)}"
             )
         sizes, confidence = np.sqrt(measures[:, :, 0]), measures[:, :, 1]
-        self.size = NormativeMap(SIZE_FLOOR).fit(lambda: sizes)
-        self.confidence = NormativeMap(CONFIDENCE_FLOOR).fit(lambda: confidence)
+        self.size.fit(lambda: sizes)
+        self.confidence.fit(lambda: confidence)
         absence = self._absence(sizes, confidence)
-        self.absence = NormativeMap(Z_FLOOR).fit(lambda: absence)
-        self.pieces = NormativeMap(PIECES_FLOOR).fit(lambda: measures[:, :, 6])
-        self.centres = [_Centre(measures[:, n, 2:5]) for n in range(len(self.names.sulci))]
+        self.absence.fit(lambda: absence)
+        self.pieces.fit(lambda: measures[:, :, 6])
+        places = (measures[:, n, 2:5] for n in range(len(self.names.sulci)))
+        self.centres_ = [_Centre().fit(own) for own in places]
         variation = measures[:, :, 0].std(axis=0) / measures[:, :, 0].mean(axis=0)
-        self.panel = variation < STABLE
+        self.panel_ = variation < STABLE
         return self
 
-    def measures(self, brains: Brains) -> Measures:
+    def state_dict(self) -> State:
+        """Sums over the healthy brains, sulcus by sulcus."""
+        kept = ("size", "confidence", "absence", "pieces")
+        state: State = {name: getattr(self, name).state_dict() for name in kept}
+        state["panel"] = self.panel_
+        state["centres"] = {str(n): own.state_dict() for n, own in enumerate(self.centres_)}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Take what `state_dict` gave."""
+        for name in ("size", "confidence", "absence", "pieces"):
+            getattr(self, name).load_state_dict(state[name])
+        self.panel_ = state["panel"]
+        states = (state["centres"][str(n)] for n in range(len(self.names.sulci)))
+        self.centres_ = [_Centre().load_state_dict(own) for own in states]
+        return self
+
+    def measures(self, brains: Iterable[Brain]) -> Measures:
         """(N, n, `len(MEASURES)`) of brains; see `NamedBrain.measure`."""
         found = [brain.measure(self.affine) for brain in self.names.named(brains)]
         return np.array(found).reshape(-1, len(self.names.sulci), len(MEASURES))
@@ -76,7 +101,7 @@ class RecognitionScores:
         """How far each sulcus is from healthy ones, in standard deviations: (N, n) by kind."""
         sizes = np.sqrt(measures[:, :, 0])
         missing = self.absence.z(self._absence(sizes, measures[:, :, 1]))
-        away = [own.z(measures[:, n, 2:5]) for n, own in enumerate(self.centres)]
+        away = [own.z(measures[:, n, 2:5]) for n, own in enumerate(self.centres_)]
         found: dict[str, NDArray[np.floating]] = {
             "missing": missing,
             "large": self.size.z(sizes),
@@ -90,34 +115,72 @@ class RecognitionScores:
         unsure = -self.size.z(sizes) - UNSURE * self.confidence.z(confidence)
         return unsure.astype(np.float64)
 
-    def score(self, brains: Brains) -> dict[str, NDArray[np.float64]]:
+    def score(self, brains: Iterable[Brain]) -> dict[str, NDArray[np.float64]]:
         """Scores of each brain by name, (N,) each."""
         return self.of_departures(self.departures(self.measures(brains)))
 
     def of_departures(self, departures: dict[str, Departures]) -> dict[str, NDArray[np.float64]]:
         """Scores of brains whose sulci depart so, (N,) each."""
         found = [departures[kind].max(axis=1) for kind in DEPARTURES]
-        panel = departures["missing"][:, self.panel]
-        found.append(panel.max(axis=1) if self.panel.any() else np.zeros(len(panel)))
+        panel = departures["missing"][:, self.panel_]
+        found.append(panel.max(axis=1) if self.panel_.any() else np.zeros(len(panel)))
         return dict(zip(self.columns, found, strict=True))
 
 
-class _Centre:
+class AtlasScores(RecognitionScores):
+    """The same of sulci that are named by where training brains have them: what to beat.
+
+    Args:
+        sulci: names.
+        cohort: whose training split the atlas is fitted on.
+    """
+
+    def __init__(self, sulci: tuple[str, ...], cohort: Cohort) -> None:
+        self.atlas, self.cohort = AtlasTemplate(sulci, cohort.scheme), cohort
+        super().__init__(self.atlas, cohort.affine, "baseline_atlas")
+
+    def fit(self, healthy: Sequence[Brain]) -> Self:
+        """Fit the atlas on the training split, and compare with healthy brains."""
+        self.atlas.fit(self.cohort)
+        return super().fit(healthy)
+
+    def state_dict(self) -> State:
+        """Sums over the healthy brains, and the atlas."""
+        return {**super().state_dict(), "atlas": self.atlas.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Take what `state_dict` gave."""
+        self.atlas.load_state_dict(state["atlas"])
+        return super().load_state_dict(state)
+
+
+class _Centre(Fitted):
     """Where a sulcus lies in healthy brains."""
 
-    def __init__(self, places: NDArray[np.float64]) -> None:
+    def fit(self, places: NDArray[np.float64]) -> Self:
         known = places[~np.isnan(places).any(axis=1)]
-        self.mean = known.mean(axis=0) if len(known) else np.zeros(3)
+        self.mean_ = known.mean(axis=0) if len(known) else np.zeros(3)
         covariance = np.cov(known.T) if len(known) > 3 else np.eye(3)
-        self.inverse = np.linalg.inv(covariance + 0.25 * np.eye(3))  # half a millimetre at least
+        self.inverse_ = np.linalg.inv(covariance + 0.25 * np.eye(3))  # half a millimetre at least
         distances = self._distance(known)[:, None]
-        self.usual = NormativeMap(Z_FLOOR).fit(lambda: distances) if len(known) else None
+        self.usual_ = NormativeMap(Z_FLOOR).fit(lambda: distances) if len(known) else None
+        return self
+
+    def state_dict(self) -> State:
+        usual = None if self.usual_ is None else self.usual_.state_dict()
+        return {"mean": self.mean_, "inverse": self.inverse_, "usual": usual}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        self.mean_, self.inverse_ = state["mean"], state["inverse"]
+        known = state["usual"]
+        self.usual_ = None if known is None else NormativeMap(Z_FLOOR).load_state_dict(known)
+        return self
 
     def z(self, places: NDArray[np.float64]) -> NDArray[np.floating]:
-        if self.usual is None:
+        if self.usual_ is None:
             return np.full(len(places), np.nan)
-        return self.usual.z(self._distance(places)[:, None])[:, 0]
+        return self.usual_.z(self._distance(places)[:, None])[:, 0]
 
     def _distance(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
-        apart = places - self.mean
-        return np.sqrt(np.einsum("ni,ij,nj->n", apart, self.inverse, apart))
+        apart = places - self.mean_
+        return np.sqrt(np.einsum("ni,ij,nj->n", apart, self.inverse_, apart))

@@ -9,11 +9,22 @@ from typing import Any
 
 import jinja2
 
-from foldnorm.pipeline import benchmark as benchmark_module
-from foldnorm.pipeline import classify, fusion, recognise, restore, search_space, synthetic_quality
-from foldnorm.pipeline import compare as compare_module
 from foldnorm.pipeline import report_figures as figures
-from foldnorm.pipeline.latent import outputs as latent_outputs
+from foldnorm.pipeline.artifacts import (
+    BENCHMARK,
+    BENCHMARK_SIDECAR,
+    BENCHMARK_SUBJECTS,
+    CLASSES,
+    COMPARISON,
+    FUSED,
+    LATENT_SIDECAR,
+    QUALITY,
+    RESTORED,
+    RUN_CONFIG,
+    SCORES,
+    SULCI,
+    TRIALS,
+)
 from foldnorm.pipeline.report_comparisons import comparison_section, search_section, titles_of
 from foldnorm.pipeline.report_images import (
     classes_section,
@@ -26,7 +37,6 @@ from foldnorm.pipeline.report_pages import PageChoice, brain_pages
 from foldnorm.pipeline.report_runs import run_section
 from foldnorm.pipeline.report_scores import fusion_section, recognition_section, scores_section
 from foldnorm.pipeline.report_viewers import cohort_viewer, plotly_script, static
-from foldnorm.pipeline.score_cohort import SCORES
 from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv, write_text
@@ -83,17 +93,17 @@ def write_report(paths: Sequence[Path], out: Path, choice: PageChoice | None = N
 def _section(path: Path) -> dict[str, Any]:
     for name, build in (
         (DESCRIPTION, _cohort_section),
-        ("config.yaml", run_section),
+        (RUN_CONFIG, run_section),
         (SCORES, scores_section),
-        (fusion.TABLE, fusion_section),
-        (recognise.TABLE, recognition_section),
-        (benchmark_module.TABLE, _benchmark_section),
-        (compare_module.TABLE, comparison_section),
-        (search_space.TABLE, search_section),
-        (classify.TABLE, classes_section),
-        (restore.TABLE, restored_section),
-        (synthetic_quality.TABLE, quality_section),
-        (latent_outputs.SIDECAR, latent_section),
+        (FUSED, fusion_section),
+        (SULCI, recognition_section),
+        (BENCHMARK, _benchmark_section),
+        (COMPARISON, comparison_section),
+        (TRIALS, search_section),
+        (CLASSES, classes_section),
+        (RESTORED, restored_section),
+        (QUALITY, quality_section),
+        (LATENT_SIDECAR, latent_section),
     ):
         if (path / name).is_file():
             kind = build.__name__.removeprefix("_").removesuffix("_section")
@@ -173,8 +183,8 @@ UNITS = {"ball": "mm³", "random": "", "asymmetry": ""}
 
 
 def _benchmark_section(path: Path) -> dict[str, Any]:
-    rows = read_tsv(path / benchmark_module.TABLE)
-    sidecar = read_json(path / benchmark_module.SIDECAR)
+    rows = read_tsv(path / BENCHMARK)
+    sidecar = read_json(path / BENCHMARK_SIDECAR)
     sizes = list(dict.fromkeys(row["size"] for row in rows))
     scores = list(dict.fromkeys(row["score"] for row in rows))
     cell = {(row["score"], row["size"]): row for row in rows}
@@ -199,6 +209,6 @@ def _benchmark_section(path: Path) -> dict[str, Any]:
         "cell": cell,
         "unit": UNITS.get(sidecar["kind"], "mm² of sheet (voxels at 1 mm)"),
         "note": sidecar["note"],
-        "roc": figures.roc_by_size(read_tsv(path / benchmark_module.SUBJECTS)),
+        "roc": figures.roc_by_size(read_tsv(path / BENCHMARK_SUBJECTS)),
         "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
     }

@@ -5,9 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from foldnorm.pipeline import compare as compare_module
 from foldnorm.pipeline import report_figures as figures
-from foldnorm.pipeline import search_space
+from foldnorm.pipeline.artifacts import (
+    COMPARISON,
+    COMPARISON_RUNS,
+    COMPARISON_SIDECAR,
+    SEARCH_SIDECAR,
+    TRIALS,
+)
 from foldnorm.preprocessing.files import read_json, read_tsv
 
 # Columns of the comparison, in groups; those that no model has are left out.
@@ -28,8 +33,8 @@ LISTED_TRIALS = 30
 
 def comparison_section(path: Path) -> dict[str, Any]:
     """What the report shows of a comparison folder."""
-    rows, runs = read_tsv(path / compare_module.TABLE), read_tsv(path / compare_module.RUNS)
-    sidecar = read_json(path / compare_module.SIDECAR)
+    rows, runs = read_tsv(path / COMPARISON), read_tsv(path / COMPARISON_RUNS)
+    sidecar = read_json(path / COMPARISON_SIDECAR)
     groups = [
         (title, [name for name in names if any(row.get(name) for row in rows)])
         for title, names in GROUPS.items()
@@ -60,7 +65,7 @@ def comparison_section(path: Path) -> dict[str, Any]:
 
 def search_section(path: Path) -> dict[str, Any]:
     """What the report shows of a search folder."""
-    rows, sidecar = read_tsv(path / search_space.TABLE), read_json(path / search_space.SIDECAR)
+    rows, sidecar = read_tsv(path / TRIALS), read_json(path / SEARCH_SIDECAR)
     keys, lowest = list(sidecar["vary"]), sidecar["monitor_mode"] == "min"
     done = [row for row in rows if row["value"]]
     done.sort(key=lambda row: float(row["value"]), reverse=not lowest)

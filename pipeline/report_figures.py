@@ -13,7 +13,6 @@ import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.stats import gaussian_kde
 
 from foldnorm.pipeline.detection_metrics import roc_curve
 from foldnorm.pipeline.metrics_table import MetricsTable
@@ -219,6 +218,8 @@ def silhouettes_by_k(rows: Sequence[Mapping[str, str]]) -> str:
 
 def spreads(rows: Sequence[Mapping[str, str]]) -> str:
     """Histogram and density over brains of each dimension that is a column (but ``brain``)."""
+    from scipy.stats import gaussian_kde  # half a second that most reports need not spend
+
     names = [name for name in rows[0] if name != "brain"]
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(1, len(names), figsize=(11, 1.9), squeeze=False)

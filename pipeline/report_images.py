@@ -5,8 +5,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from foldnorm.pipeline import classify, restore, synthetic_quality
 from foldnorm.pipeline import report_figures as figures
+from foldnorm.pipeline.artifacts import (
+    CLASSES_SIDECAR,
+    QUALITY,
+    QUALITY_PAIRS,
+    QUALITY_SIDECAR,
+    RESTORED,
+    RESTORED_SHEET,
+    RESTORED_SIDECAR,
+)
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.files import read_json, read_tsv
 from foldnorm.preprocessing.images import CLASS
@@ -54,7 +62,7 @@ def image_cohort_section(cohort: Cohort) -> dict[str, Any]:
 
 def classes_section(path: Path) -> dict[str, Any]:
     """What the report shows of classes that `foldnorm classify` told."""
-    sidecar = read_json(path / classify.SIDECAR)
+    sidecar = read_json(path / CLASSES_SIDECAR)
     facts = {"volumes": sidecar["volumes"], "column": sidecar["target"]}
     warnings = []
     if sidecar["tested"]:
@@ -82,7 +90,7 @@ def classes_section(path: Path) -> dict[str, Any]:
 
 def restored_section(path: Path) -> dict[str, Any]:
     """What the report shows of images that `foldnorm restore` repaired."""
-    sidecar = read_json(path / restore.SIDECAR)
+    sidecar = read_json(path / RESTORED_SIDECAR)
     facts = {"images": sidecar["images"]}
     warnings = []
     if sidecar["degraded"]:
@@ -97,7 +105,7 @@ def restored_section(path: Path) -> dict[str, Any]:
             f"{path.name}: the model was trained on {sidecar['known_to_the_model']} of the "
             "participants"
         )
-    rows = read_tsv(path / restore.TABLE)
+    rows = read_tsv(path / RESTORED)
     worst = sorted((row for row in rows if row["psnr"]), key=lambda row: float(row["psnr"]))
     return {
         "title": f"Restored images: {path.name}",
@@ -105,7 +113,7 @@ def restored_section(path: Path) -> dict[str, Any]:
         "warnings": warnings,
         "facts": facts,
         "degraded": sidecar["degraded"],
-        "picture": inline_png((path / restore.SHEET).read_bytes()),
+        "picture": inline_png((path / RESTORED_SHEET).read_bytes()),
         "worst": worst[:LISTED],
         "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
     }
@@ -127,8 +135,8 @@ QUALITY_NOTES = {
 
 def quality_section(path: Path) -> dict[str, Any]:
     """What the report shows of the quality of synthetic volumes."""
-    sidecar = read_json(path / synthetic_quality.SIDECAR)
-    rows = read_tsv(path / synthetic_quality.TABLE)
+    sidecar = read_json(path / QUALITY_SIDECAR)
+    rows = read_tsv(path / QUALITY)
     found = {row["figure"]: row for row in rows}
     warnings = []
     made, floor = (float(found["memorised"][key] or "nan") for key in ("synthetic", "held_out"))
@@ -147,6 +155,6 @@ def quality_section(path: Path) -> dict[str, Any]:
                                     if row["figure"].startswith("ks_") else ""))
             for row in rows
         ],
-        "picture": inline_png((path / synthetic_quality.PAIRS).read_bytes()),
+        "picture": inline_png((path / QUALITY_PAIRS).read_bytes()),
         "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
     }  # fmt: skip

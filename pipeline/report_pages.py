@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.artifacts import PAGE_ARRAYS, PAGES_SIDECAR, REGIONS, SCORES, SCORES_SIDECAR
 from foldnorm.pipeline.report_layers import labels_layer, share_layer, viewer
 from foldnorm.pipeline.report_page_figures import PagePictures
-from foldnorm.pipeline.scoring.page_files import FOLDER, SIDECAR, PageArrays
+from foldnorm.pipeline.scoring.page_files import PageArrays
 from foldnorm.preprocessing.cohort import row_key
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv
@@ -21,7 +22,6 @@ from foldnorm.preprocessing.volumes import nifti_bytes
 
 N_PAGES = 20
 MAX_SITES = 6  # that are named
-SCORES, SCORES_SIDECAR, REGIONS = "scores.tsv", "scores.json", "regions.tsv"
 SIDES = {"L": "left hemisphere", "R": "right hemisphere"}
 NO_MODEL = "void"
 METHODS = {
@@ -54,11 +54,11 @@ def brain_pages(path: Path, choice: PageChoice) -> list[dict[str, Any]]:
     Raises:
         InputError: a brain that was asked for has no page.
     """
-    if not (path / SIDECAR).is_file():
+    if not (path / PAGES_SIDECAR).is_file():
         if choice.brains:
             raise InputError(f"no pages of brains; score again with --maps: {path}")
         return []
-    about, scores = read_json(path / SIDECAR), read_json(path / SCORES_SIDECAR)
+    about, scores = read_json(path / PAGES_SIDECAR), read_json(path / SCORES_SIDECAR)
     regions: dict[str, list[dict[str, str]]] = {}
     for row in read_tsv(path / REGIONS):
         regions.setdefault(row_key(row), []).append(row)
@@ -97,7 +97,7 @@ def _page(
 ) -> dict[str, Any]:
     key = row_key(row)
     own = about["brains"][key]
-    arrays = PageArrays.read(path / FOLDER / f"{key}.npz")
+    arrays = PageArrays.read(path / PAGE_ARRAYS.of(brain=key))
     i, j, k = own["peak"]
     is_mirrored = about["mirror_right"] and row["hemi"] == "R"
     if is_mirrored:  # back to the right side of the head

@@ -7,8 +7,9 @@ from typing import Any
 import yaml
 
 from foldnorm.pipeline import report_figures as figures
+from foldnorm.pipeline.artifacts import RUN_METRICS, RUN_SAMPLE
 from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.pipeline.run_folder import METRICS, RunFolder
+from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.preprocessing.pictures import inline_png
 
 SAMPLE_NOTES = {
@@ -43,10 +44,10 @@ PANEL_NOTES = {
 def run_section(path: Path) -> dict[str, Any]:
     """What the report shows of a run folder."""
     run = RunFolder.open(path)
-    metrics = MetricsTable(path / METRICS, up_to=2**62)
+    metrics = MetricsTable(path / RUN_METRICS, up_to=2**62)
     best, panel = run.best_panel(metrics)
     _, samples = run.best_panel(metrics, of="samples")
-    pictures = sorted(run.samples.glob("step-*.png"))
+    pictures = sorted(path.glob(RUN_SAMPLE.pattern))
     warnings = []
     if metrics.rows and max(metrics.rows) < run.config["training"]["steps"]:
         warnings.append(f"{path.name} stopped at step {max(metrics.rows)}, before its end")

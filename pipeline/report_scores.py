@@ -6,11 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from foldnorm.pipeline import fusion
-from foldnorm.pipeline import recognise as recognition
 from foldnorm.pipeline import report_figures as figures
-from foldnorm.pipeline.score_cohort import SCORES, SIDECAR
-from foldnorm.pipeline.scoring import evidence_maps
+from foldnorm.pipeline.artifacts import (
+    FUSED,
+    FUSED_SIDECAR,
+    REGIONS,
+    SCORES,
+    SCORES_SIDECAR,
+    SULCI,
+    SULCI_SIDECAR,
+    USUAL_SCORES,
+)
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv
 
@@ -21,7 +27,7 @@ RESEARCH = "These are research figures, not a diagnosis."
 
 def scores_section(path: Path) -> dict[str, Any]:
     """What the report shows of `score`."""
-    rows, sidecar = read_tsv(path / SCORES), read_json(path / SIDECAR)
+    rows, sidecar = read_tsv(path / SCORES), read_json(path / SCORES_SIDECAR)
     if rows and "flag" not in rows[0]:
         raise InputError(
             f"expected a column flag; scores of an earlier version, score again: {path / SCORES}"
@@ -29,7 +35,7 @@ def scores_section(path: Path) -> dict[str, Any]:
     judged = [row for row in rows if not row["used_for"] and not row["flag"]]
     flagged = [row for row in rows if row["flag"]]
     columns = [name for name in rows[0] if name.startswith("p_")]
-    key = next((f"p_{name}" for name in fusion.USUAL if f"p_{name}" in columns), columns[0])
+    key = next((f"p_{name}" for name in USUAL_SCORES if f"p_{name}" in columns), columns[0])
     judged.sort(key=lambda row: float(row[key]))
     warnings = []
     if not judged:
@@ -37,8 +43,8 @@ def scores_section(path: Path) -> dict[str, Any]:
     if flagged:
         warnings.append(f"{path.name}: {len(flagged)} brains cannot be judged by this model")
     regions = []
-    if (path / evidence_maps.REGIONS).is_file():
-        regions = read_tsv(path / evidence_maps.REGIONS)
+    if (path / REGIONS).is_file():
+        regions = read_tsv(path / REGIONS)
         regions.sort(key=lambda row: -float(row["mass"]))
     return {
         "title": f"Scores: {path.name}",
@@ -67,7 +73,7 @@ def scores_section(path: Path) -> dict[str, Any]:
 
 def fusion_section(path: Path) -> dict[str, Any]:
     """What the report shows of `fuse`."""
-    rows, sidecar = read_tsv(path / fusion.TABLE), read_json(path / fusion.SIDECAR)
+    rows, sidecar = read_tsv(path / FUSED), read_json(path / FUSED_SIDECAR)
     judged = [row for row in rows if row["p_fused"]]
     judged.sort(key=lambda row: float(row["p_fused"]))
     return {
@@ -87,7 +93,7 @@ def fusion_section(path: Path) -> dict[str, Any]:
 
 def recognition_section(path: Path) -> dict[str, Any]:
     """What the report shows of `recognise`."""
-    rows, sidecar = read_tsv(path / recognition.TABLE), read_json(path / recognition.SIDECAR)
+    rows, sidecar = read_tsv(path / SULCI), read_json(path / SULCI_SIDECAR)
     sulci = sidecar["sulci"]
     z = np.array([float(row["z_missing"]) for row in rows]).reshape(-1, len(sulci))
     brains = [f"{row['participant_id']} {row['hemi']}" for row in rows[:: len(sulci)]]

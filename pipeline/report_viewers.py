@@ -12,7 +12,24 @@ import numpy as np
 import plotly.offline
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.latent import outputs
+from foldnorm.pipeline.artifacts import (
+    DIMENSION_MOVED,
+    DIMENSION_SWEEP,
+    DIMENSION_VALUES,
+    DIMENSIONS,
+    INTERPOLATION,
+    INTERPOLATION_VOLUME,
+    LATENT_SIDECAR,
+    MEAN,
+    MEAN_SHARE,
+    NEIGHBOUR_VOLUME,
+    NEIGHBOURS,
+    PROJECTION,
+    PROJECTION_SIDECAR,
+    PROJECTION_SLICES,
+    SWEEP_STEPS,
+    TILES,
+)
 from foldnorm.pipeline.report_figures import COLOURS, SHOWN_BRAINS
 from foldnorm.pipeline.report_layers import (
     Layer,
@@ -47,22 +64,22 @@ def cohort_viewer(cohort: Cohort) -> dict[str, Any]:
 
 def latent_viewers(path: Path) -> dict[str, dict[str, Any]]:
     """Figures of volumes of a folder of latent analyses, by analysis."""
-    names = read_json(path / outputs.SIDECAR)["classes"]
+    names = read_json(path / LATENT_SIDECAR)["classes"]
     found = {}
-    if (path / outputs.MEAN).is_file():
-        likely = share_layer(*read_map(path / f"mean_label-{names[-1]}_probseg.nii.gz"))
-        layers = [labels_layer((path / outputs.MEAN).read_bytes()), likely]
+    if (path / MEAN).is_file():
+        likely = share_layer(*read_map(path / MEAN_SHARE.of(label=names[-1])))
+        layers = [labels_layer((path / MEAN).read_bytes()), likely]
         found["mean"] = viewer({"": [{"name": "mean", "layers": layers}]}, names)
-    if (path / outputs.NEIGHBOURS).is_file():
-        brains = ["the brain", *(row["brain"] for row in read_tsv(path / outputs.NEIGHBOURS))]
-        found["neighbours"] = viewer({"": _steps(path, "neighbours-*_dseg.nii.gz", brains)}, names)
-    if (path / outputs.INTERPOLATION).is_file():
-        count = read_json(path / outputs.INTERPOLATION)["steps"]
+    if (path / NEIGHBOURS).is_file():
+        brains = ["the brain", *(row["brain"] for row in read_tsv(path / NEIGHBOURS))]
+        found["neighbours"] = viewer({"": _steps(path, NEIGHBOUR_VOLUME.pattern, brains)}, names)
+    if (path / INTERPOLATION).is_file():
+        count = read_json(path / INTERPOLATION)["steps"]
         steps = _steps(
-            path, "interpolation-*_dseg.nii.gz", [f"step {n} of {count}" for n in range(count + 1)]
+            path, INTERPOLATION_VOLUME.pattern, [f"step {n} of {count}" for n in range(count + 1)]
         )
         found["interpolation"] = viewer({"": steps}, names)
-    if (path / outputs.DIMENSIONS).is_file():
+    if (path / DIMENSIONS).is_file():
         found["dimensions"] = viewer(*_sweeps(path, names))
     return found
 
@@ -71,16 +88,15 @@ def _sweeps(
     path: Path, names: Sequence[str]
 ) -> tuple[dict[str, list[Step]], Sequence[str], dict[str, list[int]]]:
     """Arguments of `viewer`: steps by dimension, in the order of the ranking."""
-    values = read_tsv(path / outputs.DIMENSION_VALUES)
+    values = read_tsv(path / DIMENSION_VALUES)
     groups, at = {}, {}
     for dimension in list(values[0])[1:]:
         own = [float(row[dimension]) for row in values]
-        places = np.linspace(min(own), max(own), outputs.SWEEP_STEPS)
-        stem = f"dimension-{int(dimension):05d}"
-        moved, affine = read_map(path / f"{stem}_desc-moved.nii.gz")
+        places = np.linspace(min(own), max(own), SWEEP_STEPS)
+        moved, affine = read_map(path / DIMENSION_MOVED.of(dimension=int(dimension)))
         layer = share_layer(moved, affine)
         titles = [f"z = {place:.2f}" for place in places]
-        steps = _steps(path, f"{stem}_sweep-*_dseg.nii.gz", titles)
+        steps = _steps(path, DIMENSION_SWEEP.of(dimension=int(dimension), n="*"), titles)
         for step in steps:
             step["layers"].append(layer)
         name = f"dimension {dimension}"
@@ -100,8 +116,8 @@ def _steps(path: Path, pattern: str, titles: Iterable[str]) -> list[Step]:
 def projection_points(path: Path) -> dict[str, Any]:
     """What a figure of points needs: ``json``, ``volumes``, the columns that can colour them."""
     rows, sidecar = (
-        read_tsv(path / outputs.PROJECTION),
-        read_json(path / outputs.PROJECTION_SIDECAR),
+        read_tsv(path / PROJECTION),
+        read_json(path / PROJECTION_SIDECAR),
     )
     columns = {name: _column([row[name] for row in rows]) for name in rows[0]}
     # A column that says the same of all, or of each something else, colours nothing.
@@ -113,7 +129,7 @@ def projection_points(path: Path) -> dict[str, Any]:
         and (_is_number(values) or len(set(values)) <= len(COLOURS))
     ]
     shown = list(dict.fromkeys(["role", *useful]))
-    slices = (path / outputs.PROJECTION_SLICES).read_bytes()
+    slices = (path / PROJECTION_SLICES).read_bytes()
     volumes, tile, classes = _volumes_of(rows, sidecar["cohorts"])
     method = METHOD_NAMES[sidecar["method"]]
     return {
@@ -168,7 +184,7 @@ def _volumes_of(
         return {}, [], 3
     first = next(iter(cohorts.values()))
     if first.holds_images:  # rows go downwards
-        return {}, [first.shape[-1], first.shape[0], outputs.TILES], 0
+        return {}, [first.shape[-1], first.shape[0], TILES], 0
     at_hand = [n for n, row in enumerate(rows) if row["cohort"] in cohorts]
     count = min(len(at_hand), VOLUME_BUDGET // len(_brain_layer(first, 0)["data"]))
     volumes = {}
@@ -176,7 +192,7 @@ def _volumes_of(
         n = at_hand[place]
         cohort = cohorts[rows[n]["cohort"]]
         volumes[n] = _brain_layer(cohort, int(rows[n]["index"]))["data"]
-    sides = [first.shape[0], first.shape[2], outputs.TILES]
+    sides = [first.shape[0], first.shape[2], TILES]
     return volumes, sides, first.scheme.n_classes
 
 

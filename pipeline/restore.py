@@ -12,7 +12,9 @@ from skimage.restoration import inpaint_biharmonic
 
 from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import DamageKind, FindsDamage, Repairs
-from foldnorm.pipeline.image_tasks import LIKELY, RANGE, came_damaged, degrader, iou, repair_figures
+from foldnorm.pipeline.artifacts import RESTORED, RESTORED_IMAGE, RESTORED_SHEET, RESTORED_SIDECAR
+from foldnorm.pipeline.degradations import LIKELY, came_damaged, degrader
+from foldnorm.pipeline.image_metrics import RANGE, iou, repair_figures
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Cohort, row_key
@@ -21,7 +23,6 @@ from foldnorm.preprocessing.files import write_bytes, write_json, write_tsv
 from foldnorm.preprocessing.images import write_image
 from foldnorm.preprocessing.pictures import contact_sheet, image_slices, png
 
-TABLE, SIDECAR, SHEET = "restored.tsv", "restored.json", "contact_sheet.png"
 SHOWN = 10  # images of the contact sheet
 FIGURES = ("psnr", "ssim", "psnr_gain", "psnr_inside", "mask_iou")
 ORDER = ("given", "degraded", "found", "restored", "clean")  # of the contact sheet, downwards
@@ -53,7 +54,7 @@ class RestoreOptions:
 def restore(
     run: RunFolder, trained: TrainedModel, cohort: Cohort, out: Path, options: RestoreOptions
 ) -> dict[str, Any]:
-    """Repair the images of a cohort; writes an image each, `TABLE`, `SIDECAR` and `SHEET`.
+    """Repair the images of a cohort; writes an image each, a table, its sidecar, a contact sheet.
 
     2-D images are PNG of the bits that the cohort has, volumes NIfTI float32 from −1 to 1; masks of
     damage are −1 and 1. Where images are degraded first, that image, the true mask and what it was
@@ -66,9 +67,7 @@ def restore(
         InputError: the model repairs nothing, or there is nothing to repair.
     """
     _check(trained.model, options)
-    indices = cohort.indices(*options.splits)
-    if not len(indices):
-        raise InputError(f"no image of the split {', '.join(options.splits)}: {cohort.folder}")
+    indices = cohort.some_indices(*options.splits)
     degrade = degrader(trained.model, options.damage) if options.degrade else None
     rows, shown = [], list[dict[str, list[NDArray[np.uint8]]]]()
     bits = int(cohort.preparation["intensities"]["bits"])
@@ -84,12 +83,12 @@ def restore(
         if "clean" in images:
             row |= figures_of(images)
         for name, image in images.items():
-            write_image(out / f"{key}_desc-{name}", image, bits)
+            write_image(out / RESTORED_IMAGE.of(image=key, what=name), image, bits)
         rows.append(row)
         if len(shown) < SHOWN:
             shown.append({name: image_slices(images[name]) for name in ORDER if name in images})
-    write_tsv(out / TABLE, rows, ("participant_id", "image", *FIGURES))
-    write_bytes(out / SHEET, png(contact_sheet(_columns(shown))))
+    write_tsv(out / RESTORED, rows, tuple(RESTORED.columns))
+    write_bytes(out / RESTORED_SHEET, png(contact_sheet(_columns(shown))))
     sidecar = {
         "run": str(run.folder.resolve()),
         "cohort": str(cohort.folder.resolve()),
@@ -104,7 +103,7 @@ def restore(
         ),
         **({name: _mean(rows, name) for name in FIGURES} if options.degrade else {}),
     }
-    write_json(out / SIDECAR, sidecar)
+    write_json(out / RESTORED_SIDECAR, sidecar)
     return sidecar
 
 

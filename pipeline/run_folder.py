@@ -1,6 +1,8 @@
-"""The run folder: what training writes, and what every later command reads a model from."""
+"""The run folder: what training writes, and what every later command reads a model from.
 
-import hashlib
+Only what reads or writes weights imports torch: the report reads the records without it.
+"""
+
 import io
 import os
 import platform
@@ -10,25 +12,31 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors
-import safetensors.torch
-import torch
 import yaml
 
+from foldnorm.pipeline.artifacts import (
+    BUNDLE_WEIGHTS,
+    CHECKPOINT,
+    RUN_CONFIG,
+    RUN_COST,
+    RUN_DATA,
+    RUN_ENVIRONMENT,
+)
+from foldnorm.pipeline.brains import check_cohort
+from foldnorm.pipeline.class_paths import current
 from foldnorm.pipeline.conditions import Conditions
-from foldnorm.pipeline.configuration import build_model
 from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.preprocessing.cohort import Cohort, same_preparation
+from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, write_bytes, write_json, write_text
+from foldnorm.preprocessing.files import hashed, read_json, write_bytes, write_json, write_text
 
-CONFIG, DATA, ENVIRONMENT = "config.yaml", "data.json", "environment.json"
-COST = "cost.json"
-METRICS = "metrics.csv"
-BUNDLED_WEIGHTS = "models/model.safetensors"
+if TYPE_CHECKING:
+    import torch
+
+    from foldnorm.pipeline.trained_model import TrainedModel
+
 PACKAGES = ("foldnorm", "torch", "monai", "lightning", "numpy", "scipy", "scikit-learn", "nibabel")
 
 
@@ -54,44 +62,39 @@ class RunFolder:
     @property
     def is_bundle(self) -> bool:
         """Whether this is an exported model."""
-        return (self.folder / BUNDLED_WEIGHTS).is_file()
+        return (self.folder / BUNDLE_WEIGHTS).is_file()
 
     def checkpoint(self, name: str) -> Path:
         """Path of the checkpoint ``last`` or ``best``."""
-        return self.folder / "checkpoints" / f"{name}.ckpt"
+        return self.folder / CHECKPOINT.of(name=name)
 
     @property
     def weights(self) -> Path:
         """Path of the weights that `load` takes: the best checkpoint, or what was exported."""
         if self.is_bundle:
-            return self.folder / BUNDLED_WEIGHTS
+            return self.folder / BUNDLE_WEIGHTS
         best = self.checkpoint("best")
         return best if best.is_file() else self.checkpoint("last")
-
-    @property
-    def samples(self) -> Path:
-        """Folder of the pictures made while training."""
-        return self.folder / "samples"
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """The configuration as resolved: ``model`` and ``training``."""
         self._check_has_config()
-        content = yaml.safe_load((self.folder / CONFIG).read_text(encoding="utf-8"))
-        return dict(content)
+        content = yaml.safe_load((self.folder / RUN_CONFIG).read_text(encoding="utf-8"))
+        return dict(current(content))
 
     @cached_property
     def data(self) -> dict[str, Any]:
         """What it was trained on: preparation, shape, participants by split."""
-        return read_json(self.folder / DATA)
+        return read_json(self.folder / RUN_DATA)
 
     def _check_has_config(self) -> None:
-        if not (self.folder / CONFIG).is_file():
-            raise InputError(f"not a run folder (no {CONFIG}): {self.folder}")
+        if not (self.folder / RUN_CONFIG).is_file():
+            raise InputError(f"not a run folder (no {RUN_CONFIG}): {self.folder}")
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the configuration as resolved."""
-        write_text(self.folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
+        write_text(self.folder / RUN_CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
 
     def write_data(
         self, cohort: Cohort, conditions: Conditions, before: "RunFolder | None" = None
@@ -103,7 +106,7 @@ class RunFolder:
         """
         known = [] if before is None else before.seen
         write_json(
-            self.folder / DATA,
+            self.folder / RUN_DATA,
             {
                 "cohort": str(cohort.folder.resolve()),
                 "preparation": cohort.preparation,
@@ -121,31 +124,35 @@ class RunFolder:
 
     def write_environment(self) -> None:
         """Record versions, machine and command."""
-        write_json(self.folder / ENVIRONMENT, environment())
+        write_json(self.folder / RUN_ENVIRONMENT, environment())
 
     @property
     def environment(self) -> str:
         """What `write_environment` recorded, as text; empty for an exported model."""
-        path = self.folder / ENVIRONMENT
+        path = self.folder / RUN_ENVIRONMENT
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     def write_cost(self, cost: Mapping[str, float]) -> None:
         """Record what the run took; see `cost`."""
-        write_json(self.folder / COST, dict(cost))
+        write_json(self.folder / RUN_COST, dict(cost))
 
     @property
     def cost(self) -> dict[str, float]:
         """Parameters, median seconds a step, seconds in all, peak memory in MiB; when finished."""
-        return read_json(self.folder / COST)
+        return read_json(self.folder / RUN_COST)
 
     def save_checkpoint(self, name: str, state: Mapping[str, Any]) -> None:
         """Write a checkpoint atomically."""
+        import torch
+
         stream = io.BytesIO()  # torch's own file writer hides why a write failed
         torch.save(dict(state), stream)
         write_bytes(self.checkpoint(name), stream.getvalue())
 
-    def load_checkpoint(self, name: str, device: torch.device | str = "cpu") -> dict[str, Any]:
+    def load_checkpoint(self, name: str, device: "torch.device | str" = "cpu") -> dict[str, Any]:
         """Read a checkpoint: tensors and plain values only, never a pickled object."""
+        import torch
+
         path = self.checkpoint(name)
         try:
             return dict(torch.load(path, map_location=device, weights_only=True))
@@ -160,12 +167,18 @@ class RunFolder:
         """What the model is told of each brain."""
         return Conditions.from_dicts(self.data["conditions"])
 
-    def load(self, device: torch.device | str = "cpu") -> TrainedModel:
+    def load(self, device: "torch.device | str" = "cpu") -> "TrainedModel":
         """Return the model of the best checkpoint, in evaluation mode.
 
         Raises:
             InputError: the weights are unreadable, or of another model.
         """
+        import safetensors.torch
+        import torch
+
+        from foldnorm.pipeline.configuration import build_model
+        from foldnorm.pipeline.trained_model import TrainedModel
+
         model = build_model(self.config["model"])
         path = self.weights
         try:
@@ -177,8 +190,9 @@ class RunFolder:
             model.load_state_dict(state)
         except (RuntimeError, KeyError, safetensors.SafetensorError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"weights do not fit {CONFIG} ({reason}): {path}") from error
-        return TrainedModel(model.to(device).eval(), torch.device(device), self.conditions)
+            raise InputError(f"weights do not fit {RUN_CONFIG} ({reason}): {path}") from error
+        where = torch.device(device)
+        return TrainedModel(model.to(where).eval(), where, self.conditions, self.data, self.config)
 
     def check_model(self, model: Mapping[str, Any]) -> None:
         """Refuse to go on with another model than the run's.
@@ -199,23 +213,13 @@ class RunFolder:
         ]
         if differing:
             raise InputError(
-                f"run is of another model ({', '.join(differing)} differ from its {CONFIG}); give "
-                f"another --out, or --overwrite: {self.folder}"
+                f"run is of another model ({', '.join(differing)} differ from its {RUN_CONFIG}); "
+                f"give another --out, or --overwrite: {self.folder}"
             )
 
     def check_cohort(self, cohort: Cohort) -> None:
         """Refuse a cohort that was not prepared as the training cohort was."""
-        # Fold labels are no input of a model: volumes with and without them compare. Second volumes
-        # need not be there: what needs them says so.
-        without = {"folds": None} | ({"pair": None} if cohort.pair_scheme is None else {})
-        own, other = ({**p, **without} for p in (self.data["preparation"], cohort.preparation))
-        differing = same_preparation(own, other)
-        if differing or list(cohort.shape) != self.data["shape"]:
-            detail = ", ".join(differing) or f"shape, {cohort.shape} not {self.data['shape']}"
-            raise InputError(
-                f"cohort was prepared otherwise than the run's ({detail}); preprocess it with "
-                f"--like the training cohort: {cohort.folder}"
-            )
+        check_cohort(self.data, cohort)
 
     def training_cohort(self, folder: Path | None = None) -> Cohort:
         """Open the cohort that the model was trained on.
@@ -271,13 +275,10 @@ class RunFolder:
         return [own, *self.data.get("before", [])]
 
 
-def hashed(participant: str, salt: str) -> str:
-    """What stands for a participant in an exported model."""
-    return hashlib.sha256(f"{salt}{participant}".encode()).hexdigest()
-
-
 def environment() -> dict[str, Any]:
     """Versions, machine and command, for the record."""
+    import torch
+
     versions = {}
     for name in PACKAGES:
         try:

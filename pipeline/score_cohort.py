@@ -1,229 +1,179 @@
-"""Score the brains of a cohort: ``scores.tsv`` with a p-value for each score."""
+"""Scores of the brains of a cohort: ``scores.tsv`` with a p-value for each score."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
-from foldnorm.pipeline.scorer import Scorer, Scores
+from foldnorm.pipeline.artifacts import BRAIN, CALIBRATION, SCORES, SCORES_SIDECAR
 from foldnorm.pipeline.scores import conformal_p
-from foldnorm.pipeline.scoring.setup import ScoringSetup
-from foldnorm.pipeline.suitability import Suitability
-from foldnorm.pipeline.tracks import learned_from
-from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.pipeline.scoring.calibration import Calibration
+from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
+from foldnorm.pipeline.scoring.map_scores import Map, Scores
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_json, write_tsv
-from foldnorm.preprocessing.quality import read_warnings
 from foldnorm.preprocessing.sources import Problem
 
-SCORES, SIDECAR, CALIBRATION = "scores.tsv", "scores.json", "calibration.tsv"
-KNOWN = ("participant_id", "hemi")
-UNKNOWN = {"", "n/a"}  # values of a column that say nothing
 FALSE_DISCOVERIES = 0.05  # share of the brains called unusual that may be healthy
 FEWEST_CONTROLS = 19  # for a p-value of 0.05
 Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Healthy brains that scores are compared with.
-
-    Attributes:
-        scores: by name, (m,) each.
-        rows: who they are.
-        are_local: whether they are controls of the site, not validation brains.
-    """
-
-    scores: Scores
-    rows: list[dict[str, str]]
-    are_local: bool
-
-    @classmethod
-    def of(cls, scorer: Scorer, reference: Cohort, controls: Cohort | None) -> "Calibration":
-        """Scores of the brains that the scorer sets aside for it.
-
-        Raises:
-            InputError: there are none, or controls are brains that the model was trained on.
-        """
-        calibrating = scorer.calibration
-        if not len(calibrating):
-            raise InputError(f"no brains to calibrate with: {reference.folder}")
-        rows = calibrating.rows
-        if controls is not None and scorer.has_model:
-            split_of = {row["participant_id"]: row["split"] for row in reference.rows}
-            seen = [
-                r["participant_id"] for r in rows if split_of.get(r["participant_id"]) == "train"
-            ]
-            if seen:
-                raise InputError(
-                    f"{len(seen)} controls are brains that the model was trained on (such as "
-                    f"{seen[0]}): {controls.folder}"
-                )
-        return cls(scorer.score(lambda: iter(calibrating)), rows, controls is not None)
-
-    @property
-    def smallest_p(self) -> float:
-        """That can be reached."""
-        return 1 / (len(self.rows) + 1)
-
-    def without_site(self, row: dict[str, str]) -> str:
-        """Why a brain's site keeps it from being judged; empty where it does not, or none is known.
-
-        Skeletons of two sites differ in ways that scores take for anomalies, so the p-value of a
-        brain holds among brains of its own site.
-        """
-        site = row.get("site", "")
-        known = {own.get("site", "") for own in self.rows} - UNKNOWN
-        if site in UNKNOWN or not known or site in known:
-            return ""
-        return (
-            f"is of site {site}, the calibration brains of {', '.join(sorted(known))}: give "
-            "--controls of its site, or --across-sites"
-        )
-
-    def role(self, row: dict[str, str], reference: Cohort) -> str:
-        """What a brain was used for: ``training``, ``calibration``, or nothing."""
-        return self._roles(reference).get(row["participant_id"], "")
-
-    def _roles(self, reference: Cohort) -> dict[str, str]:
-        roles = {"train": "training", "validation": "calibration"}
-        known = {row["participant_id"]: roles.get(row["split"], "") for row in reference.rows}
-        return {**known, **{row["participant_id"]: "calibration" for row in self.rows}}
-
-
-def score_cohort(
-    setup: ScoringSetup,
-    out: Path,
-    *,
-    splits: tuple[str, ...],
-    across_sites: bool = False,
-) -> tuple[Rows, list[Problem]]:
-    """Score volumes; writes ``scores.tsv``, ``calibration.tsv`` and ``scores.json``.
+class ScoreResult:
+    """Scores of the brains of a cohort, with p-values.
 
     A brain that the weights were fitted to, or that calibrates the p-values, gets scores but no
-    p-value: its own is not one. Nor does a brain that cannot be judged: see `Suitability`, and,
-    unless ``across_sites``, one of a site (column ``site``) that no calibration brain is of.
-    One that its source warns of keeps its p-value, with the warning beside it.
+    p-value: its own is not one. Nor does a brain with a flag, which cannot be judged.
+
+    Attributes:
+        table: a row a brain, of `BRAIN`, ``used_for``, ``flag``, ``warning``, and, of each score,
+            ``score_…`` and, where the brain has them, ``p_…`` and ``q_…``.
+        names: of the scores.
+        calibration: brains that the p-values are counted in.
+        about: how scores were made; more of ``scores.json``.
+        fitted_on: number of healthy brains that scores were fitted on.
+        evidence: maps, where there are any.
+    """
+
+    table: Rows
+    names: tuple[str, ...]
+    calibration: Calibration
+    about: Mapping[str, Any]
+    fitted_on: int
+    evidence: EvidenceMaps | None
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Brains that cannot be judged."""
+        return [
+            Problem(f"{row['participant_id']} {row['hemi']}".strip(), f"{row['flag']}; no p-value")
+            for row in self.table
+            if row["flag"]
+        ]
+
+    def maps(self) -> Iterator[Map]:
+        """Map of each brain in standard deviations of healthy ones, (directions, I, J, K) float32.
+
+        They are made anew, one at a time: they are too large to be kept. `Scorer.score` hands each
+        to ``on_map`` when it makes it for the score.
+
+        Raises:
+            InputError: there are too few healthy brains for maps.
+        """
+        if self.evidence is None:
+            raise InputError("there are no maps: they need at least 8 healthy brains")
+        yield from self.evidence
+
+    def save(self, out: Path, *, maps: bool = False) -> None:
+        """Write ``scores.tsv``, ``calibration.tsv`` and ``scores.json``.
+
+        Args:
+            out: folder.
+            maps: write maps, ``regions.tsv`` and what pages need as well; see `MapWriter`.
+        """
+        columns = [*BRAIN, "used_for", "flag", "warning"]
+        columns += [f"{what}_{name}" for what in ("score", "p", "q") for name in self.names]
+        write_tsv(out / SCORES, self.table, columns)
+        self._save_calibration(out)
+        write_json(out / SCORES_SIDECAR, self.sidecar)
+        if maps:
+            found = self.maps()
+            assert self.evidence is not None
+            writer = MapWriter(self.evidence, out)
+            for z in found:
+                writer.add(z)
+            writer.close()
+
+    def _save_calibration(self, out: Path) -> None:
+        """The scores behind the p-values, so that p-values of several runs can be joined."""
+        scores = self.calibration.scores
+        rows = [
+            {
+                **{key: row[key] for key in BRAIN},
+                **{f"score_{name}": float(scores[name][n]) for name in self.names},
+            }
+            for n, row in enumerate(self.calibration.rows)
+        ]
+        write_tsv(out / CALIBRATION, rows, [*BRAIN, *(f"score_{name}" for name in self.names)])
+
+    @property
+    def sidecar(self) -> dict[str, Any]:
+        """What ``scores.json`` says."""
+        return {
+            **self.about,
+            "brains": len(self.table),
+            "flagged": sum(bool(row["flag"]) for row in self.table),
+            "warned": sum(bool(row["warning"]) for row in self.table),
+            "fitted_on": self.fitted_on,
+            "calibrated_on": len(self.calibration.rows),
+            "calibrated_on_local_controls": self.calibration.are_local,
+            "smallest_p": self.calibration.smallest_p,
+            "unusual_at_q": {"q": FALSE_DISCOVERIES, "brains": self._unusual()},
+            "sentence": self.sentence,
+            "columns": dict(SCORES.columns),
+        }
+
+    @property
+    def sentence(self) -> str:
+        """How p-values were made and how far they reach, in words."""
+        m, smallest = len(self.calibration.rows), self.calibration.smallest_p
+        judged = sum(not row["flag"] and not row["used_for"] for row in self.table)
+        whose = "local controls" if self.calibration.are_local else "others"
+        sentence = (
+            f"Scores were fitted on {self.fitted_on} healthy brains and turned into conformal "
+            f"p-values with {m} {whose}; no p-value can be below {smallest:.3g}. q-values are "
+            f"p-values corrected for the {judged} brains that have one (Benjamini–Hochberg), not "
+            "for the number of scores."
+        )
+        if m < FEWEST_CONTROLS:
+            return sentence + (
+                f" {m} brains are too few for any p-value below 0.05: {FEWEST_CONTROLS} are not."
+            )
+        if judged and smallest * judged > FALSE_DISCOVERIES:
+            alone = int(np.ceil(judged / FALSE_DISCOVERIES)) - 1
+            return sentence + (
+                f" A brain that is alone in being unusual cannot reach q = {FALSE_DISCOVERIES:g}: "
+                f"that would take {alone} calibration brains."
+            )
+        return sentence
+
+    def _unusual(self) -> dict[str, int]:
+        """Brains whose q is at most `FALSE_DISCOVERIES`, by score."""
+        return {
+            name: sum(row.get(f"q_{name}", 1) <= FALSE_DISCOVERIES for row in self.table)
+            for name in self.names
+        }
+
+
+def add_p_values(rows: Rows, scores: Scores, calibration: Calibration) -> None:
+    """Add scores to the rows of brains, and p and q to those that have neither flag nor role.
 
     Args:
-        setup: fitted scorer, healthy brains, and the brains to score.
-        out: folder to write to.
-        splits: of the cohort to score; all if empty.
-        across_sites: judge brains of sites without controls too.
-
-    Returns:
-        The rows, and the brains that cannot be judged.
+        rows: with ``flag`` and ``used_for``.
+        scores: by name, (N,) each.
+        calibration: that p-values are counted in.
     """
-    scorer, reference, cohort = setup.scorer, setup.reference, setup.cohort
-    calibration = Calibration.of(scorer, reference, setup.controls)
-    indices = cohort.indices(*splits)
-    if not len(indices):
-        raise InputError(f"no brain of split {'+'.join(splits)}: {cohort.folder}")
-    scores = scorer.score(lambda: cohort.brains(indices))
-    known = [cohort.rows[index] for index in indices]
-    flags = Suitability(reference, setup.controls).reasons(cohort.brains(indices))
-    if not across_sites:
-        strangers = [calibration.without_site(row) for row in known]
-        flags = [flag or stranger for flag, stranger in zip(flags, strangers, strict=True)]
-    used = [calibration.role(row, reference) for row in known]
-    warnings = read_warnings(cohort.folder)
-    judged = np.array([not flag and not role for flag, role in zip(flags, used, strict=True)])
-    rows: Rows = [
-        {
-            "participant_id": row["participant_id"],
-            "hemi": row["hemi"],
-            "used_for": role,
-            "flag": flag,
-            "warning": warnings.get(row_key(row), ""),
-        }
-        for row, role, flag in zip(known, used, flags, strict=True)
-    ]
-    unusual = {}
+    judged = np.array([not row["flag"] and not row["used_for"] for row in rows], dtype=np.bool_)
     for name, values in scores.items():
         p = conformal_p(values, calibration.scores[name])
-        q = np.full(len(p), np.nan)
-        if judged.any():
-            q[judged] = false_discovery_control(p[judged])
-        unusual[name] = int((q[judged] <= FALSE_DISCOVERIES).sum())
+        q = discovery_rates(p, judged)
         for row, score, own_p, own_q, kept in zip(rows, values, p, q, judged, strict=True):
             row[f"score_{name}"] = float(score)
             if kept:
                 row[f"p_{name}"], row[f"q_{name}"] = float(own_p), float(own_q)
-    columns = [*KNOWN, "used_for", "flag", "warning"]
-    columns += [f"{what}_{name}" for what in ("score", "p", "q") for name in scores]
-    write_tsv(out / SCORES, rows, columns)
-    _write_calibration(out, calibration)
-    sidecar = _sidecar(reference, cohort, calibration, rows, unusual)
-    write_json(out / SIDECAR, {**sidecar, "learned_from": learned_from(scorer.edits, scorer.sulci)})
-    problems = [
-        Problem(f"{row['participant_id']} {row['hemi']}".strip(), f"{row['flag']}; no p-value")
-        for row in rows
-        if row["flag"]
-    ]
-    return rows, problems
 
 
-def _write_calibration(out: Path, calibration: Calibration) -> None:
-    """The scores behind the p-values, so that p-values of several runs can be joined."""
-    names = list(calibration.scores)
-    rows = [
-        {
-            **{key: row[key] for key in KNOWN},
-            **{f"score_{name}": float(calibration.scores[name][n]) for name in names},
-        }
-        for n, row in enumerate(calibration.rows)
-    ]
-    write_tsv(out / CALIBRATION, rows, [*KNOWN, *(f"score_{name}" for name in names)])
-
-
-def _sidecar(
-    reference: Cohort,
-    cohort: Cohort,
-    calibration: Calibration,
-    rows: Rows,
-    unusual: dict[str, int],
-) -> dict[str, Any]:
-    train, m = len(reference.indices("train")), len(calibration.rows)
-    judged = sum(not row["flag"] and not row["used_for"] for row in rows)
-    whose = "local controls" if calibration.are_local else "others"
-    sentence = (
-        f"Scores were fitted on {train} healthy brains and turned into conformal p-values with "
-        f"{m} {whose}; no p-value can be below {calibration.smallest_p:.3g}. q-values are p-values "
-        f"corrected for the {judged} brains that have one (Benjamini–Hochberg), not for the number "
-        "of scores."
-    )
-    if m < FEWEST_CONTROLS:
-        sentence += (
-            f" {m} brains are too few for any p-value below 0.05: {FEWEST_CONTROLS} are not."
-        )
-    elif judged and calibration.smallest_p * judged > FALSE_DISCOVERIES:
-        alone = int(np.ceil(judged / FALSE_DISCOVERIES)) - 1
-        sentence += (
-            f" A brain that is alone in being unusual cannot reach q = {FALSE_DISCOVERIES:g}: that "
-            f"would take {alone} calibration brains."
-        )
-    return {
-        "cohort": str(cohort.folder),
-        "reference": str(reference.folder),
-        "phantom": cohort.is_phantom,
-        "brains": len(rows),
-        "flagged": sum(bool(row["flag"]) for row in rows),
-        "warned": sum(bool(row["warning"]) for row in rows),
-        "fitted_on": train,
-        "calibrated_on": m,
-        "calibrated_on_local_controls": calibration.are_local,
-        "smallest_p": calibration.smallest_p,
-        "unusual_at_q": {"q": FALSE_DISCOVERIES, "brains": unusual},
-        "sentence": sentence,
-        "columns": {
-            "score_*": "high means unusual",
-            "p_*": "share of the calibration brains at least as unusual, with 1 added above and "
-            "below; n/a for brains that took part in training or calibration, or have a flag",
-            "q_*": "the p-value after Benjamini and Hochberg (1995), over the brains that have one",
-            "used_for": "training or calibration, if the brain took part in it",
-            "flag": "why the model cannot judge this brain",
-            "warning": "what the source of this brain warns of; its p-value stands",
-        },
-    }
+def discovery_rates(
+    p: NDArray[np.float64], judged: Sequence[bool] | NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """P-values corrected for the number of brains (Benjamini–Hochberg); NaN for others, (N,)."""
+    kept = np.asarray(judged, dtype=np.bool_)
+    q = np.full(len(p), np.nan)
+    if kept.any():
+        q[kept] = false_discovery_control(p[kept])
+    return q

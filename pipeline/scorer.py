@@ -1,201 +1,390 @@
-"""All scores of brains at once: what the model says of them, and the baselines."""
+"""Calibrated anomaly scores: fitted on healthy brains, kept in a folder, applied anywhere."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from foldnorm.models.protocols import (
-    Decodes,
-    Encodes,
-    LearnsFromEdits,
-    Recognises,
-    Restores,
-    ShowsDepths,
-)
-from foldnorm.pipeline.recognition_scores import RecognitionScores
-from foldnorm.pipeline.scores import Mahalanobis, fit_latent_scores
-from foldnorm.pipeline.scoring.baselines import Baselines, Volumes
-from foldnorm.pipeline.scoring.evidence import EvidenceScores
-from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, MapScores, OnMap
-from foldnorm.pipeline.scoring.reconstruction import ReconstructionScores
-from foldnorm.pipeline.scoring.void import VoidScores
-from foldnorm.pipeline.sulcus_measures import AtlasTemplate, Recognition
-from foldnorm.pipeline.trained_model import Brains, TrainedModel
-from foldnorm.preprocessing.cohort import Cohort, CohortView
+from foldnorm.pipeline.artifacts import PAGES_SIDECAR, REGIONS, REGIONS_SIDECAR
+from foldnorm.pipeline.score_cohort import ScoreResult, add_p_values
+from foldnorm.pipeline.scoring.alike import check_alike
+from foldnorm.pipeline.scoring.brain_scores import VOID, BrainScores
+from foldnorm.pipeline.scoring.calibration import Calibration
+from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
+from foldnorm.pipeline.scoring.fitted import read_state, write_state
+from foldnorm.pipeline.scoring.healthy_folds import HealthyFolds
+from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, OnMap
+from foldnorm.pipeline.scoring.participants import Participants
+from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
+from foldnorm.pipeline.suitability import Suitability
+from foldnorm.pipeline.sulci import NamesPlaces, SulciByPlace
+from foldnorm.pipeline.tracks import learned_from
+from foldnorm.preprocessing.cohort import DESCRIPTION, REGION_MASK, Cohort, row_key
 from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_json, sha256_of, write_bytes, write_json
+from foldnorm.preprocessing.layout import LAYOUT_FOLDER
+from foldnorm.preprocessing.quality import read_warnings
 
-FITTED = 1000  # training brains at most that scores of network levels are fitted to
-Scores = dict[str, NDArray[np.float64]]
+if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without it
+    import torch
+
+    from foldnorm.pipeline.forward_pass import AskedPrecision, Precision
+    from foldnorm.pipeline.trained_model import TrainedModel
+
+SCORER = "scorer.json"
+FORMAT = 1  # of a saved scorer
+MODEL, CALIBRATION, SUITABILITY = "model", "calibration", "suitability"
+ABOUT = ("method", "precision", "scores", "shape", "fitted_on", "participants", "sha256")
+FAMILIES, FOLDS, SULCI = "scores", "healthy_folds", "sulci_by_place"
+PERSONAL_DATA = (
+    "No volume, name, age or sex of anyone. Sums over healthy brains; of each calibration brain "
+    "its scores and hemisphere under a salted hash of its participant; salted hashes of the "
+    "participants and families who took part, which tell someone who knows an identifier whether "
+    "it is among them; names of sites. Of a model with a latent space, the code of each training "
+    "brain, without a name; with a decoder in model/, a code gives an image of that brain."
+)
 
 
 class Scorer:
-    """Scores of brains, fitted on healthy ones.
+    """Scores brains, says which can be judged, and turns scores into p-values.
 
-    Latent scores and baselines are fitted on the training split of the reference. Maps (evidence of
-    missing folds, distance to the nearest fold) are compared with healthy brains that the model has
-    not seen, the brain's own participant left out: all of the validation split, and the controls.
-    Sulci are compared with every other brain of the validation split, the rest of which calibrate.
+    A scorer that was saved is a folder that can be sent to another lab, and scores a brain there
+    without the healthy brains: it holds the weights of the model, what was fitted on healthy
+    brains, the scores of those that calibrate, and how brains must be prepared (``foldnorm
+    preprocess --like FOLDER``). Of persons it holds what `PERSONAL_DATA` says, no more. It differs
+    in three ways from one with the healthy brains at hand: it gives no p-value to a brain whose
+    family is among the healthy ones that maps are compared with, because these cannot be left out
+    of sums; pages show no healthy brains; and sulci of regions are named by how often each voxel is
+    part of them.
+
+    Example::
+
+        scorer = Scorer(model).fit(cohort, controls=our_healthy)
+        result = scorer.score(patients)
+        result.save(out, maps=True)
 
     Args:
-        trained: the model; None scores brains without any, by `VoidScores` and the baselines.
-        reference: the training cohort; without a model, healthy brains.
-        controls: healthy brains of the site or scanner of those that will be scored. The normative
-            maps are moved towards them, and they calibrate.
-        covariates: columns of ``participants.tsv`` that the healthy mean of a map depends on.
+        model: that was trained; None for scores that need none.
+        precision: in which the model computes; ``auto``: as it was trained, where that is faster.
+        method: what results call it; by default the class of the model, or ``void``.
 
     Attributes:
-        has_model: whether there is one.
-        edits: kinds that the model learned from.
-        sulci: that it names.
-        calibration: healthy brains that p-values are counted in.
-        map_scores: scores by maps; that of the model first.
-        recognition: of the sulci, if the model names them.
-
-    Raises:
-        InputError: the model neither encodes nor restores nor recognises.
+        scores_: fitted scores of all families.
+        calibration_: healthy brains that p-values are counted in.
+        suitability_: says which brains cannot be judged.
+        participants_: who took part.
+        prepared_: how brains must be prepared: a cohort, of which nothing else is needed.
+        shape_: of each volume.
+        fitted_on_: number of training brains.
     """
 
     def __init__(
         self,
-        trained: TrainedModel | None,
-        reference: Cohort,
+        model: "TrainedModel | None" = None,
+        *,
+        precision: "AskedPrecision" = "auto",
+        method: str = "",
+    ) -> None:
+        self.model, self.precision = model, precision
+        self.method = method or (VOID if model is None else type(model.model).__name__)
+
+    def fit(
+        self,
+        cohort: Cohort,
         *,
         controls: Cohort | None = None,
         covariates: Sequence[str] = (),
-    ) -> None:
-        model = None if trained is None else trained.model
-        self.has_model = trained is not None
-        self.edits = tuple(model.edits) if isinstance(model, LearnsFromEdits) else ()
-        self.sulci = tuple(model.sulci) if isinstance(model, Recognises) else ()
-        indices = reference.indices("train")
-        training: Brains = lambda: reference.brains(indices)  # noqa: E731
-        local = CohortView([]) if controls is None else controls.view(controls.indices())
-        unseen = reference.view(reference.indices("validation"))
-        self.calibration = local if len(local) else unseen
-        self.families: list[_Family] = []
-        self.map_scores: list[MapScores] = []
-        self.recognition: RecognitionScores | None = None
-        if trained is not None:
-            self._fit_model(trained, reference, controls)
-        if trained is not None and isinstance(model, Restores):
-            evidence = EvidenceScores(trained, reference.scheme, covariates)
-            self.map_scores.append(evidence.fit(unseen + local, len(local)))
-        if trained is not None and not self.families and not self.map_scores:
-            raise InputError(
-                f"{type(model).__name__} cannot be used for scoring: it has no latent space, "
-                "restores nothing, names no sulci"
-            )
-        # Without a network nothing has been learned by heart: all healthy brains will do.
-        every = reference.view(reference.indices())
-        healthy = every if trained is None else reference.view(indices)
-        if trained is None:
-            self.calibration = local if len(local) else every
-        if len(healthy) + len(local) >= MIN_HEALTHY:
-            void = VoidScores(reference.scheme, reference.voxel_size, covariates)
-            self.map_scores.append(void.fit(healthy + local, len(local)))
-        elif trained is None:
-            raise InputError(
-                f"brains are compared with at least {MIN_HEALTHY} healthy ones, got "
-                f"{len(healthy) + len(local)}: {reference.folder}"
-            )
-        self.baselines = Baselines(reference.scheme).fit(
-            _volumes(training if len(indices) else lambda: iter(every))
-        )
-
-    def _fit_model(
-        self,
-        trained: TrainedModel,
-        reference: Cohort,
-        controls: Cohort | None,
-    ) -> None:
-        """Fit the scores of the model that are no maps."""
-        indices = reference.indices("train")
-        training: Brains = lambda: reference.brains(indices)  # noqa: E731
-        if isinstance(trained.model, Encodes):
-            self.families.append(_Latent(trained).fit(training))
-        if isinstance(trained.model, ShowsDepths):
-            self.families.append(_Depths(trained).fit(lambda: reference.brains(thinned(indices))))
-        if isinstance(trained.model, Decodes):
-            self.families.append(ReconstructionScores(trained, reference.scheme).fit(training))
-        if isinstance(trained.model, Recognises):
-            compared, others = held_out_halves(reference)
-            if controls is None:
-                self.calibration = reference.view(others)
-            healthy: Brains = lambda: reference.brains(compared)  # noqa: E731
-            recognition = Recognition(trained, reference.scheme)
-            self.recognition = RecognitionScores(recognition, reference.affine).fit(healthy)
-            atlas = AtlasTemplate(reference, recognition.sulci)
-            self.families.append(self.recognition)
-            self.families.append(
-                RecognitionScores(atlas, reference.affine, "baseline_atlas").fit(healthy)
-            )
-
-    def score(self, brains: Brains, on_map: OnMap | None = None) -> Scores:
-        """Scores by name, (N,) each; ``brains()`` gives the brains anew at each call.
+    ) -> Self:
+        """Fit all scores on healthy brains, and calibrate them.
 
         Args:
-            brains: gives them.
-            on_map: called with each brain's map of `map_scores[0]`, if there is any.
+            cohort: that the model was trained on; without a model, healthy brains.
+            controls: healthy brains of the site or scanner of those that will be scored. Normative
+                maps are moved towards them, and they calibrate.
+            covariates: columns of ``participants.tsv`` that the healthy mean of a map depends on.
+
+        Raises:
+            InputError: there are too few healthy brains, or controls were prepared otherwise.
         """
-        found: Scores = {}
-        for n, own in enumerate(self.map_scores):
-            found |= own.score(brains(), on_map if n == 0 else None)
-        for family in self.families:
-            found |= family.score(brains)
-        return found | self.baselines.score(_volumes(brains))
-
-
-def held_out_halves(reference: Cohort) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Validation brains that others are compared with, and those that calibrate."""
-    held_out = reference.indices("validation")
-    return held_out[::2], held_out[1::2]
-
-
-class _Family(Protocol):
-    """Scores that belong together."""
-
-    def score(self, brains: Brains) -> Scores:
-        """Scores by name, (N,) each."""
-
-
-class _Latent:
-    """Distances of codes."""
-
-    def __init__(self, trained: TrainedModel) -> None:
-        self.trained = trained
-
-    def fit(self, training: Brains) -> "_Latent":
-        self.scores = fit_latent_scores(self.trained.encode(training()))
+        self._source: Cohort | Path = cohort
+        self.prepared_, self.shape_ = cohort, cohort.shape
+        self._folds: HealthyFolds | None = None
+        if controls is not None:
+            self.check_prepared(controls)
+        model = None if self.model is None else self.model.for_scoring(self.precision)
+        self.scores_ = BrainScores(model).fit(cohort, controls=controls, covariates=covariates)
+        self.calibration_ = Calibration.from_scores(self.scores_, cohort, controls)
+        self.suitability_ = Suitability(cohort.scheme).fit(cohort, controls)
+        families = {family for own in self.scores_.map_scores for family in own.families}
+        self.participants_ = Participants.from_cohorts(cohort, self.calibration_.rows, families)
+        self.fitted_on_ = len(cohort.indices("train"))
         return self
 
-    def score(self, brains: Brains) -> Scores:
-        codes = self.trained.encode(brains())
-        return {f"latent_{name}": score.score(codes) for name, score in self.scores.items()}
+    def score(
+        self,
+        cohort: Cohort,
+        *,
+        splits: tuple[str, ...] = (),
+        across_sites: bool = False,
+        on_map: OnMap | None = None,
+    ) -> ScoreResult:
+        """Score the brains of a cohort; each goes through the model once.
 
+        One that its source warns of keeps its p-value, with the warning beside it.
 
-class _Depths:
-    """Distances of what each level of a network makes of brains, ``depth1`` the first."""
+        Args:
+            cohort: prepared as the healthy brains were.
+            splits: of the cohort to score; all if empty.
+            across_sites: judge brains of sites (column ``site``) that no calibration brain is of.
+            on_map: called with the map of each brain when it has been made; see `ScoreResult.maps`.
 
-    def __init__(self, trained: TrainedModel) -> None:
-        self.trained = trained
+        Raises:
+            InputError: the cohort was prepared otherwise, or has no such brain.
+        """
+        self.check_prepared(cohort)
+        indices = cohort.indices(*splits).tolist()
+        if not indices:
+            raise InputError(f"no brain of split {'+'.join(splits)}: {cohort.folder}")
+        scores = self.scores_.score(cohort.brains(indices), on_map)
+        rows = self._rows(cohort, indices, across_sites=across_sites)
+        add_p_values(rows, scores, self.calibration_)
+        return ScoreResult(
+            table=rows,
+            names=tuple(scores),
+            calibration=self.calibration_,
+            about=self._about(cohort),
+            fitted_on=self.fitted_on_,
+            evidence=self.evidence_maps(cohort, indices) if self.scores_.map_scores else None,
+        )
 
-    def fit(self, training: Brains) -> "_Depths":
-        self.levels = [Mahalanobis().fit(codes) for codes in self.trained.depths(training())]
-        return self
+    def check_prepared(self, cohort: Cohort) -> None:
+        """Refuse brains that were not prepared as the healthy ones were.
 
-    def score(self, brains: Brains) -> Scores:
-        levels = zip(self.levels, self.trained.depths(brains()), strict=True)
+        Raises:
+            InputError: with what differs.
+        """
+        like = self._source if isinstance(self._source, Path) else self._source.folder
+        check_alike(self.prepared_, self.shape_, like, cohort)
+
+    def evidence_maps(self, cohort: Cohort, indices: Sequence[int]) -> EvidenceMaps:
+        """Maps of brains, and what is needed to write them.
+
+        Raises:
+            InputError: there are too few healthy brains for maps.
+        """
+        if not self.scores_.map_scores:
+            raise InputError(f"maps need at least {MIN_HEALTHY} healthy brains: {self._source}")
+        return EvidenceMaps(
+            scores=self.scores_.map_scores[0],
+            calibration=self.calibration_,
+            folds=self.healthy_folds,
+            sulci=self.sulci_by_place,
+            cohort=cohort,
+            indices=indices,
+            method=self.method,
+        )
+
+    def healthy_folds(self) -> HealthyFolds:
+        """Where the healthy brains that maps are compared with have folds."""
+        if self._folds is None:
+            folds = HealthyFolds(self.prepared_.scheme)
+            if isinstance(self._source, Path):
+                self._folds = folds.load(self._source / FOLDS)
+            else:
+                self._folds = folds.fit(self.scores_.map_scores[0])
+        return self._folds
+
+    def sulci_by_place(self) -> NamesPlaces:
+        """Which sulcus training brains have at a place."""
+        if isinstance(self._source, Path):
+            return SulcusCounts().load(self._source / SULCI)
+        return SulciByPlace(self._source)
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that `load` reads; see the class for what it holds.
+
+        Raises:
+            InputError: the model was not loaded from a run, or the scorer from such a folder.
+        """
+        if isinstance(self._source, Path):
+            raise InputError(f"a saved scorer is copied as a folder: {self._source}")
+        (folder / SCORER).unlink(missing_ok=True)  # it says that the rest is whole
+        if self.model is not None:
+            from foldnorm.pipeline.scoring.model_files import save_model
+
+            save_model(self.model, folder / MODEL)
+        _copy_layout(self._source.folder, folder / LAYOUT_FOLDER)
+        who = self.participants_.without_names()
+        self.scores_.save(folder / FAMILIES)
+        self.suitability_.save(folder / SUITABILITY)
+        write_state(folder / CALIBRATION, self.calibration_.state_dict(who.salt))
+        if self.scores_.map_scores:
+            self.healthy_folds().save(folder / FOLDS)
+            SulcusCounts().fit(self._source).save(folder / SULCI)
+        about = {
+            "format": FORMAT,
+            "foldnorm": version("foldnorm"),
+            "method": Path(self.method).name,  # folders above it are nobody else's business
+            "precision": self._computes_in,
+            "scores": list(self.scores_.families_),
+            "shape": list(self.shape_),
+            "fitted_on": self.fitted_on_,
+            "personal_data": PERSONAL_DATA,
+            "participants": who.as_dict(),
+        }
+        write_json(folder / SCORER, {**about, "sha256": _digests(folder, about)})
+
+    @classmethod
+    def load(cls, folder: Path, device: "torch.device | str" = "cpu") -> Self:
+        """Read what `save` has written.
+
+        Args:
+            folder: that it was written to.
+            device: where the model runs.
+
+        Raises:
+            InputError: it is none, of another version of foldnorm, or damaged.
+        """
+        about = _read_about(folder)
+        precision = about["precision"]  # None without a model
+        model = None
+        if precision:
+            from foldnorm.pipeline.scoring.model_files import load_model
+
+            model = load_model(folder / MODEL, device)
+        scorer = cls(model, precision=precision or "auto", method=about["method"])
+        scorer._source, scorer._folds = folder, None
+        layout = folder / LAYOUT_FOLDER
+        scorer.prepared_ = Cohort(layout, Cohort.describe(layout), [])
+        scorer.shape_, scorer.fitted_on_ = tuple(about["shape"]), about["fitted_on"]
+        scores = BrainScores(None if model is None else model.for_scoring(precision))
+        scorer.scores_ = scores.load(folder / FAMILIES, scorer.prepared_, about["scores"])
+        scorer.suitability_ = Suitability(scorer.prepared_.scheme).load(folder / SUITABILITY)
+        scorer.calibration_ = Calibration.from_state(read_state(folder / CALIBRATION))
+        scorer.participants_ = Participants.from_dict(about["participants"])
+        return scorer
+
+    @property
+    def _computes_in(self) -> "Precision | None":
+        """Precision of the model, if there is one."""
+        trained = self.scores_.trained
+        return None if trained is None else trained.precision
+
+    def _rows(
+        self, cohort: Cohort, indices: Sequence[int], *, across_sites: bool
+    ) -> list[dict[str, Any]]:
+        """A row a brain: whose it is, and why it may have no p-value."""
+        warnings = read_warnings(cohort.folder)
+        rows = []
+        for brain in cohort.brains(indices):
+            row = brain.row
+            flag = self.participants_.flag(row) or self.suitability_.reason(brain)
+            if not flag and not across_sites:
+                flag = self.calibration_.without_site(row)
+            rows.append(
+                {
+                    "participant_id": row["participant_id"],
+                    "hemi": row["hemi"],
+                    "used_for": self.participants_.role(row),
+                    "flag": flag,
+                    "warning": warnings.get(row_key(row), ""),
+                }
+            )
+        return rows
+
+    def _about(self, cohort: Cohort) -> dict[str, Any]:
+        """What ``scores.json`` says of the scorer and the cohort."""
+        whence = "scorer" if isinstance(self._source, Path) else "reference"
         return {
-            f"depth{n}_mahalanobis": own.score(codes) for n, (own, codes) in enumerate(levels, 1)
+            "cohort": str(cohort.folder),
+            whence: str(self._source if isinstance(self._source, Path) else self._source.folder),
+            "phantom": cohort.is_phantom,
+            "precision": self._computes_in,
+            "learned_from": learned_from(self.scores_.edits, self.scores_.sulci),
         }
 
 
-def thinned(indices: NDArray[np.int64], at_most: int = FITTED) -> NDArray[np.int64]:
-    """So many of them at most, evenly apart."""
-    return indices[:: max(-(-len(indices) // at_most), 1)]
+def is_scorer(folder: Path) -> bool:
+    """Whether a scorer was saved there."""
+    return (folder / SCORER).is_file()
 
 
-def _volumes(brains: Brains) -> Volumes:
-    return lambda: (brain.volume for brain in brains())
+def score_into(
+    out: Path,
+    scorer: Scorer,
+    cohort: Cohort,
+    *,
+    splits: tuple[str, ...] = (),
+    across_sites: bool = False,
+    maps: bool = False,
+) -> tuple[ScoreResult, dict[str, str | None]]:
+    """Score a cohort and write the result, maps of each brain as soon as it is scored.
+
+    Args:
+        out: folder.
+        scorer: fitted.
+        cohort: the brains.
+        splits: see `Scorer.score`.
+        across_sites: likewise.
+        maps: write them; see `MapWriter`.
+
+    Returns:
+        The result, and `MapWriter.inputs`.
+    """
+    writer = None
+    for stale in (REGIONS, REGIONS_SIDECAR, PAGES_SIDECAR):  # of earlier scores, with maps
+        (out / stale).unlink(missing_ok=True)
+    if maps:
+        writer = MapWriter(scorer.evidence_maps(cohort, cohort.indices(*splits).tolist()), out)
+    result = scorer.score(
+        cohort,
+        splits=splits,
+        across_sites=across_sites,
+        on_map=None if writer is None else writer.add,
+    )
+    result.save(out)
+    if writer is None:
+        return result, {}
+    writer.close()
+    return result, writer.inputs
+
+
+def _copy_layout(source: Path, out: Path) -> None:
+    """Copy how a cohort was prepared: its description, and the mask of its region if it has one."""
+    for name in (DESCRIPTION, REGION_MASK):
+        if (source / name).is_file():
+            write_bytes(out / name, (source / name).read_bytes())
+        else:
+            (out / name).unlink(missing_ok=True)
+
+
+def _digests(folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of each file of a scorer."""
+    parts = [
+        *(f"{FAMILIES}/{name}" for name in about["scores"]),
+        LAYOUT_FOLDER,
+        CALIBRATION,
+        SUITABILITY,
+        FOLDS,
+        SULCI,
+    ]
+    parts += [MODEL] if about["precision"] else []
+    files = sorted(path for part in parts for path in (folder / part).rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    """What a scorer says of itself, if its files are those that were written together."""
+    about = read_json(folder / SCORER)
+    if about.get("format") != FORMAT:
+        raise InputError(
+            f"expected a scorer of format {FORMAT}, got {about.get('format')}; save it again with "
+            f"this version of foldnorm: {folder / SCORER}"
+        )
+    lacking = [name for name in ABOUT if name not in about]
+    if lacking:
+        raise InputError(f"damaged scorer, it lacks {', '.join(lacking)}: {folder / SCORER}")
+    for name, digest in about["sha256"].items():
+        if sha256_of(folder / name) != digest:
+            raise InputError(f"damaged scorer, not the file that was saved: {folder / name}")
+    return about

@@ -2,17 +2,19 @@
 
 Fitted on training brains, calibrated on validation brains, which the weights were never fitted
 to. A high score means unusual.
+
+scikit-learn is imported where something is fitted: it takes a second, which scores without a model
+do without.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.covariance import ledoit_wolf_shrinkage
-from sklearn.neighbors import NearestNeighbors
-from sklearn.svm import OneClassSVM
 
+from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.preprocessing.errors import InputError
 
 Codes = NDArray[np.float32]
@@ -35,21 +37,18 @@ class LatentScore(Protocol):
 class CentreDistance:
     """Euclidean distance to the mean of the training codes."""
 
-    centre: Codes | None = None
-
     def fit(self, codes: Codes) -> "CentreDistance":
         """Keep the mean."""
-        self.centre = codes.mean(axis=0)
+        self.centre_ = codes.mean(axis=0)
         return self
 
     def score(self, codes: Codes) -> Scores:
         """Distances, (M,)."""
-        assert self.centre is not None
-        return np.linalg.norm(codes - self.centre, axis=1).astype(np.float64)
+        return np.linalg.norm(codes - self.centre_, axis=1).astype(np.float64)
 
 
 @dataclass
-class Mahalanobis:
+class Mahalanobis(Fitted):
     """Mahalanobis distance under the Ledoit–Wolf covariance.
 
     Σ = (1 − δ) S + δ μ I (Ledoit & Wolf 2004, J. Multivariate Analysis 88). S has at most N − 1
@@ -59,34 +58,51 @@ class Mahalanobis:
 
     def fit(self, codes: Codes) -> "Mahalanobis":
         """Estimate the covariance of (N, d) codes."""
+        from sklearn.covariance import ledoit_wolf_shrinkage
+
         x = codes.astype(np.float64)
-        self.centre = x.mean(axis=0)
-        x = x - self.centre
+        self.centre_ = x.mean(axis=0)
+        x = x - self.centre_
         shrinkage = ledoit_wolf_shrinkage(x, assume_centered=True)
-        _, singular, self.axes = np.linalg.svd(x, full_matrices=False)  # axes: (min(N, d), d)
+        _, singular, self.axes_ = np.linalg.svd(x, full_matrices=False)  # axes: (min(N, d), d)
         variances = singular**2 / len(x)
         mean_variance = max(float(variances.sum() / x.shape[1]), 1e-12)
-        self.rest = max(float(shrinkage), 1e-9) * mean_variance
-        self.variances = (1 - shrinkage) * variances + self.rest
+        self.rest_ = max(float(shrinkage), 1e-9) * mean_variance
+        self.variances_ = (1 - shrinkage) * variances + self.rest_
+        return self
+
+    def state_dict(self) -> State:
+        """Mean, axes and variances."""
+        return {
+            "centre": self.centre_,
+            "axes": self.axes_,
+            "variances": self.variances_,
+            "rest": self.rest_,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Take what `state_dict` gave."""
+        self.centre_, self.axes_ = state["centre"], state["axes"]
+        self.variances_, self.rest_ = state["variances"], state["rest"]
         return self
 
     def score(self, codes: Codes) -> Scores:
         """Distances, (M,)."""
-        x = codes.astype(np.float64) - self.centre
-        along = x @ self.axes.T
+        x = codes.astype(np.float64) - self.centre_
+        along = x @ self.axes_.T
         residual = np.maximum((x**2).sum(axis=1) - (along**2).sum(axis=1), 0)
-        return np.sqrt((along**2 / self.variances).sum(axis=1) + residual / self.rest)
+        return np.sqrt((along**2 / self.variances_).sum(axis=1) + residual / self.rest_)
 
     def whitened(self, codes: Codes) -> Codes:
         """(M, d) codes along the axes of the training codes, each of variance 1: (M, min(N, d)).
 
         A last column is the length of what lies outside these axes, in the same units.
         """
-        x = codes.astype(np.float64) - self.centre
-        along = x @ self.axes.T
+        x = codes.astype(np.float64) - self.centre_
+        along = x @ self.axes_.T
         residual = np.maximum((x**2).sum(axis=1) - (along**2).sum(axis=1), 0)
-        outside = np.sqrt(residual / self.rest)[:, None]
-        return np.hstack([along / np.sqrt(self.variances), outside]).astype(np.float32)
+        outside = np.sqrt(residual / self.rest_)[:, None]
+        return np.hstack([along / np.sqrt(self.variances_), outside]).astype(np.float32)
 
 
 @dataclass
@@ -97,12 +113,14 @@ class NearestHealthy:
 
     def fit(self, codes: Codes) -> "NearestHealthy":
         """Keep the training codes."""
-        self.index = NearestNeighbors(n_neighbors=min(self.k, len(codes))).fit(codes)
+        from sklearn.neighbors import NearestNeighbors
+
+        self.index_ = NearestNeighbors(n_neighbors=min(self.k, len(codes))).fit(codes)
         return self
 
     def score(self, codes: Codes) -> Scores:
         """Distances, (M,)."""
-        distances, _ = self.index.kneighbors(codes)
+        distances, _ = self.index_.kneighbors(codes)
         return distances.mean(axis=1).astype(np.float64)
 
 
@@ -112,13 +130,13 @@ class WhitenedNearest(NearestHealthy):
 
     def fit(self, codes: Codes) -> "WhitenedNearest":
         """Keep the whitened training codes."""
-        self.space = Mahalanobis().fit(codes)
-        super().fit(self.space.whitened(codes))
+        self.space_ = Mahalanobis().fit(codes)
+        super().fit(self.space_.whitened(codes))
         return self
 
     def score(self, codes: Codes) -> Scores:
         """Distances, (M,)."""
-        return super().score(self.space.whitened(codes))
+        return super().score(self.space_.whitened(codes))
 
 
 @dataclass
@@ -137,12 +155,14 @@ class OneClass:
 
     def fit(self, codes: Codes) -> "OneClass":
         """Learn the boundary."""
-        self.svm = OneClassSVM(nu=self.outside).fit(codes)
+        from sklearn.svm import OneClassSVM
+
+        self.svm_ = OneClassSVM(nu=self.outside).fit(codes)
         return self
 
     def score(self, codes: Codes) -> Scores:
         """Minus the signed distances to the boundary, (M,)."""
-        return -self.svm.decision_function(codes).astype(np.float64)
+        return -self.svm_.decision_function(codes).astype(np.float64)
 
 
 def latent_scores() -> dict[str, LatentScore]:
@@ -165,7 +185,7 @@ def fit_latent_scores(codes: Codes) -> dict[str, LatentScore]:
     return {name: score.fit(codes) for name, score in latent_scores().items()}
 
 
-def conformal_p(scores: Scores, calibration: Scores) -> Scores:
+def conformal_p(scores: NDArray[np.floating], calibration: NDArray[np.floating]) -> Scores:
     """Conformal p-values: (1 + #{calibration ≥ score}) / (m + 1).
 
     Valid for a brain exchangeable with the m calibration brains (Vovk et al. 2005). The smallest

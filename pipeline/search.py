@@ -18,17 +18,17 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from foldnorm.pipeline.artifacts import (
+    RUN_METRICS,
+    SEARCH_BEST,
+    SEARCH_JOURNAL,
+    SEARCH_SIDECAR,
+    TRIALS,
+)
 from foldnorm.pipeline.configuration import resolve_for, training_options
 from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.pipeline.run_folder import METRICS, RunFolder
-from foldnorm.pipeline.search_space import (
-    BEST,
-    JOURNAL,
-    SIDECAR,
-    TABLE,
-    SearchOptions,
-    Value,
-)
+from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.search_space import SearchOptions, Value
 from foldnorm.pipeline.signals import STOPPED
 from foldnorm.pipeline.train import train
 from foldnorm.pipeline.training_options import TrainingOptions
@@ -68,7 +68,7 @@ def search(config: str, cohort: Cohort, out: Path, options: SearchOptions) -> li
     _check_same_search(out, config, cohort, options, training)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(out / JOURNAL))),
+        storage=JournalStorage(JournalFileBackend(str(out / SEARCH_JOURNAL))),
         study_name=STUDY,
         sampler=_sampler(options),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS)
@@ -116,7 +116,7 @@ def _objective(
         if code not in (0, STOPPED) or (code == STOPPED and reached - before < every):
             trial.set_user_attr(INTERRUPTED, True)
             raise Stopped(code)
-        steps, values = MetricsTable(folder / METRICS, up_to=2**62).column(monitor)
+        steps, values = MetricsTable(folder / RUN_METRICS, up_to=2**62).column(monitor)
         if not steps:
             raise InputError(f"the monitored figure {monitor!r} was never measured: {folder}")
         trial.report(values[-1], steps[-1])
@@ -199,7 +199,7 @@ def _check_same_search(
         "phantom": cohort.is_phantom,
     }
     asked = json.loads(json.dumps(asked))
-    path = out / SIDECAR
+    path = out / SEARCH_SIDECAR
     if path.is_file() and read_json(path) != asked:
         raise InputError(f"the folder belongs to a search with other settings: {path}")
     write_json(path, asked)
@@ -220,11 +220,11 @@ def _write_trials(
             }
         )  # fmt: skip
     keys = ["number", "state", "value", "steps", "folder", *(axis.key for axis in options.axes)]
-    write_tsv(out / TABLE, rows, keys)
+    write_tsv(out / TRIALS, rows, keys)
     if study.get_trials(states=(TrialState.COMPLETE,)):
         words = _words(study.best_trial.params)
         best = resolve_for(cohort, config, [*options.overrides, *words])
-        write_text(out / BEST, yaml.safe_dump(best, sort_keys=False))
+        write_text(out / SEARCH_BEST, yaml.safe_dump(best, sort_keys=False))
     return rows
 
 

@@ -11,8 +11,6 @@ from foldnorm.preprocessing.errors import InputError
 if TYPE_CHECKING:  # an extra: only searching needs it, not what reads a search
     import optuna
 
-JOURNAL, TABLE, BEST, SIDECAR = "journal.log", "trials.tsv", "best.yaml", "search.json"
-
 Sampler = Literal["grid", "random", "tpe"]
 Value = int | float | str | bool | None
 

@@ -8,13 +8,15 @@ which a missing fold changes less. With fewer than `FEWEST` training brains only
 another side is known.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.scorer import thinned
 from foldnorm.pipeline.scoring.baselines import distance_map
+from foldnorm.pipeline.scoring.fitted import Fitted, State
+from foldnorm.pipeline.scoring.healthy import thinned
 from foldnorm.pipeline.scoring.map_scores import top_share_mean
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.preprocessing.cohort import Brain, Cohort
@@ -39,24 +41,52 @@ FOREIGN = (
     "has sulci unlike the training brains': another population, scanner or way of making skeletons?"
 )
 UNLIKE = "is unlike the training brains: another region, space or resolution?"
+LIMITS, USUAL = ("shares", "hull", "surprise", "gain", "foreign"), ("shares", "hull", "distances")
 AXES = ("left–right", "back–front", "bottom–top")
 Labels = NDArray[np.uint8]
 
 
-class Suitability:
+class Suitability(Fitted):
     """Knows the training brains of a cohort, and says why a brain is not like them.
 
     Args:
-        reference: the training cohort.
-        controls: healthy brains of another site, if any: brains of that site are then no strangers.
+        scheme: of the volumes.
+
+    Attributes:
+        knows_: whether there were enough training brains to know what is usual.
+        sides_: hemispheres that the training brains are.
+        mirrors_: whether right hemispheres were mirrored to look like left ones.
+        log_prevalence_: (classes, I, J, K) float32, log of the share of each class at each voxel.
+        shares, hull, distances: what is usual of the class shares of blocks, of the share of the
+            border that is hull, and of distances to a sulcus.
+        most_shares_: the same of the most unusual validation brain; likewise ``most_hull_``,
+            ``most_surprise_``, ``most_gain_`` and ``most_foreign_``.
     """
 
-    def __init__(self, reference: Cohort, controls: Cohort | None = None) -> None:
-        self.scheme = reference.scheme
+    def __init__(self, scheme: LabelScheme) -> None:
+        self.scheme = scheme
+        self.shares = NormativeMap(LEAST_SPREAD, clip=None)
+        self.hull = NormativeMap(LEAST_SPREAD, clip=None)
+        self.distances = NormativeMap(LEAST_DISTANCE, clip=None)
+
+    def fit(self, reference: Cohort, controls: Cohort | None = None) -> Self:
+        """Learn what is usual.
+
+        Args:
+            reference: the training cohort.
+            controls: healthy brains of another site, if any: brains of that site are then no
+                strangers.
+        """
         training = reference.indices("train")
-        self.knows = len(training) >= FEWEST
-        self.sides = {reference.rows[index].get("hemi", "") for index in training}
-        self.mirrors = bool(reference.preparation["mirror_right"])
+        self.knows_ = len(training) >= FEWEST
+        self.sides_ = {reference.rows[index].get("hemi", "") for index in training}
+        self.mirrors_ = bool(reference.preparation["mirror_right"])
+        self._fit_usual(reference, training)
+        self._fit_limits(reference, training, controls)
+        return self
+
+    def _fit_usual(self, reference: Cohort, training: NDArray[np.int64]) -> None:
+        """What training brains are like."""
         counts = np.full((self.scheme.n_classes, *reference.shape), PRIOR, dtype=np.float32)
         shares, hulls = [], []
         for brain in reference.brains(training):
@@ -64,13 +94,18 @@ class Suitability:
                 counts[number] += brain.volume == number
             shares.append(block_shares(brain.volume, self.scheme.n_classes))
             hulls.append(hull_share(brain.volume, self.scheme))
-        self.log_prevalence = np.log(counts / counts.sum(axis=0))
-        self.shares = NormativeMap(LEAST_SPREAD, clip=None).fit(lambda: shares)
-        self.hull = NormativeMap(LEAST_SPREAD, clip=None).fit(lambda: np.array(hulls)[:, None])
+        self.log_prevalence_ = np.log(counts / counts.sum(axis=0))
+        self.shares.fit(lambda: shares)
+        self.hull.fit(lambda: np.array(hulls)[:, None])
         few = thinned(training, LOOKED_AT)
-        self.distances = NormativeMap(LEAST_DISTANCE, clip=None).fit(
+        self.distances.fit(
             lambda: (self._distances(brain.volume) for brain in reference.brains(few))
         )
+
+    def _fit_limits(
+        self, reference: Cohort, training: NDArray[np.int64], controls: Cohort | None
+    ) -> None:
+        """How unusual a healthy brain may be that was not among them."""
         held_out = reference.indices("validation")
         looked_at = held_out[:LOOKED_AT] if len(held_out) else training[:LOOKED_AT]
         known, at_home = [], []
@@ -78,12 +113,36 @@ class Suitability:
             gain, _ = self._gain_by_shift(brain.volume)
             known.append((*self._unlikeness(brain.volume), gain))
             at_home.append(self._foreign(brain.volume))
-        # Of the most unusual of these brains.
-        self.most_shares, self.most_hull, self.most_surprise, self.most_gain = np.max(known, axis=0)
+        self.most_shares_, self.most_hull_, self.most_surprise_, self.most_gain_ = map(
+            float, np.max(known, axis=0)
+        )
         if controls is not None:
             indices = thinned(controls.indices(), LOOKED_AT)
             at_home += [self._foreign(brain.volume) for brain in controls.brains(indices)]
-        self.most_foreign = max(at_home)
+        self.most_foreign_ = float(max(at_home))
+
+    def state_dict(self) -> State:
+        """Sums over the training brains, and extremes over the validation brains."""
+        limits = {name: getattr(self, f"most_{name}_") for name in LIMITS}
+        usual = {name: getattr(self, name).state_dict() for name in USUAL}
+        return {
+            "knows": self.knows_,
+            "sides": sorted(self.sides_),
+            "mirrors": self.mirrors_,
+            "log_prevalence": self.log_prevalence_,
+            "limits": limits,
+            **usual,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Take what `state_dict` gave."""
+        self.knows_, self.sides_ = state["knows"], set(state["sides"])
+        self.mirrors_, self.log_prevalence_ = state["mirrors"], state["log_prevalence"]
+        for name in LIMITS:
+            setattr(self, f"most_{name}_", state["limits"][name])
+        for name in USUAL:
+            getattr(self, name).load_state_dict(state[name])
+        return self
 
     def reasons(self, brains: Iterable[Brain]) -> list[str]:
         """Why each brain cannot be judged; empty where it can."""
@@ -95,25 +154,25 @@ class Suitability:
         if not scheme.foreground(volume).any():
             return f"holds no {scheme.names[scheme.top]}"
         side = brain.row.get("hemi", "")
-        if side and self.sides - {""} and side not in self.sides and not self.mirrors:
-            return f"is of side {side}, the training brains of {', '.join(sorted(self.sides))}"
-        if not self.knows:
+        if side and self.sides_ - {""} and side not in self.sides_ and not self.mirrors_:
+            return f"is of side {side}, the training brains of {', '.join(sorted(self.sides_))}"
+        if not self.knows_:
             return ""
         shares, hull, surprise = self._unlikeness(volume)
         mirrored = [self._surprise(np.flip(volume, axis)) for axis in range(3)]
         axis = int(np.argmin(mirrored))
         if mirrored[axis] < surprise - FLIPPED_MARGIN:
-            if mirrored[axis] > self.most_surprise + SHIFTED_MARGIN:
+            if mirrored[axis] > self.most_surprise_ + SHIFTED_MARGIN:
                 return UNLIKE  # neither way it is one of them
             return f"fits the training brains better mirrored {AXES[axis]}"
-        if hull > max(FAR, BEYOND * self.most_hull):
+        if hull > max(FAR, BEYOND * self.most_hull_):
             return "has a hull unlike the training brains', or none"
         gain, axis = self._gain_by_shift(volume, surprise)
-        if gain > max(self.most_gain + SHIFTED_MARGIN, LEAST_GAIN):
+        if gain > max(self.most_gain_ + SHIFTED_MARGIN, LEAST_GAIN):
             return f"fits the training brains better if moved {AXES[axis]}"
-        if surprise > self.most_surprise + max(0.5 * abs(self.most_surprise), FLIPPED_MARGIN):
+        if surprise > self.most_surprise_ + max(0.5 * abs(self.most_surprise_), FLIPPED_MARGIN):
             return UNLIKE
-        if shares > max(FAR, BEYOND * self.most_shares):
+        if shares > max(FAR, BEYOND * self.most_shares_):
             where, number = np.unravel_index(
                 self._shares_z(volume).argmax(), (BLOCKS**3, scheme.n_classes)
             )
@@ -122,7 +181,7 @@ class Suitability:
                 f"holds an unusual amount of {scheme.names[int(number)]} in part "
                 f"{', '.join(str(b + 1) for b in block)} of {BLOCKS}³: cut off, or shifted?"
             )
-        return FOREIGN if self._foreign(volume) > BEYOND * self.most_foreign else ""
+        return FOREIGN if self._foreign(volume) > BEYOND * self.most_foreign_ else ""
 
     def _unlikeness(self, volume: Labels) -> tuple[float, float, float]:
         """Largest z of the shares of blocks, z of the hull, surprise in nats a voxel."""
@@ -151,7 +210,7 @@ class Suitability:
         return np.abs(self.shares.z(block_shares(volume, self.scheme.n_classes)))
 
     def _surprise(self, volume: Labels) -> float:
-        log_p = np.take_along_axis(self.log_prevalence, volume[None].astype(np.intp), axis=0)
+        log_p = np.take_along_axis(self.log_prevalence_, volume[None].astype(np.intp), axis=0)
         return -float(log_p.mean())
 
 

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,6 +110,13 @@ def _tables(cohort: Cohort, numbers: Mapping[str, int]) -> list[NDArray[np.uint1
             table[label] = number + 256 * (fold % 255 + 1)
         tables.append(table)
     return tables
+
+
+class NamesPlaces(Protocol):
+    """Says which sulcus lies at a place."""
+
+    def likeliest(self, places: NDArray[np.int64]) -> tuple[str, float]:
+        """Name of a sulcus, perhaps empty, and the share of training brains that have it there."""
 
 
 class SulciByPlace:

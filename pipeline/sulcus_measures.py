@@ -1,17 +1,17 @@
 """What recognised sulci are like: size, confidence, place, depth and pieces of each."""
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor
 
+from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.sulci import NamedVolumes, names_of
-from foldnorm.pipeline.trained_model import Brains, TrainedModel
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.preprocessing.cohort import Brain, Cohort
 from foldnorm.preprocessing.schemes import LabelScheme
 from foldnorm.preprocessing.space import Matrix
 
@@ -27,7 +27,7 @@ class NamesVoxels(Protocol):
 
     sulci: tuple[str, ...]
 
-    def named(self, brains: Brains) -> Iterator["NamedBrain"]:
+    def named(self, brains: Iterable[Brain]) -> Iterator["NamedBrain"]:
         """Every brain, named."""
 
 
@@ -102,46 +102,58 @@ class Recognition:
         self.trained, self.model, self.scheme = trained, trained.recognises, scheme
         self.sulci = tuple(self.model.sulci)
 
-    def named(self, brains: Brains) -> Iterator[NamedBrain]:
+    def named(self, brains: Iterable[Brain]) -> Iterator[NamedBrain]:
         """Every brain, named."""
-        for volumes, _ in self.trained.batches(brains()):
-            yield from self.of_batch(volumes)
-
-    @torch.no_grad()
-    def of_batch(self, volumes: Tensor) -> Iterator[NamedBrain]:
-        """Every brain of (B, I, J, K) uint8, named."""
-        probabilities = torch.softmax(self.model.recognise(volumes).float(), dim=1)
-        for volume, own in zip(volumes, probabilities, strict=True):
-            structure = volume > self.scheme.void
-            yield NamedBrain(volume.cpu().numpy(), own[:, structure].cpu().numpy(), self.scheme)
+        for few in self.trained.passes(brains):
+            probabilities = torch.softmax(few.recognised, dim=1)
+            for volume, own in zip(few.volumes, probabilities, strict=True):
+                structure = volume > self.scheme.void
+                likely = own[:, structure].cpu().numpy()
+                yield NamedBrain(volume.cpu().numpy(), likely, self.scheme)
 
 
-class AtlasTemplate:
+class AtlasTemplate(Fitted):
     """Names voxels by where training brains have each sulcus, without learning anything else.
 
     Args:
-        cohort: with fold labels.
         sulci: names.
+        scheme: of the volumes.
         spread: mm by which the labels of training brains are smoothed.
+
+    Attributes:
+        share_: (n + 1, I, J, K) float32, of the training brains; the first is any other sulcus.
     """
 
-    def __init__(self, cohort: Cohort, sulci: tuple[str, ...], spread: float = 4.0) -> None:
-        self.sulci, self.scheme = sulci, cohort.scheme
-        named = NamedVolumes(cohort, sulci)
-        counts = np.zeros((len(sulci) + 1, *cohort.shape), dtype=np.float32)
+    def __init__(self, sulci: tuple[str, ...], scheme: LabelScheme, spread: float = 4.0) -> None:
+        self.sulci, self.scheme, self.spread = sulci, scheme, spread
+
+    def fit(self, cohort: Cohort) -> Self:
+        """Count sulci in the training split of a cohort with fold labels."""
+        named = NamedVolumes(cohort, self.sulci)
+        counts = np.zeros((len(self.sulci) + 1, *cohort.shape), dtype=np.float32)
         for index in cohort.indices("train"):
             structure = self.scheme.foreground(np.array(cohort.volumes[index]))
             places = np.nonzero(structure)
             counts[(names_of(named[index])[places], *places)] += 1
-        sigma = [spread / side for side in cohort.voxel_size]
+        sigma = [self.spread / side for side in cohort.voxel_size]
         smooth = np.stack([ndimage.gaussian_filter(count, sigma) for count in counts]) + 1e-6
-        self.share = smooth / smooth.sum(axis=0)
+        self.share_ = smooth / smooth.sum(axis=0)
+        return self
 
-    def named(self, brains: Brains) -> Iterator[NamedBrain]:
+    def state_dict(self) -> State:
+        """Shares of the training brains."""
+        return {"share": self.share_}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Take what `state_dict` gave."""
+        self.share_ = state["share"]
+        return self
+
+    def named(self, brains: Iterable[Brain]) -> Iterator[NamedBrain]:
         """Every brain, named."""
-        for brain in brains():
+        for brain in brains:
             structure = self.scheme.foreground(brain.volume)
-            yield NamedBrain(brain.volume, self.share[:, structure], self.scheme)
+            yield NamedBrain(brain.volume, self.share_[:, structure], self.scheme)
 
 
 def _pieces(mask: NDArray[np.bool_]) -> int:

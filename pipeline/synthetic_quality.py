@@ -17,6 +17,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from foldnorm.models.noise import seed_of
+from foldnorm.pipeline.artifacts import QUALITY, QUALITY_PAIRS, QUALITY_SIDECAR, SYNTHETIC_SHEET
 from foldnorm.pipeline.structure_statistics import (
     distance_between,
     microstructure_statistics,
@@ -39,8 +40,6 @@ from foldnorm.preprocessing.pictures import contact_sheet, png, volume_slices
 from foldnorm.preprocessing.sources import PICTURES
 from foldnorm.preprocessing.volumes import read_labels
 
-TABLE, SIDECAR, PAIRS = "quality.tsv", "quality.json", "closest_pairs.png"
-SHEET = "contact_sheet.png"
 FEWEST = 8  # volumes of a set
 FITTED = 1000  # training volumes, at most, that features are fitted to
 COMPONENTS = 32  # of the features, where no encoder is given
@@ -118,9 +117,11 @@ def measure_quality(
         for figure, better in BETTER.items()
     ]  # fmt: skip
     rows += _statistics(cohort, drawn, options)
-    write_tsv(out / TABLE, rows, ("figure", "synthetic", "held_out", "training", "better"))
-    write_bytes(out / PAIRS, _closest(cohort, drawn["synthetic"], known, *nearest_of["synthetic"]))
-    write_json(out / SIDECAR, {
+    write_tsv(out / QUALITY, rows, tuple(QUALITY.columns))
+    write_bytes(
+        out / QUALITY_PAIRS, _closest(cohort, drawn["synthetic"], known, *nearest_of["synthetic"])
+    )
+    write_json(out / QUALITY_SIDECAR, {
         "cohort": str(cohort.folder.resolve()),
         "synthetic": str(synthetic.resolve()),
         "phantom": cohort.is_phantom,
@@ -211,7 +212,7 @@ class _Synthetic:
         paths = [
             path
             for path in sorted(folder.glob("*"))
-            if path.name.lower().endswith(suffixes) and path.name != SHEET
+            if path.name.lower().endswith(suffixes) and path.name != SYNTHETIC_SHEET.name
         ]
         if not paths:
             raise InputError(f"no synthetic volume found: {folder}")

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Constrains, Trainable
+from foldnorm.pipeline.artifacts import RUN_CONFIG, RUN_SAMPLE
 from foldnorm.pipeline.launch import leave
 from foldnorm.pipeline.memory import available_bytes, held_by_one, warning_of
 from foldnorm.pipeline.model_card import write_model_card
@@ -37,6 +38,12 @@ from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_bytes
 from foldnorm.preprocessing.pictures import png
+
+
+def refuse_existing_run(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse to start anew in the folder of another run."""
+    if (out / RUN_CONFIG).exists() and not (resume or overwrite):
+        raise InputError(f"run exists (--resume auto continues, --overwrite replaces): {out}")
 
 
 def train(
@@ -245,7 +252,7 @@ def _validate_and_save(training: Training) -> None:
             training.run.save_checkpoint("best", _checkpoint(training))
         picture = sample_picture(training.task, training.shown)
         if picture is not None:
-            path = training.run.samples / f"step-{state.step:07d}.png"
+            path = training.run.folder / RUN_SAMPLE.of(step=state.step)
             write_bytes(path, png(picture))
     if fabric.world_size > 1:  # all processes stop together; only the first has validated
         training.state.waited = int(fabric.broadcast(training.state.waited))

@@ -1,7 +1,9 @@
 """A trained model and what it needs to look at brains."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,29 +11,65 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foldnorm.models.protocols import Decodes, Encodes, Recognises, ShowsDepths
+from foldnorm.models.classes import to_classes
+from foldnorm.models.protocols import (
+    Decodes,
+    Encodes,
+    Recognises,
+    Repairs,
+    Restores,
+    Samples,
+    ShowsDepths,
+    Translates,
+)
+from foldnorm.pipeline.brains import BrainsLike, brains_of, check_cohort, cohorts_of
 from foldnorm.pipeline.conditions import Conditions
-from foldnorm.preprocessing.cohort import Brain
+from foldnorm.pipeline.forward_pass import (
+    AskedPrecision,
+    ForwardPass,
+    Precision,
+    scoring_precision,
+)
+from foldnorm.pipeline.predict import decoded, recognise
+from foldnorm.preprocessing.cohort import FEW, Brain, Cohort, few_at_a_time
 from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.preparation import Preparation
 
-BATCH = 8
+AT_ONCE = 64  # drawn together
+OVERLAP = 0.5  # of the windows of a translation
 BLOCKS = 3  # along each axis, that the maps of a network's levels are averaged in
-Brains = Callable[[], Iterable[Brain]]  # gives them anew at each call
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model, where it is, and what it is told of each brain.
+    """A trained model, and what can be done with it.
+
+    Brains are given as a `Cohort`, a `CohortView`, one `Brain`, several, or an array: (I, J, K) or
+    (N, I, J, K) uint8 class numbers, prepared as the training cohort was; of images, float32 from
+    −1 to 1. What comes out has one entry a brain, in order, also where there is but one.
+
+    Example:
+        >>> model = fn.load("run")                             # doctest: +SKIP
+        >>> codes = model.encode(cohort.select("test"))        # doctest: +SKIP
+        >>> fn.plot(model.reconstruct(cohort[3])[0])           # doctest: +SKIP
 
     Attributes:
         model: in evaluation mode.
         device: where it is.
         conditions: columns that it is told.
+        data: what the run records of its training cohort: ``preparation``, ``shape``,
+            ``participants``; empty while it is trained.
+        config: of its run, ``model`` and ``training``; likewise.
+        precision: in which it computes codes, depths, and what scores look at.
     """
 
     model: nn.Module
     device: torch.device
     conditions: Conditions = field(default_factory=Conditions)
+    data: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    precision: Precision = "32"
+    _last: list[ForwardPass] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def encodes(self) -> Encodes:
@@ -66,6 +104,42 @@ class TrainedModel:
             raise InputError(f"{type(self.model).__name__} recognises no sulci")
         return self.model
 
+    @property
+    def translates(self) -> Translates:
+        """The model as one that makes one volume of a pair out of the other.
+
+        Raises:
+            InputError: it does not.
+        """
+        if not isinstance(self.model, Translates):
+            raise InputError(f"{type(self.model).__name__} does not translate")
+        return self.model
+
+    @property
+    def samples(self) -> Samples:
+        """The model as one that draws new volumes.
+
+        Raises:
+            InputError: it draws none.
+        """
+        if not isinstance(self.model, Samples):
+            raise InputError(f"{type(self.model).__name__} does not draw new volumes")
+        return self.model
+
+    @cached_property
+    def preparation(self) -> Preparation:
+        """What was done to each volume of the training cohort."""
+        return Preparation.from_dict(self.data["preparation"])
+
+    def check_cohort(self, cohort: Cohort) -> None:
+        """Refuse a cohort that was not prepared as the training cohort was."""
+        check_cohort(self.data, cohort)
+
+    def for_scoring(self, asked: AskedPrecision) -> "TrainedModel":
+        """The same model, computing in the precision of `scoring_precision`."""
+        trained_in = self.config.get("training", {}).get("precision", "32")
+        return replace(self, precision=scoring_precision(asked, trained_in, self.device))
+
     def condition(self, rows: Sequence[Mapping[str, str]]) -> Tensor | None:
         """Conditions of brains, (B, size) on the device; None if the model is told nothing."""
         if not self.conditions.size:
@@ -73,33 +147,174 @@ class TrainedModel:
         return torch.from_numpy(self.conditions.encode(rows)).to(self.device)
 
     def batches(self, brains: Iterable[Brain]) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Volumes on the device, `BATCH` at a time: (B, I, J, K) uint8, and their conditions."""
-        waiting: list[Brain] = []
-        for brain in brains:
-            waiting.append(brain)
-            if len(waiting) == BATCH:
-                yield self._batch(waiting)
-                waiting = []
-        if waiting:
-            yield self._batch(waiting)
+        """Volumes on the device, `FEW` at a time: (B, I, J, K) uint8, and their conditions."""
+        for few in few_at_a_time(brains):
+            volumes = torch.from_numpy(np.stack([brain.volume for brain in few])).to(self.device)
+            yield volumes, self.condition([brain.row for brain in few])
 
-    @torch.no_grad()
-    def encode(self, brains: Iterable[Brain]) -> NDArray[np.float32]:
+    def passes(self, brains: Iterable[Brain]) -> Iterator[ForwardPass]:
+        """What the model makes of brains, a few at a time.
+
+        Who asks for the brains that were last asked for gets the same pass: what was computed then
+        is there already.
+        """
+        for volumes, condition in self.batches(brains):
+            if not any(last.is_of(volumes, condition) for last in self._last):
+                self._last.clear()  # before another is made: two would need twice the memory
+                last = ForwardPass(self.model, volumes, condition, self.precision)
+                self._last.append(last)
+            yield self._last[0]
+
+    def encode(self, brains: BrainsLike) -> NDArray[np.float32]:
         """Codes of brains, (N, latent_dim) float32; never more than a few volumes in memory.
 
         Raises:
-            InputError: the model has no latent space.
+            InputError: the model has no latent space, or the brains were prepared otherwise.
         """
         model = self.encodes
-        codes = [
-            model.encode(volumes, condition).float().cpu().numpy()
-            for volumes, condition in self.batches(brains)
-        ]
+        codes = [own.codes.cpu().numpy() for own in self.passes(self._checked(brains))]
         if not codes:
             return np.empty((0, model.latent_dim), dtype=np.float32)
         return np.concatenate(codes)
 
     @torch.no_grad()
+    def decode(
+        self, codes: NDArray[np.floating], rows: Sequence[Mapping[str, str]] = ()
+    ) -> NDArray[Any]:
+        """Volumes of codes, (N, I, J, K) uint8 class numbers; of images, float32 from −1 to 1.
+
+        Args:
+            codes: (N, latent_dim), or one, (latent_dim,).
+            rows: of ``participants.tsv``, what a conditioned model is told of each; none: nothing.
+
+        Raises:
+            InputError: the model makes no volumes out of codes, or codes of another size.
+        """
+        model, given = self.decodes, np.atleast_2d(np.asarray(codes, dtype=np.float32))
+        if given.shape[1:] != (model.latent_dim,):
+            raise InputError(f"expected codes of {model.latent_dim} numbers, got {given.shape}")
+        told = self.condition(rows or [self._untold] * len(given))
+        made = [
+            decoded(model, part, None if told is None else told[n : n + FEW])
+            for n in range(0, len(given), FEW)
+            for part in [torch.from_numpy(given[n : n + FEW]).to(self.device)]
+        ]
+        return torch.cat(made).cpu().numpy()
+
+    @torch.no_grad()
+    def reconstruct(self, brains: BrainsLike) -> NDArray[Any]:
+        """What brains become when they are encoded and decoded, shape and type as they are.
+
+        Raises:
+            InputError: the model does not reconstruct, or the brains were prepared otherwise.
+        """
+        if isinstance(self.model, Repairs):
+            return self.restore(brains)
+        model = self.decodes
+        made = [
+            decoded(model, model.encode(volumes, condition), condition)
+            for volumes, condition in self.batches(self._checked(brains))
+        ]
+        return _joined(made)
+
+    @torch.no_grad()
+    def restore(self, brains: BrainsLike) -> NDArray[Any]:
+        """What a healthy brain would hold, or images repaired; shape and type as they are.
+
+        Raises:
+            InputError: the model restores nothing, or the brains were prepared otherwise.
+        """
+        if not isinstance(self.model, (Restores, Repairs)):
+            raise InputError(f"{type(self.model).__name__} restores nothing")
+        made = []
+        for volumes, _ in self.batches(self._checked(brains)):
+            if isinstance(self.model, Restores):
+                made.append(to_classes(self.model.restore(volumes)))
+            else:
+                made.append(self.model.repair(volumes).float())
+        return _joined(made)
+
+    @torch.no_grad()
+    def recognise(self, brains: BrainsLike) -> NDArray[np.uint8]:
+        """Sulci of brains, (N, I, J, K) uint8: number n is ``model.sulci[n - 1]``, 0 any other.
+
+        Raises:
+            InputError: the model names no sulci, or the brains were prepared otherwise.
+        """
+        model, scheme = self.recognises, self.preparation.scheme
+        batches = self.batches(self._checked(brains))
+        return _joined([recognise(model, volumes, scheme) for volumes, _ in batches])
+
+    def translate(self, brains: BrainsLike) -> NDArray[np.uint8]:
+        """The other volume of each pair, (N, I, J, K) uint8 class numbers.
+
+        Of a cohort, a model in reverse starts from the second volumes. A volume with a longer side
+        than the training volumes is translated in windows.
+
+        Raises:
+            InputError: the model does not translate, or the brains were prepared otherwise.
+        """
+        model = self.translates
+        if isinstance(brains, Cohort) and model.reverse:
+            self.check_cohort(brains)
+            if brains.pairs is None:
+                raise InputError(f"the cohort has no pairs to translate from: {brains.folder}")
+            return np.stack([self.translate_volume(np.array(v)) for v in brains.pairs])
+        given = self._checked(brains, any_shape=True)
+        return np.stack([self.translate_volume(brain.volume) for brain in given])
+
+    @torch.no_grad()
+    def translate_volume(self, volume: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(I, J, K) uint8 class numbers in, those of the other volume out.
+
+        A volume with a longer side than the training volumes is translated in windows of their
+        size that overlap by half; where they do, logits are averaged, those of a window's middle
+        weighing more.
+        """
+        model, window = self.translates, [int(side) for side in self.data["shape"]]
+        batch = torch.from_numpy(volume)[None].to(self.device)
+        if all(side <= most for side, most in zip(volume.shape, window, strict=True)):
+            return to_classes(model.translate(batch))[0].cpu().numpy()
+
+        def predict(windows: Tensor) -> Tensor:
+            return model.translate(windows[:, 0].to(torch.uint8)).float()
+
+        from monai.inferers import sliding_window_inference  # seconds, for the largest volumes only
+
+        preparation = self.preparation
+        source = preparation.of_pairs().scheme if model.reverse else preparation.scheme
+        logits = sliding_window_inference(
+            batch[:, None].float(), window, 1, predict, overlap=OVERLAP, mode="gaussian",
+            cval=float(source.fill),
+        )  # fmt: skip
+        assert isinstance(logits, Tensor)
+        return to_classes(logits)[0].cpu().numpy()
+
+    def sample(
+        self, number: int = 1, *, seed: int = 0, given: Mapping[str, str] | None = None
+    ) -> NDArray[Any]:
+        """New volumes, (number, I, J, K) uint8 class numbers; of images, float32 from −1 to 1.
+
+        Args:
+            number: how many.
+            seed: of everything drawn.
+            given: columns that a conditioned model is told; others are drawn as in training.
+
+        Raises:
+            InputError: the model draws none, or is told what it does not take.
+        """
+        return np.stack(list(self.draw(number, seed, given or {})))
+
+    def draw(self, number: int, seed: int, given: Mapping[str, str]) -> Iterator[NDArray[Any]]:
+        """Volumes of `sample` one at a time; never more than `AT_ONCE` in memory."""
+        rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+        model = self.samples
+        for first in range(0, number, AT_ONCE):
+            count = min(AT_ONCE, number - first)
+            drawn = self.conditions.draw(count, rng, given)
+            condition = torch.from_numpy(drawn) if self.conditions.size else None
+            yield from model.sample(count, generator, condition).cpu().numpy()
+
     def depths(self, brains: Iterable[Brain]) -> list[NDArray[np.float32]]:
         """What each level of the network makes of brains, (N, d) float32 a level, inwards.
 
@@ -108,12 +323,26 @@ class TrainedModel:
         if not isinstance(self.model, ShowsDepths):
             return []
         found: list[list[NDArray[np.float32]]] = []
-        for volumes, condition in self.batches(brains):
-            maps = self.model.depths(volumes, condition)
-            pooled = [F.adaptive_avg_pool3d(m.float(), BLOCKS).flatten(1) for m in maps]
+        for own in self.passes(brains):
+            pooled = [F.adaptive_avg_pool3d(m.float(), BLOCKS).flatten(1) for m in own.depths]
             found.append([level.cpu().numpy() for level in pooled])
         return [np.concatenate(level) for level in zip(*found, strict=True)]
 
-    def _batch(self, brains: Sequence[Brain]) -> tuple[Tensor, Tensor | None]:
-        volumes = torch.from_numpy(np.stack([brain.volume for brain in brains])).to(self.device)
-        return volumes, self.condition([brain.row for brain in brains])
+    @property
+    def _untold(self) -> dict[str, str]:
+        """The row of a brain of which nothing is known."""
+        return dict.fromkeys((column.name for column in self.conditions.columns), "")
+
+    def _checked(self, given: BrainsLike, *, any_shape: bool = False) -> Iterable[Brain]:
+        """Brains one by one; refuses what the model was not trained to see."""
+        shape = self.data.get("shape")
+        for cohort in cohorts_of(given):
+            if shape is not None:
+                self.check_cohort(cohort)
+        return brains_of(given, shape, self._untold, any_shape=any_shape)
+
+
+def _joined(made: Sequence[Tensor]) -> NDArray[Any]:
+    if not made:
+        raise InputError("expected at least one brain, got none")
+    return torch.cat(list(made)).cpu().numpy()

@@ -4,67 +4,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from foldnorm.pipeline.augmentation import AugmentationOptions
 from foldnorm.preprocessing.errors import InputError
 
 DECAY_FLOOR = 0.05  # of the learning rate, at the last step of a cosine decay
-MAX_ROTATION, MAX_STRETCH = 45.0, 0.5  # beyond, what is learned is no brain's
-ELASTIC_SPACING = 16.0  # voxels between control points; above a quarter of it, space could fold
-
-
-@dataclass
-class AugmentationOptions:
-    """How far training volumes are moved at random; 0 leaves a kind out.
-
-    Attributes:
-        rotation: degrees at most, about any axis.
-        stretch: of each axis at most, as a share.
-        shift: voxels at most along each axis, whole ones.
-        elastic: voxels at most along each axis that control points move, which lie
-            `ELASTIC_SPACING` voxels apart.
-        dropout: cubes of the volume that is translated that become void; only for models that read
-            pairs: any other would learn that holes are healthy.
-        dropout_side: of these cubes, voxels.
-        mirror: whether images are mirrored along each axis, every second time; not for label
-            volumes, whose mirror image is the other hemisphere.
-    """
-
-    rotation: float = 0.0
-    stretch: float = 0.0
-    shift: int = 0
-    elastic: float = 0.0
-    dropout: int = 0
-    dropout_side: int = 6
-    mirror: bool = False
-
-    def __post_init__(self) -> None:
-        limits = {
-            "rotation": MAX_ROTATION,
-            "stretch": MAX_STRETCH,
-            "shift": math.inf,
-            "elastic": ELASTIC_SPACING / 4,
-            "dropout": math.inf,
-            "dropout_side": math.inf,
-        }
-        for name, limit in limits.items():
-            value = getattr(self, name)
-            if not 0 <= value <= limit:
-                raise InputError(
-                    f"training.augmentation.{name}: expected 0 to {limit:g}, got {value:g}"
-                )
-
-    def __bool__(self) -> bool:
-        return bool(self.moves or self.dropout or self.mirror)
-
-    @property
-    def moves(self) -> bool:
-        """Whether anything is moved."""
-        return bool(self.rotation or self.stretch or self.shift or self.elastic)
-
-    def margin(self, shape: tuple[int, int, int]) -> int:
-        """Voxels beyond a volume's border that can come into it."""
-        reach = math.sqrt(sum(side**2 for side in shape)) / 2
-        turned = math.ceil(reach * (math.radians(self.rotation) + self.stretch))
-        return turned + self.shift + math.ceil(self.elastic) + 1
 
 
 @dataclass

@@ -13,12 +13,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import Conditioned, Trainable
 from foldnorm.models.volume_networks import as_channels_last
+from foldnorm.pipeline.artifacts import RUN_METRICS
 from foldnorm.pipeline.batches import Batches
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.configuration import build_model, training_options
 from foldnorm.pipeline.launch import launch
 from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.pipeline.run_folder import METRICS, RunFolder
+from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.task import Task
 from foldnorm.pipeline.tasks import task_of
 from foldnorm.pipeline.trained_model import TrainedModel
@@ -121,7 +122,7 @@ def set_up(
         run,
         optimizers,
         _batches(task, options, conditions, fabric),
-        MetricsTable(out / METRICS, up_to=state.step),
+        MetricsTable(out / RUN_METRICS, up_to=state.step),
         _tensorboard(out) if options.tensorboard and fabric.is_global_zero else None,
         state,
         average,

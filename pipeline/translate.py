@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
 from numpy.typing import NDArray
-from torch import Tensor
 
-from foldnorm.models.classes import to_classes
 from foldnorm.models.protocols import Translates
+from foldnorm.pipeline.artifacts import TRANSLATED, TRANSLATIONS, TRANSLATIONS_SIDECAR
 from foldnorm.pipeline.class_metrics import class_dice, class_distances
-from foldnorm.pipeline.label_tasks import target_scheme
+from foldnorm.pipeline.predict import target_scheme
 from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.crop import shape_of
 from foldnorm.preprocessing.errors import InputError
@@ -28,9 +27,6 @@ from foldnorm.preprocessing.space import Matrix, resample_nearest, voxel_to_mni
 from foldnorm.preprocessing.volumes import read_labels, write_labels
 
 Labels = NDArray[np.uint8]
-TABLE, SIDECAR = "translations.tsv", "translations.json"
-SUFFIX = "_desc-translated_dseg.nii.gz"
-OVERLAP = 0.5  # of sliding windows
 
 
 @dataclass(frozen=True)
@@ -39,15 +35,11 @@ class Translation:
 
     Attributes:
         run: its folder.
-        model: in evaluation mode.
-        device: where it is.
-        preparation: of its training cohort.
+        trained: the model.
     """
 
     run: RunFolder
-    model: Translates
-    device: torch.device
-    preparation: Preparation
+    trained: TrainedModel
 
     @classmethod
     def open(cls, folder: Path, device: torch.device) -> "Translation":
@@ -57,10 +49,20 @@ class Translation:
             InputError: its model does not translate.
         """
         run = RunFolder.open(folder)
-        model = run.load(device).model
-        if not isinstance(model, Translates):
-            raise InputError(f"{type(model).__name__} does not translate: {folder}")
-        return cls(run, model, device, Preparation.from_dict(run.data["preparation"]))
+        trained = run.load(device)
+        if not isinstance(trained.model, Translates):
+            raise InputError(f"{type(trained.model).__name__} does not translate: {folder}")
+        return cls(run, trained)
+
+    @property
+    def model(self) -> Translates:
+        """The model, in evaluation mode."""
+        return self.trained.translates
+
+    @property
+    def preparation(self) -> Preparation:
+        """Of its training cohort."""
+        return self.trained.preparation
 
     @property
     def source_scheme(self) -> LabelScheme:
@@ -74,29 +76,6 @@ class Translation:
         assert self.preparation.pair is not None
         return self.preparation.scheme if self.model.reverse else self.preparation.pair
 
-    @torch.no_grad()
-    def translate(self, volume: Labels) -> Labels:
-        """(I, J, K) uint8 class numbers in, those of the other volume out.
-
-        A volume with a longer side than the training volumes is translated in windows of their
-        size that overlap by half; where they do, logits are averaged, those of a window's middle
-        weighing more.
-        """
-        window = [int(side) for side in self.run.data["shape"]]
-        batch = torch.from_numpy(volume)[None].to(self.device)
-        if all(side <= most for side, most in zip(volume.shape, window, strict=True)):
-            return to_classes(self.model.translate(batch))[0].cpu().numpy()
-
-        def predict(windows: Tensor) -> Tensor:
-            return self.model.translate(windows[:, 0].to(torch.uint8)).float()
-
-        fill = float(self.source_scheme.fill)
-        logits = sliding_window_inference(
-            batch[:, None].float(), window, 1, predict, overlap=OVERLAP, mode="gaussian", cval=fill
-        )
-        assert isinstance(logits, Tensor)
-        return to_classes(logits)[0].cpu().numpy()
-
 
 def translate_cohort(
     translation: Translation, cohort: Cohort, out: Path, splits: Sequence[str] = ()
@@ -109,7 +88,8 @@ def translate_cohort(
         The rows of the table.
 
     Raises:
-        InputError: the cohort was prepared otherwise than the run's, or has no pair to start from.
+        InputError: the cohort was prepared otherwise than the run's, has no pair to start from, or
+            no brain of these splits.
     """
     translation.run.check_cohort(cohort)
     sources = cohort.pairs if translation.model.reverse else cohort.volumes
@@ -117,11 +97,14 @@ def translate_cohort(
     if sources is None:
         raise InputError(f"the cohort has no pairs to translate from: {cohort.folder}")
     rows = []
-    for index in cohort.indices(*splits):
-        made = translation.translate(np.array(sources[index]))
+    for index in cohort.some_indices(*splits):
+        made = translation.trained.translate_volume(np.array(sources[index]))
         row = cohort.rows[index]
         _write(
-            out / f"{row_key(row)}{SUFFIX}", made, translation.target_scheme, cohort.affine_of(row)
+            out / TRANSLATED.of(brain=row_key(row)),
+            made,
+            translation.target_scheme,
+            cohort.affine_of(row),
         )
         figures: dict[str, float] = {}
         if targets is not None:
@@ -159,7 +142,7 @@ def translate_files(
         except InputError as error:
             problems.append(Problem(volume.key, str(error)))
             continue
-        _write(out / f"{name}{SUFFIX}", made, translation.target_scheme, affine)
+        _write(out / TRANSLATED.of(brain=name), made, translation.target_scheme, affine)
         rows.append({"participant_id": volume.participant, "hemi": volume.hemi})
     _write_table(out, rows, translation, {"source": str(source.path)})
     return rows, problems
@@ -171,7 +154,7 @@ def _in_own_grid(translation: Translation, source: SourceVolume) -> tuple[Labels
         preparation = preparation.of_pairs()
     preparation = replace(preparation, pair=None, folds="none")
     prepared = prepare_volume(source, preparation)
-    made = translation.translate(prepared.classes)
+    made = translation.trained.translate_volume(prepared.classes)
     volume = read_labels(source.path)
     shape = shape_of(volume.data)
     to_world = volume.affine
@@ -195,9 +178,9 @@ def _write_table(
     out: Path, rows: list[dict[str, Any]], translation: Translation, extra: dict[str, Any]
 ) -> None:
     if rows:
-        write_tsv(out / TABLE, rows, list(rows[0]))
+        write_tsv(out / TRANSLATIONS, rows, list(rows[0]))
     write_json(
-        out / SIDECAR,
+        out / TRANSLATIONS_SIDECAR,
         {
             "run": str(translation.run.folder.resolve()),
             "phantom": translation.run.data["phantom"],

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv, replacing, write_json, write_tsv
 from foldnorm.preprocessing.schemes import LabelScheme, scheme_from_dict
 from foldnorm.preprocessing.split import SPLITS
+
+if TYPE_CHECKING:
+    from foldnorm.pipeline.cohort_dataset import CohortDataset
 
 DESCRIPTION = "dataset_description.json"
 PARTICIPANTS = "participants.tsv"
@@ -32,6 +36,7 @@ FOLD_TABLE = "folds.tsv"
 FOLD_COLUMNS = ("participant_id", "hemi", "label", "name", "size", "voxels")
 FIRST_COLUMNS = ("participant_id", "hemi", "split")
 BIDS_VERSION = "1.10.0"
+FEW = 8  # volumes that are looked at together
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,13 @@ class Cohort:
     rows: list[dict[str, str]] = field(repr=False)
 
     @classmethod
-    def open(cls, folder: Path) -> "Cohort":
+    def open(cls, folder: str | Path) -> "Cohort":
         """Open a cohort folder.
 
         Raises:
             InputError: it is none, or preprocessing did not finish.
         """
+        folder = Path(folder)
         description = cls.describe(folder)
         if not (folder / VOLUMES).is_file():
             raise InputError(f"cohort is not packed yet; run preprocess again: {folder}")
@@ -87,6 +93,37 @@ class Cohort:
         Of images, (N, I, J) or (N, I, J, K) uint8 or uint16; `intensities` says what they mean.
         """
         return np.load(self.folder / VOLUMES, mmap_mode="r", allow_pickle=False)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self.view(range(len(self)))[number]
+
+    def __iter__(self) -> Iterator["Brain"]:
+        return self.brains(range(len(self)))
+
+    def select(self, *splits: str) -> "CohortView":
+        """The volumes of these splits, all if none is named, read when they are asked for."""
+        return self.view(self.indices(*splits))
+
+    def dataset(
+        self, *splits: str, transform: Callable[[dict[str, Any]], Any] | None = None
+    ) -> "CohortDataset":
+        """The volumes of these splits as a PyTorch ``Dataset`` that MONAI transforms take.
+
+        Args:
+            splits: ``train``, ``validation``, ``test``; all if none is named.
+            transform: of each dictionary, such as a MONAI ``Compose``.
+
+        Example:
+            >>> loader = DataLoader(cohort.dataset("train"), batch_size=4)  # doctest: +SKIP
+        """
+        # The one step upwards of this package, and only when it is asked for: what reads cohorts
+        # without torch goes on to do so.
+        from foldnorm.pipeline.cohort_dataset import CohortDataset
+
+        return CohortDataset(self, self.indices(*splits), transform)
 
     def brains(self, indices: Iterable[int]) -> Iterator["Brain"]:
         """Volumes in memory, one at a time, with their rows."""
@@ -212,6 +249,18 @@ class Cohort:
             dtype=np.int64,
         )
 
+    def some_indices(self, *splits: str) -> NDArray[np.int64]:
+        """Indices of the volumes of these splits, all if none is named.
+
+        Raises:
+            InputError: there is no such volume.
+        """
+        indices = self.indices(*splits)
+        if not len(indices):
+            what = "image" if self.holds_images else "brain"
+            raise InputError(f"no {what} of split {'+'.join(splits)}: {self.folder}")
+        return indices
+
     def keys(self) -> list[str]:
         """``sub-…_hemi-…`` of each volume."""
         return [row_key(row) for row in self.rows]
@@ -242,6 +291,26 @@ def same_preparation(first: Mapping[str, Any], second: Mapping[str, Any]) -> lis
         for key in set(first) | set(second)
         if json.dumps(first.get(key), sort_keys=True) != json.dumps(second.get(key), sort_keys=True)
     )
+
+
+def prepared_otherwise(
+    preparation: Mapping[str, Any], shape: Sequence[int], cohort: "Cohort"
+) -> str:
+    """In what a cohort was prepared otherwise, in a few words; empty if it was not.
+
+    Fold labels change no volume, so volumes with and without them compare. Second volumes of pairs
+    need not be there: what needs them says so.
+
+    Args:
+        preparation: of the brains that it is compared with.
+        shape: of each of these.
+        cohort: to compare.
+    """
+    without = {"folds": None} | ({"pair": None} if cohort.pair_scheme is None else {})
+    differing = same_preparation({**preparation, **without}, {**cohort.preparation, **without})
+    if differing:
+        return ", ".join(differing)
+    return "" if cohort.shape == tuple(shape) else f"shape, {cohort.shape} not {tuple(shape)}"
 
 
 def write_packed(
@@ -330,6 +399,13 @@ class CohortView(Sequence[Brain]):
 
     def __add__(self, other: "CohortView") -> "CohortView":
         return CohortView([*self.places, *other.places])
+
+
+def few_at_a_time(brains: Iterable[Brain]) -> Iterator[list[Brain]]:
+    """Brains in lists of `FEW`, the last perhaps shorter."""
+    waiting = iter(brains)
+    while few := list(islice(waiting, FEW)):
+        yield few
 
 
 def iterate(volumes: NDArray[Any], indices: Iterable[int]) -> Iterator[NDArray[Any]]:

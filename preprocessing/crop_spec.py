@@ -68,6 +68,8 @@ class CropSpec:
                 bounds = tuple(float(number) for number in rest.split(","))
                 if len(bounds) == 6:
                     return cls("box" if kind == "box" else "mm", bounds, text=text)
+        except InputError:
+            raise
         except ValueError:
             pass
         raise InputError(f"--crop: expected {EXPECTED}; got {text!r}")

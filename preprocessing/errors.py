@@ -1,7 +1,7 @@
 """Errors that are the input's fault, told to the user in one line."""
 
 
-class InputError(Exception):
+class InputError(ValueError):
     """Something that was given cannot be used.
 
     The message is one line: what was got, what was expected, and which file.

@@ -99,6 +99,11 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def hashed(name: str, salt: str) -> str:
+    """What stands for a participant in what is given to others."""
+    return sha256(f"{salt}{name}".encode())
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file; a missing one is an `InputError` that names it."""
     try:

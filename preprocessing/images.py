@@ -117,6 +117,8 @@ def read_image(image: ImageFile) -> Pixels:
             pixels = tifffile.imread(path)
         else:
             pixels = _picture(path)
+    except InputError:
+        raise
     except (OSError, ValueError, SyntaxError, EOFError, ImageFileError, UnidentifiedImageError,
             tifffile.TiffFileError, Image.DecompressionBombError) as error:  # fmt: skip
         reason = str(error).split("\n")[0]

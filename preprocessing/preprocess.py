@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -29,7 +29,8 @@ from foldnorm.preprocessing.pack import Packed, PackOptions, pack, refuse_mixed
 from foldnorm.preprocessing.pictures import montage
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.prepare import Prepared, prepare_volume
-from foldnorm.preprocessing.schemes import LabelScheme
+from foldnorm.preprocessing.regions import read_regions
+from foldnorm.preprocessing.schemes import LabelScheme, Rule, load_scheme
 from foldnorm.preprocessing.sources import (
     Problem,
     Source,
@@ -37,6 +38,7 @@ from foldnorm.preprocessing.sources import (
     bids_label,
     find_volumes,
     origin_of,
+    read_excluded,
     read_fold_names,
     source_warnings,
 )
@@ -44,6 +46,7 @@ from foldnorm.preprocessing.split import DEFAULT_FRACTIONS, check_fractions
 from foldnorm.preprocessing.volumes import write_labels
 
 Options = TypeVar("Options")
+TUPLES = {"hemis", "participants", "prefer", "fractions"}  # options that may be given as lists
 RUN_REPORT, REPORT_OF_SHARD = "run_report.json", "run_report_shard-{}.json"
 
 
@@ -121,6 +124,74 @@ def options_like(
         frozen=Layout.of_cohort(folder),
         **others,
     )
+
+
+def read_options(
+    *,
+    like: str | Path | None = None,
+    scheme: LabelScheme | str | Path = "skeleton",
+    rule: Rule | None = None,
+    pair: LabelScheme | str | Path | None = None,
+    crop: CropSpec | str = "cohort",
+    regions: str | Path | None = None,
+    qc: str | Path | None = None,
+    **others: Any,
+) -> PreprocessOptions:
+    """Options as a command line or a notebook gives them: names of files instead of what they hold.
+
+    Args:
+        like: cohort, or exported model, whose volumes and box these are to be like; then only
+            options that it does not fix may be given.
+        scheme: label scheme, its name, or a YAML file.
+        rule: of the scheme, instead of its own.
+        pair: scheme of a second volume of each hemisphere, likewise.
+        crop: which box is packed, as ``--crop`` takes it.
+        regions: YAML file of regions that it may name.
+        qc: table of who is left out.
+        others: attributes of `Preparation` and of `PreprocessOptions`.
+
+    Raises:
+        InputError: there is no such option, or it does not suit.
+    """
+    unknown = set(others) - {
+        f.name for kind in (Preparation, PreprocessOptions) for f in fields(kind)
+    }
+    if unknown:
+        raise InputError(f"preprocess has no option {sorted(unknown)[0]!r}")
+    if qc is not None:
+        others["excluded"] = frozenset(read_excluded(Path(qc)))
+    for name in TUPLES & set(others):
+        value = others[name]
+        others[name] = (value,) if isinstance(value, str) else tuple(value)
+    of_volumes = {f.name: others.pop(f.name) for f in fields(Preparation) if f.name in others}
+    if like is not None:
+        folds = of_volumes.pop("folds", "auto")
+        if of_volumes:
+            raise InputError(f"{sorted(of_volumes)[0]} is that of the cohort to be like: {like}")
+        return options_like(Path(like), folds=folds, **others)
+    if of_volumes.get("factor") is not None:
+        of_volumes.setdefault("voxel_size", None)
+    if "voxel_size" in of_volumes:
+        of_volumes["voxel_size"] = _voxel_size(of_volumes["voxel_size"])
+    own, other = (
+        given if given is None or isinstance(given, LabelScheme) else load_scheme(str(given))
+        for given in (scheme, pair)
+    )
+    assert own is not None
+    own_regions = read_regions(None if regions is None else Path(regions))
+    return PreprocessOptions(
+        preparation=Preparation(own.with_rule(rule) if rule else own, pair=other, **of_volumes),
+        crop=CropSpec.parse(crop, own_regions) if isinstance(crop, str) else crop,
+        **others,
+    )
+
+
+def _voxel_size(value: float | str | None) -> float | None:
+    """Millimetres, or None for ``native``."""
+    try:
+        return None if value in (None, "native") else float(value)
+    except ValueError:
+        raise InputError(f"--voxel-size: expected mm or native, got {value!r}") from None
 
 
 def preprocess(sources: Sequence[Source], out: Path, options: PreprocessOptions) -> dict[str, Any]:

@@ -201,8 +201,9 @@ def read_fold_names(sources: Sequence[Source]) -> dict[int, str]:
         path = source.path / FOLD_NAMES
         if not path.is_file():
             continue
+        rows = read_tsv(path)
         try:
-            found = {int(row["label"]): row["name"] for row in read_tsv(path)}
+            found = {int(row["label"]): row["name"] for row in rows}
         except (KeyError, ValueError):
             raise InputError(f"expected the columns label (integer) and name: {path}") from None
         for label in found.keys() & names.keys():

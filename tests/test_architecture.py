@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,21 @@ from foldnorm.models.protocols import Samples, Translates
 from foldnorm.pipeline.configuration import build_model, resolve, shipped_configs
 
 ROOT = Path(__file__).parents[1]
-HELD = {".py", ".yaml", ".json", ".jinja", ".js", ".html", ".LICENSE"}  # kinds of file in the wheel
+# Kinds of file in the wheel.
+HELD = {".py", ".pyi", ".yaml", ".json", ".jinja", ".js", ".html", ".LICENSE"}
 OF_IMAGES = ("images", "noisy", "classified", "damaged")  # what a model reads
 ROOMS = ("preprocessing", "models", "pipeline")
+LINKED = (*ROOMS, "configs")  # folders that the folder foldnorm links to
+FRONT = tuple(f"foldnorm.{p.stem}" for p in (ROOT / "foldnorm").glob("*.py"))  # the front door
 FORBIDDEN = {
-    "preprocessing": ("torch", "monai", "lightning", "foldnorm.models", "foldnorm.pipeline"),
-    "models": ("foldnorm.preprocessing", "foldnorm.pipeline", "nibabel", "pathlib", "argparse"),
-    "pipeline": (),
-}
+    "preprocessing": ("torch", "monai", "lightning", "foldnorm.models", "foldnorm.pipeline",
+                      *FRONT),
+    "models": ("foldnorm.preprocessing", "foldnorm.pipeline", "nibabel", "pathlib", "argparse",
+               *FRONT),
+    "pipeline": FRONT,
+}  # fmt: skip
+# Imported when it is asked for, not with the module: `Cohort.dataset` is what PyTorch loads from.
+LATE = {("preprocessing/cohort.py", "foldnorm.pipeline.cohort_dataset")}
 
 
 def imported(path):
@@ -38,8 +46,100 @@ def imported(path):
 def test_rooms_import_only_downwards(room):
     for path in (ROOT / room).rglob("*.py"):
         for name in imported(path):
+            if (path.relative_to(ROOT).as_posix(), name) in LATE:
+                continue
             for forbidden in FORBIDDEN[room]:
                 assert not f"{name}.".startswith(f"{forbidden}."), f"{path}: {name}"
+
+
+# The rooms of `pipeline`, from the ground floor up, and what each may import besides its own. A
+# folder is a room; modules that still lie flat are named, those of a room by prefix with a ``*``.
+GROUND = ("artifacts", "metrics")
+INNER = {
+    "artifacts": (),
+    "metrics": (),
+    "transforms": (),
+    "data": GROUND,
+    "runs": ("data", *GROUND),
+    "scoring": ("runs", "data", *GROUND),
+    "training": ("runs", "data", *GROUND),
+    "latent": ("runs", *GROUND),
+    "bundle": ("runs", "artifacts"),
+    "report": ("runs", *GROUND),  # of runs the records, never a model
+    "inference": ("scoring", "runs", "data", *GROUND),
+    "view": ("inference", "runs", "data", "artifacts"),
+    "studies": ("training", "inference", "scoring", "runs", *GROUND),
+}
+INNER["commands"] = tuple(INNER)
+FLAT = {
+    "artifacts": "artifacts scoring.page_files",
+    "metrics": "sheet_metrics class_metrics detection_metrics image_metrics structure_statistics "
+    "two_sample latent_use",
+    "transforms": "transforms",
+    "data": "brains cohort_dataset batches augmentation degradations training_edits substitutions "
+    "sulci conditions",
+    "runs": "configuration class_paths model_list training_options run_folder trained_model "
+    "predict forward_pass metrics_table model_card tracks devices",
+    "scoring": "scoring* scores scorer score_cohort recognition_scores sulcus_measures suitability "
+    "fusion",
+    "training": "train training_setup validation memory launch processes signals task tasks "
+    "label_tasks image_tasks",
+    "latent": "latent*",
+    "bundle": "bundle*",
+    "report": "report* quality_page",
+    "inference": "translate restore recognise classify generate criteria image_inputs",
+    "view": "view*",
+    "studies": "benchmark every_fold compare cross_validation search search_space "
+    "synthetic_quality",
+    "commands": "commands* arguments cli",
+}
+
+
+def room_of(module):
+    """Room of a module of `pipeline`, named from there; its own name counts before a prefix."""
+    named = {name: room for room, names in FLAT.items() for name in names.split()}
+    if module in named:
+        return named[module]
+    (room,) = {r for name, r in named.items() if "*" in name and fnmatchcase(module, name)}
+    return room
+
+
+def imported_of_pipeline(path):
+    """Modules of `pipeline` that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            module = name.removeprefix("foldnorm.pipeline.")
+            if module != name:
+                yield module if path_of(module).is_file() else module.rpartition(".")[0]
+
+
+def path_of(module):
+    return ROOT / "pipeline" / f"{module.replace('.', '/')}.py"
+
+
+@pytest.mark.parametrize("room", INNER)
+def test_rooms_of_the_pipeline_import_only_what_the_table_says(room):
+    found = 0
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        module = ".".join(path.relative_to(ROOT / "pipeline").with_suffix("").parts)
+        if path.name == "__init__.py" or room_of(module) != room:
+            continue
+        found += 1
+        for other in imported_of_pipeline(path):
+            assert room_of(other) in (room, *INNER[room]), f"{module} ({room}) imports {other}"
+    assert found
+
+
+def test_no_arrow_between_rooms_points_upwards():
+    floors = list(INNER)
+    for room, lower in INNER.items():
+        assert all(floors.index(other) < floors.index(room) for other in lower)
 
 
 def test_no_module_shadows_the_standard_library():
@@ -48,12 +148,21 @@ def test_no_module_shadows_the_standard_library():
             assert path.stem not in sys.stdlib_module_names, path
 
 
+@pytest.mark.parametrize("room", LINKED)
+def test_editors_find_the_rooms_from_the_root(room):
+    link = ROOT / "foldnorm" / room
+    assert link.is_symlink()
+    assert link.readlink() == Path("..") / room  # relative: the repository can lie anywhere
+    assert not (ROOT / room).is_symlink()
+
+
 def test_setup_lists_every_package():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     listed = set(config["options"]["packages"].split())
-    folders = {p.parent for room in (*ROOMS, "configs") for p in (ROOT / room).rglob("__init__.py")}
-    assert listed == {"foldnorm." + ".".join(f.relative_to(ROOT).parts) for f in folders}
+    folders = {p.parent for room in LINKED for p in (ROOT / room).rglob("__init__.py")}
+    found = {"foldnorm." + ".".join(f.relative_to(ROOT).parts) for f in folders}
+    assert listed == {"foldnorm", *found}
 
 
 def test_every_requirement_is_pinned():
@@ -74,15 +183,16 @@ def test_the_wheel_holds_every_module_and_file(tmp_path):
     # From a copy: a build leaves a folder behind, and a stale one would hide what is missing.
     source = tmp_path / "source"
     ignored = shutil.ignore_patterns(".*", "build", "out", "__pycache__", "*.egg-info")
-    shutil.copytree(ROOT, source, ignore=ignored)
+    shutil.copytree(ROOT, source, ignore=ignored, symlinks=True)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, source]
     subprocess.run(command, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
-    for room in (*ROOMS, "configs"):
+    for room in ("foldnorm", *LINKED):
         for path in (ROOT / room).rglob("*"):
-            if path.suffix in HELD and path.is_file():
-                assert f"foldnorm/{path.relative_to(ROOT)}" in held, path
+            if (path.suffix in HELD or path.name == "py.typed") and path.is_file():
+                inside = path.relative_to(ROOT / "foldnorm" if room == "foldnorm" else ROOT)
+                assert f"foldnorm/{inside}" in held, path
     assert not any(name.startswith(("models/", "pipeline/", "tests/")) for name in held)
 
 

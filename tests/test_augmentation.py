@@ -7,10 +7,9 @@ import pytest
 from scipy import ndimage
 from skimage.measure import euler_number
 
-from foldnorm.pipeline.augmentation import Augmentation, draw_affine
+from foldnorm.pipeline.augmentation import Augmentation, AugmentationOptions, draw_affine
 from foldnorm.pipeline.batches import Batches
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.training_options import AugmentationOptions
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.schemes import load_scheme

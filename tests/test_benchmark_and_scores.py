@@ -277,7 +277,7 @@ def test_each_fold_that_is_taken_out_is_looked_for_in_its_own_map(phantom_cohort
 
         def score(self, brains, on_map=None):
             found = []
-            for brain in brains():
+            for brain in brains:
                 whole = np.array(phantom_cohort.volumes[phantom_cohort.rows.index(brain.row)])
                 gone = whole != brain.volume
                 found.append(float(gone.sum()))

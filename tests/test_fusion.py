@@ -37,8 +37,9 @@ def test_false_alarms_stay_at_their_rate_though_scores_depend_on_each_other(tmp_
             zip(scores, ("evidence_pooled", "sulci_missing"), strict=True)
         )
     ]
-    rows = fuse(folders, tmp_path / "out", method=method)
-    alarms = np.mean([row["p_fused"] < 0.05 for row in rows])
+    fused = fuse(folders, method=method)
+    fused.save(tmp_path / "out")
+    alarms = np.mean([row["p_fused"] < 0.05 for row in fused.table])
     assert alarms == pytest.approx(0.05, abs=0.03)
     assert read_json(tmp_path / "out/fused.json")["scores"] == {
         "evidence_pooled": str(folders[0]), "sulci_missing": str(folders[1]),
@@ -53,7 +54,7 @@ def test_two_weak_signs_are_one_strong_one(tmp_path):
         folder_of(tmp_path / name, own, theirs, name)
         for name, own, theirs in zip(NAMES, healthy, asked, strict=True)
     ]
-    rows = fuse(folders, tmp_path / "out")
+    rows = fuse(folders).table
     names = ("p_fused", "p_evidence_pooled", "p_sulci_missing")
     fused, *alone = (np.mean([row[name] < 0.05 for row in rows]) for name in names)
     assert fused > max(alone) + 0.1
@@ -90,4 +91,4 @@ def test_what_cannot_be_joined_is_refused(tmp_path):
         ([a, own], (), "say which --scores to join"),
     ):
         with pytest.raises(InputError, match=said):
-            fuse(folders, tmp_path / "out", names)
+            fuse(folders, names)

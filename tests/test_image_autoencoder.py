@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from foldnorm.models.image_autoencoder import ImageAutoencoder
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.image_tasks import with_noise
+from foldnorm.pipeline.degradations import with_noise
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.files import read_tsv
 

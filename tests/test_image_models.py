@@ -27,9 +27,8 @@ from foldnorm.models.protocols import (
     TakesNoise,
     Trainable,
 )
-from foldnorm.pipeline.augmentation import ImageAugmentation
+from foldnorm.pipeline.augmentation import AugmentationOptions, ImageAugmentation
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.training_options import AugmentationOptions
 from foldnorm.preprocessing.errors import InputError
 
 SIDE = 16

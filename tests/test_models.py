@@ -174,11 +174,14 @@ def test_each_level_shows_a_map_that_shrinks_inwards(name):
     model = make(name)
     assert isinstance(model, ShowsDepths)
     volumes = batch(name)
-    maps = model.depths(volumes[:, 0] if name in EDITING else volumes)
+    volumes = volumes[:, 0] if name in EDITING else volumes
+    maps = model.depths(volumes)
     sides = [m.shape[2:].numel() for m in maps]
     assert sides == sorted(sides, reverse=True)
     assert all(m.shape[0] == 4 for m in maps)
     assert (name == "gan") == (not maps)
+    all_the_way = model.encode if isinstance(model, Encodes) else model.restore
+    assert torch.equal(all_the_way(volumes), all_the_way(volumes, depths=maps))
 
 
 def test_distances_to_a_class_are_euclidean_and_signed():

@@ -13,9 +13,10 @@ from foldnorm.pipeline.bundle_of_volumes import BundleNetwork
 from foldnorm.pipeline.class_metrics import sulcus_dice
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.configuration import resolve_for
-from foldnorm.pipeline.label_tasks import recognise
+from foldnorm.pipeline.predict import recognise
 from foldnorm.pipeline.recognition_scores import FEWEST, RecognitionScores
 from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
 from foldnorm.pipeline.substitutions import Substitutions
 from foldnorm.pipeline.sulci import (
     NamedVolumes,
@@ -205,7 +206,7 @@ class Named:
 def test_a_missing_sulcus_stands_out_and_is_named():
     rng = np.random.default_rng(0)
     healthy = [named_brain(rng.uniform(0.85, 1)) for _ in range(20)]
-    scores = RecognitionScores(Named(healthy), np.eye(4)).fit(list)
+    scores = RecognitionScores(Named(healthy), np.eye(4)).fit([])
     gone = named_brain()
     gone.probabilities[1] = 0.05
     gone.probabilities[0, gone.probabilities[2] == 0] = 0.95
@@ -216,21 +217,26 @@ def test_a_missing_sulcus_stands_out_and_is_named():
     of_brains = scores.of_departures(departures)
     assert set(of_brains) == set(scores.columns)
     assert of_brains["sulci_missing"][-1] == missing[-1].max()
-    assert scores.panel.all()
+    assert scores.panel_.all()
     with pytest.raises(InputError, match=f"at least {FEWEST} validation brains, got 3"):
-        RecognitionScores(Named(healthy[:3]), np.eye(4)).fit(list)
+        RecognitionScores(Named(healthy[:3]), np.eye(4)).fit([])
 
 
 def test_the_atlas_names_by_place(cohort):
     sulci = ("superior_temporal", "lateral_fissure")
-    atlas = AtlasTemplate(cohort, sulci)
+    atlas = AtlasTemplate(sulci, SKELETON).fit(cohort)
     index = int(cohort.indices("test")[0])
-    (brain,) = atlas.named(lambda: cohort.brains([index]))
+    (brain,) = atlas.named(cohort.brains([index]))
     true = names_of(NamedVolumes(cohort, sulci)[index])
     assert np.nanmean(sulcus_dice(brain.labels, true, 2)) > 0.4
     sulcus, share = SulciByPlace(cohort).likeliest(np.argwhere(true == 2))
     assert sulcus == "lateral_fissure"
     assert share > 0.8
+    counts = SulcusCounts().fit(cohort)
+    sulcus, commonest = counts.likeliest(np.argwhere(true == 2))
+    assert sulcus == "lateral_fissure"
+    assert 0.3 < commonest <= share  # of brains that have it at one voxel
+    assert counts.likeliest(np.array([[0, 0, 0]])) == ("", 0.0)
 
 
 def test_recognising_names_voxels_in_the_grid_of_the_input(cohort, run, tmp_path):
@@ -304,6 +310,19 @@ def test_sulci_are_scored_beside_the_atlas(cohort, run, tmp_path):
         assert {f"p_{prefix}_{kind}" for kind in kinds} < set(rows[0])
 
 
+def test_a_saved_scorer_of_sulci_gives_what_the_fitted_one_gave(cohort, run, tmp_path):
+    scorer, tables = tmp_path / "scorer", []
+    for model, more in ((run, ["--save-scorer", scorer]), (scorer, [])):
+        out = tmp_path / f"of_{model.name}"
+        words = ["score", model, cohort.folder, out, "--split", "test", "--device", "cpu", "--maps"]
+        assert main([*map(str, [*words, *more]), "--quiet"]) == 0
+        tables.append((out / "scores.tsv").read_bytes())
+    assert tables[0] == tables[1]
+    assert b"score_baseline_atlas_missing" in tables[0]
+    rows = read_tsv(out / "regions.tsv")
+    assert any(0 < float(row["sulcus_share"]) <= 1 for row in rows)
+
+
 def test_the_report_shows_sulci_scores_and_joined_scores(cohort, run, tmp_path):
     words = ["recognise", run, cohort.folder, tmp_path / "named", "--split", "test"]
     assert main([*map(str, words), "--device", "cpu", "--quiet"]) == 0
@@ -353,7 +372,7 @@ def test_a_trained_model_names_what_it_says_it_names():
     model = Recogniser((6, 6, 6), sulci=["a", "b"], channels=[8], convolutions=[1])
     recognition = Recognition(TrainedModel(model.eval(), torch.device("cpu")), SKELETON)
     volume = np.random.default_rng(0).integers(0, 3, (6, 6, 6), np.uint8)
-    (brain,) = recognition.named(lambda: [Brain(volume, {})])
+    (brain,) = recognition.named([Brain(volume, {})])
     assert recognition.sulci == ("a", "b")
     assert brain.probabilities.sum(axis=0) == pytest.approx(np.ones((volume == 2).sum()), abs=1e-5)
     assert not brain.labels[volume != 2].any()

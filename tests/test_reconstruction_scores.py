@@ -39,8 +39,8 @@ def hole(side):
 def scores(*volumes):
     training = [EXPECTED, hole(1)]
     trained = TrainedModel(ExpectsOneSheet(), CPU)
-    fitted = ReconstructionScores(trained, SKELETON).fit(lambda: brains(training))
-    return fitted.score(lambda: brains(volumes))
+    fitted = ReconstructionScores(trained, SKELETON).fit(brains(training))
+    return fitted.score(brains(volumes))
 
 
 def brains(volumes):

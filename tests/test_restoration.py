@@ -22,8 +22,8 @@ from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import FindsDamage
 from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.degradations import VISIBLE, Degradations
-from foldnorm.pipeline.image_tasks import degrader, iou
+from foldnorm.pipeline.degradations import VISIBLE, Degradations, degrader
+from foldnorm.pipeline.image_metrics import iou
 from foldnorm.pipeline.restore import inpainted
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError

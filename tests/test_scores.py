@@ -17,6 +17,7 @@ from foldnorm.pipeline.scores import (
     fit_latent_scores,
 )
 from foldnorm.pipeline.scoring.baselines import Baselines, distance_map
+from foldnorm.preprocessing.cohort import Brain
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.schemes import SKELETON
 
@@ -134,10 +135,14 @@ def volumes(count, hole=False):
         yield volume
 
 
+def brains(count, hole=False):
+    return [Brain(volume, {}) for volume in volumes(count, hole)]
+
+
 def test_every_baseline_sees_a_large_hole():
-    baselines = Baselines(SKELETON).fit(lambda: volumes(20))
-    healthy = baselines.score(lambda: volumes(6))
-    altered = baselines.score(lambda: volumes(6, hole=True))
+    baselines = Baselines(SKELETON).fit(brains(20))
+    healthy = baselines.score(brains(6))
+    altered = baselines.score(brains(6, hole=True))
     assert set(healthy) == set(Baselines.NAMES)
     for name in Baselines.NAMES:
         assert (altered[name] > healthy[name]).all(), name

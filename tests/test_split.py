@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.split import SPLITS, assign_split
 
@@ -22,6 +25,14 @@ def test_a_larger_validation_share_moves_no_one_out_of_training():
     before = {i for i in ids if assign_split(i, fractions=(0.5, 0.2, 0.3)) == "train"}
     after = {i for i in ids if assign_split(i, fractions=(0.6, 0.2, 0.2)) == "train"}
     assert before < after
+
+
+def test_a_split_without_volumes_is_refused_where_some_are_needed(small_cohort, bars):
+    for cohort, what in ((small_cohort, "brain"), (Cohort.open(bars), "image")):
+        assert (cohort.some_indices("test") == cohort.indices("test")).all()
+        untested = replace(cohort, rows=[row for row in cohort.rows if row["split"] != "test"])
+        with pytest.raises(InputError, match=f"no {what} of split test"):
+            untested.some_indices("test")
 
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.9, 0.2, 0.1), (1.2, -0.1, -0.1)])

@@ -38,7 +38,7 @@ def cohort(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def suitability(cohort):
-    return Suitability(cohort)
+    return Suitability(cohort.scheme).fit(cohort)
 
 
 def test_healthy_brains_and_brains_without_a_fold_can_be_judged(cohort, suitability):
@@ -125,7 +125,7 @@ class Dotted:
 
 def test_sheets_that_keep_together_elsewhere_are_of_another_population():
     cohort = Dotted()
-    suitability = Suitability(cohort)
+    suitability = Suitability(cohort.scheme).fit(cohort)
     assert suitability.reason(Brain(cohort.volume(np.random.default_rng(99)), {})) == ""
     lumps = np.ones(cohort.shape, np.uint8)
     for i, j, k in itertools.product(range(0, 40, cohort.side), repeat=3):
@@ -135,11 +135,11 @@ def test_sheets_that_keep_together_elsewhere_are_of_another_population():
     assert suitability.reason(Brain(lumps, {})) == FOREIGN
     there = Dotted()
     there.brains = lambda indices: (Brain(lumps, {}) for _ in indices)  # such are all of that site
-    assert Suitability(cohort, there).reason(Brain(lumps, {})) == ""
+    assert Suitability(cohort.scheme).fit(cohort, there).reason(Brain(lumps, {})) == ""
 
 
 def test_few_training_brains_know_little(small_cohort):
-    few = Suitability(small_cohort)
+    few = Suitability(small_cohort.scheme).fit(small_cohort)
     (brain,) = small_cohort.brains(small_cohort.indices("test")[:1])
     assert not few.reason(Brain(brain.volume[::-1].copy(), brain.row))
     assert few.reason(Brain(brain.volume * 0, brain.row)) == "holds no sulcus"

@@ -12,6 +12,7 @@ import torch
 from conftest import TINY_TRAINING
 
 from foldnorm.models.wgan_gp import WGANGP
+from foldnorm.pipeline.artifacts import RUN_SAMPLE
 from foldnorm.pipeline.batches import Batches
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.metrics_table import MetricsTable
@@ -37,7 +38,7 @@ def test_a_run_folder_holds_what_it_promises(small_run, small_cohort):
     for name in ("config.yaml", "data.json", "environment.json", "metrics.csv", "MODEL_CARD.md"):
         assert (small_run / name).is_file(), name
     assert run.checkpoint("best").is_file()
-    assert len(list(run.samples.glob("*.png"))) == 2
+    assert len(list(run.folder.glob(RUN_SAMPLE.pattern))) == 2
     assert run.data["shape"] == list(small_cohort.shape)
     everyone = [row["participant_id"] for row in small_cohort.rows]
     assert run.trained_on(everyone) == sorted(

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.tasks import task_of
+from foldnorm.pipeline.translate import Translation, translate_cohort
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv
@@ -170,6 +172,14 @@ def test_a_cohort_is_translated_and_measured(run, pair_cohort, tmp_path, capsys)
     assert main([*words, "--quiet"]) == 2  # there already
 
 
+def test_a_split_without_brains_is_refused_before_anything_is_written(run, pair_cohort, tmp_path):
+    rows = [{**row, "split": "train"} for row in pair_cohort.rows]
+    translation = Translation.open(run, torch.device("cpu"))
+    with pytest.raises(InputError, match="no brain of split test"):
+        translate_cohort(translation, replace(pair_cohort, rows=rows), tmp_path / "t", ["test"])
+    assert not (tmp_path / "t").exists()
+
+
 def test_a_file_is_translated_in_its_own_grid(run, tmp_path, capsys):
     """Twice as long as the training volumes, so in windows; another volume is broken."""
     long = np.concatenate([skeleton_volume(0), skeleton_volume(1)], axis=1)
@@ -191,8 +201,6 @@ def test_a_file_is_translated_in_its_own_grid(run, tmp_path, capsys):
 
 def test_a_window_says_of_a_place_what_the_whole_volume_says(pair_cohort, tmp_path):
     """A network that sees one voxel at a time: windows must change nothing."""
-    from foldnorm.pipeline.translate import Translation
-
     out = tmp_path / "run"
     one = ["--model.init_args.channels", "[8]", "--model.init_args.convolutions", "[1]",
            "--model.init_args.kernel_size", "1", "--model.init_args.norm", "false",
@@ -201,7 +209,7 @@ def test_a_window_says_of_a_place_what_the_whole_volume_says(pair_cohort, tmp_pa
     translation = Translation.open(out, torch.device("cpu"))
     volume = np.random.default_rng(0).integers(0, 3, (20, 37, 16)).astype(np.uint8)
     whole = translation.model.translate(torch.from_numpy(volume)[None]).argmax(1)[0].numpy()
-    assert (translation.translate(volume) == whole).all()
+    assert (translation.trained.translate_volume(volume) == whole).all()
 
 
 def test_skeletons_come_out_of_grey_white_volumes_in_reverse(pair_cohort, tmp_path):

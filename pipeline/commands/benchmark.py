@@ -49,12 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing
-    from foldnorm.pipeline.benchmark import SIDECAR, TABLE, BenchmarkOptions, benchmark
+    from foldnorm.pipeline.artifacts import BENCHMARK, BENCHMARK_SIDECAR
+    from foldnorm.pipeline.benchmark import BenchmarkOptions, benchmark
+    from foldnorm.pipeline.scoring.brain_scores import BrainScores
     from foldnorm.pipeline.scoring.setup import set_up_scoring
     from foldnorm.preprocessing.deletion import ANY_SIZE, Refilling, SizeRange
     from foldnorm.preprocessing.files import read_json
 
-    refuse_existing(arguments.out / TABLE, arguments.overwrite)
+    refuse_existing(arguments.out / BENCHMARK, arguments.overwrite)
     setup = set_up_scoring(
         arguments.run_folder, arguments.cohort, arguments.reference, arguments.device
     )
@@ -68,11 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         refilling=Refilling(arguments.reach, arguments.share),
     )
-    rows = benchmark(setup.scorer, setup.cohort, arguments.out, options)
+    scores = BrainScores(setup.trained).fit(setup.reference)
+    rows = benchmark(scores, setup.cohort, arguments.out, options)
     if arguments.every_fold:
-        _every_fold(arguments, setup, SizeRange.parse(arguments.every_fold))
+        _every_fold(arguments, scores, setup.cohort, SizeRange.parse(arguments.every_fold))
     if not arguments.quiet:
-        print(f"learned from {read_json(arguments.out / SIDECAR)['track']}")
+        print(f"learned from {read_json(arguments.out / BENCHMARK_SIDECAR)['track']}")
         print(f"{'size':>8}  {'score':<26} {'AUROC':>18}  paired    n")
         for row in rows:
             interval = f"{row['auroc']:.2f} [{row['auroc_low']:.2f}, {row['auroc_high']:.2f}]"
@@ -83,11 +86,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _every_fold(arguments, setup, sizes):  # type: ignore[no-untyped-def]  # imported late
+def _every_fold(arguments, fitted, cohort, sizes):  # type: ignore[no-untyped-def]  # imported late
     from foldnorm.pipeline.every_fold import score_every_fold, write_every_fold
 
-    indices = setup.cohort.indices(*arguments.split)
-    scores = score_every_fold(setup.scorer, setup.cohort, indices, sizes)
+    indices = cohort.indices(*arguments.split)
+    scores = score_every_fold(fitted, cohort, indices, sizes)
     summary = write_every_fold(scores, arguments.out, seed=arguments.seed)
     if not arguments.quiet:
         count, brains = summary[0]["folds"], summary[0]["participants"]

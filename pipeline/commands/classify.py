@@ -7,7 +7,6 @@ the confusion matrix, where classes are known.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from foldnorm.pipeline.arguments import add_device, add_overwrite, add_run_and_input
@@ -24,13 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing
-    from foldnorm.pipeline.classify import TABLE, classify
+    from foldnorm.pipeline.arguments import refuse_existing, say_problems
+    from foldnorm.pipeline.artifacts import CLASSES
+    from foldnorm.pipeline.classify import classify
     from foldnorm.pipeline.devices import choose_device
     from foldnorm.pipeline.image_inputs import cohort_of_input
     from foldnorm.pipeline.run_folder import RunFolder
 
-    refuse_existing(arguments.out / TABLE, arguments.overwrite)
+    refuse_existing(arguments.out / CLASSES, arguments.overwrite)
     run_folder = RunFolder.open(arguments.run_folder)
     trained = run_folder.load(choose_device(arguments.device))
     cohort, problems = cohort_of_input(
@@ -41,8 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         overwrite=arguments.overwrite,
     )
     found = classify(run_folder, trained, cohort, arguments.out, arguments.split)
-    for problem in problems:
-        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
+    code = say_problems(problems)
     if not arguments.quiet:
         known = ""
         if found["tested"]:
@@ -52,4 +51,4 @@ def run(arguments: argparse.Namespace) -> int:
                 f"class {found['commonest_class']:.3f})"
             )
         print(f"{found['volumes']} told, {len(problems)} failed{known}: {arguments.out}")
-    return 1 if problems else 0
+    return code

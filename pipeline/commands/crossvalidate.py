@@ -29,11 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing
-    from foldnorm.pipeline.classify import TABLE
+    from foldnorm.pipeline.artifacts import CLASSES
     from foldnorm.pipeline.cross_validation import CrossValidationOptions, cross_validate
     from foldnorm.preprocessing.cohort import Cohort
 
-    refuse_existing(arguments.out / TABLE, arguments.overwrite)
+    refuse_existing(arguments.out / CLASSES, arguments.overwrite)
     options = CrossValidationOptions(
         arguments.folds,
         arguments.seed,

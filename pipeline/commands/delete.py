@@ -25,7 +25,6 @@ subject depends on --seed and on the subject alone.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from foldnorm.pipeline.arguments import add_kind, add_n_procs, add_overwrite, add_seed
@@ -51,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.arguments import refuse_existing, say_problems
     from foldnorm.preprocessing.alteration import write_altered_cohort
     from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
     from foldnorm.preprocessing.deletion import ANY_SIZE, Refilling, SizeRange
@@ -73,12 +72,11 @@ def run(arguments: argparse.Namespace) -> int:
         n_procs=arguments.n_procs,
         refilling=Refilling(arguments.reach, arguments.share),
     )
-    for problem in problems:
-        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
+    code = say_problems(problems)
     if not arguments.quiet:
         altered = len(indices) - left_out - len(problems)
         print(
             f"{altered} volumes altered, {left_out} had nothing eligible, "
             f"{len(problems)} failed: {arguments.out}"
         )
-    return 1 if problems else 0
+    return code

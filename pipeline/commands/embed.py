@@ -22,21 +22,22 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.artifacts import CODES, CODES_SIDECAR, CODES_TABLE
     from foldnorm.pipeline.devices import choose_device
     from foldnorm.pipeline.run_folder import RunFolder
     from foldnorm.preprocessing.cohort import Cohort
     from foldnorm.preprocessing.files import replacing, write_json, write_tsv
 
-    refuse_existing(arguments.out / "codes.npy", arguments.overwrite)
+    refuse_existing(arguments.out / CODES, arguments.overwrite)
     device = choose_device(arguments.device)
     run_folder, cohort = RunFolder.open(arguments.run_folder), Cohort.open(arguments.cohort)
     run_folder.check_cohort(cohort)
     codes = run_folder.load(device).encode(cohort.brains(cohort.indices()))
-    with replacing(arguments.out / "codes.npy") as temporary, temporary.open("wb") as stream:
+    with replacing(arguments.out / CODES) as temporary, temporary.open("wb") as stream:
         np.save(stream, codes, allow_pickle=False)
-    write_tsv(arguments.out / "codes.tsv", cohort.rows, tuple(cohort.rows[0]))
+    write_tsv(arguments.out / CODES_TABLE, cohort.rows, tuple(cohort.rows[0]))
     of = {"run": str(run_folder.folder.resolve()), "cohort": str(cohort.folder.resolve())}
-    write_json(arguments.out / "codes.json", of)
+    write_json(arguments.out / CODES_SIDECAR, of)
     if not arguments.quiet:
         print(f"{len(codes)} codes of {codes.shape[1]} dimensions: {arguments.out}")
     return 0

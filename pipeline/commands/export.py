@@ -26,10 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing
-    from foldnorm.pipeline.bundle import METADATA, export
+    from foldnorm.pipeline.artifacts import BUNDLE_METADATA
+    from foldnorm.pipeline.bundle import export
     from foldnorm.pipeline.run_folder import RunFolder
 
-    refuse_existing(arguments.out / METADATA, arguments.overwrite)
+    refuse_existing(arguments.out / BUNDLE_METADATA, arguments.overwrite)
     run_folder = RunFolder.open(arguments.run_folder)
     export(run_folder, run_folder.training_cohort(arguments.reference), arguments.out)
     if not arguments.quiet:

@@ -5,7 +5,6 @@ Writes OUT/folds.tsv, and OUT/folds.json, which says what each column is.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from foldnorm.pipeline.arguments import (
@@ -29,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.arguments import refuse_existing, say_problems
     from foldnorm.preprocessing.fold_table import TABLE, write_fold_table
     from foldnorm.preprocessing.schemes import SKELETON
     from foldnorm.preprocessing.sources import Source, find_volumes
@@ -44,11 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
     )
     number, failed = write_fold_table(volumes, arguments.out, n_procs=arguments.n_procs)
     problems += failed
-    for problem in problems:
-        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
+    code = say_problems(problems)
     if not arguments.quiet:
         print(
             f"{number} folds of {len(volumes) - len(failed)} hemispheres, "
             f"{len(problems)} failed: {arguments.out}"
         )
-    return 1 if problems else 0
+    return code

@@ -29,10 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing
-    from foldnorm.pipeline.fusion import TABLE, fuse
+    from foldnorm.pipeline.artifacts import FUSED
+    from foldnorm.pipeline.fusion import fuse
 
-    refuse_existing(arguments.out / TABLE, arguments.overwrite)
-    rows = fuse(arguments.folders, arguments.out, arguments.scores, arguments.method)
+    refuse_existing(arguments.out / FUSED, arguments.overwrite)
+    fused = fuse(arguments.folders, arguments.scores, arguments.method)
+    fused.save(arguments.out)
     if not arguments.quiet:
-        print(f"{len(rows)} brains: {arguments.out}")
+        print(f"{len(fused.table)} brains: {arguments.out}")
     return 0

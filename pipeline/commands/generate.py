@@ -43,13 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.artifacts import SYNTHETIC_SHEET
     from foldnorm.pipeline.criteria import Criterion
     from foldnorm.pipeline.devices import choose_device
-    from foldnorm.pipeline.generate import SHEET, GenerateOptions, generate
+    from foldnorm.pipeline.generate import GenerateOptions, generate
     from foldnorm.pipeline.run_folder import RunFolder
     from foldnorm.preprocessing.errors import InputError
 
-    refuse_existing(arguments.out / SHEET, arguments.overwrite)
+    refuse_existing(arguments.out / SYNTHETIC_SHEET, arguments.overwrite)
     run_folder = RunFolder.open(arguments.run_folder)
     trained = run_folder.load(choose_device(arguments.device))
     given = {}

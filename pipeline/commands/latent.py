@@ -18,6 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from foldnorm.pipeline.arguments import add_device, add_overwrite, add_seed, positive
+from foldnorm.pipeline.artifacts import (
+    CLUSTERS,
+    DIMENSIONS,
+    INTERPOLATION,
+    MEAN_PICTURE,
+    NEIGHBOURS,
+    PROBES,
+    PROJECTION,
+    SCORES_SIDECAR,
+)
 
 if TYPE_CHECKING:
     from foldnorm.pipeline.latent.space import LatentSpace
@@ -79,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.latent.space import LatentSpace
 
     analyse, written = ANALYSES[arguments.analysis]
-    refuse_existing(arguments.out / getattr(outputs, written), arguments.overwrite)
+    refuse_existing(arguments.out / written, arguments.overwrite)
     subject = arguments.run_folder, arguments.cohort, arguments.split
     outputs.check_same_subject(arguments.out, *subject)
     space = LatentSpace.open(*subject, arguments.device)
@@ -221,14 +231,13 @@ def _projection(space: "LatentSpace", arguments: argparse.Namespace) -> str:
 
 def _scores_of(cohorts: list[Path], folders: list[Path]) -> list[list[Path]]:
     """Those of the score folders that are of each cohort."""
-    from foldnorm.pipeline.score_cohort import SIDECAR
     from foldnorm.preprocessing.errors import InputError
     from foldnorm.preprocessing.files import read_json
 
     places = [cohort.resolve() for cohort in cohorts]
     found: list[list[Path]] = [[] for _ in cohorts]
     for folder in folders:
-        scored = Path(read_json(folder / SIDECAR)["cohort"]).resolve()
+        scored = Path(read_json(folder / SCORES_SIDECAR)["cohort"]).resolve()
         if scored not in places:
             raise InputError(f"scores of another cohort ({scored}): {folder}")
         found[places.index(scored)].append(folder)
@@ -237,11 +246,11 @@ def _scores_of(cohorts: list[Path], folders: list[Path]) -> list[list[Path]]:
 
 # What each does, and which file tells that it was done.
 ANALYSES = {
-    "clusters": (_clusters, "CLUSTERS"),
-    "probe": (_probe, "PROBES"),
-    "mean": (_mean, "MEAN_PICTURE"),
-    "neighbours": (_neighbours, "NEIGHBOURS"),
-    "interpolate": (_interpolate, "INTERPOLATION"),
-    "dimensions": (_dimensions, "DIMENSIONS"),
-    "projection": (_projection, "PROJECTION"),
+    "clusters": (_clusters, CLUSTERS),
+    "probe": (_probe, PROBES),
+    "mean": (_mean, MEAN_PICTURE),
+    "neighbours": (_neighbours, NEIGHBOURS),
+    "interpolate": (_interpolate, INTERPOLATION),
+    "dimensions": (_dimensions, DIMENSIONS),
+    "projection": (_projection, PROJECTION),
 }

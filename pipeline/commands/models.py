@@ -17,22 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    import importlib.resources
+    from foldnorm.pipeline.model_list import list_models
 
-    import yaml
-
-    folder = importlib.resources.files("foldnorm.configs")
-    sizes = json.loads((folder / "sizes.json").read_text(encoding="utf-8"))
-    found = []
-    for path in sorted(folder.iterdir(), key=lambda p: p.name):
-        if path.name.endswith(".yaml"):
-            text = path.read_text(encoding="utf-8")
-            content = yaml.safe_load(text)
-            name = path.name.removesuffix(".yaml")
-            what = text.splitlines()[0].lstrip("# ")
-            found.append(
-                {"name": name, "class": content["model"]["class_path"], "what": what, **sizes[name]}
-            )
+    found = list_models()
     if arguments.json:
         print(json.dumps(found, indent=2))
         return 0

@@ -213,64 +213,20 @@ def _skeletons(arguments, sources):  # type: ignore[no-untyped-def]  # imported 
 
 
 def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # imported late
-    from foldnorm.preprocessing.crop_spec import CropSpec
-    from foldnorm.preprocessing.preprocess import PreprocessOptions, options_like
-    from foldnorm.preprocessing.regions import read_regions
-    from foldnorm.preprocessing.sources import read_excluded
+    """Options of `foldnorm.preprocessing.preprocess` of the words of a command line."""
+    from foldnorm.preprocessing.preprocess import read_options
 
-    others = {
-        "mix_origins": arguments.mix_origins,
-        "hemis": tuple(arguments.hemi),
-        "prefer": tuple(arguments.prefer),
-        "participants": tuple(arguments.participant_label),
-        "excluded": frozenset(read_excluded(arguments.qc)) if arguments.qc else frozenset(),
-        "fractions": tuple(arguments.split),
-        "split_seed": arguments.split_seed,
+    renamed = {
+        "hemis": arguments.hemi,
+        "participants": arguments.participant_label,
+        "fractions": arguments.split,
         "shard": arguments.shard,
-        "gather": arguments.gather,
-        "drop_duplicates": arguments.drop_duplicates,
-        "n_procs": arguments.n_procs,
-        "overwrite": arguments.overwrite,
-        "quiet": arguments.quiet,
     }
-    if arguments.like is not None:
-        return options_like(arguments.like, folds=arguments.folds, **others)
-    crop = CropSpec.parse(arguments.crop, read_regions(arguments.regions))
-    return PreprocessOptions(
-        preparation=_preparation(arguments),
-        crop=crop,
-        pad=arguments.pad,
-        off_mask=arguments.off_mask,
-        **others,
-    )
-
-
-def _preparation(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # imported late
-    from foldnorm.preprocessing.errors import InputError
-    from foldnorm.preprocessing.preparation import Preparation
-    from foldnorm.preprocessing.schemes import load_scheme
-
-    scheme = load_scheme(arguments.scheme)
-    if arguments.rule:
-        scheme = scheme.with_rule(arguments.rule)
-    voxel_size = None
-    if arguments.voxel_size != "native" and arguments.factor is None:
-        try:
-            voxel_size = float(arguments.voxel_size)
-        except ValueError:
-            raise InputError(
-                f"--voxel-size: expected mm or native, got {arguments.voxel_size!r}"
-            ) from None
-    return Preparation(
-        scheme,
-        voxel_size,
-        arguments.method,
-        arguments.mirror_right,
-        arguments.factor,
-        arguments.space,
-        arguments.hull,
-        arguments.thin,
-        arguments.folds,
-        load_scheme(arguments.pair) if arguments.pair else None,
-        arguments.whole_brain,
-    )
+    names = ["qc", "folds", "mix_origins", "prefer", "split_seed", "gather", "drop_duplicates",
+             "n_procs", "overwrite", "quiet"]  # fmt: skip
+    if arguments.like is None:
+        names += ["scheme", "rule", "pair", "method", "mirror_right", "factor", "space", "hull",
+                  "thin", "whole_brain", "crop", "regions", "pad", "off_mask"]  # fmt: skip
+        names += ["voxel_size"] if arguments.factor is None else []
+    chosen = {name: getattr(arguments, name) for name in names}
+    return read_options(like=arguments.like, **renamed, **chosen)

@@ -38,12 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.artifacts import QUALITY
     from foldnorm.pipeline.devices import choose_device
     from foldnorm.pipeline.run_folder import RunFolder
-    from foldnorm.pipeline.synthetic_quality import TABLE, QualityOptions, measure_quality
+    from foldnorm.pipeline.synthetic_quality import QualityOptions, measure_quality
     from foldnorm.preprocessing.cohort import Cohort
 
-    refuse_existing(arguments.out / TABLE, arguments.overwrite)
+    refuse_existing(arguments.out / QUALITY, arguments.overwrite)
     cohort = Cohort.open(arguments.real)
     encoder = None
     if arguments.encoder is not None:

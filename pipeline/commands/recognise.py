@@ -8,7 +8,6 @@ the model was not trained on (half of the validation split; the other half gives
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from foldnorm.pipeline.arguments import add_device, add_overwrite, add_run_and_input
@@ -28,15 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing, warn_of_lost_inputs
+    from foldnorm.pipeline.arguments import refuse_existing, say_problems, warn_of_lost_inputs
+    from foldnorm.pipeline.artifacts import SULCI, SULCI_SIDECAR
     from foldnorm.pipeline.devices import choose_device
-    from foldnorm.pipeline.recognise import SIDECAR, TABLE, Recogniser
+    from foldnorm.pipeline.recognise import Recogniser
     from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
     from foldnorm.preprocessing.errors import InputError
     from foldnorm.preprocessing.files import read_json
     from foldnorm.preprocessing.sources import Problem
 
-    refuse_existing(arguments.out / TABLE, arguments.overwrite)
+    refuse_existing(arguments.out / SULCI, arguments.overwrite)
     device = choose_device(arguments.device)
     recogniser = Recogniser.open(arguments.run_folder, arguments.reference, device)
     problems: list[Problem] = []
@@ -49,12 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.input, arguments.out, overwrite=arguments.overwrite, quiet=arguments.quiet
         )
     rows, unfit = recogniser.recognise(cohort, arguments.out, arguments.split)
-    warn_of_lost_inputs(read_json(arguments.out / SIDECAR)["labels_in_grid_of"])
+    warn_of_lost_inputs(read_json(arguments.out / SULCI_SIDECAR)["labels_in_grid_of"])
     problems += unfit
-    for problem in problems:
-        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
+    code = say_problems(problems)
     if not arguments.quiet:
         brains = len({(row["participant_id"], row["hemi"]) for row in rows})
         sulci = len(recogniser.recognition.sulci)
         print(f"{sulci} sulci of {brains} brains, {len(problems)} failed: {arguments.out}")
-    return 1 if problems else 0
+    return code

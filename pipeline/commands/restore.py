@@ -7,7 +7,6 @@ IoU of the damage that was found. contact_sheet.png has an image a column.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from foldnorm.pipeline.arguments import add_device, add_overwrite, add_run_and_input, add_seed
@@ -42,14 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.arguments import refuse_existing, say_problems
+    from foldnorm.pipeline.artifacts import RESTORED
     from foldnorm.pipeline.devices import choose_device
     from foldnorm.pipeline.image_inputs import cohort_of_input
-    from foldnorm.pipeline.restore import TABLE, RestoreOptions, restore
+    from foldnorm.pipeline.restore import RestoreOptions, restore
     from foldnorm.pipeline.run_folder import RunFolder
     from foldnorm.preprocessing.errors import InputError
 
-    refuse_existing(arguments.out / TABLE, arguments.overwrite)
+    refuse_existing(arguments.out / RESTORED, arguments.overwrite)
     run_folder = RunFolder.open(arguments.run_folder)
     trained = run_folder.load(choose_device(arguments.device))
     cohort, problems = cohort_of_input(
@@ -69,8 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.seed,
     )
     found = restore(run_folder, trained, cohort, arguments.out, options)
-    for problem in problems:
-        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
+    code = say_problems(problems)
     if not arguments.quiet:
         figures = ""
         if arguments.degrade:
@@ -79,4 +78,4 @@ def run(arguments: argparse.Namespace) -> int:
             if found["mask_iou"] is not None:
                 figures += f", IoU of damage {found['mask_iou']:.3f}"
         print(f"{found['images']} images, {len(problems)} failed{figures}: {arguments.out}")
-    return 1 if problems else 0
+    return code

@@ -1,7 +1,9 @@
 """Score the brains of a cohort by their distance from the healthy ones.
 
 RUN is a trained model, or the word `void`: no model, only how far each place is from the nearest
-fold, compared with --healthy brains. Scores are fitted on healthy brains and turned into conformal
+fold, compared with --healthy brains; or a folder that --save-scorer has written, which needs no
+healthy brains any more and can be sent to others (scorer.json says what it holds of persons).
+Scores are fitted on healthy brains and turned into conformal
 p-values with brains that the weights were never fitted to: the validation split, or --controls of
 the site of those that are scored, towards whom the healthy mean is moved too. OUT/scores.tsv has a
 row a brain: scores, p, q (false discoveries over the cohort), and a flag with the reason where it
@@ -23,7 +25,10 @@ HELP = "anomaly scores and p-values of a cohort"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "run_folder", type=Path, metavar="RUN", help="trained model, or void for none"
+        "run_folder",
+        type=Path,
+        metavar="RUN",
+        help="trained model, void for none, or a saved scorer",
     )
     parser.add_argument("cohort", type=Path, metavar="COHORT")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
@@ -52,6 +57,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--maps", action="store_true", help="write where folds are missing, and regions.tsv"
     )
+    parser.add_argument(
+        "--save-scorer",
+        type=Path,
+        metavar="FOLDER",
+        help="keep what was fitted; FOLDER then takes the place of RUN, without the healthy brains",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "32", "bf16"),
+        default="auto",
+        help="in which the model computes; auto: as it was trained where this CPU is faster so, "
+        "else 32",
+    )
     add_device(parser)
     add_overwrite(parser)
 
@@ -59,53 +77,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing, warn_of_lost_inputs
-    from foldnorm.pipeline.score_cohort import SCORES, SIDECAR, score_cohort
-    from foldnorm.pipeline.scoring.evidence_maps import REGIONS, write_evidence_maps
-    from foldnorm.pipeline.scoring.evidence_maps import SIDECAR as REGIONS_SIDECAR
-    from foldnorm.pipeline.scoring.page_files import SIDECAR as PAGES_SIDECAR
-    from foldnorm.pipeline.scoring.setup import set_up_scoring
+    from foldnorm.pipeline.artifacts import SCORES
+    from foldnorm.pipeline.scorer import SCORER, score_into
+    from foldnorm.pipeline.scoring.setup import open_scorer
     from foldnorm.preprocessing.cohort import row_key
-    from foldnorm.preprocessing.errors import InputError
-    from foldnorm.preprocessing.files import read_json
 
     refuse_existing(arguments.out / SCORES, arguments.overwrite)
-    setup = set_up_scoring(
+    if arguments.save_scorer is not None:
+        refuse_existing(arguments.save_scorer / SCORER, arguments.overwrite)
+    scorer, cohort = open_scorer(
         arguments.run_folder,
         arguments.cohort,
         arguments.reference,
         arguments.device,
         controls_folder=arguments.controls,
         covariates=arguments.covariates,
+        precision=arguments.precision,
     )
-    scorer = setup.scorer
-    if arguments.maps and not scorer.map_scores:
-        raise InputError(f"--maps needs at least 8 healthy brains: {setup.reference.folder}")
-    for stale in (REGIONS, REGIONS_SIDECAR, PAGES_SIDECAR):  # of earlier scores, with maps
-        (arguments.out / stale).unlink(missing_ok=True)
-    rows, problems = score_cohort(
-        setup,
+    if arguments.save_scorer is not None:
+        scorer.save(arguments.save_scorer)
+    result, inputs = score_into(
         arguments.out,
+        scorer,
+        cohort,
         splits=tuple(arguments.split),
         across_sites=arguments.across_sites,
+        maps=arguments.maps,
     )
-    if arguments.maps:
-        indices = setup.cohort.indices(*arguments.split).tolist()
-        write_evidence_maps(
-            scorer.map_scores[0],
-            setup.reference,
-            scorer.calibration,
-            setup.cohort,
-            indices,
-            arguments.out,
-            method=str(arguments.run_folder),
-        )
-        warn_of_lost_inputs(read_json(arguments.out / REGIONS_SIDECAR)["maps_in_grid_of"])
-    for problem in problems:
+    warn_of_lost_inputs(inputs)
+    for problem in result.problems:
         print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
-    for row in rows:
+    for row in result.table:
         if row["warning"]:
             print(f"foldnorm: warning: {row_key(row)}: {row['warning']}", file=sys.stderr)
     if not arguments.quiet:
-        print(read_json(arguments.out / SIDECAR)["sentence"])
-        print(f"{len(rows)} brains scored, {len(problems)} not judged: {arguments.out}")
-    return 1 if problems else 0
+        number = len(result.problems)
+        print(result.sentence)
+        print(f"{len(result.table)} brains scored, {number} not judged: {arguments.out}")
+    return 1 if result.problems else 0

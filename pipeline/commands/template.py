@@ -6,7 +6,6 @@ segmentations to it that have neither a transform nor labels of deep structures.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from foldnorm.pipeline.arguments import add_overwrite, add_sources
@@ -23,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.arguments import refuse_existing, say_problems
     from foldnorm.preprocessing.errors import InputError
     from foldnorm.preprocessing.sources import Source
     from foldnorm.preprocessing.template import make_template
@@ -34,8 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_existing(arguments.out, arguments.overwrite)
     sources = [Source.parse(text) for text in arguments.source]
     done, problems = make_template(sources, arguments.out)
-    for problem in problems:
-        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
+    code = say_problems(problems)
     if not arguments.quiet:
         print(f"{done} hemispheres, {len(problems)} left out: {arguments.out}")
-    return 1 if problems else 0
+    return code

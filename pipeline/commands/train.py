@@ -40,15 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.configuration import resolve_for
-    from foldnorm.pipeline.train import train
+    from foldnorm.pipeline.train import refuse_existing_run, train
     from foldnorm.preprocessing.cohort import Cohort
-    from foldnorm.preprocessing.errors import InputError
 
     resume = arguments.resume == "auto"
-    if (arguments.out / "config.yaml").exists() and not (resume or arguments.overwrite):
-        raise InputError(
-            f"run exists (--resume auto continues, --overwrite replaces): {arguments.out}"
-        )
+    refuse_existing_run(arguments.out, resume=resume, overwrite=arguments.overwrite)
     cohort = Cohort.open(arguments.cohort)
     overrides = list(arguments.overrides)
     if arguments.seed is not None:

@@ -8,7 +8,6 @@ the target scheme reads (grey-white: 100 and 200).
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from foldnorm.pipeline.arguments import add_device, add_overwrite, add_run_and_input
@@ -25,10 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.arguments import refuse_existing, say_problems
+    from foldnorm.pipeline.artifacts import TRANSLATIONS_SIDECAR
     from foldnorm.pipeline.devices import choose_device
     from foldnorm.pipeline.translate import (
-        SIDECAR,
         Translation,
         mean_figures,
         translate_cohort,
@@ -38,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.preprocessing.errors import InputError
     from foldnorm.preprocessing.sources import Problem, Source
 
-    refuse_existing(arguments.out / SIDECAR, arguments.overwrite)
+    refuse_existing(arguments.out / TRANSLATIONS_SIDECAR, arguments.overwrite)
     translation = Translation.open(arguments.run_folder, choose_device(arguments.device))
     problems: list[Problem] = []
     if (Path(arguments.input) / DESCRIPTION).is_file():
@@ -48,10 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--split is for a cohort, which this is not: {arguments.input}")
     else:
         rows, problems = translate_files(translation, Source.parse(arguments.input), arguments.out)
-    for problem in problems:
-        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
+    code = say_problems(problems)
     if not arguments.quiet:
         for name, value in mean_figures(rows).items():
             print(f"{name:<28} {value:.3f}")
         print(f"{len(rows)} volumes translated, {len(problems)} failed: {arguments.out}")
-    return 1 if problems else 0
+    return code

@@ -8,6 +8,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.artifacts import (
+    CLUSTERED,
+    CLUSTERS,
+    CLUSTERS_SIDECAR,
+    DIMENSION_MOVED,
+    DIMENSION_SWEEP,
+    DIMENSION_VALUES,
+    DIMENSIONS,
+    DIMENSIONS_PICTURE,
+    INTERPOLATION,
+    INTERPOLATION_ANIMATION,
+    INTERPOLATION_PICTURE,
+    INTERPOLATION_SURFACE,
+    INTERPOLATION_VOLUME,
+    LATENT_SIDECAR,
+    MEAN,
+    MEAN_PICTURE,
+    MEAN_SHARE,
+    MEAN_SURFACE,
+    NEIGHBOUR_VOLUME,
+    NEIGHBOURS,
+    NEIGHBOURS_PICTURE,
+    PROBED,
+    PROBES,
+    PROJECTION,
+    PROJECTION_SIDECAR,
+    PROJECTION_SLICES,
+    SCORES,
+    SWEEP_STEPS,
+    TILES,
+)
 from foldnorm.pipeline.latent.clusters import ClusterAnalysis
 from foldnorm.pipeline.latent.dimensions import Ranking, sweep
 from foldnorm.pipeline.latent.mean_brain import MeanBrain
@@ -16,7 +47,6 @@ from foldnorm.pipeline.latent.projection import Departure, Projection
 from foldnorm.pipeline.latent.rendering import animation, shaded_surface
 from foldnorm.pipeline.latent.space import Codes, LatentSpace
 from foldnorm.pipeline.latent.surfaces import surface, write_surface
-from foldnorm.pipeline.score_cohort import SCORES
 from foldnorm.preprocessing.alteration import DELETIONS
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
@@ -33,26 +63,13 @@ from foldnorm.preprocessing.pictures import (
 )
 from foldnorm.preprocessing.volumes import write_labels, write_map
 
-SIDECAR = "latent.json"
-CLUSTERS, CLUSTERED, CLUSTERS_SIDECAR = "clusters.tsv", "clusters_brains.tsv", "clusters.json"
-PROBES, PROBED = "probes.tsv", "probes_brains.tsv"
-NEIGHBOURS, NEIGHBOURS_PICTURE = "neighbours.tsv", "neighbours.png"
-INTERPOLATION, INTERPOLATION_PICTURE = "interpolation.json", "interpolation.png"
-INTERPOLATION_ANIMATION = "interpolation.gif"
-MEAN, MEAN_PICTURE = "mean_code_dseg.nii.gz", "mean.png"
-DIMENSIONS, DIMENSIONS_PICTURE = "dimensions.tsv", "dimensions.png"
-DIMENSION_VALUES = "dimensions_brains.tsv"
-SWEEP_STEPS = 7
-PROJECTION, PROJECTION_SIDECAR = "projection.tsv", "projection.json"
-PROJECTION_SLICES = "projection_slices.png"
-TILES = 40  # slices in a row of that picture
 NOT_A_BRAIN = "foldnorm DECODED, not a brain"
 
 
 def write_sidecar(space: LatentSpace, out: Path, run_folder: Path, splits: Sequence[str]) -> None:
     """Write ``latent.json``: of which model and brains the analyses are."""
     write_json(
-        out / SIDECAR,
+        out / LATENT_SIDECAR,
         {
             **_subject(run_folder, space.cohort.folder, splits),
             "phantom": space.cohort.is_phantom,
@@ -71,9 +88,9 @@ def check_same_subject(
     Raises:
         InputError: with what it holds.
     """
-    if not (out / SIDECAR).is_file():
+    if not (out / LATENT_SIDECAR).is_file():
         return
-    known = read_json(out / SIDECAR)
+    known = read_json(out / LATENT_SIDECAR)
     differing = [
         f"{key} {known.get(key)}"
         for key, value in _subject(run_folder, cohort_folder, splits).items()
@@ -97,7 +114,7 @@ def _subject(run_folder: Path, cohort_folder: Path, splits: Sequence[str]) -> di
 def write_clusters(space: LatentSpace, found: ClusterAnalysis, out: Path) -> None:
     """Write ``clusters.tsv`` (a row a k), ``clusters_brains.tsv``, ``clusters.json``."""
     rows = [clustering.as_row() for clustering in found.clusterings]
-    write_tsv(out / CLUSTERS, rows, list(rows[0]))
+    write_tsv(out / CLUSTERS, rows, tuple(CLUSTERS.columns))
     brains = []
     for n, row in enumerate(space.rows):
         figures: dict[str, float] = {}
@@ -119,7 +136,7 @@ def write_clusters(space: LatentSpace, found: ClusterAnalysis, out: Path) -> Non
 
 def write_probes(space: LatentSpace, probes: Sequence[Probe], out: Path) -> None:
     """Write ``probes.tsv`` (a row a column) and ``probes_brains.tsv`` (held-out predictions)."""
-    names = ("column", "measure", "value", "low", "high", "chance", "p", "brains")
+    names = tuple(PROBES.columns)
     write_tsv(out / PROBES, [{n: getattr(p, n) for n in names} for p in probes], names)
     brains = [
         {
@@ -142,16 +159,15 @@ def write_neighbours(
     space: LatentSpace, place: int, found: Sequence[Mapping[str, Any]], out: Path
 ) -> None:
     """Write ``neighbours.tsv``, and a picture: the brain, then its neighbours, a row each."""
-    names = ("rank", "brain", "distance", "percentile")
     rows = [
         {"rank": n, "brain": f["key"], "distance": f["distance"], "percentile": f["percentile"]}
         for n, f in enumerate(found, start=1)
     ]
-    write_tsv(out / NEIGHBOURS, rows, names)
+    write_tsv(out / NEIGHBOURS, rows, tuple(NEIGHBOURS.columns))
     places = [place, *(f["place"] for f in found)]
     volumes = [brain.volume for brain in space.cohort.brains(space.indices[places])]
     for n, volume in enumerate(volumes):
-        _write_volume(space.cohort, out / f"neighbours-{n:03d}", volume)
+        _write_volume(space.cohort, out / NEIGHBOUR_VOLUME.of(n=n), volume)
     _write_picture(space, volumes, out / NEIGHBOURS_PICTURE)
 
 
@@ -167,13 +183,13 @@ def write_interpolation(
     volumes, frames = [], []
     for n, decoded in enumerate(space.decode(codes, told)):
         volumes.append(space.volume_of(decoded))
-        stem = out / f"interpolation-{n:03d}"
-        _write_volume(cohort, stem, volumes[-1], description=NOT_A_BRAIN)
+        path_of_step = out / INTERPOLATION_VOLUME.of(n=n)
+        _write_volume(cohort, path_of_step, volumes[-1], description=NOT_A_BRAIN)
         if cohort.holds_images:
             frames.append(contact_sheet([image_slices(volumes[-1])]))
             continue
         if (decoded[-1] > 0.5).any():
-            write_surface(stem.with_suffix(".ply"), *surface(decoded[-1], cohort.affine))
+            write_surface(out / INTERPOLATION_SURFACE.of(n=n), *surface(decoded[-1], cohort.affine))
         frames.append(shaded_surface(decoded[-1]))
     _write_picture(space, volumes, out / INTERPOLATION_PICTURE)
     write_bytes(out / INTERPOLATION_ANIMATION, animation(frames))
@@ -188,26 +204,26 @@ def write_mean(space: LatentSpace, found: MeanBrain, out: Path) -> None:
 
     Of images, the image of the mean code, and the mean of all reconstructions.
     """
-    cohort, code = space.cohort, MEAN.removesuffix("_dseg.nii.gz")
+    cohort = space.cohort
     if cohort.holds_images:
         (average,) = found.average
-        _write_volume(cohort, out / code, found.of_mean_code, description=NOT_A_BRAIN)
+        _write_volume(cohort, out / MEAN, found.of_mean_code, description=NOT_A_BRAIN)
         _write_volume(cohort, out / "mean", average, description=NOT_A_BRAIN)
         rows = [image_slices(found.of_mean_code), image_slices(average)]
         write_bytes(out / MEAN_PICTURE, png(contact_sheet(rows)))
         return
     affine, scheme = cohort.affine, cohort.scheme
     for name, field in zip(scheme.names, found.average, strict=True):
-        path = out / f"mean_label-{name}_probseg.nii.gz"
-        write_map(path, field, affine, description=NOT_A_BRAIN)
+        write_map(out / MEAN_SHARE.of(label=name), field, affine, description=NOT_A_BRAIN)
         level = float(field.max()) / 2  # half of what the class reaches anywhere
         if field.min() < level:
             vertices, faces = surface(field, affine, level)
             for suffix in (".ply", ".surf.gii"):
-                write_surface(out / f"mean_label-{name}{suffix}", vertices, faces)
+                path = out / MEAN_SURFACE.of(label=name, suffix=suffix)
+                write_surface(path, vertices, faces)
     probability = grey_slices(found.average[-1])
     rows = [middle_slices(found.of_mean_code, scheme.n_classes), probability]
-    _write_volume(cohort, out / code, found.of_mean_code, description=NOT_A_BRAIN)
+    _write_volume(cohort, out / MEAN, found.of_mean_code, description=NOT_A_BRAIN)
     write_bytes(out / MEAN_PICTURE, png(contact_sheet(rows)))
 
 
@@ -321,17 +337,17 @@ def write_dimensions(
         }
         for rank, n in enumerate(ranking.order, start=1)
     ]
-    write_tsv(out / DIMENSIONS, rows, list(rows[0]))
+    write_tsv(out / DIMENSIONS, rows, tuple(DIMENSIONS.columns))
     pictures = []
     for dimension, field in moved.items():
-        name = f"dimension-{dimension:05d}_desc-moved.nii.gz"
-        write_map(out / name, field, space.cohort.affine, description=NOT_A_BRAIN)
+        path = out / DIMENSION_MOVED.of(dimension=dimension)
+        write_map(path, field, space.cohort.affine, description=NOT_A_BRAIN)
         i, j, k = (int(n) for n in np.unravel_index(int(field.argmax()), field.shape))
         row = [grey_slices(field, (i, j, k))[1]]
         for n, probabilities in enumerate(space.decode(sweep(space, dimension, SWEEP_STEPS))):
             classes = probabilities.argmax(axis=0).astype(np.uint8)
-            name = f"dimension-{dimension:05d}_sweep-{n}_dseg.nii.gz"
-            write_labels(out / name, classes, space.cohort.affine, description=NOT_A_BRAIN)
+            path = out / DIMENSION_SWEEP.of(dimension=dimension, n=n)
+            write_labels(path, classes, space.cohort.affine, description=NOT_A_BRAIN)
             row.append(colour_slice(classes[:, j], space.cohort.scheme.n_classes))
         pictures.append(row)
     values = [
@@ -349,10 +365,10 @@ def _write_picture(space: LatentSpace, volumes: Sequence[NDArray[Any]], path: Pa
     write_bytes(path, png(contact_sheet(rows)))
 
 
-def _write_volume(cohort: Cohort, stem: Path, volume: NDArray[Any], description: str = "") -> None:
-    """Write ``…_dseg.nii.gz``; of an image, what `write_image` does."""
+def _write_volume(cohort: Cohort, path: Path, volume: NDArray[Any], description: str = "") -> None:
+    """Write ``…_dseg.nii.gz``; of an image, what `write_image` does, without that ending."""
     if cohort.holds_images:
+        stem = path.with_name(path.name.removesuffix("_dseg.nii.gz"))
         write_image(stem, volume, int(cohort.preparation["intensities"]["bits"]))
         return
-    path = stem.with_name(f"{stem.name}_dseg.nii.gz")
     write_labels(path, volume, cohort.affine, description=description)

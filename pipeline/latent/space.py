@@ -49,9 +49,7 @@ class LatentSpace:
         """
         run, cohort = RunFolder.open(run_folder), Cohort.open(cohort_folder)
         run.check_cohort(cohort)
-        indices = cohort.indices(*splits)
-        if not len(indices):
-            raise InputError(f"no brain of split {'+'.join(splits)}: {cohort.folder}")
+        indices = cohort.some_indices(*splits)
         trained = run.load(choose_device(device))
         codes = trained.encode(cohort.brains(indices)).astype(np.float64)
         participants = [cohort.rows[i]["participant_id"] for i in indices]

@@ -5,18 +5,20 @@ Fitted on the training volumes. A high score means unusual. All work on what a d
 hemispheres fit in memory.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from foldnorm.pipeline.scoring.map_scores import Map, top_share_mean
+from foldnorm.pipeline.scoring.fitted import Fitted, State
+from foldnorm.pipeline.scoring.healthy import Group
+from foldnorm.pipeline.scoring.map_scores import Map, Scores, top_share_mean
 from foldnorm.pipeline.scoring.normative import NormativeMap
+from foldnorm.preprocessing.cohort import Brain
 from foldnorm.preprocessing.schemes import LabelScheme
-
-Volumes = Callable[[], Iterable[NDArray[np.uint8]]]
 
 MAX_SIDE = 40  # blocks along the longest side of a distance map
 MAX_DISTANCE = 8.0  # voxels; farther is all the same
@@ -27,47 +29,70 @@ PREVALENCE_PRIOR = 1.0  # pseudo-count a class in the prevalence map
 
 
 @dataclass
-class Baselines:
+class Baselines(Fitted):
     """The baselines, fitted together in two passes over the training volumes.
 
     Attributes:
         scheme: label scheme of the volumes.
+        log_prevalence_: (classes, I, J, K) float32, log of the share of each class at each voxel.
+        mean_: (I, J, K) of the distance maps, in blocks.
+        axes_: (k, blocks) their principal components.
+        normative: of what these leave over.
     """
 
     scheme: LabelScheme
-    log_prevalence: NDArray[np.float32] = field(init=False)
 
-    NAMES = ("baseline_fewer_voxels", "baseline_prevalence", "baseline_pca_residual")
+    FITTED_ON: ClassVar[Group] = "training"
+    NAMES: ClassVar = ("baseline_fewer_voxels", "baseline_prevalence", "baseline_pca_residual")
 
-    def fit(self, volumes: Volumes) -> "Baselines":
-        """Fit on training volumes; ``volumes()`` gives them anew at each call."""
+    def __post_init__(self) -> None:
+        self.normative = NormativeMap(RESIDUAL_FLOOR, RESIDUAL_SMOOTHING)
+
+    def fit(self, healthy: Sequence[Brain]) -> Self:
+        """Fit on training brains."""
         n_classes = self.scheme.n_classes
         counts: NDArray[np.float32] | None = None
         number = 0
-        for volume in volumes():
-            classes = np.stack([volume == c for c in range(n_classes)])
+        for brain in healthy:
+            classes = np.stack([brain.volume == c for c in range(n_classes)])
             counts = classes.astype(np.float32) if counts is None else counts + classes
             number += 1
         assert counts is not None
         share = (counts + PREVALENCE_PRIOR) / (number + PREVALENCE_PRIOR * n_classes)
-        self.log_prevalence = np.log(share)
-        maps = self.maps(volumes())
-        self.mean = maps.mean(axis=0)
-        centred = (maps - self.mean).reshape(number, -1)
+        self.log_prevalence_ = np.log(share)
+        maps = self.maps(brain.volume for brain in healthy)
+        self.mean_ = maps.mean(axis=0)
+        centred = (maps - self.mean_).reshape(number, -1)
         _, _, axes = np.linalg.svd(centred, full_matrices=False)
-        self.axes = axes[: min(PCA_COMPONENTS, max(number // 4, 1))]
+        self.axes_ = axes[: min(PCA_COMPONENTS, max(number // 4, 1))]
         residuals = [self.residual(own) for own in maps]
-        self.normative = NormativeMap(RESIDUAL_FLOOR, RESIDUAL_SMOOTHING).fit(lambda: residuals)
+        self.normative.fit(lambda: residuals)
         return self
 
-    def score(self, volumes: Volumes) -> dict[str, NDArray[np.float64]]:
-        """Scores of each volume by name, (N,) each; one volume in memory at a time."""
-        found = [self._scores(volume) for volume in volumes()]
+    def state_dict(self) -> State:
+        """Sums over the training brains."""
+        return {
+            "log_prevalence": self.log_prevalence_,
+            "mean": self.mean_,
+            "axes": self.axes_,
+            "normative": self.normative.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Take what `state_dict` gave."""
+        self.log_prevalence_, self.mean_ = state["log_prevalence"], state["mean"]
+        self.axes_ = state["axes"]
+        self.normative.load_state_dict(state["normative"])
+        return self
+
+    def score(self, brains: Iterable[Brain]) -> Scores:
+        """Scores of each brain by name, (N,) each; one volume in memory at a time."""
+        found = [self._scores(brain.volume) for brain in brains]
         values = np.array(found, dtype=np.float64).reshape(-1, len(self.NAMES))
         return dict(zip(self.NAMES, values.T, strict=True))
 
     def _scores(self, volume: NDArray[np.uint8]) -> tuple[float, ...]:
-        log_p = np.take_along_axis(self.log_prevalence, volume[None].astype(np.intp), axis=0)
+        log_p = np.take_along_axis(self.log_prevalence_, volume[None].astype(np.intp), axis=0)
         residual = self.residual(self.maps([volume])[0])
         return (
             -float(self.scheme.foreground(volume).sum()),
@@ -81,8 +106,8 @@ class Baselines:
         Args:
             distances: (I, J, K) of `maps`; a block is a voxel where no side is above `MAX_SIDE`.
         """
-        centred = (distances - self.mean).ravel()
-        return (centred - (centred @ self.axes.T) @ self.axes).reshape(distances.shape)
+        centred = (distances - self.mean_).ravel()
+        return (centred - (centred @ self.axes_.T) @ self.axes_).reshape(distances.shape)
 
     def maps(self, volumes: Iterable[NDArray[np.uint8]]) -> Map:
         """Distance to the nearest sulcus, truncated, in blocks: (N, I, J, K) float32."""

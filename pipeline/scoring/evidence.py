@@ -6,9 +6,9 @@ everywhere a fold could be, so a brain is compared with them, place by place. Th
 held out: the network knows the ones that it was trained on.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foldnorm.models.protocols import ADDING, Restores
-from foldnorm.pipeline.label_tasks import structure_probability
+from foldnorm.pipeline.forward_pass import ForwardPass
+from foldnorm.pipeline.predict import structure_probability
 from foldnorm.pipeline.scores import Mahalanobis
+from foldnorm.pipeline.scoring.conditional import ConditionalNormativeMap
+from foldnorm.pipeline.scoring.fitted import State
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
-from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Brain
 from foldnorm.preprocessing.schemes import LabelScheme
@@ -56,40 +58,58 @@ class EvidenceScores(MapScores):
     ) -> None:
         super().__init__(covariates)
         assert isinstance(trained.model, Restores)
-        self.trained, self.model, self.scheme = trained, trained.model, scheme
+        self.trained, self.scheme = trained, scheme
         adds = ADDING.intersection(trained.model.edits)
         self.directions = ("missing", "unexpected") if adds else ("missing",)
-        self.normative = NormativeMap(FLOOR, SMOOTHING)
+        self.normative = ConditionalNormativeMap(FLOOR, SMOOTHING)
 
     def fit(self, healthy: Sequence[Brain], n_local: int = 0) -> Self:
         """Learn what healthy brains that the model was not trained on give."""
         super().fit(healthy, n_local)
-        pooled = [[block_means(own) for own in raw] for raw in self.raw_maps(healthy)]
-        self._pooled = np.array(pooled)  # (N, directions, N_BLOCKS³)
-        self._usual_blocks = lru_cache(maxsize=2)(self._fit_blocks)
+        self._blocks = np.array(self._pooled)  # (N, directions, N_BLOCKS³)
+        self.pooled_ = [self._fit_blocks(n, "") for n in range(len(self.directions))]
+        self._blocks_without = lru_cache(maxsize=2)(self._fit_blocks)
         return self
 
-    @torch.no_grad()
+    def state_dict(self) -> State:
+        """Sums over the healthy brains."""
+        pooled = {str(n): own.state_dict() for n, own in enumerate(self.pooled_)}
+        return {**super().state_dict(), "pooled": pooled}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Take what `state_dict` gave."""
+        super().load_state_dict(state)
+        states = (state["pooled"][str(n)] for n in range(len(self.directions)))
+        self.pooled_ = [Mahalanobis().load_state_dict(own) for own in states]
+        return self
+
+    def _healthy_maps(self) -> Iterator[Map]:
+        self._pooled: list[list[NDArray[np.float32]]] = []
+        for raw in super()._healthy_maps():
+            self._pooled.append([block_means(own) for own in raw])
+            yield raw
+
     def raw_maps(self, brains: Iterable[Brain]) -> Iterator[Map]:
         """Evidence of each brain, (directions, I, J, K) float32, from 0 to 1."""
-        for volumes, _ in self.trained.batches(brains):
-            yield from self._of_batch(volumes).cpu().numpy()
+        for few in self.trained.passes(brains):
+            yield from self._evidence(few).cpu().numpy()
 
-    def _of_batch(self, volumes: Tensor) -> Tensor:
-        likely = structure_probability(self.model.restore(volumes), self.scheme)
-        void = volumes <= self.scheme.void
+    def _evidence(self, few: ForwardPass) -> Tensor:
+        likely = structure_probability(few.restored, self.scheme)
+        void = few.volumes <= self.scheme.void
         both = {"missing": likely * void, "unexpected": (1 - likely) * ~void}
         return torch.stack([both[direction] for direction in self.directions], dim=1)
 
     def _scores(self, z: Map, raw: Map, direction: int, family: str) -> list[float]:
-        usual = self._usual_blocks(direction, family)
+        known = bool(family) and family in self._owners
+        usual = self._blocks_without(direction, family) if known else self.pooled_[direction]
         pooled = float(usual.score(block_means(raw)[None])[0])
         return [*super()._scores(z, raw, direction, family), pooled, float(raw.sum())]
 
     def _fit_blocks(self, direction: int, family: str) -> Mahalanobis:
         """Distance of block means from those of all healthy brains but a family's."""
         others = [n for n, owner in enumerate(self._owners) if not owner or owner != family]
-        return Mahalanobis().fit(self._pooled[others, direction])
+        return Mahalanobis().fit(self._blocks[others, direction])
 
 
 def block_means(evidence: Map) -> NDArray[np.float32]:

@@ -1,50 +1,60 @@
 """Maps of where a brain departs from healthy ones, and the regions where it does most."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.artifacts import REGIONS, REGIONS_SIDECAR, SCORE_MAP
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.brain_pages import PageWriter
-from foldnorm.pipeline.scoring.map_scores import MapScores
-from foldnorm.pipeline.scoring.regions import largest_mass, strongest_regions
-from foldnorm.pipeline.sulci import SulciByPlace
-from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
+from foldnorm.pipeline.scoring.calibration import Calibration
+from foldnorm.pipeline.scoring.healthy_folds import HealthyFolds
+from foldnorm.pipeline.scoring.map_scores import Map, MapScores
+from foldnorm.pipeline.scoring.regions import strongest_regions
+from foldnorm.pipeline.sulci import NamesPlaces
+from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.files import write_json, write_tsv
 from foldnorm.preprocessing.input_space import InputSpace
 from foldnorm.preprocessing.volumes import write_map
 
-REGIONS, SIDECAR = "regions.tsv", "regions.json"
-COLUMNS = {
-    "participant_id": "",
-    "hemi": "",
-    "direction": "missing or unexpected",
-    "rank": "1 is the region of the largest mass",
-    "sulcus": "that most training brains have there, if the training cohort names its folds",
-    "sulcus_share": "of the training brains that have it there",
-    **dict.fromkeys("xyz", "weighted middle, world mm, a right hemisphere on the right"),
-    **{f"{axis}_mni": "the same, MNI mm, where a transform is known" for axis in "xyz"},
-    "mm3": "size of the region: what reaches half of its largest z and is connected with it there",
-    "peak_z": "largest z, in standard deviations of healthy brains",
-    "mass": "sum of what z has above the threshold, over all that reaches it around the region",
-    "p": "share of calibration brains whose largest mass is at least this one, with 1 added "
-    "above and below: corrected for the places looked at, not for the brains",
-}
+
+@dataclass(frozen=True)
+class EvidenceMaps:
+    """Maps of the brains of a cohort, and what is needed to write them.
+
+    Attributes:
+        scores: fitted, that the maps are of.
+        calibration: that the p-values are counted in.
+        folds: gives the folds of the healthy brains; asked for when maps are written.
+        sulci: gives the names of places; likewise.
+        cohort: the brains.
+        indices: which of them.
+        method: the run, or how else they were scored.
+    """
+
+    scores: MapScores
+    calibration: Calibration
+    folds: Callable[[], HealthyFolds]
+    sulci: Callable[[], NamesPlaces]
+    cohort: Cohort
+    indices: Sequence[int]
+    method: str
+
+    def __iter__(self) -> Iterator[Map]:
+        """Map of each brain in standard deviations of healthy brains, (directions, I, J, K)."""
+        return self.scores.maps(self.cohort.brains(self.indices))
+
+    def masses(self, direction: str) -> NDArray[np.float64]:
+        """Largest mass of each calibration brain, (m,)."""
+        return self.calibration.scores[f"{self.scores.PREFIX[direction]}_component"]
 
 
-def write_evidence_maps(
-    scores: MapScores,
-    reference: Cohort,
-    calibration: Sequence[Brain],
-    cohort: Cohort,
-    indices: Sequence[int],
-    out: Path,
-    *,
-    method: str,
-) -> None:
-    """Write maps of each brain, and ``regions.tsv``: where it departs most from healthy ones.
+class MapWriter:
+    """Writer of maps, one brain at a time, and of ``regions.tsv``: where each departs most.
 
     ``…_desc-missing_z.nii.gz`` (and ``unexpected``) is the map in standard deviations of healthy
     brains, ``…_p.nii.gz`` the share of calibration brains that reach as much anywhere. They lie in
@@ -52,58 +62,72 @@ def write_evidence_maps(
     ``regions.json`` says which. Beside them what a page about the brain needs, see `PageWriter`.
 
     Args:
-        scores: fitted.
-        reference: cohort whose folds name the places.
-        calibration: healthy brains that the p-values are counted in.
-        cohort: the brains.
-        indices: which of them.
+        maps: of which brains, and what they are compared with.
         out: folder.
-        method: the run, or how else they were scored.
+
+    Attributes:
+        inputs: ``sub-…_hemi-…`` → the file in whose grid its maps lie, or None.
     """
-    peaks, masses = _strongest(scores, calibration)
-    names = SulciByPlace(reference)
-    pages = PageWriter(scores, cohort, method, out)
-    rows, inputs = [], {}
-    brains = zip(indices, scores.maps(cohort.brains(indices)), strict=True)
-    for index, maps in brains:
+
+    def __init__(self, maps: EvidenceMaps, out: Path) -> None:
+        self.maps, self.out, self.sulci = maps, out, maps.sulci()
+        self.pages = PageWriter(maps.scores, maps.folds(), maps.cohort, maps.method, out)
+        self.rows: list[dict[str, Any]] = []
+        self.inputs: dict[str, str | None] = {}
+        self._waiting = iter(maps.indices)
+
+    def add(self, z: Map) -> None:
+        """Write the maps of the next brain, (directions, I, J, K) float32."""
+        index, cohort = next(self._waiting), self.maps.cohort
         row = cohort.rows[index]
-        space = InputSpace.of(cohort, row)
-        inputs[row_key(row)] = None if space.path is None else str(space.path)
-        for n, (direction, z) in enumerate(zip(scores.directions, maps, strict=True)):
-            p = conformal_p(z.ravel(), peaks[:, n]).reshape(z.shape)
-            for what, values, fill in (("z", z, 0.0), ("p", p, 1.0)):
-                path = out / "maps" / f"{row_key(row)}_desc-{direction}_{what}.nii.gz"
-                description = f"foldnorm {direction} fold, {what}"
-                write_map(path, space.spread(values, fill), space.affine, description=description)
-            known = {key: row[key] for key in ("participant_id", "hemi")}
-            found = strongest_regions(z, space.to_world, scores.THRESHOLD, space.to_mni)
+        space, threshold = InputSpace.of(cohort, row), self.maps.scores.THRESHOLD
+        self.inputs[row_key(row)] = None if space.path is None else str(space.path)
+        for n, (direction, own) in enumerate(zip(self.maps.scores.directions, z, strict=True)):
+            self._write(row, direction, own, self.maps.calibration.peaks[:, n], space)
+            found = strongest_regions(own, space.to_world, threshold, space.to_mni)
             if direction == "missing" and found:
-                pages.add(index, z, [region["voxels"] for region in found])
-            for rank, region in enumerate(found, start=1):
-                inside = region.pop("voxels")
-                sulcus, share = names.likeliest(inside)
-                rows.append(
-                    {
-                        **known,
-                        "direction": direction,
-                        "rank": rank,
-                        "sulcus": sulcus,
-                        "sulcus_share": share,
-                        **region,
-                        "p": float(conformal_p(np.array([region["mass"]]), masses[:, n])[0]),
-                    }
-                )
-    pages.close()
-    write_tsv(out / REGIONS, rows, tuple(COLUMNS))
-    write_json(out / SIDECAR, {"columns": COLUMNS, "maps_in_grid_of": inputs})
+                self.pages.add(index, own, [region["voxels"] for region in found])
+            self._add_regions(row, direction, found)
 
+    def close(self) -> None:
+        """Write what is of all brains: ``regions.tsv``, ``regions.json`` and ``pages.json``."""
+        self.pages.close()
+        write_tsv(self.out / REGIONS, self.rows, tuple(REGIONS.columns))
+        about = {"columns": dict(REGIONS.columns), "maps_in_grid_of": self.inputs}
+        write_json(self.out / REGIONS_SIDECAR, about)
 
-def _strongest(
-    scores: MapScores, calibration: Sequence[Brain]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Largest z of each calibration brain, and its largest mass, by direction."""
-    peaks, masses = [], []
-    for maps in scores.maps(calibration):
-        peaks.append([float(z.max()) for z in maps])
-        masses.append([largest_mass(z, scores.THRESHOLD) for z in maps])
-    return np.array(peaks), np.array(masses)
+    def _write(
+        self,
+        row: Mapping[str, str],
+        direction: str,
+        z: Map,
+        peaks: NDArray[np.float64],
+        space: InputSpace,
+    ) -> None:
+        """Write one map of a brain, as z and as p."""
+        p = conformal_p(z.ravel(), peaks).reshape(z.shape)
+        for what, values, fill in (("z", z, 0.0), ("p", p, 1.0)):
+            path = self.out / SCORE_MAP.of(brain=row_key(row), direction=direction, what=what)
+            description = f"foldnorm {direction} fold, {what}"
+            write_map(path, space.spread(values, fill), space.affine, description=description)
+
+    def _add_regions(
+        self, row: Mapping[str, str], direction: str, found: Sequence[dict[str, Any]]
+    ) -> None:
+        """Rows of ``regions.tsv``, the heaviest region first."""
+        masses = self.maps.masses(direction)
+        for rank, region in enumerate(found, start=1):
+            sulcus, share = self.sulci.likeliest(region["voxels"])
+            figures = {name: value for name, value in region.items() if name != "voxels"}
+            self.rows.append(
+                {
+                    "participant_id": row["participant_id"],
+                    "hemi": row["hemi"],
+                    "direction": direction,
+                    "rank": rank,
+                    "sulcus": sulcus,
+                    "sulcus_share": share,
+                    **figures,
+                    "p": float(conformal_p(np.array([region["mass"]]), masses)[0]),
+                }
+            )

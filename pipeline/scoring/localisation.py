@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 from foldnorm.pipeline.scoring.regions import strongest_regions
 from foldnorm.preprocessing.cohort import Cohort
 
-COLUMNS = ("hit", "rank", "dice", "error_mm")
-
 
 def localisation(
     cohort: Cohort,
@@ -28,10 +26,10 @@ def localisation(
         threshold: z that the voxels of a component reach.
 
     Returns:
-        `COLUMNS`: ``hit``, 1 if the strongest region holds a deleted voxel; ``rank`` of the first
-        region that does, 0 if none of those listed does; ``dice`` of all voxels that reach the
-        threshold and the deleted ones; ``error_mm`` from the middle of the strongest region to
-        that of the deletion, NaN without a region.
+        `LOCALISATION_FIGURES`: ``hit``, 1 if the strongest region holds a deleted voxel; ``rank``
+        of the first region that does, 0 if none of those listed does; ``dice`` of all voxels that
+        reach the threshold and the deleted ones; ``error_mm`` from the middle of the strongest
+        region to that of the deletion, NaN without a region.
     """
     void = cohort.scheme.void
     deleted = (np.asarray(cohort.volumes[index]) > void) & (altered <= void)

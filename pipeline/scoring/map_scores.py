@@ -1,16 +1,18 @@
 """Scores of brains by a map of each, compared place by place with healthy brains."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import tee
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.conditions import Conditions
-from foldnorm.pipeline.scoring.normative import NormativeMap
+from foldnorm.pipeline.scoring.conditional import ConditionalNormativeMap
+from foldnorm.pipeline.scoring.fitted import Fitted, State
+from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.regions import largest_mass
 from foldnorm.preprocessing.cohort import Brain, CohortView, family_of
 from foldnorm.preprocessing.errors import InputError
@@ -22,14 +24,18 @@ OnMap = Callable[[Map], None]
 Scores = dict[str, NDArray[np.float64]]
 
 
-class MapScores(ABC):
-    """Scores of brains by maps, each in standard deviations of healthy brains.
+class MapScores(Fitted):
+    """Scores of brains by maps, each in standard deviations of healthy brains like it.
+
+    Like it means: folded as the rest of the brain leads to expect, see `ConditionalNormativeMap`.
 
     ``…_component``: mass of the heaviest component (see `foldnorm.pipeline.scoring.regions`).
     ``…_top``: mean of the largest 0.2 % of z.
 
     A brain that is among the healthy ones is compared with the others of them: without itself, the
-    other hemisphere, and relatives (`family_of`).
+    other hemisphere, and relatives (`family_of`). Scores that were saved and loaded hold sums over
+    the healthy brains and none of them: any brain is compared with all of them, and who uses such
+    scores must know that it is not one of these.
 
     Args:
         covariates: columns that the healthy mean depends on linearly, such as age.
@@ -38,8 +44,10 @@ class MapScores(ABC):
         directions: what the maps are of, the first axis of each: ``missing``, and perhaps
             ``unexpected`` folds.
         normative: what healthy brains have at each place.
+        conditions_: how the covariates become numbers.
     """
 
+    FITTED_ON: ClassVar[Group] = "unseen"  # and on controls
     PREFIX: ClassVar[dict[str, str]]  # direction → beginning of the names of its scores
     THRESHOLD: ClassVar[float]  # z that the voxels of a component reach
     KINDS: ClassVar[tuple[str, ...]] = ("component", "top")
@@ -47,7 +55,7 @@ class MapScores(ABC):
     UNIT: ClassVar[str]  # of it; may be empty
 
     directions: tuple[str, ...] = ("missing",)
-    normative: NormativeMap
+    normative: ConditionalNormativeMap
 
     def __init__(self, covariates: Sequence[str] = ()) -> None:
         self.covariates = tuple(covariates)
@@ -72,15 +80,31 @@ class MapScores(ABC):
             raise InputError(
                 f"brains are compared with at least {MIN_HEALTHY} healthy ones, got {len(healthy)}"
             )
-        self._healthy = healthy
+        self._healthy: Sequence[Brain] = healthy
         rows = healthy.rows if isinstance(healthy, CohortView) else [b.row for b in healthy]
-        self._conditions = Conditions.fit(self.covariates, rows)
+        self.conditions_ = Conditions.fit(self.covariates, rows)
         self._is_mixed = 0 < n_local < len(healthy)
         is_local = np.arange(len(rows)) >= len(rows) - n_local
         self._design = self._regressors(rows, is_local)
         self._owners = [family_of(row) for row in rows]
-        self.normative.fit(lambda: self.raw_maps(healthy), self._design)
+        self.normative.fit(self._healthy_maps, self._design, self._owners)
         self._without = lru_cache(maxsize=1)(self._left_out)
+        return self
+
+    def state_dict(self) -> State:
+        """Sums over the healthy brains, and how covariates become numbers."""
+        return {
+            "normative": self.normative.state_dict(),
+            "conditions": self.conditions_.as_dicts(),
+            "is_mixed": self._is_mixed,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Take what `state_dict` gave."""
+        self.normative.load_state_dict(state["normative"])
+        self.conditions_ = Conditions.from_dicts(state["conditions"])
+        self._is_mixed = state["is_mixed"]
+        self._healthy, self._owners = (), []
         return self
 
     def maps(self, brains: Iterable[Brain]) -> Iterator[Map]:
@@ -102,7 +126,7 @@ class MapScores(ABC):
 
     @property
     def healthy(self) -> Sequence[Brain]:
-        """Healthy brains that others are compared with."""
+        """Healthy brains that others are compared with; none of scores that were loaded."""
         return self._healthy
 
     @property
@@ -145,7 +169,7 @@ class MapScores(ABC):
 
     def _normative_for(
         self, row: Mapping[str, str]
-    ) -> tuple[NormativeMap, NDArray[np.float64] | None]:
+    ) -> tuple[ConditionalNormativeMap, NDArray[np.float64] | None]:
         """Normative map without a brain's family, and the brain's covariates (p,)."""
         family = family_of(row)
         known = bool(family) and family in self._owners
@@ -158,19 +182,24 @@ class MapScores(ABC):
     ) -> NDArray[np.float64] | None:
         """Covariates of brains, and whether they are of the site that is scored: (N, p) or None."""
         columns: list[NDArray[np.floating]] = []
-        if self.covariates:
-            columns.append(self._conditions.encode(rows))
+        if self.conditions_.size:
+            columns.append(self.conditions_.encode(rows))
         if self._is_mixed:
             columns.append(is_local[:, None].astype(np.float64))
         return np.hstack(columns).astype(np.float64) if columns else None
 
-    def _left_out(self, family: str) -> NormativeMap:
+    def _healthy_maps(self) -> Iterator[Map]:
+        """Raw map of each healthy brain."""
+        return self.raw_maps(self._healthy)
+
+    def _left_out(self, family: str) -> ConditionalNormativeMap:
         """Normative map of all healthy brains but those of a family."""
         own = [n for n, owner in enumerate(self._owners) if owner == family]
         if len(own) == len(self._owners):
             raise InputError(f"no healthy brain but those of {family} to compare it with")
         design = None if self._design is None else self._design[own]
-        return self.normative.without(self.raw_maps(self._healthy[n] for n in own), design)
+        maps = self.raw_maps(self._healthy[n] for n in own)
+        return self.normative.without_family(family, maps, design)
 
 
 def top_share_mean(z: NDArray[np.floating]) -> float:

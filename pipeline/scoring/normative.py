@@ -4,14 +4,15 @@ This is the one place where foldnorm turns a map into standard deviations of hea
 """
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.preprocessing.errors import InputError
 
 Map = NDArray[np.float32]
@@ -21,7 +22,7 @@ RIDGE = 1.0  # brains
 
 
 @dataclass
-class NormativeMap:
+class NormativeMap(Fitted):
     """Mean and spread of a map over healthy brains, and z of other brains against them.
 
     With x the smoothed map of a brain, c its covariates, and n healthy brains,
@@ -64,6 +65,8 @@ class NormativeMap:
         count_: maps it was fitted on.
         mean_: μ without covariates' deviations, the shape of a map, float32.
         spread_: √(s² + f²), likewise.
+        centre_: (p,) mean of the covariates, float64.
+        slopes_: (1 + p, …) μ and how it changes with each covariate, float64.
 
     Source:
         Marquand et al. 2016, "Understanding heterogeneity in clinical cohorts using normative
@@ -86,11 +89,26 @@ class NormativeMap:
             InputError: there is no map, or their number is not that of the covariates.
         """
         design = None if covariates is None else np.asarray(covariates, dtype=np.float64)
-        self._centre = np.zeros(0) if design is None else np.nanmean(design, axis=0)
+        self.centre_ = np.zeros(0) if design is None else np.nanmean(design, axis=0)
         self._accumulate(maps, design, None)
         if self.clip is not None:
             first = copy.copy(self)
             self._accumulate(maps, design, first)
+        return self
+
+    def state_dict(self) -> State:
+        """Sums over the healthy brains: enough for `z` and `expected`, not for `without`."""
+        state: State = {"count": self.count_, "mean": self.mean_, "spread": self.spread_}
+        if len(self.centre_):
+            state |= {"centre": self.centre_, "slopes": self.slopes_}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Take what `state_dict` gave."""
+        self.count_, self.mean_, self.spread_ = state["count"], state["mean"], state["spread"]
+        self.centre_ = state.get("centre", np.zeros(0))
+        if len(self.centre_):
+            self.slopes_ = state["slopes"]
         return self
 
     def smooth(self, values: NDArray[np.floating]) -> Map:
@@ -115,10 +133,10 @@ class NormativeMap:
 
     def expected(self, covariates: NDArray[np.floating] | None = None) -> Map:
         """μ(c): the map that a healthy brain with these covariates has on average, float32."""
-        if not len(self._centre) or covariates is None:
+        if not len(self.centre_) or covariates is None:
             return self.mean_
         row = self._row(np.asarray(covariates, dtype=np.float64))
-        return np.tensordot(row, self._slopes, axes=1).astype(np.float32)
+        return np.tensordot(row, self.slopes_, axes=1).astype(np.float32)
 
     def without(
         self,
@@ -168,15 +186,15 @@ class NormativeMap:
     def _row(self, covariates: NDArray[np.float64] | None) -> NDArray[np.float64]:
         """Row of the design: 1, and the covariates as deviations from their healthy mean."""
         if covariates is None:
-            return np.concatenate([[1.0], np.zeros(len(self._centre))])
-        return np.concatenate([[1.0], np.nan_to_num(covariates - self._centre)])
+            return np.concatenate([[1.0], np.zeros(len(self.centre_))])
+        return np.concatenate([[1.0], np.nan_to_num(covariates - self.centre_)])
 
     def _clipped(
         self, x: Map, row: NDArray[np.float64], clipper: "NormativeMap | None"
     ) -> NDArray[np.floating]:
         if clipper is None or clipper.clip is None:
             return x
-        expected = np.tensordot(row, clipper._slopes, axes=1)
+        expected = np.tensordot(row, clipper.slopes_, axes=1)
         reach = clipper.clip * clipper.spread_
         return np.clip(x, expected - reach, expected + reach)
 
@@ -197,15 +215,16 @@ class NormativeMap:
         size = len(self._moment)
         if size == 1:
             count = np.maximum(self._gram[0, 0], 1)
-            self._slopes = self._moment / count
+            self.slopes_ = self._moment / count
         else:
             prior = np.diag([0.0, *[self.ridge] * (size - 1)])
             gram = np.moveaxis(self._gram, (0, 1), (-2, -1)) + prior
             moment = np.moveaxis(self._moment, 0, -1)[..., None]
-            self._slopes = np.moveaxis(np.linalg.solve(gram, moment)[..., 0], -1, 0)
+            slopes = np.moveaxis(np.linalg.solve(gram, moment)[..., 0], -1, 0)
+            self.slopes_ = np.ascontiguousarray(slopes)
             count = np.maximum(self._gram[0, 0], 1)
-        explained = (self._slopes * self._moment).sum(axis=0)
+        explained = (self.slopes_ * self._moment).sum(axis=0)
         left = np.maximum(count - size, 1)
         variance = np.maximum(self._square - explained, 0) / left
-        self.mean_ = self._slopes[0].astype(np.float32)
+        self.mean_ = self.slopes_[0].astype(np.float32)
         self.spread_ = np.sqrt(variance + self.floor**2).astype(np.float32)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import write_bytes
 
-FOLDER, SIDECAR = "pages", "pages.json"
 AXES = ("sagittal", "coronal", "axial")  # planes across the first, second and third axis
 Volume = NDArray[np.uint8]
 

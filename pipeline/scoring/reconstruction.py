@@ -5,20 +5,22 @@ wrong way (fewer sulci are easier to reconstruct), so evidence is taken of one s
 that is expected and not there.
 """
 
-from collections.abc import Iterator
-from typing import Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from foldnorm.models.losses import class_cross_entropy
-from foldnorm.pipeline.label_tasks import structure_probability
-from foldnorm.pipeline.scoring.map_scores import Map, top_share_mean
+from foldnorm.pipeline.predict import structure_probability
+from foldnorm.pipeline.scoring.fitted import Fitted, State
+from foldnorm.pipeline.scoring.healthy import Group
+from foldnorm.pipeline.scoring.map_scores import Map, Scores, top_share_mean
 from foldnorm.pipeline.scoring.normative import NormativeMap
-from foldnorm.pipeline.trained_model import Brains, TrainedModel
+from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.preprocessing.cohort import Brain
 from foldnorm.preprocessing.schemes import LabelScheme
 
 EVIDENCE_SIDE = 5  # voxels: a missing sheet is wider than the voxel by which one may be shifted
@@ -26,7 +28,7 @@ FLOOR = 0.05  # of local evidence: by so much healthy brains differ where they m
 _MEAN_FILTERS = {2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
-class ReconstructionScores:
+class ReconstructionScores(Fitted):
     """Scores of volumes beside their reconstructions; a high score means unusual.
 
     ``reconstruction_loss``: class cross entropy, nats a voxel.
@@ -40,26 +42,38 @@ class ReconstructionScores:
         scheme: label scheme of the volumes; *structure* is what a deletion can take (sulcus).
     """
 
-    NAMES = ("reconstruction_loss", "reconstruction_missing", "reconstruction_missing_local")
+    FITTED_ON: ClassVar[Group] = "training"
+    NAMES: ClassVar = (
+        "reconstruction_loss",
+        "reconstruction_missing",
+        "reconstruction_missing_local",
+    )
 
     def __init__(self, trained: TrainedModel, scheme: LabelScheme) -> None:
-        self.trained, self.model, self.scheme = trained, trained.decodes, scheme
+        _ = trained.decodes  # refuses a model that makes no volumes
+        self.trained, self.scheme = trained, scheme
+        self.normative = NormativeMap(FLOOR)
 
-    def fit(self, brains: Brains) -> Self:
-        """Learn how much evidence healthy brains give at each voxel.
-
-        Args:
-            brains: gives the training brains.
-        """
-        self.normative = NormativeMap(FLOOR).fit(lambda: self._local_maps(brains))
+    def fit(self, healthy: Sequence[Brain]) -> Self:
+        """Learn how much evidence training brains give at each voxel."""
+        self.normative.fit(lambda: self._local_maps(healthy))
         return self
 
-    def _local_maps(self, brains: Brains) -> Iterator[Map]:
+    def state_dict(self) -> State:
+        """Sums over the training brains."""
+        return {"normative": self.normative.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Take what `state_dict` gave."""
+        self.normative.load_state_dict(state["normative"])
+        return self
+
+    def _local_maps(self, brains: Iterable[Brain]) -> Iterator[Map]:
         """Local evidence of each brain, (I, J, K) float32."""
         for _, missing in self._reconstructed(brains):
             yield from _local(missing).cpu().numpy()
 
-    def score(self, brains: Brains) -> dict[str, NDArray[np.float64]]:
+    def score(self, brains: Iterable[Brain]) -> Scores:
         """Scores of each brain by name, (N,) each."""
         found: list[list[NDArray[np.float64]]] = [[], [], []]
         for loss, missing in self._reconstructed(brains):
@@ -70,15 +84,13 @@ class ReconstructionScores:
         values = (np.concatenate(parts) if parts else np.empty(0) for parts in found)
         return dict(zip(self.NAMES, values, strict=True))
 
-    @torch.no_grad()
-    def _reconstructed(self, brains: Brains) -> Iterator[tuple[Tensor, Tensor]]:
+    def _reconstructed(self, brains: Iterable[Brain]) -> Iterator[tuple[Tensor, Tensor]]:
         """Loss (B,), and P(structure) of the reconstruction − structure (B, I, J, K)."""
         first = self.scheme.void + 1
-        for batch, condition in self.trained.batches(brains()):
-            codes = self.model.encode(batch, condition)
-            logits = self.model.decode(codes, condition).float()
-            expected = structure_probability(logits, self.scheme)
-            yield class_cross_entropy(logits, batch), expected - (batch >= first).float()
+        for few in self.trained.passes(brains):
+            expected = structure_probability(few.reconstructed, self.scheme)
+            loss = class_cross_entropy(few.reconstructed, few.volumes)
+            yield loss, expected - (few.volumes >= first).float()
 
 
 def _local(missing: Tensor) -> Tensor:

@@ -1,30 +1,34 @@
-"""What `score` and `benchmark` share: the model, if any, healthy brains, and the fitted scorer."""
+"""What `score` and `benchmark` share: the model, if any, and healthy brains that belong to it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from foldnorm.pipeline.devices import choose_device
-from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.scorer import Scorer
-from foldnorm.preprocessing.cohort import Cohort, same_preparation
+from foldnorm.pipeline.scorer import Scorer, is_scorer
+from foldnorm.pipeline.scoring.alike import check_alike
+from foldnorm.pipeline.scoring.brain_scores import VOID
+from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 
-VOID = "void"  # in the place of a run: no model, only distances to the nearest fold
+if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without it
+    from foldnorm.pipeline.forward_pass import AskedPrecision
+    from foldnorm.pipeline.run_folder import RunFolder
+    from foldnorm.pipeline.trained_model import TrainedModel
 
 
 @dataclass(frozen=True)
 class ScoringSetup:
-    """Everything that is needed to score.
+    """A model and the brains that it is fitted on and scores.
 
     Attributes:
-        scorer: fitted on ``reference`` and ``controls``.
-        reference: the run's training cohort; without a run, healthy brains.
+        trained: the model; None for `VOID`.
+        reference: its training cohort; without a model, healthy brains.
         cohort: the brains to score.
         controls: healthy brains of their site, if there are any.
     """
 
-    scorer: Scorer
+    trained: "TrainedModel | None"
     reference: Cohort
     cohort: Cohort
     controls: Cohort | None = None
@@ -37,9 +41,8 @@ def set_up_scoring(
     device_name: str,
     *,
     controls_folder: Path | None = None,
-    covariates: Sequence[str] = (),
 ) -> ScoringSetup:
-    """Open run and cohorts, refuse what does not belong together, and fit the scorer.
+    """Open run and cohorts, and refuse what does not belong together.
 
     Args:
         run_folder: of the model, or `VOID`.
@@ -47,43 +50,72 @@ def set_up_scoring(
         reference_folder: training cohort, if it has moved; with `VOID`, healthy brains.
         device_name: where the model runs.
         controls_folder: healthy brains of the site of those to score.
-        covariates: columns that the healthy mean of a map depends on.
     """
     cohort = Cohort.open(cohort_folder)
     controls = None if controls_folder is None else Cohort.open(controls_folder)
+    others = [other for other in (cohort, controls) if other is not None]
     if str(run_folder) == VOID:
         if reference_folder is None:
             raise InputError(f"{VOID} compares brains with healthy ones; give --healthy COHORT")
         reference = Cohort.open(reference_folder)
-        for other in (cohort, controls):
-            if other is not None:
-                _check_alike(reference, other)
-        scorer = Scorer(None, reference, controls=controls, covariates=covariates)
-        return ScoringSetup(scorer, reference, cohort, controls)
+        for other in others:
+            check_alike(reference, reference.shape, reference.folder, other)
+        return ScoringSetup(None, reference, cohort, controls)
+    from foldnorm.pipeline.devices import choose_device
+    from foldnorm.pipeline.run_folder import RunFolder
+
     device = choose_device(device_name)
     run = RunFolder.open(run_folder)
-    for other in (cohort, controls):
-        if other is not None:
-            run.check_cohort(other)
+    for other in others:
+        run.check_cohort(other)
     reference = run.training_cohort(reference_folder)
     _check_same_training(run, reference)
-    scorer = Scorer(run.load(device), reference, controls=controls, covariates=covariates)
-    return ScoringSetup(scorer, reference, cohort, controls)
+    return ScoringSetup(run.load(device), reference, cohort, controls)
 
 
-def _check_alike(healthy: Cohort, cohort: Cohort) -> None:
-    """Refuse brains that were not prepared as the healthy ones were."""
-    differing = same_preparation(healthy.preparation, cohort.preparation)
-    differing = [name for name in differing if name != "folds"]  # labels change no volume
-    if differing or healthy.shape != cohort.shape:
-        detail = ", ".join(differing) or f"shape, {cohort.shape} not {healthy.shape}"
-        raise InputError(
-            f"cohort was prepared otherwise than the healthy one ({detail}); preprocess it with "
-            f"--like {healthy.folder}: {cohort.folder}"
-        )
+def open_scorer(
+    run_folder: Path,
+    cohort_folder: Path,
+    reference_folder: Path | None,
+    device_name: str,
+    *,
+    controls_folder: Path | None = None,
+    covariates: Sequence[str] = (),
+    precision: "AskedPrecision" = "auto",
+) -> tuple[Scorer, Cohort]:
+    """Load a scorer that was saved, or fit one; and open the brains to score.
+
+    Args:
+        run_folder: of the model, or `VOID`, or of a saved scorer.
+        cohort_folder: see `set_up_scoring`.
+        reference_folder: likewise.
+        device_name: likewise.
+        controls_folder: likewise.
+        covariates: columns that the healthy mean of a map depends on.
+        precision: see `Scorer`; a saved scorer keeps its own.
+
+    Raises:
+        InputError: a saved scorer, which is fitted already, is given what scorers are fitted with.
+    """
+    if is_scorer(run_folder):
+        if reference_folder or controls_folder or covariates or precision != "auto":
+            raise InputError(
+                "a saved scorer is fitted already and takes no --reference, --controls, "
+                f"--covariates or --precision: {run_folder}"
+            )
+        cohort = Cohort.open(cohort_folder)
+        scorer = Scorer.load(run_folder, device_name)
+        scorer.check_prepared(cohort)
+        return scorer, cohort
+    setup = set_up_scoring(
+        run_folder, cohort_folder, reference_folder, device_name, controls_folder=controls_folder
+    )
+    scorer = Scorer(setup.trained, precision=precision, method=str(run_folder))
+    scorer.fit(setup.reference, controls=setup.controls, covariates=covariates)
+    return scorer, setup.cohort
 
 
-def _check_same_training(run: RunFolder, reference: Cohort) -> None:
+def _check_same_training(run: "RunFolder", reference: Cohort) -> None:
     """Calibration brains must not be among those that the weights were fitted to."""
     held_out = {
         reference.rows[i]["participant_id"] for i in reference.indices("validation", "test")

@@ -7,16 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from foldnorm.pipeline.scoring.conditional import ConditionalNormativeMap
+from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
-from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.preprocessing.cohort import Brain
 from foldnorm.preprocessing.schemes import LabelScheme
 
 MAX_DISTANCE = 10.0  # mm; healthy brains are hardly ever farther from a fold or the hull
-# All three settled on one site (MMRR-21 of Mindboggle-101) and on no other.
+# All four settled on one site (MMRR-21 of Mindboggle-101) and on no other.
 FLOOR = 1.0  # mm, half a voxel of 2 mm: by so much the sheets of two like brains differ
 SMOOTHING = 2.0  # mm, sd; less than the distance between two folds
-THRESHOLD = 2.0  # standard deviations
+THRESHOLD = 2.5  # standard deviations
 
 
 class VoidScores(MapScores):
@@ -31,6 +32,7 @@ class VoidScores(MapScores):
         covariates: see `MapScores`.
     """
 
+    FITTED_ON: ClassVar[Group] = "all_known"
     PREFIX: ClassVar = {"missing": "void"}
     THRESHOLD: ClassVar = THRESHOLD
     QUANTITY: ClassVar = "distance to the nearest fold"
@@ -41,7 +43,9 @@ class VoidScores(MapScores):
     ) -> None:
         super().__init__(covariates)
         self.scheme, self.voxel_size = scheme, tuple(voxel_size)
-        self.normative = NormativeMap(FLOOR, [SMOOTHING / side for side in self.voxel_size])
+        self.normative = ConditionalNormativeMap(
+            FLOOR, [SMOOTHING / side for side in self.voxel_size]
+        )
 
     def raw_maps(self, brains: Iterable[Brain]) -> Iterator[Map]:
         """Distance to the nearest fold or hull, mm, (1, I, J, K) float32; 0 outside the brain."""

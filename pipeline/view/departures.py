@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.scoring.page_files import FOLDER, SIDECAR, PageArrays
+from foldnorm.pipeline.artifacts import PAGE_ARRAYS, PAGES_SIDECAR, REGIONS
+from foldnorm.pipeline.scoring.page_files import PageArrays
 from foldnorm.preprocessing.cohort import row_key
 from foldnorm.preprocessing.files import read_json, read_tsv
-
-REGIONS = "regions.tsv"
 
 
 class Departures:
@@ -26,7 +25,7 @@ class Departures:
 
     @cached_property
     def _about(self) -> dict[str, Any]:
-        path = self.folder / SIDECAR
+        path = self.folder / PAGES_SIDECAR
         return read_json(path) if path.is_file() else {"brains": {}}
 
     @cached_property
@@ -43,7 +42,7 @@ class Departures:
 
     def path(self, key: str) -> Path:
         """Where the arrays of a brain lie."""
-        return self.folder / FOLDER / f"{key}.npz"
+        return self.folder / PAGE_ARRAYS.of(brain=key)
 
     def peak(self, key: str) -> list[int]:
         """Voxel of the largest z of the strongest region."""

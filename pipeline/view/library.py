@@ -13,9 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.scoring.page_files import FOLDER as PAGES
-from foldnorm.pipeline.scoring.page_files import SIDECAR as PAGES_SIDECAR
-from foldnorm.pipeline.view.departures import REGIONS, Departures
+from foldnorm.pipeline.artifacts import (
+    CODES,
+    CODES_SIDECAR,
+    PAGE_ARRAYS,
+    PAGES_SIDECAR,
+    REGIONS,
+    RUN_CONFIG,
+    SCORES,
+    SCORES_SIDECAR,
+)
+from foldnorm.pipeline.view.departures import Departures
 from foldnorm.preprocessing.cohort import (
     DESCRIPTION,
     PAIRS,
@@ -39,9 +47,6 @@ from foldnorm.preprocessing.volumes import nifti_bytes
 if TYPE_CHECKING:
     from foldnorm.pipeline.view.models import ViewedModel
 
-SCORES, SCORES_SIDECAR = "scores.tsv", "scores.json"
-CODES, CODES_SIDECAR = "codes.npy", "codes.json"
-RUN_CONFIG = "config.yaml"
 REMEMBERED = 16  # volumes that models made
 ENCODED = 500  # brains, at most, that are encoded to find neighbours; `foldnorm embed` beyond
 NEIGHBOURS = 5
@@ -91,7 +96,7 @@ class Library:
             self._check_inside(*(path / name for name in files))
             self.cohorts.append(Cohort.open(path))
         elif (path / SCORES).is_file():
-            of_scores = (SCORES, SCORES_SIDECAR, REGIONS, PAGES, PAGES_SIDECAR)
+            of_scores = (SCORES, SCORES_SIDECAR, REGIONS, Path(PAGE_ARRAYS).parent, PAGES_SIDECAR)
             self._check_inside(*(path / name for name in of_scores))
             cohort = Path(read_json(path / SCORES_SIDECAR)["cohort"]).resolve()
             self.scores.setdefault(cohort, []).append(path)

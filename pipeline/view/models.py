@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from foldnorm.models.classes import to_classes
 from foldnorm.models.protocols import (
     Decodes,
     Encodes,
@@ -18,8 +16,8 @@ from foldnorm.models.protocols import (
     TakesNoise,
     Translates,
 )
+from foldnorm.pipeline.degradations import degrader
 from foldnorm.pipeline.devices import choose_device
-from foldnorm.pipeline.image_tasks import degrader
 from foldnorm.pipeline.restore import Image, RestoreOptions, degradation_rng, repaired
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
@@ -56,7 +54,7 @@ class ViewedModel:
             return cls(run, trained, None)
         if not isinstance(trained.model, Translates):
             raise InputError(f"{type(trained.model).__name__} makes no volume to show: {folder}")
-        return cls(run, trained, Translation.open(folder, chosen))
+        return cls(run, trained, Translation(run, trained))
 
     @property
     def makes(self) -> Literal["reconstruction", "restoration", "translation"]:
@@ -105,17 +103,14 @@ class ViewedModel:
         """Classes of what it makes."""
         return cohort.scheme if self.translation is None else self.translation.target_scheme
 
-    @torch.no_grad()
     def make(self, cohort: Cohort, index: int) -> NDArray[np.uint8]:
         """(I, J, K) class numbers of what it makes of a brain."""
         if self.translation is not None:
-            return self.translation.translate(self.source(cohort, index))
-        ((volume, condition),) = self.trained.batches(cohort.brains([index]))
+            return self.trained.translate_volume(self.source(cohort, index))
+        (brain,) = cohort.brains([index])
         if isinstance(self.trained.model, Restores):
-            return to_classes(self.trained.model.restore(volume))[0].cpu().numpy()
-        model = self.trained.decodes
-        logits = model.decode(model.encode(volume, condition), condition)
-        return to_classes(logits)[0].cpu().numpy()
+            return self.trained.restore(brain)[0]
+        return self.trained.reconstruct(brain)[0]
 
     def source(self, cohort: Cohort, index: int) -> NDArray[np.uint8]:
         """What it starts from."""

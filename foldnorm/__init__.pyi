@@ -1,0 +1,16 @@
+from . import datasets as datasets
+from . import metrics as metrics
+from . import transforms as transforms
+from .api import load as load
+from .api import load_config as load_config
+from .api import preprocess as preprocess
+from .api import train as train
+from .pipeline.model_list import list_models as list_models
+from .pipeline.scorer import Scorer as Scorer
+from .pipeline.trained_model import TrainedModel as TrainedModel
+from .plotting import plot as plot
+from .preprocessing.cohort import Cohort as Cohort
+from .preprocessing.errors import InputError as InputError
+
+__version__: str
+__all__: list[str]

@@ -1,0 +1,27 @@
+"""Addresses of models in configurations and runs, old ones included; loads no model."""
+
+from typing import Any
+
+from foldnorm import models
+
+
+def current_class_path(class_path: str) -> str:
+    """Where a class lies today, given where it lay when a configuration was written.
+
+    Each model has one address that stays, ``foldnorm.models.NAME``; files of release 0.1 named its
+    module as well, which moves as modules do.
+    """
+    package, _, name = class_path.rpartition(".")
+    if package.startswith(f"{models.__name__}.") and name in models.__all__:
+        return f"{models.__name__}.{name}"
+    return class_path
+
+
+def current(content: Any) -> Any:
+    """A configuration as read from a file, with the class path that its model has today."""
+    if not (isinstance(content, dict) and isinstance(content.get("model"), dict)):
+        return content
+    class_path = content["model"].get("class_path")
+    if not isinstance(class_path, str):
+        return content
+    return {**content, "model": {**content["model"], "class_path": current_class_path(class_path)}}

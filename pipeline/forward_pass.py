@@ -1,0 +1,111 @@
+"""One pass of a few brains through a model, for all who look at what it makes of them."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from foldnorm.models.protocols import Decodes, Encodes, Recognises, Restores, ShowsDepths
+
+Precision = Literal["32", "bf16"]
+AskedPrecision = Literal["auto", "32", "bf16"]
+
+
+class ForwardPass:
+    """What a model makes of a few brains; each output is computed once, when it is asked for.
+
+    Args:
+        model: in evaluation mode.
+        volumes: (B, I, J, K) on its device.
+        condition: (B, size) of each, or None.
+        precision: ``bf16`` computes what autocast does in bfloat16.
+
+    Attributes:
+        volumes: as given.
+        condition: likewise.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        volumes: Tensor,
+        condition: Tensor | None,
+        precision: Precision,
+    ) -> None:
+        self.model, self.precision = model, precision
+        self.volumes, self.condition = volumes, condition
+
+    def is_of(self, volumes: Tensor, condition: Tensor | None) -> bool:
+        """Whether it is a pass of these volumes under these conditions."""
+        if condition is None or self.condition is None:
+            return condition is self.condition and torch.equal(volumes, self.volumes)
+        return torch.equal(condition, self.condition) and torch.equal(volumes, self.volumes)
+
+    @cached_property
+    def depths(self) -> Sequence[Tensor]:
+        """Map of each level of the network, inwards; none of a model that shows none."""
+        if not isinstance(self.model, ShowsDepths):
+            return []
+        with torch.no_grad(), self._autocast():
+            return self.model.depths(self.volumes, self.condition)
+
+    @cached_property
+    def codes(self) -> Tensor:
+        """(B, latent_dim) float32."""
+        assert isinstance(self.model, Encodes)
+        with torch.no_grad(), self._autocast():
+            return self.model.encode(self.volumes, self.condition, **self._known).float()
+
+    @cached_property
+    def reconstructed(self) -> Tensor:
+        """(B, C, I, J, K) float32 class logits of the volumes made of the codes."""
+        assert isinstance(self.model, Decodes)
+        with torch.no_grad(), self._autocast():
+            return self.model.decode(self.codes, self.condition).float()
+
+    @cached_property
+    def restored(self) -> Tensor:
+        """(B, C, I, J, K) float32 class logits of a healthy brain."""
+        assert isinstance(self.model, Restores)
+        with torch.no_grad(), self._autocast():
+            return self.model.restore(self.volumes, **self._known).float()
+
+    @cached_property
+    def recognised(self) -> Tensor:
+        """(B, n + 1, I, J, K) float32 logits of sulci."""
+        assert isinstance(self.model, Recognises)
+        with torch.no_grad(), self._autocast():
+            return self.model.recognise(self.volumes).float()
+
+    @property
+    def _known(self) -> dict[str, Any]:
+        """What `encode` and `restore` need not compute again."""
+        return {"depths": self.depths} if isinstance(self.model, ShowsDepths) else {}
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        device = self.volumes.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def scoring_precision(asked: AskedPrecision, trained_in: str, device: torch.device) -> Precision:
+    """Precision that a model computes scores in.
+
+    Args:
+        asked: ``auto``: bfloat16 on a CPU that is faster with it, for a model that was trained so.
+        trained_in: precision of the training.
+        device: where the model is.
+    """
+    if asked != "auto":
+        return asked
+    return "bf16" if trained_in == "bf16" and faster_in_bf16(device) else "32"
+
+
+def faster_in_bf16(device: torch.device) -> bool:
+    """Whether a CPU multiplies bfloat16 by instructions of its own, which takes half the time."""
+    if device.type != "cpu":
+        return False
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in names)

@@ -1,0 +1,182 @@
+"""All scores of brains at once: what the model says of them, and the baselines."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from foldnorm.pipeline.scoring.baselines import Baselines
+from foldnorm.pipeline.scoring.families import ScoreFamily
+from foldnorm.pipeline.scoring.healthy import HealthyBrains
+from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, MapScores, OnMap, Scores
+from foldnorm.pipeline.scoring.void import VoidScores
+from foldnorm.preprocessing.cohort import Brain, Cohort, CohortView, few_at_a_time
+from foldnorm.preprocessing.errors import InputError
+
+if TYPE_CHECKING:  # torch and MONAI take seconds, and scores without a model do without them
+    from foldnorm.pipeline.trained_model import TrainedModel
+
+VOID = "void"  # name of a family, and how brains are scored without a model
+
+
+def unfitted_families(
+    trained: "TrainedModel | None", cohort: Cohort, covariates: Sequence[str] = ()
+) -> dict[str, ScoreFamily]:
+    """Every family of scores that suits a model: name of its folder → family.
+
+    A new family is one entry here, or in `unfitted_model_families` if it looks at a model. The
+    order is that of the columns of ``scores.tsv``; scores by maps come first, and maps are written
+    of the first of these.
+
+    Args:
+        trained: the model; None for scores that need none.
+        cohort: says how brains were prepared; no brain of it is read.
+        covariates: columns that the healthy mean of a map depends on.
+    """
+    of_model: dict[str, ScoreFamily] = {}
+    if trained is not None:
+        from foldnorm.pipeline.scoring.model_families import unfitted_model_families
+
+        of_model = unfitted_model_families(trained, cohort, covariates)
+    maps = {name: own for name, own in of_model.items() if isinstance(own, MapScores)}
+    maps[VOID] = VoidScores(cohort.scheme, cohort.voxel_size, covariates)
+    others = {name: own for name, own in of_model.items() if name not in maps}
+    return {**maps, **others, "baselines": Baselines(cohort.scheme)}
+
+
+class BrainScores:
+    """Scores of brains by all families, fitted on healthy ones.
+
+    Latent scores and baselines are fitted on the training split of a cohort. Maps (evidence of
+    missing folds, distance to the nearest fold) are compared with healthy brains that the model has
+    not seen, the brain's own participant left out: all of the validation split, and the controls.
+    Sulci are compared with every other brain of the validation split, the rest of which calibrate.
+
+    Args:
+        trained: the model; None scores brains without any, by `VoidScores` and the baselines.
+
+    Attributes:
+        edits: kinds that the model learned from.
+        sulci: that it names.
+        families_: fitted, by name.
+        healthy_: brains that they were fitted on, and that calibrate.
+
+    Raises:
+        InputError: the model neither encodes nor restores nor recognises.
+    """
+
+    def __init__(self, trained: "TrainedModel | None") -> None:
+        self.trained = trained
+        self.edits: tuple[str, ...] = ()
+        self.sulci: tuple[str, ...] = ()
+        if trained is not None:
+            from foldnorm.pipeline.scoring.model_families import check_scores, edits_of, sulci_of
+
+            check_scores(trained)
+            self.edits, self.sulci = edits_of(trained), sulci_of(trained)
+
+    def fit(
+        self,
+        reference: Cohort,
+        *,
+        controls: Cohort | None = None,
+        covariates: Sequence[str] = (),
+    ) -> Self:
+        """Fit all families.
+
+        Args:
+            reference: the training cohort; without a model, healthy brains.
+            controls: healthy brains of the site or scanner of those that will be scored. The
+                normative maps are moved towards them, and they calibrate.
+            covariates: columns of ``participants.tsv`` that the healthy mean of a map depends on.
+
+        Raises:
+            InputError: there are too few healthy brains.
+        """
+        self.healthy_ = HealthyBrains.from_cohorts(
+            reference,
+            controls,
+            has_model=self.trained is not None,
+            names_sulci=bool(self.sulci),
+        )
+        self.families_ = unfitted_families(self.trained, reference, covariates)
+        self._leave_out_what_has_too_few(reference)
+        for family in self.families_.values():
+            brains, local = self.healthy_.group(family.FITTED_ON), self.healthy_.local
+            if isinstance(family, MapScores):
+                family.fit(brains + local, len(local))
+                continue
+            family.fit(brains)
+        return self
+
+    def _leave_out_what_has_too_few(self, reference: Cohort) -> None:
+        """Distances to folds need `MIN_HEALTHY` brains; a model can do without these scores."""
+        count = len(self.healthy_.all_known) + len(self.healthy_.local)
+        if count >= MIN_HEALTHY:
+            return
+        if self.trained is None:
+            raise InputError(
+                f"brains are compared with at least {MIN_HEALTHY} healthy ones, got {count}: "
+                f"{reference.folder}"
+            )
+        del self.families_[VOID]
+
+    @property
+    def map_scores(self) -> list[MapScores]:
+        """Scores by maps; that of the model first."""
+        return [own for own in self.families_.values() if isinstance(own, MapScores)]
+
+    @property
+    def calibration(self) -> CohortView:
+        """Healthy brains that p-values are counted in."""
+        return self.healthy_.calibration
+
+    def score(self, brains: Iterable[Brain], on_map: OnMap | None = None) -> Scores:
+        """Scores by name, (N,) each.
+
+        Args:
+            brains: in any number, read once, a few at a time; all families look at these before
+                the next are read, so that what they need of the model is computed once.
+            on_map: called with each brain's map of `map_scores[0]`, if there is any.
+        """
+        parts = [self._score_few(few, on_map) for few in few_at_a_time(brains)]
+        parts = parts or [self._score_few([], None)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _score_few(self, brains: Sequence[Brain], on_map: OnMap | None) -> Scores:
+        found: Scores = {}
+        first = next(iter(self.map_scores), None)
+        for family in self.families_.values():
+            if isinstance(family, MapScores):
+                found |= family.score(brains, on_map if family is first else None)
+            else:
+                found |= family.score(brains)
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Write each family to a folder of its own."""
+        for name, family in self.families_.items():
+            family.save(folder / name)
+
+    def load(self, folder: Path, cohort: Cohort, names: Sequence[str]) -> Self:
+        """Read what `save` has written.
+
+        Args:
+            folder: that it was written to.
+            cohort: says how brains were prepared.
+            names: of the families.
+
+        Raises:
+            InputError: a family is not there, or does not suit the model.
+        """
+        found = unfitted_families(self.trained, cohort)
+        unknown = [name for name in names if name not in found]
+        if unknown:
+            raise InputError(
+                f"scores that this model does not give ({', '.join(unknown)}): {folder}"
+            )
+        self.families_ = {name: found[name] for name in names}
+        for name, family in self.families_.items():
+            family.load(folder / name)
+        return self

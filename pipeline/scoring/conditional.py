@@ -1,0 +1,231 @@
+"""Normative maps that know the rest of a brain: what is unusual here, given its other folds."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.pipeline.scoring.fitted import State
+from foldnorm.pipeline.scoring.normative import Map, Maps, NormativeMap
+
+MOST = 400  # healthy brains at most whose patterns are learned; mean and spread are of all
+# Both settled on one site (MMRR-21 of Mindboggle-101) and on no other.
+SHRINKAGE = 0.1  # ridge, in mean variances of a brain's map
+BOUND = 2.0  # standard deviations beyond which a place says no more of the rest of the brain
+CHUNK = 1 << 16  # voxels at a time
+Matrix = NDArray[np.float64]
+
+
+@dataclass
+class _Prediction:
+    """What each place of a brain has, given all of its places, by healthy brains.
+
+    Attributes:
+        base: (1 + p, V) float32, regression of the places on the covariates.
+        components: (k, V) float32, orthonormal: principal components of what is left.
+        weights: (k,) float32 from 0 to 1, how much of each is believed.
+        spread: (V,) float32 of what the prediction leaves, floor included.
+    """
+
+    base: NDArray[np.float32]
+    components: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    spread: NDArray[np.float32]
+
+    def rest(self, z: NDArray[np.float32], row: Matrix) -> NDArray[np.float32]:
+        """What is left of (V,) standard deviations, in standard deviations of that."""
+        base = row.astype(np.float32) @ self.base
+        pattern = self.components @ (_bounded(z) - base) * self.weights
+        return np.asarray((z - base - pattern @ self.components) / self.spread, dtype=np.float32)
+
+
+@dataclass
+class ConditionalNormativeMap(NormativeMap):
+    """Departure of a brain from healthy ones, given how the rest of it is folded.
+
+    Brains differ at each place by more than noise: one has wide sulci everywhere, another a second
+    branch of a sulcus and its neighbours moved with it. All of that is spread to `NormativeMap`.
+    Here the map of a brain, in standard deviations of healthy ones and bounded to ± `BOUND`, is
+    predicted from itself by ridge regression on the healthy maps,
+
+        ẑ = m(c) + Σₖ wₖ / (wₖ + λ) ⟨vₖ, z − m(c)⟩ vₖ
+
+    with vₖ, wₖ the principal components of the healthy maps and their variances, m(c) their
+    regression on the covariates, and λ = `SHRINKAGE` mean variances. What is local, such as one
+    missing fold, lies outside of these components; what healthy brains do together lies within.
+    The result is z − ẑ, in standard deviations of the same difference of healthy brains, **each
+    predicted by the others without its family**. Predicted with itself among them, a healthy brain
+    would leave nothing, and every other brain would stand out: even of brains whose mean was taken
+    away, one is minus the sum of the others.
+
+    `expected` and `spread_` are those of `NormativeMap`, without the pattern.
+
+    Attributes:
+        where_: (…) bool, where healthy brains differ at all; elsewhere z is that of `NormativeMap`.
+        prediction_: of a brain by healthy ones.
+
+    Source:
+        Robust principal components of brains with lesions: Liu et al. 2015, "Low-rank atlas image
+        analyses in the presence of pathologies", IEEE TMI 34(12). Ridge in the place of a number of
+        components: Hastie, Tibshirani & Friedman 2009, section 3.4.1.
+    """
+
+    def fit(
+        self,
+        maps: Maps,
+        covariates: NDArray[np.floating] | None = None,
+        families: Sequence[str] = (),
+    ) -> Self:
+        """Fit on healthy brains; see `NormativeMap.fit`.
+
+        Args:
+            maps: see there; one more pass is made.
+            covariates: see there.
+            families: of each map, those that must not predict each other; ``""`` has none.
+        """
+        super().fit(maps, covariates)
+        self._keep_moments()
+        kept = np.unique(np.linspace(0, self.count_ - 1, min(self.count_, MOST)).astype(int))
+        names = families or [""] * self.count_
+        self._owners = np.array([names[n] or f"healthy brain {n}" for n in kept])
+        design = None if covariates is None else np.asarray(covariates, dtype=np.float64)
+        rows = [None if design is None else design[n] for n in range(self.count_)]
+        self._rows = np.stack([self._row(rows[n]) for n in kept])
+        self._healthy = np.empty((len(kept), int(self.where_.sum())), dtype=np.float16)
+        place_of = {int(n): place for place, n in enumerate(kept)}
+        for n, values in enumerate(maps()):
+            if n in place_of:
+                self._healthy[place_of[n]] = self._moments.z(values, rows[n])[self.where_]
+        self._products = np.zeros(2 * (len(kept),))
+        for part in map(_bounded, self._chunks()):
+            self._products += part @ part.T
+        self._by_others = self._coefficients()
+        self.prediction_ = self._predict_by(np.ones(len(kept), dtype=np.bool_))
+        return self
+
+    def z(
+        self, values: NDArray[np.floating], covariates: NDArray[np.floating] | None = None
+    ) -> Map:
+        """Departure from what healthy brains and the rest of this one lead to expect, float32.
+
+        Args:
+            values: its map, not smoothed yet.
+            covariates: (p,) its covariates; NaN is taken as the healthy mean.
+        """
+        z = self._moments.z(values, covariates)
+        own = None if covariates is None else np.asarray(covariates, dtype=np.float64)
+        z[self.where_] = self.prediction_.rest(z[self.where_], self._row(own))
+        return z
+
+    def without_family(
+        self,
+        family: str,
+        maps: Iterable[NDArray[np.floating]],
+        covariates: NDArray[np.floating] | None = None,
+    ) -> "ConditionalNormativeMap":
+        """The same by the healthy brains of other families.
+
+        Args:
+            family: that is left out.
+            maps: of all its brains, as they were fitted.
+            covariates: theirs, (n, p).
+        """
+        left = self.without(maps, covariates)
+        assert isinstance(left, ConditionalNormativeMap)
+        left.prediction_ = self._predict_by(self._owners != family)
+        return left
+
+    def state_dict(self) -> State:
+        """Moments and principal components of the healthy maps, and none of these."""
+        own = self.prediction_
+        return {
+            **super().state_dict(),
+            "base": own.base,
+            "components": own.components.astype(np.float16),
+            "weights": own.weights,
+            "rest": own.spread,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Take what `state_dict` gave."""
+        super().load_state_dict(state)
+        self._keep_moments()
+        components = state["components"].astype(np.float32)
+        self.prediction_ = _Prediction(state["base"], components, state["weights"], state["rest"])
+        return self
+
+    def _keep_moments(self) -> None:
+        """Keep what `z` begins with, of all healthy brains: `without` changes its own copy."""
+        self._moments = NormativeMap(self.floor, self.smoothing, self.clip, self.ridge)
+        self._moments.load_state_dict(super().state_dict())
+        self.where_ = self.spread_ > self.floor * (1 + 1e-6)
+
+    def _chunks(self) -> Iterator[NDArray[np.float32]]:
+        """Healthy maps, (n, `CHUNK`) voxels at a time."""
+        for first in range(0, self._healthy.shape[1], CHUNK):
+            yield self._healthy[:, first : first + CHUNK].astype(np.float32)
+
+    def _regression(self, among: NDArray[np.bool_]) -> Matrix:
+        """(1 + p, n) weights of healthy brains in the regression on the covariates."""
+        rows = self._rows[among]
+        prior = np.diag([0.0, *[self.ridge] * (rows.shape[1] - 1)])
+        return np.asarray(np.linalg.solve(rows.T @ rows + prior, rows.T), dtype=np.float64)
+
+    def _kernel(self, among: NDArray[np.bool_]) -> tuple[Matrix, Matrix, float]:
+        """Products of healthy maps after the regression, the projection for it, and λ."""
+        left = np.eye(int(among.sum())) - self._rows[among] @ self._regression(among)
+        kernel = left @ self._products[np.ix_(among, among)] @ left.T
+        return kernel, left, SHRINKAGE * float(np.trace(kernel)) / len(kernel)
+
+    def _coefficients(self) -> Matrix:
+        """(n, n) by which each healthy map is predicted from those of other families."""
+        found = np.zeros_like(self._products)
+        for family in np.unique(self._owners):
+            own, others = self._owners == family, self._owners != family
+            if not others.any():
+                continue
+            kernel, left, ridge = self._kernel(others)
+            mean = self._rows[own] @ self._regression(others)
+            among = self._products[np.ix_(others, others)]
+            shared = (self._products[np.ix_(own, others)] - mean @ among) @ left.T
+            pattern = np.linalg.solve(kernel + ridge * np.eye(len(kernel)), shared.T).T
+            found[np.ix_(own, others)] = mean + pattern @ left
+        return found
+
+    def _predict_by(self, among: NDArray[np.bool_]) -> _Prediction:
+        """Prediction by some of the healthy brains."""
+        regression = self._regression(among)
+        kernel, left, ridge = self._kernel(among)
+        variances, axes = np.linalg.eigh(kernel)
+        large = variances > 1e-6 * max(float(variances.max()), 1e-12)
+        variances, axes = variances[large], axes[:, large]
+        to_components = (axes / np.sqrt(variances)).T @ left
+        base, components, spread = [], [], []
+        for healthy, floor in zip(self._chunks(), self._floors(), strict=True):
+            bounded = _bounded(healthy)
+            base.append(regression @ bounded[among])
+            components.append(to_components @ bounded[among])
+            rest = healthy - self._by_others @ bounded
+            clipped = (
+                rest[among] if self.clip is None else np.clip(rest[among], -self.clip, self.clip)
+            )
+            spread.append(np.sqrt(np.square(clipped).mean(axis=0) + floor**2))
+        return _Prediction(
+            np.concatenate(base, axis=1).astype(np.float32),
+            np.concatenate(components, axis=1).astype(np.float32),
+            (variances / (variances + ridge)).astype(np.float32),
+            np.concatenate(spread).astype(np.float32),
+        )
+
+    def _floors(self) -> Iterator[NDArray[np.float32]]:
+        """The floor in standard deviations, as `_chunks` divides the voxels."""
+        floor = self.floor / self._moments.spread_[self.where_]
+        for first in range(0, len(floor), CHUNK):
+            yield floor[first : first + CHUNK]
+
+
+def _bounded(z: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Bounded to ± `BOUND`; what is not known is taken as usual."""
+    return np.nan_to_num(np.clip(z, -BOUND, BOUND))

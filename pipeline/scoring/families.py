@@ -1,0 +1,31 @@
+"""What scores that belong together have in common."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from foldnorm.pipeline.scoring.healthy import Group
+from foldnorm.pipeline.scoring.map_scores import Scores
+from foldnorm.preprocessing.cohort import Brain
+
+
+class ScoreFamily(Protocol):
+    """Scores that belong together; a high score means unusual.
+
+    Attributes:
+        FITTED_ON: which healthy brains.
+    """
+
+    FITTED_ON: ClassVar[Group]
+
+    def fit(self, healthy: Sequence[Brain]) -> object:
+        """Learn what is usual."""
+
+    def score(self, brains: Iterable[Brain]) -> Scores:
+        """Scores by name, (N,) each."""
+
+    def save(self, folder: Path) -> None:
+        """Write what was learned."""
+
+    def load(self, folder: Path) -> object:
+        """Read what was written."""

@@ -1,0 +1,105 @@
+"""What was fitted, in files: arrays that hold no pickle, and JSON."""
+
+import io
+import json
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_json, write_bytes, write_json
+
+ARRAYS, VALUES = "arrays.npz", "values.json"
+State = dict[str, Any]  # name → array, what JSON can hold, or a state again
+
+
+class Fitted(ABC):
+    """Something that is fitted on healthy brains, and can be kept in a folder.
+
+    As scikit-learn has it, a constructor only keeps options, ``fit`` learns, and attributes whose
+    names end in ``_`` are what was learned. `load` is called on an object with the options of the
+    one that was saved.
+    """
+
+    @abstractmethod
+    def state_dict(self) -> State:
+        """All that was learned, without what tells whose it was."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Take what `state_dict` of an object with the same options has given."""
+
+    def save(self, folder: Path) -> None:
+        """Write what was learned: ``arrays.npz`` and ``values.json``."""
+        write_state(folder, self.state_dict())
+
+    def load(self, folder: Path) -> Self:
+        """Read what `save` has written.
+
+        Raises:
+            InputError: the files are not there, or hold something else.
+        """
+        try:
+            return self.load_state_dict(read_state(folder))
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"not what a {type(self).__name__} has saved (lacks or does not fit {error}): "
+                f"{folder}"
+            ) from error
+
+
+def write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write a state, each file atomically."""
+    flat = _flat(state)
+    arrays: dict[str, Any] = {
+        name: value for name, value in flat.items() if isinstance(value, np.ndarray)
+    }
+    values = {name: value for name, value in flat.items() if not isinstance(value, np.ndarray)}
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    write_bytes(folder / ARRAYS, stream.getvalue())
+    write_json(folder / VALUES, values)
+
+
+def read_state(folder: Path) -> State:
+    """Read what `write_state` has written.
+
+    Raises:
+        InputError: a file is not there, or unreadable.
+    """
+    path = folder / ARRAYS
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            flat = {**read_json(folder / VALUES), **{name: held[name] for name in held.files}}
+    except (OSError, EOFError, AttributeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"not readable as arrays ({error}): {path}") from error
+    state: State = {}
+    for name, value in flat.items():
+        *above, last = name.split("/")
+        place = state
+        for part in above:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return state
+
+
+def _flat(state: Mapping[str, Any], prefix: str = "") -> State:
+    """Names of nested states joined by ``/``; values are left as JSON gives them back."""
+    found: State = {}
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}/")
+        elif isinstance(value, np.ndarray):
+            found[f"{prefix}{name}"] = value
+        else:
+            found[f"{prefix}{name}"] = json.loads(json.dumps(value))
+    return found

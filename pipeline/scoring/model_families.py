@@ -1,0 +1,71 @@
+"""Families of scores that look at what a model makes of brains."""
+
+from collections.abc import Sequence
+
+from foldnorm.models.protocols import (
+    Decodes,
+    Encodes,
+    LearnsFromEdits,
+    Recognises,
+    Restores,
+    ShowsDepths,
+)
+from foldnorm.pipeline.recognition_scores import AtlasScores, RecognitionScores
+from foldnorm.pipeline.scoring.evidence import EvidenceScores
+from foldnorm.pipeline.scoring.families import ScoreFamily
+from foldnorm.pipeline.scoring.latent import DepthScores, LatentScores
+from foldnorm.pipeline.scoring.reconstruction import ReconstructionScores
+from foldnorm.pipeline.sulcus_measures import Recognition
+from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.errors import InputError
+
+
+def unfitted_model_families(
+    trained: TrainedModel, cohort: Cohort, covariates: Sequence[str]
+) -> dict[str, ScoreFamily]:
+    """Every family that suits a model: name of its folder → family; those by maps first.
+
+    Args:
+        trained: the model.
+        cohort: says how brains were prepared, and, when they are fitted, what the sulci are.
+        covariates: columns that the healthy mean of a map depends on.
+    """
+    model, scheme = trained.model, cohort.scheme
+    found: dict[str, ScoreFamily] = {}
+    if isinstance(model, Restores):
+        found["evidence"] = EvidenceScores(trained, scheme, covariates)
+    if isinstance(model, Encodes):
+        found["latent"] = LatentScores(trained)
+    if isinstance(model, ShowsDepths):
+        found["depths"] = DepthScores(trained)
+    if isinstance(model, Decodes):
+        found["reconstruction"] = ReconstructionScores(trained, scheme)
+    if isinstance(model, Recognises):
+        recognition = Recognition(trained, scheme)
+        found["sulci"] = RecognitionScores(recognition, cohort.affine)
+        found["atlas"] = AtlasScores(recognition.sulci, cohort)
+    return found
+
+
+def edits_of(trained: TrainedModel) -> tuple[str, ...]:
+    """Kinds of edits that a model learned from."""
+    return tuple(trained.model.edits) if isinstance(trained.model, LearnsFromEdits) else ()
+
+
+def sulci_of(trained: TrainedModel) -> tuple[str, ...]:
+    """Sulci that a model names."""
+    return tuple(trained.model.sulci) if isinstance(trained.model, Recognises) else ()
+
+
+def check_scores(trained: TrainedModel) -> None:
+    """Refuse a model that scores no brain.
+
+    Raises:
+        InputError: it neither encodes nor restores nor recognises.
+    """
+    if not isinstance(trained.model, Encodes | Restores | Recognises):
+        raise InputError(
+            f"{type(trained.model).__name__} cannot be used for scoring: it has no latent space, "
+            "restores nothing, names no sulci"
+        )

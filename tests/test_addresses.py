@@ -1,0 +1,147 @@
+"""Addresses of classes that are written into files: they stay, and the old ones still open."""
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from monai.bundle import ConfigParser
+
+import foldnorm.bundle
+import foldnorm.models
+from foldnorm.models.classes import to_classes
+from foldnorm.pipeline.artifacts import BUNDLE_INFERENCE, RUN_CONFIG
+from foldnorm.pipeline.class_paths import current_class_path
+from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.configuration import config_path, resolve, shipped_configs
+from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.preprocessing.cohort import Cohort
+
+# A cohort of six phantoms, a run of one step on it, and its bundle, as release 0.1 wrote them.
+OLD = Path(__file__).parent / "data/release_0.1"
+OLD_TARGETS = (
+    "foldnorm.pipeline.bundle_of_images.ImageNetwork",
+    "foldnorm.pipeline.bundle_of_images.PreparedImaged",
+    "foldnorm.pipeline.bundle_of_images.WrittenImaged",
+    "foldnorm.pipeline.bundle_of_images.images_in",
+    "foldnorm.pipeline.bundle_of_volumes.BundleNetwork",
+    "foldnorm.pipeline.bundle_of_volumes.LabelValuesd",
+    "foldnorm.pipeline.bundle_of_volumes.PreparedVolumed",
+    "foldnorm.pipeline.bundle_of_volumes.volumes_in",
+    "foldnorm.pipeline.bundle_parts.ToldClassd",
+)
+
+BASES = {"ConvolutionalGAN", "EditedVolumes", "EncoderGAN", "LabelAutoencoder", "OfImages",
+         "VariationalAutoencoder"}  # fmt: skip
+
+
+@pytest.fixture
+def cohort():
+    return Cohort.open(OLD / "cohort")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The old run; its weights are kept as safetensors, in the bundle."""
+    folder = Path(shutil.copytree(OLD / "run", tmp_path / "run"))
+    weights = safetensors.torch.load_file(OLD / "bundle/models/model.safetensors")
+    RunFolder(folder).save_checkpoint("last", {"model": weights})
+    return folder
+
+
+def at(address):
+    module, _, name = address.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def targets(content):
+    """Every ``_target_`` of ours in an ``inference.json``."""
+    if isinstance(content, dict):
+        own = content.get("_target_", "")
+        found = [own] if own.startswith("foldnorm") else []
+        return found + [t for value in content.values() for t in targets(value)]
+    return [t for part in content for t in targets(part)] if isinstance(content, list) else []
+
+
+@pytest.mark.parametrize("folder", ["run", "bundle"])
+def test_an_old_run_and_an_old_bundle_give_the_same_numbers(folder, run, cohort):
+    opened = RunFolder.open(run if folder == "run" else OLD / "bundle")
+    assert "wgan_gp.WGANGP" in (opened.folder / RUN_CONFIG).read_text()  # an old address
+    opened.check_cohort(cohort)
+    trained = opened.load()
+    codes = trained.encode(cohort.brains(cohort.indices()))
+    assert np.allclose(codes, np.load(OLD / "codes.npy"), atol=1e-5)
+    with torch.no_grad():
+        made = to_classes(trained.model.decode(torch.from_numpy(codes)))
+    assert np.array_equal(made.numpy(), np.load(OLD / "reconstructions.npy"))
+
+
+def test_monai_builds_what_an_old_bundle_names(cohort):
+    content = json.loads((OLD / "bundle" / BUNDLE_INFERENCE).read_text())
+    assert set(targets(content)) <= set(OLD_TARGETS)
+    parser = ConfigParser({**content, "bundle_root": str(OLD / "bundle")})
+    with torch.no_grad():
+        logits = parser.get_parsed_content("network_def")(
+            torch.from_numpy(np.array(cohort.volumes))[:, None]
+        )
+    assert np.array_equal(to_classes(logits).numpy(), np.load(OLD / "reconstructions.npy"))
+    parser.get_parsed_content("preprocessing")
+    for address in OLD_TARGETS:
+        assert at(address) is at(f"foldnorm.bundle.{address.rpartition('.')[2]}")
+
+
+def test_an_old_run_is_continued_and_one_is_started_from_its_weights(run, cohort, tmp_path):
+    words = ["train", "--cohort", str(cohort.folder), "--config", str(run / RUN_CONFIG), "--quiet",
+             "--device", "cpu", "--weights", str(run), "--out", str(tmp_path / "new")]  # fmt: skip
+    assert main(words) == 0
+    model = yaml.safe_load((tmp_path / "new" / RUN_CONFIG).read_text())["model"]
+    assert model["class_path"] == "foldnorm.models.WGANGP"
+    RunFolder(run).check_model(model)
+
+
+@pytest.mark.parametrize("words", [[], ["--model", "foldnorm.models.wgan.WGAN"],
+                                   ["--model.class_path=foldnorm.models.wgan.WGAN"]])  # fmt: skip
+def test_an_old_configuration_resolves_to_the_new_address(words, tmp_path):
+    new = config_path("wgan_gp").read_text()
+    path = tmp_path / "old.yaml"
+    path.write_text(new.replace("models.WGANGP", "models.wgan_gp.WGANGP"))
+    assert path.read_text() != new
+    told = [resolve(str(p), words, shape=(16,) * 3, n_classes=3) for p in (path, "wgan_gp")]
+    assert told[0] == told[1]
+    expected = "WGAN" if words else "WGANGP"
+    assert told[0]["model"]["class_path"] == f"foldnorm.models.{expected}"
+
+
+def test_a_model_that_has_moved_is_found():
+    assert current_class_path("foldnorm.models.no_such_module.WGANGP") == "foldnorm.models.WGANGP"
+    assert current_class_path("foldnorm.models.WGANGP") == "foldnorm.models.WGANGP"
+    for other in ("study_network.WGANGP", "foldnorm.models.wgan_gp.NoModel", "WGANGP", ""):
+        assert current_class_path(other) == other
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_shipped_configurations_hold_addresses_that_stay(name):
+    class_path = yaml.safe_load(config_path(name).read_text())["model"]["class_path"]
+    package, _, model = class_path.rpartition(".")
+    assert package == "foldnorm.models"
+    assert model in foldnorm.models.__all__
+
+
+def test_every_model_is_exported():
+    for path in Path(foldnorm.models.__path__[0]).glob("*.py"):
+        module = importlib.import_module(f"foldnorm.models.{path.stem}")
+        for name, kind in vars(module).items():
+            if isinstance(kind, type) and kind.__module__ == module.__name__:
+                is_model = hasattr(kind, "reads") and issubclass(kind, torch.nn.Module)
+                if is_model and name not in BASES:
+                    assert getattr(foldnorm.models, name) is kind
+    assert all(hasattr(getattr(foldnorm.models, n), "loss") for n in foldnorm.models.__all__)
+
+
+def test_the_address_of_a_bundle_is_complete():
+    assert {t.rpartition(".")[2] for t in OLD_TARGETS} == set(foldnorm.bundle.__all__)

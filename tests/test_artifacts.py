@@ -1,0 +1,106 @@
+"""The list of result files: complete, true, and the only place where they are named."""
+
+import ast
+import subprocess
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+from foldnorm.pipeline import artifacts
+from foldnorm.pipeline.artifacts import Artifact
+from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.recognition_scores import DEPARTURES
+from foldnorm.preprocessing.files import read_tsv
+
+PIPELINE = Path(__file__).parents[1] / "pipeline"
+LISTED = {name: value for name, value in vars(artifacts).items() if isinstance(value, Artifact)}
+HEAVY = {"torch", "sklearn", "monai", "lightning", "optuna"}
+TABLES = {a.name: a for a in LISTED.values() if a.columns}
+
+
+@pytest.fixture(scope="module")
+def results(small_cohort, small_run, bars, classifier, denoiser, tmp_path_factory):
+    """Folders that commands have written, by command."""
+    out = tmp_path_factory.mktemp("results")
+    latent = {"clusters": [], "mean": [], "neighbours": ["--brain", "sub-s00"],
+              "dimensions": ["--dimensions", "2"], "projection": [],
+              "interpolate": ["--brain", "sub-s00", "--to", "sub-s01"]}  # fmt: skip
+    commands = [
+        ["embed", small_run, small_cohort.folder, out / "embed"],
+        ["score", small_run, small_cohort.folder, out / "score"],
+        ["benchmark", small_run, small_cohort.folder, out / "benchmark", "--kind", "ball",
+         "--sizes", "10-500", "--draws", "1"],
+        *(["latent", analysis, small_run, small_cohort.folder, out / "latent", *more]
+          for analysis, more in latent.items()),
+        ["classify", classifier, bars, out / "classify"],
+        ["restore", denoiser, bars, out / "restore", "--degrade", "--split", "test"],
+    ]  # fmt: skip
+    for words in commands:
+        assert main([*map(str, words), "--device", "cpu", "--quiet"]) == 0, words
+    return {folder.name: folder for folder in out.iterdir()} | {"train": small_run}
+
+
+def test_every_table_of_a_command_has_the_columns_that_are_listed(results):
+    tables = [path for folder in results.values() for suffix in ("tsv", "csv")
+              for path in folder.glob(f"*.{suffix}")]  # fmt: skip
+    assert len(tables) > 12
+    for path in tables:
+        patterns = TABLES[path.name].columns
+        for column in read_tsv(path)[0]:
+            assert any(fnmatchcase(column, pattern) for pattern in patterns), (path.name, column)
+
+
+def test_every_file_of_a_command_is_listed(results):
+    patterns = [a.pattern for a in LISTED.values()]
+    for folder in results.values():
+        for path in folder.rglob("*"):
+            name = str(path.relative_to(folder))
+            found = [p for p in patterns if fnmatchcase(name, p) or fnmatchcase(name, f"{p}.*")]
+            assert found or path.is_dir(), name
+
+
+def test_report_reads_results_without_torch_and_scikit_learn(results, small_cohort, bars, tmp_path):
+    folders = [small_cohort.folder, bars, *(f for name, f in results.items() if name != "embed")]
+    words = [*map(str, ["report", *folders, tmp_path / "report.html"]), "--quiet"]
+    code = (
+        "import sys; from foldnorm.pipeline.cli import main; assert main(sys.argv[1:]) == 0;"
+        f"sys.exit(', '.join({HEAVY} & {{*sys.modules}}) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report.html").is_file()
+
+
+@pytest.mark.parametrize("artifact", LISTED.values(), ids=LISTED)
+def test_each_says_what_it_holds(artifact):
+    assert artifact.about.endswith(".")
+    assert bool(artifact.columns) == artifact.name.endswith((".tsv", ".csv"))
+    assert all(artifact.columns.values())
+
+
+def test_no_two_commands_write_a_table_of_one_name():
+    names = [a.name for a in LISTED.values() if a.columns]
+    assert len(names) == len(set(names))
+
+
+def test_departures_of_sulci_are_those_that_are_measured():
+    listed = [c.removeprefix("p_") for c in artifacts.SULCI.columns if c.startswith("p_")]
+    assert listed == list(DEPARTURES)
+
+
+def test_result_files_are_named_nowhere_else():
+    names = {a.name for a in LISTED.values()}
+    for path in PIPELINE.rglob("*.py"):
+        if path.name != "artifacts.py":
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant):
+                    assert node.value not in names, f"{path}:{node.lineno}: {node.value}"
+
+
+def test_an_artifact_stands_in_a_path_and_its_fields_are_filled_in():
+    artifact = Artifact("any", "maps/{brain}_{n:03d}.nii.gz", "Maps.")
+    assert artifact.of(brain="sub-1", n=7) == "maps/sub-1_007.nii.gz"
+    assert artifact.pattern == "maps/*_*.nii.gz"
+    assert Path("out") / artifacts.SCORES == Path("out/scores.tsv")
