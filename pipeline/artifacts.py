@@ -164,6 +164,13 @@ PAGES_SIDECAR = Artifact(
     "score", "pages.json", "What pages about single brains show, and what their arrays mean."
 )
 PAGE_ARRAYS = Artifact("score", "pages/{brain}.npz", "Arrays of the page about a brain.")
+SCORER = Artifact(
+    "score",
+    "scorer.json",
+    "What a saved scorer is (--save-scorer), with a digest of each of its files; written last.",
+)
+SCORER_ARRAYS = Artifact("score", "arrays.npz", "Arrays of one part of a saved scorer.")
+SCORER_VALUES = Artifact("score", "values.json", "All else that this part has learned.")
 # Of a folder of scores the first of these that it has speaks for it, where none is named; settled
 # on validation brains.
 USUAL_SCORES = (

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from foldnorm.pipeline.artifacts import PAGES_SIDECAR, REGIONS, REGIONS_SIDECAR
+from foldnorm.pipeline.artifacts import PAGES_SIDECAR, REGIONS, REGIONS_SIDECAR, SCORER
 from foldnorm.pipeline.score_cohort import ScoreResult, add_p_values
 from foldnorm.pipeline.scoring.alike import check_alike
 from foldnorm.pipeline.scoring.brain_scores import VOID, BrainScores
@@ -31,7 +31,6 @@ if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without 
     from foldnorm.pipeline.forward_pass import AskedPrecision, Precision
     from foldnorm.pipeline.trained_model import TrainedModel
 
-SCORER = "scorer.json"
 FORMAT = 1  # of a saved scorer
 MODEL, CALIBRATION, SUITABILITY = "model", "calibration", "suitability"
 ABOUT = ("method", "precision", "scores", "shape", "fitted_on", "participants", "sha256")
@@ -142,9 +141,7 @@ class Scorer:
             InputError: the cohort was prepared otherwise, or has no such brain.
         """
         self.check_prepared(cohort)
-        indices = cohort.indices(*splits).tolist()
-        if not indices:
-            raise InputError(f"no brain of split {'+'.join(splits)}: {cohort.folder}")
+        indices = cohort.some_indices(*splits).tolist()
         scores = self.scores_.score(cohort.brains(indices), on_map)
         rows = self._rows(cohort, indices, across_sites=across_sites)
         add_p_values(rows, scores, self.calibration_)

@@ -76,9 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing, warn_of_lost_inputs
-    from foldnorm.pipeline.artifacts import SCORES
-    from foldnorm.pipeline.scorer import SCORER, score_into
+    from foldnorm.pipeline.arguments import refuse_existing, say_problems, warn_of_lost_inputs
+    from foldnorm.pipeline.artifacts import SCORER, SCORES
+    from foldnorm.pipeline.scorer import score_into
     from foldnorm.pipeline.scoring.setup import open_scorer
     from foldnorm.preprocessing.cohort import row_key
 
@@ -105,8 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
         maps=arguments.maps,
     )
     warn_of_lost_inputs(inputs)
-    for problem in result.problems:
-        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
+    code = say_problems(result.problems)
     for row in result.table:
         if row["warning"]:
             print(f"foldnorm: warning: {row_key(row)}: {row['warning']}", file=sys.stderr)
@@ -114,4 +113,4 @@ def run(arguments: argparse.Namespace) -> int:
         number = len(result.problems)
         print(result.sentence)
         print(f"{len(result.table)} brains scored, {number} not judged: {arguments.out}")
-    return 1 if result.problems else 0
+    return code

@@ -11,10 +11,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from foldnorm.pipeline.artifacts import SCORER_ARRAYS, SCORER_VALUES
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, write_bytes, write_json
 
-ARRAYS, VALUES = "arrays.npz", "values.json"
 State = dict[str, Any]  # name → array, what JSON can hold, or a state again
 
 
@@ -64,8 +64,8 @@ def write_state(folder: Path, state: Mapping[str, Any]) -> None:
     values = {name: value for name, value in flat.items() if not isinstance(value, np.ndarray)}
     stream = io.BytesIO()
     np.savez_compressed(stream, **arrays)
-    write_bytes(folder / ARRAYS, stream.getvalue())
-    write_json(folder / VALUES, values)
+    write_bytes(folder / SCORER_ARRAYS, stream.getvalue())
+    write_json(folder / SCORER_VALUES, values)
 
 
 def read_state(folder: Path) -> State:
@@ -74,10 +74,13 @@ def read_state(folder: Path) -> State:
     Raises:
         InputError: a file is not there, or unreadable.
     """
-    path = folder / ARRAYS
+    path = folder / SCORER_ARRAYS
     try:
         with np.load(path, allow_pickle=False) as held:
-            flat = {**read_json(folder / VALUES), **{name: held[name] for name in held.files}}
+            flat = {
+                **read_json(folder / SCORER_VALUES),
+                **{name: held[name] for name in held.files},
+            }
     except (OSError, EOFError, AttributeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, InputError):
             raise
