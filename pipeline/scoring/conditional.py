@@ -119,21 +119,20 @@ class ConditionalNormativeMap(NormativeMap):
         z[self.where_] = self.prediction_.rest(z[self.where_], self._row(own))
         return z
 
-    def without_family(
+    def without(
         self,
-        family: str,
         maps: Iterable[NDArray[np.floating]],
         covariates: NDArray[np.floating] | None = None,
-    ) -> "ConditionalNormativeMap":
+        family: str = "",
+    ) -> Self:
         """The same by the healthy brains of other families.
 
         Args:
-            family: that is left out.
-            maps: of all its brains, as they were fitted.
+            maps: of all brains of a family, as they were fitted.
             covariates: theirs, (n, p).
+            family: theirs, as `fit` was told.
         """
-        left = self.without(maps, covariates)
-        assert isinstance(left, ConditionalNormativeMap)
+        left = super().without(maps, covariates)
         left.prediction_ = self._predict_by(self._owners != family)
         return left
 

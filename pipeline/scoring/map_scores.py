@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.conditions import Conditions
-from foldnorm.pipeline.scoring.conditional import ConditionalNormativeMap
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.healthy import Group
+from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.scoring.regions import largest_mass
 from foldnorm.preprocessing.cohort import Brain, CohortView, family_of
 from foldnorm.preprocessing.errors import InputError
@@ -25,9 +25,7 @@ Scores = dict[str, NDArray[np.float64]]
 
 
 class MapScores(Fitted):
-    """Scores of brains by maps, each in standard deviations of healthy brains like it.
-
-    Like it means: folded as the rest of the brain leads to expect, see `ConditionalNormativeMap`.
+    """Scores of brains by maps, each in standard deviations of healthy brains.
 
     ``…_component``: mass of the heaviest component (see `foldnorm.pipeline.scoring.regions`).
     ``…_top``: mean of the largest 0.2 % of z.
@@ -55,7 +53,7 @@ class MapScores(Fitted):
     UNIT: ClassVar[str]  # of it; may be empty
 
     directions: tuple[str, ...] = ("missing",)
-    normative: ConditionalNormativeMap
+    normative: NormativeMap
 
     def __init__(self, covariates: Sequence[str] = ()) -> None:
         self.covariates = tuple(covariates)
@@ -169,7 +167,7 @@ class MapScores(Fitted):
 
     def _normative_for(
         self, row: Mapping[str, str]
-    ) -> tuple[ConditionalNormativeMap, NDArray[np.float64] | None]:
+    ) -> tuple[NormativeMap, NDArray[np.float64] | None]:
         """Normative map without a brain's family, and the brain's covariates (p,)."""
         family = family_of(row)
         known = bool(family) and family in self._owners
@@ -192,14 +190,14 @@ class MapScores(Fitted):
         """Raw map of each healthy brain."""
         return self.raw_maps(self._healthy)
 
-    def _left_out(self, family: str) -> ConditionalNormativeMap:
+    def _left_out(self, family: str) -> NormativeMap:
         """Normative map of all healthy brains but those of a family."""
         own = [n for n, owner in enumerate(self._owners) if owner == family]
         if len(own) == len(self._owners):
             raise InputError(f"no healthy brain but those of {family} to compare it with")
         design = None if self._design is None else self._design[own]
         maps = self.raw_maps(self._healthy[n] for n in own)
-        return self.normative.without_family(family, maps, design)
+        return self.normative.without(maps, design, family)
 
 
 def top_share_mean(z: NDArray[np.floating]) -> float:

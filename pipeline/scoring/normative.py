@@ -78,16 +78,23 @@ class NormativeMap(Fitted):
     clip: float | None = CLIP
     ridge: float = RIDGE
 
-    def fit(self, maps: Maps, covariates: NDArray[np.floating] | None = None) -> Self:
+    def fit(
+        self,
+        maps: Maps,
+        covariates: NDArray[np.floating] | None = None,
+        families: Sequence[str] = (),
+    ) -> Self:
         """Fit on healthy brains.
 
         Args:
             maps: gives the maps anew at each call, all of one shape. NaN is *not known*.
             covariates: (N, p), one row a map: age in decades, indicators of sex and site.
+            families: of each map, ``""`` for none; of use to `ConditionalNormativeMap` only.
 
         Raises:
             InputError: there is no map, or their number is not that of the covariates.
         """
+        del families
         design = None if covariates is None else np.asarray(covariates, dtype=np.float64)
         self.centre_ = np.zeros(0) if design is None else np.nanmean(design, axis=0)
         self._accumulate(maps, design, None)
@@ -142,13 +149,16 @@ class NormativeMap(Fitted):
         self,
         maps: Iterable[NDArray[np.floating]],
         covariates: NDArray[np.floating] | None = None,
-    ) -> "NormativeMap":
+        family: str = "",
+    ) -> Self:
         """Statistics of the healthy brains but these, without a new pass over the others.
 
         Args:
             maps: of some of the brains that were fitted, as they were then.
             covariates: theirs, (n, p).
+            family: theirs; of use to `ConditionalNormativeMap` only.
         """
+        del family
         left = copy.copy(self)
         left._gram, left._moment, left._square = (
             self._gram.copy(),
