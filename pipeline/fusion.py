@@ -85,7 +85,8 @@ def fuse(
     chosen = _chosen(folders, names)
     calibration = [_table(folder / CALIBRATION) for folder, _ in chosen]
     brains = [_table(folder / SCORES) for folder, _ in chosen]
-    healthy, asked = _in_all(calibration), _in_all(brains)
+    scores = [name for _, name in chosen]
+    healthy, asked = _in_all(calibration, scores), _in_all(brains, scores)
     if len(healthy) < FEWEST:
         raise InputError(
             f"expected at least {FEWEST} brains that calibrate every score, got {len(healthy)}: "
@@ -157,8 +158,16 @@ def _table(path: Path) -> dict[Key, dict[str, str]]:
     return {tuple(row[key] for key in BRAIN): row for row in read_tsv(path)}
 
 
-def _in_all(tables: Sequence[dict[Key, dict[str, str]]]) -> list[Key]:
-    return [key for key in tables[0] if all(key in table for table in tables)]
+def _in_all(tables: Sequence[dict[Key, dict[str, str]]], names: Sequence[str]) -> list[Key]:
+    """Brains that every table has a score of."""
+    return [
+        key
+        for key in tables[0]
+        if all(
+            table.get(key, {}).get(f"score_{name}")
+            for table, name in zip(tables, names, strict=True)
+        )
+    ]
 
 
 def _values(

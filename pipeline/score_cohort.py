@@ -172,7 +172,7 @@ def discovery_rates(
     p: NDArray[np.float64], judged: Sequence[bool] | NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """P-values corrected for the number of brains (Benjamini–Hochberg); NaN for others, (N,)."""
-    kept = np.asarray(judged, dtype=np.bool_)
+    kept = np.asarray(judged, dtype=np.bool_) & ~np.isnan(p)
     q = np.full(len(p), np.nan)
     if kept.any():
         q[kept] = false_discovery_control(p[kept])

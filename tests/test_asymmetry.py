@@ -5,11 +5,13 @@ import pytest
 from conftest import write_nifti
 
 from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.fusion import fuse
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.asymmetry import AsymmetryScores
 from foldnorm.pipeline.scoring.void import VoidScores
-from foldnorm.preprocessing.cohort import Brain, Cohort
+from foldnorm.preprocessing.cohort import Brain, Cohort, row_key, write_participants
 from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.files import read_tsv
 from foldnorm.preprocessing.schemes import SKELETON
 
 MM = (2.0, 2.0, 2.0)
@@ -95,10 +97,12 @@ def test_too_few_brains_with_both_sides_are_refused(healthy):
         AsymmetryScores(SKELETON, MM).fit([*alone, *healthy[:4]])
 
 
-def cohort_of(folder, *words):
-    for person in range(3):
-        for side in "LR"[: 2 - (person == 2)]:
-            raw = np.array([11, 0, 60], np.int16)[hemisphere(person, side)]
+def cohort_of(folder, *words, people=3, lacking=None):
+    """People with two hemispheres, the last with one; a left one may lack a fold."""
+    for person in range(people):
+        for side in "LR"[: 2 - (person == people - 1)]:
+            without = (1,) if (person, side) == (lacking, "L") else ()
+            raw = np.array([11, 0, 60], np.int16)[hemisphere(person, side, without=without)]
             affine = np.diag([*MM, 1])
             affine[0, 3] = -48 if side == "L" else 10
             data = raw if side == "L" else raw[::-1].copy()
@@ -123,3 +127,28 @@ def test_hemispheres_of_a_cohort_in_one_layout_know_each_other(tmp_path):
             assert own.other_side is None
     assert sum(own.other_side is None for own in brains) == 1
     assert all(own.other_side is None for own in cohort_of(tmp_path / "not").brains(range(5)))
+
+
+def test_score_gives_them_where_there_are_two_sides(tmp_path):
+    healthy = cohort_of(tmp_path / "healthy", "--mirror-right", people=10)
+    patients = cohort_of(tmp_path / "patients", "--mirror-right", people=4, lacking=2)
+    rows = [{**row, "participant_id": f"{row['participant_id']}x"} for row in patients.rows]
+    write_participants(patients.folder, rows)
+    words = ["score", "void", patients.folder, tmp_path / "out", "--healthy", healthy.folder]
+    assert main([*map(str, words), "--quiet"]) == 0
+    table = {row_key(row): row for row in read_tsv(tmp_path / "out/scores.tsv")}
+    name = "asymmetric_void_component"
+    assert float(table["sub-2x_hemi-L"][f"p_{name}"]) == pytest.approx(1 / 19)  # not 1 / 20
+    assert table["sub-2x_hemi-L"][f"q_{name}"]
+    alone = table["sub-3x_hemi-L"]
+    assert alone[f"score_{name}"] == alone[f"p_{name}"] == alone[f"q_{name}"] == ""
+    assert alone["p_void_component"]
+    fused = fuse([tmp_path / "out"], [name]).table
+    assert {row_key(row) for row in fused} == set(table) - {"sub-3x_hemi-L"}
+
+
+def test_cohorts_in_which_sides_differ_have_no_asymmetry(tmp_path):
+    healthy = cohort_of(tmp_path / "healthy", people=10)
+    words = ["score", "void", healthy.folder, tmp_path / "out", "--healthy", healthy.folder]
+    assert main([*map(str, words), "--quiet"]) in (0, 1)
+    assert not any("asymm" in column for column in read_tsv(tmp_path / "out/scores.tsv")[0])

@@ -42,7 +42,7 @@ class AsymmetryScores(VoidScores):
         Raises:
             InputError: there are fewer than `MIN_HEALTHY` with both sides.
         """
-        kept = [n for n, has in enumerate(_have_other_side(healthy)) if has]
+        kept = with_other_side(healthy)
         if len(kept) < MIN_HEALTHY:
             raise InputError(
                 f"asymmetry is compared with that of at least {MIN_HEALTHY} healthy hemispheres "
@@ -78,8 +78,9 @@ class AsymmetryScores(VoidScores):
         return super()._scores(z, raw, direction, family)
 
 
-def _have_other_side(brains: Sequence[Brain]) -> list[bool]:
-    """Whether the other hemisphere of each is at hand; of a view, without reading a volume."""
+def with_other_side(brains: Sequence[Brain]) -> list[int]:
+    """Indices of those whose other hemisphere is at hand; of a view, without reading a volume."""
     if isinstance(brains, CohortView):
-        return [cohort.other_side(index) is not None for cohort, index in brains.places]
-    return [brain.other_side is not None for brain in brains]
+        places = enumerate(brains.places)
+        return [n for n, (cohort, index) in places if cohort.other_side(index) is not None]
+    return [n for n, brain in enumerate(brains) if brain.other_side is not None]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from foldnorm.pipeline.scoring.asymmetry import AsymmetryScores, with_other_side
 from foldnorm.pipeline.scoring.baselines import Baselines
 from foldnorm.pipeline.scoring.families import ScoreFamily
 from foldnorm.pipeline.scoring.healthy import HealthyBrains
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # torch and MONAI take seconds, and scores without a model do
     from foldnorm.pipeline.trained_model import TrainedModel
 
 VOID = "void"  # name of a family, and how brains are scored without a model
+ASYMMETRY = "asymmetry"
 
 
 def unfitted_families(
@@ -41,6 +43,8 @@ def unfitted_families(
         of_model = unfitted_model_families(trained, cohort, covariates)
     maps = {name: own for name, own in of_model.items() if isinstance(own, MapScores)}
     maps[VOID] = VoidScores(cohort.scheme, cohort.voxel_size, covariates)
+    if cohort.preparation["mirror_right"]:
+        maps[ASYMMETRY] = AsymmetryScores(cohort.scheme, cohort.voxel_size, covariates)
     others = {name: own for name, own in of_model.items() if name not in maps}
     return {**maps, **others, "baselines": Baselines(cohort.scheme)}
 
@@ -111,8 +115,14 @@ class BrainScores:
         return self
 
     def _leave_out_what_has_too_few(self, reference: Cohort) -> None:
-        """Distances to folds need `MIN_HEALTHY` brains; a model can do without these scores."""
-        count = len(self.healthy_.all_known) + len(self.healthy_.local)
+        """Distances to folds need `MIN_HEALTHY` brains; a model can do without these scores.
+
+        Asymmetry needs as many with both sides, and all can do without it.
+        """
+        known = self.healthy_.all_known + self.healthy_.local
+        if ASYMMETRY in self.families_ and len(with_other_side(known)) < MIN_HEALTHY:
+            del self.families_[ASYMMETRY]
+        count = len(known)
         if count >= MIN_HEALTHY:
             return
         if self.trained is None:
