@@ -213,7 +213,8 @@ class ConditionalNormativeMap(NormativeMap):
             spread.append(np.sqrt(np.square(clipped).mean(axis=0) + floor**2))
         return _Prediction(
             np.concatenate(base, axis=1).astype(np.float32),
-            np.concatenate(components, axis=1).astype(np.float32),
+            # Rounded as they are saved, so that a saved scorer gives the very same scores.
+            np.concatenate(components, axis=1).astype(np.float16).astype(np.float32),
             (variances / (variances + ridge)).astype(np.float32),
             np.concatenate(spread).astype(np.float32),
         )
