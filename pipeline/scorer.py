@@ -38,10 +38,11 @@ FAMILIES, FOLDS, SULCI = "scores", "healthy_folds", "sulci_by_place"
 PERSONAL_DATA = (
     "No volume, name, age or sex of anyone. Sums over healthy brains, and principal components of "
     "their distances to the nearest fold: mixtures of all, from which someone who has a brain can "
-    "tell whether it was one of them. Of each calibration brain its scores and hemisphere under a salted hash of its participant; salted hashes of the "
-    "participants and families who took part, which tell someone who knows an identifier whether "
-    "it is among them; names of sites. Of a model with a latent space, the code of each training "
-    "brain, without a name; with a decoder in model/, a code gives an image of that brain."
+    "tell whether it was one of them. Of each calibration brain its scores and hemisphere under a "
+    "salted hash of its participant; salted hashes of the participants and families who took part, "
+    "which tell someone who knows an identifier whether it is among them; names of sites. Of a "
+    "model with a latent space, the code of each training brain, without a name; with a decoder in "
+    "model/, a code gives an image of that brain."
 )
 
 
