@@ -104,7 +104,7 @@ def test_more_brains_than_are_kept(monkeypatch):
     brain[HERE] += 4
     normative = fitted(healthy)
     assert normative.count_ == 40
-    assert len(normative.prediction_.components) <= 10
+    assert len(normative.prediction_.basis) <= 10
     intact = brain.copy()
     intact[HERE] -= 4
     assert normative.z(brain)[HERE] > normative.z(intact)[HERE] + 1

@@ -1,8 +1,8 @@
 """Normative maps that know the rest of a brain: what is unusual here, given its other folds."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,34 +11,36 @@ from foldnorm.pipeline.scoring.fitted import State
 from foldnorm.pipeline.scoring.normative import Map, Maps, NormativeMap
 
 MOST = 400  # healthy brains at most whose patterns are learned; mean and spread are of all
-# Both settled on one site (MMRR-21 of Mindboggle-101) and on no other.
-SHRINKAGE = 0.1  # ridge, in mean variances of a brain's map
+SHRINKAGE = 0.1  # ridge, in mean variances of a map; chosen on one site (MMRR-21), on no other
 BOUND = 2.0  # standard deviations beyond which a place says no more of the rest of the brain
 CHUNK = 1 << 16  # voxels at a time
 Matrix = NDArray[np.float64]
+_Float = TypeVar("_Float", bound=np.floating[Any])
 
 
 @dataclass
 class _Prediction:
-    """What each place of a brain has, given all of its places, by healthy brains.
+    """Prediction of every place of a brain from all of its places.
 
     Attributes:
         base: (1 + p, V) float32, regression of the places on the covariates.
-        components: (k, V) float32, orthonormal: principal components of what is left.
-        weights: (k,) float32 from 0 to 1, how much of each is believed.
+        basis: (k, V) float16: maps whose weighted sum is predicted, bounded ones of healthy brains
+            or their principal components.
+        mixing: (k, k) float32, products of a brain with the basis → weights of the sum.
         spread: (V,) float32 of what the prediction leaves, floor included.
     """
 
     base: NDArray[np.float32]
-    components: NDArray[np.float32]
-    weights: NDArray[np.float32]
+    basis: NDArray[np.float16]
+    mixing: NDArray[np.float32]
     spread: NDArray[np.float32]
 
     def rest(self, z: NDArray[np.float32], row: Matrix) -> NDArray[np.float32]:
         """What is left of (V,) standard deviations, in standard deviations of that."""
         base = row.astype(np.float32) @ self.base
-        pattern = self.components @ (_bounded(z) - base) * self.weights
-        return np.asarray((z - base - pattern @ self.components) / self.spread, dtype=np.float32)
+        basis = self.basis.astype(np.float32)
+        pattern = (basis @ (_bounded(z) - base)) @ self.mixing
+        return np.asarray((z - base - pattern @ basis) / self.spread, dtype=np.float32)
 
 
 @dataclass
@@ -98,11 +100,14 @@ class ConditionalNormativeMap(NormativeMap):
         for n, values in enumerate(maps()):
             if n in place_of:
                 self._healthy[place_of[n]] = self._moments.z(values, rows[n])[self.where_]
+        self._basis = _bounded(self._healthy)
         self._products = np.zeros(2 * (len(kept),))
-        for part in map(_bounded, self._chunks()):
+        for part in _in_chunks(self._basis):
             self._products += part @ part.T
         self._by_others = self._coefficients()
-        self.prediction_ = self._predict_by(np.ones(len(kept), dtype=np.bool_))
+        everyone = np.ones(len(kept), dtype=np.bool_)
+        self._squares = self._sum_of_squares(everyone)
+        self.prediction_ = self._by_components(self._predict_by(everyone))
         return self
 
     def z(
@@ -142,8 +147,8 @@ class ConditionalNormativeMap(NormativeMap):
         return {
             **super().state_dict(),
             "base": own.base,
-            "components": own.components.astype(np.float16),
-            "weights": own.weights,
+            "components": own.basis,
+            "weights": np.diag(own.mixing),
             "rest": own.spread,
         }
 
@@ -151,8 +156,8 @@ class ConditionalNormativeMap(NormativeMap):
         """Take what `state_dict` gave."""
         super().load_state_dict(state)
         self._keep_moments()
-        components = state["components"].astype(np.float32)
-        self.prediction_ = _Prediction(state["base"], components, state["weights"], state["rest"])
+        weights = np.diag(state["weights"])
+        self.prediction_ = _Prediction(state["base"], state["components"], weights, state["rest"])
         return self
 
     def _keep_moments(self) -> None:
@@ -160,11 +165,6 @@ class ConditionalNormativeMap(NormativeMap):
         self._moments = NormativeMap(self.floor, self.smoothing, self.clip, self.ridge)
         self._moments.load_state_dict(super().state_dict())
         self.where_ = self.spread_ > self.floor * (1 + 1e-6)
-
-    def _chunks(self) -> Iterator[NDArray[np.float32]]:
-        """Healthy maps, (n, `CHUNK`) voxels at a time."""
-        for first in range(0, self._healthy.shape[1], CHUNK):
-            yield self._healthy[:, first : first + CHUNK].astype(np.float32)
 
     def _regression(self, among: NDArray[np.bool_]) -> Matrix:
         """(1 + p, n) weights of healthy brains in the regression on the covariates."""
@@ -193,39 +193,54 @@ class ConditionalNormativeMap(NormativeMap):
             found[np.ix_(own, others)] = mean + pattern @ left
         return found
 
+    def _sum_of_squares(self, among: NDArray[np.bool_]) -> Matrix:
+        """(V,) sum over healthy brains of what their prediction by others leaves, squared."""
+        sums = []
+        own = _in_chunks(self._healthy[among])
+        for healthy, basis in zip(own, _in_chunks(self._basis), strict=True):
+            rest = healthy - self._by_others[among] @ basis
+            clipped = rest if self.clip is None else np.clip(rest, -self.clip, self.clip)
+            sums.append(np.square(clipped).sum(axis=0))
+        return np.concatenate(sums)
+
     def _predict_by(self, among: NDArray[np.bool_]) -> _Prediction:
         """Prediction by some of the healthy brains."""
-        regression = self._regression(among)
+        regression = np.zeros((self._rows.shape[1], len(among)))
+        regression[:, among] = self._regression(among)
         kernel, left, ridge = self._kernel(among)
+        mixing = np.zeros_like(self._products)
+        solved = np.linalg.solve(kernel + ridge * np.eye(len(kernel)), left)
+        mixing[np.ix_(among, among)] = left.T @ solved
+        base = [regression @ basis for basis in _in_chunks(self._basis)]
+        squares = self._squares if among.all() else self._squares - self._sum_of_squares(~among)
+        floor = self.floor / self._moments.spread_[self.where_]
+        spread = np.sqrt(np.maximum(squares, 0) / among.sum() + floor**2)
+        return _Prediction(
+            np.concatenate(base, axis=1).astype(np.float32),
+            self._basis,
+            mixing.astype(np.float32),
+            spread.astype(np.float32),
+        )
+
+    def _by_components(self, prediction: _Prediction) -> _Prediction:
+        """The same prediction, by all, in principal components: without the maps of anyone."""
+        kernel, left, ridge = self._kernel(np.ones(len(self._products), dtype=np.bool_))
         variances, axes = np.linalg.eigh(kernel)
         large = variances > 1e-6 * max(float(variances.max()), 1e-12)
         variances, axes = variances[large], axes[:, large]
         to_components = (axes / np.sqrt(variances)).T @ left
-        base, components, spread = [], [], []
-        for healthy, floor in zip(self._chunks(), self._floors(), strict=True):
-            bounded = _bounded(healthy)
-            base.append(regression @ bounded[among])
-            components.append(to_components @ bounded[among])
-            rest = healthy - self._by_others @ bounded
-            clipped = (
-                rest[among] if self.clip is None else np.clip(rest[among], -self.clip, self.clip)
-            )
-            spread.append(np.sqrt(np.square(clipped).mean(axis=0) + floor**2))
-        return _Prediction(
-            np.concatenate(base, axis=1).astype(np.float32),
-            # Rounded as they are saved, so that a saved scorer gives the very same scores.
-            np.concatenate(components, axis=1).astype(np.float16).astype(np.float32),
-            (variances / (variances + ridge)).astype(np.float32),
-            np.concatenate(spread).astype(np.float32),
-        )
-
-    def _floors(self) -> Iterator[NDArray[np.float32]]:
-        """The floor in standard deviations, as `_chunks` divides the voxels."""
-        floor = self.floor / self._moments.spread_[self.where_]
-        for first in range(0, len(floor), CHUNK):
-            yield floor[first : first + CHUNK]
+        components = [to_components @ basis for basis in _in_chunks(self._basis)]
+        basis = np.concatenate(components, axis=1).astype(np.float16)
+        weights = np.diag(variances / (variances + ridge)).astype(np.float32)
+        return replace(prediction, basis=basis, mixing=weights)
 
 
-def _bounded(z: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Bounded to ± `BOUND`; what is not known is taken as usual."""
+def _in_chunks(maps: NDArray[np.float16]) -> Iterator[NDArray[np.float32]]:
+    """Columns of (n, V) maps, `CHUNK` voxels at a time."""
+    for first in range(0, maps.shape[1], CHUNK):
+        yield maps[:, first : first + CHUNK].astype(np.float32)
+
+
+def _bounded(z: NDArray[_Float]) -> NDArray[_Float]:
+    """Standard deviations bounded to ± `BOUND`; what is not known (NaN) is taken as usual."""
     return np.nan_to_num(np.clip(z, -BOUND, BOUND))
