@@ -80,7 +80,7 @@ def floor_picture(healthy: Cohort, patient: Cohort, intact: Cohort) -> None:
 
 
 def _near(erased: np.ndarray, place: tuple[np.intp, ...]) -> bool:
-    """Whether a voxel is at most 2 voxels from one that was erased."""
+    """Say if a voxel is at most 2 voxels from one that was erased."""
     return bool(np.linalg.norm(np.argwhere(erased) - np.array(place), axis=1).min() <= 2)
 
 

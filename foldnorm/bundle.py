@@ -1,4 +1,4 @@
-"""What the ``inference.json`` of a bundle names, under addresses that stay.
+"""Classes that the ``inference.json`` of a bundle names, under addresses that stay.
 
 A bundle is shared and kept: wherever these classes come to lie in foldnorm, here they can be found.
 """

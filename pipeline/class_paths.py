@@ -6,7 +6,7 @@ from foldnorm import models
 
 
 def current_class_path(class_path: str) -> str:
-    """Where a class lies today, given where it lay when a configuration was written.
+    """Translate a class path of an older configuration to today's.
 
     Each model has one address that stays, ``foldnorm.models.NAME``; files of release 0.1 named its
     module as well, which moves as modules do.

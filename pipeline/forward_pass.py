@@ -15,7 +15,7 @@ AskedPrecision = Literal["auto", "32", "bf16"]
 
 
 class ForwardPass:
-    """What a model makes of a few brains; each output is computed once, when it is asked for.
+    """Outputs of a model for a few brains, each computed once, when it is asked for.
 
     Args:
         model: in evaluation mode.
@@ -39,7 +39,7 @@ class ForwardPass:
         self.volumes, self.condition = volumes, condition
 
     def is_of(self, volumes: Tensor, condition: Tensor | None) -> bool:
-        """Whether it is a pass of these volumes under these conditions."""
+        """Say if it is a pass of these volumes under these conditions."""
         if condition is None or self.condition is None:
             return condition is self.condition and torch.equal(volumes, self.volumes)
         return torch.equal(condition, self.condition) and torch.equal(volumes, self.volumes)
@@ -82,7 +82,7 @@ class ForwardPass:
 
     @property
     def _known(self) -> dict[str, Any]:
-        """What `encode` and `restore` need not compute again."""
+        """Outputs that `encode` and `restore` need not compute again."""
         return {"depths": self.depths} if isinstance(self.model, ShowsDepths) else {}
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -104,7 +104,7 @@ def scoring_precision(asked: AskedPrecision, trained_in: str, device: torch.devi
 
 
 def faster_in_bf16(device: torch.device) -> bool:
-    """Whether a CPU multiplies bfloat16 by instructions of its own, which takes half the time."""
+    """Say if a CPU has instructions for bfloat16, which take half the time."""
     if device.type != "cpu":
         return False
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

@@ -1,4 +1,4 @@
-"""How near a repaired image is to what it was, and a mask of damage to the true one."""
+"""Figures of repaired images against the originals, and of masks of damage against true ones."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""What configurations come with foldnorm. Imports no torch."""
+"""The list of configurations that come with foldnorm; imports no torch."""
 
 import importlib.resources
 import json

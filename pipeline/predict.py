@@ -1,4 +1,4 @@
-"""What a model's logits mean: pure functions of a model and a batch of volumes."""
+"""Classes, probabilities and volumes from a model's logits: pure functions of a batch."""
 
 import torch
 from torch import Tensor

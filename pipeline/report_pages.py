@@ -26,7 +26,7 @@ SIDES = {"L": "left hemisphere", "R": "right hemisphere"}
 NO_MODEL = "void"
 METHODS = {
     True: "No trained model: each place is judged by its distance to the nearest fold or to the "
-    "surface of the hemisphere.",
+    "surface of the hemisphere, less what its other folds lead to expect there.",
     False: "A network that has learned from healthy brains says where it expects a fold that is "
     "not there.",
 }

@@ -123,7 +123,11 @@ class ScoreResult:
         """How p-values were made and how far they reach, in words."""
         m, smallest = len(self.calibration.rows), self.calibration.smallest_p
         judged = sum(not row["flag"] and not row["used_for"] for row in self.table)
-        whose = "local controls" if self.calibration.are_local else "others"
+        whose = "others"
+        if self.about["precision"] is None:  # no model: what is compared with calibrates as well
+            whose = "of them, each compared with those of other families"
+        if self.calibration.are_local:
+            whose = "local controls"
         sentence = (
             f"Scores were fitted on {self.fitted_on} healthy brains and turned into conformal "
             f"p-values with {m} {whose}; no p-value can be below {smallest:.3g}. q-values are "

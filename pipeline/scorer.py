@@ -76,7 +76,7 @@ class Scorer:
         participants_: who took part.
         prepared_: how brains must be prepared: a cohort, of which nothing else is needed.
         shape_: of each volume.
-        fitted_on_: number of training brains.
+        fitted_on_: number of training brains; without a model, of healthy brains.
     """
 
     def __init__(
@@ -118,7 +118,8 @@ class Scorer:
         self.suitability_ = Suitability(cohort.scheme).fit(cohort, controls)
         families = {family for own in self.scores_.map_scores for family in own.families}
         self.participants_ = Participants.from_cohorts(cohort, self.calibration_.rows, families)
-        self.fitted_on_ = len(cohort.indices("train"))
+        of_fit = cohort.indices(*(() if self.model is None else ("train",)))
+        self.fitted_on_ = len(of_fit)
         return self
 
     def score(

@@ -57,6 +57,11 @@ def test_regions_of_a_right_hemisphere_lie_on_the_right(tmp_path):
     assert main(list(map(str, words))) == 0
     words = ["score", "void", patient, out, "--healthy", healthy, "--maps", "--quiet"]
     assert main(list(map(str, words))) == 0
+    sentence = read_json(out / "scores.json")["sentence"]
+    assert sentence.startswith(
+        "Scores were fitted on 12 healthy brains and turned into conformal p"
+    )
+    assert "with 12 of them, each compared with those of other families;" in sentence
     left, right = (
         next(row for row in read_tsv(out / "regions.tsv") if row["hemi"] == side) for side in "LR"
     )

@@ -1,8 +1,8 @@
 """Normative maps that know the rest of a brain: what is unusual here, given its other folds."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,34 +13,33 @@ from foldnorm.pipeline.scoring.normative import Map, Maps, NormativeMap
 MOST = 400  # healthy brains at most whose patterns are learned; mean and spread are of all
 SHRINKAGE = 0.1  # ridge, in mean variances of a map; chosen on one site (MMRR-21), on no other
 BOUND = 2.0  # standard deviations beyond which a place says no more of the rest of the brain
-CHUNK = 1 << 16  # voxels at a time
 Matrix = NDArray[np.float64]
-_Float = TypeVar("_Float", bound=np.floating[Any])
 
 
 @dataclass
 class _Prediction:
-    """Prediction of every place of a brain from all of its places.
+    """Prediction of every place of a brain from all of its places, as a weighted sum of maps.
 
     Attributes:
-        base: (1 + p, V) float32, regression of the places on the covariates.
-        basis: (k, V) float16: maps whose weighted sum is predicted, bounded ones of healthy brains
-            or their principal components.
-        mixing: (k, k) float32, products of a brain with the basis → weights of the sum.
+        basis: (k, V) float32, those maps: bounded ones of healthy brains, or principal components.
+        regression: (1 + p, k) weights of the sum that covariates alone lead to expect.
+        shared: (1 + p, k) products of these sums with the basis.
+        mixing: (k, k) products of what is left with the basis → weights.
         spread: (V,) float32 of what the prediction leaves, floor included.
     """
 
-    base: NDArray[np.float32]
-    basis: NDArray[np.float16]
-    mixing: NDArray[np.float32]
+    basis: NDArray[np.float32]
+    regression: Matrix
+    shared: Matrix
+    mixing: Matrix
     spread: NDArray[np.float32]
 
     def rest(self, z: NDArray[np.float32], row: Matrix) -> NDArray[np.float32]:
-        """What is left of (V,) standard deviations, in standard deviations of that."""
-        base = row.astype(np.float32) @ self.base
-        basis = self.basis.astype(np.float32)
-        pattern = (basis @ (_bounded(z) - base)) @ self.mixing
-        return np.asarray((z - base - pattern @ basis) / self.spread, dtype=np.float32)
+        """Take the prediction away from (V,) z, and divide by the spread of what is left."""
+        products = self.basis @ _bounded(z)
+        weights = row @ self.regression + (products - row @ self.shared) @ self.mixing
+        predicted = weights.astype(np.float32) @ self.basis
+        return np.asarray((z - predicted) / self.spread, dtype=np.float32)
 
 
 @dataclass
@@ -100,11 +99,9 @@ class ConditionalNormativeMap(NormativeMap):
         for n, values in enumerate(maps()):
             if n in place_of:
                 self._healthy[place_of[n]] = self._moments.z(values, rows[n])[self.where_]
-        self._basis = _bounded(self._healthy)
-        self._products = np.zeros(2 * (len(kept),))
-        for part in _in_chunks(self._basis):
-            self._products += part @ part.T
-        self._by_others = self._coefficients()
+        self._basis = _bounded(self._healthy.astype(np.float32))
+        self._products = (self._basis @ self._basis.T).astype(np.float64)
+        self._by_others = self._coefficients().astype(np.float32)
         everyone = np.ones(len(kept), dtype=np.bool_)
         self._squares = self._sum_of_squares(everyone)
         self.prediction_ = self._by_components(self._predict_by(everyone))
@@ -146,8 +143,9 @@ class ConditionalNormativeMap(NormativeMap):
         own = self.prediction_
         return {
             **super().state_dict(),
-            "base": own.base,
-            "components": own.basis,
+            "basis": own.basis.astype(np.float16),
+            "regression": own.regression,
+            "shared": own.shared,
             "weights": np.diag(own.mixing),
             "rest": own.spread,
         }
@@ -156,8 +154,13 @@ class ConditionalNormativeMap(NormativeMap):
         """Take what `state_dict` gave."""
         super().load_state_dict(state)
         self._keep_moments()
-        weights = np.diag(state["weights"])
-        self.prediction_ = _Prediction(state["base"], state["components"], weights, state["rest"])
+        self.prediction_ = _Prediction(
+            state["basis"].astype(np.float32),
+            state["regression"],
+            state["shared"],
+            np.diag(state["weights"]),
+            state["rest"],
+        )
         return self
 
     def _keep_moments(self) -> None:
@@ -193,15 +196,13 @@ class ConditionalNormativeMap(NormativeMap):
             found[np.ix_(own, others)] = mean + pattern @ left
         return found
 
-    def _sum_of_squares(self, among: NDArray[np.bool_]) -> Matrix:
+    def _sum_of_squares(self, among: NDArray[np.bool_]) -> NDArray[np.float32]:
         """(V,) sum over healthy brains of what their prediction by others leaves, squared."""
-        sums = []
-        own = _in_chunks(self._healthy[among])
-        for healthy, basis in zip(own, _in_chunks(self._basis), strict=True):
-            rest = healthy - self._by_others[among] @ basis
-            clipped = rest if self.clip is None else np.clip(rest, -self.clip, self.clip)
-            sums.append(np.square(clipped).sum(axis=0))
-        return np.concatenate(sums)
+        total = np.zeros(self._basis.shape[1], dtype=np.float32)
+        for n in np.flatnonzero(among):
+            rest = self._healthy[n].astype(np.float32) - self._by_others[n] @ self._basis
+            total += np.square(rest if self.clip is None else np.clip(rest, -self.clip, self.clip))
+        return total
 
     def _predict_by(self, among: NDArray[np.bool_]) -> _Prediction:
         """Prediction by some of the healthy brains."""
@@ -211,36 +212,29 @@ class ConditionalNormativeMap(NormativeMap):
         mixing = np.zeros_like(self._products)
         solved = np.linalg.solve(kernel + ridge * np.eye(len(kernel)), left)
         mixing[np.ix_(among, among)] = left.T @ solved
-        base = [regression @ basis for basis in _in_chunks(self._basis)]
         squares = self._squares if among.all() else self._squares - self._sum_of_squares(~among)
         floor = self.floor / self._moments.spread_[self.where_]
-        spread = np.sqrt(np.maximum(squares, 0) / among.sum() + floor**2)
-        return _Prediction(
-            np.concatenate(base, axis=1).astype(np.float32),
-            self._basis,
-            mixing.astype(np.float32),
-            spread.astype(np.float32),
-        )
+        spread = np.sqrt(np.maximum(squares, 0) / among.sum() + floor**2).astype(np.float32)
+        return _Prediction(self._basis, regression, regression @ self._products, mixing, spread)
 
     def _by_components(self, prediction: _Prediction) -> _Prediction:
-        """The same prediction, by all, in principal components: without the maps of anyone."""
+        """The same prediction by all, in principal components: without the maps of anyone."""
         kernel, left, ridge = self._kernel(np.ones(len(self._products), dtype=np.bool_))
         variances, axes = np.linalg.eigh(kernel)
         large = variances > 1e-6 * max(float(variances.max()), 1e-12)
         variances, axes = variances[large], axes[:, large]
-        to_components = (axes / np.sqrt(variances)).T @ left
-        components = [to_components @ basis for basis in _in_chunks(self._basis)]
-        basis = np.concatenate(components, axis=1).astype(np.float16)
-        weights = np.diag(variances / (variances + ridge)).astype(np.float32)
-        return replace(prediction, basis=basis, mixing=weights)
+        components = ((axes / np.sqrt(variances)).T @ left).astype(np.float32) @ self._basis
+        means = prediction.regression.astype(np.float32) @ self._basis
+        # Rounded as they are saved, so that a saved scorer gives the very same scores.
+        basis = np.concatenate([means, components]).astype(np.float16).astype(np.float32)
+        regression = np.eye(len(means), len(basis))
+        weights = [*np.zeros(len(means)), *variances / (variances + ridge)]
+        shared = (basis[: len(means)] @ basis.T).astype(np.float64)
+        return replace(
+            prediction, basis=basis, regression=regression, shared=shared, mixing=np.diag(weights)
+        )
 
 
-def _in_chunks(maps: NDArray[np.float16]) -> Iterator[NDArray[np.float32]]:
-    """Columns of (n, V) maps, `CHUNK` voxels at a time."""
-    for first in range(0, maps.shape[1], CHUNK):
-        yield maps[:, first : first + CHUNK].astype(np.float32)
-
-
-def _bounded(z: NDArray[_Float]) -> NDArray[_Float]:
+def _bounded(z: NDArray[np.float32]) -> NDArray[np.float32]:
     """Standard deviations bounded to ± `BOUND`; what is not known (NaN) is taken as usual."""
     return np.nan_to_num(np.clip(z, -BOUND, BOUND))

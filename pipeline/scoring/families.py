@@ -1,4 +1,4 @@
-"""What scores that belong together have in common."""
+"""The interface of a score family: scores that are fitted and saved together."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What was fitted, in files: arrays that hold no pickle, and JSON."""
+"""Fitted state in files: arrays without pickle, and JSON."""
 
 import io
 import json

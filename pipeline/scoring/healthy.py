@@ -1,4 +1,4 @@
-"""Which healthy brains serve for what: to fit scores on, to compare with, to calibrate."""
+"""Groups of healthy brains: to fit scores on, to compare with, to calibrate."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Where healthy brains have folds: what a brain is shown beside."""
+"""Prevalence of folds in healthy brains, which a brain is shown beside."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -16,7 +16,7 @@ UNKNOWN = {"", "n/a"}  # values of a column that say nothing
 
 
 class HealthyFolds(Fitted):
-    """How many of the healthy brains that maps are compared with have a fold at each place.
+    """Number of healthy brains with a fold at each place, of those that maps are compared with.
 
     Args:
         scheme: of the volumes.

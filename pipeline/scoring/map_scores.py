@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import tee
+from itertools import chain, tee
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,6 +18,7 @@ from foldnorm.preprocessing.cohort import Brain, CohortView, family_of
 from foldnorm.preprocessing.errors import InputError
 
 MIN_HEALTHY = 8  # brains; fewer say nothing of what is usual
+KEPT_BYTES = 1 << 29  # of raw maps of healthy brains, which are needed several times
 TOP_SHARE = 0.002  # of a map that a local score looks at
 Map = NDArray[np.float32]
 OnMap = Callable[[Map], None]
@@ -79,6 +80,7 @@ class MapScores(Fitted):
                 f"brains are compared with at least {MIN_HEALTHY} healthy ones, got {len(healthy)}"
             )
         self._healthy: Sequence[Brain] = healthy
+        self._kept: list[Map] = []
         rows = healthy.rows if isinstance(healthy, CohortView) else [b.row for b in healthy]
         self.conditions_ = Conditions.fit(self.covariates, rows)
         self._is_mixed = 0 < n_local < len(healthy)
@@ -187,8 +189,14 @@ class MapScores(Fitted):
         return np.hstack(columns).astype(np.float64) if columns else None
 
     def _healthy_maps(self) -> Iterator[Map]:
-        """Raw map of each healthy brain."""
-        return self.raw_maps(self._healthy)
+        """Raw map of each healthy brain; the first ones are kept, and not made again."""
+        yield from self._kept
+        for raw in self.raw_maps(
+            self._healthy[n] for n in range(len(self._kept), len(self._healthy))
+        ):
+            if (len(self._kept) + 1) * raw.nbytes <= KEPT_BYTES:
+                self._kept.append(raw)
+            yield raw
 
     def _left_out(self, family: str) -> NormativeMap:
         """Normative map of all healthy brains but those of a family."""
@@ -196,7 +204,9 @@ class MapScores(Fitted):
         if len(own) == len(self._owners):
             raise InputError(f"no healthy brain but those of {family} to compare it with")
         design = None if self._design is None else self._design[own]
-        maps = self.raw_maps(self._healthy[n] for n in own)
+        kept = [self._kept[n] for n in own if n < len(self._kept)]
+        rest = self.raw_maps(self._healthy[n] for n in own if n >= len(self._kept))
+        maps = chain(kept, rest)
         return self.normative.without(maps, design, family)
 
 

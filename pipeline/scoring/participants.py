@@ -1,4 +1,4 @@
-"""Who took part in fitting and calibrating a scorer: no brain is judged by itself."""
+"""Participants that a scorer was fitted and calibrated on: no brain is judged by itself."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Participants:
         return cls(kept, frozenset(family for family in families if family))
 
     def role(self, row: Row) -> str:
-        """What a brain was used for: ``training``, ``calibration``, or nothing."""
+        """Name what a brain was used for: ``training``, ``calibration``, or nothing."""
         return self.roles.get(self._name(row["participant_id"]), "")
 
     def flag(self, row: Row) -> str:

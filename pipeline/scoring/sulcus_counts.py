@@ -1,4 +1,4 @@
-"""Which sulcus lies at a place, for a scorer that is sent without its brains."""
+"""Names of sulci by place, for a scorer that is sent without its brains."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -12,7 +12,7 @@ from foldnorm.preprocessing.cohort import Cohort
 
 
 class SulcusCounts(Fitted):
-    """How many training brains have a sulcus at each voxel: `SulciByPlace` without the brains.
+    """Number of training brains with a sulcus at each voxel: `SulciByPlace` without the brains.
 
     Attributes:
         sulci_: names.
