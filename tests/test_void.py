@@ -168,3 +168,16 @@ def test_a_brain_is_compared_with_healthy_ones_of_its_age_if_asked(small_cohort,
     assert np.corrcoef(found)[0, 1] > 0.8  # age means nothing here
     assert main([*map(str, words), "weight"]) == 2
     assert "no column 'weight' in participants.tsv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kept", [0, 5])
+def test_scores_do_not_depend_on_how_many_maps_are_kept(monkeypatch, kept):
+    healthy = [brain(n) for n in range(12)]
+    patients = [brain(3), brain(50, fold=False)]
+    expected = VoidScores(SKELETON, MM).fit(healthy).score(patients)
+    bytes_of_one = 4 * healthy[0].volume.size
+    monkeypatch.setattr("foldnorm.pipeline.scoring.map_scores.KEPT_BYTES", kept * bytes_of_one)
+    scores = VoidScores(SKELETON, MM).fit(healthy)
+    assert len(scores._kept) == kept
+    found = scores.score(patients)
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
