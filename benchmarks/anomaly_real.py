@@ -177,7 +177,7 @@ def score_site(
 def scored(
     scorer: MapScores | Baselines, brains: Sequence[Brain], places: Sequence[np.ndarray]
 ) -> tuple[list[int], dict[str, np.ndarray]]:
-    """Whether the strongest region touches the place, and scores, of each brain."""
+    """Score brains: whether the strongest region of each touches its place, and the scores."""
     if isinstance(scorer, Baselines):
         return [], scorer.score(brains)
     hits: list[int] = []
@@ -444,7 +444,8 @@ def main() -> None:
         return
     figures = {**summarise(folder, names), **mean_alarms(folder, names)}
     figures |= same_scans(folder, names)
-    costs = [read_json(path)["seconds"] / 60 for path in folder.glob("*/run-*/cost.json")]
+    runs = (folder / site / f"run-{seed}" for site in names for seed in arguments.seeds)
+    costs = [read_json(run_folder / "cost.json")["seconds"] / 60 for run_folder in runs]
     figures["minutes_of_training"] = round(float(np.median(costs)), 1)
     write_figures(folder / "figures.json", figures)
     print(json.dumps(figures))
