@@ -53,9 +53,10 @@ OF_FOLDS = "--model.init_args.edits=[folds]"
 MODELS: dict[str, tuple[str, ...]] = {  # configuration → what is said beside it
     RESTORER: (),
     "hypersphere_classifier": (OF_FOLDS,),
-    "beta_vae": (OF_FOLDS,),
-    "wgan_gp": (OF_FOLDS,),
+    "beta_vae": (OF_FOLDS, "--training.steps=1500"),
+    "wgan_gp": (OF_FOLDS, "--training.steps=300"),
 }
+AT_THE_END = 10**6  # steps: no checkpoint is chosen by the brains that others are compared with
 FREE = ("void", "baselines")  # need no model
 
 
@@ -87,7 +88,7 @@ class Run:
         place = left_out(cohort, site, place, self.hemispheres).folder
         run("train", "--config", self.model, "--cohort", place, "--out", out, "--resume", "auto",
             "--device", device, "--training.seed", self.seed, "--training.validation_volumes", 8,
-            *MODELS[self.model], "--quiet")  # fmt: skip
+            "--training.validate_every", AT_THE_END, *MODELS[self.model], "--quiet")  # fmt: skip
 
 
 def _suffix(hemispheres: int) -> str:

@@ -1,5 +1,6 @@
 """What `anomaly_real.py` does to real brains: who is left out, what is erased, drawn in or cut."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
@@ -31,11 +32,13 @@ def left_out(cohort: Cohort, site: str, folder: Path, hemispheres: int = 0) -> C
         folder: of the cohort that is returned; volumes are linked.
         hemispheres: to train on, the first ones of a fixed order; 0 for all.
     """
+    if (folder / "participants.tsv").is_file():  # perhaps of a process beside this one
+        return Cohort.open(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for path in cohort.folder.iterdir():
         if path.is_file() and path.name != "participants.tsv":
-            (folder / path.name).unlink(missing_ok=True)
-            os.link(path, folder / path.name)
+            with contextlib.suppress(FileExistsError):
+                os.link(path, folder / path.name)
     splits = [
         "test" if row["site"] == site else "validation" if _is_held_out(row) else "train"
         for row in cohort.rows
