@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numba
 import numpy as np
-import SimpleITK
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -187,6 +186,8 @@ def read_itk(path: Path) -> Matrix:
     As registration writes it, with MNI fixed and the subject moving: the file takes MNI points to
     native ones (LPS), and is inverted here.
     """
+    import SimpleITK
+
     try:
         transform = SimpleITK.ReadTransform(str(path))
     except RuntimeError as error:
