@@ -115,6 +115,18 @@ class ShowsDepths(Protocol):
 
 
 @runtime_checkable
+class EncodesPlaces(Encodes, Protocol):
+    """A model whose code may be a map in which healthy brains lie near 0 at every place.
+
+    Attributes:
+        healthy_grid: sides of that map, each of which divides the volume's; the code is
+            (channels, *healthy_grid), flattened. Empty if it is none.
+    """
+
+    healthy_grid: tuple[int, ...]
+
+
+@runtime_checkable
 class Decodes(Encodes, Protocol):
     """A model whose codes can be made volumes again."""
 

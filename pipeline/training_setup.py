@@ -107,7 +107,7 @@ def set_up(
         run.check_model(config["model"])
         run.check_cohort(cohort)
         conditions = run.conditions
-        state = load_state(run, model, optimizers, fabric.device, average)
+        state = load_state(run, model, optimizers, average)
     elif fabric.is_global_zero:
         run.write_data(cohort, conditions, before)
     if fabric.is_global_zero:
@@ -198,11 +198,14 @@ def load_state(
     run: RunFolder,
     model: nn.Module,
     optimizers: Mapping[str, torch.optim.Optimizer],
-    device: torch.device,
     average: AveragedModel | None = None,
 ) -> TrainingState:
-    """Take up model, optimisers and average from the last checkpoint."""
-    checkpoint = run.load_checkpoint("last", device)
+    """Take up model, optimisers and average from the last checkpoint.
+
+    Adam counts its steps on the CPU, and leaves the counts of a checkpoint where they are: on a GPU
+    each would be waited for in every step.
+    """
+    checkpoint = run.load_checkpoint("last")
     try:
         model.load_state_dict(checkpoint["model"])
         if average is not None:

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import TINY_TRAINING
 
 from foldnorm.models.wgan_gp import WGANGP
+from foldnorm.pipeline import training_setup
 from foldnorm.pipeline.artifacts import RUN_SAMPLE
 from foldnorm.pipeline.batches import Batches
 from foldnorm.pipeline.cli import main
@@ -303,6 +305,23 @@ def test_a_run_with_all_options_resumes_bit_for_bit(small_cohort, tmp_path, stop
     for part in ("model", "average"):
         for name, tensor in whole[part].items():
             assert torch.equal(tensor, resumed[part][name]), name
+
+
+def test_adam_still_counts_its_steps_on_the_cpu_after_a_resume_on_another_device(
+    small_run, small_cohort, monkeypatch
+):
+    # "meta" stands for a GPU: weights and moments of Adam go there, its counts do not.
+    elsewhere = SimpleNamespace(
+        device=torch.device("meta"), is_global_zero=False, global_rank=0, world_size=1
+    )
+    monkeypatch.setattr(training_setup, "launch", lambda device: elsewhere)
+    config = RunFolder.open(small_run).config
+    training = training_setup.set_up(config, small_cohort, small_run, device="cuda", resume=True)
+    training.batches.close()
+    states = [s for o in training.optimizers.values() for s in o.state.values()]
+    assert training.state.step == 4
+    assert {state["exp_avg"].device.type for state in states} == {"meta"}
+    assert {state["step"].device.type for state in states} == {"cpu"}
 
 
 def test_the_average_of_the_weights_is_what_a_finished_run_is(small_cohort, tmp_path):

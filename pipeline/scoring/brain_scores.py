@@ -8,7 +8,7 @@ import numpy as np
 
 from foldnorm.pipeline.scoring.asymmetry import AsymmetryScores, with_other_side
 from foldnorm.pipeline.scoring.baselines import Baselines
-from foldnorm.pipeline.scoring.families import ScoreFamily
+from foldnorm.pipeline.scoring.families import LATENT_MAP, ScoreFamily
 from foldnorm.pipeline.scoring.healthy import HealthyBrains
 from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, MapScores, OnMap, Scores
 from foldnorm.pipeline.scoring.void import VoidScores
@@ -117,8 +117,11 @@ class BrainScores:
     def _leave_out_what_has_too_few(self, reference: Cohort) -> None:
         """Distances to folds need `MIN_HEALTHY` brains; a model can do without these scores.
 
-        Asymmetry needs as many with both sides, and all can do without it.
+        Maps of codes need as many that the model was not trained on, and asymmetry as many with
+        both sides; all can do without these.
         """
+        if len(self.healthy_.unseen + self.healthy_.local) < MIN_HEALTHY:
+            self.families_.pop(LATENT_MAP, None)
         known = self.healthy_.all_known + self.healthy_.local
         if ASYMMETRY in self.families_ and len(with_other_side(known)) < MIN_HEALTHY:
             del self.families_[ASYMMETRY]
