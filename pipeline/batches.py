@@ -5,8 +5,8 @@ share one epoch without talking.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,13 @@ class Beside(Protocol):
         """(I, J, K) of one volume, or (B, I, J, K) of several."""
 
 
+class _Batch(NamedTuple):
+    """Volumes of a batch, and what the model is told of them, if anything."""
+
+    volumes: Tensor
+    condition: Tensor | None
+
+
 class Batches:
     """Batches of volumes out of a memory map, read one ahead.
 
@@ -38,8 +45,10 @@ class Batches:
         paired: row n of ``second`` goes with row n of ``volumes``; otherwise second volumes are
             drawn by a permutation of their own.
         conditions: (N, n) float32, what the model is told of each volume.
-        augment: called with (1 or 2, I, J, K) volumes and the number of the draw, which no other
-            draw of any process has; gives (1 or 2, I, J, K) uint8.
+        place: called with (1 or 2, I, J, K) volumes and the number of the draw, which no other
+            draw of any process has; gives (n,) float32, what the model is told instead: which part
+            of the volume ``augment`` cuts out.
+        augment: called likewise; gives (1 or 2, *sides) uint8.
     """
 
     def __init__(
@@ -54,6 +63,7 @@ class Batches:
         second: Beside | None = None,
         paired: bool = True,
         conditions: NDArray[np.float32] | None = None,
+        place: Callable[[NDArray[Any], int], NDArray[np.float32]] | None = None,
         augment: Callable[[NDArray[Any], int], NDArray[np.uint8]] | None = None,
     ) -> None:
         if not len(indices):
@@ -68,12 +78,12 @@ class Batches:
             )
         self.volumes, self.indices = volumes, indices
         self.second, self.paired, self.augment = second, paired, augment
-        self.conditions = conditions
+        self.conditions, self.place = conditions, place
         self.batch_size, self.seed = batch_size, seed
         self.own = batch_size // world_size
         self.first = rank * self.own
         self._reader = ThreadPoolExecutor(1)
-        self._ahead: tuple[int, object] | None = None
+        self._reads: dict[int, Future[_Batch]] = {}  # of a batch, and of the one after it
         self._orders: dict[str, tuple[int, NDArray[np.int64]]] = {}
 
     def indices_of(self, number: int) -> NDArray[np.int64]:
@@ -92,18 +102,11 @@ class Batches:
         Returns:
             (B, *sides); of pairs, and of volumes beside what was made of them, (B, 2 or 3, *sides).
         """
-        if self._ahead is not None and self._ahead[0] == number:
-            batch = self._ahead[1].result()  # type: ignore[attr-defined]
-        else:
-            batch = self._read(number)
-        self._ahead = (number + 1, self._reader.submit(self._read, number + 1))
-        return batch
+        return self._of(number).volumes
 
     def condition(self, number: int) -> Tensor | None:
         """What the model is told of the volumes of that batch, (B, n) float32."""
-        if self.conditions is None:
-            return None
-        return torch.from_numpy(self.conditions[self.indices_of(number)])
+        return self._of(number).condition
 
     def epoch_of(self, number: int) -> float:
         """How often every volume had been seen before batch ``number``."""
@@ -129,12 +132,24 @@ class Batches:
             self._orders[kind] = (epoch, order)
         return order
 
-    def _read(self, number: int) -> Tensor:
-        read: list[NDArray[np.integer]] = [self.volumes[self.indices_of(number)]]
+    def _of(self, number: int) -> _Batch:
+        """A batch, while the one after it is being read."""
+        self._reads = {
+            n: self._reads.get(n) or self._reader.submit(self._read, n)
+            for n in (number, number + 1)
+        }
+        return self._reads[number].result()
+
+    def _read(self, number: int) -> _Batch:
+        indices, draws = self.indices_of(number), self._draws(number)
+        read: list[NDArray[np.integer]] = [self.volumes[indices]]
         if self.second is not None:
             read.append(self.second[self.second_indices_of(number)])
         batch = np.stack(read, axis=1)  # (B, 1 or 2, I, J, K)
+        told = None if self.conditions is None else self.conditions[indices]
+        if self.place is not None:
+            told = np.stack([self.place(v, n) for v, n in zip(batch, draws, strict=True)])
         if self.augment is not None:
-            draws = self._draws(number)
             batch = np.stack([self.augment(v, n) for v, n in zip(batch, draws, strict=True)])
-        return torch.from_numpy(batch if batch.shape[1] > 1 else batch[:, 0])
+        volumes = torch.from_numpy(batch if batch.shape[1] > 1 else batch[:, 0])
+        return _Batch(volumes, None if told is None else torch.from_numpy(told))

@@ -30,6 +30,8 @@ class TrainingOptions:
         betas: of Adam.
         seed: of weights, order and noise.
         augmentation: of training volumes.
+        patch: sides of the part of each training volume that is learned from, voxels, drawn so that
+            it holds some structure; null: whole volumes. Volumes are validated and scored whole.
         precision: ``32``, or ``bf16`` (mixed).
         log_every: steps between rows of metrics.csv.
         validate_every: steps between validations, checkpoints and sample pictures.
@@ -52,6 +54,7 @@ class TrainingOptions:
     betas: tuple[float, float] = (0.5, 0.9)
     seed: int = 0
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
+    patch: tuple[int, int, int] | None = None
     precision: Literal["32", "bf16"] = "32"
     log_every: int = 10
     validate_every: int = 200

@@ -163,6 +163,7 @@ def _batches(
         second=task.second,
         paired=task.model.reads != "unpaired",
         conditions=conditions.encode(cohort.rows) if conditions.size else None,
+        place=task.place(options),
         augment=task.alter(options),
     )
 
