@@ -30,7 +30,8 @@ class TrainingOptions:
         betas: of Adam.
         seed: of weights, order and noise.
         augmentation: of training volumes.
-        precision: ``32``, or ``bf16`` (mixed).
+        precision: ``32``, or ``bf16`` (mixed; on a CPU convolutions of small maps stay in float32,
+            see `foldnorm.models.small_maps`).
         log_every: steps between rows of metrics.csv.
         validate_every: steps between validations, checkpoints and sample pictures.
         validation_volumes: at most so many for the panel of sheet metrics.
