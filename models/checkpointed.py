@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from foldnorm.models.small_maps import first_and_again
+
 
 class Checkpointed(nn.Module):
     """A block that is computed again in the backward pass (Chen et al. 2016, arXiv:1604.06174).
@@ -22,4 +24,4 @@ class Checkpointed(nn.Module):
         """As the block itself."""
         if not torch.is_grad_enabled():
             return self.block(*given)
-        return checkpoint(self.block, *given, use_reentrant=False)
+        return checkpoint(self.block, *given, use_reentrant=False, context_fn=first_and_again)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Constrains, Trainable
+from foldnorm.models.small_maps import small_maps_in_float32
 from foldnorm.pipeline.artifacts import RUN_CONFIG, RUN_SAMPLE
 from foldnorm.pipeline.launch import leave
 from foldnorm.pipeline.memory import available_bytes, held_by_one, warning_of
@@ -167,9 +168,10 @@ def train_step(training: Training) -> dict[str, Tensor]:
             fabric.world_size,
         )
         _freeze_all_but(model, phase)
-        with torch.autocast(
+        mixed = torch.autocast(
             fabric.device.type, dtype=torch.bfloat16, enabled=options.precision == "bf16"
-        ):
+        )
+        with mixed, small_maps_in_float32(fabric.device):
             phase_terms = model.loss(phase, volumes, noise, condition)
         optimizers = {n: training.optimizers[n] for n in model.phases[phase].networks}
         for network, optimizer in optimizers.items():

@@ -35,7 +35,8 @@ class TrainingOptions:
         workers: processes beside each that trains, which read, move and edit volumes ahead of it;
             0: none. null: one on a CPU, all of the machine's beside a GPU. What is learned does not
             depend on it.
-        precision: ``32``, or ``bf16`` (mixed).
+        precision: ``32``, or ``bf16`` (mixed; on a CPU convolutions of small maps stay in float32,
+            see `foldnorm.models.small_maps`).
         log_every: steps between rows of metrics.csv.
         validate_every: steps between validations, checkpoints and sample pictures.
         validation_volumes: at most so many for the panel of sheet metrics.

@@ -136,7 +136,7 @@ def _to_device(
     assert isinstance(model, Trainable)
     model.to(fabric.device)
     if fabric.device.type == "cuda" or options.precision == "32":
-        # Not for bf16 on CPUs: there torch 2.13 gives weight gradients that are not finite.
+        # Not for bf16 on CPUs, where a restorer's step takes a quarter longer with it.
         as_channels_last(model, dims)
     optimizers: dict[str, torch.optim.Optimizer] = {
         network: torch.optim.Adam(getattr(model, network).parameters(), betas=options.betas)

@@ -129,6 +129,18 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(pair_cohort, tmp_path,
         assert torch.equal(tensor, weights(out)[name]), name
 
 
+def test_in_bfloat16_a_resumed_run_equals_an_unbroken_one_too(pair_cohort, tmp_path):
+    """Its last level is two voxels wide, where oneDNN's gradients in bfloat16 are arbitrary."""
+    words = ["--training.precision", "bf16", "--model.init_args.channels", "[16,16,64]",
+             "--model.init_args.convolutions", "[1,1,1]"]  # fmt: skip
+    assert train(pair_cohort, tmp_path / "whole", *words) == 0
+    out = tmp_path / "run"
+    assert train(pair_cohort, out, "--training.session_steps", "2", *words) == 75
+    assert train(pair_cohort, out, "--resume", "auto", *words) == 0
+    for name, tensor in weights(tmp_path / "whole").items():
+        assert torch.equal(tensor, weights(out)[name]), name
+
+
 @pytest.mark.slow
 def test_two_processes_equal_one_on_the_whole_batch(pair_cohort, tmp_path):
     moved = ["--training.augmentation.shift", "1", "--training.augmentation.rotation", "5"]
