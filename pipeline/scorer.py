@@ -31,14 +31,14 @@ if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without 
     from foldnorm.pipeline.forward_pass import AskedPrecision, Precision
     from foldnorm.pipeline.trained_model import TrainedModel
 
-FORMAT = 1  # of a saved scorer
+FORMAT = 2  # of a saved scorer
 MODEL, CALIBRATION, SUITABILITY = "model", "calibration", "suitability"
 ABOUT = ("method", "precision", "scores", "shape", "fitted_on", "participants", "sha256")
 FAMILIES, FOLDS, SULCI = "scores", "healthy_folds", "sulci_by_place"
 PERSONAL_DATA = (
-    "No volume, name, age or sex of anyone. Sums over healthy brains, and principal components of "
-    "their distances to the nearest fold: mixtures of all, from which someone who has a brain can "
-    "tell whether it was one of them. Of each calibration brain its scores and hemisphere under a "
+    "No volume, name, age or sex of anyone. Sums over healthy brains, and half of the principal "
+    "components of their distances to the nearest fold: mixtures of all, from which someone who "
+    "has a brain can tell whether it was one of them. Of each calibration brain its scores and hemisphere under a "
     "salted hash of its participant; salted hashes of the participants and families who took part, "
     "which tell someone who knows an identifier whether it is among them; names of sites. Of a "
     "model with a latent space, the code of each training brain, without a name; with a decoder in "
