@@ -210,7 +210,8 @@ def test_brains_are_prepared_like_a_saved_scorer(saved, many, phantom_cohort, tm
 def test_a_saved_scorer_is_not_fitted_again(saved, patients, tmp_path, capsys):
     _, scorer = saved
     words = ["score", scorer, patients.folder, tmp_path / "out", "--device", "cpu"]
-    for more in (["--controls", patients.folder], ["--covariates", "age"], ["--precision", 32]):
+    options = (["--controls", patients.folder], ["--covariates", "age"], ["--precision", 32])
+    for more in (*options, ["--asymmetry"]):
         assert call(*words, *more) == 2
         assert "fitted already and takes no --reference, --controls" in capsys.readouterr().err
     assert call(*words, "--save-scorer", tmp_path / "copy") == 2
