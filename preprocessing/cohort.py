@@ -33,6 +33,7 @@ FOLDS = "folds.npy"
 PAIRS = "pairs.npy"
 REGION_MASK = "region_mask.nii.gz"
 FOLD_TABLE = "folds.tsv"
+RUN_REPORT = "run_report.json"  # of the command that made the folder
 FOLD_COLUMNS = ("participant_id", "hemi", "label", "name", "size", "voxels")
 FIRST_COLUMNS = ("participant_id", "hemi", "split")
 BIDS_VERSION = "1.10.0"
