@@ -31,7 +31,8 @@ class TrainingOptions:
         seed: of weights, order and noise.
         augmentation: of training volumes.
         patch: sides of the part of each training volume that is learned from, voxels, drawn so that
-            it holds some structure; null: whole volumes. Volumes are validated and scored whole.
+            it holds some structure; null: whole volumes. Whole ones are validated, and scored in
+            windows of that size.
         precision: ``32``, or ``bf16`` (mixed).
         log_every: steps between rows of metrics.csv.
         validate_every: steps between validations, checkpoints and sample pictures.
