@@ -33,6 +33,9 @@ class TrainingOptions:
         patch: sides of the part of each training volume that is learned from, voxels, drawn so that
             it holds some structure; null: whole volumes. Whole ones are validated, and scored in
             windows of that size.
+        workers: processes beside each that trains, which read, move and edit volumes ahead of it;
+            0: none. null: one on a CPU, all of the machine's beside a GPU. What is learned does not
+            depend on it.
         precision: ``32``, or ``bf16`` (mixed).
         log_every: steps between rows of metrics.csv.
         validate_every: steps between validations, checkpoints and sample pictures.
@@ -56,6 +59,7 @@ class TrainingOptions:
     seed: int = 0
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     patch: tuple[int, int, int] | None = None
+    workers: int | None = None
     precision: Literal["32", "bf16"] = "32"
     log_every: int = 10
     validate_every: int = 200
@@ -76,6 +80,8 @@ class TrainingOptions:
             raise InputError(f"training.ema: expected at least 0 and below 1, got {self.ema}")
         if self.patience is not None and self.patience < 1:
             raise InputError(f"training.patience: expected at least 1, got {self.patience}")
+        if self.workers is not None and self.workers < 0:
+            raise InputError(f"training.workers: expected 0 or more, got {self.workers}")
         if not self.learning_rate > 0:
             raise InputError(f"training.learning_rate: expected above 0, got {self.learning_rate}")
 

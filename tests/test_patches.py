@@ -10,7 +10,7 @@ from test_augmentation import THIN, two_folds
 from foldnorm.models.restorer import Restorer
 from foldnorm.models.volume_networks import coordinates
 from foldnorm.pipeline.augmentation import Augmentation, AugmentationOptions
-from foldnorm.pipeline.batches import Batches
+from foldnorm.pipeline.batches import Batches, Draws
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.configuration import resolve_for
 from foldnorm.pipeline.label_tasks import AROUND_PATCH
@@ -198,14 +198,12 @@ def test_processes_share_out_the_patches_of_one(phantom_cohort):
     patches = Patches((8, 8, 8), phantom_cohort.shape, SKELETON, 0)
 
     def batches(rank, world_size):
-        found = Batches(
-            phantom_cohort.volumes, phantom_cohort.indices("train"), batch_size=2, rank=rank,
-            world_size=world_size, place=patches.place,
+        draws = Draws(
+            phantom_cohort.volumes, phantom_cohort.indices("train"), place=patches.place,
             augment=lambda volumes, draw: patches.window(volumes, draw).of(volumes),
         )  # fmt: skip
-        volumes, told = found.batch(3), found.condition(3)
-        found.close()
-        return volumes, told
+        found = Batches(draws, 2, rank=rank, world_size=world_size)
+        return found.batch(3), found.condition(3)
 
     (whole, places), parts = batches(0, 1), [batches(rank, 2) for rank in range(2)]
     assert torch.equal(whole, torch.cat([volumes for volumes, _ in parts]))
