@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from real_alterations import altered, planned, ways_to_alter
+from real_alterations import HEALTHY, SHAM, altered, planned, ways_to_alter
 
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.scores import conformal_p
@@ -21,6 +21,8 @@ from foldnorm.preprocessing.files import read_tsv, write_tsv
 from foldnorm.preprocessing.fold_kinds import Parts
 
 FAMILIES = ("evidence", "latent_map", "latent", "reconstruction")  # of a model, that are looked at
+ASKED_ALL = ("restorer", "void")  # others are asked about erased folds alone
+OF_ALL = (HEALTHY, SHAM, "fold")
 ALARM = 0.05
 CONTROLS, DRAWS = (8, 16, 32), 10  # people, and how often they are drawn
 CHUNK = 8
@@ -94,12 +96,14 @@ def _score_hemisphere(
     assert cohort.folds is not None
     parts = Parts.of(np.array(cohort.volumes[index]), np.array(cohort.folds[index]), cohort.scheme)
     plan = list(planned(cohort, ways, index, per_size))
+    parted = [[item for item in plan if (item[0] in OF_ALL) == of_all] for of_all in (True, False)]
     tables: dict[str, list[dict[str, Any]]] = {name: [] for name in scorers}
-    for first in range(0, len(plan), CHUNK):
-        some = plan[first : first + CHUNK]
+    for some in (part[n : n + CHUNK] for part in parted for n in range(0, len(part), CHUNK)):
         brains = [cohort.brain(index, altered(cohort, ways, index, kind, d)) for kind, _, d in some]
         places = [parts.fold(d.label) for *_, d in some]
         for name, families in scorers.items():
+            if some[0][0] not in OF_ALL and name.partition("-")[0] not in ASKED_ALL:
+                continue
             hits, scores = scored(families, brains, places)
             tables[name] += [
                 {**known, "kind": kind, "size": size, "label": d.label, "mm2": d.size,
