@@ -47,7 +47,7 @@ PARTS: dict[str, tuple[Callable[[Session], None], float, set[str]]] = {
     "agreement": (agreement, 0.1, {"small"}),
     "compiling": (compiling, 0.12, {"middle"}),
 }
-RESERVE = 5  # seconds that are kept to end in
+RESERVE = 8  # seconds that are kept to end in
 BOX = ("--crop", "mm:-72,-8,-70,-6,-28,36")  # 64 mm
 COHORTS = {
     "small": ("--voxel-size", "4", *BOX),  # 16³
@@ -154,7 +154,7 @@ def main() -> int:
     place = Path(tempfile.mkdtemp(prefix="foldnorm-gpu-"))
     session = Session(place, given.out, device, given.tiny, given.configs)
     end = BEGIN + 60 * given.minutes - RESERVE
-    _end_at(session, end + RESERVE - 1)
+    _end_at(session, end + RESERVE - 2)
     session.figures |= {
         "device": session.device_name, "torch": torch.__version__, "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(), "numpy": np.__version__, "tiny": given.tiny,

@@ -15,7 +15,6 @@ from conftest import TINY_TRAINING
 from foldnorm.models.wgan_gp import WGANGP
 from foldnorm.pipeline import training_setup
 from foldnorm.pipeline.artifacts import RUN_SAMPLE
-from foldnorm.pipeline.batches import Batches
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.processes import clip_gradients
@@ -264,33 +263,6 @@ def test_a_pickle_in_a_checkpoint_is_not_run(small_run, tmp_path):
     with pytest.raises(InputError, match="not readable as a checkpoint"):
         run.load_checkpoint("last")
     assert not (tmp_path / "sprung").exists()
-
-
-def test_batches_visit_every_volume_once_an_epoch_and_any_batch_can_be_had(small_cohort):
-    indices = small_cohort.indices("train")
-    batches = Batches(small_cohort.volumes, indices, batch_size=1, seed=3)
-    epoch = [int(batches.indices_of(n)[0]) for n in range(len(indices))]
-    assert sorted(epoch) == indices.tolist()
-    assert epoch != [int(batches.indices_of(n)[0]) for n in range(len(indices), 2 * len(indices))]
-    again = Batches(small_cohort.volumes, indices, batch_size=1, seed=3)
-    assert again.indices_of(len(indices) - 1)[0] == epoch[-1]
-    assert torch.equal(batches.batch(2), again.batch(2))
-    batches.close()
-    again.close()
-
-
-def test_processes_share_out_a_batch(small_cohort):
-    indices = small_cohort.indices("train")
-    whole = Batches(small_cohort.volumes, indices, batch_size=4).indices_of(3)
-    parts = [
-        Batches(small_cohort.volumes, indices, batch_size=4, rank=r, world_size=2).indices_of(3)
-        for r in (0, 1)
-    ]
-    assert [*parts[0], *parts[1]] == whole.tolist()
-    with pytest.raises(InputError, match="9 processes for 8 training volumes: start at most as"):
-        Batches(small_cohort.volumes, indices[:8], batch_size=9, world_size=9)
-    with pytest.raises(InputError, match="multiple of the 3"):
-        Batches(small_cohort.volumes, indices, batch_size=4, world_size=3)
 
 
 @pytest.mark.parametrize("stop", [1, 3])
