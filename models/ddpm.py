@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from monai.networks.nets import DiffusionModelUNet
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
-from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import Tensor, nn
 
+from foldnorm.models.blocks import pixelshuffle, pixelunshuffle
 from foldnorm.models.checkpointed import Checkpointed
 from foldnorm.models.classes import as_channels, to_classes
 from foldnorm.models.noise import StepNoise

@@ -13,10 +13,9 @@ from math import prod
 from typing import Literal
 
 import torch
-from monai.networks.blocks import Convolution
-from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import Tensor, nn
 
+from foldnorm.models.blocks import convolution, pixelshuffle, pixelunshuffle
 from foldnorm.models.label_autoencoder import draw_code
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import DamageKind, Phase, Reads
@@ -179,8 +178,7 @@ class _Encoder(nn.Module):
                 for n, (a, b) in enumerate(pairwise(widths))
             ]
         )
-        self.to_code = Convolution(dims, channels[-1], 2 * code_channels, kernel_size=1,
-                                   conv_only=True)  # fmt: skip
+        self.to_code = convolution(dims, channels[-1], 2 * code_channels, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """(B, *sides) → (B, code_channels, *grid) twice, and maps, the largest first."""
@@ -208,7 +206,7 @@ class _Decoder(nn.Module):
         self.mixes = nn.ModuleList(
             [conv_block(dims, taken(width), width, norm=True) for width in channels[:-1]]
         )
-        self.head = Convolution(dims, channels[0], STEM**dims, kernel_size=3, conv_only=True)
+        self.head = convolution(dims, channels[0], STEM**dims, 3)
 
     def forward(self, code: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """(B, code_channels, *grid), and maps, the largest first → (B, *sides)."""

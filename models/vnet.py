@@ -1,9 +1,8 @@
 """V-Net: one label volume of a pair out of the other, such as skeleton → grey and white matter.
 
 Milletari, Navab & Ahmadi 2016 (arXiv:1606.04797): residual stages, convolutions that halve and
-double the sides, skips between them. Its building blocks are MONAI's, the network is not: MONAI's
-VNet has one width, input channels that divide 16, and batch norm, with which a batch shared out
-over processes is another batch.
+double the sides, skips between them. MONAI's VNet has one width, input channels that divide 16, and
+batch norm, with which a batch shared out over processes is another batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +10,9 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from monai.networks.blocks import Convolution
-from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import Tensor, nn
 
+from foldnorm.models.blocks import convolution, pixelshuffle, pixelunshuffle
 from foldnorm.models.classes import one_hot
 from foldnorm.models.losses import class_cross_entropy, soft_dice_loss
 from foldnorm.models.noise import StepNoise
@@ -170,7 +168,7 @@ class VNetwork(VEncoder):
                 for width, count in zip(channels[:-1], convolutions[:-1], strict=True)
             ]
         )
-        self.leave = Convolution(3, channels[0], outputs * stem**3, kernel_size=1, conv_only=True)
+        self.leave = convolution(3, channels[0], outputs * stem**3, 1)
 
     def forward(self, volume: Tensor, maps: Sequence[Tensor] | None = None) -> Tensor:
         """(B, C, *sides) → (B, classes, *sides); ``maps`` of the volume, if they are known."""
@@ -191,11 +189,7 @@ class _Stage(nn.Module):
         self, inputs: int, outputs: int, count: int, kernel_size: int, *, norm: bool
     ) -> None:
         super().__init__()
-        self.straight = (
-            nn.Identity()
-            if inputs == outputs
-            else Convolution(3, inputs, outputs, kernel_size=1, conv_only=True)
-        )
+        self.straight = nn.Identity() if inputs == outputs else convolution(3, inputs, outputs, 1)
         widths = [inputs, *[outputs] * count]
         self.convolutions = nn.Sequential(
             *[_conv(a, b, kernel_size, norm=norm) for a, b in pairwise(widths)]
@@ -208,16 +202,5 @@ class _Stage(nn.Module):
 
 def _conv(inputs: int, outputs: int, kernel_size: int, *, stride: int = 1, norm: bool) -> nn.Module:
     """Convolution, group norm if any, and a PReLU, as in the paper."""
-    groups = ("group", {"num_groups": min(8, outputs), "num_channels": outputs})
-    return Convolution(
-        3,
-        inputs,
-        outputs,
-        strides=stride,
-        kernel_size=kernel_size,
-        padding=0 if stride > 1 else None,
-        bias=not norm,  # a norm has its own, and would leave this one without a gradient
-        adn_ordering="NA",
-        norm=groups if norm else None,
-        act="prelu",
-    )
+    groups = nn.GroupNorm(min(8, outputs), outputs) if norm else None
+    return convolution(3, inputs, outputs, kernel_size, stride=stride, norm=groups, act=nn.PReLU())

@@ -11,9 +11,9 @@ from math import gcd, prod
 
 import torch
 import torch.nn.functional as F
-from monai.networks.blocks import Convolution
-from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import Tensor, nn
+
+from foldnorm.models.blocks import convolution, pixelshuffle, pixelunshuffle
 
 STEM = 2  # side of the block of voxels that becomes channels
 MAX_LOG_VARIANCE = 6.0  # of a code; beyond, e^x is noise only
@@ -186,13 +186,8 @@ class Encoder(FeatureEncoder):
         place = (channels[-1], *self.grid)
         self.condition = ConditionMap(condition_size, place) if condition_size else None
         flat = code_channels * prod(self.grid)
-        self.to_map = Convolution(
-            len(shape),
-            channels[-1],
-            code_channels * (2 if latent_dim is None else 1),
-            kernel_size=1,
-            conv_only=True,
-        )
+        outputs = code_channels * (2 if latent_dim is None else 1)
+        self.to_map = convolution(len(shape), channels[-1], outputs, 1)
         self.to_code = None if latent_dim is None else nn.Linear(flat, 2 * latent_dim)
 
     def forward(  # type: ignore[override]  # a code in place of the map
@@ -328,7 +323,7 @@ def _upwards(
     # The last map is the largest: its width is what the whole costs.
     widths = [*reversed(channels), max(channels[0] // 4, 8)]
     levels = nn.Sequential(*[Up(dims, a, b, norm=norm) for a, b in pairwise(widths)])
-    head = Convolution(dims, widths[-1], n_classes * STEM**dims, kernel_size=3, conv_only=True)
+    head = convolution(dims, widths[-1], n_classes * STEM**dims, 3)
     return levels, head
 
 
@@ -338,7 +333,7 @@ class Up(nn.Module):
     def __init__(self, dims: int, inputs: int, outputs: int, *, norm: bool) -> None:
         super().__init__()
         self.dims = dims
-        self.widen = Convolution(dims, inputs, outputs * 2**dims, kernel_size=1, conv_only=True)
+        self.widen = convolution(dims, inputs, outputs * 2**dims, 1)
         self.mix = conv_block(dims, outputs, outputs, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -348,18 +343,9 @@ class Up(nn.Module):
 
 def conv_block(dims: int, inputs: int, outputs: int, *, stride: int = 1, norm: bool) -> nn.Module:
     """3-wide convolution, group norm if any, leaky ReLU."""
-    groups = ("group", {"num_groups": gcd(8, outputs), "num_channels": outputs})
-    return Convolution(
-        dims,
-        inputs,
-        outputs,
-        strides=stride,
-        kernel_size=3,
-        bias=not norm,  # a norm has its own, and would leave this one without a gradient
-        adn_ordering="NA",
-        norm=groups if norm else None,
-        act=("leakyrelu", {"negative_slope": 0.2}),
-    )
+    groups = nn.GroupNorm(gcd(8, outputs), outputs) if norm else None
+    act = nn.LeakyReLU(negative_slope=0.2)
+    return convolution(dims, inputs, outputs, 3, stride=stride, norm=groups, act=act)
 
 
 def as_channels_last(module: nn.Module, dims: int) -> nn.Module:

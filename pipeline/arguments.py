@@ -119,6 +119,16 @@ def add_reference(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_asymmetry(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--asymmetry``."""
+    parser.add_argument(
+        "--asymmetry",
+        action="store_true",
+        help="also compare each hemisphere with the other one of its brain (cohorts with "
+        "--mirror-right)",
+    )
+
+
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Add ``--overwrite``."""
     parser.add_argument("--overwrite", action="store_true", help="redo what is finished")

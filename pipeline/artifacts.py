@@ -125,6 +125,21 @@ SCORES = Artifact(
         "q_*": "the p-value after Benjamini and Hochberg (1995), over the brains that have one",
     },
 )
+BOTH_SIDES = Artifact(
+    "score",
+    "both_sides.tsv",
+    "Scores of each participant both of whose hemispheres were scored.",
+    {
+        "participant_id": "of participants.tsv",
+        "used_for": "training or calibration, if the participant took part in it",
+        "flag": "why the model cannot judge a hemisphere",
+        "score_*": "the higher of the two sides'",
+        "side_*": "whose it is, L or R",
+        "p_*": "share of the calibration participants with both sides whose higher score is at "
+        "least as high, with 1 added above and below; n/a as in scores.tsv",
+        "q_*": "after Benjamini and Hochberg (1995), over the participants that have one",
+    },
+)
 SCORES_SIDECAR = Artifact("score", "scores.json", "How the scores were made and calibrated.")
 CALIBRATION = Artifact(
     "score",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from foldnorm.models.protocols import Decodes, Encodes, Recognises, Restores, ShowsDepths
+from foldnorm.pipeline.predict import restored_in_windows
 
 Precision = Literal["32", "bf16"]
 AskedPrecision = Literal["auto", "32", "bf16"]
@@ -22,6 +23,7 @@ class ForwardPass:
         volumes: (B, I, J, K) on its device.
         condition: (B, size) of each, or None.
         precision: ``bf16`` computes what autocast does in bfloat16.
+        patch: sides of the patches that a model was trained on, if not on whole volumes.
 
     Attributes:
         volumes: as given.
@@ -34,8 +36,9 @@ class ForwardPass:
         volumes: Tensor,
         condition: Tensor | None,
         precision: Precision,
+        patch: Sequence[int] | None = None,
     ) -> None:
-        self.model, self.precision = model, precision
+        self.model, self.precision, self.patch = model, precision, patch
         self.volumes, self.condition = volumes, condition
 
     def is_of(self, volumes: Tensor, condition: Tensor | None) -> bool:
@@ -71,6 +74,8 @@ class ForwardPass:
         """(B, C, I, J, K) float32 class logits of a healthy brain."""
         assert isinstance(self.model, Restores)
         with torch.no_grad(), self._autocast():
+            if self.patch is not None:
+                return restored_in_windows(self.model, self.volumes, self.patch)
             return self.model.restore(self.volumes, **self._known).float()
 
     @cached_property

@@ -1,13 +1,19 @@
 """Classes, probabilities and volumes from a model's logits: pure functions of a batch."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from foldnorm.models.classes import to_classes
 from foldnorm.models.label_autoencoder import LabelAutoencoder
-from foldnorm.models.protocols import Decodes, Recognises, Translates
+from foldnorm.models.protocols import Decodes, Recognises, Restores, Translates
+from foldnorm.models.volume_networks import coordinates
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.schemes import LabelScheme
+
+OVERLAP = 0.25  # of windows; with half, evidence was the same and took twice the time
+AT_ONCE = 4  # windows
 
 
 def target_scheme(model: Translates, cohort: Cohort) -> LabelScheme:
@@ -19,6 +25,33 @@ def target_scheme(model: Translates, cohort: Cohort) -> LabelScheme:
 def structure_probability(logits: Tensor, scheme: LabelScheme) -> Tensor:
     """Probability of what a deletion can take (sulcus, in a skeleton), (B, I, J, K)."""
     return torch.softmax(logits.float(), dim=1)[:, scheme.void + 1 :].sum(dim=1)
+
+
+def restored_in_windows(model: Restores, volumes: Tensor, sides: Sequence[int]) -> Tensor:
+    """Logits of a model that was trained on patches, (B, C, I, J, K) float32.
+
+    Its norms are those of a patch: shown a whole brain, with more outside, it answers otherwise.
+    Windows overlap by a quarter; there logits are averaged, those of a window's middle weigh more.
+
+    Args:
+        model: takes patches.
+        volumes: (B, I, J, K) uint8 class numbers.
+        sides: of the patches.
+    """
+    from monai.inferers import sliding_window_inference  # seconds, for such models only
+
+    where = coordinates(volumes.shape[1:]).to(volumes.device)
+    shown = torch.cat([volumes[:, None].float(), where.expand(len(volumes), -1, -1, -1, -1)], dim=1)
+
+    def restore(windows: Tensor) -> Tensor:
+        ends = [windows[:, 1:, n, n, n] for n in (0, -1)]  # coordinates of first and last voxel
+        return model.restore(windows[:, 0].to(torch.uint8), torch.cat(ends, dim=1)).float()
+
+    logits = sliding_window_inference(
+        shown, sides, AT_ONCE, restore, overlap=OVERLAP, mode="gaussian"
+    )
+    assert isinstance(logits, Tensor)
+    return logits
 
 
 def recognise(model: Recognises, volumes: Tensor, scheme: LabelScheme) -> Tensor:

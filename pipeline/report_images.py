@@ -15,11 +15,10 @@ from foldnorm.pipeline.artifacts import (
     RESTORED_SHEET,
     RESTORED_SIDECAR,
 )
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort import RUN_REPORT, Cohort
 from foldnorm.preprocessing.files import read_json, read_tsv
 from foldnorm.preprocessing.images import CLASS
 from foldnorm.preprocessing.pictures import inline_png
-from foldnorm.preprocessing.preprocess import RUN_REPORT
 from foldnorm.preprocessing.split import SPLITS
 
 LISTED = 15  # images of a list

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
-from foldnorm.pipeline.artifacts import BRAIN, CALIBRATION, SCORES, SCORES_SIDECAR
+from foldnorm.pipeline.artifacts import (
+    BOTH_SIDES,
+    BRAIN,
+    CALIBRATION,
+    SCORES,
+    SCORES_SIDECAR,
+)
 from foldnorm.pipeline.scores import conformal_p
+from foldnorm.pipeline.scoring.both_sides import of_both_sides
 from foldnorm.pipeline.scoring.calibration import Calibration
 from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
 from foldnorm.pipeline.scoring.map_scores import Map, Scores
@@ -56,6 +64,19 @@ class ScoreResult:
             if row["flag"]
         ]
 
+    @cached_property
+    def both_sides(self) -> Rows:
+        """A row a participant both of whose hemispheres are in the table; see `of_both_sides`.
+
+        None if no calibration participant has both.
+        """
+        scores = {n: np.array([row[f"score_{n}"] for row in self.table]) for n in self.names}
+        rows, joined, healthy = of_both_sides(self.table, scores, self.calibration)
+        if not rows or not healthy.rows:
+            return []
+        add_p_values(rows, joined, healthy)
+        return rows
+
     def maps(self) -> Iterator[Map]:
         """Map of each brain in standard deviations of healthy ones, (directions, I, J, K) float32.
 
@@ -72,6 +93,8 @@ class ScoreResult:
     def save(self, out: Path, *, maps: bool = False) -> None:
         """Write ``scores.tsv``, ``calibration.tsv`` and ``scores.json``.
 
+        And ``both_sides.tsv``, if there is anything to say there.
+
         Args:
             out: folder.
             maps: write maps, ``regions.tsv`` and what pages need as well; see `MapWriter`.
@@ -80,6 +103,7 @@ class ScoreResult:
         columns += [f"{what}_{name}" for what in ("score", "p", "q") for name in self.names]
         write_tsv(out / SCORES, self.table, columns)
         self._save_calibration(out)
+        self._save_both_sides(out)
         write_json(out / SCORES_SIDECAR, self.sidecar)
         if maps:
             found = self.maps()
@@ -88,6 +112,13 @@ class ScoreResult:
             for z in found:
                 writer.add(z)
             writer.close()
+
+    def _save_both_sides(self, out: Path) -> None:
+        (out / BOTH_SIDES).unlink(missing_ok=True)  # of earlier scores
+        if self.both_sides:
+            columns = ["participant_id", "used_for", "flag"]
+            columns += [f"{w}_{name}" for w in ("score", "side", "p", "q") for name in self.names]
+            write_tsv(out / BOTH_SIDES, self.both_sides, columns)
 
     def _save_calibration(self, out: Path) -> None:
         """The scores behind the p-values, so that p-values of several runs can be joined."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from foldnorm.pipeline.artifacts import PAGES_SIDECAR, REGIONS, REGIONS_SIDECAR, SCORER
 from foldnorm.pipeline.score_cohort import ScoreResult, add_p_values
 from foldnorm.pipeline.scoring.alike import check_alike
-from foldnorm.pipeline.scoring.brain_scores import VOID, BrainScores
+from foldnorm.pipeline.scoring.brain_scores import ASYMMETRY, VOID, BrainScores
 from foldnorm.pipeline.scoring.calibration import Calibration
 from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
 from foldnorm.pipeline.scoring.fitted import read_state, write_state
@@ -31,18 +31,18 @@ if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without 
     from foldnorm.pipeline.forward_pass import AskedPrecision, Precision
     from foldnorm.pipeline.trained_model import TrainedModel
 
-FORMAT = 1  # of a saved scorer
+FORMAT = 2  # of a saved scorer
 MODEL, CALIBRATION, SUITABILITY = "model", "calibration", "suitability"
 ABOUT = ("method", "precision", "scores", "shape", "fitted_on", "participants", "sha256")
 FAMILIES, FOLDS, SULCI = "scores", "healthy_folds", "sulci_by_place"
 PERSONAL_DATA = (
-    "No volume, name, age or sex of anyone. Sums over healthy brains, and principal components of "
-    "their distances to the nearest fold: mixtures of all, from which someone who has a brain can "
-    "tell whether it was one of them. Of each calibration brain its scores and hemisphere under a "
-    "salted hash of its participant; salted hashes of the participants and families who took part, "
-    "which tell someone who knows an identifier whether it is among them; names of sites. Of a "
-    "model with a latent space, the code of each training brain, without a name; with a decoder in "
-    "model/, a code gives an image of that brain."
+    "No volume, name, age or sex of anyone. Sums over healthy brains, and half of the principal "
+    "components of their distances to the nearest fold: mixtures of all, from which someone who "
+    "has a brain can tell whether it was one of them. Of each calibration brain its scores and "
+    "hemisphere under a salted hash of its participant; salted hashes of the participants and "
+    "families who took part, which tell someone who knows an identifier whether it is among them; "
+    "names of sites. Of a model with a latent space, the code of each training brain, without a "
+    "name; with a decoder in model/, a code gives an image of that brain."
 )
 
 
@@ -68,6 +68,8 @@ class Scorer:
         model: that was trained; None for scores that need none.
         precision: in which the model computes; ``auto``: as it was trained, where that is faster.
         method: what results call it; by default the class of the model, or ``void``.
+        asymmetry: also compare each hemisphere with the other one of its brain, see
+            `AsymmetryScores`.
 
     Attributes:
         scores_: fitted scores of all families.
@@ -85,8 +87,9 @@ class Scorer:
         *,
         precision: "AskedPrecision" = "auto",
         method: str = "",
+        asymmetry: bool = False,
     ) -> None:
-        self.model, self.precision = model, precision
+        self.model, self.precision, self.asymmetry = model, precision, asymmetry
         self.method = method or (VOID if model is None else type(model.model).__name__)
 
     def fit(
@@ -105,7 +108,8 @@ class Scorer:
             covariates: columns of ``participants.tsv`` that the healthy mean of a map depends on.
 
         Raises:
-            InputError: there are too few healthy brains, or controls were prepared otherwise.
+            InputError: there are too few healthy brains, or controls were prepared otherwise; or
+                asymmetry is asked for where hemispheres are not in one layout.
         """
         self._source: Cohort | Path = cohort
         self.prepared_, self.shape_ = cohort, cohort.shape
@@ -113,7 +117,8 @@ class Scorer:
         if controls is not None:
             self.check_prepared(controls)
         model = None if self.model is None else self.model.for_scoring(self.precision)
-        self.scores_ = BrainScores(model).fit(cohort, controls=controls, covariates=covariates)
+        self.scores_ = BrainScores(model, asymmetry=self.asymmetry)
+        self.scores_.fit(cohort, controls=controls, covariates=covariates)
         self.calibration_ = Calibration.from_scores(self.scores_, cohort, controls)
         self.suitability_ = Suitability(cohort.scheme).fit(cohort, controls)
         families = {family for own in self.scores_.map_scores for family in own.families}
@@ -252,12 +257,18 @@ class Scorer:
             from foldnorm.pipeline.scoring.model_files import load_model
 
             model = load_model(folder / MODEL, device)
-        scorer = cls(model, precision=precision or "auto", method=about["method"])
+        scorer = cls(
+            model,
+            precision=precision or "auto",
+            method=about["method"],
+            asymmetry=ASYMMETRY in about["scores"],
+        )
         scorer._source, scorer._folds = folder, None
         layout = folder / LAYOUT_FOLDER
         scorer.prepared_ = Cohort(layout, Cohort.describe(layout), [])
         scorer.shape_, scorer.fitted_on_ = tuple(about["shape"]), about["fitted_on"]
-        scores = BrainScores(None if model is None else model.for_scoring(precision))
+        trained = None if model is None else model.for_scoring(precision)
+        scores = BrainScores(trained, asymmetry=scorer.asymmetry)
         scorer.scores_ = scores.load(folder / FAMILIES, scorer.prepared_, about["scores"])
         scorer.suitability_ = Suitability(scorer.prepared_.scheme).load(folder / SUITABILITY)
         scorer.calibration_ = Calibration.from_state(read_state(folder / CALIBRATION))

@@ -126,6 +126,11 @@ class TrainedModel:
             raise InputError(f"{type(self.model).__name__} does not draw new volumes")
         return self.model
 
+    @property
+    def patch(self) -> Sequence[int] | None:
+        """Sides of the patches that it was trained on; None for whole volumes."""
+        return self.config.get("training", {}).get("patch")
+
     @cached_property
     def preparation(self) -> Preparation:
         """What was done to each volume of the training cohort."""
@@ -161,7 +166,7 @@ class TrainedModel:
         for volumes, condition in self.batches(brains):
             if not any(last.is_of(volumes, condition) for last in self._last):
                 self._last.clear()  # before another is made: two would need twice the memory
-                last = ForwardPass(self.model, volumes, condition, self.precision)
+                last = ForwardPass(self.model, volumes, condition, self.precision, self.patch)
                 self._last.append(last)
             yield self._last[0]
 
@@ -226,13 +231,10 @@ class TrainedModel:
         """
         if not isinstance(self.model, (Restores, Repairs)):
             raise InputError(f"{type(self.model).__name__} restores nothing")
-        made = []
-        for volumes, _ in self.batches(self._checked(brains)):
-            if isinstance(self.model, Restores):
-                made.append(to_classes(self.model.restore(volumes)))
-            else:
-                made.append(self.model.repair(volumes).float())
-        return _joined(made)
+        given = self._checked(brains)
+        if isinstance(self.model, Restores):
+            return _joined([to_classes(own.restored) for own in self.passes(given)])
+        return _joined([self.model.repair(volumes).float() for volumes, _ in self.batches(given)])
 
     @torch.no_grad()
     def recognise(self, brains: BrainsLike) -> NDArray[np.uint8]:

@@ -31,7 +31,8 @@ class TrainingOptions:
         seed: of weights, order and noise.
         augmentation: of training volumes.
         patch: sides of the part of each training volume that is learned from, voxels, drawn so that
-            it holds some structure; null: whole volumes. Volumes are validated and scored whole.
+            it holds some structure; null: whole volumes. Whole ones are validated, and scored in
+            windows of that size.
         workers: processes beside each that trains, which read, move and edit volumes ahead of it;
             0: none. null: one on a CPU, all of the machine's beside a GPU. What is learned does not
             depend on it.

@@ -33,10 +33,12 @@ FOLDS = "folds.npy"
 PAIRS = "pairs.npy"
 REGION_MASK = "region_mask.nii.gz"
 FOLD_TABLE = "folds.tsv"
+RUN_REPORT = "run_report.json"  # of the command that made the folder
 FOLD_COLUMNS = ("participant_id", "hemi", "label", "name", "size", "voxels")
 FIRST_COLUMNS = ("participant_id", "hemi", "split")
 BIDS_VERSION = "1.10.0"
 FEW = 8  # volumes that are looked at together
+FEW_VOXELS = 1 << 22  # of these volumes in sum; one hemisphere at 1 mm, more than 8 at 2 mm
 
 
 @dataclass(frozen=True)
@@ -402,10 +404,11 @@ class CohortView(Sequence[Brain]):
 
 
 def few_at_a_time(brains: Iterable[Brain]) -> Iterator[list[Brain]]:
-    """Brains in lists of `FEW`, the last perhaps shorter."""
+    """Brains in lists of `FEW`, or as many as hold `FEW_VOXELS`; the last perhaps shorter."""
     waiting = iter(brains)
-    while few := list(islice(waiting, FEW)):
-        yield few
+    for first in waiting:
+        count = min(FEW, max(FEW_VOXELS // first.volume.size, 1))
+        yield [first, *islice(waiting, count - 1)]
 
 
 def iterate(volumes: NDArray[Any], indices: Iterable[int]) -> Iterator[NDArray[Any]]:

@@ -18,6 +18,7 @@ from skimage.transform import resize
 
 from foldnorm.preprocessing.cohort import (
     DESCRIPTION,
+    RUN_REPORT,
     VOLUMES,
     Cohort,
     write_description,
@@ -28,7 +29,7 @@ from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import in_order, read_json, sha256_of
 from foldnorm.preprocessing.images import ImageFile, Pixels, read_image
 from foldnorm.preprocessing.layout import layout_in
-from foldnorm.preprocessing.preprocess import RUN_REPORT, write_report
+from foldnorm.preprocessing.preprocess import write_report
 from foldnorm.preprocessing.sources import Problem
 from foldnorm.preprocessing.split import assign_split, check_fractions
 

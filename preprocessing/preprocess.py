@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 import joblib
 from tqdm import tqdm
 
-from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort, same_preparation
+from foldnorm.preprocessing.cohort import DESCRIPTION, RUN_REPORT, Cohort, same_preparation
 from foldnorm.preprocessing.crop import pad_shape
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.errors import InputError
@@ -47,7 +47,7 @@ from foldnorm.preprocessing.volumes import write_labels
 
 Options = TypeVar("Options")
 TUPLES = {"hemis", "participants", "prefer", "fractions"}  # options that may be given as lists
-RUN_REPORT, REPORT_OF_SHARD = "run_report.json", "run_report_shard-{}.json"
+REPORT_OF_SHARD = "run_report_shard-{}.json"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from foldnorm.preprocessing.files import read_tsv
 
 PIPELINE = Path(__file__).parents[1] / "pipeline"
 LISTED = {name: value for name, value in vars(artifacts).items() if isinstance(value, Artifact)}
-HEAVY = {"torch", "sklearn", "monai", "lightning", "optuna"}
+HEAVY = {"torch", "sklearn", "monai", "lightning", "optuna", "SimpleITK"}
 # What looks like the name of a file of results, and is none.
 NO_RESULTS = {"OUT.html", "folds.tsv", "report.html", "view.html", "sizes.json"}
 RESULT = re.compile(r"[a-z][\w/-]*\.(tsv|csv|json|npy|npz|png|gif|html|yaml|md|nii\.gz)")

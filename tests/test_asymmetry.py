@@ -129,13 +129,18 @@ def test_hemispheres_of_a_cohort_in_one_layout_know_each_other(tmp_path):
     assert all(own.other_side is None for own in cohort_of(tmp_path / "not").brains(range(5)))
 
 
-def test_score_gives_them_where_there_are_two_sides(tmp_path):
+def test_score_gives_them_where_there_are_two_sides_and_a_saved_scorer_keeps_them(tmp_path):
     healthy = cohort_of(tmp_path / "healthy", "--mirror-right", people=10)
     patients = cohort_of(tmp_path / "patients", "--mirror-right", people=4, lacking=2)
     rows = [{**row, "participant_id": f"{row['participant_id']}x"} for row in patients.rows]
     write_participants(patients.folder, rows)
     words = ["score", "void", patients.folder, tmp_path / "out", "--healthy", healthy.folder]
-    assert main([*map(str, words), "--quiet"]) == 0
+    words += ["--asymmetry", "--save-scorer", tmp_path / "scorer", "--quiet"]
+    assert main([*map(str, words)]) == 0
+    again = ["score", tmp_path / "scorer", patients.folder, tmp_path / "again", "--quiet"]
+    assert main([*map(str, again)]) == 0
+    scored = [(tmp_path / out / "scores.tsv").read_bytes() for out in ("out", "again")]
+    assert scored[0] == scored[1]
     table = {row_key(row): row for row in read_tsv(tmp_path / "out/scores.tsv")}
     name = "asymmetric_void_component"
     assert float(table["sub-2x_hemi-L"][f"p_{name}"]) == pytest.approx(1 / 19)  # not 1 / 20
@@ -147,8 +152,22 @@ def test_score_gives_them_where_there_are_two_sides(tmp_path):
     assert {row_key(row) for row in fused} == set(table) - {"sub-3x_hemi-L"}
 
 
-def test_cohorts_in_which_sides_differ_have_no_asymmetry(tmp_path):
+def test_scores_have_them_on_request_only(tmp_path):
+    healthy = cohort_of(tmp_path / "healthy", "--mirror-right", people=10)
+    for words, given in (([], False), (["--asymmetry"], True)):
+        out = tmp_path / f"out {given}"
+        asked = ["benchmark", "void", healthy.folder, out, "--healthy", healthy.folder, *words]
+        asked += ["--kind", "ball", "--sizes", 200, "--draws", 1, "--split", "validation", "test"]
+        assert main([*map(str, asked), "--quiet"]) == 0
+        names = {row["score"] for row in read_tsv(out / "benchmark.tsv")}
+        assert "void_component" in names
+        assert ("asymmetry_component" in names) == given
+
+
+def test_asymmetry_is_refused_where_sides_lie_in_different_layouts(tmp_path, capsys):
     healthy = cohort_of(tmp_path / "healthy", people=10)
     words = ["score", "void", healthy.folder, tmp_path / "out", "--healthy", healthy.folder]
-    assert main([*map(str, words), "--quiet"]) in (0, 1)
-    assert not any("asymm" in column for column in read_tsv(tmp_path / "out/scores.tsv")[0])
+    assert main([*map(str, words), "--asymmetry", "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert f"prepared without --mirror-right: {healthy.folder}" in said
+    assert not (tmp_path / "out").exists()

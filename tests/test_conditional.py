@@ -50,7 +50,7 @@ def test_with_itself_among_them_a_healthy_brain_would_leave_less():
     names = [f"family {n}" for n in range(len(healthy))]
     normative = ConditionalNormativeMap(0.01).fit(lambda: healthy, None, names)
     left_out = normative.without(healthy[:1], None, names[0]).z(healthy[0])
-    assert np.std(normative.z(healthy[0])) < 0.5 * np.std(left_out)
+    assert np.std(normative.z(healthy[0])) < 0.7 * np.std(left_out)
 
 
 def test_relatives_do_not_predict_each_other():
@@ -83,8 +83,25 @@ def test_what_is_kept_scores_likewise():
     normative = fitted(healthy, site)
     loaded = ConditionalNormativeMap(FLOOR).load_state_dict(normative.state_dict())
     here = np.array([1.0])
-    np.testing.assert_allclose(loaded.z(brain, here), normative.z(brain, here), atol=0.02)
-    assert not any(name in normative.state_dict() for name in ("maps", "healthy"))
+    assert np.array_equal(loaded.z(brain, here), normative.z(brain, here))
+
+
+def test_half_of_the_components_are_kept_in_a_byte_a_place_and_no_map_of_anyone():
+    healthy = patterned(30, 8)
+    state = fitted(healthy, np.repeat([0.0, 1.0], 15)[:, None]).state_dict()
+    arrays = [value for value in state.values() if isinstance(value, np.ndarray)]
+    assert state["components"].dtype == np.int8
+    assert state["components"].shape == (2 + 15, healthy[0].size)  # mean, covariate, components
+    assert not any(len(array) == len(healthy) for array in arrays)
+
+
+def test_rounding_components_changes_little():
+    healthy, brains = patterned(60, 1), patterned(5, 2)
+    normative = fitted(healthy)
+    exact = normative.without([], None, "nobody")
+    for brain in brains:
+        np.testing.assert_allclose(normative.z(brain), exact.z(brain), atol=0.25)
+        assert np.std(normative.z(brain) - exact.z(brain)) < 0.15 * np.std(exact.z(brain))
 
 
 def test_places_where_healthy_brains_are_all_alike_and_what_is_not_known():

@@ -15,6 +15,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.configuration import resolve_for
 from foldnorm.pipeline.label_tasks import AROUND_PATCH
 from foldnorm.pipeline.patches import Patches, Window
+from foldnorm.pipeline.predict import restored_in_windows
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.training_setup import set_up
 from foldnorm.preprocessing.errors import InputError
@@ -112,6 +113,23 @@ def test_a_part_is_restored_as_the_whole_is_there():
     assert np.abs(untold[inner] - whole[inner]).max() > 1e-2
 
 
+def test_windows_put_together_are_the_whole():
+    class Places(torch.nn.Module):
+        """Answers with the class and the coordinates of each voxel."""
+
+        edits, most_edits, radii = ("folds",), 1, (4.0, 16.0)
+
+        def restore(self, volumes, condition=None):
+            where = coordinates(volumes.shape[1:], condition)
+            return torch.cat(
+                [volumes[:, None].float(), where.expand(len(volumes), *where.shape[1:])], 1
+            )
+
+    volumes = torch.from_numpy(np.random.default_rng(0).integers(0, 3, (2, 20, 17, 8), np.uint8))
+    found = restored_in_windows(Places(), volumes, (8, 8, 8))
+    assert torch.allclose(found, Places().restore(volumes), atol=1e-5)
+
+
 def test_what_is_erased_from_a_patch_lies_there_and_never_on_the_hull(phantom_cohort, tmp_path):
     config = resolve_for(phantom_cohort, "restorer", [*PATCH, *STILL])
     training = set_up(config, phantom_cohort, tmp_path, device="cpu", resume=False)
@@ -148,15 +166,20 @@ def train(cohort, out, *more):
     return main(list(map(str, words)))
 
 
-def test_a_resumed_run_sees_the_same_patches_and_scores_whole_volumes(phantom_cohort, tmp_path):
+def test_a_resumed_run_sees_the_same_patches_and_scores_in_windows_of_their_size(
+    phantom_cohort, tmp_path
+):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train(phantom_cohort, whole) == 0
     assert train(phantom_cohort, parts, "--training.session_steps", 3) == 75
     assert train(phantom_cohort, parts, "--resume", "auto") == 0
     one, other = (RunFolder(run).load_checkpoint("last")["model"] for run in (whole, parts))
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
-    model = RunFolder.open(whole).load()
-    assert model.restore(phantom_cohort[0]).shape[1:] == phantom_cohort.shape
+    trained, shown = RunFolder.open(whole).load(), []
+    restore = trained.model.restore
+    trained.model.restore = lambda *given: shown.append(given) or restore(*given)
+    assert trained.restore(phantom_cohort[0]).shape[1:] == phantom_cohort.shape
+    assert {volumes.shape[1:] for volumes, _ in shown} == {(8, 8, 8)}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from foldnorm.pipeline.bundle_of_volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.configuration import resolve_for
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.scoring.evidence import EvidenceScores
+from foldnorm.pipeline.scoring.evidence import SMOOTHING, EvidenceScores
 from foldnorm.pipeline.scoring.localisation import localisation
 from foldnorm.pipeline.scoring.regions import strongest_regions
 from foldnorm.pipeline.trained_model import TrainedModel
@@ -25,7 +25,7 @@ from foldnorm.preprocessing.files import read_json, read_tsv
 from foldnorm.preprocessing.schemes import SKELETON
 from foldnorm.preprocessing.volumes import read_labels, read_map
 
-MM, RADII = (1.0, 1.0, 1.0), (4.0, 16.0)
+MM, TWO_MM, RADII = (1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (4.0, 16.0)
 STILL = [f"--training.augmentation.{kind}=0" for kind in ("rotation", "stretch", "shift")]
 
 
@@ -171,7 +171,7 @@ def healthy(number, seed=0):
 
 def test_what_is_missing_stands_out_by_all_scores_and_in_the_map():
     trained = TrainedModel(Expects(), torch.device("cpu"))
-    scores = EvidenceScores(trained, SKELETON).fit(list(healthy(20)))
+    scores = EvidenceScores(trained, SKELETON, TWO_MM).fit(list(healthy(20)))
 
     def without_the_sheet():
         for brain in healthy(6, seed=1):
@@ -190,10 +190,23 @@ def test_what_is_missing_stands_out_by_all_scores_and_in_the_map():
     assert z[~ndimage.binary_dilation(sheet, iterations=4)].max() < 1  # maps are smoothed
 
 
+def test_evidence_is_smoothed_by_as_many_mm_at_any_resolution():
+    trained = TrainedModel(Expects(), torch.device("cpu"))
+    widths = []
+    for voxel_size in ((1.0, 1.0, 1.0), TWO_MM):
+        scores = EvidenceScores(trained, SKELETON, voxel_size)
+        peak = np.zeros((1, 25, 25, 25), np.float32)
+        peak[0, 12, 12, 12] = 1
+        profile = scores.normative.smooth(peak)[0, :, 12, 12]
+        offsets = np.arange(-12, 13) * voxel_size[0]
+        widths.append(np.sqrt((profile * offsets**2).sum() / profile.sum()))
+    assert widths == pytest.approx([SMOOTHING, SMOOTHING], rel=0.05)
+
+
 def test_too_few_brains_to_compare_with_are_refused():
     trained = TrainedModel(Expects(), torch.device("cpu"))
     with pytest.raises(InputError, match="at least 8 healthy ones, got 5"):
-        EvidenceScores(trained, SKELETON).fit(list(healthy(5)))
+        EvidenceScores(trained, SKELETON, TWO_MM).fit(list(healthy(5)))
 
 
 SMALL = ["--model.init_args.channels", "[8, 8]", "--model.init_args.convolutions", "[1, 1]",
@@ -343,7 +356,7 @@ def test_a_fold_that_should_not_be_there_stands_out():
             yield brain
 
     trained = TrainedModel(Takes(), torch.device("cpu"))
-    scores = EvidenceScores(trained, SKELETON).fit(list(plain(20)))
+    scores = EvidenceScores(trained, SKELETON, TWO_MM).fit(list(plain(20)))
     assert scores.directions == ("missing", "unexpected")
 
     def with_a_sheet():

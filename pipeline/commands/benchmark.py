@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 from foldnorm.pipeline.arguments import (
+    add_asymmetry,
     add_device,
     add_kind,
     add_overwrite,
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draws", type=positive, default=5, help="of halves and deletions")
     parser.add_argument("--every-fold", metavar="SIZE", help="paired, for each such fold")
     add_reference(parser)
+    add_asymmetry(parser)
     add_seed(parser)
     add_device(parser)
     add_overwrite(parser)
@@ -70,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         refilling=Refilling(arguments.reach, arguments.share),
     )
-    scores = BrainScores(setup.trained).fit(setup.reference)
+    scores = BrainScores(setup.trained, asymmetry=arguments.asymmetry).fit(setup.reference)
     rows = benchmark(scores, setup.cohort, arguments.out, options)
     if arguments.every_fold:
         _every_fold(arguments, scores, setup.cohort, SizeRange.parse(arguments.every_fold))

@@ -17,7 +17,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_device, add_overwrite, add_reference
+from foldnorm.pipeline.arguments import add_asymmetry, add_device, add_overwrite, add_reference
 
 HELP = "anomaly scores and p-values of a cohort"
 
@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="columns that maps of healthy brains depend on, such as age; sex:category",
     )
+    add_asymmetry(parser)
     parser.add_argument(
         "--maps", action="store_true", help="write where folds are missing, and regions.tsv"
     )
@@ -93,6 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         controls_folder=arguments.controls,
         covariates=arguments.covariates,
         precision=arguments.precision,
+        asymmetry=arguments.asymmetry,
     )
     if arguments.save_scorer is not None:
         scorer.save(arguments.save_scorer)

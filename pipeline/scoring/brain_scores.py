@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from foldnorm.pipeline.scoring.asymmetry import AsymmetryScores, with_other_side
+from foldnorm.pipeline.scoring.asymmetry import AsymmetryScores
 from foldnorm.pipeline.scoring.baselines import Baselines
 from foldnorm.pipeline.scoring.families import LATENT_MAP, ScoreFamily
 from foldnorm.pipeline.scoring.healthy import HealthyBrains
@@ -23,7 +23,11 @@ ASYMMETRY = "asymmetry"
 
 
 def unfitted_families(
-    trained: "TrainedModel | None", cohort: Cohort, covariates: Sequence[str] = ()
+    trained: "TrainedModel | None",
+    cohort: Cohort,
+    covariates: Sequence[str] = (),
+    *,
+    asymmetry: bool = False,
 ) -> dict[str, ScoreFamily]:
     """Every family of scores that suits a model: name of its folder → family.
 
@@ -35,6 +39,7 @@ def unfitted_families(
         trained: the model; None for scores that need none.
         cohort: says how brains were prepared; no brain of it is read.
         covariates: columns that the healthy mean of a map depends on.
+        asymmetry: with `AsymmetryScores`.
     """
     of_model: dict[str, ScoreFamily] = {}
     if trained is not None:
@@ -43,7 +48,7 @@ def unfitted_families(
         of_model = unfitted_model_families(trained, cohort, covariates)
     maps = {name: own for name, own in of_model.items() if isinstance(own, MapScores)}
     maps[VOID] = VoidScores(cohort.scheme, cohort.voxel_size, covariates)
-    if cohort.preparation["mirror_right"]:
+    if asymmetry:
         maps[ASYMMETRY] = AsymmetryScores(cohort.scheme, cohort.voxel_size, covariates)
     others = {name: own for name, own in of_model.items() if name not in maps}
     return {**maps, **others, "baselines": Baselines(cohort.scheme)}
@@ -59,6 +64,7 @@ class BrainScores:
 
     Args:
         trained: the model; None scores brains without any, by `VoidScores` and the baselines.
+        asymmetry: also by `AsymmetryScores`.
 
     Attributes:
         edits: kinds that the model learned from.
@@ -70,8 +76,8 @@ class BrainScores:
         InputError: the model neither encodes nor restores nor recognises.
     """
 
-    def __init__(self, trained: "TrainedModel | None") -> None:
-        self.trained = trained
+    def __init__(self, trained: "TrainedModel | None", *, asymmetry: bool = False) -> None:
+        self.trained, self.asymmetry = trained, asymmetry
         self.edits: tuple[str, ...] = ()
         self.sulci: tuple[str, ...] = ()
         if trained is not None:
@@ -96,15 +102,23 @@ class BrainScores:
             covariates: columns of ``participants.tsv`` that the healthy mean of a map depends on.
 
         Raises:
-            InputError: there are too few healthy brains.
+            InputError: there are too few healthy brains; or asymmetry is asked for where
+                hemispheres are not in one layout.
         """
+        if self.asymmetry and not reference.preparation["mirror_right"]:
+            raise InputError(
+                "asymmetry compares hemispheres in one layout, and these were prepared without "
+                f"--mirror-right: {reference.folder}"
+            )
         self.healthy_ = HealthyBrains.from_cohorts(
             reference,
             controls,
             has_model=self.trained is not None,
             names_sulci=bool(self.sulci),
         )
-        self.families_ = unfitted_families(self.trained, reference, covariates)
+        self.families_ = unfitted_families(
+            self.trained, reference, covariates, asymmetry=self.asymmetry
+        )
         self._leave_out_what_has_too_few(reference)
         for family in self.families_.values():
             brains, local = self.healthy_.group(family.FITTED_ON), self.healthy_.local
@@ -117,15 +131,11 @@ class BrainScores:
     def _leave_out_what_has_too_few(self, reference: Cohort) -> None:
         """Distances to folds need `MIN_HEALTHY` brains; a model can do without these scores.
 
-        Maps of codes need as many that the model was not trained on, and asymmetry as many with
-        both sides; all can do without these.
+        Maps of codes need as many that the model was not trained on, and it can do without them.
         """
         if len(self.healthy_.unseen + self.healthy_.local) < MIN_HEALTHY:
             self.families_.pop(LATENT_MAP, None)
-        known = self.healthy_.all_known + self.healthy_.local
-        if ASYMMETRY in self.families_ and len(with_other_side(known)) < MIN_HEALTHY:
-            del self.families_[ASYMMETRY]
-        count = len(known)
+        count = len(self.healthy_.all_known + self.healthy_.local)
         if count >= MIN_HEALTHY:
             return
         if self.trained is None:
@@ -183,7 +193,7 @@ class BrainScores:
         Raises:
             InputError: a family is not there, or does not suit the model.
         """
-        found = unfitted_families(self.trained, cohort)
+        found = unfitted_families(self.trained, cohort, asymmetry=self.asymmetry)
         unknown = [name for name in names if name not in found]
         if unknown:
             raise InputError(

@@ -27,7 +27,7 @@ from foldnorm.preprocessing.cohort import Brain
 from foldnorm.preprocessing.schemes import LabelScheme
 
 FLOOR = 0.02
-SMOOTHING = 1.0  # voxels, sd
+SMOOTHING = 2.0  # mm, sd
 THRESHOLD = 3.0
 N_BLOCKS = 5  # along each axis of the coarse grid
 
@@ -44,6 +44,7 @@ class EvidenceScores(MapScores):
     Args:
         trained: the model; it restores.
         scheme: label scheme of the volumes; *structure* is what a deletion can take.
+        voxel_size: mm.
         covariates: see `MapScores`.
     """
 
@@ -54,14 +55,18 @@ class EvidenceScores(MapScores):
     UNIT: ClassVar = ""
 
     def __init__(
-        self, trained: TrainedModel, scheme: LabelScheme, covariates: Sequence[str] = ()
+        self,
+        trained: TrainedModel,
+        scheme: LabelScheme,
+        voxel_size: Sequence[float],
+        covariates: Sequence[str] = (),
     ) -> None:
         super().__init__(covariates)
         assert isinstance(trained.model, Restores)
         self.trained, self.scheme = trained, scheme
         adds = ADDING.intersection(trained.model.edits)
         self.directions = ("missing", "unexpected") if adds else ("missing",)
-        self.normative = ConditionalNormativeMap(FLOOR, SMOOTHING)
+        self.normative = ConditionalNormativeMap(FLOOR, [SMOOTHING / side for side in voxel_size])
 
     def fit(self, healthy: Sequence[Brain], n_local: int = 0) -> Self:
         """Learn what healthy brains that the model was not trained on give."""

@@ -36,7 +36,7 @@ def unfitted_model_families(
     model, scheme = trained.model, cohort.scheme
     found: dict[str, ScoreFamily] = {}
     if isinstance(model, Restores):
-        found["evidence"] = EvidenceScores(trained, scheme, covariates)
+        found["evidence"] = EvidenceScores(trained, scheme, cohort.voxel_size, covariates)
     if isinstance(model, EncodesPlaces) and model.healthy_grid:
         found[LATENT_MAP] = LatentMapScores(trained, covariates)
     if isinstance(model, Encodes):

@@ -82,6 +82,7 @@ def open_scorer(
     controls_folder: Path | None = None,
     covariates: Sequence[str] = (),
     precision: "AskedPrecision" = "auto",
+    asymmetry: bool = False,
 ) -> tuple[Scorer, Cohort]:
     """Load a scorer that was saved, or fit one; and open the brains to score.
 
@@ -93,15 +94,17 @@ def open_scorer(
         controls_folder: likewise.
         covariates: columns that the healthy mean of a map depends on.
         precision: see `Scorer`; a saved scorer keeps its own.
+        asymmetry: likewise.
 
     Raises:
         InputError: a saved scorer, which is fitted already, is given what scorers are fitted with.
     """
     if is_scorer(run_folder):
-        if reference_folder or controls_folder or covariates or precision != "auto":
+        asked = reference_folder or controls_folder or covariates or asymmetry
+        if asked or precision != "auto":
             raise InputError(
                 "a saved scorer is fitted already and takes no --reference, --controls, "
-                f"--covariates or --precision: {run_folder}"
+                f"--covariates, --asymmetry or --precision: {run_folder}"
             )
         cohort = Cohort.open(cohort_folder)
         scorer = Scorer.load(run_folder, device_name)
@@ -110,7 +113,7 @@ def open_scorer(
     setup = set_up_scoring(
         run_folder, cohort_folder, reference_folder, device_name, controls_folder=controls_folder
     )
-    scorer = Scorer(setup.trained, precision=precision, method=str(run_folder))
+    scorer = Scorer(setup.trained, precision=precision, method=str(run_folder), asymmetry=asymmetry)
     scorer.fit(setup.reference, controls=setup.controls, covariates=covariates)
     return scorer, setup.cohort
 

@@ -1,0 +1,66 @@
+"""Convolution blocks and pixel shuffles in 2-D and 3-D, of plain PyTorch.
+
+MONAI has them too, but importing any part of MONAI loads all of it, which takes longer than a
+trained network takes to look at a brain. Names of parts are those of MONAI's ``Convolution``, under
+which runs and bundles hold their weights.
+"""
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+
+def convolution(
+    dims: int,
+    inputs: int,
+    outputs: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    norm: nn.Module | None = None,
+    act: nn.Module | None = None,
+) -> nn.Sequential:
+    """Build a convolution, and a norm and an activation after it if they are given.
+
+    (B, inputs, *sides) → (B, outputs, *sides / stride).
+
+    Args:
+        dims: 2 or 3.
+        inputs: channels.
+        outputs: channels.
+        kernel_size: voxels.
+        stride: voxels.
+        norm: of ``outputs`` channels; it has a bias, and would leave the convolution's without a
+            gradient, so that one has none.
+        act: activation.
+    """
+    kind = {2: nn.Conv2d, 3: nn.Conv3d}[dims]
+    padding = "same" if stride == 1 else (kernel_size - 1) // 2
+    conv = kind(inputs, outputs, kernel_size, stride, padding, bias=norm is None)
+    parts: OrderedDict[str, nn.Module] = OrderedDict(conv=conv)
+    after = OrderedDict((name, part) for name, part in (("N", norm), ("A", act)) if part)
+    if after:
+        parts["adn"] = nn.Sequential(after)
+    return nn.Sequential(parts)
+
+
+def pixelshuffle(x: Tensor, dims: int, factor: int) -> Tensor:
+    """Turn channels into blocks of voxels: (B, C·factor^dims, *sides) → (B, C, *factor·sides).
+
+    Source:
+        Shi et al. 2016, arXiv:1609.05158.
+    """
+    batch, whole, *sides = x.shape
+    channels = whole // factor**dims
+    x = x.reshape(batch, channels, *[factor] * dims, *sides)  # (B, C, factor, …, *sides)
+    axes = [axis for n in range(2, 2 + dims) for axis in (n + dims, n)]
+    return x.permute(0, 1, *axes).reshape(batch, channels, *(side * factor for side in sides))
+
+
+def pixelunshuffle(x: Tensor, dims: int, factor: int) -> Tensor:
+    """Turn blocks of voxels into channels, the inverse of `pixelshuffle`."""
+    batch, channels, *whole = x.shape
+    sides = [side // factor for side in whole]
+    x = x.reshape(batch, channels, *(n for side in sides for n in (side, factor)))
+    axes = [*range(3, 3 + 2 * dims, 2), *range(2, 2 + 2 * dims, 2)]
+    return x.permute(0, 1, *axes).reshape(batch, channels * factor**dims, *sides)
