@@ -112,7 +112,7 @@ def _label(padded, surface, index, places, shifted):  # type: ignore[no-untyped-
 
 @numba.njit(cache=True)
 def _sides(padded, surface, places):  # type: ignore[no-untyped-def]
-    """Of each place: what lies on both sides; whether it is surface; and only among surface."""
+    """Find both sides of each place, whether it is surface, and whether only among surface."""
     number = len(places)
     one, other = np.zeros(number, np.int64), np.zeros(number, np.int64)
     sheet, inner = np.zeros(number, np.bool_), np.zeros(number, np.bool_)
