@@ -102,10 +102,12 @@ class DDPM(nn.Module):
                     level.resnets[n] = Checkpointed(block)
         self.checkpointing = checkpointing
         betas: dict[str, Any] = {"beta_start": beta_min, "beta_end": beta_max}
-        # Not networks of this model: they hold constants, and are to stay on the CPU.
+        # Not networks of this model: they hold constants. Those of the samplers stay on the CPU;
+        # to add noise moves them to where the images are, so that has a scheduler of its own.
         self.schedulers: Mapping[str, Any] = {
             "ddpm": DDPMScheduler(diffusion_steps, "linear_beta", **betas),
             "ddim": DDIMScheduler(diffusion_steps, "linear_beta", **betas),
+            "adding": DDPMScheduler(diffusion_steps, "linear_beta", **betas),
         }
         self.diffusion_steps = diffusion_steps
         self.phases: Mapping[str, Phase] = {"diffusion": Phase(("network",))}
@@ -154,7 +156,7 @@ class DDPM(nn.Module):
         step = min(round(share * self.diffusion_steps), self.diffusion_steps) - 1
         added = torch.randn(images.shape, generator=generator).to(images)
         steps = torch.full((len(images),), max(step, 0), device=images.device)
-        return self.finished(self.schedulers["ddpm"].add_noise(images, added, steps), condition)
+        return self.finished(self.schedulers["adding"].add_noise(images, added, steps), condition)
 
     @property
     def steps_taken(self) -> int:
@@ -212,7 +214,7 @@ class DDPM(nn.Module):
     def _error(
         self, images: Tensor, steps: Tensor, added: Tensor, condition: Tensor | None
     ) -> Tensor:
-        noisy = self.schedulers["ddpm"].add_noise(images, added, steps)
+        noisy = self.schedulers["adding"].add_noise(images, added, steps)
         guess = self._noise_in(noisy, steps, condition)
         return (guess - added).square().flatten(1).mean(dim=1)
 

@@ -18,7 +18,7 @@ from foldnorm.models.losses import hypersphere_loss
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import EditKind, Phase
 from foldnorm.models.vnet import VEncoder
-from foldnorm.models.volume_networks import code_size, coordinates
+from foldnorm.models.volume_networks import code_grid, code_size, coordinates
 
 
 class HypersphereClassifier(EditedVolumes):
@@ -56,6 +56,7 @@ class HypersphereClassifier(EditedVolumes):
         self.n_classes = n_classes
         self.encoder_sees: Sees = encoder_sees
         self.latent_dim = code_size(shape, len(channels) - 1, code_channels, stem)
+        self.healthy_grid = code_grid(shape, len(channels) - 1, stem)
         self.places: Tensor
         self.register_buffer("places", coordinates(shape), persistent=False)
         self.encoder = VEncoder(n_classes + len(shape), channels, convolutions, 3, stem, norm)

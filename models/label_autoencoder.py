@@ -169,11 +169,13 @@ class VariationalAutoencoder(LabelAutoencoder):
         **others: Any,
     ) -> None:
         super().__init__(encoder, generator, shape, n_classes, latent_dim, **others)
+        self.healthy_grid: tuple[int, ...] = ()
         if edits:
             check_edits(edits, most_edits, radii)
             if not isinstance(encoder, Encoder) or encoder.to_code is not None:
                 raise ValueError("edits: need a code that is a map, latent_dim: null")
             self.reads = "edits"
+            self.healthy_grid = tuple(encoder.grid)
         self.edits, self.most_edits, self.radii = tuple(edits), most_edits, tuple(radii)
         self.separation_weight = separation_weight
         self.kl_weight = kl_weight

@@ -115,6 +115,18 @@ class ShowsDepths(Protocol):
 
 
 @runtime_checkable
+class EncodesPlaces(Encodes, Protocol):
+    """A model whose code may be a map in which healthy brains lie near 0 at every place.
+
+    Attributes:
+        healthy_grid: sides of that map, each of which divides the volume's; the code is
+            (channels, *healthy_grid), flattened. Empty if it is none.
+    """
+
+    healthy_grid: tuple[int, ...]
+
+
+@runtime_checkable
 class Decodes(Encodes, Protocol):
     """A model whose codes can be made volumes again."""
 
@@ -269,8 +281,23 @@ class LearnsFromEdits(Protocol):
 class Restores(LearnsFromEdits, Protocol):
     """A model that knows what a healthy brain would hold."""
 
-    def restore(self, volumes: Tensor) -> Tensor:
+    def restore(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) logits, of a healthy brain."""
+
+
+@runtime_checkable
+class TakesPatches(Protocol):
+    """A model that can be shown parts of volumes.
+
+    Its ``condition`` is where they lie: the coordinates in the cohort's box, from −1 to 1 along
+    each axis, of a part's first voxel and of its last, (B, 6) float32. Without it volumes fill the
+    box.
+
+    Attributes:
+        takes_patches: whether it is so.
+    """
+
+    takes_patches: bool
 
 
 @runtime_checkable

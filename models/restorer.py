@@ -46,7 +46,12 @@ class Restorer(EditedVolumes):
         class_weights: of the cross entropy, by class.
         coordinates: the network is also shown where a voxel lies in the cohort's box, from −1 to 1
             along each axis. Healthy brains lie there alike in MNI space.
+
+    Volumes may be parts of brains, of any sides; ``condition`` then says where they lie (see
+    `foldnorm.models.protocols.TakesPatches`).
     """
+
+    takes_patches = True
 
     def __init__(
         self,
@@ -83,25 +88,23 @@ class Restorer(EditedVolumes):
         self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Cross entropy of what was; (B, 2, I, J, K) uint8, edited and as it was."""
-        del phase, noise, condition
-        entropy = self._entropy(volumes, self.class_weights).mean()
+        del phase, noise
+        entropy = self._entropy(volumes, condition, self.class_weights).mean()
         return {"cross_entropy": entropy, "loss": entropy}
 
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Cross entropy of what was, nats a voxel that is asked for, (B,)."""
-        del condition
-        return self._entropy(volumes, None)
+        return self._entropy(volumes, condition, None)
 
-    def _entropy(self, volumes: Tensor, weights: Tensor | None) -> Tensor:
+    def _entropy(self, volumes: Tensor, condition: Tensor | None, weights: Tensor | None) -> Tensor:
         """Cross entropy over the voxels that are asked for, nats a voxel, (B,)."""
         edited, healthy = volumes.unbind(1)
         target = torch.where(edited == self.void, self._with_margin(edited, healthy), healthy)
         asked = edited == self.void
         if ADDING.intersection(self.edits):
             asked |= edited > self.void
-        entropy = F.cross_entropy(
-            self.restore(edited).float(), target.long(), weights, reduction="none"
-        )
+        restored = self.restore(edited, condition).float()
+        entropy = F.cross_entropy(restored, target.long(), weights, reduction="none")
         return (entropy * asked).flatten(1).sum(1) / asked.flatten(1).sum(1).clamp(min=1)
 
     def _with_margin(self, edited: Tensor, healthy: Tensor) -> Tensor:
@@ -112,19 +115,23 @@ class Restorer(EditedVolumes):
 
     def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
         """(B, I, J, K) uint8 → the map of each level on the way down."""
-        del condition
-        return self.network.maps(self._channels(volumes))
+        return self.network.maps(self._channels(volumes, condition))
 
-    def restore(self, volumes: Tensor, depths: Sequence[Tensor] | None = None) -> Tensor:
+    def restore(
+        self,
+        volumes: Tensor,
+        condition: Tensor | None = None,
+        depths: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) logits, of a healthy brain."""
-        return self.network(self._channels(volumes), depths)
+        return self.network(self._channels(volumes, condition), depths)
 
-    def _channels(self, volumes: Tensor) -> Tensor:
+    def _channels(self, volumes: Tensor, places: Tensor | None) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) what the network is shown."""
         classes = one_hot(volumes, self.n_classes)
         if not self.coordinates:
             return classes
-        where = coordinates(volumes.shape[1:]).to(classes)
+        where = coordinates(volumes.shape[1:], places).to(classes)
         return torch.cat([classes, where.expand(len(volumes), *where.shape[1:])], dim=1)
 
 

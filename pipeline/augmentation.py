@@ -7,6 +7,7 @@ crop turned by 5°, so sheets that were thinned are pushed onto the new grid and
 
 import math
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from foldnorm.models.noise import seed_of
+from foldnorm.pipeline.patches import Window
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.schemes import LabelScheme
@@ -81,12 +83,6 @@ class AugmentationOptions:
         """Whether anything is moved."""
         return bool(self.rotation or self.stretch or self.shift or self.elastic)
 
-    def margin(self, shape: tuple[int, int, int]) -> int:
-        """Voxels beyond a volume's border that can come into it."""
-        reach = math.sqrt(sum(side**2 for side in shape)) / 2
-        turned = math.ceil(reach * (math.radians(self.rotation) + self.stretch))
-        return turned + self.shift + math.ceil(self.elastic) + 1
-
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -117,35 +113,39 @@ class Augmentation:
         """Alter (1 or 2, I, J, K) volumes of draw ``draw``; the same shape comes back."""
         rng = np.random.default_rng(seed_of(self.seed, "augment", draw))
         if self.options.moves:
-            matrix, elastic = self._draw(rng, volumes.shape[1:])
-            volumes = np.stack([self._moved(v, n, matrix, elastic) for n, v in enumerate(volumes)])
+            motion = self._draw(rng, _whole(volumes), volumes.shape[1:])
+            volumes = np.stack([self._moved(v, n, motion) for n, v in enumerate(volumes)])
         if self.options.dropout:
             volumes = volumes.copy()
             self._drop(volumes[self.source], rng)
         return volumes
 
-    def with_folds(self, volumes: NDArray[np.integer], draw: int) -> NDArray[np.integer]:
+    def with_folds(
+        self, volumes: NDArray[np.integer], draw: int, window: Window | None = None
+    ) -> NDArray[np.integer]:
         """Move a volume, and its fold labels along with it.
 
         Args:
             volumes: (1, I, J, K) class numbers, or with fold labels (2, I, J, K).
             draw: its number.
+            window: the part of the moved volume that is wanted, without making the rest; None: all.
 
         Returns:
-            The same shape; uint16 with labels. A voxel where two folds meet has no label, as in a
-            prepared cohort.
+            The shape of the window, or the same; uint16 with labels. A voxel where two folds meet
+            has no label, as in a prepared cohort.
         """
+        window = window or _whole(volumes)
         if not self.options.moves:
-            return volumes
-        if len(volumes) == 1:
-            return self(volumes.astype(np.uint8), draw)
+            return window.of(volumes)
         rng = np.random.default_rng(seed_of(self.seed, "augment", draw))
-        matrix, elastic = self._draw(rng, volumes.shape[1:])
+        motion = self._draw(rng, window, volumes.shape[1:])
+        if len(volumes) == 1:
+            return self._moved(volumes[0].astype(np.uint8), 0, motion)[None]
         classes, labels = volumes[0].astype(np.uint32), volumes[1].astype(np.uint32)
         # The class counts first, so that sheets stay whole; then the label, once the highest and
         # once the lowest that lands on a voxel: where these differ, several folds meet.
         highest, lowest = (
-            self._gridded(classes << LABEL_BITS | own, 0, matrix, elastic, LABEL_BITS)
+            self._gridded(classes << LABEL_BITS | own, 0, motion, LABEL_BITS)
             for own in (
                 labels,
                 np.where(classes == self.preparation.scheme.top, LABELS - labels, 0),
@@ -156,16 +156,14 @@ class Augmentation:
         is_fold = (moved == self.preparation.scheme.top) & (label == other)
         return np.stack([moved, np.where(is_fold, label, 0)]).astype(np.uint16)
 
-    def _draw(
-        self, rng: np.random.Generator, shape: tuple[int, ...]
-    ) -> tuple[Matrix, Displacement | None]:
+    def _draw(self, rng: np.random.Generator, window: Window, shape: tuple[int, ...]) -> "_Motion":
         """Draw how a volume is moved: an affine matrix, and an elastic displacement if any."""
         matrix = draw_affine(rng, self.options, shape)
         if not self.options.elastic:
-            return matrix, None
-        i, j, k = shape
+            return _Motion(window, matrix)
         most = self.options.elastic
-        return matrix, smooth_displacement(rng, (i, j, k), most, ELASTIC_SPACING)
+        elastic = smooth_displacement(rng, window.shape, most, ELASTIC_SPACING)
+        return _Motion(window, matrix, elastic)
 
     def _scheme(self, number: int) -> LabelScheme:
         scheme = self.preparation.pair if number == 1 else self.preparation.scheme
@@ -181,41 +179,26 @@ class Augmentation:
             volume[cube] = self._scheme(self.source).void
 
     def _moved(
-        self,
-        volume: NDArray[np.uint8],
-        number: int,
-        matrix: Matrix,
-        elastic: Displacement | None,
+        self, volume: NDArray[np.uint8], number: int, motion: "_Motion"
     ) -> NDArray[np.uint8]:
         """Move one of the volumes, (I, J, K) uint8."""
-        gridded = self._gridded(volume, number, matrix, elastic)
-        return self._thinned(gridded.astype(np.uint8), number)
+        return self._thinned(self._gridded(volume, number, motion).astype(np.uint8), number)
 
     def _gridded(
-        self,
-        volume: NDArray[np.integer],
-        number: int,
-        matrix: Matrix,
-        elastic: Displacement | None,
-        bits: int = 0,
+        self, volume: NDArray[np.integer], number: int, motion: "_Motion", bits: int = 0
     ) -> NDArray[np.integer]:
         """Move one of the volumes; below its class numbers there may be ``bits`` of labels."""
-        i, j, k = volume.shape
         scheme = self.preparation.scheme
         fill = self.second_fill if number == 1 else scheme.fill << bits
-        margin = self.options.margin((i, j, k))
-        # Beyond the box, what lies at its border goes on.
-        wide = np.pad(volume, margin, mode="edge")
-        around = np.eye(4)
-        around[:3, 3] = margin
-        within = matrix @ np.linalg.inv(around)
+        source, elastic = motion.source, motion.elastic
+        part, matrix = source.of(volume), motion.from_part(source)
         if number == 1 or not self.preparation.thin:
             if elastic is not None:
-                return warp_nearest(wide, within, elastic, fill)
-            return resample_nearest(wide, within, (i, j, k), fill)
+                return warp_nearest(part, matrix, elastic, fill)
+            return resample_nearest(part, matrix, motion.window.shape, fill)
         if elastic is not None:
-            return warp_sheets(wide, within, elastic, fill, scheme.top << bits)
-        return resample_sheets(wide, within, (i, j, k), fill)
+            return warp_sheets(part, matrix, elastic, fill, scheme.top << bits)
+        return resample_sheets(part, matrix, motion.window.shape, fill)
 
     def _thinned(self, volume: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
         """Thin the sheets again, if the cohort's are thin and this is no second volume."""
@@ -223,6 +206,45 @@ class Augmentation:
             return volume
         scheme = self.preparation.scheme
         return thin(volume, scheme.top, scheme.fill)
+
+
+@dataclass(frozen=True)
+class _Motion:
+    """How a volume is moved, and which part of it is then wanted.
+
+    Attributes:
+        window: that part.
+        matrix: (4, 4), voxel index before → after, of the whole volume.
+        elastic: (3, *sides of the window), what is added to it, if anything.
+    """
+
+    window: Window
+    matrix: Matrix
+    elastic: Displacement | None = None
+
+    @property
+    def source(self) -> Window:
+        """What comes into the window, before it is moved, and two voxels more on each side."""
+        beside = 2 if self.elastic is None else 2 + math.ceil(np.abs(self.elastic).max())
+        first, last = np.array(self.window.first), np.add(self.window.first, self.window.shape) - 1
+        corners = np.array(list(product(*zip(first - beside, last + beside, strict=True))))
+        back = np.linalg.inv(self.matrix)
+        before = corners @ back[:3, :3].T + back[:3, 3]
+        a, b, c = map(int, np.floor(before.min(axis=0)))
+        i, j, k = map(int, np.ceil(before.max(axis=0)))
+        return Window((a, b, c), (i - a + 1, j - b + 1, k - c + 1))
+
+    def from_part(self, part: Window) -> Matrix:
+        """(4, 4), voxel index of a part of the volume → of the window."""
+        enter, leave = np.eye(4), np.eye(4)
+        enter[:3, 3], leave[:3, 3] = part.first, -np.array(self.window.first)
+        return leave @ self.matrix @ enter
+
+
+def _whole(volumes: NDArray[np.integer]) -> Window:
+    """All of (…, I, J, K) volumes."""
+    i, j, k = volumes.shape[-3:]
+    return Window((0, 0, 0), (i, j, k))
 
 
 def draw_affine(

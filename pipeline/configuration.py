@@ -196,6 +196,8 @@ def training_options(config: Mapping[str, Any]) -> TrainingOptions:
     """Return the ``training`` section of a resolved configuration."""
     content = dict(config["training"])
     content["betas"] = tuple(content["betas"])
+    if content.get("patch") is not None:
+        content["patch"] = tuple(content["patch"])
     content["augmentation"] = AugmentationOptions(**content["augmentation"])
     return TrainingOptions(**content)
 

@@ -38,7 +38,8 @@ class FusedScores:
     Attributes:
         table: a row a brain: the p-values that were joined, ``p_fused`` and ``q_fused``; of brains
             that can be judged.
-        folders: name of each score → the folder that it is from.
+        folders: name of each score → the folder that it is from; of a score that several folders
+            have, the name is ``score@folder``.
         method: of joining.
         calibrated_on: number of healthy brains.
         is_phantom: whether any of them was drawn.
@@ -75,12 +76,13 @@ def fuse(
 
     Args:
         folders: that `score` has written.
-        names: of the scores; where none is given, one of each folder (`USUAL_SCORES`).
+        names: of the scores, each of all folders that have it, such as runs at two resolutions;
+            where none is given, one of each folder (`USUAL_SCORES`).
         method: ``fisher``, the sum of −log p (Fisher 1925), or ``harmonic``, the harmonic mean of p
             (Wilson 2019, doi:10.1073/pnas.1814092116).
 
     Raises:
-        InputError: a score is nowhere or in two folders, or too few brains are in all of them.
+        InputError: a score is nowhere, or too few brains are in all of the folders.
     """
     chosen = _chosen(folders, names)
     calibration = [_table(folder / CALIBRATION) for folder, _ in chosen]
@@ -101,9 +103,10 @@ def fuse(
     judged = [
         not any(table[key]["used_for"] or table[key]["flag"] for table in brains) for key in asked
     ]
+    labels = _labels(chosen)
     return FusedScores(
-        table=_rows(asked, judged, [name for _, name in chosen], their_p, joined),
-        folders={name: folder for folder, name in chosen},
+        table=_rows(asked, judged, labels, their_p, joined),
+        folders={label: folder for label, (folder, _) in zip(labels, chosen, strict=True)},
         method=method,
         calibrated_on=len(healthy),
         is_phantom=any(read_json(folder / SCORES_SIDECAR)["phantom"] for folder in folders),
@@ -147,11 +150,23 @@ def _chosen(folders: Sequence[Path], names: Sequence[str]) -> list[tuple[Path, s
     chosen = []
     for name in names:
         having = [folder for folder, own in held.items() if name in own]
-        if len(having) != 1:
-            where = "in none" if not having else f"in {len(having)}"
-            raise InputError(f"--scores: expected {name} in one of the folders, it is {where}")
-        chosen.append((having[0], name))
+        if not having:
+            known = sorted({score for own in held.values() for score in own})
+            raise InputError(
+                f"--scores: {name} is in none of the folders; there are {', '.join(known)}"
+            )
+        chosen += [(folder, name) for folder in having]
     return chosen
+
+
+def _labels(chosen: Sequence[tuple[Path, str]]) -> list[str]:
+    """What each score is called: with its folder, where another has a score of that name."""
+    labels = []
+    for folder, name in chosen:
+        same = [other.name for other, own in chosen if own == name]
+        whose = folder.name if same.count(folder.name) == 1 else str(folder)
+        labels.append(name if len(same) == 1 else f"{name}@{whose}")
+    return labels
 
 
 def _table(path: Path) -> dict[Key, dict[str, str]]:

@@ -13,17 +13,24 @@ from foldnorm.models.protocols import (
     LearnsFromEdits,
     Recognises,
     Restores,
+    TakesPatches,
 )
+from foldnorm.pipeline.augmentation import Augmentation
 from foldnorm.pipeline.class_metrics import class_dice, sulcus_dice
+from foldnorm.pipeline.patches import Patches
 from foldnorm.pipeline.predict import recognise, structure_probability, target_scheme
 from foldnorm.pipeline.substitutions import Substitutions
 from foldnorm.pipeline.sulci import NamedVolumes, folds_of, names_of
-from foldnorm.pipeline.task import VALIDATION_SEED, Alter, Labels, Slices, Task
+from foldnorm.pipeline.task import VALIDATION_SEED, Alter, Labels, Place, Slices, Task
 from foldnorm.pipeline.training_edits import TrainingEdits
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.pictures import many_colours, middle_slices
+
+# Voxels around a patch that are moved and edited with it, then cut off: there sheets are thinned,
+# the hull is told by what is outside, and junctions by the folds that meet there.
+AROUND_PATCH = 4
 
 
 class Translation(Task):
@@ -85,7 +92,8 @@ class Edits(Task):
         """Move volume and fold labels, then erase something.
 
         In this order, because a volume that is moved with and without a fold is thinned twice:
-        the differences around the gap would tell the network where it is.
+        the differences around the gap would tell the network where it is. Of a patch, only what
+        comes into it is moved, and what is erased are folds that lie there.
         """
         if options.augmentation.dropout:
             raise InputError(
@@ -93,9 +101,34 @@ class Edits(Task):
                 "their model.init_args.edits say what is"
             )
         edits, moved = self._edits(options.seed), self.augmentation(options)
+        if options.patch is not None:
+            return self._of_patches(options, edits, moved)
         if moved is None:
             return edits
         return lambda volumes, n: edits(moved.with_folds(volumes, n), n)
+
+    def place(self, options: TrainingOptions) -> Place | None:
+        """Where patches lie, for a model that takes them."""
+        if options.patch is None or not isinstance(self.model, TakesPatches):
+            return super().place(options)
+        return self._patches(options).place
+
+    def _patches(self, options: TrainingOptions) -> Patches:
+        assert options.patch is not None
+        return Patches(options.patch, self.cohort.shape, self.cohort.scheme, options.seed)
+
+    def _of_patches(
+        self, options: TrainingOptions, edits: TrainingEdits, moved: Augmentation | None
+    ) -> Alter:
+        """Move and edit what lies in a patch of a volume."""
+        patches, inner = self._patches(options), slice(AROUND_PATCH, -AROUND_PATCH)
+
+        def alter(volumes: NDArray[Any], draw: int) -> Labels:
+            window = patches.window(volumes, draw).wider(AROUND_PATCH)
+            part = moved.with_folds(volumes, draw, window) if moved else window.of(volumes)
+            return edits(part, draw)[:, inner, inner, inner]
+
+        return alter
 
     def for_validation(self, volumes: NDArray[Any], index: int) -> Labels:
         """Erase the same at every validation; nothing for a model that is judged by its codes."""

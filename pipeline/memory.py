@@ -79,9 +79,9 @@ def held_by_one(
     found = 0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for number, phase in enumerate(phases):
-            volumes = batches.batch(number)[:1].to(device)
-            told = batches.condition(number)
-            condition = None if told is None else told[:1].to(device)
+            first = batches.first_of(number)
+            volumes = first.volume.to(device)
+            condition = None if first.told is None else first.told.to(device)
             noise = StepNoise((seed, steps.start, number), len(volumes), device)
             terms = partial(model.loss, phase, volumes, noise, condition)
             found = max(found, held_bytes(terms, model))

@@ -149,13 +149,13 @@ class RunFolder:
         torch.save(dict(state), stream)
         write_bytes(self.checkpoint(name), stream.getvalue())
 
-    def load_checkpoint(self, name: str, device: "torch.device | str" = "cpu") -> dict[str, Any]:
-        """Read a checkpoint: tensors and plain values only, never a pickled object."""
+    def load_checkpoint(self, name: str) -> dict[str, Any]:
+        """Read a checkpoint onto the CPU: tensors and plain values only, never a pickled object."""
         import torch
 
         path = self.checkpoint(name)
         try:
-            return dict(torch.load(path, map_location=device, weights_only=True))
+            return dict(torch.load(path, map_location="cpu", weights_only=True))
         except FileNotFoundError:
             raise InputError(f"no such checkpoint: {path}") from None
         except Exception as error:  # torch raises many kinds on foreign bytes

@@ -28,6 +28,7 @@ from foldnorm.preprocessing.preparation import Preparation
 Labels = NDArray[np.uint8]
 Slices = list[NDArray[np.uint8]]
 Alter = Callable[[NDArray[Any], int], NDArray[Any]]
+Place = Callable[[NDArray[Any], int], NDArray[np.float32]]
 VALIDATION_SEED = 0  # of what is done to validation volumes
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the steps of a diffusion, that are shown
 
@@ -85,6 +86,15 @@ class Task:
                 "would learn that holes are healthy"
             )
         return self.augmentation(options)
+
+    def place(self, options: TrainingOptions) -> Place | None:
+        """What says where a patch of a training volume lies; None where whole ones are learned."""
+        if options.patch is not None:
+            raise InputError(
+                f"training.patch: {type(self.model).__name__} learns from whole volumes; restorer "
+                "takes patches"
+            )
+        return None
 
     def augmentation(
         self, options: TrainingOptions, source: int = 0, second_fill: int = 0

@@ -156,9 +156,9 @@ def train_step(training: Training) -> dict[str, Tensor]:
     order = model.phase_order(step)
     for n, phase in enumerate(order):
         number = step * len(order) + n
-        volumes = training.batches.batch(number).to(fabric.device)
+        volumes = training.batches.batch(number).to(fabric.device, non_blocking=True)
         condition = training.batches.condition(number)
-        condition = None if condition is None else condition.to(fabric.device)
+        condition = None if condition is None else condition.to(fabric.device, non_blocking=True)
         noise = StepNoise(
             (options.seed, step, n),
             len(volumes),

@@ -24,6 +24,7 @@ NEARBY = 5.0  # mm around a voxel whose sulcus says how a slab lies
 DROPPED = 0.4, 1.0  # share of the sulcus that noise takes
 MOVED = 5.0, 15.0  # mm that a copy of a fold is moved by
 Labels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -63,19 +64,25 @@ class TrainingEdits:
         edited = healthy.copy()
         if rng.random() >= UNTOUCHED:
             kind = self.kinds[int(rng.integers(len(self.kinds)))]
+            hull = self._hull(healthy)  # no edit alters what lies outside
             for _ in range(int(rng.integers(1, self.most + 1))):
                 edit = self._add if kind in ADDING else self._erase
-                edit(edited, volumes, kind, rng)
+                edit(edited, volumes, hull, kind, rng)
         return np.stack([edited, healthy])
 
     def _erase(
-        self, edited: Labels, volumes: NDArray[np.integer], kind: EditKind, rng: np.random.Generator
+        self,
+        edited: Labels,
+        volumes: NDArray[np.integer],
+        hull: Mask,
+        kind: EditKind,
+        rng: np.random.Generator,
     ) -> None:
         if kind == "folds":
-            edited[self._fold(volumes[1], edited, rng)] = self.scheme.void
+            edited[self._fold(volumes[1], edited, hull, rng)] = self.scheme.void
             return
         sulcus = self.scheme.foreground(edited)
-        places = np.argwhere(sulcus & ~self._hull(edited))
+        places = np.argwhere(sulcus & ~hull)
         if not len(places):
             return
         apart = (places - places[rng.integers(len(places))]) * self.voxel_size
@@ -90,15 +97,15 @@ class TrainingEdits:
         edited[tuple(places[inside].T)] = self.scheme.void
 
     def _fold(
-        self, labels: NDArray[np.integer], volume: Labels, rng: np.random.Generator
-    ) -> NDArray[np.bool_]:
+        self, labels: NDArray[np.integer], volume: Labels, hull: Mask, rng: np.random.Generator
+    ) -> Mask:
         """Mask of one fold with its junctions, drawn ∝ √size; empty if all are too small.
 
         The square root lies between drawing by fold, where small ones are nearly all, and drawing
         by voxel, where the few largest are.
         """
         sulcus = self.scheme.foreground(volume)
-        hull = sulcus & self._hull(volume)
+        hull = sulcus & hull
         counts = np.bincount(labels[sulcus & ~hull], minlength=1).astype(np.float64)
         counts[0] = 0  # no fold
         face = float(np.prod(self.voxel_size)) ** (2 / 3)
@@ -108,18 +115,23 @@ class TrainingEdits:
         label = int(rng.choice(len(weights), p=weights / weights.sum()))
         return fold_and_junctions(sulcus, labels.astype(np.uint16, copy=False), label, hull)
 
-    def _hull(self, volume: Labels) -> NDArray[np.bool_]:
+    def _hull(self, volume: Labels) -> Mask:
         """What touches the outside: it belongs to no fold. None without a hull."""
         if self.scheme.void == self.scheme.fill or not self.has_hull:
             return np.zeros(volume.shape, dtype=np.bool_)
         return ndimage.binary_dilation(volume == self.scheme.fill)
 
     def _add(
-        self, edited: Labels, volumes: NDArray[np.integer], kind: EditKind, rng: np.random.Generator
+        self,
+        edited: Labels,
+        volumes: NDArray[np.integer],
+        hull: Mask,
+        kind: EditKind,
+        rng: np.random.Generator,
     ) -> None:
         """Structure where there is none; what lies outside the brain stays as it is."""
         if kind == "copies":
-            places = np.argwhere(self._fold(volumes[1], volumes[0].astype(np.uint8), rng))
+            places = np.argwhere(self._fold(volumes[1], volumes[0].astype(np.uint8), hull, rng))
             moved = _direction(rng) * rng.uniform(*MOVED) / self.voxel_size
             places = places + np.rint(moved).astype(int)
         else:

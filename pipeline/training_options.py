@@ -30,6 +30,11 @@ class TrainingOptions:
         betas: of Adam.
         seed: of weights, order and noise.
         augmentation: of training volumes.
+        patch: sides of the part of each training volume that is learned from, voxels, drawn so that
+            it holds some structure; null: whole volumes. Volumes are validated and scored whole.
+        workers: processes beside each that trains, which read, move and edit volumes ahead of it;
+            0: none. null: one on a CPU, all of the machine's beside a GPU. What is learned does not
+            depend on it.
         precision: ``32``, or ``bf16`` (mixed).
         log_every: steps between rows of metrics.csv.
         validate_every: steps between validations, checkpoints and sample pictures.
@@ -52,6 +57,8 @@ class TrainingOptions:
     betas: tuple[float, float] = (0.5, 0.9)
     seed: int = 0
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
+    patch: tuple[int, int, int] | None = None
+    workers: int | None = None
     precision: Literal["32", "bf16"] = "32"
     log_every: int = 10
     validate_every: int = 200
@@ -72,6 +79,8 @@ class TrainingOptions:
             raise InputError(f"training.ema: expected at least 0 and below 1, got {self.ema}")
         if self.patience is not None and self.patience < 1:
             raise InputError(f"training.patience: expected at least 1, got {self.patience}")
+        if self.workers is not None and self.workers < 0:
+            raise InputError(f"training.workers: expected 0 or more, got {self.workers}")
         if not self.learning_rate > 0:
             raise InputError(f"training.learning_rate: expected above 0, got {self.learning_rate}")
 

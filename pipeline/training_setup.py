@@ -14,10 +14,10 @@ from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import Conditioned, Trainable
 from foldnorm.models.volume_networks import as_channels_last
 from foldnorm.pipeline.artifacts import RUN_METRICS
-from foldnorm.pipeline.batches import Batches
+from foldnorm.pipeline.batches import Batches, Draws, workers_for
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.configuration import build_model, training_options
-from foldnorm.pipeline.launch import launch
+from foldnorm.pipeline.launch import launch, processes_here
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.task import Task
@@ -107,7 +107,7 @@ def set_up(
         run.check_model(config["model"])
         run.check_cohort(cohort)
         conditions = run.conditions
-        state = load_state(run, model, optimizers, fabric.device, average)
+        state = load_state(run, model, optimizers, average)
     elif fabric.is_global_zero:
         run.write_data(cohort, conditions, before)
     if fabric.is_global_zero:
@@ -121,7 +121,7 @@ def set_up(
         task,
         run,
         optimizers,
-        _batches(task, options, conditions, fabric),
+        _batches(draws_of(task, options, conditions), options, fabric),
         MetricsTable(out / RUN_METRICS, up_to=state.step),
         _tensorboard(out) if options.tensorboard and fabric.is_global_zero else None,
         state,
@@ -148,22 +148,30 @@ def _to_device(
     return optimizers, average
 
 
-def _batches(
-    task: Task, options: TrainingOptions, conditions: Conditions, fabric: Fabric
-) -> Batches:
+def draws_of(task: Task, options: TrainingOptions, conditions: Conditions) -> Draws:
     """Training volumes, with what the task puts beside them and does to them."""
     cohort = task.cohort
-    return Batches(
+    return Draws(
         cohort.volumes,
         cohort.indices("train"),
-        batch_size=options.batch_size,
         seed=options.seed,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
         second=task.second,
         paired=task.model.reads != "unpaired",
         conditions=conditions.encode(cohort.rows) if conditions.size else None,
+        place=task.place(options),
         augment=task.alter(options),
+    )
+
+
+def _batches(draws: Draws, options: TrainingOptions, fabric: Fabric) -> Batches:
+    """Batches of this process."""
+    return Batches(
+        draws,
+        options.batch_size,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        workers=workers_for(options.workers, fabric.device, processes_here() or 1),
+        pin=fabric.device.type == "cuda",
     )
 
 
@@ -197,11 +205,14 @@ def load_state(
     run: RunFolder,
     model: nn.Module,
     optimizers: Mapping[str, torch.optim.Optimizer],
-    device: torch.device,
     average: AveragedModel | None = None,
 ) -> TrainingState:
-    """Take up model, optimisers and average from the last checkpoint."""
-    checkpoint = run.load_checkpoint("last", device)
+    """Take up model, optimisers and average from the last checkpoint.
+
+    Adam counts its steps on the CPU, and leaves the counts of a checkpoint where they are: on a GPU
+    each would be waited for in every step.
+    """
+    checkpoint = run.load_checkpoint("last")
     try:
         model.load_state_dict(checkpoint["model"])
         if average is not None:

@@ -9,10 +9,9 @@ part. Worlds are RAS millimetres.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import SimpleITK
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -32,6 +31,9 @@ from foldnorm.preprocessing.segmentation import (
 )
 from foldnorm.preprocessing.space import Matrix, resample_linear
 from foldnorm.preprocessing.volumes import LabelVolume, read_labels
+
+if TYPE_CHECKING:
+    import SimpleITK
 
 # Centres in MNI152 space, mm: FreeSurfer's numbers left and right, the place of the left one
 # (Harvard-Oxford subcortical atlas, rounded).
@@ -239,8 +241,10 @@ def _homogeneous(voxels: NDArray[np.int64], affine: Matrix) -> NDArray[np.float6
     return np.concatenate([voxels, ones], axis=1) @ affine.T
 
 
-def _image(tissue: NDArray[np.float32], affine: Matrix) -> SimpleITK.Image:
+def _image(tissue: NDArray[np.float32], affine: Matrix) -> "SimpleITK.Image":
     """The part of RAS+ tissue that holds something. Its world stays RAS, whatever ITK calls it."""
+    import SimpleITK
+
     box = bounding_box(tissue > 0)
     assert box is not None
     margin = max(SHRINK) * 2
@@ -269,6 +273,8 @@ def register(
     Returns:
         (4, 4) from the world of the fixed map to that of the moving one.
     """
+    import SimpleITK
+
     fixed, moving = _image(fixed_tissue, fixed_affine), _image(moving_tissue, moving_affine)
     centred = SimpleITK.CenteredTransformInitializer(
         fixed,

@@ -15,7 +15,6 @@ from typing import Literal
 
 import numba
 import numpy as np
-import SimpleITK
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.errors import InputError
@@ -198,6 +197,8 @@ def _pull_linear(
     canonical_values: NDArray[np.int64],
 ) -> NDArray[np.integer]:
     """Trilinear interpolation of the canonical values, snapped to the nearest of them."""
+    import SimpleITK
+
     image = SimpleITK.GetImageFromArray(canonical_values[classes].astype(np.float32).T)
     resampler = SimpleITK.ResampleImageFilter()
     resampler.SetNumberOfThreads(1)  # subjects run in parallel

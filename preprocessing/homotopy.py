@@ -72,7 +72,7 @@ def _run(
     return padded[0][1:-1, 1:-1, 1:-1].copy()
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def take_simple(shape, i, j, k):  # type: ignore[no-untyped-def]  # numba infers
     """Take one voxel, not at the border, from a 26-connected object if it is a simple point.
 
@@ -85,7 +85,7 @@ def take_simple(shape, i, j, k):  # type: ignore[no-untyped-def]  # numba infers
     return False
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def in_block(sheet, i, j, k):  # type: ignore[no-untyped-def]
     """Whether a voxel lies in a full 2×2×2 block."""
     for a in (i - 1, i):
@@ -101,7 +101,7 @@ def in_block(sheet, i, j, k):  # type: ignore[no-untyped-def]
     return False
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _move(shape, movable, surface, levels, n_levels, joins):  # type: ignore[no-untyped-def]
     """Move voxels in place from one side to the other; ``joins`` says to which."""
     inside, keep, level = shape.ravel(), surface.ravel(), levels.ravel()
@@ -133,7 +133,7 @@ def _move(shape, movable, surface, levels, n_levels, joins):  # type: ignore[no-
                     state[u] = WAITS
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _begin(  # type: ignore[no-untyped-def]
     inside, state, level, around, joins, first, last, following
 ):
@@ -144,7 +144,7 @@ def _begin(  # type: ignore[no-untyped-def]
             state[v] = WAITS
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _offsets(sides):  # type: ignore[no-untyped-def]
     """Steps in memory to the 27 voxels around one, in the order of the bits of `topology`."""
     around = np.empty(27, np.int64)

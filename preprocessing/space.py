@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numba
 import numpy as np
-import SimpleITK
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -187,6 +186,8 @@ def read_itk(path: Path) -> Matrix:
     As registration writes it, with MNI fixed and the subject moving: the file takes MNI points to
     native ones (LPS), and is inverted here.
     """
+    import SimpleITK
+
     try:
         transform = SimpleITK.ReadTransform(str(path))
     except RuntimeError as error:
@@ -275,15 +276,27 @@ def resample_linear(
     )
 
 
-@numba.njit(cache=True)
-def _push_affine(classes, matrix, target, hit):  # type: ignore[no-untyped-def]  # numba infers
+@numba.njit(cache=True, nogil=True)
+def _between(start, slope, end, first, last):  # type: ignore[no-untyped-def]  # numba infers
+    """Part of first … last − 1 whose k bring start + slope · k to −1 … end; rather too much."""
+    if abs(slope) < 1e-6:
+        return (first, last) if -2 < start < end + 1 else (first, first)
+    one, other = (-1 - start) / slope, (end - start) / slope
+    return max(first, int(min(one, other)) - 1), min(last, int(max(one, other)) + 2)
+
+
+@numba.njit(cache=True, nogil=True)
+def _push_affine(classes, matrix, target, hit):  # type: ignore[no-untyped-def]
     sides, ends = classes.shape, target.shape
     for i in range(sides[0]):
         for j in range(sides[1]):
             x0 = matrix[0, 0] * i + matrix[0, 1] * j + matrix[0, 3]
             y0 = matrix[1, 0] * i + matrix[1, 1] * j + matrix[1, 3]
             z0 = matrix[2, 0] * i + matrix[2, 1] * j + matrix[2, 3]
-            for k in range(sides[2]):
+            first, last = _between(x0, matrix[0, 2], ends[0], 0, sides[2])
+            first, last = _between(y0, matrix[1, 2], ends[1], first, last)
+            first, last = _between(z0, matrix[2, 2], ends[2], first, last)
+            for k in range(first, last):
                 a = int(np.rint(x0 + matrix[0, 2] * k))
                 b = int(np.rint(y0 + matrix[1, 2] * k))
                 c = int(np.rint(z0 + matrix[2, 2] * k))
@@ -294,7 +307,7 @@ def _push_affine(classes, matrix, target, hit):  # type: ignore[no-untyped-def] 
                         hit[a, b, c] = True
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _pull_missed(classes, matrix, target, hit):  # type: ignore[no-untyped-def]
     sides, ends = classes.shape, target.shape
     for a in range(ends[0]):

@@ -72,7 +72,7 @@ def simple_points(skeleton: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return topological_classes(skeleton) == BORDER
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _classify(padded, table):  # type: ignore[no-untyped-def]  # numba infers
     sides = padded.shape
     found = np.zeros((sides[0] - 2, sides[1] - 2, sides[2] - 2), np.uint8)
@@ -87,7 +87,7 @@ def _classify(padded, table):  # type: ignore[no-untyped-def]  # numba infers
     return found
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def neighbours(padded, i, j, k):  # type: ignore[no-untyped-def]
     """Bits of the true voxels among the 26 neighbours of (i, j, k); it lies on no border."""
     mask = np.int64(0)
@@ -101,7 +101,7 @@ def neighbours(padded, i, j, k):  # type: ignore[no-untyped-def]
     return mask & ALL
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def object_components(mask):  # type: ignore[no-untyped-def]
     """C*: number of 26-connected components of the bits of ``mask``."""
     count = 0
@@ -117,7 +117,7 @@ def object_components(mask):  # type: ignore[no-untyped-def]
     return count
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def background_components(mask):  # type: ignore[no-untyped-def]
     """C̄: 6-connected components, in the 18-neighbourhood, of what is not in ``mask``; by face."""
     free = ~mask & EDGES_TOO
@@ -135,7 +135,7 @@ def background_components(mask):  # type: ignore[no-untyped-def]
     return count
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def is_simple(mask):  # type: ignore[no-untyped-def]
     """Whether a voxel with these neighbours is a simple point (C* = 1 and C̄ = 1)."""
     return background_components(mask) == 1 and object_components(mask) == 1

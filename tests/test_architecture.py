@@ -76,8 +76,8 @@ FLAT = {
     "metrics": "sheet_metrics class_metrics detection_metrics image_metrics structure_statistics "
     "two_sample latent_use",
     "transforms": "transforms",
-    "data": "brains cohort_dataset batches augmentation degradations training_edits substitutions "
-    "sulci conditions",
+    "data": "brains cohort_dataset batches patches augmentation degradations training_edits "
+    "substitutions sulci conditions",
     "runs": "configuration class_paths model_list training_options run_folder trained_model "
     "predict forward_pass metrics_table model_card tracks devices",
     "scoring": "scoring* scores scorer score_cohort recognition_scores sulcus_measures suitability "

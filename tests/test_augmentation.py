@@ -8,7 +8,7 @@ from scipy import ndimage
 from skimage.measure import euler_number
 
 from foldnorm.pipeline.augmentation import Augmentation, AugmentationOptions, draw_affine
-from foldnorm.pipeline.batches import Batches
+from foldnorm.pipeline.batches import Batches, Draws
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.preparation import Preparation
@@ -114,21 +114,19 @@ def test_pairs_are_of_one_row_whatever_the_batch_epoch_and_rank(world_size):
     first = volumes(10)
     indices = np.array([1, 3, 4, 7, 8, 9])
     for rank in range(world_size):
-        batches = Batches(first, indices, batch_size=4, second=first + 100, rank=rank,
-                          world_size=world_size)  # fmt: skip
+        draws = Draws(first, indices, second=first + 100)
+        batches = Batches(draws, 4, rank=rank, world_size=world_size)
         for number in (0, 5, 1, 2, 17):
             batch = batches.batch(number)
             assert batch.shape == (4 // world_size, 2, 2, 2, 2)
             assert (batch[:, 1] == batch[:, 0] + 100).all()
             assert set(batch[:, 0].flatten().tolist()) <= set(indices.tolist())
-        batches.close()
 
 
 def test_unpaired_volumes_are_drawn_apart():
     first = volumes(40)
-    batches = Batches(first, np.arange(40), batch_size=40, second=first, paired=False)
-    batch = batches.batch(0)
-    batches.close()
+    draws = Draws(first, np.arange(40), second=first, paired=False)
+    batch = Batches(draws, 40).batch(0)
     same = (batch[:, 0] == batch[:, 1]).flatten(1).all(1)
     assert same.float().mean() < 0.2
     for n in range(2):
@@ -143,11 +141,9 @@ def test_every_draw_of_every_process_is_augmented_by_its_own_number():
         return volume
 
     for rank in range(2):
-        batches = Batches(volumes(6), np.arange(6), batch_size=4, augment=note, rank=rank,
-                          world_size=2)  # fmt: skip
-        batches.batch(3)
-        batches.close()
-    assert sorted(n for n in seen if n < 16) == [12, 13, 14, 15]
+        draws = Draws(volumes(6), np.arange(6), augment=note)
+        Batches(draws, 4, rank=rank, world_size=2).batch(3)
+    assert sorted(seen) == [12, 13, 14, 15]
 
 
 def test_an_elastic_deformation_without_displacement_changes_nothing():

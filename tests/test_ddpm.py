@@ -9,6 +9,7 @@ from conftest import noise_of, train_images
 from PIL import Image
 
 from foldnorm.models.ddpm import DDPM
+from foldnorm.models.noise import StepNoise
 from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.cli import main
 
@@ -25,7 +26,7 @@ def test_diffusion_ends_in_noise_and_begins_with_the_image():
     images = torch.full((4, 32, 32), 0.5)
     assert torch.equal(model.diffuse(images, 0.0, torch.Generator()), images)
     generator = torch.Generator().manual_seed(0)
-    raw = model.schedulers["ddpm"].add_noise(
+    raw = model.schedulers["adding"].add_noise(
         images[:, None], torch.randn(4, 1, 32, 32, generator=generator), torch.full((4,), 999)
     )
     assert raw.mean() == pytest.approx(0, abs=0.05)
@@ -63,6 +64,18 @@ def test_samples_are_the_same_for_a_seed_and_lie_in_the_range():
         stages = list(model.stages(3, torch.Generator().manual_seed(0)))
         assert len(stages) == model.steps_taken == (5 if sampler == "ddim" else 20)
         assert torch.equal(stages[-1], drawn[0])
+
+
+def test_what_adds_noise_on_another_device_leaves_the_sampler_where_it_is():
+    model = small_ddpm(sampler="ddpm")
+    kept = model.sample(1, torch.Generator().manual_seed(0))
+    weights = model.state_dict()
+    model.to("meta")  # stands for any device that holds no tensors of the CPU
+    images = torch.zeros(2, 8, 8, device="meta")
+    model.loss("diffusion", images, StepNoise((0, 0, 0), 2, torch.device("meta")))
+    model.diffuse(images, 0.5, torch.Generator())
+    model.to_empty(device="cpu").load_state_dict(weights)
+    assert torch.equal(model.sample(1, torch.Generator().manual_seed(0)), kept)
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim"])

@@ -74,6 +74,7 @@ def test_its_names_are_these():
         ("list_models()", "numpy scipy numba matplotlib nibabel torch monai lightning"),
         ("InputError", "numpy scipy numba matplotlib nibabel torch monai lightning"),
         ("Cohort", "torch monai lightning"),
+        ("TrainedModel", "SimpleITK"),
     ],
 )
 def test_it_loads_no_heavy_library(asked, heavy):

@@ -96,7 +96,7 @@ def test_it_is_asked_inside_the_brain_only_and_with_a_margin():
     def loss_of(right):
         """Loss of a network that answers with given classes, surely."""
         answer = torch.from_numpy(right.astype(np.int64))[None]
-        model.restore = lambda _: 20.0 * torch.nn.functional.one_hot(answer, 3).movedim(-1, 1)
+        model.restore = lambda *_: 20.0 * torch.nn.functional.one_hot(answer, 3).movedim(-1, 1)
         return float(model.validation_loss(pair))
 
     wider = ndimage.binary_dilation(folds == 9, np.ones((3, 3, 3)))

@@ -6,14 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import TINY_TRAINING
 
 from foldnorm.models.wgan_gp import WGANGP
+from foldnorm.pipeline import training_setup
 from foldnorm.pipeline.artifacts import RUN_SAMPLE
-from foldnorm.pipeline.batches import Batches
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.processes import clip_gradients
@@ -264,33 +265,6 @@ def test_a_pickle_in_a_checkpoint_is_not_run(small_run, tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_batches_visit_every_volume_once_an_epoch_and_any_batch_can_be_had(small_cohort):
-    indices = small_cohort.indices("train")
-    batches = Batches(small_cohort.volumes, indices, batch_size=1, seed=3)
-    epoch = [int(batches.indices_of(n)[0]) for n in range(len(indices))]
-    assert sorted(epoch) == indices.tolist()
-    assert epoch != [int(batches.indices_of(n)[0]) for n in range(len(indices), 2 * len(indices))]
-    again = Batches(small_cohort.volumes, indices, batch_size=1, seed=3)
-    assert again.indices_of(len(indices) - 1)[0] == epoch[-1]
-    assert torch.equal(batches.batch(2), again.batch(2))
-    batches.close()
-    again.close()
-
-
-def test_processes_share_out_a_batch(small_cohort):
-    indices = small_cohort.indices("train")
-    whole = Batches(small_cohort.volumes, indices, batch_size=4).indices_of(3)
-    parts = [
-        Batches(small_cohort.volumes, indices, batch_size=4, rank=r, world_size=2).indices_of(3)
-        for r in (0, 1)
-    ]
-    assert [*parts[0], *parts[1]] == whole.tolist()
-    with pytest.raises(InputError, match="9 processes for 8 training volumes: start at most as"):
-        Batches(small_cohort.volumes, indices[:8], batch_size=9, world_size=9)
-    with pytest.raises(InputError, match="multiple of the 3"):
-        Batches(small_cohort.volumes, indices, batch_size=4, world_size=3)
-
-
 @pytest.mark.parametrize("stop", [1, 3])
 def test_a_run_with_all_options_resumes_bit_for_bit(small_cohort, tmp_path, stop):
     options = ["--training.ema", "0.5", "--training.gradient_clip", "0.1", "--training.decay",
@@ -303,6 +277,23 @@ def test_a_run_with_all_options_resumes_bit_for_bit(small_cohort, tmp_path, stop
     for part in ("model", "average"):
         for name, tensor in whole[part].items():
             assert torch.equal(tensor, resumed[part][name]), name
+
+
+def test_adam_still_counts_its_steps_on_the_cpu_after_a_resume_on_another_device(
+    small_run, small_cohort, monkeypatch
+):
+    # "meta" stands for a GPU: weights and moments of Adam go there, its counts do not.
+    elsewhere = SimpleNamespace(
+        device=torch.device("meta"), is_global_zero=False, global_rank=0, world_size=1
+    )
+    monkeypatch.setattr(training_setup, "launch", lambda device: elsewhere)
+    config = RunFolder.open(small_run).config
+    training = training_setup.set_up(config, small_cohort, small_run, device="cuda", resume=True)
+    training.batches.close()
+    states = [s for o in training.optimizers.values() for s in o.state.values()]
+    assert training.state.step == 4
+    assert {state["exp_avg"].device.type for state in states} == {"meta"}
+    assert {state["step"].device.type for state in states} == {"cpu"}
 
 
 def test_the_average_of_the_weights_is_what_a_finished_run_is(small_cohort, tmp_path):

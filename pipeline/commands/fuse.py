@@ -1,9 +1,11 @@
 """Join scores of several models of the same brains into one p-value.
 
-Each SCORES is a folder that foldnorm score has written, with the same training cohort. Where no
---scores are named, one of each folder is taken: evidence_pooled, sulci_missing or latent_centre.
+Each SCORES is a folder that foldnorm score has written, of the same brains, perhaps prepared at
+another resolution. A score named by --scores is taken of every folder that has it; where none is
+named, one of each folder: evidence_pooled, sulci_missing or latent_centre.
 The joined figure is calibrated anew on the brains that calibrated all of them, so the p-values need
-not be independent. OUT/fused.tsv has a row a brain.
+not be independent. OUT/fused.tsv has a row a brain. Maps and regions are not joined: those of each
+SCORES stand.
 """
 
 import argparse

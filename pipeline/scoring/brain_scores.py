@@ -8,7 +8,7 @@ import numpy as np
 
 from foldnorm.pipeline.scoring.asymmetry import AsymmetryScores
 from foldnorm.pipeline.scoring.baselines import Baselines
-from foldnorm.pipeline.scoring.families import ScoreFamily
+from foldnorm.pipeline.scoring.families import LATENT_MAP, ScoreFamily
 from foldnorm.pipeline.scoring.healthy import HealthyBrains
 from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, MapScores, OnMap, Scores
 from foldnorm.pipeline.scoring.void import VoidScores
@@ -129,7 +129,12 @@ class BrainScores:
         return self
 
     def _leave_out_what_has_too_few(self, reference: Cohort) -> None:
-        """Distances to folds need `MIN_HEALTHY` brains; a model can do without these scores."""
+        """Distances to folds need `MIN_HEALTHY` brains; a model can do without these scores.
+
+        Maps of codes need as many that the model was not trained on.
+        """
+        if len(self.healthy_.unseen + self.healthy_.local) < MIN_HEALTHY:
+            self.families_.pop(LATENT_MAP, None)
         count = len(self.healthy_.all_known + self.healthy_.local)
         if count >= MIN_HEALTHY:
             return

@@ -19,9 +19,9 @@ from foldnorm.models.protocols import ADDING, Restores
 from foldnorm.pipeline.forward_pass import ForwardPass
 from foldnorm.pipeline.predict import structure_probability
 from foldnorm.pipeline.scores import Mahalanobis
+from foldnorm.pipeline.scoring.conditional import ConditionalNormativeMap
 from foldnorm.pipeline.scoring.fitted import State
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
-from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Brain
 from foldnorm.preprocessing.schemes import LabelScheme
@@ -61,7 +61,7 @@ class EvidenceScores(MapScores):
         self.trained, self.scheme = trained, scheme
         adds = ADDING.intersection(trained.model.edits)
         self.directions = ("missing", "unexpected") if adds else ("missing",)
-        self.normative = NormativeMap(FLOOR, SMOOTHING)
+        self.normative = ConditionalNormativeMap(FLOOR, SMOOTHING)
 
     def fit(self, healthy: Sequence[Brain], n_local: int = 0) -> Self:
         """Learn what healthy brains that the model was not trained on give."""

@@ -8,6 +8,8 @@ from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.map_scores import Scores
 from foldnorm.preprocessing.cohort import Brain
 
+LATENT_MAP = "latent_map"  # name of a family, of models whose code is a map
+
 
 class ScoreFamily(Protocol):
     """Scores that belong together; a high score means unusual.

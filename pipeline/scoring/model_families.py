@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from foldnorm.models.protocols import (
     Decodes,
     Encodes,
+    EncodesPlaces,
     LearnsFromEdits,
     Recognises,
     Restores,
@@ -12,8 +13,9 @@ from foldnorm.models.protocols import (
 )
 from foldnorm.pipeline.recognition_scores import AtlasScores, RecognitionScores
 from foldnorm.pipeline.scoring.evidence import EvidenceScores
-from foldnorm.pipeline.scoring.families import ScoreFamily
+from foldnorm.pipeline.scoring.families import LATENT_MAP, ScoreFamily
 from foldnorm.pipeline.scoring.latent import DepthScores, LatentScores
+from foldnorm.pipeline.scoring.latent_maps import LatentMapScores
 from foldnorm.pipeline.scoring.reconstruction import ReconstructionScores
 from foldnorm.pipeline.sulcus_measures import Recognition
 from foldnorm.pipeline.trained_model import TrainedModel
@@ -35,6 +37,8 @@ def unfitted_model_families(
     found: dict[str, ScoreFamily] = {}
     if isinstance(model, Restores):
         found["evidence"] = EvidenceScores(trained, scheme, covariates)
+    if isinstance(model, EncodesPlaces) and model.healthy_grid:
+        found[LATENT_MAP] = LatentMapScores(trained, covariates)
     if isinstance(model, Encodes):
         found["latent"] = LatentScores(trained)
     if isinstance(model, ShowsDepths):

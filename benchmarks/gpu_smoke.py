@@ -1,0 +1,118 @@
+"""Every shipped configuration trained, stopped, resumed and used, in both precisions."""
+
+from typing import Any
+
+import numpy as np
+from gpu_session import Session, command
+from torch import nn
+
+from foldnorm.models.protocols import (
+    Classifies,
+    Decodes,
+    Encodes,
+    Recognises,
+    Repairs,
+    Restores,
+    Samples,
+    Translates,
+)
+from foldnorm.pipeline.configuration import shipped_configs
+from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.preprocessing.cohort import Cohort
+
+FIRST = ("restorer", "hypersphere_classifier", "vnet", "wgan_gp")
+OF_IMAGES = {
+    "cnn_classifier", "mlp_classifier", "damage_unet", "multi_domain_vae", "image_vae",
+    "image_wgan_gp", "denoising_autoencoder", "convolutional_autoencoder", "dense_autoencoder",
+}  # fmt: skip
+EVERY_STEP = ("--model.init_args.sampler=ddpm", "--model.init_args.diffusion_steps=10")
+# Ways through the code that no shipped configuration takes by itself.
+VARIANTS = {
+    "ddpm every-step": EVERY_STEP,
+    "latent_ddpm every-step": EVERY_STEP,
+    "wgan_gp ema-edits": (
+        "--training.ema=0.9", "--model.init_args.edits=[folds,balls]",
+        "--model.init_args.encoder_sees=distance", "--training.warmup_steps=2",
+        "--model.init_args.class_weights=[1,1,2]",
+    ),
+    "vnet weighted": (
+        "--model.init_args.class_weights=[1,1,2]", "--model.init_args.dice_weight=1",
+        "--training.augmentation.rotation=5",
+    ),
+}  # fmt: skip
+SMALL_DIFFUSION = ("--model.init_args.channels=[8,16]", "--model.init_args.attention=[false,false]")
+# Smaller networks, for a CPU.
+SMALLER = {
+    "ddpm": SMALL_DIFFUSION,
+    "latent_ddpm": SMALL_DIFFUSION,
+    "damage_unet": ("--model.init_args.channels=8", "--model.init_args.mirrors=false"),
+    "wgan_gp_report": ("--model.init_args.latent_dim=16",),
+}
+
+
+def smoke(session: Session) -> None:
+    shipped = sorted(shipped_configs(), key=lambda name: (name not in FIRST, name))
+    chosen = [c for c in [*shipped, *VARIANTS] if not session.configs or c in session.configs]
+    for precision in ["32"] if session.tiny else ["bf16", "32"]:
+        for config in chosen:
+            row = {"config": config, "precision": precision}
+            session.measure(row, lambda row: _through(session, row), at_most=60)
+    session.part["failed"] = [
+        f"{row['config']} {row['precision']}"
+        for row in session.part.get("rows", [])
+        if "error" in row or any(row["codes"].values()) or not row["finite"]
+    ]
+
+
+def _through(session: Session, row: dict[str, Any]) -> None:
+    config, _, variant = row["config"].partition(" ")
+    name = f"{config}-{variant}-{row['precision']}"
+    cohort = session.cohorts["images" if config in OF_IMAGES else "small"]
+    run = session.place / "runs" / name
+    device = ("--device", session.device.type)
+    words: list[object] = [
+        "train", "--config", config, "--cohort", cohort.folder, "--out", run, "--resume", "auto",
+        *device, "--training.precision", row["precision"], "--training.batch_size", 2,
+        "--training.steps", 4, "--training.log_every", 1, "--training.validate_every", 2,
+        "--training.validation_volumes", 2, *VARIANTS.get(row["config"], ()),
+    ]  # fmt: skip
+    if "ddpm" in config:
+        words += ["--model.init_args.sampling_steps", 3]
+    if session.tiny:
+        words += SMALLER.get(config, ())
+    codes, said = row.setdefault("codes", {}), row.setdefault("said", {})
+    row["finite"] = True
+    code, said["train"] = command(*words, "--training.session_steps", 2)
+    codes["train"] = 0 if code == 75 else code or "did not stop"
+    if codes["train"]:
+        return
+    codes["resume"], said["resume"] = command(*words)
+    if codes["resume"]:
+        return
+    lines = (run / "metrics.csv").read_text(encoding="utf-8").splitlines()[1:]
+    figures = [float(value) for line in lines for value in line.split(",") if value]
+    row["finite"] = bool(np.isfinite(figures).all())
+    model = RunFolder.open(run).load().model
+    for asked in _uses(model, [run, cohort.folder, session.place / "used" / name], cohort):
+        code, line = command(*asked, *device)
+        # 2: too few phantoms to calibrate with and the like; no matter of the device.
+        codes[str(asked[0])], said[str(asked[0])] = (0 if code == 2 else code), line
+
+
+def _uses(model: nn.Module, where: list[object], cohort: Cohort) -> list[list[object]]:
+    """Commands for a trained model of its kind; ``where``: run, cohort, output."""
+    run, folder, out = where
+    for kind, name in ((Translates, "translate"), (Recognises, "recognise"),
+                       (Classifies, "classify")):  # fmt: skip
+        if isinstance(model, kind):
+            return [[name, *where]]
+    if cohort.holds_images and isinstance(model, Repairs):
+        return [["restore", *where]]
+    found: list[list[object]] = []
+    if isinstance(model, (Decodes, Restores, Encodes)):
+        found.append(["score", *where])
+    if isinstance(model, Encodes):
+        found.append(["embed", run, folder, f"{out}-codes"])
+    if isinstance(model, Samples):
+        found.append(["generate", run, f"{out}-drawn", "--number", 2])
+    return found
