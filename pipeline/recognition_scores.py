@@ -98,7 +98,7 @@ class RecognitionScores(Fitted):
         return np.array(found).reshape(-1, len(self.names.sulci), len(MEASURES))
 
     def departures(self, measures: Measures) -> dict[str, Departures]:
-        """Compute departures of sulci from healthy ones by kind, (N, n) standard deviations each."""
+        """Compute departures of sulci from healthy ones by kind, (N, n) standard deviations."""
         sizes = np.sqrt(measures[:, :, 0])
         missing = self.absence.z(self._absence(sizes, measures[:, :, 1]))
         away = [own.z(measures[:, n, 2:5]) for n, own in enumerate(self.centres_)]
