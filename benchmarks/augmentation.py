@@ -1,4 +1,4 @@
-"""What augmentation does to thin sheets: plain nearest neighbour against ours, on a cohort.
+"""Effect of augmentation on thin sheets: plain nearest neighbour against ours, on a cohort.
 
 COHORT was prepared with --thin. Each volume is altered once by each kind. Printed, as means over
 volumes: holes (by how much the Euler number of the sheets changes, inside a margin that nothing

@@ -1,4 +1,4 @@
-"""What foldnorm does on a GPU: on phantoms of its own, unattended.
+"""Checks and timings of foldnorm on a GPU: on phantoms of its own, unattended.
 
 - smoke: every shipped configuration is trained, stopped, resumed and used, in both precisions.
 - throughput: volumes a second, memory and utilisation over sides, batches and arithmetic.

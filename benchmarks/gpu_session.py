@@ -1,4 +1,4 @@
-"""What the parts of the GPU benchmark share: deadlines, figures on disk, flags, single steps."""
+"""Shared parts of the GPU benchmark: deadlines, figures on disk, flags, single steps."""
 
 import contextlib
 import gc

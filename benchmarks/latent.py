@@ -1,4 +1,4 @@
-"""What it costs to look into a latent space, to open a report, and to walk through a cohort.
+"""Cost of looking into a latent space, of opening a report, and of walking through a cohort.
 
 1. Ranking 1,728 dimensions by wgan_gp_report.yaml at 80³, beside the decoder alone doing the same
    passes, in turns; weights are drawn, as they do not change the time. A few brains stand for 100.

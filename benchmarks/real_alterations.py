@@ -1,4 +1,4 @@
-"""What `anomaly_real.py` does to real brains: who is left out, what is erased, drawn in or cut."""
+"""Alterations of `anomaly_real.py`: who is left out, what is erased, drawn in or cut."""
 
 import contextlib
 import hashlib

@@ -63,7 +63,7 @@ HALF = 0.5
 
 @dataclass(frozen=True)
 class Alignment:
-    """How a segmentation lies in MNI space.
+    """Affine alignment of a segmentation to MNI space.
 
     Attributes:
         world_to_mni: (4, 4) native RAS mm → MNI RAS mm.
@@ -89,7 +89,7 @@ class Template:
     sha256: str
 
     def of_side(self, side: str) -> NDArray[np.float32]:
-        """The tissue of one hemisphere, all else 0; all of it for no side."""
+        """Return the tissue of one hemisphere, all else 0; all of it if ``side`` is empty."""
         if not side:
             return self.tissue
         x = self.affine[0, 0] * np.arange(self.tissue.shape[0]) + self.affine[0, 3]
@@ -242,7 +242,10 @@ def _homogeneous(voxels: NDArray[np.int64], affine: Matrix) -> NDArray[np.float6
 
 
 def _image(tissue: NDArray[np.float32], affine: Matrix) -> "SimpleITK.Image":
-    """The part of RAS+ tissue that holds something. Its world stays RAS, whatever ITK calls it."""
+    """Return the part of RAS+ tissue that is not 0, as an ITK image.
+
+    Its world stays RAS, although ITK takes every world for LPS.
+    """
     import SimpleITK
 
     box = bounding_box(tissue > 0)
@@ -303,7 +306,7 @@ def register(
 
 
 def closed(mask: Mask, size: float) -> Mask:
-    """A brain with its sulci filled: two brains have them at different places.
+    """Fill the sulci of a brain, as two brains have them at different places.
 
     Args:
         mask: (I, J, K).

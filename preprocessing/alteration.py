@@ -176,7 +176,7 @@ def _altered(way: AlterationKind, cohort: Cohort, index: int, deletion: Deletion
 def _opened(
     folder: Path, kind: str, refilling: Refilling, stamp: int
 ) -> tuple[AlterationKind, Cohort]:
-    """A cohort, opened once a worker; ``stamp`` tells a rewritten one apart."""
+    """Open a cohort, once a worker; ``stamp`` tells a rewritten cohort apart."""
     cohort = Cohort.open(folder)
     return _way(kind, cohort, refilling), cohort
 

@@ -50,10 +50,10 @@ class AlterationKind(Protocol):
     """One way to alter; made for one cohort."""
 
     def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
-        """What to do to a volume; None if it has nothing eligible."""
+        """Draw the alteration of a volume; None if nothing in it is eligible."""
 
     def apply(self, index: int, deletion: Deletion) -> Volume:
-        """The volume, (I, J, K) class numbers, after it."""
+        """Return the altered volume, (I, J, K) class numbers."""
 
 
 class FoldDeletion:
@@ -82,7 +82,7 @@ class BallDeletion:
         self.cohort = cohort
 
     def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
-        """A ball centred on a voxel above void."""
+        """Draw a ball centred on a voxel above void."""
         return sample_ball(rng, np.array(self.cohort.volumes[index]), self.cohort.scheme, sizes)
 
     def apply(self, index: int, deletion: Deletion) -> Volume:
@@ -206,7 +206,7 @@ class FoldAddition:
         self.index = {key: n for n, key in enumerate(cohort.keys())}
 
     def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
-        """A donor that has an eligible fold, and one of its folds."""
+        """Draw a donor that has an eligible fold, and one of its folds."""
         if sizes.is_control:
             return CONTROL
         rows = self.cohort.rows
@@ -251,7 +251,7 @@ class RandomCrop:
             raise InputError(f"the cohort is no crop, so it has no elsewhere: {cohort.folder}")
 
     def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
-        """A place half a side away or more, with at least half of the crop's structure."""
+        """Draw a place half a side away or more, with at least half of the crop's structure."""
         if sizes.is_control:
             return CONTROL
         volume = finished_volume(self.cohort.folder, self.cohort.rows[index])
@@ -295,7 +295,7 @@ class OtherSide:
             )
 
     def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
-        """The other side, where the cohort has it."""
+        """Name the other hemisphere as donor; None if the cohort does not have it."""
         if sizes.is_control:
             return CONTROL
         other = self.cohort.other_side(index)

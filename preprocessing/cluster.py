@@ -28,7 +28,7 @@ DEFAULT_MINUTES = 240  # of a job; SLURM's own default may be far less
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where volumes are prepared.
+    """Cluster or scheduler whose jobs or workers prepare the volumes.
 
     Attributes:
         kind: ``slurm``; ``local``: the same jobs as processes of this machine; ``dask``.

@@ -76,7 +76,7 @@ class Cohort:
 
     @staticmethod
     def describe(folder: Path) -> dict[str, Any]:
-        """Description of a cohort folder, or of the layout in an exported model.
+        """Read the description of a cohort folder, or of the layout in an exported model.
 
         Raises:
             InputError: there is none.
@@ -106,13 +106,13 @@ class Cohort:
         return self.brains(range(len(self)))
 
     def select(self, *splits: str) -> "CohortView":
-        """The volumes of these splits, all if none is named, read when they are asked for."""
+        """Select the volumes of these splits, all if none is named; each is read on access."""
         return self.view(self.indices(*splits))
 
     def dataset(
         self, *splits: str, transform: Callable[[dict[str, Any]], Any] | None = None
     ) -> "CohortDataset":
-        """The volumes of these splits as a PyTorch ``Dataset`` that MONAI transforms take.
+        """Return the volumes of these splits as a PyTorch ``Dataset`` for MONAI transforms.
 
         Args:
             splits: ``train``, ``validation``, ``test``; all if none is named.
@@ -154,12 +154,12 @@ class Cohort:
         return np.array(self.volumes[index])
 
     def view(self, indices: Iterable[int]) -> "CohortView":
-        """Some of the volumes as a sequence of brains, read when they are asked for."""
+        """Return some of the volumes as a sequence of brains, each read on access."""
         return CohortView([(self, int(index)) for index in indices])
 
     @property
     def holds_images(self) -> bool:
-        """Whether the volumes are intensities, not classes."""
+        """True if the volumes are intensities, not classes."""
         return "intensities" in self.preparation
 
     def seen(self, volumes: NDArray[Any]) -> NDArray[Any]:
@@ -213,12 +213,12 @@ class Cohort:
 
     @property
     def has_hull(self) -> bool:
-        """Whether the sheet between brain and outside was kept."""
+        """True if the sheet between brain and outside was kept."""
         return self.preparation.get("hull") != "remove"
 
     @property
     def is_phantom(self) -> bool:
-        """Whether the volumes were drawn by the phantom generator."""
+        """True if the volumes were drawn by the phantom generator."""
         return bool(self.description["Cohort"].get("phantom", False))
 
     @property
@@ -242,7 +242,7 @@ class Cohort:
         return np.diag([-1.0 if is_mirrored else 1.0, 1, 1, 1]) @ self.affine
 
     def indices(self, *splits: str) -> NDArray[np.int64]:
-        """Indices of the volumes of these splits, all if none is named."""
+        """Return the indices of the volumes of these splits, all if none is named."""
         unknown = set(splits) - set(SPLITS)
         if unknown:
             raise InputError(f"split is one of {', '.join(SPLITS)}, got {sorted(unknown)}")
@@ -252,7 +252,7 @@ class Cohort:
         )
 
     def some_indices(self, *splits: str) -> NDArray[np.int64]:
-        """Indices of the volumes of these splits, all if none is named.
+        """Return `indices` of these splits, all if none is named; at least one.
 
         Raises:
             InputError: there is no such volume.

@@ -1,4 +1,4 @@
-"""What ``--crop`` asks for, and the box it means for a cohort."""
+"""Crop that ``--crop`` asks for, and the box that it gives for a cohort."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,13 +76,13 @@ class CropSpec:
 
     @classmethod
     def of_record(cls, preparation: Mapping[str, Any]) -> "CropSpec":
-        """The crop of a cohort, from its preparation record."""
+        """Read the crop of a cohort from its preparation record."""
         regions = {name: tuple(sulci) for name, sulci in preparation["regions"].items()}
         return cls.parse(preparation["crop"], regions)
 
     @property
     def may_cut(self) -> bool:
-        """Whether voxels outside the box are left out on purpose."""
+        """True if voxels outside the box are left out on purpose."""
         return self.kind in ("region", "mask", "box", "mm")
 
     def labels(self, fold_names: Mapping[int, str], *, must_exist: bool = True) -> set[int]:

@@ -47,12 +47,12 @@ class SizeRange:
         return sizes
 
     def holds(self, size: float) -> bool:
-        """Whether a size is eligible."""
+        """Return whether a size is eligible."""
         return self.low < size <= self.high
 
     @property
     def is_control(self) -> bool:
-        """Whether nothing is to be deleted."""
+        """True if nothing is to be deleted."""
         return self.low == 0 and self.high == float("inf")
 
     def __str__(self) -> str:
@@ -63,7 +63,7 @@ class SizeRange:
 
 @dataclass(frozen=True)
 class Refilling:
-    """How the neighbours of a missing fold are drawn to its place.
+    """Options of refilling, which draws the neighbours of a missing fold to its place.
 
     Attributes:
         reach: mm over which they are drawn, sd of a Gaussian.
@@ -85,7 +85,7 @@ HALF_WAY = Refilling()
 
 @dataclass(frozen=True)
 class Deletion:
-    """What is done to one volume.
+    """Alteration that was drawn for one volume.
 
     Attributes:
         kind: ``none`` for the control.

@@ -28,7 +28,7 @@ SAME_SIZE = 1e-3
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a crop of the source grid lies and how the axes scale.
+    """Resampling plan: place of a crop in the source grid, and scale of each axis.
 
     Attributes:
         scale: source voxel side / target voxel side, for each axis; 1.0 keeps an axis.
@@ -58,7 +58,7 @@ class Grid:
 
     @property
     def is_identity(self) -> bool:
-        """Whether nothing changes."""
+        """True if the plan changes nothing."""
         return self.scale == (1.0, 1.0, 1.0)
 
     def target_index(self, axis: int, length: int) -> NDArray[np.int64]:

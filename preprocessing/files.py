@@ -100,7 +100,7 @@ def sha256(content: bytes) -> str:
 
 
 def hashed(name: str, salt: str) -> str:
-    """What stands for a participant in what is given to others."""
+    """Return the salted SHA-256 that replaces a participant's name in what is shared."""
     return sha256(f"{salt}{name}".encode())
 
 

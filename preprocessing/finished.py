@@ -33,7 +33,7 @@ class Finished:
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether the lattice of this volume runs from right to left."""
+        """True if the lattice of this volume runs from right to left."""
         return self.sidecar["Parameters"]["mirror_right"] and self.sidecar["Hemisphere"] == "R"
 
     def read(self, suffix: str) -> LabelVolume:
@@ -51,11 +51,11 @@ class Finished:
 
     @property
     def source(self) -> SourceVolume:
-        """Where it came from, as preprocessing found it."""
+        """Source volume that this one was made of, as preprocessing found it."""
         return source_of(self.sidecar)
 
     def has_folds(self) -> bool:
-        """Whether there are fold labels."""
+        """Return whether the volume has fold labels."""
         return self.stem.with_name(f"{self.stem.name}_desc-folds_dseg.nii.gz").is_file()
 
 
@@ -72,17 +72,17 @@ def finished_volumes(out: Path) -> list[Finished]:
 
 
 def finished_volume(out: Path, row: Mapping[str, str]) -> Finished:
-    """That of a row of ``participants.tsv``.
+    """Return the finished volume of a row of ``participants.tsv``.
 
     Raises:
-        InputError: the cohort does not hold it by itself, as an altered one does not.
+        InputError: the cohort holds no file of this volume alone, as altered cohorts hold none.
     """
     stem = out / row["participant_id"] / "anat" / row_key(row)
     return Finished(stem.name, stem, read_json(stem.with_name(f"{stem.name}_dseg.json")))
 
 
 def source_record(source: SourceVolume) -> dict[str, Any]:
-    """What a sidecar says of a volume's origin; inverse of `source_of`."""
+    """Describe a source volume for a sidecar; inverse of `source_of`."""
     record = {
         "Participant": source.participant,
         "Hemisphere": source.hemi,
@@ -97,7 +97,7 @@ def source_record(source: SourceVolume) -> dict[str, Any]:
 
 
 def source_of(record: Mapping[str, Any]) -> SourceVolume:
-    """The volume that a sidecar was written for."""
+    """Read the source volume from a sidecar; inverse of `source_record`."""
     companions = {kind: Path(path) for kind, path in record["Companions"].items()}
     return SourceVolume(
         record["Participant"],

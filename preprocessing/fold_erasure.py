@@ -1,4 +1,4 @@
-"""What is erased with a fold, and what lies around it.
+"""Voxels that are erased with a fold, and voxels that lie around it.
 
 Fold labels are 0 at voxels that folds share with each other or with the hull. Erasing the labelled
 voxels alone leaves these junctions in the air, a trace of the erasure and none of the anatomy.

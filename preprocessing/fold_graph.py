@@ -214,9 +214,9 @@ def graph_fold_labels(
 def graph_fold_numbers(
     graph: FoldGraph, shape: tuple[int, int, int] | None = None
 ) -> NDArray[np.uint16]:
-    """Number of the fold at each voxel of `graph_skeleton`, whichever part of it, from 1.
+    """Return the number of the fold, from 1, at each voxel of `graph_skeleton`.
 
-    Junctions and plis de passage go to their first fold.
+    All parts of a fold have its number. Junctions and plis de passage go to their first fold.
     """
     if len(graph.folds) >= SURFACE_LABEL:
         raise InputError(f"more than {SURFACE_LABEL - 1} folds in a graph: {graph.path}")

@@ -43,7 +43,7 @@ SCAR = 2.0  # mm around a fold
 
 @dataclass(frozen=True)
 class Parts:
-    """What a volume of sheets consists of; all (I, J, K).
+    """Parts of a volume of sheets; arrays are (I, J, K).
 
     Attributes:
         classes: uint8.

@@ -87,7 +87,7 @@ def take_simple(shape, i, j, k):  # type: ignore[no-untyped-def]  # numba infers
 
 @numba.njit(cache=True, nogil=True)
 def in_block(sheet, i, j, k):  # type: ignore[no-untyped-def]
-    """Whether a voxel lies in a full 2×2×2 block."""
+    """Return whether a voxel lies in a full 2×2×2 block."""
     for a in (i - 1, i):
         for b in (j - 1, j):
             for c in (k - 1, k):
@@ -146,7 +146,7 @@ def _begin(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _offsets(sides):  # type: ignore[no-untyped-def]
-    """Steps in memory to the 27 voxels around one, in the order of the bits of `topology`."""
+    """Return the steps in memory to the 27 voxels around one, in the order of `topology`'s bits."""
     around = np.empty(27, np.int64)
     for bit in range(27):
         i, j, k = bit // 9 - 1, bit // 3 % 3 - 1, bit % 3 - 1
@@ -156,7 +156,7 @@ def _offsets(sides):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, inline="always")
 def _faces(inside, v, around, value):  # type: ignore[no-untyped-def]
-    """Whether a face neighbour lies inside, or outside, as ``value`` says."""
+    """Return whether a face neighbour lies inside (``value`` true) or outside (false)."""
     return (
         inside[v + around[4]] == value
         or inside[v + around[10]] == value

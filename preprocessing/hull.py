@@ -38,7 +38,7 @@ def hull_of(raw: NDArray[np.integer], folds: NDArray[np.bool_] | None = None) ->
 
 
 def agrees(raw: NDArray[np.integer], folds: NDArray[np.bool_]) -> bool:
-    """Whether a graph's voxels lie on this skeleton, so that it was made of it."""
+    """Return whether a graph's voxels lie on this skeleton: the graph was made of it."""
     return bool(is_skeleton(raw)[folds].mean() >= SAME_SKELETON) if folds.any() else False
 
 

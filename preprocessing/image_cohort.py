@@ -41,7 +41,7 @@ SMALLEST, LARGEST = 8, 512  # side
 
 @dataclass(frozen=True)
 class ImagePreparation:
-    """What is done to every image.
+    """Options of preparing images, the same for every image of a cohort.
 
     Attributes:
         size: sides that images are brought to; one number stands for all; None: they are of one
@@ -85,7 +85,7 @@ class ImagePreparation:
         return cls(sides, "window", *ends)
 
     def as_dict(self) -> dict[str, Any]:
-        """What two cohorts must share to be comparable."""
+        """Return the settings that two cohorts must share to be comparable."""
         return {
             "size": None if self.size is None else list(self.size),
             "intensities": {
@@ -99,10 +99,10 @@ class ImagePreparation:
 
     @classmethod
     def of_cohort(cls, folder: Path) -> Self:
-        """That of a cohort of images, or of an exported model of such.
+        """Read the preparation of a cohort of images, or of an exported model of images.
 
         Raises:
-            InputError: it is another cohort.
+            InputError: it is no cohort, or one of label volumes.
         """
         record = Cohort.describe(layout_in(folder))["Cohort"]["preparation"]
         if "intensities" not in record:
@@ -190,7 +190,7 @@ def write_image_cohort(
 
 
 def fitted(images: Sequence[ImageFile], asked: ImagePreparation) -> ImagePreparation:
-    """A preparation whose open ends are settled by the first image that is readable.
+    """Settle what a preparation leaves open by the first image that is readable.
 
     Raises:
         InputError: none is.
@@ -322,7 +322,7 @@ def _pack(
 def _in_order(
     images: Sequence[ImageFile], preparation: ImagePreparation, n_threads: int
 ) -> Iterator[tuple[ImageFile, PreparedImage | InputError]]:
-    """Prepared images or what is wrong with them, never more than a few ahead."""
+    """Yield each image with its prepared form or its error; only a few are prepared ahead."""
 
     def prepared(image: ImageFile) -> PreparedImage | InputError:
         try:
@@ -362,10 +362,10 @@ def _digest(images: Sequence[ImageFile]) -> str:
 
 
 def _is_finished(out: Path, record: Mapping[str, Any], overwrite: bool) -> bool:
-    """Whether the very same images were packed the very same way.
+    """Return whether the very same images were packed the very same way.
 
     Raises:
-        InputError: others were, and they are not to be replaced.
+        InputError: the folder holds other images or another preparation, not to be overwritten.
     """
     if overwrite or not (out / DESCRIPTION).is_file():
         return False

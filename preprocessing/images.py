@@ -139,7 +139,7 @@ def read_image(image: ImageFile) -> Pixels:
 
 @lru_cache(maxsize=4)
 def read_idx(path: Path) -> Pixels:
-    """An idx archive as an array.
+    """Read an idx archive as an array.
 
     Raises:
         InputError: it is none, or is cut off.
@@ -195,7 +195,7 @@ def _files(source: Path) -> list[ImageFile]:
 
 
 def _of_file(path: Path, source: Path) -> ImageFile:
-    """An image whose class is the folder of ``source`` in which it lies, if it is in one."""
+    """Return the image of a file; its class is the folder of ``source`` that holds it, if any."""
     within = path.relative_to(source)
     known = {"file": within.as_posix()}
     if len(within.parts) > 1:

@@ -25,7 +25,7 @@ from foldnorm.preprocessing.volumes import read_labels
 
 @dataclass(frozen=True)
 class InputSpace:
-    """Where what was found in a packed volume is written to.
+    """Grid of an input file, in which results on its packed volume are written.
 
     Attributes:
         path: of the file; None: it is not known or not there any more, so that results stay in the
@@ -47,7 +47,7 @@ class InputSpace:
 
     @classmethod
     def of(cls, cohort: Cohort, row: Mapping[str, str]) -> "InputSpace":
-        """That of a row of ``participants.tsv``."""
+        """Return the input space of a row of ``participants.tsv``."""
         is_mni = cohort.preparation["space"] == "mni"
         to_world = cohort.affine_of(row)
         i, j, k = cohort.shape

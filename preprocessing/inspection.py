@@ -1,4 +1,4 @@
-"""What a source holds: found, missing and ambiguous, without opening a single volume."""
+"""Contents of a source: found, missing and ambiguous, without opening a single volume."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ LISTED = 20  # keys a line of the summary names at most
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect_source` found.
+    """Result of `inspect_source`.
 
     Attributes:
         volumes: by kind (``skeleton``, ``grey_white``), those that would be used.
@@ -27,7 +27,7 @@ class Inspection:
 
     @property
     def lacking(self) -> dict[str, list[str]]:
-        """What is not beside a skeleton → keys of those that lack it."""
+        """Kind of file, or other hemisphere → keys of the skeletons that lack it."""
         skeletons = self.volumes[SKELETON.stem]
         keys = {v.key for v in skeletons}
         both = {"L": "R", "R": "L"}

@@ -43,7 +43,7 @@ class AcpcBox:
         return cls(_three(there.min(axis=0)), _three(there.max(axis=0)))
 
     def holds(self, fold: Fold, graph: FoldGraph) -> bool:
-        """Whether the whole box of a fold is inside.
+        """Return whether the bounding box of a fold lies wholly inside.
 
         Raises:
             InputError: the graph gives no box of the fold.

@@ -1,4 +1,4 @@
-"""Where the volumes of a cohort lie: the box that is packed, and the region in it.
+"""Layout of the volumes of a cohort: the box that is packed, and the region in it.
 
 Fitted once over the prepared volumes, and frozen in the cohort folder.
 """
@@ -26,7 +26,7 @@ LAYOUT_FOLDER = "cohort"  # of an exported model: the layout of its training coh
 
 @dataclass(frozen=True)
 class Layout:
-    """What all volumes of a cohort share.
+    """Box, and region if any, that all volumes of a cohort share.
 
     Attributes:
         box: on the lattice; for ``--crop box``, in each volume's own field of view.
@@ -38,17 +38,17 @@ class Layout:
 
     @classmethod
     def of_cohort(cls, folder: Path) -> "Layout":
-        """That of a cohort folder."""
+        """Read the layout of a cohort folder."""
         box = Box.parse(read_json(folder / DESCRIPTION)["Cohort"]["box"])
         path = folder / REGION_MASK
         return cls(box, read_labels(path).data.astype(np.bool_) if path.is_file() else None)
 
     def target(self, volume: Finished, crop: CropSpec) -> Box:
-        """The box on the lattice of one volume."""
+        """Return the box that is kept of a volume, on the lattice."""
         return self.target_of(volume.field_of_view, crop)
 
     def target_of(self, field_of_view: Box, crop: CropSpec) -> Box:
-        """The box on the lattice of a volume with such a field of view."""
+        """Return the box that is kept of a volume with such a field of view, on the lattice."""
         return self.box.shifted(field_of_view.start) if crop.kind == "box" else self.box
 
     def packed(
@@ -59,7 +59,7 @@ class Layout:
         scheme: LabelScheme,
         off_mask: str | None,
     ) -> NDArray[np.uint8]:
-        """The part of a volume that a cohort keeps.
+        """Cut or pad a volume to the box that a cohort keeps.
 
         Args:
             classes: (I, J, K) class numbers.
@@ -133,6 +133,6 @@ def _region_of_folds(
 
 
 def layout_in(folder: Path) -> Path:
-    """Where a cohort folder, or an exported model, holds how its volumes are laid out."""
+    """Return the folder in which a cohort folder, or an exported model, holds its layout."""
     bundled = folder / LAYOUT_FOLDER
     return bundled if bundled.is_dir() else folder

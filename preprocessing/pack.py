@@ -43,7 +43,7 @@ from foldnorm.preprocessing.split import DEFAULT_FRACTIONS, assign_split
 
 @dataclass(frozen=True)
 class PackOptions:
-    """How the prepared volumes are packed; the attributes are those of `PreprocessOptions`."""
+    """Options of packing the prepared volumes; attributes as in `PreprocessOptions`."""
 
     preparation: Preparation
     crop: CropSpec = field(default_factory=CropSpec)
@@ -70,7 +70,7 @@ class PackOptions:
         }
 
     def layout(self, volumes: list[Finished], out: Path) -> Layout:
-        """The layout of another cohort, or that which is frozen here, or one fitted now."""
+        """Return the layout of another cohort, or the one frozen in ``out``, or fit a new one."""
         if self.frozen is not None:
             return self.frozen
         if (out / DESCRIPTION).is_file() and not self.refit:
@@ -81,7 +81,7 @@ class PackOptions:
 
 @dataclass(frozen=True)
 class Packed:
-    """What packing found.
+    """Result of `pack`.
 
     Attributes:
         problems: volumes that do not fit the frozen box or have other voxels; they are left out.
@@ -385,7 +385,7 @@ def _description(volumes: list[Finished], layout: Layout, options: PackOptions) 
 
 
 def _pairs(volumes: list[Finished], options: PackOptions) -> dict[str, Any] | None:
-    """How many pairs have two affines, and the largest distance between them."""
+    """Describe the pairs: their scheme, how many have two affines, and the largest shift, mm."""
     if options.preparation.pair is None:
         return None
     shifts = np.abs([volume.sidecar["PairShiftMm"] for volume in volumes]).max(axis=1)
@@ -404,7 +404,7 @@ def _begin_packing(out: Path) -> None:
 
 
 def _is_packed(out: Path, description: Mapping[str, Any]) -> bool:
-    """Whether the very same volumes were packed the very same way."""
+    """Return whether the very same volumes were packed the very same way."""
     if not all((out / name).is_file() for name in (DESCRIPTION, VOLUMES, PARTICIPANTS, QC_TABLE)):
         return False
     written: bool = read_json(out / DESCRIPTION).get("Cohort") == json.loads(

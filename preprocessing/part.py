@@ -1,4 +1,4 @@
-"""What goes into one volume of a cohort, at full resolution: a hemisphere, or both joined."""
+"""Input of one volume of a cohort, at full resolution: a hemisphere, or both joined."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -154,7 +154,7 @@ def _foreground(volume: LabelVolume, scheme: LabelScheme) -> Box:
 def _read_pair(
     volume: LabelVolume, path: Path | None, preparation: Preparation
 ) -> tuple[LabelVolume, Shift]:
-    """The second volume of a pair, and how far its affine would have put it from the first.
+    """Read the second volume of a pair, and how far its affine puts it from the first, mm.
 
     Voxel (i, j, k) of one is voxel (i, j, k) of the other: Morphologist writes both on one grid,
     but not always with one affine.

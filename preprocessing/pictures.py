@@ -47,7 +47,7 @@ def class_colours(n_classes: int) -> NDArray[np.uint8]:
 def colour_slice(
     labels: NDArray[np.integer], n_classes: int, colours: NDArray[np.uint8] | None = None
 ) -> NDArray[np.uint8]:
-    """(A, B) class numbers → (B, A, 3) picture; the second axis points up."""
+    """Colour a slice of class numbers, (A, B) → (B, A, 3); the second axis points up."""
     table = class_colours(n_classes) if colours is None else colours
     return table[np.minimum(labels, len(table) - 1)].transpose(1, 0, 2)[::-1]
 
@@ -92,7 +92,7 @@ def grey_slices(
 
 
 def image_slices(image: NDArray[np.floating]) -> list[NDArray[np.uint8]]:
-    """An image from −1 (black) to 1 (white); of a volume, the middle slice along each axis.
+    """Draw an image from −1 (black) to 1 (white); of a volume, the middle slice of each axis.
 
     Args:
         image: (I, J), rows and columns of a picture, or (I, J, K).
@@ -108,7 +108,7 @@ def image_slices(image: NDArray[np.floating]) -> list[NDArray[np.uint8]]:
 def changed_slices(
     before: NDArray[np.floating], after: NDArray[np.floating]
 ) -> list[NDArray[np.uint8]]:
-    """Where one image is darker (orange) and brighter (green) than another, on that, dimmed.
+    """Draw where ``after`` is darker (orange) and brighter (green), on ``before``, dimmed.
 
     Args:
         before: (I, J) or (I, J, K), from −1 to 1.

@@ -1,4 +1,4 @@
-"""What is done to every volume of a cohort."""
+"""Options of preparing the volumes of a cohort, and their record."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from foldnorm.preprocessing.schemes import (
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to every volume of a cohort, the crop excepted.
+    """Options of preparing every volume of a cohort, the crop excepted.
 
     Attributes:
         scheme: label scheme.
@@ -46,7 +46,7 @@ class Preparation:
     whole_brain: bool = False
 
     def of_pairs(self) -> "Preparation":
-        """What is done to a second volume that comes without its first."""
+        """Return the preparation of a second volume that comes without its first."""
         assert self.pair is not None
         return replace(self, scheme=self.pair, pair=None, method="nearest", thin=False, hull="keep")
 
@@ -68,7 +68,7 @@ class Preparation:
 
     @property
     def checks_folds_on_white(self) -> bool:
-        """Whether the pair is one of skeleton and grey-white, where no fold lies on white."""
+        """True if the pair is skeleton and grey-white, where no fold may lie on white matter."""
         stems = (self.scheme.stem, self.pair.stem if self.pair else "")
         return stems == (SKELETON.stem, GREY_WHITE.stem)
 

@@ -134,7 +134,7 @@ def _mni_target(
 
 
 def _mirrored(part: Part) -> Part:
-    """The part with its first axis reversed; in the world nothing moves."""
+    """Reverse the first axis of a part; in the world nothing moves."""
     side, box = part.volume.data.shape[0], part.box
     return replace(
         part,

@@ -364,7 +364,7 @@ def _pinned(n_procs: int) -> AbstractContextManager[Any]:
 
 
 def _prepared_by_shards(volumes: Sequence[SourceVolume], out: Path) -> tuple[int, list[Problem]]:
-    """How many volumes shards found finished, and those that none has finished, with reasons."""
+    """Count the volumes that shards found finished; list those that none finished, and why."""
     reports = [read_json(path) for path in sorted(out.glob(REPORT_OF_SHARD.format("*")))]
     reasons = {f["volume"]: f["reason"] for report in reports for f in report["failed"]}
     finished = {volume.key for volume in finished_volumes(out)}

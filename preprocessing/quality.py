@@ -112,7 +112,7 @@ def read_warnings(folder: Path) -> dict[str, str]:
 
 
 def _told(row: Mapping[str, Any]) -> list[str]:
-    """Flags that need no comparison with other volumes."""
+    """List the flags that need no comparison with other volumes."""
     number = len(row.get("warnings", []))
     flags = [f"same scan as {other}" for other in row.get("same_as", [])]
     if number:

@@ -38,7 +38,7 @@ class Region:
     mask: NDArray[np.bool_]
 
     def within(self, box: Box) -> NDArray[np.bool_]:
-        """The mask in another box."""
+        """Return the mask in another box."""
         return place(self.mask.view(np.uint8), self.box, box, fill=0).view(np.bool_)
 
 
@@ -108,7 +108,7 @@ def region_of_mask(mask: LabelVolume, margin: float, size: float, *, mirrored: b
 
 
 def dilated(mask: NDArray[np.bool_], margin: float, size: float) -> NDArray[np.bool_]:
-    """The mask and all within ``margin`` mm of it in chamfer distance (50, 71, 87), not Euclid's.
+    """Dilate a mask by ``margin`` mm in chamfer distance (50, 71, 87), not in Euclid's.
 
     Args:
         mask: (I, J, K) bool.

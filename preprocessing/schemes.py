@@ -87,7 +87,7 @@ class LabelScheme:
         return len(self.classes) - 1
 
     def foreground(self, classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Where the class is above `void`: what a deletion can take (sulcus in a skeleton)."""
+        """Mark classes above `void`: what a deletion can take (sulcus in a skeleton)."""
         return classes > self.void
 
     @property

@@ -48,7 +48,7 @@ class Tissue:
 
 @dataclass(frozen=True)
 class SegmentationScheme:
-    """Which label numbers mean what.
+    """Label numbers of the tissues of each hemisphere.
 
     Attributes:
         name: of the scheme.
@@ -65,7 +65,7 @@ class SegmentationScheme:
     midline: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """What a YAML file of this scheme would hold."""
+        """Return the content of a YAML file of this scheme."""
         content: dict[str, Any] = {"name": self.name, "midline": self.midline}
         for key in ("left", "right", "both"):
             tissue = getattr(self, key)
@@ -120,7 +120,7 @@ class Hemisphere:
 
 
 def load_segmentation_scheme(name_or_path: str) -> SegmentationScheme | None:
-    """A built-in scheme by name, one from a YAML file, or None for ``auto``.
+    """Load a scheme that is built in, by its name, or from a YAML file; None for ``auto``.
 
     The file holds ``name``, and of ``left``, ``right`` and ``both`` what there is, each with
     ``grey`` and ``white`` as lists of integers; ``midline`` (mm) where only ``both`` is.
@@ -212,7 +212,7 @@ def hemispheres(
 
 
 def guess_scheme(volume: LabelVolume) -> SegmentationScheme:
-    """The scheme that the labels of a volume speak of."""
+    """Guess the scheme that the labels of a volume follow."""
     values = {int(v) for v in np.unique(volume.data)} - {0}
     if not values:
         raise InputError(f"holds no labels, all voxels are 0: {volume.path}")
@@ -242,7 +242,7 @@ def _masks(volume: LabelVolume, tissue: Tissue | None) -> tuple[Mask, Mask] | No
 
 
 def among(data: NDArray[np.integer], values: tuple[int, ...]) -> Mask:
-    """``data`` is one of ``values``; by look-up where labels are small, as they mostly are."""
+    """Mark where ``data`` is one of ``values``; by look-up if labels are small, as most are."""
     low, high = int(data.min()), int(data.max())
     if high - low > 2**20:
         return np.isin(data, values)

@@ -266,7 +266,7 @@ def _smoothed(field: Displacement, sd: float, voxel_size: Size) -> Displacement:
 
 
 def _is_gentle(gradient: NDArray[np.float64]) -> bool:
-    """Whether 1 + gradient, (3, 3, n), neither folds nor stretches too much."""
+    """Return whether 1 + gradient, (3, 3, n), neither folds nor stretches too much."""
     jacobian = gradient + np.eye(3)[:, :, None]
     (a, b, c), (d, e, f), (g, h, i) = jacobian
     volume = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)

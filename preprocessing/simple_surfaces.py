@@ -199,7 +199,7 @@ def _filled(part, free):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True)
 def _same(one, other, v, u, offset, shifted):  # type: ignore[no-untyped-def]
-    """Whether two neighbouring surface points lie between the same two parts of the rest."""
+    """Return whether two neighbouring surface points lie between the same two parts of the rest."""
     first, second = np.int64(0), np.int64(0)
     for bit in range(27):
         there = shifted[offset, bit]

@@ -94,7 +94,7 @@ class Skeleton:
 
     @property
     def is_right(self) -> bool:
-        """Whether it is one sheet around one ball."""
+        """True if the skeleton is one sheet around one ball, without full 2×2×2 blocks."""
         return (self.components, self.euler, self.blocks) == (1, 2, 0)
 
 
@@ -151,7 +151,7 @@ def _skeletonise(grey: Mask, white: Mask, size: Size, recipe: Recipe) -> Skeleto
 
 
 def _ball(brain: Mask, size: Size, recipe: Recipe) -> Mask:
-    """The brain closed, with a layer between it and the hull, and the hull; a ball."""
+    """Close the brain and add layers around it, the hull outermost, so that all is a ball."""
     labels, number = ndimage.label(brain, FULL)
     if number > 1:
         brain = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
@@ -169,7 +169,7 @@ def _ball(brain: Mask, size: Size, recipe: Recipe) -> Mask:
 
 
 def is_ball(mask: Mask) -> bool:
-    """Whether a 26-connected object is one piece without cavities and handles."""
+    """Return whether a 26-connected object is one piece without cavities and handles."""
     one = ndimage.label(mask, FULL)[1] == 1 and ndimage.label(~mask)[1] == 1
     return bool(one and euler_number(mask, connectivity=3) == 1)
 

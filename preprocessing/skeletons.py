@@ -195,7 +195,7 @@ def _alignment(
     found: Sequence[Hemisphere],
     options: SkeletoniseOptions,
 ) -> tuple[Alignment | None, list[str]]:
-    """The way to MNI space, if there is one, and a warning if it was sought in vain."""
+    """Return the alignment to MNI space, None if there is none, and a warning if it failed."""
     transform = source.companions.transform
     if transform is not None:
         to_mni = voxel_to_mni(transform, shape_of(volume.data), volume.affine, volume.voxel_size)
@@ -335,7 +335,7 @@ def fold_measures(
     depth: NDArray[np.float32],
     affine: NDArray[np.float64],
 ) -> list[dict[str, Any]]:
-    """What each fold measures: its voxels, sheet, depth, bottom line, box and centre.
+    """Measure each fold: its voxels, sheet, depth, bottom line, box and centre.
 
     Args:
         labels: (I, J, K) fold labels.

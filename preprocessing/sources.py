@@ -60,7 +60,7 @@ class Companions:
     pair: Path | None = None
 
     def as_dict(self) -> dict[str, str]:
-        """Those that there are, by kind."""
+        """Return the paths of the companions that exist, by kind."""
         paths = {kind: getattr(self, kind) for kind in COMPANIONS}
         return {kind: str(path) for kind, path in paths.items() if path is not None}
 
@@ -243,7 +243,7 @@ def read_excluded(path: Path) -> set[str]:
 
 
 def origin_of(volume: SourceVolume) -> str:
-    """Who made a volume: ``phantom``, what its own sidecar says, ``Morphologist``, or ``unknown``.
+    """Return who made a volume: ``phantom``, its sidecar's ``Origin``, Morphologist or unknown.
 
     Skeletons of different makers differ in their counts, so they must not be mixed unnoticed.
     """
@@ -277,7 +277,7 @@ def bids_label(participant: str) -> str:
 
 
 def _named(volume: SourceVolume, source: Source) -> SourceVolume:
-    """The volume under its id with the name of its source before it."""
+    """Put the name of its source before the participant id of a volume."""
     if not source.name:
         return volume
     return replace(
@@ -369,7 +369,7 @@ def _read_tree(
 def _beside(
     path: Path, hemi: str, participant: str, pair_stem: str, prefer: Sequence[str]
 ) -> Companions:
-    """What Morphologist wrote for a volume of ``<acquisition>/<analysis>/segmentation``.
+    """Find what Morphologist wrote for a volume of ``<acquisition>/<analysis>/segmentation``.
 
     Of several fold graphs the newest version of the format, and there a session by hand before
     automatic ones, then the first by name. The transform is that of the registration; without
@@ -404,14 +404,14 @@ def _version(name: str) -> list[int]:
 
 
 def _of_freesurfer(path: Path) -> SourceVolume:
-    """A volume of ``<subject>/mri``, with the transform that lies there."""
+    """Return a volume of ``<subject>/mri``, with the transform that lies there."""
     transform = path.parent / "transforms" / "talairach.xfm"
     companions = Companions(transform=transform if transform.is_file() else None)
     return SourceVolume(path.parents[1].name, "", path, companions)
 
 
 def _freesurfer_volumes(source: Path) -> Iterator[Path]:
-    """The segmentation of each FreeSurfer subject of a folder, or of the subject that it is."""
+    """Yield the segmentation of each FreeSurfer subject of a folder, or of the one that it is."""
     for folder in [source / "mri", *sorted(source.glob("*/mri"))]:
         found = [folder / name for name in FREESURFER_VOLUMES if (folder / name).is_file()]
         if found:
@@ -419,7 +419,7 @@ def _freesurfer_volumes(source: Path) -> Iterator[Path]:
 
 
 def _has_pictures(sources: Sequence[Source]) -> bool:
-    """Whether there are pictures among the first files of a folder."""
+    """Return whether there are pictures among the first files of a folder."""
     return any(
         path.suffix.lower() in PICTURES
         for source in sources

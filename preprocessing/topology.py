@@ -137,7 +137,7 @@ def background_components(mask):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def is_simple(mask):  # type: ignore[no-untyped-def]
-    """Whether a voxel with these neighbours is a simple point (C* = 1 and C̄ = 1)."""
+    """Return whether a voxel with these neighbours is a simple point (C* = 1 and C̄ = 1)."""
     return background_components(mask) == 1 and object_components(mask) == 1
 
 

@@ -62,7 +62,7 @@ def voxel_size_of(affine: NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 def is_volume(path: Path) -> bool:
-    """Whether the name is that of a single-file NIfTI or of a FreeSurfer volume."""
+    """Return whether the name is that of a single-file NIfTI or of a FreeSurfer volume."""
     return path.name.endswith(NIFTI_SUFFIXES + MGH_SUFFIXES)
 
 

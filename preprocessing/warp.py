@@ -94,7 +94,7 @@ def warp_sheets(
 def _pushed(
     points: NDArray[np.float64], matrix: Matrix, displacement: Displacement
 ) -> NDArray[np.float64]:
-    """Where source points (n, 3) come out in the target."""
+    """Push source points (n, 3) to where they come out in the target, (n, 3) voxels."""
     plain = points @ matrix[:3, :3].T + matrix[:3, 3]
     found = plain
     for _ in range(STEPS):

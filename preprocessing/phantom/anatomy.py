@@ -205,7 +205,7 @@ def semi_axes(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def inward_normals(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Unit normals of the ellipsoid at (n, 3) points, pointing inside."""
+    """Return the unit normals of the ellipsoid at (n, 3) points, pointing inside."""
     gradient = -points / semi_axes(points) ** 2
     return gradient / np.linalg.norm(gradient, axis=-1, keepdims=True)
 

@@ -183,7 +183,7 @@ def _branch(
 
 
 def _added(growth: Growth, seed: int, subject: int, label: int) -> Fold:
-    """An extra fold of 40 mm, 16 mm deep, beside a named one."""
+    """Draw an extra fold, 40 mm long and 16 mm deep, beside a named one."""
     rng = keyed_rng(seed, subject, label, "added")
     beside = next(fold for fold in growth.folds if fold.label == label)
     curve = on_hull(beside.curve + 9.0 * _sideways(beside.curve, rng))
@@ -297,7 +297,7 @@ def _sideways(curve: NDArray[np.float64], rng: np.random.Generator) -> NDArray[n
 
 
 def sideways(curve: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Unit vectors in the hull across a curve, (n, 3)."""
+    """Return unit vectors that lie in the hull and point across a curve, (n, 3)."""
     across = np.cross(inward_normals(curve), np.gradient(curve, axis=0))
     return across / np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-9)
 

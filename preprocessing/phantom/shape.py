@@ -1,4 +1,4 @@
-"""How one subject's hemisphere differs from the template: size, pose, and a smooth warp."""
+"""Departure of one subject's hemisphere from the template: size, pose, and a smooth warp."""
 
 from dataclasses import dataclass
 

@@ -29,7 +29,7 @@ grey-white volumes hold 0, 100, 200.
 
 @dataclass(frozen=True)
 class PhantomOptions:
-    """What `write_phantoms` draws.
+    """Options of `write_phantoms`.
 
     Attributes:
         subjects: how many.
