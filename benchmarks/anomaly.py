@@ -145,7 +145,7 @@ def run_folder(out: Path, name: str, seed: int) -> Path:
 
 
 def deletions(out: Path, name: str, seed: int, kind: str = "fold") -> dict[str, Any]:
-    """The deletion benchmark of one model: what its tables say."""
+    """Run the deletion benchmark of one model; return the figures of its tables."""
     folder = out / "results" / (f"{name}-{seed}" + ("" if kind == "fold" else f"-{kind}"))
     cohort = MODELS[name][0]
     first = [row["participant_id"] for row in Cohort.open(out / f"t{cohort[1]}").rows][:TESTED]

@@ -39,7 +39,7 @@ def draw(folder: Path, number: int) -> list[Path]:
 
 
 def tree(folder: Path, drawn: list[Path], subjects: int) -> Path:
-    """A Morphologist tree of ``subjects`` left hemispheres."""
+    """Write a Morphologist tree of ``subjects`` left hemispheres."""
     for n in range(subjects):
         place = folder / f"s{n:05d}/t1mri/default_acquisition/default_analysis/segmentation"
         place.mkdir(parents=True)

@@ -130,7 +130,7 @@ def of_crops(out: Path) -> dict[str, float]:
 
 
 def drawn(cohort: Path, folder: Path, name: str, words: tuple[object, ...]) -> dict[str, float]:
-    """What a model draws, beside held-out volumes, and how long each takes."""
+    """Compare drawn volumes with held-out ones, and measure the time that drawing one takes."""
     made, told = folder / f"drawn_{name}", folder / f"quality_{name}"
     if not (made / "seconds.json").is_file():
         begin = time.perf_counter()

@@ -112,7 +112,7 @@ class Session:
         out: Path | None = None,
         resume: bool = False,
     ) -> Training:
-        """What `foldnorm train` sets up, in a folder of its own."""
+        """Set up a training as `foldnorm train` does, in a folder of its own."""
         out = out or self.place / "trainings" / config
         if not resume:
             shutil.rmtree(out, ignore_errors=True)
@@ -209,7 +209,7 @@ def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
 def arithmetic(
     *, tf32: bool = False, deterministic: bool = False, benchmark: bool = False
 ) -> Iterator[None]:
-    """Flags of cuDNN and cuBLAS; afterwards as they were."""
+    """Set flags of cuDNN and cuBLAS; afterwards they are as before."""
     cudnn = torch.backends.cudnn
     before = cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
     matmul = torch.get_float32_matmul_precision()

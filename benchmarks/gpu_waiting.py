@@ -54,7 +54,7 @@ def _wait(session: Session, row: dict[str, Any]) -> None:
 
 
 def _with_waiting(session: Session, training: Training, seconds: float) -> dict[str, float]:
-    """A step as it is, and the shares of it that reading and drawing take."""
+    """Time a step as it is, and the shares of it that reading and drawing take."""
     spent: Counter[str] = Counter()
 
     def clocked(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -82,7 +82,7 @@ def _with_waiting(session: Session, training: Training, seconds: float) -> dict[
 
 
 def _without(session: Session, training: Training, seconds: float) -> dict[str, float]:
-    """The same step with everything there already: batches on the device, noise kept."""
+    """Time a step that waits for nothing: batches are on the device, noise is kept."""
     kept = training.batches.batch(0).to(session.device)
     noise: dict[tuple[Any, ...], Tensor] = {}
 
@@ -103,7 +103,7 @@ def _without(session: Session, training: Training, seconds: float) -> dict[str, 
 
 
 def synchronisations(training: Training) -> dict[str, int]:
-    """Calls of one step that wait for the device, by the line that made them."""
+    """Count calls of one step that wait for the device, by the line that made them."""
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")

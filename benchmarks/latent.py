@@ -61,7 +61,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def report_space(brains: int) -> LatentSpace:
-    """The model of the study's sizes, with drawn weights and drawn brains."""
+    """Build the model of the study's sizes, with drawn weights and drawn brains."""
     arguments = yaml.safe_load(config_path("wgan_gp_report").read_text(encoding="utf-8"))
     model = WGANGP(shape=(SIDE,) * 3, n_classes=3, **arguments["model"]["init_args"]).eval()
     rng = np.random.default_rng(0)
@@ -74,7 +74,7 @@ def report_space(brains: int) -> LatentSpace:
 
 @torch.no_grad()
 def decode_only(space: LatentSpace, dimensions: np.ndarray) -> None:
-    """The passes that ranking needs, with nothing around them."""
+    """Make the passes of the decoder that ranking needs, and nothing else."""
     decode = space.trained.encodes.decode
     code = torch.from_numpy(space.codes[0].astype(np.float32))
     decode(code[None])
@@ -133,7 +133,7 @@ def default_ranking(run: Path, cohort: Path, measured: int) -> dict[str, float]:
 
 
 def again_and_again(cohort: Cohort, folder: Path, count: int) -> Path:
-    """A cohort of as many brains, by repeating those of another under new names."""
+    """Write a cohort of ``count`` brains, repeating those of another under new names."""
     if (folder / VOLUMES).is_file():
         return folder
     own = cohort.indices("validation", "test").tolist() + cohort.indices("train").tolist()

@@ -24,7 +24,7 @@ MIN_SHARE = 0.5  # of a fold that lies in the box
 
 
 def left_out(cohort: Cohort, site: str, folder: Path, hemispheres: int = 0) -> Cohort:
-    """The cohort again: the site to test, the others to train on and to compare with.
+    """Split the cohort anew: one site to test, the others to train on and to compare with.
 
     Args:
         cohort: of all sites.
@@ -69,7 +69,7 @@ def ways_to_alter(cohort: Cohort) -> dict[str, AlterationKind]:
 def planned(
     cohort: Cohort, ways: Mapping[str, AlterationKind], index: int, per_size: int | None
 ) -> Iterator[tuple[str, str, Deletion]]:
-    """What is done to one volume: kind, size, and the alteration.
+    """Plan the alterations of one volume: kind, size, and the alteration.
 
     Args:
         cohort: with fold labels.

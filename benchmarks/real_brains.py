@@ -119,7 +119,7 @@ def reconstructions(model_of: Path, cohort: Cohort, split: str) -> list[tuple]:
 
 
 def nearest_training(cohort: Cohort, split: str) -> list[tuple]:
-    """The training volume whose sulci overlap most, as a baseline of reconstructions."""
+    """Pair each volume with the training volume whose sulci overlap most, as a baseline."""
     others = [np.array(cohort.volumes[i]) == cohort.scheme.top for i in cohort.indices("train")]
     pairs = []
     for index in cohort.indices(split):
@@ -143,7 +143,7 @@ def most_frequent(training: Cohort, tested: Cohort, split: str) -> list[dict[str
 
 
 def leave_out(real: Cohort, participant: str, watched: str, folder: Path) -> Cohort:
-    """The real cohort again, with one brain for testing and one to stop the training."""
+    """Split the real cohort anew: one brain for testing, one to stop the training."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in real.folder.iterdir():
         if path.is_file() and path.name != "participants.tsv":

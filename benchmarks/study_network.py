@@ -140,7 +140,7 @@ class CorrectedEncoder(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv3d(32, 2 * 64, 4, 2, padding=1))
 
     def forward(self, volume: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """A code from the last map."""
+        """Compute mean and log-variance of a code from the last map."""
         del condition
         mean, log_variance = self.layers(volume).chunk(2, dim=1)
         return mean.flatten(1), soft_bound(log_variance.flatten(1))

@@ -10,7 +10,7 @@ Adversarial = Literal["minimax", "non-saturating", "least-squares", "wasserstein
 
 
 def critic_loss(name: Adversarial, of_real: Tensor, of_generated: Tensor) -> Tensor:
-    """What the critic minimises, without penalties; a mean over the batch.
+    """Return the critic's loss, without penalties, averaged over the batch.
 
     ``minimax`` and ``non-saturating``: −log σ(D(x)) − log(1 − σ(D(G(z)))) (Goodfellow et al. 2014,
     arXiv:1406.2661, equation 1). ``least-squares``: ½ (D(x) − 1)² + ½ D(G(z))² (Mao et al. 2017,
@@ -30,7 +30,7 @@ def critic_loss(name: Adversarial, of_real: Tensor, of_generated: Tensor) -> Ten
 
 
 def generator_loss(name: Adversarial, of_generated: Tensor) -> Tensor:
-    """What the generator minimises; a mean over the batch.
+    """Return the generator's adversarial loss, averaged over the batch.
 
     ``minimax``: log(1 − σ(D(G(z)))), which saturates; ``non-saturating``: −log σ(D(G(z)));
     ``least-squares``: ½ (D(G(z)) − 1)²; ``wasserstein``: −D(G(z)).

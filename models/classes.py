@@ -44,7 +44,7 @@ def _distance_to(mask: Tensor) -> Tensor:
 
 
 def seen(volumes: Tensor, n_classes: int, how: Sees) -> Tensor:
-    """What an encoder sees of (B, *sides) class numbers: (B, C, *sides) float32."""
+    """Encode (B, *sides) class numbers as an encoder's input: (B, C, *sides) float32."""
     return one_hot(volumes, n_classes) if how == "one-hot" else signed_distances(volumes, n_classes)
 
 

@@ -8,7 +8,7 @@ from foldnorm.models.volume_networks import Critic, Encoder, Generator, code_siz
 
 
 class ConvolutionalGAN(EncoderGAN):
-    """What DCGAN, WGAN and WGAN-GP have in common.
+    """Convolutional encoder, generator and critic: the base of DCGAN, WGAN and WGAN-GP.
 
     Args:
         shape: sides of the volumes; taken from the cohort by ``foldnorm train``.

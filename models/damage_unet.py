@@ -111,7 +111,7 @@ class DamageUNet(nn.Module):
         }
 
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
-        """The loss of each image, (B,), where the damage is filled in that was found."""
+        """Compute the loss of each image, (B,), with the damage that was found filled in."""
         del condition
         found = torch.ones(len(volumes), device=volumes.device)
         entropy, dice, content = self._terms(volumes, found)
@@ -136,10 +136,9 @@ class DamageUNet(nn.Module):
         return self.finder(_seen(images))[:, 0].float()
 
     def _content(self, images: Tensor, likely: Tensor, hole: Tensor) -> Tensor:
-        """What was there before, (B, *sides): the smooth fill, mixed with the image, corrected.
+        """Estimate the undamaged image, (B, *sides): smooth fill, mixed with the image, corrected.
 
-        Under noise, which lies everywhere, there is nothing to fill in from: there the image itself
-        says more.
+        Noise lies everywhere and leaves nothing to fill in from: there the image itself says more.
         """
         smooth = biharmonic_fill(images, hole)
         told = torch.stack([smooth, images, likely, hole.float()], dim=1)
@@ -195,7 +194,7 @@ def as_scanned(images: Tensor, noise: StepNoise, share: float) -> Tensor:
 
 
 def _seen(images: Tensor) -> Tensor:
-    """What the finder sees, (B, 1 + dims, *sides): images, and how they change along each axis.
+    """Stack images and their differences along each axis, (B, 1 + dims, *sides), for the finder.
 
     Paint is flat, tissue is not: differences between neighbours are shown on a logarithmic scale on
     which one grey of 8 bits counts.

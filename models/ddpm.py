@@ -146,9 +146,9 @@ class DDPM(nn.Module):
         generator: torch.Generator,
         condition: Tensor | None = None,
     ) -> Tensor:
-        """What is left of images after a share of the steps, (B, *sides).
+        """Add the noise of a share of the diffusion steps, from 0 to 1, to images; (B, *sides).
 
-        Of label volumes, the likeliest class; ``share`` is from 0 to 1.
+        Label volumes come back as the likeliest class of each voxel.
         """
         images = self.undiffused(volumes, condition)
         if share <= 0:
@@ -182,7 +182,7 @@ class DDPM(nn.Module):
     def stages(
         self, count: int, generator: torch.Generator, condition: Tensor | None = None
     ) -> Iterator[Tensor]:
-        """What there is after each step of `sample`, from noise on; its arguments."""
+        """Yield the images after each denoising step of `sample`, which has the same arguments."""
         for x in self._denoised(count, generator, condition):
             yield self.finished(x, condition)
 

@@ -1,4 +1,4 @@
-"""What models share that learn from healthy volumes that something was done to."""
+"""Base class and checks of models that learn from edited healthy volumes."""
 
 from collections.abc import Sequence
 

@@ -81,7 +81,7 @@ class EncoderGAN(VariationalAutoencoder):
         }
 
     def phase_order(self, step: int) -> Sequence[str]:
-        """The critic's steps, one of encoder and generator against it, then reconstruction."""
+        """Return the critic's steps, one of encoder and generator, then those of reconstruction."""
         del step
         return (
             *["critic"] * self.critic_steps,
@@ -151,7 +151,7 @@ class EncoderGAN(VariationalAutoencoder):
         return self.variational_terms(logits, volumes, mean, log_variance)
 
     def sharpened(self, logits: Tensor) -> Tensor:
-        """What the critic sees of generated volumes, (B, C, *sides); it passes a gradient."""
+        """Turn a generator's logits into the critic's input, (B, C, *sides); gradients pass."""
         if self.generated == "softmax":
             return torch.softmax(logits, dim=1)
         return straight_through(logits)

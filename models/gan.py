@@ -111,7 +111,7 @@ class DenseCritic(nn.Module):
 
 
 def _joined(x: Tensor, condition: Tensor | None) -> Tensor:
-    """What goes into a dense layer, (B, n)."""
+    """Flatten a batch and append the condition, if any: input of a dense layer, (B, n)."""
     return x.flatten(1) if condition is None else torch.cat([x.flatten(1), condition], dim=1)
 
 

@@ -99,7 +99,7 @@ class _Double(nn.Module):
 def _dense(
     shape: Sequence[int], widths: Sequence[int], latent_dim: int
 ) -> tuple[nn.Module, nn.Module, tuple[int, ...]]:
-    """Encoder, decoder, and the shape of a code."""
+    """Build dense encoder and decoder; return them with the shape of a code."""
     down: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in pairwise([prod(shape), *widths]):
         down += [nn.Linear(inputs, outputs), nn.ReLU()]
@@ -113,7 +113,7 @@ def _dense(
 def _convolutional(
     shape: Sequence[int], widths: Sequence[int], latent_dim: int
 ) -> tuple[nn.Module, nn.Module, tuple[int, ...]]:
-    """Encoder, decoder, and the shape of a code."""
+    """Build convolutional encoder and decoder; return them with the shape of a code."""
     dims = len(shape)
     sides = [tuple(shape)]
     for _ in widths:

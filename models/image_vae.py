@@ -20,7 +20,10 @@ FLOOR = 1e-5  # of the squared error: that of 8 bits
 
 
 class OfImages(LabelAutoencoder):
-    """What an autoencoder of labels does otherwise where volumes are images; comes before it."""
+    """Mixin that makes an autoencoder of label volumes one of images.
+
+    It stands before the autoencoder among the base classes.
+    """
 
     reads: Reads = "images"
 

@@ -1,4 +1,4 @@
-"""What all models share that encode a label volume and decode its code again."""
+"""Base classes of models that encode a label volume and decode its code again."""
 
 from collections.abc import Sequence
 from math import prod

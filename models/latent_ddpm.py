@@ -76,7 +76,7 @@ class LatentDDPM(DDPM):
         }
 
     def phase_order(self, step: int) -> Sequence[str]:
-        """The autoencoder in the first stage, the diffusion of its codes afterwards."""
+        """Return the autoencoder's phase in the first stage, the diffusion's afterwards."""
         return ("reconstruction",) if step < self.autoencoder_steps else ("diffusion",)
 
     def loss(

@@ -158,7 +158,7 @@ class MultiDomainVAE(nn.Module):
     def _drawn(
         self, domain: str, images: Tensor, noise: StepNoise
     ) -> tuple[tuple[Tensor, list[Tensor]], Tensor]:
-        """A drawn code with the encoder's maps; KL of each image, nats a pixel, (B,)."""
+        """Draw a code, with the encoder's maps; KL of each image, nats a pixel, (B,)."""
         mean, log_variance, maps = self.encoders[domain](images)
         drawn = draw_code(mean, log_variance, noise.normal(*mean.shape[1:]))
         nats = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
@@ -232,7 +232,7 @@ class _Residual(nn.Module):
 
 
 def _level(dims: int, step: nn.Module, width: int, form: Form) -> nn.Module:
-    """A step to other sides, and a residual block behind it, if the form has them."""
+    """Build a step to other sides, with a residual block behind it if the form has them."""
     return nn.Sequential(step, _Residual(dims, width)) if form == "residual" else step
 
 

@@ -34,7 +34,7 @@ class StepNoise:
         self.generator = torch.Generator().manual_seed(seed_of(*self.key))
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal noise, (batch, *shape) float32."""
+        """Draw standard normal noise, (batch, *shape) float32."""
         return self._mine(torch.randn(self._whole, *shape, generator=self.generator))
 
     def uniform(self, *shape: int) -> Tensor:

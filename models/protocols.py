@@ -1,4 +1,4 @@
-"""What a model says of itself, so that one loop trains all of them.
+"""Protocols that models implement, so that one training loop trains all of them.
 
 A model is an ``nn.Module`` whose attributes named in its phases are its networks. It says which
 networks each optimiser step trains, the order of the steps, and one loss for each.
@@ -47,7 +47,7 @@ class Phase:
 
 @runtime_checkable
 class Trainable(Protocol):
-    """What the training loop needs."""
+    """A model that the training loop can train."""
 
     reads: Reads
     phases: Mapping[str, Phase]
@@ -78,7 +78,7 @@ class Constrains(Protocol):
     """A model that does something to its weights after each optimiser step."""
 
     def after_step(self, phase: str) -> None:
-        """Called when the networks of a phase have been updated."""
+        """Constrain the weights, after the optimiser step of a phase."""
 
 
 @runtime_checkable
@@ -254,7 +254,7 @@ class Diffuses(Samples, Protocol):
         generator: torch.Generator,
         condition: Tensor | None = None,
     ) -> Tensor:
-        """What is left of (B, *sides) after a share of the steps, from 0 to 1; likewise out."""
+        """Add the noise of a share of the steps, from 0 to 1, to (B, *sides); likewise out."""
 
     def stages(
         self, count: int, generator: torch.Generator, condition: Tensor | None = None

@@ -1,4 +1,4 @@
-"""Which sulcus is which: each voxel of a skeleton gets the name of a sulcus, or none.
+"""Recognition of sulci: each voxel of a skeleton gets the name of a sulcus, or none.
 
 A fold that never formed leaves no void where its neighbours fill the place; what is missing then is
 a name. Recognition of sulci by a U-Net on skeletons is Borne et al. 2020 (Medical Image Analysis

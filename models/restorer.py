@@ -1,4 +1,4 @@
-"""What a healthy brain would hold where something was erased or added.
+"""Restoration of what a healthy brain would hold where something was erased or added.
 
 A network that is shown healthy brains with some of their folds erased, and learns to bring them
 back, knows where a fold is to be expected from what is around it. Asked about a brain from which
@@ -136,7 +136,7 @@ class Restorer(EditedVolumes):
 
 
 class _Correction(VNetwork):
-    """What the input's own classes are to be corrected by: it need not learn to copy them."""
+    """V-Net whose output corrects the classes of its input, so that it need not learn to copy."""
 
     def __init__(self, inputs: int, outputs: int, *sizes: Any) -> None:
         super().__init__(inputs, outputs, *sizes)

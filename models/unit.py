@@ -94,7 +94,7 @@ class UNIT(nn.Module):
         }
 
     def phase_order(self, step: int) -> Sequence[str]:
-        """The critics' steps, then one of everything else."""
+        """Return the critics' steps, then one of all other networks."""
         del step
         return (*["critics"] * self.critic_steps, "generators")
 

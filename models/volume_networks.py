@@ -77,7 +77,7 @@ def soft_bound(log_variance: Tensor) -> Tensor:
 
 
 class ConditionMap(nn.Module):
-    """What a condition adds to a map: for each of its numbers a map of its own, 0 at first.
+    """Learned map that a condition adds to another: one for each of its numbers, 0 at first.
 
     So each place learns by itself what follows from, say, age.
 

@@ -36,7 +36,7 @@ ELASTIC_SPACING = 16.0  # voxels between control points; above a quarter of it, 
 
 @dataclass
 class AugmentationOptions:
-    """How far training volumes are moved at random; 0 leaves a kind out.
+    """Limits of random alterations of training volumes; 0 leaves a kind out.
 
     Attributes:
         rotation: degrees at most, about any axis.
@@ -80,7 +80,7 @@ class AugmentationOptions:
 
     @property
     def moves(self) -> bool:
-        """Whether anything is moved."""
+        """True if volumes are rotated, stretched, shifted or deformed."""
         return bool(self.rotation or self.stretch or self.shift or self.elastic)
 
 
@@ -210,10 +210,10 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class _Motion:
-    """How a volume is moved, and which part of it is then wanted.
+    """Motion of a volume, and the part of it that is wanted afterwards.
 
     Attributes:
-        window: that part.
+        window: that part, of the moved volume.
         matrix: (4, 4), voxel index before → after, of the whole volume.
         elastic: (3, *sides of the window), what is added to it, if anything.
     """
@@ -224,7 +224,7 @@ class _Motion:
 
     @property
     def source(self) -> Window:
-        """What comes into the window, before it is moved, and two voxels more on each side."""
+        """Part of the volume that the motion brings into the window, and two voxels around it."""
         beside = 2 if self.elastic is None else 2 + math.ceil(np.abs(self.elastic).max())
         first, last = np.array(self.window.first), np.add(self.window.first, self.window.shape) - 1
         corners = np.array(list(product(*zip(first - beside, last + beside, strict=True))))

@@ -28,7 +28,7 @@ from foldnorm.preprocessing.errors import InputError
 
 
 class Beside(Protocol):
-    """What lies beside volumes: a memory map, or something that is read like one."""
+    """Arrays that accompany the volumes: a memory map, or something that is read like one."""
 
     def __getitem__(self, index: Any, /) -> NDArray[np.integer]:
         """(I, J, K) of one volume, or (B, I, J, K) of several."""
@@ -83,11 +83,11 @@ class Draws(Dataset["Drawn | InputError"]):
         self._orders: dict[str, tuple[int, NDArray[np.int64]]] = {}
 
     def index(self, draw: int) -> int:
-        """Which volume it is."""
+        """Return the index of the volume of a draw."""
         return self._index(draw, "epoch")
 
     def second_index(self, draw: int) -> int:
-        """Which volume lies beside it."""
+        """Return the index of the row of ``second`` that goes with the volume of a draw."""
         return self.index(draw) if self.paired else self._index(draw, "second epoch")
 
     def read(self, draw: int) -> Drawn:
@@ -205,15 +205,15 @@ class Batches:
         return self._of(number).volume
 
     def condition(self, number: int) -> Tensor | None:
-        """What the model is told of the volumes of that batch, (B, n) float32."""
+        """Return the condition of each volume of batch ``number``, (B, n) float32, if any."""
         return self._of(number).told
 
     def first_of(self, number: int) -> Drawn:
-        """The first volume of a batch, as a batch of one; nothing is read ahead."""
+        """Read the first volume of a batch, as a batch of one; nothing is read ahead."""
         return _batch_of([self.data.read(self.numbers.draws(number)[0])])
 
     def epoch_of(self, number: int) -> float:
-        """How often every volume had been seen before batch ``number``."""
+        """Return the number of epochs completed before batch ``number``, with its fraction."""
         return number * self.batch_size / len(self.data.indices)
 
     def close(self) -> None:
@@ -265,7 +265,7 @@ class Batches:
 
 
 def workers_for(asked: int | None, device: torch.device, processes: int) -> int:
-    """Processes that read training volumes for one that trains.
+    """Choose how many processes read training volumes for each process that trains.
 
     Args:
         asked: None: one beside a CPU that trains, which computes with all others; beside a GPU as

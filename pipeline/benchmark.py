@@ -41,7 +41,7 @@ ERASING = ("fold", "ball")  # kinds of deletion whose place can be asked about
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
-    """What `benchmark` compares.
+    """Options of `benchmark`.
 
     Attributes:
         sizes: deletions; the control is added.
@@ -209,7 +209,7 @@ def _figures(
 
 
 def halves(number: int, seed: int) -> NDArray[np.bool_]:
-    """Which subjects are altered in an unpaired comparison: a random half."""
+    """Choose the subjects that are altered in an unpaired comparison: a random half."""
     chosen = np.zeros(number, dtype=np.bool_)
     chosen[np.random.default_rng(seed).permutation(number)[: number // 2]] = True
     return chosen

@@ -88,7 +88,7 @@ def export(run: RunFolder, cohort: Cohort, out: Path) -> None:
 
 
 def _shareable(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run records, without paths and names."""
+    """Copy a run's record without paths, and with hashes in the place of participants' names."""
     salt = secrets.token_hex(SALT_BYTES)
     participants = {
         split: sorted(hashed(name, salt) for name in names)

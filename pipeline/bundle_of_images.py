@@ -1,4 +1,4 @@
-"""What a bundle of a model of images holds, and what its ``inference.json`` names."""
+"""Contents of the bundle of a model of images, and the parts its ``inference.json`` names."""
 
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -23,10 +23,10 @@ LOWEST, HIGHEST = -1.0, 1.0  # intensities that models see
 
 
 def contents_of(model: nn.Module, run: RunFolder) -> Contents:
-    """What a bundle of a model of images says of it.
+    """Describe a model of images for its bundle.
 
     Raises:
-        InputError: it makes nothing of an image.
+        InputError: the model only draws new images and takes none.
     """
     shape = [int(side) for side in run.data["shape"]]
     if isinstance(model, Classifies):
@@ -95,7 +95,7 @@ class ImageNetwork(nn.Module):
 
 
 def images_in(dataset_dir: str | Path) -> list[dict[str, ImageFile]]:
-    """What a bundle can take of a folder of images, or one.
+    """List the images that a bundle can take: those of a folder, or a single file.
 
     Returns:
         ``{"image": file}`` for each.

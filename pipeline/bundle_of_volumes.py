@@ -1,4 +1,7 @@
-"""What a bundle of a model of label volumes holds, and what its ``inference.json`` names."""
+"""Contents of the bundle of a model of label volumes.
+
+The classes and functions that its ``inference.json`` names are here, too.
+"""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
@@ -30,10 +33,10 @@ NO_SULCUS = 1e4  # logit of what is no structure
 
 
 def contents_of(model: nn.Module, run: RunFolder) -> Contents:
-    """What a bundle of a model of label volumes says of it.
+    """Describe a model of label volumes for its bundle.
 
     Raises:
-        InputError: it makes no label volumes and tells no classes.
+        InputError: the model makes no label volumes and is no classifier.
     """
     if not isinstance(model, (Decodes, Translates, Restores, Recognises, Classifies)):
         raise InputError(
@@ -143,11 +146,11 @@ class BundleNetwork(nn.Module):
 
 
 def volumes_in(folder: str | Path, dataset_dir: str | Path) -> list[dict[str, SourceVolume]]:
-    """What a bundle can take of a Morphologist tree, a folder of NIfTI files, a file, or a table.
+    """List the volumes that a bundle can take.
 
     Args:
         folder: of the bundle.
-        dataset_dir: where to look.
+        dataset_dir: a Morphologist tree, a folder of NIfTI files, a file, or a table.
 
     Returns:
         ``{"image": volume}`` for each.
@@ -225,7 +228,7 @@ class LabelValuesd(MapTransform):
 
 
 def _input_of(run: RunFolder) -> tuple[Preparation, LabelScheme, bool]:
-    """How a volume is prepared for a model, its scheme, and whether the model translates."""
+    """Return the preparation of a model's input, its scheme, and whether the model translates."""
     preparation = Preparation.from_dict(run.data["preparation"])
     model = build_model(run.config["model"])  # its kind; weights are not needed
     translates = isinstance(model, Translates)

@@ -1,4 +1,4 @@
-"""What bundles of all kinds share: what they hold beside weights, and how a class is told."""
+"""Parts of bundles of all kinds: contents beside the weights, and output of classifiers."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ ADDRESS = "foldnorm.bundle"  # of what a bundle names; it stays where modules mo
 
 @dataclass(frozen=True)
 class Contents:
-    """What a bundle says of its model.
+    """Description of a bundle's model.
 
     Attributes:
         task: in a few words.
@@ -50,7 +50,7 @@ def data_format(
     channels: Sequence[str],
     value_range: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """What goes in or comes out, as MONAI's schema describes it.
+    """Describe an input or output of a network as MONAI's schema of bundles does.
 
     Args:
         kind: ``image`` or ``probabilities``.

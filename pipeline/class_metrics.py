@@ -1,4 +1,4 @@
-"""How well the classes of a label volume agree with the true ones."""
+"""Agreement of the classes of a label volume with the true ones: Dice, surface distances."""
 
 import warnings
 

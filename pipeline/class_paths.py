@@ -18,7 +18,7 @@ def current_class_path(class_path: str) -> str:
 
 
 def current(content: Any) -> Any:
-    """A configuration as read from a file, with the class path that its model has today."""
+    """Give the model of a configuration, as read from a file, the class path it has today."""
     if not (isinstance(content, dict) and isinstance(content.get("model"), dict)):
         return content
     class_path = content["model"].get("class_path")

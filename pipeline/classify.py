@@ -72,7 +72,7 @@ def table_columns(levels: Sequence[str]) -> list[str]:
 
 
 def rows_of(trained: TrainedModel, cohort: Cohort, indices: NDArray[np.int64]) -> list[Row]:
-    """What is told of volumes of a cohort: a row each, with the probability of each level."""
+    """Classify volumes of a cohort: a row each, with the probability of each level."""
     model = trained.model
     assert isinstance(model, Classifies)
     (column,) = trained.conditions.columns

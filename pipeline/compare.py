@@ -43,7 +43,7 @@ FIRST_COLUMNS = ("model", "seeds")
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """What is compared, and for how long each model trains.
+    """Options of a comparison of models: training time, seeds and deleted folds.
 
     Attributes:
         minutes: of training steps each; a trial run finds how many steps that is, so learning
@@ -161,7 +161,7 @@ def measure(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str, 
 def _steps_in(
     minutes: float, config: str, cohort: Cohort, out: Path, options: CompareOptions
 ) -> int:
-    """Steps that a model makes in so many minutes of training here."""
+    """Estimate, by a trial run, the training steps that fit into so many minutes here."""
     trial = out / Path(config).stem / "trial"
     _train(config, cohort, trial, PACING_STEPS, 0, options)
     return max(int(minutes * 60 / RunFolder(trial).cost["seconds_per_step"]), 1)
@@ -210,7 +210,7 @@ def _summary(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _baselines(cohort: Cohort) -> list[dict[str, Any]]:
-    """What needs no network: the training brain that overlaps most with each validation brain."""
+    """Compute the baseline: the training brain that overlaps most with each validation brain."""
     top = cohort.scheme.foreground
     training = [top(volume) for volume in iterate(cohort.volumes, cohort.indices("train"))]
     pairs = []

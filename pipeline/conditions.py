@@ -1,4 +1,4 @@
-"""What a conditioned model is told of each volume: columns of ``participants.tsv`` as numbers.
+"""Conditions of conditioned models: columns of ``participants.tsv`` as numbers.
 
 Categories become one number each, quantities are scaled, both as the training volumes say; a run
 keeps the rule. A value that is missing says nothing: zeros, which is the mean of a quantity.

@@ -131,7 +131,7 @@ def resolve_for(cohort: Cohort, name_or_path: str, overrides: Sequence[str]) -> 
 def _parsed(
     path: Path, filled: Mapping[str, Any], accepted: set[str], overrides: Sequence[str]
 ) -> Namespace:
-    """A configuration with the arguments that are filled in and accepted, and overrides."""
+    """Parse a configuration, with overrides, and the filled-in arguments its model accepts."""
     words = [
         f"--model.init_args.{name}={value}"
         for name, value in filled.items()
@@ -146,13 +146,13 @@ def _parsed(
 
 
 def _with_current_class_path(word: str) -> str:
-    """A word of a command line that may be, or set, a class path."""
+    """Translate a word of a command line where it is, or sets, an older class path."""
     head, equals, value = word.rpartition("=")
     return f"{head}{equals}{current_class_path(value)}"
 
 
 def _readable(path: Path) -> str:
-    """What the parser takes for a configuration: its path, or what it says, where that is old."""
+    """Return the path of a configuration, or its translated text if its class path is old."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):

@@ -58,7 +58,7 @@ class Criterion:
         return {node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)}
 
     def holds(self, values: Mapping[str, float]) -> bool:
-        """Whether it is true of these statistics; a statistic that is NaN makes comparisons false.
+        """Return whether the condition holds; a statistic that is NaN makes comparisons false.
 
         Raises:
             InputError: a statistic is not there.

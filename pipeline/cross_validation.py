@@ -22,7 +22,7 @@ VALIDATION = 0.15  # share of the participants of a training that stop it
 
 @dataclass(frozen=True)
 class CrossValidationOptions:
-    """How a classifier is tested.
+    """Options of a cross-validation.
 
     Attributes:
         folds: parts that participants are put into; each is tested once.
@@ -128,7 +128,7 @@ def parts(rows: Sequence[dict[str, str]], target: str, folds: int, seed: int) ->
 
 
 def for_fold(cohort: Cohort, fold_of: dict[str, int], number: int, seed: int) -> Cohort:
-    """The cohort with one fold to test, and a share of the others to validate on.
+    """Split a cohort: one fold to test, a share of the others to validate, the rest to train.
 
     Who is in no fold (of no known class) is trained on, which does nothing.
     """

@@ -40,7 +40,7 @@ Image = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Damage:
-    """What is done to an image.
+    """Damage that is laid onto an image.
 
     Attributes:
         mask: (*sides) bool, where it lies.
@@ -54,7 +54,7 @@ class Damage:
     added: bool = False
 
     def onto(self, image: Image) -> Image:
-        """The image with the damage, cut off at −1 and 1."""
+        """Lay the damage onto an image, cut off at −1 and 1."""
         inside = image + self.values if self.added else self.values
         return np.where(self.mask, np.clip(inside, -1, 1), image).astype(np.float32)
 
@@ -110,7 +110,7 @@ def _noise(shape: Sequence[int], rng: np.random.Generator) -> Damage:
 
 
 def _stroke(kind: DamageKind, shape: Sequence[int], width: float, rng: np.random.Generator) -> Mask:
-    """Where a stroke lies."""
+    """Draw the mask of a stroke."""
     longest = max(shape)
     length = longest * rng.uniform(*LENGTH)
     start = rng.uniform(0, 1, len(shape)) * np.array(shape)
@@ -135,7 +135,7 @@ def _pieces(
     moved: float,
     rng: np.random.Generator,
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Ends of the pieces of a broken or curved stroke."""
+    """Draw the ends of the pieces of a broken or curved stroke."""
     count = int(rng.integers(PIECES[0], PIECES[1] + 1))
     step = length / count
     found = []
@@ -158,14 +158,14 @@ def _plate(
     radius: float,
     thickness: float,
 ) -> Mask:
-    """A round plate in a volume."""
+    """Compute the mask of a round plate in a volume."""
     apart = np.moveaxis(np.indices(tuple(shape)), 0, -1) - centre
     near = np.linalg.norm(apart, axis=-1) <= radius
     return near & (np.abs(apart @ normal) <= thickness / 2)
 
 
 def _blob(shape: Sequence[int], rng: np.random.Generator) -> Mask:
-    """A spot with a rough border."""
+    """Draw the mask of a spot with a rough border."""
     radius = max(shape) * rng.uniform(*RADIUS)
     centre = rng.uniform(0, 1, len(shape)) * np.array(shape)
     apart = np.moveaxis(np.indices(tuple(shape)), 0, -1) - centre
@@ -198,7 +198,7 @@ def _direction(dims: int, rng: np.random.Generator) -> NDArray[np.float64]:
 def _turned(
     direction: NDArray[np.float64], most: float, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """A unit vector, turned by an angle of at most so many radians in any plane."""
+    """Turn a unit vector by a random angle of at most ``most`` radians in a random plane."""
     other = _direction(len(direction), rng)
     aside = other - (other @ direction) * direction
     norm = float(np.linalg.norm(aside))
@@ -211,7 +211,7 @@ def _turned(
 def degrader(
     model: Any, kinds: Sequence[DamageKind] = ()
 ) -> Callable[[Image, np.random.Generator], Image]:
-    """What degrades images as a model learned from it.
+    """Return a function that degrades images as those that a model learned from.
 
     Args:
         model: that takes noise away, or finds damage.
@@ -248,7 +248,7 @@ def with_noise(images: NDArray[Any], factor: float, rng: np.random.Generator) ->
 
 
 def came_damaged(rows: Sequence[Mapping[str, str]], model: object) -> NDArray[np.bool_]:
-    """Which images came damaged, (N,), as rows and a model that learned from such ones say."""
+    """Return which images came damaged, (N,) bool; the model names the column that says so."""
     told = model.truly_damaged if isinstance(model, LearnsFromTrueDamage) else ""
     column, _, value = told.partition("=")
     return np.array([bool(told) and row.get(column) == value for row in rows], dtype=np.bool_)

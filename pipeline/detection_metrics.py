@@ -1,4 +1,4 @@
-"""How well a score tells altered brains from healthy ones, with weights for the bootstrap."""
+"""Metrics of detecting altered brains by a score, with weights for the bootstrap."""
 
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ def detection(positive: Array, negative: Array, *, w_pos: Array, w_neg: Array) -
 
 
 def roc_curve(positive: Array, negative: Array) -> tuple[Array, Array]:
-    """False- and true-positive rates at every threshold."""
+    """Compute false- and true-positive rates at every threshold."""
     thresholds = np.unique(np.concatenate([positive, negative]))[::-1]
     fpr = np.array([0.0, *[(negative >= t).mean() for t in thresholds]])
     tpr = np.array([0.0, *[(positive >= t).mean() for t in thresholds]])

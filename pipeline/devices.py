@@ -1,4 +1,4 @@
-"""Which device to compute on. What is asked for and absent is an error, never a fallback."""
+"""Choice of the device. One that is asked for and absent is an error, never a fallback."""
 
 import torch
 

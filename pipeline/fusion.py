@@ -120,7 +120,7 @@ def _rows(
     p: Sequence[NDArray[np.float64]],
     joined: NDArray[np.float64],
 ) -> list[dict[str, Any]]:
-    """A row a brain; without p-values where it cannot be judged."""
+    """Make the row of each brain; one that cannot be judged has no p-values."""
     q = discovery_rates(joined, judged)
     rows = []
     for n, key in enumerate(keys):
@@ -160,7 +160,7 @@ def _chosen(folders: Sequence[Path], names: Sequence[str]) -> list[tuple[Path, s
 
 
 def _labels(chosen: Sequence[tuple[Path, str]]) -> list[str]:
-    """What each score is called: with its folder, where another has a score of that name."""
+    """Name each score: with its folder, where another has a score of that name."""
     labels = []
     for folder, name in chosen:
         same = [other.name for other, own in chosen if own == name]

@@ -27,7 +27,7 @@ SHEET_PICTURES = 64  # of the contact sheet
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """What is drawn.
+    """Options of `generate`.
 
     Attributes:
         number: how many.
@@ -100,7 +100,7 @@ def generate(
 
 
 def _statistics(record: Mapping[str, Any]) -> Callable[[NDArray[Any]], dict[str, float]]:
-    """What the statistics of a volume are: of sheets, or of bright grains (above 0)."""
+    """Choose the statistics of a volume: of its sheets, or of bright grains (above 0)."""
     if "intensities" in record:
         return lambda image: microstructure_statistics(image, 0.0)
     scheme = scheme_from_dict(dict(record["scheme"]))

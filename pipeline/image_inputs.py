@@ -1,4 +1,4 @@
-"""What a model of images is given to look at: a cohort, or files that are prepared like its own."""
+"""Input of a model of images: a cohort, or files prepared as the images of its training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ PREPARED = "prepared"  # cohort in the output folder, of inputs that are none
 def cohort_of_input(
     run: RunFolder, source: Path, out: Path, *, splits: Sequence[str], overwrite: bool
 ) -> tuple[Cohort, list[Problem]]:
-    """A cohort, or a folder or file of images prepared as the run's were, in ``out``.
+    """Open a cohort, or prepare a folder or file of images as the run's were, in ``out``.
 
     Args:
         run: of the model.

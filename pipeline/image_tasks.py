@@ -1,4 +1,4 @@
-"""What models of images are trained on: images as they are, by class, or degraded."""
+"""Training tasks of models of images: images as they are, by class, or degraded."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -204,7 +204,7 @@ class Classification(Images):
             )
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
-        """Whether it is told right."""
+        """Return the accuracy of one volume, 1 or 0; NaN if its class is not known."""
         assert isinstance(self.model, Classifies)
         assert condition is not None
         if not condition.any():  # its class is not known

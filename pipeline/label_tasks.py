@@ -1,4 +1,4 @@
-"""What models of label volumes are trained on beside the volumes: pairs, edits, names of sulci."""
+"""Training tasks of models of label volumes: pairs, edited volumes, and names of sulci."""
 
 from typing import Any
 
@@ -69,7 +69,7 @@ class Translation(Task):
         return [s for volume, m in shown for s in middle_slices(volume[0].cpu().numpy(), m)]
 
     def _parted(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """What is translated, and what should come out."""
+        """Split a batch of pairs into the volumes to translate and their true translations."""
         first, second = batch.unbind(1)
         return (second, first) if self.model.reverse else (first, second)
 
@@ -108,7 +108,7 @@ class Edits(Task):
         return lambda volumes, n: edits(moved.with_folds(volumes, n), n)
 
     def place(self, options: TrainingOptions) -> Place | None:
-        """Where patches lie, for a model that takes them."""
+        """Return the function that locates patches, for a model that takes them."""
         if options.patch is None or not isinstance(self.model, TakesPatches):
             return super().place(options)
         return self._patches(options).place

@@ -1,4 +1,4 @@
-"""How much of a latent space is in use, and whether codes fall into clusters."""
+"""Figures of a latent space: share of active dimensions, and silhouette of clusters of codes."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -28,7 +28,7 @@ def leave() -> None:
 
 
 def processes_here() -> int | None:
-    """Processes on this node, if torchrun or srun started several."""
+    """Return the number of processes on this node, if torchrun or srun started several."""
     for name in ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE"):
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])

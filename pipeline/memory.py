@@ -1,4 +1,4 @@
-"""What a training will take, said before it runs out of it."""
+"""Estimate of the memory that a training needs, and a warning if it may not fit."""
 
 from collections.abc import Callable
 from functools import partial
@@ -111,13 +111,13 @@ def available_bytes(device: torch.device) -> int | None:
 
 
 def warning_of(held: float, batch: int, module: nn.Module, there: int | None) -> str:
-    """What to say of a training that may not fit; nothing if it fits.
+    """Return a warning about a training that may not fit into memory; empty if it fits.
 
     Args:
         held: bytes that one volume keeps for the backward pass.
         batch: volumes of this process.
         module: the model.
-        there: bytes that are free; None if nobody knows.
+        there: bytes that are free; None if unknown.
     """
     needed = needed_bytes(held, batch, module)
     if there is None or needed <= TIGHT * there:

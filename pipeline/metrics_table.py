@@ -29,7 +29,7 @@ class MetricsTable:
         self.rows.setdefault(step, {}).update(figures)
 
     def column(self, name: str) -> tuple[list[int], list[float]]:
-        """Steps and values of one column."""
+        """Return the steps and values of one column."""
         pairs = [(step, row[name]) for step, row in sorted(self.rows.items()) if name in row]
         return [step for step, _ in pairs], [value for _, value in pairs]
 

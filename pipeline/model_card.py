@@ -26,7 +26,7 @@ def write_model_card(run: RunFolder, metrics: MetricsTable) -> None:
 
 
 def card_of(run: RunFolder, metrics: MetricsTable) -> str:
-    """The model card, from what the run folder holds."""
+    """Build the model card from the contents of the run folder."""
     data, config = run.data, run.config
     step, panel = run.best_panel(metrics)
     _, samples = run.best_panel(metrics, of="samples")
@@ -70,7 +70,7 @@ def _size(data: Mapping[str, Any]) -> str:
 
 
 def _learned_from_images(asked: Mapping[str, Any]) -> str:
-    """What a model of images was shown, by the arguments of its class."""
+    """Describe the training images of a model, from the arguments of its class."""
     if asked.get("target"):
         return f"the classes of the column {asked['target']}"
     if asked.get("damage"):

@@ -8,7 +8,7 @@ import yaml
 
 
 def list_models() -> list[dict[str, Any]]:
-    """The shipped configurations, by name.
+    """List the shipped configurations, sorted by name.
 
     Returns:
         Of each ``name``, ``class``, ``what`` in a sentence, what it ``reads`` and ``offers``,

@@ -27,13 +27,13 @@ class Window:
     shape: tuple[int, int, int]
 
     def wider(self, margin: int) -> "Window":
-        """The same with a margin on each side."""
+        """Return this window with a margin added on each side."""
         (a, b, c), (i, j, k) = self.first, self.shape
         more = 2 * margin
         return Window((a - margin, b - margin, c - margin), (i + more, j + more, k + more))
 
     def of(self, volumes: NDArray[Any]) -> NDArray[Any]:
-        """What lies in it of (…, I, J, K); beyond the border, what lies there goes on."""
+        """Cut the window out of (…, I, J, K) volumes; outside them, edge voxels are repeated."""
         i, j, k = (
             np.clip(np.arange(first, first + length), 0, side - 1)
             for first, length, side in zip(self.first, self.shape, volumes.shape[-3:], strict=True)
@@ -41,7 +41,7 @@ class Window:
         return volumes[..., i[:, None, None], j[:, None], k]
 
     def place(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Where its first and its last voxel lie in a box, from −1 to 1 along each axis, (6,)."""
+        """Return the position of first and last voxel in a box, −1 to 1 along each axis, (6,)."""
         ends = np.stack([self.first, np.add(self.first, self.shape) - 1])
         return (2 * ends / np.maximum(np.array(shape) - 1, 1) - 1).astype(np.float32).ravel()
 
@@ -86,5 +86,5 @@ class Patches:
         return Window((a, b, c), self.sides)
 
     def place(self, volumes: NDArray[Any], draw: int) -> NDArray[np.float32]:
-        """Where that patch lies, (6,): see `foldnorm.models.protocols.TakesPatches`."""
+        """Return the position of the patch, (6,): see `foldnorm.models.protocols.TakesPatches`."""
         return self.window(volumes, draw).place(self.shape)

@@ -1,4 +1,4 @@
-"""What several processes of one training tell each other."""
+"""Communication between the processes of one training."""
 
 from collections.abc import Iterable
 

@@ -69,7 +69,7 @@ class Recogniser:
     def cohort_of(
         self, source: str, out: Path, *, overwrite: bool, quiet: bool
     ) -> tuple[Cohort, list[Problem]]:
-        """A source prepared as the training cohort was, in ``out``; and what could not be."""
+        """Prepare a source as the training cohort was, in ``out``; return it and what failed."""
         options = options_like(
             self.reference.folder,
             folds="none",
@@ -131,7 +131,7 @@ class Recogniser:
         return rows, problems
 
     def _figures(self, brain: NamedBrain, space: InputSpace) -> list[dict[str, float]]:
-        """The columns of each sulcus of a brain."""
+        """Compute the columns of each sulcus of a brain."""
         measures = brain.measure(self.reference.affine)
         departures = self.scores.departures(measures[None])
         to_voxel = np.linalg.inv(self.reference.affine)

@@ -76,7 +76,7 @@ class RecognitionScores(Fitted):
         return self
 
     def state_dict(self) -> State:
-        """Sums over the healthy brains, sulcus by sulcus."""
+        """Return sums over the healthy brains, sulcus by sulcus."""
         kept = ("size", "confidence", "absence", "pieces")
         state: State = {name: getattr(self, name).state_dict() for name in kept}
         state["panel"] = self.panel_
@@ -98,7 +98,7 @@ class RecognitionScores(Fitted):
         return np.array(found).reshape(-1, len(self.names.sulci), len(MEASURES))
 
     def departures(self, measures: Measures) -> dict[str, Departures]:
-        """How far each sulcus is from healthy ones, in standard deviations: (N, n) by kind."""
+        """Compute departures of sulci from healthy ones by kind, (N, n) standard deviations."""
         sizes = np.sqrt(measures[:, :, 0])
         missing = self.absence.z(self._absence(sizes, measures[:, :, 1]))
         away = [own.z(measures[:, n, 2:5]) for n, own in enumerate(self.centres_)]
@@ -111,7 +111,7 @@ class RecognitionScores(Fitted):
         return {kind: np.nan_to_num(z).astype(np.float64) for kind, z in found.items()}
 
     def _absence(self, sizes: NDArray[np.float64], confidence: NDArray[np.float64]) -> Departures:
-        """How small sulci are, and how unsure the network is of them."""
+        """Compute how far sulci are smaller, and named with less confidence, than healthy ones."""
         unsure = -self.size.z(sizes) - UNSURE * self.confidence.z(confidence)
         return unsure.astype(np.float64)
 
@@ -145,7 +145,7 @@ class AtlasScores(RecognitionScores):
         return super().fit(healthy)
 
     def state_dict(self) -> State:
-        """Sums over the healthy brains, and the atlas."""
+        """Return sums over the healthy brains, and the atlas."""
         return {**super().state_dict(), "atlas": self.atlas.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
@@ -155,7 +155,7 @@ class AtlasScores(RecognitionScores):
 
 
 class _Centre(Fitted):
-    """Where a sulcus lies in healthy brains."""
+    """Distribution of the centre of a sulcus in healthy brains."""
 
     def fit(self, places: NDArray[np.float64]) -> Self:
         known = places[~np.isnan(places).any(axis=1)]

@@ -32,7 +32,7 @@ LISTED_TRIALS = 30
 
 
 def comparison_section(path: Path) -> dict[str, Any]:
-    """What the report shows of a comparison folder."""
+    """Build the report section of a comparison folder."""
     rows, runs = read_tsv(path / COMPARISON), read_tsv(path / COMPARISON_RUNS)
     sidecar = read_json(path / COMPARISON_SIDECAR)
     groups = [
@@ -64,7 +64,7 @@ def comparison_section(path: Path) -> dict[str, Any]:
 
 
 def search_section(path: Path) -> dict[str, Any]:
-    """What the report shows of a search folder."""
+    """Build the report section of a search folder."""
     rows, sidecar = read_tsv(path / TRIALS), read_json(path / SEARCH_SIDECAR)
     keys, lowest = list(sidecar["vary"]), sidecar["monitor_mode"] == "min"
     done = [row for row in rows if row["value"]]
@@ -96,7 +96,7 @@ def _is_figure(name: str) -> bool:
 
 
 def _cell(row: Mapping[str, str], name: str) -> tuple[str, str]:
-    """A figure and its range over seeds, as text."""
+    """Format a figure and its range over seeds as text."""
     return _text(row.get(name, "")), " – ".join(
         _text(row[end]) for end in (f"{name}_low", f"{name}_high") if row.get(end)
     )

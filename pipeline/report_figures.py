@@ -269,7 +269,7 @@ def parameter_slices(
 
 
 def _places(values: Sequence[str]) -> tuple[NDArray[np.float64], list[str] | None]:
-    """Where values lie on an axis: numbers as they are, others in order of their names."""
+    """Place values on an axis: numbers as they are, others in order of their names."""
     try:
         return np.array([float(value) for value in values]), None
     except ValueError:

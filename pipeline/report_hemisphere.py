@@ -102,7 +102,7 @@ def _view(
 
 
 def _sulci(first: NDArray[np.int64], hit: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """How deep a surface lies below its envelope, 0 to 1."""
+    """Compute how deep a surface lies below its envelope, 0 to 1."""
     depth = np.where(hit, first, first.max()).astype(np.float64)
     envelope = ndimage.grey_opening(depth, round(ENVELOPE / PIXEL))  # fills sulci, keeps slopes
     return np.clip((depth - envelope) * PIXEL / SULCUS_DEPTH, 0, 1)

@@ -25,7 +25,7 @@ LISTED = 15  # images of a list
 
 
 def image_cohort_section(cohort: Cohort) -> dict[str, Any]:
-    """What the report shows of a cohort of images."""
+    """Build the report section of a cohort of images."""
     failed = []
     if (cohort.folder / RUN_REPORT).is_file():
         failed = read_json(cohort.folder / RUN_REPORT)["failed"]
@@ -60,7 +60,7 @@ def image_cohort_section(cohort: Cohort) -> dict[str, Any]:
 
 
 def classes_section(path: Path) -> dict[str, Any]:
-    """What the report shows of classes that `foldnorm classify` told."""
+    """Build the report section of the classes that `foldnorm classify` predicted."""
     sidecar = read_json(path / CLASSES_SIDECAR)
     facts = {"volumes": sidecar["volumes"], "column": sidecar["target"]}
     warnings = []
@@ -88,7 +88,7 @@ def classes_section(path: Path) -> dict[str, Any]:
 
 
 def restored_section(path: Path) -> dict[str, Any]:
-    """What the report shows of images that `foldnorm restore` repaired."""
+    """Build the report section of images that `foldnorm restore` repaired."""
     sidecar = read_json(path / RESTORED_SIDECAR)
     facts = {"images": sidecar["images"]}
     warnings = []
@@ -133,7 +133,7 @@ QUALITY_NOTES = {
 
 
 def quality_section(path: Path) -> dict[str, Any]:
-    """What the report shows of the quality of synthetic volumes."""
+    """Build the report section of the quality of synthetic volumes."""
     sidecar = read_json(path / QUALITY_SIDECAR)
     rows = read_tsv(path / QUALITY)
     found = {row["figure"]: row for row in rows}

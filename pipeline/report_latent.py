@@ -20,7 +20,7 @@ PICTURES = {
 
 
 def latent_section(path: Path) -> dict[str, Any]:
-    """What the report shows of a folder of latent analyses."""
+    """Build the report section of a folder of latent analyses."""
     sidecar = read_json(path / artifacts.LATENT_SIDECAR)
     section: dict[str, Any] = {
         "title": f"Latent space: {path.name}",

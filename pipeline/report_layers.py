@@ -34,7 +34,7 @@ def viewer(
     *,
     radiological: bool = False,
 ) -> dict[str, Any]:
-    """What a figure of volumes needs.
+    """Build the values that the template of a figure of volumes needs.
 
     Args:
         groups: steps by name of what is chosen; a step has a ``name`` and ``layers``, the lowest

@@ -124,7 +124,7 @@ class PagePictures:
             return _inline(figure)
 
     def healthy(self) -> str:
-        """The plane of `best_axis` in this brain and in the healthy ones."""
+        """Draw the plane of `best_axis` in this brain and in the healthy ones."""
         n = self.best_axis
         axis = AXES[n]
         own = planes_at(self.arrays.volume, self.at)[n]

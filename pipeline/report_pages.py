@@ -34,7 +34,7 @@ METHODS = {
 
 @dataclass(frozen=True)
 class PageChoice:
-    """Which brains of a folder of scores get a page.
+    """Choice of the brains of a folder of scores that get a page.
 
     Attributes:
         at_most: so many, those with the smallest p first.
@@ -145,7 +145,7 @@ def _page(
 
 
 def _compared(about: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    """Who the healthy brains are."""
+    """Describe the healthy brains that a brain is compared with: number, people and sites."""
     sites = about["healthy_sites"]
     text = (
         f"{own['compared_with']} hemispheres of healthy brains "
@@ -170,7 +170,7 @@ def _stranger(about: Mapping[str, Any], own: Mapping[str, Any]) -> str:
 
 
 def _at_peak(about: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    """What was measured at the strongest place, in words."""
+    """Describe the measured and the expected value at the strongest place."""
     unit = f" {about['unit']}" if about["unit"] else ""
     digits = 1 if unit else 2
     return (
@@ -180,7 +180,7 @@ def _at_peak(about: Mapping[str, Any], own: Mapping[str, Any]) -> str:
 
 
 def _region(region: Mapping[str, str], *, has_p: bool) -> dict[str, Any]:
-    """A row of the table of regions."""
+    """Build a row of the table of regions."""
     suffix = "_mni" if region["x_mni"] else ""
     x, y, z = (float(region[f"{axis}{suffix}"]) for axis in "xyz")
     share = region["sulcus_share"]
@@ -198,7 +198,7 @@ def _region(region: Mapping[str, str], *, has_p: bool) -> dict[str, Any]:
 
 
 def _grouped(number: str) -> str:
-    """A whole number with narrow spaces between thousands."""
+    """Format a whole number with narrow spaces between thousands."""
     return f"{float(number):,.0f}".replace(",", "\u202f")
 
 

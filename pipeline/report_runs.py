@@ -42,7 +42,7 @@ PANEL_NOTES = {
 
 
 def run_section(path: Path) -> dict[str, Any]:
-    """What the report shows of a run folder."""
+    """Build the report section of a run folder."""
     run = RunFolder.open(path)
     metrics = MetricsTable(path / RUN_METRICS, up_to=2**62)
     best, panel = run.best_panel(metrics)
@@ -77,7 +77,7 @@ def run_section(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Words:
-    """What is said of the curves, the table and the picture of a kind of model."""
+    """Captions of the curves, the table and the picture of a kind of model."""
 
     curves: str
     table: str

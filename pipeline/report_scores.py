@@ -26,7 +26,7 @@ RESEARCH = "These are research figures, not a diagnosis."
 
 
 def scores_section(path: Path) -> dict[str, Any]:
-    """What the report shows of `score`."""
+    """Build the report section of a folder that `foldnorm score` wrote."""
     rows, sidecar = read_tsv(path / SCORES), read_json(path / SCORES_SIDECAR)
     if rows and "flag" not in rows[0]:
         raise InputError(
@@ -72,7 +72,7 @@ def scores_section(path: Path) -> dict[str, Any]:
 
 
 def fusion_section(path: Path) -> dict[str, Any]:
-    """What the report shows of `fuse`."""
+    """Build the report section of a folder that `foldnorm fuse` wrote."""
     rows, sidecar = read_tsv(path / FUSED), read_json(path / FUSED_SIDECAR)
     judged = [row for row in rows if row["p_fused"]]
     judged.sort(key=lambda row: float(row["p_fused"]))
@@ -92,7 +92,7 @@ def fusion_section(path: Path) -> dict[str, Any]:
 
 
 def recognition_section(path: Path) -> dict[str, Any]:
-    """What the report shows of `recognise`."""
+    """Build the report section of a folder that `foldnorm recognise` wrote."""
     rows, sidecar = read_tsv(path / SULCI), read_json(path / SULCI_SIDECAR)
     sulci = sidecar["sulci"]
     z = np.array([float(row["z_missing"]) for row in rows]).reshape(-1, len(sulci))

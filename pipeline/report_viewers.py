@@ -53,7 +53,7 @@ NOT_TO_COLOUR_BY = ("brain", "index", "x", "y", "z")
 
 
 def cohort_viewer(cohort: Cohort) -> dict[str, Any]:
-    """The first volumes of a cohort."""
+    """Build the viewer of the first volumes of a cohort."""
     shown = range(min(SHOWN_BRAINS, len(cohort.rows)))
     steps = [
         {"name": key, "layers": [_brain_layer(cohort, n)]}
@@ -114,7 +114,7 @@ def _steps(path: Path, pattern: str, titles: Iterable[str]) -> list[Step]:
 
 
 def projection_points(path: Path) -> dict[str, Any]:
-    """What a figure of points needs: ``json``, ``volumes``, the columns that can colour them."""
+    """Build the values of a figure of points: ``json``, ``volumes``, columns to colour by."""
     rows, sidecar = (
         read_tsv(path / PROJECTION),
         read_json(path / PROJECTION_SIDECAR),
@@ -207,5 +207,5 @@ def static(name: str) -> str:
 
 
 def plotly_script() -> str:
-    """Plotly's script."""
+    """Return Plotly's script."""
     return str(plotly.offline.get_plotlyjs())

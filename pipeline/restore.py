@@ -32,7 +32,7 @@ Image = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class RestoreOptions:
-    """What is repaired, and how.
+    """Options of the repair of images.
 
     Attributes:
         splits: of the cohort; all if empty.
@@ -122,12 +122,12 @@ def _check(model: object, options: RestoreOptions) -> None:
 
 
 def degradation_rng(key: str, seed: int = 0) -> np.random.Generator:
-    """What the degradation of an image is drawn from; ``key`` names the image."""
+    """Create the generator of random numbers for the degradation of the image named ``key``."""
     return np.random.default_rng(seed_of(seed, "degrade", key))
 
 
 def repaired(trained: TrainedModel, parts: Image, options: RestoreOptions) -> dict[str, Image]:
-    """An image as given, repaired and as it was, with its masks, by name.
+    """Repair an image; return it as given, repaired and as it was, with its masks, by name.
 
     Args:
         trained: that repairs.
@@ -166,7 +166,7 @@ def inpainted(image: Image, mask: NDArray[np.bool_]) -> Image:
 
 
 def figures_of(images: dict[str, Image]) -> dict[str, float]:
-    """Those of `FIGURES` that can be said of what `repaired` gives of a degraded image."""
+    """Compute those of `FIGURES` that are defined for what `repaired` gives of a degraded image."""
     clean, given, restored = images["clean"], images["degraded"], images["restored"]
     found = repair_figures(restored, given, clean)
     if "mask" not in images:

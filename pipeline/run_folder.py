@@ -61,7 +61,7 @@ class RunFolder:
 
     @property
     def is_bundle(self) -> bool:
-        """Whether this is an exported model."""
+        """True if this is an exported model."""
         return (self.folder / BUNDLE_WEIGHTS).is_file()
 
     def checkpoint(self, name: str) -> Path:
@@ -85,7 +85,7 @@ class RunFolder:
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        """What it was trained on: preparation, shape, participants by split."""
+        """Record of the training data: preparation, shape, participants by split."""
         return read_json(self.folder / RUN_DATA)
 
     def _check_has_config(self) -> None:
@@ -128,7 +128,7 @@ class RunFolder:
 
     @property
     def environment(self) -> str:
-        """What `write_environment` recorded, as text; empty for an exported model."""
+        """Text that `write_environment` recorded; empty for an exported model."""
         path = self.folder / RUN_ENVIRONMENT
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
@@ -164,7 +164,7 @@ class RunFolder:
 
     @property
     def conditions(self) -> Conditions:
-        """What the model is told of each brain."""
+        """Columns that the model is conditioned on, and how they become numbers."""
         return Conditions.from_dicts(self.data["conditions"])
 
     def load(self, device: "torch.device | str" = "cpu") -> "TrainedModel":
@@ -253,11 +253,11 @@ class RunFolder:
 
     @property
     def participants(self) -> dict[str, int]:
-        """How many there were in each split."""
+        """Number of participants in each split."""
         return {split: len(names) for split, names in self.data["participants"].items()}
 
     def trained_on(self, participants: Iterable[str]) -> list[str]:
-        """Those of these participants that the weights were fitted to, here or before."""
+        """List which of these participants the weights were fitted to, in this run or before."""
         found: set[str] = set()
         asked = list(participants)
         for known in self.seen:
@@ -267,7 +267,7 @@ class RunFolder:
 
     @property
     def seen(self) -> list[dict[str, Any]]:
-        """Who the weights were fitted to, here and before, with the salts of what stands for them.
+        """Participants that the weights were fitted to, in this run and before, with hash salts.
 
         Runs that were made before this was recorded have no ``before``.
         """

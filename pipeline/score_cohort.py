@@ -121,7 +121,7 @@ class ScoreResult:
             write_tsv(out / BOTH_SIDES, self.both_sides, columns)
 
     def _save_calibration(self, out: Path) -> None:
-        """The scores behind the p-values, so that p-values of several runs can be joined."""
+        """Write the scores behind the p-values, so that p-values of several runs can be joined."""
         scores = self.calibration.scores
         rows = [
             {
@@ -134,7 +134,7 @@ class ScoreResult:
 
     @property
     def sidecar(self) -> dict[str, Any]:
-        """What ``scores.json`` says."""
+        """Content of ``scores.json``."""
         return {
             **self.about,
             "brains": len(self.table),
@@ -151,7 +151,7 @@ class ScoreResult:
 
     @property
     def sentence(self) -> str:
-        """How p-values were made and how far they reach, in words."""
+        """Sentences on how p-values were computed, and on the smallest that is possible."""
         m, smallest = len(self.calibration.rows), self.calibration.smallest_p
         judged = sum(not row["flag"] and not row["used_for"] for row in self.table)
         whose = "others"

@@ -172,7 +172,7 @@ class Scorer:
         check_alike(self.prepared_, self.shape_, like, cohort)
 
     def evidence_maps(self, cohort: Cohort, indices: Sequence[int]) -> EvidenceMaps:
-        """Maps of brains, and what is needed to write them.
+        """Return the maps of brains, and what is needed to write them.
 
         Raises:
             InputError: there are too few healthy brains for maps.
@@ -190,7 +190,7 @@ class Scorer:
         )
 
     def healthy_folds(self) -> HealthyFolds:
-        """Where the healthy brains that maps are compared with have folds."""
+        """Return the counts of folds in the healthy brains that maps are compared with."""
         if self._folds is None:
             folds = HealthyFolds(self.prepared_.scheme)
             if isinstance(self._source, Path):
@@ -200,7 +200,7 @@ class Scorer:
         return self._folds
 
     def sulci_by_place(self) -> NamesPlaces:
-        """Which sulcus training brains have at a place."""
+        """Return the look-up of the sulcus that training brains have at a place."""
         if isinstance(self._source, Path):
             return SulcusCounts().load(self._source / SULCI)
         return SulciByPlace(self._source)
@@ -284,7 +284,7 @@ class Scorer:
     def _rows(
         self, cohort: Cohort, indices: Sequence[int], *, across_sites: bool
     ) -> list[dict[str, Any]]:
-        """A row a brain: whose it is, and why it may have no p-value."""
+        """Build a row for each brain: whose it is, and why it may have no p-value."""
         warnings = read_warnings(cohort.folder)
         rows = []
         for brain in cohort.brains(indices):
@@ -304,7 +304,7 @@ class Scorer:
         return rows
 
     def _about(self, cohort: Cohort) -> dict[str, Any]:
-        """What ``scores.json`` says of the scorer and the cohort."""
+        """Describe the scorer and the cohort, for ``scores.json``."""
         whence = "scorer" if isinstance(self._source, Path) else "reference"
         return {
             "cohort": str(cohort.folder),
@@ -316,7 +316,7 @@ class Scorer:
 
 
 def is_scorer(folder: Path) -> bool:
-    """Whether a scorer was saved there."""
+    """Return whether a scorer was saved in a folder."""
     return (folder / SCORER).is_file()
 
 
@@ -385,7 +385,7 @@ def _digests(folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _read_about(folder: Path) -> dict[str, Any]:
-    """What a scorer says of itself, if its files are those that were written together."""
+    """Read a scorer's description of itself, and check that its files were written together."""
     about = read_json(folder / SCORER)
     if about.get("format") != FORMAT:
         raise InputError(

@@ -1,4 +1,4 @@
-"""How far a brain is from the healthy ones: latent distances and conformal p-values.
+"""Latent scores, distances of codes to those of healthy brains; and conformal p-values.
 
 Fitted on training brains, calibrated on validation brains, which the weights were never fitted
 to. A high score means unusual.
@@ -141,7 +141,7 @@ class WhitenedNearest(NearestHealthy):
 
 @dataclass
 class OneClass:
-    """How far outside the boundary of a one-class SVM.
+    """Distance outside the boundary of a one-class SVM.
 
     Schölkopf et al. 2001 (doi:10.1162/089976601750264965), by scikit-learn. On codes as they are:
     with more dimensions than brains, whitened ones of brains that nothing was fitted to lie so far
@@ -166,7 +166,7 @@ class OneClass:
 
 
 def latent_scores() -> dict[str, LatentScore]:
-    """The scores by name, unfitted."""
+    """Create the latent scores by name, unfitted."""
     return {
         "centre": CentreDistance(),
         "mahalanobis": Mahalanobis(),

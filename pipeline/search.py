@@ -152,7 +152,7 @@ def _enqueue_grid(study: optuna.Study, grid: Sequence[Mapping[str, Value]]) -> N
 
 
 def _is_double(trial: optuna.Trial, chosen: Mapping[str, Value]) -> bool:
-    """Whether another process had enqueued the same at the same moment, and is at it."""
+    """Return whether an earlier trial, enqueued by another process, has the same parameters."""
     return any(
         _params_of(other) == chosen
         for other in trial.study.get_trials(
@@ -181,7 +181,7 @@ def _is_gone(trial: FrozenTrial) -> bool:
 
 
 def _sampler(options: SearchOptions) -> optuna.samplers.BaseSampler:
-    """What draws. A grid is enqueued: Optuna's own grid sampler cannot begin a trial again."""
+    """Create the sampler. A grid is enqueued: Optuna's grid sampler cannot begin a trial again."""
     if options.sampler == "tpe":
         return optuna.samplers.TPESampler(seed=options.seed)
     return optuna.samplers.RandomSampler(seed=options.seed)

@@ -1,4 +1,4 @@
-"""What a search varies and how, and the files that it writes."""
+"""Parameters that a search varies, and options of the search."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -66,7 +66,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How to search.
+    """Options of a search.
 
     Attributes:
         axes: what varies.

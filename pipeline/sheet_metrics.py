@@ -106,7 +106,7 @@ def opening_fraction(mask: Mask) -> float:
 
 
 def count_components(mask: Mask) -> int:
-    """Number of 26-connected components."""
+    """Count the 26-connected components."""
     return int(ndimage.label(mask, np.ones((3, 3, 3)))[1])
 
 

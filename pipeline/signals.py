@@ -12,7 +12,7 @@ INTERRUPTED = 130
 
 @dataclass
 class StopFlag:
-    """Whether to stop, and with which exit code; 0 while there is no reason to."""
+    """Request to stop, as an exit code; 0 while there is no reason to stop."""
 
     code: int = 0
 

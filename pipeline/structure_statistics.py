@@ -1,4 +1,4 @@
-"""What structure is like, volume by volume: of sheets, and of microstructures.
+"""Statistics of the structure of single volumes: of sheets, and of microstructures.
 
 Two-point correlation and chord lengths: Torquato 2002, *Random Heterogeneous Materials*, chapter 2.
 """

@@ -1,4 +1,4 @@
-"""Whether a brain is one that a model can judge: a confident wrong score is the worst outcome.
+"""Suitability of brains for a model: a confident wrong score is the worst outcome.
 
 A brain of the other side, cut off, mirrored, empty, without its hull, or of another place or
 resolution gets a score like any other, and that score means nothing. Such brains are known by what
@@ -86,7 +86,7 @@ class Suitability(Fitted):
         return self
 
     def _fit_usual(self, reference: Cohort, training: NDArray[np.int64]) -> None:
-        """What training brains are like."""
+        """Fit the statistics of training brains that others are compared with."""
         counts = np.full((self.scheme.n_classes, *reference.shape), PRIOR, dtype=np.float32)
         shares, hulls = [], []
         for brain in reference.brains(training):
@@ -105,7 +105,7 @@ class Suitability(Fitted):
     def _fit_limits(
         self, reference: Cohort, training: NDArray[np.int64], controls: Cohort | None
     ) -> None:
-        """How unusual a healthy brain may be that was not among them."""
+        """Fit limits: how unusual a healthy brain may be that was not trained on."""
         held_out = reference.indices("validation")
         looked_at = held_out[:LOOKED_AT] if len(held_out) else training[:LOOKED_AT]
         known, at_home = [], []
@@ -122,7 +122,7 @@ class Suitability(Fitted):
         self.most_foreign_ = float(max(at_home))
 
     def state_dict(self) -> State:
-        """Sums over the training brains, and extremes over the validation brains."""
+        """Return sums over the training brains, and extremes over the validation brains."""
         limits = {name: getattr(self, f"most_{name}_") for name in LIMITS}
         usual = {name: getattr(self, name).state_dict() for name in USUAL}
         return {
@@ -192,7 +192,7 @@ class Suitability(Fitted):
         return distance_map(self.scheme.foreground(volume)).ravel()
 
     def _foreign(self, volume: Labels) -> float:
-        """How far from the usual the distances to a sulcus are where they are farthest."""
+        """Compute how unusual the distances to a sulcus are, where they are most unusual."""
         return top_share_mean(np.abs(self.distances.z(self._distances(volume))))
 
     def _gain_by_shift(self, volume: Labels, surprise: float | None = None) -> tuple[float, int]:

@@ -120,7 +120,7 @@ class NamesPlaces(Protocol):
 
 
 class SulciByPlace:
-    """Which sulcus training brains have at a place.
+    """Names of sulci at places of the box, by the fold labels of training brains.
 
     Args:
         cohort: whose training split is looked at, `ASKED` brains of it at most; without fold

@@ -1,4 +1,4 @@
-"""What recognised sulci are like: size, confidence, place, depth and pieces of each."""
+"""Measures of recognised sulci: size, confidence, place, depth and pieces of each."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol, Self
@@ -55,7 +55,7 @@ class NamedBrain:
         return labels
 
     def measure(self, affine: Matrix) -> Measures:
-        """What each sulcus is like, (n, `len(MEASURES)`).
+        """Measure each sulcus, (n, `len(MEASURES)`).
 
         Args:
             affine: (4, 4), voxel index → world mm.

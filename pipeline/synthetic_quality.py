@@ -55,7 +55,7 @@ Figures = dict[str, dict[str, float]]  # by set and name
 
 @dataclass(frozen=True)
 class QualityOptions:
-    """How sets are compared.
+    """Options of the comparison of synthetic with real volumes.
 
     Attributes:
         number: of volumes of each set, at most.
@@ -174,7 +174,7 @@ def _to_nearest(
 def _in_pictures(
     cohort: Cohort, drawn: dict[str, _Set], options: QualityOptions, figures: Figures
 ) -> None:
-    """How varied each set is, and whether a network tells it from training volumes."""
+    """Measure the diversity of each set, and how well a network tells it from training volumes."""
     volumes = {name: _floats(cohort, own.volumes) for name, own in drawn.items()}
     if len(cohort.shape) == 3:  # a network for whole volumes would take hours
         volumes = {name: _shrunk(own) for name, own in volumes.items()}
@@ -198,7 +198,7 @@ class _Synthetic:
 
     @classmethod
     def of(cls, folder: Path, cohort: Cohort) -> "_Synthetic":
-        """Those of a folder.
+        """Open the synthetic volumes of a folder.
 
         Raises:
             InputError: there are none, or they are of another shape.
@@ -220,11 +220,11 @@ class _Synthetic:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of volumes."""
         return len(self.paths) if self.other is None else len(self.other.rows)
 
     def some(self, chosen: NDArray[np.int64]) -> _Set:
-        """Those of these numbers."""
+        """Read the volumes with these numbers."""
         if self.other is not None:
             return _of(self.other, chosen)
         volumes = []
@@ -315,7 +315,7 @@ def _shrunk(volumes: Volumes) -> Volumes:
 def _statistics(
     cohort: Cohort, drawn: dict[str, _Set], options: QualityOptions
 ) -> list[dict[str, Any]]:
-    """How far the distribution of each statistic lies from that of training volumes."""
+    """Compare the distribution of each statistic with that of training volumes."""
     if cohort.holds_images and not options.microstructure:
         return []
     measured: dict[str, list[dict[str, float]]] = {}
@@ -341,7 +341,7 @@ def _statistics(
 
 
 def _prevalence(cohort: Cohort, drawn: dict[str, _Set]) -> dict[str, Any]:
-    """How much the share of volumes with structure differs, on average over blocks of the box."""
+    """Compare the share of volumes with structure, on average over blocks of the box."""
     maps = {
         name: _blocks(_floats(cohort, own.volumes)).mean(axis=0) / 2 for name, own in drawn.items()
     }

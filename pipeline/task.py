@@ -1,4 +1,4 @@
-"""What a model is trained on, and what is looked at while it trains.
+"""Training task of a model: its input, and its validation figures and pictures.
 
 A task says what lies beside each volume of a batch, how training volumes are altered, and the
 figures and pictures of validation volumes.
@@ -73,13 +73,13 @@ class Task:
         return Preparation.from_dict(self.cohort.preparation)
 
     def of(self, model: nn.Module) -> "Task":
-        """The same task of another model of its kind, such as the average of its weights."""
+        """Return this task for another model of its kind, such as the average of its weights."""
         other = copy.copy(self)
         other.model = model
         return other
 
     def alter(self, options: TrainingOptions) -> Alter | None:
-        """What alters training volumes, if anything does."""
+        """Return the function that alters training volumes, if any."""
         if options.augmentation.dropout:
             raise InputError(
                 f"training.augmentation.dropout: {type(self.model).__name__} reads no pairs, so it "
@@ -88,7 +88,7 @@ class Task:
         return self.augmentation(options)
 
     def place(self, options: TrainingOptions) -> Place | None:
-        """What says where a patch of a training volume lies; None where whole ones are learned."""
+        """Return the function that locates a patch; None where whole volumes are learned from."""
         if options.patch is not None:
             raise InputError(
                 f"training.patch: {type(self.model).__name__} learns from whole volumes; restorer "
@@ -99,7 +99,7 @@ class Task:
     def augmentation(
         self, options: TrainingOptions, source: int = 0, second_fill: int = 0
     ) -> Augmentation | None:
-        """Moves training volumes at random, if it is asked for."""
+        """Return the random augmentation of training volumes, if it is asked for."""
         if not options.augmentation:
             return None
         return Augmentation(
@@ -115,7 +115,7 @@ class Task:
             yield volumes if len(volumes) > 1 else volumes[0], self.cohort.rows[index]
 
     def for_validation(self, volumes: NDArray[Any], index: int) -> NDArray[Any]:
-        """The same at every validation: (1 or 2, I, J, K) of volume ``index``."""
+        """Prepare volume ``index``, (1 or 2, I, J, K), in the same way at every validation."""
         del index
         return volumes
 
@@ -152,9 +152,9 @@ class Task:
         return [*self.out_of_noise(), *rows]
 
     def diffused(self, batch: Tensor, condition: Tensor | None) -> list[NDArray[Any]]:
-        """What is left of the first volume of a batch after `SHARES` of the steps to noise.
+        """Add noise to the first volume of a batch, by each of `SHARES` of the diffusion steps.
 
-        Nothing, if the model is none of diffusion.
+        Empty if the model is no diffusion model.
         """
         if not isinstance(self.model, Diffuses):
             return []
@@ -163,9 +163,9 @@ class Task:
         return [volumes[0].cpu().numpy() for volumes in left]
 
     def out_of_noise(self) -> list[Slices]:
-        """A row of how a diffusion model draws: after `SHARES` of the steps from noise on.
+        """Draw a volume by diffusion; return its slices after each of `SHARES` of the steps.
 
-        Nothing of a model that wants to be told what to draw.
+        Empty for a model that needs a condition, or is no diffusion model.
         """
         told = isinstance(self.model, Conditioned) and self.model.condition
         if not isinstance(self.model, Diffuses) or told:
@@ -179,6 +179,6 @@ class Task:
 
 
 def reconstruct(model: Decodes, batch: Tensor, condition: Tensor | None) -> Labels:
-    """The first volume of a batch as its code gives it back, (I, J, K) class numbers."""
+    """Encode and decode the first volume of a batch, (I, J, K) class numbers."""
     codes = model.encode(batch, condition)
     return to_classes(model.decode(codes, condition))[0].cpu().numpy()

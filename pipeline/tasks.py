@@ -24,7 +24,7 @@ TASKS: Mapping[Reads, type[Task]] = {
 
 
 def task_of(model: nn.Module, cohort: Cohort) -> Task:
-    """The task of a model.
+    """Create the training task of a model.
 
     Raises:
         InputError: the cohort lacks what the model reads.

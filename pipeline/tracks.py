@@ -1,4 +1,4 @@
-"""What a model was taught about anomalies: figures of different tracks never stand side by side.
+"""Benchmark tracks, by what models learned of anomalies; figures of two are never compared.
 
 A model that learned from its own edits of the kind that a benchmark makes has seen the question;
 one that learned from edits of another kind has not; one that learned from healthy brains alone
@@ -21,7 +21,7 @@ NAMES = "fold names of training brains"
 
 
 def learned_from(edits: Sequence[str], sulci: Sequence[str] = ()) -> str:
-    """What a model learned from, in a few words.
+    """Describe in a few words what a model learned from.
 
     Args:
         edits: kinds of its own, if it has any.
@@ -33,7 +33,7 @@ def learned_from(edits: Sequence[str], sulci: Sequence[str] = ()) -> str:
 
 
 def track_of(kind: str, edits: Sequence[str], sulci: Sequence[str] = ()) -> str:
-    """The track of a model in a benchmark.
+    """Return the track of a model in a benchmark.
 
     Args:
         kind: of alteration.

@@ -132,7 +132,7 @@ def _warn_of_memory(training: Training) -> None:
 
 
 def cost_of(training: Training) -> dict[str, float]:
-    """What a run took: parameters, pace, and the peak memory of this process or of its GPU."""
+    """Return the cost of a run: parameters, pace, peak memory of this process or of its GPU."""
     device = training.fabric.device
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) / 2**20

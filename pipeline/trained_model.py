@@ -133,7 +133,7 @@ class TrainedModel:
 
     @cached_property
     def preparation(self) -> Preparation:
-        """What was done to each volume of the training cohort."""
+        """Preparation of each volume of the training cohort."""
         return Preparation.from_dict(self.data["preparation"])
 
     def check_cohort(self, cohort: Cohort) -> None:
@@ -141,7 +141,7 @@ class TrainedModel:
         check_cohort(self.data, cohort)
 
     def for_scoring(self, asked: AskedPrecision) -> "TrainedModel":
-        """The same model, computing in the precision of `scoring_precision`."""
+        """Return this model, computing in the precision of `scoring_precision`."""
         trained_in = self.config.get("training", {}).get("precision", "32")
         return replace(self, precision=scoring_precision(asked, trained_in, self.device))
 
@@ -158,10 +158,9 @@ class TrainedModel:
             yield volumes, self.condition([brain.row for brain in few])
 
     def passes(self, brains: Iterable[Brain]) -> Iterator[ForwardPass]:
-        """What the model makes of brains, a few at a time.
+        """Yield forward passes of the model over brains, a few brains at a time.
 
-        Who asks for the brains that were last asked for gets the same pass: what was computed then
-        is there already.
+        Asking for the last brains again yields the same pass, so that nothing is computed twice.
         """
         for volumes, condition in self.batches(brains):
             if not any(last.is_of(volumes, condition) for last in self._last):
@@ -208,7 +207,7 @@ class TrainedModel:
 
     @torch.no_grad()
     def reconstruct(self, brains: BrainsLike) -> NDArray[Any]:
-        """What brains become when they are encoded and decoded, shape and type as they are.
+        """Encode and decode brains, shape and type as they are.
 
         Raises:
             InputError: the model does not reconstruct, or the brains were prepared otherwise.
@@ -224,7 +223,7 @@ class TrainedModel:
 
     @torch.no_grad()
     def restore(self, brains: BrainsLike) -> NDArray[Any]:
-        """What a healthy brain would hold, or images repaired; shape and type as they are.
+        """Restore brains to what is healthy, or repair images; shape and type as they are.
 
         Raises:
             InputError: the model restores nothing, or the brains were prepared otherwise.
@@ -248,7 +247,7 @@ class TrainedModel:
         return _joined([recognise(model, volumes, scheme) for volumes, _ in batches])
 
     def translate(self, brains: BrainsLike) -> NDArray[np.uint8]:
-        """The other volume of each pair, (N, I, J, K) uint8 class numbers.
+        """Predict the other volume of each pair, (N, I, J, K) uint8 class numbers.
 
         Of a cohort, a model in reverse starts from the second volumes. A volume with a longer side
         than the training volumes is translated in windows.
@@ -295,7 +294,7 @@ class TrainedModel:
     def sample(
         self, number: int = 1, *, seed: int = 0, given: Mapping[str, str] | None = None
     ) -> NDArray[Any]:
-        """New volumes, (number, I, J, K) uint8 class numbers; of images, float32 from −1 to 1.
+        """Draw new volumes, (number, I, J, K) uint8 class numbers; images, float32 from −1 to 1.
 
         Args:
             number: how many.
@@ -318,7 +317,7 @@ class TrainedModel:
             yield from model.sample(count, generator, condition).cpu().numpy()
 
     def depths(self, brains: Iterable[Brain]) -> list[NDArray[np.float32]]:
-        """What each level of the network makes of brains, (N, d) float32 a level, inwards.
+        """Compute features of brains at each level of the network, (N, d) float32 a level, inwards.
 
         Maps are averaged in `BLOCKS`³ parts. Empty for a model that shows none.
         """

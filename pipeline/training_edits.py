@@ -1,4 +1,4 @@
-"""What is done to healthy training volumes, so that a network learns to undo it.
+"""Edits of healthy training volumes that a network learns to undo.
 
 What is keyed by the number of a draw is the same in a resumed run, and on one process or many.
 """
@@ -116,7 +116,7 @@ class TrainingEdits:
         return fold_and_junctions(sulcus, labels.astype(np.uint16, copy=False), label, hull)
 
     def _hull(self, volume: Labels) -> Mask:
-        """What touches the outside: it belongs to no fold. None without a hull."""
+        """Return the mask of voxels that touch the outside, of no fold; empty without a hull."""
         if self.scheme.void == self.scheme.fill or not self.has_hull:
             return np.zeros(volume.shape, dtype=np.bool_)
         return ndimage.binary_dilation(volume == self.scheme.fill)
@@ -149,13 +149,13 @@ class TrainingEdits:
 
 
 def _normal(places: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Unit normal of the sheet that (n, 3) places lie on; any, if they are too few."""
+    """Compute the unit normal of the sheet that (n, 3) places lie on; any, if they are too few."""
     if len(places) < 4:
         return _direction(rng)
     return np.linalg.svd(places - places.mean(axis=0), full_matrices=False)[2][-1]
 
 
 def _direction(rng: np.random.Generator) -> NDArray[np.float64]:
-    """A unit vector of any direction."""
+    """Draw a unit vector of any direction."""
     vector = rng.standard_normal(3)
     return vector / np.linalg.norm(vector)

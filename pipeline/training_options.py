@@ -12,7 +12,7 @@ DECAY_FLOOR = 0.05  # of the learning rate, at the last step of a cosine decay
 
 @dataclass
 class TrainingOptions:
-    """How a model is trained; the same names for every model.
+    """Options of training, the same for every model.
 
     Attributes:
         steps: rounds through the model's phases.

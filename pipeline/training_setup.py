@@ -30,7 +30,7 @@ from foldnorm.preprocessing.errors import InputError
 
 @dataclass
 class TrainingState:
-    """What a checkpoint holds beside the weights.
+    """State of a training that a checkpoint holds beside the weights.
 
     Attributes:
         step: steps finished.
@@ -74,7 +74,7 @@ class Training:
 
     @property
     def is_over(self) -> bool:
-        """Whether the last step is done, or nothing has become better for too long."""
+        """True if the last step is done, or the monitored figure has not improved for too long."""
         patience = self.options.patience
         ended = patience is not None and self.state.waited >= patience
         return ended or self.state.step >= self.options.steps
@@ -194,7 +194,7 @@ def _start_from(
 
 
 def _conditions(model: nn.Module, cohort: Cohort, before: RunFolder | None) -> Conditions:
-    """What the model is told of each brain: as earlier weights or the training split say."""
+    """Return the model's conditions: those of earlier weights, or fitted on the training split."""
     if before is not None:
         return before.conditions
     names = model.condition if isinstance(model, Conditioned) else ()

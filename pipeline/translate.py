@@ -66,13 +66,13 @@ class Translation:
 
     @property
     def source_scheme(self) -> LabelScheme:
-        """What goes in."""
+        """Classes of the volumes to translate."""
         assert self.preparation.pair is not None
         return self.preparation.pair if self.model.reverse else self.preparation.scheme
 
     @property
     def target_scheme(self) -> LabelScheme:
-        """What comes out."""
+        """Classes of the translations."""
         assert self.preparation.pair is not None
         return self.preparation.scheme if self.model.reverse else self.preparation.pair
 

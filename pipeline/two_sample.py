@@ -1,4 +1,4 @@
-"""Whether two sets of volumes look as if they had been drawn alike: figures in a space of features.
+"""Comparison of the distributions of two sets of volumes, by figures in a space of features.
 
 Maximum mean discrepancy: Gretton et al. 2012. Precision and recall: Kynkäänniemi et al. 2019
 (arXiv:1904.06991). Coverage: Naeem et al. 2020 (arXiv:2002.09797).
@@ -50,7 +50,7 @@ def mmd(first: Features, second: Features) -> float:
 def precision_recall_coverage(
     made: Features, real: Features, neighbours: int = NEIGHBOURS
 ) -> dict[str, float]:
-    """How true, and how varied, what was made is; all from 0 to 1.
+    """Measure the fidelity and diversity of generated volumes; all from 0 to 1.
 
     Args:
         made: (N, d).
@@ -184,7 +184,7 @@ def two_sample_auroc(
 
 
 def _told(volumes: Tensor, labels: Tensor, others: Tensor, seed: int) -> NDArray[np.float64]:
-    """How much a network that learned labels of volumes believes in label 1 of others."""
+    """Train a network on labelled volumes; return its log-odds of label 1 for others, (M,)."""
     torch.manual_seed(seed_of(seed, "two-sample"))
     model = ImageClassifier(volumes.shape[1:], widths=(16, 32), hidden=32)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)

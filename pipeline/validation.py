@@ -1,4 +1,4 @@
-"""What is looked at while a model trains: figures and pictures of validation volumes."""
+"""Figures and pictures of validation volumes while a model trains."""
 
 from typing import Any
 

@@ -4,6 +4,7 @@ import ast
 import configparser
 import importlib.metadata
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from foldnorm.pipeline.configuration import build_model, resolve, shipped_config
 ROOT = Path(__file__).parents[1]
 # Kinds of file in the wheel.
 HELD = {".py", ".pyi", ".yaml", ".json", ".jinja", ".js", ".html", ".LICENSE"}
+# First words of docstrings: such a line does not stand alone in an index of functions.
+BANNED = ("What", "How", "Whether", "Which", "Where", "Who", "That", "Those")
 OF_IMAGES = ("images", "noisy", "classified", "damaged")  # what a model reads
 ROOMS = ("preprocessing", "models", "pipeline")
 LINKED = (*ROOMS, "configs")  # folders that the folder foldnorm links to
@@ -146,6 +149,18 @@ def test_no_module_shadows_the_standard_library():
     for room in ROOMS:
         for path in (ROOT / room).rglob("*.py"):
             assert path.stem not in sys.stdlib_module_names, path
+
+
+def test_first_lines_of_docstrings_stand_alone():
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    found = []
+    for path in (path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))):
+        for node in ast.walk(ast.parse(path.read_text())):
+            text = ast.get_docstring(node) if isinstance(node, documented) else None
+            if text and re.split(r"\W", text, maxsplit=1)[0] in BANNED:
+                place = f"{path.relative_to(ROOT)}:{node.body[0].lineno}"
+                found.append(f"{place}: {text.splitlines()[0]}")
+    assert not found, "\n".join(["docstrings that begin with a banned word:", *found])
 
 
 @pytest.mark.parametrize("room", LINKED)

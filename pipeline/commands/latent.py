@@ -1,4 +1,4 @@
-"""What a latent space holds. OUT may hold several analyses; `foldnorm report` shows them.
+"""Analyse a latent space. OUT may hold several analyses; `foldnorm report` shows them.
 
 clusters: k-means for k = 2 … --most, silhouettes, gap statistic, stability, and a sentence on
 whether there is more than one cluster. probe: what of --columns of participants.tsv, or of a table
@@ -230,7 +230,7 @@ def _projection(space: "LatentSpace", arguments: argparse.Namespace) -> str:
 
 
 def _scores_of(cohorts: list[Path], folders: list[Path]) -> list[list[Path]]:
-    """Those of the score folders that are of each cohort."""
+    """Sort the score folders by the cohort whose brains they hold the scores of."""
     from foldnorm.preprocessing.errors import InputError
     from foldnorm.preprocessing.files import read_json
 

@@ -1,1 +1,1 @@
-"""What a latent space holds: each analysis a function here, a word of ``foldnorm latent``."""
+"""Analyses of a latent space, one function for each sub-command of ``foldnorm latent``."""

@@ -1,4 +1,4 @@
-"""Whether codes fall into clusters: k-means, silhouettes, gap statistic, stability.
+"""Evidence for clusters among codes: k-means, silhouettes, gap statistic, stability.
 
 k-means always finds clusters. Whether there are any is asked three times. Is the *gap* between the
 spread within clusters and that of data without any largest for one cluster (Tibshirani, Walther &
@@ -63,7 +63,7 @@ class Clustering:
 
 @dataclass(frozen=True)
 class ClusterAnalysis:
-    """What `find_clusters` found.
+    """Result of `find_clusters`.
 
     Attributes:
         clusterings: for k = 1 … K.
@@ -80,7 +80,7 @@ class ClusterAnalysis:
 
     @property
     def sentence(self) -> str:
-        """Whether there is more than one cluster, in words."""
+        """Sentence that states whether there is more than one cluster, and the figures for it."""
         best = self.best
         silhouette = float(np.mean(best.silhouettes))
         separate, stable = silhouette > SEPARATE, best.stability > STABLE

@@ -1,4 +1,4 @@
-"""What each dimension of a code is worth, and what it moves.
+"""Effect of each dimension of a code on the reconstruction, and the voxels that it changes.
 
 The study ranks dimensions by |loss(z ± step · e_i) − loss(z)|, averaged over brains, which takes
 two passes through the decoder a brain and dimension. A code that is a map has ten thousand
@@ -27,7 +27,7 @@ DRAWS = 2  # of labels a brain, from which the curvature is estimated
 
 @dataclass(frozen=True)
 class Ranking:
-    """What the dimensions are worth, (d,) each.
+    """Effects and variances of the dimensions of a code, (d,) each.
 
     Attributes:
         foretold: effect as `foretell_effects` has it, nats a voxel.
@@ -109,7 +109,7 @@ def measure_effects(
 def foretell_effects(
     space: LatentSpace, *, brains: int, step: float = STEP, draws: int = DRAWS, seed: int = 0
 ) -> NDArray[np.float64]:
-    """What `measure_effects` would find, from the loss's gradient g and curvature h at each code.
+    """Estimate `measure_effects` from the gradient g and curvature h of the loss at each code.
 
     The mean over both signs of |± step · g + step² h / 2| is the larger of the two terms. Of the
     curvature, the diagonal of the Gauss–Newton matrix is taken, which for a cross entropy is the
@@ -152,7 +152,7 @@ def foretell_effects(
 
 
 def voxels_moved(space: LatentSpace, dimension: int, *, brains: int, step: float = STEP) -> Tensor:
-    """Which voxels a dimension moves: mean over brains of how much class probabilities change.
+    """Compute how much a dimension changes the class probabilities of voxels, mean over brains.
 
     Returns:
         (I, J, K): half the sum over classes of |p(z + step · e_i) − p(z − step · e_i)|, between 0
@@ -215,6 +215,6 @@ def _brain(space: LatentSpace, place: int) -> tuple[Tensor, Tensor, Tensor | Non
 
 
 def _draw(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """A class for each voxel of (1, C, *sides) logits, by their probabilities (Gumbel's trick)."""
+    """Draw a class for each voxel from (1, C, *sides) logits (Gumbel's trick)."""
     uniform = torch.rand(logits.shape, generator=generator).to(logits.device).clamp(min=1e-20)
     return (logits - torch.log(-torch.log(uniform))).argmax(dim=1).to(torch.uint8)

@@ -11,7 +11,7 @@ from foldnorm.pipeline.latent.space import LatentSpace
 
 @dataclass(frozen=True)
 class MeanBrain:
-    """What `mean_brain` found.
+    """Result of `mean_brain`.
 
     Attributes:
         of_mean_code: (I, J, K) uint8, the decoded mean of all codes; of images, intensities.

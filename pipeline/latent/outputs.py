@@ -1,4 +1,4 @@
-"""What the analyses write: one folder for any of them, read again by the report."""
+"""Files of latent analyses: one folder holds those of any analysis, and the report reads it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -151,7 +151,7 @@ def write_probes(space: LatentSpace, probes: Sequence[Probe], out: Path) -> None
 
 
 def _named(row: Mapping[str, str]) -> dict[str, str]:
-    """Which brain or image a row is of."""
+    """Return the columns of a row that identify its brain or image."""
     return {name: row[name] for name in ("participant_id", "hemi", "image") if name in row}
 
 

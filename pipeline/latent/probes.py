@@ -34,7 +34,7 @@ MIN_CLASS = FOLDS  # brains of each category
 
 @dataclass(frozen=True)
 class Probe:
-    """What a probe found.
+    """Result of a probe: how well a column can be predicted from codes.
 
     Attributes:
         column: that was predicted.
@@ -64,7 +64,7 @@ class Probe:
 
     @property
     def sentence(self) -> str:
-        """What was found, in words."""
+        """Sentence with the probe's figure, its interval, chance level and p-value."""
         return (
             f"{self.column}: {self.measure} {self.value:.2f} [{self.low:.2f}, {self.high:.2f}], "
             f"chance {self.chance:.2f}, p = {self.p:.2g}, {self.brains} brains"

@@ -142,7 +142,7 @@ def _missing(package: str) -> InputError:
 
 @dataclass(frozen=True)
 class Departure:
-    """How far a group of brains lies from the training brains, beside brains held out of them.
+    """Distance of a group of brains to the training brains, relative to that of held-out brains.
 
     Attributes:
         group: its name.
@@ -171,7 +171,7 @@ class Departure:
 def departures(
     training: Codes, held_out: Codes, groups: Sequence[tuple[str, Codes]]
 ) -> list[Departure]:
-    """How far groups of brains lie from the training brains.
+    """Compute the distance of groups of brains to the training brains.
 
     Args:
         training: (N, d) codes.

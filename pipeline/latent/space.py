@@ -74,7 +74,7 @@ class LatentSpace:
         return np.unique(ends.round().astype(np.int64)).tolist()
 
     def place_of(self, key: str) -> int:
-        """Which code is that of a brain.
+        """Return the index of the code of a brain.
 
         Args:
             key: its participant, where that has one brain here, or one of `keys`; with or without
@@ -116,7 +116,7 @@ class LatentSpace:
             yield made[0].cpu().numpy()
 
     def volume_of(self, decoded: NDArray[np.float32]) -> NDArray[Any]:
-        """What `decode` gives, as models see volumes: the likeliest classes, or intensities."""
+        """Convert what `decode` yields to a volume: the likeliest classes, or intensities."""
         if self.cohort.holds_images:
             return decoded[0]
         return decoded.argmax(axis=0).astype(np.uint8)

@@ -79,7 +79,7 @@ class AsymmetryScores(VoidScores):
 
 
 def with_other_side(brains: Sequence[Brain]) -> list[int]:
-    """Indices of those whose other hemisphere is at hand; of a view, without reading a volume."""
+    """List the indices of brains whose other hemisphere is at hand; a view reads no volume."""
     if isinstance(brains, CohortView):
         places = enumerate(brains.places)
         return [n for n, (cohort, index) in places if cohort.other_side(index) is not None]

@@ -70,7 +70,7 @@ class Baselines(Fitted):
         return self
 
     def state_dict(self) -> State:
-        """Sums over the training brains."""
+        """Return sums over the training brains."""
         return {
             "log_prevalence": self.log_prevalence_,
             "mean": self.mean_,

@@ -1,4 +1,4 @@
-"""What a page about one brain needs and the report cannot compute without the healthy brains."""
+"""Files for pages about single brains, computed here because they need the healthy brains."""
 
 from collections.abc import Sequence
 from datetime import date

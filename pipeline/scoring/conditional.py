@@ -130,7 +130,7 @@ class ConditionalNormativeMap(NormativeMap):
         covariates: NDArray[np.floating] | None = None,
         family: str = "",
     ) -> Self:
-        """The same by the healthy brains of other families.
+        """Return this normative map without a family: predictions by the other healthy brains.
 
         Args:
             maps: of all brains of a family, as they were fitted.
@@ -235,5 +235,5 @@ class ConditionalNormativeMap(NormativeMap):
 
 
 def _bounded(z: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Standard deviations bounded to ± `BOUND`; what is not known (NaN) is taken as usual."""
+    """Clip standard deviations to ± `BOUND`; what is not known (NaN) is taken as usual."""
     return np.nan_to_num(np.clip(z, -BOUND, BOUND))

@@ -77,7 +77,7 @@ class EvidenceScores(MapScores):
         return self
 
     def state_dict(self) -> State:
-        """Sums over the healthy brains."""
+        """Return sums over the healthy brains."""
         pooled = {str(n): own.state_dict() for n, own in enumerate(self.pooled_)}
         return {**super().state_dict(), "pooled": pooled}
 

@@ -65,7 +65,7 @@ class HealthyBrains:
 
 
 def held_out_halves(reference: Cohort) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Validation brains that others are compared with, and those that calibrate."""
+    """Split validation brains into those that others are compared with and those that calibrate."""
     held_out = reference.indices("validation")
     return held_out[::2], held_out[1::2]
 

@@ -47,7 +47,7 @@ class HealthyFolds(Fitted):
         return self
 
     def without(self, family: str) -> tuple[NDArray[np.int64], int]:
-        """Counts and number of the healthy brains but those of a family."""
+        """Return counts of folds and number of the healthy brains that are not of a family."""
         own = [n for n, owner in enumerate(self._families) if owner == family]
         counts = self.counts_.copy()
         for n in own:
@@ -70,7 +70,7 @@ class HealthyFolds(Fitted):
         return [self._brains[people[place]] for place in places]
 
     def state_dict(self) -> State:
-        """Counts, and no brain."""
+        """Return the counts, without any brain."""
         return {
             "counts": self.counts_,
             "hemispheres": self.hemispheres_,

@@ -1,4 +1,4 @@
-"""Where evidence points, against where something was deleted."""
+"""Localisation of deletions: the strongest region of a map against what was deleted."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def localisation(
     z: NDArray[np.floating],
     threshold: float,
 ) -> dict[str, Any]:
-    """How well the strongest region of an altered brain meets what was deleted from it.
+    """Measure how well the strongest region of an altered brain meets what was deleted from it.
 
     Args:
         cohort: the healthy volumes.

@@ -92,7 +92,7 @@ class MapScores(Fitted):
         return self
 
     def state_dict(self) -> State:
-        """Sums over the healthy brains, and how covariates become numbers."""
+        """Return sums over the healthy brains, and the rule by which covariates become numbers."""
         return {
             "normative": self.normative.state_dict(),
             "conditions": self.conditions_.as_dicts(),
@@ -108,7 +108,7 @@ class MapScores(Fitted):
         return self
 
     def maps(self, brains: Iterable[Brain]) -> Iterator[Map]:
-        """Maps in standard deviations of healthy brains, (directions, I, J, K) float32."""
+        """Yield maps in standard deviations of healthy brains, (directions, I, J, K) float32."""
         for _, z, _ in self._compared(brains):
             yield z
 

@@ -104,7 +104,7 @@ class NormativeMap(Fitted):
         return self
 
     def state_dict(self) -> State:
-        """Sums over the healthy brains: enough for `z` and `expected`, not for `without`."""
+        """Return sums over the healthy brains: enough for `z` and `expected`, not for `without`."""
         state: State = {"count": self.count_, "mean": self.mean_, "spread": self.spread_}
         if len(self.centre_):
             state |= {"centre": self.centre_, "slopes": self.slopes_}

@@ -53,7 +53,7 @@ class PageArrays:
         return [getattr(self, f"{what}_{axis}") for axis in AXES]
 
     def mirrored(self) -> "PageArrays":
-        """The same with left and right exchanged: the first axis runs the other way."""
+        """Return the arrays with left and right exchanged: the first axis runs the other way."""
         turned = {}
         for own in fields(self):
             array = getattr(self, own.name)

@@ -29,7 +29,7 @@ class Participants:
     def from_cohorts(
         cls, reference: Cohort, calibration: Sequence[Row], families: Iterable[str]
     ) -> "Participants":
-        """Those of a training cohort and of the brains that calibrate."""
+        """Collect the participants of a training cohort and of the brains that calibrate."""
         roles = {row["participant_id"]: ROLES.get(row["split"], "") for row in reference.rows}
         roles |= {row["participant_id"]: "calibration" for row in calibration}
         kept = {name: role for name, role in roles.items() if role}
@@ -53,7 +53,7 @@ class Participants:
         )
 
     def without_names(self) -> "Participants":
-        """The same with salted hashes in the place of names."""
+        """Return these participants with salted hashes in the place of names."""
         if self.salt:
             return self
         # The salt follows from the participants: scorers of one cohort share it, so that their

@@ -60,7 +60,7 @@ class ReconstructionScores(Fitted):
         return self
 
     def state_dict(self) -> State:
-        """Sums over the training brains."""
+        """Return sums over the training brains."""
         return {"normative": self.normative.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:

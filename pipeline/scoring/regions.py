@@ -19,7 +19,7 @@ OUTLINE = 0.5  # of the peak: the isocontour at half the maximum, as lesions are
 
 
 def label_components(z: NDArray[np.floating], threshold: float) -> tuple[NDArray[np.int32], int]:
-    """Number the 26-connected components of voxels that reach a threshold.
+    """Label the 26-connected components of voxels that reach a threshold.
 
     Returns:
         (I, J, K) number of each voxel's component, 0 for none; and how many there are.
@@ -66,7 +66,7 @@ def outline(z: NDArray[np.floating], component: NDArray[np.bool_]) -> NDArray[np
 def strongest_regions(
     z: NDArray[np.floating], affine: Matrix, threshold: float, to_mni: Matrix | None = None
 ) -> list[dict[str, Any]]:
-    """The regions of the heaviest components of a map, at most `N_LISTED`, one of each.
+    """Find the regions of the heaviest components of a map, at most `N_LISTED`, one of each.
 
     Args:
         z: (I, J, K) of a brain.

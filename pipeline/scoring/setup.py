@@ -1,4 +1,4 @@
-"""What `score` and `benchmark` share: the model, if any, and healthy brains that belong to it."""
+"""Set-up that `score` and `benchmark` share: the model, if any, and its healthy brains."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

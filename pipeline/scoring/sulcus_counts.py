@@ -50,7 +50,7 @@ class SulcusCounts(Fitted):
         return (self.sulci_[best], most / self.brains_) if most else ("", 0.0)
 
     def state_dict(self) -> State:
-        """Counts, and no brain."""
+        """Return the counts, without any brain."""
         return {"sulci": list(self.sulci_), "counts": self.counts_, "brains": self.brains_}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:

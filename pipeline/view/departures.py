@@ -37,11 +37,11 @@ class Departures:
         return found
 
     def knows(self, key: str) -> bool:
-        """Whether a brain has a region."""
+        """Return whether a region is known for a brain."""
         return key in self._about["brains"]
 
     def path(self, key: str) -> Path:
-        """Where the arrays of a brain lie."""
+        """Return the path of the arrays of a brain."""
         return self.folder / PAGE_ARRAYS.of(brain=key)
 
     def peak(self, key: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""What there is to look at in the folders that were given; nothing is read before it is asked for.
+"""Contents of the folders that were given to `view`, each read when it is asked for.
 
 Brains, cohorts and models are numbers here: no request names a file.
 """
@@ -117,7 +117,7 @@ class Library:
                 raise InputError(f"leads out of the folders that were given, to {place}: {file}")
 
     def contents(self) -> dict[str, Any]:
-        """What can be chosen."""
+        """List the cohorts and models that can be chosen."""
         return {
             "cohorts": [
                 {
@@ -137,7 +137,7 @@ class Library:
         return self.cohorts[cohort].keys()
 
     def brain(self, cohort: int, brain: int) -> dict[str, Any]:
-        """What is known of a brain: its row, and its scores."""
+        """Return the row of a brain, its scores, and the place of its strongest departure."""
         own = self.cohorts[cohort]
         row = own.rows[brain]
         scores = []
@@ -156,7 +156,7 @@ class Library:
         }
 
     def departure(self, cohort: int, brain: int) -> bytes:
-        """Where a brain has fewer folds than healthy ones, as ``.nii.gz``.
+        """Return the map of where a brain has fewer folds than healthy ones, as ``.nii.gz``.
 
         Raises:
             InputError: no folder of scores that was given says so.
@@ -169,7 +169,7 @@ class Library:
         return nifti_bytes(found.layer(key), own.affine, "none")
 
     def _departing(self, cohort: int, brain: int) -> Departures | None:
-        """The first folder of scores that has a map of a brain."""
+        """Return the first folder of scores that has a map of a brain."""
         own = self.cohorts[cohort]
         folders = self.scores.get(own.folder.resolve(), [])
         key = row_key(own.rows[brain])
@@ -188,21 +188,21 @@ class Library:
         }
 
     def volume(self, cohort: int, brain: int) -> bytes:
-        """A brain as ``.nii.gz``."""
+        """Return a brain as ``.nii.gz``."""
         own = self.cohorts[cohort]
         return nifti_bytes(np.array(own.volumes[brain]), own.affine)
 
     def source(self, cohort: int, brain: int, model: int) -> bytes:
-        """What a model starts from, as ``.nii.gz``."""
+        """Return the input of a model for a brain, as ``.nii.gz``."""
         own = self.cohorts[cohort]
         return nifti_bytes(self._model(model).source(own, brain), own.affine)
 
     def made(self, cohort: int, brain: int, model: int) -> bytes:
-        """What a model makes of a brain, as ``.nii.gz``."""
+        """Return the output of a model for a brain, as ``.nii.gz``."""
         return nifti_bytes(self._made(cohort, brain, model), self.cohorts[cohort].affine)
 
     def difference(self, cohort: int, brain: int, model: int) -> bytes:
-        """Where that is of a lower (1) or higher (2) class than what it should be."""
+        """Mark where a model's output is of a lower (1) or higher (2) class than the truth."""
         own = self.cohorts[cohort]
         made, true = self._made(cohort, brain, model), self._true(cohort, brain, model)
         found = np.zeros(made.shape, dtype=np.uint8)
@@ -212,7 +212,7 @@ class Library:
         return nifti_bytes(found, own.affine)
 
     def model(self, cohort: int, model: int) -> dict[str, Any]:
-        """What a model does with a cohort: its word for it, the classes of that, what is known.
+        """Describe a model for a cohort: kind of output, classes, whether the truth is known.
 
         Raises:
             InputError: the cohort was not prepared as that of the model was.
@@ -233,21 +233,21 @@ class Library:
         }
 
     def picture(self, cohort: int, brain: int) -> bytes:
-        """An image, as PNG; of a volume, its middle slices."""
+        """Return an image as PNG; of a volume, its middle slices."""
         own = self.cohorts[cohort]
         return _as_png(image_slices(own.seen(np.array(own.volumes[brain]))))
 
     def given(self, cohort: int, brain: int, model: int, degrade: int) -> bytes:
-        """What a model is shown of an image, as PNG: the image, or (1) degraded first."""
+        """Return the image that a model is shown, as PNG; with ``degrade`` 1, degraded first."""
         images = self._repaired(cohort, brain, model, degrade)
         return _as_png(image_slices(images["degraded" if "degraded" in images else "given"]))
 
     def repaired(self, cohort: int, brain: int, model: int, degrade: int) -> bytes:
-        """What it makes of that, as PNG."""
+        """Return the image that a model has repaired, as PNG."""
         return _as_png(image_slices(self._repaired(cohort, brain, model, degrade)["restored"]))
 
     def changed(self, cohort: int, brain: int, model: int, degrade: int) -> bytes:
-        """How that differs from what it should be, or, where nobody knows, from the image."""
+        """Return how a repaired image differs from the true one, or else the given one, as PNG."""
         images = self._repaired(cohort, brain, model, degrade)
         wanted = images["clean" if "clean" in images else "given"]
         return _as_png(changed_slices(wanted, images["restored"]))

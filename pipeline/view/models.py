@@ -29,7 +29,7 @@ from foldnorm.preprocessing.schemes import LabelScheme
 
 @dataclass(frozen=True)
 class ViewedModel:
-    """What it makes of a brain, and what that is compared with.
+    """Model to view: its input, its output, and the true volume to compare that with.
 
     Attributes:
         run: its folder.
@@ -58,25 +58,25 @@ class ViewedModel:
 
     @property
     def makes(self) -> Literal["reconstruction", "restoration", "translation"]:
-        """What it makes."""
+        """Kind of volume that the model makes."""
         if self.translation is not None:
             return "translation"
         return "restoration" if self.degrades or not self.encodes else "reconstruction"
 
     @property
     def encodes(self) -> bool:
-        """Whether it has a latent space."""
+        """True if the model has a latent space."""
         return isinstance(self.trained.model, Encodes)
 
     @property
     def degrades(self) -> bool:
-        """Whether it learned from images that something was done to: that can be done again."""
+        """True if the model learned from degraded images, so that images can be degraded alike."""
         model = self.trained.model
         is_noisy = isinstance(model, TakesNoise) and model.noise_factor > 0
         return is_noisy or isinstance(model, LearnsFromDamage)
 
     def repair(self, cohort: Cohort, index: int, *, degrade: bool) -> dict[str, Image]:
-        """An image as given, and what it makes of that; see `foldnorm.pipeline.restore.repaired`.
+        """Repair an image; return the images that `foldnorm.pipeline.restore.repaired` gives.
 
         Args:
             cohort: of images.
@@ -113,13 +113,13 @@ class ViewedModel:
         return self.trained.reconstruct(brain)[0]
 
     def source(self, cohort: Cohort, index: int) -> NDArray[np.uint8]:
-        """What it starts from."""
+        """Return the volume of a brain that the model starts from."""
         sources = cohort.pairs if self.from_pair else cohort.volumes
         assert sources is not None
         return np.array(sources[index])
 
     def true(self, cohort: Cohort, index: int) -> NDArray[np.uint8] | None:
-        """What it should be; None if that is not known."""
+        """Return the volume that the model should make of a brain; None if it is not known."""
         if self.translation is None:
             return np.array(cohort.volumes[index])
         wanted = cohort.volumes if self.from_pair else cohort.pairs
@@ -131,5 +131,5 @@ class ViewedModel:
 
     @property
     def from_pair(self) -> bool:
-        """Whether it starts from the second volume of a pair."""
+        """True if the model starts from the second volume of a pair."""
         return self.translation is not None and self.translation.model.reverse

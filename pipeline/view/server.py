@@ -50,7 +50,7 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back."""
+    """Answer to a request: HTTP status, media type, and content."""
 
     status: HTTPStatus
     kind: str
@@ -74,7 +74,7 @@ class ViewServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """Address of the page."""
         return f"http://{LOOPBACK}:{self.server_port}/{self.token}/"
 
 
@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _routes(library: Library) -> dict[str, tuple[Callable[..., Any], str]]:
-    """What can be asked for, and what its numbers are: of a cohort, a brain, a model, or 0 or 1."""
+    """Map each request to its function and its numbers: of cohort, brain, model, or 0 or 1."""
     return {
         "contents": (library.contents, ""),
         "keys": (library.keys, "c"),
