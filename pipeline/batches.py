@@ -10,6 +10,7 @@ import itertools
 import os
 import signal
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -250,18 +251,23 @@ class Batches:
         self.numbers.start = start
         self._over = RawValue(ctypes.c_bool, False)
         weakref.finalize(self, setattr, self._over, "value", True)  # at exit, too
-        return iter(
-            DataLoader(
-                self.data,
-                batch_sampler=self.numbers,
-                num_workers=self.workers,
-                # What alters volumes holds functions, which cannot be sent to a new process.
-                multiprocessing_context="fork" if self.workers else None,
-                collate_fn=list,
-                pin_memory=self.pin,
-                worker_init_fn=partial(_leave_signals, self._over),
-            )
+        loader = DataLoader(
+            self.data,
+            batch_sampler=self.numbers,
+            num_workers=self.workers,
+            # What alters volumes holds functions, which cannot be sent to a new process.
+            multiprocessing_context="fork" if self.workers else None,
+            collate_fn=list,
+            pin_memory=self.pin,
+            worker_init_fn=partial(_leave_signals, self._over),
         )
+        before = signal.getsignal(signal.SIGCHLD)
+        loaded = iter(loader)
+        if threading.current_thread() is threading.main_thread():
+            # PyTorch's handler raises wherever Python is when a worker ends, in the middle of a
+            # step; without it, the batch that does not come says so.
+            signal.signal(signal.SIGCHLD, before)
+        return loaded
 
 
 def workers_for(asked: int | None, device: torch.device, processes: int) -> int:

@@ -106,6 +106,18 @@ def test_a_worker_that_is_ended_is_told_with_what_helps(draws):
     batches.close()
 
 
+def test_a_worker_that_ends_interrupts_nothing_else(draws):
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = Batches(draws, 2, workers=1)
+    batches.batch(0)
+    assert signal.getsignal(signal.SIGCHLD) is before
+    (worker,) = active_children()
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    sum(range(100_000))
+    batches.close()
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_is_wrong_with_a_volume_is_said_in_one_line(small_cohort, workers):
     def refuse(volumes, draw):
