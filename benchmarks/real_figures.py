@@ -129,6 +129,8 @@ def summarise(
                 figures[f"{title}_auroc_{asked}{suffix}_sd_of_seeds"] = float(np.std(of_seeds))
             for n, what in enumerate(WHAT):
                 key = f"{title}_{what}_{asked}{suffix}"
+                if what == "hit" and not score.endswith("_component"):
+                    continue  # of the map, which this score does not look at
                 if np.isfinite(over[0, n]):
                     figures |= {key: over[0, n], f"{key}_low": low[n], f"{key}_high": high[n]}
     return {name: round(float(value), 3) for name, value in figures.items()}
