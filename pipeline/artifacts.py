@@ -186,13 +186,15 @@ SCORER = Artifact(
 )
 SCORER_ARRAYS = Artifact("score", "arrays.npz", "Arrays of one part of a saved scorer.")
 SCORER_VALUES = Artifact("score", "values.json", "All else that this part has learned.")
-# Of a folder of scores the first of these that it has speaks for it, where none is named; settled
-# on validation brains.
+# Of a folder of scores the first of these that it has speaks for it, where none is named. Settled
+# on one site (MMRR-21 of Mindboggle-101), of sulci on validation phantoms.
 USUAL_SCORES = (
-    "evidence_pooled",
+    "evidence_component",
     "sulci_missing",
+    "latent_map_component",
     "latent_centre",
     "reconstruction_missing_local",
+    "void_component",
 )
 
 # fuse

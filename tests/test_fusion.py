@@ -8,10 +8,10 @@ from foldnorm.pipeline.fusion import fuse
 from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.files import read_json, read_tsv, write_json, write_tsv
 
-NAMES = ("evidence_pooled", "sulci_missing")
+NAMES = ("evidence_component", "sulci_missing")
 
 
-def folder_of(path, healthy, asked, name="evidence_pooled", flagged=()):
+def folder_of(path, healthy, asked, name="evidence_component", flagged=()):
     """What `score` writes: brains c0, c1, … calibrate, b0, b1, … are asked about."""
     columns = ["participant_id", "hemi", f"score_{name}"]
     known = [{"participant_id": f"c{n}", "hemi": "L", columns[2]: v} for n, v in enumerate(healthy)]
@@ -34,7 +34,7 @@ def test_false_alarms_stay_at_their_rate_though_scores_depend_on_each_other(tmp_
     folders = [
         folder_of(tmp_path / str(n), s[:200], s[200:], name)
         for n, (s, name) in enumerate(
-            zip(scores, ("evidence_pooled", "sulci_missing"), strict=True)
+            zip(scores, ("evidence_component", "sulci_missing"), strict=True)
         )
     ]
     fused = fuse(folders, method=method)
@@ -42,7 +42,7 @@ def test_false_alarms_stay_at_their_rate_though_scores_depend_on_each_other(tmp_
     alarms = np.mean([row["p_fused"] < 0.05 for row in fused.table])
     assert alarms == pytest.approx(0.05, abs=0.03)
     assert read_json(tmp_path / "out/fused.json")["scores"] == {
-        "evidence_pooled": str(folders[0]), "sulci_missing": str(folders[1]),
+        "evidence_component": str(folders[0]), "sulci_missing": str(folders[1]),
     }  # fmt: skip
 
 
@@ -55,12 +55,12 @@ def test_two_weak_signs_are_one_strong_one(tmp_path):
         for name, own, theirs in zip(NAMES, healthy, asked, strict=True)
     ]
     rows = fuse(folders).table
-    names = ("p_fused", "p_evidence_pooled", "p_sulci_missing")
+    names = ("p_fused", "p_evidence_component", "p_sulci_missing")
     fused, *alone = (np.mean([row[name] < 0.05 for row in rows]) for name in names)
     assert fused > max(alone) + 0.1
 
 
-@pytest.mark.parametrize("names", [(), ("evidence_pooled",)])
+@pytest.mark.parametrize("names", [(), ("evidence_component",)])
 def test_one_score_at_two_resolutions_keeps_both_apart(tmp_path, names):
     rng = np.random.default_rng(4)
     coarse, fine, elsewhere = (
@@ -68,10 +68,10 @@ def test_one_score_at_two_resolutions_keeps_both_apart(tmp_path, names):
         for name, value in (("2mm", 9.0), ("1mm", -9.0), ("other/1mm", 0.0))
     )
     fused = fuse([coarse, fine], names)
-    assert fused.folders == {"evidence_pooled@2mm": coarse, "evidence_pooled@1mm": fine}
+    assert fused.folders == {"evidence_component@2mm": coarse, "evidence_component@1mm": fine}
     (row,) = fused.table
-    assert row["p_evidence_pooled@2mm"] == pytest.approx(1 / 21)
-    assert row["p_evidence_pooled@1mm"] == 1
+    assert row["p_evidence_component@2mm"] == pytest.approx(1 / 21)
+    assert row["p_evidence_component@1mm"] == 1
     assert 1 / 21 < row["p_fused"] < 1
     assert set(fuse([fine, elsewhere], names).folders.values()) == {fine, elsewhere}
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_joined_is_refused(tmp_path):
     own = folder_of(tmp_path / "own", rng.normal(size=20), [1.0], "mine")
     for folders, names, said in (
         ([a, tmp_path], (), "not a folder of scores"),
-        ([a, b], ("x",), "x is in none of the folders; there are evidence_pooled"),
+        ([a, b], ("x",), "x is in none of the folders; there are evidence_component"),
         ([a, few], (), "expected at least 8 brains that calibrate every score, got 5"),
         ([a, own], (), "say which --scores to join"),
     ):

@@ -336,7 +336,7 @@ def test_the_report_shows_sulci_scores_and_joined_scores(cohort, run, tmp_path):
     assert main(["fuse", *map(str, scores), str(tmp_path / "joined"), "--quiet"]) == 0
     rows = read_tsv(tmp_path / "joined/fused.tsv")
     assert len(rows) == len(cohort.indices("test"))
-    assert {"p_sulci_missing", "p_evidence_pooled", "p_fused", "q_fused"} < set(rows[0])
+    assert {"p_sulci_missing", "p_evidence_component", "p_fused", "q_fused"} < set(rows[0])
     out = tmp_path / "report.html"
     folders = [run, restorer, tmp_path / "named", *scores, tmp_path / "joined"]
     assert main(["report", *map(str, folders), str(out)]) == 0

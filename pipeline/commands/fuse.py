@@ -2,7 +2,8 @@
 
 Each SCORES is a folder that foldnorm score has written, of the same brains, perhaps prepared at
 another resolution. A score named by --scores is taken of every folder that has it; where none is
-named, one of each folder: evidence_pooled, sulci_missing or latent_centre.
+named, one of each folder: evidence_component, sulci_missing, latent_map_component, latent_centre or
+void_component, whichever of these comes first.
 The joined figure is calibrated anew on the brains that calibrated all of them, so the p-values need
 not be independent. OUT/fused.tsv has a row a brain. Maps and regions are not joined: those of each
 SCORES stand.

@@ -35,7 +35,7 @@ class LatentMapScores(MapScores):
 
     PREFIX: ClassVar = {"missing": "latent_map"}
     THRESHOLD: ClassVar = THRESHOLD
-    QUANTITY: ClassVar = "distance of the code from the healthy centre"
+    QUANTITY: ClassVar = "distance in latent space"
     UNIT: ClassVar = ""
 
     def __init__(self, trained: TrainedModel, covariates: Sequence[str] = ()) -> None:
