@@ -13,7 +13,7 @@ from foldnorm.pipeline.bundle_of_volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.configuration import resolve_for
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.scoring.evidence import SMOOTHING, EvidenceScores
+from foldnorm.pipeline.scoring.evidence import SMOOTHING, THRESHOLD, EvidenceScores
 from foldnorm.pipeline.scoring.localisation import localisation
 from foldnorm.pipeline.scoring.regions import strongest_regions
 from foldnorm.pipeline.trained_model import TrainedModel
@@ -187,7 +187,9 @@ def test_what_is_missing_stands_out_by_all_scores_and_in_the_map():
     sheet = np.zeros(z.shape, dtype=bool)
     sheet[5, 2:10, 2:10] = True
     assert z[sheet].min() > 5
-    assert z[~ndimage.binary_dilation(sheet, iterations=4)].max() < 1  # maps are smoothed
+    # Elsewhere nothing comes near a region, though the missing sheet moves what the rest of the
+    # brain leads to expect there; next to it maps are smoothed.
+    assert z[~ndimage.binary_dilation(sheet, iterations=4)].max() < THRESHOLD / 2
 
 
 def test_evidence_is_smoothed_by_as_many_mm_at_any_resolution():
