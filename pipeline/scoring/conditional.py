@@ -58,10 +58,11 @@ class ConditionalNormativeMap(NormativeMap):
     components; what healthy brains do together lies within. The other half says more of single
     brains than of what they have in common, and a map that knew it would find no more: with 16, 50
     and 134 healthy hemispheres of other sites, AUROC of erased folds of MMRR-21 is the same.
+
     The result is z − ẑ, in standard deviations of the same difference of healthy brains, **each
     predicted by the others without its family**. Predicted with itself among them, a healthy brain
-    would leave nothing, and every other brain would stand out: even of brains whose mean was taken
-    away, one is minus the sum of the others.
+    would leave too little, and every other brain would stand out: even of brains whose mean was
+    taken away, one is minus the sum of the others.
 
     `expected` and `spread_` are those of `NormativeMap`, without the pattern.
 
