@@ -179,7 +179,7 @@ class Batches:
         self.data, self.batch_size, self.workers, self.pin = draws, batch_size, workers, pin
         self.numbers = BatchNumbers(batch_size, rank, world_size)
         self.own = self.numbers.own
-        self._loaded: Iterator[list[Any]] | None = None
+        self._loaded: Iterator[Drawn | InputError] | None = None
         self._over: Any = None  # shared with the workers: whether they may end
         self._next = -1  # number of the batch that the loader gives next
         self._held: tuple[int, Drawn] | None = None
@@ -233,20 +233,19 @@ class Batches:
         except (RuntimeError, ConnectionError, EOFError) as error:
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(
-                f"a process that reads training volumes has ended ({str(error).splitlines()[0]}): "
-                "memory, or shared memory (/dev/shm), may have run out; --training.workers 0 needs "
-                "none"
+                f"a process that reads training volumes has ended ({reason}): memory, or "
+                "shared memory (/dev/shm), may have run out; --training.workers 0 needs none"
             ) from error
         self._next += 1
-        for each in drawn:
-            if isinstance(each, InputError):
-                raise each
-        self._held = number, _batch_of(drawn)
-        return self._held[1]
+        if isinstance(drawn, InputError):
+            raise drawn
+        self._held = number, drawn
+        return drawn
 
-    def _loader(self, start: int) -> Iterator[list[Any]]:
-        """Batches from one on, each a list of what was drawn."""
+    def _loader(self, start: int) -> "Iterator[Drawn | InputError]":
+        """Return batches from one on, stacked where read, so that what is pinned is sent."""
         self.close()
         self.numbers.start = start
         self._over = RawValue(ctypes.c_bool, False)
@@ -257,7 +256,7 @@ class Batches:
             num_workers=self.workers,
             # What alters volumes holds functions, which cannot be sent to a new process.
             multiprocessing_context="fork" if self.workers else None,
-            collate_fn=list,
+            collate_fn=_batch_or_error,
             pin_memory=self.pin,
             worker_init_fn=partial(_leave_signals, self._over),
         )
@@ -283,6 +282,12 @@ def workers_for(asked: int | None, device: torch.device, processes: int) -> int:
         return asked or 0
     cpus = len(os.sched_getaffinity(0))  # of this job, on a cluster
     return 1 if device.type == "cpu" else max(cpus // processes, 1)
+
+
+def _batch_or_error(drawn: "Sequence[Drawn | InputError]") -> "Drawn | InputError":
+    """Stack what was drawn, or return the first error."""
+    errors = [each for each in drawn if isinstance(each, InputError)]
+    return errors[0] if errors else _batch_of([each for each in drawn if isinstance(each, Drawn)])
 
 
 def _batch_of(drawn: Sequence[Drawn]) -> Drawn:

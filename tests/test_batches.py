@@ -17,6 +17,13 @@ from foldnorm.preprocessing.errors import InputError
 CPU, GPU = torch.device("cpu"), torch.device("meta")  # any that is no CPU
 
 
+@pytest.fixture
+def new_children():
+    """Return the processes that were started since the test began."""
+    others = {child.pid for child in active_children()}  # of trainings that an error ended
+    return lambda: [child for child in active_children() if child.pid not in others]
+
+
 def noisy(volumes, draw):
     """What no two draws have in common."""
     return volumes + np.random.default_rng(draw).integers(0, 9, volumes.shape).astype(np.uint8)
@@ -61,14 +68,26 @@ def test_a_batch_is_the_same_whoever_reads_it(draws, workers):
     ahead.close()
 
 
-def test_workers_end_with_their_batches(draws):
+def test_workers_stack_batches(draws, monkeypatch):
+    """So that what is pinned for a GPU is the batch that is copied to it."""
+    batches = Batches(draws, 2, workers=1)
+    first = batches.batch(0)
+
+    def refuse(*given, **named):
+        raise AssertionError("a batch was copied after it had been read")
+
+    monkeypatch.setattr(torch, "stack", refuse)
+    assert batches.batch(1).shape == first.shape
+    batches.close()
+
+
+def test_workers_end_with_their_batches(draws, new_children):
     batches = Batches(draws, 2, workers=2)
     batches.batch(0)
-    assert len(active_children()) >= 2
-    before = {child.pid for child in active_children()}
+    assert len(new_children()) == 2
     batches.close()
     deadline = time.monotonic() + 60  # on a busy machine
-    while before & {child.pid for child in active_children()}:
+    while new_children():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
@@ -86,10 +105,10 @@ def test_python_ends_though_workers_leave_signals():
     assert "[2, 2, 2, 2]" in done.stdout
 
 
-def test_workers_leave_signals_to_the_process_that_trains(draws):
+def test_workers_leave_signals_to_the_process_that_trains(draws, new_children):
     batches = Batches(draws, 2, workers=1)
     batches.batch(0)
-    for child in active_children():
+    for child in new_children():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             os.kill(child.pid, number)
     time.sleep(0.2)
@@ -99,22 +118,22 @@ def test_workers_leave_signals_to_the_process_that_trains(draws):
     batches.close()
 
 
-def test_a_worker_that_is_ended_is_told_with_what_helps(draws):
+def test_a_worker_that_is_ended_is_told_with_what_helps(draws, new_children):
     batches = Batches(draws, 2, workers=1)
     batches.batch(0)
-    for child in active_children():
+    for child in new_children():
         os.kill(child.pid, signal.SIGKILL)
     with pytest.raises(InputError, match=r"--training\.workers 0 needs none"):
         [batches.batch(number) for number in range(1, 99)]
     batches.close()
 
 
-def test_a_worker_that_ends_interrupts_nothing_else(draws):
+def test_a_worker_that_ends_interrupts_nothing_else(draws, new_children):
     before = signal.getsignal(signal.SIGCHLD)
     batches = Batches(draws, 2, workers=1)
     batches.batch(0)
     assert signal.getsignal(signal.SIGCHLD) is before
-    (worker,) = active_children()
+    (worker,) = new_children()
     os.kill(worker.pid, signal.SIGKILL)
     worker.join()
     sum(range(100_000))
