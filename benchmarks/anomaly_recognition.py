@@ -37,7 +37,7 @@ CONTROLS = range(
 
 @dataclass(frozen=True)
 class Region:
-    """What of a hemisphere is looked at.
+    """Part of a hemisphere that is looked at.
 
     Attributes:
         name: of the runs and results.
@@ -165,7 +165,7 @@ def alone(result: dict[str, Any], kind: str, sulcus: int) -> float:
 
 
 def found_of(result: dict[str, Any], who: str, kind: str, *, panel: bool) -> dict[str, list[float]]:
-    """Whether altered brains stand out, and whether their sulcus is the one that does."""
+    """Measure if altered brains stand out, and if their sulcus is the one that does."""
     columns = np.flatnonzero(result[f"{who}_panel"]) if panel else np.arange(len(result["sulci"]))
     truth, departure = np.array(result["truth"][kind]), VARIANTS[kind]
     counted = np.isin(truth, columns)

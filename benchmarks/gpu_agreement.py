@@ -112,7 +112,7 @@ def _resume(session: Session, row: dict[str, Any]) -> None:
 def _weights(
     session: Session, config: str, out: Path, sessions: list[list[str]]
 ) -> dict[str, Tensor]:
-    """Of a training in one session or several."""
+    """Return the weights after a training in one session or several."""
     cohort = session.cohorts["small"]
     for words in sessions:
         code = train_module.train(

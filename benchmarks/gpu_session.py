@@ -32,7 +32,7 @@ class OutOfTime(BaseException):
 
 @dataclass
 class Session:
-    """What all parts work with.
+    """State that all parts of the benchmark share.
 
     Attributes:
         place: of cohorts and runs; taken away afterwards.
@@ -63,7 +63,7 @@ class Session:
 
     @property
     def is_gpu(self) -> bool:
-        """Whether there is anything that runs beside this process."""
+        """True if the device is a GPU."""
         return self.device.type == "cuda"
 
     @property

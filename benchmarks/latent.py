@@ -86,7 +86,7 @@ def decode_only(space: LatentSpace, dimensions: np.ndarray) -> None:
 
 
 def ranking(brains: int) -> dict[str, float]:
-    """Of all dimensions, as the command does it with --dimensions 1728; in turns of 64 of them."""
+    """Rank all dimensions, as the command does with --dimensions 1728; in turns of 64."""
     space = report_space(brains)
     d = space.codes.shape[1]
     foretold = seconds(lambda: foretell_effects(space, brains=brains)) / brains

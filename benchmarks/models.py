@@ -129,7 +129,7 @@ def whole_hemispheres(data: Path | None, out: Path, steps: int) -> dict[str, flo
 
 
 def without_hull(volume: np.ndarray) -> np.ndarray:
-    """Where a volume is no hull: more than `HULL` voxels under the outside."""
+    """Return where a volume is no hull: more than `HULL` voxels under the outside."""
     structure = generate_binary_structure(3, 1)
     return ~binary_dilation(volume == 0, structure, iterations=HULL)
 

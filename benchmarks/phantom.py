@@ -24,7 +24,7 @@ INSIDE, OUTSIDE = 0, 11
 
 
 def quantities(values: np.ndarray) -> dict[str, float]:
-    """Of a skeleton with Morphologist's values, at 1 mm."""
+    """Measure a skeleton with Morphologist's values, at 1 mm."""
     ball = values != OUTSIDE
     skeleton = ball & (values != INSIDE)
     hull = skeleton & ndimage.binary_dilation(~ball)

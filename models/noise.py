@@ -43,7 +43,7 @@ class StepNoise:
 
     @property
     def step(self) -> int:
-        """Of training, from 0; the second part of the key."""
+        """Step of the training, from 0; the second part of the key."""
         return int(self.key[1])
 
     @property

@@ -265,7 +265,7 @@ def _label_steps() -> list[dict[str, Any]]:
 
 
 def _commands(model: nn.Module) -> str:
-    """Of foldnorm, that use the bundle."""
+    """Return commands of foldnorm that use the bundle."""
     scores = (
         "foldnorm preprocess INPUT cohort --like .\n"
         "foldnorm score . cohort scores --reference TRAINING_COHORT"

@@ -66,7 +66,7 @@ def classify(
 
 
 def table_columns(levels: Sequence[str]) -> list[str]:
-    """Of `CLASSES`."""
+    """Return the columns of `CLASSES`."""
     known = ["participant_id", "hemi", "image", "used_for", "true", "told"]
     return [*known, *(f"p_{level}" for level in levels)]
 

@@ -98,7 +98,7 @@ class Degradations:
 
 
 def _filled(mask: Mask, rng: np.random.Generator) -> Damage:
-    """Of one grey, any."""
+    """Fill a mask with one random grey."""
     return Damage(mask, np.full(mask.shape, rng.uniform(-1, 1), dtype=np.float32))
 
 

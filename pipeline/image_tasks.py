@@ -62,9 +62,9 @@ class Images(Task):
         return repair_figures(back, image, image)
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """Of a diffusion model, what is left of an image after shares of the steps.
+        """Show an image beside its repair or reconstruction, if the model makes either.
 
-        Otherwise an image and what its code brings back, if there is a code.
+        Of a diffusion model, the image after shares of the steps to noise.
         """
         if isinstance(self.model, Repairs):
             shown = [batch[0], self.model.repair(batch)[0]]
@@ -84,7 +84,7 @@ class Images(Task):
         }
 
     def drawn_pictures(self, drawn: NDArray[Any]) -> list[Slices]:
-        """Of a diffusion model, how an image comes out of noise; then drawn images."""
+        """Show drawn images; of a diffusion model, first how one comes out of noise."""
         rows = self.out_of_noise()
         for n in range(0, len(drawn), PICTURED):
             part = drawn[n : n + PICTURED]
@@ -213,6 +213,6 @@ class Classification(Images):
         return {"accuracy": float((told == condition.argmax(dim=1)).float().mean())}
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """None."""
+        """Show nothing: a classifier makes no image."""
         del batch, condition
         return []

@@ -128,7 +128,7 @@ class RecognitionScores(Fitted):
 
 
 class AtlasScores(RecognitionScores):
-    """The same of sulci that are named by where training brains have them: what to beat.
+    """Scores of sulci named by an atlas of the training brains: the baseline to beat.
 
     Args:
         sulci: names.

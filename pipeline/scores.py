@@ -126,7 +126,7 @@ class NearestHealthy:
 
 @dataclass
 class WhitenedNearest(NearestHealthy):
-    """The same in codes that have been whitened by their Ledoit–Wolf covariance."""
+    """Mean distance to the nearest training codes, whitened by their Ledoit–Wolf covariance."""
 
     def fit(self, codes: Codes) -> "WhitenedNearest":
         """Keep the whitened training codes."""

@@ -69,7 +69,7 @@ class Task:
 
     @cached_property
     def preparation(self) -> Preparation:
-        """Of the cohort."""
+        """Preparation of the cohort."""
         return Preparation.from_dict(self.cohort.preparation)
 
     def of(self, model: nn.Module) -> "Task":
@@ -146,7 +146,7 @@ class Task:
         return compare_populations([foreground(volume) for volume in drawn], real)
 
     def drawn_pictures(self, drawn: NDArray[Any]) -> list[Slices]:
-        """Of a diffusion model, how a volume comes out of noise; then drawn ones, two a row."""
+        """Show drawn volumes, two a row; of a diffusion model, first how one comes out of noise."""
         slices = [volume_slices(self.cohort, volume) for volume in drawn]
         rows = [[*a, *b] for a, b in zip(slices[::2], slices[1::2], strict=False)]
         return [*self.out_of_noise(), *rows]

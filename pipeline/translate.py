@@ -61,7 +61,7 @@ class Translation:
 
     @property
     def preparation(self) -> Preparation:
-        """Of its training cohort."""
+        """Preparation of its training cohort."""
         return self.trained.preparation
 
     @property

@@ -241,7 +241,7 @@ class FoldAddition:
 
 
 class RandomCrop:
-    """The same brain, cropped elsewhere."""
+    """Crop of the same brain at another place."""
 
     def __init__(self, cohort: Cohort) -> None:
         self.cohort = cohort

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 # Kinds of file in the wheel.
 HELD = {".py", ".pyi", ".yaml", ".json", ".jinja", ".js", ".html", ".LICENSE"}
 # First words of docstrings: such a line does not stand alone in an index of functions.
-BANNED = ("What", "How", "Whether", "Which", "Where", "Who", "That", "Those")
+BANNED = ("What", "How", "Whether", "Which", "Where", "Who", "That", "Those", "Of", "None")
 OF_IMAGES = ("images", "noisy", "classified", "damaged")  # what a model reads
 ROOMS = ("preprocessing", "models", "pipeline")
 LINKED = (*ROOMS, "configs")  # folders that the folder foldnorm links to

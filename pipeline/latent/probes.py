@@ -138,7 +138,7 @@ def _target(values: Sequence[str], name: str, as_category: bool) -> tuple[NDArra
 def _predictions(
     points: Codes, target: NDArray[np.float64], groups: NDArray[np.int64], n_classes: int
 ) -> NDArray[np.float64]:
-    """Of each brain, by a probe that never saw its participant.
+    """Predict the target of each brain by a probe that never saw its participant.
 
     What brains are left to train on has a mean of its own, high where those left out are low. It is
     taken out of each prediction, and that of all put in: or else predictions of nothing would fall

@@ -60,7 +60,7 @@ class LatentSpace:
 
     @property
     def rows(self) -> list[Mapping[str, str]]:
-        """Of ``participants.tsv``, one a code."""
+        """Rows of ``participants.tsv``, one a code."""
         return [self.cohort.rows[i] for i in self.indices]
 
     @property
