@@ -53,8 +53,8 @@ from foldnorm.pipeline.scoring.setup import set_up_scoring
 from foldnorm.pipeline.suitability import Suitability
 from foldnorm.preprocessing.alteration import alter
 from foldnorm.preprocessing.cohort import Brain, Cohort
+from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.deletion import SizeRange
-from foldnorm.preprocessing.files import read_json, read_tsv
 
 BOX = ["--crop", "mm:-76,4,-70,10,-40,40"]
 COHORTS = {"1": ["--voxel-size", "1", *BOX], "2": ["--voxel-size", "2", *BOX],

@@ -46,7 +46,7 @@ from real_scorers import Families, false_alarms, fitted, join_tables, score_hemi
 
 from foldnorm.pipeline.scoring.map_scores import MapScores
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.files import read_json, write_json
+from foldnorm.preprocessing.core.files import read_json, write_json
 
 RESTORER = "restorer"
 OF_FOLDS = "--model.init_args.edits=[folds]"

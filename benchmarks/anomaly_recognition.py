@@ -17,7 +17,7 @@ from foldnorm.pipeline.scoring.healthy import held_out_halves
 from foldnorm.pipeline.sulci import NamedVolumes, names_of, sulcus_voxels
 from foldnorm.pipeline.sulcus_measures import AtlasTemplate, Recognition
 from foldnorm.preprocessing.cohort import Cohort, row_key
-from foldnorm.preprocessing.files import read_tsv
+from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.volumes import read_labels
 
 FIRST_TEST, ABSENT_FROM = 10000, 10300

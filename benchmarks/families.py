@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from foldnorm.pipeline.cli import main as foldnorm
-from foldnorm.preprocessing.files import read_json, write_json
+from foldnorm.preprocessing.core.files import read_json, write_json
 
 SPLIT = (".76", ".04", ".2")
 NOISE = 0.5  # of the range

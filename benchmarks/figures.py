@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from foldnorm.preprocessing.files import write_json
+from foldnorm.preprocessing.core.files import write_json
 
 
 def write_figures(path: Path, figures: Mapping[str, Any]) -> None:

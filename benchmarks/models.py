@@ -36,7 +36,7 @@ from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.sheet_metrics import mean_panel
 from foldnorm.pipeline.translate import Translation
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.files import write_text
+from foldnorm.preprocessing.core.files import write_text
 
 CPU = torch.device("cpu")
 CROP = "mm:-66,-6,-60,0,-30,30"

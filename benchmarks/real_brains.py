@@ -31,8 +31,8 @@ from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.sheet_metrics import mean_panel
 from foldnorm.pipeline.translate import Translation, translate_cohort
 from foldnorm.preprocessing.cohort import Cohort, write_participants
+from foldnorm.preprocessing.core.files import read_tsv, write_json, write_text
 from foldnorm.preprocessing.deletion import SizeRange
-from foldnorm.preprocessing.files import read_tsv, write_json, write_text
 from foldnorm.preprocessing.skeletons import TRANSFORM
 from foldnorm.preprocessing.space import voxel_to_aims, write_trm
 from foldnorm.preprocessing.volumes import read_labels

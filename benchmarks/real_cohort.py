@@ -20,7 +20,7 @@ from pathlib import Path
 from figures import write_figures
 
 from foldnorm.pipeline.cli import main as foldnorm
-from foldnorm.preprocessing.files import read_json, read_tsv, write_tsv
+from foldnorm.preprocessing.core.files import read_json, read_tsv, write_tsv
 from foldnorm.preprocessing.skeletons import SEGMENTATION_FOLDER
 
 # Whole hemispheres in MNI space, and some mm beyond the largest; the right ones mirrored.

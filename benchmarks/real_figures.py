@@ -9,7 +9,7 @@ from real_alterations import HEALTHY, LARGE, SHAM, SIZES
 from real_scorers import ALARM, CONTROLS, read_scores
 
 from foldnorm.pipeline.detection_metrics import INTERVAL
-from foldnorm.preprocessing.files import read_json
+from foldnorm.preprocessing.core.files import read_json
 
 BOOTSTRAPS = 500
 WHAT = ("auroc", "hit", "found_at_5pct")

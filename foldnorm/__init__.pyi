@@ -10,7 +10,7 @@ from .pipeline.scorer import Scorer as Scorer
 from .pipeline.trained_model import TrainedModel as TrainedModel
 from .plotting import plot as plot
 from .preprocessing.cohort import Cohort as Cohort
-from .preprocessing.errors import InputError as InputError
+from .preprocessing.core.errors import InputError as InputError
 
 __version__: str
 __all__: list[str]

@@ -16,7 +16,7 @@ from foldnorm.pipeline.train import train as train_run
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing import preprocess as preprocessing
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.sources import Source
 
 LOG = logging.getLogger("foldnorm")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foldnorm.preprocessing.cohort import Brain
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.pictures import PALETTE, image_slices, middle_slices
 
 VIEWS = ("sagittal", "coronal", "axial")

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from foldnorm.models.noise import seed_of
 from foldnorm.pipeline.patches import Window
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.schemes import LabelScheme
 from foldnorm.preprocessing.space import Matrix, resample_nearest, resample_sheets

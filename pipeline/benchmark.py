@@ -29,9 +29,9 @@ from foldnorm.pipeline.tracks import track_of
 from foldnorm.preprocessing.alteration import Altered, alter
 from foldnorm.preprocessing.alteration_kinds import DEFORMING
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.deletion import HALF_WAY, Refilling, SizeRange
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import write_json, write_tsv
 
 BOOTSTRAPS = 300
 ALARM = 0.05  # p-value below which a brain is called unusual

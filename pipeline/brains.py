@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort import Brain, Cohort, CohortView, prepared_otherwise
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor

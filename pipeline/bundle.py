@@ -38,8 +38,8 @@ from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.model_card import card_of
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.preprocessing.cohort import DESCRIPTION, REGION_MASK, Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import hashed, write_bytes, write_json, write_text
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import hashed, write_bytes, write_json, write_text
 from foldnorm.preprocessing.layout import LAYOUT_FOLDER
 
 SCHEMA = (

@@ -21,8 +21,8 @@ from foldnorm.pipeline.configuration import build_model
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import OVERLAP
 from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop_spec import CropSpec
-from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.layout import LAYOUT_FOLDER, Layout
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.prepare import prepare_volume

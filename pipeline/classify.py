@@ -15,8 +15,8 @@ from foldnorm.pipeline.detection_metrics import INTERVAL
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Cohort, row_key
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import write_json, write_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import write_json, write_tsv
 
 BOOTSTRAPS = 2000
 Row = dict[str, Any]

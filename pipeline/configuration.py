@@ -19,7 +19,7 @@ from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.sulci import common_sulci
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 
 class ConfigurationParser(ArgumentParser):

@@ -14,8 +14,8 @@ from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.train import train
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import write_json, write_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import write_json, write_tsv
 
 VALIDATION = 0.15  # share of the participants of a training that stop it
 

@@ -20,7 +20,7 @@ from foldnorm.models.protocols import (
     TakesNoise,
 )
 from foldnorm.pipeline.image_metrics import RANGE
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 VISIBLE = 0.02  # of intensities from −1 to 1: a change that can be seen at all
 PIECES = 3, 6  # of a broken or curved stroke

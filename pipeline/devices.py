@@ -2,7 +2,7 @@
 
 import torch
 
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 
 def choose_device(name: str) -> torch.device:

@@ -23,8 +23,8 @@ from foldnorm.pipeline.artifacts import (
 )
 from foldnorm.pipeline.score_cohort import discovery_rates
 from foldnorm.pipeline.scores import conformal_p
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, read_tsv, write_json, write_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json, write_tsv
 
 Method = Literal["fisher", "harmonic"]
 FEWEST = 8  # calibration brains

@@ -14,8 +14,8 @@ from foldnorm.pipeline.criteria import Criterion
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.structure_statistics import microstructure_statistics, sheet_statistics
 from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import write_bytes, write_json
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import write_bytes, write_json
 from foldnorm.preprocessing.images import write_image
 from foldnorm.preprocessing.pictures import contact_sheet, image_slices, middle_slices, png
 from foldnorm.preprocessing.schemes import scheme_from_dict

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.image_cohort import ImagePreparation, write_image_cohort
 from foldnorm.preprocessing.images import find_images
 from foldnorm.preprocessing.sources import Problem

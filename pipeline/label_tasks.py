@@ -25,7 +25,7 @@ from foldnorm.pipeline.task import VALIDATION_SEED, Alter, Labels, Place, Slices
 from foldnorm.pipeline.training_edits import TrainingEdits
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.pictures import many_colours, middle_slices
 
 # Voxels around a patch that are moved and edited with it, then cut off: there sheets are thinned,

@@ -4,7 +4,7 @@ import csv
 import io
 from pathlib import Path
 
-from foldnorm.preprocessing.files import read_tsv, write_text
+from foldnorm.preprocessing.core.files import read_tsv, write_text
 
 
 class MetricsTable:

@@ -7,7 +7,7 @@ from foldnorm.pipeline.artifacts import MODEL_CARD
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.tracks import learned_from
-from foldnorm.preprocessing.files import write_text
+from foldnorm.preprocessing.core.files import write_text
 
 USE = (
     "For research on cortical folding. Not for diagnosis: a score says how far a brain lies from "

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.models.noise import seed_of
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.schemes import LabelScheme
 
 

@@ -6,7 +6,7 @@ import jinja2
 
 from foldnorm.pipeline.artifacts import QUALITY_PAGE
 from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort, row_key
-from foldnorm.preprocessing.files import read_tsv, write_text
+from foldnorm.preprocessing.core.files import read_tsv, write_text
 from foldnorm.preprocessing.quality import QC_TABLE, QUANTITIES
 
 TEMPLATE = "quality_page.html.jinja"

@@ -17,8 +17,8 @@ from foldnorm.pipeline.scoring.healthy import held_out_halves
 from foldnorm.pipeline.suitability import Suitability
 from foldnorm.pipeline.sulcus_measures import MEASURES, NamedBrain, Recognition
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import write_json, write_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.input_space import InputSpace
 from foldnorm.preprocessing.preprocess import options_like, preprocess
 from foldnorm.preprocessing.schemes import LabelScheme, discretise

@@ -16,7 +16,7 @@ from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.sulcus_measures import MEASURES, AtlasTemplate, Measures, NamesVoxels
 from foldnorm.preprocessing.cohort import Brain, Cohort
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.space import Matrix
 
 FEWEST = 8  # brains to compare with

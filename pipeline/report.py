@@ -38,8 +38,8 @@ from foldnorm.pipeline.report_runs import run_section
 from foldnorm.pipeline.report_scores import fusion_section, recognition_section, scores_section
 from foldnorm.pipeline.report_viewers import cohort_viewer, plotly_script, static
 from foldnorm.preprocessing.cohort import DESCRIPTION, RUN_REPORT, Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, read_tsv, write_text
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, read_tsv, write_text
 from foldnorm.preprocessing.quality import QC_TABLE
 
 TEMPLATE = "report.html.jinja"

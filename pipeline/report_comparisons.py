@@ -13,7 +13,7 @@ from foldnorm.pipeline.artifacts import (
     SEARCH_SIDECAR,
     TRIALS,
 )
-from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.core.files import read_json, read_tsv
 
 # Columns of the comparison, in groups; those that no model has are left out.
 GROUPS = {

@@ -16,7 +16,7 @@ from foldnorm.pipeline.artifacts import (
     RESTORED_SIDECAR,
 )
 from foldnorm.preprocessing.cohort import RUN_REPORT, Cohort
-from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.images import CLASS
 from foldnorm.preprocessing.pictures import inline_png
 from foldnorm.preprocessing.split import SPLITS

@@ -16,8 +16,8 @@ from foldnorm.pipeline.report_layers import labels_layer, share_layer, viewer
 from foldnorm.pipeline.report_page_figures import PagePictures
 from foldnorm.pipeline.scoring.page_files import PageArrays
 from foldnorm.preprocessing.cohort import row_key
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.volumes import nifti_bytes
 
 N_PAGES = 20

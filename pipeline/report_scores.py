@@ -17,8 +17,8 @@ from foldnorm.pipeline.artifacts import (
     SULCI_SIDECAR,
     USUAL_SCORES,
 )
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, read_tsv
 
 LISTED = 15  # brains, sulci and regions
 MAPPED_BRAINS = 60  # in the picture of sulci

@@ -40,8 +40,8 @@ from foldnorm.pipeline.report_layers import (
     viewer,
 )
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.pictures import class_colours, inline_png
 from foldnorm.preprocessing.volumes import nifti_bytes, read_map
 

@@ -18,8 +18,8 @@ from foldnorm.pipeline.image_metrics import RANGE, iou, repair_figures
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Cohort, row_key
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import write_bytes, write_json, write_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import write_bytes, write_json, write_tsv
 from foldnorm.preprocessing.images import write_image
 from foldnorm.preprocessing.pictures import contact_sheet, image_slices, png
 

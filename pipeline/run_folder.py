@@ -29,8 +29,8 @@ from foldnorm.pipeline.class_paths import current
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import hashed, read_json, write_bytes, write_json, write_text
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import hashed, read_json, write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
     import torch

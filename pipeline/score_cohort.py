@@ -22,8 +22,8 @@ from foldnorm.pipeline.scoring.both_sides import of_both_sides
 from foldnorm.pipeline.scoring.calibration import Calibration
 from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
 from foldnorm.pipeline.scoring.map_scores import Map, Scores
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import write_json, write_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.sources import Problem
 
 FALSE_DISCOVERIES = 0.05  # share of the brains called unusual that may be healthy

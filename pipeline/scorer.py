@@ -20,8 +20,8 @@ from foldnorm.pipeline.suitability import Suitability
 from foldnorm.pipeline.sulci import NamesPlaces, SulciByPlace
 from foldnorm.pipeline.tracks import learned_from
 from foldnorm.preprocessing.cohort import DESCRIPTION, REGION_MASK, Cohort, row_key
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, sha256_of, write_bytes, write_json
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes, write_json
 from foldnorm.preprocessing.layout import LAYOUT_FOLDER
 from foldnorm.preprocessing.quality import read_warnings
 

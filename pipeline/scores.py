@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.scoring.fitted import Fitted, State
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 Codes = NDArray[np.float32]
 Scores = NDArray[np.float64]

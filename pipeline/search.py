@@ -33,8 +33,8 @@ from foldnorm.pipeline.signals import STOPPED
 from foldnorm.pipeline.train import train
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, write_json, write_text, write_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, write_json, write_text, write_tsv
 
 STUDY = "foldnorm"
 # Marks of a trial: that a signal stopped it, which other it goes on with, who makes it, and where.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import yaml
 
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 if TYPE_CHECKING:  # an extra: only searching needs it, not what reads a search
     import optuna

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort import Cohort, row_key
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 LEAST_SHARE = 0.9  # of the training brains that have a sulcus for it to be learned by default
 LEAST_VOXELS = 50  # that half of them have of it

@@ -33,8 +33,8 @@ from foldnorm.pipeline.two_sample import (
     two_sample_auroc,
 )
 from foldnorm.preprocessing.cohort import DESCRIPTION, Brain, Cohort, intensities_of
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import write_bytes, write_json, write_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import write_bytes, write_json, write_tsv
 from foldnorm.preprocessing.images import NIFTI, STACKS, ImageFile, read_image
 from foldnorm.preprocessing.pictures import contact_sheet, png, volume_slices
 from foldnorm.preprocessing.sources import PICTURES

@@ -21,7 +21,7 @@ from foldnorm.pipeline.batches import Beside
 from foldnorm.pipeline.sheet_metrics import compare_populations, sheet_panel
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.pictures import volume_slices
 from foldnorm.preprocessing.preparation import Preparation
 

@@ -32,7 +32,7 @@ from foldnorm.pipeline.forward_pass import (
 )
 from foldnorm.pipeline.predict import decoded, recognise
 from foldnorm.preprocessing.cohort import FEW, Brain, Cohort, few_at_a_time
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.preparation import Preparation
 
 AT_ONCE = 64  # drawn together

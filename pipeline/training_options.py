@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from foldnorm.pipeline.augmentation import AugmentationOptions
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 DECAY_FLOOR = 0.05  # of the learning rate, at the last step of a cosine decay
 

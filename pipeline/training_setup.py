@@ -25,7 +25,7 @@ from foldnorm.pipeline.tasks import task_of
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 
 @dataclass

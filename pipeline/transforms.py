@@ -15,9 +15,9 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop import Box, lattice_start, missing_sides, place, shifted_affine
 from foldnorm.preprocessing.downsample import Grid, Method, downsample
-from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.schemes import LabelScheme, discretise, load_scheme
 
 

@@ -16,9 +16,9 @@ from foldnorm.pipeline.predict import target_scheme
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.crop import shape_of
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import write_json, write_tsv
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.prepare import prepare_volume
 from foldnorm.preprocessing.schemes import LabelScheme

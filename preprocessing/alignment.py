@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import sha256_of
 from foldnorm.preprocessing.crop import bounding_box, shifted_affine
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import sha256_of
 from foldnorm.preprocessing.homotopy import Mask
 from foldnorm.preprocessing.segmentation import (
     FREESURFER,

@@ -22,6 +22,8 @@ from foldnorm.preprocessing.cohort import (
     write_packed,
     write_participants,
 )
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv, write_tsv
 from foldnorm.preprocessing.deletion import (
     HALF_WAY,
     Deletion,
@@ -29,8 +31,6 @@ from foldnorm.preprocessing.deletion import (
     SizeRange,
     subject_rng,
 )
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv, write_tsv
 from foldnorm.preprocessing.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.quality import QC_TABLE
 from foldnorm.preprocessing.sources import Problem

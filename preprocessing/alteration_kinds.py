@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop import Box
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.deforming_kinds import Deform, Displace, Refill
@@ -25,7 +26,6 @@ from foldnorm.preprocessing.deletion import (
     sample_ball,
     sample_fold,
 )
-from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.finished import Finished, finished_volume
 from foldnorm.preprocessing.fold_graph import Fold, FoldGraph, Points, read_fold_graph
 from foldnorm.preprocessing.fold_kinds import Interrupt, Rim, Scar, fold_rows

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import joblib
 
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.preprocess import (
     REPORT_OF_SHARD,
     PreprocessOptions,

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, read_tsv, replacing, write_json, write_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, read_tsv, replacing, write_json, write_tsv
 from foldnorm.preprocessing.schemes import LabelScheme, scheme_from_dict
 from foldnorm.preprocessing.split import SPLITS
 

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.schemes import LabelScheme, discretise
 
 Index = tuple[int, int, int]

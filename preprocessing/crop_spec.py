@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop import Box
-from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.regions import Regions
 
 Kind = Literal["cohort", "none", "region", "mask", "box", "mm"]

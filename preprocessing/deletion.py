@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.fold_erasure import fold_and_junctions, hull_voxels
 from foldnorm.preprocessing.schemes import LabelScheme
 

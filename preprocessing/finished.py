@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from foldnorm.preprocessing.cohort import row_key
+from foldnorm.preprocessing.core.files import read_json
 from foldnorm.preprocessing.crop import Box
-from foldnorm.preprocessing.files import read_json
 from foldnorm.preprocessing.sources import RIGHT_LABELS, Companions, SourceVolume
 from foldnorm.preprocessing.volumes import LabelVolume, mirror_left_right, read_labels
 

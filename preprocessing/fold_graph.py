@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 Points = NDArray[np.int16]  # (n, 3) voxels in AIMS order
 RelationKind = Literal["junction", "hull_junction", "plidepassage"]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.deletion import (
     CONTROL,
     Deletion,
@@ -20,7 +21,6 @@ from foldnorm.preprocessing.deletion import (
     SizeRange,
     sample_fold,
 )
-from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.fold_axes import fold_axes, interruption
 from foldnorm.preprocessing.fold_erasure import (
     hull_voxels,

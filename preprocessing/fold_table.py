@@ -9,8 +9,8 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, write_json, write_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, write_json, write_tsv
 from foldnorm.preprocessing.fold_graph import Fold, Points, read_fold_graph
 from foldnorm.preprocessing.sources import Problem, SourceVolume
 from foldnorm.preprocessing.space import Matrix, graph_to_mni, voxel_to_mni

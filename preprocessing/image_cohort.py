@@ -25,8 +25,8 @@ from foldnorm.preprocessing.cohort import (
     write_packed,
     write_participants,
 )
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import in_order, read_json, sha256_of
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import in_order, read_json, sha256_of
 from foldnorm.preprocessing.images import ImageFile, Pixels, read_image
 from foldnorm.preprocessing.layout import layout_in
 from foldnorm.preprocessing.preprocess import write_report

@@ -21,8 +21,8 @@ from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv, replacing, write_bytes
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv, replacing, write_bytes
 from foldnorm.preprocessing.pictures import grey_png
 from foldnorm.preprocessing.sources import PARTICIPANTS, PICTURES, Problem, bids_label
 

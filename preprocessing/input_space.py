@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop import shape_of, shifted_affine
 from foldnorm.preprocessing.crop_spec import CropSpec
-from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.finished import finished_volume
 from foldnorm.preprocessing.layout import Layout
 from foldnorm.preprocessing.space import (

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.schemes import GREY_WHITE, SKELETON
 from foldnorm.preprocessing.sources import Problem, Source, SourceVolume, find_volumes
 

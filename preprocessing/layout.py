@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort import DESCRIPTION, REGION_MASK
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json
 from foldnorm.preprocessing.crop import Box, place, shifted_affine, union_box
 from foldnorm.preprocessing.crop_spec import CropSpec
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json
 from foldnorm.preprocessing.finished import Finished
 from foldnorm.preprocessing.regions import Region, region_of_mask, region_of_voxels
 from foldnorm.preprocessing.schemes import LabelScheme

@@ -26,12 +26,12 @@ from foldnorm.preprocessing.cohort import (
     write_packed,
     write_participants,
 )
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import in_order, read_json, write_tsv
 from foldnorm.preprocessing.crop import missing_sides, place, shifted_affine
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.downsample import SAME_SIZE
 from foldnorm.preprocessing.duplicates import SameScan, same_scans
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import in_order, read_json, write_tsv
 from foldnorm.preprocessing.finished import Finished, finished_volumes
 from foldnorm.preprocessing.layout import Layout, fit_layout
 from foldnorm.preprocessing.preparation import Preparation

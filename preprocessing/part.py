@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop import Box, foreground_box, shape_of
-from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.fold_graph import Points, graph_fold_numbers, read_fold_graph
 from foldnorm.preprocessing.hull import agrees, hull_of, moved_labels
 from foldnorm.preprocessing.preparation import Preparation

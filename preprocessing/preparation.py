@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.downsample import METHODS, Method
-from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.schemes import (
     GREY_WHITE,
     SKELETON,

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop import Box, Index, lattice_start, shape_of, shifted_affine
 from foldnorm.preprocessing.downsample import Grid
 from foldnorm.preprocessing.duplicates import as_text as signature_as_text
 from foldnorm.preprocessing.duplicates import signature_of
-from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.fold_graph import Points
 from foldnorm.preprocessing.part import MAX_FOLD_LABEL, Part, join, read_part
 from foldnorm.preprocessing.preparation import Preparation

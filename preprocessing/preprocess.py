@@ -19,10 +19,10 @@ import joblib
 from tqdm import tqdm
 
 from foldnorm.preprocessing.cohort import DESCRIPTION, RUN_REPORT, Cohort, same_preparation
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes, write_json
 from foldnorm.preprocessing.crop import pad_shape
 from foldnorm.preprocessing.crop_spec import CropSpec
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, sha256_of, write_bytes, write_json
 from foldnorm.preprocessing.finished import finished_volumes, source_record
 from foldnorm.preprocessing.layout import Layout, layout_in
 from foldnorm.preprocessing.pack import Packed, PackOptions, pack, refuse_mixed

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from foldnorm.preprocessing.cohort import row_key
+from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.crop import Box
-from foldnorm.preprocessing.files import read_tsv
 from foldnorm.preprocessing.schemes import LabelScheme
 from foldnorm.preprocessing.volumes import voxel_size_of
 

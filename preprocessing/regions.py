@@ -14,8 +14,8 @@ import yaml
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop import Box, Index, bounding_box, place, shifted_affine
-from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.space import resample_nearest
 from foldnorm.preprocessing.volumes import LabelVolume
 

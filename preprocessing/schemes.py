@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 Rule = Literal["exact", "topological", "nearest"]
 RULES: tuple[Rule, ...] = ("exact", "topological", "nearest")

@@ -14,8 +14,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop import bounding_box
-from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.homotopy import Mask
 from foldnorm.preprocessing.quality import SIDES as VIEWS
 from foldnorm.preprocessing.quality import touched_sides

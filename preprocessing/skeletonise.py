@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import euler_number
 
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop import bounding_box
-from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.homotopy import Mask, grow, in_block, shrink, take_simple
 from foldnorm.preprocessing.topology import (
     MORPHOLOGIST_INSIDE,

@@ -26,9 +26,9 @@ from foldnorm.preprocessing.alignment import (
     align_to_template,
 )
 from foldnorm.preprocessing.cohort import RUN_REPORT
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, sha256_of, write_json
 from foldnorm.preprocessing.crop import Box, bounding_box, shape_of, shifted_affine
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, sha256_of, write_json
 from foldnorm.preprocessing.homotopy import Mask
 from foldnorm.preprocessing.preprocess import isolated
 from foldnorm.preprocessing.segmentation import (

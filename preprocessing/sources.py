@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.volumes import NIFTI_SUFFIXES, is_volume, volume_stem
 
 FOLDS_STEM = "folds"  # fold labels lie beside the skeleton: Lfolds_<subject>.nii.gz

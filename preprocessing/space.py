@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import write_text
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import write_text
 from foldnorm.preprocessing.fold_graph import FoldGraph, read_graph_header
 from foldnorm.preprocessing.volumes import read_labels
 

@@ -7,7 +7,7 @@ both hemispheres and all relatives stay together, and nothing ever redraws it.
 import hashlib
 from typing import Literal
 
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

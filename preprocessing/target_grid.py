@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop import Box, Index, shifted_affine
 from foldnorm.preprocessing.downsample import Grid, Method, downsample
-from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.space import (
     Matrix,
     mni_grid,

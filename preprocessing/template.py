@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.alignment import tissue_of
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop import shape_of
-from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.segmentation import GREY_WHITE, hemispheres
 from foldnorm.preprocessing.skeletons import GREY, WHITE
 from foldnorm.preprocessing.sources import Problem, Source, find_volumes

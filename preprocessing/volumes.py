@@ -16,8 +16,8 @@ import numpy as np
 from isal import igzip, isal_zlib
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import sha256, write_bytes
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import sha256, write_bytes
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 MGH_SUFFIXES = (".mgh", ".mgz")  # FreeSurfer's

@@ -18,8 +18,8 @@ from foldnorm.preprocessing.alignment import (
     tissue_of,
 )
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json
 from foldnorm.preprocessing.segmentation import Hemisphere, hemispheres
 from foldnorm.preprocessing.space import read_trm, voxel_to_aims
 from foldnorm.preprocessing.volumes import read_labels, voxel_size_of

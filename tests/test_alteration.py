@@ -13,9 +13,9 @@ from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.alteration import alter
 from foldnorm.preprocessing.alteration_kinds import KINDS
 from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv, write_tsv
 from foldnorm.preprocessing.deletion import ANY_SIZE, SizeRange
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv, write_tsv
 from foldnorm.preprocessing.quality import read_warnings
 from foldnorm.preprocessing.volumes import read_labels
 

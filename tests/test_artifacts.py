@@ -13,7 +13,7 @@ from foldnorm.pipeline import artifacts
 from foldnorm.pipeline.artifacts import Artifact
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.recognition_scores import DEPARTURES
-from foldnorm.preprocessing.files import read_tsv
+from foldnorm.preprocessing.core.files import read_tsv
 
 PIPELINE = Path(__file__).parents[1] / "pipeline"
 LISTED = {name: value for name, value in vars(artifacts).items() if isinstance(value, Artifact)}

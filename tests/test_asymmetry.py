@@ -10,8 +10,8 @@ from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.asymmetry import AsymmetryScores
 from foldnorm.pipeline.scoring.void import VoidScores
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key, write_participants
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.schemes import SKELETON
 
 MM = (2.0, 2.0, 2.0)

@@ -10,7 +10,7 @@ from skimage.measure import euler_number
 from foldnorm.pipeline.augmentation import Augmentation, AugmentationOptions, draw_affine
 from foldnorm.pipeline.batches import Batches, Draws
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.schemes import load_scheme
 from foldnorm.preprocessing.space import resample_nearest, resample_sheets

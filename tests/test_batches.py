@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from foldnorm.pipeline.batches import Batches, Draws, workers_for
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 CPU, GPU = torch.device("cpu"), torch.device("meta")  # any that is no CPU
 

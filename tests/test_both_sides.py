@@ -5,7 +5,7 @@ import pytest
 
 from foldnorm.pipeline.score_cohort import ScoreResult, add_p_values
 from foldnorm.pipeline.scoring.calibration import Calibration
-from foldnorm.preprocessing.files import read_tsv
+from foldnorm.preprocessing.core.files import read_tsv
 
 
 def rows_of(*brains):

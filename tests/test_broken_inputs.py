@@ -15,8 +15,8 @@ from test_fold_table import TALAIRACH
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.prepare import prepare_volume
 from foldnorm.preprocessing.schemes import SKELETON

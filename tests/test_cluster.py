@@ -9,8 +9,8 @@ from conftest import skeleton_source
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cluster import Cluster
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, read_tsv
 
 
 def preprocess(source, out, *more):

@@ -27,8 +27,8 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv, write_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv, write_tsv
 from foldnorm.preprocessing.volumes import read_labels
 
 ROWS = [

@@ -8,7 +8,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.criteria import Criterion
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.structure_statistics import sheet_statistics
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.schemes import scheme_from_dict
 from foldnorm.preprocessing.volumes import read_labels
 

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop import (
     Box,
     bounding_box,
@@ -14,7 +15,6 @@ from foldnorm.preprocessing.crop import (
     union_box,
 )
 from foldnorm.preprocessing.crop_spec import CropSpec
-from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.schemes import SKELETON
 
 

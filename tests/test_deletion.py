@@ -6,6 +6,8 @@ from scipy import ndimage
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.deletion import (
     CONTROL,
     Deletion,
@@ -16,8 +18,6 @@ from foldnorm.preprocessing.deletion import (
     subject_rng,
 )
 from foldnorm.preprocessing.downsample import Grid, downsample
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv
 from foldnorm.preprocessing.prepare import downsample_folds
 from foldnorm.preprocessing.schemes import SKELETON
 from foldnorm.preprocessing.target_grid import NativeTarget

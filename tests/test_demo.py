@@ -2,7 +2,7 @@ import pytest
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.files import read_tsv
+from foldnorm.preprocessing.core.files import read_tsv
 
 
 @pytest.mark.slow

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.downsample import METHODS, Grid, downsample
-from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.schemes import SKELETON, discretise
 from foldnorm.preprocessing.volumes import read_labels
 

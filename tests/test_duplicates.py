@@ -8,6 +8,7 @@ from conftest import skeleton_source, skeleton_volume, write_nifti
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.duplicates import (
     BUCKETS,
     SAME_SCAN,
@@ -17,7 +18,6 @@ from foldnorm.preprocessing.duplicates import (
     overlap,
     signature_of,
 )
-from foldnorm.preprocessing.files import read_json, read_tsv
 from foldnorm.preprocessing.volumes import read_labels
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from foldnorm.pipeline.configuration import resolve
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop_spec import CropSpec
-from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.images import ImageFile, read_image
 from foldnorm.preprocessing.sources import Source, read_fold_names
 

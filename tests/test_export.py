@@ -18,8 +18,8 @@ from foldnorm.pipeline.configuration import resolve_for
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.training_setup import set_up
 from foldnorm.preprocessing.cohort import Cohort, write_participants
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json
 
 CONFIGS = ("configs/inference.json", "configs/metadata.json")
 

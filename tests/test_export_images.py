@@ -11,7 +11,7 @@ from test_export import CONFIGS, by_monai
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort, write_participants
-from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.core.files import read_json, read_tsv
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from foldnorm.preprocessing.cohort import (
     write_packed,
     write_participants,
 )
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv, write_tsv
 from foldnorm.preprocessing.deletion import Refilling, SizeRange
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv, write_tsv
 from foldnorm.preprocessing.fold_axes import fold_axes, interruption
 from foldnorm.preprocessing.fold_erasure import hull_voxels, with_junctions
 from foldnorm.preprocessing.schemes import GREY_WHITE, SKELETON

@@ -8,7 +8,7 @@ from conftest import write_nifti
 from test_fold_graph import ARG, write_graph
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.files import read_tsv
+from foldnorm.preprocessing.core.files import read_tsv
 
 SEGMENTATION = "t1mri/default_acquisition/default_analysis/segmentation"
 TALAIRACH = """Talairach_rotation 1 0 0 0 1 0 0 0 1

@@ -5,8 +5,8 @@ import pytest
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.fusion import fuse
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, read_tsv, write_json, write_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json, write_tsv
 
 NAMES = ("evidence_component", "sulci_missing")
 

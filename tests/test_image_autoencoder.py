@@ -13,7 +13,7 @@ from foldnorm.models.image_autoencoder import ImageAutoencoder
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.degradations import with_noise
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.files import read_tsv
+from foldnorm.preprocessing.core.files import read_tsv
 
 
 @pytest.mark.parametrize("architecture", ["dense", "convolutional"])

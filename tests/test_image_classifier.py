@@ -13,8 +13,8 @@ from foldnorm.pipeline.classify import interval_by_participant
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.cross_validation import parts
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv
 
 SIDE = 16
 

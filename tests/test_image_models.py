@@ -29,7 +29,7 @@ from foldnorm.models.protocols import (
 )
 from foldnorm.pipeline.augmentation import AugmentationOptions, ImageAugmentation
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 SIDE = 16
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.image_cohort import ImagePreparation, brought_to
 from foldnorm.preprocessing.images import ImageFile, find_images, read_idx, read_image
 

@@ -9,9 +9,9 @@ import pytest
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.deletion import SizeRange
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv
 from foldnorm.preprocessing.fold_graph import Fold, FoldGraph, Relation, graph_skeleton
 from foldnorm.preprocessing.fold_graph import read_fold_graph as read
 from foldnorm.preprocessing.lab_protocols import (

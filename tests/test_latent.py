@@ -28,8 +28,8 @@ from foldnorm.pipeline.latent.surfaces import surface, write_surface
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Brain
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv, write_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv, write_tsv
 
 
 def cloud(number=60, dimensions=200, seed=0):

@@ -11,7 +11,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.latent.mean_brain import mean_brain
 from foldnorm.pipeline.latent.space import LatentSpace
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.files import read_tsv
+from foldnorm.preprocessing.core.files import read_tsv
 
 
 @pytest.fixture(scope="module")

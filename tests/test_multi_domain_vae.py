@@ -15,8 +15,8 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.degradations import Degradations
 from foldnorm.pipeline.image_tasks import Degraded
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv
 
 SIDE = 16
 SMALL = {"channels": [8, 16], "code_channels": 4}

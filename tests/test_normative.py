@@ -5,7 +5,7 @@ import pytest
 
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.scoring.regions import largest_mass
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 SHAPE = (6, 5, 4)
 

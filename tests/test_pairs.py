@@ -10,8 +10,8 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json
 
 SEGMENTATION = "t1mri/default_acquisition/default_analysis/segmentation"
 

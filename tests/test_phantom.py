@@ -4,8 +4,8 @@ from scipy import ndimage
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.sheet_metrics import opening_fraction
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.phantom.anatomy import BY_NAME, PRIMARY
 from foldnorm.preprocessing.phantom.folds import ADDED_LABEL, Variant
 from foldnorm.preprocessing.phantom.hemisphere import draw_hemisphere

@@ -9,8 +9,8 @@ from conftest import skeleton_source, skeleton_volume, write_nifti
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.preprocess import PreprocessOptions, preprocess
 from foldnorm.preprocessing.schemes import SKELETON

@@ -7,8 +7,8 @@ from PIL import Image
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.latent.projection import METHODS, departures, fit_projection
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, read_tsv
 
 
 def two_clouds(number, seed):

@@ -8,8 +8,8 @@ from conftest import skeleton_source, skeleton_volume, write_nifti
 from PIL import Image
 
 from foldnorm.pipeline.cli import main
+from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json
 from foldnorm.preprocessing.crop import Box
-from foldnorm.preprocessing.files import read_json, read_tsv, write_json
 from foldnorm.preprocessing.quality import (
     measure,
     quality_rows,

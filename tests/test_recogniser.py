@@ -31,8 +31,8 @@ from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.training_setup import set_up
 from foldnorm.pipeline.view.models import ViewedModel
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.schemes import SKELETON
 from foldnorm.preprocessing.volumes import read_labels
 

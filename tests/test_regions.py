@@ -6,8 +6,8 @@ from conftest import write_nifti
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop_spec import CropSpec
-from foldnorm.preprocessing.errors import InputError
 from foldnorm.preprocessing.fold_graph import read_fold_graph
 from foldnorm.preprocessing.regions import (
     dilated,

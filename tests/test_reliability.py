@@ -11,7 +11,7 @@ import pytest
 from conftest import skeleton_source
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.files import write_text
+from foldnorm.preprocessing.core.files import write_text
 
 SUBJECTS, KILLS = 200, 20
 

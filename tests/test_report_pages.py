@@ -19,8 +19,8 @@ from foldnorm.pipeline.scoring.page_files import PageArrays
 from foldnorm.pipeline.view.library import Library
 from foldnorm.pipeline.view.server import ViewServer
 from foldnorm.preprocessing.cohort import Cohort, row_key, write_participants
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, read_tsv, write_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, read_tsv, write_tsv
 
 pytestmark = pytest.mark.timeout(240)
 SCORE = "void_component"

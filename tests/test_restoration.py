@@ -26,8 +26,8 @@ from foldnorm.pipeline.degradations import VISIBLE, Degradations, degrader
 from foldnorm.pipeline.image_metrics import iou
 from foldnorm.pipeline.restore import inpainted
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv
 
 KINDS = ("straight", "broken", "curved", "blobs", "noise")
 SIDE = 32

@@ -21,8 +21,8 @@ from foldnorm.pipeline.scoring.baselines import Baselines
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.fitted import read_state, write_state
 from foldnorm.preprocessing.cohort import Brain, Cohort, write_participants
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.schemes import SKELETON
 
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ from foldnorm.pipeline.scores import (
 )
 from foldnorm.pipeline.scoring.baselines import Baselines, distance_map
 from foldnorm.preprocessing.cohort import Brain
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.schemes import SKELETON
 
 

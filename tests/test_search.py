@@ -13,8 +13,8 @@ from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.search import Stopped
 from foldnorm.pipeline.search_space import Axis, SearchOptions
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv
 
 TINY = ["--model.init_args.channels=[8]", "--model.init_args.code_channels=2",
         "--training.steps=4", "--training.validate_every=2", "--training.batch_size=4"]  # fmt: skip

@@ -8,8 +8,8 @@ from test_skeletonise import brain_with_sulcus
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.segmentation import (
     BUILT_IN,
     guess_scheme,

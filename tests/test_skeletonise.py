@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.phantom.hemisphere import draw_hemisphere
 from foldnorm.preprocessing.segmentation import hemispheres
 from foldnorm.preprocessing.simple_surfaces import geodesic_depth, simple_surfaces

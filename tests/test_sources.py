@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from conftest import skeleton_source, write_nifti
 
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.sources import Source, find_volumes, read_fold_names
 
 SMALL = np.zeros((2, 2, 2), np.int16)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.split import SPLITS, assign_split
 
 

@@ -19,8 +19,8 @@ from foldnorm.pipeline.suitability import (
 )
 from foldnorm.preprocessing.alteration import alter
 from foldnorm.preprocessing.cohort import Brain, Cohort
+from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.deletion import SizeRange
-from foldnorm.preprocessing.files import read_json, read_tsv
 from foldnorm.preprocessing.schemes import SKELETON
 
 

@@ -28,8 +28,8 @@ from foldnorm.pipeline.two_sample import (
     two_sample_auroc,
 )
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.schemes import SKELETON
 
 RNG = np.random.default_rng(0)

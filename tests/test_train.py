@@ -20,7 +20,7 @@ from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.processes import clip_gradients
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.training_options import TrainingOptions
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 
 def train(cohort, out, *more):

@@ -13,7 +13,7 @@ from foldnorm.pipeline.transforms import (
     SulcusPriorityDownsample,
     SulcusPriorityDownsampled,
 )
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 
 def test_a_monai_chain_gives_what_the_cohort_holds(small_cohort, tmp_path):

@@ -25,7 +25,7 @@ from foldnorm.pipeline.latent.space import LatentSpace
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.view.library import Library
 from foldnorm.pipeline.view.server import ViewServer
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -14,8 +14,8 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.view.library import Library
 from foldnorm.pipeline.view.server import ViewServer
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.pictures import FULL_CHANGE, PALETTE, changed_slices
 
 pytestmark = pytest.mark.timeout(240)

@@ -20,8 +20,8 @@ from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.tasks import task_of
 from foldnorm.pipeline.translate import Translation, translate_cohort
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.schemes import load_scheme
 from foldnorm.preprocessing.volumes import read_labels
 

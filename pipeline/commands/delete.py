@@ -53,8 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.arguments import refuse_existing, say_problems
     from foldnorm.preprocessing.alteration import write_altered_cohort
     from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
+    from foldnorm.preprocessing.core.errors import InputError
     from foldnorm.preprocessing.deletion import ANY_SIZE, Refilling, SizeRange
-    from foldnorm.preprocessing.errors import InputError
 
     if arguments.size is None and arguments.kind not in ("random", "asymmetry"):
         raise InputError(f"--kind {arguments.kind} needs a --size")

@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.devices import choose_device
     from foldnorm.pipeline.run_folder import RunFolder
     from foldnorm.preprocessing.cohort import Cohort
-    from foldnorm.preprocessing.files import replacing, write_json, write_tsv
+    from foldnorm.preprocessing.core.files import replacing, write_json, write_tsv
 
     refuse_existing(arguments.out / CODES, arguments.overwrite)
     device = choose_device(arguments.device)

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.devices import choose_device
     from foldnorm.pipeline.generate import GenerateOptions, generate
     from foldnorm.pipeline.run_folder import RunFolder
-    from foldnorm.preprocessing.errors import InputError
+    from foldnorm.preprocessing.core.errors import InputError
 
     refuse_existing(arguments.out / SYNTHETIC_SHEET, arguments.overwrite)
     run_folder = RunFolder.open(arguments.run_folder)

@@ -113,7 +113,7 @@ def _probe(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     from foldnorm.pipeline.latent.morphometry import with_morphometry
     from foldnorm.pipeline.latent.outputs import write_probes
     from foldnorm.pipeline.latent.probes import probe
-    from foldnorm.preprocessing.files import read_tsv
+    from foldnorm.preprocessing.core.files import read_tsv
 
     rows: Sequence[Mapping[str, str]] = space.rows
     if arguments.folds is not None:
@@ -154,7 +154,7 @@ def _interpolate(space: "LatentSpace", arguments: argparse.Namespace) -> str:
 
 
 def _given(arguments: argparse.Namespace, name: str) -> str:
-    from foldnorm.preprocessing.errors import InputError
+    from foldnorm.preprocessing.core.errors import InputError
 
     value = getattr(arguments, name)
     if value is None:
@@ -167,7 +167,7 @@ def _dimensions(space: "LatentSpace", arguments: argparse.Namespace) -> str:
 
     from foldnorm.pipeline.latent.dimensions import rank_dimensions, voxels_moved
     from foldnorm.pipeline.latent.outputs import write_dimensions
-    from foldnorm.preprocessing.errors import InputError
+    from foldnorm.preprocessing.core.errors import InputError
 
     if space.cohort.holds_images:
         raise InputError(
@@ -193,7 +193,7 @@ def _projection(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     from foldnorm.pipeline.latent.outputs import Placed, write_projection
     from foldnorm.pipeline.latent.projection import departures, fit_projection
     from foldnorm.pipeline.latent.space import LatentSpace
-    from foldnorm.preprocessing.errors import InputError
+    from foldnorm.preprocessing.core.errors import InputError
 
     spaces = [space]
     for folder in arguments.place:
@@ -231,8 +231,8 @@ def _projection(space: "LatentSpace", arguments: argparse.Namespace) -> str:
 
 def _scores_of(cohorts: list[Path], folders: list[Path]) -> list[list[Path]]:
     """Sort the score folders by the cohort whose brains they hold the scores of."""
-    from foldnorm.preprocessing.errors import InputError
-    from foldnorm.preprocessing.files import read_json
+    from foldnorm.preprocessing.core.errors import InputError
+    from foldnorm.preprocessing.core.files import read_json
 
     places = [cohort.resolve() for cohort in cohorts]
     found: list[list[Path]] = [[] for _ in cohorts]

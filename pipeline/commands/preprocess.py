@@ -202,7 +202,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _skeletons(arguments, sources):  # type: ignore[no-untyped-def]  # imported late
     """Skeletons of segmentations, as the source to prepare, and what could not be made."""
     from foldnorm.pipeline.commands.skeletonise import make_skeletons
-    from foldnorm.preprocessing.errors import InputError
+    from foldnorm.preprocessing.core.errors import InputError
     from foldnorm.preprocessing.sources import Source
 
     if arguments.cluster or arguments.shard:

@@ -32,8 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.devices import choose_device
     from foldnorm.pipeline.recognise import Recogniser
     from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
-    from foldnorm.preprocessing.errors import InputError
-    from foldnorm.preprocessing.files import read_json
+    from foldnorm.preprocessing.core.errors import InputError
+    from foldnorm.preprocessing.core.files import read_json
     from foldnorm.preprocessing.sources import Problem
 
     refuse_existing(arguments.out / SULCI, arguments.overwrite)

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.report import write_report
     from foldnorm.pipeline.report_pages import PageChoice
-    from foldnorm.preprocessing.errors import InputError
+    from foldnorm.preprocessing.core.errors import InputError
 
     if arguments.out.suffix != ".html":
         raise InputError(f"expected the report's name to end in .html, got: {arguments.out}")

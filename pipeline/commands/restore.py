@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.image_inputs import cohort_of_input
     from foldnorm.pipeline.restore import RestoreOptions, restore
     from foldnorm.pipeline.run_folder import RunFolder
-    from foldnorm.preprocessing.errors import InputError
+    from foldnorm.preprocessing.core.errors import InputError
 
     refuse_existing(arguments.out / RESTORED, arguments.overwrite)
     run_folder = RunFolder.open(arguments.run_folder)

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing, say_problems
-    from foldnorm.preprocessing.errors import InputError
+    from foldnorm.preprocessing.core.errors import InputError
     from foldnorm.preprocessing.sources import Source
     from foldnorm.preprocessing.template import make_template
     from foldnorm.preprocessing.volumes import is_volume

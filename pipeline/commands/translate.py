@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         translate_files,
     )
     from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
-    from foldnorm.preprocessing.errors import InputError
+    from foldnorm.preprocessing.core.errors import InputError
     from foldnorm.preprocessing.sources import Problem, Source
 
     refuse_existing(arguments.out / TRANSLATIONS_SIDECAR, arguments.overwrite)

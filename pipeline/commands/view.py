@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from foldnorm.pipeline.view.library import Library
     from foldnorm.pipeline.view.server import ViewServer
-    from foldnorm.preprocessing.errors import InputError
+    from foldnorm.preprocessing.core.errors import InputError
 
     if not 0 <= arguments.port < 2**16:
         raise InputError(f"expected a port below 65536, got {arguments.port}")

@@ -19,7 +19,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, silhouette_samples
 
 from foldnorm.pipeline.latent.space import Codes, principal_axes
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 STARTS = 10  # of k-means, each from other centres
 REFERENCES = 20  # draws of data without clusters

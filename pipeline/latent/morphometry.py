@@ -5,7 +5,7 @@ The table is that of `foldnorm folds`, or the ``folds.tsv`` of a cohort.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 # Of the folds of a hemisphere, or of those of one sulcus.
 QUANTITIES: Mapping[str, Callable[[Sequence[float]], float]] = {

@@ -49,8 +49,14 @@ from foldnorm.pipeline.latent.space import Codes, LatentSpace
 from foldnorm.pipeline.latent.surfaces import surface, write_surface
 from foldnorm.preprocessing.alteration import DELETIONS
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, read_tsv, write_bytes, write_json, write_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import (
+    read_json,
+    read_tsv,
+    write_bytes,
+    write_json,
+    write_tsv,
+)
 from foldnorm.preprocessing.images import write_image
 from foldnorm.preprocessing.pictures import (
     colour_slice,

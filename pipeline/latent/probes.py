@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from foldnorm.pipeline.detection_metrics import INTERVAL
 from foldnorm.pipeline.latent.space import Codes, principal_axes
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 FOLDS = 5
 PERMUTATIONS = 200

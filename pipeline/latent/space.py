@@ -13,7 +13,7 @@ from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Cohort, row_key
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 Codes = NDArray[np.float64]
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import marching_cubes
 
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import write_bytes
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import write_bytes
 
 Vertices = NDArray[np.float32]  # (V, 3), mm
 Faces = NDArray[np.int32]  # (F, 3), indices of vertices, counter-clockwise from outside

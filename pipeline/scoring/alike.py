@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from foldnorm.preprocessing.cohort import Cohort, prepared_otherwise
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 
 def check_alike(healthy: Cohort, shape: Sequence[int], like: Path, cohort: Cohort) -> None:

@@ -17,7 +17,7 @@ from foldnorm.pipeline.scoring.page_files import (
     planes_at,
 )
 from foldnorm.preprocessing.cohort import Cohort, family_of, row_key
-from foldnorm.preprocessing.files import write_json
+from foldnorm.preprocessing.core.files import write_json
 
 MISSING = 0  # the first direction of all `MapScores`
 

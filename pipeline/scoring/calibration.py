@@ -11,8 +11,8 @@ from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.fitted import State
 from foldnorm.pipeline.scoring.map_scores import Map, Scores
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import hashed
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import hashed
 
 UNKNOWN = {"", "n/a"}  # values of a column that say nothing
 PSEUDONYM = 12  # hexadecimal digits

@@ -17,7 +17,7 @@ from foldnorm.pipeline.scoring.map_scores import Map, MapScores
 from foldnorm.pipeline.scoring.regions import strongest_regions
 from foldnorm.pipeline.sulci import NamesPlaces
 from foldnorm.preprocessing.cohort import Cohort, row_key
-from foldnorm.preprocessing.files import write_json, write_tsv
+from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.input_space import InputSpace
 from foldnorm.preprocessing.volumes import write_map
 

@@ -12,8 +12,8 @@ from typing import Any, Self
 import numpy as np
 
 from foldnorm.pipeline.artifacts import SCORER_ARRAYS, SCORER_VALUES
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, write_bytes, write_json
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, write_bytes, write_json
 
 State = dict[str, Any]  # name → array, what JSON can hold, or a state again
 

@@ -15,7 +15,7 @@ from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.scoring.regions import largest_mass
 from foldnorm.preprocessing.cohort import Brain, CohortView, family_of
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 MIN_HEALTHY = 8  # brains; fewer say nothing of what is usual
 KEPT_BYTES = 1 << 29  # of raw maps of healthy brains, which are needed several times

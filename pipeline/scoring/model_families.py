@@ -20,7 +20,7 @@ from foldnorm.pipeline.scoring.reconstruction import ReconstructionScores
 from foldnorm.pipeline.sulcus_measures import Recognition
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 
 def unfitted_model_families(

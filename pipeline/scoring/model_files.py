@@ -9,8 +9,8 @@ from foldnorm.pipeline.artifacts import BUNDLE_WEIGHTS, RUN_DATA
 from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import write_bytes, write_json
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import write_bytes, write_json
 
 KEPT = ("preparation", "shape", "voxel_size", "phantom")  # of what a run records of its cohort
 

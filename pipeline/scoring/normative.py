@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from foldnorm.pipeline.scoring.fitted import Fitted, State
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 Map = NDArray[np.float32]
 Maps = Callable[[], Iterable[NDArray[np.floating]]]  # gives the maps anew at each call

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import write_bytes
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import write_bytes
 
 AXES = ("sagittal", "coronal", "axial")  # planes across the first, second and third axis
 Volume = NDArray[np.uint8]

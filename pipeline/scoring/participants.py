@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from foldnorm.preprocessing.cohort import Cohort, family_of
-from foldnorm.preprocessing.files import hashed, sha256
+from foldnorm.preprocessing.core.files import hashed, sha256
 
 ROLES = {"train": "training", "validation": "calibration"}
 Row = Mapping[str, str]

@@ -32,8 +32,8 @@ from foldnorm.preprocessing.cohort import (
     Cohort,
     row_key,
 )
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import read_json, read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.pictures import (
     changed_slices,
     class_colours,

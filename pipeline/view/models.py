@@ -23,7 +23,7 @@ from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.translate import Translation
 from foldnorm.preprocessing.cohort import Cohort, row_key
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.schemes import LabelScheme
 
 

@@ -17,7 +17,7 @@ from importlib.resources import files
 from typing import Any
 
 from foldnorm.pipeline.view.library import Library
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 
 LOOPBACK = "127.0.0.1"
 NAMES = (LOOPBACK, "localhost")

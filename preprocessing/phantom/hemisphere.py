@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from foldnorm.preprocessing.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.phantom.anatomy import FIELD_OF_VIEW, inward_normals
 from foldnorm.preprocessing.phantom.folds import (
     Fold,

@@ -8,8 +8,8 @@ from pathlib import Path
 import joblib
 from tqdm import tqdm
 
-from foldnorm.preprocessing.errors import InputError
-from foldnorm.preprocessing.files import write_text, write_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import write_text, write_tsv
 from foldnorm.preprocessing.phantom.anatomy import BY_NAME, fold_names
 from foldnorm.preprocessing.phantom.folds import VARIANT_KINDS, Variant
 from foldnorm.preprocessing.phantom.hemisphere import draw_hemisphere
