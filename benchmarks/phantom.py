@@ -16,8 +16,8 @@ from scipy import ndimage
 
 from foldnorm.preprocessing.phantom.hemisphere import draw_hemisphere
 from foldnorm.preprocessing.segmentation import hemispheres
-from foldnorm.preprocessing.simple_surfaces import simple_surfaces
 from foldnorm.preprocessing.skeletonise import blocks, skeletonise
+from foldnorm.preprocessing.topology.simple_surfaces import simple_surfaces
 from foldnorm.preprocessing.volumes import read_labels
 
 INSIDE, OUTSIDE = 0, 11

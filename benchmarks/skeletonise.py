@@ -22,9 +22,9 @@ from sklearn.metrics import adjusted_rand_score
 
 from foldnorm.preprocessing.fold_graph import read_fold_graph
 from foldnorm.preprocessing.segmentation import Hemisphere, hemispheres
-from foldnorm.preprocessing.simple_surfaces import simple_surfaces
 from foldnorm.preprocessing.skeletonise import Skeleton, skeletonise
-from foldnorm.preprocessing.topology import SURFACE, topological_classes
+from foldnorm.preprocessing.topology.simple_surfaces import simple_surfaces
+from foldnorm.preprocessing.topology.topology import SURFACE, topological_classes
 from foldnorm.preprocessing.volumes import LabelVolume, read_labels
 
 FACE, ANY = 1.0, 1.74  # voxels: as far as a face neighbour, and as any of 26

@@ -20,7 +20,7 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.schemes import LabelScheme
 from foldnorm.preprocessing.space import Matrix, resample_nearest, resample_sheets
-from foldnorm.preprocessing.thinning import thin
+from foldnorm.preprocessing.topology.thinning import thin
 from foldnorm.preprocessing.warp import (
     Displacement,
     smooth_displacement,

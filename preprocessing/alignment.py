@@ -18,7 +18,6 @@ from scipy import ndimage
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import sha256_of
 from foldnorm.preprocessing.crop import bounding_box, shifted_affine
-from foldnorm.preprocessing.homotopy import Mask
 from foldnorm.preprocessing.segmentation import (
     FREESURFER,
     GREY_WHITE,
@@ -30,6 +29,7 @@ from foldnorm.preprocessing.segmentation import (
     hemispheres,
 )
 from foldnorm.preprocessing.space import Matrix, resample_linear
+from foldnorm.preprocessing.topology.homotopy import Mask
 from foldnorm.preprocessing.volumes import LabelVolume, read_labels
 
 if TYPE_CHECKING:

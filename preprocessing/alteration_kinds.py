@@ -39,7 +39,7 @@ from foldnorm.preprocessing.layout import Layout
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.prepare import prepare_volume
 from foldnorm.preprocessing.space import graph_to_mni
-from foldnorm.preprocessing.thinning import thin
+from foldnorm.preprocessing.topology.thinning import thin
 
 Volume = NDArray[np.uint8]
 DRAWS = 200  # of a place for a crop, before it is said that there is none

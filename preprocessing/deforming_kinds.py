@@ -17,7 +17,6 @@ from foldnorm.preprocessing.deletion import HALF_WAY, Deletion, Kind, Refilling
 from foldnorm.preprocessing.fold_axes import fold_axes
 from foldnorm.preprocessing.fold_erasure import around
 from foldnorm.preprocessing.fold_kinds import FoldAlteration, Parts, Volume
-from foldnorm.preprocessing.homotopy import Mask
 from foldnorm.preprocessing.sheet_deformation import (
     SUPPORT,
     Displacement,
@@ -26,6 +25,7 @@ from foldnorm.preprocessing.sheet_deformation import (
     push_sheets,
     shift_along,
 )
+from foldnorm.preprocessing.topology.homotopy import Mask
 
 DISPLACED = 4.0, 10.0  # mm
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from foldnorm.preprocessing.fold_erasure import TOUCHING, around
-from foldnorm.preprocessing.homotopy import Mask
+from foldnorm.preprocessing.topology.homotopy import Mask
 
 DEPTH_MARGIN = 30.0  # mm around a fold within which the outside is looked for
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from foldnorm.preprocessing.homotopy import Mask
+from foldnorm.preprocessing.topology.homotopy import Mask
 
 TOUCHING = np.ones((3, 3, 3), dtype=np.bool_)  # 26 neighbours, the connectivity of sheets
 FACES = ndimage.generate_binary_structure(3, 1)

@@ -28,9 +28,9 @@ from foldnorm.preprocessing.fold_erasure import (
     scar_voxels,
     with_junctions,
 )
-from foldnorm.preprocessing.homotopy import Mask
 from foldnorm.preprocessing.schemes import LabelScheme
 from foldnorm.preprocessing.sheet_deformation import Size
+from foldnorm.preprocessing.topology.homotopy import Mask
 
 Volume = NDArray[np.uint8]
 GAP = 5.0, 15.0  # mm of an interruption

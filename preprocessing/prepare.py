@@ -18,7 +18,7 @@ from foldnorm.preprocessing.quality import measure, touched_sides
 from foldnorm.preprocessing.sources import SourceVolume
 from foldnorm.preprocessing.space import voxel_to_mni
 from foldnorm.preprocessing.target_grid import MniTarget, NativeTarget, TargetGrid
-from foldnorm.preprocessing.thinning import thin
+from foldnorm.preprocessing.topology.thinning import thin
 from foldnorm.preprocessing.volumes import LabelVolume, mirror_left_right, voxel_size_of
 
 MAX_SIDE = 4096  # voxels: a wrong voxel size must not allocate terabytes

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from foldnorm.preprocessing.homotopy import Mask, shrink
-from foldnorm.preprocessing.thinning import thin
+from foldnorm.preprocessing.topology.homotopy import Mask, shrink
+from foldnorm.preprocessing.topology.thinning import thin
 
 Displacement = NDArray[np.float64]  # (3, I, J, K) mm, from where a point lies to where it goes
 Size = tuple[float, float, float]  # mm of a voxel

@@ -27,8 +27,8 @@ from skimage.measure import euler_number
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop import bounding_box
-from foldnorm.preprocessing.homotopy import Mask, grow, in_block, shrink, take_simple
-from foldnorm.preprocessing.topology import (
+from foldnorm.preprocessing.topology.homotopy import Mask, grow, in_block, shrink, take_simple
+from foldnorm.preprocessing.topology.topology import (
     MORPHOLOGIST_INSIDE,
     MORPHOLOGIST_OUTSIDE,
     neighbours,

@@ -29,7 +29,6 @@ from foldnorm.preprocessing.cohort import RUN_REPORT
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_json
 from foldnorm.preprocessing.crop import Box, bounding_box, shape_of, shifted_affine
-from foldnorm.preprocessing.homotopy import Mask
 from foldnorm.preprocessing.preprocess import isolated
 from foldnorm.preprocessing.segmentation import (
     FREESURFER,
@@ -38,7 +37,6 @@ from foldnorm.preprocessing.segmentation import (
     guess_scheme,
     hemispheres,
 )
-from foldnorm.preprocessing.simple_surfaces import geodesic_depth, simple_surfaces
 from foldnorm.preprocessing.skeletonise import Recipe, Size, Skeleton, skeletonise
 from foldnorm.preprocessing.sources import (
     FOLDS_STEM,
@@ -51,7 +49,9 @@ from foldnorm.preprocessing.sources import (
     find_volumes,
 )
 from foldnorm.preprocessing.space import voxel_to_aims, voxel_to_mni, write_trm
-from foldnorm.preprocessing.topology import BORDER
+from foldnorm.preprocessing.topology.homotopy import Mask
+from foldnorm.preprocessing.topology.simple_surfaces import geodesic_depth, simple_surfaces
+from foldnorm.preprocessing.topology.topology import BORDER
 from foldnorm.preprocessing.volumes import (
     LabelVolume,
     read_labels,

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.measure import euler_number
 
-from foldnorm.preprocessing.homotopy import grow, shrink
-from foldnorm.preprocessing.topology import simple_points
+from foldnorm.preprocessing.topology.homotopy import grow, shrink
+from foldnorm.preprocessing.topology.topology import simple_points
 
 FULL = np.ones((3, 3, 3))
 

@@ -15,7 +15,7 @@ from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.preprocess import PreprocessOptions, preprocess
 from foldnorm.preprocessing.schemes import SKELETON
 from foldnorm.preprocessing.sources import Source
-from foldnorm.preprocessing.thinning import thin
+from foldnorm.preprocessing.topology.thinning import thin
 from foldnorm.preprocessing.volumes import write_labels
 
 

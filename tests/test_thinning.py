@@ -11,8 +11,8 @@ from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.prepare import prepare_volume
 from foldnorm.preprocessing.schemes import SKELETON
 from foldnorm.preprocessing.sources import SourceVolume
-from foldnorm.preprocessing.thinning import thin
-from foldnorm.preprocessing.topology import simple_points
+from foldnorm.preprocessing.topology.thinning import thin
+from foldnorm.preprocessing.topology.topology import simple_points
 
 ANY = np.ones((3, 3, 3))
 OUTSIDE, INSIDE, SULCUS = 0, 1, 2

@@ -1,8 +1,8 @@
 """Homotopic growing and shrinking in order of priority: shapes change, topology does not.
 
 Voxels are taken one at a time from a queue of priority levels, first come first served within a
-level, and only simple points (`foldnorm.preprocessing.topology`) change sides. The object is
-26-connected, the rest 6-connected, whichever of the two loses voxels.
+level, and only simple points (`foldnorm.preprocessing.topology.topology`) change sides. The object
+is 26-connected, the rest 6-connected, whichever of the two loses voxels.
 
 Bertrand & Malandain 1994 for simple points; Saito & Toriwaki 1995 and Pudney 1998 for thinning
 ordered by distance.
@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.topology import (
+from foldnorm.preprocessing.topology.topology import (
     background_components,
     is_simple,
     neighbours,

@@ -12,8 +12,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.homotopy import Mask
-from foldnorm.preprocessing.topology import (
+from foldnorm.preprocessing.topology.homotopy import Mask
+from foldnorm.preprocessing.topology.topology import (
     EDGES_TOO,
     FACES,
     SURFACE,

@@ -1,8 +1,8 @@
 """Thinning of sheets: one voxel thick again, the same topology, the same extent.
 
 Downsampling thickens a sulcus where its sheet crosses the new grid. Voxels are taken away one at
-a time, and only simple points (`foldnorm.preprocessing.topology`), so components, holes and
-cavities stay. What keeps the shape is *where* they are taken: only along the axis on which the
+a time, and only simple points (`foldnorm.preprocessing.topology.topology`), so components, holes
+and cavities stay. What keeps the shape is *where* they are taken: only along the axis on which the
 sheet is thinnest there. The rim of a sheet is thin across and long inwards, so it stays.
 """
 
@@ -10,7 +10,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.homotopy import in_block, take_simple
+from foldnorm.preprocessing.topology.homotopy import in_block, take_simple
 
 LONGEST_RUN = 8  # voxels: beyond, along all axes, there is no sheet to speak of
 

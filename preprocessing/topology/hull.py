@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from foldnorm.preprocessing.topology import MORPHOLOGIST_INSIDE, MORPHOLOGIST_OUTSIDE
+from foldnorm.preprocessing.topology.topology import MORPHOLOGIST_INSIDE, MORPHOLOGIST_OUTSIDE
 
 # Share of a graph's voxels that must be skeleton; below, the graph was made of another one.
 SAME_SKELETON = 0.99
