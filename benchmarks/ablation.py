@@ -37,7 +37,7 @@ from foldnorm.preprocessing.alteration import alter
 from foldnorm.preprocessing.cohort import Brain, Cohort
 from foldnorm.preprocessing.core.files import read_tsv, write_json, write_text
 from foldnorm.preprocessing.deletion import SizeRange
-from foldnorm.preprocessing.schemes import SKELETON, discretise
+from foldnorm.preprocessing.io.schemes import SKELETON, discretise
 
 CPU = torch.device("cpu")
 DELETED = 500

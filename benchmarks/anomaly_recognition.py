@@ -18,7 +18,7 @@ from foldnorm.pipeline.sulci import NamedVolumes, names_of, sulcus_voxels
 from foldnorm.pipeline.sulcus_measures import AtlasTemplate, Recognition
 from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.core.files import read_tsv
-from foldnorm.preprocessing.volumes import read_labels
+from foldnorm.preprocessing.io.volumes import read_labels
 
 FIRST_TEST, ABSENT_FROM = 10000, 10300
 EACH, EACH_OTHER = 45, 15  # phantoms in which a sulcus is absent; erased, displaced, …

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from foldnorm.preprocessing.io.volumes import write_labels
 from foldnorm.preprocessing.phantom.hemisphere import draw_hemisphere
-from foldnorm.preprocessing.volumes import write_labels
 
 KIBIBYTES = 1024  # in a MiB
 MORE = 4  # times as many subjects: what is beyond start-up shows in the difference
@@ -118,7 +118,7 @@ from pathlib import Path
 import foldnorm.preprocessing.preprocess
 from foldnorm.preprocessing.preparation import SKELETON, Preparation
 from foldnorm.preprocessing.prepare import prepare_volume
-from foldnorm.preprocessing.sources import SourceVolume
+from foldnorm.preprocessing.io.sources import SourceVolume
 prepare_volume(SourceVolume("s", "L", Path(sys.argv[1])), Preparation(SKELETON, 1.0))
 # Not ru_maxrss: that starts from the memory of whoever started the process.
 status = Path("/proc/self/status").read_text()

@@ -14,11 +14,11 @@ import joblib
 import numpy as np
 from scipy import ndimage
 
+from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.phantom.hemisphere import draw_hemisphere
 from foldnorm.preprocessing.segmentation import hemispheres
 from foldnorm.preprocessing.skeletonise import blocks, skeletonise
 from foldnorm.preprocessing.topology.simple_surfaces import simple_surfaces
-from foldnorm.preprocessing.volumes import read_labels
 
 INSIDE, OUTSIDE = 0, 11
 

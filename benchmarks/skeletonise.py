@@ -20,12 +20,12 @@ import numpy as np
 from scipy import ndimage
 from sklearn.metrics import adjusted_rand_score
 
-from foldnorm.preprocessing.fold_graph import read_fold_graph
+from foldnorm.preprocessing.io.fold_graph import read_fold_graph
+from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
 from foldnorm.preprocessing.segmentation import Hemisphere, hemispheres
 from foldnorm.preprocessing.skeletonise import Skeleton, skeletonise
 from foldnorm.preprocessing.topology.simple_surfaces import simple_surfaces
 from foldnorm.preprocessing.topology.topology import SURFACE, topological_classes
-from foldnorm.preprocessing.volumes import LabelVolume, read_labels
 
 FACE, ANY = 1.0, 1.74  # voxels: as far as a face neighbour, and as any of 26
 LARGE = 200  # voxels of a fold that counts

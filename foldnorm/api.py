@@ -17,7 +17,7 @@ from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing import preprocess as preprocessing
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.sources import Source
+from foldnorm.preprocessing.io.sources import Source
 
 LOG = logging.getLogger("foldnorm")
 PathLike = str | Path

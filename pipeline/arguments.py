@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from foldnorm.preprocessing.core.errors import InputError
 
 if TYPE_CHECKING:
-    from foldnorm.preprocessing.sources import Problem
+    from foldnorm.preprocessing.io.sources import Problem
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:

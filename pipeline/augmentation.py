@@ -17,8 +17,8 @@ from scipy.spatial.transform import Rotation
 from foldnorm.models.noise import seed_of
 from foldnorm.pipeline.patches import Window
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.preparation import Preparation
-from foldnorm.preprocessing.schemes import LabelScheme
 from foldnorm.preprocessing.space import Matrix, resample_nearest, resample_sheets
 from foldnorm.preprocessing.topology.thinning import thin
 from foldnorm.preprocessing.warp import (

@@ -12,7 +12,7 @@ from monai.metrics import (
 from numpy.typing import NDArray
 
 from foldnorm.models.classes import one_hot
-from foldnorm.preprocessing.schemes import LabelScheme
+from foldnorm.preprocessing.io.schemes import LabelScheme
 
 Labels = NDArray[np.uint8]
 TOLERANCE_MM = 1.0  # of the surface Dice

@@ -8,7 +8,7 @@ from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.image_cohort import ImagePreparation, write_image_cohort
 from foldnorm.preprocessing.images import find_images
-from foldnorm.preprocessing.sources import Problem
+from foldnorm.preprocessing.io.sources import Problem
 
 PREPARED = "prepared"  # cohort in the output folder, of inputs that are none
 

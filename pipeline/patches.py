@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from foldnorm.models.noise import seed_of
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.schemes import LabelScheme
+from foldnorm.preprocessing.io.schemes import LabelScheme
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from foldnorm.models.label_autoencoder import LabelAutoencoder
 from foldnorm.models.protocols import Decodes, Recognises, Restores, Translates
 from foldnorm.models.volume_networks import coordinates
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.schemes import LabelScheme
+from foldnorm.preprocessing.io.schemes import LabelScheme
 
 OVERLAP = 0.25  # of windows; with half, evidence was the same and took twice the time
 AT_ONCE = 4  # windows

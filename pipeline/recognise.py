@@ -20,10 +20,10 @@ from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.input_space import InputSpace
+from foldnorm.preprocessing.io.schemes import LabelScheme, discretise
+from foldnorm.preprocessing.io.sources import Problem, Source
+from foldnorm.preprocessing.io.volumes import read_labels, write_labels
 from foldnorm.preprocessing.preprocess import options_like, preprocess
-from foldnorm.preprocessing.schemes import LabelScheme, discretise
-from foldnorm.preprocessing.sources import Problem, Source
-from foldnorm.preprocessing.volumes import read_labels, write_labels
 
 PREPARED = "prepared"  # in OUT: the cohort that an input which is none was made
 

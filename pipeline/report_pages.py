@@ -18,7 +18,7 @@ from foldnorm.pipeline.scoring.page_files import PageArrays
 from foldnorm.preprocessing.cohort import row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
-from foldnorm.preprocessing.volumes import nifti_bytes
+from foldnorm.preprocessing.io.volumes import nifti_bytes
 
 N_PAGES = 20
 MAX_SITES = 6  # that are named

@@ -24,7 +24,7 @@ from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
 from foldnorm.pipeline.scoring.map_scores import Map, Scores
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
-from foldnorm.preprocessing.sources import Problem
+from foldnorm.preprocessing.io.sources import Problem
 
 FALSE_DISCOVERIES = 0.05  # share of the brains called unusual that may be healthy
 FEWEST_CONTROLS = 19  # for a p-value of 0.05

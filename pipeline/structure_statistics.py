@@ -14,7 +14,7 @@ from skimage.measure import euler_number
 from skimage.transform import hough_circle, hough_circle_peaks
 
 from foldnorm.pipeline.sheet_metrics import count_components, opening_fraction
-from foldnorm.preprocessing.schemes import LabelScheme
+from foldnorm.preprocessing.io.schemes import LabelScheme
 
 FAR = 0.25  # of the smallest side: lag of the two-point correlation
 SMALLEST_CIRCLE, LARGEST_CIRCLE = 3, 0.25  # radius in pixels; share of the smallest side

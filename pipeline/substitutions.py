@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.models.noise import seed_of
-from foldnorm.preprocessing.schemes import LabelScheme
+from foldnorm.preprocessing.io.schemes import LabelScheme
 
 FEWEST_VOXELS = 20  # of a sulcus that is taken out, and of a fold that takes its place
 FILLERS = 2, 6  # folds that fill a place

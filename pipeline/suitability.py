@@ -20,7 +20,7 @@ from foldnorm.pipeline.scoring.healthy import thinned
 from foldnorm.pipeline.scoring.map_scores import top_share_mean
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.preprocessing.cohort import Brain, Cohort
-from foldnorm.preprocessing.schemes import LabelScheme
+from foldnorm.preprocessing.io.schemes import LabelScheme
 
 BLOCKS = 4  # along each axis of the coarse grid
 FAR = 8.0  # standard deviations of training brains

@@ -12,7 +12,7 @@ from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.sulci import NamedVolumes, names_of
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Brain, Cohort
-from foldnorm.preprocessing.schemes import LabelScheme
+from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.space import Matrix
 
 # Columns of `measure`.

@@ -36,9 +36,9 @@ from foldnorm.preprocessing.cohort import DESCRIPTION, Brain, Cohort, intensitie
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_bytes, write_json, write_tsv
 from foldnorm.preprocessing.images import NIFTI, STACKS, ImageFile, read_image
+from foldnorm.preprocessing.io.sources import PICTURES
+from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.pictures import contact_sheet, png, volume_slices
-from foldnorm.preprocessing.sources import PICTURES
-from foldnorm.preprocessing.volumes import read_labels
 
 FEWEST = 8  # volumes of a set
 FITTED = 1000  # training volumes, at most, that features are fitted to

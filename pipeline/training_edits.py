@@ -13,7 +13,7 @@ from scipy import ndimage
 from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import ADDING, EditKind
 from foldnorm.preprocessing.fold_erasure import fold_and_junctions
-from foldnorm.preprocessing.schemes import LabelScheme
+from foldnorm.preprocessing.io.schemes import LabelScheme
 
 UNTOUCHED = 0.15  # share of the volumes that stay as they are
 # mm² of sheet. Smaller folds come and go from brain to brain: a network that is asked for them

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop import Box, lattice_start, missing_sides, place, shifted_affine
 from foldnorm.preprocessing.downsample import Grid, Method, downsample
-from foldnorm.preprocessing.schemes import LabelScheme, discretise, load_scheme
+from foldnorm.preprocessing.io.schemes import LabelScheme, discretise, load_scheme
 
 
 class Discretise(Transform):

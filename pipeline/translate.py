@@ -19,12 +19,12 @@ from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.crop import shape_of
+from foldnorm.preprocessing.io.schemes import LabelScheme
+from foldnorm.preprocessing.io.sources import Problem, Source, SourceVolume, find_volumes
+from foldnorm.preprocessing.io.volumes import read_labels, write_labels
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.prepare import prepare_volume
-from foldnorm.preprocessing.schemes import LabelScheme
-from foldnorm.preprocessing.sources import Problem, Source, SourceVolume, find_volumes
 from foldnorm.preprocessing.space import Matrix, resample_nearest, voxel_to_mni
-from foldnorm.preprocessing.volumes import read_labels, write_labels
 
 Labels = NDArray[np.uint8]
 

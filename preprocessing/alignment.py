@@ -18,6 +18,7 @@ from scipy import ndimage
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import sha256_of
 from foldnorm.preprocessing.crop import bounding_box, shifted_affine
+from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
 from foldnorm.preprocessing.segmentation import (
     FREESURFER,
     GREY_WHITE,
@@ -30,7 +31,6 @@ from foldnorm.preprocessing.segmentation import (
 )
 from foldnorm.preprocessing.space import Matrix, resample_linear
 from foldnorm.preprocessing.topology.homotopy import Mask
-from foldnorm.preprocessing.volumes import LabelVolume, read_labels
 
 if TYPE_CHECKING:
     import SimpleITK

@@ -31,10 +31,10 @@ from foldnorm.preprocessing.deletion import (
     SizeRange,
     subject_rng,
 )
+from foldnorm.preprocessing.io.sources import Problem
+from foldnorm.preprocessing.io.volumes import write_labels
 from foldnorm.preprocessing.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.quality import QC_TABLE
-from foldnorm.preprocessing.sources import Problem
-from foldnorm.preprocessing.volumes import write_labels
 
 FOLDLESS = ("ball", "add", "random", "asymmetry")  # kinds that need no fold of the subject
 # Kinds after which sheets are not where their fold labels are.

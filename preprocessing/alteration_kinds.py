@@ -27,8 +27,8 @@ from foldnorm.preprocessing.deletion import (
     sample_fold,
 )
 from foldnorm.preprocessing.finished import Finished, finished_volume
-from foldnorm.preprocessing.fold_graph import Fold, FoldGraph, Points, read_fold_graph
 from foldnorm.preprocessing.fold_kinds import Interrupt, Rim, Scar, fold_rows
+from foldnorm.preprocessing.io.fold_graph import Fold, FoldGraph, Points, read_fold_graph
 from foldnorm.preprocessing.lab_protocols import (
     AcpcBox,
     erased_voxels,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv, replacing, write_json, write_tsv
-from foldnorm.preprocessing.schemes import LabelScheme, scheme_from_dict
+from foldnorm.preprocessing.io.schemes import LabelScheme, scheme_from_dict
 from foldnorm.preprocessing.split import SPLITS
 
 if TYPE_CHECKING:

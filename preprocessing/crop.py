@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.schemes import LabelScheme, discretise
+from foldnorm.preprocessing.io.schemes import LabelScheme, discretise
 
 Index = tuple[int, int, int]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.fold_erasure import fold_and_junctions, hull_voxels
-from foldnorm.preprocessing.schemes import LabelScheme
+from foldnorm.preprocessing.io.schemes import LabelScheme
 
 Kind = Literal[
     "none", "fold", "ball", "fold-raw", "fold-graph", "add", "random", "asymmetry",

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.volumes import voxel_size_of
+from foldnorm.preprocessing.io.volumes import voxel_size_of
 
 Method = Literal["sulcus-priority", "nearest", "max", "linear"]
 METHODS: tuple[Method, ...] = ("sulcus-priority", "nearest", "max", "linear")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from foldnorm.preprocessing.finished import Finished
-from foldnorm.preprocessing.sources import bids_label
+from foldnorm.preprocessing.io.sources import bids_label
 
 BUCKETS, ROWS = 256, 4
 NEXT = 16  # rows that one is paired with, at most

@@ -28,7 +28,7 @@ from foldnorm.preprocessing.fold_erasure import (
     scar_voxels,
     with_junctions,
 )
-from foldnorm.preprocessing.schemes import LabelScheme
+from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.sheet_deformation import Size
 from foldnorm.preprocessing.topology.homotopy import Mask
 

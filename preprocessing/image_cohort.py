@@ -28,9 +28,9 @@ from foldnorm.preprocessing.cohort import (
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import in_order, read_json, sha256_of
 from foldnorm.preprocessing.images import ImageFile, Pixels, read_image
+from foldnorm.preprocessing.io.sources import Problem
 from foldnorm.preprocessing.layout import layout_in
 from foldnorm.preprocessing.preprocess import write_report
-from foldnorm.preprocessing.sources import Problem
 from foldnorm.preprocessing.split import assign_split, check_fractions
 
 Rule = Literal["auto", "full", "percentiles", "window"]

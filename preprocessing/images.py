@@ -23,8 +23,8 @@ from PIL import Image, UnidentifiedImageError
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv, replacing, write_bytes
+from foldnorm.preprocessing.io.sources import PARTICIPANTS, PICTURES, Problem, bids_label
 from foldnorm.preprocessing.pictures import grey_png
-from foldnorm.preprocessing.sources import PARTICIPANTS, PICTURES, Problem, bids_label
 
 STACKS = (".tif", ".tiff")
 NIFTI = (".nii", ".nii.gz")

@@ -12,6 +12,7 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop import shape_of, shifted_affine
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.finished import finished_volume
+from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.layout import Layout
 from foldnorm.preprocessing.space import (
     Matrix,
@@ -20,7 +21,6 @@ from foldnorm.preprocessing.space import (
     resample_nearest,
     voxel_to_mni,
 )
-from foldnorm.preprocessing.volumes import read_labels
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,11 @@ from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.downsample import SAME_SIZE
 from foldnorm.preprocessing.duplicates import SameScan, same_scans
 from foldnorm.preprocessing.finished import Finished, finished_volumes
+from foldnorm.preprocessing.io.sources import Problem, bids_label
 from foldnorm.preprocessing.layout import Layout, fit_layout
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.quality import QC_TABLE, quality_rows
-from foldnorm.preprocessing.sources import Problem, bids_label
 from foldnorm.preprocessing.split import DEFAULT_FRACTIONS, assign_split
 
 

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop import Box, foreground_box, shape_of
-from foldnorm.preprocessing.fold_graph import Points, graph_fold_numbers, read_fold_graph
+from foldnorm.preprocessing.io.fold_graph import Points, graph_fold_numbers, read_fold_graph
+from foldnorm.preprocessing.io.schemes import SKELETON, LabelScheme, discretise
+from foldnorm.preprocessing.io.sources import RIGHT_LABELS, Companions
+from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
 from foldnorm.preprocessing.preparation import Preparation
-from foldnorm.preprocessing.schemes import SKELETON, LabelScheme, discretise
-from foldnorm.preprocessing.sources import RIGHT_LABELS, Companions
 from foldnorm.preprocessing.topology.hull import agrees, hull_of, moved_labels
-from foldnorm.preprocessing.volumes import LabelVolume, read_labels
 
 Shift = tuple[float, float, float]  # mm
 MAX_FOLD_LABEL = 2**16 - 1  # fold labels are kept as uint16

@@ -13,7 +13,7 @@ from PIL import Image
 
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.crop import bounding_box
-from foldnorm.preprocessing.schemes import LabelScheme
+from foldnorm.preprocessing.io.schemes import LabelScheme
 
 # Class colours on a light ground, dark for the class that matters; distinct for colour blindness.
 PALETTE = np.array(

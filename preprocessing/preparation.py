@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.downsample import METHODS, Method
-from foldnorm.preprocessing.schemes import (
+from foldnorm.preprocessing.io.schemes import (
     GREY_WHITE,
     SKELETON,
     LabelScheme,

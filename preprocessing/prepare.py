@@ -11,15 +11,15 @@ from foldnorm.preprocessing.crop import Box, Index, lattice_start, shape_of, shi
 from foldnorm.preprocessing.downsample import Grid
 from foldnorm.preprocessing.duplicates import as_text as signature_as_text
 from foldnorm.preprocessing.duplicates import signature_of
-from foldnorm.preprocessing.fold_graph import Points
+from foldnorm.preprocessing.io.fold_graph import Points
+from foldnorm.preprocessing.io.sources import SourceVolume
+from foldnorm.preprocessing.io.volumes import LabelVolume, mirror_left_right, voxel_size_of
 from foldnorm.preprocessing.part import MAX_FOLD_LABEL, Part, join, read_part
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.quality import measure, touched_sides
-from foldnorm.preprocessing.sources import SourceVolume
 from foldnorm.preprocessing.space import voxel_to_mni
 from foldnorm.preprocessing.target_grid import MniTarget, NativeTarget, TargetGrid
 from foldnorm.preprocessing.topology.thinning import thin
-from foldnorm.preprocessing.volumes import LabelVolume, mirror_left_right, voxel_size_of
 
 MAX_SIDE = 4096  # voxels: a wrong voxel size must not allocate terabytes
 

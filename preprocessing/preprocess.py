@@ -24,14 +24,8 @@ from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes,
 from foldnorm.preprocessing.crop import pad_shape
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.finished import finished_volumes, source_record
-from foldnorm.preprocessing.layout import Layout, layout_in
-from foldnorm.preprocessing.pack import Packed, PackOptions, pack, refuse_mixed
-from foldnorm.preprocessing.pictures import montage
-from foldnorm.preprocessing.preparation import Preparation
-from foldnorm.preprocessing.prepare import Prepared, prepare_volume
-from foldnorm.preprocessing.regions import read_regions
-from foldnorm.preprocessing.schemes import LabelScheme, Rule, load_scheme
-from foldnorm.preprocessing.sources import (
+from foldnorm.preprocessing.io.schemes import LabelScheme, Rule, load_scheme
+from foldnorm.preprocessing.io.sources import (
     Problem,
     Source,
     SourceVolume,
@@ -42,8 +36,14 @@ from foldnorm.preprocessing.sources import (
     read_fold_names,
     source_warnings,
 )
+from foldnorm.preprocessing.io.volumes import write_labels
+from foldnorm.preprocessing.layout import Layout, layout_in
+from foldnorm.preprocessing.pack import Packed, PackOptions, pack, refuse_mixed
+from foldnorm.preprocessing.pictures import montage
+from foldnorm.preprocessing.preparation import Preparation
+from foldnorm.preprocessing.prepare import Prepared, prepare_volume
+from foldnorm.preprocessing.regions import read_regions
 from foldnorm.preprocessing.split import DEFAULT_FRACTIONS, check_fractions
-from foldnorm.preprocessing.volumes import write_labels
 
 Options = TypeVar("Options")
 TUPLES = {"hemis", "participants", "prefer", "fractions"}  # options that may be given as lists

@@ -16,8 +16,8 @@ from scipy import ndimage
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop import Box, Index, bounding_box, place, shifted_affine
+from foldnorm.preprocessing.io.volumes import LabelVolume
 from foldnorm.preprocessing.space import resample_nearest
-from foldnorm.preprocessing.volumes import LabelVolume
 
 REGIONS = "regions.yaml"
 # Chamfer weights of a step to a face, edge and corner neighbour, as the lab's tools dilate.

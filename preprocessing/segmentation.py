@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop import bounding_box
+from foldnorm.preprocessing.io.volumes import LabelVolume
 from foldnorm.preprocessing.quality import SIDES as VIEWS
 from foldnorm.preprocessing.quality import touched_sides
 from foldnorm.preprocessing.topology.homotopy import Mask
-from foldnorm.preprocessing.volumes import LabelVolume
 
 SIDES = ("L", "R")
 NAMES = {"L": "left", "R": "right"}

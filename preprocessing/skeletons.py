@@ -29,16 +29,7 @@ from foldnorm.preprocessing.cohort import RUN_REPORT
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_json
 from foldnorm.preprocessing.crop import Box, bounding_box, shape_of, shifted_affine
-from foldnorm.preprocessing.preprocess import isolated
-from foldnorm.preprocessing.segmentation import (
-    FREESURFER,
-    Hemisphere,
-    SegmentationScheme,
-    guess_scheme,
-    hemispheres,
-)
-from foldnorm.preprocessing.skeletonise import Recipe, Size, Skeleton, skeletonise
-from foldnorm.preprocessing.sources import (
+from foldnorm.preprocessing.io.sources import (
     FOLDS_STEM,
     SEGMENTATION,
     SEGMENTATION_FOLDER,
@@ -48,17 +39,26 @@ from foldnorm.preprocessing.sources import (
     bids_label,
     find_volumes,
 )
-from foldnorm.preprocessing.space import voxel_to_aims, voxel_to_mni, write_trm
-from foldnorm.preprocessing.topology.homotopy import Mask
-from foldnorm.preprocessing.topology.simple_surfaces import geodesic_depth, simple_surfaces
-from foldnorm.preprocessing.topology.topology import BORDER
-from foldnorm.preprocessing.volumes import (
+from foldnorm.preprocessing.io.volumes import (
     LabelVolume,
     read_labels,
     voxel_size_of,
     write_labels,
     write_map,
 )
+from foldnorm.preprocessing.preprocess import isolated
+from foldnorm.preprocessing.segmentation import (
+    FREESURFER,
+    Hemisphere,
+    SegmentationScheme,
+    guess_scheme,
+    hemispheres,
+)
+from foldnorm.preprocessing.skeletonise import Recipe, Size, Skeleton, skeletonise
+from foldnorm.preprocessing.space import voxel_to_aims, voxel_to_mni, write_trm
+from foldnorm.preprocessing.topology.homotopy import Mask
+from foldnorm.preprocessing.topology.simple_surfaces import geodesic_depth, simple_surfaces
+from foldnorm.preprocessing.topology.topology import BORDER
 
 TRANSFORM = "{0}RawT1-{1}_default_acquisition_TO_Talairach-MNI.trm"
 MARGIN = 12  # voxels around the brain: the hull is no more than a few away

@@ -16,8 +16,8 @@ from scipy import ndimage
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_text
-from foldnorm.preprocessing.fold_graph import FoldGraph, read_graph_header
-from foldnorm.preprocessing.volumes import read_labels
+from foldnorm.preprocessing.io.fold_graph import FoldGraph, read_graph_header
+from foldnorm.preprocessing.io.volumes import read_labels
 
 Matrix = NDArray[np.float64]  # (4, 4), acts on columns (x, y, z, 1)
 Shape = tuple[int, int, int]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop import Box, Index, shifted_affine
 from foldnorm.preprocessing.downsample import Grid, Method, downsample
+from foldnorm.preprocessing.io.volumes import LabelVolume
 from foldnorm.preprocessing.space import (
     Matrix,
     mni_grid,
@@ -19,7 +20,6 @@ from foldnorm.preprocessing.space import (
     resample_nearest,
     resample_priority,
 )
-from foldnorm.preprocessing.volumes import LabelVolume
 
 Labels = NDArray[np.integer]
 FAR = 1e6  # voxels: farther than any grid reaches, and no trouble for integers

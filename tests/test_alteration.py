@@ -16,8 +16,8 @@ from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv, write_tsv
 from foldnorm.preprocessing.deletion import ANY_SIZE, SizeRange
+from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.quality import read_warnings
-from foldnorm.preprocessing.volumes import read_labels
 
 SEGMENTATION = "t1mri/default_acquisition/default_analysis/segmentation"
 

@@ -12,7 +12,7 @@ from foldnorm.pipeline.scoring.void import VoidScores
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key, write_participants
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
-from foldnorm.preprocessing.schemes import SKELETON
+from foldnorm.preprocessing.io.schemes import SKELETON
 
 MM = (2.0, 2.0, 2.0)
 FOLDS = range(4, 24, 6)

@@ -11,8 +11,8 @@ from foldnorm.pipeline.augmentation import Augmentation, AugmentationOptions, dr
 from foldnorm.pipeline.batches import Batches, Draws
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.io.schemes import load_scheme
 from foldnorm.preprocessing.preparation import Preparation
-from foldnorm.preprocessing.schemes import load_scheme
 from foldnorm.preprocessing.space import resample_nearest, resample_sheets
 from foldnorm.preprocessing.warp import smooth_displacement, warp_nearest, warp_sheets
 

@@ -17,12 +17,12 @@ from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
+from foldnorm.preprocessing.io.schemes import SKELETON
+from foldnorm.preprocessing.io.sources import Companions, SourceVolume
+from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.prepare import prepare_volume
-from foldnorm.preprocessing.schemes import SKELETON
-from foldnorm.preprocessing.sources import Companions, SourceVolume
 from foldnorm.preprocessing.space import read_trm
-from foldnorm.preprocessing.volumes import read_labels
 
 GOOD = gzip.compress(nibabel.Nifti1Image(skeleton_volume(), np.eye(4)).to_bytes(), mtime=0)
 PLAIN = gzip.decompress(GOOD)

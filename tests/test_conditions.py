@@ -29,7 +29,7 @@ from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv, write_tsv
-from foldnorm.preprocessing.volumes import read_labels
+from foldnorm.preprocessing.io.volumes import read_labels
 
 ROWS = [
     {"participant_id": "a", "hemi": "L", "age": "20", "site": "1"},

@@ -9,8 +9,8 @@ from foldnorm.pipeline.criteria import Criterion
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.structure_statistics import sheet_statistics
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.schemes import scheme_from_dict
-from foldnorm.preprocessing.volumes import read_labels
+from foldnorm.preprocessing.io.schemes import scheme_from_dict
+from foldnorm.preprocessing.io.volumes import read_labels
 
 VALUES = {"voxels": 100.0, "components": 3.0, "thick": 0.1, "depth": float("nan")}
 

@@ -15,7 +15,7 @@ from foldnorm.preprocessing.crop import (
     union_box,
 )
 from foldnorm.preprocessing.crop_spec import CropSpec
-from foldnorm.preprocessing.schemes import SKELETON
+from foldnorm.preprocessing.io.schemes import SKELETON
 
 
 def test_bounding_box_is_tight():

@@ -18,10 +18,10 @@ from foldnorm.preprocessing.deletion import (
     subject_rng,
 )
 from foldnorm.preprocessing.downsample import Grid, downsample
+from foldnorm.preprocessing.io.schemes import SKELETON
+from foldnorm.preprocessing.io.volumes import LabelVolume
 from foldnorm.preprocessing.prepare import downsample_folds
-from foldnorm.preprocessing.schemes import SKELETON
 from foldnorm.preprocessing.target_grid import NativeTarget
-from foldnorm.preprocessing.volumes import LabelVolume
 
 FOLDS = [
     {"label": "7", "name": "central", "size": "620", "voxels": "100"},

@@ -6,8 +6,8 @@ from scipy import ndimage
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.downsample import METHODS, Grid, downsample
-from foldnorm.preprocessing.schemes import SKELETON, discretise
-from foldnorm.preprocessing.volumes import read_labels
+from foldnorm.preprocessing.io.schemes import SKELETON, discretise
+from foldnorm.preprocessing.io.volumes import read_labels
 
 SULCUS = 2
 

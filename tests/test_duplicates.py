@@ -18,7 +18,7 @@ from foldnorm.preprocessing.duplicates import (
     overlap,
     signature_of,
 )
-from foldnorm.preprocessing.volumes import read_labels
+from foldnorm.preprocessing.io.volumes import read_labels
 
 
 def run(source, out, *more):

@@ -8,7 +8,7 @@ from foldnorm.pipeline.configuration import resolve
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.images import ImageFile, read_image
-from foldnorm.preprocessing.sources import Source, read_fold_names
+from foldnorm.preprocessing.io.sources import Source, read_fold_names
 
 
 def test_a_notebook_catches_it_as_a_value_error():

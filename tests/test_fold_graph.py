@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.fold_graph import (
+from foldnorm.preprocessing.io.fold_graph import (
     graph_fold_labels,
     graph_skeleton,
     read_buckets,
     read_fold_graph,
 )
-from foldnorm.preprocessing.volumes import read_labels
+from foldnorm.preprocessing.io.volumes import read_labels
 
 ARG = """# graph 1.0
 

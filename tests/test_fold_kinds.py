@@ -22,7 +22,7 @@ from foldnorm.preprocessing.core.files import read_tsv, write_tsv
 from foldnorm.preprocessing.deletion import Refilling, SizeRange
 from foldnorm.preprocessing.fold_axes import fold_axes, interruption
 from foldnorm.preprocessing.fold_erasure import hull_voxels, with_junctions
-from foldnorm.preprocessing.schemes import GREY_WHITE, SKELETON
+from foldnorm.preprocessing.io.schemes import GREY_WHITE, SKELETON
 
 SHAPE = (40, 32, 24)
 WITHIN = tuple(slice(3, side - 3) for side in SHAPE)  # hull around it, outside around that

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from foldnorm.preprocessing.fold_graph import graph_skeleton, read_fold_graph
+from foldnorm.preprocessing.io.fold_graph import graph_skeleton, read_fold_graph
+from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.topology.hull import agrees, hull_of, is_skeleton, moved_labels
-from foldnorm.preprocessing.volumes import read_labels
 
 OUTSIDE, INSIDE, SURFACE = 11, 0, 60
 

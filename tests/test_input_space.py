@@ -6,7 +6,7 @@ from conftest import write_nifti
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.input_space import InputSpace
-from foldnorm.preprocessing.volumes import read_labels
+from foldnorm.preprocessing.io.volumes import read_labels
 
 
 def test_every_sulcus_voxel_of_the_input_is_found_again(phantom_cohort):

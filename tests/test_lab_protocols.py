@@ -12,8 +12,9 @@ from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.deletion import SizeRange
-from foldnorm.preprocessing.fold_graph import Fold, FoldGraph, Relation, graph_skeleton
-from foldnorm.preprocessing.fold_graph import read_fold_graph as read
+from foldnorm.preprocessing.io.fold_graph import Fold, FoldGraph, Relation, graph_skeleton
+from foldnorm.preprocessing.io.fold_graph import read_fold_graph as read
+from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.lab_protocols import (
     AcpcBox,
     erased_voxels,
@@ -22,7 +23,6 @@ from foldnorm.preprocessing.lab_protocols import (
 )
 from foldnorm.preprocessing.regions import region_of_mask
 from foldnorm.preprocessing.space import ACPC_TO_MNI, graph_to_mni
-from foldnorm.preprocessing.volumes import read_labels
 
 
 def points(*voxels):

@@ -19,7 +19,7 @@ from foldnorm.pipeline.predict import restored_in_windows
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.training_setup import set_up
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.schemes import SKELETON
+from foldnorm.preprocessing.io.schemes import SKELETON
 
 PATCH = ["--training.patch", "[8, 8, 8]", "--model.init_args.channels", "[8]",
          "--model.init_args.convolutions", "[1]"]  # fmt: skip

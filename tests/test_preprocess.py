@@ -11,12 +11,12 @@ from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
+from foldnorm.preprocessing.io.schemes import SKELETON
+from foldnorm.preprocessing.io.sources import Source
+from foldnorm.preprocessing.io.volumes import write_labels
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.preprocess import PreprocessOptions, preprocess
-from foldnorm.preprocessing.schemes import SKELETON
-from foldnorm.preprocessing.sources import Source
 from foldnorm.preprocessing.topology.thinning import thin
-from foldnorm.preprocessing.volumes import write_labels
 
 
 def run(source: Path, out: Path, *more: str) -> int:

@@ -10,6 +10,8 @@ from PIL import Image
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json
 from foldnorm.preprocessing.crop import Box
+from foldnorm.preprocessing.io.schemes import SKELETON
+from foldnorm.preprocessing.io.sources import SourceVolume, source_warnings
 from foldnorm.preprocessing.quality import (
     measure,
     quality_rows,
@@ -17,8 +19,6 @@ from foldnorm.preprocessing.quality import (
     robust_z,
     touched_sides,
 )
-from foldnorm.preprocessing.schemes import SKELETON
-from foldnorm.preprocessing.sources import SourceVolume, source_warnings
 
 
 def test_quantities_of_a_small_volume():

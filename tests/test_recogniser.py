@@ -33,8 +33,8 @@ from foldnorm.pipeline.view.models import ViewedModel
 from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
-from foldnorm.preprocessing.schemes import SKELETON
-from foldnorm.preprocessing.volumes import read_labels
+from foldnorm.preprocessing.io.schemes import SKELETON
+from foldnorm.preprocessing.io.volumes import read_labels
 
 SMALL = ["--model.init_args.channels", "[8, 8]", "--model.init_args.convolutions", "[1, 1]",
          "--training.steps", "4", "--training.validate_every", "2", "--device", "cpu"]  # fmt: skip

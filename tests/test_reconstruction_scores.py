@@ -9,7 +9,7 @@ from foldnorm.pipeline.scoring.reconstruction import ReconstructionScores
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Brain
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.schemes import SKELETON
+from foldnorm.preprocessing.io.schemes import SKELETON
 
 CPU = torch.device("cpu")
 EXPECTED = np.ones((12, 12, 12), np.uint8)

@@ -8,14 +8,14 @@ from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.crop_spec import CropSpec
-from foldnorm.preprocessing.fold_graph import read_fold_graph
+from foldnorm.preprocessing.io.fold_graph import read_fold_graph
+from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.regions import (
     dilated,
     read_regions,
     region_of_mask,
     region_of_voxels,
 )
-from foldnorm.preprocessing.volumes import read_labels
 
 
 def slow_chamfer(mask, threshold):

@@ -22,8 +22,8 @@ from foldnorm.pipeline.training_setup import set_up
 from foldnorm.preprocessing.cohort import Brain, Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
-from foldnorm.preprocessing.schemes import SKELETON
-from foldnorm.preprocessing.volumes import read_labels, read_map
+from foldnorm.preprocessing.io.schemes import SKELETON
+from foldnorm.preprocessing.io.volumes import read_labels, read_map
 
 MM, TWO_MM, RADII = (1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (4.0, 16.0)
 STILL = [f"--training.augmentation.{kind}=0" for kind in ("rotation", "stretch", "shift")]

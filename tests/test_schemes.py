@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.schemes import (
+from foldnorm.preprocessing.io.schemes import (
     BINARY_SKELETON,
     GREY_WHITE,
     SKELETON,

@@ -23,7 +23,7 @@ from foldnorm.pipeline.scoring.fitted import read_state, write_state
 from foldnorm.preprocessing.cohort import Brain, Cohort, write_participants
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
-from foldnorm.preprocessing.schemes import SKELETON
+from foldnorm.preprocessing.io.schemes import SKELETON
 
 CPU = torch.device("cpu")
 

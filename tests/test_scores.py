@@ -19,7 +19,7 @@ from foldnorm.pipeline.scores import (
 from foldnorm.pipeline.scoring.baselines import Baselines, distance_map
 from foldnorm.preprocessing.cohort import Brain
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.schemes import SKELETON
+from foldnorm.preprocessing.io.schemes import SKELETON
 
 
 def codes(count, dims, seed=0):

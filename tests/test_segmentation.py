@@ -10,6 +10,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
+from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
 from foldnorm.preprocessing.segmentation import (
     BUILT_IN,
     guess_scheme,
@@ -17,7 +18,6 @@ from foldnorm.preprocessing.segmentation import (
     load_segmentation_scheme,
 )
 from foldnorm.preprocessing.skeletons import lone_voxels, many_folds_warning, tissue_warnings
-from foldnorm.preprocessing.volumes import LabelVolume, read_labels
 
 SEGMENTATION = "t1mri/default_acquisition/default_analysis/segmentation"
 NUMBERS = {"L": (3, 2), "R": (42, 41)}

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.fold_graph import read_fold_graph
+from foldnorm.preprocessing.io.fold_graph import read_fold_graph
+from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.space import (
     ACPC_TO_MNI,
     acpc_of_graph,
@@ -24,7 +25,6 @@ from foldnorm.preprocessing.space import (
     voxel_to_mni,
     write_trm,
 )
-from foldnorm.preprocessing.volumes import read_labels
 
 TRM = "1 2 3\n0 1 0\n-1 0 0\n0 0 1\n"
 

@@ -21,7 +21,7 @@ from foldnorm.preprocessing.alteration import alter
 from foldnorm.preprocessing.cohort import Brain, Cohort
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.deletion import SizeRange
-from foldnorm.preprocessing.schemes import SKELETON
+from foldnorm.preprocessing.io.schemes import SKELETON
 
 
 @pytest.fixture(scope="module")

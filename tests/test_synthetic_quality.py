@@ -30,7 +30,7 @@ from foldnorm.pipeline.two_sample import (
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
-from foldnorm.preprocessing.schemes import SKELETON
+from foldnorm.preprocessing.io.schemes import SKELETON
 
 RNG = np.random.default_rng(0)
 

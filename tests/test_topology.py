@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.topology.topology import simple_points, topological_classes
-from foldnorm.preprocessing.volumes import read_labels
 
 FACE = ndimage.generate_binary_structure(3, 1)
 

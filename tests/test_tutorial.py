@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nbclient import NotebookClient
 
-from foldnorm.preprocessing.volumes import read_map
+from foldnorm.preprocessing.io.volumes import read_map
 
 NOTEBOOK = Path(__file__).parents[1] / "docs/tutorial.ipynb"
 

@@ -22,8 +22,8 @@ from foldnorm.pipeline.translate import Translation, translate_cohort
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
-from foldnorm.preprocessing.schemes import load_scheme
-from foldnorm.preprocessing.volumes import read_labels
+from foldnorm.preprocessing.io.schemes import load_scheme
+from foldnorm.preprocessing.io.volumes import read_labels
 
 TINY = [
     "--training.steps", "4", "--training.batch_size", "4", "--training.log_every", "1",

@@ -8,7 +8,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.scoring.void import MAX_DISTANCE, VoidScores, distance_to_folds
 from foldnorm.preprocessing.cohort import Brain, Cohort, write_participants
 from foldnorm.preprocessing.core.files import read_json, read_tsv
-from foldnorm.preprocessing.schemes import SKELETON
+from foldnorm.preprocessing.io.schemes import SKELETON
 
 MM = (2.0, 2.0, 2.0)
 

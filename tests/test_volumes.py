@@ -6,7 +6,7 @@ import pytest
 from conftest import write_nifti
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.volumes import mirror_left_right, read_labels, write_labels
+from foldnorm.preprocessing.io.volumes import mirror_left_right, read_labels, write_labels
 
 LABELS = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
 

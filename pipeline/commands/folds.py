@@ -30,8 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing, say_problems
     from foldnorm.preprocessing.fold_table import TABLE, write_fold_table
-    from foldnorm.preprocessing.schemes import SKELETON
-    from foldnorm.preprocessing.sources import Source, find_volumes
+    from foldnorm.preprocessing.io.schemes import SKELETON
+    from foldnorm.preprocessing.io.sources import Source, find_volumes
 
     refuse_existing(arguments.out / TABLE, arguments.overwrite)
     volumes, problems = find_volumes(

@@ -21,8 +21,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     import json
 
-    from foldnorm.preprocessing.inspection import inspect_source, summary
-    from foldnorm.preprocessing.sources import Source
+    from foldnorm.preprocessing.io.inspection import inspect_source, summary
+    from foldnorm.preprocessing.io.sources import Source
 
     inspection = inspect_source([Source.parse(text) for text in arguments.source], arguments.prefer)
     if arguments.json:

@@ -165,8 +165,8 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.quality_page import write_quality_page
     from foldnorm.preprocessing.cluster import Cluster, preprocess_on
     from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
+    from foldnorm.preprocessing.io.sources import Source
     from foldnorm.preprocessing.preprocess import preprocess
-    from foldnorm.preprocessing.sources import Source
 
     sources = [Source.parse(text) for text in arguments.source]
     options = _options(arguments)
@@ -203,7 +203,7 @@ def _skeletons(arguments, sources):  # type: ignore[no-untyped-def]  # imported 
     """Skeletons of segmentations, as the source to prepare, and what could not be made."""
     from foldnorm.pipeline.commands.skeletonise import make_skeletons
     from foldnorm.preprocessing.core.errors import InputError
-    from foldnorm.preprocessing.sources import Source
+    from foldnorm.preprocessing.io.sources import Source
 
     if arguments.cluster or arguments.shard:
         raise InputError("--from segmentation runs on one machine; foldnorm skeletonise first")

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
     from foldnorm.preprocessing.core.errors import InputError
     from foldnorm.preprocessing.core.files import read_json
-    from foldnorm.preprocessing.sources import Problem
+    from foldnorm.preprocessing.io.sources import Problem
 
     refuse_existing(arguments.out / SULCI, arguments.overwrite)
     device = choose_device(arguments.device)

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.preprocessing.sources import Source
+    from foldnorm.preprocessing.io.sources import Source
 
     sources = [Source.parse(text) for text in arguments.source]
     report = make_skeletons(arguments, sources, arguments.out)

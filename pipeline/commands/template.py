@@ -24,9 +24,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing, say_problems
     from foldnorm.preprocessing.core.errors import InputError
-    from foldnorm.preprocessing.sources import Source
+    from foldnorm.preprocessing.io.sources import Source
+    from foldnorm.preprocessing.io.volumes import is_volume
     from foldnorm.preprocessing.template import make_template
-    from foldnorm.preprocessing.volumes import is_volume
 
     if not is_volume(arguments.out):
         raise InputError(f"expected a name that ends in .nii or .nii.gz, got: {arguments.out}")

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
     from foldnorm.preprocessing.core.errors import InputError
-    from foldnorm.preprocessing.sources import Problem, Source
+    from foldnorm.preprocessing.io.sources import Problem, Source
 
     refuse_existing(arguments.out / TRANSLATIONS_SIDECAR, arguments.overwrite)
     translation = Translation.open(arguments.run_folder, choose_device(arguments.device))

@@ -58,6 +58,7 @@ from foldnorm.preprocessing.core.files import (
     write_tsv,
 )
 from foldnorm.preprocessing.images import write_image
+from foldnorm.preprocessing.io.volumes import write_labels, write_map
 from foldnorm.preprocessing.pictures import (
     colour_slice,
     contact_sheet,
@@ -67,7 +68,6 @@ from foldnorm.preprocessing.pictures import (
     png,
     volume_slices,
 )
-from foldnorm.preprocessing.volumes import write_labels, write_map
 
 NOT_A_BRAIN = "foldnorm DECODED, not a brain"
 

@@ -24,7 +24,7 @@ from foldnorm.pipeline.scoring.fitted import State
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Brain
-from foldnorm.preprocessing.schemes import LabelScheme
+from foldnorm.preprocessing.io.schemes import LabelScheme
 
 FLOOR = 0.02
 SMOOTHING = 2.0  # mm, sd

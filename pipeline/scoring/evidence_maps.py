@@ -19,7 +19,7 @@ from foldnorm.pipeline.sulci import NamesPlaces
 from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.input_space import InputSpace
-from foldnorm.preprocessing.volumes import write_map
+from foldnorm.preprocessing.io.volumes import write_map
 
 
 @dataclass(frozen=True)

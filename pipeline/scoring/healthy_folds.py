@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.map_scores import MapScores
 from foldnorm.preprocessing.cohort import Brain, CohortView, family_of
-from foldnorm.preprocessing.schemes import LabelScheme
+from foldnorm.preprocessing.io.schemes import LabelScheme
 
 N_SHOWN = 5  # healthy brains beside each
 UNKNOWN = {"", "n/a"}  # values of a column that say nothing

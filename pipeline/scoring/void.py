@@ -11,7 +11,7 @@ from foldnorm.pipeline.scoring.conditional import ConditionalNormativeMap
 from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
 from foldnorm.preprocessing.cohort import Brain
-from foldnorm.preprocessing.schemes import LabelScheme
+from foldnorm.preprocessing.io.schemes import LabelScheme
 
 MAX_DISTANCE = 10.0  # mm; healthy brains are hardly ever farther from a fold or the hull
 # All four settled on one site (MMRR-21 of Mindboggle-101) and on no other.

@@ -34,6 +34,8 @@ from foldnorm.preprocessing.cohort import (
 )
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
+from foldnorm.preprocessing.io.schemes import LabelScheme
+from foldnorm.preprocessing.io.volumes import nifti_bytes
 from foldnorm.preprocessing.pictures import (
     changed_slices,
     class_colours,
@@ -41,8 +43,6 @@ from foldnorm.preprocessing.pictures import (
     image_slices,
     png,
 )
-from foldnorm.preprocessing.schemes import LabelScheme
-from foldnorm.preprocessing.volumes import nifti_bytes
 
 if TYPE_CHECKING:
     from foldnorm.pipeline.view.models import ViewedModel

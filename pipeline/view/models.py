@@ -24,7 +24,7 @@ from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.translate import Translation
 from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.schemes import LabelScheme
+from foldnorm.preprocessing.io.schemes import LabelScheme
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,16 @@ from tqdm import tqdm
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_text, write_tsv
-from foldnorm.preprocessing.phantom.anatomy import BY_NAME, fold_names
-from foldnorm.preprocessing.phantom.folds import VARIANT_KINDS, Variant
-from foldnorm.preprocessing.phantom.hemisphere import draw_hemisphere
-from foldnorm.preprocessing.sources import (
+from foldnorm.preprocessing.io.sources import (
     FOLD_NAMES,
     FOLDS_STEM,
     PARTICIPANTS,
     SEGMENTATION_FOLDER,
 )
-from foldnorm.preprocessing.volumes import write_labels
+from foldnorm.preprocessing.io.volumes import write_labels
+from foldnorm.preprocessing.phantom.anatomy import BY_NAME, fold_names
+from foldnorm.preprocessing.phantom.folds import VARIANT_KINDS, Variant
+from foldnorm.preprocessing.phantom.hemisphere import draw_hemisphere
 
 NOTICE = """These are PHANTOMS: label volumes drawn by a program (foldnorm phantom), not brains.
 Skeletons hold 0 inside, 11 outside, 60 skeleton; fold labels are named in fold_names.tsv;

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.schemes import GREY_WHITE, SKELETON
-from foldnorm.preprocessing.sources import Problem, Source, SourceVolume, find_volumes
+from foldnorm.preprocessing.io.schemes import GREY_WHITE, SKELETON
+from foldnorm.preprocessing.io.sources import Problem, Source, SourceVolume, find_volumes
 
 STEMS = (SKELETON.stem, GREY_WHITE.stem)
 LISTED = 20  # keys a line of the summary names at most

@@ -14,7 +14,7 @@ from typing import Any
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
-from foldnorm.preprocessing.volumes import NIFTI_SUFFIXES, is_volume, volume_stem
+from foldnorm.preprocessing.io.volumes import NIFTI_SUFFIXES, is_volume, volume_stem
 
 FOLDS_STEM = "folds"  # fold labels lie beside the skeleton: Lfolds_<subject>.nii.gz
 FOLD_NAMES = "fold_names.tsv"  # label and name, at the root of a source
