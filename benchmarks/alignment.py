@@ -31,7 +31,7 @@ from foldnorm.preprocessing.io.sources import Source
 from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
 from foldnorm.preprocessing.segmentation import hemispheres
 from foldnorm.preprocessing.skeletons import SkeletoniseOptions, skeletonise_sources
-from foldnorm.preprocessing.space import voxel_to_mni
+from foldnorm.preprocessing.spatial.space import voxel_to_mni
 from foldnorm.preprocessing.template import make_template
 
 HULL_VOXELS = 2  # of a Morphologist skeleton, from its outside to the brain

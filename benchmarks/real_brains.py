@@ -35,7 +35,7 @@ from foldnorm.preprocessing.core.files import read_tsv, write_json, write_text
 from foldnorm.preprocessing.deletion import SizeRange
 from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.skeletons import TRANSFORM
-from foldnorm.preprocessing.space import voxel_to_aims, write_trm
+from foldnorm.preprocessing.spatial.space import voxel_to_aims, write_trm
 
 CPU = torch.device("cpu")
 CROP = "mm:-66,-6,-60,0,-30,30"

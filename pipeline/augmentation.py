@@ -19,14 +19,14 @@ from foldnorm.pipeline.patches import Window
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.preparation import Preparation
-from foldnorm.preprocessing.space import Matrix, resample_nearest, resample_sheets
-from foldnorm.preprocessing.topology.thinning import thin
-from foldnorm.preprocessing.warp import (
+from foldnorm.preprocessing.spatial.space import Matrix, resample_nearest, resample_sheets
+from foldnorm.preprocessing.spatial.warp import (
     Displacement,
     smooth_displacement,
     warp_nearest,
     warp_sheets,
 )
+from foldnorm.preprocessing.topology.thinning import thin
 
 LABEL_BITS, LABELS = 16, 2**16 - 1  # of a fold label below the class number; the highest label
 MIRRORED = 0.5  # share of the draws in which an axis is

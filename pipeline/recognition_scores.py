@@ -17,7 +17,7 @@ from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.sulcus_measures import MEASURES, AtlasTemplate, Measures, NamesVoxels
 from foldnorm.preprocessing.cohort import Brain, Cohort
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.space import Matrix
+from foldnorm.preprocessing.spatial.space import Matrix
 
 FEWEST = 8  # brains to compare with
 STABLE = 0.25  # coefficient of variation of a sulcus's size, below which it is one of the panel

@@ -13,7 +13,7 @@ from foldnorm.pipeline.sulci import NamedVolumes, names_of
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Brain, Cohort
 from foldnorm.preprocessing.io.schemes import LabelScheme
-from foldnorm.preprocessing.space import Matrix
+from foldnorm.preprocessing.spatial.space import Matrix
 
 # Columns of `measure`.
 MEASURES = ("size_mm2", "confidence", "x", "y", "z", "depth_mm", "pieces")

@@ -16,9 +16,15 @@ from monai.transforms import MapTransform, Transform
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.crop import Box, lattice_start, missing_sides, place, shifted_affine
-from foldnorm.preprocessing.downsample import Grid, Method, downsample
 from foldnorm.preprocessing.io.schemes import LabelScheme, discretise, load_scheme
+from foldnorm.preprocessing.spatial.crop import (
+    Box,
+    lattice_start,
+    missing_sides,
+    place,
+    shifted_affine,
+)
+from foldnorm.preprocessing.spatial.downsample import Grid, Method, downsample
 
 
 class Discretise(Transform):

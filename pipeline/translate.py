@@ -18,13 +18,13 @@ from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
-from foldnorm.preprocessing.crop import shape_of
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.sources import Problem, Source, SourceVolume, find_volumes
 from foldnorm.preprocessing.io.volumes import read_labels, write_labels
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.prepare import prepare_volume
-from foldnorm.preprocessing.space import Matrix, resample_nearest, voxel_to_mni
+from foldnorm.preprocessing.spatial.crop import shape_of
+from foldnorm.preprocessing.spatial.space import Matrix, resample_nearest, voxel_to_mni
 
 Labels = NDArray[np.uint8]
 

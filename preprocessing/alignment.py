@@ -17,7 +17,6 @@ from scipy import ndimage
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import sha256_of
-from foldnorm.preprocessing.crop import bounding_box, shifted_affine
 from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
 from foldnorm.preprocessing.segmentation import (
     FREESURFER,
@@ -29,7 +28,8 @@ from foldnorm.preprocessing.segmentation import (
     guess_scheme,
     hemispheres,
 )
-from foldnorm.preprocessing.space import Matrix, resample_linear
+from foldnorm.preprocessing.spatial.crop import bounding_box, shifted_affine
+from foldnorm.preprocessing.spatial.space import Matrix, resample_linear
 from foldnorm.preprocessing.topology.homotopy import Mask
 
 if TYPE_CHECKING:

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort import Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.crop import Box
-from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.deforming_kinds import Deform, Displace, Refill
 from foldnorm.preprocessing.deletion import (
     CONTROL,
@@ -38,7 +36,9 @@ from foldnorm.preprocessing.lab_protocols import (
 from foldnorm.preprocessing.layout import Layout
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.prepare import prepare_volume
-from foldnorm.preprocessing.space import graph_to_mni
+from foldnorm.preprocessing.spatial.crop import Box
+from foldnorm.preprocessing.spatial.crop_spec import CropSpec
+from foldnorm.preprocessing.spatial.space import graph_to_mni
 from foldnorm.preprocessing.topology.thinning import thin
 
 Volume = NDArray[np.uint8]

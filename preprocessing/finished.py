@@ -8,9 +8,9 @@ from typing import Any
 
 from foldnorm.preprocessing.cohort import row_key
 from foldnorm.preprocessing.core.files import read_json
-from foldnorm.preprocessing.crop import Box
 from foldnorm.preprocessing.io.sources import RIGHT_LABELS, Companions, SourceVolume
 from foldnorm.preprocessing.io.volumes import LabelVolume, mirror_left_right, read_labels
+from foldnorm.preprocessing.spatial.crop import Box
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from foldnorm.preprocessing.core.files import read_json, write_json, write_tsv
 from foldnorm.preprocessing.io.fold_graph import Fold, Points, read_fold_graph
 from foldnorm.preprocessing.io.sources import Problem, SourceVolume
 from foldnorm.preprocessing.io.volumes import read_labels, volume_stem
-from foldnorm.preprocessing.space import Matrix, graph_to_mni, voxel_to_mni
+from foldnorm.preprocessing.spatial.space import Matrix, graph_to_mni, voxel_to_mni
 
 TABLE, SIDECAR = "folds.tsv", "folds.json"
 COLUMNS = {

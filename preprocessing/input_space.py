@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.crop import shape_of, shifted_affine
-from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.finished import finished_volume
 from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.layout import Layout
-from foldnorm.preprocessing.space import (
+from foldnorm.preprocessing.spatial.crop import shape_of, shifted_affine
+from foldnorm.preprocessing.spatial.crop_spec import CropSpec
+from foldnorm.preprocessing.spatial.space import (
     Matrix,
     Shape,
     resample_linear,

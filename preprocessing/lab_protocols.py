@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.deletion import SizeRange
 from foldnorm.preprocessing.io.fold_graph import Fold, FoldGraph, Points
-from foldnorm.preprocessing.space import ACPC_TO_MNI, Matrix
+from foldnorm.preprocessing.spatial.space import ACPC_TO_MNI, Matrix
 
 # (n, 3) MNI mm → (n,) bool: which lie in a region.
 InRegion = Callable[[NDArray[np.float64]], NDArray[np.bool_]]

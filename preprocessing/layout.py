@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.cohort import DESCRIPTION, REGION_MASK
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
-from foldnorm.preprocessing.crop import Box, place, shifted_affine, union_box
-from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.finished import Finished
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.volumes import read_labels, write_labels
-from foldnorm.preprocessing.regions import Region, region_of_mask, region_of_voxels
+from foldnorm.preprocessing.spatial.crop import Box, place, shifted_affine, union_box
+from foldnorm.preprocessing.spatial.crop_spec import CropSpec
+from foldnorm.preprocessing.spatial.regions import Region, region_of_mask, region_of_voxels
 
 LAYOUT_FOLDER = "cohort"  # of an exported model: the layout of its training cohort
 

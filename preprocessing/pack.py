@@ -28,9 +28,6 @@ from foldnorm.preprocessing.cohort import (
 )
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import in_order, read_json, write_tsv
-from foldnorm.preprocessing.crop import missing_sides, place, shifted_affine
-from foldnorm.preprocessing.crop_spec import CropSpec
-from foldnorm.preprocessing.downsample import SAME_SIZE
 from foldnorm.preprocessing.duplicates import SameScan, same_scans
 from foldnorm.preprocessing.finished import Finished, finished_volumes
 from foldnorm.preprocessing.io.sources import Problem, bids_label
@@ -38,6 +35,9 @@ from foldnorm.preprocessing.layout import Layout, fit_layout
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.quality import QC_TABLE, quality_rows
+from foldnorm.preprocessing.spatial.crop import missing_sides, place, shifted_affine
+from foldnorm.preprocessing.spatial.crop_spec import CropSpec
+from foldnorm.preprocessing.spatial.downsample import SAME_SIZE
 from foldnorm.preprocessing.split import DEFAULT_FRACTIONS, assign_split
 
 

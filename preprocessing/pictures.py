@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.crop import bounding_box
 from foldnorm.preprocessing.io.schemes import LabelScheme
+from foldnorm.preprocessing.spatial.crop import bounding_box
 
 # Class colours on a light ground, dark for the class that matters; distinct for colour blindness.
 PALETTE = np.array(

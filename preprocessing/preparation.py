@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.downsample import METHODS, Method
 from foldnorm.preprocessing.io.schemes import (
     GREY_WHITE,
     SKELETON,
     LabelScheme,
     scheme_from_dict,
 )
+from foldnorm.preprocessing.spatial.downsample import METHODS, Method
 
 
 @dataclass(frozen=True)

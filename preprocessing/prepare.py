@@ -7,8 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.crop import Box, Index, lattice_start, shape_of, shifted_affine
-from foldnorm.preprocessing.downsample import Grid
 from foldnorm.preprocessing.duplicates import as_text as signature_as_text
 from foldnorm.preprocessing.duplicates import signature_of
 from foldnorm.preprocessing.io.fold_graph import Points
@@ -17,8 +15,10 @@ from foldnorm.preprocessing.io.volumes import LabelVolume, mirror_left_right, vo
 from foldnorm.preprocessing.part import MAX_FOLD_LABEL, Part, join, read_part
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.quality import measure, touched_sides
-from foldnorm.preprocessing.space import voxel_to_mni
-from foldnorm.preprocessing.target_grid import MniTarget, NativeTarget, TargetGrid
+from foldnorm.preprocessing.spatial.crop import Box, Index, lattice_start, shape_of, shifted_affine
+from foldnorm.preprocessing.spatial.downsample import Grid
+from foldnorm.preprocessing.spatial.space import voxel_to_mni
+from foldnorm.preprocessing.spatial.target_grid import MniTarget, NativeTarget, TargetGrid
 from foldnorm.preprocessing.topology.thinning import thin
 
 MAX_SIDE = 4096  # voxels: a wrong voxel size must not allocate terabytes

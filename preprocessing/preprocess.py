@@ -21,8 +21,6 @@ from tqdm import tqdm
 from foldnorm.preprocessing.cohort import DESCRIPTION, RUN_REPORT, Cohort, same_preparation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes, write_json
-from foldnorm.preprocessing.crop import pad_shape
-from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.finished import finished_volumes, source_record
 from foldnorm.preprocessing.io.schemes import LabelScheme, Rule, load_scheme
 from foldnorm.preprocessing.io.sources import (
@@ -42,7 +40,9 @@ from foldnorm.preprocessing.pack import Packed, PackOptions, pack, refuse_mixed
 from foldnorm.preprocessing.pictures import montage
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.prepare import Prepared, prepare_volume
-from foldnorm.preprocessing.regions import read_regions
+from foldnorm.preprocessing.spatial.crop import pad_shape
+from foldnorm.preprocessing.spatial.crop_spec import CropSpec
+from foldnorm.preprocessing.spatial.regions import read_regions
 from foldnorm.preprocessing.split import DEFAULT_FRACTIONS, check_fractions
 
 Options = TypeVar("Options")

@@ -10,9 +10,9 @@ from scipy import ndimage
 
 from foldnorm.preprocessing.cohort import row_key
 from foldnorm.preprocessing.core.files import read_tsv
-from foldnorm.preprocessing.crop import Box
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.volumes import voxel_size_of
+from foldnorm.preprocessing.spatial.crop import Box
 
 QC_TABLE = "qc.tsv"
 QUANTITIES = ("brain_cm3", "structure_voxels", "components", "sheet_kept")

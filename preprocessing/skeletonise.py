@@ -26,7 +26,7 @@ from scipy import ndimage
 from skimage.measure import euler_number
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.crop import bounding_box
+from foldnorm.preprocessing.spatial.crop import bounding_box
 from foldnorm.preprocessing.topology.homotopy import Mask, grow, in_block, shrink, take_simple
 from foldnorm.preprocessing.topology.topology import (
     MORPHOLOGIST_INSIDE,

@@ -28,7 +28,6 @@ from foldnorm.preprocessing.alignment import (
 from foldnorm.preprocessing.cohort import RUN_REPORT
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_json
-from foldnorm.preprocessing.crop import Box, bounding_box, shape_of, shifted_affine
 from foldnorm.preprocessing.io.sources import (
     FOLDS_STEM,
     SEGMENTATION,
@@ -55,7 +54,8 @@ from foldnorm.preprocessing.segmentation import (
     hemispheres,
 )
 from foldnorm.preprocessing.skeletonise import Recipe, Size, Skeleton, skeletonise
-from foldnorm.preprocessing.space import voxel_to_aims, voxel_to_mni, write_trm
+from foldnorm.preprocessing.spatial.crop import Box, bounding_box, shape_of, shifted_affine
+from foldnorm.preprocessing.spatial.space import voxel_to_aims, voxel_to_mni, write_trm
 from foldnorm.preprocessing.topology.homotopy import Mask
 from foldnorm.preprocessing.topology.simple_surfaces import geodesic_depth, simple_surfaces
 from foldnorm.preprocessing.topology.topology import BORDER

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.alignment import tissue_of
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.crop import shape_of
 from foldnorm.preprocessing.io.sources import Problem, Source, find_volumes
 from foldnorm.preprocessing.io.volumes import read_labels, write_labels
 from foldnorm.preprocessing.segmentation import GREY_WHITE, hemispheres
 from foldnorm.preprocessing.skeletons import GREY, WHITE
-from foldnorm.preprocessing.space import mni_grid, resample_nearest, voxel_to_mni
+from foldnorm.preprocessing.spatial.crop import shape_of
+from foldnorm.preprocessing.spatial.space import mni_grid, resample_nearest, voxel_to_mni
 
 VOXEL_MM = 1.0
 

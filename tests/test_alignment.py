@@ -22,7 +22,7 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
 from foldnorm.preprocessing.io.volumes import read_labels, voxel_size_of
 from foldnorm.preprocessing.segmentation import Hemisphere, hemispheres
-from foldnorm.preprocessing.space import read_trm, voxel_to_aims
+from foldnorm.preprocessing.spatial.space import read_trm, voxel_to_aims
 
 # A head beside its place in MNI space: turned, stretched and moved (native mm → MNI mm).
 HEAD_TO_MNI = np.array(

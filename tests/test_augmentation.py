@@ -13,8 +13,8 @@ from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import load_scheme
 from foldnorm.preprocessing.preparation import Preparation
-from foldnorm.preprocessing.space import resample_nearest, resample_sheets
-from foldnorm.preprocessing.warp import smooth_displacement, warp_nearest, warp_sheets
+from foldnorm.preprocessing.spatial.space import resample_nearest, resample_sheets
+from foldnorm.preprocessing.spatial.warp import smooth_displacement, warp_nearest, warp_sheets
 
 THIN = Preparation(load_scheme("skeleton"), thin=True, pair=load_scheme("grey-white"))
 FULL = np.ones((3, 3, 3))

@@ -22,7 +22,7 @@ from foldnorm.preprocessing.io.sources import Companions, SourceVolume
 from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.prepare import prepare_volume
-from foldnorm.preprocessing.space import read_trm
+from foldnorm.preprocessing.spatial.space import read_trm
 
 GOOD = gzip.compress(nibabel.Nifti1Image(skeleton_volume(), np.eye(4)).to_bytes(), mtime=0)
 PLAIN = gzip.decompress(GOOD)

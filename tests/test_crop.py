@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.crop import (
+from foldnorm.preprocessing.io.schemes import SKELETON
+from foldnorm.preprocessing.spatial.crop import (
     Box,
     bounding_box,
     foreground_box,
@@ -14,8 +15,7 @@ from foldnorm.preprocessing.crop import (
     shifted_affine,
     union_box,
 )
-from foldnorm.preprocessing.crop_spec import CropSpec
-from foldnorm.preprocessing.io.schemes import SKELETON
+from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 
 
 def test_bounding_box_is_tight():

@@ -17,11 +17,11 @@ from foldnorm.preprocessing.deletion import (
     sample_fold,
     subject_rng,
 )
-from foldnorm.preprocessing.downsample import Grid, downsample
 from foldnorm.preprocessing.io.schemes import SKELETON
 from foldnorm.preprocessing.io.volumes import LabelVolume
 from foldnorm.preprocessing.prepare import downsample_folds
-from foldnorm.preprocessing.target_grid import NativeTarget
+from foldnorm.preprocessing.spatial.downsample import Grid, downsample
+from foldnorm.preprocessing.spatial.target_grid import NativeTarget
 
 FOLDS = [
     {"label": "7", "name": "central", "size": "620", "voxels": "100"},

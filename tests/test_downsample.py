@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.downsample import METHODS, Grid, downsample
 from foldnorm.preprocessing.io.schemes import SKELETON, discretise
 from foldnorm.preprocessing.io.volumes import read_labels
+from foldnorm.preprocessing.spatial.downsample import METHODS, Grid, downsample
 
 SULCUS = 2
 

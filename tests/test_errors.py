@@ -6,9 +6,9 @@ import pytest
 
 from foldnorm.pipeline.configuration import resolve
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.images import ImageFile, read_image
 from foldnorm.preprocessing.io.sources import Source, read_fold_names
+from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 
 
 def test_a_notebook_catches_it_as_a_value_error():

@@ -21,8 +21,8 @@ from foldnorm.preprocessing.lab_protocols import (
     graph_candidates,
     raw_candidates,
 )
-from foldnorm.preprocessing.regions import region_of_mask
-from foldnorm.preprocessing.space import ACPC_TO_MNI, graph_to_mni
+from foldnorm.preprocessing.spatial.regions import region_of_mask
+from foldnorm.preprocessing.spatial.space import ACPC_TO_MNI, graph_to_mni
 
 
 def points(*voxels):

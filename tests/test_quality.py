@@ -9,7 +9,6 @@ from PIL import Image
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json
-from foldnorm.preprocessing.crop import Box
 from foldnorm.preprocessing.io.schemes import SKELETON
 from foldnorm.preprocessing.io.sources import SourceVolume, source_warnings
 from foldnorm.preprocessing.quality import (
@@ -19,6 +18,7 @@ from foldnorm.preprocessing.quality import (
     robust_z,
     touched_sides,
 )
+from foldnorm.preprocessing.spatial.crop import Box
 
 
 def test_quantities_of_a_small_volume():

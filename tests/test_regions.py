@@ -7,10 +7,10 @@ from conftest import write_nifti
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.crop_spec import CropSpec
 from foldnorm.preprocessing.io.fold_graph import read_fold_graph
 from foldnorm.preprocessing.io.volumes import read_labels
-from foldnorm.preprocessing.regions import (
+from foldnorm.preprocessing.spatial.crop_spec import CropSpec
+from foldnorm.preprocessing.spatial.regions import (
     dilated,
     read_regions,
     region_of_mask,

@@ -11,7 +11,7 @@ from scipy import ndimage
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.fold_graph import read_fold_graph
 from foldnorm.preprocessing.io.volumes import read_labels
-from foldnorm.preprocessing.space import (
+from foldnorm.preprocessing.spatial.space import (
     ACPC_TO_MNI,
     acpc_of_graph,
     mni_grid,

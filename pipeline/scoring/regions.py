@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from foldnorm.preprocessing.space import Matrix
+from foldnorm.preprocessing.spatial.space import Matrix
 
 NEIGHBOURS = np.ones((3, 3, 3), dtype=np.bool_)  # 26-connected: a diagonal sheet is one component
 N_LISTED = 3  # regions of a brain and direction

@@ -50,7 +50,7 @@ class Companions:
     Attributes:
         folds: fold labels on the same grid.
         graph: fold graph.
-        transform: to MNI space, see `foldnorm.preprocessing.space.voxel_to_mni`.
+        transform: to MNI space, see `foldnorm.preprocessing.spatial.space.voxel_to_mni`.
         pair: another volume of the same hemisphere on the same voxel grid.
     """
 

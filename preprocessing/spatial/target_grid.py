@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.crop import Box, Index, shifted_affine
-from foldnorm.preprocessing.downsample import Grid, Method, downsample
 from foldnorm.preprocessing.io.volumes import LabelVolume
-from foldnorm.preprocessing.space import (
+from foldnorm.preprocessing.spatial.crop import Box, Index, shifted_affine
+from foldnorm.preprocessing.spatial.downsample import Grid, Method, downsample
+from foldnorm.preprocessing.spatial.space import (
     Matrix,
     mni_grid,
     resample_linear,
@@ -80,7 +80,7 @@ class NativeTarget:
         canonical_values: NDArray[np.int64] | None = None,
         fill: int = 0,
     ) -> tuple[Labels, Index]:
-        """See `foldnorm.preprocessing.downsample.downsample`."""
+        """See `foldnorm.preprocessing.spatial.downsample.downsample`."""
         return downsample(labels, self.grid, method=method, canonical_values=canonical_values)
 
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.crop import Box, Index, bounding_box, place, shifted_affine
 from foldnorm.preprocessing.io.volumes import LabelVolume
-from foldnorm.preprocessing.space import resample_nearest
+from foldnorm.preprocessing.spatial.crop import Box, Index, bounding_box, place, shifted_affine
+from foldnorm.preprocessing.spatial.space import resample_nearest
 
 REGIONS = "regions.yaml"
 # Chamfer weights of a step to a face, edge and corner neighbour, as the lab's tools dilate.
@@ -48,7 +48,7 @@ def read_regions(path: Path | None = None) -> dict[str, tuple[str, ...]]:
     Raises:
         InputError: the file is no mapping of names to lists of names.
     """
-    text = (files("foldnorm.preprocessing") / REGIONS).read_text(encoding="utf-8")
+    text = (files("foldnorm.preprocessing.spatial") / REGIONS).read_text(encoding="utf-8")
     regions = _regions(yaml.safe_load(text))
     if path is None:
         return regions

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.crop import Box
-from foldnorm.preprocessing.regions import Regions
+from foldnorm.preprocessing.spatial.crop import Box
+from foldnorm.preprocessing.spatial.regions import Regions
 
 Kind = Literal["cohort", "none", "region", "mask", "box", "mm"]
 DEFAULT_MARGIN_MM, MAX_MARGIN_MM = 5.0, 100.0

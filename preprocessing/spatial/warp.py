@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from foldnorm.preprocessing.space import Matrix
+from foldnorm.preprocessing.spatial.space import Matrix
 
 Displacement = NDArray[np.float64]  # (3, I, J, K) on the target grid, voxels
 BESIDE = 0.1  # voxels; a little more than for a rotation, since space is stretched here and there
@@ -69,8 +69,8 @@ def warp_sheets(
 ) -> NDArray[np.integer]:
     """Deform labels without a hole in the sheets: what is ``top`` or higher.
 
-    As `foldnorm.preprocessing.space.resample_sheets`: each source voxel goes where it comes out,
-    with eight points around it where it is sheet, and the highest class that lands stays.
+    As `foldnorm.preprocessing.spatial.space.resample_sheets`: each source voxel goes where it comes
+    out, with eight points around it where it is sheet, and the highest class that lands stays.
 
     The other arguments are those of `warp_nearest`.
     """
