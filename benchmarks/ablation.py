@@ -34,7 +34,7 @@ from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.sheet_metrics import mean_panel
 from foldnorm.preprocessing.alteration import alter
-from foldnorm.preprocessing.cohort import Brain, Cohort
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.core.files import read_tsv, write_json, write_text
 from foldnorm.preprocessing.deletion import SizeRange
 from foldnorm.preprocessing.io.schemes import SKELETON, discretise

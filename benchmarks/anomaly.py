@@ -52,7 +52,7 @@ from foldnorm.pipeline.scoring.regions import strongest_regions
 from foldnorm.pipeline.scoring.setup import set_up_scoring
 from foldnorm.pipeline.suitability import Suitability
 from foldnorm.preprocessing.alteration import alter
-from foldnorm.preprocessing.cohort import Brain, Cohort
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.deletion import SizeRange
 

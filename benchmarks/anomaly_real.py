@@ -45,7 +45,7 @@ from real_figures import mean_alarms, same_scans, summarise
 from real_scorers import Families, false_alarms, fitted, join_tables, score_hemispheres
 
 from foldnorm.pipeline.scoring.map_scores import MapScores
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.files import read_json, write_json
 
 RESTORER = "restorer"

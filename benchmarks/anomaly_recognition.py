@@ -16,7 +16,7 @@ from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.scoring.healthy import held_out_halves
 from foldnorm.pipeline.sulci import NamedVolumes, names_of, sulcus_voxels
 from foldnorm.pipeline.sulcus_measures import AtlasTemplate, Recognition
-from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.io.volumes import read_labels
 

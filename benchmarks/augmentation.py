@@ -15,8 +15,8 @@ import numpy as np
 from skimage.measure import euler_number, label
 
 from foldnorm.pipeline.augmentation import Augmentation, AugmentationOptions
-from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.preparation import Preparation
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.preparation import Preparation
 
 MARGIN = 5  # voxels
 KINDS = {

@@ -115,9 +115,9 @@ def worker_mib(folder: Path) -> float:
 WORKER = """
 import sys
 from pathlib import Path
-import foldnorm.preprocessing.preprocess
-from foldnorm.preprocessing.preparation import SKELETON, Preparation
-from foldnorm.preprocessing.prepare import prepare_volume
+import foldnorm.preprocessing.cohort.preprocess
+from foldnorm.preprocessing.cohort.preparation import SKELETON, Preparation
+from foldnorm.preprocessing.cohort.prepare_volume import prepare_volume
 from foldnorm.preprocessing.io.sources import SourceVolume
 prepare_volume(SourceVolume("s", "L", Path(sys.argv[1])), Preparation(SKELETON, 1.0))
 # Not ru_maxrss: that starts from the memory of whoever started the process.

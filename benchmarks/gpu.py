@@ -37,7 +37,7 @@ from gpu_throughput import compiling, throughput
 from gpu_waiting import waiting
 from PIL import Image
 
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 
 # What is done, its share of the time, and the cohorts that it takes.
 PARTS: dict[str, tuple[Callable[[Session], None], float, set[str]]] = {

@@ -21,7 +21,7 @@ from foldnorm.pipeline import train as train_module
 from foldnorm.pipeline.cli import main as foldnorm
 from foldnorm.pipeline.configuration import resolve_for
 from foldnorm.pipeline.training_setup import Training, set_up
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 
 BEGIN = time.perf_counter()
 

@@ -18,7 +18,7 @@ from foldnorm.models.protocols import (
 )
 from foldnorm.pipeline.configuration import shipped_configs
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 
 FIRST = ("restorer", "hypersphere_classifier", "vnet", "wgan_gp")
 OF_IMAGES = {

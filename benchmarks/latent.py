@@ -38,7 +38,7 @@ from foldnorm.pipeline.latent.dimensions import (
 )
 from foldnorm.pipeline.latent.space import LatentSpace
 from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.preprocessing.cohort import (
+from foldnorm.preprocessing.cohort.cohort import (
     VOLUMES,
     Brain,
     Cohort,

@@ -20,7 +20,7 @@ from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.configuration import build_model, training_options
 from foldnorm.pipeline.tasks import task_of
 from foldnorm.pipeline.training_setup import draws_of
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 
 NONE = Conditions.fit((), [])
 

@@ -35,7 +35,7 @@ from foldnorm.pipeline.latent_use import active_share
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.sheet_metrics import mean_panel
 from foldnorm.pipeline.translate import Translation
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.files import write_text
 
 CPU = torch.device("cpu")

@@ -21,7 +21,7 @@ from foldnorm.pipeline.report_page_figures import DPI, STYLE
 from foldnorm.pipeline.report_pages import PageChoice, brain_pages
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.scoring.void import VoidScores
-from foldnorm.preprocessing.cohort import Cohort, row_key, write_participants
+from foldnorm.preprocessing.cohort.cohort import Cohort, row_key, write_participants
 
 PICTURES = Path(__file__).parents[1] / "docs/pictures"
 PEOPLE = 41  # the last of whom lacks a fold

@@ -27,12 +27,12 @@ import SimpleITK
 import torch
 from threadpoolctl import threadpool_limits
 
+from foldnorm.preprocessing.cohort.preparation import Preparation
+from foldnorm.preprocessing.cohort.prepare_volume import prepare_volume
 from foldnorm.preprocessing.io.schemes import SKELETON
 from foldnorm.preprocessing.io.sources import Companions, SourceVolume
 from foldnorm.preprocessing.io.volumes import write_labels
 from foldnorm.preprocessing.phantom.hemisphere import draw_hemisphere
-from foldnorm.preprocessing.preparation import Preparation
-from foldnorm.preprocessing.prepare import prepare_volume
 
 MEBIBYTE = 2**20
 

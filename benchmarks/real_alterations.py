@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from foldnorm.preprocessing.alteration_kinds import DEFORMING, KINDS, AlterationKind
-from foldnorm.preprocessing.cohort import Cohort, row_key, write_participants
+from foldnorm.preprocessing.cohort.cohort import Cohort, row_key, write_participants
 from foldnorm.preprocessing.deletion import CONTROL, HALF_WAY, Deletion, SizeRange, subject_rng
 
 SITES = ("HLN", "MMRR", "NKI", "SynthSeg")

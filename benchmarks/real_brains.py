@@ -30,7 +30,7 @@ from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.sheet_metrics import mean_panel
 from foldnorm.pipeline.translate import Translation, translate_cohort
-from foldnorm.preprocessing.cohort import Cohort, write_participants
+from foldnorm.preprocessing.cohort.cohort import Cohort, write_participants
 from foldnorm.preprocessing.core.files import read_tsv, write_json, write_text
 from foldnorm.preprocessing.deletion import SizeRange
 from foldnorm.preprocessing.io.volumes import read_labels

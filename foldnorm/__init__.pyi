@@ -9,7 +9,7 @@ from .pipeline.model_list import list_models as list_models
 from .pipeline.scorer import Scorer as Scorer
 from .pipeline.trained_model import TrainedModel as TrainedModel
 from .plotting import plot as plot
-from .preprocessing.cohort import Cohort as Cohort
+from .preprocessing.cohort.cohort import Cohort as Cohort
 from .preprocessing.core.errors import InputError as InputError
 
 __version__: str

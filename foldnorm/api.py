@@ -14,8 +14,8 @@ from foldnorm.pipeline.signals import STOPPED
 from foldnorm.pipeline.train import refuse_existing_run
 from foldnorm.pipeline.train import train as train_run
 from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.preprocessing import preprocess as preprocessing
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort import preprocess as preprocessing
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.sources import Source
 
@@ -32,7 +32,7 @@ def preprocess(source: PathLike | Sequence[PathLike], out: PathLike, **options: 
     Args:
         source: Morphologist tree, folder of NIfTI files, one file, or a table; or several.
         out: folder to write.
-        options: see `foldnorm.preprocessing.preprocess.read_options`: ``voxel_size=2``,
+        options: see `foldnorm.preprocessing.cohort.preprocess.read_options`: ``voxel_size=2``,
             ``pad="multiple:8"``, ``hemis=["L"]``, ``crop="region:…"``, ``like="cohort"`` and so on.
 
     Returns:

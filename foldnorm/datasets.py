@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from foldnorm.api import preprocess
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.phantom.tree import PhantomOptions, parse_variant, write_phantoms
 
 _KEPT: list[tempfile.TemporaryDirectory[str]] = []  # removed when Python leaves

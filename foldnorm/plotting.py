@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foldnorm.preprocessing.cohort import Brain
+from foldnorm.preprocessing.cohort.cohort import Brain
+from foldnorm.preprocessing.cohort.pictures import PALETTE, image_slices, middle_slices
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.pictures import PALETTE, image_slices, middle_slices
 
 VIEWS = ("sagittal", "coronal", "axial")
 HEIGHT = 3.0  # inches

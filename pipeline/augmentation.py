@@ -16,9 +16,9 @@ from scipy.spatial.transform import Rotation
 
 from foldnorm.models.noise import seed_of
 from foldnorm.pipeline.patches import Window
+from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
-from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.spatial.space import Matrix, resample_nearest, resample_sheets
 from foldnorm.preprocessing.spatial.warp import (
     Displacement,

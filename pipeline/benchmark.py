@@ -28,7 +28,7 @@ from foldnorm.pipeline.scoring.map_scores import Scores
 from foldnorm.pipeline.tracks import track_of
 from foldnorm.preprocessing.alteration import Altered, alter
 from foldnorm.preprocessing.alteration_kinds import DEFORMING
-from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.deletion import HALF_WAY, Refilling, SizeRange

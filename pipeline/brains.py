@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.cohort import Brain, Cohort, CohortView, prepared_otherwise
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, CohortView, prepared_otherwise
 from foldnorm.preprocessing.core.errors import InputError
 
 if TYPE_CHECKING:

@@ -37,10 +37,10 @@ from foldnorm.pipeline.bundle_parts import Contents
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.model_card import card_of
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.preprocessing.cohort import DESCRIPTION, REGION_MASK, Cohort
+from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, REGION_MASK, Cohort
+from foldnorm.preprocessing.cohort.layout import LAYOUT_FOLDER
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import hashed, write_bytes, write_json, write_text
-from foldnorm.preprocessing.layout import LAYOUT_FOLDER
 
 SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from foldnorm.models.protocols import Classifies, LearnsFromDamage, Repairs
 from foldnorm.pipeline.bundle_parts import ADDRESS, Contents, class_steps, data_format, levels_of
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.preprocessing.cohort import intensities_of
+from foldnorm.preprocessing.cohort.cohort import intensities_of
+from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, prepare_image
+from foldnorm.preprocessing.cohort.images import ImageFile, find_images, write_image
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.image_cohort import ImagePreparation, prepare_image
-from foldnorm.preprocessing.images import ImageFile, find_images, write_image
 
 LOWEST, HIGHEST = -1.0, 1.0  # intensities that models see
 

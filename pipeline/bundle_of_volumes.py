@@ -20,13 +20,13 @@ from foldnorm.pipeline.bundle_parts import ADDRESS, Contents, class_steps, data_
 from foldnorm.pipeline.configuration import build_model
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import OVERLAP
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.layout import LAYOUT_FOLDER, Layout
+from foldnorm.preprocessing.cohort.preparation import Preparation
+from foldnorm.preprocessing.cohort.prepare_volume import prepare_volume
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.sources import Source, SourceVolume, find_volumes
-from foldnorm.preprocessing.layout import LAYOUT_FOLDER, Layout
-from foldnorm.preprocessing.preparation import Preparation
-from foldnorm.preprocessing.prepare import prepare_volume
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 
 NO_SULCUS = 1e4  # logit of what is no structure

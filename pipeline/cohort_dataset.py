@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 
 
 class CohortDataset(Dataset[Any]):

@@ -18,7 +18,7 @@ from foldnorm.pipeline.class_paths import current, current_class_path
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.sulci import common_sulci
 from foldnorm.pipeline.training_options import TrainingOptions
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 
 

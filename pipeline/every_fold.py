@@ -22,7 +22,7 @@ from foldnorm.pipeline.artifacts import (
 from foldnorm.pipeline.detection_metrics import INTERVAL, paired_share
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.localisation import localisation
-from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_tsv
 from foldnorm.preprocessing.deletion import Deletion, SizeRange, apply_deletion

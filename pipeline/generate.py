@@ -14,12 +14,12 @@ from foldnorm.pipeline.criteria import Criterion
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.structure_statistics import microstructure_statistics, sheet_statistics
 from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.preprocessing.cohort.images import write_image
+from foldnorm.preprocessing.cohort.pictures import contact_sheet, image_slices, middle_slices, png
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_bytes, write_json
-from foldnorm.preprocessing.images import write_image
 from foldnorm.preprocessing.io.schemes import scheme_from_dict
 from foldnorm.preprocessing.io.volumes import write_labels
-from foldnorm.preprocessing.pictures import contact_sheet, image_slices, middle_slices, png
 
 TRIES = 50  # as many as asked for may be drawn, to keep some
 SHEET_PICTURES = 64  # of the contact sheet

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
+from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
+from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, write_image_cohort
+from foldnorm.preprocessing.cohort.images import find_images
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.image_cohort import ImagePreparation, write_image_cohort
-from foldnorm.preprocessing.images import find_images
 from foldnorm.preprocessing.io.sources import Problem
 
 PREPARED = "prepared"  # cohort in the output folder, of inputs that are none

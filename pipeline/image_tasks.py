@@ -20,9 +20,9 @@ from foldnorm.pipeline.degradations import LIKELY, came_damaged, degrader
 from foldnorm.pipeline.image_metrics import iou, repair_figures
 from foldnorm.pipeline.task import VALIDATION_SEED, Alter, Slices, Task
 from foldnorm.pipeline.training_options import TrainingOptions
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.pictures import image_slices, volume_slices
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.pictures import image_slices, volume_slices
 
 PICTURED = 4  # drawn images a row
 Image = NDArray[np.float32]

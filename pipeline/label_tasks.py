@@ -24,9 +24,9 @@ from foldnorm.pipeline.sulci import NamedVolumes, folds_of, names_of
 from foldnorm.pipeline.task import VALIDATION_SEED, Alter, Labels, Place, Slices, Task
 from foldnorm.pipeline.training_edits import TrainingEdits
 from foldnorm.pipeline.training_options import TrainingOptions
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.pictures import many_colours, middle_slices
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.pictures import many_colours, middle_slices
 
 # Voxels around a patch that are moved and edited with it, then cut off: there sheets are thinned,
 # the hull is told by what is outside, and junctions by the folds that meet there.

@@ -9,7 +9,7 @@ from foldnorm.models.classes import to_classes
 from foldnorm.models.label_autoencoder import LabelAutoencoder
 from foldnorm.models.protocols import Decodes, Recognises, Restores, Translates
 from foldnorm.models.volume_networks import coordinates
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
 OVERLAP = 0.25  # of windows; with half, evidence was the same and took twice the time

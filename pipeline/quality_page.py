@@ -5,9 +5,9 @@ from importlib.resources import files
 import jinja2
 
 from foldnorm.pipeline.artifacts import QUALITY_PAGE
-from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort, row_key
+from foldnorm.preprocessing.cohort.quality import QC_TABLE, QUANTITIES
 from foldnorm.preprocessing.core.files import read_tsv, write_text
-from foldnorm.preprocessing.quality import QC_TABLE, QUANTITIES
 
 TEMPLATE = "quality_page.html.jinja"
 

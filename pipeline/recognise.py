@@ -16,14 +16,14 @@ from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.healthy import held_out_halves
 from foldnorm.pipeline.suitability import Suitability
 from foldnorm.pipeline.sulcus_measures import MEASURES, NamedBrain, Recognition
-from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
+from foldnorm.preprocessing.cohort.input_space import InputSpace
+from foldnorm.preprocessing.cohort.preprocess import options_like, preprocess
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
-from foldnorm.preprocessing.input_space import InputSpace
 from foldnorm.preprocessing.io.schemes import LabelScheme, discretise
 from foldnorm.preprocessing.io.sources import Problem, Source
 from foldnorm.preprocessing.io.volumes import read_labels, write_labels
-from foldnorm.preprocessing.preprocess import options_like, preprocess
 
 PREPARED = "prepared"  # in OUT: the cohort that an input which is none was made
 

@@ -37,10 +37,10 @@ from foldnorm.pipeline.report_pages import PageChoice, brain_pages
 from foldnorm.pipeline.report_runs import run_section
 from foldnorm.pipeline.report_scores import fusion_section, recognition_section, scores_section
 from foldnorm.pipeline.report_viewers import cohort_viewer, plotly_script, static
-from foldnorm.preprocessing.cohort import DESCRIPTION, RUN_REPORT, Cohort
+from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, RUN_REPORT, Cohort
+from foldnorm.preprocessing.cohort.quality import QC_TABLE
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_text
-from foldnorm.preprocessing.quality import QC_TABLE
 
 TEMPLATE = "report.html.jinja"
 LISTED = 15  # brains of a list

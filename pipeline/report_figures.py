@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from foldnorm.pipeline.detection_metrics import roc_curve
 from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.images import CLASS
-from foldnorm.preprocessing.pictures import (
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.images import CLASS
+from foldnorm.preprocessing.cohort.pictures import (
     contact_sheet,
     inline_png,
     png,

@@ -15,11 +15,11 @@ from foldnorm.pipeline.artifacts import (
     RESTORED_SHEET,
     RESTORED_SIDECAR,
 )
-from foldnorm.preprocessing.cohort import RUN_REPORT, Cohort
+from foldnorm.preprocessing.cohort.cohort import RUN_REPORT, Cohort
+from foldnorm.preprocessing.cohort.images import CLASS
+from foldnorm.preprocessing.cohort.pictures import inline_png
+from foldnorm.preprocessing.cohort.split import SPLITS
 from foldnorm.preprocessing.core.files import read_json, read_tsv
-from foldnorm.preprocessing.images import CLASS
-from foldnorm.preprocessing.pictures import inline_png
-from foldnorm.preprocessing.split import SPLITS
 
 LISTED = 15  # images of a list
 

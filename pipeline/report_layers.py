@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.cohort.pictures import class_colours
 from foldnorm.preprocessing.io.volumes import nifti_bytes
-from foldnorm.preprocessing.pictures import class_colours
 
 Layer = dict[str, str]
 Step = dict[str, Any]

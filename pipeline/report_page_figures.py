@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from foldnorm.pipeline.report_hemisphere import hemisphere_views
 from foldnorm.pipeline.scoring.page_files import AXES, PageArrays, planes_at
+from foldnorm.preprocessing.cohort.pictures import class_colours, inline_png
 from foldnorm.preprocessing.io.volumes import voxel_size_of
-from foldnorm.preprocessing.pictures import class_colours, inline_png
 
 FIELD = 100.0  # mm, side of each plane shown
 SCALE_BAR = 20.0  # mm

@@ -15,7 +15,7 @@ from foldnorm.pipeline.artifacts import PAGE_ARRAYS, PAGES_SIDECAR, REGIONS, SCO
 from foldnorm.pipeline.report_layers import labels_layer, share_layer, viewer
 from foldnorm.pipeline.report_page_figures import PagePictures
 from foldnorm.pipeline.scoring.page_files import PageArrays
-from foldnorm.preprocessing.cohort import row_key
+from foldnorm.preprocessing.cohort.cohort import row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.io.volumes import nifti_bytes

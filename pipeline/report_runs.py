@@ -10,7 +10,7 @@ from foldnorm.pipeline import report_figures as figures
 from foldnorm.pipeline.artifacts import RUN_METRICS, RUN_SAMPLE
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.preprocessing.pictures import inline_png
+from foldnorm.preprocessing.cohort.pictures import inline_png
 
 SAMPLE_NOTES = {
     "volume_ratio": "voxels, drawn / real",

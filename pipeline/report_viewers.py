@@ -39,11 +39,11 @@ from foldnorm.pipeline.report_layers import (
     share_layer,
     viewer,
 )
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.pictures import class_colours, inline_png
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.io.volumes import nifti_bytes, read_map
-from foldnorm.preprocessing.pictures import class_colours, inline_png
 
 # Of all volumes of a projection that the page holds, base64; brains beyond it show a slice only.
 VOLUME_BUDGET = 8_000_000

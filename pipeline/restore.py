@@ -17,11 +17,11 @@ from foldnorm.pipeline.degradations import LIKELY, came_damaged, degrader
 from foldnorm.pipeline.image_metrics import RANGE, iou, repair_figures
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.images import write_image
+from foldnorm.preprocessing.cohort.pictures import contact_sheet, image_slices, png
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_bytes, write_json, write_tsv
-from foldnorm.preprocessing.images import write_image
-from foldnorm.preprocessing.pictures import contact_sheet, image_slices, png
 
 SHOWN = 10  # images of the contact sheet
 FIGURES = ("psnr", "ssim", "psnr_gain", "psnr_inside", "mask_iou")

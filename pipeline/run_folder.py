@@ -28,7 +28,7 @@ from foldnorm.pipeline.brains import check_cohort
 from foldnorm.pipeline.class_paths import current
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import hashed, read_json, write_bytes, write_json, write_text
 

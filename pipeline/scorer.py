@@ -19,11 +19,11 @@ from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
 from foldnorm.pipeline.suitability import Suitability
 from foldnorm.pipeline.sulci import NamesPlaces, SulciByPlace
 from foldnorm.pipeline.tracks import learned_from
-from foldnorm.preprocessing.cohort import DESCRIPTION, REGION_MASK, Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, REGION_MASK, Cohort, row_key
+from foldnorm.preprocessing.cohort.layout import LAYOUT_FOLDER
+from foldnorm.preprocessing.cohort.quality import read_warnings
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes, write_json
-from foldnorm.preprocessing.layout import LAYOUT_FOLDER
-from foldnorm.preprocessing.quality import read_warnings
 
 if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without it
     import torch

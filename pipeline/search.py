@@ -32,7 +32,7 @@ from foldnorm.pipeline.search_space import SearchOptions, Value
 from foldnorm.pipeline.signals import STOPPED
 from foldnorm.pipeline.train import train
 from foldnorm.pipeline.training_options import TrainingOptions
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, write_json, write_text, write_tsv
 

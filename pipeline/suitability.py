@@ -19,7 +19,7 @@ from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.healthy import thinned
 from foldnorm.pipeline.scoring.map_scores import top_share_mean
 from foldnorm.pipeline.scoring.normative import NormativeMap
-from foldnorm.preprocessing.cohort import Brain, Cohort
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
 BLOCKS = 4  # along each axis of the coarse grid

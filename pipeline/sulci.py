@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
 
 LEAST_SHARE = 0.9  # of the training brains that have a sulcus for it to be learned by default

@@ -11,7 +11,7 @@ from scipy import ndimage
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.sulci import NamedVolumes, names_of
 from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.preprocessing.cohort import Brain, Cohort
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.spatial.space import Matrix
 

@@ -32,13 +32,13 @@ from foldnorm.pipeline.two_sample import (
     precision_recall_coverage,
     two_sample_auroc,
 )
-from foldnorm.preprocessing.cohort import DESCRIPTION, Brain, Cohort, intensities_of
+from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Brain, Cohort, intensities_of
+from foldnorm.preprocessing.cohort.images import NIFTI, STACKS, ImageFile, read_image
+from foldnorm.preprocessing.cohort.pictures import contact_sheet, png, volume_slices
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_bytes, write_json, write_tsv
-from foldnorm.preprocessing.images import NIFTI, STACKS, ImageFile, read_image
 from foldnorm.preprocessing.io.sources import PICTURES
 from foldnorm.preprocessing.io.volumes import read_labels
-from foldnorm.preprocessing.pictures import contact_sheet, png, volume_slices
 
 FEWEST = 8  # volumes of a set
 FITTED = 1000  # training volumes, at most, that features are fitted to

@@ -20,10 +20,10 @@ from foldnorm.pipeline.augmentation import Augmentation
 from foldnorm.pipeline.batches import Beside
 from foldnorm.pipeline.sheet_metrics import compare_populations, sheet_panel
 from foldnorm.pipeline.training_options import TrainingOptions
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.pictures import volume_slices
+from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.pictures import volume_slices
-from foldnorm.preprocessing.preparation import Preparation
 
 Labels = NDArray[np.uint8]
 Slices = list[NDArray[np.uint8]]

@@ -8,7 +8,7 @@ from foldnorm.models.protocols import Reads, Trainable
 from foldnorm.pipeline.image_tasks import Classification, Degraded, Images
 from foldnorm.pipeline.label_tasks import Edits, Recognition, Translation
 from foldnorm.pipeline.task import Task
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 
 TASKS: Mapping[Reads, type[Task]] = {
     "volumes": Task,

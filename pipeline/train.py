@@ -35,10 +35,10 @@ from foldnorm.pipeline.processes import (
 from foldnorm.pipeline.signals import STOPPED, StopFlag, stop_on_signals
 from foldnorm.pipeline.training_setup import Training, networks_of, set_up
 from foldnorm.pipeline.validation import sample_picture, validate
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.pictures import png
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_bytes
-from foldnorm.preprocessing.pictures import png
 
 
 def refuse_existing_run(out: Path, *, resume: bool, overwrite: bool) -> None:

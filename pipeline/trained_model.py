@@ -31,9 +31,9 @@ from foldnorm.pipeline.forward_pass import (
     scoring_precision,
 )
 from foldnorm.pipeline.predict import decoded, recognise
-from foldnorm.preprocessing.cohort import FEW, Brain, Cohort, few_at_a_time
+from foldnorm.preprocessing.cohort.cohort import FEW, Brain, Cohort, few_at_a_time
+from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.preparation import Preparation
 
 AT_ONCE = 64  # drawn together
 OVERLAP = 0.5  # of the windows of a translation

@@ -24,7 +24,7 @@ from foldnorm.pipeline.task import Task
 from foldnorm.pipeline.tasks import task_of
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.training_options import TrainingOptions
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 
 

@@ -15,14 +15,14 @@ from foldnorm.pipeline.class_metrics import class_dice, class_distances
 from foldnorm.pipeline.predict import target_scheme
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.preparation import Preparation
+from foldnorm.preprocessing.cohort.prepare_volume import prepare_volume
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.sources import Problem, Source, SourceVolume, find_volumes
 from foldnorm.preprocessing.io.volumes import read_labels, write_labels
-from foldnorm.preprocessing.preparation import Preparation
-from foldnorm.preprocessing.prepare import prepare_volume
 from foldnorm.preprocessing.spatial.crop import shape_of
 from foldnorm.preprocessing.spatial.space import Matrix, resample_nearest, voxel_to_mni
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from foldnorm.models.protocols import Samples, Trainable
 from foldnorm.pipeline.task import Task
 from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.pictures import contact_sheet
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.pictures import contact_sheet
 
 PICTURED = 4  # validation volumes in a sample picture
 DRAWN = 8  # volumes drawn from the model at a validation

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.alteration_kinds import DEFORMING, KINDS, AlterationKind
-from foldnorm.preprocessing.cohort import (
+from foldnorm.preprocessing.cohort.cohort import (
     FOLD_COLUMNS,
     FOLD_TABLE,
     FOLDS,
@@ -22,6 +22,8 @@ from foldnorm.preprocessing.cohort import (
     write_packed,
     write_participants,
 )
+from foldnorm.preprocessing.cohort.quality import COLUMNS as QC_COLUMNS
+from foldnorm.preprocessing.cohort.quality import QC_TABLE
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv, write_tsv
 from foldnorm.preprocessing.deletion import (
@@ -33,8 +35,6 @@ from foldnorm.preprocessing.deletion import (
 )
 from foldnorm.preprocessing.io.sources import Problem
 from foldnorm.preprocessing.io.volumes import write_labels
-from foldnorm.preprocessing.quality import COLUMNS as QC_COLUMNS
-from foldnorm.preprocessing.quality import QC_TABLE
 
 FOLDLESS = ("ball", "add", "random", "asymmetry")  # kinds that need no fold of the subject
 # Kinds after which sheets are not where their fold labels are.

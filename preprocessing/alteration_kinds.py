@@ -13,7 +13,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.layout import Layout
+from foldnorm.preprocessing.cohort.preparation import Preparation
+from foldnorm.preprocessing.cohort.prepare_volume import prepare_volume
+from foldnorm.preprocessing.cohort.prepared_index import Finished, finished_volume
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.deforming_kinds import Deform, Displace, Refill
 from foldnorm.preprocessing.deletion import (
@@ -24,7 +28,6 @@ from foldnorm.preprocessing.deletion import (
     sample_ball,
     sample_fold,
 )
-from foldnorm.preprocessing.finished import Finished, finished_volume
 from foldnorm.preprocessing.fold_kinds import Interrupt, Rim, Scar, fold_rows
 from foldnorm.preprocessing.io.fold_graph import Fold, FoldGraph, Points, read_fold_graph
 from foldnorm.preprocessing.lab_protocols import (
@@ -33,9 +36,6 @@ from foldnorm.preprocessing.lab_protocols import (
     graph_candidates,
     raw_candidates,
 )
-from foldnorm.preprocessing.layout import Layout
-from foldnorm.preprocessing.preparation import Preparation
-from foldnorm.preprocessing.prepare import prepare_volume
 from foldnorm.preprocessing.spatial.crop import Box
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 from foldnorm.preprocessing.spatial.space import graph_to_mni

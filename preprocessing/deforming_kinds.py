@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.deletion import HALF_WAY, Deletion, Kind, Refilling
 from foldnorm.preprocessing.fold_axes import fold_axes
 from foldnorm.preprocessing.fold_erasure import around

@@ -14,10 +14,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.cohort.quality import SIDES as VIEWS
+from foldnorm.preprocessing.cohort.quality import touched_sides
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.volumes import LabelVolume
-from foldnorm.preprocessing.quality import SIDES as VIEWS
-from foldnorm.preprocessing.quality import touched_sides
 from foldnorm.preprocessing.spatial.crop import bounding_box
 from foldnorm.preprocessing.topology.homotopy import Mask
 

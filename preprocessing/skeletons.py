@@ -25,7 +25,8 @@ from foldnorm.preprocessing.alignment import (
     align_to_structures,
     align_to_template,
 )
-from foldnorm.preprocessing.cohort import RUN_REPORT
+from foldnorm.preprocessing.cohort.cohort import RUN_REPORT
+from foldnorm.preprocessing.cohort.preprocess import isolated
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_json
 from foldnorm.preprocessing.io.sources import (
@@ -45,7 +46,6 @@ from foldnorm.preprocessing.io.volumes import (
     write_labels,
     write_map,
 )
-from foldnorm.preprocessing.preprocess import isolated
 from foldnorm.preprocessing.segmentation import (
     FREESURFER,
     Hemisphere,

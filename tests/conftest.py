@@ -14,7 +14,7 @@ from PIL import Image
 
 from foldnorm.models.noise import StepNoise
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.io.volumes import write_labels
 
 # Compilation of a kernel counts in the first example: no test asserts speed.

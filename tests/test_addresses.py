@@ -20,7 +20,7 @@ from foldnorm.pipeline.class_paths import current_class_path
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.configuration import config_path, resolve, shipped_configs
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 
 # A cohort of six phantoms, a run of one step on it, and its bundle, as release 0.1 wrote them.
 OLD = Path(__file__).parent / "data/release_0.1"

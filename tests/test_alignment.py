@@ -17,7 +17,7 @@ from foldnorm.preprocessing.alignment import (
     read_template,
     tissue_of,
 )
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
 from foldnorm.preprocessing.io.volumes import read_labels, voxel_size_of

@@ -34,7 +34,7 @@ FORBIDDEN = {
     "pipeline": FRONT,
 }  # fmt: skip
 # Imported when it is asked for, not with the module: `Cohort.dataset` is what PyTorch loads from.
-LATE = {("preprocessing/cohort.py", "foldnorm.pipeline.cohort_dataset")}
+LATE = {("preprocessing/cohort/cohort.py", "foldnorm.pipeline.cohort_dataset")}
 
 
 def imported(path):

@@ -9,7 +9,7 @@ from foldnorm.pipeline.fusion import fuse
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.asymmetry import AsymmetryScores
 from foldnorm.pipeline.scoring.void import VoidScores
-from foldnorm.preprocessing.cohort import Brain, Cohort, row_key, write_participants
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key, write_participants
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.io.schemes import SKELETON

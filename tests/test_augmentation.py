@@ -10,9 +10,9 @@ from skimage.measure import euler_number
 from foldnorm.pipeline.augmentation import Augmentation, AugmentationOptions, draw_affine
 from foldnorm.pipeline.batches import Batches, Draws
 from foldnorm.pipeline.cli import main
+from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import load_scheme
-from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.spatial.space import resample_nearest, resample_sheets
 from foldnorm.preprocessing.spatial.warp import smooth_displacement, warp_nearest, warp_sheets
 

@@ -14,14 +14,14 @@ from test_fold_graph import ARG, write_graph
 from test_fold_table import TALAIRACH
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.preparation import Preparation
+from foldnorm.preprocessing.cohort.prepare_volume import prepare_volume
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
 from foldnorm.preprocessing.io.schemes import SKELETON
 from foldnorm.preprocessing.io.sources import Companions, SourceVolume
 from foldnorm.preprocessing.io.volumes import read_labels
-from foldnorm.preprocessing.preparation import Preparation
-from foldnorm.preprocessing.prepare import prepare_volume
 from foldnorm.preprocessing.spatial.space import read_trm
 
 GOOD = gzip.compress(nibabel.Nifti1Image(skeleton_volume(), np.eye(4)).to_bytes(), mtime=0)

@@ -7,8 +7,8 @@ import pytest
 from conftest import skeleton_source
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.cluster import Cluster
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cluster import Cluster
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from foldnorm.preprocessing.cohort import FEW, FEW_VOXELS, Brain, few_at_a_time
+from foldnorm.preprocessing.cohort.cohort import FEW, FEW_VOXELS, Brain, few_at_a_time
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from foldnorm.models.wgan_gp import WGANGP
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv, write_tsv
 from foldnorm.preprocessing.io.volumes import read_labels

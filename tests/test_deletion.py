@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.prepare_volume import downsample_folds
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.deletion import (
@@ -19,7 +20,6 @@ from foldnorm.preprocessing.deletion import (
 )
 from foldnorm.preprocessing.io.schemes import SKELETON
 from foldnorm.preprocessing.io.volumes import LabelVolume
-from foldnorm.preprocessing.prepare import downsample_folds
 from foldnorm.preprocessing.spatial.downsample import Grid, downsample
 from foldnorm.preprocessing.spatial.target_grid import NativeTarget
 

@@ -1,7 +1,7 @@
 import pytest
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.files import read_tsv
 
 

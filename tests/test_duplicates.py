@@ -7,9 +7,8 @@ import pytest
 from conftest import skeleton_source, skeleton_volume, write_nifti
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.core.files import read_json, read_tsv
-from foldnorm.preprocessing.duplicates import (
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.duplicates import (
     BUCKETS,
     SAME_SCAN,
     as_text,
@@ -18,6 +17,7 @@ from foldnorm.preprocessing.duplicates import (
     overlap,
     signature_of,
 )
+from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.io.volumes import read_labels
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from foldnorm.pipeline.configuration import resolve
+from foldnorm.preprocessing.cohort.images import ImageFile, read_image
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.images import ImageFile, read_image
 from foldnorm.preprocessing.io.sources import Source, read_fold_names
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 

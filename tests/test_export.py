@@ -17,7 +17,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.configuration import resolve_for
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.training_setup import set_up
-from foldnorm.preprocessing.cohort import Cohort, write_participants
+from foldnorm.preprocessing.cohort.cohort import Cohort, write_participants
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
 

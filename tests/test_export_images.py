@@ -10,7 +10,7 @@ from PIL import Image
 from test_export import CONFIGS, by_monai
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.cohort import Cohort, write_participants
+from foldnorm.preprocessing.cohort.cohort import Cohort, write_participants
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 
 

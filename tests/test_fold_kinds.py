@@ -7,7 +7,7 @@ from scipy import ndimage
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.alteration import alter
 from foldnorm.preprocessing.alteration_kinds import KINDS
-from foldnorm.preprocessing.cohort import (
+from foldnorm.preprocessing.cohort.cohort import (
     FOLD_COLUMNS,
     FOLD_TABLE,
     FOLDS,

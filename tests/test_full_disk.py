@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import TINY_TRAINING, skeleton_source
 
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 
 
 def run_limited(limit, *words):

@@ -12,7 +12,7 @@ from foldnorm.models.image_classifier import ImageClassifier
 from foldnorm.pipeline.classify import interval_by_participant
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.cross_validation import parts
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
 

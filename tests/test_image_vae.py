@@ -11,7 +11,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.image_metrics import psnr
 from foldnorm.pipeline.image_tasks import Images
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 
 SIDE = 16
 

@@ -10,10 +10,10 @@ import tifffile
 from PIL import Image
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, brought_to
+from foldnorm.preprocessing.cohort.images import ImageFile, find_images, read_idx, read_image
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.image_cohort import ImagePreparation, brought_to
-from foldnorm.preprocessing.images import ImageFile, find_images, read_idx, read_image
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (12, 16), dtype=np.uint8)

@@ -4,8 +4,8 @@ import numpy as np
 from conftest import write_nifti
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.input_space import InputSpace
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.input_space import InputSpace
 from foldnorm.preprocessing.io.volumes import read_labels
 
 

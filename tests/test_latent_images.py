@@ -10,7 +10,7 @@ from PIL import Image
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.latent.mean_brain import mean_brain
 from foldnorm.pipeline.latent.space import LatentSpace
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.files import read_tsv
 
 

@@ -10,7 +10,7 @@ from foldnorm.pipeline.scoring.brain_scores import BrainScores, unfitted_familie
 from foldnorm.pipeline.scoring.families import LATENT_MAP
 from foldnorm.pipeline.scoring.latent_maps import LatentMapScores, distance_from_centre
 from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.preprocessing.cohort import Brain
+from foldnorm.preprocessing.cohort.cohort import Brain
 
 CPU = torch.device("cpu")
 SIDES = (16, 24, 16)

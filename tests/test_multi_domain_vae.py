@@ -14,7 +14,7 @@ from foldnorm.models.protocols import FindsDamage
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.degradations import Degradations
 from foldnorm.pipeline.image_tasks import Degraded
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
 

@@ -8,16 +8,16 @@ from conftest import skeleton_source, skeleton_volume, write_nifti
 from PIL import Image
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json
-from foldnorm.preprocessing.io.schemes import SKELETON
-from foldnorm.preprocessing.io.sources import SourceVolume, source_warnings
-from foldnorm.preprocessing.quality import (
+from foldnorm.preprocessing.cohort.quality import (
     measure,
     quality_rows,
     read_warnings,
     robust_z,
     touched_sides,
 )
+from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json
+from foldnorm.preprocessing.io.schemes import SKELETON
+from foldnorm.preprocessing.io.sources import SourceVolume, source_warnings
 from foldnorm.preprocessing.spatial.crop import Box
 
 

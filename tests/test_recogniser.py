@@ -30,7 +30,7 @@ from foldnorm.pipeline.sulcus_measures import MEASURES, AtlasTemplate, NamedBrai
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.training_setup import set_up
 from foldnorm.pipeline.view.models import ViewedModel
-from foldnorm.preprocessing.cohort import Brain, Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.io.schemes import SKELETON

@@ -7,7 +7,7 @@ from torch import nn
 
 from foldnorm.pipeline.scoring.reconstruction import ReconstructionScores
 from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.preprocessing.cohort import Brain
+from foldnorm.preprocessing.cohort.cohort import Brain
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import SKELETON
 

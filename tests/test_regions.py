@@ -5,7 +5,7 @@ import pytest
 from conftest import write_nifti
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.fold_graph import read_fold_graph
 from foldnorm.preprocessing.io.volumes import read_labels

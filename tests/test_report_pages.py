@@ -18,7 +18,7 @@ from foldnorm.pipeline.report_pages import PageChoice, brain_pages, unmirrored
 from foldnorm.pipeline.scoring.page_files import PageArrays
 from foldnorm.pipeline.view.library import Library
 from foldnorm.pipeline.view.server import ViewServer
-from foldnorm.preprocessing.cohort import Cohort, row_key, write_participants
+from foldnorm.preprocessing.cohort.cohort import Cohort, row_key, write_participants
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_tsv
 

@@ -25,7 +25,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.degradations import VISIBLE, Degradations, degrader
 from foldnorm.pipeline.image_metrics import iou
 from foldnorm.pipeline.restore import inpainted
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
 

@@ -19,7 +19,7 @@ from foldnorm.pipeline.scoring.regions import strongest_regions
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.training_edits import UNTOUCHED, TrainingEdits
 from foldnorm.pipeline.training_setup import set_up
-from foldnorm.preprocessing.cohort import Brain, Cohort
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.io.schemes import SKELETON

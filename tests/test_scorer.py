@@ -20,7 +20,7 @@ from foldnorm.pipeline.scorer import Scorer
 from foldnorm.pipeline.scoring.baselines import Baselines
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.fitted import read_state, write_state
-from foldnorm.preprocessing.cohort import Brain, Cohort, write_participants
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, write_participants
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.io.schemes import SKELETON

@@ -17,7 +17,7 @@ from foldnorm.pipeline.scores import (
     fit_latent_scores,
 )
 from foldnorm.pipeline.scoring.baselines import Baselines, distance_map
-from foldnorm.preprocessing.cohort import Brain
+from foldnorm.preprocessing.cohort.cohort import Brain
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import SKELETON
 

@@ -7,7 +7,7 @@ from conftest import skeleton_volume, write_nifti
 from test_skeletonise import brain_with_sulcus
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.split import SPLITS, assign_split
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.split import SPLITS, assign_split
 
 
 def test_shares_are_near_what_was_asked():

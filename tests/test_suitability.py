@@ -18,7 +18,7 @@ from foldnorm.pipeline.suitability import (
     hull_share,
 )
 from foldnorm.preprocessing.alteration import alter
-from foldnorm.preprocessing.cohort import Brain, Cohort
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.deletion import SizeRange
 from foldnorm.preprocessing.io.schemes import SKELETON

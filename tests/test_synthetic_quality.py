@@ -27,7 +27,7 @@ from foldnorm.pipeline.two_sample import (
     radii,
     two_sample_auroc,
 )
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.io.schemes import SKELETON

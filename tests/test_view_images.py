@@ -13,10 +13,10 @@ from test_view import ask
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.view.library import Library
 from foldnorm.pipeline.view.server import ViewServer
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.pictures import FULL_CHANGE, PALETTE, changed_slices
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
-from foldnorm.preprocessing.pictures import FULL_CHANGE, PALETTE, changed_slices
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -4,7 +4,7 @@ import numpy as np
 from conftest import skeleton_volume, write_nifti
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.files import read_json
 from foldnorm.preprocessing.io.sources import RIGHT_LABELS
 

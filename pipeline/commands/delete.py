@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing, say_problems
     from foldnorm.preprocessing.alteration import write_altered_cohort
-    from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
+    from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
     from foldnorm.preprocessing.core.errors import InputError
     from foldnorm.preprocessing.deletion import ANY_SIZE, Refilling, SizeRange
 

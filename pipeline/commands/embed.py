@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.artifacts import CODES, CODES_SIDECAR, CODES_TABLE
     from foldnorm.pipeline.devices import choose_device
     from foldnorm.pipeline.run_folder import RunFolder
-    from foldnorm.preprocessing.cohort import Cohort
+    from foldnorm.preprocessing.cohort.cohort import Cohort
     from foldnorm.preprocessing.core.files import replacing, write_json, write_tsv
 
     refuse_existing(arguments.out / CODES, arguments.overwrite)

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing, say_problems
-    from foldnorm.preprocessing.fold_table import TABLE, write_fold_table
+    from foldnorm.preprocessing.cohort.fold_table import TABLE, write_fold_table
     from foldnorm.preprocessing.io.schemes import SKELETON
     from foldnorm.preprocessing.io.sources import Source, find_volumes
 

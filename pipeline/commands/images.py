@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.preprocessing.image_cohort import ImagePreparation, write_image_cohort
-    from foldnorm.preprocessing.images import find_images
+    from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, write_image_cohort
+    from foldnorm.preprocessing.cohort.images import find_images
 
     if arguments.like is None:
         preparation = ImagePreparation.parse(arguments.size, arguments.intensities)

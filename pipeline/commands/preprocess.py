@@ -163,10 +163,10 @@ def _add_cluster(group: argparse._ArgumentGroup) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.quality_page import write_quality_page
-    from foldnorm.preprocessing.cluster import Cluster, preprocess_on
-    from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
+    from foldnorm.preprocessing.cohort.cluster import Cluster, preprocess_on
+    from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
+    from foldnorm.preprocessing.cohort.preprocess import preprocess
     from foldnorm.preprocessing.io.sources import Source
-    from foldnorm.preprocessing.preprocess import preprocess
 
     sources = [Source.parse(text) for text in arguments.source]
     options = _options(arguments)
@@ -213,8 +213,8 @@ def _skeletons(arguments, sources):  # type: ignore[no-untyped-def]  # imported 
 
 
 def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # imported late
-    """Options of `foldnorm.preprocessing.preprocess` of the words of a command line."""
-    from foldnorm.preprocessing.preprocess import read_options
+    """Options of `foldnorm.preprocessing.cohort.preprocess` of the words of a command line."""
+    from foldnorm.preprocessing.cohort.preprocess import read_options
 
     renamed = {
         "hemis": arguments.hemi,

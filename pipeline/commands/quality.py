@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.devices import choose_device
     from foldnorm.pipeline.run_folder import RunFolder
     from foldnorm.pipeline.synthetic_quality import QualityOptions, measure_quality
-    from foldnorm.preprocessing.cohort import Cohort
+    from foldnorm.preprocessing.cohort.cohort import Cohort
 
     refuse_existing(arguments.out / QUALITY, arguments.overwrite)
     cohort = Cohort.open(arguments.real)

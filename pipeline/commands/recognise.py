@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.artifacts import SULCI, SULCI_SIDECAR
     from foldnorm.pipeline.devices import choose_device
     from foldnorm.pipeline.recognise import Recogniser
-    from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
+    from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
     from foldnorm.preprocessing.core.errors import InputError
     from foldnorm.preprocessing.core.files import read_json
     from foldnorm.preprocessing.io.sources import Problem

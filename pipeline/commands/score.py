@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.artifacts import SCORER, SCORES
     from foldnorm.pipeline.scorer import score_into
     from foldnorm.pipeline.scoring.setup import open_scorer
-    from foldnorm.preprocessing.cohort import row_key
+    from foldnorm.preprocessing.cohort.cohort import row_key
 
     refuse_existing(arguments.out / SCORES, arguments.overwrite)
     if arguments.save_scorer is not None:

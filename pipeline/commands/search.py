@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.preprocessing.cohort import Cohort
+    from foldnorm.preprocessing.cohort.cohort import Cohort
     from foldnorm.preprocessing.core.errors import InputError
 
     try:

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.configuration import resolve_for
     from foldnorm.pipeline.train import refuse_existing_run, train
-    from foldnorm.preprocessing.cohort import Cohort
+    from foldnorm.preprocessing.cohort.cohort import Cohort
 
     resume = arguments.resume == "auto"
     refuse_existing_run(arguments.out, resume=resume, overwrite=arguments.overwrite)

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         translate_cohort,
         translate_files,
     )
-    from foldnorm.preprocessing.cohort import DESCRIPTION, Cohort
+    from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
     from foldnorm.preprocessing.core.errors import InputError
     from foldnorm.preprocessing.io.sources import Problem, Source
 

@@ -48,18 +48,9 @@ from foldnorm.pipeline.latent.rendering import animation, shaded_surface
 from foldnorm.pipeline.latent.space import Codes, LatentSpace
 from foldnorm.pipeline.latent.surfaces import surface, write_surface
 from foldnorm.preprocessing.alteration import DELETIONS
-from foldnorm.preprocessing.cohort import Cohort
-from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import (
-    read_json,
-    read_tsv,
-    write_bytes,
-    write_json,
-    write_tsv,
-)
-from foldnorm.preprocessing.images import write_image
-from foldnorm.preprocessing.io.volumes import write_labels, write_map
-from foldnorm.preprocessing.pictures import (
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.images import write_image
+from foldnorm.preprocessing.cohort.pictures import (
     colour_slice,
     contact_sheet,
     grey_slices,
@@ -68,6 +59,15 @@ from foldnorm.preprocessing.pictures import (
     png,
     volume_slices,
 )
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import (
+    read_json,
+    read_tsv,
+    write_bytes,
+    write_json,
+    write_tsv,
+)
+from foldnorm.preprocessing.io.volumes import write_labels, write_map
 
 NOT_A_BRAIN = "foldnorm DECODED, not a brain"
 

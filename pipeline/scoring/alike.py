@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from foldnorm.preprocessing.cohort import Cohort, prepared_otherwise
+from foldnorm.preprocessing.cohort.cohort import Cohort, prepared_otherwise
 from foldnorm.preprocessing.core.errors import InputError
 
 

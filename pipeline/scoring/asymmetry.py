@@ -7,7 +7,7 @@ import numpy as np
 
 from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, Map
 from foldnorm.pipeline.scoring.void import VoidScores, distance_to_folds
-from foldnorm.preprocessing.cohort import Brain, CohortView
+from foldnorm.preprocessing.cohort.cohort import Brain, CohortView
 from foldnorm.preprocessing.core.errors import InputError
 
 

@@ -17,7 +17,7 @@ from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.map_scores import Map, Scores, top_share_mean
 from foldnorm.pipeline.scoring.normative import NormativeMap
-from foldnorm.preprocessing.cohort import Brain
+from foldnorm.preprocessing.cohort.cohort import Brain
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
 MAX_SIDE = 40  # blocks along the longest side of a distance map

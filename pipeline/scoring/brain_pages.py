@@ -16,7 +16,7 @@ from foldnorm.pipeline.scoring.page_files import (
     PageArrays,
     planes_at,
 )
-from foldnorm.preprocessing.cohort import Cohort, family_of, row_key
+from foldnorm.preprocessing.cohort.cohort import Cohort, family_of, row_key
 from foldnorm.preprocessing.core.files import write_json
 
 MISSING = 0  # the first direction of all `MapScores`

@@ -12,7 +12,7 @@ from foldnorm.pipeline.scoring.families import LATENT_MAP, ScoreFamily
 from foldnorm.pipeline.scoring.healthy import HealthyBrains
 from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, MapScores, OnMap, Scores
 from foldnorm.pipeline.scoring.void import VoidScores
-from foldnorm.preprocessing.cohort import Brain, Cohort, CohortView, few_at_a_time
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, CohortView, few_at_a_time
 from foldnorm.preprocessing.core.errors import InputError
 
 if TYPE_CHECKING:  # torch and MONAI take seconds, and scores without a model do without them

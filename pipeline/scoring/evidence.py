@@ -23,7 +23,7 @@ from foldnorm.pipeline.scoring.conditional import ConditionalNormativeMap
 from foldnorm.pipeline.scoring.fitted import State
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
 from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.preprocessing.cohort import Brain
+from foldnorm.preprocessing.cohort.cohort import Brain
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
 FLOOR = 0.02

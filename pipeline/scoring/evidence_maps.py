@@ -16,9 +16,9 @@ from foldnorm.pipeline.scoring.healthy_folds import HealthyFolds
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
 from foldnorm.pipeline.scoring.regions import strongest_regions
 from foldnorm.pipeline.sulci import NamesPlaces
-from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.input_space import InputSpace
 from foldnorm.preprocessing.core.files import write_json, write_tsv
-from foldnorm.preprocessing.input_space import InputSpace
 from foldnorm.preprocessing.io.volumes import write_map
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Protocol
 
 from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.map_scores import Scores
-from foldnorm.preprocessing.cohort import Brain
+from foldnorm.preprocessing.cohort.cohort import Brain
 
 LATENT_MAP = "latent_map"  # name of a family, of models whose code is a map
 

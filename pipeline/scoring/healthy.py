@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.cohort import Cohort, CohortView
+from foldnorm.preprocessing.cohort.cohort import Cohort, CohortView
 
 N_FITTED = 1000  # training brains at most that scores of network levels are fitted to
 Group = Literal["training", "some_training", "unseen", "compared", "all_known"]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.map_scores import MapScores
-from foldnorm.preprocessing.cohort import Brain, CohortView, family_of
+from foldnorm.preprocessing.cohort.cohort import Brain, CohortView, family_of
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
 N_SHOWN = 5  # healthy brains beside each

@@ -11,7 +11,7 @@ from foldnorm.models.protocols import EncodesPlaces
 from foldnorm.pipeline.scoring.conditional import ConditionalNormativeMap
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
 from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.preprocessing.cohort import Brain
+from foldnorm.preprocessing.cohort.cohort import Brain
 
 # Both settled on one site (MMRR-21 of Mindboggle-101) and on no other.
 FLOOR = 0.2  # about twice the median spread of healthy brains

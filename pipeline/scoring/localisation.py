@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.scoring.regions import strongest_regions
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 
 
 def localisation(

@@ -14,7 +14,7 @@ from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.scoring.regions import largest_mass
-from foldnorm.preprocessing.cohort import Brain, CohortView, family_of
+from foldnorm.preprocessing.cohort.cohort import Brain, CohortView, family_of
 from foldnorm.preprocessing.core.errors import InputError
 
 MIN_HEALTHY = 8  # brains; fewer say nothing of what is usual

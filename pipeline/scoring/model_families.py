@@ -19,7 +19,7 @@ from foldnorm.pipeline.scoring.latent_maps import LatentMapScores
 from foldnorm.pipeline.scoring.reconstruction import ReconstructionScores
 from foldnorm.pipeline.sulcus_measures import Recognition
 from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foldnorm.preprocessing.cohort import Cohort, family_of
+from foldnorm.preprocessing.cohort.cohort import Cohort, family_of
 from foldnorm.preprocessing.core.files import hashed, sha256
 
 ROLES = {"train": "training", "validation": "calibration"}

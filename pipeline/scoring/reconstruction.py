@@ -20,7 +20,7 @@ from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.map_scores import Map, Scores, top_share_mean
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.preprocessing.cohort import Brain
+from foldnorm.preprocessing.cohort.cohort import Brain
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
 EVIDENCE_SIDE = 5  # voxels: a missing sheet is wider than the voxel by which one may be shifted

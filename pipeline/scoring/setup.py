@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from foldnorm.pipeline.scorer import Scorer, is_scorer
 from foldnorm.pipeline.scoring.alike import check_alike
 from foldnorm.pipeline.scoring.brain_scores import VOID
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 
 if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without it

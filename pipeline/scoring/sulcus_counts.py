@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.sulci import SulciByPlace, names_of
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 
 
 class SulcusCounts(Fitted):

@@ -10,7 +10,7 @@ from scipy import ndimage
 from foldnorm.pipeline.scoring.conditional import ConditionalNormativeMap
 from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
-from foldnorm.preprocessing.cohort import Brain
+from foldnorm.preprocessing.cohort.cohort import Brain
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
 MAX_DISTANCE = 10.0  # mm; healthy brains are hardly ever farther from a fold or the hull

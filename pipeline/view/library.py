@@ -24,7 +24,7 @@ from foldnorm.pipeline.artifacts import (
     SCORES_SIDECAR,
 )
 from foldnorm.pipeline.view.departures import Departures
-from foldnorm.preprocessing.cohort import (
+from foldnorm.preprocessing.cohort.cohort import (
     DESCRIPTION,
     PAIRS,
     PARTICIPANTS,
@@ -32,17 +32,17 @@ from foldnorm.preprocessing.cohort import (
     Cohort,
     row_key,
 )
-from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, read_tsv
-from foldnorm.preprocessing.io.schemes import LabelScheme
-from foldnorm.preprocessing.io.volumes import nifti_bytes
-from foldnorm.preprocessing.pictures import (
+from foldnorm.preprocessing.cohort.pictures import (
     changed_slices,
     class_colours,
     contact_sheet,
     image_slices,
     png,
 )
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, read_tsv
+from foldnorm.preprocessing.io.schemes import LabelScheme
+from foldnorm.preprocessing.io.volumes import nifti_bytes
 
 if TYPE_CHECKING:
     from foldnorm.pipeline.view.models import ViewedModel

@@ -22,7 +22,7 @@ from foldnorm.pipeline.restore import Image, RestoreOptions, degradation_rng, re
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.translate import Translation
-from foldnorm.preprocessing.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
 

@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 import joblib
 
-from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.sources import Source
-from foldnorm.preprocessing.preprocess import (
+from foldnorm.preprocessing.cohort.preprocess import (
     REPORT_OF_SHARD,
     PreprocessOptions,
     preprocess,
     write_report,
 )
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.io.sources import Source
 
 LOGS = "logs"
 ALL_WORKERS = -1  # as joblib counts

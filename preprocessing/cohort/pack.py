@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.cohort import (
+from foldnorm.preprocessing.cohort.cohort import (
     DESCRIPTION,
     FOLD_COLUMNS,
     FOLD_TABLE,
@@ -26,19 +26,19 @@ from foldnorm.preprocessing.cohort import (
     write_packed,
     write_participants,
 )
+from foldnorm.preprocessing.cohort.duplicates import SameScan, same_scans
+from foldnorm.preprocessing.cohort.layout import Layout, fit_layout
+from foldnorm.preprocessing.cohort.preparation import Preparation
+from foldnorm.preprocessing.cohort.prepared_index import Finished, finished_volumes
+from foldnorm.preprocessing.cohort.quality import COLUMNS as QC_COLUMNS
+from foldnorm.preprocessing.cohort.quality import QC_TABLE, quality_rows
+from foldnorm.preprocessing.cohort.split import DEFAULT_FRACTIONS, assign_split
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import in_order, read_json, write_tsv
-from foldnorm.preprocessing.duplicates import SameScan, same_scans
-from foldnorm.preprocessing.finished import Finished, finished_volumes
 from foldnorm.preprocessing.io.sources import Problem, bids_label
-from foldnorm.preprocessing.layout import Layout, fit_layout
-from foldnorm.preprocessing.preparation import Preparation
-from foldnorm.preprocessing.quality import COLUMNS as QC_COLUMNS
-from foldnorm.preprocessing.quality import QC_TABLE, quality_rows
 from foldnorm.preprocessing.spatial.crop import missing_sides, place, shifted_affine
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 from foldnorm.preprocessing.spatial.downsample import SAME_SIZE
-from foldnorm.preprocessing.split import DEFAULT_FRACTIONS, assign_split
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from foldnorm.preprocessing.cohort.pictures import grey_png
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv, replacing, write_bytes
 from foldnorm.preprocessing.io.sources import PARTICIPANTS, PICTURES, Problem, bids_label
-from foldnorm.preprocessing.pictures import grey_png
 
 STACKS = (".tif", ".tiff")
 NIFTI = (".nii", ".nii.gz")

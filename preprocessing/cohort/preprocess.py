@@ -18,10 +18,16 @@ from typing import Any, Literal, TypeVar
 import joblib
 from tqdm import tqdm
 
-from foldnorm.preprocessing.cohort import DESCRIPTION, RUN_REPORT, Cohort, same_preparation
+from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, RUN_REPORT, Cohort, same_preparation
+from foldnorm.preprocessing.cohort.layout import Layout, layout_in
+from foldnorm.preprocessing.cohort.pack import Packed, PackOptions, pack, refuse_mixed
+from foldnorm.preprocessing.cohort.pictures import montage
+from foldnorm.preprocessing.cohort.preparation import Preparation
+from foldnorm.preprocessing.cohort.prepare_volume import Prepared, prepare_volume
+from foldnorm.preprocessing.cohort.prepared_index import finished_volumes, source_record
+from foldnorm.preprocessing.cohort.split import DEFAULT_FRACTIONS, check_fractions
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes, write_json
-from foldnorm.preprocessing.finished import finished_volumes, source_record
 from foldnorm.preprocessing.io.schemes import LabelScheme, Rule, load_scheme
 from foldnorm.preprocessing.io.sources import (
     Problem,
@@ -35,15 +41,9 @@ from foldnorm.preprocessing.io.sources import (
     source_warnings,
 )
 from foldnorm.preprocessing.io.volumes import write_labels
-from foldnorm.preprocessing.layout import Layout, layout_in
-from foldnorm.preprocessing.pack import Packed, PackOptions, pack, refuse_mixed
-from foldnorm.preprocessing.pictures import montage
-from foldnorm.preprocessing.preparation import Preparation
-from foldnorm.preprocessing.prepare import Prepared, prepare_volume
 from foldnorm.preprocessing.spatial.crop import pad_shape
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 from foldnorm.preprocessing.spatial.regions import read_regions
-from foldnorm.preprocessing.split import DEFAULT_FRACTIONS, check_fractions
 
 Options = TypeVar("Options")
 TUPLES = {"hemis", "participants", "prefer", "fractions"}  # options that may be given as lists

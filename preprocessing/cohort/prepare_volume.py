@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.cohort.duplicates import as_text as signature_as_text
+from foldnorm.preprocessing.cohort.duplicates import signature_of
+from foldnorm.preprocessing.cohort.hemisphere_volume import MAX_FOLD_LABEL, Part, join, read_part
+from foldnorm.preprocessing.cohort.preparation import Preparation
+from foldnorm.preprocessing.cohort.quality import measure, touched_sides
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.duplicates import as_text as signature_as_text
-from foldnorm.preprocessing.duplicates import signature_of
 from foldnorm.preprocessing.io.fold_graph import Points
 from foldnorm.preprocessing.io.sources import SourceVolume
 from foldnorm.preprocessing.io.volumes import LabelVolume, mirror_left_right, voxel_size_of
-from foldnorm.preprocessing.part import MAX_FOLD_LABEL, Part, join, read_part
-from foldnorm.preprocessing.preparation import Preparation
-from foldnorm.preprocessing.quality import measure, touched_sides
 from foldnorm.preprocessing.spatial.crop import Box, Index, lattice_start, shape_of, shifted_affine
 from foldnorm.preprocessing.spatial.downsample import Grid
 from foldnorm.preprocessing.spatial.space import voxel_to_mni
@@ -37,8 +37,8 @@ class Prepared:
         folds: (I, J, K) uint16 fold labels, or None.
         fold_sizes: label → mm² of sheet (the number of 1 mm voxels), measured at full resolution.
         pair: (I, J, K) uint8 class numbers of the second volume, or None.
-        quality: see `foldnorm.preprocessing.quality.measure`, and the sides it ``touches``.
-        signature: of the structure as it came, see `foldnorm.preprocessing.duplicates`.
+        quality: see `foldnorm.preprocessing.cohort.quality.measure`, and the sides it ``touches``.
+        signature: of the structure as it came, see `foldnorm.preprocessing.cohort.duplicates`.
     """
 
     classes: NDArray[np.uint8]

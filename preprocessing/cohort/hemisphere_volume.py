@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.fold_graph import Points, graph_fold_numbers, read_fold_graph
 from foldnorm.preprocessing.io.schemes import SKELETON, LabelScheme, discretise
 from foldnorm.preprocessing.io.sources import RIGHT_LABELS, Companions
 from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
-from foldnorm.preprocessing.preparation import Preparation
 from foldnorm.preprocessing.spatial.crop import Box, foreground_box, shape_of
 from foldnorm.preprocessing.topology.hull import agrees, hull_of, moved_labels
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.cohort import DESCRIPTION, REGION_MASK
+from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, REGION_MASK
+from foldnorm.preprocessing.cohort.prepared_index import Finished
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
-from foldnorm.preprocessing.finished import Finished
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.volumes import read_labels, write_labels
 from foldnorm.preprocessing.spatial.crop import Box, place, shifted_affine, union_box

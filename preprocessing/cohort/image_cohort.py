@@ -16,7 +16,7 @@ from typing import Any, Literal, Self, cast
 import numpy as np
 from skimage.transform import resize
 
-from foldnorm.preprocessing.cohort import (
+from foldnorm.preprocessing.cohort.cohort import (
     DESCRIPTION,
     RUN_REPORT,
     VOLUMES,
@@ -25,13 +25,13 @@ from foldnorm.preprocessing.cohort import (
     write_packed,
     write_participants,
 )
+from foldnorm.preprocessing.cohort.images import ImageFile, Pixels, read_image
+from foldnorm.preprocessing.cohort.layout import layout_in
+from foldnorm.preprocessing.cohort.preprocess import write_report
+from foldnorm.preprocessing.cohort.split import assign_split, check_fractions
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import in_order, read_json, sha256_of
-from foldnorm.preprocessing.images import ImageFile, Pixels, read_image
 from foldnorm.preprocessing.io.sources import Problem
-from foldnorm.preprocessing.layout import layout_in
-from foldnorm.preprocessing.preprocess import write_report
-from foldnorm.preprocessing.split import assign_split, check_fractions
 
 Rule = Literal["auto", "full", "percentiles", "window"]
 RULES = ("auto", "full", "percentiles")
@@ -155,7 +155,7 @@ def write_image_cohort(
         overwrite: replace a cohort of other images.
 
     Returns:
-        The run report, as `foldnorm.preprocessing.preprocess.preprocess` returns it.
+        The run report, as `foldnorm.preprocessing.cohort.preprocess.preprocess` returns it.
 
     Raises:
         InputError: nothing can be done at all.

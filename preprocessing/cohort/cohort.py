@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.cohort.split import SPLITS
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv, replacing, write_json, write_tsv
 from foldnorm.preprocessing.io.schemes import LabelScheme, scheme_from_dict
-from foldnorm.preprocessing.split import SPLITS
 
 if TYPE_CHECKING:
     from foldnorm.pipeline.cohort_dataset import CohortDataset

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from foldnorm.preprocessing.finished import Finished
+from foldnorm.preprocessing.cohort.prepared_index import Finished
 from foldnorm.preprocessing.io.sources import bids_label
 
 BUCKETS, ROWS = 256, 4

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foldnorm.preprocessing.cohort import row_key
+from foldnorm.preprocessing.cohort.cohort import row_key
 from foldnorm.preprocessing.core.files import read_json
 from foldnorm.preprocessing.io.sources import RIGHT_LABELS, Companions, SourceVolume
 from foldnorm.preprocessing.io.volumes import LabelVolume, mirror_left_right, read_labels

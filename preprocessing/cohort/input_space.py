@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.layout import Layout
+from foldnorm.preprocessing.cohort.prepared_index import finished_volume
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.finished import finished_volume
 from foldnorm.preprocessing.io.volumes import read_labels
-from foldnorm.preprocessing.layout import Layout
 from foldnorm.preprocessing.spatial.crop import shape_of, shifted_affine
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 from foldnorm.preprocessing.spatial.space import (
