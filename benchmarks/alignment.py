@@ -18,8 +18,10 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from foldnorm.preprocessing import alignment
-from foldnorm.preprocessing.alignment import (
+from foldnorm.preprocessing.io.sources import Source
+from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
+from foldnorm.preprocessing.skeletons import alignment
+from foldnorm.preprocessing.skeletons.alignment import (
     STRUCTURES,
     Template,
     align_to_structures,
@@ -27,12 +29,10 @@ from foldnorm.preprocessing.alignment import (
     read_template,
     register,
 )
-from foldnorm.preprocessing.io.sources import Source
-from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
-from foldnorm.preprocessing.segmentation import hemispheres
-from foldnorm.preprocessing.skeletons import SkeletoniseOptions, skeletonise_sources
+from foldnorm.preprocessing.skeletons.segmentation import hemispheres
+from foldnorm.preprocessing.skeletons.skeletons import SkeletoniseOptions, skeletonise_sources
+from foldnorm.preprocessing.skeletons.template import make_template
 from foldnorm.preprocessing.spatial.space import voxel_to_mni
-from foldnorm.preprocessing.template import make_template
 
 HULL_VOXELS = 2  # of a Morphologist skeleton, from its outside to the brain
 EVERY = 50  # voxels

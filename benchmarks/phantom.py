@@ -16,8 +16,8 @@ from scipy import ndimage
 
 from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.phantom.hemisphere import draw_hemisphere
-from foldnorm.preprocessing.segmentation import hemispheres
-from foldnorm.preprocessing.skeletonise import blocks, skeletonise
+from foldnorm.preprocessing.skeletons.segmentation import hemispheres
+from foldnorm.preprocessing.skeletons.skeletonise import blocks, skeletonise
 from foldnorm.preprocessing.topology.simple_surfaces import simple_surfaces
 
 INSIDE, OUTSIDE = 0, 11

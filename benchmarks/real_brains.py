@@ -34,7 +34,7 @@ from foldnorm.preprocessing.cohort.cohort import Cohort, write_participants
 from foldnorm.preprocessing.core.files import read_tsv, write_json, write_text
 from foldnorm.preprocessing.deletion import SizeRange
 from foldnorm.preprocessing.io.volumes import read_labels
-from foldnorm.preprocessing.skeletons import TRANSFORM
+from foldnorm.preprocessing.skeletons.skeletons import TRANSFORM
 from foldnorm.preprocessing.spatial.space import voxel_to_aims, write_trm
 
 CPU = torch.device("cpu")

@@ -21,7 +21,7 @@ from figures import write_figures
 
 from foldnorm.pipeline.cli import main as foldnorm
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_tsv
-from foldnorm.preprocessing.skeletons import SEGMENTATION_FOLDER
+from foldnorm.preprocessing.skeletons.skeletons import SEGMENTATION_FOLDER
 
 # Whole hemispheres in MNI space, and some mm beyond the largest; the right ones mirrored.
 LAYOUT = ["--space", "mni", "--mirror-right", "--thin", "--crop", "mm:-80,16,-122,86,-66,94",

@@ -22,8 +22,8 @@ from sklearn.metrics import adjusted_rand_score
 
 from foldnorm.preprocessing.io.fold_graph import read_fold_graph
 from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
-from foldnorm.preprocessing.segmentation import Hemisphere, hemispheres
-from foldnorm.preprocessing.skeletonise import Skeleton, skeletonise
+from foldnorm.preprocessing.skeletons.segmentation import Hemisphere, hemispheres
+from foldnorm.preprocessing.skeletons.skeletonise import Skeleton, skeletonise
 from foldnorm.preprocessing.topology.simple_surfaces import simple_surfaces
 from foldnorm.preprocessing.topology.topology import SURFACE, topological_classes
 

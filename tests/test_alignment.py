@@ -8,7 +8,11 @@ from conftest import write_nifti
 from test_segmentation import SEGMENTATION, labels_of, skeletonise, two_brains
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.alignment import (
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json
+from foldnorm.preprocessing.io.volumes import read_labels, voxel_size_of
+from foldnorm.preprocessing.skeletons.alignment import (
     OUTER_PLANES,
     STRUCTURES,
     Template,
@@ -17,11 +21,7 @@ from foldnorm.preprocessing.alignment import (
     read_template,
     tissue_of,
 )
-from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json
-from foldnorm.preprocessing.io.volumes import read_labels, voxel_size_of
-from foldnorm.preprocessing.segmentation import Hemisphere, hemispheres
+from foldnorm.preprocessing.skeletons.segmentation import Hemisphere, hemispheres
 from foldnorm.preprocessing.spatial.space import read_trm, voxel_to_aims
 
 # A head beside its place in MNI space: turned, stretched and moved (native mm → MNI mm).

@@ -7,8 +7,8 @@ from scipy import ndimage
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.phantom.hemisphere import draw_hemisphere
-from foldnorm.preprocessing.segmentation import hemispheres
-from foldnorm.preprocessing.skeletonise import blocks, is_ball, skeletonise
+from foldnorm.preprocessing.skeletons.segmentation import hemispheres
+from foldnorm.preprocessing.skeletons.skeletonise import blocks, is_ball, skeletonise
 from foldnorm.preprocessing.topology.simple_surfaces import geodesic_depth, simple_surfaces
 from foldnorm.preprocessing.topology.topology import topological_classes
 

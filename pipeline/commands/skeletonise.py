@@ -50,9 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def make_skeletons(arguments, sources, out):  # type: ignore[no-untyped-def]  # imported late
     """Make skeletons as the arguments say, print what deserves a look, and return the report."""
-    from foldnorm.preprocessing.alignment import read_template
-    from foldnorm.preprocessing.segmentation import load_segmentation_scheme
-    from foldnorm.preprocessing.skeletons import SkeletoniseOptions, skeletonise_sources
+    from foldnorm.preprocessing.skeletons.alignment import read_template
+    from foldnorm.preprocessing.skeletons.segmentation import load_segmentation_scheme
+    from foldnorm.preprocessing.skeletons.skeletons import SkeletoniseOptions, skeletonise_sources
 
     options = SkeletoniseOptions(
         scheme=load_segmentation_scheme(arguments.labels),

@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.preprocessing.core.errors import InputError
     from foldnorm.preprocessing.io.sources import Source
     from foldnorm.preprocessing.io.volumes import is_volume
-    from foldnorm.preprocessing.template import make_template
+    from foldnorm.preprocessing.skeletons.template import make_template
 
     if not is_volume(arguments.out):
         raise InputError(f"expected a name that ends in .nii or .nii.gz, got: {arguments.out}")

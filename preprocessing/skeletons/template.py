@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.alignment import tissue_of
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.sources import Problem, Source, find_volumes
 from foldnorm.preprocessing.io.volumes import read_labels, write_labels
-from foldnorm.preprocessing.segmentation import GREY_WHITE, hemispheres
-from foldnorm.preprocessing.skeletons import GREY, WHITE
+from foldnorm.preprocessing.skeletons.alignment import tissue_of
+from foldnorm.preprocessing.skeletons.segmentation import GREY_WHITE, hemispheres
+from foldnorm.preprocessing.skeletons.skeletons import GREY, WHITE
 from foldnorm.preprocessing.spatial.crop import shape_of
 from foldnorm.preprocessing.spatial.space import mni_grid, resample_nearest, voxel_to_mni
 
@@ -25,7 +25,7 @@ def make_template(sources: Sequence[Source], out: Path) -> tuple[int, list[Probl
     """Write the template of all grey-white volumes of Morphologist trees that lead to MNI space.
 
     Args:
-        sources: trees that Morphologist or `foldnorm.preprocessing.skeletons` wrote.
+        sources: trees that Morphologist or `foldnorm.preprocessing.skeletons.skeletons` wrote.
         out: NIfTI file to write.
 
     Returns:

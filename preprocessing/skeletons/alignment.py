@@ -18,7 +18,7 @@ from scipy import ndimage
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import sha256_of
 from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
-from foldnorm.preprocessing.segmentation import (
+from foldnorm.preprocessing.skeletons.segmentation import (
     FREESURFER,
     GREY_WHITE,
     SIDES,

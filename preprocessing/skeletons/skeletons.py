@@ -19,12 +19,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from tqdm import tqdm
 
-from foldnorm.preprocessing.alignment import (
-    Alignment,
-    Template,
-    align_to_structures,
-    align_to_template,
-)
 from foldnorm.preprocessing.cohort.cohort import RUN_REPORT
 from foldnorm.preprocessing.cohort.preprocess import isolated
 from foldnorm.preprocessing.core.errors import InputError
@@ -46,14 +40,20 @@ from foldnorm.preprocessing.io.volumes import (
     write_labels,
     write_map,
 )
-from foldnorm.preprocessing.segmentation import (
+from foldnorm.preprocessing.skeletons.alignment import (
+    Alignment,
+    Template,
+    align_to_structures,
+    align_to_template,
+)
+from foldnorm.preprocessing.skeletons.segmentation import (
     FREESURFER,
     Hemisphere,
     SegmentationScheme,
     guess_scheme,
     hemispheres,
 )
-from foldnorm.preprocessing.skeletonise import Recipe, Size, Skeleton, skeletonise
+from foldnorm.preprocessing.skeletons.skeletonise import Recipe, Size, Skeleton, skeletonise
 from foldnorm.preprocessing.spatial.crop import Box, bounding_box, shape_of, shifted_affine
 from foldnorm.preprocessing.spatial.space import voxel_to_aims, voxel_to_mni, write_trm
 from foldnorm.preprocessing.topology.homotopy import Mask
