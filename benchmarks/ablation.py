@@ -33,10 +33,10 @@ from foldnorm.pipeline.configuration import config_path
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.sheet_metrics import mean_panel
-from foldnorm.preprocessing.alteration import alter
+from foldnorm.preprocessing.alteration.alteration import alter
+from foldnorm.preprocessing.alteration.deletion import SizeRange
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.core.files import read_tsv, write_json, write_text
-from foldnorm.preprocessing.deletion import SizeRange
 from foldnorm.preprocessing.io.schemes import SKELETON, discretise
 
 CPU = torch.device("cpu")

@@ -51,10 +51,10 @@ from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.regions import strongest_regions
 from foldnorm.pipeline.scoring.setup import set_up_scoring
 from foldnorm.pipeline.suitability import Suitability
-from foldnorm.preprocessing.alteration import alter
+from foldnorm.preprocessing.alteration.alteration import alter
+from foldnorm.preprocessing.alteration.deletion import SizeRange
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.core.files import read_json, read_tsv
-from foldnorm.preprocessing.deletion import SizeRange
 
 BOX = ["--crop", "mm:-76,4,-70,10,-40,40"]
 COHORTS = {"1": ["--voxel-size", "1", *BOX], "2": ["--voxel-size", "2", *BOX],

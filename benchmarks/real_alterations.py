@@ -8,9 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from foldnorm.preprocessing.alteration_kinds import DEFORMING, KINDS, AlterationKind
+from foldnorm.preprocessing.alteration.deletion import (
+    CONTROL,
+    HALF_WAY,
+    Deletion,
+    SizeRange,
+    subject_rng,
+)
+from foldnorm.preprocessing.alteration.kinds import DEFORMING, KINDS, AlterationKind
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key, write_participants
-from foldnorm.preprocessing.deletion import CONTROL, HALF_WAY, Deletion, SizeRange, subject_rng
 
 SITES = ("HLN", "MMRR", "NKI", "SynthSeg")
 COMPARED = 18  # of a hundred people of the other sites, who are not trained on

@@ -30,9 +30,9 @@ from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.sheet_metrics import mean_panel
 from foldnorm.pipeline.translate import Translation, translate_cohort
+from foldnorm.preprocessing.alteration.deletion import SizeRange
 from foldnorm.preprocessing.cohort.cohort import Cohort, write_participants
 from foldnorm.preprocessing.core.files import read_tsv, write_json, write_text
-from foldnorm.preprocessing.deletion import SizeRange
 from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.skeletons.skeletons import TRANSFORM
 from foldnorm.preprocessing.spatial.space import voxel_to_aims, write_trm

@@ -16,9 +16,9 @@ from foldnorm.pipeline.scoring.map_scores import Map, MapScores
 from foldnorm.pipeline.scoring.model_families import unfitted_model_families
 from foldnorm.pipeline.scoring.regions import strongest_regions
 from foldnorm.pipeline.scoring.void import VoidScores
+from foldnorm.preprocessing.alteration.fold_kinds import Parts
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, family_of, row_key
 from foldnorm.preprocessing.core.files import read_tsv, write_tsv
-from foldnorm.preprocessing.fold_kinds import Parts
 
 FAMILIES = ("evidence", "latent_map", "latent", "reconstruction")  # of a model, that are looked at
 ASKED_ALL = ("restorer", "void")  # others are asked about erased folds alone

@@ -26,12 +26,12 @@ from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.localisation import localisation
 from foldnorm.pipeline.scoring.map_scores import Scores
 from foldnorm.pipeline.tracks import track_of
-from foldnorm.preprocessing.alteration import Altered, alter
-from foldnorm.preprocessing.alteration_kinds import DEFORMING
+from foldnorm.preprocessing.alteration.alteration import Altered, alter
+from foldnorm.preprocessing.alteration.deletion import HALF_WAY, Refilling, SizeRange
+from foldnorm.preprocessing.alteration.kinds import DEFORMING
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
-from foldnorm.preprocessing.deletion import HALF_WAY, Refilling, SizeRange
 
 BOOTSTRAPS = 300
 ALARM = 0.05  # p-value below which a brain is called unusual

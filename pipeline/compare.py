@@ -31,11 +31,11 @@ from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.sheet_metrics import mean_panel
-from foldnorm.preprocessing.alteration_kinds import DEFORMING
+from foldnorm.preprocessing.alteration.deletion import HALF_WAY, Refilling, SizeRange
+from foldnorm.preprocessing.alteration.kinds import DEFORMING
 from foldnorm.preprocessing.cohort.cohort import Cohort, iterate
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, write_json, write_tsv
-from foldnorm.preprocessing.deletion import HALF_WAY, Refilling, SizeRange
 
 PACING_STEPS = 4  # of a trial run that finds out how long a step takes
 FIRST_COLUMNS = ("model", "seeds")

@@ -22,10 +22,10 @@ from foldnorm.pipeline.artifacts import (
 from foldnorm.pipeline.detection_metrics import INTERVAL, paired_share
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.localisation import localisation
+from foldnorm.preprocessing.alteration.deletion import Deletion, SizeRange, apply_deletion
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_tsv
-from foldnorm.preprocessing.deletion import Deletion, SizeRange, apply_deletion
 
 BOOTSTRAPS = 1000
 MIN_SHARE = 0.5  # of a fold that lies in the box; of less, hardly anything is taken out

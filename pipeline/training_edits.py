@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import ADDING, EditKind
-from foldnorm.preprocessing.fold_erasure import fold_and_junctions
+from foldnorm.preprocessing.alteration.fold_erasure import fold_and_junctions
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
 UNTOUCHED = 0.15  # share of the volumes that stay as they are

@@ -10,13 +10,13 @@ from scipy import ndimage
 
 from foldnorm.pipeline.arguments import add_kind
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.alteration import alter
-from foldnorm.preprocessing.alteration_kinds import KINDS
+from foldnorm.preprocessing.alteration.alteration import alter
+from foldnorm.preprocessing.alteration.deletion import ANY_SIZE, SizeRange
+from foldnorm.preprocessing.alteration.kinds import KINDS
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.cohort.quality import read_warnings
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv, write_tsv
-from foldnorm.preprocessing.deletion import ANY_SIZE, SizeRange
 from foldnorm.preprocessing.io.volumes import read_labels
 
 SEGMENTATION = "t1mri/default_acquisition/default_analysis/segmentation"

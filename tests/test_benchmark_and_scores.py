@@ -12,7 +12,7 @@ from conftest import skeleton_source
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.report import DONE
 from foldnorm.pipeline.tracks import track_of
-from foldnorm.preprocessing.alteration_kinds import KINDS
+from foldnorm.preprocessing.alteration.kinds import KINDS
 from foldnorm.preprocessing.cohort.cohort import row_key
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json, write_tsv
 
@@ -268,7 +268,7 @@ def test_every_fold_is_taken_out_one_at_a_time(phantom_run, phantom_cohort, tmp_
 
 def test_each_fold_that_is_taken_out_is_looked_for_in_its_own_map(phantom_cohort, tmp_path):
     from foldnorm.pipeline.every_fold import score_every_fold, write_every_fold
-    from foldnorm.preprocessing.deletion import SizeRange
+    from foldnorm.preprocessing.alteration.deletion import SizeRange
 
     class Knows:
         """Evidence exactly where the volume is not that of the cohort."""

@@ -5,11 +5,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.cohort.prepare_volume import downsample_folds
-from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_tsv
-from foldnorm.preprocessing.deletion import (
+from foldnorm.preprocessing.alteration.deletion import (
     CONTROL,
     Deletion,
     SizeRange,
@@ -18,6 +14,10 @@ from foldnorm.preprocessing.deletion import (
     sample_fold,
     subject_rng,
 )
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.prepare_volume import downsample_folds
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.io.schemes import SKELETON
 from foldnorm.preprocessing.io.volumes import LabelVolume
 from foldnorm.preprocessing.spatial.downsample import Grid, downsample

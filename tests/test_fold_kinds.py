@@ -5,8 +5,11 @@ import pytest
 from scipy import ndimage
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.alteration import alter
-from foldnorm.preprocessing.alteration_kinds import KINDS
+from foldnorm.preprocessing.alteration.alteration import alter
+from foldnorm.preprocessing.alteration.deletion import Refilling, SizeRange
+from foldnorm.preprocessing.alteration.fold_axes import fold_axes, interruption
+from foldnorm.preprocessing.alteration.fold_erasure import hull_voxels, with_junctions
+from foldnorm.preprocessing.alteration.kinds import KINDS
 from foldnorm.preprocessing.cohort.cohort import (
     FOLD_COLUMNS,
     FOLD_TABLE,
@@ -19,9 +22,6 @@ from foldnorm.preprocessing.cohort.cohort import (
 )
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv, write_tsv
-from foldnorm.preprocessing.deletion import Refilling, SizeRange
-from foldnorm.preprocessing.fold_axes import fold_axes, interruption
-from foldnorm.preprocessing.fold_erasure import hull_voxels, with_junctions
 from foldnorm.preprocessing.io.schemes import GREY_WHITE, SKELETON
 
 SHAPE = (40, 32, 24)

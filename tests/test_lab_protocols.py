@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_tsv
-from foldnorm.preprocessing.deletion import SizeRange
-from foldnorm.preprocessing.io.fold_graph import Fold, FoldGraph, Relation, graph_skeleton
-from foldnorm.preprocessing.io.fold_graph import read_fold_graph as read
-from foldnorm.preprocessing.io.volumes import read_labels
-from foldnorm.preprocessing.lab_protocols import (
+from foldnorm.preprocessing.alteration.deletion import SizeRange
+from foldnorm.preprocessing.alteration.lab_protocols import (
     AcpcBox,
     erased_voxels,
     graph_candidates,
     raw_candidates,
 )
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv
+from foldnorm.preprocessing.io.fold_graph import Fold, FoldGraph, Relation, graph_skeleton
+from foldnorm.preprocessing.io.fold_graph import read_fold_graph as read
+from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.spatial.regions import region_of_mask
 from foldnorm.preprocessing.spatial.space import ACPC_TO_MNI, graph_to_mni
 

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from foldnorm.preprocessing.sheet_deformation import (
+from foldnorm.preprocessing.alteration.sheet_deformation import (
     SUPPORT,
     fall_off,
     pocket_walls,

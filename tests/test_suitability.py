@@ -17,10 +17,10 @@ from foldnorm.pipeline.suitability import (
     block_shares,
     hull_share,
 )
-from foldnorm.preprocessing.alteration import alter
+from foldnorm.preprocessing.alteration.alteration import alter
+from foldnorm.preprocessing.alteration.deletion import SizeRange
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.core.files import read_json, read_tsv
-from foldnorm.preprocessing.deletion import SizeRange
 from foldnorm.preprocessing.io.schemes import SKELETON
 
 

@@ -55,8 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.benchmark import BenchmarkOptions, benchmark
     from foldnorm.pipeline.scoring.brain_scores import BrainScores
     from foldnorm.pipeline.scoring.setup import set_up_scoring
+    from foldnorm.preprocessing.alteration.deletion import ANY_SIZE, Refilling, SizeRange
     from foldnorm.preprocessing.core.files import read_json
-    from foldnorm.preprocessing.deletion import ANY_SIZE, Refilling, SizeRange
 
     refuse_existing(arguments.out / BENCHMARK, arguments.overwrite)
     setup = set_up_scoring(

@@ -51,10 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing, say_problems
-    from foldnorm.preprocessing.alteration import write_altered_cohort
+    from foldnorm.preprocessing.alteration.alteration import write_altered_cohort
+    from foldnorm.preprocessing.alteration.deletion import ANY_SIZE, Refilling, SizeRange
     from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
     from foldnorm.preprocessing.core.errors import InputError
-    from foldnorm.preprocessing.deletion import ANY_SIZE, Refilling, SizeRange
 
     if arguments.size is None and arguments.kind not in ("random", "asymmetry"):
         raise InputError(f"--kind {arguments.kind} needs a --size")

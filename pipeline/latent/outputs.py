@@ -47,7 +47,7 @@ from foldnorm.pipeline.latent.projection import Departure, Projection
 from foldnorm.pipeline.latent.rendering import animation, shaded_surface
 from foldnorm.pipeline.latent.space import Codes, LatentSpace
 from foldnorm.pipeline.latent.surfaces import surface, write_surface
-from foldnorm.preprocessing.alteration import DELETIONS
+from foldnorm.preprocessing.alteration.alteration import DELETIONS
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.images import write_image
 from foldnorm.preprocessing.cohort.pictures import (

@@ -12,24 +12,24 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
-from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.deletion import (
+from foldnorm.preprocessing.alteration.deletion import (
     CONTROL,
     Deletion,
     Kind,
     SizeRange,
     sample_fold,
 )
-from foldnorm.preprocessing.fold_axes import fold_axes, interruption
-from foldnorm.preprocessing.fold_erasure import (
+from foldnorm.preprocessing.alteration.fold_axes import fold_axes, interruption
+from foldnorm.preprocessing.alteration.fold_erasure import (
     hull_voxels,
     rim_voxels,
     scar_voxels,
     with_junctions,
 )
+from foldnorm.preprocessing.alteration.sheet_deformation import Size
+from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
-from foldnorm.preprocessing.sheet_deformation import Size
 from foldnorm.preprocessing.topology.homotopy import Mask
 
 Volume = NDArray[np.uint8]

@@ -13,14 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
-from foldnorm.preprocessing.cohort.layout import Layout
-from foldnorm.preprocessing.cohort.preparation import Preparation
-from foldnorm.preprocessing.cohort.prepare_volume import prepare_volume
-from foldnorm.preprocessing.cohort.prepared_index import Finished, finished_volume
-from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.deforming_kinds import Deform, Displace, Refill
-from foldnorm.preprocessing.deletion import (
+from foldnorm.preprocessing.alteration.deforming_kinds import Deform, Displace, Refill
+from foldnorm.preprocessing.alteration.deletion import (
     CONTROL,
     Deletion,
     SizeRange,
@@ -28,14 +22,20 @@ from foldnorm.preprocessing.deletion import (
     sample_ball,
     sample_fold,
 )
-from foldnorm.preprocessing.fold_kinds import Interrupt, Rim, Scar, fold_rows
-from foldnorm.preprocessing.io.fold_graph import Fold, FoldGraph, Points, read_fold_graph
-from foldnorm.preprocessing.lab_protocols import (
+from foldnorm.preprocessing.alteration.fold_kinds import Interrupt, Rim, Scar, fold_rows
+from foldnorm.preprocessing.alteration.lab_protocols import (
     AcpcBox,
     erased_voxels,
     graph_candidates,
     raw_candidates,
 )
+from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.layout import Layout
+from foldnorm.preprocessing.cohort.preparation import Preparation
+from foldnorm.preprocessing.cohort.prepare_volume import prepare_volume
+from foldnorm.preprocessing.cohort.prepared_index import Finished, finished_volume
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.io.fold_graph import Fold, FoldGraph, Points, read_fold_graph
 from foldnorm.preprocessing.spatial.crop import Box
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 from foldnorm.preprocessing.spatial.space import graph_to_mni
@@ -155,7 +155,7 @@ class _Reprepared(ABC):
 
 
 class RawFoldDeletion(_Reprepared):
-    """The protocol of 2021: see `foldnorm.preprocessing.lab_protocols`."""
+    """The protocol of 2021: see `foldnorm.preprocessing.alteration.lab_protocols`."""
 
     kind, junctions = partial(Deletion, "fold-raw"), False
 
@@ -174,7 +174,7 @@ class RawFoldDeletion(_Reprepared):
 
 
 class GraphFoldDeletion(_Reprepared):
-    """The later protocol: see `foldnorm.preprocessing.lab_protocols`."""
+    """The later protocol: see `foldnorm.preprocessing.alteration.lab_protocols`."""
 
     kind, junctions = partial(Deletion, "fold-graph"), True
 

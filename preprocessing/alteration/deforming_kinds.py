@@ -12,12 +12,11 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.deletion import HALF_WAY, Deletion, Kind, Refilling
-from foldnorm.preprocessing.fold_axes import fold_axes
-from foldnorm.preprocessing.fold_erasure import around
-from foldnorm.preprocessing.fold_kinds import FoldAlteration, Parts, Volume
-from foldnorm.preprocessing.sheet_deformation import (
+from foldnorm.preprocessing.alteration.deletion import HALF_WAY, Deletion, Kind, Refilling
+from foldnorm.preprocessing.alteration.fold_axes import fold_axes
+from foldnorm.preprocessing.alteration.fold_erasure import around
+from foldnorm.preprocessing.alteration.fold_kinds import FoldAlteration, Parts, Volume
+from foldnorm.preprocessing.alteration.sheet_deformation import (
     SUPPORT,
     Displacement,
     Size,
@@ -25,6 +24,7 @@ from foldnorm.preprocessing.sheet_deformation import (
     push_sheets,
     shift_along,
 )
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.topology.homotopy import Mask
 
 DISPLACED = 4.0, 10.0  # mm

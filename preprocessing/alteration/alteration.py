@@ -10,7 +10,14 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.alteration_kinds import DEFORMING, KINDS, AlterationKind
+from foldnorm.preprocessing.alteration.deletion import (
+    HALF_WAY,
+    Deletion,
+    Refilling,
+    SizeRange,
+    subject_rng,
+)
+from foldnorm.preprocessing.alteration.kinds import DEFORMING, KINDS, AlterationKind
 from foldnorm.preprocessing.cohort.cohort import (
     FOLD_COLUMNS,
     FOLD_TABLE,
@@ -26,13 +33,6 @@ from foldnorm.preprocessing.cohort.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.cohort.quality import QC_TABLE
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv, write_tsv
-from foldnorm.preprocessing.deletion import (
-    HALF_WAY,
-    Deletion,
-    Refilling,
-    SizeRange,
-    subject_rng,
-)
 from foldnorm.preprocessing.io.sources import Problem
 from foldnorm.preprocessing.io.volumes import write_labels
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.alteration.deletion import SizeRange
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.deletion import SizeRange
 from foldnorm.preprocessing.io.fold_graph import Fold, FoldGraph, Points
 from foldnorm.preprocessing.spatial.space import ACPC_TO_MNI, Matrix
 

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.alteration.fold_erasure import fold_and_junctions, hull_voxels
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.fold_erasure import fold_and_junctions, hull_voxels
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
 Kind = Literal[

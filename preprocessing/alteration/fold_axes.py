@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from foldnorm.preprocessing.fold_erasure import TOUCHING, around
+from foldnorm.preprocessing.alteration.fold_erasure import TOUCHING, around
 from foldnorm.preprocessing.topology.homotopy import Mask
 
 DEPTH_MARGIN = 30.0  # mm around a fold within which the outside is looked for
