@@ -30,9 +30,9 @@ from foldnorm.models.classes import to_classes
 from foldnorm.pipeline.artifacts import BENCHMARK
 from foldnorm.pipeline.benchmark import halves
 from foldnorm.pipeline.configuration import config_path
+from foldnorm.pipeline.metrics.sheets import mean_panel
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
-from foldnorm.pipeline.sheet_metrics import mean_panel
 from foldnorm.preprocessing.alteration.alteration import alter
 from foldnorm.preprocessing.alteration.deletion import SizeRange
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from anomaly_statistics import BOOTSTRAPS, INTERVAL, auroc, interval_of
 
-from foldnorm.pipeline.class_metrics import sulcus_dice
+from foldnorm.pipeline.metrics.classes import sulcus_dice
 from foldnorm.pipeline.recognition_scores import RecognitionScores
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.scoring.healthy import held_out_halves

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 from foldnorm.models.classes import to_classes
-from foldnorm.pipeline.class_metrics import class_dice
 from foldnorm.pipeline.cli import main as foldnorm
 from foldnorm.pipeline.every_fold import FoldScores, score_every_fold, summary_of
+from foldnorm.pipeline.metrics.classes import class_dice
+from foldnorm.pipeline.metrics.sheets import mean_panel
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
-from foldnorm.pipeline.sheet_metrics import mean_panel
 from foldnorm.pipeline.translate import Translation, translate_cohort
 from foldnorm.preprocessing.alteration.deletion import SizeRange
 from foldnorm.preprocessing.cohort.cohort import Cohort, write_participants

@@ -8,7 +8,7 @@ from anomaly_statistics import auroc
 from real_alterations import HEALTHY, LARGE, SHAM, SIZES
 from real_scorers import ALARM, CONTROLS, read_scores
 
-from foldnorm.pipeline.detection_metrics import INTERVAL
+from foldnorm.pipeline.metrics.detection import INTERVAL
 from foldnorm.preprocessing.core.files import read_json
 
 BOOTSTRAPS = 500

@@ -1,16 +1,16 @@
 """Pure functions of arrays that the figures of foldnorm are made of."""
 
-from foldnorm.pipeline.class_metrics import class_dice, class_distances, sulcus_dice
-from foldnorm.pipeline.detection_metrics import detection, paired_share, roc_curve
-from foldnorm.pipeline.latent_use import active_share, silhouette
-from foldnorm.pipeline.sheet_metrics import (
+from foldnorm.pipeline.metrics.classes import class_dice, class_distances, sulcus_dice
+from foldnorm.pipeline.metrics.detection import detection, paired_share, roc_curve
+from foldnorm.pipeline.metrics.latent import active_share, silhouette
+from foldnorm.pipeline.metrics.sheets import (
     compare_populations,
     count_components,
     opening_fraction,
     sheet_panel,
 )
-from foldnorm.pipeline.structure_statistics import microstructure_statistics, sheet_statistics
-from foldnorm.pipeline.two_sample import mmd, precision_recall_coverage, two_sample_auroc
+from foldnorm.pipeline.metrics.structure import microstructure_statistics, sheet_statistics
+from foldnorm.pipeline.metrics.two_sample import mmd, precision_recall_coverage, two_sample_auroc
 
 __all__ = [
     "active_share",

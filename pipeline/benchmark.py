@@ -20,7 +20,7 @@ from foldnorm.pipeline.artifacts import (
     BENCHMARK_SUBJECTS,
     LOCALISATION,
 )
-from foldnorm.pipeline.detection_metrics import INTERVAL, detection, paired_share
+from foldnorm.pipeline.metrics.detection import INTERVAL, detection, paired_share
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.localisation import localisation

@@ -26,11 +26,11 @@ from foldnorm.pipeline.artifacts import (
 from foldnorm.pipeline.benchmark import BenchmarkOptions, benchmark
 from foldnorm.pipeline.configuration import config_path
 from foldnorm.pipeline.devices import choose_device
-from foldnorm.pipeline.latent_use import active_share, silhouette
+from foldnorm.pipeline.metrics.latent import active_share, silhouette
+from foldnorm.pipeline.metrics.sheets import mean_panel
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
-from foldnorm.pipeline.sheet_metrics import mean_panel
 from foldnorm.preprocessing.alteration.deletion import HALF_WAY, Refilling, SizeRange
 from foldnorm.preprocessing.alteration.kinds import DEFORMING
 from foldnorm.preprocessing.cohort.cohort import Cohort, iterate

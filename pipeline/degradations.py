@@ -19,7 +19,7 @@ from foldnorm.models.protocols import (
     LearnsFromTrueDamage,
     TakesNoise,
 )
-from foldnorm.pipeline.image_metrics import RANGE
+from foldnorm.pipeline.metrics.images import RANGE
 from foldnorm.preprocessing.core.errors import InputError
 
 VISIBLE = 0.02  # of intensities from −1 to 1: a change that can be seen at all

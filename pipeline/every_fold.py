@@ -19,7 +19,7 @@ from foldnorm.pipeline.artifacts import (
     EVERY_FOLD_SUMMARY,
     LOCALISATION_FIGURES,
 )
-from foldnorm.pipeline.detection_metrics import INTERVAL, paired_share
+from foldnorm.pipeline.metrics.detection import INTERVAL, paired_share
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.localisation import localisation
 from foldnorm.preprocessing.alteration.deletion import Deletion, SizeRange, apply_deletion

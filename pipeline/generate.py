@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from foldnorm.models.protocols import Diffuses, Samples
 from foldnorm.pipeline.artifacts import SYNTHETIC_SHEET, SYNTHETIC_SIDECAR, SYNTHETIC_VOLUME
 from foldnorm.pipeline.criteria import Criterion
+from foldnorm.pipeline.metrics.structure import microstructure_statistics, sheet_statistics
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.structure_statistics import microstructure_statistics, sheet_statistics
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.images import write_image
 from foldnorm.preprocessing.cohort.pictures import contact_sheet, image_slices, middle_slices, png

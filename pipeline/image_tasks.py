@@ -17,7 +17,7 @@ from foldnorm.models.protocols import (
 from foldnorm.pipeline.augmentation import ImageAugmentation
 from foldnorm.pipeline.conditions import MISSING
 from foldnorm.pipeline.degradations import LIKELY, came_damaged, degrader
-from foldnorm.pipeline.image_metrics import iou, repair_figures
+from foldnorm.pipeline.metrics.images import iou, repair_figures
 from foldnorm.pipeline.task import VALIDATION_SEED, Alter, Slices, Task
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort

@@ -16,7 +16,7 @@ from foldnorm.models.protocols import (
     TakesPatches,
 )
 from foldnorm.pipeline.augmentation import Augmentation
-from foldnorm.pipeline.class_metrics import class_dice, sulcus_dice
+from foldnorm.pipeline.metrics.classes import class_dice, sulcus_dice
 from foldnorm.pipeline.patches import Patches
 from foldnorm.pipeline.predict import recognise, structure_probability, target_scheme
 from foldnorm.pipeline.substitutions import Substitutions

@@ -14,7 +14,7 @@ from cycler import cycler
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.detection_metrics import roc_curve
+from foldnorm.pipeline.metrics.detection import roc_curve
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.images import CLASS

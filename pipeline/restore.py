@@ -14,7 +14,7 @@ from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import DamageKind, FindsDamage, Repairs
 from foldnorm.pipeline.artifacts import RESTORED, RESTORED_IMAGE, RESTORED_SHEET, RESTORED_SIDECAR
 from foldnorm.pipeline.degradations import LIKELY, came_damaged, degrader
-from foldnorm.pipeline.image_metrics import RANGE, iou, repair_figures
+from foldnorm.pipeline.metrics.images import RANGE, iou, repair_figures
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key

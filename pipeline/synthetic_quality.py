@@ -18,13 +18,12 @@ from torch import Tensor
 
 from foldnorm.models.noise import seed_of
 from foldnorm.pipeline.artifacts import QUALITY, QUALITY_PAIRS, QUALITY_SIDECAR, SYNTHETIC_SHEET
-from foldnorm.pipeline.structure_statistics import (
+from foldnorm.pipeline.metrics.structure import (
     distance_between,
     microstructure_statistics,
     sheet_statistics,
 )
-from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.pipeline.two_sample import (
+from foldnorm.pipeline.metrics.two_sample import (
     diversity,
     memorised,
     mmd,
@@ -32,6 +31,7 @@ from foldnorm.pipeline.two_sample import (
     precision_recall_coverage,
     two_sample_auroc,
 )
+from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Brain, Cohort, intensities_of
 from foldnorm.preprocessing.cohort.images import NIFTI, STACKS, ImageFile, read_image
 from foldnorm.preprocessing.cohort.pictures import contact_sheet, png, volume_slices

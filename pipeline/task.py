@@ -18,7 +18,7 @@ from foldnorm.models.classes import to_classes
 from foldnorm.models.protocols import Conditioned, Decodes, Diffuses, Trainable
 from foldnorm.pipeline.augmentation import Augmentation
 from foldnorm.pipeline.batches import Beside
-from foldnorm.pipeline.sheet_metrics import compare_populations, sheet_panel
+from foldnorm.pipeline.metrics.sheets import compare_populations, sheet_panel
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import volume_slices

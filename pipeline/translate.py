@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from foldnorm.models.protocols import Translates
 from foldnorm.pipeline.artifacts import TRANSLATED, TRANSLATIONS, TRANSLATIONS_SIDECAR
-from foldnorm.pipeline.class_metrics import class_dice, class_distances
+from foldnorm.pipeline.metrics.classes import class_dice, class_distances
 from foldnorm.pipeline.predict import target_scheme
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel

@@ -76,8 +76,7 @@ INNER = {
 INNER["commands"] = tuple(INNER)
 FLAT = {
     "artifacts": "artifacts scoring.page_files",
-    "metrics": "sheet_metrics class_metrics detection_metrics image_metrics structure_statistics "
-    "two_sample latent_use",
+    "metrics": "metrics*",
     "transforms": "transforms",
     "data": "brains cohort_dataset batches patches augmentation degradations training_edits "
     "substitutions sulci conditions",

@@ -5,7 +5,7 @@ import pytest
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.configuration import config_path
-from foldnorm.pipeline.latent_use import active_share, silhouette
+from foldnorm.pipeline.metrics.latent import active_share, silhouette
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 
 VAE = ["--model.init_args.channels=[8]", "--model.init_args.code_channels=2"]

@@ -6,8 +6,8 @@ import pytest
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.criteria import Criterion
+from foldnorm.pipeline.metrics.structure import sheet_statistics
 from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.structure_statistics import sheet_statistics
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import scheme_from_dict
 from foldnorm.preprocessing.io.volumes import read_labels

@@ -3,7 +3,7 @@ import pytest
 from scipy import ndimage
 
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.sheet_metrics import opening_fraction
+from foldnorm.pipeline.metrics.sheets import opening_fraction
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.phantom.anatomy import BY_NAME, PRIMARY

@@ -10,9 +10,9 @@ from monai.bundle import verify_net_in_out
 from foldnorm.models.classes import to_classes
 from foldnorm.models.recogniser import Recogniser
 from foldnorm.pipeline.bundle_of_volumes import BundleNetwork
-from foldnorm.pipeline.class_metrics import sulcus_dice
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.configuration import resolve_for
+from foldnorm.pipeline.metrics.classes import sulcus_dice
 from foldnorm.pipeline.predict import recognise
 from foldnorm.pipeline.recognition_scores import FEWEST, RecognitionScores
 from foldnorm.pipeline.run_folder import RunFolder

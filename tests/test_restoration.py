@@ -23,7 +23,7 @@ from foldnorm.models.protocols import FindsDamage
 from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.degradations import VISIBLE, Degradations, degrader
-from foldnorm.pipeline.image_metrics import iou
+from foldnorm.pipeline.metrics.images import iou
 from foldnorm.pipeline.restore import inpainted
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError

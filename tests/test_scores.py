@@ -6,7 +6,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from foldnorm.pipeline.benchmark import halves
-from foldnorm.pipeline.detection_metrics import detection, paired_share, roc_curve
+from foldnorm.pipeline.metrics.detection import detection, paired_share, roc_curve
 from foldnorm.pipeline.scores import (
     CentreDistance,
     Mahalanobis,

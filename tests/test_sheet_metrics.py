@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from foldnorm.pipeline.sheet_metrics import (
+from foldnorm.pipeline.metrics.sheets import (
     PANEL,
     compare_populations,
     mean_panel,

@@ -10,15 +10,13 @@ from PIL import Image
 from foldnorm.models.image_vae import ImageVAE
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.conditions import Conditions
-from foldnorm.pipeline.structure_statistics import (
+from foldnorm.pipeline.metrics.structure import (
     circle_radii,
     distance_between,
     microstructure_statistics,
     sheet_statistics,
 )
-from foldnorm.pipeline.synthetic_quality import QualityOptions, measure_quality
-from foldnorm.pipeline.trained_model import TrainedModel
-from foldnorm.pipeline.two_sample import (
+from foldnorm.pipeline.metrics.two_sample import (
     diversity,
     memorised,
     mmd,
@@ -27,6 +25,8 @@ from foldnorm.pipeline.two_sample import (
     radii,
     two_sample_auroc,
 )
+from foldnorm.pipeline.synthetic_quality import QualityOptions, measure_quality
+from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv

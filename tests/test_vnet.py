@@ -13,8 +13,8 @@ from test_pairs import SEGMENTATION, grey_white_of, pair_source, preprocess
 
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.vnet import VNet
-from foldnorm.pipeline.class_metrics import class_dice, class_distances
 from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.metrics.classes import class_dice, class_distances
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.tasks import task_of

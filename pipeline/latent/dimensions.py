@@ -17,7 +17,7 @@ from torch import Tensor
 
 from foldnorm.models.losses import class_cross_entropy
 from foldnorm.pipeline.latent.space import LatentSpace
-from foldnorm.pipeline.latent_use import ACTIVE_VARIANCE
+from foldnorm.pipeline.metrics.latent import ACTIVE_VARIANCE
 
 STEP = 0.5  # of the study; in standard deviations of the prior
 BATCH = 4  # codes decoded at a time; more do not fit the caches of a CPU

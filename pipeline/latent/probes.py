@@ -17,8 +17,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from foldnorm.pipeline.detection_metrics import INTERVAL
 from foldnorm.pipeline.latent.space import Codes, principal_axes
+from foldnorm.pipeline.metrics.detection import INTERVAL
 from foldnorm.preprocessing.core.errors import InputError
 
 FOLDS = 5

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from foldnorm.models.image_classifier import ImageClassifier
 from foldnorm.models.noise import StepNoise, seed_of
-from foldnorm.pipeline.detection_metrics import detection
+from foldnorm.pipeline.metrics.detection import detection
 
 NEIGHBOURS = 5  # that a volume's ball reaches to
 SSIM_SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # weights, Wang et al. 2003

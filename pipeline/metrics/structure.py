@@ -13,7 +13,7 @@ from skimage.feature import canny
 from skimage.measure import euler_number
 from skimage.transform import hough_circle, hough_circle_peaks
 
-from foldnorm.pipeline.sheet_metrics import count_components, opening_fraction
+from foldnorm.pipeline.metrics.sheets import count_components, opening_fraction
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
 FAR = 0.25  # of the smallest side: lag of the two-point correlation
