@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from skimage.measure import euler_number, label
 
-from foldnorm.pipeline.augmentation import Augmentation, AugmentationOptions
+from foldnorm.pipeline.data.augmentation import Augmentation, AugmentationOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.preparation import Preparation
 

@@ -13,7 +13,7 @@ from gpu_session import Session, arithmetic, replaced, step
 from torch import Tensor
 
 from foldnorm.models.noise import StepNoise
-from foldnorm.pipeline.batches import Batches
+from foldnorm.pipeline.data.batches import Batches
 from foldnorm.pipeline.training_setup import Training
 
 CASES: tuple[tuple[str, tuple[str, ...]], ...] = (

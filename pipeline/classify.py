@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from foldnorm.models.protocols import Classifies
 from foldnorm.pipeline.artifacts import CLASSES, CLASSES_SIDECAR
-from foldnorm.pipeline.conditions import MISSING
+from foldnorm.pipeline.data.conditions import MISSING
 from foldnorm.pipeline.metrics.detection import INTERVAL
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel

@@ -14,9 +14,9 @@ from foldnorm.models.protocols import (
     LearnsFromTrueDamage,
     Repairs,
 )
-from foldnorm.pipeline.augmentation import ImageAugmentation
-from foldnorm.pipeline.conditions import MISSING
-from foldnorm.pipeline.degradations import LIKELY, came_damaged, degrader
+from foldnorm.pipeline.data.augmentation import ImageAugmentation
+from foldnorm.pipeline.data.conditions import MISSING
+from foldnorm.pipeline.data.damage import LIKELY, came_damaged, degrader
 from foldnorm.pipeline.metrics.images import iou, repair_figures
 from foldnorm.pipeline.task import VALIDATION_SEED, Alter, Slices, Task
 from foldnorm.pipeline.training_options import TrainingOptions

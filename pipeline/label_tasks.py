@@ -15,14 +15,14 @@ from foldnorm.models.protocols import (
     Restores,
     TakesPatches,
 )
-from foldnorm.pipeline.augmentation import Augmentation
+from foldnorm.pipeline.data.augmentation import Augmentation
+from foldnorm.pipeline.data.edits import TrainingEdits
+from foldnorm.pipeline.data.patches import Patches
+from foldnorm.pipeline.data.substitutions import Substitutions
+from foldnorm.pipeline.data.sulcus_labels import NamedVolumes, folds_of, names_of
 from foldnorm.pipeline.metrics.classes import class_dice, sulcus_dice
-from foldnorm.pipeline.patches import Patches
 from foldnorm.pipeline.predict import recognise, structure_probability, target_scheme
-from foldnorm.pipeline.substitutions import Substitutions
-from foldnorm.pipeline.sulci import NamedVolumes, folds_of, names_of
 from foldnorm.pipeline.task import VALIDATION_SEED, Alter, Labels, Place, Slices, Task
-from foldnorm.pipeline.training_edits import TrainingEdits
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import many_colours, middle_slices

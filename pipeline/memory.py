@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from foldnorm.models.checkpointed import Checkpointed
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Trainable
-from foldnorm.pipeline.batches import Batches
+from foldnorm.pipeline.data.batches import Batches
 
 WORK = 1.2  # what is held, over what is counted: work space of convolutions, the allocator's gaps
 TIGHT = 0.9  # share of the memory that is there, above which it is said

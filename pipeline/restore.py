@@ -13,7 +13,7 @@ from skimage.restoration import inpaint_biharmonic
 from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import DamageKind, FindsDamage, Repairs
 from foldnorm.pipeline.artifacts import RESTORED, RESTORED_IMAGE, RESTORED_SHEET, RESTORED_SIDECAR
-from foldnorm.pipeline.degradations import LIKELY, came_damaged, degrader
+from foldnorm.pipeline.data.damage import LIKELY, came_damaged, degrader
 from foldnorm.pipeline.metrics.images import RANGE, iou, repair_figures
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.trained_model import TrainedModel

@@ -24,9 +24,9 @@ from foldnorm.pipeline.artifacts import (
     RUN_DATA,
     RUN_ENVIRONMENT,
 )
-from foldnorm.pipeline.brains import check_cohort
 from foldnorm.pipeline.class_paths import current
-from foldnorm.pipeline.conditions import Conditions
+from foldnorm.pipeline.data.brains import check_cohort
+from foldnorm.pipeline.data.conditions import Conditions
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError

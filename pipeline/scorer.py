@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from foldnorm.pipeline.artifacts import PAGES_SIDECAR, REGIONS, REGIONS_SIDECAR, SCORER
+from foldnorm.pipeline.data.sulcus_labels import NamesPlaces, SulciByPlace
 from foldnorm.pipeline.score_cohort import ScoreResult, add_p_values
 from foldnorm.pipeline.scoring.alike import check_alike
 from foldnorm.pipeline.scoring.brain_scores import ASYMMETRY, VOID, BrainScores
@@ -17,7 +18,6 @@ from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, OnMap
 from foldnorm.pipeline.scoring.participants import Participants
 from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
 from foldnorm.pipeline.suitability import Suitability
-from foldnorm.pipeline.sulci import NamesPlaces, SulciByPlace
 from foldnorm.pipeline.tracks import learned_from
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, REGION_MASK, Cohort, row_key
 from foldnorm.preprocessing.cohort.layout import LAYOUT_FOLDER

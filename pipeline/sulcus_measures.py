@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from foldnorm.pipeline.data.sulcus_labels import NamedVolumes, names_of
 from foldnorm.pipeline.scoring.fitted import Fitted, State
-from foldnorm.pipeline.sulci import NamedVolumes, names_of
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.io.schemes import LabelScheme

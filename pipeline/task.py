@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from foldnorm.models.classes import to_classes
 from foldnorm.models.protocols import Conditioned, Decodes, Diffuses, Trainable
-from foldnorm.pipeline.augmentation import Augmentation
-from foldnorm.pipeline.batches import Beside
+from foldnorm.pipeline.data.augmentation import Augmentation
+from foldnorm.pipeline.data.batches import Beside
 from foldnorm.pipeline.metrics.sheets import compare_populations, sheet_panel
 from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort

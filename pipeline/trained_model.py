@@ -22,8 +22,8 @@ from foldnorm.models.protocols import (
     ShowsDepths,
     Translates,
 )
-from foldnorm.pipeline.brains import BrainsLike, brains_of, check_cohort, cohorts_of
-from foldnorm.pipeline.conditions import Conditions
+from foldnorm.pipeline.data.brains import BrainsLike, brains_of, check_cohort, cohorts_of
+from foldnorm.pipeline.data.conditions import Conditions
 from foldnorm.pipeline.forward_pass import (
     AskedPrecision,
     ForwardPass,

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from foldnorm.pipeline.augmentation import AugmentationOptions
+from foldnorm.pipeline.data.augmentation import AugmentationOptions
 from foldnorm.preprocessing.core.errors import InputError
 
 DECAY_FLOOR = 0.05  # of the learning rate, at the last step of a cosine decay

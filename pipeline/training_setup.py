@@ -14,9 +14,9 @@ from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import Conditioned, Trainable
 from foldnorm.models.volume_networks import as_channels_last
 from foldnorm.pipeline.artifacts import RUN_METRICS
-from foldnorm.pipeline.batches import Batches, Draws, workers_for
-from foldnorm.pipeline.conditions import Conditions
 from foldnorm.pipeline.configuration import build_model, training_options
+from foldnorm.pipeline.data.batches import Batches, Draws, workers_for
+from foldnorm.pipeline.data.conditions import Conditions
 from foldnorm.pipeline.launch import launch, processes_here
 from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.run_folder import RunFolder

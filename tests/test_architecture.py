@@ -34,7 +34,7 @@ FORBIDDEN = {
     "pipeline": FRONT,
 }  # fmt: skip
 # Imported when it is asked for, not with the module: `Cohort.dataset` is what PyTorch loads from.
-LATE = {("preprocessing/cohort/cohort.py", "foldnorm.pipeline.cohort_dataset")}
+LATE = {("preprocessing/cohort/cohort.py", "foldnorm.pipeline.data.cohort_dataset")}
 
 
 def imported(path):
@@ -78,8 +78,7 @@ FLAT = {
     "artifacts": "artifacts scoring.page_files",
     "metrics": "metrics*",
     "transforms": "transforms",
-    "data": "brains cohort_dataset batches patches augmentation degradations training_edits "
-    "substitutions sulci conditions",
+    "data": "data*",
     "runs": "configuration class_paths model_list training_options run_folder trained_model "
     "predict forward_pass metrics_table model_card tracks devices",
     "scoring": "scoring* scores scorer score_cohort recognition_scores sulcus_measures suitability "

@@ -7,9 +7,9 @@ import pytest
 from scipy import ndimage
 from skimage.measure import euler_number
 
-from foldnorm.pipeline.augmentation import Augmentation, AugmentationOptions, draw_affine
-from foldnorm.pipeline.batches import Batches, Draws
 from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.data.augmentation import Augmentation, AugmentationOptions, draw_affine
+from foldnorm.pipeline.data.batches import Batches, Draws
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import load_scheme

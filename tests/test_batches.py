@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from foldnorm.pipeline.batches import Batches, Draws, workers_for
+from foldnorm.pipeline.data.batches import Batches, Draws, workers_for
 from foldnorm.preprocessing.core.errors import InputError
 
 CPU, GPU = torch.device("cpu"), torch.device("meta")  # any that is no CPU
@@ -95,7 +95,7 @@ def test_workers_end_with_their_batches(draws, new_children):
 def test_python_ends_though_workers_leave_signals():
     """Workers that were never closed are ended with the process."""
     code = (
-        "import numpy as np; from foldnorm.pipeline.batches import Batches, Draws; "
+        "import numpy as np; from foldnorm.pipeline.data.batches import Batches, Draws; "
         "volumes = np.zeros((4, 2, 2, 2), np.uint8); "
         "b = Batches(Draws(volumes, np.arange(4)), 2, workers=2); print(b.batch(0).shape); "
         "import builtins; builtins.kept = b"

@@ -24,7 +24,7 @@ from foldnorm.models.protocols import Conditioned, Diffuses, Samples
 from foldnorm.models.wgan import WGAN
 from foldnorm.models.wgan_gp import WGANGP
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.conditions import Conditions
+from foldnorm.pipeline.data.conditions import Conditions
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError

@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from foldnorm.models.image_autoencoder import ImageAutoencoder
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.degradations import with_noise
+from foldnorm.pipeline.data.damage import with_noise
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.files import read_tsv
 

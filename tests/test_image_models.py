@@ -27,8 +27,8 @@ from foldnorm.models.protocols import (
     TakesNoise,
     Trainable,
 )
-from foldnorm.pipeline.augmentation import AugmentationOptions, ImageAugmentation
 from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.data.augmentation import AugmentationOptions, ImageAugmentation
 from foldnorm.preprocessing.core.errors import InputError
 
 SIDE = 16

@@ -12,7 +12,7 @@ from test_synthetic_quality import blobs, save
 from foldnorm.models.multi_domain_vae import MultiDomainVAE
 from foldnorm.models.protocols import FindsDamage
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.degradations import Degradations
+from foldnorm.pipeline.data.damage import Degradations
 from foldnorm.pipeline.image_tasks import Degraded
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError

@@ -7,7 +7,7 @@ import pytest
 from conftest import skeleton_volume, write_nifti
 
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.conditions import Conditions
+from foldnorm.pipeline.data.conditions import Conditions
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError

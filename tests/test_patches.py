@@ -9,12 +9,12 @@ from test_augmentation import THIN, two_folds
 
 from foldnorm.models.restorer import Restorer
 from foldnorm.models.volume_networks import coordinates
-from foldnorm.pipeline.augmentation import Augmentation, AugmentationOptions
-from foldnorm.pipeline.batches import Batches, Draws
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.configuration import resolve_for
+from foldnorm.pipeline.data.augmentation import Augmentation, AugmentationOptions
+from foldnorm.pipeline.data.batches import Batches, Draws
+from foldnorm.pipeline.data.patches import Patches, Window
 from foldnorm.pipeline.label_tasks import AROUND_PATCH
-from foldnorm.pipeline.patches import Patches, Window
 from foldnorm.pipeline.predict import restored_in_windows
 from foldnorm.pipeline.run_folder import RunFolder
 from foldnorm.pipeline.training_setup import set_up

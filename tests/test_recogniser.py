@@ -12,13 +12,8 @@ from foldnorm.models.recogniser import Recogniser
 from foldnorm.pipeline.bundle_of_volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.configuration import resolve_for
-from foldnorm.pipeline.metrics.classes import sulcus_dice
-from foldnorm.pipeline.predict import recognise
-from foldnorm.pipeline.recognition_scores import FEWEST, RecognitionScores
-from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
-from foldnorm.pipeline.substitutions import Substitutions
-from foldnorm.pipeline.sulci import (
+from foldnorm.pipeline.data.substitutions import Substitutions
+from foldnorm.pipeline.data.sulcus_labels import (
     NamedVolumes,
     SulciByPlace,
     common_sulci,
@@ -26,6 +21,11 @@ from foldnorm.pipeline.sulci import (
     names_of,
     sulcus_name,
 )
+from foldnorm.pipeline.metrics.classes import sulcus_dice
+from foldnorm.pipeline.predict import recognise
+from foldnorm.pipeline.recognition_scores import FEWEST, RecognitionScores
+from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
 from foldnorm.pipeline.sulcus_measures import MEASURES, AtlasTemplate, NamedBrain, Recognition
 from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.training_setup import set_up

@@ -22,7 +22,7 @@ from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import FindsDamage
 from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.degradations import VISIBLE, Degradations, degrader
+from foldnorm.pipeline.data.damage import VISIBLE, Degradations, degrader
 from foldnorm.pipeline.metrics.images import iou
 from foldnorm.pipeline.restore import inpainted
 from foldnorm.preprocessing.cohort.cohort import Cohort

@@ -9,7 +9,7 @@ from PIL import Image
 
 from foldnorm.models.image_vae import ImageVAE
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.conditions import Conditions
+from foldnorm.pipeline.data.conditions import Conditions
 from foldnorm.pipeline.metrics.structure import (
     circle_radii,
     distance_between,

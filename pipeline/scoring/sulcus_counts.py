@@ -6,8 +6,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.data.sulcus_labels import SulciByPlace, names_of
 from foldnorm.pipeline.scoring.fitted import Fitted, State
-from foldnorm.pipeline.sulci import SulciByPlace, names_of
 from foldnorm.preprocessing.cohort.cohort import Cohort
 
 

@@ -16,7 +16,7 @@ from foldnorm.models.protocols import (
     TakesNoise,
     Translates,
 )
-from foldnorm.pipeline.degradations import degrader
+from foldnorm.pipeline.data.damage import degrader
 from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.restore import Image, RestoreOptions, degradation_rng, repaired
 from foldnorm.pipeline.run_folder import RunFolder

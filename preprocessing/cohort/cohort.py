@@ -24,7 +24,7 @@ from foldnorm.preprocessing.core.files import read_json, read_tsv, replacing, wr
 from foldnorm.preprocessing.io.schemes import LabelScheme, scheme_from_dict
 
 if TYPE_CHECKING:
-    from foldnorm.pipeline.cohort_dataset import CohortDataset
+    from foldnorm.pipeline.data.cohort_dataset import CohortDataset
 
 DESCRIPTION = "dataset_description.json"
 PARTICIPANTS = "participants.tsv"
@@ -123,7 +123,7 @@ class Cohort:
         """
         # The one step upwards of this package, and only when it is asked for: what reads cohorts
         # without torch goes on to do so.
-        from foldnorm.pipeline.cohort_dataset import CohortDataset
+        from foldnorm.pipeline.data.cohort_dataset import CohortDataset
 
         return CohortDataset(self, self.indices(*splits), transform)
 

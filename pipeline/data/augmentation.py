@@ -15,7 +15,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from foldnorm.models.noise import seed_of
-from foldnorm.pipeline.patches import Window
+from foldnorm.pipeline.data.patches import Window
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
