@@ -29,9 +29,9 @@ from sklearn.manifold import TSNE
 from foldnorm.models.classes import to_classes
 from foldnorm.pipeline.artifacts import BENCHMARK
 from foldnorm.pipeline.benchmark import halves
-from foldnorm.pipeline.configuration import config_path
 from foldnorm.pipeline.metrics.sheets import mean_panel
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.config import config_path
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.preprocessing.alteration.alteration import alter
 from foldnorm.preprocessing.alteration.deletion import SizeRange

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from foldnorm.pipeline import train as train_module
 from foldnorm.pipeline.cli import main as foldnorm
-from foldnorm.pipeline.configuration import resolve_for
+from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.training_setup import Training, set_up
 from foldnorm.preprocessing.cohort.cohort import Cohort
 

@@ -16,8 +16,8 @@ from foldnorm.models.protocols import (
     Samples,
     Translates,
 )
-from foldnorm.pipeline.configuration import shipped_configs
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.config import shipped_configs
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import Cohort
 
 FIRST = ("restorer", "hypersphere_classifier", "vnet", "wgan_gp")

@@ -28,7 +28,6 @@ import yaml
 
 from foldnorm.models.wgan_gp import WGANGP
 from foldnorm.pipeline.cli import main as foldnorm
-from foldnorm.pipeline.configuration import config_path
 from foldnorm.pipeline.latent.dimensions import (
     BATCH,
     STEP,
@@ -37,7 +36,8 @@ from foldnorm.pipeline.latent.dimensions import (
     rank_dimensions,
 )
 from foldnorm.pipeline.latent.space import LatentSpace
-from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.pipeline.runs.config import config_path
+from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import (
     VOLUMES,
     Brain,

@@ -15,9 +15,9 @@ from pathlib import Path
 from figures import write_figures
 
 from foldnorm import load_config
-from foldnorm.pipeline.configuration import build_model, training_options
 from foldnorm.pipeline.data.batches import Batches, Draws
 from foldnorm.pipeline.data.conditions import Conditions
+from foldnorm.pipeline.runs.config import build_model, training_options
 from foldnorm.pipeline.tasks import task_of
 from foldnorm.pipeline.training_setup import draws_of
 from foldnorm.preprocessing.cohort.cohort import Cohort

@@ -23,7 +23,7 @@ SULCI = ["one", "two"]  # of a recogniser; each more is a few weights
 
 
 def configured(name: str, shape: tuple[int, ...], n_classes: int | None) -> dict[str, Any]:
-    from foldnorm.pipeline.configuration import resolve
+    from foldnorm.pipeline.runs.config import resolve
 
     return resolve(
         name,
@@ -51,7 +51,7 @@ def measure(name: str) -> dict[str, object]:
         Translates,
     )
     from foldnorm.models.volume_networks import as_channels_last
-    from foldnorm.pipeline.configuration import build_model, training_options
+    from foldnorm.pipeline.runs.config import build_model, training_options
 
     side = REPORT_SIDE if name.endswith("_report") else SIDE
     config = configured(name, (side,) * 3, CLASSES)

@@ -27,7 +27,7 @@ from foldnorm.pipeline.cli import main as foldnorm
 from foldnorm.pipeline.every_fold import FoldScores, score_every_fold, summary_of
 from foldnorm.pipeline.metrics.classes import class_dice
 from foldnorm.pipeline.metrics.sheets import mean_panel
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.translate import Translation, translate_cohort
 from foldnorm.preprocessing.alteration.deletion import SizeRange

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from real_alterations import HEALTHY, SHAM, altered, planned, ways_to_alter
 
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.baselines import Baselines
 from foldnorm.pipeline.scoring.families import ScoreFamily

@@ -20,7 +20,7 @@ GIBIBYTE = 2**30
 def ours(batch: int, steps: int, queue: "multiprocessing.Queue[tuple[float, int]]") -> None:
     from foldnorm.models.noise import StepNoise
     from foldnorm.models.volume_networks import as_channels_last
-    from foldnorm.pipeline.configuration import build_model, resolve, training_options
+    from foldnorm.pipeline.runs.config import build_model, resolve, training_options
 
     config = resolve(
         "wgan_gp", ["--model.init_args.reconstruction_steps=0"], shape=(80,) * 3, n_classes=3

@@ -5,9 +5,9 @@ from .api import load as load
 from .api import load_config as load_config
 from .api import preprocess as preprocess
 from .api import train as train
-from .pipeline.model_list import list_models as list_models
+from .pipeline.runs.model_list import list_models as list_models
+from .pipeline.runs.trained_model import TrainedModel as TrainedModel
 from .pipeline.scorer import Scorer as Scorer
-from .pipeline.trained_model import TrainedModel as TrainedModel
 from .plotting import plot as plot
 from .preprocessing.cohort.cohort import Cohort as Cohort
 from .preprocessing.core.errors import InputError as InputError

@@ -21,11 +21,11 @@ from foldnorm.pipeline.artifacts import (
     LOCALISATION,
 )
 from foldnorm.pipeline.metrics.detection import INTERVAL, detection, paired_share
+from foldnorm.pipeline.runs.tracks import track_of
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.localisation import localisation
 from foldnorm.pipeline.scoring.map_scores import Scores
-from foldnorm.pipeline.tracks import track_of
 from foldnorm.preprocessing.alteration.alteration import Altered, alter
 from foldnorm.preprocessing.alteration.deletion import HALF_WAY, Refilling, SizeRange
 from foldnorm.preprocessing.alteration.kinds import DEFORMING

@@ -34,9 +34,9 @@ from foldnorm.pipeline.artifacts import (
     RUN_METRICS,
 )
 from foldnorm.pipeline.bundle_parts import Contents
-from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.pipeline.model_card import card_of
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.model_card import card_of
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, REGION_MASK, Cohort
 from foldnorm.preprocessing.cohort.layout import LAYOUT_FOLDER
 from foldnorm.preprocessing.core.errors import InputError

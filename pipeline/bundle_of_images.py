@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from foldnorm.models.protocols import Classifies, LearnsFromDamage, Repairs
 from foldnorm.pipeline.bundle_parts import ADDRESS, Contents, class_steps, data_format, levels_of
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import intensities_of
 from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, prepare_image
 from foldnorm.preprocessing.cohort.images import ImageFile, find_images, write_image

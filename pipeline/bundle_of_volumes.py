@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from foldnorm.models.protocols import Classifies, Decodes, Recognises, Restores, Translates
 from foldnorm.pipeline.bundle_parts import ADDRESS, Contents, class_steps, data_format, levels_of
-from foldnorm.pipeline.configuration import build_model
-from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.trained_model import OVERLAP
+from foldnorm.pipeline.runs.config import build_model
+from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.runs.trained_model import OVERLAP
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.layout import LAYOUT_FOLDER, Layout
 from foldnorm.preprocessing.cohort.preparation import Preparation

@@ -12,8 +12,8 @@ from foldnorm.models.protocols import Classifies
 from foldnorm.pipeline.artifacts import CLASSES, CLASSES_SIDECAR
 from foldnorm.pipeline.data.conditions import MISSING
 from foldnorm.pipeline.metrics.detection import INTERVAL
-from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv

@@ -24,12 +24,12 @@ from foldnorm.pipeline.artifacts import (
     RUN_METRICS,
 )
 from foldnorm.pipeline.benchmark import BenchmarkOptions, benchmark
-from foldnorm.pipeline.configuration import config_path
-from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.metrics.latent import active_share, silhouette
 from foldnorm.pipeline.metrics.sheets import mean_panel
-from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.config import config_path
+from foldnorm.pipeline.runs.devices import choose_device
+from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.preprocessing.alteration.deletion import HALF_WAY, Refilling, SizeRange
 from foldnorm.preprocessing.alteration.kinds import DEFORMING

@@ -9,9 +9,9 @@ from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import Classifies
 from foldnorm.pipeline.artifacts import CLASSES, CLASSES_SIDECAR, RUN_COST
 from foldnorm.pipeline.classify import Row, figures_of, rows_of, table_columns, true_class
-from foldnorm.pipeline.configuration import build_model, resolve_for
-from foldnorm.pipeline.devices import choose_device
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.config import build_model, resolve_for
+from foldnorm.pipeline.runs.devices import choose_device
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.train import train
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError

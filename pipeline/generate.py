@@ -12,8 +12,8 @@ from foldnorm.models.protocols import Diffuses, Samples
 from foldnorm.pipeline.artifacts import SYNTHETIC_SHEET, SYNTHETIC_SIDECAR, SYNTHETIC_VOLUME
 from foldnorm.pipeline.criteria import Criterion
 from foldnorm.pipeline.metrics.structure import microstructure_statistics, sheet_statistics
-from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.images import write_image
 from foldnorm.preprocessing.cohort.pictures import contact_sheet, image_slices, middle_slices, png
 from foldnorm.preprocessing.core.errors import InputError

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
 from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, write_image_cohort
 from foldnorm.preprocessing.cohort.images import find_images

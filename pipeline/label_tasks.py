@@ -21,9 +21,9 @@ from foldnorm.pipeline.data.patches import Patches
 from foldnorm.pipeline.data.substitutions import Substitutions
 from foldnorm.pipeline.data.sulcus_labels import NamedVolumes, folds_of, names_of
 from foldnorm.pipeline.metrics.classes import class_dice, sulcus_dice
-from foldnorm.pipeline.predict import recognise, structure_probability, target_scheme
+from foldnorm.pipeline.runs.options import TrainingOptions
+from foldnorm.pipeline.runs.predict import recognise, structure_probability, target_scheme
 from foldnorm.pipeline.task import VALIDATION_SEED, Alter, Labels, Place, Slices, Task
-from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import many_colours, middle_slices
 from foldnorm.preprocessing.core.errors import InputError

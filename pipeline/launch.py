@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
-from foldnorm.pipeline.devices import choose_device
+from foldnorm.pipeline.runs.devices import choose_device
 
 
 def launch(device: str) -> Fabric:

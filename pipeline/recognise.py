@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from foldnorm.pipeline.artifacts import SULCI, SULCI_SIDECAR, SULCUS_LABELS, SULCUS_NAMES
 from foldnorm.pipeline.recognition_scores import RecognitionScores
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.healthy import held_out_halves
 from foldnorm.pipeline.suitability import Suitability

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.metrics.detection import roc_curve
-from foldnorm.pipeline.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_table import MetricsTable
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.images import CLASS
 from foldnorm.preprocessing.cohort.pictures import (

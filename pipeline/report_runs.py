@@ -8,8 +8,8 @@ import yaml
 
 from foldnorm.pipeline import report_figures as figures
 from foldnorm.pipeline.artifacts import RUN_METRICS, RUN_SAMPLE
-from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.pictures import inline_png
 
 SAMPLE_NOTES = {

@@ -15,8 +15,8 @@ from foldnorm.models.protocols import DamageKind, FindsDamage, Repairs
 from foldnorm.pipeline.artifacts import RESTORED, RESTORED_IMAGE, RESTORED_SHEET, RESTORED_SIDECAR
 from foldnorm.pipeline.data.damage import LIKELY, came_damaged, degrader
 from foldnorm.pipeline.metrics.images import RANGE, iou, repair_figures
-from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.cohort.images import write_image
 from foldnorm.preprocessing.cohort.pictures import contact_sheet, image_slices, png

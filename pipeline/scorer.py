@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from foldnorm.pipeline.artifacts import PAGES_SIDECAR, REGIONS, REGIONS_SIDECAR, SCORER
 from foldnorm.pipeline.data.sulcus_labels import NamesPlaces, SulciByPlace
+from foldnorm.pipeline.runs.tracks import learned_from
 from foldnorm.pipeline.score_cohort import ScoreResult, add_p_values
 from foldnorm.pipeline.scoring.alike import check_alike
 from foldnorm.pipeline.scoring.brain_scores import ASYMMETRY, VOID, BrainScores
@@ -18,7 +19,6 @@ from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, OnMap
 from foldnorm.pipeline.scoring.participants import Participants
 from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
 from foldnorm.pipeline.suitability import Suitability
-from foldnorm.pipeline.tracks import learned_from
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, REGION_MASK, Cohort, row_key
 from foldnorm.preprocessing.cohort.layout import LAYOUT_FOLDER
 from foldnorm.preprocessing.cohort.quality import read_warnings
@@ -28,8 +28,8 @@ from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes,
 if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without it
     import torch
 
-    from foldnorm.pipeline.forward_pass import AskedPrecision, Precision
-    from foldnorm.pipeline.trained_model import TrainedModel
+    from foldnorm.pipeline.runs.forward_pass import AskedPrecision, Precision
+    from foldnorm.pipeline.runs.trained_model import TrainedModel
 
 FORMAT = 2  # of a saved scorer
 MODEL, CALIBRATION, SUITABILITY = "model", "calibration", "suitability"

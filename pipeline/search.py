@@ -25,13 +25,13 @@ from foldnorm.pipeline.artifacts import (
     SEARCH_SIDECAR,
     TRIALS,
 )
-from foldnorm.pipeline.configuration import resolve_for, training_options
-from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.config import resolve_for, training_options
+from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.options import TrainingOptions
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.search_space import SearchOptions, Value
 from foldnorm.pipeline.signals import STOPPED
 from foldnorm.pipeline.train import train
-from foldnorm.pipeline.training_options import TrainingOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, write_json, write_text, write_tsv

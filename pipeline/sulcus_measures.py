@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from foldnorm.pipeline.data.sulcus_labels import NamedVolumes, names_of
+from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.fitted import Fitted, State
-from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.spatial.space import Matrix

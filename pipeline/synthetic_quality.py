@@ -31,7 +31,7 @@ from foldnorm.pipeline.metrics.two_sample import (
     precision_recall_coverage,
     two_sample_auroc,
 )
-from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Brain, Cohort, intensities_of
 from foldnorm.preprocessing.cohort.images import NIFTI, STACKS, ImageFile, read_image
 from foldnorm.preprocessing.cohort.pictures import contact_sheet, png, volume_slices

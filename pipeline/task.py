@@ -19,7 +19,7 @@ from foldnorm.models.protocols import Conditioned, Decodes, Diffuses, Trainable
 from foldnorm.pipeline.data.augmentation import Augmentation
 from foldnorm.pipeline.data.batches import Beside
 from foldnorm.pipeline.metrics.sheets import compare_populations, sheet_panel
-from foldnorm.pipeline.training_options import TrainingOptions
+from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import volume_slices
 from foldnorm.preprocessing.cohort.preparation import Preparation

@@ -25,13 +25,13 @@ from foldnorm.models.small_maps import small_maps_in_float32
 from foldnorm.pipeline.artifacts import RUN_CONFIG, RUN_SAMPLE
 from foldnorm.pipeline.launch import leave
 from foldnorm.pipeline.memory import available_bytes, held_by_one, warning_of
-from foldnorm.pipeline.model_card import write_model_card
 from foldnorm.pipeline.processes import (
     average_gradients,
     clip_gradients,
     largest,
     mean_over_processes,
 )
+from foldnorm.pipeline.runs.model_card import write_model_card
 from foldnorm.pipeline.signals import STOPPED, StopFlag, stop_on_signals
 from foldnorm.pipeline.training_setup import Training, networks_of, set_up
 from foldnorm.pipeline.validation import sample_picture, validate
@@ -60,7 +60,7 @@ def train(
     """Train a model on a cohort and write a run folder.
 
     Args:
-        config: as `foldnorm.pipeline.configuration.resolve` returns it.
+        config: as `foldnorm.pipeline.runs.config.resolve` returns it.
         cohort: its training split is trained on, its validation split validated on.
         out: the run folder.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; under torchrun or srun, the local one.

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from foldnorm.models.protocols import Translates
 from foldnorm.pipeline.artifacts import TRANSLATED, TRANSLATIONS, TRANSLATIONS_SIDECAR
 from foldnorm.pipeline.metrics.classes import class_dice, class_distances
-from foldnorm.pipeline.predict import target_scheme
-from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.pipeline.runs.predict import target_scheme
+from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.prepare_volume import prepare_volume

@@ -16,10 +16,10 @@ import foldnorm.bundle
 import foldnorm.models
 from foldnorm.models.classes import to_classes
 from foldnorm.pipeline.artifacts import BUNDLE_INFERENCE, RUN_CONFIG
-from foldnorm.pipeline.class_paths import current_class_path
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.configuration import config_path, resolve, shipped_configs
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.class_paths import current_class_path
+from foldnorm.pipeline.runs.config import config_path, resolve, shipped_configs
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import Cohort
 
 # A cohort of six phantoms, a run of one step on it, and its bundle, as release 0.1 wrote them.

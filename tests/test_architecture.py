@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from foldnorm.models.protocols import Samples, Translates
-from foldnorm.pipeline.configuration import build_model, resolve, shipped_configs
+from foldnorm.pipeline.runs.config import build_model, resolve, shipped_configs
 
 ROOT = Path(__file__).parents[1]
 # Kinds of file in the wheel.
@@ -79,8 +79,7 @@ FLAT = {
     "metrics": "metrics*",
     "transforms": "transforms",
     "data": "data*",
-    "runs": "configuration class_paths model_list training_options run_folder trained_model "
-    "predict forward_pass metrics_table model_card tracks devices",
+    "runs": "runs*",
     "scoring": "scoring* scores scorer score_cohort recognition_scores sulcus_measures suitability "
     "fusion",
     "training": "train training_setup validation memory launch processes signals task tasks "

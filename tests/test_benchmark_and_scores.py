@@ -11,7 +11,7 @@ from conftest import skeleton_source
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.report import DONE
-from foldnorm.pipeline.tracks import track_of
+from foldnorm.pipeline.runs.tracks import track_of
 from foldnorm.preprocessing.alteration.kinds import KINDS
 from foldnorm.preprocessing.cohort.cohort import row_key
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json, write_tsv

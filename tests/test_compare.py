@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.configuration import config_path
 from foldnorm.pipeline.metrics.latent import active_share, silhouette
+from foldnorm.pipeline.runs.config import config_path
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 
 VAE = ["--model.init_args.channels=[8]", "--model.init_args.code_channels=2"]

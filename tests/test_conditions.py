@@ -25,7 +25,7 @@ from foldnorm.models.wgan import WGAN
 from foldnorm.models.wgan_gp import WGANGP
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.data.conditions import Conditions
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv, write_tsv

@@ -7,7 +7,7 @@ import pytest
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.criteria import Criterion
 from foldnorm.pipeline.metrics.structure import sheet_statistics
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import scheme_from_dict
 from foldnorm.preprocessing.io.volumes import read_labels

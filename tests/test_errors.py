@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from foldnorm.pipeline.configuration import resolve
+from foldnorm.pipeline.runs.config import resolve
 from foldnorm.preprocessing.cohort.images import ImageFile, read_image
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.sources import Source, read_fold_names

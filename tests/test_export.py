@@ -14,8 +14,8 @@ from test_vnet import pair_cohort, run  # noqa: F401  # fixtures
 from foldnorm.models.classes import to_classes
 from foldnorm.pipeline.bundle_of_volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.configuration import resolve_for
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.config import resolve_for
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.training_setup import set_up
 from foldnorm.preprocessing.cohort.cohort import Cohort, write_participants
 from foldnorm.preprocessing.core.errors import InputError

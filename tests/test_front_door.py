@@ -23,7 +23,7 @@ from foldnorm.models.protocols import Recognises, Restores, Translates
 from foldnorm.pipeline.bundle import export
 from foldnorm.pipeline.cli import build_parser
 from foldnorm.pipeline.commands.preprocess import _options
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.preprocess import read_options
 
 ROOT = Path(__file__).parents[1]

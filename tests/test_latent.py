@@ -25,8 +25,8 @@ from foldnorm.pipeline.latent.neighbours import nearest
 from foldnorm.pipeline.latent.probes import probe
 from foldnorm.pipeline.latent.space import LatentSpace, principal_axes
 from foldnorm.pipeline.latent.surfaces import surface, write_surface
-from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Brain
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv, write_tsv

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from foldnorm.models import BetaVAE, HypersphereClassifier
+from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.brain_scores import BrainScores, unfitted_families
 from foldnorm.pipeline.scoring.families import LATENT_MAP
 from foldnorm.pipeline.scoring.latent_maps import LatentMapScores, distance_from_centre
-from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Brain
 
 CPU = torch.device("cpu")

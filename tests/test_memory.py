@@ -10,7 +10,6 @@ from foldnorm.models.checkpointed import Checkpointed
 from foldnorm.models.ddpm import DDPM
 from foldnorm.pipeline import train as train_module
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.configuration import resolve_for
 from foldnorm.pipeline.memory import (
     GIB,
     TIGHT,
@@ -20,6 +19,7 @@ from foldnorm.pipeline.memory import (
     needed_bytes,
     warning_of,
 )
+from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.training_setup import set_up
 
 

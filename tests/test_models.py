@@ -39,8 +39,8 @@ from foldnorm.models.volume_networks import ShapeError
 from foldnorm.models.wgan import WGAN
 from foldnorm.models.wgan_gp import WGANGP
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.configuration import shipped_configs
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.config import shipped_configs
+from foldnorm.pipeline.runs.run_folder import RunFolder
 
 CPU = torch.device("cpu")
 SHAPE = (8, 8, 12)

@@ -8,7 +8,7 @@ from conftest import skeleton_volume, write_nifti
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.data.conditions import Conditions
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json

@@ -10,13 +10,13 @@ from test_augmentation import THIN, two_folds
 from foldnorm.models.restorer import Restorer
 from foldnorm.models.volume_networks import coordinates
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.configuration import resolve_for
 from foldnorm.pipeline.data.augmentation import Augmentation, AugmentationOptions
 from foldnorm.pipeline.data.batches import Batches, Draws
 from foldnorm.pipeline.data.patches import Patches, Window
 from foldnorm.pipeline.label_tasks import AROUND_PATCH
-from foldnorm.pipeline.predict import restored_in_windows
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.config import resolve_for
+from foldnorm.pipeline.runs.predict import restored_in_windows
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.training_setup import set_up
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import SKELETON

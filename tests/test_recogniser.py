@@ -11,7 +11,6 @@ from foldnorm.models.classes import to_classes
 from foldnorm.models.recogniser import Recogniser
 from foldnorm.pipeline.bundle_of_volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.configuration import resolve_for
 from foldnorm.pipeline.data.substitutions import Substitutions
 from foldnorm.pipeline.data.sulcus_labels import (
     NamedVolumes,
@@ -22,12 +21,13 @@ from foldnorm.pipeline.data.sulcus_labels import (
     sulcus_name,
 )
 from foldnorm.pipeline.metrics.classes import sulcus_dice
-from foldnorm.pipeline.predict import recognise
 from foldnorm.pipeline.recognition_scores import FEWEST, RecognitionScores
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.config import resolve_for
+from foldnorm.pipeline.runs.predict import recognise
+from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
 from foldnorm.pipeline.sulcus_measures import MEASURES, AtlasTemplate, NamedBrain, Recognition
-from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.training_setup import set_up
 from foldnorm.pipeline.view.models import ViewedModel
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key

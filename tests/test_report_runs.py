@@ -6,7 +6,7 @@ from PIL import Image
 
 from foldnorm.pipeline import report_runs as words
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_table import MetricsTable
 
 SIDE, GAP, SCALE = 16, 2, 3
 

@@ -11,13 +11,13 @@ from scipy import ndimage
 from foldnorm.models.restorer import Restorer
 from foldnorm.pipeline.bundle_of_volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.configuration import resolve_for
 from foldnorm.pipeline.data.edits import UNTOUCHED, TrainingEdits
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.config import resolve_for
+from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.evidence import SMOOTHING, THRESHOLD, EvidenceScores
 from foldnorm.pipeline.scoring.localisation import localisation
 from foldnorm.pipeline.scoring.regions import strongest_regions
-from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.pipeline.training_setup import set_up
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.core.errors import InputError

@@ -12,10 +12,10 @@ import pytest
 import torch
 from conftest import skeleton_source
 
-from foldnorm.pipeline import forward_pass
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.forward_pass import scoring_precision
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs import forward_pass
+from foldnorm.pipeline.runs.forward_pass import scoring_precision
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scorer import Scorer
 from foldnorm.pipeline.scoring.baselines import Baselines
 from foldnorm.pipeline.scoring.brain_scores import BrainScores

@@ -9,7 +9,7 @@ import yaml
 
 from foldnorm.pipeline import search as search_module
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_table import MetricsTable
 from foldnorm.pipeline.search import Stopped
 from foldnorm.pipeline.search_space import Axis, SearchOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort

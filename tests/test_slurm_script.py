@@ -11,7 +11,7 @@ import pytest
 from conftest import TINY_TRAINING
 
 from foldnorm.pipeline import launch
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.run_folder import RunFolder
 
 SCRIPT = Path(__file__).parents[1] / "docs/train.slurm"
 

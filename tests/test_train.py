@@ -16,10 +16,10 @@ from foldnorm.models.wgan_gp import WGANGP
 from foldnorm.pipeline import training_setup
 from foldnorm.pipeline.artifacts import RUN_SAMPLE
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.metrics_table import MetricsTable
 from foldnorm.pipeline.processes import clip_gradients
-from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.training_options import TrainingOptions
+from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.options import TrainingOptions
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.core.errors import InputError
 
 

@@ -22,7 +22,7 @@ from foldnorm.models.classes import to_classes
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.latent.neighbours import nearest
 from foldnorm.pipeline.latent.space import LatentSpace
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.view.library import Library
 from foldnorm.pipeline.view.server import ViewServer
 from foldnorm.preprocessing.core.errors import InputError

@@ -15,8 +15,8 @@ from foldnorm.models.noise import StepNoise
 from foldnorm.models.vnet import VNet
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.metrics.classes import class_dice, class_distances
-from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.pipeline.run_folder import RunFolder
+from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.tasks import task_of
 from foldnorm.pipeline.translate import Translation, translate_cohort
 from foldnorm.preprocessing.cohort.cohort import Cohort

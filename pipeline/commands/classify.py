@@ -26,9 +26,9 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.arguments import refuse_existing, say_problems
     from foldnorm.pipeline.artifacts import CLASSES
     from foldnorm.pipeline.classify import classify
-    from foldnorm.pipeline.devices import choose_device
     from foldnorm.pipeline.image_inputs import cohort_of_input
-    from foldnorm.pipeline.run_folder import RunFolder
+    from foldnorm.pipeline.runs.devices import choose_device
+    from foldnorm.pipeline.runs.run_folder import RunFolder
 
     refuse_existing(arguments.out / CLASSES, arguments.overwrite)
     run_folder = RunFolder.open(arguments.run_folder)

@@ -23,8 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.artifacts import CODES, CODES_SIDECAR, CODES_TABLE
-    from foldnorm.pipeline.devices import choose_device
-    from foldnorm.pipeline.run_folder import RunFolder
+    from foldnorm.pipeline.runs.devices import choose_device
+    from foldnorm.pipeline.runs.run_folder import RunFolder
     from foldnorm.preprocessing.cohort.cohort import Cohort
     from foldnorm.preprocessing.core.files import replacing, write_json, write_tsv
 

@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.artifacts import BUNDLE_METADATA
     from foldnorm.pipeline.bundle import export
-    from foldnorm.pipeline.run_folder import RunFolder
+    from foldnorm.pipeline.runs.run_folder import RunFolder
 
     refuse_existing(arguments.out / BUNDLE_METADATA, arguments.overwrite)
     run_folder = RunFolder.open(arguments.run_folder)

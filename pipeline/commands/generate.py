@@ -45,9 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.artifacts import SYNTHETIC_SHEET
     from foldnorm.pipeline.criteria import Criterion
-    from foldnorm.pipeline.devices import choose_device
     from foldnorm.pipeline.generate import GenerateOptions, generate
-    from foldnorm.pipeline.run_folder import RunFolder
+    from foldnorm.pipeline.runs.devices import choose_device
+    from foldnorm.pipeline.runs.run_folder import RunFolder
     from foldnorm.preprocessing.core.errors import InputError
 
     refuse_existing(arguments.out / SYNTHETIC_SHEET, arguments.overwrite)

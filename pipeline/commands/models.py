@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.model_list import list_models
+    from foldnorm.pipeline.runs.model_list import list_models
 
     found = list_models()
     if arguments.json:

@@ -39,8 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.artifacts import QUALITY
-    from foldnorm.pipeline.devices import choose_device
-    from foldnorm.pipeline.run_folder import RunFolder
+    from foldnorm.pipeline.runs.devices import choose_device
+    from foldnorm.pipeline.runs.run_folder import RunFolder
     from foldnorm.pipeline.synthetic_quality import QualityOptions, measure_quality
     from foldnorm.preprocessing.cohort.cohort import Cohort
 

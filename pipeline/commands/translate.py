@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing, say_problems
     from foldnorm.pipeline.artifacts import TRANSLATIONS_SIDECAR
-    from foldnorm.pipeline.devices import choose_device
+    from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.pipeline.translate import (
         Translation,
         mean_figures,

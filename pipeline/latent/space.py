@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.devices import choose_device
-from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.pipeline.runs.devices import choose_device
+from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
 

@@ -16,7 +16,7 @@ from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, CohortView, few_
 from foldnorm.preprocessing.core.errors import InputError
 
 if TYPE_CHECKING:  # torch and MONAI take seconds, and scores without a model do without them
-    from foldnorm.pipeline.trained_model import TrainedModel
+    from foldnorm.pipeline.runs.trained_model import TrainedModel
 
 VOID = "void"  # name of a family, and how brains are scored without a model
 ASYMMETRY = "asymmetry"

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foldnorm.models.protocols import ADDING, Restores
-from foldnorm.pipeline.forward_pass import ForwardPass
-from foldnorm.pipeline.predict import structure_probability
+from foldnorm.pipeline.runs.forward_pass import ForwardPass
+from foldnorm.pipeline.runs.predict import structure_probability
+from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scores import Mahalanobis
 from foldnorm.pipeline.scoring.conditional import ConditionalNormativeMap
 from foldnorm.pipeline.scoring.fitted import State
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
-from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Brain
 from foldnorm.preprocessing.io.schemes import LabelScheme
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foldnorm.models.protocols import EncodesPlaces
+from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.conditional import ConditionalNormativeMap
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
-from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Brain
 
 # Both settled on one site (MMRR-21 of Mindboggle-101) and on no other.

@@ -6,9 +6,9 @@ import safetensors.torch
 import torch
 
 from foldnorm.pipeline.artifacts import BUNDLE_WEIGHTS, RUN_DATA
-from foldnorm.pipeline.devices import choose_device
-from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.pipeline.runs.devices import choose_device
+from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_bytes, write_json
 

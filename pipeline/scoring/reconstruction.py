@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foldnorm.models.losses import class_cross_entropy
-from foldnorm.pipeline.predict import structure_probability
+from foldnorm.pipeline.runs.predict import structure_probability
+from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.map_scores import Map, Scores, top_share_mean
 from foldnorm.pipeline.scoring.normative import NormativeMap
-from foldnorm.pipeline.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Brain
 from foldnorm.preprocessing.io.schemes import LabelScheme
 

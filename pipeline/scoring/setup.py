@@ -12,9 +12,9 @@ from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 
 if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without it
-    from foldnorm.pipeline.forward_pass import AskedPrecision
-    from foldnorm.pipeline.run_folder import RunFolder
-    from foldnorm.pipeline.trained_model import TrainedModel
+    from foldnorm.pipeline.runs.forward_pass import AskedPrecision
+    from foldnorm.pipeline.runs.run_folder import RunFolder
+    from foldnorm.pipeline.runs.trained_model import TrainedModel
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def set_up_scoring(
         for other in others:
             check_alike(reference, reference.shape, reference.folder, other)
         return ScoringSetup(None, reference, cohort, controls)
-    from foldnorm.pipeline.devices import choose_device
-    from foldnorm.pipeline.run_folder import RunFolder
+    from foldnorm.pipeline.runs.devices import choose_device
+    from foldnorm.pipeline.runs.run_folder import RunFolder
 
     device = choose_device(device_name)
     run = RunFolder.open(run_folder)

@@ -17,10 +17,10 @@ from foldnorm.models.protocols import (
     Translates,
 )
 from foldnorm.pipeline.data.damage import degrader
-from foldnorm.pipeline.devices import choose_device
 from foldnorm.pipeline.restore import Image, RestoreOptions, degradation_rng, repaired
-from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.trained_model import TrainedModel
+from foldnorm.pipeline.runs.devices import choose_device
+from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.translate import Translation
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from foldnorm.pipeline.artifacts import MODEL_CARD
-from foldnorm.pipeline.metrics_table import MetricsTable
-from foldnorm.pipeline.run_folder import RunFolder
-from foldnorm.pipeline.tracks import learned_from
+from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.runs.tracks import learned_from
 from foldnorm.preprocessing.core.files import write_text
 
 USE = (

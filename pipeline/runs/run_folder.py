@@ -24,10 +24,10 @@ from foldnorm.pipeline.artifacts import (
     RUN_DATA,
     RUN_ENVIRONMENT,
 )
-from foldnorm.pipeline.class_paths import current
 from foldnorm.pipeline.data.brains import check_cohort
 from foldnorm.pipeline.data.conditions import Conditions
-from foldnorm.pipeline.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.class_paths import current
+from foldnorm.pipeline.runs.metrics_table import MetricsTable
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import hashed, read_json, write_bytes, write_json, write_text
@@ -35,7 +35,7 @@ from foldnorm.preprocessing.core.files import hashed, read_json, write_bytes, wr
 if TYPE_CHECKING:
     import torch
 
-    from foldnorm.pipeline.trained_model import TrainedModel
+    from foldnorm.pipeline.runs.trained_model import TrainedModel
 
 PACKAGES = ("foldnorm", "torch", "monai", "lightning", "numpy", "scipy", "scikit-learn", "nibabel")
 
@@ -176,8 +176,8 @@ class RunFolder:
         import safetensors.torch
         import torch
 
-        from foldnorm.pipeline.configuration import build_model
-        from foldnorm.pipeline.trained_model import TrainedModel
+        from foldnorm.pipeline.runs.config import build_model
+        from foldnorm.pipeline.runs.trained_model import TrainedModel
 
         model = build_model(self.config["model"])
         path = self.weights

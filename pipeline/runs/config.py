@@ -13,11 +13,11 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from foldnorm.models.volume_networks import ShapeError
-from foldnorm.pipeline.class_paths import current, current_class_path
 from foldnorm.pipeline.data.augmentation import AugmentationOptions
 from foldnorm.pipeline.data.conditions import Conditions
 from foldnorm.pipeline.data.sulcus_labels import common_sulci
-from foldnorm.pipeline.training_options import TrainingOptions
+from foldnorm.pipeline.runs.class_paths import current, current_class_path
+from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from foldnorm.models.protocols import Decodes, Encodes, Recognises, Restores, ShowsDepths
-from foldnorm.pipeline.predict import restored_in_windows
+from foldnorm.pipeline.runs.predict import restored_in_windows
 
 Precision = Literal["32", "bf16"]
 AskedPrecision = Literal["auto", "32", "bf16"]

@@ -24,13 +24,13 @@ from foldnorm.models.protocols import (
 )
 from foldnorm.pipeline.data.brains import BrainsLike, brains_of, check_cohort, cohorts_of
 from foldnorm.pipeline.data.conditions import Conditions
-from foldnorm.pipeline.forward_pass import (
+from foldnorm.pipeline.runs.forward_pass import (
     AskedPrecision,
     ForwardPass,
     Precision,
     scoring_precision,
 )
-from foldnorm.pipeline.predict import decoded, recognise
+from foldnorm.pipeline.runs.predict import decoded, recognise
 from foldnorm.preprocessing.cohort.cohort import FEW, Brain, Cohort, few_at_a_time
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.core.errors import InputError
