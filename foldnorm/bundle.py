@@ -3,19 +3,19 @@
 A bundle is shared and kept: wherever these classes come to lie in foldnorm, here they can be found.
 """
 
-from foldnorm.pipeline.bundle_of_images import (
+from foldnorm.pipeline.bundle.common import ToldClassd
+from foldnorm.pipeline.bundle.images import (
     ImageNetwork,
     PreparedImaged,
     WrittenImaged,
     images_in,
 )
-from foldnorm.pipeline.bundle_of_volumes import (
+from foldnorm.pipeline.bundle.volumes import (
     BundleNetwork,
     LabelValuesd,
     PreparedVolumed,
     volumes_in,
 )
-from foldnorm.pipeline.bundle_parts import ToldClassd
 
 __all__ = [
     "BundleNetwork",

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import pydoc
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from monai.bundle import ConfigParser
 
 import foldnorm.bundle
 import foldnorm.models
+import foldnorm.pipeline
 from foldnorm.models.classes import to_classes
 from foldnorm.pipeline.artifacts import BUNDLE_INFERENCE, RUN_CONFIG
 from foldnorm.pipeline.cli import main
@@ -55,8 +57,8 @@ def run(tmp_path):
 
 
 def at(address):
-    module, _, name = address.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    """What MONAI finds there: `monai.utils.instantiate` looks it up like this."""
+    return pydoc.locate(address)
 
 
 def targets(content):
@@ -141,6 +143,15 @@ def test_every_model_is_exported():
                 if is_model and name not in BASES:
                     assert getattr(foldnorm.models, name) is kind
     assert all(hasattr(getattr(foldnorm.models, n), "loss") for n in foldnorm.models.__all__)
+
+
+def test_modules_that_old_bundles_name_have_moved_and_no_others_are_made_up():
+    named = {address.split(".")[2] for address in OLD_TARGETS}
+    assert named == set(foldnorm.pipeline.MOVED)
+    for name in named:
+        assert not (Path(foldnorm.pipeline.__path__[0]) / f"{name}.py").exists()
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        foldnorm.pipeline.nonsense  # noqa: B018
 
 
 def test_the_address_of_a_bundle_is_complete():

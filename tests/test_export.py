@@ -12,7 +12,7 @@ from monai.bundle import verify_net_in_out
 from test_vnet import pair_cohort, run  # noqa: F401  # fixtures
 
 from foldnorm.models.classes import to_classes
-from foldnorm.pipeline.bundle_of_volumes import BundleNetwork
+from foldnorm.pipeline.bundle.volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.run_folder import RunFolder

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 import foldnorm as fn
 from foldnorm.models.protocols import Recognises, Restores, Translates
-from foldnorm.pipeline.bundle import export
+from foldnorm.pipeline.bundle.export import export
 from foldnorm.pipeline.cli import build_parser
 from foldnorm.pipeline.commands.preprocess import _options
 from foldnorm.pipeline.runs.run_folder import RunFolder

@@ -9,7 +9,7 @@ from monai.bundle import verify_net_in_out
 
 from foldnorm.models.classes import to_classes
 from foldnorm.models.recogniser import Recogniser
-from foldnorm.pipeline.bundle_of_volumes import BundleNetwork
+from foldnorm.pipeline.bundle.volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.data.substitutions import Substitutions
 from foldnorm.pipeline.data.sulcus_labels import (

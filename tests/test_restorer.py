@@ -9,7 +9,7 @@ from conftest import skeleton_source
 from scipy import ndimage
 
 from foldnorm.models.restorer import Restorer
-from foldnorm.pipeline.bundle_of_volumes import BundleNetwork
+from foldnorm.pipeline.bundle.volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.data.edits import UNTOUCHED, TrainingEdits
 from foldnorm.pipeline.runs.config import resolve_for

@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.artifacts import BUNDLE_METADATA
-    from foldnorm.pipeline.bundle import export
+    from foldnorm.pipeline.bundle.export import export
     from foldnorm.pipeline.runs.run_folder import RunFolder
 
     refuse_existing(arguments.out / BUNDLE_METADATA, arguments.overwrite)

@@ -16,7 +16,7 @@ from monai.transforms import MapTransform
 from torch import Tensor, nn
 
 from foldnorm.models.protocols import Classifies, Decodes, Recognises, Restores, Translates
-from foldnorm.pipeline.bundle_parts import ADDRESS, Contents, class_steps, data_format, levels_of
+from foldnorm.pipeline.bundle.common import ADDRESS, Contents, class_steps, data_format, levels_of
 from foldnorm.pipeline.runs.config import build_model
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import OVERLAP

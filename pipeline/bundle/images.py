@@ -12,7 +12,7 @@ from monai.transforms import MapTransform
 from torch import Tensor, nn
 
 from foldnorm.models.protocols import Classifies, LearnsFromDamage, Repairs
-from foldnorm.pipeline.bundle_parts import ADDRESS, Contents, class_steps, data_format, levels_of
+from foldnorm.pipeline.bundle.common import ADDRESS, Contents, class_steps, data_format, levels_of
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import intensities_of
 from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, prepare_image

@@ -20,7 +20,6 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from foldnorm.pipeline import bundle_of_images, bundle_of_volumes
 from foldnorm.pipeline.artifacts import (
     BUNDLE_CARD,
     BUNDLE_INFERENCE,
@@ -33,7 +32,9 @@ from foldnorm.pipeline.artifacts import (
     RUN_DATA,
     RUN_METRICS,
 )
-from foldnorm.pipeline.bundle_parts import Contents
+from foldnorm.pipeline.bundle import images as bundle_of_images
+from foldnorm.pipeline.bundle import volumes as bundle_of_volumes
+from foldnorm.pipeline.bundle.common import Contents
 from foldnorm.pipeline.runs.metrics_table import MetricsTable
 from foldnorm.pipeline.runs.model_card import card_of
 from foldnorm.pipeline.runs.run_folder import RunFolder
