@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 from real_cohort import run
 
-from foldnorm.pipeline.report_page_figures import DPI, STYLE
-from foldnorm.pipeline.report_pages import PageChoice, brain_pages
+from foldnorm.pipeline.report.brain_page import PageChoice, brain_pages
+from foldnorm.pipeline.report.brain_page_figures import DPI, STYLE
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.scoring.void import VoidScores
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key, write_participants

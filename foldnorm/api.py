@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from foldnorm.pipeline.quality_page import write_quality_page
+from foldnorm.pipeline.report.qc_page import write_quality_page
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.devices import choose_device
 from foldnorm.pipeline.runs.run_folder import RunFolder

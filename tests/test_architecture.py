@@ -75,7 +75,7 @@ INNER = {
 }
 INNER["commands"] = tuple(INNER)
 FLAT = {
-    "artifacts": "artifacts scoring.page_files",
+    "artifacts": "artifacts report.page_files",
     "metrics": "metrics*",
     "transforms": "transforms",
     "data": "data*",
@@ -86,7 +86,7 @@ FLAT = {
     "label_tasks image_tasks",
     "latent": "latent*",
     "bundle": "bundle*",
-    "report": "report* quality_page",
+    "report": "report*",
     "inference": "translate restore recognise classify generate criteria image_inputs",
     "view": "view*",
     "studies": "benchmark every_fold compare cross_validation search search_space "

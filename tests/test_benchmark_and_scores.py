@@ -10,7 +10,7 @@ import pytest
 from conftest import skeleton_source
 
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.report import DONE
+from foldnorm.pipeline.report.page import DONE
 from foldnorm.pipeline.runs.tracks import track_of
 from foldnorm.preprocessing.alteration.kinds import KINDS
 from foldnorm.preprocessing.cohort.cohort import row_key

@@ -12,10 +12,10 @@ from conftest import Watched, colours_of, unnamed_controls
 
 from foldnorm.pipeline.artifacts import PAGE_ARRAYS
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.report_hemisphere import REGION_COLOURS, hemisphere_views
-from foldnorm.pipeline.report_page_figures import PagePictures
-from foldnorm.pipeline.report_pages import PageChoice, brain_pages, unmirrored
-from foldnorm.pipeline.scoring.page_files import PageArrays
+from foldnorm.pipeline.report.brain_page import PageChoice, brain_pages, unmirrored
+from foldnorm.pipeline.report.brain_page_figures import PagePictures
+from foldnorm.pipeline.report.hemisphere import REGION_COLOURS, hemisphere_views
+from foldnorm.pipeline.report.page_files import PageArrays
 from foldnorm.pipeline.view.library import Library
 from foldnorm.pipeline.view.server import ViewServer
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key, write_participants

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foldnorm.pipeline import report_runs as words
 from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.report import runs as words
 from foldnorm.pipeline.runs.metrics_table import MetricsTable
 
 SIDE, GAP, SCALE = 16, 2, 3

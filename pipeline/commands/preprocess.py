@@ -162,7 +162,7 @@ def _add_cluster(group: argparse._ArgumentGroup) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.quality_page import write_quality_page
+    from foldnorm.pipeline.report.qc_page import write_quality_page
     from foldnorm.preprocessing.cohort.cluster import Cluster, preprocess_on
     from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
     from foldnorm.preprocessing.cohort.preprocess import preprocess

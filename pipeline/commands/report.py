@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.report import write_report
-    from foldnorm.pipeline.report_pages import PageChoice
+    from foldnorm.pipeline.report.brain_page import PageChoice
+    from foldnorm.pipeline.report.page import write_report
     from foldnorm.preprocessing.core.errors import InputError
 
     if arguments.out.suffix != ".html":

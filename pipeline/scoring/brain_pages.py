@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.artifacts import PAGE_ARRAYS, PAGES_SIDECAR
-from foldnorm.pipeline.scoring.healthy_folds import HealthyFolds
-from foldnorm.pipeline.scoring.map_scores import Map, MapScores
-from foldnorm.pipeline.scoring.page_files import (
+from foldnorm.pipeline.report.page_files import (
     AXES,
     PageArrays,
     planes_at,
 )
+from foldnorm.pipeline.scoring.healthy_folds import HealthyFolds
+from foldnorm.pipeline.scoring.map_scores import Map, MapScores
 from foldnorm.preprocessing.cohort.cohort import Cohort, family_of, row_key
 from foldnorm.preprocessing.core.files import write_json
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.artifacts import PAGE_ARRAYS, PAGES_SIDECAR, REGIONS
-from foldnorm.pipeline.scoring.page_files import PageArrays
+from foldnorm.pipeline.report.page_files import PageArrays
 from foldnorm.preprocessing.cohort.cohort import row_key
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import jinja2
 
-from foldnorm.pipeline import report_figures as figures
 from foldnorm.pipeline.artifacts import (
     BENCHMARK,
     BENCHMARK_SIDECAR,
@@ -25,23 +24,25 @@ from foldnorm.pipeline.artifacts import (
     SULCI,
     TRIALS,
 )
-from foldnorm.pipeline.report_comparisons import comparison_section, search_section, titles_of
-from foldnorm.pipeline.report_images import (
+from foldnorm.pipeline.report import figures
+from foldnorm.pipeline.report.brain_page import PageChoice, brain_pages
+from foldnorm.pipeline.report.comparisons import comparison_section, search_section, titles_of
+from foldnorm.pipeline.report.images import (
     classes_section,
     image_cohort_section,
     quality_section,
     restored_section,
 )
-from foldnorm.pipeline.report_latent import latent_section
-from foldnorm.pipeline.report_pages import PageChoice, brain_pages
-from foldnorm.pipeline.report_runs import run_section
-from foldnorm.pipeline.report_scores import fusion_section, recognition_section, scores_section
-from foldnorm.pipeline.report_viewers import cohort_viewer, plotly_script, static
+from foldnorm.pipeline.report.latent import latent_section
+from foldnorm.pipeline.report.runs import run_section
+from foldnorm.pipeline.report.scores import fusion_section, recognition_section, scores_section
+from foldnorm.pipeline.report.viewers import cohort_viewer, plotly_script, static
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, RUN_REPORT, Cohort
 from foldnorm.preprocessing.cohort.quality import QC_TABLE
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_text
 
+TEMPLATES = files("foldnorm.pipeline.report") / "templates"
 TEMPLATE = "report.html.jinja"
 LISTED = 15  # brains of a list
 
@@ -63,9 +64,7 @@ def write_report(paths: Sequence[Path], out: Path, choice: PageChoice | None = N
             brain_pages(path, choice or PageChoice()) if section["kind"] == "scores" else []
         )
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(
-            lambda name: (files("foldnorm.pipeline") / name).read_text(encoding="utf-8")
-        ),
+        loader=jinja2.FunctionLoader(lambda name: (TEMPLATES / name).read_text(encoding="utf-8")),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

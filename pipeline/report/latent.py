@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from foldnorm.pipeline import artifacts
-from foldnorm.pipeline import report_figures as figures
-from foldnorm.pipeline.report_viewers import latent_viewers, projection_points
+from foldnorm.pipeline.report import figures
+from foldnorm.pipeline.report.viewers import latent_viewers, projection_points
 from foldnorm.preprocessing.cohort.pictures import inline_png
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 

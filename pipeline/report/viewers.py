@@ -30,8 +30,8 @@ from foldnorm.pipeline.artifacts import (
     SWEEP_STEPS,
     TILES,
 )
-from foldnorm.pipeline.report_figures import COLOURS, SHOWN_BRAINS
-from foldnorm.pipeline.report_layers import (
+from foldnorm.pipeline.report.figures import COLOURS, SHOWN_BRAINS
+from foldnorm.pipeline.report.layers import (
     Layer,
     Step,
     in_script,

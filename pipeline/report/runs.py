@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from foldnorm.pipeline import report_figures as figures
 from foldnorm.pipeline.artifacts import RUN_METRICS, RUN_SAMPLE
+from foldnorm.pipeline.report import figures
 from foldnorm.pipeline.runs.metrics_table import MetricsTable
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.pictures import inline_png

@@ -9,7 +9,7 @@ from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort, row_key
 from foldnorm.preprocessing.cohort.quality import QC_TABLE, QUANTITIES
 from foldnorm.preprocessing.core.files import read_tsv, write_text
 
-TEMPLATE = "quality_page.html.jinja"
+TEMPLATE = files("foldnorm.pipeline.report") / "templates" / "quality_page.html.jinja"
 
 
 def write_quality_page(cohort: Cohort) -> None:
@@ -25,7 +25,7 @@ def write_quality_page(cohort: Cohort) -> None:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = (files("foldnorm.pipeline") / TEMPLATE).read_text(encoding="utf-8")
+    template = TEMPLATE.read_text(encoding="utf-8")
     page = environment.from_string(template).render(
         is_phantom=cohort.is_phantom,
         number=len(rows),

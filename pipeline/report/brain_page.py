@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.artifacts import PAGE_ARRAYS, PAGES_SIDECAR, REGIONS, SCORES, SCORES_SIDECAR
-from foldnorm.pipeline.report_layers import labels_layer, share_layer, viewer
-from foldnorm.pipeline.report_page_figures import PagePictures
-from foldnorm.pipeline.scoring.page_files import PageArrays
+from foldnorm.pipeline.report.brain_page_figures import PagePictures
+from foldnorm.pipeline.report.layers import labels_layer, share_layer, viewer
+from foldnorm.pipeline.report.page_files import PageArrays
 from foldnorm.preprocessing.cohort.cohort import row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv

@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.report_hemisphere import hemisphere_views
-from foldnorm.pipeline.scoring.page_files import AXES, PageArrays, planes_at
+from foldnorm.pipeline.report.hemisphere import hemisphere_views
+from foldnorm.pipeline.report.page_files import AXES, PageArrays, planes_at
 from foldnorm.preprocessing.cohort.pictures import class_colours, inline_png
 from foldnorm.preprocessing.io.volumes import voxel_size_of
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from foldnorm.pipeline import report_figures as figures
 from foldnorm.pipeline.artifacts import (
     COMPARISON,
     COMPARISON_RUNS,
@@ -13,6 +12,7 @@ from foldnorm.pipeline.artifacts import (
     SEARCH_SIDECAR,
     TRIALS,
 )
+from foldnorm.pipeline.report import figures
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 
 # Columns of the comparison, in groups; those that no model has are left out.

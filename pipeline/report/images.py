@@ -5,7 +5,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from foldnorm.pipeline import report_figures as figures
 from foldnorm.pipeline.artifacts import (
     CLASSES_SIDECAR,
     QUALITY,
@@ -15,6 +14,7 @@ from foldnorm.pipeline.artifacts import (
     RESTORED_SHEET,
     RESTORED_SIDECAR,
 )
+from foldnorm.pipeline.report import figures
 from foldnorm.preprocessing.cohort.cohort import RUN_REPORT, Cohort
 from foldnorm.preprocessing.cohort.images import CLASS
 from foldnorm.preprocessing.cohort.pictures import inline_png

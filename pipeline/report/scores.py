@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from foldnorm.pipeline import report_figures as figures
 from foldnorm.pipeline.artifacts import (
     FUSED,
     FUSED_SIDECAR,
@@ -17,6 +16,7 @@ from foldnorm.pipeline.artifacts import (
     SULCI_SIDECAR,
     USUAL_SCORES,
 )
+from foldnorm.pipeline.report import figures
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 
