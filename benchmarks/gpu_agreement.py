@@ -12,9 +12,9 @@ from torch import Tensor
 
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Trainable
-from foldnorm.pipeline import train as train_module
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.training import train as train_module
 
 CONFIGS = ("restorer", "hypersphere_classifier", "vnet", "wgan_gp", "unit")
 KINDS = (("32", False), ("32", True), ("bf16", True))  # precision, TF32

@@ -17,10 +17,10 @@ import torch
 from figures import write_figures
 from torch import Tensor
 
-from foldnorm.pipeline import train as train_module
 from foldnorm.pipeline.cli import main as foldnorm
 from foldnorm.pipeline.runs.config import resolve_for
-from foldnorm.pipeline.training_setup import Training, set_up
+from foldnorm.pipeline.training import train as train_module
+from foldnorm.pipeline.training.setup import Training, set_up
 from foldnorm.preprocessing.cohort.cohort import Cohort
 
 BEGIN = time.perf_counter()
@@ -149,7 +149,7 @@ class Session:
 
 
 def step(training: Training) -> Mapping[str, Tensor]:
-    """One step, as `foldnorm.pipeline.train.fit` makes it."""
+    """One step, as `foldnorm.pipeline.training.train.fit` makes it."""
     terms = train_module.train_step(training)
     training.state.step += 1
     return terms

@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from foldnorm.models.protocols import Trainable
-from foldnorm.pipeline import training_setup
-from foldnorm.pipeline.training_setup import Training, networks_of
+from foldnorm.pipeline.training import setup as training_setup
+from foldnorm.pipeline.training.setup import Training, networks_of
 
 # Dense peaks of the SXM cards, FLOP/s, by a part of the device's name.
 PEAKS = {

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from foldnorm.models.noise import StepNoise
 from foldnorm.pipeline.data.batches import Batches
-from foldnorm.pipeline.training_setup import Training
+from foldnorm.pipeline.training.setup import Training
 
 CASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("restorer", ("--model.init_args.edits=[folds]",)),

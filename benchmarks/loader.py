@@ -18,8 +18,8 @@ from foldnorm import load_config
 from foldnorm.pipeline.data.batches import Batches, Draws
 from foldnorm.pipeline.data.conditions import Conditions
 from foldnorm.pipeline.runs.config import build_model, training_options
-from foldnorm.pipeline.tasks import task_of
-from foldnorm.pipeline.training_setup import draws_of
+from foldnorm.pipeline.training.registry import task_of
+from foldnorm.pipeline.training.setup import draws_of
 from foldnorm.preprocessing.cohort.cohort import Cohort
 
 NONE = Conditions.fit((), [])

@@ -11,9 +11,9 @@ from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.devices import choose_device
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
-from foldnorm.pipeline.signals import STOPPED
-from foldnorm.pipeline.train import refuse_existing_run
-from foldnorm.pipeline.train import train as train_run
+from foldnorm.pipeline.training.signals import STOPPED
+from foldnorm.pipeline.training.train import refuse_existing_run
+from foldnorm.pipeline.training.train import train as train_run
 from foldnorm.preprocessing.cohort import preprocess as preprocessing
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError

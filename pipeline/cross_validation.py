@@ -12,7 +12,7 @@ from foldnorm.pipeline.classify import Row, figures_of, rows_of, table_columns, 
 from foldnorm.pipeline.runs.config import build_model, resolve_for
 from foldnorm.pipeline.runs.devices import choose_device
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.train import train
+from foldnorm.pipeline.training.train import train
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv

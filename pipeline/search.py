@@ -30,8 +30,8 @@ from foldnorm.pipeline.runs.metrics_table import MetricsTable
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.search_space import SearchOptions, Value
-from foldnorm.pipeline.signals import STOPPED
-from foldnorm.pipeline.train import train
+from foldnorm.pipeline.training.signals import STOPPED
+from foldnorm.pipeline.training.train import train
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, write_json, write_text, write_tsv

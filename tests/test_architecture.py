@@ -82,8 +82,7 @@ FLAT = {
     "runs": "runs*",
     "scoring": "scoring* scores scorer score_cohort recognition_scores sulcus_measures suitability "
     "fusion",
-    "training": "train training_setup validation memory launch processes signals task tasks "
-    "label_tasks image_tasks",
+    "training": "training*",
     "latent": "latent*",
     "bundle": "bundle*",
     "report": "report*",

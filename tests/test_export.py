@@ -16,7 +16,7 @@ from foldnorm.pipeline.bundle.volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.training_setup import set_up
+from foldnorm.pipeline.training.setup import set_up
 from foldnorm.preprocessing.cohort.cohort import Cohort, write_participants
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json

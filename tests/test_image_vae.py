@@ -8,9 +8,9 @@ from PIL import Image
 
 from foldnorm.models.image_vae import ImageVAE
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.image_tasks import Images
 from foldnorm.pipeline.metrics.images import psnr
 from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.training.image_tasks import Images
 from foldnorm.preprocessing.cohort.cohort import Cohort
 
 SIDE = 16

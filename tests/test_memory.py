@@ -8,9 +8,10 @@ from torch import nn
 
 from foldnorm.models.checkpointed import Checkpointed
 from foldnorm.models.ddpm import DDPM
-from foldnorm.pipeline import train as train_module
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.memory import (
+from foldnorm.pipeline.runs.config import resolve_for
+from foldnorm.pipeline.training import train as train_module
+from foldnorm.pipeline.training.memory import (
     GIB,
     TIGHT,
     available_bytes,
@@ -19,8 +20,7 @@ from foldnorm.pipeline.memory import (
     needed_bytes,
     warning_of,
 )
-from foldnorm.pipeline.runs.config import resolve_for
-from foldnorm.pipeline.training_setup import set_up
+from foldnorm.pipeline.training.setup import set_up
 
 
 def test_what_is_held_is_what_backward_needs():

@@ -13,7 +13,7 @@ from foldnorm.models.multi_domain_vae import MultiDomainVAE
 from foldnorm.models.protocols import FindsDamage
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.data.damage import Degradations
-from foldnorm.pipeline.image_tasks import Degraded
+from foldnorm.pipeline.training.image_tasks import Degraded
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv

@@ -13,11 +13,11 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.data.augmentation import Augmentation, AugmentationOptions
 from foldnorm.pipeline.data.batches import Batches, Draws
 from foldnorm.pipeline.data.patches import Patches, Window
-from foldnorm.pipeline.label_tasks import AROUND_PATCH
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.predict import restored_in_windows
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.training_setup import set_up
+from foldnorm.pipeline.training.label_tasks import AROUND_PATCH
+from foldnorm.pipeline.training.setup import set_up
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import SKELETON
 

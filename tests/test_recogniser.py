@@ -28,7 +28,7 @@ from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
 from foldnorm.pipeline.sulcus_measures import MEASURES, AtlasTemplate, NamedBrain, Recognition
-from foldnorm.pipeline.training_setup import set_up
+from foldnorm.pipeline.training.setup import set_up
 from foldnorm.pipeline.view.models import ViewedModel
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError

@@ -18,7 +18,7 @@ from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.evidence import SMOOTHING, THRESHOLD, EvidenceScores
 from foldnorm.pipeline.scoring.localisation import localisation
 from foldnorm.pipeline.scoring.regions import strongest_regions
-from foldnorm.pipeline.training_setup import set_up
+from foldnorm.pipeline.training.setup import set_up
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv

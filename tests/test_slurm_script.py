@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import TINY_TRAINING
 
-from foldnorm.pipeline import launch
 from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.training import launch
 
 SCRIPT = Path(__file__).parents[1] / "docs/train.slurm"
 

@@ -13,13 +13,13 @@ import torch
 from conftest import TINY_TRAINING
 
 from foldnorm.models.wgan_gp import WGANGP
-from foldnorm.pipeline import training_setup
 from foldnorm.pipeline.artifacts import RUN_SAMPLE
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.processes import clip_gradients
 from foldnorm.pipeline.runs.metrics_table import MetricsTable
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.training import setup as training_setup
+from foldnorm.pipeline.training.processes import clip_gradients
 from foldnorm.preprocessing.core.errors import InputError
 
 

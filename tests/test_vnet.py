@@ -17,7 +17,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.metrics.classes import class_dice, class_distances
 from foldnorm.pipeline.runs.metrics_table import MetricsTable
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.tasks import task_of
+from foldnorm.pipeline.training.registry import task_of
 from foldnorm.pipeline.translate import Translation, translate_cohort
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError

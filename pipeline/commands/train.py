@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.runs.config import resolve_for
-    from foldnorm.pipeline.train import refuse_existing_run, train
+    from foldnorm.pipeline.training.train import refuse_existing_run, train
     from foldnorm.preprocessing.cohort.cohort import Cohort
 
     resume = arguments.resume == "auto"

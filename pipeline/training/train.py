@@ -23,18 +23,18 @@ from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Constrains, Trainable
 from foldnorm.models.small_maps import small_maps_in_float32
 from foldnorm.pipeline.artifacts import RUN_CONFIG, RUN_SAMPLE
-from foldnorm.pipeline.launch import leave
-from foldnorm.pipeline.memory import available_bytes, held_by_one, warning_of
-from foldnorm.pipeline.processes import (
+from foldnorm.pipeline.runs.model_card import write_model_card
+from foldnorm.pipeline.training.launch import leave
+from foldnorm.pipeline.training.memory import available_bytes, held_by_one, warning_of
+from foldnorm.pipeline.training.processes import (
     average_gradients,
     clip_gradients,
     largest,
     mean_over_processes,
 )
-from foldnorm.pipeline.runs.model_card import write_model_card
-from foldnorm.pipeline.signals import STOPPED, StopFlag, stop_on_signals
-from foldnorm.pipeline.training_setup import Training, networks_of, set_up
-from foldnorm.pipeline.validation import sample_picture, validate
+from foldnorm.pipeline.training.setup import Training, networks_of, set_up
+from foldnorm.pipeline.training.signals import STOPPED, StopFlag, stop_on_signals
+from foldnorm.pipeline.training.validation import sample_picture, validate
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import png
 from foldnorm.preprocessing.core.errors import InputError

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from foldnorm.models.protocols import Samples, Trainable
 from foldnorm.pipeline.runs.trained_model import TrainedModel
-from foldnorm.pipeline.task import Task
+from foldnorm.pipeline.training.task import Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import contact_sheet
 

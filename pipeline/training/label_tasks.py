@@ -23,7 +23,7 @@ from foldnorm.pipeline.data.sulcus_labels import NamedVolumes, folds_of, names_o
 from foldnorm.pipeline.metrics.classes import class_dice, sulcus_dice
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.predict import recognise, structure_probability, target_scheme
-from foldnorm.pipeline.task import VALIDATION_SEED, Alter, Labels, Place, Slices, Task
+from foldnorm.pipeline.training.task import VALIDATION_SEED, Alter, Labels, Place, Slices, Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import many_colours, middle_slices
 from foldnorm.preprocessing.core.errors import InputError

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from torch import nn
 
 from foldnorm.models.protocols import Reads, Trainable
-from foldnorm.pipeline.image_tasks import Classification, Degraded, Images
-from foldnorm.pipeline.label_tasks import Edits, Recognition, Translation
-from foldnorm.pipeline.task import Task
+from foldnorm.pipeline.training.image_tasks import Classification, Degraded, Images
+from foldnorm.pipeline.training.label_tasks import Edits, Recognition, Translation
+from foldnorm.pipeline.training.task import Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
 
 TASKS: Mapping[Reads, type[Task]] = {

@@ -16,14 +16,14 @@ from foldnorm.models.volume_networks import as_channels_last
 from foldnorm.pipeline.artifacts import RUN_METRICS
 from foldnorm.pipeline.data.batches import Batches, Draws, workers_for
 from foldnorm.pipeline.data.conditions import Conditions
-from foldnorm.pipeline.launch import launch, processes_here
 from foldnorm.pipeline.runs.config import build_model, training_options
 from foldnorm.pipeline.runs.metrics_table import MetricsTable
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
-from foldnorm.pipeline.task import Task
-from foldnorm.pipeline.tasks import task_of
+from foldnorm.pipeline.training.launch import launch, processes_here
+from foldnorm.pipeline.training.registry import task_of
+from foldnorm.pipeline.training.task import Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 

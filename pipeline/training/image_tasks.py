@@ -19,7 +19,7 @@ from foldnorm.pipeline.data.conditions import MISSING
 from foldnorm.pipeline.data.damage import LIKELY, came_damaged, degrader
 from foldnorm.pipeline.metrics.images import iou, repair_figures
 from foldnorm.pipeline.runs.options import TrainingOptions
-from foldnorm.pipeline.task import VALIDATION_SEED, Alter, Slices, Task
+from foldnorm.pipeline.training.task import VALIDATION_SEED, Alter, Slices, Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import image_slices, volume_slices
 from foldnorm.preprocessing.core.errors import InputError
