@@ -46,11 +46,11 @@ from scipy.stats import binom
 
 from foldnorm.pipeline.artifacts import BENCHMARK, BENCHMARK_SUBJECTS, LOCALISATION
 from foldnorm.pipeline.cli import main as foldnorm
-from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
+from foldnorm.pipeline.scoring.latent_distance import conformal_p
+from foldnorm.pipeline.scoring.out_of_distribution import Suitability
 from foldnorm.pipeline.scoring.regions import strongest_regions
 from foldnorm.pipeline.scoring.setup import set_up_scoring
-from foldnorm.pipeline.suitability import Suitability
 from foldnorm.preprocessing.alteration.alteration import alter
 from foldnorm.preprocessing.alteration.deletion import SizeRange
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort

@@ -12,10 +12,10 @@ from anomaly_statistics import BOOTSTRAPS, INTERVAL, auroc, interval_of
 
 from foldnorm.pipeline.data.sulcus_labels import NamedVolumes, names_of, sulcus_voxels
 from foldnorm.pipeline.metrics.classes import sulcus_dice
-from foldnorm.pipeline.recognition_scores import RecognitionScores
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.healthy import held_out_halves
-from foldnorm.pipeline.sulcus_measures import AtlasTemplate, Recognition
+from foldnorm.pipeline.scoring.recognition import RecognitionScores
+from foldnorm.pipeline.scoring.sulcus_measures import AtlasTemplate, Recognition
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.io.volumes import read_labels

@@ -9,9 +9,9 @@ import torch
 from real_alterations import HEALTHY, SHAM, altered, planned, ways_to_alter
 
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.baselines import Baselines
 from foldnorm.pipeline.scoring.families import ScoreFamily
+from foldnorm.pipeline.scoring.latent_distance import conformal_p
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
 from foldnorm.pipeline.scoring.model_families import unfitted_model_families
 from foldnorm.pipeline.scoring.regions import strongest_regions

@@ -22,8 +22,8 @@ from foldnorm.pipeline.artifacts import (
 )
 from foldnorm.pipeline.metrics.detection import INTERVAL, detection, paired_share
 from foldnorm.pipeline.runs.tracks import track_of
-from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
+from foldnorm.pipeline.scoring.latent_distance import conformal_p
 from foldnorm.pipeline.scoring.localisation import localisation
 from foldnorm.pipeline.scoring.map_scores import Scores
 from foldnorm.preprocessing.alteration.alteration import Altered, alter

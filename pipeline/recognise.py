@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.artifacts import SULCI, SULCI_SIDECAR, SULCUS_LABELS, SULCUS_NAMES
-from foldnorm.pipeline.recognition_scores import RecognitionScores
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.healthy import held_out_halves
-from foldnorm.pipeline.suitability import Suitability
-from foldnorm.pipeline.sulcus_measures import MEASURES, NamedBrain, Recognition
+from foldnorm.pipeline.scoring.latent_distance import conformal_p
+from foldnorm.pipeline.scoring.out_of_distribution import Suitability
+from foldnorm.pipeline.scoring.recognition import RecognitionScores
+from foldnorm.pipeline.scoring.sulcus_measures import MEASURES, NamedBrain, Recognition
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.cohort.input_space import InputSpace
 from foldnorm.preprocessing.cohort.preprocess import options_like, preprocess

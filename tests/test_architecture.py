@@ -80,8 +80,7 @@ FLAT = {
     "transforms": "transforms",
     "data": "data*",
     "runs": "runs*",
-    "scoring": "scoring* scores scorer score_cohort recognition_scores sulcus_measures suitability "
-    "fusion",
+    "scoring": "scoring*",
     "training": "training*",
     "latent": "latent*",
     "bundle": "bundle*",

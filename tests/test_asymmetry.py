@@ -5,9 +5,9 @@ import pytest
 from conftest import write_nifti
 
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.fusion import fuse
-from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.asymmetry import AsymmetryScores
+from foldnorm.pipeline.scoring.fusion import fuse
+from foldnorm.pipeline.scoring.latent_distance import conformal_p
 from foldnorm.pipeline.scoring.void import VoidScores
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key, write_participants
 from foldnorm.preprocessing.core.errors import InputError

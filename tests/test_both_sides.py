@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from foldnorm.pipeline.score_cohort import ScoreResult, add_p_values
 from foldnorm.pipeline.scoring.calibration import Calibration
+from foldnorm.pipeline.scoring.score_cohort import ScoreResult, add_p_values
 from foldnorm.preprocessing.core.files import read_tsv
 
 

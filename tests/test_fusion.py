@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.fusion import fuse
+from foldnorm.pipeline.scoring.fusion import fuse
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json, write_tsv
 

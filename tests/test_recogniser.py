@@ -21,13 +21,18 @@ from foldnorm.pipeline.data.sulcus_labels import (
     sulcus_name,
 )
 from foldnorm.pipeline.metrics.classes import sulcus_dice
-from foldnorm.pipeline.recognition_scores import FEWEST, RecognitionScores
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.predict import recognise
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
+from foldnorm.pipeline.scoring.recognition import FEWEST, RecognitionScores
 from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
-from foldnorm.pipeline.sulcus_measures import MEASURES, AtlasTemplate, NamedBrain, Recognition
+from foldnorm.pipeline.scoring.sulcus_measures import (
+    MEASURES,
+    AtlasTemplate,
+    NamedBrain,
+    Recognition,
+)
 from foldnorm.pipeline.training.setup import set_up
 from foldnorm.pipeline.view.models import ViewedModel
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key

@@ -16,10 +16,10 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs import forward_pass
 from foldnorm.pipeline.runs.forward_pass import scoring_precision
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.scorer import Scorer
 from foldnorm.pipeline.scoring.baselines import Baselines
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.fitted import read_state, write_state
+from foldnorm.pipeline.scoring.scorer import Scorer
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, write_participants
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv

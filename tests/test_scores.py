@@ -7,7 +7,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from foldnorm.pipeline.benchmark import halves
 from foldnorm.pipeline.metrics.detection import detection, paired_share, roc_curve
-from foldnorm.pipeline.scores import (
+from foldnorm.pipeline.scoring.baselines import Baselines, distance_map
+from foldnorm.pipeline.scoring.latent_distance import (
     CentreDistance,
     Mahalanobis,
     NearestHealthy,
@@ -16,7 +17,6 @@ from foldnorm.pipeline.scores import (
     conformal_p,
     fit_latent_scores,
 )
-from foldnorm.pipeline.scoring.baselines import Baselines, distance_map
 from foldnorm.preprocessing.cohort.cohort import Brain
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import SKELETON

@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.suitability import (
+from foldnorm.pipeline.scoring.out_of_distribution import (
     BLOCKS,
     FOREIGN,
     LEAST_GAIN,

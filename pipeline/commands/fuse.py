@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.artifacts import FUSED
-    from foldnorm.pipeline.fusion import fuse
+    from foldnorm.pipeline.scoring.fusion import fuse
 
     refuse_existing(arguments.out / FUSED, arguments.overwrite)
     fused = fuse(arguments.folders, arguments.scores, arguments.method)

@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing, say_problems, warn_of_lost_inputs
     from foldnorm.pipeline.artifacts import SCORER, SCORES
-    from foldnorm.pipeline.scorer import score_into
+    from foldnorm.pipeline.scoring.scorer import score_into
     from foldnorm.pipeline.scoring.setup import open_scorer
     from foldnorm.preprocessing.cohort.cohort import row_key
 

@@ -19,9 +19,9 @@ from foldnorm.models.protocols import ADDING, Restores
 from foldnorm.pipeline.runs.forward_pass import ForwardPass
 from foldnorm.pipeline.runs.predict import structure_probability
 from foldnorm.pipeline.runs.trained_model import TrainedModel
-from foldnorm.pipeline.scores import Mahalanobis
 from foldnorm.pipeline.scoring.conditional import ConditionalNormativeMap
 from foldnorm.pipeline.scoring.fitted import State
+from foldnorm.pipeline.scoring.latent_distance import Mahalanobis
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
 from foldnorm.preprocessing.cohort.cohort import Brain
 from foldnorm.preprocessing.io.schemes import LabelScheme

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from foldnorm.pipeline.artifacts import REGIONS, REGIONS_SIDECAR, SCORE_MAP
 from foldnorm.pipeline.data.sulcus_labels import NamesPlaces
-from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.brain_pages import PageWriter
 from foldnorm.pipeline.scoring.calibration import Calibration
 from foldnorm.pipeline.scoring.healthy_folds import HealthyFolds
+from foldnorm.pipeline.scoring.latent_distance import conformal_p
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
 from foldnorm.pipeline.scoring.regions import strongest_regions
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key

@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from foldnorm.pipeline.runs.trained_model import TrainedModel
-from foldnorm.pipeline.scores import Mahalanobis, fit_latent_scores
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.healthy import Group
+from foldnorm.pipeline.scoring.latent_distance import Mahalanobis, fit_latent_scores
 from foldnorm.pipeline.scoring.map_scores import Scores
 from foldnorm.preprocessing.cohort.cohort import Brain
 

@@ -11,14 +11,14 @@ from foldnorm.models.protocols import (
     Restores,
     ShowsDepths,
 )
-from foldnorm.pipeline.recognition_scores import AtlasScores, RecognitionScores
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.evidence import EvidenceScores
 from foldnorm.pipeline.scoring.families import LATENT_MAP, ScoreFamily
 from foldnorm.pipeline.scoring.latent import DepthScores, LatentScores
 from foldnorm.pipeline.scoring.latent_maps import LatentMapScores
+from foldnorm.pipeline.scoring.recognition import AtlasScores, RecognitionScores
 from foldnorm.pipeline.scoring.reconstruction import ReconstructionScores
-from foldnorm.pipeline.sulcus_measures import Recognition
+from foldnorm.pipeline.scoring.sulcus_measures import Recognition
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 

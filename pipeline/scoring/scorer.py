@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 from foldnorm.pipeline.artifacts import PAGES_SIDECAR, REGIONS, REGIONS_SIDECAR, SCORER
 from foldnorm.pipeline.data.sulcus_labels import NamesPlaces, SulciByPlace
 from foldnorm.pipeline.runs.tracks import learned_from
-from foldnorm.pipeline.score_cohort import ScoreResult, add_p_values
 from foldnorm.pipeline.scoring.alike import check_alike
 from foldnorm.pipeline.scoring.brain_scores import ASYMMETRY, VOID, BrainScores
 from foldnorm.pipeline.scoring.calibration import Calibration
@@ -16,9 +15,10 @@ from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
 from foldnorm.pipeline.scoring.fitted import read_state, write_state
 from foldnorm.pipeline.scoring.healthy_folds import HealthyFolds
 from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, OnMap
+from foldnorm.pipeline.scoring.out_of_distribution import Suitability
 from foldnorm.pipeline.scoring.participants import Participants
+from foldnorm.pipeline.scoring.score_cohort import ScoreResult, add_p_values
 from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
-from foldnorm.pipeline.suitability import Suitability
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, REGION_MASK, Cohort, row_key
 from foldnorm.preprocessing.cohort.layout import LAYOUT_FOLDER
 from foldnorm.preprocessing.cohort.quality import read_warnings

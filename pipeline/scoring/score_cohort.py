@@ -17,10 +17,10 @@ from foldnorm.pipeline.artifacts import (
     SCORES,
     SCORES_SIDECAR,
 )
-from foldnorm.pipeline.scores import conformal_p
 from foldnorm.pipeline.scoring.both_sides import of_both_sides
 from foldnorm.pipeline.scoring.calibration import Calibration
 from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
+from foldnorm.pipeline.scoring.latent_distance import conformal_p
 from foldnorm.pipeline.scoring.map_scores import Map, Scores
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv

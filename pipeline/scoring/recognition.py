@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.normative import NormativeMap
-from foldnorm.pipeline.sulcus_measures import MEASURES, AtlasTemplate, Measures, NamesVoxels
+from foldnorm.pipeline.scoring.sulcus_measures import MEASURES, AtlasTemplate, Measures, NamesVoxels
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.spatial.space import Matrix

@@ -21,8 +21,8 @@ from foldnorm.pipeline.artifacts import (
     SCORES_SIDECAR,
     USUAL_SCORES,
 )
-from foldnorm.pipeline.score_cohort import discovery_rates
-from foldnorm.pipeline.scores import conformal_p
+from foldnorm.pipeline.scoring.latent_distance import conformal_p
+from foldnorm.pipeline.scoring.score_cohort import discovery_rates
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json, write_tsv
 
