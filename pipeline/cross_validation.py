@@ -8,7 +8,7 @@ from typing import Any
 from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import Classifies
 from foldnorm.pipeline.artifacts import CLASSES, CLASSES_SIDECAR, RUN_COST
-from foldnorm.pipeline.classify import Row, figures_of, rows_of, table_columns, true_class
+from foldnorm.pipeline.inference.classify import Row, figures_of, rows_of, table_columns, true_class
 from foldnorm.pipeline.runs.config import build_model, resolve_for
 from foldnorm.pipeline.runs.devices import choose_device
 from foldnorm.pipeline.runs.run_folder import RunFolder
@@ -54,8 +54,8 @@ def cross_validate(
         options: how.
 
     Returns:
-        What the sidecar holds, as `foldnorm.pipeline.classify.classify` gives it, and the accuracy
-        of each fold.
+        What the sidecar holds, as `foldnorm.pipeline.inference.classify.classify` gives it, and the
+        accuracy of each fold.
 
     Raises:
         InputError: the model tells no classes, or there are too few participants.

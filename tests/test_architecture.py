@@ -85,7 +85,7 @@ FLAT = {
     "latent": "latent*",
     "bundle": "bundle*",
     "report": "report*",
-    "inference": "translate restore recognise classify generate criteria image_inputs",
+    "inference": "inference*",
     "view": "view*",
     "studies": "benchmark every_fold compare cross_validation search search_space "
     "synthetic_quality",

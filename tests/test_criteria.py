@@ -5,7 +5,7 @@ import json
 import pytest
 
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.criteria import Criterion
+from foldnorm.pipeline.inference.criteria import Criterion
 from foldnorm.pipeline.metrics.structure import sheet_statistics
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.core.errors import InputError

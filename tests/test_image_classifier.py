@@ -9,9 +9,9 @@ from conftest import noise_of
 from PIL import Image
 
 from foldnorm.models.image_classifier import ImageClassifier
-from foldnorm.pipeline.classify import interval_by_participant
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.cross_validation import parts
+from foldnorm.pipeline.inference.classify import interval_by_participant
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv

@@ -23,8 +23,8 @@ from foldnorm.models.protocols import FindsDamage
 from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.data.damage import VISIBLE, Degradations, degrader
+from foldnorm.pipeline.inference.restore import inpainted
 from foldnorm.pipeline.metrics.images import iou
-from foldnorm.pipeline.restore import inpainted
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv

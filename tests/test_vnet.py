@@ -14,11 +14,11 @@ from test_pairs import SEGMENTATION, grey_white_of, pair_source, preprocess
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.vnet import VNet
 from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.inference.translate import Translation, translate_cohort
 from foldnorm.pipeline.metrics.classes import class_dice, class_distances
 from foldnorm.pipeline.runs.metrics_table import MetricsTable
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.training.registry import task_of
-from foldnorm.pipeline.translate import Translation, translate_cohort
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv

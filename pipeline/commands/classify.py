@@ -25,8 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing, say_problems
     from foldnorm.pipeline.artifacts import CLASSES
-    from foldnorm.pipeline.classify import classify
-    from foldnorm.pipeline.image_inputs import cohort_of_input
+    from foldnorm.pipeline.inference.classify import classify
+    from foldnorm.pipeline.inference.inputs import cohort_of_input
     from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.pipeline.runs.run_folder import RunFolder
 

@@ -44,8 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.artifacts import SYNTHETIC_SHEET
-    from foldnorm.pipeline.criteria import Criterion
-    from foldnorm.pipeline.generate import GenerateOptions, generate
+    from foldnorm.pipeline.inference.criteria import Criterion
+    from foldnorm.pipeline.inference.generate import GenerateOptions, generate
     from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.pipeline.runs.run_folder import RunFolder
     from foldnorm.preprocessing.core.errors import InputError

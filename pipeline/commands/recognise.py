@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing, say_problems, warn_of_lost_inputs
     from foldnorm.pipeline.artifacts import SULCI, SULCI_SIDECAR
-    from foldnorm.pipeline.recognise import Recogniser
+    from foldnorm.pipeline.inference.recognise import Recogniser
     from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
     from foldnorm.preprocessing.core.errors import InputError

@@ -43,8 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing, say_problems
     from foldnorm.pipeline.artifacts import RESTORED
-    from foldnorm.pipeline.image_inputs import cohort_of_input
-    from foldnorm.pipeline.restore import RestoreOptions, restore
+    from foldnorm.pipeline.inference.inputs import cohort_of_input
+    from foldnorm.pipeline.inference.restore import RestoreOptions, restore
     from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.pipeline.runs.run_folder import RunFolder
     from foldnorm.preprocessing.core.errors import InputError

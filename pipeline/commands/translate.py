@@ -26,13 +26,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing, say_problems
     from foldnorm.pipeline.artifacts import TRANSLATIONS_SIDECAR
-    from foldnorm.pipeline.runs.devices import choose_device
-    from foldnorm.pipeline.translate import (
+    from foldnorm.pipeline.inference.translate import (
         Translation,
         mean_figures,
         translate_cohort,
         translate_files,
     )
+    from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
     from foldnorm.preprocessing.core.errors import InputError
     from foldnorm.preprocessing.io.sources import Problem, Source

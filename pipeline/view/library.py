@@ -254,7 +254,9 @@ class Library:
 
     def figures(self, cohort: int, brain: int, model: int, degrade: int) -> dict[str, float]:
         """PSNR, SSIM and IoU of the damage found, of an image that was degraded first."""
-        from foldnorm.pipeline.restore import figures_of  # the model has imported it by now
+        from foldnorm.pipeline.inference.restore import (
+            figures_of,  # the model has imported it by now
+        )
 
         images = self._repaired(cohort, brain, model, degrade)
         return figures_of(images) if "clean" in images else {}

@@ -17,11 +17,11 @@ from foldnorm.models.protocols import (
     Translates,
 )
 from foldnorm.pipeline.data.damage import degrader
-from foldnorm.pipeline.restore import Image, RestoreOptions, degradation_rng, repaired
+from foldnorm.pipeline.inference.restore import Image, RestoreOptions, degradation_rng, repaired
+from foldnorm.pipeline.inference.translate import Translation
 from foldnorm.pipeline.runs.devices import choose_device
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
-from foldnorm.pipeline.translate import Translation
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
@@ -76,7 +76,7 @@ class ViewedModel:
         return is_noisy or isinstance(model, LearnsFromDamage)
 
     def repair(self, cohort: Cohort, index: int, *, degrade: bool) -> dict[str, Image]:
-        """Repair an image; return the images that `foldnorm.pipeline.restore.repaired` gives.
+        """Repair an image; return the images that `restore.repaired` gives.
 
         Args:
             cohort: of images.

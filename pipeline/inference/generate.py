@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from foldnorm.models.protocols import Diffuses, Samples
 from foldnorm.pipeline.artifacts import SYNTHETIC_SHEET, SYNTHETIC_SIDECAR, SYNTHETIC_VOLUME
-from foldnorm.pipeline.criteria import Criterion
+from foldnorm.pipeline.inference.criteria import Criterion
 from foldnorm.pipeline.metrics.structure import microstructure_statistics, sheet_statistics
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
