@@ -28,11 +28,11 @@ from sklearn.manifold import TSNE
 
 from foldnorm.models.classes import to_classes
 from foldnorm.pipeline.artifacts import BENCHMARK
-from foldnorm.pipeline.benchmark import halves
 from foldnorm.pipeline.metrics.sheets import mean_panel
 from foldnorm.pipeline.runs.config import config_path
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
+from foldnorm.pipeline.studies.benchmark import halves
 from foldnorm.preprocessing.alteration.alteration import alter
 from foldnorm.preprocessing.alteration.deletion import SizeRange
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort

@@ -28,13 +28,13 @@ from sklearn.decomposition import PCA
 from foldnorm.models.classes import to_classes
 from foldnorm.pipeline.artifacts import RUN_COST
 from foldnorm.pipeline.cli import main as foldnorm
-from foldnorm.pipeline.compare import CompareOptions, compare
 from foldnorm.pipeline.inference.translate import Translation
 from foldnorm.pipeline.metrics.classes import class_dice
 from foldnorm.pipeline.metrics.latent import active_share
 from foldnorm.pipeline.metrics.sheets import mean_panel
 from foldnorm.pipeline.runs.config import config_path
 from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.studies.compare import CompareOptions, compare
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.files import write_text
 

@@ -24,12 +24,12 @@ import torch
 
 from foldnorm.models.classes import to_classes
 from foldnorm.pipeline.cli import main as foldnorm
-from foldnorm.pipeline.every_fold import FoldScores, score_every_fold, summary_of
 from foldnorm.pipeline.inference.translate import Translation, translate_cohort
 from foldnorm.pipeline.metrics.classes import class_dice
 from foldnorm.pipeline.metrics.sheets import mean_panel
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
+from foldnorm.pipeline.studies.every_fold import FoldScores, score_every_fold, summary_of
 from foldnorm.preprocessing.alteration.deletion import SizeRange
 from foldnorm.preprocessing.cohort.cohort import Cohort, write_participants
 from foldnorm.preprocessing.core.files import read_tsv, write_json, write_text

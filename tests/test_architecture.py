@@ -87,8 +87,7 @@ FLAT = {
     "report": "report*",
     "inference": "inference*",
     "view": "view*",
-    "studies": "benchmark every_fold compare cross_validation search search_space "
-    "synthetic_quality",
+    "studies": "studies*",
     "commands": "commands* arguments cli",
 }
 

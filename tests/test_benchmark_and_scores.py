@@ -267,7 +267,7 @@ def test_every_fold_is_taken_out_one_at_a_time(phantom_run, phantom_cohort, tmp_
 
 
 def test_each_fold_that_is_taken_out_is_looked_for_in_its_own_map(phantom_cohort, tmp_path):
-    from foldnorm.pipeline.every_fold import score_every_fold, write_every_fold
+    from foldnorm.pipeline.studies.every_fold import score_every_fold, write_every_fold
     from foldnorm.preprocessing.alteration.deletion import SizeRange
 
     class Knows:
@@ -300,7 +300,7 @@ def test_each_fold_that_is_taken_out_is_looked_for_in_its_own_map(phantom_cohort
 
 
 def test_shares_are_counted_over_participants():
-    from foldnorm.pipeline.every_fold import FoldScores, summary_of
+    from foldnorm.pipeline.studies.every_fold import FoldScores, summary_of
 
     rows = [{"participant_id": who} for who in "aaab"]
     scores = FoldScores(rows, {"s": np.zeros(4)}, {"s": np.array([1.0, 1, 1, -1])})

@@ -10,8 +10,8 @@ from PIL import Image
 
 from foldnorm.models.image_classifier import ImageClassifier
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.cross_validation import parts
 from foldnorm.pipeline.inference.classify import interval_by_participant
+from foldnorm.pipeline.studies.cross_validation import parts
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv

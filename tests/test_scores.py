@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from foldnorm.pipeline.benchmark import halves
 from foldnorm.pipeline.metrics.detection import detection, paired_share, roc_curve
 from foldnorm.pipeline.scoring.baselines import Baselines, distance_map
 from foldnorm.pipeline.scoring.latent_distance import (
@@ -17,6 +16,7 @@ from foldnorm.pipeline.scoring.latent_distance import (
     conformal_p,
     fit_latent_scores,
 )
+from foldnorm.pipeline.studies.benchmark import halves
 from foldnorm.preprocessing.cohort.cohort import Brain
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import SKELETON

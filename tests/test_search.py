@@ -7,11 +7,11 @@ import optuna
 import pytest
 import yaml
 
-from foldnorm.pipeline import search as search_module
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.metrics_table import MetricsTable
-from foldnorm.pipeline.search import Stopped
-from foldnorm.pipeline.search_space import Axis, SearchOptions
+from foldnorm.pipeline.studies import search as search_module
+from foldnorm.pipeline.studies.search import Stopped
+from foldnorm.pipeline.studies.search_space import Axis, SearchOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv

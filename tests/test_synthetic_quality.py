@@ -26,7 +26,7 @@ from foldnorm.pipeline.metrics.two_sample import (
     two_sample_auroc,
 )
 from foldnorm.pipeline.runs.trained_model import TrainedModel
-from foldnorm.pipeline.synthetic_quality import QualityOptions, measure_quality
+from foldnorm.pipeline.studies.synthetic_quality import QualityOptions, measure_quality
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv

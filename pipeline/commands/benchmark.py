@@ -52,9 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.artifacts import BENCHMARK, BENCHMARK_SIDECAR
-    from foldnorm.pipeline.benchmark import BenchmarkOptions, benchmark
     from foldnorm.pipeline.scoring.brain_scores import BrainScores
     from foldnorm.pipeline.scoring.setup import set_up_scoring
+    from foldnorm.pipeline.studies.benchmark import BenchmarkOptions, benchmark
     from foldnorm.preprocessing.alteration.deletion import ANY_SIZE, Refilling, SizeRange
     from foldnorm.preprocessing.core.files import read_json
 
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _every_fold(arguments, fitted, cohort, sizes):  # type: ignore[no-untyped-def]  # imported late
-    from foldnorm.pipeline.every_fold import score_every_fold, write_every_fold
+    from foldnorm.pipeline.studies.every_fold import score_every_fold, write_every_fold
 
     indices = cohort.indices(*arguments.split)
     scores = score_every_fold(fitted, cohort, indices, sizes)

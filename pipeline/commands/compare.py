@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.compare import CompareOptions, compare
+    from foldnorm.pipeline.studies.compare import CompareOptions, compare
     from foldnorm.preprocessing.alteration.deletion import Refilling, SizeRange
     from foldnorm.preprocessing.cohort.cohort import Cohort
 

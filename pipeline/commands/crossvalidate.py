@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.artifacts import CLASSES
-    from foldnorm.pipeline.cross_validation import CrossValidationOptions, cross_validate
+    from foldnorm.pipeline.studies.cross_validation import CrossValidationOptions, cross_validate
     from foldnorm.preprocessing.cohort.cohort import Cohort
 
     refuse_existing(arguments.out / CLASSES, arguments.overwrite)

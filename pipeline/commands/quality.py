@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.artifacts import QUALITY
     from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.pipeline.runs.run_folder import RunFolder
-    from foldnorm.pipeline.synthetic_quality import QualityOptions, measure_quality
+    from foldnorm.pipeline.studies.synthetic_quality import QualityOptions, measure_quality
     from foldnorm.preprocessing.cohort.cohort import Cohort
 
     refuse_existing(arguments.out / QUALITY, arguments.overwrite)

@@ -36,8 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.preprocessing.core.errors import InputError
 
     try:
-        from foldnorm.pipeline.search import Stopped, search
-        from foldnorm.pipeline.search_space import Axis, SearchOptions
+        from foldnorm.pipeline.studies.search import Stopped, search
+        from foldnorm.pipeline.studies.search_space import Axis, SearchOptions
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise

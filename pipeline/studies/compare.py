@@ -23,7 +23,6 @@ from foldnorm.pipeline.artifacts import (
     RUN_COST,
     RUN_METRICS,
 )
-from foldnorm.pipeline.benchmark import BenchmarkOptions, benchmark
 from foldnorm.pipeline.metrics.latent import active_share, silhouette
 from foldnorm.pipeline.metrics.sheets import mean_panel
 from foldnorm.pipeline.runs.config import config_path
@@ -31,6 +30,7 @@ from foldnorm.pipeline.runs.devices import choose_device
 from foldnorm.pipeline.runs.metrics_table import MetricsTable
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
+from foldnorm.pipeline.studies.benchmark import BenchmarkOptions, benchmark
 from foldnorm.preprocessing.alteration.deletion import HALF_WAY, Refilling, SizeRange
 from foldnorm.preprocessing.alteration.kinds import DEFORMING
 from foldnorm.preprocessing.cohort.cohort import Cohort, iterate

@@ -29,7 +29,7 @@ from foldnorm.pipeline.runs.config import resolve_for, training_options
 from foldnorm.pipeline.runs.metrics_table import MetricsTable
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.search_space import SearchOptions, Value
+from foldnorm.pipeline.studies.search_space import SearchOptions, Value
 from foldnorm.pipeline.training.signals import STOPPED
 from foldnorm.pipeline.training.train import train
 from foldnorm.preprocessing.cohort.cohort import Cohort
