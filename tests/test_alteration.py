@@ -8,8 +8,8 @@ import pytest
 from conftest import skeleton_volume, write_nifti
 from scipy import ndimage
 
-from foldnorm.pipeline.arguments import add_kind
 from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.commands.arguments import add_kind
 from foldnorm.preprocessing.alteration.alteration import alter
 from foldnorm.preprocessing.alteration.deletion import ANY_SIZE, SizeRange
 from foldnorm.preprocessing.alteration.kinds import KINDS

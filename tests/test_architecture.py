@@ -88,7 +88,7 @@ FLAT = {
     "inference": "inference*",
     "view": "view*",
     "studies": "studies*",
-    "commands": "commands* arguments cli",
+    "commands": "commands* cli",
 }
 
 

@@ -12,7 +12,7 @@ every_fold_places.tsv): where brains are few, their folds are many.
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import (
+from foldnorm.pipeline.commands.arguments import (
     add_asymmetry,
     add_device,
     add_kind,
@@ -50,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.artifacts import BENCHMARK, BENCHMARK_SIDECAR
+    from foldnorm.pipeline.commands.arguments import refuse_existing
     from foldnorm.pipeline.scoring.brain_scores import BrainScores
     from foldnorm.pipeline.scoring.setup import set_up_scoring
     from foldnorm.pipeline.studies.benchmark import BenchmarkOptions, benchmark

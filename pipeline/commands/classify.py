@@ -9,7 +9,7 @@ the confusion matrix, where classes are known.
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_device, add_overwrite, add_run_and_input
+from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_run_and_input
 
 HELP = "tell the class of images or volumes"
 
@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing, say_problems
     from foldnorm.pipeline.artifacts import CLASSES
+    from foldnorm.pipeline.commands.arguments import refuse_existing, say_problems
     from foldnorm.pipeline.inference.classify import classify
     from foldnorm.pipeline.inference.inputs import cohort_of_input
     from foldnorm.pipeline.runs.devices import choose_device

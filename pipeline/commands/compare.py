@@ -11,7 +11,7 @@ step; means over seeds, and their range. Any key of the YAML can be set for all 
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_device, add_kind, positive
+from foldnorm.pipeline.commands.arguments import add_device, add_kind, positive
 
 HELP = "train several models in the same budget, and put their figures into one table"
 SHOWN = ("dice", "volume_ratio", "opening_excess", "mean_dice", "loss", "active_share",

@@ -9,7 +9,7 @@ classes.json the accuracy with its interval over participants. Any key of CONFIG
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_device, add_overwrite, add_seed, positive
+from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_seed, positive
 
 HELP = "test a classifier by cross-validation"
 
@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.artifacts import CLASSES
+    from foldnorm.pipeline.commands.arguments import refuse_existing
     from foldnorm.pipeline.studies.cross_validation import CrossValidationOptions, cross_validate
     from foldnorm.preprocessing.cohort.cohort import Cohort
 

@@ -27,7 +27,7 @@ subject depends on --seed and on the subject alone.
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_kind, add_n_procs, add_overwrite, add_seed
+from foldnorm.pipeline.commands.arguments import add_kind, add_n_procs, add_overwrite, add_seed
 
 HELP = "delete one fold a subject, or alter it otherwise"
 
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing, say_problems
+    from foldnorm.pipeline.commands.arguments import refuse_existing, say_problems
     from foldnorm.preprocessing.alteration.alteration import write_altered_cohort
     from foldnorm.preprocessing.alteration.deletion import ANY_SIZE, Refilling, SizeRange
     from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort

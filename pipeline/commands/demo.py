@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_device, add_n_procs, positive
+from foldnorm.pipeline.commands.arguments import add_device, add_n_procs, positive
 
 HELP = "everything on a phantom cohort, ends with OUT/report.html"
 # 60 mm around the end of the superior temporal sulcus of the phantom, at 1.5 mm: 40³ voxels.

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_device, add_overwrite
+from foldnorm.pipeline.commands.arguments import add_device, add_overwrite
 
 HELP = "latent codes of a cohort"
 
@@ -21,8 +21,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     import numpy as np
 
-    from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.artifacts import CODES, CODES_SIDECAR, CODES_TABLE
+    from foldnorm.pipeline.commands.arguments import refuse_existing
     from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.pipeline.runs.run_folder import RunFolder
     from foldnorm.preprocessing.cohort.cohort import Cohort

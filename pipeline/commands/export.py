@@ -8,7 +8,7 @@ safetensors, and the layout of the training cohort. Every command that takes a R
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_overwrite
+from foldnorm.pipeline.commands.arguments import add_overwrite
 
 HELP = "write a trained model as a MONAI bundle"
 
@@ -25,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.artifacts import BUNDLE_METADATA
     from foldnorm.pipeline.bundle.export import export
+    from foldnorm.pipeline.commands.arguments import refuse_existing
     from foldnorm.pipeline.runs.run_folder import RunFolder
 
     refuse_existing(arguments.out / BUNDLE_METADATA, arguments.overwrite)

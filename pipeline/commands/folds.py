@@ -7,7 +7,7 @@ Writes OUT/folds.tsv, and OUT/folds.json, which says what each column is.
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import (
+from foldnorm.pipeline.commands.arguments import (
     add_n_procs,
     add_overwrite,
     add_selection,
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing, say_problems
+    from foldnorm.pipeline.commands.arguments import refuse_existing, say_problems
     from foldnorm.preprocessing.cohort.fold_table import TABLE, write_fold_table
     from foldnorm.preprocessing.io.schemes import SKELETON
     from foldnorm.preprocessing.io.sources import Source, find_volumes

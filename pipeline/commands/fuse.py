@@ -12,7 +12,7 @@ SCORES stand.
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_overwrite
+from foldnorm.pipeline.commands.arguments import add_overwrite
 
 HELP = "join scores of several models into one p-value"
 
@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.artifacts import FUSED
+    from foldnorm.pipeline.commands.arguments import refuse_existing
     from foldnorm.pipeline.scoring.fusion import fuse
 
     refuse_existing(arguments.out / FUSED, arguments.overwrite)

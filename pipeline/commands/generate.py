@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_device, add_overwrite, add_seed, positive
+from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_seed, positive
 
 HELP = "draw new volumes or images from a trained model"
 
@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.artifacts import SYNTHETIC_SHEET
+    from foldnorm.pipeline.commands.arguments import refuse_existing
     from foldnorm.pipeline.inference.criteria import Criterion
     from foldnorm.pipeline.inference.generate import GenerateOptions, generate
     from foldnorm.pipeline.runs.devices import choose_device

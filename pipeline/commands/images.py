@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_n_procs, add_overwrite, add_split
+from foldnorm.pipeline.commands.arguments import add_n_procs, add_overwrite, add_split
 
 HELP = "turn images into a cohort folder"
 

@@ -5,7 +5,7 @@ Exit code 1 if some volume could not be used.
 
 import argparse
 
-from foldnorm.pipeline.arguments import add_prefer, add_sources
+from foldnorm.pipeline.commands.arguments import add_prefer, add_sources
 
 HELP = "what a source holds, lacks, and leaves unclear"
 

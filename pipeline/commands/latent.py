@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from foldnorm.pipeline.arguments import add_device, add_overwrite, add_seed, positive
 from foldnorm.pipeline.artifacts import (
     CLUSTERS,
     DIMENSIONS,
@@ -28,6 +27,7 @@ from foldnorm.pipeline.artifacts import (
     PROJECTION,
     SCORES_SIDECAR,
 )
+from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_seed, positive
 
 if TYPE_CHECKING:
     from foldnorm.pipeline.latent.space import LatentSpace
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing
+    from foldnorm.pipeline.commands.arguments import refuse_existing
     from foldnorm.pipeline.latent import outputs
     from foldnorm.pipeline.latent.space import LatentSpace
 

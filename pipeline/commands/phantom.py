@@ -7,7 +7,7 @@ Morphologist does. The same seed gives the same bytes.
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_n_procs, add_overwrite, add_seed, positive
+from foldnorm.pipeline.commands.arguments import add_n_procs, add_overwrite, add_seed, positive
 
 HELP = "draw a cohort of phantom hemispheres"
 

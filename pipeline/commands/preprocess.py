@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import (
+from foldnorm.pipeline.commands.arguments import (
     add_n_procs,
     add_overwrite,
     add_segmentation,

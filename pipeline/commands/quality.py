@@ -11,7 +11,7 @@ compared in their structure as well, micrographs with --microstructure.
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_device, add_overwrite, add_seed, positive
+from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_seed, positive
 
 HELP = "compare synthetic volumes with real ones"
 
@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing
     from foldnorm.pipeline.artifacts import QUALITY
+    from foldnorm.pipeline.commands.arguments import refuse_existing
     from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.pipeline.runs.run_folder import RunFolder
     from foldnorm.pipeline.studies.synthetic_quality import QualityOptions, measure_quality

@@ -10,7 +10,7 @@ the model was not trained on (half of the validation split; the other half gives
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_device, add_overwrite, add_run_and_input
+from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_run_and_input
 
 HELP = "name the sulci of brains, and say which are missing"
 
@@ -27,8 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing, say_problems, warn_of_lost_inputs
     from foldnorm.pipeline.artifacts import SULCI, SULCI_SIDECAR
+    from foldnorm.pipeline.commands.arguments import (
+        refuse_existing,
+        say_problems,
+        warn_of_lost_inputs,
+    )
     from foldnorm.pipeline.inference.recognise import Recogniser
     from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort

@@ -8,7 +8,7 @@ than healthy brains, beside some of them, to be printed for whoever looks at the
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import not_negative
+from foldnorm.pipeline.commands.arguments import not_negative
 
 HELP = "one HTML page about any of these folders"
 

@@ -9,7 +9,12 @@ IoU of the damage that was found. contact_sheet.png has an image a column.
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_device, add_overwrite, add_run_and_input, add_seed
+from foldnorm.pipeline.commands.arguments import (
+    add_device,
+    add_overwrite,
+    add_run_and_input,
+    add_seed,
+)
 
 HELP = "repair images"
 
@@ -41,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing, say_problems
     from foldnorm.pipeline.artifacts import RESTORED
+    from foldnorm.pipeline.commands.arguments import refuse_existing, say_problems
     from foldnorm.pipeline.inference.inputs import cohort_of_input
     from foldnorm.pipeline.inference.restore import RestoreOptions, restore
     from foldnorm.pipeline.runs.devices import choose_device

@@ -17,7 +17,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_asymmetry, add_device, add_overwrite, add_reference
+from foldnorm.pipeline.commands.arguments import (
+    add_asymmetry,
+    add_device,
+    add_overwrite,
+    add_reference,
+)
 
 HELP = "anomaly scores and p-values of a cohort"
 
@@ -77,8 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing, say_problems, warn_of_lost_inputs
     from foldnorm.pipeline.artifacts import SCORER, SCORES
+    from foldnorm.pipeline.commands.arguments import (
+        refuse_existing,
+        say_problems,
+        warn_of_lost_inputs,
+    )
     from foldnorm.pipeline.scoring.scorer import score_into
     from foldnorm.pipeline.scoring.setup import open_scorer
     from foldnorm.preprocessing.cohort.cohort import row_key

@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_device, add_seed, positive
+from foldnorm.pipeline.commands.arguments import add_device, add_seed, positive
 
 HELP = "search hyper-parameters of a model"
 

@@ -8,7 +8,7 @@ segmentations to it that have neither a transform nor labels of deep structures.
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_overwrite, add_sources
+from foldnorm.pipeline.commands.arguments import add_overwrite, add_sources
 
 HELP = "a template for alignment, from skeletons that lead to MNI space"
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing, say_problems
+    from foldnorm.pipeline.commands.arguments import refuse_existing, say_problems
     from foldnorm.preprocessing.core.errors import InputError
     from foldnorm.preprocessing.io.sources import Source
     from foldnorm.preprocessing.io.volumes import is_volume

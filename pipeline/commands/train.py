@@ -12,7 +12,7 @@ Many GPUs: torchrun --nproc-per-node 4 -m foldnorm.pipeline.cli train … or sru
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_device
+from foldnorm.pipeline.commands.arguments import add_device
 
 HELP = "train a model on a cohort"
 

@@ -10,7 +10,7 @@ the target scheme reads (grey-white: 100 and 200).
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_device, add_overwrite, add_run_and_input
+from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_run_and_input
 
 HELP = "label volumes out of others, such as grey and white matter out of skeletons"
 
@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.arguments import refuse_existing, say_problems
     from foldnorm.pipeline.artifacts import TRANSLATIONS_SIDECAR
+    from foldnorm.pipeline.commands.arguments import refuse_existing, say_problems
     from foldnorm.pipeline.inference.translate import (
         Translation,
         mean_figures,

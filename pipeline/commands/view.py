@@ -8,7 +8,7 @@ this machine can ask, and only with the address that is printed.
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.arguments import add_device
+from foldnorm.pipeline.commands.arguments import add_device
 
 HELP = "walk through brains or images in a browser"
 
