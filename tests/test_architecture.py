@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -56,7 +55,7 @@ def test_rooms_import_only_downwards(room):
 
 
 # The rooms of `pipeline`, from the ground floor up, and what each may import besides its own. A
-# folder is a room; modules that still lie flat are named, those of a room by prefix with a ``*``.
+# folder is a room, a module beside them is one by itself; ``room.module`` allows that module alone.
 GROUND = ("artifacts", "metrics")
 INNER = {
     "artifacts": (),
@@ -64,45 +63,45 @@ INNER = {
     "transforms": (),
     "data": GROUND,
     "runs": ("data", *GROUND),
-    "scoring": ("runs", "data", *GROUND),
+    "report": ("runs", *GROUND),  # of runs the records, never a model
+    "scoring": ("report.page_files", "runs", "data", *GROUND),
     "training": ("runs", "data", *GROUND),
     "latent": ("runs", *GROUND),
     "bundle": ("runs", "artifacts"),
-    "report": ("runs", *GROUND),  # of runs the records, never a model
     "inference": ("scoring", "runs", "data", *GROUND),
-    "view": ("inference", "runs", "data", "artifacts"),
+    "view": ("inference", "report.page_files", "runs", "data", "artifacts"),
     "studies": ("training", "inference", "scoring", "runs", *GROUND),
 }
+INNER["cli"] = ()  # it loads commands by name, and some of them call it
 INNER["commands"] = tuple(INNER)
-FLAT = {
-    "artifacts": "artifacts report.page_files",
-    "metrics": "metrics*",
-    "transforms": "transforms",
-    "data": "data*",
-    "runs": "runs*",
-    "scoring": "scoring*",
-    "training": "training*",
-    "latent": "latent*",
-    "bundle": "bundle*",
-    "report": "report*",
-    "inference": "inference*",
-    "view": "view*",
-    "studies": "studies*",
-    "commands": "commands* cli",
+INNER_PREPROCESSING = {
+    "core": (),
+    "topology": (),
+    "io": ("core",),
+    "spatial": ("io", "core"),
+    "cohort": ("spatial", "io", "topology", "core"),
+    "skeletons": ("cohort", "spatial", "io", "topology", "core"),
+    "alteration": ("cohort", "spatial", "io", "topology", "core"),
+    "phantom": ("io", "core"),
 }
+TABLES = {"pipeline": INNER, "preprocessing": INNER_PREPROCESSING}
 
 
 def room_of(module):
-    """Room of a module of `pipeline`, named from there; its own name counts before a prefix."""
-    named = {name: room for room, names in FLAT.items() for name in names.split()}
-    if module in named:
-        return named[module]
-    (room,) = {r for name, r in named.items() if "*" in name and fnmatchcase(module, name)}
-    return room
+    """Room of a module of `pipeline` or `preprocessing`, named from there."""
+    return module.partition(".")[0]
 
 
-def imported_of_pipeline(path):
-    """Modules of `pipeline` that a file imports, anywhere in it."""
+def modules_of(package):
+    """Every module by its name from the package; not what only says what a room is for."""
+    folder = ROOT / package
+    for path in folder.rglob("*.py"):
+        if path.name != "__init__.py":
+            yield ".".join(path.relative_to(folder).with_suffix("").parts), path
+
+
+def imported_within(package, path):
+    """Modules of a package that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -111,32 +110,47 @@ def imported_of_pipeline(path):
         else:
             continue
         for name in names:
-            module = name.removeprefix("foldnorm.pipeline.")
+            module = name.removeprefix(f"foldnorm.{package}.")
             if module != name:
-                yield module if path_of(module).is_file() else module.rpartition(".")[0]
+                file = ROOT / package / f"{module.replace('.', '/')}.py"
+                yield module if file.is_file() else module.rpartition(".")[0]
 
 
-def path_of(module):
-    return ROOT / "pipeline" / f"{module.replace('.', '/')}.py"
+@pytest.mark.parametrize(
+    ("package", "room"), [(p, r) for p, table in TABLES.items() for r in table]
+)
+def test_rooms_import_only_what_the_tables_say(package, room):
+    allowed = (room, *TABLES[package][room])
+    own = [(module, path) for module, path in modules_of(package) if room_of(module) == room]
+    assert own
+    for module, path in own:
+        for other in imported_within(package, path):
+            assert any(f"{other}.".startswith(f"{one}.") for one in allowed), (
+                f"{package}: {module} imports {other}"
+            )
 
 
-@pytest.mark.parametrize("room", INNER)
-def test_rooms_of_the_pipeline_import_only_what_the_table_says(room):
-    found = 0
-    for path in (ROOT / "pipeline").rglob("*.py"):
-        module = ".".join(path.relative_to(ROOT / "pipeline").with_suffix("").parts)
-        if path.name == "__init__.py" or room_of(module) != room:
-            continue
-        found += 1
-        for other in imported_of_pipeline(path):
-            assert room_of(other) in (room, *INNER[room]), f"{module} ({room}) imports {other}"
-    assert found
+@pytest.mark.parametrize("package", TABLES)
+def test_every_module_lies_in_a_room(package):
+    for module, _ in modules_of(package):
+        assert room_of(module) in TABLES[package], module
 
 
-def test_no_arrow_between_rooms_points_upwards():
-    floors = list(INNER)
-    for room, lower in INNER.items():
-        assert all(floors.index(other) < floors.index(room) for other in lower)
+@pytest.mark.parametrize("package", TABLES)
+def test_no_arrow_between_rooms_points_upwards(package):
+    floors = list(TABLES[package])
+    for room, lower in TABLES[package].items():
+        assert all(floors.index(room_of(other)) < floors.index(room) for other in lower)
+
+
+@pytest.mark.parametrize("package", TABLES)
+def test_rooms_say_what_they_are_for_and_pass_nothing_on(package):
+    for room in TABLES[package]:
+        path = ROOT / package / room / "__init__.py"
+        if path.parent.is_dir():
+            tree = ast.parse(path.read_text())
+            assert len(tree.body) == 1, path
+            assert ast.get_docstring(tree).count(".") >= 2, path
 
 
 def test_no_module_shadows_the_standard_library():
