@@ -312,6 +312,7 @@ class Scorer:
             whence: str(self._source if isinstance(self._source, Path) else self._source.folder),
             "phantom": cohort.is_phantom,
             "precision": self._computes_in,
+            "knows_unlike_brains": self.suitability_.knows_,
             "learned_from": learned_from(self.scores_.edits, self.scores_.sulci),
         }
 
