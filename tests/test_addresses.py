@@ -17,7 +17,7 @@ import foldnorm.bundle
 import foldnorm.models
 import foldnorm.pipeline
 from foldnorm.models.classes import to_classes
-from foldnorm.pipeline.artifacts import BUNDLE_INFERENCE, RUN_CONFIG
+from foldnorm.pipeline.artifacts import BUNDLE_INFERENCE, RUN_CONFIG, RUN_DATA
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.class_paths import current_class_path
 from foldnorm.pipeline.runs.config import config_path, resolve, shipped_configs
@@ -104,6 +104,15 @@ def test_an_old_run_is_continued_and_one_is_started_from_its_weights(run, cohort
     model = yaml.safe_load((tmp_path / "new" / RUN_CONFIG).read_text())["model"]
     assert model["class_path"] == "foldnorm.models.WGANGP"
     RunFolder(run).check_model(model)
+
+
+def test_an_old_record_says_whom_the_first_weights_were_fitted_to(run):
+    record = json.loads((run / RUN_DATA).read_text())
+    earlier = {"participants": ["sub-earlier"], "salt": None}
+    (run / RUN_DATA).write_text(json.dumps({**record, "before": [earlier]}))
+    opened = RunFolder.open(run)
+    assert opened.training_participants[1:] == [earlier]
+    assert opened.trained_on(["sub-earlier", "sub-other"]) == ["sub-earlier"]
 
 
 @pytest.mark.parametrize("words", [[], ["--model", "foldnorm.models.wgan.WGAN"],

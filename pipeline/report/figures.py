@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.metrics.detection import roc_curve
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.images import CLASS
 from foldnorm.preprocessing.cohort.pictures import (
@@ -89,7 +89,7 @@ def class_counts(cohort: Cohort) -> str:
         return _svg(figure)
 
 
-def training_curves(metrics: MetricsTable) -> str:
+def training_curves(metrics: MetricsLog) -> str:
     """Losses on the left, critic or accuracy in the middle if any, validation on the right."""
     names = metrics.columns
     losses = ("cross_entropy", "squared_error", "separation/separation", "validation/loss")

@@ -21,7 +21,7 @@ from foldnorm.pipeline.artifacts import (
     LOCALISATION,
 )
 from foldnorm.pipeline.metrics.detection import INTERVAL, detection, paired_share
-from foldnorm.pipeline.runs.tracks import track_of
+from foldnorm.pipeline.runs.provenance import benchmark_track
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
 from foldnorm.pipeline.scoring.localisation import localisation
@@ -107,7 +107,7 @@ def benchmark(
         write_tsv(out / LOCALISATION, places, tuple(LOCALISATION.columns))
     write_tsv(out / BENCHMARK, rows, tuple(BENCHMARK.columns))
     write_tsv(out / BENCHMARK_SUBJECTS, subjects, tuple(subjects[0]))
-    track = track_of(options.kind, scorer.edits, scorer.sulci)
+    track = benchmark_track(options.kind, scorer.edits, scorer.sulci)
     write_json(out / BENCHMARK_SIDECAR, {"track": track, **_sidecar(cohort, options, len(indices))})
     return rows
 

@@ -17,7 +17,7 @@ from foldnorm.pipeline.artifacts import RUN_METRICS
 from foldnorm.pipeline.data.batches import Batches, Draws, workers_for
 from foldnorm.pipeline.data.conditions import Conditions
 from foldnorm.pipeline.runs.config import build_model, training_options
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
@@ -57,7 +57,7 @@ class Training:
     run: RunFolder
     optimizers: Mapping[str, torch.optim.Optimizer]
     batches: Batches
-    metrics: MetricsTable
+    metrics: MetricsLog
     writer: Any = None
     state: TrainingState = field(default_factory=TrainingState)
     average: AveragedModel | None = None
@@ -96,11 +96,11 @@ def set_up(
     model = build_model(config["model"])
     if not isinstance(model, Trainable):
         raise InputError(f"{type(model).__name__} has no phases to train")
-    before = None if weights is None else _start_from(weights, model, config, cohort)
+    init_from = None if weights is None else _start_from(weights, model, config, cohort)
     task = task_of(model, cohort)
     optimizers, average = _to_device(model, options, fabric, len(cohort.shape))
     run = RunFolder(out)
-    conditions, state = _conditions(model, cohort, before), TrainingState()
+    conditions, state = _conditions(model, cohort, init_from), TrainingState()
     if options.monitor_mode == "max":
         state.best = -float("inf")
     if resume and run.checkpoint("last").is_file():
@@ -109,7 +109,7 @@ def set_up(
         conditions = run.conditions
         state = load_state(run, model, optimizers, average)
     elif fabric.is_global_zero:
-        run.write_data(cohort, conditions, before)
+        run.write_data(cohort, conditions, init_from)
     if fabric.is_global_zero:
         run.write_config(config)  # again on resume: it may train for longer
         run.write_environment()
@@ -122,7 +122,7 @@ def set_up(
         run,
         optimizers,
         _batches(draws_of(task, options, conditions), options, fabric),
-        MetricsTable(out / RUN_METRICS, up_to=state.step),
+        MetricsLog(out / RUN_METRICS, up_to=state.step),
         _tensorboard(out) if options.tensorboard and fabric.is_global_zero else None,
         state,
         average,
@@ -193,10 +193,10 @@ def _start_from(
     return run
 
 
-def _conditions(model: nn.Module, cohort: Cohort, before: RunFolder | None) -> Conditions:
+def _conditions(model: nn.Module, cohort: Cohort, init_from: RunFolder | None) -> Conditions:
     """Return the model's conditions: those of earlier weights, or fitted on the training split."""
-    if before is not None:
-        return before.conditions
+    if init_from is not None:
+        return init_from.conditions
     names = model.condition if isinstance(model, Conditioned) else ()
     return Conditions.fit(names, [cohort.rows[i] for i in cohort.indices("train")])
 

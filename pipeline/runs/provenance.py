@@ -9,18 +9,18 @@ from collections.abc import Mapping, Sequence
 
 # The edit that is like what a benchmark does. Kinds that are not listed are like none: a model that
 # erased folds has seen voids, and of refilled, interrupted or displaced folds it has seen nothing.
-SAME: Mapping[str, str] = {
+EDIT_OF_ALTERATION: Mapping[str, str] = {
     "fold": "folds",
     "fold-raw": "folds",
     "fold-graph": "folds",
     "ball": "balls",
     "add": "copies",
 }
-HEALTHY = "healthy brains as they are"
-NAMES = "fold names of training brains"
+HEALTHY_BRAINS = "healthy brains as they are"
+FOLD_NAMES = "fold names of training brains"
 
 
-def learned_from(edits: Sequence[str], sulci: Sequence[str] = ()) -> str:
+def describe_supervision(edits: Sequence[str], sulci: Sequence[str] = ()) -> str:
     """Describe in a few words what a model learned from.
 
     Args:
@@ -28,19 +28,19 @@ def learned_from(edits: Sequence[str], sulci: Sequence[str] = ()) -> str:
         sulci: that it names, if it does.
     """
     if sulci:
-        return NAMES
-    return f"its own edits ({', '.join(edits)})" if edits else HEALTHY
+        return FOLD_NAMES
+    return f"its own edits ({', '.join(edits)})" if edits else HEALTHY_BRAINS
 
 
-def track_of(kind: str, edits: Sequence[str], sulci: Sequence[str] = ()) -> str:
+def benchmark_track(kind: str, edits: Sequence[str], sulci: Sequence[str] = ()) -> str:
     """Return the track of a model in a benchmark.
 
     Args:
         kind: of alteration.
-        edits: see `learned_from`; likewise what follows.
+        edits: see `describe_supervision`; likewise what follows.
         sulci: see there.
     """
     if sulci or not edits:
-        return learned_from(edits, sulci)
-    how = "the same kind" if SAME.get(kind) in edits else "another kind"
+        return describe_supervision(edits, sulci)
+    how = "the same kind" if EDIT_OF_ALTERATION.get(kind) in edits else "another kind"
     return f"edits of {how} ({', '.join(edits)})"
