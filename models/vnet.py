@@ -82,7 +82,7 @@ class VNet(nn.Module):
     ) -> dict[str, Tensor]:
         """Cross entropy, and Dice if it has a weight; (B, 2, I, J, K) uint8 pairs in."""
         del phase, noise, condition
-        source, target = self._parted(volumes)
+        source, target = self._split_pair(volumes)
         logits = self.translate(source).float()
         entropy = class_cross_entropy(logits, target, self.class_weights).mean()
         terms = {"cross_entropy": entropy}
@@ -97,14 +97,14 @@ class VNet(nn.Module):
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Cross entropy of the translation of each pair, nats a voxel, (B,)."""
         del condition
-        source, target = self._parted(volumes)
+        source, target = self._split_pair(volumes)
         return class_cross_entropy(self.translate(source).float(), target)
 
     def translate(self, volumes: Tensor) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) class logits of the other volume."""
         return self.network(one_hot(volumes, self.classes_in))
 
-    def _parted(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    def _split_pair(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 2, I, J, K) → what is translated, and what should come out."""
         first, second = pairs.unbind(1)
         return (second, first) if self.reverse else (first, second)

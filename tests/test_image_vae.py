@@ -10,7 +10,7 @@ from foldnorm.models.image_vae import ImageVAE
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.metrics.images import psnr
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.training.image_tasks import Images
+from foldnorm.pipeline.training.image_tasks import ImageTask
 from foldnorm.preprocessing.cohort.cohort import Cohort
 
 SIDE = 16
@@ -31,9 +31,9 @@ def test_bars_come_back_through_a_code_and_are_drawn(config, more, bars, tmp_pat
     figures = dict(zip(header.split(","), last.split(","), strict=True))
     images = [
         np.array(image)
-        for image, _ in Images(ImageVAE((SIDE, SIDE), [8]), Cohort.open(bars)).validation_volumes(
-            64
-        )
+        for image, _ in ImageTask(
+            ImageVAE((SIDE, SIDE), [8]), Cohort.open(bars)
+        ).validation_volumes(64)
     ]
     mean = np.mean(images, axis=0)
     assert float(figures["validation/psnr"]) > np.mean([psnr(i, mean) for i in images]) + 1

@@ -13,7 +13,7 @@ from foldnorm.models.multi_domain_vae import MultiDomainVAE
 from foldnorm.models.protocols import FindsDamage
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.data.damage import Degradations
-from foldnorm.pipeline.training.image_tasks import Degraded
+from foldnorm.pipeline.training.image_tasks import DegradationTask
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
@@ -113,7 +113,7 @@ def test_weights_of_domains_say_whose_encoder_repairs():
 
 def test_what_came_damaged_is_not_damaged_again(cohort):
     model = MultiDomainVAE((SIDE, SIDE), truly_damaged="state=old", **SMALL)
-    task = Degraded(model, cohort)
+    task = DegradationTask(model, cohort)
     for volumes, row in task.validation_volumes(20):
         assert volumes.shape == (3, SIDE, SIDE)
         is_old = row["state"] == "old"
@@ -124,7 +124,7 @@ def test_what_came_damaged_is_not_damaged_again(cohort):
     for told in ("state=ancient", "age=3"):
         other = MultiDomainVAE((SIDE, SIDE), truly_damaged=told, **SMALL)
         with pytest.raises(InputError, match=f"{told} and some others, got 0 of"):
-            Degraded(other, cohort)
+            DegradationTask(other, cohort)
 
 
 def before_inside(folder):

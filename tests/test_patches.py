@@ -16,7 +16,7 @@ from foldnorm.pipeline.data.patches import Patches, Window
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.predict import restored_in_windows
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.training.label_tasks import AROUND_PATCH
+from foldnorm.pipeline.training.label_tasks import PATCH_MARGIN
 from foldnorm.pipeline.training.setup import set_up
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import SKELETON
@@ -63,7 +63,7 @@ def test_patches_larger_than_volumes_are_refused():
 def test_a_part_of_a_moved_volume_is_what_the_whole_holds_there(options):
     volumes, window = two_folds(32), Window((8, 5, 11), (16, 18, 12))
     thick, thin = (Augmentation(options, replace(THIN, thin=thin), 0) for thin in (False, True))
-    inner = (slice(None), *[slice(AROUND_PATCH, -AROUND_PATCH)] * 3)
+    inner = (slice(None), *[slice(PATCH_MARGIN, -PATCH_MARGIN)] * 3)
     labelled, odd = 0, 0
     for draw in range(8):
         part = thick.with_folds(volumes, draw, window)

@@ -19,7 +19,8 @@ from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.training import setup as training_setup
-from foldnorm.pipeline.training.processes import clip_gradients
+from foldnorm.pipeline.training.distributed import clip_gradients
+from foldnorm.pipeline.training.setup import TrainingState
 from foldnorm.preprocessing.core.errors import InputError
 
 
@@ -325,6 +326,13 @@ def test_training_ends_when_nothing_becomes_better(small_cohort, tmp_path):
     assert (out / "MODEL_CARD.md").is_file()
     assert train(small_cohort, out, "--resume", "auto", *options) == 0  # and stays ended
     assert RunFolder(out).load_checkpoint("last")["state"]["step"] == 3
+
+
+def test_a_checkpoint_of_release_0_1_keeps_its_patience():
+    old = {"step": 4, "best": 0.5, "waited": 3, "seconds": 1.0}
+    state = TrainingState.from_dict(old)
+    assert (state.step, state.validations_without_improvement) == (4, 3)
+    assert TrainingState.from_dict(vars(state)) == state
 
 
 @pytest.mark.slow

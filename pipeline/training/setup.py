@@ -1,4 +1,4 @@
-"""Everything that one process needs while it trains: built anew, or taken up where it was."""
+"""State of one training process: model, optimisers, batches and run, built anew or resumed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
-from foldnorm.pipeline.training.launch import launch, processes_here
+from foldnorm.pipeline.training.distributed import launch, local_world_size
 from foldnorm.pipeline.training.registry import task_of
 from foldnorm.pipeline.training.task import Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
@@ -35,19 +35,27 @@ class TrainingState:
     Attributes:
         step: steps finished.
         best: best value of the monitored figure so far.
-        waited: validations since then.
+        validations_without_improvement: since the best value.
         seconds: spent training, over all sessions.
     """
 
     step: int = 0
     best: float = float("inf")
-    waited: int = 0
+    validations_without_improvement: int = 0
     seconds: float = 0.0
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "TrainingState":
+        """Build the state that a checkpoint holds; release 0.1 had another name in it."""
+        current = dict(record)
+        if "waited" in current:
+            current["validations_without_improvement"] = current.pop("waited")
+        return cls(**current)
 
 
 @dataclass
 class Training:
-    """Everything one process needs while it trains."""
+    """State of one process while it trains."""
 
     fabric: Fabric
     model: nn.Module
@@ -67,7 +75,7 @@ class Training:
     diverged: Tensor | None = None
 
     @property
-    def shown(self) -> TrainedModel:
+    def eval_model(self) -> TrainedModel:
         """The model that is validated: the average of its weights, if one is kept."""
         model = self.model if self.average is None else self.average.module
         return TrainedModel(model, self.fabric.device, self.conditions)
@@ -76,7 +84,7 @@ class Training:
     def is_over(self) -> bool:
         """True if the last step is done, or the monitored figure has not improved for too long."""
         patience = self.options.patience
-        ended = patience is not None and self.state.waited >= patience
+        ended = patience is not None and self.state.validations_without_improvement >= patience
         return ended or self.state.step >= self.options.steps
 
 
@@ -149,13 +157,13 @@ def _to_device(
 
 
 def draws_of(task: Task, options: TrainingOptions, conditions: Conditions) -> Draws:
-    """Training volumes, with what the task puts beside them and does to them."""
+    """Build the draws of training volumes, with targets and alterations of the task."""
     cohort = task.cohort
     return Draws(
         cohort.volumes,
         cohort.indices("train"),
         seed=options.seed,
-        second=task.second,
+        second=task.targets,
         paired=task.model.reads != "unpaired",
         conditions=conditions.encode(cohort.rows) if conditions.size else None,
         place=task.place(options),
@@ -164,13 +172,13 @@ def draws_of(task: Task, options: TrainingOptions, conditions: Conditions) -> Dr
 
 
 def _batches(draws: Draws, options: TrainingOptions, fabric: Fabric) -> Batches:
-    """Batches of this process."""
+    """Build the batches of this process."""
     return Batches(
         draws,
         options.batch_size,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
-        workers=workers_for(options.workers, fabric.device, processes_here() or 1),
+        workers=workers_for(options.workers, fabric.device, local_world_size() or 1),
         pin=fabric.device.type == "cuda",
     )
 
@@ -220,7 +228,7 @@ def load_state(
             average.n_averaged.fill_(checkpoint["state"]["step"])
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(checkpoint["optimizers"][name])
-        return TrainingState(**checkpoint["state"])
+        return TrainingState.from_dict(checkpoint["state"])
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
@@ -229,7 +237,7 @@ def load_state(
 
 
 def networks_of(model: Trainable) -> list[str]:
-    """Names of all networks that some phase trains."""
+    """List the names of all networks that some phase trains."""
     return sorted({name for phase in model.phases.values() for name in phase.networks})
 
 
