@@ -10,10 +10,10 @@ from foldnorm.models.protocols import (
     Classifies,
     Decodes,
     Encodes,
+    Generates,
     Recognises,
-    Repairs,
     Restores,
-    Samples,
+    RestoresImages,
     Translates,
 )
 from foldnorm.pipeline.runs.config import shipped_configs
@@ -106,13 +106,13 @@ def _uses(model: nn.Module, where: list[object], cohort: Cohort) -> list[list[ob
                        (Classifies, "classify")):  # fmt: skip
         if isinstance(model, kind):
             return [[name, *where]]
-    if cohort.holds_images and isinstance(model, Repairs):
+    if cohort.holds_images and isinstance(model, RestoresImages):
         return [["restore", *where]]
     found: list[list[object]] = []
     if isinstance(model, (Decodes, Restores, Encodes)):
         found.append(["score", *where])
     if isinstance(model, Encodes):
         found.append(["embed", run, folder, f"{out}-codes"])
-    if isinstance(model, Samples):
+    if isinstance(model, Generates):
         found.append(["generate", run, f"{out}-drawn", "--number", 2])
     return found

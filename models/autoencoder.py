@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from foldnorm.models.classes import Sees
+from foldnorm.models.classes import EncoderInput
 from foldnorm.models.label_autoencoder import LabelAutoencoder
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Phase
@@ -42,7 +42,7 @@ class Autoencoder(LabelAutoencoder):
         dice_weight: float = 0.0,
         condition: Sequence[str] = (),
         condition_size: int = 0,
-        encoder_sees: Sees = "one-hot",
+        encoder_sees: EncoderInput = "one-hot",
     ) -> None:
         sizes = (shape, n_classes, channels, code_channels, latent_dim, norm, condition_size)
         super().__init__(
@@ -68,4 +68,6 @@ class Autoencoder(LabelAutoencoder):
     ) -> dict[str, Tensor]:
         """Cross entropy; (B, *sides) uint8 in."""
         del phase, noise
-        return self.likeness(self.decode(self.encode(volumes, condition), condition), volumes)
+        return self.reconstruction_terms(
+            self.decode(self.encode(volumes, condition), condition), volumes
+        )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from foldnorm.models.inpainting import biharmonic_fill
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import DamageKind, Phase, Reads
+from foldnorm.models.protocols import DamageKind, InputKind, Phase
 from foldnorm.models.volume_networks import ShapeError
 
 LEVELS = 4  # of each network, that halve the sides of its first map
@@ -48,7 +48,7 @@ class DamageUNet(nn.Module):
             images, 2^dims of them.
     """
 
-    reads: Reads = "damaged"
+    input_kind: InputKind = "damaged"
 
     def __init__(
         self,
@@ -101,8 +101,8 @@ class DamageUNet(nn.Module):
         """
         del phase, condition
         damaged, mask, clean = volumes.unbind(1)
-        seen = torch.stack([as_scanned(damaged, noise, self.scanned), mask, clean], dim=1)
-        entropy, dice, content = (term.mean() for term in self._terms(seen, noise.uniform()))
+        scanned = torch.stack([as_scanned(damaged, noise, self.scanned), mask, clean], dim=1)
+        entropy, dice, content = (term.mean() for term in self._terms(scanned, noise.uniform()))
         return {
             "cross_entropy": entropy,
             "dice_loss": dice,
@@ -133,7 +133,7 @@ class DamageUNet(nn.Module):
         return torch.where(hole, torch.stack(made).mean(dim=0).clamp(-1, 1), images)
 
     def _logits(self, images: Tensor) -> Tensor:
-        return self.finder(_seen(images))[:, 0].float()
+        return self.finder(_finder_input(images))[:, 0].float()
 
     def _content(self, images: Tensor, likely: Tensor, hole: Tensor) -> Tensor:
         """Estimate the undamaged image, (B, *sides): smooth fill, mixed with the image, corrected.
@@ -193,7 +193,7 @@ def as_scanned(images: Tensor, noise: StepNoise, share: float) -> Tensor:
     return torch.where(chosen < share, noisy.clamp(-1, 1), images)
 
 
-def _seen(images: Tensor) -> Tensor:
+def _finder_input(images: Tensor) -> Tensor:
     """Stack images and their differences along each axis, (B, 1 + dims, *sides), for the finder.
 
     Paint is flat, tissue is not: differences between neighbours are shown on a logarithmic scale on

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from foldnorm.models.protocols import EditKind, Reads
+from foldnorm.models.protocols import EditKind, InputKind
 
 
 class EditedVolumes(nn.Module):
@@ -19,7 +19,7 @@ class EditedVolumes(nn.Module):
         radii: smallest and largest of balls, slabs, noise and sheets, mm.
     """
 
-    reads: Reads = "edits"
+    input_kind: InputKind = "edits"
 
     def __init__(self, edits: Sequence[EditKind], most_edits: int, radii: Sequence[float]) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from foldnorm.models.classes import Sees, seen
+from foldnorm.models.classes import EncoderInput, encode_input
 from foldnorm.models.edited_volumes import EditedVolumes
 from foldnorm.models.losses import hypersphere_loss
 from foldnorm.models.noise import StepNoise
@@ -50,11 +50,11 @@ class HypersphereClassifier(EditedVolumes):
         stem: int = 2,
         code_channels: int = 8,
         norm: bool = True,
-        encoder_sees: Sees = "one-hot",
+        encoder_sees: EncoderInput = "one-hot",
     ) -> None:
         super().__init__(edits, most_edits, radii)
         self.n_classes = n_classes
-        self.encoder_sees: Sees = encoder_sees
+        self.encoder_sees: EncoderInput = encoder_sees
         self.latent_dim = code_size(shape, len(channels) - 1, code_channels, stem)
         self.healthy_grid = code_grid(shape, len(channels) - 1, stem)
         self.places: Tensor
@@ -95,7 +95,7 @@ class HypersphereClassifier(EditedVolumes):
     def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
         """(B, *sides) uint8 → the map of each level."""
         del condition
-        channels = seen(volumes, self.n_classes, self.encoder_sees)
+        channels = encode_input(volumes, self.n_classes, self.encoder_sees)
         places = self.places.expand(len(volumes), *self.places.shape[1:])
         return self.encoder.maps(torch.cat([channels, places], dim=1))
 

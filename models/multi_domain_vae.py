@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from foldnorm.models.blocks import convolution, pixelshuffle, pixelunshuffle
 from foldnorm.models.label_autoencoder import draw_code
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import DamageKind, Phase, Reads
+from foldnorm.models.protocols import DamageKind, InputKind, Phase
 from foldnorm.models.volume_networks import STEM, Up, code_grid, conv_block, soft_bound
 
 FLOOR = 1e-5  # of the squared error: that of 8 bits
@@ -48,7 +48,7 @@ class MultiDomainVAE(nn.Module):
         training_steps: taken from ``training.steps``.
     """
 
-    reads: Reads = "damaged"
+    input_kind: InputKind = "damaged"
 
     def __init__(
         self,
@@ -98,9 +98,9 @@ class MultiDomainVAE(nn.Module):
     def loss(
         self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Unlikeness of what each domain brings back, of what is restored by Y and by Z, and KL.
+        """Negative log likelihood of each domain's images, of what Y and Z restore, and KL.
 
-        It is nats a pixel under the likeliest variance of each image (Rybkin et al. 2021,
+        In nats a pixel, under the likeliest variance of each image (Rybkin et al. 2021,
         arXiv:2006.13202). (B, 3, *sides): damaged, its mask, and as it was.
         """
         del phase, condition
@@ -110,17 +110,17 @@ class MultiDomainVAE(nn.Module):
         x, kl_x = self._drawn("x", clean, noise)
         y, kl_y = self._drawn("y", damaged, noise)
         terms = {
-            "whole": of_x * known * _unlikeness(self.decoders["x"](*x), clean),
-            "damaged": of_y * known * _unlikeness(self.decoders["y"](*y), damaged),
-            "restored": of_y * known * _unlikeness(self._whole(y), clean),
+            "whole": of_x * known * _gaussian_nll(self.decoders["x"](*x), clean),
+            "damaged": of_y * known * _gaussian_nll(self.decoders["y"](*y), damaged),
+            "restored": of_y * known * _gaussian_nll(self._decode_whole(y), clean),
         }
         kl = known * (of_x * kl_x + of_y * kl_y)
         if self.truly_damaged:
             z, kl_z = self._drawn("z", damaged, noise)
-            back = _unlikeness(self.decoders["z"](*z), damaged)
+            back = _gaussian_nll(self.decoders["z"](*z), damaged)
             terms["truly_damaged"] = of_z * (1 - known) * back
             kl = kl + of_z * (1 - known) * kl_z
-            terms["shared"] = of_z * known * _unlikeness(self._whole(z), clean)
+            terms["shared"] = of_z * known * _gaussian_nll(self._decode_whole(z), clean)
         means = {name: term.mean() for name, term in terms.items()}
         share = min((noise.step + 1) / max(self.annealing_steps, 1), 1)
         loss = sum(means.values()) + self.kl_weight * share * kl.mean()
@@ -134,9 +134,9 @@ class MultiDomainVAE(nn.Module):
         return error * (mask.flatten(1)[:, 0] >= 0)
 
     def repair(self, images: Tensor) -> Tensor:
-        """(B, *sides) float32 from −1 to 1, likewise out: what the decoder of X makes of it.
+        """Restore (B, *sides) float32 from −1 to 1: the decoder of X on codes of damaged images.
 
-        Of the codes of the encoders of Y and Z, mixed by their domains' weights.
+        The codes are of the encoders of Y and Z; images are mixed by their domains' weights.
         """
         shares = [
             (weight, self.encoders[name])
@@ -147,12 +147,12 @@ class MultiDomainVAE(nn.Module):
         made = torch.zeros_like(images)
         for weight, encoder in shares:
             mean, _, maps = encoder(images)
-            made = made + weight / total * self._whole((mean, maps))
+            made = made + weight / total * self._decode_whole((mean, maps))
         return made.clamp(-1, 1)
 
-    def _whole(self, seen: tuple[Tensor, list[Tensor]]) -> Tensor:
-        """Code of a damaged image and the maps of its encoder → the whole image, (B, *sides)."""
-        code, maps = seen
+    def _decode_whole(self, encoded: tuple[Tensor, list[Tensor]]) -> Tensor:
+        """Make the whole image, (B, *sides), of a damaged one's code and its encoder's maps."""
+        code, maps = encoded
         return self.decoders["x"](self.mapping(code), maps)
 
     def _drawn(
@@ -236,6 +236,6 @@ def _level(dims: int, step: nn.Module, width: int, form: Form) -> nn.Module:
     return nn.Sequential(step, _Residual(dims, width)) if form == "residual" else step
 
 
-def _unlikeness(made: Tensor, images: Tensor) -> Tensor:
-    """Nats a pixel of images, (B, *sides) each, under the likeliest variance of each; (B,)."""
+def _gaussian_nll(made: Tensor, images: Tensor) -> Tensor:
+    """Compute the nats a pixel of (B, *sides) images under the likeliest variance of each; (B,)."""
     return 0.5 * torch.log((made - images).square().flatten(1).mean(dim=1) + FLOOR)

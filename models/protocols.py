@@ -20,7 +20,7 @@ from foldnorm.models.noise import StepNoise
 # are or to be told apart by a column; images under noise, beside what they were; and damaged
 # images, the mask of the damage as 0 and 1, and what they were; of one that came damaged, the image
 # itself twice, and between them −1, for nobody knows.
-Reads = Literal[
+InputKind = Literal[
     "volumes", "pairs", "unpaired", "edits", "sulci", "images", "classified", "noisy", "damaged"
 ]
 # What is done to training volumes. Erased, and never the hull: whole folds; balls; slabs that lie
@@ -49,7 +49,7 @@ class Phase:
 class Trainable(Protocol):
     """A model that the training loop can train."""
 
-    reads: Reads
+    input_kind: InputKind
     phases: Mapping[str, Phase]
 
     def phase_order(self, step: int) -> Sequence[str]:
@@ -74,7 +74,7 @@ class Trainable(Protocol):
 
 
 @runtime_checkable
-class Constrains(Protocol):
+class HasPostStep(Protocol):
     """A model that does something to its weights after each optimiser step."""
 
     def after_step(self, phase: str) -> None:
@@ -103,7 +103,7 @@ class Encodes(Protocol):
 
 
 @runtime_checkable
-class ShowsDepths(Protocol):
+class HasFeatureMaps(Protocol):
     """A model whose network can be looked into."""
 
     def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
@@ -149,7 +149,7 @@ class Translates(Protocol):
 
 
 @runtime_checkable
-class Samples(Protocol):
+class Generates(Protocol):
     """A model that draws new volumes."""
 
     def sample(
@@ -176,7 +176,7 @@ class Classifies(Protocol):
 
 
 @runtime_checkable
-class Repairs(Protocol):
+class RestoresImages(Protocol):
     """A model that makes an image better than it is."""
 
     def repair(self, images: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ class Repairs(Protocol):
 
 
 @runtime_checkable
-class TakesNoise(Repairs, Protocol):
+class Denoises(RestoresImages, Protocol):
     """A model that takes noise away.
 
     Attributes:
@@ -196,7 +196,7 @@ class TakesNoise(Repairs, Protocol):
 
 
 @runtime_checkable
-class LearnsFromDamage(Repairs, Protocol):
+class LearnsFromDamage(RestoresImages, Protocol):
     """A model that learns from images that something was done to.
 
     Attributes:
@@ -230,7 +230,7 @@ class FindsDamage(LearnsFromDamage, Protocol):
 
 
 @runtime_checkable
-class Diffuses(Samples, Protocol):
+class Diffuses(Generates, Protocol):
     """A model that draws out of noise, step by step.
 
     Attributes:
@@ -244,7 +244,7 @@ class Diffuses(Samples, Protocol):
     sampling_steps: int
 
     @property
-    def steps_taken(self) -> int:
+    def num_inference_steps(self) -> int:
         """From noise to an image, by the sampler."""
 
     def diffuse(
@@ -256,7 +256,7 @@ class Diffuses(Samples, Protocol):
     ) -> Tensor:
         """Add the noise of a share of the steps, from 0 to 1, to (B, *sides); likewise out."""
 
-    def stages(
+    def sample_trajectory(
         self, count: int, generator: torch.Generator, condition: Tensor | None = None
     ) -> Iterator[Tensor]:
         """Draw: (count, *sides) after each step, from noise to what `sample` gives."""

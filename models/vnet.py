@@ -16,7 +16,7 @@ from foldnorm.models.blocks import convolution, pixelshuffle, pixelunshuffle
 from foldnorm.models.classes import one_hot
 from foldnorm.models.losses import class_cross_entropy, soft_dice_loss
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Phase, Reads
+from foldnorm.models.protocols import InputKind, Phase
 
 
 class VNet(nn.Module):
@@ -38,7 +38,7 @@ class VNet(nn.Module):
         class_weights: of the cross entropy, by class.
     """
 
-    reads: Reads = "pairs"
+    input_kind: InputKind = "pairs"
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class VNet(nn.Module):
         return self.network(one_hot(volumes, self.classes_in))
 
     def _split_pair(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 2, I, J, K) → what is translated, and what should come out."""
+        """Split (B, 2, I, J, K) pairs into the volumes to translate and their true translations."""
         first, second = pairs.unbind(1)
         return (second, first) if self.reverse else (first, second)
 

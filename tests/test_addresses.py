@@ -38,7 +38,7 @@ OLD_TARGETS = (
     "foldnorm.pipeline.bundle_parts.ToldClassd",
 )
 
-BASES = {"ConvolutionalGAN", "EditedVolumes", "EncoderGAN", "LabelAutoencoder", "OfImages",
+BASES = {"ConvolutionalGAN", "EditedVolumes", "EncoderGAN", "LabelAutoencoder", "ImageMixin",
          "VariationalAutoencoder"}  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def test_every_model_is_exported():
         module = importlib.import_module(f"foldnorm.models.{path.stem}")
         for name, kind in vars(module).items():
             if isinstance(kind, type) and kind.__module__ == module.__name__:
-                is_model = hasattr(kind, "reads") and issubclass(kind, torch.nn.Module)
+                is_model = hasattr(kind, "input_kind") and issubclass(kind, torch.nn.Module)
                 if is_model and name not in BASES:
                     assert getattr(foldnorm.models, name) is kind
     assert all(hasattr(getattr(foldnorm.models, n), "loss") for n in foldnorm.models.__all__)

@@ -58,8 +58,8 @@ def test_a_conditioned_one_repairs_what_it_is_told_nothing_of(config, more, bars
     model = RunFolder.open(run).load().model
     images, nothing = torch.rand(2, SIDE, SIDE) * 2 - 1, torch.zeros(2, 2)
     with torch.no_grad():
-        back = model.finished(model.decode(model.encode(images, nothing), nothing))
-        upright = model.finished(model.decode(model.encode(images, nothing + 1), nothing + 1))
+        back = model.to_output(model.decode(model.encode(images, nothing), nothing))
+        upright = model.to_output(model.decode(model.encode(images, nothing + 1), nothing + 1))
         assert torch.equal(model.repair(images), back)
     assert not torch.equal(back, upright)
 
@@ -68,5 +68,8 @@ def test_the_likeliest_variance_makes_the_loss_a_logarithm():
     model = ImageVAE((8, 8), [8], latent_dim=4, code_channels=2)
     images = torch.zeros(2, 8, 8)
     far = torch.full((2, 1, 8, 8), 0.8)
-    near = model.likeness(0.1 * far, images)["loss"] - model.likeness(far, images)["loss"]
+    near = (
+        model.reconstruction_terms(0.1 * far, images)["loss"]
+        - model.reconstruction_terms(far, images)["loss"]
+    )
     assert near.item() == pytest.approx(np.log(0.1), abs=0.03)  # a tenth of the error, ln 10 less

@@ -15,7 +15,7 @@ from foldnorm.models.damage_unet import (
     QUANTUM,
     REPLACED,
     DamageUNet,
-    _seen,
+    _finder_input,
     as_scanned,
 )
 from foldnorm.models.noise import StepNoise
@@ -177,7 +177,7 @@ def test_at_first_damage_is_filled_in_smoothly():
 def test_the_finder_is_shown_where_an_image_is_flat():
     images = a_stroke()[:, 0].transpose(1, 2).clone()  # along the other axis, on a slope
     images += 0.05 * torch.sin(40 * torch.linspace(0, 1, 32))[:, None]
-    seen = _seen(images)
+    seen = _finder_input(images)
     assert seen.shape == (1, 3, 32, 32)
     assert torch.equal(seen[:, 0], images)
     for axis in (1, 2):
@@ -187,9 +187,9 @@ def test_the_finder_is_shown_where_an_image_is_flat():
         assert torch.equal(inner.abs().argsort(stable=True), ahead.abs().argsort(stable=True))
         assert not seen[:, axis].narrow(axis, 0, 1).any()
     grey = images + QUANTUM * (torch.arange(32) % 2)
-    step = (_seen(grey) - seen)[:, 2, 5, 11]
+    step = (_finder_input(grey) - seen)[:, 2, 5, 11]
     assert step.abs() > 0.1  # one grey of 8 bits counts
-    assert _seen(torch.zeros(2, 4, 5, 6)).shape == (2, 4, 4, 5, 6)
+    assert _finder_input(torch.zeros(2, 4, 5, 6)).shape == (2, 4, 4, 5, 6)
 
 
 def test_scans_are_blurred_and_have_grain_each_in_its_own_measure():

@@ -15,9 +15,9 @@ from scipy import ndimage
 
 from foldnorm.models.protocols import (
     DamageKind,
+    Denoises,
     LearnsFromDamage,
     LearnsFromTrueDamage,
-    TakesNoise,
 )
 from foldnorm.pipeline.metrics.images import RANGE
 from foldnorm.preprocessing.core.errors import InputError
@@ -227,7 +227,7 @@ def degrader(
     if isinstance(model, LearnsFromDamage):
         low, high = model.widths
         return Degradations(kinds or model.damage, model.most_damage, (low, high)).degrade
-    if kinds or not isinstance(model, TakesNoise):
+    if kinds or not isinstance(model, Denoises):
         raise InputError(f"{type(model).__name__} did not learn from damage")
     factor = model.noise_factor
     return lambda image, rng: np.stack([with_noise(image, factor, rng), image])

@@ -66,7 +66,7 @@ def first_images(cohort: Cohort, classes: Sequence[str]) -> str:
     rows = []
     for name in classes or [""]:
         own = [n for n, row in enumerate(cohort.rows) if row.get(CLASS, "") == name]
-        images = [cohort.seen(np.array(cohort.volumes[n])) for n in own[:SHOWN_IMAGES]]
+        images = [cohort.to_model_input(np.array(cohort.volumes[n])) for n in own[:SHOWN_IMAGES]]
         rows.append([picture for image in images for picture in volume_slices(cohort, image)])
     return inline_png(png(contact_sheet(rows, scale=_scale(cohort.shape))))
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from foldnorm.models.protocols import Decodes, Encodes, Recognises, Restores, ShowsDepths
+from foldnorm.models.protocols import Decodes, Encodes, HasFeatureMaps, Recognises, Restores
 from foldnorm.pipeline.runs.predict import restored_in_windows
 
 Precision = Literal["32", "bf16"]
@@ -50,7 +50,7 @@ class ForwardPass:
     @cached_property
     def depths(self) -> Sequence[Tensor]:
         """Map of each level of the network, inwards; none of a model that shows none."""
-        if not isinstance(self.model, ShowsDepths):
+        if not isinstance(self.model, HasFeatureMaps):
             return []
         with torch.no_grad(), self._autocast():
             return self.model.depths(self.volumes, self.condition)
@@ -88,7 +88,7 @@ class ForwardPass:
     @property
     def _known(self) -> dict[str, Any]:
         """Outputs that `encode` and `restore` need not compute again."""
-        return {"depths": self.depths} if isinstance(self.model, ShowsDepths) else {}
+        return {"depths": self.depths} if isinstance(self.model, HasFeatureMaps) else {}
 
     def _autocast(self) -> AbstractContextManager[Any]:
         device = self.volumes.device.type

@@ -62,4 +62,4 @@ def recognise(model: Recognises, volumes: Tensor, scheme: LabelScheme) -> Tensor
 def decoded(model: Decodes, codes: Tensor, condition: Tensor | None = None) -> Tensor:
     """Volumes of codes: (B, *sides) uint8 class numbers; of images, float32 from −1 to 1."""
     logits = model.decode(codes, condition)
-    return model.finished(logits) if isinstance(model, LabelAutoencoder) else to_classes(logits)
+    return model.to_output(logits) if isinstance(model, LabelAutoencoder) else to_classes(logits)

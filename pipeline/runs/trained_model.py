@@ -15,11 +15,11 @@ from foldnorm.models.classes import to_classes
 from foldnorm.models.protocols import (
     Decodes,
     Encodes,
+    Generates,
+    HasFeatureMaps,
     Recognises,
-    Repairs,
     Restores,
-    Samples,
-    ShowsDepths,
+    RestoresImages,
     Translates,
 )
 from foldnorm.pipeline.data.brains import BrainsLike, brains_of, check_cohort, cohorts_of
@@ -116,13 +116,13 @@ class TrainedModel:
         return self.model
 
     @property
-    def samples(self) -> Samples:
+    def samples(self) -> Generates:
         """The model as one that draws new volumes.
 
         Raises:
             InputError: it draws none.
         """
-        if not isinstance(self.model, Samples):
+        if not isinstance(self.model, Generates):
             raise InputError(f"{type(self.model).__name__} does not draw new volumes")
         return self.model
 
@@ -212,7 +212,7 @@ class TrainedModel:
         Raises:
             InputError: the model does not reconstruct, or the brains were prepared otherwise.
         """
-        if isinstance(self.model, Repairs):
+        if isinstance(self.model, RestoresImages):
             return self.restore(brains)
         model = self.decodes
         made = [
@@ -228,7 +228,7 @@ class TrainedModel:
         Raises:
             InputError: the model restores nothing, or the brains were prepared otherwise.
         """
-        if not isinstance(self.model, (Restores, Repairs)):
+        if not isinstance(self.model, (Restores, RestoresImages)):
             raise InputError(f"{type(self.model).__name__} restores nothing")
         given = self._checked(brains)
         if isinstance(self.model, Restores):
@@ -321,7 +321,7 @@ class TrainedModel:
 
         Maps are averaged in `BLOCKS`³ parts. Empty for a model that shows none.
         """
-        if not isinstance(self.model, ShowsDepths):
+        if not isinstance(self.model, HasFeatureMaps):
             return []
         found: list[list[NDArray[np.float32]]] = []
         for own in self.passes(brains):

@@ -6,10 +6,10 @@ from foldnorm.models.protocols import (
     Decodes,
     Encodes,
     EncodesPlaces,
+    HasFeatureMaps,
     LearnsFromEdits,
     Recognises,
     Restores,
-    ShowsDepths,
 )
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.evidence import EvidenceScores
@@ -41,7 +41,7 @@ def unfitted_model_families(
         found[LATENT_MAP] = LatentMapScores(trained, covariates)
     if isinstance(model, Encodes):
         found["latent"] = LatentScores(trained)
-    if isinstance(model, ShowsDepths):
+    if isinstance(model, HasFeatureMaps):
         found["depths"] = DepthScores(trained)
     if isinstance(model, Decodes):
         found["reconstruction"] = ReconstructionScores(trained, scheme)

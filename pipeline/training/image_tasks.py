@@ -12,7 +12,7 @@ from foldnorm.models.protocols import (
     Classifies,
     FindsDamage,
     LearnsFromTrueDamage,
-    Repairs,
+    RestoresImages,
 )
 from foldnorm.pipeline.data.augmentation import ImageAugmentation
 from foldnorm.pipeline.data.conditions import MISSING
@@ -37,7 +37,7 @@ class ImageTask(Task):
         Raises:
             InputError: it is of label volumes.
         """
-        if isinstance(self.model, Repairs) and not self.cohort.holds_images:
+        if isinstance(self.model, RestoresImages) and not self.cohort.holds_images:
             raise InputError(
                 f"{type(self.model).__name__} reads images, and this is a cohort of label volumes: "
                 f"{self.cohort.folder}"
@@ -47,7 +47,7 @@ class ImageTask(Task):
         """Bring what is stored to the range that models see, and move it at random."""
         if not self.cohort.holds_images:
             return super().alter(options)
-        to_input = self.cohort.seen
+        to_input = self.cohort.to_model_input
         if not options.augmentation:
             return lambda volumes, draw: to_input(volumes)
         moved = ImageAugmentation(options.augmentation, options.seed)
@@ -56,7 +56,7 @@ class ImageTask(Task):
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
         """Compute PSNR in dB and SSIM of a restored image, if the model restores any."""
         del condition
-        if not isinstance(self.model, Repairs):
+        if not isinstance(self.model, RestoresImages):
             return {}
         image, back = batch[0].cpu().numpy(), self.model.repair(batch)[0].cpu().numpy()
         return repair_figures(back, image, image)
@@ -66,7 +66,7 @@ class ImageTask(Task):
 
         Of a diffusion model, the image after shares of the steps to noise.
         """
-        if isinstance(self.model, Repairs):
+        if isinstance(self.model, RestoresImages):
             shown = [batch[0], self.model.repair(batch)[0]]
             return [s for image in shown for s in volume_slices(self.cohort, image.cpu().numpy())]
         left = self.diffused(batch, condition)
@@ -77,7 +77,7 @@ class ImageTask(Task):
         if not self.cohort.holds_images:
             return super().drawn_figures(drawn, at_most)
         indices = self.cohort.indices("validation")[:at_most]
-        real = self.cohort.seen(np.array(self.cohort.volumes[indices]))
+        real = self.cohort.to_model_input(np.array(self.cohort.volumes[indices]))
         return {
             "mean_difference": float(drawn.mean() - real.mean()),
             "spread_ratio": float(drawn.std() / real.std()),

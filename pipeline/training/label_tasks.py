@@ -47,7 +47,7 @@ class TranslationTask(Task):
 
     def alter(self, options: TrainingOptions) -> Alter | None:
         """Move both volumes of a pair alike; cubes are dropped from the one that is translated."""
-        if options.augmentation.dropout and self.model.reads != "pairs":
+        if options.augmentation.dropout and self.model.input_kind != "pairs":
             return super().alter(options)
         assert self.preparation.pair is not None
         return self.augmentation(options, int(self.model.reverse), self.preparation.pair.fill)

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from foldnorm.models.protocols import Reads, Trainable
+from foldnorm.models.protocols import InputKind, Trainable
 from foldnorm.pipeline.training.image_tasks import ClassificationTask, DegradationTask, ImageTask
 from foldnorm.pipeline.training.label_tasks import EditTask, SulcusTask, TranslationTask
 from foldnorm.pipeline.training.task import Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
 
-TASKS: Mapping[Reads, type[Task]] = {
+TASKS: Mapping[InputKind, type[Task]] = {
     "volumes": Task,
     "pairs": TranslationTask,
     "unpaired": TranslationTask,
@@ -30,4 +30,4 @@ def task_of(model: nn.Module, cohort: Cohort) -> Task:
         InputError: the cohort lacks what the model reads.
     """
     assert isinstance(model, Trainable)
-    return TASKS[model.reads](model, cohort)
+    return TASKS[model.input_kind](model, cohort)

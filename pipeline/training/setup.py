@@ -164,7 +164,7 @@ def draws_of(task: Task, options: TrainingOptions, conditions: Conditions) -> Dr
         cohort.indices("train"),
         seed=options.seed,
         second=task.targets,
-        paired=task.model.reads != "unpaired",
+        paired=task.model.input_kind != "unpaired",
         conditions=conditions.encode(cohort.rows) if conditions.size else None,
         place=task.place(options),
         augment=task.alter(options),

@@ -110,7 +110,7 @@ class Task:
     def validation_volumes(self, at_most: int) -> Iterator[tuple[NDArray[Any], Mapping[str, str]]]:
         """Yield (I, J, K), or (2, I, J, K) with the targets; and the row of each."""
         for index in self.cohort.indices("validation")[:at_most]:
-            volume = self.cohort.seen(np.array(self.cohort.volumes[index]))
+            volume = self.cohort.to_model_input(np.array(self.cohort.volumes[index]))
             beside = [] if self.targets is None else [self.targets[index]]
             volumes = self.for_validation(np.stack([volume, *beside]), int(index))
             yield volumes if len(volumes) > 1 else volumes[0], self.cohort.rows[index]
@@ -174,10 +174,10 @@ class Task:
         if not isinstance(self.model, Diffuses) or told:
             return []
         generator = torch.Generator().manual_seed(VALIDATION_SEED)
-        last = self.model.steps_taken - 1
+        last = self.model.num_inference_steps - 1
         wanted = {round(share * last) for share in DIFFUSION_SHARES}
-        shown = [s[0].cpu().numpy() for n, s in enumerate(self.model.stages(1, generator))
-                 if n in wanted]  # fmt: skip
+        steps = enumerate(self.model.sample_trajectory(1, generator))
+        shown = [images[0].cpu().numpy() for n, images in steps if n in wanted]
         return [[s for volume in shown for s in volume_slices(self.cohort, volume)]]
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Constrains, Trainable
+from foldnorm.models.protocols import HasPostStep, Trainable
 from foldnorm.models.small_maps import small_maps_in_float32
 from foldnorm.pipeline.artifacts import RUN_CONFIG, RUN_SAMPLE
 from foldnorm.pipeline.runs.model_card import write_model_card
@@ -184,7 +184,7 @@ def train_step(training: Training) -> dict[str, Tensor]:
             clip_gradients(optimizers.values(), options.gradient_clip)
         for optimizer in optimizers.values():
             optimizer.step()
-        if isinstance(model, Constrains):
+        if isinstance(model, HasPostStep):
             model.after_step(phase)
         _note_divergence(training, phase_terms["loss"].detach(), n)
         terms.update({f"{phase}/{name}": term.detach() for name, term in phase_terms.items()})

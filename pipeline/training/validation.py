@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from foldnorm.models.protocols import Samples, Trainable
+from foldnorm.models.protocols import Generates, Trainable
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.training.task import Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
@@ -44,7 +44,7 @@ def validate(task: Task, trained: TrainedModel, at_most: int) -> dict[str, float
     if not found:
         return {}
     figures = {f"validation/{name}": _mean_of_known(values) for name, values in found.items()}
-    if isinstance(model, Samples):
+    if isinstance(model, Generates):
         compared = task.drawn_figures(_samples(trained, cohort), at_most)
         figures |= {f"samples/{name}": value for name, value in compared.items()}
     return figures
@@ -62,7 +62,7 @@ def sample_picture(task: Task, trained: TrainedModel) -> Labels | None:
     for volumes, row in task.validation_volumes(N_PICTURED):
         batch = torch.from_numpy(volumes)[None].to(trained.device)
         rows.append(task.picture(batch, trained.condition([row])))
-    if isinstance(trained.model, Samples):
+    if isinstance(trained.model, Generates):
         rows += task.drawn_pictures(_samples(trained, cohort))
     rows = [row for row in rows if row]
     return contact_sheet(rows) if rows else None
@@ -78,7 +78,7 @@ def _samples(trained: TrainedModel, cohort: Cohort) -> NDArray[Any]:
 
     A conditioned model is told what the cohort's first volumes are.
     """
-    assert isinstance(trained.model, Samples)
+    assert isinstance(trained.model, Generates)
     rows = [cohort.rows[n % len(cohort.rows)] for n in range(N_SAMPLES)]
     generator = torch.Generator().manual_seed(0)
     return trained.model.sample(N_SAMPLES, generator, trained.condition(rows)).cpu().numpy()
