@@ -86,19 +86,19 @@ class HypersphereClassifier(EditedVolumes):
         self,
         volumes: Tensor,
         condition: Tensor | None = None,
-        depths: Sequence[Tensor] | None = None,
+        feature_maps: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """(B, *sides) uint8 → (B, latent_dim): the map of codes."""
         del condition
-        return self.code_map(volumes, depths).flatten(1)
+        return self.code_map(volumes, feature_maps).flatten(1)
 
-    def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
+    def feature_maps(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
         """(B, *sides) uint8 → the map of each level."""
         del condition
         channels = encode_input(volumes, self.n_classes, self.encoder_sees)
         places = self.places.expand(len(volumes), *self.places.shape[1:])
         return self.encoder.maps(torch.cat([channels, places], dim=1))
 
-    def code_map(self, volumes: Tensor, depths: Sequence[Tensor] | None = None) -> Tensor:
+    def code_map(self, volumes: Tensor, feature_maps: Sequence[Tensor] | None = None) -> Tensor:
         """(B, *sides) uint8 → (B, code_channels, *grid); the centre is 0."""
-        return self.head((depths or self.depths(volumes))[-1])
+        return self.head((feature_maps or self.feature_maps(volumes))[-1])

@@ -73,23 +73,23 @@ class LabelAutoencoder(nn.Module):
         self,
         volumes: Tensor,
         condition: Tensor | None = None,
-        depths: Sequence[Tensor] | None = None,
+        feature_maps: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """(B, *sides) uint8 → (B, latent_dim): the mean of the code."""
-        mean, _ = self.posterior(volumes, condition, depths)
+        mean, _ = self.posterior(volumes, condition, feature_maps)
         return mean
 
     def posterior(
         self,
         volumes: Tensor,
         condition: Tensor | None,
-        depths: Sequence[Tensor] | None = None,
+        feature_maps: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """(B, *sides) uint8 → mean and log-variance of the code, (B, latent_dim) each."""
-        known = {"maps": depths} if depths else {}  # a dense encoder has none
+        known = {"maps": feature_maps} if feature_maps else {}  # a dense encoder has none
         return self.encoder(self.to_encoder_input(volumes), condition, **known)
 
-    def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
+    def feature_maps(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
         """(B, *sides) uint8 → the map of each level of the encoder; none of a dense one."""
         del condition
         if not isinstance(self.encoder, FeatureEncoder):

@@ -104,9 +104,9 @@ class Encodes(Protocol):
 
 @runtime_checkable
 class HasFeatureMaps(Protocol):
-    """A model whose network can be looked into."""
+    """A model that gives the maps of its network's levels."""
 
-    def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
+    def feature_maps(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
         """(B, I, J, K) uint8 class numbers → a map (B, C, *sides) of each level, inwards.
 
         `encode` and `restore` of such a model take them as ``depths`` and go on from there, so that

@@ -113,7 +113,7 @@ class Restorer(EditedVolumes):
         wider = F.max_pool3d(erased.float().unsqueeze(1), 3, 1, 1).squeeze(1)
         return torch.maximum(healthy, wider.to(healthy.dtype))
 
-    def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
+    def feature_maps(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
         """(B, I, J, K) uint8 → the map of each level on the way down."""
         return self.network.maps(self._channels(volumes, condition))
 
@@ -121,10 +121,10 @@ class Restorer(EditedVolumes):
         self,
         volumes: Tensor,
         condition: Tensor | None = None,
-        depths: Sequence[Tensor] | None = None,
+        feature_maps: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) logits, of a healthy brain."""
-        return self.network(self._channels(volumes, condition), depths)
+        return self.network(self._channels(volumes, condition), feature_maps)
 
     def _channels(self, volumes: Tensor, places: Tensor | None) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) what the network is shown."""

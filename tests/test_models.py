@@ -175,13 +175,13 @@ def test_each_level_shows_a_map_that_shrinks_inwards(name):
     assert isinstance(model, HasFeatureMaps)
     volumes = batch(name)
     volumes = volumes[:, 0] if name in EDITING else volumes
-    maps = model.depths(volumes)
+    maps = model.feature_maps(volumes)
     sides = [m.shape[2:].numel() for m in maps]
     assert sides == sorted(sides, reverse=True)
     assert all(m.shape[0] == 4 for m in maps)
     assert (name == "gan") == (not maps)
     all_the_way = model.encode if isinstance(model, Encodes) else model.restore
-    assert torch.equal(all_the_way(volumes), all_the_way(volumes, depths=maps))
+    assert torch.equal(all_the_way(volumes), all_the_way(volumes, feature_maps=maps))
 
 
 def test_distances_to_a_class_are_euclidean_and_signed():

@@ -107,7 +107,7 @@ def test_a_part_is_restored_as_the_whole_is_there():
         whole = window.of(model.restore(torch.from_numpy(volume)[None])[0].numpy())
         told, untold = (model.restore(part, where)[0].numpy() for where in (place, None))
         assert torch.equal(
-            model.restore(part, place), model.restore(part, place, model.depths(part, place))
+            model.restore(part, place), model.restore(part, place, model.feature_maps(part, place))
         )
     assert np.allclose(told[inner], whole[inner], atol=1e-5)
     assert np.abs(untold[inner] - whole[inner]).max() > 1e-2

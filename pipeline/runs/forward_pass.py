@@ -48,12 +48,12 @@ class ForwardPass:
         return torch.equal(condition, self.condition) and torch.equal(volumes, self.volumes)
 
     @cached_property
-    def depths(self) -> Sequence[Tensor]:
-        """Map of each level of the network, inwards; none of a model that shows none."""
+    def feature_maps(self) -> Sequence[Tensor]:
+        """Map of each level of the network, inwards; empty for a model without feature maps."""
         if not isinstance(self.model, HasFeatureMaps):
             return []
         with torch.no_grad(), self._autocast():
-            return self.model.depths(self.volumes, self.condition)
+            return self.model.feature_maps(self.volumes, self.condition)
 
     @cached_property
     def codes(self) -> Tensor:
@@ -88,7 +88,7 @@ class ForwardPass:
     @property
     def _known(self) -> dict[str, Any]:
         """Outputs that `encode` and `restore` need not compute again."""
-        return {"depths": self.depths} if isinstance(self.model, HasFeatureMaps) else {}
+        return {"feature_maps": self.feature_maps} if isinstance(self.model, HasFeatureMaps) else {}
 
     def _autocast(self) -> AbstractContextManager[Any]:
         device = self.volumes.device.type

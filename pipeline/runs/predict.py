@@ -13,7 +13,7 @@ from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
 OVERLAP = 0.25  # of windows; with half, evidence was the same and took twice the time
-AT_ONCE = 4  # windows
+N_WINDOWS = 4  # predicted together
 
 
 def target_scheme(model: Translates, cohort: Cohort) -> LabelScheme:
@@ -48,7 +48,7 @@ def restored_in_windows(model: Restores, volumes: Tensor, sides: Sequence[int]) 
         return model.restore(windows[:, 0].to(torch.uint8), torch.cat(ends, dim=1)).float()
 
     logits = sliding_window_inference(
-        shown, sides, AT_ONCE, restore, overlap=OVERLAP, mode="gaussian"
+        shown, sides, N_WINDOWS, restore, overlap=OVERLAP, mode="gaussian"
     )
     assert isinstance(logits, Tensor)
     return logits

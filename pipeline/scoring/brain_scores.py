@@ -11,6 +11,7 @@ from foldnorm.pipeline.scoring.baselines import Baselines
 from foldnorm.pipeline.scoring.families import LATENT_MAP, ScoreFamily
 from foldnorm.pipeline.scoring.healthy import HealthyBrains
 from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, MapScores, OnMap, Scores
+from foldnorm.pipeline.scoring.old_names import current_family
 from foldnorm.pipeline.scoring.void import VoidScores
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, CohortView, few_at_a_time
 from foldnorm.preprocessing.core.errors import InputError
@@ -194,12 +195,12 @@ class BrainScores:
             InputError: a family is not there, or does not suit the model.
         """
         found = unfitted_families(self.trained, cohort, asymmetry=self.asymmetry)
-        unknown = [name for name in names if name not in found]
+        unknown = [name for name in names if current_family(name) not in found]
         if unknown:
             raise InputError(
                 f"scores that this model does not give ({', '.join(unknown)}): {folder}"
             )
-        self.families_ = {name: found[name] for name in names}
-        for name, family in self.families_.items():
+        self.families_ = {current_family(name): found[current_family(name)] for name in names}
+        for name, family in zip(names, self.families_.values(), strict=True):
             family.load(folder / name)
         return self

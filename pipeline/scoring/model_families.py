@@ -14,7 +14,7 @@ from foldnorm.models.protocols import (
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.evidence import EvidenceScores
 from foldnorm.pipeline.scoring.families import LATENT_MAP, ScoreFamily
-from foldnorm.pipeline.scoring.latent import DepthScores, LatentScores
+from foldnorm.pipeline.scoring.latent import FeatureScores, LatentScores
 from foldnorm.pipeline.scoring.latent_maps import LatentMapScores
 from foldnorm.pipeline.scoring.recognition import AtlasScores, RecognitionScores
 from foldnorm.pipeline.scoring.reconstruction import ReconstructionScores
@@ -42,7 +42,7 @@ def unfitted_model_families(
     if isinstance(model, Encodes):
         found["latent"] = LatentScores(trained)
     if isinstance(model, HasFeatureMaps):
-        found["depths"] = DepthScores(trained)
+        found["features"] = FeatureScores(trained)
     if isinstance(model, Decodes):
         found["reconstruction"] = ReconstructionScores(trained, scheme)
     if isinstance(model, Recognises):
