@@ -32,7 +32,7 @@ VARIANTS = {
     "latent_ddpm every-step": EVERY_STEP,
     "wgan_gp ema-edits": (
         "--training.ema=0.9", "--model.init_args.edits=[folds,balls]",
-        "--model.init_args.encoder_sees=distance", "--training.warmup_steps=2",
+        "--model.init_args.encoder_input=distance", "--training.warmup_steps=2",
         "--model.init_args.class_weights=[1,1,2]",
     ),
     "vnet weighted": (
@@ -45,7 +45,7 @@ SMALL_DIFFUSION = ("--model.init_args.channels=[8,16]", "--model.init_args.atten
 SMALLER = {
     "ddpm": SMALL_DIFFUSION,
     "latent_ddpm": SMALL_DIFFUSION,
-    "damage_unet": ("--model.init_args.channels=8", "--model.init_args.mirrors=false"),
+    "damage_unet": ("--model.init_args.channels=8", "--model.init_args.tta_flips=false"),
     "wgan_gp_report": ("--model.init_args.latent_dim=16",),
 }
 

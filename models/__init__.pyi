@@ -12,7 +12,7 @@ from .image_vae import ImageVAE as ImageVAE
 from .image_wgan_gp import ImageWGANGP as ImageWGANGP
 from .latent_ddpm import LatentDDPM as LatentDDPM
 from .multi_domain_vae import MultiDomainVAE as MultiDomainVAE
-from .recogniser import Recogniser as Recogniser
+from .recogniser import SulcusSegmenter as SulcusSegmenter
 from .restorer import Restorer as Restorer
 from .unit import UNIT as UNIT
 from .vnet import VNet as VNet

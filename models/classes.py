@@ -23,8 +23,8 @@ def signed_distances(volumes: Tensor, n_classes: int) -> Tensor:
     Euclidean, in voxels, to the nearest voxel of the class, or minus that to the nearest of any
     other where the voxel is of the class; truncated at ± `MAX_DISTANCE` and divided by it. A fold
     that moves by a voxel changes it a little everywhere near, where one-hot channels only say that
-    no voxel is the same. Exact: along one axis after the other the smallest of d² + k² over shifts k
-    (Saito & Toriwaki 1994, doi:10.1016/0031-3203(94)90133-3).
+    no voxel is the same. Exact: along one axis after the other the smallest of d² + k² over shifts
+    k (Saito & Toriwaki 1994, doi:10.1016/0031-3203(94)90133-3).
     """
     inside = one_hot(volumes, n_classes) > 0
     return (_distance_to(inside) - _distance_to(~inside)) / MAX_DISTANCE

@@ -38,14 +38,14 @@ class DamageUNet(nn.Module):
         shape: sides, 2-D or 3-D; taken from the cohort by ``foldnorm train``.
         damage: kinds of what is done to training images: ``straight``, ``broken`` and ``curved``
             strokes, ``blobs``, ``noise``.
-        most_damage: pieces of it in an image, at most.
+        max_damage: pieces of it in an image, at most.
         widths: of strokes, smallest and largest, pixels.
         channels: of the first level of each network; those below have up to eight times as many.
         content_weight: of the error of what is filled in.
-        scanned: share of the training images that are seen as if scanned, blurred a little and with
+        scan_prob: share of the training images that look as if scanned, blurred a little and with
             grain. On clean images flatness says all; on JPEGs and photographs little is left of it.
-        mirrors: whether what is found and filled in is the mean over the image and its mirror
-            images, 2^dims of them.
+        tta_flips: whether what is found and filled in is the mean over the image and its mirror
+            images, 2^dims of them (test-time augmentation).
     """
 
     input_kind: InputKind = "damaged"
@@ -54,29 +54,29 @@ class DamageUNet(nn.Module):
         self,
         shape: Sequence[int],
         damage: Sequence[DamageKind] = ("straight", "broken", "curved"),
-        most_damage: int = 12,
+        max_damage: int = 12,
         widths: Sequence[float] = (1.5, 6.0),
         channels: int = 16,
         content_weight: float = 1.0,
-        scanned: float = 0.5,
-        mirrors: bool = True,
+        scan_prob: float = 0.5,
+        tta_flips: bool = True,
     ) -> None:
         super().__init__()
-        if not damage or most_damage < 1 or len(widths) != 2 or not 0 < widths[0] <= widths[1]:
+        if not damage or max_damage < 1 or len(widths) != 2 or not 0 < widths[0] <= widths[1]:
             raise ValueError(
                 "expected some damage of 0 < smallest ≤ largest width, got "
-                f"{list(damage)}, at most {most_damage}, widths {list(widths)}"
+                f"{list(damage)}, at most {max_damage}, widths {list(widths)}"
             )
-        if not 0 <= scanned <= 1:
-            raise ValueError(f"scanned: expected 0 to 1, got {scanned:g}")
+        if not 0 <= scan_prob <= 1:
+            raise ValueError(f"scan_prob: expected 0 to 1, got {scan_prob:g}")
         if any(side % SIDE for side in shape):
             raise ShapeError(f"images of {tuple(shape)}: each side must be a multiple of {SIDE}")
-        self.damage, self.most_damage, self.widths = tuple(damage), most_damage, tuple(widths)
-        self.content_weight, self.scanned = content_weight, scanned
+        self.damage, self.max_damage, self.widths = tuple(damage), max_damage, tuple(widths)
+        self.content_weight, self.scan_prob = content_weight, scan_prob
         axes = range(1, len(shape) + 1)
-        self.mirrors = (
+        self.tta_flips = (
             [list(own) for n in range(len(shape) + 1) for own in combinations(axes, n)]
-            if mirrors
+            if tta_flips
             else [[]]
         )  # axes of (B, *sides), of each mirror image
         self.finder = _unet(len(shape), 1 + len(shape), 1, channels)
@@ -101,7 +101,7 @@ class DamageUNet(nn.Module):
         """
         del phase, condition
         damaged, mask, clean = volumes.unbind(1)
-        scanned = torch.stack([as_scanned(damaged, noise, self.scanned), mask, clean], dim=1)
+        scanned = torch.stack([as_scanned(damaged, noise, self.scan_prob), mask, clean], dim=1)
         entropy, dice, content = (term.mean() for term in self._terms(scanned, noise.uniform()))
         return {
             "cross_entropy": entropy,
@@ -119,7 +119,7 @@ class DamageUNet(nn.Module):
 
     def find_damage(self, images: Tensor) -> Tensor:
         """(B, *sides) float32 from −1 to 1 → probability of damage, (B, *sides)."""
-        found = [self._logits(images.flip(axes)).sigmoid().flip(axes) for axes in self.mirrors]
+        found = [self._logits(images.flip(axes)).sigmoid().flip(axes) for axes in self.tta_flips]
         return torch.stack(found).mean(dim=0)
 
     def repair(self, images: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class DamageUNet(nn.Module):
         hole = likely > REPLACED
         made = [
             self._content(*(part.flip(axes) for part in (images, likely, hole))).flip(axes)
-            for axes in self.mirrors
+            for axes in self.tta_flips
         ]
         return torch.where(hole, torch.stack(made).mean(dim=0).clamp(-1, 1), images)
 

@@ -46,7 +46,7 @@ class FAnoGAN(LabelAutoencoder):
         class_weights: of the cross entropy, by class.
         condition: columns of ``participants.tsv`` that the networks are told.
         condition_size: numbers they amount to; taken from the cohort.
-        encoder_sees: of a volume: each class as 0 and 1, or signed distances to it.
+        encoder_input: of a volume: each class as 0 and 1, or signed distances to it.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class FAnoGAN(LabelAutoencoder):
         class_weights: Sequence[float] | None = None,
         condition: Sequence[str] = (),
         condition_size: int = 0,
-        encoder_sees: EncoderInput = "one-hot",
+        encoder_input: EncoderInput = "one-hot",
     ) -> None:
         sizes = (shape, n_classes, channels, code_channels, latent_dim, norm, condition_size)
         super().__init__(
@@ -78,7 +78,7 @@ class FAnoGAN(LabelAutoencoder):
             latent_dim or code_size(shape, len(channels), code_channels),
             class_weights=class_weights,
             condition=condition,
-            encoder_sees=encoder_sees,
+            encoder_input=encoder_input,
         )
         self.critic = Critic(shape, n_classes, critic_channels, condition_size=condition_size)
         self.critic_steps = critic_steps

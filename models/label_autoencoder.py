@@ -33,7 +33,7 @@ class LabelAutoencoder(nn.Module):
         class_weights: of the cross entropy, by class. Above 1 for sulci thickens them.
         condition: columns of ``participants.tsv`` that encoder and generator are told; they take
             (B, condition_size) as a second argument then.
-        encoder_sees: of a volume: each class as 0 and 1, or signed distances to it.
+        encoder_input: of a volume: each class as 0 and 1, or signed distances to it.
     """
 
     input_kind: InputKind = "volumes"
@@ -50,11 +50,11 @@ class LabelAutoencoder(nn.Module):
         dice_weight: float = 0.0,
         class_weights: Sequence[float] | None = None,
         condition: Sequence[str] = (),
-        encoder_sees: EncoderInput = "one-hot",
+        encoder_input: EncoderInput = "one-hot",
     ) -> None:
         super().__init__()
         self.condition = tuple(condition)
-        self.encoder_sees: EncoderInput = encoder_sees
+        self.encoder_input: EncoderInput = encoder_input
         self.encoder, self.generator = encoder, generator
         self.shape = tuple(shape)
         self.n_classes, self.latent_dim = n_classes, latent_dim
@@ -98,7 +98,7 @@ class LabelAutoencoder(nn.Module):
 
     def to_encoder_input(self, volumes: Tensor) -> Tensor:
         """Turn (B, *sides) uint8 into the encoder's input, (B, C, *sides) channels."""
-        return encode_input(volumes, self.n_classes, self.encoder_sees)
+        return encode_input(volumes, self.n_classes, self.encoder_input)
 
     def to_critic_input(self, volumes: Tensor) -> Tensor:
         """Turn (B, *sides) uint8 into the critic's input, (B, C, *sides) channels."""
@@ -145,7 +145,7 @@ class VariationalAutoencoder(LabelAutoencoder):
         edits: of training volumes, as `EditedVolumes` has them. With any, codes are also trained to
             lie near 0 where a volume is healthy and away from it where something was edited, which
             needs a code that is a map. Reconstruction is that of healthy volumes.
-        most_edits: of a volume, see there.
+        max_edits: of a volume, see there.
         radii: of edits, see there.
         separation_weight: of `hypersphere_loss`.
         others: the weights of `LabelAutoencoder`.
@@ -163,7 +163,7 @@ class VariationalAutoencoder(LabelAutoencoder):
         free_nats: float = 0.0,
         sampling_rounds: int = 0,
         edits: Sequence[EditKind] = (),
-        most_edits: int = 3,
+        max_edits: int = 3,
         radii: Sequence[float] = (4.0, 16.0),
         separation_weight: float = 0.3,
         **others: Any,
@@ -171,12 +171,12 @@ class VariationalAutoencoder(LabelAutoencoder):
         super().__init__(encoder, generator, shape, n_classes, latent_dim, **others)
         self.healthy_grid: tuple[int, ...] = ()
         if edits:
-            check_edits(edits, most_edits, radii)
+            check_edits(edits, max_edits, radii)
             if not isinstance(encoder, Encoder) or encoder.to_code is not None:
                 raise ValueError("edits: need a code that is a map, latent_dim: null")
             self.input_kind = "edits"
             self.healthy_grid = tuple(encoder.grid)
-        self.edits, self.most_edits, self.radii = tuple(edits), most_edits, tuple(radii)
+        self.edits, self.max_edits, self.radii = tuple(edits), max_edits, tuple(radii)
         self.separation_weight = separation_weight
         self.kl_weight = kl_weight
         self.free_nats = free_nats

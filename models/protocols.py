@@ -201,12 +201,12 @@ class LearnsFromDamage(RestoresImages, Protocol):
 
     Attributes:
         damage: kinds of it.
-        most_damage: pieces of it in a training image.
+        max_damage: pieces of it in a training image.
         widths: of strokes, smallest and largest, pixels.
     """
 
     damage: Sequence[DamageKind]
-    most_damage: int
+    max_damage: int
     widths: Sequence[float]
 
 
@@ -215,10 +215,10 @@ class LearnsFromTrueDamage(LearnsFromDamage, Protocol):
     """A model that learns from images that came damaged, too; nobody knows what they were.
 
     Attributes:
-        truly_damaged: ``COLUMN=VALUE`` of ``participants.tsv`` that says which; empty for none.
+        damaged_column: ``COLUMN=VALUE`` of ``participants.tsv`` that says which; empty for none.
     """
 
-    truly_damaged: str
+    damaged_column: str
 
 
 @runtime_checkable
@@ -268,12 +268,12 @@ class LearnsFromEdits(Protocol):
 
     Attributes:
         edits: kinds of it.
-        most_edits: of a training volume.
+        max_edits: of a training volume.
         radii: smallest and largest of what has one, mm.
     """
 
     edits: Sequence[EditKind]
-    most_edits: int
+    max_edits: int
     radii: Sequence[float]
 
 

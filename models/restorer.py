@@ -36,7 +36,7 @@ class Restorer(EditedVolumes):
         n_classes: of the cohort's volumes; taken from it by ``foldnorm train``.
         void: class of what is erased; likewise.
         edits: see `EditedVolumes`; likewise what follows.
-        most_edits: see there.
+        max_edits: see there.
         radii: see there.
         channels: a level each; each level below the first halves the sides.
         convolutions: of each level's residual stage.
@@ -58,7 +58,7 @@ class Restorer(EditedVolumes):
         n_classes: int = 3,
         void: int = 1,
         edits: Sequence[EditKind] = ("folds",),
-        most_edits: int = 6,
+        max_edits: int = 6,
         radii: Sequence[float] = (4.0, 16.0),
         channels: Sequence[int] = (16, 32, 64, 128),
         convolutions: Sequence[int] = (1, 1, 2, 2),
@@ -68,7 +68,7 @@ class Restorer(EditedVolumes):
         class_weights: Sequence[float] | None = None,
         coordinates: bool = False,
     ) -> None:
-        super().__init__(edits, most_edits, radii)
+        super().__init__(edits, max_edits, radii)
         self.n_classes, self.void, self.coordinates = n_classes, void, coordinates
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.class_weights: Tensor | None

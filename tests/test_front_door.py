@@ -266,7 +266,7 @@ def test_brains_are_restored(pairs, tmp_path):
 
 
 def test_sulci_are_recognised(pairs, tmp_path):
-    model = trained("recogniser", pairs, tmp_path, channels=[4], convolutions=[1])
+    model = trained("sulcus_segmenter", pairs, tmp_path, channels=[4], convolutions=[1])
     assert isinstance(model.model, Recognises)
     made = model.recognise(pairs)
     assert made.shape == pairs.volumes.shape

@@ -48,7 +48,7 @@ IMAGE_MODELS = {  # configuration → a small one of its class, and its levels o
     "image_vae": lambda: ImageVAE((8, 8), [8], latent_dim=4, code_channels=2),
     "image_wgan_gp": lambda: ImageWGANGP((8, 8), [8], [8], latent_dim=4, code_channels=2),
     "multi_domain_vae": lambda: MultiDomainVAE(
-        (32, 32), "residual", truly_damaged="state=old", channels=[8, 8], code_channels=4
+        (32, 32), "residual", damaged_column="state=old", channels=[8, 8], code_channels=4
     ),
     "damage_unet": lambda: DamageUNet((32, 32), channels=8),
 }

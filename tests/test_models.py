@@ -31,8 +31,8 @@ from foldnorm.models.protocols import (
     Trainable,
     Translates,
 )
-from foldnorm.models.recogniser import Recogniser
 from foldnorm.models.restorer import Restorer
+from foldnorm.models.sulcus_segmenter import SulcusSegmenter
 from foldnorm.models.unit import UNIT
 from foldnorm.models.vnet import VNet
 from foldnorm.models.volume_networks import ShapeError
@@ -67,7 +67,9 @@ MODELS = {
         SHAPE, channels=[8, 8], convolutions=[1, 1], code_channels=2
     ),
     "latent_ddpm": lambda: small_latent_ddpm(training_steps=4),
-    "recogniser": lambda: Recogniser(SHAPE, sulci=["a", "b"], channels=[8, 8], convolutions=[1, 1]),
+    "sulcus_segmenter": lambda: SulcusSegmenter(
+        SHAPE, sulci=["a", "b"], channels=[8, 8], convolutions=[1, 1]
+    ),
     "restorer": lambda: Restorer(channels=[8, 8], convolutions=[1, 1]),
     "unit": lambda: UNIT(SHAPE, 3, 4, channels=[8], critic_channels=[8]),
     "vnet": lambda: VNet(3, 4, channels=[8, 8], convolutions=[1, 1]),
@@ -116,7 +118,7 @@ def batch(name, count=4):
     if name in EDITING:
         edited = np.where(rng.random(first.shape) < 0.3, np.minimum(first, 1), first)
         return torch.from_numpy(np.stack([edited, first], axis=1))
-    if name == "recogniser":
+    if name == "sulcus_segmenter":
         second = rng.integers(0, 3, first.shape, np.uint8)
         return torch.from_numpy(np.stack([first, second], axis=1))
     if name not in TRANSLATING:
@@ -146,8 +148,8 @@ def test_it_offers_what_it_can(name):
     assert isinstance(model, Translates) == (name in TRANSLATING)
     assert isinstance(model, Generates) == (name in ENCODING - {"autoencoder"})
     assert isinstance(model, Restores) == (name == "restorer")
-    assert isinstance(model, Recognises) == (name == "recogniser")
-    kinds = {"unit": "unpaired", "vnet": "pairs", "recogniser": "sulci"}
+    assert isinstance(model, Recognises) == (name == "sulcus_segmenter")
+    kinds = {"unit": "unpaired", "vnet": "pairs", "sulcus_segmenter": "sulci"}
     assert model.input_kind == ("edits" if name in EDITING else kinds.get(name, "volumes"))
     assert model.validation_loss(batch(name)).shape == (4,)
     assert len(model.phase_order(0)) == len(model.phase_order(10**6))
@@ -213,14 +215,14 @@ def test_an_encoder_may_see_distances(name):
     models = []
     for sees in ("one-hot", "distance"):
         torch.manual_seed(0)
-        models.append(kinds[name](SHAPE, **sizes, encoder_sees=sees))
+        models.append(kinds[name](SHAPE, **sizes, encoder_input=sees))
     codes = [model.encode(batch(name)) for model in models]
     assert codes[0].shape == codes[1].shape
     assert not torch.allclose(*codes)
 
 
 def test_the_critic_is_shown_classes_and_the_encoder_distances():
-    model = WGANGP(SHAPE, **CONVOLUTIONAL, encoder_sees="distance")
+    model = WGANGP(SHAPE, **CONVOLUTIONAL, encoder_input="distance")
     shown = {"encoder": [], "critic": []}
     for name, seen in shown.items():
         network = getattr(model, name)

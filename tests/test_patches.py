@@ -117,7 +117,7 @@ def test_windows_put_together_are_the_whole():
     class Places(torch.nn.Module):
         """Answers with the class and the coordinates of each voxel."""
 
-        edits, most_edits, radii = ("folds",), 1, (4.0, 16.0)
+        edits, max_edits, radii = ("folds",), 1, (4.0, 16.0)
 
         def restore(self, volumes, condition=None):
             where = coordinates(volumes.shape[1:], condition)

@@ -77,7 +77,7 @@ def _learned_from_images(asked: Mapping[str, Any]) -> str:
         return f"the classes of the column {asked['target']}"
     if asked.get("damage"):
         told = f"images that were damaged by a program ({', '.join(asked['damage'])})"
-        true = asked.get("truly_damaged")
+        true = asked.get("damaged_column")
         return f"{told}, and others that came damaged ({true})" if true else told
     if asked.get("noise_factor"):
         return f"images under noise of {asked['noise_factor']:g} of the range of intensities"

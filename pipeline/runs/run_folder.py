@@ -26,8 +26,8 @@ from foldnorm.pipeline.artifacts import (
 )
 from foldnorm.pipeline.data.brains import check_cohort
 from foldnorm.pipeline.data.conditions import Conditions
-from foldnorm.pipeline.runs.class_paths import current
 from foldnorm.pipeline.runs.metrics_log import MetricsLog
+from foldnorm.pipeline.runs.old_names import current_config
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import hashed, read_json, write_bytes, write_json, write_text
@@ -81,7 +81,7 @@ class RunFolder:
         """The configuration as resolved: ``model`` and ``training``."""
         self._check_has_config()
         content = yaml.safe_load((self.folder / RUN_CONFIG).read_text(encoding="utf-8"))
-        return dict(current(content))
+        return dict(current_config(content))
 
     @cached_property
     def data(self) -> dict[str, Any]:

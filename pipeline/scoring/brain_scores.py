@@ -10,7 +10,7 @@ from foldnorm.pipeline.scoring.asymmetry import AsymmetryScores
 from foldnorm.pipeline.scoring.baselines import Baselines
 from foldnorm.pipeline.scoring.families import LATENT_MAP, ScoreFamily
 from foldnorm.pipeline.scoring.healthy import HealthyBrains
-from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, MapScores, OnMap, Scores
+from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, MapScores, OnMap, ScoreTable
 from foldnorm.pipeline.scoring.old_names import current_family
 from foldnorm.pipeline.scoring.void import VoidScores
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, CohortView, few_at_a_time
@@ -156,7 +156,7 @@ class BrainScores:
         """Healthy brains that p-values are counted in."""
         return self.healthy_.calibration
 
-    def score(self, brains: Iterable[Brain], on_map: OnMap | None = None) -> Scores:
+    def score(self, brains: Iterable[Brain], on_map: OnMap | None = None) -> ScoreTable:
         """Scores by name, (N,) each.
 
         Args:
@@ -168,8 +168,8 @@ class BrainScores:
         parts = parts or [self._score_few([], None)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _score_few(self, brains: Sequence[Brain], on_map: OnMap | None) -> Scores:
-        found: Scores = {}
+    def _score_few(self, brains: Sequence[Brain], on_map: OnMap | None) -> ScoreTable:
+        found: ScoreTable = {}
         first = next(iter(self.map_scores), None)
         for family in self.families_.values():
             if isinstance(family, MapScores):

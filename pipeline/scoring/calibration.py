@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.fitted import State
-from foldnorm.pipeline.scoring.map_scores import Map, Scores
+from foldnorm.pipeline.scoring.map_scores import Map, ScoreTable
 from foldnorm.pipeline.scoring.old_names import current_score
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
@@ -31,7 +31,7 @@ class Calibration:
         are_local: whether they are controls of the site, not validation brains.
     """
 
-    scores: Scores
+    scores: ScoreTable
     peaks: NDArray[np.float64]
     rows: Sequence[Mapping[str, str]]
     sites: tuple[str, ...]

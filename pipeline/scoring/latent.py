@@ -9,7 +9,7 @@ from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.latent_distance import Mahalanobis, fit_latent_scores
-from foldnorm.pipeline.scoring.map_scores import Scores
+from foldnorm.pipeline.scoring.map_scores import ScoreTable
 from foldnorm.preprocessing.cohort.cohort import Brain
 
 
@@ -35,7 +35,7 @@ class LatentScores(Fitted):
         """Fit on training brains."""
         return self.load_state_dict({"codes": self.trained.encode(healthy)})
 
-    def score(self, brains: Iterable[Brain]) -> Scores:
+    def score(self, brains: Iterable[Brain]) -> ScoreTable:
         """Scores of each brain by name, (N,) each."""
         codes = self.trained.encode(brains)
         return {f"latent_{name}": own.score(codes) for name, own in self.distances_.items()}
@@ -70,7 +70,7 @@ class FeatureScores(Fitted):
         self.levels_ = [Mahalanobis().fit(codes) for codes in self.trained.features(healthy)]
         return self
 
-    def score(self, brains: Iterable[Brain]) -> Scores:
+    def score(self, brains: Iterable[Brain]) -> ScoreTable:
         """Scores of each brain by name, (N,) each."""
         names = [f"features{n}_mahalanobis" for n in range(1, len(self.levels_) + 1)]
         features = self.trained.features(brains)

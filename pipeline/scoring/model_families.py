@@ -18,7 +18,7 @@ from foldnorm.pipeline.scoring.latent import FeatureScores, LatentScores
 from foldnorm.pipeline.scoring.latent_maps import LatentMapScores
 from foldnorm.pipeline.scoring.recognition import AtlasScores, RecognitionScores
 from foldnorm.pipeline.scoring.reconstruction import ReconstructionScores
-from foldnorm.pipeline.scoring.sulcus_measures import Recognition
+from foldnorm.pipeline.scoring.sulcus_measures import NetworkLabeller
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 
@@ -46,7 +46,7 @@ def unfitted_model_families(
     if isinstance(model, Decodes):
         found["reconstruction"] = ReconstructionScores(trained, scheme)
     if isinstance(model, Recognises):
-        recognition = Recognition(trained, scheme)
+        recognition = NetworkLabeller(trained, scheme)
         found["sulci"] = RecognitionScores(recognition, cohort.affine)
         found["atlas"] = AtlasScores(recognition.sulci, cohort)
     return found

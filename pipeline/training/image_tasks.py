@@ -112,12 +112,12 @@ class DegradationTask(ImageTask):
                 a model learns from such ones.
         """
         super().check()
-        if isinstance(self.model, LearnsFromTrueDamage) and self.model.truly_damaged:
+        if isinstance(self.model, LearnsFromTrueDamage) and self.model.damaged_column:
             known = self.cohort.indices("train")
             count = int(came_damaged([self.cohort.rows[i] for i in known], self.model).sum())
             if not 0 < count < len(known):
                 raise InputError(
-                    f"truly_damaged: expected some training images of {self.model.truly_damaged} "
+                    f"damaged_column: expected some training images of {self.model.damaged_column} "
                     f"and some others, got {count} of {len(known)}: {self.cohort.folder}"
                 )
 

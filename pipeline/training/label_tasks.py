@@ -141,7 +141,7 @@ class EditTask(Task):
         low, high = model.radii
         return TrainingEdits(
             model.edits,
-            model.most_edits,
+            model.max_edits,
             cohort.scheme,
             cohort.voxel_size,
             (low, high),

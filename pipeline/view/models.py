@@ -18,7 +18,7 @@ from foldnorm.models.protocols import (
 )
 from foldnorm.pipeline.data.damage import degrader
 from foldnorm.pipeline.inference.restore import Image, RestoreOptions, degradation_rng, repaired
-from foldnorm.pipeline.inference.translate import Translation
+from foldnorm.pipeline.inference.translate import Translator
 from foldnorm.pipeline.runs.devices import choose_device
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
@@ -39,7 +39,7 @@ class ViewedModel:
 
     run: RunFolder
     trained: TrainedModel
-    translation: Translation | None
+    translation: Translator | None
 
     @classmethod
     def open(cls, folder: Path, device: str) -> "ViewedModel":
@@ -54,7 +54,7 @@ class ViewedModel:
             return cls(run, trained, None)
         if not isinstance(trained.model, Translates):
             raise InputError(f"{type(trained.model).__name__} makes no volume to show: {folder}")
-        return cls(run, trained, Translation(run, trained))
+        return cls(run, trained, Translator(run, trained))
 
     @property
     def makes(self) -> Literal["reconstruction", "restoration", "translation"]:

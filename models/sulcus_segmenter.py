@@ -19,7 +19,7 @@ from foldnorm.models.vnet import VNetwork
 from foldnorm.models.volume_networks import coordinates
 
 
-class Recogniser(nn.Module):
+class SulcusSegmenter(nn.Module):
     """Volume → logits of the sulci that its voxels belong to.
 
     Args:
