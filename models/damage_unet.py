@@ -20,12 +20,12 @@ from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import DamageKind, InputKind, Phase
 from foldnorm.models.volume_networks import ShapeError
 
-LEVELS = 4  # of each network, that halve the sides of its first map
+N_LEVELS = 4  # of each network, that halve the sides of its first map
 SMOOTH = 1.0  # pixels, of the soft Dice
-REPLACED = 0.3  # probability of damage from which a pixel is filled in: a false alarm costs less
-TRUE_MASKS = 0.5  # share of the training images whose true mask is filled in
+MIN_FILLED_PROBABILITY = 0.3  # of damage, to fill a pixel in; low, as a false alarm costs less
+TRUE_MASK_SHARE = 0.5  # share of the training images whose true mask is filled in
 FLOOR = 1e-4  # of the squared error: beyond 46 dB nothing is won
-SIDE = 2**LEVELS
+SIDE = 2**N_LEVELS
 QUANTUM = 2 / 255  # of intensities in 8 bits
 GRAIN = 0.004, 0.06  # standard deviation of that of scans, smallest and largest
 BLUR = -0.15, 0.25  # share of a pixel that each neighbour gets in scans; none below 0
@@ -125,7 +125,7 @@ class DamageUNet(nn.Module):
     def repair(self, images: Tensor) -> Tensor:
         """(B, *sides) float32 from −1 to 1, likewise out: damage replaced, the rest as it was."""
         likely = self.find_damage(images)
-        hole = likely > REPLACED
+        hole = likely > MIN_FILLED_PROBABILITY
         made = [
             self._content(*(part.flip(axes) for part in (images, likely, hole))).flip(axes)
             for axes in self.tta_flips
@@ -151,7 +151,8 @@ class DamageUNet(nn.Module):
 
         Args:
             volumes: (B, 3, *sides).
-            drawn: (B,) from 0 to 1; below `TRUE_MASKS` the true mask is filled in, not the found.
+            drawn: (B,) from 0 to 1; below `TRUE_MASK_SHARE` the true mask is filled in, else the
+                found one.
         """
         damaged, mask, clean = volumes.unbind(1)
         logits = self._logits(damaged)
@@ -160,9 +161,9 @@ class DamageUNet(nn.Module):
         both, total = (likely * m).sum(1), likely.sum(1) + m.sum(1)
         dice = 1 - (2 * both + SMOOTH) / (total + SMOOTH)
         found = likely.detach().view_as(mask)
-        is_true = (drawn < TRUE_MASKS).view(-1, *[1] * (mask.ndim - 1))
+        is_true = (drawn < TRUE_MASK_SHARE).view(-1, *[1] * (mask.ndim - 1))
         # Whatever the second network does, it does not teach the first.
-        hole = torch.where(is_true, mask > 0, found > REPLACED)
+        hole = torch.where(is_true, mask > 0, found > MIN_FILLED_PROBABILITY)
         content = self._content(damaged, torch.where(is_true, mask, found), hole)
         error = torch.where(hole, content - clean, 0.0).square().flatten(1).sum(1)
         mean = error / hole.flatten(1).sum(1).clamp(min=1)

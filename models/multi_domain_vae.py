@@ -22,7 +22,7 @@ from foldnorm.models.protocols import DamageKind, InputKind, Phase
 from foldnorm.models.volume_networks import STEM, Up, code_grid, conv_block, soft_bound
 
 FLOOR = 1e-5  # of the squared error: that of 8 bits
-MAPPING_BLOCKS = 3
+N_MAPPING_BLOCKS = 3
 Variant = Literal["plain", "skip", "residual"]
 
 
@@ -84,7 +84,7 @@ class MultiDomainVAE(nn.Module):
         sizes = (len(shape), channels, code_channels, variant)
         self.encoders = nn.ModuleDict({name: _Encoder(*sizes) for name in domains})
         self.decoders = nn.ModuleDict({name: _Decoder(*sizes) for name in domains})
-        blocks = [_Residual(len(shape), code_channels) for _ in range(MAPPING_BLOCKS)]
+        blocks = [_Residual(len(shape), code_channels) for _ in range(N_MAPPING_BLOCKS)]
         self.mapping = nn.Sequential(*blocks if variant == "residual" else [])
         self.phases: Mapping[str, Phase] = {
             "restoration": Phase(("encoders", "decoders", *["mapping"] * bool(len(self.mapping))))

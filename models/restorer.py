@@ -21,7 +21,7 @@ from foldnorm.models.protocols import ADDING, EditKind, Phase
 from foldnorm.models.vnet import VNetwork
 from foldnorm.models.volume_networks import coordinates
 
-TRUST = 5.0  # at first, in the classes of the input: logits, so 99 %
+INITIAL_TRUST = 5.0  # logits of the classes of the input, so 99 %
 
 
 class Restorer(EditedVolumes):
@@ -141,7 +141,7 @@ class _Correction(VNetwork):
     def __init__(self, inputs: int, outputs: int, *sizes: Any) -> None:
         super().__init__(inputs, outputs, *sizes)
         self.outputs = outputs
-        self.trust = nn.Parameter(torch.tensor(TRUST))
+        self.trust = nn.Parameter(torch.tensor(INITIAL_TRUST))
 
     def forward(self, volume: Tensor, maps: Sequence[Tensor] | None = None) -> Tensor:
         """(B, classes or more, *sides) one-hot first → (B, classes, *sides) logits."""

@@ -12,8 +12,8 @@ from test_synthetic_quality import blobs, save
 from foldnorm.models.damage_unet import (
     FLOOR,
     GRAIN,
+    MIN_FILLED_PROBABILITY,
     QUANTUM,
-    REPLACED,
     DamageUNet,
     _finder_input,
     as_scanned,
@@ -148,7 +148,7 @@ def test_only_what_is_taken_for_damage_is_replaced(shape):
     assert likely.shape == repaired.shape == images.shape
     assert likely.min() >= 0
     assert likely.max() <= 1
-    whole = likely <= REPLACED
+    whole = likely <= MIN_FILLED_PROBABILITY
     assert torch.equal(repaired[whole], images[whole])
     assert repaired.abs().max() <= 1
 
