@@ -8,14 +8,14 @@ from foldnorm.models.protocols import EditKind, InputKind
 
 
 class EditedVolumes(nn.Module):
-    """Reads volumes that something was done to, beside what they were.
+    """Base of models that read edited volumes, beside what they were.
 
     Args:
-        edits: kinds of what is done to training volumes, one drawn for each. ``folds`` are whole
+        edits: kinds of edits of training volumes, one drawn for each. ``folds`` are whole
             folds of that brain, erased: the kind that the deletion benchmark makes, so that a score
             of such a model stands apart from one of ``balls``, ``slabs`` and ``noise``. ``copies``
             of its folds, moved, and ``sheets`` are added: what is to be taken away.
-        max_edits: of a volume, at most; from one on, and none for some volumes.
+        max_edits: edits of a volume, at most; some volumes have none.
         radii: smallest and largest of balls, slabs, noise and sheets, mm.
     """
 
@@ -28,7 +28,7 @@ class EditedVolumes(nn.Module):
 
 
 def check_edits(edits: Sequence[EditKind], max_edits: int, radii: Sequence[float]) -> None:
-    """Refuse what nothing can be learned from.
+    """Refuse edits that nothing can be learned from.
 
     Raises:
         ValueError: no edits, or radii that are none.

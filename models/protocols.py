@@ -75,7 +75,7 @@ class Trainable(Protocol):
 
 @runtime_checkable
 class HasPostStep(Protocol):
-    """A model that does something to its weights after each optimiser step."""
+    """A model that constrains its weights after each optimiser step."""
 
     def after_step(self, phase: str) -> None:
         """Constrain the weights, after the optimiser step of a phase."""
@@ -83,10 +83,10 @@ class HasPostStep(Protocol):
 
 @runtime_checkable
 class Conditioned(Protocol):
-    """A model that can be told things of each volume, such as the hemisphere, age or sex.
+    """A model that may be conditioned on columns of each volume, such as hemisphere, age or sex.
 
     Attributes:
-        condition: columns of ``participants.tsv`` that it is told; none if it is told nothing.
+        condition: columns of ``participants.tsv``; none if it is not conditioned.
     """
 
     condition: Sequence[str]
@@ -128,7 +128,7 @@ class EncodesPlaces(Encodes, Protocol):
 
 @runtime_checkable
 class Decodes(Encodes, Protocol):
-    """A model whose codes can be made volumes again."""
+    """A model that decodes codes to volumes."""
 
     def decode(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, latent_dim) → (B, C, I, J, K) class logits."""
@@ -136,7 +136,7 @@ class Decodes(Encodes, Protocol):
 
 @runtime_checkable
 class Translates(Protocol):
-    """A model that makes one volume of a pair out of the other.
+    """A model that translates one volume of a pair into the other.
 
     Attributes:
         reverse: whether it starts from the second volume.
@@ -155,7 +155,7 @@ class Generates(Protocol):
     def sample(
         self, count: int, generator: torch.Generator, condition: Tensor | None = None
     ) -> Tensor:
-        """(count, I, J, K) uint8 class numbers of volumes that nobody has.
+        """Draw new volumes, (count, I, J, K) uint8 class numbers.
 
         ``condition`` is (count, condition_size), for a model that takes one.
         """
@@ -163,10 +163,10 @@ class Generates(Protocol):
 
 @runtime_checkable
 class Classifies(Protocol):
-    """A model that tells images or volumes apart.
+    """A classifier of images or volumes.
 
     Attributes:
-        target: column of ``participants.tsv`` that it learns.
+        target: column of ``participants.tsv`` that holds the classes.
     """
 
     target: str
@@ -177,7 +177,7 @@ class Classifies(Protocol):
 
 @runtime_checkable
 class RestoresImages(Protocol):
-    """A model that makes an image better than it is."""
+    """A model that restores degraded images, or brings back images from their codes."""
 
     def repair(self, images: Tensor) -> Tensor:
         """(B, *sides) float32 from −1 to 1, likewise out."""
@@ -185,7 +185,7 @@ class RestoresImages(Protocol):
 
 @runtime_checkable
 class Denoises(RestoresImages, Protocol):
-    """A model that takes noise away.
+    """A model that may remove noise from images.
 
     Attributes:
         noise_factor: standard deviation of the noise that it learned from, as a share of the range
@@ -197,11 +197,11 @@ class Denoises(RestoresImages, Protocol):
 
 @runtime_checkable
 class LearnsFromDamage(RestoresImages, Protocol):
-    """A model that learns from images that something was done to.
+    """A model that learns from images that a program damaged.
 
     Attributes:
-        damage: kinds of it.
-        max_damage: pieces of it in a training image.
+        damage: kinds of damage.
+        max_damage: pieces of damage in a training image, at most.
         widths: of strokes, smallest and largest, pixels.
     """
 
@@ -212,7 +212,7 @@ class LearnsFromDamage(RestoresImages, Protocol):
 
 @runtime_checkable
 class LearnsFromTrueDamage(LearnsFromDamage, Protocol):
-    """A model that learns from images that came damaged, too; nobody knows what they were.
+    """A model that may learn from images that came damaged, too, without the undamaged ones.
 
     Attributes:
         damaged_column: ``COLUMN=VALUE`` of ``participants.tsv`` that says which; empty for none.
@@ -223,7 +223,7 @@ class LearnsFromTrueDamage(LearnsFromDamage, Protocol):
 
 @runtime_checkable
 class FindsDamage(LearnsFromDamage, Protocol):
-    """A model that says where an image is damaged."""
+    """A model that finds damage in images."""
 
     def find_damage(self, images: Tensor) -> Tensor:
         """(B, *sides) float32 from −1 to 1 → probability of damage, (B, *sides)."""
@@ -231,12 +231,12 @@ class FindsDamage(LearnsFromDamage, Protocol):
 
 @runtime_checkable
 class Diffuses(Generates, Protocol):
-    """A model that draws out of noise, step by step.
+    """A diffusion model: it draws volumes by removing noise step by step.
 
     Attributes:
-        sampler: which steps it takes.
-        diffusion_steps: from image to noise.
-        sampling_steps: that ``ddim`` takes back.
+        sampler: ``ddpm``, every step; or ``ddim``, few of them.
+        diffusion_steps: number of steps from image to noise.
+        sampling_steps: number of steps that ``ddim`` takes back.
     """
 
     sampler: Literal["ddpm", "ddim"]
@@ -245,7 +245,7 @@ class Diffuses(Generates, Protocol):
 
     @property
     def num_inference_steps(self) -> int:
-        """From noise to an image, by the sampler."""
+        """Number of steps that the sampler takes from noise to an image."""
 
     def diffuse(
         self,
@@ -259,17 +259,17 @@ class Diffuses(Generates, Protocol):
     def sample_trajectory(
         self, count: int, generator: torch.Generator, condition: Tensor | None = None
     ) -> Iterator[Tensor]:
-        """Draw: (count, *sides) after each step, from noise to what `sample` gives."""
+        """Yield (count, *sides) after each step, from noise to what `sample` gives."""
 
 
 @runtime_checkable
 class LearnsFromEdits(Protocol):
-    """A model that learns from healthy brains that something was done to.
+    """A model that learns from edited healthy brains: structure was erased or added.
 
     Attributes:
-        edits: kinds of it.
-        max_edits: of a training volume.
-        radii: smallest and largest of what has one, mm.
+        edits: kinds of edits.
+        max_edits: number of edits of a training volume, at most.
+        radii: smallest and largest radius of edits that have one, mm.
     """
 
     edits: Sequence[EditKind]
@@ -279,7 +279,7 @@ class LearnsFromEdits(Protocol):
 
 @runtime_checkable
 class Restores(LearnsFromEdits, Protocol):
-    """A model that knows what a healthy brain would hold."""
+    """A model that restores brains to what a healthy brain would hold."""
 
     def restore(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) logits, of a healthy brain."""
@@ -287,14 +287,14 @@ class Restores(LearnsFromEdits, Protocol):
 
 @runtime_checkable
 class TakesPatches(Protocol):
-    """A model that can be shown parts of volumes.
+    """A model that may be given patches of volumes.
 
     Its ``condition`` is where they lie: the coordinates in the cohort's box, from −1 to 1 along
-    each axis, of a part's first voxel and of its last, (B, 6) float32. Without it volumes fill the
+    each axis, of a patch's first voxel and of its last, (B, 6) float32. Without it volumes fill the
     box.
 
     Attributes:
-        takes_patches: whether it is so.
+        takes_patches: true if it takes them.
     """
 
     takes_patches: bool
@@ -302,7 +302,7 @@ class TakesPatches(Protocol):
 
 @runtime_checkable
 class Recognises(Protocol):
-    """A model that says which sulcus a voxel belongs to.
+    """A model that labels voxels with the sulcus that they belong to.
 
     Attributes:
         sulci: names, of classes 1 to n; class 0 is any other, and what is no sulcus.

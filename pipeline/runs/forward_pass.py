@@ -1,4 +1,4 @@
-"""One pass of a few brains through a model, for all who look at what it makes of them."""
+"""One pass of a few brains through a model, shared by everything that needs its outputs."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -57,7 +57,7 @@ class ForwardPass:
 
     @cached_property
     def codes(self) -> Tensor:
-        """(B, latent_dim) float32."""
+        """Codes, (B, latent_dim) float32."""
         assert isinstance(self.model, Encodes)
         with torch.no_grad(), self._autocast():
             return self.model.encode(self.volumes, self.condition, **self._known).float()
@@ -96,7 +96,7 @@ class ForwardPass:
 
 
 def scoring_precision(asked: AskedPrecision, trained_in: str, device: torch.device) -> Precision:
-    """Precision that a model computes scores in.
+    """Choose the precision that a model computes scores in.
 
     Args:
         asked: ``auto``: bfloat16 on a CPU that is faster with it, for a model that was trained so.

@@ -18,7 +18,7 @@ class TrainingOptions:
         steps: rounds through the model's phases.
         batch_size: volumes a phase, over all processes.
         learning_rate: of Adam.
-        learning_rates: of single networks (``critic``), where it differs.
+        learning_rates: of single networks (``critic``), where they differ.
         decay: of all learning rates over the steps: ``none``, ``linear`` or ``cosine`` to a
             twentieth.
         warmup_steps: over which learning rates rise from 0.

@@ -17,18 +17,18 @@ N_WINDOWS = 4  # predicted together
 
 
 def target_scheme(model: Translates, cohort: Cohort) -> LabelScheme:
-    """Scheme of what a model translates into."""
+    """Return the label scheme of what a model translates into."""
     assert cohort.pair_scheme is not None
     return cohort.scheme if model.reverse else cohort.pair_scheme
 
 
 def structure_probability(logits: Tensor, scheme: LabelScheme) -> Tensor:
-    """Probability of what a deletion can take (sulcus, in a skeleton), (B, I, J, K)."""
+    """Compute the probability of what a deletion can take (sulcus, in a skeleton), (B, I, J, K)."""
     return torch.softmax(logits.float(), dim=1)[:, scheme.void + 1 :].sum(dim=1)
 
 
 def restored_in_windows(model: Restores, volumes: Tensor, sides: Sequence[int]) -> Tensor:
-    """Logits of a model that was trained on patches, (B, C, I, J, K) float32.
+    """Restore volumes by a model that was trained on patches: logits, (B, C, I, J, K) float32.
 
     Its norms are those of a patch: shown a whole brain, with more outside, it answers otherwise.
     Windows overlap by a quarter; there logits are averaged, those of a window's middle weigh more.
@@ -55,11 +55,11 @@ def restored_in_windows(model: Restores, volumes: Tensor, sides: Sequence[int]) 
 
 
 def recognise(model: Recognises, volumes: Tensor, scheme: LabelScheme) -> Tensor:
-    """Likeliest sulcus of each voxel of structure, 0 elsewhere: (B, I, J, K) uint8."""
+    """Label each voxel of structure with its likeliest sulcus, others 0: (B, I, J, K) uint8."""
     return to_classes(model.recognise(volumes)) * (volumes > scheme.void)
 
 
 def decoded(model: Decodes, codes: Tensor, condition: Tensor | None = None) -> Tensor:
-    """Volumes of codes: (B, *sides) uint8 class numbers; of images, float32 from −1 to 1."""
+    """Decode codes: (B, *sides) uint8 class numbers; of images, float32 from −1 to 1."""
     logits = model.decode(codes, condition)
     return model.to_output(logits) if isinstance(model, LabelAutoencoder) else to_classes(logits)

@@ -1,4 +1,4 @@
-"""Benchmark tracks, by what models learned of anomalies; figures of two are never compared.
+"""Supervision of models and benchmark tracks; figures of two tracks are never compared.
 
 A model that learned from its own edits of the kind that a benchmark makes has seen the question;
 one that learned from edits of another kind has not; one that learned from healthy brains alone
@@ -7,8 +7,9 @@ knows of none.
 
 from collections.abc import Mapping, Sequence
 
-# The edit that is like what a benchmark does. Kinds that are not listed are like none: a model that
-# erased folds has seen voids, and of refilled, interrupted or displaced folds it has seen nothing.
+# Training edit that equals an alteration of the benchmark. Alterations that are not listed equal
+# none: a model that erased folds has seen voids, and of refilled, interrupted or displaced folds it
+# has seen nothing.
 EDIT_OF_ALTERATION: Mapping[str, str] = {
     "fold": "folds",
     "fold-raw": "folds",
@@ -24,8 +25,8 @@ def describe_supervision(edits: Sequence[str], sulci: Sequence[str] = ()) -> str
     """Describe in a few words what a model learned from.
 
     Args:
-        edits: kinds of its own, if it has any.
-        sulci: that it names, if it does.
+        edits: kinds of its training edits, if it has any.
+        sulci: names that it learned, if it labels sulci.
     """
     if sulci:
         return FOLD_NAMES
@@ -36,7 +37,7 @@ def benchmark_track(kind: str, edits: Sequence[str], sulci: Sequence[str] = ()) 
     """Return the track of a model in a benchmark.
 
     Args:
-        kind: of alteration.
+        kind: of alteration in the benchmark.
         edits: see `describe_supervision`; likewise what follows.
         sulci: see there.
     """

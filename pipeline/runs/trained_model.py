@@ -1,4 +1,4 @@
-"""A trained model and what it needs to look at brains."""
+"""A trained model, and what it needs to be applied to brains."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -146,13 +146,13 @@ class TrainedModel:
         return replace(self, precision=scoring_precision(asked, trained_in, self.device))
 
     def condition(self, rows: Sequence[Mapping[str, str]]) -> Tensor | None:
-        """Conditions of brains, (B, size) on the device; None if the model is told nothing."""
+        """Encode conditions of brains, (B, size) on the device; None for an unconditioned model."""
         if not self.conditions.size:
             return None
         return torch.from_numpy(self.conditions.encode(rows)).to(self.device)
 
     def batches(self, brains: Iterable[Brain]) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Volumes on the device, `FEW` at a time: (B, I, J, K) uint8, and their conditions."""
+        """Yield volumes, (B, I, J, K) uint8 on the device, `FEW` at a time, and their conditions."""
         for few in few_at_a_time(brains):
             volumes = torch.from_numpy(np.stack([brain.volume for brain in few])).to(self.device)
             yield volumes, self.condition([brain.row for brain in few])
@@ -333,7 +333,7 @@ class TrainedModel:
 
     @property
     def _unconditioned(self) -> dict[str, str]:
-        """The row of a brain of which nothing is known."""
+        """Row of a brain of which nothing is known."""
         return dict.fromkeys((column.name for column in self.conditions.columns), "")
 
     def _checked(self, given: BrainsLike, *, any_shape: bool = False) -> Iterable[Brain]:
