@@ -152,7 +152,7 @@ class TrainedModel:
         return torch.from_numpy(self.conditions.encode(rows)).to(self.device)
 
     def batches(self, brains: Iterable[Brain]) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield volumes, (B, I, J, K) uint8 on the device, `FEW` at a time, and their conditions."""
+        """Yield `FEW` volumes at a time, (B, I, J, K) uint8 on the device, and their conditions."""
         for few in few_at_a_time(brains):
             volumes = torch.from_numpy(np.stack([brain.volume for brain in few])).to(self.device)
             yield volumes, self.condition([brain.row for brain in few])
