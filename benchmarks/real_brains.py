@@ -24,7 +24,7 @@ import torch
 
 from foldnorm.models.classes import to_classes
 from foldnorm.pipeline.cli import main as foldnorm
-from foldnorm.pipeline.inference.translate import Translation, translate_cohort
+from foldnorm.pipeline.inference.translate import Translator, translate_cohort
 from foldnorm.pipeline.metrics.classes import class_dice
 from foldnorm.pipeline.metrics.sheets import mean_panel
 from foldnorm.pipeline.runs.run_folder import RunFolder
@@ -184,7 +184,7 @@ def from_phantoms(out: Path, steps: int, vnet_steps: int) -> dict[str, float]:
         shown(f"phantom GAN on {name}", panel)
         figures[f"phantom_gan_{name}_dice"] = panel["dice"]
         folder = out / f"phantom_vnet_on_{name}"
-        translation = Translation.open(vnet, CPU)
+        translation = Translator.open(vnet, CPU)
         dice = mean_of(translate_cohort(translation, cohort, folder, ["test"]), DICE)
         shown(f"phantom V-Net on {name}", dice)
         figures[f"phantom_vnet_{name}_mean_dice"] = dice["mean_dice"]
@@ -221,7 +221,7 @@ def leave_one_out(out: Path, steps: int, vnet_steps: int) -> dict[str, float]:
         vnet = train("vnet", cohort.folder, folder / "vnet", vnet_steps, *BATCH, *AUGMENTED)
         made += reconstructions(gan, cohort, "test")
         nearest += nearest_training(cohort, "test")
-        translation = Translation.open(vnet, CPU)
+        translation = Translator.open(vnet, CPU)
         translated += translate_cohort(translation, cohort, folder / "translated", ["test"])
         frequent += most_frequent(cohort, cohort, "test")
         for name, other in archi.items():

@@ -14,9 +14,9 @@ from test_pairs import SEGMENTATION, grey_white_of, pair_source, preprocess
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.vnet import VNet
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.inference.translate import Translation, translate_cohort
+from foldnorm.pipeline.inference.translate import Translator, translate_cohort
 from foldnorm.pipeline.metrics.classes import class_dice, class_distances
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.training.registry import task_of
 from foldnorm.preprocessing.cohort.cohort import Cohort
@@ -109,7 +109,7 @@ def test_levels_need_as_many_widths_as_stages():
 
 
 def test_training_writes_the_dice_of_each_class(run, pair_cohort):
-    table = MetricsTable(run / "metrics.csv", up_to=99)
+    table = MetricsLog(run / "metrics.csv", up_to=99)
     for name in ("loss", "dice_background", "dice_grey", "dice_white", "mean_dice"):
         assert table.column(f"validation/{name}")[0] == [2, 4], name
     assert len(list((run / "samples").glob("*.png"))) == 2
@@ -186,7 +186,7 @@ def test_a_cohort_is_translated_and_measured(run, pair_cohort, tmp_path, capsys)
 
 def test_a_split_without_brains_is_refused_before_anything_is_written(run, pair_cohort, tmp_path):
     rows = [{**row, "split": "train"} for row in pair_cohort.rows]
-    translation = Translation.open(run, torch.device("cpu"))
+    translation = Translator.open(run, torch.device("cpu"))
     with pytest.raises(InputError, match="no brain of split test"):
         translate_cohort(translation, replace(pair_cohort, rows=rows), tmp_path / "t", ["test"])
     assert not (tmp_path / "t").exists()
@@ -218,7 +218,7 @@ def test_a_window_says_of_a_place_what_the_whole_volume_says(pair_cohort, tmp_pa
            "--model.init_args.kernel_size", "1", "--model.init_args.norm", "false",
            "--model.init_args.stem", "1"]  # fmt: skip
     assert train(pair_cohort, out, *one) == 0
-    translation = Translation.open(out, torch.device("cpu"))
+    translation = Translator.open(out, torch.device("cpu"))
     volume = np.random.default_rng(0).integers(0, 3, (20, 37, 16)).astype(np.uint8)
     whole = translation.model.translate(torch.from_numpy(volume)[None]).argmax(1)[0].numpy()
     assert (translation.trained.translate_volume(volume) == whole).all()

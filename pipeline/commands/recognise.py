@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         say_problems,
         warn_of_lost_inputs,
     )
-    from foldnorm.pipeline.inference.recognise import Recogniser
+    from foldnorm.pipeline.inference.recognise import SulcusLabeller
     from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
     from foldnorm.preprocessing.core.errors import InputError
@@ -42,22 +42,22 @@ def run(arguments: argparse.Namespace) -> int:
 
     refuse_existing(arguments.out / SULCI, arguments.overwrite)
     device = choose_device(arguments.device)
-    recogniser = Recogniser.open(arguments.run_folder, arguments.reference, device)
+    labeller = SulcusLabeller.open(arguments.run_folder, arguments.reference, device)
     problems: list[Problem] = []
     if (Path(arguments.input) / DESCRIPTION).is_file():
         cohort = Cohort.open(Path(arguments.input))
     elif arguments.split:
         raise InputError(f"--split is for a cohort, which this is not: {arguments.input}")
     else:
-        cohort, problems = recogniser.cohort_of(
+        cohort, problems = labeller.cohort_of(
             arguments.input, arguments.out, overwrite=arguments.overwrite, quiet=arguments.quiet
         )
-    rows, unfit = recogniser.recognise(cohort, arguments.out, arguments.split)
+    rows, unfit = labeller.recognise(cohort, arguments.out, arguments.split)
     warn_of_lost_inputs(read_json(arguments.out / SULCI_SIDECAR)["labels_in_grid_of"])
     problems += unfit
     code = say_problems(problems)
     if not arguments.quiet:
         brains = len({(row["participant_id"], row["hemi"]) for row in rows})
-        sulci = len(recogniser.recognition.sulci)
+        sulci = len(labeller.network.sulci)
         print(f"{sulci} sulci of {brains} brains, {len(problems)} failed: {arguments.out}")
     return code

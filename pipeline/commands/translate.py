@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.artifacts import TRANSLATIONS_SIDECAR
     from foldnorm.pipeline.commands.arguments import refuse_existing, say_problems
     from foldnorm.pipeline.inference.translate import (
-        Translation,
+        Translator,
         mean_figures,
         translate_cohort,
         translate_files,
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.preprocessing.io.sources import Problem, Source
 
     refuse_existing(arguments.out / TRANSLATIONS_SIDECAR, arguments.overwrite)
-    translation = Translation.open(arguments.run_folder, choose_device(arguments.device))
+    translation = Translator.open(arguments.run_folder, choose_device(arguments.device))
     problems: list[Problem] = []
     if (Path(arguments.input) / DESCRIPTION).is_file():
         cohort = Cohort.open(Path(arguments.input))

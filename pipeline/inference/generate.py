@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.models.protocols import Diffuses, Samples
+from foldnorm.models.protocols import Diffuses, Generates
 from foldnorm.pipeline.artifacts import SYNTHETIC_SHEET, SYNTHETIC_SIDECAR, SYNTHETIC_VOLUME
 from foldnorm.pipeline.inference.criteria import Criterion
 from foldnorm.pipeline.metrics.structure import microstructure_statistics, sheet_statistics
@@ -107,7 +107,7 @@ def _statistics(record: Mapping[str, Any]) -> Callable[[NDArray[Any]], dict[str,
     return lambda volume: sheet_statistics(volume, scheme)
 
 
-def _set_sampler(model: Samples, options: GenerateOptions) -> None:
+def _set_sampler(model: Generates, options: GenerateOptions) -> None:
     if options.sampler is None and options.steps is None:
         return
     if not isinstance(model, Diffuses):
@@ -127,7 +127,10 @@ def _set_sampler(model: Samples, options: GenerateOptions) -> None:
 def _sidecar(run: RunFolder, trained: TrainedModel, options: GenerateOptions) -> dict[str, Any]:
     of_diffusion = {}
     if isinstance(trained.model, Diffuses):
-        of_diffusion = {"sampler": trained.model.sampler, "steps": trained.model.steps_taken}
+        of_diffusion = {
+            "sampler": trained.model.sampler,
+            "steps": trained.model.num_inference_steps,
+        }
     return {
         "run": str(run.folder.resolve()),
         "synthetic": True,

@@ -15,7 +15,7 @@ from foldnorm.pipeline.scoring.healthy import held_out_halves
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
 from foldnorm.pipeline.scoring.out_of_distribution import Suitability
 from foldnorm.pipeline.scoring.recognition import RecognitionScores
-from foldnorm.pipeline.scoring.sulcus_measures import MEASURES, NamedBrain, Recognition
+from foldnorm.pipeline.scoring.sulcus_measures import MEASURES, NamedBrain, NetworkLabeller
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.cohort.input_space import InputSpace
 from foldnorm.preprocessing.cohort.preprocess import options_like, preprocess
@@ -29,13 +29,13 @@ PREPARED = "prepared"  # in OUT: the cohort that an input which is none was made
 
 
 @dataclass(frozen=True)
-class Recogniser:
+class SulcusLabeller:
     """A trained model that names sulci, and healthy brains to compare with.
 
     Attributes:
         run: its folder.
         reference: its training cohort.
-        recognition: the model.
+        network: the model, as it labels brains.
         scores: of sulci, fitted on half of the validation split.
         calibration: departures of the other half, (M, n) by kind.
         suitability: says which brains cannot be judged.
@@ -43,13 +43,13 @@ class Recogniser:
 
     run: RunFolder
     reference: Cohort
-    recognition: Recognition
+    network: NetworkLabeller
     scores: RecognitionScores
     calibration: dict[str, NDArray[np.float64]]
     suitability: Suitability
 
     @classmethod
-    def open(cls, folder: Path, reference: Path | None, device: torch.device) -> "Recogniser":
+    def open(cls, folder: Path, reference: Path | None, device: torch.device) -> "SulcusLabeller":
         """Load a run.
 
         Raises:
@@ -58,13 +58,13 @@ class Recogniser:
         run = RunFolder.open(folder)
         trained = run.load(device)
         cohort = run.training_cohort(reference)
-        recognition = Recognition(trained, cohort.scheme)
+        network = NetworkLabeller(trained, cohort.scheme)
         compared, others = held_out_halves(cohort)
-        scores = RecognitionScores(recognition, cohort.affine)
+        scores = RecognitionScores(network, cohort.affine)
         scores.fit(cohort.view(compared))
         calibration = scores.departures(scores.measures(cohort.brains(others)))
         suitability = Suitability(cohort.scheme).fit(cohort)
-        return cls(run, cohort, recognition, scores, calibration, suitability)
+        return cls(run, cohort, network, scores, calibration, suitability)
 
     def cohort_of(
         self, source: str, out: Path, *, overwrite: bool, quiet: bool
@@ -102,9 +102,9 @@ class Recogniser:
         self.run.check_cohort(cohort)
         indices = cohort.some_indices(*splits)
         roles = {row["participant_id"]: row["split"] for row in self.reference.rows}
-        sulci = self.recognition.sulci
+        sulci = self.network.sulci
         rows, inputs, problems = [], {}, list[Problem]()
-        brains = self.recognition.named(cohort.brains(indices))
+        brains = self.network.named(cohort.brains(indices))
         for index, brain in zip(indices, brains, strict=True):
             row = cohort.rows[index]
             space = InputSpace.of(cohort, row)
@@ -159,7 +159,7 @@ class Recogniser:
             "cohort": str(cohort.folder.resolve()),
             "phantom": cohort.is_phantom,
             "brains": brains,
-            "sulci": list(self.recognition.sulci),
+            "sulci": list(self.network.sulci),
             "calibrated_on": m,
             "smallest_p": 1 / (m + 1),
             "columns": dict(SULCI.columns),

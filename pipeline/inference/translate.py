@@ -30,7 +30,7 @@ Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Translation:
+class Translator:
     """A trained model that translates, and what it was trained on.
 
     Attributes:
@@ -42,7 +42,7 @@ class Translation:
     trained: TrainedModel
 
     @classmethod
-    def open(cls, folder: Path, device: torch.device) -> "Translation":
+    def open(cls, folder: Path, device: torch.device) -> "Translator":
         """Load a run.
 
         Raises:
@@ -78,7 +78,7 @@ class Translation:
 
 
 def translate_cohort(
-    translation: Translation, cohort: Cohort, out: Path, splits: Sequence[str] = ()
+    translator: Translator, cohort: Cohort, out: Path, splits: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Translate the volumes of a cohort, and measure where it has the true ones.
 
@@ -91,35 +91,35 @@ def translate_cohort(
         InputError: the cohort was prepared otherwise than the run's, has no pair to start from, or
             no brain of these splits.
     """
-    translation.run.check_cohort(cohort)
-    sources = cohort.pairs if translation.model.reverse else cohort.volumes
-    targets = cohort.volumes if translation.model.reverse else cohort.pairs
+    translator.run.check_cohort(cohort)
+    sources = cohort.pairs if translator.model.reverse else cohort.volumes
+    targets = cohort.volumes if translator.model.reverse else cohort.pairs
     if sources is None:
         raise InputError(f"the cohort has no pairs to translate from: {cohort.folder}")
     rows = []
     for index in cohort.some_indices(*splits):
-        made = translation.trained.translate_volume(np.array(sources[index]))
+        made = translator.trained.translate_volume(np.array(sources[index]))
         row = cohort.rows[index]
         _write(
             out / TRANSLATED.of(brain=row_key(row)),
             made,
-            translation.target_scheme,
+            translator.target_scheme,
             cohort.affine_of(row),
         )
         figures: dict[str, float] = {}
         if targets is not None:
             true = np.array(targets[index])
-            scheme = target_scheme(translation.model, cohort)
+            scheme = target_scheme(translator.model, cohort)
             figures = class_dice(made, true, scheme)
             figures |= class_distances(made, true, scheme, cohort.voxel_size)
         known = {name: row.get(name, "") for name in ("participant_id", "hemi", "split")}
         rows.append({**known, **figures})
-    _write_table(out, rows, translation, {"cohort": str(cohort.folder.resolve())})
+    _write_table(out, rows, translator, {"cohort": str(cohort.folder.resolve())})
     return rows
 
 
 def translate_files(
-    translation: Translation, source: Source, out: Path
+    translator: Translator, source: Source, out: Path
 ) -> tuple[list[dict[str, Any]], list[Problem]]:
     """Translate label volumes as they lie on disk; each result is in the grid of its input.
 
@@ -132,29 +132,29 @@ def translate_files(
     Raises:
         InputError: there is no volume at all.
     """
-    scheme = translation.source_scheme
+    scheme = translator.source_scheme
     volumes, problems = find_volumes([source], scheme.stem)
     rows = []
     for volume in volumes:
         name = f"sub-{volume.participant}" + (f"_hemi-{volume.hemi}" if volume.hemi else "")
         try:
-            made, affine = _in_own_grid(translation, volume)
+            made, affine = _in_own_grid(translator, volume)
         except InputError as error:
             problems.append(Problem(volume.key, str(error)))
             continue
-        _write(out / TRANSLATED.of(brain=name), made, translation.target_scheme, affine)
+        _write(out / TRANSLATED.of(brain=name), made, translator.target_scheme, affine)
         rows.append({"participant_id": volume.participant, "hemi": volume.hemi})
-    _write_table(out, rows, translation, {"source": str(source.path)})
+    _write_table(out, rows, translator, {"source": str(source.path)})
     return rows, problems
 
 
-def _in_own_grid(translation: Translation, source: SourceVolume) -> tuple[Labels, Matrix]:
-    preparation = translation.preparation
-    if translation.model.reverse:
+def _in_own_grid(translator: Translator, source: SourceVolume) -> tuple[Labels, Matrix]:
+    preparation = translator.preparation
+    if translator.model.reverse:
         preparation = preparation.of_pairs()
     preparation = replace(preparation, pair=None, folds="none")
     prepared = prepare_volume(source, preparation)
-    made = translation.trained.translate_volume(prepared.classes)
+    made = translator.trained.translate_volume(prepared.classes)
     volume = read_labels(source.path)
     shape = shape_of(volume.data)
     to_world = volume.affine
@@ -163,7 +163,7 @@ def _in_own_grid(translation: Translation, source: SourceVolume) -> tuple[Labels
         assert transform is not None  # or it could not have been prepared
         to_world = voxel_to_mni(transform, shape, volume.affine, volume.voxel_size)
     matrix = np.linalg.inv(to_world) @ prepared.affine
-    fill = translation.target_scheme.fill
+    fill = translator.target_scheme.fill
     return resample_nearest(made, matrix, shape, fill).astype(np.uint8), volume.affine
 
 
@@ -175,17 +175,17 @@ def _write(path: Path, classes: Labels, scheme: LabelScheme, affine: Matrix) -> 
 
 
 def _write_table(
-    out: Path, rows: list[dict[str, Any]], translation: Translation, extra: dict[str, Any]
+    out: Path, rows: list[dict[str, Any]], translator: Translator, extra: dict[str, Any]
 ) -> None:
     if rows:
         write_tsv(out / TRANSLATIONS, rows, list(rows[0]))
     write_json(
         out / TRANSLATIONS_SIDECAR,
         {
-            "run": str(translation.run.folder.resolve()),
-            "phantom": translation.run.data["phantom"],
-            "from": translation.source_scheme.name,
-            "to": translation.target_scheme.as_dict(),
+            "run": str(translator.run.folder.resolve()),
+            "phantom": translator.run.data["phantom"],
+            "from": translator.source_scheme.name,
+            "to": translator.target_scheme.as_dict(),
             "volumes": len(rows),
             **extra,
         },

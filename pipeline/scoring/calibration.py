@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.fitted import State
-from foldnorm.pipeline.scoring.map_scores import Map, Scores
+from foldnorm.pipeline.scoring.map_scores import Map, ScoreTable
+from foldnorm.pipeline.scoring.old_names import current_score
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import hashed
@@ -30,7 +31,7 @@ class Calibration:
         are_local: whether they are controls of the site, not validation brains.
     """
 
-    scores: Scores
+    scores: ScoreTable
     peaks: NDArray[np.float64]
     rows: Sequence[Mapping[str, str]]
     sites: tuple[str, ...]
@@ -98,7 +99,8 @@ class Calibration:
             for name, hemi in zip(state["participants"], state["hemis"], strict=True)
         ]
         sites = tuple(state["sites"])
-        return cls(dict(state["scores"]), state["peaks"], rows, sites, state["are_local"])
+        scores = {current_score(name): values for name, values in state["scores"].items()}
+        return cls(scores, state["peaks"], rows, sites, state["are_local"])
 
 
 def _refuse_trained_on(
@@ -106,9 +108,9 @@ def _refuse_trained_on(
 ) -> None:
     split_of = {row["participant_id"]: row["split"] for row in reference.rows}
     names = [row["participant_id"] for row in rows]
-    seen = [name for name in names if split_of.get(name) == "train"]
-    if seen:
+    overlap = [name for name in names if split_of.get(name) == "train"]
+    if overlap:
         raise InputError(
-            f"{len(seen)} controls are brains that the model was trained on (such as "
-            f"{seen[0]}): {controls.folder}"
+            f"{len(overlap)} controls are brains that the model was trained on (such as "
+            f"{overlap[0]}): {controls.folder}"
         )

@@ -21,11 +21,11 @@ from foldnorm.pipeline.artifacts import (
     LOCALISATION,
 )
 from foldnorm.pipeline.metrics.detection import INTERVAL, detection, paired_share
-from foldnorm.pipeline.runs.tracks import track_of
+from foldnorm.pipeline.runs.provenance import benchmark_track
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
 from foldnorm.pipeline.scoring.localisation import localisation
-from foldnorm.pipeline.scoring.map_scores import Scores
+from foldnorm.pipeline.scoring.map_scores import ScoreTable
 from foldnorm.preprocessing.alteration.alteration import Altered, alter
 from foldnorm.preprocessing.alteration.deletion import HALF_WAY, Refilling, SizeRange
 from foldnorm.preprocessing.alteration.kinds import DEFORMING
@@ -107,12 +107,12 @@ def benchmark(
         write_tsv(out / LOCALISATION, places, tuple(LOCALISATION.columns))
     write_tsv(out / BENCHMARK, rows, tuple(BENCHMARK.columns))
     write_tsv(out / BENCHMARK_SUBJECTS, subjects, tuple(subjects[0]))
-    track = track_of(options.kind, scorer.edits, scorer.sulci)
+    track = benchmark_track(options.kind, scorer.edits, scorer.sulci)
     write_json(out / BENCHMARK_SIDECAR, {"track": track, **_sidecar(cohort, options, len(indices))})
     return rows
 
 
-def _false_alarms(scorer: BrainScores, healthy: Scores, tested: set[str]) -> dict[str, float]:
+def _false_alarms(scorer: BrainScores, healthy: ScoreTable, tested: set[str]) -> dict[str, float]:
     """Share of healthy brains that are called unusual, by score; empty if it cannot be known."""
     calibrating = scorer.calibration
     if not len(calibrating) or tested & set(map(row_key, calibrating.rows)):
@@ -132,7 +132,7 @@ class _Draw:
     """
 
     positions: NDArray[np.int64]
-    scores: Scores
+    scores: ScoreTable
     places: list[dict[str, Any]]
 
 
@@ -181,7 +181,7 @@ def _draw(
 
 
 def _figures(
-    name: str, healthy: Scores, draws: Sequence[_Draw], options: BenchmarkOptions
+    name: str, healthy: ScoreTable, draws: Sequence[_Draw], options: BenchmarkOptions
 ) -> dict[str, Any]:
     """Mean over draws, with a bootstrap over subjects that is the same for all draws."""
     before = healthy[name]
@@ -233,7 +233,7 @@ def _mean_detection(
 def _subject_rows(
     cohort: Cohort,
     indices: NDArray[np.int64],
-    healthy: Scores,
+    healthy: ScoreTable,
     draws: Sequence[_Draw],
     size: SizeRange,
     options: BenchmarkOptions,

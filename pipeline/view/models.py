@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 from foldnorm.models.protocols import (
     Decodes,
+    Denoises,
     Encodes,
     LearnsFromDamage,
-    Repairs,
     Restores,
-    TakesNoise,
+    RestoresImages,
     Translates,
 )
 from foldnorm.pipeline.data.damage import degrader
 from foldnorm.pipeline.inference.restore import Image, RestoreOptions, degradation_rng, repaired
-from foldnorm.pipeline.inference.translate import Translation
+from foldnorm.pipeline.inference.translate import Translator
 from foldnorm.pipeline.runs.devices import choose_device
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
@@ -39,7 +39,7 @@ class ViewedModel:
 
     run: RunFolder
     trained: TrainedModel
-    translation: Translation | None
+    translation: Translator | None
 
     @classmethod
     def open(cls, folder: Path, device: str) -> "ViewedModel":
@@ -50,11 +50,11 @@ class ViewedModel:
         """
         run, chosen = RunFolder.open(folder), choose_device(device)
         trained = run.load(chosen)
-        if isinstance(trained.model, (Decodes, Restores, Repairs)):
+        if isinstance(trained.model, (Decodes, Restores, RestoresImages)):
             return cls(run, trained, None)
         if not isinstance(trained.model, Translates):
             raise InputError(f"{type(trained.model).__name__} makes no volume to show: {folder}")
-        return cls(run, trained, Translation(run, trained))
+        return cls(run, trained, Translator(run, trained))
 
     @property
     def makes(self) -> Literal["reconstruction", "restoration", "translation"]:
@@ -72,7 +72,7 @@ class ViewedModel:
     def degrades(self) -> bool:
         """True if the model learned from degraded images, so that images can be degraded alike."""
         model = self.trained.model
-        is_noisy = isinstance(model, TakesNoise) and model.noise_factor > 0
+        is_noisy = isinstance(model, Denoises) and model.noise_factor > 0
         return is_noisy or isinstance(model, LearnsFromDamage)
 
     def repair(self, cohort: Cohort, index: int, *, degrade: bool) -> dict[str, Image]:
