@@ -14,7 +14,7 @@ from foldnorm.preprocessing.io.schemes import SKELETON, LabelScheme, discretise
 from foldnorm.preprocessing.io.sources import RIGHT_LABELS, Companions
 from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
 from foldnorm.preprocessing.spatial.crop import Box, foreground_box, shape_of
-from foldnorm.preprocessing.topology.hull import agrees, hull_of, moved_labels
+from foldnorm.preprocessing.topology.hull import graph_matches, hull_of, transfer_labels
 
 Shift = tuple[float, float, float]  # mm
 MAX_FOLD_LABEL = 2**16 - 1  # fold labels are kept as uint16
@@ -218,7 +218,7 @@ def _fold_labels(
     if wants_graph and companions.graph is not None and preparation.scheme.stem == SKELETON.stem:
         graph = read_fold_graph(companions.graph)
         numbers = graph_fold_numbers(graph, shape_of(volume.data))[::-1, ::-1, ::-1]
-        voxels = numbers > 0 if agrees(volume.data, numbers > 0) else None
+        voxels = numbers > 0 if graph_matches(volume.data, numbers > 0) else None
     if preparation.folds == "none":
         return _FoldLabels(graph=voxels)
     if companions.folds is not None:
@@ -229,7 +229,7 @@ def _fold_labels(
     if voxels is not None:
         return _FoldLabels(numbers, names, "fold graph", voxels)
     assert numbers is not None
-    moved = moved_labels(volume.data, numbers)
+    moved = transfer_labels(volume.data, numbers)
     if moved is None:
         return _FoldLabels(source="none: the fold graph is of another brain")
     return _FoldLabels(moved, names, "fold graph of another skeleton, moved to the nearest voxels")

@@ -30,7 +30,7 @@ from foldnorm.preprocessing.cohort.layout import layout_in
 from foldnorm.preprocessing.cohort.preprocess import write_report
 from foldnorm.preprocessing.cohort.split import assign_split, check_fractions
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import in_order, read_json, sha256_of
+from foldnorm.preprocessing.core.files import threaded_map, read_json, sha256_of
 from foldnorm.preprocessing.io.sources import Problem
 
 Rule = Literal["auto", "full", "percentiles", "window"]
@@ -330,7 +330,7 @@ def _in_order(
         except InputError as error:
             return error
 
-    yield from zip(images, in_order(prepared, images, n_threads), strict=True)
+    yield from zip(images, threaded_map(prepared, images, n_threads), strict=True)
 
 
 def _row(image: ImageFile, prepared: PreparedImage, record: Mapping[str, Any]) -> dict[str, str]:

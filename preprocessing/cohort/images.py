@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 
 from foldnorm.preprocessing.cohort.pictures import grey_png
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_tsv, replacing, write_bytes
+from foldnorm.preprocessing.core.files import read_tsv, atomic_path, write_bytes
 from foldnorm.preprocessing.io.sources import PARTICIPANTS, PICTURES, Problem, bids_label
 
 STACKS = (".tif", ".tiff")
@@ -175,7 +175,7 @@ def write_image(stem: Path, image: NDArray[np.floating], bits: int) -> None:
         dtype = np.uint8 if bits == 8 else np.uint16
         write_bytes(stem.with_name(f"{stem.name}.png"), grey_png(grey.astype(dtype)))
         return
-    with replacing(stem.with_name(f"{stem.name}.nii.gz")) as temporary:
+    with atomic_path(stem.with_name(f"{stem.name}.nii.gz")) as temporary:
         whole = nibabel.Nifti1Image(image.astype(np.float32), np.eye(4))
         temporary.write_bytes(whole.to_bytes())
 

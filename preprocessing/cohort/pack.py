@@ -34,7 +34,7 @@ from foldnorm.preprocessing.cohort.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.cohort.quality import QC_TABLE, quality_rows
 from foldnorm.preprocessing.cohort.split import DEFAULT_FRACTIONS, assign_split
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import in_order, read_json, write_tsv
+from foldnorm.preprocessing.core.files import threaded_map, read_json, write_tsv
 from foldnorm.preprocessing.io.sources import Problem, bids_label
 from foldnorm.preprocessing.spatial.crop import missing_sides, place, shifted_affine
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
@@ -220,7 +220,7 @@ def _write_volumes(
         return layout.packed(classes, volume.at, target, scheme, options.off_mask)
 
     shape = (len(volumes), *layout.box.shape)
-    ahead = in_order(placed, volumes, options.n_procs)
+    ahead = threaded_map(placed, volumes, options.n_procs)
     write_packed(out, VOLUMES, ahead, shape=shape, dtype=np.dtype(np.uint8))
 
 
@@ -238,7 +238,7 @@ def _write_pairs(out: Path, volumes: list[Finished], layout: Layout, options: Pa
         return layout.packed(classes, volume.at, target, scheme, off_mask)
 
     shape = (len(volumes), *layout.box.shape)
-    ahead = in_order(placed, volumes, options.n_procs)
+    ahead = threaded_map(placed, volumes, options.n_procs)
     write_packed(out, PAIRS, ahead, shape=shape, dtype=np.dtype(np.uint8))
 
 

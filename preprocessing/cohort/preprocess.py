@@ -346,7 +346,7 @@ def _prepare_all(
     with _pinned(options.n_procs):
         results: Iterable[tuple[SourceVolume, str, bool]] = joblib.Parallel(
             n_jobs=options.n_procs, return_as="generator_unordered"
-        )(joblib.delayed(isolated)(prepare_to_folder, v, out, options) for v in volumes)
+        )(joblib.delayed(run_safely)(prepare_to_folder, v, out, options) for v in volumes)
         for volume, reason, was_finished in tqdm(
             results, desc="prepare", total=len(volumes), unit="volume", disable=hidden
         ):
@@ -376,7 +376,7 @@ def _prepared_by_shards(volumes: Sequence[SourceVolume], out: Path) -> tuple[int
     return sum(report["skipped"] for report in reports), problems
 
 
-def isolated(
+def run_safely(
     work: Callable[[SourceVolume, Path, Options], bool],
     volume: SourceVolume,
     out: Path,

@@ -24,7 +24,7 @@ from foldnorm.preprocessing.skeletons.segmentation import (
     SIDES,
     Hemisphere,
     SegmentationScheme,
-    among,
+    isin_labels,
     guess_scheme,
     hemispheres,
 )
@@ -130,7 +130,7 @@ def align_to_structures(volume: LabelVolume) -> Alignment | None:
         return None
     tissues = [tissue for tissue in (FREESURFER.left, FREESURFER.right) if tissue is not None]
     numbers = tuple(n for tissue in tissues for n in (*tissue.grey, *tissue.white))
-    brain = _homogeneous(np.argwhere(among(volume.data, numbers))[::EVERY], volume.affine)
+    brain = _homogeneous(np.argwhere(isin_labels(volume.data, numbers))[::EVERY], volume.affine)
     matrix = np.eye(4)
     matrix[:3] = np.linalg.lstsq(found, places, rcond=None)[0].T
     for _ in range(ROUNDS):
@@ -197,7 +197,7 @@ def _structures(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], frozenset[str]]:
     """Centres of the structures that are there, (n, 4) world mm; places, (n, 3) mm; sides."""
     numbers = tuple(number for pair in STRUCTURES for number in pair)
-    voxels = np.argwhere(among(volume.data, numbers))
+    voxels = np.argwhere(isin_labels(volume.data, numbers))
     labels = volume.data[tuple(voxels.T)]
     world = _homogeneous(voxels, volume.affine)
     voxel_mm3 = float(np.prod(volume.voxel_size))

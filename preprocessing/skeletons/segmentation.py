@@ -238,10 +238,10 @@ def _first_labels(volume: LabelVolume) -> str:
 def _masks(volume: LabelVolume, tissue: Tissue | None) -> tuple[Mask, Mask] | None:
     if tissue is None:
         return None
-    return among(volume.data, tissue.grey), among(volume.data, tissue.white)
+    return isin_labels(volume.data, tissue.grey), isin_labels(volume.data, tissue.white)
 
 
-def among(data: NDArray[np.integer], values: tuple[int, ...]) -> Mask:
+def isin_labels(data: NDArray[np.integer], values: tuple[int, ...]) -> Mask:
     """Mark where ``data`` is one of ``values``; by look-up if labels are small, as most are."""
     low, high = int(data.min()), int(data.max())
     if high - low > 2**20:
@@ -291,9 +291,9 @@ def _centres(sides: Sides, x: NDArray[np.float64]) -> dict[str, float]:
 def _check_white(side: str, scheme: SegmentationScheme, volume: LabelVolume) -> None:
     """Refuse a hemisphere of which only what lies inside of the white matter is labelled."""
     tissue = scheme.left if side == "L" else scheme.right
-    if tissue is None or not tissue.required or among(volume.data, tissue.required).any():
+    if tissue is None or not tissue.required or isin_labels(volume.data, tissue.required).any():
         return
-    if not among(volume.data, tissue.grey + tissue.white).any():
+    if not isin_labels(volume.data, tissue.grey + tissue.white).any():
         return  # nothing of this side; said by `_checked`
     raise InputError(
         f"no white matter of the {NAMES[side]} hemisphere: expected label {tissue.required[0]} "

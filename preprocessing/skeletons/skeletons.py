@@ -20,7 +20,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from foldnorm.preprocessing.cohort.cohort import RUN_REPORT
-from foldnorm.preprocessing.cohort.preprocess import isolated
+from foldnorm.preprocessing.cohort.preprocess import run_safely
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_json
 from foldnorm.preprocessing.io.sources import (
@@ -117,7 +117,7 @@ def skeletonise_sources(
     )
     results: Iterable[tuple[SourceVolume, str, bool]] = joblib.Parallel(
         n_jobs=options.n_procs, return_as="generator_unordered"
-    )(joblib.delayed(isolated)(skeletonise_to_folder, v, out, options) for v in volumes)
+    )(joblib.delayed(run_safely)(skeletonise_to_folder, v, out, options) for v in volumes)
     hidden = options.quiet or not sys.stderr.isatty()
     skipped = 0
     for volume, reason, was_finished in tqdm(
