@@ -4,7 +4,12 @@ import numpy as np
 
 from foldnorm.preprocessing.io.fold_graph import graph_skeleton, read_fold_graph
 from foldnorm.preprocessing.io.volumes import read_labels
-from foldnorm.preprocessing.topology.hull import graph_matches, hull_of, is_skeleton, transfer_labels
+from foldnorm.preprocessing.topology.hull import (
+    graph_matches,
+    hull_of,
+    is_skeleton,
+    transfer_labels,
+)
 
 OUTSIDE, INSIDE, SURFACE = 11, 0, 60
 

@@ -35,7 +35,7 @@ from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.prepare_volume import prepare_volume
 from foldnorm.preprocessing.cohort.prepared_index import Finished, finished_volume
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.fold_graph import Fold, FoldGraph, Points, read_fold_graph
+from foldnorm.preprocessing.io.fold_graph import FoldGraph, GraphFold, Points, read_fold_graph
 from foldnorm.preprocessing.spatial.crop import Box
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 from foldnorm.preprocessing.spatial.space import graph_to_mni
@@ -117,7 +117,7 @@ class _Reprepared(ABC):
     @abstractmethod
     def candidates(
         self, volume: Finished, graph: FoldGraph, sizes: SizeRange
-    ) -> list[tuple[Fold, int]]:
+    ) -> list[tuple[GraphFold, int]]:
         """Eligible folds and their sizes."""
 
     def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
@@ -161,7 +161,7 @@ class RawFoldDeletion(_Reprepared):
 
     def candidates(
         self, volume: Finished, graph: FoldGraph, sizes: SizeRange
-    ) -> list[tuple[Fold, int]]:
+    ) -> list[tuple[GraphFold, int]]:
         """Folds wholly inside the cohort's box."""
         box = None
         if self.crop.may_cut:
@@ -180,7 +180,7 @@ class GraphFoldDeletion(_Reprepared):
 
     def candidates(
         self, volume: Finished, graph: FoldGraph, sizes: SizeRange
-    ) -> list[tuple[Fold, int]]:
+    ) -> list[tuple[GraphFold, int]]:
         """Folds by their voxels in the cohort's region, or in its box where it has none."""
         source = volume.source
         to_mni = graph_to_mni(graph, source.companions.transform, source.path)

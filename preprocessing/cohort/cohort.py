@@ -20,7 +20,13 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.split import SPLITS
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, read_tsv, atomic_path, write_json, write_tsv
+from foldnorm.preprocessing.core.files import (
+    atomic_path,
+    read_json,
+    read_tsv,
+    write_json,
+    write_tsv,
+)
 from foldnorm.preprocessing.io.schemes import LabelScheme, scheme_from_dict
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from foldnorm.preprocessing.cohort.layout import layout_in
 from foldnorm.preprocessing.cohort.preprocess import write_report
 from foldnorm.preprocessing.cohort.split import assign_split, check_fractions
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import threaded_map, read_json, sha256_of
+from foldnorm.preprocessing.core.files import read_json, sha256_of, threaded_map
 from foldnorm.preprocessing.io.sources import Problem
 
 Rule = Literal["auto", "full", "percentiles", "window"]

@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 
 from foldnorm.preprocessing.cohort.pictures import grey_png
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_tsv, atomic_path, write_bytes
+from foldnorm.preprocessing.core.files import atomic_path, read_tsv, write_bytes
 from foldnorm.preprocessing.io.sources import PARTICIPANTS, PICTURES, Problem, bids_label
 
 STACKS = (".tif", ".tiff")

@@ -34,7 +34,7 @@ from foldnorm.preprocessing.cohort.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.cohort.quality import QC_TABLE, quality_rows
 from foldnorm.preprocessing.cohort.split import DEFAULT_FRACTIONS, assign_split
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import threaded_map, read_json, write_tsv
+from foldnorm.preprocessing.core.files import read_json, threaded_map, write_tsv
 from foldnorm.preprocessing.io.sources import Problem, bids_label
 from foldnorm.preprocessing.spatial.crop import missing_sides, place, shifted_affine
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec

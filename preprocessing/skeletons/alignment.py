@@ -22,11 +22,11 @@ from foldnorm.preprocessing.skeletons.segmentation import (
     FREESURFER,
     GREY_WHITE,
     SIDES,
-    Hemisphere,
     SegmentationScheme,
-    isin_labels,
+    SegmentedHemisphere,
     guess_scheme,
     hemispheres,
+    isin_labels,
 )
 from foldnorm.preprocessing.spatial.crop import bounding_box, shifted_affine
 from foldnorm.preprocessing.spatial.space import Matrix, resample_linear
@@ -151,7 +151,7 @@ def align_to_structures(volume: LabelVolume) -> Alignment | None:
 
 
 def align_to_template(
-    found: Sequence[Hemisphere], affine: Matrix, template: Template, path: Path | None
+    found: Sequence[SegmentedHemisphere], affine: Matrix, template: Template, path: Path | None
 ) -> Alignment:
     """Register the tissue of one or both hemispheres to a template's, by SimpleITK.
 
@@ -184,7 +184,7 @@ def align_to_template(
     return Alignment(matrix, {"Method": "template", "Overlap": round(float(overlap), 3)})
 
 
-def tissue_of(found: Sequence[Hemisphere]) -> NDArray[np.float32]:
+def tissue_of(found: Sequence[SegmentedHemisphere]) -> NDArray[np.float32]:
     """(I, J, K) float32 of hemispheres of one volume: 0 outside, 1 grey, 2 white matter."""
     tissue = np.zeros(found[0].grey.shape, dtype=np.float32)
     for hemisphere in found:

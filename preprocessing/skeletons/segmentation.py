@@ -103,7 +103,7 @@ BUILT_IN = {scheme.name: scheme for scheme in (FREESURFER, GREY_WHITE)}
 
 
 @dataclass(frozen=True)
-class Hemisphere:
+class SegmentedHemisphere:
     """Tissue of one side.
 
     Attributes:
@@ -161,7 +161,7 @@ def hemispheres(
     *,
     side: str = "",
     wanted: Iterable[str] = SIDES,
-) -> list[Hemisphere]:
+) -> list[SegmentedHemisphere]:
     """Grey and white matter of each hemisphere of a segmentation.
 
     Args:
@@ -303,7 +303,7 @@ def _check_white(side: str, scheme: SegmentationScheme, volume: LabelVolume) -> 
 
 def _checked(
     side: str, masks: tuple[Mask, Mask] | None, scheme: SegmentationScheme, volume: LabelVolume
-) -> Hemisphere:
+) -> SegmentedHemisphere:
     _check_white(side, scheme, volume)
     name = NAMES[side]
     for tissue, mask in zip(("grey", "white"), masks or (), strict=False):
@@ -329,7 +329,7 @@ def _checked(
         for where, share in flat_sides(grey | white, side)
         if where not in touched
     ]
-    return Hemisphere(side, grey, white, tuple(warnings))
+    return SegmentedHemisphere(side, grey, white, tuple(warnings))
 
 
 def flat_sides(brain: Mask, side: str) -> list[tuple[str, float]]:

@@ -21,7 +21,7 @@ def hull_of(raw: NDArray[np.integer], folds: NDArray[np.bool_] | None = None) ->
 
     Args:
         raw: (I, J, K) values of Morphologist; beyond lies outside.
-        folds: (I, J, K) voxels of the fold graph; None where there is no graph that `graph_matches`.
+        folds: (I, J, K) voxels of the fold graph; None where no graph passes `graph_matches`.
     """
     skeleton = is_skeleton(raw)
     if folds is not None:
@@ -42,7 +42,9 @@ def graph_matches(raw: NDArray[np.integer], folds: NDArray[np.bool_]) -> bool:
     return bool(is_skeleton(raw)[folds].mean() >= SAME_SKELETON) if folds.any() else False
 
 
-def transfer_labels(raw: NDArray[np.integer], labels: NDArray[np.uint16]) -> NDArray[np.uint16] | None:
+def transfer_labels(
+    raw: NDArray[np.integer], labels: NDArray[np.uint16]
+) -> NDArray[np.uint16] | None:
     """Labels of a graph that was made of another skeleton of the same brain, on this one.
 
     A voxel of the skeleton takes the label that lies nearest among itself and its 26 neighbours;
