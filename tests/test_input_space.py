@@ -16,8 +16,8 @@ def test_every_sulcus_voxel_of_the_input_is_found_again(phantom_cohort):
         packed = np.array(phantom_cohort.volumes[index])
         original = read_labels(space.path).data
         assert space.shape == original.shape
-        inside = space.label(np.ones_like(packed)) == 1
-        back = space.label(packed)
+        inside = space.labels_to_input_grid(np.ones_like(packed)) == 1
+        back = space.labels_to_input_grid(packed)
         sulcus = (original == 60) & inside
         assert sulcus.sum() > 500
         assert (back[sulcus] == 2).all()
@@ -29,7 +29,7 @@ def test_without_its_input_a_brain_stays_in_the_grid_of_the_cohort(phantom_cohor
     assert space.path is None
     assert np.array_equal(space.affine, phantom_cohort.affine)
     volume = np.array(phantom_cohort.volumes[0])
-    assert np.array_equal(space.label(volume), volume)
+    assert np.array_equal(space.labels_to_input_grid(volume), volume)
 
 
 def mirrored_source(folder):

@@ -229,7 +229,7 @@ def test_the_nearest_brain_is_the_nearest_and_never_itself(space):
     found = nearest(space, 3, 5)
     distances = np.linalg.norm(space.codes - space.codes[3], axis=1)
     order = [n for n in np.argsort(distances) if n != 3][:5]
-    assert [row["place"] for row in found] == order
+    assert [row["index"] for row in found] == order
     assert [row["distance"] for row in found] == pytest.approx(list(distances[order]))
     assert found[0]["percentile"] == 0
 
@@ -327,9 +327,9 @@ def test_a_sweep_goes_between_the_observed_extremes(space):
 
 
 def test_a_brain_is_found_by_name_or_refused(space):
-    assert space.place_of("s03") == space.place_of("sub-s03") == 3
+    assert space.index_of("s03") == space.index_of("sub-s03") == 3
     with pytest.raises(InputError, match="'s99': expected one of the 24 brains here, got no such"):
-        space.place_of("s99")
+        space.index_of("s99")
 
 
 def latent(*words):

@@ -189,11 +189,11 @@ class PreparedVolumed(MapTransform):
             prepared = prepare_volume(source, self.preparation)
             classes, affine = prepared.classes, prepared.affine
             if not self.translates:
-                target = self.layout.target_of(prepared.grid, self.crop)
+                target = self.layout.target_of(prepared.field_of_view, self.crop)
                 classes = self.layout.packed(
-                    classes, prepared.at, target, self.scheme, self.off_mask
+                    classes, prepared.bounds, target, self.scheme, self.off_mask
                 )
-                steps = [b - a for a, b in zip(prepared.at.start, target.start, strict=True)]
+                steps = [b - a for a, b in zip(prepared.bounds.start, target.start, strict=True)]
                 affine = affine.copy()
                 affine[:3, 3] += affine[:3, :3] @ np.array(steps)
             changed[key] = MetaTensor(

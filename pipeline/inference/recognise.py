@@ -169,7 +169,7 @@ class Recogniser:
 
 def in_space(brain: NamedBrain, space: InputSpace, scheme: LabelScheme) -> NDArray[np.uint8]:
     """Labels of a brain in a space, (I, J, K) uint8, 0 where it has no structure there."""
-    labels = space.label(brain.labels).astype(np.uint8)
+    labels = space.labels_to_input_grid(brain.labels).astype(np.uint8)
     if space.path is not None:
         own = read_labels(space.path)
         labels *= scheme.foreground(discretise(own.data, scheme, path=space.path))

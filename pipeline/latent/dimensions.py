@@ -95,14 +95,14 @@ def measure_effects(
     Returns:
         (n,).
     """
-    places = space.spread(brains)
+    indices = space.evenly_spaced(brains)
     effect = np.zeros(len(dimensions))
-    for place in places:
+    for index in indices:
         losses = np.concatenate(
-            [part.cpu().numpy() for part in _losses(space, place, dimensions, step)]
+            [part.cpu().numpy() for part in _losses(space, index, dimensions, step)]
         )
         base, moved = losses[0], losses[1:].reshape(2, len(dimensions))
-        effect += np.abs(moved - base).mean(axis=0) / len(places)
+        effect += np.abs(moved - base).mean(axis=0) / len(indices)
     return effect
 
 
@@ -126,12 +126,12 @@ def foretell_effects(
     Returns:
         (d,), nats a voxel.
     """
-    places = space.spread(brains)
+    indices = space.evenly_spaced(brains)
     generator = torch.Generator().manual_seed(seed)
-    slopes = np.zeros((len(places), space.codes.shape[1]))
+    slopes = np.zeros((len(indices), space.codes.shape[1]))
     curvature = np.zeros(space.codes.shape[1])
-    for b, place in enumerate(places):
-        volume, code, told = _brain(space, place)
+    for b, index in enumerate(indices):
+        volume, code, told = _brain(space, index)
         code = code[None].requires_grad_()
         logits = space.trained.decodes.decode(code, told).float()
         voxels = volume[0].numel()
@@ -147,7 +147,7 @@ def foretell_effects(
                 retain_graph=n + 1 < draws,
             )
             squares = other[0].double().square().cpu().numpy()
-            curvature += squares / voxels / (draws * len(places))
+            curvature += squares / voxels / (draws * len(indices))
     return np.maximum(step * slopes, step**2 / 2 * curvature).mean(axis=0)
 
 
@@ -158,16 +158,16 @@ def voxels_moved(space: LatentSpace, dimension: int, *, brains: int, step: float
         (I, J, K): half the sum over classes of |p(z + step · e_i) − p(z − step · e_i)|, between 0
         and 1: the share of the class that changes hands.
     """
-    places = space.spread(brains)
+    indices = space.evenly_spaced(brains)
     total: Tensor | None = None
-    for place in places:
-        ends = np.repeat(space.codes[None, place], 2, axis=0)
+    for index in indices:
+        ends = np.repeat(space.codes[None, index], 2, axis=0)
         ends[:, dimension] += step * np.array([1, -1])
-        up, down = (torch.from_numpy(p) for p in space.decode(ends, space.rows[place]))
+        up, down = (torch.from_numpy(p) for p in space.decode(ends, space.rows[index]))
         change = (up - down).abs().sum(dim=0) / 2
         total = change if total is None else total + change
     assert total is not None
-    return total / len(places)
+    return total / len(indices)
 
 
 def sweep(space: LatentSpace, dimension: int, steps: int) -> NDArray[np.float64]:
@@ -180,10 +180,10 @@ def sweep(space: LatentSpace, dimension: int, steps: int) -> NDArray[np.float64]
 
 @torch.no_grad()
 def _losses(
-    space: LatentSpace, place: int, dimensions: NDArray[np.int64], step: float
+    space: LatentSpace, index: int, dimensions: NDArray[np.int64], step: float
 ) -> Iterator[Tensor]:
     """Losses of one brain: its own code's, then those of steps up, then of steps down."""
-    volume, code, told = _brain(space, place)
+    volume, code, told = _brain(space, index)
     batch = BATCH_GPU if space.trained.device.type == "cuda" else BATCH
 
     def losses(codes: Tensor) -> Tensor:
@@ -204,13 +204,13 @@ def _losses(
             yield losses(codes)
 
 
-def _brain(space: LatentSpace, place: int) -> tuple[Tensor, Tensor, Tensor | None]:
+def _brain(space: LatentSpace, index: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """Volume (1, I, J, K) int64, code (d,) and condition (1, size) of a brain, on the device."""
     trained = space.trained
-    (brain,) = space.cohort.brains(space.indices[[place]])
+    (brain,) = space.cohort.brains(space.indices[[index]])
     # The cross entropy wants int64: converted once, not at each pass.
     volume = torch.from_numpy(brain.volume)[None].long().to(trained.device)
-    code = torch.from_numpy(space.codes[place].astype(np.float32)).to(trained.device)
+    code = torch.from_numpy(space.codes[index].astype(np.float32)).to(trained.device)
     return volume, code, trained.condition([brain.row])
 
 

@@ -109,7 +109,9 @@ class MapWriter:
         for what, values, fill in (("z", z, 0.0), ("p", p, 1.0)):
             path = self.out / SCORE_MAP.of(brain=row_key(row), direction=direction, what=what)
             description = f"foldnorm {direction} fold, {what}"
-            write_map(path, space.spread(values, fill), space.affine, description=description)
+            write_map(
+                path, space.to_input_grid(values, fill), space.affine, description=description
+            )
 
     def _add_regions(
         self, row: Mapping[str, str], direction: str, found: Sequence[dict[str, Any]]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from foldnorm.preprocessing.cohort.prepared_index import Finished
+from foldnorm.preprocessing.cohort.prepared_index import PreparedVolume
 from foldnorm.preprocessing.io.sources import bids_label
 
 BUCKETS, ROWS = 256, 4
@@ -109,7 +109,7 @@ def overlap(first: Signature, second: Signature) -> NDArray[np.float64]:
     return 2 * jaccard / (1 + jaccard)
 
 
-def same_scans(volumes: Sequence[Finished]) -> list[SameScan]:
+def same_scans(volumes: Sequence[PreparedVolume]) -> list[SameScan]:
     """Find the scans that volumes of two participants are of.
 
     Args:

@@ -22,7 +22,7 @@ SAME_GRID = 1e-3  # mm: affines closer than this are equal
 
 
 @dataclass(frozen=True)
-class Part:
+class HemisphereVolume:
     """A discretised volume, cut to what it holds.
 
     Attributes:
@@ -48,9 +48,9 @@ class Part:
     pair_shift: Shift | None = None
 
 
-def read_part(
+def read_hemisphere(
     path: Path, companions: Companions, preparation: Preparation, erase: Points | None = None
-) -> Part:
+) -> HemisphereVolume:
     """Read one volume and what goes with it, and discretise both.
 
     Args:
@@ -83,10 +83,17 @@ def read_part(
     labels = known.labels
     if labels is not None:
         labels = np.where(classes == scheme.top, labels[box.slices], 0)
-    return Part(volume, box, classes, labels, pair, known.names, known.source, hull, shift)
+    return HemisphereVolume(
+        volume, box, classes, labels, pair, known.names, known.source, hull, shift
+    )
 
 
-def join(left: Part, right: Part, scheme: LabelScheme, pair_scheme: LabelScheme | None) -> Part:
+def join(
+    left: HemisphereVolume,
+    right: HemisphereVolume,
+    scheme: LabelScheme,
+    pair_scheme: LabelScheme | None,
+) -> HemisphereVolume:
     """Both hemispheres of a participant on the grid that they share.
 
     Where they overlap the higher class stays. Fold labels of the right are moved up by
@@ -105,10 +112,10 @@ def join(left: Part, right: Part, scheme: LabelScheme, pair_scheme: LabelScheme 
 
     def joined(which: str, fill: int) -> NDArray[Any]:
         arrays = []
-        for part in (left, right):
-            array = getattr(part, which)
+        for hemisphere in (left, right):
+            array = getattr(hemisphere, which)
             whole = np.full(box.shape, fill, dtype=array.dtype)
-            whole[part.box.shifted([-n for n in box.start]).slices] = array
+            whole[hemisphere.box.shifted([-n for n in box.start]).slices] = array
             arrays.append(whole)
         return np.maximum(*arrays)
 
