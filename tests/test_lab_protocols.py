@@ -79,7 +79,7 @@ def test_junctions_of_every_incident_relation_go_in_the_later_protocol(tmp_path)
 
 def test_a_box_of_mni_holds_its_corners_in_acpc():
     low, high = np.array([-60.0, -50.0, -10.0]), np.array([-20.0, -10.0, 40.0])
-    box = AcpcBox.of_mni(low, high)
+    box = AcpcBox.from_mni(low, high)
     for acpc in (box.low, box.high):
         mni = ACPC_TO_MNI[:3, :3] @ acpc + ACPC_TO_MNI[:3, 3]
         assert (mni > low - 8).all()

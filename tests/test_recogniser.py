@@ -219,7 +219,7 @@ def test_a_missing_sulcus_stands_out_and_is_named():
     missing = departures["missing"]
     assert missing[-1].argmax() == 0
     assert missing[-1, 0] > 5 > np.abs(missing[:-1]).max()
-    of_brains = scores.of_departures(departures)
+    of_brains = scores.scores_of_departures(departures)
     assert set(of_brains) == set(scores.columns)
     assert of_brains["sulci_missing"][-1] == missing[-1].max()
     assert scores.panel_.all()

@@ -178,8 +178,8 @@ class PreparedVolumed(MapTransform):
         self.preparation, self.scheme, self.translates = _input_of(RunFolder.open(Path(folder)))
         described = Cohort.describe(Path(folder) / LAYOUT_FOLDER)["Cohort"]
         self.off_mask = described["preparation"]["off_mask"]
-        self.crop = CropSpec.of_record(described["preparation"])
-        self.layout = Layout.of_cohort(Path(folder) / LAYOUT_FOLDER)
+        self.crop = CropSpec.from_record(described["preparation"])
+        self.layout = Layout.from_cohort(Path(folder) / LAYOUT_FOLDER)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the dictionary with (1, I, J, K) float32 volumes, whose affines are true."""
@@ -233,7 +233,7 @@ def _input_of(run: RunFolder) -> tuple[Preparation, LabelScheme, bool]:
     model = build_model(run.config["model"])  # its kind; weights are not needed
     translates = isinstance(model, Translates)
     if isinstance(model, Translates) and model.reverse:
-        preparation = preparation.of_pairs()
+        preparation = preparation.for_second_volume()
     return replace(preparation, pair=None, folds="none"), preparation.scheme, translates
 
 

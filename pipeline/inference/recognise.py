@@ -107,7 +107,7 @@ class Recogniser:
         brains = self.recognition.named(cohort.brains(indices))
         for index, brain in zip(indices, brains, strict=True):
             row = cohort.rows[index]
-            space = InputSpace.of(cohort, row)
+            space = InputSpace.from_row(cohort, row)
             inputs[row_key(row)] = None if space.path is None else str(space.path)
             labels = in_space(brain, space, cohort.scheme)
             path = out / SULCUS_LABELS.of(brain=row_key(row))

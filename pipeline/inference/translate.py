@@ -151,7 +151,7 @@ def translate_files(
 def _in_own_grid(translation: Translation, source: SourceVolume) -> tuple[Labels, Matrix]:
     preparation = translation.preparation
     if translation.model.reverse:
-        preparation = preparation.of_pairs()
+        preparation = preparation.for_second_volume()
     preparation = replace(preparation, pair=None, folds="none")
     prepared = prepare_volume(source, preparation)
     made = translation.trained.translate_volume(prepared.classes)

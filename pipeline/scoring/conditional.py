@@ -98,10 +98,10 @@ class ConditionalNormativeMap(NormativeMap):
         rows = [None if design is None else design[n] for n in range(self.count_)]
         self._rows = np.stack([self._row(rows[n]) for n in kept])
         self._healthy = np.empty((len(kept), int(self.where_.sum())), dtype=np.float16)
-        place_of = {int(n): place for place, n in enumerate(kept)}
+        position_of = {int(n): place for place, n in enumerate(kept)}
         for n, values in enumerate(maps()):
-            if n in place_of:
-                self._healthy[place_of[n]] = self._moments.z(values, rows[n])[self.where_]
+            if n in position_of:
+                self._healthy[position_of[n]] = self._moments.z(values, rows[n])[self.where_]
         self._basis = _bounded(self._healthy.astype(np.float32))
         self._products = (self._basis @ self._basis.T).astype(np.float64)
         self._by_others = self._coefficients().astype(np.float32)

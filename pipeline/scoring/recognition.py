@@ -117,9 +117,11 @@ class RecognitionScores(Fitted):
 
     def score(self, brains: Iterable[Brain]) -> dict[str, NDArray[np.float64]]:
         """Scores of each brain by name, (N,) each."""
-        return self.of_departures(self.departures(self.measures(brains)))
+        return self.scores_of_departures(self.departures(self.measures(brains)))
 
-    def of_departures(self, departures: dict[str, Departures]) -> dict[str, NDArray[np.float64]]:
+    def scores_of_departures(
+        self, departures: dict[str, Departures]
+    ) -> dict[str, NDArray[np.float64]]:
         """Scores of brains whose sulci depart so, (N,) each."""
         found = [departures[kind].max(axis=1) for kind in DEPARTURES]
         panel = departures["missing"][:, self.panel_]

@@ -17,7 +17,7 @@ from foldnorm.pipeline.artifacts import (
     SCORES,
     SCORES_SIDECAR,
 )
-from foldnorm.pipeline.scoring.both_sides import of_both_sides
+from foldnorm.pipeline.scoring.both_sides import join_both_sides
 from foldnorm.pipeline.scoring.calibration import Calibration
 from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
@@ -66,12 +66,12 @@ class ScoreResult:
 
     @cached_property
     def both_sides(self) -> Rows:
-        """A row a participant both of whose hemispheres are in the table; see `of_both_sides`.
+        """A row a participant both of whose hemispheres are in the table; see `join_both_sides`.
 
         None if no calibration participant has both.
         """
         scores = {n: np.array([row[f"score_{n}"] for row in self.table]) for n in self.names}
-        rows, joined, healthy = of_both_sides(self.table, scores, self.calibration)
+        rows, joined, healthy = join_both_sides(self.table, scores, self.calibration)
         if not rows or not healthy.rows:
             return []
         add_p_values(rows, joined, healthy)

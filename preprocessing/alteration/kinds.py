@@ -102,8 +102,8 @@ class _Reprepared(ABC):
         # Neither fold labels nor the second volume of a pair change what is altered.
         preparation = Preparation.from_dict(cohort.preparation)
         self.preparation = replace(preparation, folds="none", pair=None)
-        self.crop = CropSpec.of_record(cohort.preparation)
-        self.layout = Layout.of_cohort(cohort.folder)
+        self.crop = CropSpec.from_record(cohort.preparation)
+        self.layout = Layout.from_cohort(cohort.folder)
         if self.preparation.whole_brain:
             raise InputError(
                 f"folds are deleted from hemispheres, not whole brains: {cohort.folder}"
@@ -169,7 +169,7 @@ class RawFoldDeletion(_Reprepared):
             mm = ends * np.array(self.cohort.voxel_size)
             if volume.is_mirrored:
                 mm[:, 0] *= -1
-            box = AcpcBox.of_mni(mm.min(axis=0), mm.max(axis=0))
+            box = AcpcBox.from_mni(mm.min(axis=0), mm.max(axis=0))
         return raw_candidates(graph, box, sizes)
 
 
@@ -245,8 +245,8 @@ class RandomCrop:
 
     def __init__(self, cohort: Cohort) -> None:
         self.cohort = cohort
-        self.crop = CropSpec.of_record(cohort.preparation)
-        self.layout = Layout.of_cohort(cohort.folder)
+        self.crop = CropSpec.from_record(cohort.preparation)
+        self.layout = Layout.from_cohort(cohort.folder)
         if not self.crop.may_cut:
             raise InputError(f"the cohort is no crop, so it has no elsewhere: {cohort.folder}")
 

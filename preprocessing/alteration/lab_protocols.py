@@ -34,7 +34,7 @@ class AcpcBox:
     high: tuple[float, float, float]
 
     @classmethod
-    def of_mni(cls, low: NDArray[np.float64], high: NDArray[np.float64]) -> "AcpcBox":
+    def from_mni(cls, low: NDArray[np.float64], high: NDArray[np.float64]) -> "AcpcBox":
         """Smallest box that holds a box of MNI mm."""
         choice = np.array(list(np.ndindex(2, 2, 2)), dtype=np.bool_)
         corners = np.where(choice, high, low)

@@ -98,7 +98,7 @@ class ImagePreparation:
         }
 
     @classmethod
-    def of_cohort(cls, folder: Path) -> Self:
+    def from_cohort(cls, folder: Path) -> Self:
         """Read the preparation of a cohort of images, or of an exported model of images.
 
         Raises:
@@ -107,10 +107,10 @@ class ImagePreparation:
         record = Cohort.describe(layout_in(folder))["Cohort"]["preparation"]
         if "intensities" not in record:
             raise InputError(f"expected a cohort of images, got one of label volumes: {folder}")
-        return cls.of_record(record)
+        return cls.from_record(record)
 
     @classmethod
-    def of_record(cls, record: Mapping[str, Any]) -> Self:
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
         """Inverse of `as_dict`."""
         size = record["size"]
         return cls(None if size is None else tuple(size), **record["intensities"])

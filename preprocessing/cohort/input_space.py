@@ -46,7 +46,7 @@ class InputSpace:
     to_mni: Matrix | None
 
     @classmethod
-    def of(cls, cohort: Cohort, row: Mapping[str, str]) -> "InputSpace":
+    def from_row(cls, cohort: Cohort, row: Mapping[str, str]) -> "InputSpace":
         """Return the input space of a row of ``participants.tsv``."""
         is_mni = cohort.preparation["space"] == "mni"
         to_world = cohort.affine_of(row)
@@ -59,8 +59,8 @@ class InputSpace:
             volume = read_labels(source.path)
         except (InputError, OSError):
             return stays
-        layout = Layout.of_cohort(cohort.folder)
-        box = layout.target(finished, CropSpec.of_record(cohort.preparation))
+        layout = Layout.from_cohort(cohort.folder)
+        box = layout.target(finished, CropSpec.from_record(cohort.preparation))
         offset = np.subtract(box.start, finished.bounds.start)
         packed_to_space = shifted_affine(prepared.affine, offset.tolist())
         transform, shape = source.companions.transform, shape_of(volume.data)

@@ -37,7 +37,7 @@ class Layout:
     region: NDArray[np.bool_] | None = None
 
     @classmethod
-    def of_cohort(cls, folder: Path) -> "Layout":
+    def from_cohort(cls, folder: Path) -> "Layout":
         """Read the layout of a cohort folder."""
         box = Box.parse(read_json(folder / DESCRIPTION)["Cohort"]["box"])
         path = folder / REGION_MASK

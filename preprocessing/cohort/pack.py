@@ -74,7 +74,7 @@ class PackOptions:
         if self.frozen is not None:
             return self.frozen
         if (out / DESCRIPTION).is_file() and not self.refit:
-            return Layout.of_cohort(out)
+            return Layout.from_cohort(out)
         record = self.preparation_record()
         return fit_layout(volumes, self.crop, self.pad, self.fold_names, record)
 

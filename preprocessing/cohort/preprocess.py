@@ -118,10 +118,10 @@ def options_like(
     described = Cohort.describe(folder)["Cohort"]["preparation"]
     return PreprocessOptions(
         preparation=replace(Preparation.from_dict(described), folds=folds),
-        crop=CropSpec.of_record(described),
+        crop=CropSpec.from_record(described),
         pad=described["pad"],
         off_mask=described["off_mask"],
-        frozen=Layout.of_cohort(folder),
+        frozen=Layout.from_cohort(folder),
         **others,
     )
 

@@ -88,7 +88,7 @@ class Template:
     affine: Matrix
     sha256: str
 
-    def of_side(self, side: str) -> NDArray[np.float32]:
+    def tissue_of_side(self, side: str) -> NDArray[np.float32]:
         """Return the tissue of one hemisphere, all else 0; all of it if ``side`` is empty."""
         if not side:
             return self.tissue
@@ -167,7 +167,7 @@ def align_to_template(
         InputError: what comes out overlaps too little, or is no transform between two heads.
     """
     tissue = tissue_of(found)
-    expected = template.of_side(found[0].side if len(found) == 1 else "")
+    expected = template.tissue_of_side(found[0].side if len(found) == 1 else "")
     from_mni = register(expected, template.affine, tissue, affine)
     matrix: Matrix = np.asarray(np.linalg.inv(from_mni), dtype=np.float64)
     _check(matrix, path)
