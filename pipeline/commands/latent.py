@@ -6,7 +6,7 @@ of --folds, can be read off the codes by a straight line, cross-validated, with 
 permutation p-values. mean: the decoded mean code, class probabilities of the decoded cohort, and
 their surfaces. neighbours: the brains nearest to --brain. interpolate: --steps from --brain to
 --to. dimensions: ranked by what half a standard deviation of the prior does to the loss of --brains
-brains, foretold for all and measured for the first --dimensions of them; and the voxels that the
+brains, predicted for all and measured for the first --dimensions of them; and the voxels that the
 first --number of them move (of label volumes only). projection: one picture of the codes by
 --method, fitted on the training brains of COHORT; its other brains and those of the cohorts of
 --place are placed into it, and how far they lie is said. Images are taken like brains.

@@ -2,8 +2,8 @@
 
 The study ranks dimensions by |loss(z ± step · e_i) − loss(z)|, averaged over brains, which takes
 two passes through the decoder a brain and dimension. A code that is a map has ten thousand
-dimensions and more: there, all are ranked first by what the gradient and the curvature of the loss
-foretell, which costs a few passes a brain, and the first of them are then measured.
+dimensions and more: there, effects are first predicted from gradient and curvature of the loss,
+which costs a few passes a brain, and the largest of them are then measured.
 """
 
 from collections.abc import Iterator
@@ -30,21 +30,21 @@ class Ranking:
     """Effects and variances of the dimensions of a code, (d,) each.
 
     Attributes:
-        foretold: effect as `foretell_effects` has it, nats a voxel.
+        predicted_effect: effect that `predict_effects` expects, nats a voxel.
         effect: mean over brains and both signs of |loss(z ± step · e_i) − loss(z)|, nats a voxel;
             NaN where it was not measured.
         variance: of the codes over brains; above 0.01 a dimension is active.
     """
 
-    foretold: NDArray[np.float64]
+    predicted_effect: NDArray[np.float64]
     effect: NDArray[np.float64]
     variance: NDArray[np.float64]
 
     @property
     def order(self) -> NDArray[np.int64]:
-        """Dimensions: those that were measured, the largest effect first, then as foretold."""
+        """Dimensions: those that were measured, the largest effect first, then as predicted."""
         measured = ~np.isnan(self.effect)
-        worth = np.where(measured, self.effect, self.foretold)
+        worth = np.where(measured, self.effect, self.predicted_effect)
         return np.lexsort((-worth, ~measured))
 
     @property
@@ -54,11 +54,11 @@ class Ranking:
 
     @property
     def agreement(self) -> float:
-        """Spearman's rank correlation of foretold and measured effects; NaN for less than three."""
+        """Spearman's correlation of predicted and measured effects; NaN for less than three."""
         measured = ~np.isnan(self.effect)
         if measured.sum() < 3:
             return float("nan")
-        return float(spearmanr(self.foretold[measured], self.effect[measured]).statistic)
+        return float(spearmanr(self.predicted_effect[measured], self.effect[measured]).statistic)
 
 
 def rank_dimensions(
@@ -68,17 +68,16 @@ def rank_dimensions(
 
     Args:
         space: the brains.
-        measured: how many dimensions to measure, those of which most is foretold; at least all of
-            them: every one.
+        measured: number of dimensions to measure, those with the largest predicted effects.
         brains: how many of the space's to rank by, evenly spread.
         step: in both directions.
         seed: of the labels that are drawn.
     """
-    foretold = foretell_effects(space, brains=brains, step=step, seed=seed)
-    first = np.sort(np.argsort(-foretold, kind="stable")[:measured])
-    effect = np.full(len(foretold), np.nan)
+    predicted_effect = predict_effects(space, brains=brains, step=step, seed=seed)
+    first = np.sort(np.argsort(-predicted_effect, kind="stable")[:measured])
+    effect = np.full(len(predicted_effect), np.nan)
     effect[first] = measure_effects(space, first, brains=brains, step=step)
-    return Ranking(foretold, effect, space.codes.var(axis=0))
+    return Ranking(predicted_effect, effect, space.codes.var(axis=0))
 
 
 def measure_effects(
@@ -106,7 +105,7 @@ def measure_effects(
     return effect
 
 
-def foretell_effects(
+def predict_effects(
     space: LatentSpace, *, brains: int, step: float = STEP, draws: int = DRAWS, seed: int = 0
 ) -> NDArray[np.float64]:
     """Estimate `measure_effects` from the gradient g and curvature h of the loss at each code.

@@ -338,7 +338,7 @@ def write_dimensions(
             "rank": rank,
             "dimension": int(n),
             "effect": float(ranking.effect[n]),
-            "foretold": float(ranking.foretold[n]),
+            "predicted_effect": float(ranking.predicted_effect[n]),
             "variance": float(ranking.variance[n]),
         }
         for rank, n in enumerate(ranking.order, start=1)
