@@ -109,8 +109,8 @@ def test_what_a_code_holds_can_be_read_off_it():
 
 @pytest.mark.parametrize("kind", ["quantity", "category"])
 def test_what_a_code_does_not_hold_cannot(kind, monkeypatch):
-    monkeypatch.setattr(probes, "PERMUTATIONS", 39)
-    monkeypatch.setattr(probes, "BOOTSTRAPS", 100)
+    monkeypatch.setattr(probes, "N_PERMUTATIONS", 39)
+    monkeypatch.setattr(probes, "N_BOOTSTRAPS", 100)
     rng, found = np.random.default_rng(1), []
     for seed in range(12):
         values = rng.standard_normal(60) if kind == "quantity" else rng.choice(["a", "b"], 60)
@@ -340,7 +340,7 @@ def latent(*words):
 def test_the_command_writes_tables_and_the_report_shows_them(
     small_run, small_cohort, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(probes, "PERMUTATIONS", 19)
+    monkeypatch.setattr(probes, "N_PERMUTATIONS", 19)
     out = tmp_path / "latent"
     arguments = [small_run, small_cohort.folder, out]
     assert latent("clusters", *arguments, "--most", "3") == 0

@@ -22,7 +22,7 @@ from foldnorm.pipeline.metrics.latent import ACTIVE_VARIANCE
 STEP = 0.5  # of the study; in standard deviations of the prior
 BATCH = 4  # codes decoded at a time; more do not fit the caches of a CPU
 BATCH_GPU = 64
-DRAWS = 2  # of labels a brain, from which the curvature is estimated
+N_DRAWS = 2  # of labels a brain, from which the curvature is estimated
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def measure_effects(
 
 
 def predict_effects(
-    space: LatentSpace, *, brains: int, step: float = STEP, draws: int = DRAWS, seed: int = 0
+    space: LatentSpace, *, brains: int, step: float = STEP, draws: int = N_DRAWS, seed: int = 0
 ) -> NDArray[np.float64]:
     """Estimate `measure_effects` from the gradient g and curvature h of the loss at each code.
 

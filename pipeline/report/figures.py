@@ -27,8 +27,8 @@ from foldnorm.preprocessing.cohort.pictures import (
 
 INK = "#7a818c"  # reads on light and on dark ground
 COLOURS = ("#2f6db5", "#d9772a", "#2b9a77", "#b4345a", "#7d5fb2", "#8a8f98", "#b39b2c", "#4aa3c7")
-SHOWN_BRAINS = 6
-SHOWN_IMAGES = 12  # of a class
+N_BRAINS = 6
+N_IMAGES = 12  # of a class
 LOG_RATIO = 30  # of the ends of an axis, above which it is logarithmic
 OTHER_CURVES = ("validation/sulcus_dice", "validation/restored", "validation/invented",
                 "validation/psnr", "validation/ssim")  # fmt: skip
@@ -55,7 +55,7 @@ def cohort_slices(cohort: Cohort) -> str:
     """Three slices of the first volumes, two volumes a row."""
     slices = [
         volume_slices(cohort, np.array(cohort.volumes[n]))
-        for n in range(min(SHOWN_BRAINS, len(cohort.volumes)))
+        for n in range(min(N_BRAINS, len(cohort.volumes)))
     ]
     rows = [[*a, *b] for a, b in zip(slices[::2], [*slices[1::2], []], strict=False)]
     return inline_png(png(contact_sheet(rows, scale=_scale(cohort.shape))))
@@ -66,7 +66,7 @@ def first_images(cohort: Cohort, classes: Sequence[str]) -> str:
     rows = []
     for name in classes or [""]:
         own = [n for n, row in enumerate(cohort.rows) if row.get(CLASS, "") == name]
-        images = [cohort.seen(np.array(cohort.volumes[n])) for n in own[:SHOWN_IMAGES]]
+        images = [cohort.seen(np.array(cohort.volumes[n])) for n in own[:N_IMAGES]]
         rows.append([picture for image in images for picture in volume_slices(cohort, image)])
     return inline_png(png(contact_sheet(rows, scale=_scale(cohort.shape))))
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from foldnorm.pipeline.scoring.fitted import State
 from foldnorm.pipeline.scoring.normative import Map, Maps, NormativeMap
 
-MOST = 400  # healthy brains at most whose patterns are learned; mean and spread are of all
+MAX_HEALTHY = 400  # healthy brains at most whose patterns are learned; mean and spread are of all
 BOUND = 2.0  # standard deviations beyond which a place says no more of the rest of the brain
 LEVELS = 127  # to each side of 0, to which components are rounded (int8)
 Matrix = NDArray[np.float64]
@@ -91,7 +91,7 @@ class ConditionalNormativeMap(NormativeMap):
         """
         super().fit(maps, covariates)
         self._keep_moments()
-        kept = np.unique(np.linspace(0, self.count_ - 1, min(self.count_, MOST)).astype(int))
+        kept = np.unique(np.linspace(0, self.count_ - 1, min(self.count_, MAX_HEALTHY)).astype(int))
         names = families or [""] * self.count_
         self._owners = np.array([names[n] or f"healthy brain {n}" for n in kept])
         design = None if covariates is None else np.asarray(covariates, dtype=np.float64)

@@ -27,7 +27,7 @@ from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.io.sources import Problem
 
 FALSE_DISCOVERIES = 0.05  # share of the brains called unusual that may be healthy
-FEWEST_CONTROLS = 19  # for a p-value of 0.05
+MIN_CONTROLS = 19  # for a p-value of 0.05
 Rows = list[dict[str, Any]]
 
 
@@ -165,9 +165,9 @@ class ScoreResult:
             f"p-values corrected for the {judged} brains that have one (Benjamini–Hochberg), not "
             "for the number of scores."
         )
-        if m < FEWEST_CONTROLS:
+        if m < MIN_CONTROLS:
             return sentence + (
-                f" {m} brains are too few for any p-value below 0.05: {FEWEST_CONTROLS} are not."
+                f" {m} brains are too few for any p-value below 0.05: {MIN_CONTROLS} are not."
             )
         if judged and smallest * judged > FALSE_DISCOVERIES:
             alone = int(np.ceil(judged / FALSE_DISCOVERIES)) - 1

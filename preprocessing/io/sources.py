@@ -32,7 +32,7 @@ FREESURFER_VOLUMES = (
     "ribbon.mgz",
 )
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
-LOOKED_AT = 100  # files, for what a folder without volumes holds
+N_INSPECTED = 100  # files, for what a folder without volumes holds
 BIDS_ENTITIES = re.compile(r"sub-(?P<participant>[A-Za-z0-9]+)(?:_.*?hemi-(?P<hemi>[LR]))?")
 TABLE_SUFFIXES = (".tsv", ".csv")
 COMPANIONS = ("folds", "graph", "transform", "pair")
@@ -424,7 +424,7 @@ def _has_pictures(sources: Sequence[Source]) -> bool:
         path.suffix.lower() in PICTURES
         for source in sources
         if source.path.is_dir()
-        for path in itertools.islice(source.path.rglob("*"), LOOKED_AT)
+        for path in itertools.islice(source.path.rglob("*"), N_INSPECTED)
     )
 
 
