@@ -534,7 +534,7 @@ DIMENSIONS = Artifact(
         "rank": "1 changes most",
         "dimension": "its number",
         "effect": "of a step along it on the reconstruction loss, nats a voxel; where measured",
-        "foretold": "the same by the gradient alone",
+        "predicted_effect": "the same, predicted from gradient and curvature of the loss",
         "variance": "of the codes over brains; above 0.01 a dimension is active",
     },
 )

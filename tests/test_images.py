@@ -274,7 +274,7 @@ def test_preprocess_says_who_takes_pictures(people, tmp_path, capsys):
 
 def test_preparation_survives_its_record():
     own = ImagePreparation((8, 9), "window", 1.0, 2.0, 16)
-    assert ImagePreparation.of_record(json.loads(json.dumps(own.as_dict()))) == own
+    assert ImagePreparation.from_record(json.loads(json.dumps(own.as_dict()))) == own
 
 
 def test_real_slices_and_digits(real_data, tmp_path):

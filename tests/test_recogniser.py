@@ -25,7 +25,7 @@ from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.predict import recognise
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
-from foldnorm.pipeline.scoring.recognition import FEWEST, RecognitionScores
+from foldnorm.pipeline.scoring.recognition import MIN_HEALTHY, RecognitionScores
 from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
 from foldnorm.pipeline.scoring.sulcus_measures import (
     MEASURES,
@@ -228,11 +228,11 @@ def test_a_missing_sulcus_stands_out_and_is_named():
     missing = departures["missing"]
     assert missing[-1].argmax() == 0
     assert missing[-1, 0] > 5 > np.abs(missing[:-1]).max()
-    of_brains = scores.of_departures(departures)
+    of_brains = scores.scores_of_departures(departures)
     assert set(of_brains) == set(scores.columns)
     assert of_brains["sulci_missing"][-1] == missing[-1].max()
     assert scores.panel_.all()
-    with pytest.raises(InputError, match=f"at least {FEWEST} validation brains, got 3"):
+    with pytest.raises(InputError, match=f"at least {MIN_HEALTHY} validation brains, got 3"):
         RecognitionScores(Named(healthy[:3]), np.eye(4)).fit([])
 
 

@@ -118,7 +118,7 @@ class PreparedImaged(MapTransform):
     def __init__(self, keys: KeysCollection, folder: str | Path) -> None:
         super().__init__(keys)
         data = RunFolder.open(Path(folder)).data
-        self.preparation = ImagePreparation.of_record(data["preparation"])
+        self.preparation = ImagePreparation.from_record(data["preparation"])
         self.shape = tuple(data["shape"])
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

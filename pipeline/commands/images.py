@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.like is None:
         preparation = ImagePreparation.parse(arguments.size, arguments.intensities)
     else:
-        preparation = ImagePreparation.of_cohort(arguments.like)
+        preparation = ImagePreparation.from_cohort(arguments.like)
     images, problems = find_images(
         arguments.source.absolute(), table=arguments.table, classes=arguments.classes
     )

@@ -45,7 +45,7 @@ def cohort_of_input(
         images,
         problems,
         out / PREPARED,
-        ImagePreparation.of_record(record),
+        ImagePreparation.from_record(record),
         fractions=(0.0, 0.0, 1.0),
         overwrite=overwrite,
     )

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from foldnorm.pipeline.artifacts import SULCI, SULCI_SIDECAR, SULCUS_LABELS, SULCUS_NAMES
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.scoring.healthy import held_out_halves
+from foldnorm.pipeline.scoring.healthy import split_validation
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
-from foldnorm.pipeline.scoring.out_of_distribution import Suitability
+from foldnorm.pipeline.scoring.out_of_distribution import OutOfDistributionDetector
 from foldnorm.pipeline.scoring.recognition import RecognitionScores
 from foldnorm.pipeline.scoring.sulcus_measures import MEASURES, NamedBrain, NetworkLabeller
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
@@ -38,7 +38,7 @@ class SulcusLabeller:
         network: the model, as it labels brains.
         scores: of sulci, fitted on half of the validation split.
         calibration: departures of the other half, (M, n) by kind.
-        suitability: says which brains cannot be judged.
+        detector: tells which brains cannot be judged.
     """
 
     run: RunFolder
@@ -46,7 +46,7 @@ class SulcusLabeller:
     network: NetworkLabeller
     scores: RecognitionScores
     calibration: dict[str, NDArray[np.float64]]
-    suitability: Suitability
+    detector: OutOfDistributionDetector
 
     @classmethod
     def open(cls, folder: Path, reference: Path | None, device: torch.device) -> "SulcusLabeller":
@@ -59,12 +59,12 @@ class SulcusLabeller:
         trained = run.load(device)
         cohort = run.training_cohort(reference)
         network = NetworkLabeller(trained, cohort.scheme)
-        compared, others = held_out_halves(cohort)
+        compared, others = split_validation(cohort)
         scores = RecognitionScores(network, cohort.affine)
         scores.fit(cohort.view(compared))
         calibration = scores.departures(scores.measures(cohort.brains(others)))
-        suitability = Suitability(cohort.scheme).fit(cohort)
-        return cls(run, cohort, network, scores, calibration, suitability)
+        detector = OutOfDistributionDetector(cohort.scheme).fit(cohort)
+        return cls(run, cohort, network, scores, calibration, detector)
 
     def cohort_of(
         self, source: str, out: Path, *, overwrite: bool, quiet: bool
@@ -107,7 +107,7 @@ class SulcusLabeller:
         brains = self.network.named(cohort.brains(indices))
         for index, brain in zip(indices, brains, strict=True):
             row = cohort.rows[index]
-            space = InputSpace.of(cohort, row)
+            space = InputSpace.from_row(cohort, row)
             inputs[row_key(row)] = None if space.path is None else str(space.path)
             labels = in_space(brain, space, cohort.scheme)
             path = out / SULCUS_LABELS.of(brain=row_key(row))
@@ -115,7 +115,7 @@ class SulcusLabeller:
             used = {"train": "training", "validation": "calibration"}.get(
                 roles.get(row["participant_id"], ""), ""
             )
-            flag = self.suitability.reason(Brain(brain.volume, row))
+            flag = self.detector.flag(Brain(brain.volume, row))
             if flag:
                 problems.append(Problem(row_key(row), f"{flag}; no p-value"))
             known = {"participant_id": row["participant_id"], "hemi": row["hemi"]}
@@ -169,7 +169,7 @@ class SulcusLabeller:
 
 def in_space(brain: NamedBrain, space: InputSpace, scheme: LabelScheme) -> NDArray[np.uint8]:
     """Labels of a brain in a space, (I, J, K) uint8, 0 where it has no structure there."""
-    labels = space.label(brain.labels).astype(np.uint8)
+    labels = space.labels_to_input_grid(brain.labels).astype(np.uint8)
     if space.path is not None:
         own = read_labels(space.path)
         labels *= scheme.foreground(discretise(own.data, scheme, path=space.path))

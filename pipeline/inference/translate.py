@@ -151,7 +151,7 @@ def translate_files(
 def _in_own_grid(translator: Translator, source: SourceVolume) -> tuple[Labels, Matrix]:
     preparation = translator.preparation
     if translator.model.reverse:
-        preparation = preparation.of_pairs()
+        preparation = preparation.for_second_volume()
     preparation = replace(preparation, pair=None, folds="none")
     prepared = prepare_volume(source, preparation)
     made = translator.trained.translate_volume(prepared.classes)

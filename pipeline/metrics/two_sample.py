@@ -17,10 +17,10 @@ from foldnorm.models.image_classifier import ImageClassifier
 from foldnorm.models.noise import StepNoise, seed_of
 from foldnorm.pipeline.metrics.detection import detection
 
-NEIGHBOURS = 5  # that a volume's ball reaches to
+N_NEIGHBOURS = 5  # that a volume's ball reaches to
 SSIM_SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # weights, Wang et al. 2003
 SSIM_WINDOW = 7  # pixels
-FOLDS = 2  # of the two-sample classifier
+N_FOLDS = 2  # of the two-sample classifier
 STEPS, BATCH = 200, 32  # of its training
 Features = NDArray[np.float64]
 Volumes = NDArray[np.float32]
@@ -48,7 +48,7 @@ def mmd(first: Features, second: Features) -> float:
 
 
 def precision_recall_coverage(
-    made: Features, real: Features, neighbours: int = NEIGHBOURS
+    made: Features, real: Features, neighbours: int = N_NEIGHBOURS
 ) -> dict[str, float]:
     """Measure the fidelity and diversity of generated volumes; all from 0 to 1.
 
@@ -163,9 +163,9 @@ def two_sample_auroc(
     """
     volumes = torch.from_numpy(np.concatenate([first, second]))
     labels = torch.cat([torch.ones(len(first)), torch.zeros(len(second))]).long()
-    fold = np.array([seed_of(seed, "fold", name) % FOLDS for part in groups for name in part])
+    fold = np.array([seed_of(seed, "fold", name) % N_FOLDS for part in groups for name in part])
     scores = np.full(len(volumes), np.nan)
-    for number in range(FOLDS):
+    for number in range(N_FOLDS):
         held_out = fold == number
         shown = torch.from_numpy(~held_out)
         if not held_out.any() or len(labels[shown].unique()) < 2:

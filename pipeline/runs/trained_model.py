@@ -283,7 +283,7 @@ class TrainedModel:
         from monai.inferers import sliding_window_inference  # seconds, for the largest volumes only
 
         preparation = self.preparation
-        source = preparation.of_pairs().scheme if model.reverse else preparation.scheme
+        source = preparation.for_second_volume().scheme if model.reverse else preparation.scheme
         logits = sliding_window_inference(
             batch[:, None].float(), window, 1, predict, overlap=OVERLAP, mode="gaussian",
             cval=float(source.fill),

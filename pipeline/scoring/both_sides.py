@@ -14,7 +14,7 @@ SIDES = ("L", "R")
 Row = Mapping[str, Any]
 
 
-def of_both_sides(
+def join_both_sides(
     rows: Sequence[Row], scores: ScoreTable, calibration: Calibration
 ) -> tuple[list[dict[str, Any]], ScoreTable, Calibration]:
     """One score a participant, the higher of the two sides'; others are left out.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from foldnorm.pipeline.scoring.fitted import State
 from foldnorm.pipeline.scoring.normative import Map, Maps, NormativeMap
 
-MOST = 400  # healthy brains at most whose patterns are learned; mean and spread are of all
+MAX_HEALTHY = 400  # healthy brains at most whose patterns are learned; mean and spread are of all
 BOUND = 2.0  # standard deviations beyond which a place says no more of the rest of the brain
 LEVELS = 127  # to each side of 0, to which components are rounded (int8)
 Matrix = NDArray[np.float64]
@@ -91,17 +91,17 @@ class ConditionalNormativeMap(NormativeMap):
         """
         super().fit(maps, covariates)
         self._keep_moments()
-        kept = np.unique(np.linspace(0, self.count_ - 1, min(self.count_, MOST)).astype(int))
+        kept = np.unique(np.linspace(0, self.count_ - 1, min(self.count_, MAX_HEALTHY)).astype(int))
         names = families or [""] * self.count_
         self._owners = np.array([names[n] or f"healthy brain {n}" for n in kept])
         design = None if covariates is None else np.asarray(covariates, dtype=np.float64)
         rows = [None if design is None else design[n] for n in range(self.count_)]
         self._rows = np.stack([self._row(rows[n]) for n in kept])
         self._healthy = np.empty((len(kept), int(self.where_.sum())), dtype=np.float16)
-        place_of = {int(n): place for place, n in enumerate(kept)}
+        position_of = {int(n): place for place, n in enumerate(kept)}
         for n, values in enumerate(maps()):
-            if n in place_of:
-                self._healthy[place_of[n]] = self._moments.z(values, rows[n])[self.where_]
+            if n in position_of:
+                self._healthy[position_of[n]] = self._moments.z(values, rows[n])[self.where_]
         self._basis = _bounded(self._healthy.astype(np.float32))
         self._products = (self._basis @ self._basis.T).astype(np.float64)
         self._by_others = self._coefficients().astype(np.float32)

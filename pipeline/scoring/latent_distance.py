@@ -19,7 +19,7 @@ from foldnorm.preprocessing.core.errors import InputError
 
 Codes = NDArray[np.float32]
 ScoreVector = NDArray[np.float64]
-NEIGHBOURS = 5
+N_NEIGHBOURS = 5
 MIN_TRAINING = 3  # brains; a centre and a spread of fewer mean nothing
 
 
@@ -109,7 +109,7 @@ class Mahalanobis(Fitted):
 class NearestHealthy:
     """Mean distance to the k nearest training codes."""
 
-    k: int = NEIGHBOURS
+    k: int = N_NEIGHBOURS
 
     def fit(self, codes: Codes) -> "NearestHealthy":
         """Keep the training codes."""

@@ -17,7 +17,7 @@ from foldnorm.preprocessing.spatial.space import Matrix
 
 # Columns of `measure`.
 MEASURES = ("size_mm2", "confidence", "x", "y", "z", "depth_mm", "pieces")
-LEAST_PIECE = 5  # voxels; less is not counted as a piece
+MIN_PIECE_VOXELS = 5  # voxels; less is not counted as a piece
 Labels = NDArray[np.uint8]
 Measures = NDArray[np.float64]
 
@@ -64,8 +64,8 @@ class NamedBrain:
             ``size_mm2``: voxels times the mean face of one, those that may be of another sulcus
             counted by their probability; ``confidence``: mean probability of the name over that
             size; ``x``, ``y``, ``z``: its centre; ``depth_mm``: of its deepest voxel below the
-            outside; ``pieces``: 26-connected components of at least `LEAST_PIECE` voxels. NaN where
-            there is nothing to measure.
+            outside; ``pieces``: 26-connected components of at least `MIN_PIECE_VOXELS` voxels.
+            NaN where there is nothing to measure.
         """
         likely = self.probabilities[1:].astype(np.float64)
         voxels = likely.sum(axis=1)
@@ -159,4 +159,4 @@ class AtlasTemplate(Fitted):
 def _pieces(mask: NDArray[np.bool_]) -> int:
     labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    return int((sizes >= LEAST_PIECE).sum())
+    return int((sizes >= MIN_PIECE_VOXELS).sum())

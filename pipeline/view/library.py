@@ -47,9 +47,9 @@ from foldnorm.preprocessing.io.volumes import nifti_bytes
 if TYPE_CHECKING:
     from foldnorm.pipeline.view.models import ViewedModel
 
-REMEMBERED = 16  # volumes that models made
-ENCODED = 500  # brains, at most, that are encoded to find neighbours; `foldnorm embed` beyond
-NEIGHBOURS = 5
+MAX_CACHED = 16  # volumes that models made
+MAX_ENCODED = 500  # brains, at most, that are encoded to find neighbours; `foldnorm embed` beyond
+N_NEIGHBOURS = 5
 DIFFERENT = {"lower": 1, "higher": 2}  # classes of a difference map
 Volume = NDArray[np.uint8]
 
@@ -79,8 +79,8 @@ class Library:
             raise InputError("nothing to look at: expected a cohort folder among "
                              + ", ".join(map(str, paths)))  # fmt: skip
         self._models = threading.Lock()
-        self._made = lru_cache(REMEMBERED)(self._make)
-        self._repaired = lru_cache(REMEMBERED)(self._repair)
+        self._made = lru_cache(MAX_CACHED)(self._make)
+        self._repaired = lru_cache(MAX_CACHED)(self._repair)
         self._nearest_codes: dict[tuple[int, int], NDArray[np.float32]] = {}
         self._loaded: dict[int, ViewedModel] = {}
 
@@ -280,7 +280,7 @@ class Library:
         keys = own.keys()
         return [
             {"brain": n, "key": keys[n], "distance": float(distances[n])}
-            for n in order[:NEIGHBOURS]
+            for n in order[:N_NEIGHBOURS]
         ]
 
     def _codes(self, cohort: int, model: int) -> NDArray[np.float32] | None:
@@ -294,7 +294,7 @@ class Library:
                 codes = np.load(embedded / CODES, mmap_mode="r", allow_pickle=False)
             elif not self._load(model).encodes:
                 return None
-            elif len(own.rows) <= ENCODED:
+            elif len(own.rows) <= MAX_ENCODED:
                 codes = self._load(model).codes(own)
             else:
                 raise InputError(

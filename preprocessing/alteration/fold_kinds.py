@@ -62,7 +62,7 @@ class Parts:
     void: int
 
     @classmethod
-    def of(
+    def from_volume(
         cls,
         classes: Volume,
         folds: NDArray[np.uint16],
@@ -127,7 +127,7 @@ class FoldAlteration(ABC):
     def parts(self, index: int) -> Parts:
         """Read a volume of the cohort."""
         assert self.cohort.folds is not None
-        return Parts.of(
+        return Parts.from_volume(
             np.array(self.cohort.volumes[index]),
             np.array(self.cohort.folds[index]),
             self.scheme,

@@ -20,7 +20,13 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.split import SPLITS
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, read_tsv, replacing, write_json, write_tsv
+from foldnorm.preprocessing.core.files import (
+    atomic_path,
+    read_json,
+    read_tsv,
+    write_json,
+    write_tsv,
+)
 from foldnorm.preprocessing.io.schemes import LabelScheme, scheme_from_dict
 
 if TYPE_CHECKING:
@@ -332,7 +338,7 @@ def write_packed(
         shape: (N, I, J, K).
         dtype: of the voxels.
     """
-    with replacing(folder / name) as temporary, temporary.open("wb") as stream:
+    with atomic_path(folder / name) as temporary, temporary.open("wb") as stream:
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
         np.lib.format.write_array_header_2_0(stream, {**header, "shape": shape})
         for volume in volumes:

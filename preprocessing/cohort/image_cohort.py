@@ -30,7 +30,7 @@ from foldnorm.preprocessing.cohort.layout import layout_in
 from foldnorm.preprocessing.cohort.preprocess import write_report
 from foldnorm.preprocessing.cohort.split import assign_split, check_fractions
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import in_order, read_json, sha256_of
+from foldnorm.preprocessing.core.files import read_json, sha256_of, threaded_map
 from foldnorm.preprocessing.io.sources import Problem
 
 Rule = Literal["auto", "full", "percentiles", "window"]
@@ -98,7 +98,7 @@ class ImagePreparation:
         }
 
     @classmethod
-    def of_cohort(cls, folder: Path) -> Self:
+    def from_cohort(cls, folder: Path) -> Self:
         """Read the preparation of a cohort of images, or of an exported model of images.
 
         Raises:
@@ -107,10 +107,10 @@ class ImagePreparation:
         record = Cohort.describe(layout_in(folder))["Cohort"]["preparation"]
         if "intensities" not in record:
             raise InputError(f"expected a cohort of images, got one of label volumes: {folder}")
-        return cls.of_record(record)
+        return cls.from_record(record)
 
     @classmethod
-    def of_record(cls, record: Mapping[str, Any]) -> Self:
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
         """Inverse of `as_dict`."""
         size = record["size"]
         return cls(None if size is None else tuple(size), **record["intensities"])
@@ -330,7 +330,7 @@ def _in_order(
         except InputError as error:
             return error
 
-    yield from zip(images, in_order(prepared, images, n_threads), strict=True)
+    yield from zip(images, threaded_map(prepared, images, n_threads), strict=True)
 
 
 def _row(image: ImageFile, prepared: PreparedImage, record: Mapping[str, Any]) -> dict[str, str]:
