@@ -32,6 +32,10 @@ class Discretise(Transform):
 
     Args:
         scheme: a label scheme, its name, or a YAML file.
+
+    Example:
+        >>> Discretise("skeleton")(np.int16([[[[11, 0, 60]]]])).tolist()
+        [[[[0, 1, 2]]]]
     """
 
     def __init__(self, scheme: LabelScheme | str = "skeleton") -> None:
@@ -49,6 +53,10 @@ class SulcusPriorityDownsample(Transform):
     Args:
         voxel_size: mm.
         method: of downsampling.
+
+    Example:
+        >>> SulcusPriorityDownsample(2)(np.uint8([0, 2, 0, 1]).reshape(1, 4, 1, 1)).ravel().tolist()
+        [2, 1]
     """
 
     def __init__(self, voxel_size: float, method: Method = "sulcus-priority") -> None:
@@ -69,6 +77,10 @@ class CropToCohortBox(Transform):
         box: on the lattice, as ``dataset_description.json`` holds it (``i0,i1,j0,j1,k0,k1``).
         fill: class number.
         may_cut: leave out what lies outside the box, instead of raising.
+
+    Example:
+        >>> CropToCohortBox("0,1,0,1,0,3")(np.uint8([[[[1, 2]]]])).tolist()
+        [[[[1, 2, 0]]]]
     """
 
     def __init__(self, box: Box | str, *, fill: int = 0, may_cut: bool = False) -> None:

@@ -153,7 +153,8 @@ def test_sizes_that_do_not_go_together_are_refused():
 
 
 def test_images_are_drawn_and_the_pictures_are_those_of_the_study(bars, tmp_path, capsys):
-    sizes = ["channels=[8,16]", "attention=[false,true]", "residual_blocks=1", "sampling_steps=4"]
+    sizes = ["channels=[8,16]", "attention=[false,true]", "residual_blocks=1", "sampling_steps=4",
+             "diffusion_steps=100"]  # fmt: skip
     words = [f"--model.init_args.{size}" for size in sizes]
     run = train_images(bars, tmp_path / "run", "ddpm", *words, "--training.steps", "4",
                 "--training.batch_size", "4")  # fmt: skip
@@ -170,6 +171,6 @@ def test_images_are_drawn_and_the_pictures_are_those_of_the_study(bars, tmp_path
     again = np.asarray(Image.open(tmp_path / "drawn/synthetic-0003.png"))
     assert np.array_equal(again, first[3])
     assert main([*draw, "--overwrite", "--sampler", "ddpm"]) == 0
-    assert json.loads((tmp_path / "drawn/synthetic.json").read_text())["steps"] == 1000
+    assert json.loads((tmp_path / "drawn/synthetic.json").read_text())["steps"] == 100
     assert main([*draw, "--overwrite", "--steps", "2000"]) == 2
-    assert "expected 1 to 1000" in capsys.readouterr().err
+    assert "expected 1 to 100," in capsys.readouterr().err

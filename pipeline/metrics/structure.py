@@ -33,6 +33,15 @@ def sheet_statistics(volume: NDArray[np.uint8], scheme: LabelScheme) -> dict[str
         ``voxels``; ``components``, 26-connected; ``euler_number``; ``thick``, the share of voxels
         in full 2×2×2 blocks; with a class outside, ``depth`` and ``depth_90``: mean and 90th
         percentile of the distance of the structure from it, voxels.
+
+    Example:
+        >>> from foldnorm.preprocessing.io.schemes import load_scheme
+        >>> volume = np.zeros((12, 12, 12), np.uint8)  # outside
+        >>> volume[2:10, 2:10, 2:10] = 1
+        >>> volume[5, 3:9, 3:9] = 2  # a sulcus, one voxel thick
+        >>> found = sheet_statistics(volume, load_scheme("skeleton"))
+        >>> found["voxels"], found["components"], found["thick"]
+        (36.0, 1.0, 0.0)
     """
     mask = scheme.foreground(volume)
     found = {
@@ -60,6 +69,13 @@ def microstructure_statistics(image: NDArray[np.floating], threshold: float) -> 
         quarter of the smallest side apart, over that of any two; ``chord``, the mean length of
         chords through it, pixels; in 2-D ``circles``, how many a Hough transform finds, and
         ``circle_radius``, their mean radius.
+
+    Example:
+        >>> stripes = np.zeros((40, 40))
+        >>> stripes[:, [column for column in range(40) if column % 8 < 3]] = 1
+        >>> found = microstructure_statistics(stripes, 0.5)
+        >>> found["volume_fraction"], found["chord"]
+        (0.375, 3.0)
     """
     bright = image > threshold
     fraction = float(bright.mean())

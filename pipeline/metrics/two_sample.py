@@ -34,6 +34,11 @@ def mmd(first: Features, second: Features) -> float:
     Args:
         first: (N, d).
         second: (M, d), what is compared with.
+
+    Example:
+        >>> codes = np.random.default_rng(0).normal(size=(100, 4))
+        >>> bool(mmd(codes[:50], codes[50:]) < 0.1 < mmd(codes[:50], codes[50:] + 2))
+        True
     """
     width = float(np.median(pdist(second))) or 1.0
 
@@ -61,6 +66,12 @@ def precision_recall_coverage(
         ``precision``: share of the made that lie in a ball of a real one. ``recall``: share of the
         real that lie in a ball of a made one. ``coverage``: share of the real in whose ball a made
         one lies.
+
+    Example:
+        >>> real = np.random.default_rng(0).normal(size=(50, 2))
+        >>> copies = np.repeat(real[:1], 10, axis=0)
+        >>> precision_recall_coverage(copies, real)["precision"]
+        1.0
     """
     between = cdist(made, real)
     of_real, of_made = radii(real, neighbours), radii(made, neighbours)
@@ -72,7 +83,12 @@ def precision_recall_coverage(
 
 
 def radii(points: Features, neighbours: int) -> NDArray[np.float64]:
-    """Distance of each point to its so-manieth nearest other, (N,)."""
+    """Distance of each point to its so-manieth nearest other, (N,).
+
+    Example:
+        >>> radii(np.array([[0.0], [1.0], [3.0]]), 1).tolist()
+        [1.0, 1.0, 2.0]
+    """
     apart = cdist(points, points)
     np.fill_diagonal(apart, np.inf)
     return np.sort(apart, axis=1)[:, min(neighbours, len(points) - 1) - 1]
@@ -123,6 +139,11 @@ def nearest(
     Args:
         volumes: (N, *sides).
         known: (*sides) each; never more than one in memory.
+
+    Example:
+        >>> distances, places = nearest(np.zeros((1, 2)), [np.ones(2), np.zeros(2)])
+        >>> distances.tolist(), places.tolist()
+        ([0.0], [1])
     """
     flat = volumes.reshape(len(volumes), -1)
     distances = np.full(len(flat), np.inf)
@@ -143,6 +164,10 @@ def memorised(
         made: distance of each to the nearest training volume, (N,).
         held_out: likewise of volumes that were not trained on, (M,).
         share: of the held-out ones that may be as near.
+
+    Example:
+        >>> memorised(np.array([0.0, 2.0]), held_out=np.array([1.0, 3.0]))
+        0.5
     """
     return float((made < np.quantile(held_out, share)).mean())
 

@@ -49,9 +49,10 @@ class TrainedModel:
     −1 to 1. What comes out has one entry a brain, in order, also where there is but one.
 
     Example:
-        >>> model = fn.load("run")                             # doctest: +SKIP
-        >>> codes = model.encode(cohort.select("test"))        # doctest: +SKIP
-        >>> fn.plot(model.reconstruct(cohort[3])[0])           # doctest: +SKIP
+        >>> codes = model.encode(cohort.select("test"))
+        >>> len(codes) == len(cohort.select("test"))
+        True
+        >>> figure = fn.plot(model.reconstruct(cohort[3])[0])
 
     Attributes:
         model: in evaluation mode.

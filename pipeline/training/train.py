@@ -7,6 +7,7 @@ alternating networks and a gradient penalty that is simpler than a wrapper aroun
 and it is exactly the gradient of the whole batch.
 """
 
+import logging
 import resource
 import statistics
 import sys
@@ -39,6 +40,8 @@ from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import png
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_bytes
+
+LOG = logging.getLogger(__name__)
 
 
 def refuse_existing_run(out: Path, *, resume: bool, overwrite: bool) -> None:
@@ -128,7 +131,7 @@ def _warn_of_memory(training: Training) -> None:
     held = bytes_per_sample(model, batches, steps, options.seed, device)
     warning = memory_warning(held, batches.own, model, available_bytes(device))
     if warning:
-        print(f"foldnorm: warning: {warning}", file=sys.stderr)
+        LOG.warning(warning)
 
 
 def cost_of(training: Training) -> dict[str, float]:

@@ -55,6 +55,12 @@ class Cohort:
         folder: where it lies.
         description: of ``dataset_description.json``.
         rows: of ``participants.tsv``, all strings; row n is volume n.
+
+    Example:
+        >>> len(cohort), len(cohort.select("train", "validation", "test"))
+        (8, 8)
+        >>> cohort[0].volume.shape == cohort.volumes.shape[1:]
+        True
     """
 
     folder: Path
@@ -125,7 +131,10 @@ class Cohort:
             transform: of each dictionary, such as a MONAI ``Compose``.
 
         Example:
-            >>> loader = DataLoader(cohort.dataset("train"), batch_size=4)  # doctest: +SKIP
+            >>> from torch.utils.data import DataLoader
+            >>> loader = DataLoader(cohort.dataset("train"), batch_size=2)
+            >>> next(iter(loader))["image"].shape[:2]
+            torch.Size([2, 1])
         """
         # The one step upwards of this package, and only when it is asked for: what reads cohorts
         # without torch goes on to do so.

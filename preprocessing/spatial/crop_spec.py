@@ -49,6 +49,11 @@ class CropSpec:
         Args:
             text: the value.
             regions: regions that may be named, and their sulci.
+
+        Example:
+            >>> spec = CropSpec.parse("region:central+S.T.s.@3")
+            >>> spec.kind, spec.names, spec.margin
+            ('region', ('central', 'S.T.s.'), 3.0)
         """
         kind, _, rest = text.partition(":")
         try:

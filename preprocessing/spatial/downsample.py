@@ -100,6 +100,12 @@ def downsample(
 
     An axis whose target voxels are *smaller* (1.1 mm to 1 mm) keeps every source voxel and
     repeats the nearest one where a target voxel holds no source centre.
+
+    Example:
+        >>> line = np.uint8([0, 2, 0, 1]).reshape(4, 1, 1)
+        >>> small, start = downsample(line, Grid.by_factor(2))
+        >>> small.ravel().tolist(), start  # the highest class of each pair
+        ([2, 1], (0, 0, 0))
     """
     if method not in METHODS:
         raise InputError(f"method {method!r} is none of {', '.join(METHODS)}")
