@@ -357,14 +357,14 @@ TRANSLATED = Artifact(
 CLASSES = Artifact(
     "classify",
     "classes.tsv",
-    "Class that was told of each volume.",
+    "Predicted class of each volume.",
     {
-        "fold": "of crossvalidate: which model told it",
+        "fold": "of a cross-validation: number of the model that was not trained on it",
         **BRAIN,
         **IMAGE,
         "used_for": "training, if the weights were fitted to the participant",
         "true": "class, where it is known",
-        "told": "likeliest class",
+        "predicted": "likeliest class",
         "p_*": "probability of a class",
     },
 )

@@ -267,7 +267,7 @@ def test_every_fold_is_taken_out_one_at_a_time(phantom_run, phantom_cohort, tmp_
 
 
 def test_each_fold_that_is_taken_out_is_looked_for_in_its_own_map(phantom_cohort, tmp_path):
-    from foldnorm.pipeline.studies.every_fold import score_every_fold, write_every_fold
+    from foldnorm.pipeline.studies.leave_one_fold_out import leave_one_fold_out
     from foldnorm.preprocessing.alteration.deletion import SizeRange
 
     class Knows:
@@ -286,26 +286,26 @@ def test_each_fold_that_is_taken_out_is_looked_for_in_its_own_map(phantom_cohort
             return {"gone": np.array(found)}
 
     indices = phantom_cohort.indices("test")
-    scores = score_every_fold(Knows(), phantom_cohort, indices, SizeRange(200))
+    scores = leave_one_fold_out(Knows(), phantom_cohort, indices, SizeRange(200))
     assert len(scores.rows) > 3
     for row in scores.rows:
         assert (row["hit"], row["dice"]) == (1, 1)
-    large = scores.of(SizeRange(500))
+    large = scores.filter_by_size(SizeRange(500))
     assert {row["label"] for row in large.rows} < {row["label"] for row in scores.rows}
     assert list(large.after["gone"]) == [row["voxels"] for row in large.rows]
-    write_every_fold(scores, tmp_path)
+    scores.save(tmp_path)
     places = read_tsv(tmp_path / "every_fold_places.tsv")
     assert [row["label"] for row in places] == [str(row["label"]) for row in scores.rows]
     assert "hit" not in read_tsv(tmp_path / "every_fold.tsv")[0]
 
 
 def test_shares_are_counted_over_participants():
-    from foldnorm.pipeline.studies.every_fold import FoldScores, summary_of
+    from foldnorm.pipeline.studies.leave_one_fold_out import FoldScores
 
     rows = [{"participant_id": who} for who in "aaab"]
     scores = FoldScores(rows, {"s": np.zeros(4)}, {"s": np.array([1.0, 1, 1, -1])})
-    (summary,) = summary_of(scores)
+    (summary,) = scores.summary()
     assert summary["paired"] == 0.75
     assert (summary["paired_low"], summary["paired_high"]) == (0, 1)
     assert (summary["folds"], summary["participants"]) == (4, 2)
-    assert summary_of(scores.joined(scores))[0]["folds"] == 8
+    assert scores.join(scores).summary()[0]["folds"] == 8

@@ -162,9 +162,9 @@ def test_a_classifier_repairs_nothing_and_a_denoiser_tells_nothing(
     bars, classifier, denoiser, tmp_path, capsys
 ):
     assert main(["restore", str(classifier), str(bars), str(tmp_path / "a")]) == 2
-    assert "ImageClassifier repairs no images" in capsys.readouterr().err
+    assert "ImageClassifier does not repair images" in capsys.readouterr().err
     assert main(["classify", str(denoiser), str(bars), str(tmp_path / "b")]) == 2
-    assert "ImageAutoencoder tells no classes" in capsys.readouterr().err
+    assert "ImageAutoencoder is not a classifier" in capsys.readouterr().err
 
 
 def test_model_cards_speak_of_images(classifier, denoiser):

@@ -306,7 +306,7 @@ def test_nonsense_is_refused(cohort, run, small_run, tmp_path, capsys):
         ([small_run, cohort.folder], "recognises no sulci"),
         ([run, tmp_path / "none"], "no such file or folder"),
         ([run, tmp_path / "empty.nii.gz"], "could be prepared"),
-        ([run, tmp_path / "empty.nii.gz", "--split", "test"], "--split is for a cohort"),
+        ([run, tmp_path / "empty.nii.gz", "--split", "test"], "--split requires a cohort"),
     ):
         words = ["recognise", words[0], words[1], tmp_path / "out", *words[2:], "--device", "cpu"]
         if words[1] == small_run:

@@ -23,7 +23,7 @@ from foldnorm.models.protocols import FindsDamage
 from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.data.damage import VISIBLE, Degradations, degrader
-from foldnorm.pipeline.inference.restore import inpainted
+from foldnorm.pipeline.inference.restore import inpaint
 from foldnorm.pipeline.metrics.images import iou
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
@@ -131,10 +131,10 @@ def test_inpainting_goes_on_with_what_is_around():
     mask = np.zeros((30, 30), bool)
     mask[10:14, 5:25] = True
     damaged = np.where(mask, 1, smooth).astype(np.float32)
-    repaired = inpainted(damaged, mask)
+    repaired = inpaint(damaged, mask)
     assert np.abs(repaired - smooth).max() < 0.02
     assert np.array_equal(repaired[~mask], damaged[~mask])
-    assert inpainted(damaged, mask & False) is damaged
+    assert inpaint(damaged, mask & False) is damaged
 
 
 @pytest.mark.parametrize("shape", [(32, 48), (16, 16, 32)])

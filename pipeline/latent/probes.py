@@ -18,7 +18,7 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from foldnorm.pipeline.latent.space import Codes, principal_axes
-from foldnorm.pipeline.metrics.detection import INTERVAL
+from foldnorm.pipeline.metrics.bootstrap import Weights, bootstrap_interval
 from foldnorm.preprocessing.core.errors import InputError
 
 N_FOLDS = 5
@@ -103,7 +103,7 @@ def probe(codes: Codes, rows: Sequence[Mapping[str, str]], column: str, *, seed:
         n_classes, ("balanced accuracy", 1 / max(n_classes, 1))
     )
     value = _figure(target, predicted, n_classes)
-    low, high = _interval(target, predicted, groups, n_classes, rng)
+    low, high = _interval(target, predicted, groups, n_classes, seed)
     as_good = 0
     for _ in range(N_PERMUTATIONS):
         shuffled = _permuted(target, groups, rng)
@@ -185,14 +185,13 @@ def _interval(
     predicted: NDArray[np.float64],
     groups: NDArray[np.int64],
     n_classes: int,
-    rng: np.random.Generator,
+    seed: int,
 ) -> tuple[float, float]:
-    members = [np.flatnonzero(groups == g) for g in range(groups.max() + 1)]
-    found = []
-    for _ in range(N_BOOTSTRAPS):
-        drawn = np.concatenate([members[g] for g in rng.integers(len(members), size=len(members))])
-        found.append(_figure(target[drawn], predicted[drawn], n_classes))
-    low, high = np.nanpercentile(found, INTERVAL)
+    def figure(weights: Weights) -> float:
+        drawn = np.repeat(np.arange(len(target)), weights.astype(np.int64))
+        return _figure(target[drawn], predicted[drawn], n_classes)
+
+    low, high = bootstrap_interval(figure, groups, N_BOOTSTRAPS, seed=seed)
     return float(low), float(high)
 
 

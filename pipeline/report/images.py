@@ -69,7 +69,7 @@ def classes_section(path: Path) -> dict[str, Any]:
         facts |= {
             "tested": f"{sidecar['tested']} of {sidecar['participants']} participants",
             "accuracy": f"{sidecar['accuracy']:.3f} [{low:.3f}, {high:.3f}]",
-            "commonest class": f"{sidecar['commonest_class']:.3f}, what telling nothing reaches",
+            "commonest class": f"{sidecar['commonest_class']:.3f}, what is right without looking",
             "balanced accuracy": f"{sidecar['balanced_accuracy']:.3f}",
         }
         if low <= sidecar["commonest_class"]:

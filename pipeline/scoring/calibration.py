@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.runs.leakage import refuse_leak
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.fitted import State
 from foldnorm.pipeline.scoring.map_scores import Map, ScoreTable
@@ -108,9 +109,5 @@ def _refuse_trained_on(
 ) -> None:
     split_of = {row["participant_id"]: row["split"] for row in reference.rows}
     names = [row["participant_id"] for row in rows]
-    overlap = [name for name in names if split_of.get(name) == "train"]
-    if overlap:
-        raise InputError(
-            f"{len(overlap)} controls are brains that the model was trained on (such as "
-            f"{overlap[0]}): {controls.folder}"
-        )
+    trained_on = [name for name in names if split_of.get(name) == "train"]
+    refuse_leak(trained_on, "controls", controls.folder)

@@ -17,6 +17,7 @@ from foldnorm.pipeline.artifacts import RUN_METRICS
 from foldnorm.pipeline.data.batches import Batches, Draws, workers_for
 from foldnorm.pipeline.data.conditions import Conditions
 from foldnorm.pipeline.runs.config import build_model, training_options
+from foldnorm.pipeline.runs.leakage import refuse_leak
 from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.run_folder import RunFolder
@@ -191,12 +192,7 @@ def _start_from(
     run.check_model(config["model"])
     run.check_cohort(cohort)
     held_out = {cohort.rows[i]["participant_id"] for i in cohort.indices("validation", "test")}
-    leaked = run.trained_on(held_out)
-    if leaked:
-        raise InputError(
-            f"the weights to start from were fitted to {len(leaked)} brains that are held out here "
-            f"(such as {leaked[0]}): {weights}"
-        )
+    refuse_leak(run.trained_on(held_out), "held out of this training", weights)
     model.load_state_dict(run.load().model.state_dict())
     return run
 

@@ -254,12 +254,11 @@ class Library:
 
     def figures(self, cohort: int, brain: int, model: int, degrade: int) -> dict[str, float]:
         """PSNR, SSIM and IoU of the damage found, of an image that was degraded first."""
-        from foldnorm.pipeline.inference.restore import (
-            figures_of,  # the model has imported it by now
-        )
+        # The model has imported it by now.
+        from foldnorm.pipeline.inference.restore import restoration_metrics
 
         images = self._repaired(cohort, brain, model, degrade)
-        return figures_of(images) if "clean" in images else {}
+        return restoration_metrics(images) if "clean" in images else {}
 
     def neighbours(self, cohort: int, brain: int, model: int) -> list[dict[str, Any]]:
         """Brains of the cohort whose codes lie nearest; none if the model has no latent space.

@@ -17,7 +17,12 @@ from foldnorm.models.protocols import (
     Translates,
 )
 from foldnorm.pipeline.data.damage import degrader
-from foldnorm.pipeline.inference.restore import Image, RestoreOptions, degradation_rng, repaired
+from foldnorm.pipeline.inference.restore import (
+    Image,
+    RestoreOptions,
+    degradation_rng,
+    restore_image,
+)
 from foldnorm.pipeline.inference.translate import Translator
 from foldnorm.pipeline.runs.devices import choose_device
 from foldnorm.pipeline.runs.run_folder import RunFolder
@@ -34,12 +39,12 @@ class ViewedModel:
     Attributes:
         run: its folder.
         trained: the model.
-        translation: the same, if it translates.
+        translator: the same, if it translates.
     """
 
     run: RunFolder
     trained: TrainedModel
-    translation: Translator | None
+    translator: Translator | None
 
     @classmethod
     def open(cls, folder: Path, device: str) -> "ViewedModel":
@@ -59,7 +64,7 @@ class ViewedModel:
     @property
     def makes(self) -> Literal["reconstruction", "restoration", "translation"]:
         """Kind of volume that the model makes."""
-        if self.translation is not None:
+        if self.translator is not None:
             return "translation"
         return "restoration" if self.degrades or not self.encodes else "reconstruction"
 
@@ -76,7 +81,7 @@ class ViewedModel:
         return is_noisy or isinstance(model, LearnsFromDamage)
 
     def repair(self, cohort: Cohort, index: int, *, degrade: bool) -> dict[str, Image]:
-        """Repair an image; return the images that `restore.repaired` gives.
+        """Repair an image; return the images that `restore_image` gives.
 
         Args:
             cohort: of images.
@@ -87,7 +92,7 @@ class ViewedModel:
         parts = brain.volume[None]
         if degrade and self.degrades:
             parts = degrader(self.trained.model)(brain.volume, degradation_rng(row_key(brain.row)))
-        return repaired(self.trained, parts, RestoreOptions())
+        return restore_image(self.trained, parts, RestoreOptions())
 
     def check(self, cohort: Cohort) -> None:
         """Refuse a cohort that was not prepared as that of the model was, or lacks its input."""
@@ -97,15 +102,15 @@ class ViewedModel:
 
     def source_scheme(self, cohort: Cohort) -> LabelScheme:
         """Classes of what it starts from."""
-        return cohort.scheme if self.translation is None else self.translation.source_scheme
+        return cohort.scheme if self.translator is None else self.translator.source_scheme
 
     def scheme(self, cohort: Cohort) -> LabelScheme:
         """Classes of what it makes."""
-        return cohort.scheme if self.translation is None else self.translation.target_scheme
+        return cohort.scheme if self.translator is None else self.translator.target_scheme
 
     def make(self, cohort: Cohort, index: int) -> NDArray[np.uint8]:
         """(I, J, K) class numbers of what it makes of a brain."""
-        if self.translation is not None:
+        if self.translator is not None:
             return self.trained.translate_volume(self.source(cohort, index))
         (brain,) = cohort.brains([index])
         if isinstance(self.trained.model, Restores):
@@ -120,7 +125,7 @@ class ViewedModel:
 
     def true(self, cohort: Cohort, index: int) -> NDArray[np.uint8] | None:
         """Return the volume that the model should make of a brain; None if it is not known."""
-        if self.translation is None:
+        if self.translator is None:
             return np.array(cohort.volumes[index])
         wanted = cohort.volumes if self.from_pair else cohort.pairs
         return None if wanted is None else np.array(wanted[index])
@@ -132,4 +137,4 @@ class ViewedModel:
     @property
     def from_pair(self) -> bool:
         """True if the model starts from the second volume of a pair."""
-        return self.translation is not None and self.translation.model.reverse
+        return self.translator is not None and self.translator.model.reverse
