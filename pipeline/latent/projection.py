@@ -64,8 +64,10 @@ def fit_projection(
         InputError: too few brains, or the package of the method is not installed.
     """
     if len(codes) < MIN_TRAINING:
-        raise InputError(f"expected at least {MIN_TRAINING} training brains to fit a projection on, got "
-                         f"{len(codes)}")  # fmt: skip
+        raise InputError(
+            f"expected at least {MIN_TRAINING} training brains to fit a projection on, got "
+            f"{len(codes)}"
+        )
     if method == "pca":
         pca = PCA(components, svd_solver="full").fit(codes)
         shares = [float(share) for share in pca.explained_variance_ratio_]
@@ -164,7 +166,8 @@ class Departure:
         return (
             f"{self.group}: {self.brains} brains {lies} the brains of the training cohort: "
             f"{self.ratio:.2f} times as far from the {N_NEAREST} nearest training brains as "
-            f"held-out brains (median); {100 * self.beyond:.0f} % of them farther than 95 % of these."
+            f"held-out brains (median); {100 * self.beyond:.0f} % of them farther than 95 % of "
+            "these."
         )
 
 

@@ -134,8 +134,8 @@ def candidates(signatures: NDArray[np.uint32]) -> NDArray[np.intp]:
     """Pairs of rows that agree in a run of `ROWS` buckets, (n, 2), the lower row first.
 
     Of many rows that agree in the same run each is paired with the next `MAX_PAIRED` only, so that
-    time and memory stay in proportion to the rows. A pair with a Dice of `SAME_SCAN` is missed once in
-    250 times, one with .75 once in 7,000.
+    time and memory stay in proportion to the rows. A pair with a Dice of `SAME_SCAN` is missed once
+    in 250 times, one with .75 once in 7,000.
     """
     number = len(signatures)
     codes = [np.empty(0, dtype=np.int64)]  # row · number + other row
