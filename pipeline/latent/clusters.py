@@ -50,7 +50,7 @@ class Clustering:
     stability: float
 
     def as_row(self) -> dict[str, Any]:
-        """Without the brains."""
+        """Return a row of the table of clusterings, without the brains."""
         return {
             "k": self.k,
             "silhouette": float(np.mean(self.silhouettes)),

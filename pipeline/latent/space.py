@@ -123,7 +123,7 @@ class LatentSpace:
 
 
 def principal_axes(codes: Codes) -> Codes:
-    """(N, d) codes, centred and turned so that axes are in order of their variance."""
+    """Return codes along their principal axes, in order of variance, (N, d)."""
     centred = codes - codes.mean(axis=0)
     u, singular, _ = np.linalg.svd(centred, full_matrices=False)
     kept = singular > singular[0] * 1e-10 if singular[0] > 0 else singular >= 0

@@ -117,7 +117,7 @@ def distance_between(
 
 
 def _correlation(bright: Mask, fraction: float) -> float:
-    """Both of two points, over what independent points would be; mean over axes."""
+    """Two-point correlation over that of independent points, mean over axes."""
     if not 0 < fraction < 1:
         return float("nan")
     lag = max(int(FAR * min(bright.shape)), 1)

@@ -60,7 +60,7 @@ def precision_recall_coverage(
     Args:
         made: (N, d).
         real: (M, d).
-        neighbours: a volume's ball reaches to the so-manieth nearest of its own set.
+        neighbours: k; a volume's ball reaches to the k-th nearest of its own set.
 
     Returns:
         ``precision``: share of the made that lie in a ball of a real one. ``recall``: share of the
@@ -83,7 +83,7 @@ def precision_recall_coverage(
 
 
 def radii(points: Features, neighbours: int) -> NDArray[np.float64]:
-    """Distance of each point to its so-manieth nearest other, (N,).
+    """Distance of each point to its k-th nearest other, (N,).
 
     Example:
         >>> radii(np.array([[0.0], [1.0], [3.0]]), 1).tolist()
@@ -158,7 +158,7 @@ def nearest(
 def memorised(
     made: NDArray[np.float64], held_out: NDArray[np.float64], share: float = 0.01
 ) -> float:
-    """Share of the made that are nearer to a training volume than held-out ones ever are.
+    """Share of the generated volumes nearer to a training volume than any held-out one is.
 
     Args:
         made: distance of each to the nearest training volume, (N,).
@@ -195,8 +195,8 @@ def two_sample_auroc(
         shown = torch.from_numpy(~held_out)
         if not held_out.any() or len(labels[shown].unique()) < 2:
             continue
-        told = _told(volumes[shown], labels[shown], volumes[~shown], seed)
-        scores[held_out] = (told - told.mean()) / (told.std() + 1e-12)
+        log_odds = _classifier_log_odds(volumes[shown], labels[shown], volumes[~shown], seed)
+        scores[held_out] = (log_odds - log_odds.mean()) / (log_odds.std() + 1e-12)
     known = ~np.isnan(scores)
     positive, negative = (
         scores[known & (labels == 1).numpy()],
@@ -208,7 +208,9 @@ def two_sample_auroc(
     return detection(positive, negative, **weights).auroc
 
 
-def _told(volumes: Tensor, labels: Tensor, others: Tensor, seed: int) -> NDArray[np.float64]:
+def _classifier_log_odds(
+    volumes: Tensor, labels: Tensor, others: Tensor, seed: int
+) -> NDArray[np.float64]:
     """Train a network on labelled volumes; return its log-odds of label 1 for others, (M,)."""
     torch.manual_seed(seed_of(seed, "two-sample"))
     model = ImageClassifier(volumes.shape[1:], widths=(16, 32), hidden=32)

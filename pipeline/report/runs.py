@@ -167,7 +167,7 @@ LABELLED = {  # by a phase that only they have
 
 
 def _words(metrics: MetricsLog) -> _Words:
-    """By the phases of its training, and the figures that its validation gives."""
+    """Choose the captions of a model by the phases of its training and its validation figures."""
     phases, figures = ({c.split("/")[n] for c in metrics.columns if "/" in c} for n in (0, 1))
     for phase, words in LABELLED.items():
         if phase in phases:

@@ -1,4 +1,4 @@
-"""All scores of brains at once: what the model says of them, and the baselines."""
+"""All families of scores of brains together: those of the model, and the baselines."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -120,7 +120,7 @@ class BrainScores:
         self.families_ = unfitted_families(
             self.trained, reference, covariates, asymmetry=self.asymmetry
         )
-        self._leave_out_what_has_too_few(reference)
+        self._drop_families_with_too_few(reference)
         for family in self.families_.values():
             brains, local = self.healthy_.group(family.FITTED_ON), self.healthy_.local
             if isinstance(family, MapScores):
@@ -129,10 +129,10 @@ class BrainScores:
             family.fit(brains)
         return self
 
-    def _leave_out_what_has_too_few(self, reference: Cohort) -> None:
-        """Distances to folds need `MIN_HEALTHY` brains; a model can do without these scores.
+    def _drop_families_with_too_few(self, reference: Cohort) -> None:
+        """Leave out distances to folds where there are fewer than `MIN_HEALTHY` brains.
 
-        Maps of codes need as many that the model was not trained on, and it can do without them.
+        Maps of codes need as many that the model was not trained on. A model can do without both.
         """
         if len(self.healthy_.unseen + self.healthy_.local) < MIN_HEALTHY:
             self.families_.pop(LATENT_MAP, None)

@@ -82,7 +82,7 @@ class Calibration:
         )
 
     def state_dict(self, salt: str) -> State:
-        """Scores, and the brains under salted hashes."""
+        """Return the scores, and the brains under salted hashes."""
         return {
             "scores": dict(self.scores),
             "peaks": self.peaks,

@@ -21,7 +21,7 @@ class ScoreFamily(Protocol):
     FITTED_ON: ClassVar[Group]
 
     def fit(self, healthy: Sequence[Brain]) -> object:
-        """Learn what is usual."""
+        """Fit on healthy brains."""
 
     def score(self, brains: Iterable[Brain]) -> ScoreTable:
         """Scores by name, (N,) each."""

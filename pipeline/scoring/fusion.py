@@ -199,7 +199,7 @@ def _rank_p(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _join(p: NDArray[np.float64], method: Method) -> NDArray[np.float64]:
-    """(K, N) p-values → (N,), high where they are low."""
+    """Join (K, N) p-values into scores (N,), high where these are low."""
     if method == "fisher":
         return -np.log(p).sum(axis=0)
     return -len(p) / (1 / p).sum(axis=0)

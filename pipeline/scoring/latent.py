@@ -14,7 +14,7 @@ from foldnorm.preprocessing.cohort.cohort import Brain
 
 
 class LatentScores(Fitted):
-    """``latent_…``: how far the code of a brain is from those of the training brains.
+    """Scores ``latent_…``: distances of the code of a brain from those of the training brains.
 
     Saved, they hold the code of each training brain: neighbours are looked for among these. With
     the decoder of the model, a code gives an image of that brain.
@@ -41,7 +41,7 @@ class LatentScores(Fitted):
         return {f"latent_{name}": own.score(codes) for name, own in self.distances_.items()}
 
     def state_dict(self) -> State:
-        """Codes of the training brains; what is fitted to them follows from them."""
+        """Return the codes of the training brains, from which all that is fitted follows."""
         return {"codes": self.codes_}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:

@@ -72,7 +72,7 @@ class Mahalanobis(Fitted):
         return self
 
     def state_dict(self) -> State:
-        """Mean, axes and variances."""
+        """Return mean, axes and variances."""
         return {
             "centre": self.centre_,
             "axes": self.axes_,

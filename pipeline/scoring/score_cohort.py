@@ -66,7 +66,7 @@ class ScoreResult:
 
     @cached_property
     def both_sides(self) -> Rows:
-        """A row a participant both of whose hemispheres are in the table; see `join_both_sides`.
+        """Table of the participants both of whose hemispheres were scored; see `join_both_sides`.
 
         None if no calibration participant has both.
         """

@@ -23,12 +23,12 @@ Measures = NDArray[np.float64]
 
 
 class NamesVoxels(Protocol):
-    """Gives every voxel of structure the name of a sulcus."""
+    """Interface of whatever names each voxel of structure after a sulcus."""
 
     sulci: tuple[str, ...]
 
     def named(self, brains: Iterable[Brain]) -> Iterator["NamedBrain"]:
-        """Every brain, named."""
+        """Yield each brain with its voxels named."""
 
 
 class NamedBrain:
@@ -49,7 +49,7 @@ class NamedBrain:
 
     @property
     def labels(self) -> Labels:
-        """(I, J, K) uint8: number of the likeliest sulcus of each voxel, 0 for none of them."""
+        """Number of the likeliest sulcus of each voxel, (I, J, K) uint8; 0 for none of them."""
         labels = np.zeros(self.volume.shape, dtype=np.uint8)
         labels[tuple(self.places.T)] = self.probabilities.argmax(axis=0)
         return labels
@@ -91,7 +91,7 @@ class NamedBrain:
 
 
 class NetworkLabeller:
-    """A trained model that recognises, as it names brains.
+    """Trained recogniser, as the namer of voxels of brains.
 
     Args:
         trained: the model.
@@ -103,7 +103,7 @@ class NetworkLabeller:
         self.sulci = tuple(self.model.sulci)
 
     def named(self, brains: Iterable[Brain]) -> Iterator[NamedBrain]:
-        """Every brain, named."""
+        """Yield each brain with its voxels named."""
         for few in self.trained.passes(brains):
             probabilities = torch.softmax(few.recognised, dim=1)
             for volume, own in zip(few.volumes, probabilities, strict=True):
@@ -113,7 +113,7 @@ class NetworkLabeller:
 
 
 class AtlasTemplate(Fitted):
-    """Names voxels by where training brains have each sulcus, without learning anything else.
+    """Atlas that names voxels by where training brains have each sulcus.
 
     Args:
         sulci: names.
@@ -141,7 +141,7 @@ class AtlasTemplate(Fitted):
         return self
 
     def state_dict(self) -> State:
-        """Shares of the training brains."""
+        """Return the shares of the training brains."""
         return {"share": self.share_}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
@@ -150,7 +150,7 @@ class AtlasTemplate(Fitted):
         return self
 
     def named(self, brains: Iterable[Brain]) -> Iterator[NamedBrain]:
-        """Every brain, named."""
+        """Yield each brain with its voxels named."""
         for brain in brains:
             structure = self.scheme.foreground(brain.volume)
             yield NamedBrain(brain.volume, self.share_[:, structure], self.scheme)

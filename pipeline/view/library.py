@@ -335,7 +335,7 @@ class Library:
 
 
 def palette_of(scheme: LabelScheme) -> list[list[int]]:
-    """Colours of its classes."""
+    """Colours of the classes of a scheme."""
     return class_colours(scheme.n_classes).tolist()
 
 
@@ -348,7 +348,7 @@ def _as_png(slices: list[NDArray[np.uint8]]) -> bytes:
 
 
 def _name_of(run: Path) -> str:
-    """Its last two parts: many runs are called ``run`` or ``seed-0``."""
+    """Name of a folder: its last two parts, as many runs are called ``run`` or ``seed-0``."""
     return "/".join(run.resolve().parts[-2:])
 
 

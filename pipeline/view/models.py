@@ -101,15 +101,15 @@ class ViewedModel:
             raise InputError(f"the cohort has no pairs to translate from: {cohort.folder}")
 
     def source_scheme(self, cohort: Cohort) -> LabelScheme:
-        """Classes of what it starts from."""
+        """Label scheme of the volume that the model starts from."""
         return cohort.scheme if self.translator is None else self.translator.source_scheme
 
     def scheme(self, cohort: Cohort) -> LabelScheme:
-        """Classes of what it makes."""
+        """Label scheme of the volume that the model makes."""
         return cohort.scheme if self.translator is None else self.translator.target_scheme
 
     def make(self, cohort: Cohort, index: int) -> NDArray[np.uint8]:
-        """(I, J, K) class numbers of what it makes of a brain."""
+        """Class numbers of the volume that the model makes of a brain, (I, J, K)."""
         if self.translator is not None:
             return self.trained.translate_volume(self.source(cohort, index))
         (brain,) = cohort.brains([index])
@@ -131,7 +131,7 @@ class ViewedModel:
         return None if wanted is None else np.array(wanted[index])
 
     def codes(self, cohort: Cohort) -> NDArray[np.float32]:
-        """(N, d) of all its brains."""
+        """Codes of all brains of a cohort, (N, d)."""
         return self.trained.encode(cohort.brains(cohort.indices()))
 
     @property

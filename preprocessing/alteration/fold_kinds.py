@@ -86,7 +86,7 @@ class Parts:
 
 
 class FoldAlteration(ABC):
-    """Something done to one labelled fold, which is drawn by size."""
+    """Alteration of one labelled fold, which is drawn by size."""
 
     kind: ClassVar[Kind]
 
@@ -183,7 +183,7 @@ class Scar(FoldAlteration):
     kind: ClassVar[Kind] = "scar"
 
     def altered(self, parts: Parts, deletion: Deletion) -> Volume:
-        """Take it."""
+        """Take the sheet near the fold out."""
         fold, others = parts.fold(deletion.label), parts.sheet & ~parts.hull
         scar = scar_voxels(fold, others, self.voxel_size, SCAR)
         return parts.without(scar).classes
@@ -195,7 +195,7 @@ class Rim(FoldAlteration):
     kind: ClassVar[Kind] = "rim"
 
     def altered(self, parts: Parts, deletion: Deletion) -> Volume:
-        """Take them."""
+        """Take the voxels that touch the fold out."""
         fold, others = parts.fold(deletion.label), parts.sheet & ~parts.hull
         return parts.without(rim_voxels(fold, others)).classes
 

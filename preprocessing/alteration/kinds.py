@@ -63,11 +63,11 @@ class FoldDeletion:
         self.cohort, self.rows = cohort, fold_rows(cohort)
 
     def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
-        """One of the subject's folds, by size within the box."""
+        """Draw one of the subject's folds, by size within the box."""
         return sample_fold(rng, self.rows.get(row_key(self.cohort.rows[index]), []), sizes)
 
     def apply(self, index: int, deletion: Deletion) -> Volume:
-        """Erase it."""
+        """Erase the fold."""
         assert self.cohort.folds is not None
         volume, folds = np.array(self.cohort.volumes[index]), np.array(self.cohort.folds[index])
         return apply_deletion(
@@ -86,13 +86,13 @@ class BallDeletion:
         return sample_ball(rng, np.array(self.cohort.volumes[index]), self.cohort.scheme, sizes)
 
     def apply(self, index: int, deletion: Deletion) -> Volume:
-        """Erase it."""
+        """Erase the ball."""
         volume, size = np.array(self.cohort.volumes[index]), self.cohort.voxel_size
         return apply_deletion(volume, deletion, self.cohort.scheme, voxel_size=size)
 
 
 class _Reprepared(ABC):
-    """Applied to the raw volume, which is then prepared as the cohort was."""
+    """Alteration of the raw volume, which is then prepared as the cohort was."""
 
     kind: Callable[..., Deletion]
     junctions: bool
@@ -121,7 +121,7 @@ class _Reprepared(ABC):
         """Eligible folds and their sizes."""
 
     def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
-        """One of the eligible folds of the subject's graph."""
+        """Draw one of the eligible folds of the subject's graph."""
         volume = prepared_volume(self.cohort.folder, self.cohort.rows[index])
         if not volume.source.path.is_file():
             raise InputError(f"no such file: {volume.source.path}")
@@ -134,7 +134,7 @@ class _Reprepared(ABC):
         return self.kind(label=fold.number, name=fold.sulcus, size=float(size))
 
     def apply(self, index: int, deletion: Deletion) -> Volume:
-        """Erase it at full resolution and prepare the volume anew."""
+        """Erase the fold at full resolution and prepare the volume anew."""
         volume = prepared_volume(self.cohort.folder, self.cohort.rows[index])
         erase: Points | None = None
         if deletion.kind != "none":
@@ -155,7 +155,7 @@ class _Reprepared(ABC):
 
 
 class RawFoldDeletion(_Reprepared):
-    """The protocol of 2021: see `foldnorm.preprocessing.alteration.lab_protocols`."""
+    """Deletion by the protocol of 2021: see `foldnorm.preprocessing.alteration.lab_protocols`."""
 
     kind, junctions = partial(Deletion, "fold-raw"), False
 
@@ -174,7 +174,7 @@ class RawFoldDeletion(_Reprepared):
 
 
 class GraphFoldDeletion(_Reprepared):
-    """The later protocol: see `foldnorm.preprocessing.alteration.lab_protocols`."""
+    """Deletion by the later protocol: see `foldnorm.preprocessing.alteration.lab_protocols`."""
 
     kind, junctions = partial(Deletion, "fold-graph"), True
 
@@ -225,7 +225,7 @@ class FoldAddition:
         return None
 
     def apply(self, index: int, deletion: Deletion) -> Volume:
-        """Write it where the volume is void; nothing is written outside the brain.
+        """Write the fold where the volume is void; nothing is written outside the brain.
 
         Where it lands beside a sheet of the subject, it is thinned: two sheets would be a block.
         """
@@ -271,7 +271,7 @@ class RandomCrop:
         return None
 
     def apply(self, index: int, deletion: Deletion) -> Volume:
-        """Crop there."""
+        """Crop at the place that was drawn."""
         volume = prepared_volume(self.cohort.folder, self.cohort.rows[index])
         target = self.layout.target(volume, self.crop).shifted(deletion.shift)
         return self._cropped(volume.read("_dseg").data, volume.bounds, target)
@@ -304,7 +304,7 @@ class OtherSide:
         )
 
     def apply(self, index: int, deletion: Deletion) -> Volume:
-        """Take it instead."""
+        """Return the volume of the other hemisphere."""
         other = None if deletion.kind == "none" else self.cohort.other_side(index)
         return np.array(self.cohort.volumes[index if other is None else other])
 

@@ -23,7 +23,7 @@ SAME_GRID = 1e-3  # mm: affines closer than this are equal
 
 @dataclass(frozen=True)
 class HemisphereVolume:
-    """A discretised volume, cut to what it holds.
+    """Discretised volume of a hemisphere, or of both, cut to what it holds.
 
     Attributes:
         volume: as read, RAS+.
@@ -94,7 +94,7 @@ def join(
     scheme: LabelScheme,
     pair_scheme: LabelScheme | None,
 ) -> HemisphereVolume:
-    """Both hemispheres of a participant on the grid that they share.
+    """Join both hemispheres of a participant on the grid that they share.
 
     Where they overlap the higher class stays. Fold labels of the right are moved up by
     `RIGHT_LABELS`.
@@ -258,7 +258,7 @@ def _remove_hull(
 def _erase(
     classes: NDArray[np.uint8], volume: LabelVolume, box: Box, scheme: LabelScheme, erase: Points
 ) -> None:
-    """Voxels in AIMS order become void, in place, where they are above it."""
+    """Turn voxels in AIMS order into void, in place, where they are above it."""
     places = np.array(volume.data.shape) - 1 - erase - np.array(box.start)
     inside = ((places >= 0) & (places < classes.shape)).all(axis=1)
     index = tuple(places[inside].T.astype(np.intp))

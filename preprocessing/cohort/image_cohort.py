@@ -162,7 +162,7 @@ def write_image_cohort(
     """
     begin = time.perf_counter()
     check_fractions(fractions)
-    preparation = fitted(images, preparation)
+    preparation = completed(images, preparation)
     record = {
         "preparation": preparation.as_dict(),
         "split": {"fractions": list(fractions), "seed": split_seed},
@@ -189,7 +189,7 @@ def write_image_cohort(
     return report
 
 
-def fitted(images: Sequence[ImageFile], asked: ImagePreparation) -> ImagePreparation:
+def completed(images: Sequence[ImageFile], asked: ImagePreparation) -> ImagePreparation:
     """Settle what a preparation leaves open by the first image that is readable.
 
     Raises:
@@ -221,7 +221,7 @@ def prepare_image(image: ImageFile, preparation: ImagePreparation) -> PreparedIm
     pixels = read_image(image)
     low, high = _range(pixels, preparation, image.path)
     if preparation.size is not None:
-        pixels = brought_to(pixels, preparation.size, image.path)
+        pixels = resized_to(pixels, preparation.size, image.path)
     dtype = np.uint8 if preparation.bits == 8 else np.uint16
     highest = np.iinfo(dtype).max
     if (low, high) != (0, highest):
@@ -230,8 +230,8 @@ def prepare_image(image: ImageFile, preparation: ImagePreparation) -> PreparedIm
     return PreparedImage(np.ascontiguousarray(pixels, dtype=dtype), low, high)
 
 
-def brought_to(pixels: Pixels, size: tuple[int, ...], path: Path) -> Pixels:
-    """Resized without distortion: padded to the aspect with its lowest value first.
+def resized_to(pixels: Pixels, size: tuple[int, ...], path: Path) -> Pixels:
+    """Resize an image without distortion: it is padded to the aspect with its lowest value first.
 
     Args:
         pixels: (I, J) or (I, J, K).
@@ -256,7 +256,7 @@ def brought_to(pixels: Pixels, size: tuple[int, ...], path: Path) -> Pixels:
 
 
 def _numbers(text: str, kind: Callable[[str], Any]) -> tuple[Any, ...] | None:
-    """Numbers parted by commas; None if it is anything else."""
+    """Numbers separated by commas; None if it is anything else."""
     try:
         return tuple(kind(part) for part in text.split(","))
     except ValueError:
@@ -289,7 +289,7 @@ def _pack(
     record: Mapping[str, Any],
     n_threads: int,
 ) -> tuple[int, list[Problem]]:
-    """Write the cohort; how many images it has, and which were left out."""
+    """Write the cohort; return the number of its images, and those that were left out."""
     problems, rows, shape = [], list[dict[str, str]](), None
     dtype = np.dtype(np.uint8 if preparation.bits == 8 else np.uint16)
     out.mkdir(parents=True, exist_ok=True)

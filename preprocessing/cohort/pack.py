@@ -167,7 +167,7 @@ def fold_rows(
     inside: NDArray[np.uint16],
     names: Mapping[int, str],
 ) -> list[dict[str, Any]]:
-    """One row a fold: its size within the box, in mm² of sheet (its voxel count at 1 mm).
+    """Rows of the fold table: size within the box, in mm² of sheet (its voxel count at 1 mm).
 
     The size at full resolution is shared out by the downsampled voxels that the box holds.
     """

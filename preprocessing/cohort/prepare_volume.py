@@ -31,7 +31,7 @@ MAX_SIDE = 4096  # voxels: a wrong voxel size must not allocate terabytes
 
 @dataclass(frozen=True)
 class PreparedArrays:
-    """A volume at its final voxel size, cut to what it holds.
+    """Volume at its final voxel size, cut to what it holds, in memory.
 
     Attributes:
         classes: (I, J, K) uint8 class numbers.

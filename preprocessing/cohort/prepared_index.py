@@ -15,7 +15,7 @@ from foldnorm.preprocessing.spatial.crop import Box
 
 @dataclass(frozen=True)
 class PreparedVolume:
-    """A volume that preparation has finished, known by its sidecar."""
+    """Volume that preparation has finished, known by its sidecar."""
 
     key: str
     stem: Path
@@ -60,7 +60,7 @@ class PreparedVolume:
 
 
 def prepared_volumes(out: Path) -> list[PreparedVolume]:
-    """All of a cohort folder, sorted by participant and hemisphere."""
+    """List the prepared volumes of a cohort folder, sorted by participant and hemisphere."""
     volumes = []
     shared: dict[str, Any] = {}  # parameters, the bulk of a sidecar, are the same in all
     for path in sorted(out.glob("sub-*/anat/*_dseg.json")):
@@ -72,7 +72,7 @@ def prepared_volumes(out: Path) -> list[PreparedVolume]:
 
 
 def prepared_volume(out: Path, row: Mapping[str, str]) -> PreparedVolume:
-    """Return the finished volume of a row of ``participants.tsv``.
+    """Return the prepared volume of a row of ``participants.tsv``.
 
     Raises:
         InputError: the cohort holds no file of this volume alone, as altered cohorts hold none.

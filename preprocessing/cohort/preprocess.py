@@ -52,7 +52,7 @@ REPORT_OF_SHARD = "run_report_shard-{}.json"
 
 @dataclass(frozen=True)
 class PreprocessOptions:
-    """Everything that `preprocess` can be told.
+    """Options of `preprocess`.
 
     Attributes:
         preparation: what is done to each volume.
@@ -357,7 +357,7 @@ def _prepare_all(
 
 
 def _pinned(n_procs: int) -> AbstractContextManager[Any]:
-    """Libraries of workers here use one thread each; a Dask cluster is set up by who runs it."""
+    """Limit libraries of local workers to one thread each; who runs a Dask cluster sets it up."""
     if n_procs > 1:
         return joblib.parallel_config(backend="loky", inner_max_num_threads=1)
     return nullcontext()
@@ -382,7 +382,7 @@ def run_safely(
     out: Path,
     options: Options,
 ) -> tuple[SourceVolume, str, bool]:
-    """Do one subject's work: its failure must not end the others, and becomes one line.
+    """Do the work of one subject: its failure does not end the others, and becomes one line.
 
     Returns:
         The subject, the reason of its failure or nothing, and whether it was finished already.

@@ -35,7 +35,7 @@ SURFACE_LABEL, PLI_DE_PASSAGE_LABEL, JUNCTION_LABEL, BOTTOM_LABEL = 1000, 5000, 
 
 @dataclass(frozen=True)
 class GraphFold:
-    """One node of the graph.
+    """Fold: one node of a fold graph.
 
     Attributes:
         number: from 1, in the order of the file; fold labels count it.
@@ -80,7 +80,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class FoldGraph:
-    """A whole graph.
+    """Fold graph of one hemisphere.
 
     Attributes:
         path: of the ``.arg`` file.

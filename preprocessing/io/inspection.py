@@ -45,7 +45,7 @@ class Inspection:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``: counts, and everything that deserves a look, by key."""
+        """Return counts, and everything that deserves a look, by key, for ``--json``."""
         return {
             "participants": len({v.participant for group in self.volumes.values() for v in group}),
             "volumes": {

@@ -288,7 +288,7 @@ def _named(volume: SourceVolume, source: Source) -> SourceVolume:
 
 
 def _whole_brains(volumes: list[SourceVolume]) -> tuple[list[SourceVolume], list[Problem]]:
-    """Left and right hemisphere of each participant as one."""
+    """Join left and right hemisphere of each participant."""
     by_participant: dict[str, dict[str, SourceVolume]] = {}
     for volume in volumes:
         by_participant.setdefault(bids_label(volume.participant), {})[volume.hemi] = volume
@@ -464,7 +464,7 @@ def _known_participants(source: Path) -> dict[str, dict[str, str]]:
 def _without_duplicates(
     volumes: list[SourceVolume], prefer: Sequence[str]
 ) -> tuple[list[SourceVolume], list[Problem]]:
-    """One volume a key.
+    """Keep one volume of each key.
 
     Of several acquisitions of one subject folder, the default acquisition and analysis, or else
     the first by name, is taken, and the others are kept in mind. Volumes of one key in different

@@ -187,7 +187,7 @@ def align_to_template(
 
 
 def tissue_of(found: Sequence[SegmentedHemisphere]) -> NDArray[np.float32]:
-    """(I, J, K) float32 of hemispheres of one volume: 0 outside, 1 grey, 2 white matter."""
+    """Tissue of hemispheres of one volume, (I, J, K) float32: 0 outside, 1 grey, 2 white matter."""
     tissue = np.zeros(found[0].grey.shape, dtype=np.float32)
     for hemisphere in found:
         tissue[hemisphere.grey], tissue[hemisphere.white] = 1, 2
@@ -238,7 +238,7 @@ def _fitted_axis(
 
 
 def _homogeneous(voxels: NDArray[np.int64], affine: Matrix) -> NDArray[np.float64]:
-    """(n, 3) voxel indices → (n, 4) world mm, the last 1."""
+    """Convert (n, 3) voxel indices to (n, 4) world mm, the last 1."""
     ones = np.ones((len(voxels), 1))
     return np.concatenate([voxels, ones], axis=1) @ affine.T
 

@@ -76,7 +76,7 @@ ORIGIN = "foldnorm skeletonise"
 
 @dataclass(frozen=True)
 class SkeletoniseOptions:
-    """Everything that `skeletonise_sources` can be told.
+    """Options of `skeletonise_sources`.
 
     Attributes:
         scheme: what labels mean; found by the labels if None.

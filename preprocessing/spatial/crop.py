@@ -54,7 +54,7 @@ class Box:
 
     @property
     def slices(self) -> tuple[slice, slice, slice]:
-        """For indexing an array whose first voxel is (0, 0, 0)."""
+        """Slices that index an array whose first voxel is (0, 0, 0)."""
         i, j, k = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
         return i, j, k
 

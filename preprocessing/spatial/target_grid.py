@@ -26,7 +26,7 @@ FAR = 1e6  # voxels: farther than any grid reaches, and no trouble for integers
 
 
 class TargetGrid(Protocol):
-    """A grid, and the way onto it."""
+    """Grid that volumes are resampled onto."""
 
     @property
     def affine(self) -> Matrix:
@@ -80,7 +80,7 @@ class NativeTarget:
         canonical_values: NDArray[np.int64] | None = None,
         fill: int = 0,
     ) -> tuple[Labels, Index]:
-        """See `foldnorm.preprocessing.spatial.downsample.downsample`."""
+        """Resample as `foldnorm.preprocessing.spatial.downsample.downsample` does."""
         return downsample(labels, self.plan, method=method, canonical_values=canonical_values)
 
 
