@@ -73,11 +73,11 @@ MODELS: dict[str, tuple[str, list[str]]] = {  # cohort, words of `train`
     "joined": ("c2", [*VAE, "--model.init_args.edits", "[folds]"]),
     "joined_other": ("c2", [*VAE, "--model.init_args.edits", OTHER]),
     "joined_gan": ("c2", [*GAN, "--model.init_args.edits", "[folds]"]),
-    "vae_distance": ("c2", [*VAE, "--model.init_args.encoder_sees", "distance"]),
+    "vae_distance": ("c2", [*VAE, "--model.init_args.encoder_input", "distance"]),
     "latent_other": ("c1", [*CLASSIFIER, "--model.init_args.edits", OTHER]),
     "both": ("c1", ["--config", "restorer", "--model.init_args.edits", BOTH]),
-    "sulci": ("c2", ["--config", "recogniser"]),
-    "hemisphere": ("ch", ["--config", "recogniser", "--training.batch_size", "2"]),
+    "sulci": ("c2", ["--config", "sulcus_segmenter"]),
+    "hemisphere": ("ch", ["--config", "sulcus_segmenter", "--training.batch_size", "2"]),
 }
 # Models of other questions, for which one seed is enough.
 ONCE = ("vae", "vae_distance", "latent_other", "both", "hemisphere")

@@ -15,7 +15,7 @@ from foldnorm.pipeline.metrics.classes import sulcus_dice
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.healthy import held_out_halves
 from foldnorm.pipeline.scoring.recognition import RecognitionScores
-from foldnorm.pipeline.scoring.sulcus_measures import AtlasTemplate, Recognition
+from foldnorm.pipeline.scoring.sulcus_measures import AtlasTemplate, NetworkLabeller
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.io.volumes import read_labels
@@ -104,7 +104,7 @@ def _name(
 ) -> None:
     """Departures of the sulci of groups of brains, a file a group; Dice of the healthy ones."""
     folder.mkdir(parents=True, exist_ok=True)
-    model = Recognition(own.load(torch.device("cpu")), reference.scheme)
+    model = NetworkLabeller(own.load(torch.device("cpu")), reference.scheme)
     compared, _ = held_out_halves(reference)
     kept: dict[str, dict[str, Any]] = {group: {} for group in groups}
     atlas = AtlasTemplate(model.sulci, reference.scheme).fit(reference)

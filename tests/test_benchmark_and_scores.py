@@ -11,7 +11,7 @@ from conftest import skeleton_source
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.report.page import DONE
-from foldnorm.pipeline.runs.tracks import track_of
+from foldnorm.pipeline.runs.provenance import benchmark_track
 from foldnorm.preprocessing.alteration.kinds import KINDS
 from foldnorm.preprocessing.cohort.cohort import row_key
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json, write_tsv
@@ -148,7 +148,7 @@ def test_generated_volumes_are_the_same_for_a_seed(small_run, tmp_path):
 
 def test_a_cohort_prepared_otherwise_is_refused(small_run, phantom_cohort, tmp_path, capsys):
     assert call("score", small_run, phantom_cohort.folder, tmp_path / "scores") == 2
-    assert "prepared otherwise than the run's" in capsys.readouterr().err
+    assert "preprocessing differs from that of the training cohort" in capsys.readouterr().err
 
 
 def test_a_cohort_without_fold_labels_can_be_scored(
@@ -209,7 +209,7 @@ def test_the_list_of_models(capsys):
     ],
 )
 def test_the_track_of_a_model_is_said(kind, edits, sulci, said):
-    assert track_of(kind, edits, sulci) == said
+    assert benchmark_track(kind, edits, sulci) == said
 
 
 def test_every_kind_of_alteration_has_a_name_in_the_report():

@@ -17,7 +17,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.inference.inputs import open_input
 from foldnorm.pipeline.inference.translate import Translator
 from foldnorm.pipeline.metrics.classes import class_dice, class_distances
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.training.registry import task_of
 from foldnorm.preprocessing.cohort.cohort import Cohort
@@ -110,7 +110,7 @@ def test_levels_need_as_many_widths_as_stages():
 
 
 def test_training_writes_the_dice_of_each_class(run, pair_cohort):
-    table = MetricsTable(run / "metrics.csv", up_to=99)
+    table = MetricsLog(run / "metrics.csv", up_to=99)
     for name in ("loss", "dice_background", "dice_grey", "dice_white", "mean_dice"):
         assert table.column(f"validation/{name}")[0] == [2, 4], name
     assert len(list((run / "samples").glob("*.png"))) == 2

@@ -50,6 +50,6 @@ def run(arguments: argparse.Namespace) -> int:
     result.save(arguments.out)
     warn_of_lost_inputs(result.inputs)
     problems = [*given.failed, *result.problems]
-    sulci, brains = len(labeller.recognition.sulci), len(result.inputs)
+    sulci, brains = len(labeller.network.sulci), len(result.inputs)
     summary = f"{sulci} sulci of {brains} brains, {len(problems)} failed: {arguments.out}"
     return conclude(arguments, problems, summary)

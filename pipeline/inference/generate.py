@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.models.protocols import Diffuses, Samples
+from foldnorm.models.protocols import Diffuses, Generates
 from foldnorm.pipeline.artifacts import SYNTHETIC_SHEET, SYNTHETIC_SIDECAR, SYNTHETIC_VOLUME
 from foldnorm.pipeline.inference.filters import VolumeFilter
 from foldnorm.pipeline.metrics.structure import microstructure_statistics, sheet_statistics
@@ -120,7 +120,7 @@ class GenerationResult:
         """Content of ``synthetic.json``, when the volumes have been drawn."""
         options, model, of_diffusion = self.options, self.trained.model, {}
         if isinstance(model, Diffuses):
-            of_diffusion = {"sampler": model.sampler, "steps": model.steps_taken}
+            of_diffusion = {"sampler": model.sampler, "steps": model.num_inference_steps}
         return {
             "run": str(self.run.folder.resolve()),
             "synthetic": True,
@@ -153,7 +153,7 @@ def _statistics(record: Mapping[str, Any]) -> Callable[[NDArray[Any]], dict[str,
     return lambda volume: sheet_statistics(volume, scheme)
 
 
-def _set_sampler(model: Samples, options: GenerateOptions) -> None:
+def _set_sampler(model: Generates, options: GenerateOptions) -> None:
     if options.sampler is None and options.steps is None:
         return
     if not isinstance(model, Diffuses):

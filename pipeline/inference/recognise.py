@@ -17,7 +17,7 @@ from foldnorm.pipeline.scoring.latent_distance import conformal_p
 from foldnorm.pipeline.scoring.out_of_distribution import Suitability
 from foldnorm.pipeline.scoring.participants import Participants
 from foldnorm.pipeline.scoring.recognition import RecognitionScores
-from foldnorm.pipeline.scoring.sulcus_measures import MEASURES, NamedBrain, Recognition
+from foldnorm.pipeline.scoring.sulcus_measures import MEASURES, NamedBrain, NetworkLabeller
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.cohort.input_space import InputSpace
 from foldnorm.preprocessing.core.files import write_json, write_tsv
@@ -53,7 +53,7 @@ class SulcusLabeller:
     Attributes:
         run: its folder.
         reference: its training cohort.
-        recognition: the model.
+        network: the model, as it labels brains.
         scores: of sulci, fitted on half of the validation split.
         calibration: departures of the other half, (M, n) by kind.
         suitability: says which brains cannot be judged.
@@ -61,7 +61,7 @@ class SulcusLabeller:
 
     run: RunFolder
     reference: Cohort
-    recognition: Recognition
+    network: NetworkLabeller
     scores: RecognitionScores
     calibration: dict[str, NDArray[np.float64]]
     suitability: Suitability
@@ -76,13 +76,13 @@ class SulcusLabeller:
         run = RunFolder.open(folder)
         trained = run.load(device)
         cohort = run.training_cohort(reference)
-        recognition = Recognition(trained, cohort.scheme)
+        network = NetworkLabeller(trained, cohort.scheme)
         compared, others = held_out_halves(cohort)
-        scores = RecognitionScores(recognition, cohort.affine)
+        scores = RecognitionScores(network, cohort.affine)
         scores.fit(cohort.view(compared))
         calibration = scores.departures(scores.measures(cohort.brains(others)))
         suitability = Suitability(cohort.scheme).fit(cohort)
-        return cls(run, cohort, recognition, scores, calibration, suitability)
+        return cls(run, cohort, network, scores, calibration, suitability)
 
     def label(self, cohort: Cohort, splits: Sequence[str] = ()) -> "SulcusLabellingResult":
         """Name the sulci of the brains of a cohort, and measure each.
@@ -97,7 +97,7 @@ class SulcusLabeller:
     def labelled(self, cohort: Cohort, indices: NDArray[np.int64]) -> Iterator[LabelledBrain]:
         """Name the sulci of some brains of a cohort, one brain at a time."""
         roles = Participants.from_cohorts(self.reference, (), ())
-        brains = self.recognition.named(cohort.brains(indices))
+        brains = self.network.named(cohort.brains(indices))
         for index, brain in zip(indices, brains, strict=True):
             row = cohort.rows[index]
             space = InputSpace.of(cohort, row)
@@ -105,7 +105,7 @@ class SulcusLabeller:
             known = {"participant_id": row["participant_id"], "hemi": row["hemi"]}
             known |= {"used_for": used, "flag": flag}
             rows = []
-            named = zip(self.recognition.sulci, self._measures(brain, space), strict=True)
+            named = zip(self.network.sulci, self._measures(brain, space), strict=True)
             for sulcus, measures in named:
                 if used or flag:
                     measures = {k: v for k, v in measures.items() if not k.startswith("p_")}
@@ -174,7 +174,7 @@ class SulcusLabellingResult(VolumeResult[LabelledBrain]):
             "cohort": str(self.cohort.folder.resolve()),
             "phantom": self.cohort.is_phantom,
             "brains": len(self.indices),
-            "sulci": list(self.labeller.recognition.sulci),
+            "sulci": list(self.labeller.network.sulci),
             "calibrated_on": m,
             "smallest_p": 1 / (m + 1),
             "columns": dict(SULCI.columns),
@@ -187,7 +187,7 @@ class SulcusLabellingResult(VolumeResult[LabelledBrain]):
             path = out / SULCUS_LABELS.of(brain=made.key)
             write_labels(path, made.labels, made.affine, description="foldnorm RECOGNISED sulci")
         write_tsv(out / SULCI, self.table, tuple(SULCI.columns))
-        sulci = self.labeller.recognition.sulci
+        sulci = self.labeller.network.sulci
         names = [{"label": n, "name": name} for n, name in enumerate(sulci, start=1)]
         write_tsv(out / SULCUS_NAMES, names, tuple(SULCUS_NAMES.columns))
         write_json(out / SULCI_SIDECAR, self.sidecar)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from skimage.restoration import inpaint_biharmonic
 
 from foldnorm.models.noise import seed_of
-from foldnorm.models.protocols import DamageKind, FindsDamage, Repairs
+from foldnorm.models.protocols import DamageKind, FindsDamage, RestoresImages
 from foldnorm.pipeline.artifacts import RESTORED, RESTORED_IMAGE, RESTORED_SHEET, RESTORED_SIDECAR
 from foldnorm.pipeline.data.damage import LIKELY, came_damaged, degrader
 from foldnorm.pipeline.inference.results import Row, VolumeResult
@@ -175,7 +175,7 @@ def _check(model: object, options: RestoreOptions) -> None:
     Raises:
         InputError: with what.
     """
-    if not isinstance(model, Repairs):
+    if not isinstance(model, RestoresImages):
         raise InputError(f"{type(model).__name__} does not repair images")
     if options.damage and not options.degrade:
         raise InputError("--damage says how to --degrade")
@@ -214,7 +214,7 @@ def restore_image(trained: TrainedModel, parts: Image, options: RestoreOptions) 
             found = model.find_damage(given)[0].float().cpu().numpy() > LIKELY
             images["found"] = np.where(found, 1, -1).astype(np.float32)
         if options.method == "model":
-            assert isinstance(model, Repairs)
+            assert isinstance(model, RestoresImages)
             images["restored"] = model.repair(given)[0].float().cpu().numpy()
             return images
     mask = parts[1] > 0 if options.method == "true-mask" else found

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.metrics.detection import roc_curve
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.images import CLASS
 from foldnorm.preprocessing.cohort.pictures import (
@@ -66,7 +66,7 @@ def first_images(cohort: Cohort, classes: Sequence[str]) -> str:
     rows = []
     for name in classes or [""]:
         own = [n for n, row in enumerate(cohort.rows) if row.get(CLASS, "") == name]
-        images = [cohort.seen(np.array(cohort.volumes[n])) for n in own[:SHOWN_IMAGES]]
+        images = [cohort.to_model_input(np.array(cohort.volumes[n])) for n in own[:SHOWN_IMAGES]]
         rows.append([picture for image in images for picture in volume_slices(cohort, image)])
     return inline_png(png(contact_sheet(rows, scale=_scale(cohort.shape))))
 
@@ -89,7 +89,7 @@ def class_counts(cohort: Cohort) -> str:
         return _svg(figure)
 
 
-def training_curves(metrics: MetricsTable) -> str:
+def training_curves(metrics: MetricsLog) -> str:
     """Losses on the left, critic or accuracy in the middle if any, validation on the right."""
     names = metrics.columns
     losses = ("cross_entropy", "squared_error", "separation/separation", "validation/loss")

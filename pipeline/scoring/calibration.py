@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from foldnorm.pipeline.runs.leakage import refuse_leak
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.fitted import State
-from foldnorm.pipeline.scoring.map_scores import Map, Scores
+from foldnorm.pipeline.scoring.map_scores import Map, ScoreTable
+from foldnorm.pipeline.scoring.old_names import current_score
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import hashed
@@ -31,7 +32,7 @@ class Calibration:
         are_local: whether they are controls of the site, not validation brains.
     """
 
-    scores: Scores
+    scores: ScoreTable
     peaks: NDArray[np.float64]
     rows: Sequence[Mapping[str, str]]
     sites: tuple[str, ...]
@@ -99,7 +100,8 @@ class Calibration:
             for name, hemi in zip(state["participants"], state["hemis"], strict=True)
         ]
         sites = tuple(state["sites"])
-        return cls(dict(state["scores"]), state["peaks"], rows, sites, state["are_local"])
+        scores = {current_score(name): values for name, values in state["scores"].items()}
+        return cls(scores, state["peaks"], rows, sites, state["are_local"])
 
 
 def _refuse_trained_on(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from foldnorm.pipeline.scoring.healthy import Group
-from foldnorm.pipeline.scoring.map_scores import Scores
+from foldnorm.pipeline.scoring.map_scores import ScoreTable
 from foldnorm.preprocessing.cohort.cohort import Brain
 
 LATENT_MAP = "latent_map"  # name of a family, of models whose code is a map
@@ -23,7 +23,7 @@ class ScoreFamily(Protocol):
     def fit(self, healthy: Sequence[Brain]) -> object:
         """Learn what is usual."""
 
-    def score(self, brains: Iterable[Brain]) -> Scores:
+    def score(self, brains: Iterable[Brain]) -> ScoreTable:
         """Scores by name, (N,) each."""
 
     def save(self, folder: Path) -> None:

@@ -21,7 +21,7 @@ from foldnorm.pipeline.scoring.both_sides import of_both_sides
 from foldnorm.pipeline.scoring.calibration import Calibration
 from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
-from foldnorm.pipeline.scoring.map_scores import Map, Scores
+from foldnorm.pipeline.scoring.map_scores import Map, ScoreTable
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.io.sources import Problem
@@ -185,7 +185,7 @@ class ScoreResult:
         }
 
 
-def add_p_values(rows: Rows, scores: Scores, calibration: Calibration) -> None:
+def add_p_values(rows: Rows, scores: ScoreTable, calibration: Calibration) -> None:
     """Add scores to the rows of brains, and p and q to those that have neither flag nor role.
 
     Args:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from foldnorm.pipeline.artifacts import PAGES_SIDECAR, REGIONS, REGIONS_SIDECAR, SCORER
 from foldnorm.pipeline.data.sulcus_labels import NamesPlaces, SulciByPlace
-from foldnorm.pipeline.runs.tracks import learned_from
+from foldnorm.pipeline.runs.provenance import describe_supervision
 from foldnorm.pipeline.scoring.alike import check_alike
 from foldnorm.pipeline.scoring.brain_scores import ASYMMETRY, VOID, BrainScores
 from foldnorm.pipeline.scoring.calibration import Calibration
@@ -312,7 +312,7 @@ class Scorer:
             whence: str(self._source if isinstance(self._source, Path) else self._source.folder),
             "phantom": cohort.is_phantom,
             "precision": self._computes_in,
-            "learned_from": learned_from(self.scores_.edits, self.scores_.sulci),
+            "learned_from": describe_supervision(self.scores_.edits, self.scores_.sulci),
         }
 
 

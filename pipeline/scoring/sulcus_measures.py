@@ -90,7 +90,7 @@ class NamedBrain:
         return found
 
 
-class Recognition:
+class NetworkLabeller:
     """A trained model that recognises, as it names brains.
 
     Args:

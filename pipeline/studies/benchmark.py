@@ -22,11 +22,11 @@ from foldnorm.pipeline.artifacts import (
 )
 from foldnorm.pipeline.metrics.bootstrap import Weights, bootstrap_interval
 from foldnorm.pipeline.metrics.detection import detection, paired_share
-from foldnorm.pipeline.runs.tracks import track_of
+from foldnorm.pipeline.runs.provenance import benchmark_track
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
 from foldnorm.pipeline.scoring.localisation import localisation
-from foldnorm.pipeline.scoring.map_scores import Scores
+from foldnorm.pipeline.scoring.map_scores import ScoreTable
 from foldnorm.preprocessing.alteration.alteration import Altered, alter
 from foldnorm.preprocessing.alteration.deletion import HALF_WAY, Refilling, SizeRange
 from foldnorm.preprocessing.alteration.kinds import DEFORMING
@@ -126,12 +126,12 @@ def benchmark(scorer: BrainScores, cohort: Cohort, options: BenchmarkOptions) ->
             )
         subjects.extend(_subject_rows(cohort, indices, healthy, draws, size, options))
         places += [row for draw in draws for row in draw.places]
-    track = track_of(options.kind, scorer.edits, scorer.sulci)
+    track = benchmark_track(options.kind, scorer.edits, scorer.sulci)
     about = {"track": track, **_about(cohort, options, len(indices))}
     return BenchmarkResult(rows, subjects, places, about)
 
 
-def _false_alarms(scorer: BrainScores, healthy: Scores, tested: set[str]) -> dict[str, float]:
+def _false_alarms(scorer: BrainScores, healthy: ScoreTable, tested: set[str]) -> dict[str, float]:
     """Share of healthy brains that are called unusual, by score; empty if it cannot be known."""
     calibrating = scorer.calibration
     if not len(calibrating) or tested & set(map(row_key, calibrating.rows)):
@@ -151,7 +151,7 @@ class _Draw:
     """
 
     positions: NDArray[np.int64]
-    scores: Scores
+    scores: ScoreTable
     places: list[dict[str, Any]]
 
 
@@ -256,7 +256,7 @@ def _mean_detection(
 def _subject_rows(
     cohort: Cohort,
     indices: NDArray[np.int64],
-    healthy: Scores,
+    healthy: ScoreTable,
     draws: Sequence[_Draw],
     size: SizeRange,
     options: BenchmarkOptions,

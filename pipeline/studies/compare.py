@@ -27,7 +27,7 @@ from foldnorm.pipeline.metrics.latent import active_share, silhouette
 from foldnorm.pipeline.metrics.sheets import mean_panel
 from foldnorm.pipeline.runs.config import config_path
 from foldnorm.pipeline.runs.devices import choose_device
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.studies.benchmark import BenchmarkOptions, benchmark
@@ -157,7 +157,7 @@ def _measured(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str
 def measure(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str, float]:
     """Figures of one finished run, by name."""
     run, device = RunFolder.open(folder), choose_device(options.device)
-    _, panel = run.best_panel(MetricsTable(folder / RUN_METRICS, up_to=2**62))
+    _, panel = run.best_metrics(MetricsLog(folder / RUN_METRICS, up_to=2**62))
     trained = run.load(device)
     figures: dict[str, float] = {**run.cost, **panel}
     if not isinstance(trained.model, Decodes):

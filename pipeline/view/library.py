@@ -235,7 +235,7 @@ class Library:
     def picture(self, cohort: int, brain: int) -> bytes:
         """Return an image as PNG; of a volume, its middle slices."""
         own = self.cohorts[cohort]
-        return _as_png(image_slices(own.seen(np.array(own.volumes[brain]))))
+        return _as_png(image_slices(own.to_model_input(np.array(own.volumes[brain]))))
 
     def given(self, cohort: int, brain: int, model: int, degrade: int) -> bytes:
         """Return the image that a model is shown, as PNG; with ``degrade`` 1, degraded first."""

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from foldnorm.models.protocols import (
     Decodes,
+    Denoises,
     Encodes,
     LearnsFromDamage,
-    Repairs,
     Restores,
-    TakesNoise,
+    RestoresImages,
     Translates,
 )
 from foldnorm.pipeline.data.damage import degrader
@@ -55,7 +55,7 @@ class ViewedModel:
         """
         run, chosen = RunFolder.open(folder), choose_device(device)
         trained = run.load(chosen)
-        if isinstance(trained.model, (Decodes, Restores, Repairs)):
+        if isinstance(trained.model, (Decodes, Restores, RestoresImages)):
             return cls(run, trained, None)
         if not isinstance(trained.model, Translates):
             raise InputError(f"{type(trained.model).__name__} makes no volume to show: {folder}")
@@ -77,7 +77,7 @@ class ViewedModel:
     def degrades(self) -> bool:
         """True if the model learned from degraded images, so that images can be degraded alike."""
         model = self.trained.model
-        is_noisy = isinstance(model, TakesNoise) and model.noise_factor > 0
+        is_noisy = isinstance(model, Denoises) and model.noise_factor > 0
         return is_noisy or isinstance(model, LearnsFromDamage)
 
     def repair(self, cohort: Cohort, index: int, *, degrade: bool) -> dict[str, Image]:

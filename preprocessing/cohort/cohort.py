@@ -136,7 +136,7 @@ class Cohort:
         """Brain of a volume: one of the cohort's, or what it has become by an alteration."""
         other = self.other_side(index)
         read = None if other is None else partial(self._volume, other)
-        return Brain(self.seen(volume), self.rows[index], read)
+        return Brain(self.to_model_input(volume), self.rows[index], read)
 
     def other_side(self, index: int) -> int | None:
         """Index of the other hemisphere of a brain, if it is there and in the same layout."""
@@ -162,8 +162,8 @@ class Cohort:
         """True if the volumes are intensities, not classes."""
         return "intensities" in self.preparation
 
-    def seen(self, volumes: NDArray[Any]) -> NDArray[Any]:
-        """Volumes as models see them: classes as they are, intensities float32 from −1 to 1."""
+    def to_model_input(self, volumes: NDArray[Any]) -> NDArray[Any]:
+        """Convert stored volumes: classes stay as they are, images become float32 from −1 to 1."""
         if not self.holds_images:
             return volumes
         return intensities_of(volumes)
