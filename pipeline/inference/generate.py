@@ -120,7 +120,7 @@ class GenerationResult:
         """Content of ``synthetic.json``, when the volumes have been drawn."""
         options, model, of_diffusion = self.options, self.trained.model, {}
         if isinstance(model, Diffuses):
-            of_diffusion = {"sampler": model.sampler, "steps": model.steps_taken}
+            of_diffusion = {"sampler": model.sampler, "steps": model.num_inference_steps}
         return {
             "run": str(self.run.folder.resolve()),
             "synthetic": True,
