@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 from skimage.restoration import inpaint_biharmonic
 
-from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import DamageKind, FindsDamage, Repairs
 from foldnorm.pipeline.artifacts import RESTORED, RESTORED_IMAGE, RESTORED_SHEET, RESTORED_SIDECAR
-from foldnorm.pipeline.data.damage import LIKELY, came_damaged, degrader
+from foldnorm.pipeline.data.damage import LIKELY, came_damaged, degradation_of, degraded
 from foldnorm.pipeline.metrics.images import RANGE, iou, repair_figures
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
@@ -68,16 +67,15 @@ def restore(
     """
     _check(trained.model, options)
     indices = cohort.some_indices(*options.splits)
-    degrade = degrader(trained.model, options.damage) if options.degrade else None
+    degradation = degradation_of(trained.model, options.damage) if options.degrade else None
     rows, shown = [], list[dict[str, list[NDArray[np.uint8]]]]()
     bits = int(cohort.preparation["intensities"]["bits"])
     for index in indices:
         (brain,) = cohort.brains([index])
         key = row_key(brain.row)
-        if degrade is None or came_damaged([brain.row], trained.model)[0]:
-            parts = brain.volume[None]
-        else:
-            parts = degrade(brain.volume, degradation_rng(key, options.seed))
+        parts = brain.volume[None]
+        if degradation is not None and not came_damaged([brain.row], trained.model)[0]:
+            parts = degraded(brain.volume, degradation, key, options.seed)
         images = repaired(trained, parts, options)
         row: dict[str, Any] = {n: brain.row.get(n, "") for n in ("participant_id", "image")}
         if "clean" in images:
@@ -121,17 +119,12 @@ def _check(model: object, options: RestoreOptions) -> None:
         raise InputError("--method true-mask: the true mask is known with --degrade only")
 
 
-def degradation_rng(key: str, seed: int = 0) -> np.random.Generator:
-    """Create the generator of random numbers for the degradation of the image named ``key``."""
-    return np.random.default_rng(seed_of(seed, "degrade", key))
-
-
 def repaired(trained: TrainedModel, parts: Image, options: RestoreOptions) -> dict[str, Image]:
     """Repair an image; return it as given, repaired and as it was, with its masks, by name.
 
     Args:
         trained: that repairs.
-        parts: (1, *sides), or what `degrader` makes of an image.
+        parts: (1, *sides), or what `degraded` makes of an image.
         options: by which method.
 
     Returns:

@@ -81,7 +81,7 @@ def held_by_one(
         for number, phase in enumerate(phases):
             first = batches.first_of(number)
             volumes = first.volume.to(device)
-            condition = None if first.told is None else first.told.to(device)
+            condition = None if first.condition is None else first.condition.to(device)
             noise = StepNoise((seed, steps.start, number), len(volumes), device)
             terms = partial(model.loss, phase, volumes, noise, condition)
             found = max(found, held_bytes(terms, model))

@@ -150,16 +150,17 @@ def _to_device(
 
 def draws_of(task: Task, options: TrainingOptions, conditions: Conditions) -> Draws:
     """Training volumes, with what the task puts beside them and does to them."""
+    task.check_options(options)
     cohort = task.cohort
     return Draws(
         cohort.volumes,
         cohort.indices("train"),
         seed=options.seed,
-        second=task.second,
+        auxiliary=task.auxiliary,
         paired=task.model.reads != "unpaired",
         conditions=conditions.encode(cohort.rows) if conditions.size else None,
-        place=task.place(options),
-        augment=task.alter(options),
+        transforms=task.transforms(options),
+        keys=task.keys,
     )
 
 

@@ -126,7 +126,7 @@ def _warn_of_memory(training: Training) -> None:
     device = training.fabric.device
     steps = range(training.state.step, options.steps)
     held = held_by_one(model, batches, steps, options.seed, device)
-    warning = warning_of(held, batches.own, model, available_bytes(device))
+    warning = warning_of(held, batches.local_batch_size, model, available_bytes(device))
     if warning:
         print(f"foldnorm: warning: {warning}", file=sys.stderr)
 

@@ -16,8 +16,6 @@ from foldnorm.models.protocols import (
     TakesNoise,
     Translates,
 )
-from foldnorm.pipeline.data.damage import degrader
-from foldnorm.pipeline.inference.restore import Image, RestoreOptions, degradation_rng, repaired
 from foldnorm.pipeline.inference.translate import Translation
 from foldnorm.pipeline.runs.devices import choose_device
 from foldnorm.pipeline.runs.run_folder import RunFolder
@@ -75,7 +73,9 @@ class ViewedModel:
         is_noisy = isinstance(model, TakesNoise) and model.noise_factor > 0
         return is_noisy or isinstance(model, LearnsFromDamage)
 
-    def repair(self, cohort: Cohort, index: int, *, degrade: bool) -> dict[str, Image]:
+    def repair(
+        self, cohort: Cohort, index: int, *, degrade: bool
+    ) -> dict[str, NDArray[np.float32]]:
         """Repair an image; return the images that `restore.repaired` gives.
 
         Args:
@@ -83,10 +83,15 @@ class ViewedModel:
             index: of the image.
             degrade: degrade it first, as ``foldnorm restore --degrade`` does.
         """
+        # MONAI takes seconds to load, and only those wait for it who look at images.
+        from foldnorm.pipeline.data.damage import degradation_of, degraded
+        from foldnorm.pipeline.inference.restore import RestoreOptions, repaired
+
         (brain,) = cohort.brains([index])
         parts = brain.volume[None]
         if degrade and self.degrades:
-            parts = degrader(self.trained.model)(brain.volume, degradation_rng(row_key(brain.row)))
+            degradation = degradation_of(self.trained.model)
+            parts = degraded(brain.volume, degradation, row_key(brain.row))
         return repaired(self.trained, parts, RestoreOptions())
 
     def check(self, cohort: Cohort) -> None:
