@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from anomaly_statistics import BOOTSTRAPS, INTERVAL, auroc, interval_of
 
-from foldnorm.pipeline.data.sulcus_labels import NamedVolumes, names_of, sulcus_voxels
+from foldnorm.pipeline.data.sulcus_labels import SulcusLabels, sulcus_voxels
 from foldnorm.pipeline.metrics.classes import sulcus_dice
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.healthy import split_validation
@@ -118,10 +118,10 @@ def _name(
             kept[group][f"{who}_panel"] = scores.panel_
     if "healthy" in groups:
         cohort, rows = groups["healthy"]
-        named = NamedVolumes(cohort, model.sulci)
+        sulci = SulcusLabels(cohort, model.sulci)
         brains = zip(rows, model.named(cohort.brains(rows)), strict=True)
         kept["healthy"]["dice"] = np.array(
-            [sulcus_dice(b.labels, names_of(named[n]), len(model.sulci)) for n, b in brains]
+            [sulcus_dice(b.labels, sulci[n], len(model.sulci)) for n, b in brains]
         )
     for group, arrays in kept.items():
         np.savez(folder / f"{group}.npz", **arrays)

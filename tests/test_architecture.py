@@ -61,7 +61,7 @@ INNER = {
     "artifacts": (),
     "metrics": (),
     "transforms": (),
-    "data": GROUND,
+    "data": ("transforms", *GROUND),
     "runs": ("data", *GROUND),
     "report": ("runs", *GROUND),  # of runs the records, never a model
     "scoring": ("report.page_files", "runs", "data", *GROUND),

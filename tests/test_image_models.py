@@ -28,8 +28,8 @@ from foldnorm.models.protocols import (
     Trainable,
 )
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.data.augmentation import AugmentationOptions, ImageAugmentation
-from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.pipeline.data.image_affine import RandImageAffine
+from foldnorm.pipeline.data.items import transformed
 
 SIDE = 16
 
@@ -111,28 +111,31 @@ def test_channels_of_images_and_of_classes():
     assert channels[0, :, 0, 1].tolist() == [-1, -1, 1]
 
 
+def moved_at(draw, images, **limits):
+    """(N, *sides) images as a draw says."""
+    return transformed(images, [RandImageAffine(**limits)], 0, draw)
+
+
 @pytest.mark.parametrize("shape", [(9, 12), (7, 8, 9)])
 def test_images_are_moved_alike_and_the_same_for_a_draw(shape):
     images = np.stack([np.random.default_rng(0).normal(size=shape).astype(np.float32)] * 2)
-    shifts = ImageAugmentation(AugmentationOptions(shift=2), 0)
     for draw in range(5):
-        moved = shifts(images, draw)
-        assert np.array_equal(moved, shifts(images, draw))
+        moved = moved_at(draw, images, shift=2)
+        assert np.array_equal(moved, moved_at(draw, images, shift=2))
         assert np.array_equal(moved[0], moved[1])
         assert set(np.unique(moved)) <= set(np.unique(images))  # whole pixels: nothing in between
-    assert not np.array_equal(shifts(images, 0), shifts(images, 1))
-    turned = ImageAugmentation(AugmentationOptions(rotation=45.0), 0)(images, 0)
+    assert not np.array_equal(moved_at(0, images, shift=2), moved_at(1, images, shift=2))
+    turned = moved_at(0, images, rotation=45.0)
     assert turned.shape == images.shape
     assert not np.allclose(turned, images)
 
 
 def test_images_that_are_turned_stay_sharp():
     fine = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(64, 64)), 0.8)
-    turns = ImageAugmentation(AugmentationOptions(rotation=10, stretch=0.05), 0)
     images = fine[None].astype(np.float32)
     kept = []
     for draw in range(10):
-        moved = turns(images, draw)
+        moved = moved_at(draw, images, rotation=10, stretch=0.05)
         assert images.min() <= moved.min() < moved.max() <= images.max()
         kept.append(moved[0, 8:-8, 8:-8].std() / fine[8:-8, 8:-8].std())
     assert min(kept) > 0.95  # linear interpolation: .9
@@ -140,9 +143,8 @@ def test_images_that_are_turned_stay_sharp():
 
 def test_images_are_mirrored_along_each_axis_every_second_time():
     image = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
-    mirrors = ImageAugmentation(AugmentationOptions(mirror=True), 0)
     kinds = {(): image, (1,): image[:, ::-1], (2,): image[:, :, ::-1], (1, 2): image[:, ::-1, ::-1]}
-    found = [next(k for k, v in kinds.items() if np.array_equal(mirrors(image, n), v))
+    found = [next(k for k, v in kinds.items() if np.array_equal(moved_at(n, image, mirror=True), v))
              for n in range(200)]  # fmt: skip
     assert all(30 < found.count(kind) < 70 for kind in kinds)
 
@@ -153,9 +155,10 @@ def test_no_label_volume_is_mirrored(small_cohort, tmp_path, capsys):
     assert "the mirror image of a hemisphere is the other one" in capsys.readouterr().err
 
 
-def test_images_know_no_elastic():
-    with pytest.raises(InputError, match="label volumes"):
-        ImageAugmentation(AugmentationOptions(elastic=1.0), 0)
+def test_images_know_no_elastic(bars, tmp_path, capsys):
+    words = ["train", "--config", "image_vae", "--cohort", str(bars), "--out", str(tmp_path / "a")]
+    assert main([*words, "--training.augmentation.elastic", "1"]) == 2
+    assert "elastic and dropout are for label volumes" in capsys.readouterr().err
 
 
 def test_a_classifier_repairs_nothing_and_a_denoiser_tells_nothing(

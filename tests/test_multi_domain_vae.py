@@ -12,7 +12,7 @@ from test_synthetic_quality import blobs, save
 from foldnorm.models.multi_domain_vae import MultiDomainVAE
 from foldnorm.models.protocols import FindsDamage
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.data.damage import Degradations
+from foldnorm.pipeline.data.damage import RandStrokes
 from foldnorm.pipeline.training.image_tasks import DegradationTask
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
@@ -28,10 +28,10 @@ def cohort(tmp_path_factory):
     """90 discs, every third of which came with strokes on it: ``state`` old."""
     folder = tmp_path_factory.mktemp("old")
     (folder / "source").mkdir()
-    rows, scratch = ["file\tparticipant_id\tstate"], Degradations(("straight",), 2, (2.0, 3.0))
+    rows, scratch = ["file\tparticipant_id\tstate"], RandStrokes(("straight",), 2, (2.0, 3.0))
     for n, image in enumerate(blobs(90, 0, SIDE)):
         if n % 3 == 0:
-            image = scratch.degrade(image, np.random.default_rng(n))[0]
+            image = scratch.set_random_state(seed=n)(image[None])[0]
         save(folder / f"source/{n:03d}.png", image)
         rows.append(f"{n:03d}.png\tp{n}\t{'old' if n % 3 == 0 else 'new'}")
     (folder / "source/participants.tsv").write_text("\n".join(rows) + "\n")

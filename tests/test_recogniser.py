@@ -11,15 +11,14 @@ from foldnorm.models.classes import to_classes
 from foldnorm.models.sulcus_segmenter import SulcusSegmenter
 from foldnorm.pipeline.bundle.volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.data.substitutions import Substitutions
+from foldnorm.pipeline.data.items import transformed
 from foldnorm.pipeline.data.sulcus_labels import (
-    NamedVolumes,
     SulciByPlace,
+    SulcusLabels,
     common_sulci,
-    folds_of,
-    names_of,
     sulcus_name,
 )
+from foldnorm.pipeline.data.sulcus_replacement import RandReplaceSulcusd
 from foldnorm.pipeline.metrics.classes import sulcus_dice
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.predict import recognise
@@ -92,20 +91,18 @@ def test_a_side_is_no_part_of_a_name_unless_both_are_in_one_volume():
     assert sulcus_name("S.C._right", both_sides=True) == "S.C._right"
 
 
-def test_voxels_get_the_name_and_the_number_of_their_fold(cohort):
+def test_voxels_get_the_number_of_their_sulcus(cohort):
     sulci = ["superior_temporal", "central"]
-    named = NamedVolumes(cohort, sulci)
     index = 3
-    beside, labels = named[index], cohort.folds[index]
+    named, labels = SulcusLabels(cohort, sulci)[index], cohort.folds[index]
     rows = [r for r in cohort.fold_table if row_key(r) == cohort.keys()[index]]
     for number, name in enumerate(sulci, start=1):
         own = [int(row["label"]) for row in rows if row["name"] == name]
-        assert np.array_equal(names_of(beside) == number, np.isin(labels, own))
-    assert not beside[labels == 0].any()
-    assert len(np.unique(folds_of(beside))) == len(np.unique(labels))
-    assert np.array_equal(named[np.array([index, 5])][0], beside)
+        assert np.array_equal(named == number, np.isin(labels, own))
+    assert not named[labels == 0].any()
+    assert set(np.unique(named)) == {0, 1, 2}
     with pytest.raises(InputError, match=r"no brain of the cohort has a sulcus S\.C\."):
-        NamedVolumes(cohort, ["central", "S.C."])
+        SulcusLabels(cohort, ["central", "S.C."])
 
 
 def test_the_sulci_that_nearly_all_have_are_learned_by_default(cohort, run):
@@ -135,26 +132,30 @@ def brain_of_folds():
     return volume, named, folds
 
 
+def replaced_at(draw, volume, named, folds, prob=1.0, seed=1):
+    """A volume, and the sulci of its voxels, as a draw says."""
+    item = {"image": volume[None], "sulci": named[None], "folds": folds[None]}
+    found = transformed(item, [RandReplaceSulcusd("image", prob=prob)], seed, draw)
+    return found["image"][0], found["sulci"][0]
+
+
 def test_other_folds_take_the_place_of_a_sulcus_and_get_no_name():
     volume, named, folds = brain_of_folds()
-    substitute = Substitutions(1.0, SKELETON, seed=1)
     filled = 0
     for draw in range(50):
-        new, names = substitute(volume, named, folds, draw)
+        new, names = replaced_at(draw, volume, named, folds)
         assert not names.any()
         assert (new[volume == 0] == 0).all()
         assert (new[(folds == 2) | (folds == 3)] == 2).all()
         added = (new == 2) & (volume != 2)
         filled += bool(added.any())
-        again, _ = substitute(volume, named, folds, draw)
+        again, _ = replaced_at(draw, volume, named, folds)
         assert np.array_equal(new, again)
     assert filled == 50
-    untouched = [
-        Substitutions(0.3, SKELETON, 2)(volume, named, folds, n)[1].any() for n in range(300)
-    ]
+    untouched = [replaced_at(n, volume, named, folds, 0.3, seed=2)[1].any() for n in range(300)]
     assert np.mean(untouched) == pytest.approx(0.7, abs=0.08)
     bare = np.where(folds > 0, 1, volume).astype(np.uint8)
-    assert np.array_equal(substitute(bare, named * 0, folds, 0)[0], bare)
+    assert np.array_equal(replaced_at(0, bare, named * 0, folds)[0], bare)
 
 
 def test_only_sulcus_voxels_count_in_the_loss():
@@ -241,7 +242,7 @@ def test_the_atlas_names_by_place(cohort):
     atlas = AtlasTemplate(sulci, SKELETON).fit(cohort)
     index = int(cohort.indices("test")[0])
     (brain,) = atlas.named(cohort.brains([index]))
-    true = names_of(NamedVolumes(cohort, sulci)[index])
+    true = SulcusLabels(cohort, sulci)[index]
     assert np.nanmean(sulcus_dice(brain.labels, true, 2)) > 0.4
     sulcus, share = SulciByPlace(cohort).likeliest(np.argwhere(true == 2))
     assert sulcus == "lateral_fissure"

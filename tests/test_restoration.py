@@ -22,7 +22,8 @@ from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import FindsDamage
 from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.data.damage import VISIBLE, Degradations, degrader
+from foldnorm.pipeline.data.damage import VISIBLE, RandStrokes, RandStrokesd, degradation_of
+from foldnorm.pipeline.data.items import transformed
 from foldnorm.pipeline.inference.restore import inpaint
 from foldnorm.pipeline.metrics.images import iou
 from foldnorm.preprocessing.cohort.cohort import Cohort
@@ -34,25 +35,28 @@ SIDE = 32
 
 
 def damage_of(kind, shape=(64, 64), seed=0, most=1, widths=(3.0, 3.0)):
-    return Degradations((kind,), most, widths).draw(shape, np.random.default_rng(seed))
+    return RandStrokes((kind,), most, widths).draw(np.random.default_rng(seed), shape)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(40, 50), (20, 24, 28)])
 def test_damage_is_the_same_for_a_seed_and_leaves_the_rest_alone(kind, shape):
     image = np.random.default_rng(1).uniform(-1, 1, shape).astype(np.float32)
-    degrade = Degradations((kind,), 3, (2.0, 4.0)).degrade
-    damaged, mask, clean = degrade(image, np.random.default_rng(2))
-    again = degrade(image, np.random.default_rng(2))
-    assert np.array_equal(damaged, again[0])
-    assert np.array_equal(clean, image)
+    scratch, given = RandStrokesd("image", (kind,), 3, (2.0, 4.0), mask_keys="mask"), image.copy()
+
+    def damaged_at(draw):
+        found = transformed({"image": given[None]}, [scratch], 0, draw)
+        return found["image"][0], found["mask"][0]
+
+    damaged, mask = damaged_at(2)
+    assert np.array_equal(damaged, damaged_at(2)[0])
+    assert np.array_equal(given, image)
     assert damaged.dtype == np.float32
     assert np.abs(damaged).max() <= 1
     assert set(np.unique(mask)) <= {0, 1}
     changed = np.abs(damaged - image) > VISIBLE
     assert np.array_equal(mask > 0, changed)
-    other = degrade(image, np.random.default_rng(3))
-    assert not np.array_equal(damaged, other[0])
+    assert not np.array_equal(damaged, damaged_at(3)[0])
 
 
 def test_what_is_drawn_lies_where_it_lies_on_any_image():
@@ -253,7 +257,7 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="widths"):
         DamageUNet((32, 32), widths=[4.0, 2.0])
     with pytest.raises(InputError, match="did not learn from damage"):
-        degrader(torch.nn.Identity())
+        degradation_of(torch.nn.Identity())
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from scipy import ndimage
 from foldnorm.models.restorer import Restorer
 from foldnorm.pipeline.bundle.volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.data.edits import UNTOUCHED, TrainingEdits
+from foldnorm.pipeline.data.edits import UNTOUCHED, RandEditFoldsd
+from foldnorm.pipeline.data.items import transformed
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
@@ -38,19 +39,26 @@ def two_sheets():
     return np.stack([volume, folds])
 
 
+def edited_at(draw, volumes, kinds, most=1, voxel_size=MM, seed=0):
+    """(I, J, K) of a volume, (1 or 2, I, J, K) with its fold labels, edited as a draw says."""
+    folds_key = "folds" if len(volumes) > 1 else None
+    edit = RandEditFoldsd("image", kinds, most, RADII, voxel_size=voxel_size, folds_key=folds_key)
+    item = {"image": volumes[:1].astype(np.uint8), "folds": volumes[1:]}
+    return transformed(item, [edit], seed, draw)["image"][0]
+
+
 @pytest.mark.parametrize("kind", ["folds", "balls", "slabs", "noise"])
 def test_only_sulcus_is_erased_and_the_same_at_each_draw(kind):
     volumes = two_sheets()
-    edits = TrainingEdits([kind], 2, SKELETON, MM, RADII, seed=3)
-    erased = []
+    healthy, erased = volumes[0].copy(), []
     for draw in range(200):
-        edited, healthy = edits(volumes, draw)
+        edited = edited_at(draw, volumes, [kind], 2, seed=3)
         assert np.array_equal(healthy, volumes[0])
         changed = edited != healthy
         assert (healthy[changed] == 2).all()
         assert (edited[changed] == 1).all()
         erased.append(int(changed.sum()))
-        assert np.array_equal(edits(volumes, draw), np.stack([edited, healthy]))
+        assert np.array_equal(edited_at(draw, volumes, [kind], 2, seed=3), edited)
     untouched = np.mean(np.array(erased) == 0)
     assert untouched == pytest.approx(UNTOUCHED, abs=0.1)
     assert len(set(erased)) > (3 if kind == "folds" else 30) - 1
@@ -62,18 +70,23 @@ def test_only_sulcus_is_erased_and_the_same_at_each_draw(kind):
 def test_a_volume_without_sulcus_is_left_alone():
     empty = np.stack([np.ones((6, 6, 6), np.uint8), np.zeros((6, 6, 6), np.uint8)])
     for kind in ("folds", "balls", "slabs", "noise"):
-        edits = TrainingEdits([kind], 3, SKELETON, MM, RADII, 0)
         for draw in range(8):
-            assert (edits(empty, draw) == 1).all()
+            assert (edited_at(draw, empty, [kind], 3) == 1).all()
+
+
+def test_whole_folds_are_edited_where_labels_say_which():
+    with pytest.raises(InputError, match="expected fold labels"):
+        edited_at(0, two_sheets()[:1], ["balls", "copies"])
 
 
 def test_it_learns_to_bring_back_what_it_knows():
     torch.manual_seed(0)
     model = Restorer(edits=["folds"], channels=[8, 16], convolutions=[1, 1])
-    edits = TrainingEdits(model.edits, 1, SKELETON, MM, RADII, 0)
+    healthy = two_sheets()[0].astype(np.uint8)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for step in range(150):
-        pairs = torch.from_numpy(np.stack([edits(two_sheets(), 4 * step + n) for n in range(4)]))
+        edited = [edited_at(4 * step + n, two_sheets(), model.edits) for n in range(4)]
+        pairs = torch.from_numpy(np.stack([[one, healthy] for one in edited]))
         terms = model.loss("restoration", pairs, None)
         optimizer.zero_grad()
         terms["loss"].backward()
@@ -321,10 +334,9 @@ def test_maps_need_healthy_brains(small_cohort, tmp_path, capsys):
 @pytest.mark.parametrize("kind", ["copies", "sheets"])
 def test_what_is_added_lies_inside_the_brain_where_nothing_was(kind):
     volumes = two_sheets()
-    edits = TrainingEdits([kind], 2, SKELETON, MM, RADII, seed=3)
-    added = []
+    healthy, added = volumes[0].copy(), []
     for draw in range(100):
-        edited, healthy = edits(volumes, draw)
+        edited = edited_at(draw, volumes, [kind], 2, seed=3)
         assert np.array_equal(healthy, volumes[0])
         changed = edited != healthy
         assert (healthy[changed] == 1).all()
@@ -333,15 +345,16 @@ def test_what_is_added_lies_inside_the_brain_where_nothing_was(kind):
     assert np.mean(np.array(added) == 0) < UNTOUCHED + 0.2
     assert len(set(added)) > 10
     empty = np.stack([np.zeros((6, 6, 6), np.uint8), np.zeros((6, 6, 6), np.uint8)])
-    assert all((edits(empty, draw) == 0).all() for draw in range(8))
+    assert all((edited_at(draw, empty, [kind], 2) == 0).all() for draw in range(8))
 
 
 def test_sizes_of_edits_are_in_mm():
     sizes = []
     for voxel in (1.0, 2.0):
-        edits = TrainingEdits(["balls"], 1, SKELETON, (voxel,) * 3, RADII, seed=0)
-        full = np.stack([np.full((40, 40, 40), 2, np.uint8)])
-        sizes.append(np.mean([(np.diff(edits(full, n), axis=0) != 0).sum() for n in range(60)]))
+        full = np.full((1, 40, 40, 40), 2, np.uint8)
+        sizes.append(np.mean([
+            (edited_at(n, full, ["balls"], voxel_size=(voxel,) * 3) != 2).sum() for n in range(60)
+        ]))  # fmt: skip
     assert sizes[0] / sizes[1] > 3  # eight times, but for what the box cuts off
 
 

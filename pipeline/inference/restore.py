@@ -11,10 +11,9 @@ import torch
 from numpy.typing import NDArray
 from skimage.restoration import inpaint_biharmonic
 
-from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import DamageKind, FindsDamage, RestoresImages
 from foldnorm.pipeline.artifacts import RESTORED, RESTORED_IMAGE, RESTORED_SHEET, RESTORED_SIDECAR
-from foldnorm.pipeline.data.damage import LIKELY, came_damaged, degrader
+from foldnorm.pipeline.data.damage import LIKELY, came_damaged, degradation_of, degraded
 from foldnorm.pipeline.inference.results import Row, VolumeResult
 from foldnorm.pipeline.metrics.images import RANGE, iou, repair_figures
 from foldnorm.pipeline.runs.run_folder import RunFolder
@@ -94,13 +93,12 @@ class RestorationResult(VolumeResult[RestoredImage]):
 
     def _make(self) -> Iterator[RestoredImage]:
         model, options = self.trained.model, self.options
-        degrade = degrader(model, options.damage) if options.degrade else None
+        degradation = degradation_of(model, options.damage) if options.degrade else None
         for brain in self.cohort.brains(self.indices):
             key = row_key(brain.row)
-            if degrade is None or came_damaged([brain.row], model)[0]:
-                parts = brain.volume[None]
-            else:
-                parts = degrade(brain.volume, degradation_rng(key, options.seed))
+            parts = brain.volume[None]
+            if degradation is not None and not came_damaged([brain.row], model)[0]:
+                parts = degraded(brain.volume, degradation, key, options.seed)
             images = restore_image(self.trained, parts, options)
             row: Row = {n: brain.row.get(n, "") for n in ("participant_id", "image")}
             if "clean" in images:
@@ -185,17 +183,12 @@ def _check(model: object, options: RestoreOptions) -> None:
         raise InputError("--method true-mask: the true mask is known with --degrade only")
 
 
-def degradation_rng(key: str, seed: int = 0) -> np.random.Generator:
-    """Create the generator of random numbers for the degradation of the image named ``key``."""
-    return np.random.default_rng(seed_of(seed, "degrade", key))
-
-
 def restore_image(trained: TrainedModel, parts: Image, options: RestoreOptions) -> dict[str, Image]:
     """Repair an image; return it as given, repaired and as it was, with its masks, by name.
 
     Args:
         trained: that repairs.
-        parts: (1, *sides), or what `degrader` makes of an image.
+        parts: (1, *sides), or what `degraded` makes of an image.
         options: by which method.
 
     Returns:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from foldnorm.pipeline.data.sulcus_labels import NamedVolumes, names_of
+from foldnorm.pipeline.data.sulcus_labels import SulcusLabels
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
@@ -129,12 +129,12 @@ class AtlasTemplate(Fitted):
 
     def fit(self, cohort: Cohort) -> Self:
         """Count sulci in the training split of a cohort with fold labels."""
-        named = NamedVolumes(cohort, self.sulci)
+        sulci = SulcusLabels(cohort, self.sulci)
         counts = np.zeros((len(self.sulci) + 1, *cohort.shape), dtype=np.float32)
         for index in cohort.indices("train"):
             structure = self.scheme.foreground(np.array(cohort.volumes[index]))
             places = np.nonzero(structure)
-            counts[(names_of(named[index])[places], *places)] += 1
+            counts[(sulci[int(index)][places], *places)] += 1
         sigma = [self.spread / side for side in cohort.voxel_size]
         smooth = np.stack([ndimage.gaussian_filter(count, sigma) for count in counts]) + 1e-6
         self.share_ = smooth / smooth.sum(axis=0)

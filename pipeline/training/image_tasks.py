@@ -1,31 +1,30 @@
 """Training tasks of models of images: images as they are, by class, or degraded."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from monai.transforms import Lambdad
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import (
     Classifies,
     FindsDamage,
     LearnsFromTrueDamage,
     RestoresImages,
 )
-from foldnorm.pipeline.data.augmentation import ImageAugmentation
 from foldnorm.pipeline.data.conditions import MISSING
-from foldnorm.pipeline.data.damage import LIKELY, came_damaged, degrader
+from foldnorm.pipeline.data.damage import DEGRADED, LIKELY, came_damaged, degradation_of
+from foldnorm.pipeline.data.image_affine import RandImageAffined
+from foldnorm.pipeline.data.items import ItemTransform
 from foldnorm.pipeline.metrics.images import iou, repair_figures
 from foldnorm.pipeline.runs.options import TrainingOptions
-from foldnorm.pipeline.training.task import VALIDATION_SEED, Alter, Slices, Task
+from foldnorm.pipeline.training.task import Slices, Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import image_slices, volume_slices
 from foldnorm.preprocessing.core.errors import InputError
 
 N_PICTURED = 4  # drawn images a row
-Image = NDArray[np.float32]
 
 
 class ImageTask(Task):
@@ -43,15 +42,32 @@ class ImageTask(Task):
                 f"{self.cohort.folder}"
             )
 
-    def alter(self, options: TrainingOptions) -> Alter | None:
+    def check_options(self, options: TrainingOptions) -> None:
+        """Refuse options that make no sense for the model.
+
+        Raises:
+            InputError: kinds of augmentation that are for label volumes, or patches.
+        """
+        limits = options.augmentation
+        if self.cohort.holds_images and (limits.elastic or limits.dropout):
+            raise InputError(
+                "training.augmentation: images are turned, stretched and shifted; elastic and "
+                "dropout are for label volumes"
+            )
+        super().check_options(options)
+
+    def transforms(self, options: TrainingOptions) -> list[ItemTransform]:
         """Bring what is stored to the range that models see, and move it at random."""
         if not self.cohort.holds_images:
-            return super().alter(options)
-        to_input = self.cohort.to_model_input
-        if not options.augmentation:
-            return lambda volumes, draw: to_input(volumes)
-        moved = ImageAugmentation(options.augmentation, options.seed)
-        return lambda volumes, draw: moved(to_input(volumes), draw)
+            return super().transforms(options)
+        limits = options.augmentation
+        to_input = Lambdad("image", self.cohort.to_model_input)
+        if not limits.moves and not limits.mirror:
+            return [to_input]
+        moved = RandImageAffined(
+            "image", limits.rotation, limits.stretch, limits.shift, mirror=limits.mirror
+        )
+        return [to_input, moved]
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
         """Compute PSNR in dB and SSIM of a restored image, if the model restores any."""
@@ -98,11 +114,11 @@ class DegradationTask(ImageTask):
     The true content of images that came damaged is unknown: their mask is −1.
     """
 
+    keys = DEGRADED
+
     def __init__(self, model: nn.Module, cohort: Cohort) -> None:
         super().__init__(model, cohort)
-        self.came_damaged = came_damaged(cohort.rows, model)
-        if self.came_damaged.any():
-            self.targets = _Flags(cohort, self.came_damaged)
+        self.auxiliary = {"came_damaged": came_damaged(cohort.rows, model)}
 
     def check(self) -> None:
         """Refuse what has no intensities, or nothing that the model wants to learn from.
@@ -121,24 +137,13 @@ class DegradationTask(ImageTask):
                     f"and some others, got {count} of {len(known)}: {self.cohort.folder}"
                 )
 
-    def alter(self, options: TrainingOptions) -> Alter:
+    def transforms(self, options: TrainingOptions) -> list[ItemTransform]:
         """Degrade training images, in another way at each draw."""
-        to_input, degrade = super().alter(options), degrader(self.model)
-        assert to_input is not None
+        return [*super().transforms(options), *self.validation_transforms()]
 
-        def alter(volumes: NDArray[Any], draw: int) -> Image:
-            rng = np.random.default_rng(seed_of(options.seed, "degrade", draw))
-            image, *flags = to_input(volumes, draw)
-            return _as_it_came(image) if flags and flags[0].max() > 0 else degrade(image, rng)
-
-        return alter
-
-    def for_validation(self, volumes: NDArray[Any], index: int) -> Image:
-        """Degrade an image in the same way at every validation."""
-        if self.came_damaged[index]:
-            return _as_it_came(volumes[0])
-        rng = np.random.default_rng(seed_of(VALIDATION_SEED, "degrade", index))
-        return degrader(self.model)(volumes[0], rng)
+    def validation_transforms(self) -> list[ItemTransform]:
+        """Degrade an image; one that came damaged stays as it came."""
+        return degradation_of(self.model, came_damaged_key="came_damaged")
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
         """Compute PSNR in dB, its gain and SSIM of a restored image; IoU of the damage found."""
@@ -149,8 +154,8 @@ class DegradationTask(ImageTask):
         repaired = self.model.repair(given)[0].cpu().numpy()
         found = repair_figures(repaired, given[0].cpu().numpy(), clean)
         if isinstance(self.model, FindsDamage):
-            told = self.model.find_damage(given)[0].cpu().numpy() > LIKELY
-            found["mask_iou"] = iou(told, batch[0, 1].cpu().numpy() > 0)
+            likely = self.model.find_damage(given)[0].cpu().numpy() > LIKELY
+            found["mask_iou"] = iou(likely, batch[0, 1].cpu().numpy() > 0)
         return found
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
@@ -163,28 +168,8 @@ class DegradationTask(ImageTask):
         return [s for images in shown for s in image_slices(images[0].cpu().numpy())]
 
 
-@dataclass(frozen=True)
-class _Flags:
-    """Beside each image one that is white if it came damaged, else black."""
-
-    cohort: Cohort
-    flags: NDArray[np.bool_]
-
-    def __getitem__(self, index: Any, /) -> NDArray[np.integer]:
-        images = self.cohort.volumes[index]
-        white = np.iinfo(images.dtype).max
-        flags = np.asarray(self.flags[index])
-        flags = flags.reshape(*flags.shape, *[1] * len(self.cohort.shape))
-        return np.broadcast_to(flags * white, images.shape).astype(images.dtype)
-
-
-def _as_it_came(image: Image) -> Image:
-    """(3, *sides) of an image of which nobody knows what it was."""
-    return np.stack([image, np.full_like(image, -1), image])
-
-
 class ClassificationTask(ImageTask):
-    """Images or label volumes, to be classified by a column of ``participants.tsv``."""
+    """ImageTask or label volumes, to be told apart by a column of ``participants.tsv``."""
 
     def check(self) -> None:
         """Refuse a column that holds no classes.

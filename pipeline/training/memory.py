@@ -84,7 +84,7 @@ def bytes_per_sample(
         for number, phase in enumerate(phases):
             first = batches.first_of(number)
             volumes = first.volume.to(device)
-            condition = None if first.told is None else first.told.to(device)
+            condition = None if first.condition is None else first.condition.to(device)
             noise = StepNoise((seed, steps.start, number), len(volumes), device)
             terms = partial(model.loss, phase, volumes, noise, condition)
             found = max(found, saved_tensor_bytes(terms, model))

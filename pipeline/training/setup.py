@@ -158,17 +158,18 @@ def _to_device(
 
 
 def draws_of(task: Task, options: TrainingOptions, conditions: Conditions) -> Draws:
-    """Build the draws of training volumes, with targets and alterations of the task."""
+    """Training volumes, with what the task puts beside them and does to them."""
+    task.check_options(options)
     cohort = task.cohort
     return Draws(
         cohort.volumes,
         cohort.indices("train"),
         seed=options.seed,
-        second=task.targets,
+        auxiliary=task.auxiliary,
         paired=task.model.input_kind != "unpaired",
         conditions=conditions.encode(cohort.rows) if conditions.size else None,
-        place=task.place(options),
-        augment=task.alter(options),
+        transforms=task.transforms(options),
+        keys=task.keys,
     )
 
 

@@ -5,7 +5,7 @@ figures and pictures of validation volumes.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foldnorm.models.classes import to_classes
-from foldnorm.models.protocols import Conditioned, Decodes, Diffuses, Trainable
-from foldnorm.pipeline.data.augmentation import Augmentation
-from foldnorm.pipeline.data.batches import Beside
+from foldnorm.models.protocols import Conditioned, Decodes, Diffuses, TakesPatches, Trainable
+from foldnorm.pipeline.data.batches import AuxiliaryArray
+from foldnorm.pipeline.data.items import ItemTransform, stacked, transformed
+from foldnorm.pipeline.data.sheet_affine import RandSheetAffined
 from foldnorm.pipeline.metrics.sheets import compare_populations, sheet_panel
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort
@@ -27,8 +28,6 @@ from foldnorm.preprocessing.core.errors import InputError
 
 Labels = NDArray[np.uint8]
 Slices = list[NDArray[np.uint8]]
-Alter = Callable[[NDArray[Any], int], NDArray[Any]]
-Place = Callable[[NDArray[Any], int], NDArray[np.float32]]
 VALIDATION_SEED = 0  # of what is done to validation volumes
 DIFFUSION_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the diffusion steps, at which it is shown
 
@@ -41,19 +40,20 @@ class Task:
         cohort: that it is trained on.
 
     Attributes:
-        targets: array that lies beside each volume, if the model reads one: second volumes, fold
-            labels, names of sulci, or flags.
+        auxiliary: by name, what lies beside each volume.
+        keys: of what the model input_kind of an item, in order; see `foldnorm.pipeline.data.items`.
 
     Raises:
         InputError: the cohort lacks what the model reads.
     """
 
-    targets: Beside | None = None
+    keys: tuple[str, ...] = ("image",)
 
     def __init__(self, model: nn.Module, cohort: Cohort) -> None:
         assert isinstance(model, Trainable)
         self.model: Any = model
         self.cohort = cohort
+        self.auxiliary: dict[str, AuxiliaryArray] = {}
         self.check()
 
     def check(self) -> None:
@@ -79,46 +79,55 @@ class Task:
         other.model = model
         return other
 
-    def alter(self, options: TrainingOptions) -> Alter | None:
-        """Return the function that alters training volumes, if any."""
-        if options.augmentation.dropout:
-            raise InputError(
-                f"training.augmentation.dropout: {type(self.model).__name__} reads no pairs, so it "
-                "would learn that holes are healthy"
-            )
-        return self.augmentation(options)
+    def check_options(self, options: TrainingOptions) -> None:
+        """Refuse options that make no sense for the model.
 
-    def place(self, options: TrainingOptions) -> Place | None:
-        """Return the function that locates a patch; None where whole volumes are learned from."""
-        if options.patch is not None:
+        Raises:
+            InputError: patches, cubes that are dropped, or mirror images that it is not for.
+        """
+        if options.patch is not None and not isinstance(self.model, TakesPatches):
             raise InputError(
                 f"training.patch: {type(self.model).__name__} learns from whole volumes; restorer "
                 "takes patches"
             )
-        return None
+        if options.augmentation.dropout and self.model.input_kind != "pairs":
+            raise InputError(
+                f"training.augmentation.dropout: {type(self.model).__name__} reads no pairs, so it "
+                "would learn that holes are healthy"
+            )
+        if options.augmentation.mirror and not self.cohort.holds_images:
+            raise InputError(
+                "training.augmentation.mirror: only of images; the mirror image of a hemisphere is "
+                "the other one"
+            )
 
-    def augmentation(
-        self, options: TrainingOptions, source: int = 0, second_fill: int = 0
-    ) -> Augmentation | None:
-        """Return the random augmentation of training volumes, if it is asked for."""
-        if not options.augmentation:
-            return None
-        return Augmentation(
-            options.augmentation, self.preparation, options.seed, source, second_fill
-        )
+    def transforms(self, options: TrainingOptions) -> list[ItemTransform]:
+        """Return the transforms of training items, one after the other."""
+        return self.augmentation(options)
+
+    def augmentation(self, options: TrainingOptions, **others: Any) -> list[ItemTransform]:
+        """Return the random motion of label volumes, and of others as `RandSheetAffined` says."""
+        limits, preparation = options.augmentation, self.preparation
+        if not limits.moves and "window_key" not in others:
+            return []
+        moves = RandSheetAffined(
+            "image", limits.rotation, limits.stretch, limits.shift, limits.elastic,
+            scheme=preparation.scheme, thin=preparation.thin, **others,
+        )  # fmt: skip
+        return [moves]
+
+    def validation_transforms(self) -> Sequence[ItemTransform]:
+        """Return the transforms of validation items, the same at every validation."""
+        return []
 
     def validation_volumes(self, at_most: int) -> Iterator[tuple[NDArray[Any], Mapping[str, str]]]:
-        """Yield (I, J, K), or (2, I, J, K) with the targets; and the row of each."""
-        for index in self.cohort.indices("validation")[:at_most]:
-            volume = self.cohort.to_model_input(np.array(self.cohort.volumes[index]))
-            beside = [] if self.targets is None else [self.targets[index]]
-            volumes = self.for_validation(np.stack([volume, *beside]), int(index))
-            yield volumes if len(volumes) > 1 else volumes[0], self.cohort.rows[index]
-
-    def for_validation(self, volumes: NDArray[Any], index: int) -> NDArray[Any]:
-        """Prepare volume ``index``, (1 or 2, I, J, K), in the same way at every validation."""
-        del index
-        return volumes
+        """(I, J, K), or (2 or 3, I, J, K) with what the model input_kind beside; and their rows."""
+        transforms = self.validation_transforms()
+        for index in map(int, self.cohort.indices("validation")[:at_most]):
+            item = {"image": self.cohort.to_model_input(np.array(self.cohort.volumes[index]))[None]}
+            item |= {name: np.array(a[index])[None] for name, a in self.auxiliary.items()}
+            item = transformed(item, transforms, VALIDATION_SEED, index)
+            yield stacked(item, self.keys), self.cohort.rows[index]
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
         """Compute metrics of the reconstruction of a batch of one validation volume, if any."""

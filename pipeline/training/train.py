@@ -129,7 +129,7 @@ def _warn_of_memory(training: Training) -> None:
     device = training.fabric.device
     steps = range(training.state.step, options.steps)
     held = bytes_per_sample(model, batches, steps, options.seed, device)
-    warning = memory_warning(held, batches.own, model, available_bytes(device))
+    warning = memory_warning(held, batches.local_batch_size, model, available_bytes(device))
     if warning:
         LOG.warning(warning)
 

@@ -16,13 +16,8 @@ from foldnorm.models.protocols import (
     RestoresImages,
     Translates,
 )
-from foldnorm.pipeline.data.damage import degrader
-from foldnorm.pipeline.inference.restore import (
-    Image,
-    RestoreOptions,
-    degradation_rng,
-    restore_image,
-)
+from foldnorm.pipeline.data.damage import degradation_of, degraded
+from foldnorm.pipeline.inference.restore import Image, RestoreOptions, restore_image
 from foldnorm.pipeline.inference.translate import Translator
 from foldnorm.pipeline.runs.devices import choose_device
 from foldnorm.pipeline.runs.run_folder import RunFolder
@@ -88,10 +83,13 @@ class ViewedModel:
             index: of the image.
             degrade: degrade it first, as ``foldnorm restore --degrade`` does.
         """
+        # MONAI takes seconds to load, and only those wait for it who look at images.
+
         (brain,) = cohort.brains([index])
         parts = brain.volume[None]
         if degrade and self.degrades:
-            parts = degrader(self.trained.model)(brain.volume, degradation_rng(row_key(brain.row)))
+            degradation = degradation_of(self.trained.model)
+            parts = degraded(brain.volume, degradation, row_key(brain.row))
         return restore_image(self.trained, parts, RestoreOptions())
 
     def check(self, cohort: Cohort) -> None:
