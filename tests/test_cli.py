@@ -34,7 +34,7 @@ def test_the_version_is_said(capsys):
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["dance"], ["phantom"], ["phantom", "x", "--subjects", "0"], ["models", "--steps"]],
+    [[], ["dance"], ["phantom"], ["phantom", "-o", "x", "--subjects", "0"], ["models", "--steps"]],
 )
 def test_bad_usage_exits_2(words):
     with pytest.raises(SystemExit) as left:
@@ -57,7 +57,7 @@ def test_errors_become_codes_and_one_line(monkeypatch, capsys, error, code, text
         raise error
 
     monkeypatch.setattr(report_command, "run", fail)
-    assert main(["report", "a", "b.html"]) == code
+    assert main(["report", "a", "-o", "b.html"]) == code
     message = capsys.readouterr().err.strip()
     assert text in message
     assert len(message.splitlines()) == 1

@@ -12,14 +12,14 @@ VAE = ["--model.init_args.channels=[8]", "--model.init_args.code_channels=2"]
 
 
 def compare(cohort, out, *words):
-    return main(["compare", *words, "--cohort", str(cohort.folder), "--out", str(out),
+    return main(["compare", *words, str(cohort.folder), "-o", str(out),
                  "--device", "cpu", *VAE])  # fmt: skip
 
 
 @pytest.mark.slow
 def test_two_models_and_two_seeds_make_one_table(phantom_cohort, tmp_path, capsys):
     out = tmp_path / "c"
-    words = ["autoencoder", "beta_vae", "--steps", "3", "--seeds", "2", "--sizes", "200"]
+    words = ["autoencoder", "beta_vae", "--steps", "3", "--seeds", "2", "--size", "200"]
     assert compare(phantom_cohort, out, *words) == 0
     assert "beta_vae" in capsys.readouterr().out
     rows = {row["model"]: row for row in read_tsv(out / "comparison.tsv")}
@@ -36,7 +36,7 @@ def test_two_models_and_two_seeds_make_one_table(phantom_cohort, tmp_path, capsy
     assert float(rows["(nearest training brain)"]["dice"]) > 0
     assert read_json(out / "comparison.json")["phantom"]
     page = tmp_path / "report.html"
-    assert main(["report", str(out), str(page), "--quiet"]) == 0
+    assert main(["report", str(out), "-o", str(page), "--quiet"]) == 0
     text = page.read_text()
     assert "PHANTOM" in text.upper()
     low, high = (float(rows["beta_vae"][f"dice_{end}"]) for end in ("low", "high"))

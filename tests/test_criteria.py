@@ -52,7 +52,7 @@ def test_an_unknown_statistic_is_named():
 
 
 def test_only_what_keeps_it_is_written(small_run, tmp_path, capsys):
-    words = ["generate", str(small_run), str(tmp_path / "all"), "--number", "40", "--quiet"]
+    words = ["generate", str(small_run), "-o", str(tmp_path / "all"), "--num", "40", "--quiet"]
     assert main(words) == 0
     scheme = scheme_from_dict(RunFolder.open(small_run).data["preparation"]["scheme"])
     counts = sorted(
@@ -60,7 +60,7 @@ def test_only_what_keeps_it_is_written(small_run, tmp_path, capsys):
         for path in (tmp_path / "all").glob("*_dseg.nii.gz")
     )
     middle = counts[20]
-    words = ["generate", str(small_run), str(tmp_path / "some"), "--number", "10"]
+    words = ["generate", str(small_run), "-o", str(tmp_path / "some"), "--num", "10"]
     assert main([*words, "--keep-if", f"voxels >= {middle}"]) == 0
     assert "others were not kept" in capsys.readouterr().out
     kept = [

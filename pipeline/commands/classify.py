@@ -1,4 +1,4 @@
-"""Tell the class of images or volumes with a trained classifier.
+"""Predict the class of images or volumes with a trained classifier.
 
 INPUT is a cohort folder; or a folder of images or one, which is first prepared as the run's cohort
 was, in OUT/prepared. classes.tsv has a row an image, with the probability of each class;
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_run_and_input
 
-HELP = "tell the class of images or volumes"
+HELP = "predict the class of images or volumes"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,5 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{found['accuracy_high']:.3f}] on {found['tested']} not trained on (commonest "
                 f"class {found['commonest_class']:.3f})"
             )
-        print(f"{found['volumes']} told, {len(problems)} failed{known}: {arguments.out}")
+        print(
+            f"{found['volumes']} volumes classified, {len(problems)} failed{known}: {arguments.out}"
+        )
     return code

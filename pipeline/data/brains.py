@@ -82,5 +82,5 @@ def check_cohort(data: Mapping[str, Any], cohort: Cohort) -> None:
     if detail:
         raise InputError(
             f"cohort was prepared otherwise than the run's ({detail}); preprocess it with "
-            f"--like the training cohort: {cohort.folder}"
+            f"--layout-from the training cohort: {cohort.folder}"
         )

@@ -39,7 +39,7 @@ def cohort_of_input(
         raise InputError(f"--split is for a cohort, which this is not: {source}")
     record = run.data["preparation"]
     if "intensities" not in record:
-        raise InputError(f"expected a cohort, prepared --like that of the run: {source}")
+        raise InputError(f"expected a cohort, prepared --layout-from that of the run: {source}")
     images, problems = find_images(source.absolute())
     report = write_image_cohort(
         images,
