@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--combine",
         choices=("fisher", "harmonic"),
         default="fisher",
-        help="how p-values are combined: fisher, the sum of −log p (default), or harmonic, their "
+        help="combination of p-values: fisher, the sum of −log p (default), or harmonic, their "
         "harmonic mean",
     )
     add_overwrite(parser)

@@ -99,6 +99,7 @@ class _Line:
         self.old = OLD_FLAGS.get(command, {})
         self.takes_overrides = bool(parser.get_default("takes_overrides"))
         self.inputs: list[str] = []
+        self.by_flag: dict[str, list[str]] = {"CONFIG": [], "COHORT": []}  # inputs of old forms
         self.options: list[list[str]] = []  # each a flag with its values
         self.overrides: list[str] = []
         self.renamed: list[str] = []
@@ -118,18 +119,19 @@ class _Line:
             word = queue.popleft()
             if word == "--":
                 self.inputs += queue
-                return
-            if _is_flag(word):
+                queue.clear()
+            elif _is_flag(word):
                 self._read_flag(word, queue)
             else:
                 self.inputs.append(word)
+        self.inputs = [*self.by_flag["CONFIG"], *self.inputs, *self.by_flag["COHORT"]]
 
     def take_old_out(self) -> None:
         """Take the last input for OUT where there is one too many, as release 0.1 wrote it."""
-        by_flag = "COHORT" in self.old.values()  # these had an --out
+        had_out = "COHORT" in self.old.values()
         out = self.actions.get("--out")
         given = any(self._action(option[0].partition("=")[0]) is out for option in self.options)
-        if by_flag or given or out is None:
+        if had_out or given or out is None:
             return
         declared = self.parser._get_positional_actions()
         surplus = len(self.inputs) - len(declared)
@@ -142,8 +144,7 @@ class _Line:
         new = self.old.get(flag)
         if new is not None and not new.startswith("-"):
             self.renamed.append(f"{flag} {new} is now the input {new}")
-            given = [value] if equals else _taken(queue, 1)
-            self.inputs = [*given, *self.inputs] if new == "CONFIG" else [*self.inputs, *given]
+            self.by_flag[new] += [value] if equals else _taken(queue, 1)
             return
         if new is not None:
             self.renamed.append(f"{flag} is now {new}")
@@ -153,7 +154,7 @@ class _Line:
             self.overrides += [word, *([] if equals else _taken(queue, 1))]
         else:
             attached = equals or (not word.startswith("--") and len(word) > 2)
-            most = 0 if attached or action is None else _most_values(action)
+            most = 0 if attached else _most_values(action)
             self.options.append([word, *_taken(queue, most)])
 
     def _action(self, flag: str) -> argparse.Action | None:
@@ -169,9 +170,9 @@ def _is_flag(word: str) -> bool:
     return FLAG.match(word) is not None
 
 
-def _most_values(action: argparse.Action) -> int:
-    """Largest number of values that argparse gives to an option."""
-    if action.nargs is None:
+def _most_values(action: argparse.Action | None) -> int:
+    """Largest number of values that argparse gives to an option; one of a flag it does not know."""
+    if action is None or action.nargs is None:
         return 1
     return action.nargs if isinstance(action.nargs, int) else sys.maxsize
 
