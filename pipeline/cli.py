@@ -6,9 +6,11 @@ input; 70 our fault; 75 stopped by a signal with the state saved; 130 Ctrl-C.
 
 import argparse
 import importlib
+import logging
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import NoReturn
 
@@ -102,6 +104,30 @@ def _module(command: str) -> str:
     return MODULES.get(command, command.replace("-", "_"))
 
 
+class LineFormatter(logging.Formatter):
+    """Formats a log record as a line of the command: ``foldnorm: warning: …``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return f"foldnorm: {record.levelname.lower()}: {record.getMessage()}"
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Print what the library logs to stderr while a command runs, once if it runs another."""
+    log = logging.getLogger("foldnorm")
+    if log.handlers:
+        yield
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parser, commands = build_parser()
@@ -109,7 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     arguments.overrides, arguments.main = overrides, main
     try:
-        return int(arguments.run(arguments))
+        with warnings_as_lines():
+            return int(arguments.run(arguments))
     except InputError as error:
         return _failed(str(error), BAD_INPUT, arguments.debug)
     except KeyboardInterrupt:

@@ -85,8 +85,14 @@ def test_it_takes_the_place_of_the_run(bundle, small_run, small_cohort, tmp_path
                      "--device", "cpu"]) == 0  # fmt: skip
         codes.append(np.load(out / "codes.npy"))
     assert np.array_equal(*codes)
-    words = ["score", str(bundle), str(small_cohort.folder), "-o", str(tmp_path / "scores"),
-             "--quiet"]  # fmt: skip
+    words = [
+        "score",
+        str(bundle),
+        str(small_cohort.folder),
+        "-o",
+        str(tmp_path / "scores"),
+        "--quiet",
+    ]
     assert main([*words, "--reference", str(small_cohort.folder)]) == 0
     assert main(["report", str(bundle), "-o", str(tmp_path / "report.html"), "--quiet"]) == 0
 
@@ -96,8 +102,16 @@ def test_volumes_are_prepared_like_its_training_cohort(bundle, small_cohort, tmp
     made = []
     for n, like in enumerate((bundle, small_cohort.folder)):
         out = tmp_path / str(n)
-        words = ["preprocess", str(source), "-o", str(out), "--layout-from", str(like), "--n-procs",
-                 "1"]  # fmt: skip
+        words = [
+            "preprocess",
+            str(source),
+            "-o",
+            str(out),
+            "--layout-from",
+            str(like),
+            "--n-procs",
+            "1",
+        ]
         assert main([*words, "--split-fractions", "0", "0", "1", "--quiet"]) == 0
         made.append(np.array(Cohort.open(out).volumes))
     assert np.array_equal(*made)
@@ -190,8 +204,8 @@ def test_weights_that_know_held_out_brains_or_another_model_are_refused(
              *TINY_TRAINING]  # fmt: skip
     assert main(list(map(str, ["train", "wgan_gp", elsewhere.folder, *words]))) == 2
     count = len(people(small_cohort, "train"))
-    assert f"were fitted to {count} brains that are held out here" in capsys.readouterr().err
+    assert f"not trained on, got {count} that it was (such as sub-" in capsys.readouterr().err
     other = ["--model.init_args.code_channels", "3"]
     assert main(list(map(str, ["train", "wgan_gp", small_cohort.folder, *words, *other]))) == 2
-    assert "run is of another model (code_channels differ" in capsys.readouterr().err
+    assert "differs from the run's config.yaml (code_channels)" in capsys.readouterr().err
     assert not (tmp_path / "run/config.yaml").exists()

@@ -186,7 +186,7 @@ def _neighbours(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     from foldnorm.pipeline.latent.neighbours import nearest
     from foldnorm.pipeline.latent.outputs import write_neighbours
 
-    place = space.place_of(_given(arguments, "brain"))
+    place = space.index_of(_given(arguments, "brain"))
     found = nearest(space, place, arguments.num)
     write_neighbours(space, place, found, arguments.out)
     return "\n".join(f"{row['key']}  {row['distance']:.4g}" for row in found)
@@ -196,7 +196,7 @@ def _interpolate(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     from foldnorm.pipeline.latent.interpolation import interpolate
     from foldnorm.pipeline.latent.outputs import write_interpolation
 
-    ends = space.place_of(_given(arguments, "brain")), space.place_of(_given(arguments, "to"))
+    ends = space.index_of(_given(arguments, "brain")), space.index_of(_given(arguments, "to"))
     path: Literal["straight", "spherical"] = "spherical" if arguments.spherical else "straight"
     first, second = (space.codes[end] for end in ends)
     codes = interpolate(first, second, arguments.steps, path)
