@@ -13,7 +13,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/foldnorm demo $(OUT)
+	$(BIN)/foldnorm demo -o $(OUT)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m 'not slow'

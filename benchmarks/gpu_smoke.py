@@ -71,7 +71,7 @@ def _through(session: Session, row: dict[str, Any]) -> None:
     run = session.place / "runs" / name
     device = ("--device", session.device.type)
     words: list[object] = [
-        "train", "--config", config, "--cohort", cohort.folder, "--out", run, "--resume", "auto",
+        "train", config, cohort.folder, "-o", run, "--resume", "auto",
         *device, "--training.precision", row["precision"], "--training.batch_size", 2,
         "--training.steps", 4, "--training.log_every", 1, "--training.validate_every", 2,
         "--training.validation_volumes", 2, *VARIANTS.get(row["config"], ()),
@@ -102,17 +102,17 @@ def _through(session: Session, row: dict[str, Any]) -> None:
 def _uses(model: nn.Module, where: list[object], cohort: Cohort) -> list[list[object]]:
     """Commands for a trained model of its kind; ``where``: run, cohort, output."""
     run, folder, out = where
-    for kind, name in ((Translates, "translate"), (Recognises, "recognise"),
+    for kind, name in ((Translates, "translate"), (Recognises, "label-sulci"),
                        (Classifies, "classify")):  # fmt: skip
         if isinstance(model, kind):
-            return [[name, *where]]
+            return [[name, run, folder, "-o", out]]
     if cohort.holds_images and isinstance(model, RestoresImages):
-        return [["restore", *where]]
+        return [["restore", run, folder, "-o", out]]
     found: list[list[object]] = []
     if isinstance(model, (Decodes, Restores, Encodes)):
-        found.append(["score", *where])
+        found.append(["score", run, folder, "-o", out])
     if isinstance(model, Encodes):
-        found.append(["embed", run, folder, f"{out}-codes"])
+        found.append(["embed", run, folder, "-o", f"{out}-codes"])
     if isinstance(model, Generates):
-        found.append(["generate", run, f"{out}-drawn", "--number", 2])
+        found.append(["generate", run, "-o", f"{out}-drawn", "--num", 2])
     return found

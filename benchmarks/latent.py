@@ -161,14 +161,14 @@ def report(run: Path, cohort: Path, out: Path) -> dict[str, float]:
 
     latent, page = out / "latent", out / "report.html"
     brains = Cohort.open(cohort).keys()
-    call("latent", "projection", run, cohort, latent, "--method", "tsne", "--overwrite")
-    call("latent", "mean", run, cohort, latent, "--overwrite")
-    call("latent", "clusters", run, cohort, latent, "--overwrite")
-    call("latent", "neighbours", run, cohort, latent, "--brain", brains[0], "--overwrite")
-    call("latent", "interpolate", run, cohort, latent, "--brain", brains[0], "--to", brains[1],
-         "--overwrite")  # fmt: skip
-    call("latent", "dimensions", run, cohort, latent, "--dimensions", 20, "--overwrite")
-    written = seconds(lambda: call("report", cohort, run, latent, page))
+    call("latent", "projection", run, cohort, "-o", latent, "--reduction", "tsne", "--overwrite")
+    call("latent", "mean", run, cohort, "-o", latent, "--overwrite")
+    call("latent", "clusters", run, cohort, "-o", latent, "--overwrite")
+    call("latent", "neighbours", run, cohort, "-o", latent, "--brain", brains[0], "--overwrite")
+    call("latent", "interpolate", run, cohort, "-o", latent, "--brain", brains[0],
+         "--to", brains[1], "--overwrite")  # fmt: skip
+    call("latent", "dimensions", run, cohort, "-o", latent, "--dimensions", 20, "--overwrite")
+    written = seconds(lambda: call("report", cohort, run, latent, "-o", page))
     opened = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)

@@ -40,7 +40,7 @@ from foldnorm.preprocessing.core.files import write_text
 
 CPU = torch.device("cpu")
 CROP = "mm:-66,-6,-60,0,-30,30"
-SPLIT = ["--split", ".6", ".15", ".25"]
+SPLIT = ["--split-fractions", ".6", ".15", ".25"]
 PAIRS = ["--pair", "grey-white"]
 HULL = 2  # voxels: what lies as near to the outside counts as hull
 BARS = ("volume_ratio", "opening_excess", "active_share", "dice", "precision", "recall")
@@ -58,16 +58,17 @@ def run(*words: object) -> None:
 
 def prepare(data: Path | None, out: Path, phantoms: int) -> None:
     if not (out / "phantoms").is_dir():
-        run("phantom", out / "phantoms", "--subjects", phantoms, "--seed", 0)
+        run("phantom", "-o", out / "phantoms", "--subjects", phantoms, "--seed", 0)
     for name, layout in (
         ("whole", ["--voxel-size", 2, "--pad", "multiple:8"]),
         ("crops", ["--voxel-size", 1.5, "--crop", CROP]),
     ):
         if not (out / name / "volumes.npy").is_file():
-            run("preprocess", out / "phantoms", out / name, *layout, *SPLIT, *PAIRS)
+            run("preprocess", out / "phantoms", "-o", out / name, *layout, *SPLIT, *PAIRS)
     if data is not None and not (out / "archi/volumes.npy").is_file():
-        run("preprocess", data / "morphologist/archi", out / "archi", "--voxel-size", 2,
-            "--mirror-right", "--pad", "multiple:8", "--split", 0, 0, 1, *PAIRS)  # fmt: skip
+        run("preprocess", data / "morphologist/archi", "-o", out / "archi", "--voxel-size", 2,
+            "--mirror-right", "--pad", "multiple:8", "--split-fractions", 0, 0, 1,
+            *PAIRS)  # fmt: skip
     write_text(out / "study.yaml", yaml.safe_dump(STUDY))
     reverse = yaml.safe_load(config_path("vnet").read_text(encoding="utf-8"))
     reverse["model"]["init_args"]["reverse"] = True
@@ -106,7 +107,7 @@ def shown(name: str, figures: dict[str, float]) -> None:
 def whole_hemispheres(data: Path | None, out: Path, steps: int) -> dict[str, float]:
     cohort, folder = Cohort.open(out / "whole"), out / "vnet"
     if not (folder / "cost.json").is_file():
-        run("train", "--config", "vnet", "--cohort", out / "whole", "--out", folder, "--resume",
+        run("train", "vnet", out / "whole", "-o", folder, "--resume",
             "auto", "--device", "cpu", "--training.steps", steps,
             "--training.validate_every", max(steps // 4, 1))  # fmt: skip
     cost = RunFolder(folder).cost

@@ -40,17 +40,18 @@ def make(out: Path) -> tuple[Cohort, Cohort]:
     """Draw phantoms, take a fold out of one, and score it: healthy ones, and that one."""
     healthy, patient = out / "healthy", out / "patient"
     if not (out / "scores" / "pages.json").is_file():
-        run("phantom", out / "source", "--subjects", PEOPLE, "--voxel-size", 1.5, "--quiet")
-        run("preprocess", out / "source", out / "all", "--voxel-size", 2, "--thin", "--quiet")
+        run("phantom", "-o", out / "source", "--subjects", PEOPLE, "--voxel-size", 1.5, "--quiet")
+        run("preprocess", out / "source", "-o", out / "all", "--voxel-size", 2, "--thin", "--quiet")
         cohort = Cohort.open(out / "all")
         *others, last = [row["participant_id"] for row in cohort.rows]
         for folder, chosen in ((healthy, others), (out / "intact", [last])):
-            run("preprocess", out / "source", folder, "--like", out / "all",
+            run("preprocess", out / "source", "-o", folder, "--layout-from", out / "all",
                 "--participant-label", *chosen, "--quiet")  # fmt: skip
-        run("delete", out / "intact", patient, "--size", SIZE, "--quiet")
+        run("alter", out / "intact", "-o", patient, "--size", SIZE, "--quiet")
         rows = [{**row, "split": "train"} for row in Cohort.open(healthy).rows]
         write_participants(healthy, rows)
-        run("score", "void", patient, out / "scores", "--healthy", healthy, "--maps", "--quiet")
+        run("score", "void", patient, "-o", out / "scores", "--healthy", healthy, "--maps",
+            "--quiet")  # fmt: skip
     return Cohort.open(healthy), Cohort.open(patient)
 
 

@@ -60,27 +60,29 @@ def run(*words: object) -> None:
 
 def prepare(data: Path, out: Path, phantoms: int) -> None:
     if not (out / "real").is_dir():
-        run("skeletonise", data / "brain_labels", out / "skeletons")
-        run("template", out / "skeletons", out / "template.nii.gz")
+        run("skeletonise", data / "brain_labels", "-o", out / "skeletons")
+        run("template", out / "skeletons", "-o", out / "template.nii.gz")
         rows = ["participant_id\themi\tpath"]
         archi = data / "morphologist/archi/001" / SEGMENTATION
         rows += [f"001\t{side}\t{archi}/{side}grey_white_001.nii.gz" for side in "LR"]
         write_text(out / "archi.tsv", "\n".join(rows) + "\n")
-        run("skeletonise", out / "archi.tsv", out / "archi", "--align", out / "template.nii.gz")
-        run("phantom", out / "phantoms", "--subjects", phantoms, "--seed", 0)
+        run("skeletonise", out / "archi.tsv", "-o", out / "archi", "--align",
+            out / "template.nii.gz")  # fmt: skip
+        run("phantom", "-o", out / "phantoms", "--subjects", phantoms, "--seed", 0)
         for path in sorted((out / "phantoms").glob("phantom*")):
             # The stretch, as a Morphologist tree would hold it: from voxels in AIMS order.
             folder = path / "t1mri/default_acquisition/registration"
             write_trm_of(path / SEGMENTATION / f"Lskeleton_{path.name}.nii.gz",
                          folder / TRANSFORM.format("", path.name))  # fmt: skip
-        run("preprocess", out / "phantoms", out / "phantom_cohort", *LAYOUT,
-            "--split", ".6", ".15", ".25")  # fmt: skip
-        run("preprocess", out / "skeletons", out / "real", "--like", out / "phantom_cohort",
-            "--split", "0", "0", "1")  # fmt: skip
+        run("preprocess", out / "phantoms", "-o", out / "phantom_cohort", *LAYOUT,
+            "--split-fractions", ".6", ".15", ".25")  # fmt: skip
+        run("preprocess", out / "skeletons", "-o", out / "real",
+            "--layout-from", out / "phantom_cohort",
+            "--split-fractions", "0", "0", "1")  # fmt: skip
         for name, source in (("archi_ours", out / "archi"),
                              ("archi_theirs", data / "morphologist/archi")):  # fmt: skip
-            run("preprocess", source, out / name, "--like", out / "phantom_cohort",
-                "--split", "0", "0", "1")  # fmt: skip
+            run("preprocess", source, "-o", out / name, "--layout-from", out / "phantom_cohort",
+                "--split-fractions", "0", "0", "1")  # fmt: skip
 
 
 def matrix() -> np.ndarray:
@@ -100,7 +102,7 @@ def write_trm_of(volume: Path, path: Path) -> None:
 
 def train(config: str, cohort: Path, out: Path, steps: int, *more: str) -> Path:
     if not (out / "MODEL_CARD.md").is_file():
-        run("train", "--config", config, "--cohort", cohort, "--out", out, "--resume", "auto",
+        run("train", config, cohort, "-o", out, "--resume", "auto",
             "--device", "cpu", "--training.steps", steps, "--training.validate_every",
             max(steps // 4, 1), *more)  # fmt: skip
     return out
@@ -191,7 +193,8 @@ def from_phantoms(out: Path, steps: int, vnet_steps: int) -> dict[str, float]:
         shown("  most frequent class", mean_of(most_frequent(phantoms, cohort, "test"), DICE))
     folder = out / "phantom_gan_benchmark"
     if not (folder / "benchmark.tsv").is_file():
-        run("benchmark", gan, real.folder, folder, "--every-fold", "500", "--draws", "10")
+        run("benchmark", gan, real.folder, "-o", folder, "--leave-one-fold-out", "500", "--draws",
+            "10")  # fmt: skip
     for row in read_tsv(folder / "benchmark.tsv"):
         low, high = float(row["auroc_low"]), float(row["auroc_high"])
         print(f"  {row['size']:>4} {row['score']:<30} {float(row['auroc']):.2f} "

@@ -126,7 +126,7 @@ BRAIN = """
 import resource, sys, time
 from foldnorm.pipeline.cli import main
 begin = time.perf_counter()
-code = main(["skeletonise", sys.argv[1], sys.argv[2], "--quiet", "--n-procs", "1"])
+code = main(["skeletonise", sys.argv[1], "-o", sys.argv[2], "--quiet", "--n-procs", "1"])
 print(time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 sys.exit(code)
 """

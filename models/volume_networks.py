@@ -33,7 +33,7 @@ def code_grid(shape: Sequence[int], levels: int, stem: int = STEM) -> tuple[int,
     if any(side % factor for side in shape):
         raise ShapeError(
             f"volumes of {tuple(shape)} voxels do not suit {levels} levels: each side must be a "
-            f"multiple of {factor} (preprocess --pad multiple:{factor}; images --size)"
+            f"multiple of {factor} (preprocess --pad multiple:{factor}; images --shape)"
         )
     return tuple(side // factor for side in shape)
 

@@ -271,7 +271,7 @@ ONE_FOLD = {
 EVERY_FOLD = Artifact(
     "benchmark",
     "every_fold.tsv",
-    "Scores before and after each fold was taken out (--every-fold), a row a fold and score.",
+    "Scores before and after each fold was left out (--leave-one-fold-out), a row each.",
     {**ONE_FOLD, "score": "its name", "before": "of the whole brain", "after": "without the fold"},
 )
 EVERY_FOLD_SUMMARY = Artifact(

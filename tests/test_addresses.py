@@ -109,8 +109,8 @@ def test_monai_builds_what_an_old_bundle_names(cohort):
 
 
 def test_an_old_run_is_continued_and_one_is_started_from_its_weights(run, cohort, tmp_path):
-    words = ["train", "--cohort", str(cohort.folder), "--config", str(run / RUN_CONFIG), "--quiet",
-             "--device", "cpu", "--weights", str(run), "--out", str(tmp_path / "new")]  # fmt: skip
+    words = ["train", str(run / RUN_CONFIG), str(cohort.folder), "--quiet",
+             "--device", "cpu", "--weights", str(run), "-o", str(tmp_path / "new")]  # fmt: skip
     assert main(words) == 0
     model = yaml.safe_load((tmp_path / "new" / RUN_CONFIG).read_text())["model"]
     assert model["class_path"] == "foldnorm.models.WGANGP"

@@ -72,8 +72,8 @@ INNER = {
     "view": ("inference", "report.page_files", "runs", "data", "artifacts"),
     "studies": ("training", "inference", "scoring", "runs", *GROUND),
 }
-INNER["cli"] = ()  # it loads commands by name, and some of them call it
 INNER["commands"] = tuple(INNER)
+INNER["cli"] = ("commands.words",)  # it loads the commands by name
 INNER_PREPROCESSING = {
     "core": (),
     "topology": (),

@@ -162,7 +162,7 @@ def test_images_are_drawn_and_the_pictures_are_those_of_the_study(bars, tmp_path
     # Four images as they dissolve, five stages each; one that comes out of noise; eight drawn.
     assert picture.shape[0] // 3 >= 7 * SIDE
     assert picture.shape[1] // 3 >= 5 * SIDE
-    draw = ["generate", str(run), str(tmp_path / "drawn"), "--number", "5", "--quiet"]
+    draw = ["generate", str(run), "-o", str(tmp_path / "drawn"), "--num", "5", "--quiet"]
     assert main(draw) == 0
     first = [np.asarray(Image.open(tmp_path / f"drawn/synthetic-{n:04d}.png")) for n in range(5)]
     assert first[0].shape == (SIDE, SIDE)
@@ -170,7 +170,7 @@ def test_images_are_drawn_and_the_pictures_are_those_of_the_study(bars, tmp_path
     assert main([*draw, "--overwrite"]) == 0
     again = np.asarray(Image.open(tmp_path / "drawn/synthetic-0003.png"))
     assert np.array_equal(again, first[3])
-    assert main([*draw, "--overwrite", "--sampler", "ddpm"]) == 0
+    assert main([*draw, "--overwrite", "--scheduler", "ddpm"]) == 0
     assert json.loads((tmp_path / "drawn/synthetic.json").read_text())["steps"] == 100
     assert main([*draw, "--overwrite", "--steps", "2000"]) == 2
     assert "expected 1 to 100," in capsys.readouterr().err

@@ -111,7 +111,7 @@ def test_a_subjects_draw_does_not_depend_on_the_others():
 
 
 def delete(cohort, out, *more):
-    return main(["delete", str(cohort.folder), str(out), "--quiet", *more])
+    return main(["alter", str(cohort.folder), "-o", str(out), "--quiet", *more])
 
 
 def test_the_command_writes_a_cohort_with_a_table(phantom_cohort, tmp_path):

@@ -52,7 +52,7 @@ def test_an_unknown_statistic_is_named():
 
 
 def test_only_what_keeps_it_is_written(small_run, tmp_path, capsys):
-    words = ["generate", str(small_run), str(tmp_path / "all"), "--number", "20", "--quiet"]
+    words = ["generate", str(small_run), "-o", str(tmp_path / "all"), "--num", "20", "--quiet"]
     assert main(words) == 0
     scheme = scheme_from_dict(RunFolder.open(small_run).data["preparation"]["scheme"])
     counts = sorted(
@@ -60,7 +60,7 @@ def test_only_what_keeps_it_is_written(small_run, tmp_path, capsys):
         for path in (tmp_path / "all").glob("*_dseg.nii.gz")
     )
     middle = counts[10]
-    words = ["generate", str(small_run), str(tmp_path / "some"), "--number", "10"]
+    words = ["generate", str(small_run), "-o", str(tmp_path / "some"), "--num", "10"]
     assert main([*words, "--keep-if", f"voxels >= {middle}"]) == 0
     assert "others were not kept" in capsys.readouterr().out
     kept = [
@@ -72,6 +72,6 @@ def test_only_what_keeps_it_is_written(small_run, tmp_path, capsys):
     said = json.loads((tmp_path / "some/synthetic.json").read_text())
     assert said["kept"] == 10
     assert said["rejected"] > 0
-    words = ["generate", str(small_run), str(tmp_path / "none"), "--number", "1"]
+    words = ["generate", str(small_run), "-o", str(tmp_path / "none"), "--num", "1"]
     assert main([*words, "--keep-if", "voxels < 0"]) == 2
     assert "none of 50 drawn volumes keeps" in capsys.readouterr().err

@@ -106,13 +106,13 @@ def test_options_are_those_of_the_command(tmp_path):
     for words, options in (
         ([], {}),
         (["--voxel-size", "native", "--hemi", "L", "--thin", "--pad", "cubic", "--pair",
-          "grey-white", "--crop", "mm:0,1,0,1,0,1", "--split", "0", "0", "1"],
+          "grey-white", "--crop", "mm:0,1,0,1,0,1", "--split-fractions", "0", "0", "1"],
          {"voxel_size": "native", "hemis": "L", "thin": True, "pad": "cubic", "pair": "grey-white",
           "crop": "mm:0,1,0,1,0,1", "fractions": [0, 0, 1]}),
         (["--factor", "2", "--rule", "nearest"], {"factor": 2, "rule": "nearest"}),
     ):  # fmt: skip
-        command = ["preprocess", "SOURCE", "OUT", "--n-procs", "1", *words]
-        assert _options(build_parser().parse_args(command)) == read_options(**options)
+        command = ["preprocess", "SOURCE", "-o", "OUT", "--n-procs", "1", *words]
+        assert _options(build_parser()[0].parse_args(command)) == read_options(**options)
     with pytest.raises(fn.InputError, match="no option 'voxelsize'"):
         fn.preprocess(tmp_path, tmp_path / "out", voxelsize=2)
     with pytest.raises(fn.InputError, match="expected mm or native"):

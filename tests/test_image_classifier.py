@@ -46,7 +46,7 @@ def test_volumes_without_a_class_teach_nothing():
 
 
 def test_a_classifier_tells_upright_from_lying(bars, classifier, tmp_path):
-    words = ["classify", str(classifier), str(bars), str(tmp_path / "told"), "--quiet"]
+    words = ["classify", str(classifier), str(bars), "-o", str(tmp_path / "told"), "--quiet"]
     assert main(words) == 0
     found = json.loads((tmp_path / "told/classes.json").read_text())
     rows = read_tsv(tmp_path / "told/classes.tsv")
@@ -68,7 +68,8 @@ def test_a_classifier_tells_upright_from_lying(bars, classifier, tmp_path):
 def test_cross_validation_tests_everyone_once(bars, tmp_path):
     out = tmp_path / "out"
     sizes = ["--model.init_args.target", "way", "--training.steps", "60", "--device", "cpu"]
-    words = ["crossvalidate", "cnn_classifier", bars, out, "--folds", "3", "--quiet", *sizes]
+    words = ["crossvalidate", "cnn_classifier", bars, "-o", out, "--cv-folds", "3", "--quiet",
+             *sizes]  # fmt: skip
     words = list(map(str, words))
     assert main(words) == 0
     found = json.loads((out / "classes.json").read_text())
@@ -110,9 +111,9 @@ def test_folds_have_as_many_of_each_class():
 
 def test_files_are_told_as_the_cohort_is(bars, classifier, tmp_path, capsys):
     source = bars.parent / "source"
-    words = ["classify", str(classifier), str(source), str(tmp_path / "files"), "--quiet"]
+    words = ["classify", str(classifier), str(source), "-o", str(tmp_path / "files"), "--quiet"]
     assert main(words) == 0
-    words = ["classify", str(classifier), str(bars), str(tmp_path / "cohort"), "--quiet"]
+    words = ["classify", str(classifier), str(bars), "-o", str(tmp_path / "cohort"), "--quiet"]
     assert main(words) == 0
     first, second = (
         {r["participant_id"]: r["predicted"] for r in read_tsv(tmp_path / where / "classes.tsv")}
@@ -135,7 +136,7 @@ def test_files_are_told_as_the_cohort_is(bars, classifier, tmp_path, capsys):
 
 
 def test_a_column_that_is_no_class_is_refused(bars, tmp_path, capsys):
-    words = ["train", "--config", "mlp_classifier", "--cohort", str(bars), "--out"]
+    words = ["train", "mlp_classifier", str(bars), "-o"]
     for target, said in (
         ("image", "is '0000' for all"),
         ("file", "no classes"),

@@ -150,7 +150,7 @@ def test_images_are_mirrored_along_each_axis_every_second_time():
 
 
 def test_no_label_volume_is_mirrored(small_cohort, tmp_path, capsys):
-    words = ["train", "--config", "autoencoder", "--cohort", str(small_cohort.folder), "--out"]
+    words = ["train", "autoencoder", str(small_cohort.folder), "-o"]
     assert main([*words, str(tmp_path), "--training.augmentation.mirror", "true"]) == 2
     assert "the mirror image of a hemisphere is the other one" in capsys.readouterr().err
 
@@ -164,9 +164,9 @@ def test_images_know_no_elastic(bars, tmp_path, capsys):
 def test_a_classifier_repairs_nothing_and_a_denoiser_tells_nothing(
     bars, classifier, denoiser, tmp_path, capsys
 ):
-    assert main(["restore", str(classifier), str(bars), str(tmp_path / "a")]) == 2
+    assert main(["restore", str(classifier), str(bars), "-o", str(tmp_path / "a")]) == 2
     assert "ImageClassifier does not repair images" in capsys.readouterr().err
-    assert main(["classify", str(denoiser), str(bars), str(tmp_path / "b")]) == 2
+    assert main(["classify", str(denoiser), str(bars), "-o", str(tmp_path / "b")]) == 2
     assert "ImageAutoencoder is not a classifier" in capsys.readouterr().err
 
 
@@ -182,11 +182,11 @@ def test_model_cards_speak_of_images(classifier, denoiser):
 
 def test_the_report_shows_images_and_what_was_learned(bars, classifier, denoiser, tmp_path):
     page, told, made = (tmp_path / name for name in ("report.html", "told", "made"))
-    assert main(["classify", str(classifier), str(bars), str(told), "--quiet"]) == 0
-    words = ["restore", str(denoiser), str(bars), str(made), "--degrade", "--quiet"]
+    assert main(["classify", str(classifier), str(bars), "-o", str(told), "--quiet"]) == 0
+    words = ["restore", str(denoiser), str(bars), "-o", str(made), "--degrade", "--quiet"]
     assert main(words) == 0
     paths = [bars, classifier, denoiser, told, made]
-    assert main(["report", *map(str, paths), str(page)]) == 0
+    assert main(["report", *map(str, paths), "-o", str(page)]) == 0
     text = page.read_text()
     accuracy = json.loads((told / "classes.json").read_text())["accuracy"]
     known = "the model was trained on"
@@ -196,5 +196,5 @@ def test_the_report_shows_images_and_what_was_learned(bars, classifier, denoiser
 
 
 def test_only_diffusion_has_a_sampler(denoiser, tmp_path, capsys):
-    assert main(["generate", str(denoiser), str(tmp_path / "a")]) == 2
+    assert main(["generate", str(denoiser), "-o", str(tmp_path / "a")]) == 2
     assert "does not draw" in capsys.readouterr().err

@@ -38,12 +38,13 @@ def test_bars_come_back_through_a_code_and_are_drawn(config, more, bars, tmp_pat
     mean = np.mean(images, axis=0)
     assert float(figures["validation/psnr"]) > np.mean([psnr(i, mean) for i in images]) + 1
     assert abs(float(figures["samples/mean_difference"])) < 0.3
-    draw = ["generate", str(run), str(tmp_path / "drawn"), "--number", "3", "--quiet"]
+    draw = ["generate", str(run), "-o", str(tmp_path / "drawn"), "--num", "3", "--quiet"]
     assert main(draw) == 0
     drawn = np.asarray(Image.open(tmp_path / "drawn/synthetic-0002.png"))
     assert drawn.shape == (SIDE, SIDE)
     assert drawn.max() > drawn.min() + 30
-    made = ["restore", str(run), str(bars), str(tmp_path / "back"), "--split", "test", "--quiet"]
+    made = ["restore", str(run), str(bars), "-o", str(tmp_path / "back"), "--split", "test",
+            "--quiet"]  # fmt: skip
     assert main(made) == 0
 
 
@@ -53,8 +54,8 @@ def test_a_conditioned_one_repairs_what_it_is_told_nothing_of(config, more, bars
     run = train_images(bars, tmp_path / "run", config, *words, "--training.steps", "20",
                        "--training.learning_rate", "1e-2")  # fmt: skip
     out, bundle = tmp_path / "back", tmp_path / "bundle"
-    assert main(["restore", str(run), str(bars), str(out), "--split", "test", "--quiet"]) == 0
-    assert main(["export", str(run), str(bundle), "--quiet"]) == 0
+    assert main(["restore", str(run), str(bars), "-o", str(out), "--split", "test", "--quiet"]) == 0
+    assert main(["export", str(run), "-o", str(bundle), "--quiet"]) == 0
     model = RunFolder.open(run).load().model
     images, nothing = torch.rand(2, SIDE, SIDE) * 2 - 1, torch.zeros(2, 2)
     with torch.no_grad():

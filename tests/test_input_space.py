@@ -47,7 +47,8 @@ def mirrored_source(folder):
 
 def test_a_mirrored_hemisphere_lies_where_it_is_in_the_head(tmp_path):
     places = mirrored_source(tmp_path / "source")
-    words = ["preprocess", tmp_path / "source", tmp_path / "cohort", "--mirror-right", "--quiet"]
+    words = ["preprocess", tmp_path / "source", "-o", tmp_path / "cohort", "--mirror-right",
+             "--quiet"]  # fmt: skip
     assert main([*map(str, words), "--voxel-size", "2", "--n-procs", "1"]) == 0
     cohort = Cohort.open(tmp_path / "cohort")
     for index, row in enumerate(cohort.rows):

@@ -51,7 +51,7 @@ def test_files_need_the_box_of_the_training_cohort(small_run, small_cohort, tmp_
 
 def test_an_exported_model_knows_the_box(small_run, small_cohort, tmp_path):
     bundle = tmp_path / "bundle"
-    assert main(["export", str(small_run), str(bundle), "--quiet"]) == 0
+    assert main(["export", str(small_run), "-o", str(bundle), "--quiet"]) == 0
     source = skeleton_source(tmp_path / "source", 1)
     given = open_input(RunFolder.open(bundle), source, tmp_path, quiet=True)
     assert np.array_equal(given.cohort.volumes[0], small_cohort.volumes[0])

@@ -137,12 +137,12 @@ def real_crops(real_data, tmp_path_factory):
     mask = real_data / "oracles/delete_fold_graph/S.C._right_mask_1mm.nii.gz"
     words = ["--space", "mni", "--hull", "remove", "--mirror-right", "--crop", f"mask:{mask}@5"]
     source = str(real_data / "morphologist/hcp")
-    assert main(["preprocess", source, str(out), "--quiet", "--n-procs", "1", *words]) == 0
+    assert main(["preprocess", source, "-o", str(out), "--quiet", "--n-procs", "1", *words]) == 0
     return Cohort.open(out)
 
 
 def delete(cohort, out, *words):
-    code = main(["delete", str(cohort.folder), str(out), "--quiet", "--n-procs", "1", *words])
+    code = main(["alter", str(cohort.folder), "-o", str(out), "--quiet", "--n-procs", "1", *words])
     return code, (Cohort.open(out) if code == 0 else None)
 
 
@@ -186,7 +186,7 @@ def test_a_hemisphere_whose_files_are_gone_is_named_and_the_other_altered(
     source = tmp_path / "source"
     shutil.copytree(real_data / "morphologist/hcp", source)
     words = ["--space", "mni", "--quiet", "--n-procs", "1"]
-    assert main(["preprocess", str(source), str(tmp_path / "c"), *words]) == 0
+    assert main(["preprocess", str(source), "-o", str(tmp_path / "c"), *words]) == 0
     next(source.rglob(gone)).unlink()
     cohort = Cohort.open(tmp_path / "c")
     code, _ = delete(cohort, tmp_path / "a", "--kind", "fold-raw", "--size", "1000")

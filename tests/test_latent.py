@@ -335,8 +335,9 @@ def test_a_brain_is_found_by_name_or_refused(space):
         space.index_of("s99")
 
 
-def latent(*words):
-    return main(["latent", *map(str, words), "--device", "cpu"])
+def latent(analysis, run, cohort, out, *more):
+    words = ["latent", analysis, run, cohort, "-o", out, *more, "--device", "cpu"]
+    return main(list(map(str, words)))
 
 
 def test_the_command_writes_tables_and_the_report_shows_them(
@@ -345,7 +346,7 @@ def test_the_command_writes_tables_and_the_report_shows_them(
     monkeypatch.setattr(probes, "N_PERMUTATIONS", 19)
     out = tmp_path / "latent"
     arguments = [small_run, small_cohort.folder, out]
-    assert latent("clusters", *arguments, "--most", "3") == 0
+    assert latent("clusters", *arguments, "--max-clusters", "3") == 0
     sentence = capsys.readouterr().out.strip()
     assert "cluster" in sentence
     assert [row["k"] for row in read_tsv(out / "clusters.tsv")] == ["1", "2", "3"]
@@ -368,7 +369,7 @@ def test_the_command_writes_tables_and_the_report_shows_them(
     assert (row["measure"], row["brains"]) == ("auc", "24")
     assert len(read_tsv(other / "probes_brains.tsv")) == 24
     page = tmp_path / "report.html"
-    assert main(["report", str(out), str(other), str(page), "--quiet"]) == 0
+    assert main(["report", str(out), str(other), "-o", str(page), "--quiet"]) == 0
     text = page.read_text()
     assert sentence.split("(")[0] in text
     assert "k = 3, mean" in text
@@ -386,7 +387,7 @@ def test_a_folder_holds_analyses_of_one_model_and_the_same_brains(
 ):
     where = [small_run, small_cohort.folder, tmp_path / "out"]
     assert latent("mean", *where, "--split", "test", "--quiet") == 0
-    assert latent("clusters", *where, "--most", "2") == 2
+    assert latent("clusters", *where, "--max-clusters", "2") == 2
     assert (
         "analyses of other brains or of another model (splits ['test'])" in capsys.readouterr().err
     )
@@ -402,7 +403,7 @@ def test_mean_neighbours_and_paths_are_written_and_shown(small_run, small_cohort
     assert nibabel.load(out / "mean_code_dseg.nii.gz").shape == small_cohort.shape
     assert (out / "mean_label-inside.ply").is_file()
     assert (out / "mean_label-inside.surf.gii").is_file()
-    assert latent("neighbours", *where, "--brain", "s03", "--number", "3") == 0
+    assert latent("neighbours", *where, "--brain", "s03", "--num", "3") == 0
     first = capsys.readouterr().out.splitlines()[0].split()[0]
     assert next(iter(read_tsv(out / "neighbours.tsv")))["brain"] == first != "sub-s03"
     assert latent("interpolate", *where, "--brain", "s03", "--to", "s04", "--steps", "2") == 0
@@ -415,14 +416,14 @@ def test_mean_neighbours_and_paths_are_written_and_shown(small_run, small_cohort
     assert np.array_equal(np.asarray(nibabel.load(steps[0]).dataobj), ours)
     assert latent("interpolate", *where, "--brain", "s03", "--overwrite") == 2
     assert "latent interpolate needs --to" in capsys.readouterr().err
-    assert latent("dimensions", *where, "--dimensions", "3", "--brains", "2", "--number", "1") == 0
+    assert latent("dimensions", *where, "--dimensions", "3", "--n-brains", "2", "--num", "1") == 0
     ranked = read_tsv(out / "dimensions.tsv")
     assert [row["rank"] for row in ranked[:3]] == ["1", "2", "3"]
     assert [bool(row["effect"]) for row in ranked[:5]] == [True, True, True, False, False]
     assert f"dimension {ranked[0]['dimension']}" in capsys.readouterr().out
     assert len(list(out.glob("dimension-*_desc-moved.nii.gz"))) == 1
     page = tmp_path / "report.html"
-    assert main(["report", str(out), str(page), "--quiet"]) == 0
+    assert main(["report", str(out), "-o", str(page), "--quiet"]) == 0
     text = page.read_text()
     assert f"<td>{ranked[2]['dimension']}</td>" in text
     assert "From sub-s03 to sub-s04" in text

@@ -107,13 +107,13 @@ def test_this_machine_has_some():
 
 
 def test_training_says_it_and_goes_on_as_before(small_cohort, tmp_path, capsys, monkeypatch):
-    words = ["train", "--config", "autoencoder", "--cohort", str(small_cohort.folder),
+    words = ["train", "autoencoder", str(small_cohort.folder),
              "--training.steps", "2", "--device", "cpu", "--quiet",
              "--model.init_args.channels", "[8]"]  # fmt: skip
-    assert main([*words, "--out", str(tmp_path / "a")]) == 0
+    assert main([*words, "-o", str(tmp_path / "a")]) == 0
     assert "warning" not in capsys.readouterr().err
     monkeypatch.setattr(train_module, "available_bytes", lambda device: 2**20)
-    assert main([*words, "--out", str(tmp_path / "b")]) == 0
+    assert main([*words, "-o", str(tmp_path / "b")]) == 0
     assert "foldnorm: warning: training takes about" in capsys.readouterr().err
     first, second = ((tmp_path / name / "metrics.csv").read_text() for name in "ab")
     assert first == second

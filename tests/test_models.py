@@ -365,7 +365,7 @@ def whole_runs(pair_cohort, tmp_path_factory):  # noqa: F811
 
 
 def words(name, cohort, out):
-    return ["train", "--config", name, "--cohort", str(cohort.folder), "--out", str(out),
+    return ["train", name, str(cohort.folder), "-o", str(out),
             "--device", "cpu", "--quiet", "--training.steps", "4", "--training.batch_size", "4",
             "--training.log_every", "1", "--training.validate_every", "2", *LOW_RATE,
             *TINY[name]]  # fmt: skip

@@ -35,13 +35,14 @@ def cohort(tmp_path_factory):
         save(folder / f"source/{n:03d}.png", image)
         rows.append(f"{n:03d}.png\tp{n}\t{'old' if n % 3 == 0 else 'new'}")
     (folder / "source/participants.tsv").write_text("\n".join(rows) + "\n")
-    words = ["images", folder / "source", folder / "cohort", "--split", ".6", ".2", ".2"]
+    words = ["images", folder / "source", "-o", folder / "cohort", "--split-fractions", ".6", ".2",
+             ".2"]  # fmt: skip
     assert main([*map(str, words), "--quiet"]) == 0
     return Cohort.open(folder / "cohort")
 
 
 def train(cohort, out, *words):
-    command = ["train", "--config", "multi_domain_vae", "--cohort", cohort.folder, "--out", out,
+    command = ["train", "multi_domain_vae", cohort.folder, "-o", out,
                "--device", "cpu", "--quiet", "--model.init_args.channels=[8,16]",
                "--model.init_args.code_channels=4", *words]  # fmt: skip
     return main(list(map(str, command)))
@@ -145,8 +146,8 @@ def test_it_restores_and_nobody_knows_what_old_images_were(cohort, tmp_path):
              "--model.init_args.max_damage=2", "--model.init_args.widths=[2.0,3.0]",
              "--model.init_args.damage=[straight]"]  # fmt: skip
     assert train(cohort, tmp_path / "run", *words) == 0
-    command = ["restore", tmp_path / "run", cohort.folder, tmp_path / "out", "--split", "test",
-               "--degrade", "--quiet"]  # fmt: skip
+    command = ["restore", tmp_path / "run", cohort.folder, "-o", tmp_path / "out",
+               "--split", "test", "--degrade", "--quiet"]  # fmt: skip
     assert main(list(map(str, command))) == 0
     told = json.loads((tmp_path / "out/restored.json").read_text())
     assert told["mask_iou"] is None

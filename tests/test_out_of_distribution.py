@@ -28,10 +28,11 @@ from foldnorm.preprocessing.io.schemes import SKELETON
 def cohort(tmp_path_factory):
     """Sixty coarse phantoms, two thirds of them for training."""
     folder = tmp_path_factory.mktemp("many")
-    words = ["phantom", folder / "source", "--subjects", "60", "--voxel-size", "3"]
+    words = ["phantom", "-o", folder / "source", "--subjects", "60", "--voxel-size", "3"]
     assert main([*map(str, words), "--n-procs", "1", "--quiet"]) == 0
-    words = ["preprocess", folder / "source", folder / "cohort", "--voxel-size", "4", "--crop",
-             "mm:-76,4,-70,10,-40,40", "--split", ".6", ".2", ".2", "--n-procs", "1"]  # fmt: skip
+    words = ["preprocess", folder / "source", "-o", folder / "cohort", "--voxel-size", "4",
+             "--crop", "mm:-76,4,-70,10,-40,40", "--split-fractions", ".6", ".2", ".2",
+             "--n-procs", "1"]  # fmt: skip
     assert main([*map(str, words), "--quiet"]) == 0
     return Cohort.open(folder / "cohort")
 
@@ -168,17 +169,17 @@ def test_shares_and_hull_are_what_they_say():
 
 def test_a_flagged_brain_has_no_p_and_the_others_are_finished(cohort, tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "scores"
-    words = ["train", "--config", "restorer", "--cohort", cohort.folder, "--out", run,
+    words = ["train", "restorer", cohort.folder, "-o", run,
              "--model.init_args.channels", "[8, 8]", "--model.init_args.convolutions", "[1, 1]",
              "--training.steps", "2", "--device", "cpu", "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
     spoilt = tmp_path / "spoilt"
-    assert main(["delete", str(cohort.folder), str(spoilt), "--size", "0", "--quiet"]) == 0
+    assert main(["alter", str(cohort.folder), "-o", str(spoilt), "--size", "0", "--quiet"]) == 0
     volumes = np.lib.format.open_memmap(spoilt / "volumes.npy", mode="r+")
     bad = int(cohort.indices("test")[0])
     volumes[bad] = volumes[bad][::-1].copy()
     volumes.flush()
-    words = ["score", run, spoilt, out, "--split", "test", "--device", "cpu"]
+    words = ["score", run, spoilt, "-o", out, "--split", "test", "--device", "cpu"]
     assert main(list(map(str, words))) == 1
     said = capsys.readouterr()
     name = cohort.rows[bad]["participant_id"]
@@ -197,11 +198,11 @@ def test_a_flagged_brain_has_no_p_and_the_others_are_finished(cohort, tmp_path, 
 
     controls = tmp_path / "controls"
     tested = [row["participant_id"] for row in cohort.rows if row["split"] == "test"]
-    words = ["preprocess", cohort.folder.parent / "source", controls, "--like", cohort.folder,
-             "--participant-label", *tested,
-             "--split", 0, 0, 1, "--n-procs", 1, "--quiet"]  # fmt: skip
+    words = ["preprocess", cohort.folder.parent / "source", "-o", controls,
+             "--layout-from", cohort.folder, "--participant-label", *tested,
+             "--split-fractions", 0, 0, 1, "--n-procs", 1, "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
-    words = ["score", run, cohort.folder, tmp_path / "local", "--controls", controls]
+    words = ["score", run, cohort.folder, "-o", tmp_path / "local", "--controls", controls]
     assert main([*map(str, words), "--device", "cpu"]) == 0
     sidecar = read_json(tmp_path / "local/scores.json")
     number = len(cohort.indices("test"))
@@ -210,6 +211,6 @@ def test_a_flagged_brain_has_no_p_and_the_others_are_finished(cohort, tmp_path, 
     assert "too few for any p-value below 0.05" in sidecar["sentence"]
     used = {r["participant_id"]: r["used_for"] for r in read_tsv(tmp_path / "local/scores.tsv")}
     assert used[name] == "calibration"
-    words = ["score", run, cohort.folder, tmp_path / "x", "--controls", cohort.folder]
+    words = ["score", run, cohort.folder, "-o", tmp_path / "x", "--controls", cohort.folder]
     assert main([*map(str, words), "--device", "cpu"]) == 2
     assert "controls are brains that the model was trained on" in capsys.readouterr().err

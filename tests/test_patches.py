@@ -169,7 +169,7 @@ def _dilated(mask):
 
 
 def train(cohort, out, *more):
-    words = ["train", "--config", "restorer", "--cohort", cohort.folder, "--out", out,
+    words = ["train", "restorer", cohort.folder, "-o", out,
              "--training.steps", 4, "--training.validate_every", 4, "--device", "cpu", "--quiet",
              *PATCH, *more]  # fmt: skip
     return main(list(map(str, words)))
@@ -197,7 +197,7 @@ def test_a_resumed_run_sees_the_same_patches_and_scores_in_windows_of_their_size
      ("beta_vae", "BetaVAE learns from whole volumes")],
 )  # fmt: skip
 def test_models_of_whole_volumes_refuse_patches(name, reason, phantom_cohort, tmp_path, capsys):
-    words = ["train", "--config", name, "--cohort", phantom_cohort.folder, "--out", tmp_path / "a",
+    words = ["train", name, phantom_cohort.folder, "-o", tmp_path / "a",
              "--training.patch", "[8, 8, 8]"]  # fmt: skip
     assert main(list(map(str, words))) == 2
     assert reason in capsys.readouterr().err

@@ -267,10 +267,19 @@ def repairer(tmp_path_factory):
     (folder / "source").mkdir()
     for n, image in enumerate(blobs(80, 0, SIDE)):
         save(folder / f"source/{n:03d}.png", image)
-    words = ["images", folder / "source", folder / "cohort", "--split", ".6", ".2", ".2"]
+    words = [
+        "images",
+        folder / "source",
+        "-o",
+        folder / "cohort",
+        "--split-fractions",
+        ".6",
+        ".2",
+        ".2",
+    ]
     assert main([*map(str, words), "--quiet"]) == 0
     sizes = ["channels=8", "max_damage=3", "widths=[2.0,3.0]"]
-    words = ["train", "--config", "damage_unet", "--cohort", folder / "cohort", "--out",
+    words = ["train", "damage_unet", folder / "cohort", "-o",
              folder / "run", "--training.steps", 400, "--training.learning_rate", "3e-3",
              "--device", "cpu", *(f"--model.init_args.{size}" for size in sizes)]  # fmt: skip
     assert main([*map(str, words), "--quiet"]) == 0
@@ -278,7 +287,7 @@ def repairer(tmp_path_factory):
 
 
 def restore(folder, out, *words):
-    command = ["restore", folder / "run", folder / "cohort", out, "--split", "test", *words]
+    command = ["restore", folder / "run", folder / "cohort", "-o", out, "--split", "test", *words]
     code = main([*map(str, command), "--quiet"])
     return json.loads((out / "restored.json").read_text()) if code == 0 else code
 

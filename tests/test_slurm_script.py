@@ -37,8 +37,8 @@ def cluster(tmp_path):
 def test_at_the_time_limit_the_job_is_requeued_and_goes_on(small_cohort, cluster):
     place, environment = cluster
     out = place / "run"
-    words = ["bash", str(SCRIPT), "--config", "wgan_gp", "--cohort", str(small_cohort.folder),
-             "--out", str(out), "--device", "cpu", *TINY_TRAINING]  # fmt: skip
+    words = ["bash", str(SCRIPT), "wgan_gp", str(small_cohort.folder), "-o", str(out),
+             "--device", "cpu", *TINY_TRAINING]  # fmt: skip
     job = subprocess.Popen([*words, "--training.steps", "100000"], env=environment)
     deadline = time.monotonic() + 120
     while not (out / "environment.json").is_file() and time.monotonic() < deadline:
@@ -59,7 +59,7 @@ def test_at_the_time_limit_the_job_is_requeued_and_goes_on(small_cohort, cluster
 @pytest.mark.slow
 def test_a_job_that_fails_is_not_requeued(cluster):
     place, environment = cluster
-    words = ["bash", str(SCRIPT), "--config", "wgan_gp", "--cohort", "nowhere", "--out", "run"]
+    words = ["bash", str(SCRIPT), "wgan_gp", "nowhere", "-o", "run"]
     done = subprocess.run(words, env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert "not a cohort folder" in done.stderr

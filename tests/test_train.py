@@ -26,7 +26,7 @@ from foldnorm.preprocessing.core.errors import InputError
 
 def train(cohort, out, *more):
     return main(
-        ["train", "--config", "wgan_gp", "--cohort", str(cohort.folder), "--out", str(out),
+        ["train", "wgan_gp", str(cohort.folder), "-o", str(out),
          "--device", "cpu", "--quiet", *TINY_TRAINING, *more]
     )  # fmt: skip
 
@@ -90,7 +90,7 @@ def test_a_signal_saves_the_state_and_resuming_finishes(
     small_cohort, small_run, tmp_path, number, code
 ):
     out = tmp_path / "run"
-    arguments = ["train", "--config", "wgan_gp", "--cohort", str(small_cohort.folder), "--out",
+    arguments = ["train", "wgan_gp", str(small_cohort.folder), "-o",
                  str(out), "--device", "cpu", *TINY_TRAINING, "--training.steps", "100000",
                  "--training.validate_every", "100000"]  # fmt: skip
     process = subprocess.Popen([sys.executable, "-m", "foldnorm.pipeline.cli", *arguments])
@@ -109,7 +109,7 @@ def test_a_signal_saves_the_state_and_resuming_finishes(
 @pytest.mark.slow
 def test_two_processes_equal_one_on_the_whole_batch(small_cohort, small_run, tmp_path):
     out = tmp_path / "run"
-    arguments = ["train", "--config", "wgan_gp", "--cohort", str(small_cohort.folder), "--out",
+    arguments = ["train", "wgan_gp", str(small_cohort.folder), "-o",
                  str(out), "--device", "cpu", "--quiet", *TINY_TRAINING]  # fmt: skip
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
@@ -184,9 +184,9 @@ def test_a_cohort_without_training_volumes_is_refused(small_cohort, tmp_path, ca
 
     source = skeleton_source(tmp_path / "source", 1)
     out = tmp_path / "one"
-    words = ["preprocess", str(source), str(out), "--pad", "24,24,24", "--n-procs", "1"]
-    assert main([*words, "--split", "0", "0", "1", "--quiet"]) == 0
-    code = main(["train", "--config", "wgan_gp", "--cohort", str(out), "--out",
+    words = ["preprocess", str(source), "-o", str(out), "--pad", "24,24,24", "--n-procs", "1"]
+    assert main([*words, "--split-fractions", "0", "0", "1", "--quiet"]) == 0
+    code = main(["train", "wgan_gp", str(out), "-o",
                  str(tmp_path / "run"), "--device", "cpu", "--quiet", *TINY_TRAINING])  # fmt: skip
     assert code == 2
     assert "training split is empty" in capsys.readouterr().err
@@ -207,8 +207,6 @@ def test_an_existing_run_is_not_trampled_on(small_cohort, small_run, capsys):
         (["--training.steps", "0"], "at least 1"),
         (["--model.init_args.colour", "red"], "colour"),
         (["--model.init_args.channels", "[8,8,8,8,8]"], "multiple of"),
-        (["--config", "no_such"], "neither a file nor one of"),
-        (["--cohort", "no-such-folder"], "not a cohort folder"),
     ],
 )
 def test_bad_arguments_exit_2_with_one_line(small_cohort, tmp_path, capsys, arguments, reason):
@@ -216,6 +214,17 @@ def test_bad_arguments_exit_2_with_one_line(small_cohort, tmp_path, capsys, argu
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert reason in lines[0]
+
+
+def test_unknown_configurations_and_cohorts_exit_2_with_one_line(small_cohort, tmp_path, capsys):
+    for config, cohort, reason in (
+        ("no_such", str(small_cohort.folder), "neither a file nor one of"),
+        ("wgan_gp", "no-such-folder", "not a cohort folder"),
+    ):
+        assert main(["train", config, cohort, "-o", str(tmp_path / "run")]) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        assert reason in lines[0]
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(small_cohort, small_run, tmp_path, capsys):
@@ -338,7 +347,7 @@ def test_a_checkpoint_of_release_0_1_keeps_its_patience():
 @pytest.mark.slow
 def test_two_processes_end_early_together(small_cohort, tmp_path):
     out = tmp_path / "run"
-    arguments = ["train", "--config", "wgan_gp", "--cohort", str(small_cohort.folder), "--out",
+    arguments = ["train", "wgan_gp", str(small_cohort.folder), "-o",
                  str(out), "--device", "cpu", "--quiet", *TINY_TRAINING, "--training.patience",
                  "1", "--training.validate_every", "1", "--training.steps", "50",
                  "--training.learning_rate", "1e-30"]  # fmt: skip

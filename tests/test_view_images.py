@@ -38,7 +38,8 @@ def grey(server, path):
 
 
 def test_it_shows_what_restore_would_make(server, bars, denoiser, tmp_path):
-    words = ["restore", denoiser, bars, tmp_path / "out", "--split", "test", "--degrade", "--quiet"]
+    words = ["restore", denoiser, bars, "-o", tmp_path / "out", "--split", "test", "--degrade",
+             "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
     cohort = Cohort.open(bars)
     place = int(cohort.indices("test")[0])

@@ -38,14 +38,14 @@ SMALL = {"channels": [8, 8], "convolutions": [1, 1]}
 def pair_cohort(tmp_path_factory):
     """24 pairs of 16³, split 0.5 / 0.25 / 0.25."""
     folder = tmp_path_factory.mktemp("pairs")
-    words = ["--voxel-size", "1.5", "--pad", "16,16,16", "--split", "0.5", "0.25", "0.25"]
+    words = ["--voxel-size", "1.5", "--pad", "16,16,16", "--split-fractions", "0.5", "0.25", "0.25"]
     assert preprocess(pair_source(folder / "source", 24), folder / "c", *words, "--quiet") == 0
     return Cohort.open(folder / "c")
 
 
 def train(cohort, out, *more):
     return main(
-        ["train", "--config", "vnet", "--cohort", str(cohort.folder), "--out", str(out),
+        ["train", "vnet", str(cohort.folder), "-o", str(out),
          "--device", "cpu", "--quiet", *TINY, *more]
     )  # fmt: skip
 
@@ -115,7 +115,7 @@ def test_training_writes_the_dice_of_each_class(run, pair_cohort):
         assert table.column(f"validation/{name}")[0] == [2, 4], name
     assert len(list((run / "samples").glob("*.png"))) == 2
     report = run.parent / "report.html"
-    assert main(["report", str(pair_cohort.folder), str(run), str(report), "--quiet"]) == 0
+    assert main(["report", str(pair_cohort.folder), str(run), "-o", str(report), "--quiet"]) == 0
     assert "mean_dice" in report.read_text()
 
 
@@ -146,7 +146,7 @@ def test_in_bfloat16_a_resumed_run_equals_an_unbroken_one_too(pair_cohort, tmp_p
 def test_two_processes_equal_one_on_the_whole_batch(pair_cohort, tmp_path):
     moved = ["--training.augmentation.shift", "1", "--training.augmentation.rotation", "5"]
     assert train(pair_cohort, tmp_path / "one", *moved) == 0
-    arguments = ["train", "--config", "vnet", "--cohort", str(pair_cohort.folder), "--out",
+    arguments = ["train", "vnet", str(pair_cohort.folder), "-o",
                  str(tmp_path / "two"), "--device", "cpu", "--quiet", *TINY, *moved]  # fmt: skip
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
@@ -169,7 +169,7 @@ def test_a_cohort_without_pairs_is_refused(small_cohort, tmp_path, capsys):
 
 def test_a_cohort_is_translated_and_measured(run, pair_cohort, tmp_path, capsys):
     out = tmp_path / "t"
-    words = ["translate", str(run), str(pair_cohort.folder), str(out), "--split", "test"]
+    words = ["translate", str(run), str(pair_cohort.folder), "-o", str(out), "--split", "test"]
     assert main([*words, "--device", "cpu"]) == 0
     assert "mean_dice" in capsys.readouterr().out
     rows = read_tsv(out / "translations.tsv")
@@ -201,7 +201,7 @@ def test_a_file_is_translated_in_its_own_grid(run, tmp_path, capsys):
     write_nifti(tmp_path / "in/sub-a.nii.gz", long[::-1], affine)
     write_nifti(tmp_path / "in/sub-b.nii.gz", np.full((9, 9, 9), 11, np.int16))
     out = tmp_path / "t"
-    words = ["translate", str(run), str(tmp_path / "in"), str(out), "--device", "cpu"]
+    words = ["translate", str(run), str(tmp_path / "in"), "-o", str(out), "--device", "cpu"]
     assert main([*words, "--quiet"]) == 1
     assert "sub-b" in capsys.readouterr().err
     given = read_labels(tmp_path / "in/sub-a.nii.gz")
@@ -248,18 +248,21 @@ def test_a_window_says_of_a_place_what_the_whole_volume_says(pair_cohort, tmp_pa
 def test_skeletons_come_out_of_grey_white_volumes_in_reverse(pair_cohort, tmp_path):
     out = tmp_path / "run"
     assert train(pair_cohort, out, "--model.init_args.reverse", "true") == 0
-    assert main(["translate", str(out), str(pair_cohort.folder), str(tmp_path / "t"),
+    assert main(["translate", str(out), str(pair_cohort.folder), "-o", str(tmp_path / "t"),
                  "--quiet"]) == 0  # fmt: skip
     assert "dice_sulcus" in read_tsv(tmp_path / "t/translations.tsv")[0]
     place = tmp_path / "s" / "s0" / SEGMENTATION
     write_nifti(place / "Lgrey_white_s0.nii.gz", grey_white_of(skeleton_volume(0)))
-    assert main(["translate", str(out), str(tmp_path / "s"), str(tmp_path / "f"), "--quiet"]) == 0
+    assert (
+        main(["translate", str(out), str(tmp_path / "s"), "-o", str(tmp_path / "f"), "--quiet"])
+        == 0
+    )
     made = read_labels(tmp_path / "f/sub-s0_hemi-L_desc-translated_dseg.nii.gz")
     assert set(np.unique(made.data)) <= {11, 0, 60}
 
 
 def test_a_model_that_does_not_translate_says_so(small_run, small_cohort, tmp_path, capsys):
-    words = ["translate", str(small_run), str(small_cohort.folder), str(tmp_path / "t")]
+    words = ["translate", str(small_run), str(small_cohort.folder), "-o", str(tmp_path / "t")]
     assert main(words) == 2
     assert "WGANGP does not translate" in capsys.readouterr().err
 

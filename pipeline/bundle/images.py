@@ -30,12 +30,12 @@ def contents_of(model: nn.Module, run: RunFolder) -> Contents:
     """
     shape = [int(side) for side in run.data["shape"]]
     if isinstance(model, Classifies):
-        task, use = "classes of images", "foldnorm classify . INPUT OUT"
+        task, use = "classes of images", "foldnorm classify . INPUT -o OUT"
         outputs = data_format("probabilities", "classes", [], levels_of(run))
         written, out = class_steps(), "a JSON file of classes comes out for each"
     elif isinstance(model, RestoresImages):
         task = "restoration" if isinstance(model, LearnsFromDamage) else "reconstruction"
-        task, use = f"{task} of images", "foldnorm restore . INPUT OUT"
+        task, use = f"{task} of images", "foldnorm restore . INPUT -o OUT"
         outputs = data_format("image", "magnitude", shape, ["intensity"], [LOWEST, HIGHEST])
         saved = {
             "_target_": f"{ADDRESS}.WrittenImaged", "keys": "pred", "folder": "@bundle_root",

@@ -266,16 +266,14 @@ def _label_steps() -> list[dict[str, Any]]:
 
 def _commands(model: nn.Module) -> str:
     """Return commands of foldnorm that use the bundle."""
-    scores = (
-        "foldnorm preprocess INPUT cohort --like .\n"
-        "foldnorm score . cohort scores --reference TRAINING_COHORT"
-    )
+    prepare = "foldnorm preprocess INPUT -o cohort --layout-from ."
+    scores = f"{prepare}\nfoldnorm score . cohort -o scores --reference TRAINING_COHORT"
     if isinstance(model, Classifies):
-        return "foldnorm preprocess INPUT cohort --like .\nfoldnorm classify . cohort classes"
+        return f"{prepare}\nfoldnorm classify . cohort -o classes"
     if isinstance(model, Translates):
-        return "foldnorm translate . INPUT OUT"
+        return "foldnorm translate . INPUT -o OUT"
     if isinstance(model, Recognises):
-        return f"foldnorm recognise . INPUT OUT --reference TRAINING_COHORT\n{scores}"
+        return f"foldnorm label-sulci . INPUT -o OUT --reference TRAINING_COHORT\n{scores}"
     if isinstance(model, Restores):
         return f"{scores} --maps"
-    return f"{scores}\nfoldnorm embed . cohort codes"
+    return f"{scores}\nfoldnorm embed . cohort -o codes"

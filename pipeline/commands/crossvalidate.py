@@ -7,19 +7,28 @@ volume, classes.json the accuracy with its interval over participants. Any key o
 """
 
 import argparse
-from pathlib import Path
 
-from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_seed, positive
+from foldnorm.pipeline.commands.arguments import (
+    add_cohort,
+    add_config,
+    add_device,
+    add_out,
+    add_overwrite,
+    add_seed,
+    positive,
+)
 
 HELP = "test a classifier by cross-validation"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("config", help="YAML file, or a shipped name")
-    parser.add_argument("cohort", type=Path, metavar="COHORT")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
-    parser.add_argument("--folds", type=positive, default=5, help="how many (default 5)")
+    add_config(parser)
+    add_cohort(parser)
+    add_out(parser)
+    parser.add_argument(
+        "--cv-folds", type=positive, default=5, help="number of folds of participants (default: 5)"
+    )
     add_seed(parser)
     add_device(parser)
     add_overwrite(parser)
@@ -35,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     refuse_existing(arguments.out / CLASSES, arguments.overwrite)
     options = CrossValidationOptions(
-        arguments.folds,
+        arguments.cv_folds,
         arguments.seed,
         tuple(arguments.overrides),
         arguments.device,

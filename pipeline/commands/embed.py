@@ -1,18 +1,23 @@
 """Latent codes of a cohort: OUT/codes.npy, (N, d) float32, and OUT/codes.tsv, a row each."""
 
 import argparse
-from pathlib import Path
 
-from foldnorm.pipeline.commands.arguments import add_device, add_overwrite
+from foldnorm.pipeline.commands.arguments import (
+    add_cohort,
+    add_device,
+    add_out,
+    add_overwrite,
+    add_run,
+)
 
 HELP = "latent codes of a cohort"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("run_folder", type=Path, metavar="RUN")
-    parser.add_argument("cohort", type=Path, metavar="COHORT")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    add_run(parser)
+    add_cohort(parser)
+    add_out(parser)
     add_device(parser)
     add_overwrite(parser)
 

@@ -2,21 +2,22 @@
 
 OUT holds what MONAI wants (metadata, inference config, weights, README), the weights also as
 safetensors, and the layout of the training cohort. Every command that takes a RUN takes it too, and
-`foldnorm preprocess --like OUT` prepares volumes for it. Participants are named by salted hashes.
+`foldnorm preprocess --layout-from OUT` prepares volumes for it. Participants are named by salted
+hashes.
 """
 
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.commands.arguments import add_overwrite
+from foldnorm.pipeline.commands.arguments import add_out, add_overwrite, add_run
 
 HELP = "write a trained model as a MONAI bundle"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("run_folder", type=Path, metavar="RUN")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    add_run(parser)
+    add_out(parser)
     parser.add_argument(
         "--reference", type=Path, metavar="COHORT", help="training cohort, if it has moved"
     )

@@ -5,10 +5,10 @@ Writes OUT/folds.tsv, and OUT/folds.json, which says what each column is.
 """
 
 import argparse
-from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
     add_n_procs,
+    add_out,
     add_overwrite,
     add_selection,
     add_sources,
@@ -20,7 +20,7 @@ HELP = "table of folds: name, size, depth, position"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_sources(parser)
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    add_out(parser)
     add_selection(parser)
     add_n_procs(parser)
     add_overwrite(parser)

@@ -29,14 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=("straight", "broken", "curved", "blobs", "noise"),
         default=[],
-        help="kinds of it, with --degrade (default: those that the model learned from)",
+        help="kinds of damage, with --degrade (default: those that the model learned from)",
     )
     parser.add_argument(
         "--method",
         choices=("model", "biharmonic", "true-mask"),
         default="model",
-        help="what repairs: the model; or biharmonic inpainting, where the model finds damage, or "
-        "(with --degrade) where there is damage (default model)",
+        help="method of repair: the model (default); or biharmonic inpainting, where the model "
+        "finds damage, or (true-mask, with --degrade) where there is damage",
     )
     add_seed(parser)
     add_device(parser)

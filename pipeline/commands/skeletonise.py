@@ -13,19 +13,20 @@ from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
     add_n_procs,
+    add_out,
     add_overwrite,
     add_segmentation,
     add_selection,
     add_sources,
 )
 
-HELP = "sulcal skeletons from any grey-white segmentation"
+HELP = "make sulcal skeletons from any grey-white segmentation"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_sources(parser)
-    parser.add_argument("out", type=Path, metavar="OUT", help="tree to write")
+    add_out(parser, "tree to write")
     add_selection(parser)
     add_segmentation(parser)
     add_n_procs(parser)

@@ -6,17 +6,16 @@ segmentations to it that have neither a transform nor labels of deep structures.
 """
 
 import argparse
-from pathlib import Path
 
-from foldnorm.pipeline.commands.arguments import add_overwrite, add_sources
+from foldnorm.pipeline.commands.arguments import add_out, add_overwrite, add_sources
 
-HELP = "a template for alignment, from skeletons that lead to MNI space"
+HELP = "make a template for alignment, from skeletons that lead to MNI space"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_sources(parser)
-    parser.add_argument("out", type=Path, metavar="OUT", help="NIfTI file to write")
+    add_out(parser, "NIfTI file to write")
     add_overwrite(parser)
 
 

@@ -11,7 +11,7 @@ import argparse
 
 from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_run_and_input
 
-HELP = "label volumes out of others, such as grey and white matter out of skeletons"
+HELP = "translate label volumes, such as skeletons into grey and white matter"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

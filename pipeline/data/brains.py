@@ -82,5 +82,5 @@ def check_cohort(data: Mapping[str, Any], cohort: Cohort) -> None:
     if detail:
         raise InputError(
             f"cohort preprocessing differs from that of the training cohort ({detail}); "
-            f"preprocess it with --like the training cohort: {cohort.folder}"
+            f"preprocess it with --layout-from the training cohort: {cohort.folder}"
         )

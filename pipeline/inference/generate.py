@@ -157,7 +157,7 @@ def _set_sampler(model: Generates, options: GenerateOptions) -> None:
     if options.sampler is None and options.steps is None:
         return
     if not isinstance(model, Diffuses):
-        raise InputError(f"--sampler and --steps: {type(model).__name__} draws in one step")
+        raise InputError(f"--scheduler and --steps: {type(model).__name__} draws in one step")
     sampler = options.sampler or model.sampler
     if options.steps is not None and (
         sampler == "ddpm" or not 1 <= options.steps <= model.diffusion_steps

@@ -72,7 +72,7 @@ def scores_section(path: Path) -> dict[str, Any]:
 
 
 def fusion_section(path: Path) -> dict[str, Any]:
-    """Build the report section of a folder that `foldnorm fuse` wrote."""
+    """Build the report section of a folder that `foldnorm combine` wrote."""
     rows, sidecar = read_tsv(path / FUSED), read_json(path / FUSED_SIDECAR)
     judged = [row for row in rows if row["p_fused"]]
     judged.sort(key=lambda row: float(row["p_fused"]))
@@ -92,7 +92,7 @@ def fusion_section(path: Path) -> dict[str, Any]:
 
 
 def recognition_section(path: Path) -> dict[str, Any]:
-    """Build the report section of a folder that `foldnorm recognise` wrote."""
+    """Build the report section of a folder that `foldnorm label-sulci` wrote."""
     rows, sidecar = read_tsv(path / SULCI), read_json(path / SULCI_SIDECAR)
     sulci = sidecar["sulci"]
     z = np.array([float(row["z_missing"]) for row in rows]).reshape(-1, len(sulci))

@@ -57,7 +57,7 @@ class Participants:
         if self.salt:
             return self
         # The salt follows from the participants: scorers of one cohort share it, so that their
-        # calibration brains can be matched (see `foldnorm fuse`).
+        # calibration brains can be matched (see `foldnorm combine`).
         salt = sha256("\n".join(sorted({*self.roles, *self.families})).encode())[:32]
         return Participants(
             {hashed(name, salt): role for name, role in sorted(self.roles.items())},

@@ -53,11 +53,11 @@ class Scorer:
     A scorer that was saved is a folder that can be sent to another lab, and scores a brain there
     without the healthy brains: it holds the weights of the model, what was fitted on healthy
     brains, the scores of those that calibrate, and how brains must be prepared (``foldnorm
-    preprocess --like FOLDER``). Of persons it holds what `PERSONAL_DATA` says, no more. It differs
-    in three ways from one with the healthy brains at hand: it gives no p-value to a brain whose
-    family is among the healthy ones that maps are compared with, because these cannot be left out
-    of sums; pages show no healthy brains; and sulci of regions are named by how often each voxel is
-    part of them.
+    preprocess --layout-from FOLDER``). Of persons it holds what `PERSONAL_DATA` says, no more. It
+    differs in three ways from one with the healthy brains at hand: it gives no p-value to a brain
+    whose family is among the healthy ones that maps are compared with, because these cannot be left
+    out of sums; pages show no healthy brains; and sulci of regions are named by how often each
+    voxel is part of them.
 
     Example::
 

@@ -192,7 +192,7 @@ def _train(
     config: str, cohort: Cohort, folder: Path, steps: int, seed: int, options: CompareOptions
 ) -> None:
     words = [
-        "train", "--config", config, "--cohort", str(cohort.folder), "--out", str(folder),
+        "train", config, str(cohort.folder), "-o", str(folder),
         "--device", options.device, "--resume", "auto", "--quiet",
         f"--training.steps={steps}", f"--training.seed={seed}",
         f"--training.validate_every={max(steps // 5, 1)}", *options.overrides,
@@ -201,7 +201,7 @@ def _train(
     # not go on with these.
     path = folder / COMPARISON_ASKED
     asked = {"words": words, "config": config_path(config).read_text(encoding="utf-8")}
-    if path.is_file() and read_json(path) != asked:
+    if path.is_file() and _read_asked(path) != asked:
         raise InputError(f"holds a training with other settings; give another --out: {folder}")
     write_json(path, asked)
     if (folder / RUN_COST).is_file():
@@ -211,6 +211,15 @@ def _train(
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise InputError(f"training of {config} failed: {lines[-1]}")
+
+
+def _read_asked(path: Path) -> dict[str, Any]:
+    """Read the settings of a training that was begun; release 0.1 wrote its inputs as flags."""
+    asked: dict[str, Any] = read_json(path)
+    match asked["words"]:
+        case ["train", "--config", config, "--cohort", cohort, "--out", *others]:
+            asked["words"] = ["train", config, cohort, "-o", *others]
+    return asked
 
 
 def _summary(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

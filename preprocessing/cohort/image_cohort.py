@@ -62,7 +62,7 @@ class ImagePreparation:
 
     @classmethod
     def parse(cls, size: str, intensities: str) -> Self:
-        """Read ``--size`` and ``--intensities``.
+        """Read ``--shape`` and ``--intensities``.
 
         Raises:
             InputError: they are none.
@@ -72,7 +72,8 @@ class ImagePreparation:
             sides and len(sides) <= 3 and all(SMALLEST <= side <= LARGEST for side in sides)
         ):
             raise InputError(
-                f"--size: expected 1 to 3 sides of {SMALLEST} to {LARGEST}, or native, got {size!r}"
+                f"--shape: expected 1 to 3 sides of {SMALLEST} to {LARGEST}, or native, "
+                f"got {size!r}"
             )
         if intensities in RULES:
             return cls(sides, cast(Rule, intensities))
@@ -302,7 +303,7 @@ def _pack(
                 continue
             shape = shape or prepared.pixels.shape
             if prepared.pixels.shape != shape:
-                reason = f"{prepared.pixels.shape} pixels, the others have {shape}; give --size"
+                reason = f"{prepared.pixels.shape} pixels, the others have {shape}; give --shape"
                 problems.append(Problem(image.key, f"{reason}: {image.path}"))
                 continue
             spool.write(prepared.pixels.data)

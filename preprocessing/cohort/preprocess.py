@@ -97,11 +97,13 @@ class PreprocessOptions:
     def __post_init__(self) -> None:
         names = self.preparation.scheme.names
         if self.off_mask is not None and self.off_mask not in names:
-            raise InputError(f"--off-mask: expected one of {', '.join(names)}: {self.off_mask!r}")
+            raise InputError(
+                f"--outside-class: expected one of {', '.join(names)}, got {self.off_mask!r}"
+            )
         if self.off_mask is not None and self.crop.kind not in ("region", "mask"):
-            raise InputError("--off-mask needs a region: --crop region:NAME or mask:FILE")
+            raise InputError("--outside-class needs a region: --crop region:NAME or mask:FILE")
         if self.gather and self.shard is not None:
-            raise InputError("--gather packs all shards; leave --shard out")
+            raise InputError("--finalize packs all shards; leave --shard out")
 
 
 def options_like(

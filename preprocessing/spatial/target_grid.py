@@ -136,7 +136,7 @@ class MniTarget:
         if method == "nearest":
             return resample_nearest(labels, matrix, box.shape, fill), box.start
         if method == "max":
-            raise InputError("--method max is for blocks of whole voxels; not with --space mni")
+            raise InputError("--resampling max is for blocks of whole voxels; not with --space mni")
         values = np.arange(int(labels.max()) + 1) if canonical_values is None else canonical_values
         found = resample_linear(values[labels], matrix, box.shape, int(values[fill]))
         order = np.argsort(values)

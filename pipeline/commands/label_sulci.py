@@ -1,4 +1,4 @@
-"""Name the sulci of brains: which voxel belongs to which, what each is like, and which is missing.
+"""Label the sulci of brains: which voxel belongs to which, what each is like, and which is missing.
 
 INPUT is a cohort folder, a source tree or folder of label volumes, a table, or one file; what is no
 cohort is first prepared as the run's cohort was, in OUT/prepared. Label volumes lie in the grid of
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_run_and_input
 
-HELP = "name the sulci of brains, and say which are missing"
+HELP = "label the sulci of brains, and say which are missing"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
