@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from foldnorm.models.classes import Sees
+from foldnorm.models.classes import EncoderInput
 from foldnorm.models.label_autoencoder import LabelAutoencoder
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Phase
@@ -27,7 +27,7 @@ class Autoencoder(LabelAutoencoder):
         dice_weight: of the soft Dice loss of the highest class.
         condition: columns of ``participants.tsv`` that the networks are told.
         condition_size: numbers they amount to; taken from the cohort.
-        encoder_sees: of a volume: each class as 0 and 1, or signed distances to it.
+        encoder_input: of a volume: each class as 0 and 1, or signed distances to it.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Autoencoder(LabelAutoencoder):
         dice_weight: float = 0.0,
         condition: Sequence[str] = (),
         condition_size: int = 0,
-        encoder_sees: Sees = "one-hot",
+        encoder_input: EncoderInput = "one-hot",
     ) -> None:
         sizes = (shape, n_classes, channels, code_channels, latent_dim, norm, condition_size)
         super().__init__(
@@ -54,7 +54,7 @@ class Autoencoder(LabelAutoencoder):
             class_weights=class_weights,
             dice_weight=dice_weight,
             condition=condition,
-            encoder_sees=encoder_sees,
+            encoder_input=encoder_input,
         )
         self.phases: Mapping[str, Phase] = {"reconstruction": Phase(("encoder", "generator"))}
 
@@ -68,4 +68,6 @@ class Autoencoder(LabelAutoencoder):
     ) -> dict[str, Tensor]:
         """Cross entropy; (B, *sides) uint8 in."""
         del phase, noise
-        return self.likeness(self.decode(self.encode(volumes, condition), condition), volumes)
+        return self.reconstruction_terms(
+            self.decode(self.encode(volumes, condition), condition), volumes
+        )

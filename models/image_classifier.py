@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from foldnorm.models.classes import as_channels
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Phase, Reads
+from foldnorm.models.protocols import InputKind, Phase
 from foldnorm.models.volume_networks import conv_block
 
 
@@ -32,7 +32,7 @@ class ImageClassifier(nn.Module):
         dropout: share of the units before each dense layer that are left out in training.
     """
 
-    reads: Reads = "classified"
+    input_kind: InputKind = "classified"
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from foldnorm.models.beta_vae import BetaVAE
 from foldnorm.models.dcgan import DCGAN
 from foldnorm.models.f_anogan import FAnoGAN
 from foldnorm.models.gan import GAN
-from foldnorm.models.protocols import Conditioned, Diffuses, Samples
+from foldnorm.models.protocols import Conditioned, Diffuses, Generates
 from foldnorm.models.wgan import WGAN
 from foldnorm.models.wgan_gp import WGANGP
 from foldnorm.pipeline.cli import main
@@ -142,7 +142,7 @@ def test_a_code_is_decoded_as_it_is_told(name):
             model.sample(1, torch.Generator().manual_seed(0), told) for told in (LEFT, RIGHT)
         )
         assert not torch.equal(left, right)
-    elif isinstance(model, Samples):
+    elif isinstance(model, Generates):
         generator = torch.Generator().manual_seed(0)
         both = model.sample(2, generator, torch.cat([LEFT, RIGHT]))
         alone = model.sample(1, torch.Generator().manual_seed(0), LEFT)

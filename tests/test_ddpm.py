@@ -61,8 +61,8 @@ def test_samples_are_the_same_for_a_seed_and_lie_in_the_range():
         assert not torch.equal(drawn[0], drawn[2])
         assert drawn[0].shape == (3, 8, 8)
         assert drawn[0].abs().max() <= 1
-        stages = list(model.stages(3, torch.Generator().manual_seed(0)))
-        assert len(stages) == model.steps_taken == (5 if sampler == "ddim" else 20)
+        stages = list(model.sample_trajectory(3, torch.Generator().manual_seed(0)))
+        assert len(stages) == model.num_inference_steps == (5 if sampler == "ddim" else 20)
         assert torch.equal(stages[-1], drawn[0])
 
 
@@ -114,7 +114,7 @@ def test_patches_are_channels_and_noise_lies_where_it_was():
 
     model.network = Echo()
     noisy = torch.arange(64.0).view(1, 1, 8, 8)
-    assert torch.equal(model._noise_in(noisy, torch.zeros(1), None), noisy)
+    assert torch.equal(model._predict_noise(noisy, torch.zeros(1), None), noisy)
     with pytest.raises(ShapeError, match="multiple of 4"):
         DDPM((8, 10), channels=[8, 8], attention=[False, False], patch=2)
     with pytest.raises(ValueError, match="patch"):

@@ -191,7 +191,7 @@ def test_brains_may_be_given_in_any_form(autoencoder, pairs):
 
 def test_a_cohort_that_was_prepared_otherwise_is_refused(autoencoder, small_cohort):
     for given in (small_cohort, small_cohort.select("test")):
-        with pytest.raises(fn.InputError, match="prepared otherwise"):
+        with pytest.raises(fn.InputError, match="preprocessing differs"):
             autoencoder[0].reconstruct(given)
 
 
@@ -268,7 +268,7 @@ def test_brains_are_restored(pairs, tmp_path):
 
 
 def test_sulci_are_recognised(pairs, tmp_path):
-    model = trained("recogniser", pairs, tmp_path, channels=[4], convolutions=[1])
+    model = trained("sulcus_segmenter", pairs, tmp_path, channels=[4], convolutions=[1])
     assert isinstance(model.model, Recognises)
     made = model.recognise(pairs)
     assert made.shape == pairs.volumes.shape

@@ -262,7 +262,7 @@ def test_an_encoder_that_is_told_things_is_refused(discs, tmp_path):
         save(tmp_path / f"made/{n}.png", image)
     trained = TrainedModel(model, torch.device("cpu"), conditions)
     with pytest.raises(InputError, match="ImageVAE is told side, and nobody knows that"):
-        measure_quality(Cohort.open(discs), tmp_path / "made", tmp_path / "q", QualityOptions(),
+        measure_quality(Cohort.open(discs), tmp_path / "made", QualityOptions(),
                         trained)  # fmt: skip
 
 

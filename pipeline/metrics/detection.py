@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-INTERVAL = (2.5, 97.5)  # percentiles
 TRUE_POSITIVE_RATE = 0.95
 ROUNDING = 1e-5  # relative
 

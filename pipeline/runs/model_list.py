@@ -11,7 +11,7 @@ def list_models() -> list[dict[str, Any]]:
     """List the shipped configurations, sorted by name.
 
     Returns:
-        Of each ``name``, ``class``, ``what`` in a sentence, what it ``reads`` and ``offers``,
+        Of each ``name``, ``class``, ``what`` in a sentence, its ``input_kind``, what it ``offers``,
         ``parameters``, and the memory of training, ``training_mib``, at ``batch_size`` volumes of
         ``shape``.
 

@@ -2,7 +2,7 @@
 
 
 class InputError(ValueError):
-    """Something that was given cannot be used.
+    """Error of the input: something that was given cannot be used.
 
     The message is one line: what was got, what was expected, and which file.
 

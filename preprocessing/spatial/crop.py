@@ -54,7 +54,7 @@ class Box:
 
     @property
     def slices(self) -> tuple[slice, slice, slice]:
-        """For indexing an array whose first voxel is (0, 0, 0)."""
+        """Slices that index an array whose first voxel is (0, 0, 0)."""
         i, j, k = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
         return i, j, k
 
@@ -234,8 +234,8 @@ def missing_sides(inner: Box, outer: Box) -> str:
     return ", ".join(parts)
 
 
-def place(data: NDArray[np.integer], at: Box, target: Box, *, fill: int) -> NDArray[np.integer]:
-    """Copy ``data``, which occupies ``at``, into a new array that occupies ``target``.
+def paste(data: NDArray[np.integer], bounds: Box, target: Box, *, fill: int) -> NDArray[np.integer]:
+    """Copy ``data``, which occupies ``bounds``, into a new array that occupies ``target``.
 
     What lies outside ``target`` is left out: callers that must not lose voxels ask
     `missing_sides` first. What ``data`` does not reach is ``fill``.
@@ -246,11 +246,11 @@ def place(data: NDArray[np.integer], at: Box, target: Box, *, fill: int) -> NDAr
         [[[2, 9, 9]]]
     """
     placed = np.full(target.shape, fill, dtype=data.dtype)
-    start = _index(max(a, b) for a, b in zip(at.start, target.start, strict=True))
-    stop = _index(min(a, b) for a, b in zip(at.stop, target.stop, strict=True))
+    start = _index(max(a, b) for a, b in zip(bounds.start, target.start, strict=True))
+    stop = _index(min(a, b) for a, b in zip(bounds.stop, target.stop, strict=True))
     if all(b > a for a, b in zip(start, stop, strict=True)):
         common = Box(start, stop)
-        source = common.shifted([-a for a in at.start])
+        source = common.shifted([-a for a in bounds.start])
         placed[common.shifted([-a for a in target.start]).slices] = data[source.slices]
     return placed
 

@@ -80,7 +80,7 @@ class CropSpec:
         raise InputError(f"--crop: expected {EXPECTED}; got {text!r}")
 
     @classmethod
-    def of_record(cls, preparation: Mapping[str, Any]) -> "CropSpec":
+    def from_record(cls, preparation: Mapping[str, Any]) -> "CropSpec":
         """Read the crop of a cohort from its preparation record."""
         regions = {name: tuple(sulci) for name, sulci in preparation["regions"].items()}
         return cls.parse(preparation["crop"], regions)

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.volumes import LabelVolume
-from foldnorm.preprocessing.spatial.crop import Box, Index, bounding_box, place, shifted_affine
+from foldnorm.preprocessing.spatial.crop import Box, Index, bounding_box, paste, shifted_affine
 from foldnorm.preprocessing.spatial.space import resample_nearest
 
 REGIONS = "regions.yaml"
@@ -39,7 +39,7 @@ class Region:
 
     def within(self, box: Box) -> NDArray[np.bool_]:
         """Return the mask in another box."""
-        return place(self.mask.view(np.uint8), self.box, box, fill=0).view(np.bool_)
+        return paste(self.mask.view(np.uint8), self.box, box, fill=0).view(np.bool_)
 
 
 def read_regions(path: Path | None = None) -> dict[str, tuple[str, ...]]:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.inference.criteria import Criterion
+from foldnorm.pipeline.inference.filters import VolumeFilter
 from foldnorm.pipeline.metrics.structure import sheet_statistics
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.core.errors import InputError
@@ -33,7 +33,7 @@ VALUES = {"voxels": 100.0, "components": 3.0, "thick": 0.1, "depth": float("nan"
     ],
 )
 def test_what_holds_holds(text, holds):
-    assert Criterion.parse(text).holds(VALUES) is holds
+    assert VolumeFilter.parse(text).holds(VALUES) is holds
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def test_what_holds_holds(text, holds):
 )  # fmt: skip
 def test_nothing_else_is_evaluated(text):
     with pytest.raises(InputError, match="--keep-if"):
-        Criterion.parse(text)
+        VolumeFilter.parse(text)
 
 
 def test_an_unknown_statistic_is_named():
     with pytest.raises(InputError, match="'volume' is none of the statistics voxels, components"):
-        Criterion.parse("volume > 3").holds(VALUES)
+        VolumeFilter.parse("volume > 3").holds(VALUES)
 
 
 def test_only_what_keeps_it_is_written(small_run, tmp_path, capsys):

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from foldnorm.models.classes import one_hot
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Phase, Reads
+from foldnorm.models.protocols import InputKind, Phase
 from foldnorm.models.vnet import VNetwork
 from foldnorm.models.volume_networks import coordinates
 
 
-class Recogniser(nn.Module):
+class SulcusSegmenter(nn.Module):
     """Volume → logits of the sulci that its voxels belong to.
 
     Args:
@@ -36,7 +36,7 @@ class Recogniser(nn.Module):
         norm: group norm after each convolution.
     """
 
-    reads: Reads = "sulci"
+    input_kind: InputKind = "sulci"
 
     def __init__(
         self,
