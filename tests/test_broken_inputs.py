@@ -234,4 +234,4 @@ def test_no_damage_to_a_volume_crashes_its_preparation(tmp_path_factory, data):
         with contextlib.suppress(InputError):
             prepared = prepare_volume(source, Preparation(SKELETON, 2.0, space=space))
             assert prepared.classes.max() == SKELETON.top
-            assert prepared.at.shape == prepared.classes.shape
+            assert prepared.bounds.shape == prepared.classes.shape
