@@ -1,6 +1,7 @@
 """What a training takes, foretold."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -117,3 +118,17 @@ def test_training_says_it_and_goes_on_as_before(small_cohort, tmp_path, capsys, 
     assert "foldnorm: warning: training takes about" in capsys.readouterr().err
     first, second = ((tmp_path / name / "metrics.csv").read_text() for name in "ab")
     assert first == second
+
+
+@pytest.mark.parametrize(("system", "mib"), [("linux", 3072.0), ("darwin", 3.0)])
+def test_the_peak_is_in_mib_whatever_the_system_counts_in(system, mib, monkeypatch):
+    training = SimpleNamespace(
+        fabric=SimpleNamespace(device=torch.device("cpu")),
+        model=torch.nn.Linear(1, 1),
+        state=SimpleNamespace(seconds=0.0),
+        durations=[],
+    )
+    used = SimpleNamespace(ru_maxrss=3 * 2**20)
+    monkeypatch.setattr(train_module.resource, "getrusage", lambda who: used)
+    monkeypatch.setattr(train_module.sys, "platform", system)
+    assert train_module.cost_of(training)["peak_memory_mib"] == mib

@@ -140,7 +140,8 @@ def cost_of(training: Training) -> dict[str, float]:
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) / 2**20
     else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB on Linux
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     pace = statistics.median(training.durations) if training.durations else float("nan")
     return {
         "parameters": sum(p.numel() for p in training.model.parameters()),
