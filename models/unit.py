@@ -48,6 +48,7 @@ class UNIT(nn.Module):
     """
 
     reads: Reads = "unpaired"
+    any_sides = False
 
     def __init__(
         self,

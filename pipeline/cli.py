@@ -6,6 +6,7 @@ input; 70 our fault; 75 stopped by a signal with the state saved; 130 Ctrl-C.
 
 import argparse
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ COMMANDS = (
 )
 # Modules that cannot be called as their command: the standard library has one of that name.
 MODULES = {"inspect": "inspect_source"}
+TRUST = "FOLDNORM_TRUST"  # environment variable that `foldnorm.models.class_paths` reads
 FAILED, BAD_INPUT, OUR_FAULT, INTERRUPTED = 1, 2, 70, 130
 
 
@@ -69,6 +71,13 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_arguments(command)
         command.add_argument("--quiet", action="store_true", help="no progress bars, no chatter")
         command.add_argument("--debug", action="store_true", help="show tracebacks")
+        command.add_argument(
+            "--trust",
+            action="append",
+            metavar="PACKAGE",
+            default=[],
+            help="let configurations name networks, losses and models of this Python package",
+        )
         command.set_defaults(run=module.run)
     return parser
 
@@ -80,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if overrides and not getattr(arguments, "takes_overrides", False):
         parser.error(f"unrecognized arguments: {' '.join(overrides)}")
     arguments.overrides = overrides
+    if arguments.trust:  # in the environment, so that processes it starts trust them, too
+        os.environ[TRUST] = ",".join([os.environ.get(TRUST, ""), *arguments.trust])
     try:
         return int(arguments.run(arguments))
     except InputError as error:

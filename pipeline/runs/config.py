@@ -12,11 +12,12 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
+from foldnorm.models.class_paths import TRUST, ClassPathError, is_of, takes, trusted
 from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.data.augmentation import AugmentationOptions
 from foldnorm.pipeline.data.conditions import Conditions
 from foldnorm.pipeline.data.sulcus_labels import common_sulci
-from foldnorm.pipeline.runs.class_paths import current, current_class_path
+from foldnorm.pipeline.runs.class_paths import current, current_class_path, gathered, is_model
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
@@ -84,13 +85,15 @@ def resolve(
         sulci: gives those that nearly all training brains have; asked only if the model names any.
 
     Returns:
-        ``{"model": {"class_path", "init_args"}, "training": {…}}``, every default spelt out.
+        ``{"model": {"class_path", "init_args"}, "training": {…}}``, every default spelt out, but
+        for those of networks and losses by class path.
 
     Raises:
-        InputError: unknown key, wrong type, unknown class.
+        InputError: unknown key, wrong type, unknown class, or one that may not be imported.
     """
     path = config_path(name_or_path)
     overrides = [_with_current_class_path(word) for word in overrides]
+    overrides = gathered(overrides, _content(path))
     of_cohort = {
         "shape": list(shape),
         "n_classes": n_classes,
@@ -108,6 +111,9 @@ def resolve(
         of_training["condition_size"] = Conditions.fit(condition, training_rows).size
     if "sulci" in accepted and not namespace.get("model.init_args.sulci"):
         of_training["sulci"] = json.dumps(list(sulci()))
+    if "shape" not in accepted:
+        sides = namespace.training.patch or shape
+        overrides += _sides_of_network(namespace.get("model.init_args.network"), sides)
     namespace = _parsed(path, of_cohort | of_training, accepted, overrides)
     return dict(yaml.safe_load(_parser().dump(namespace, skip_unset=False)))
 
@@ -145,6 +151,24 @@ def _parsed(
     return namespace
 
 
+def _sides_of_network(named: Mapping[str, Any] | None, sides: Sequence[int]) -> list[str]:
+    """Word that tells a network by class path the sides of volumes; none if it does not ask.
+
+    Models that have a ``shape`` do that themselves.
+    """
+    if not named:
+        return []
+    try:
+        asks = takes(named, "img_size")
+    except ClassPathError as error:
+        raise InputError(f"network: {error}") from None
+    init_args = named.get("init_args") or {}
+    if not asks or "img_size" in init_args:
+        return []
+    told = {**named, "init_args": {**init_args, "img_size": list(sides)}}
+    return [f"--model.init_args.network={json.dumps(told)}"]
+
+
 def _with_current_class_path(word: str) -> str:
     """Translate a word of a command line where it is, or sets, an older class path."""
     head, equals, value = word.rpartition("=")
@@ -153,11 +177,30 @@ def _with_current_class_path(word: str) -> str:
 
 def _readable(path: Path) -> str:
     """Return the path of a configuration, or its translated text if its class path is old."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return str(path)  # what is wrong with it, the parser says
+    content = _content(path)  # what is wrong with it, the parser says
     return str(path) if current(content) == content else yaml.safe_dump(current(content))
+
+
+def _content(path: Path) -> Any:
+    """Return what a YAML file holds; None if it cannot be read."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+
+
+def _check_model(class_path: object) -> None:
+    """Refuse to import a model from anywhere but from us, or from a package that the user named.
+
+    Raises:
+        InputError: with what is expected.
+    """
+    if not is_model(class_path) and not is_of(str(class_path), trusted()):
+        raise InputError(
+            f"model: expected foldnorm.models.NAME, such as those of `foldnorm models`, got "
+            f"{class_path}; if you trust its package, name it: foldnorm --trust PACKAGE (or "
+            f"{TRUST})"
+        )
 
 
 def _arguments_of_model(path: Path, overrides: Sequence[str]) -> set[str]:
@@ -167,12 +210,17 @@ def _arguments_of_model(path: Path, overrides: Sequence[str]) -> set[str]:
     class_path = parser.parse_known_args(list(overrides))[0].class_path
     try:
         if class_path is None:
-            class_path = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["class_path"]
-        module, _, name = current_class_path(class_path).rpartition(".")
-        model = getattr(importlib.import_module(module), name)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, ValueError,
-            ImportError, AttributeError):  # fmt: skip
+            model = _content(path)["model"]
+            class_path = model if isinstance(model, str) else model["class_path"]
+        class_path = current_class_path(class_path)
+    except (LookupError, TypeError, AttributeError):
         return set()  # what is wrong with it, the parser says
+    _check_model(class_path)
+    module, _, name = class_path.rpartition(".")
+    try:
+        model = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return set()  # likewise
     added = ConfigurationParser(exit_on_error=False).add_class_arguments(model, "model")
     return {name.removeprefix("model.") for name in added}
 
@@ -181,8 +229,10 @@ def build_model(model: Mapping[str, Any]) -> nn.Module:
     """Build the model that ``{"class_path", "init_args"}`` describes.
 
     Raises:
-        InputError: the class or an argument is wrong, or volumes do not suit the network.
+        InputError: the class or an argument is wrong, may not be imported, or volumes do not suit
+            the network.
     """
+    _check_model(model.get("class_path"))
     parser = ConfigurationParser(exit_on_error=False)
     parser.add_argument("--model", type=nn.Module)
     try:
