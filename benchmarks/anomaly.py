@@ -48,7 +48,7 @@ from foldnorm.pipeline.artifacts import BENCHMARK, BENCHMARK_SUBJECTS, LOCALISAT
 from foldnorm.pipeline.cli import main as foldnorm
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
-from foldnorm.pipeline.scoring.out_of_distribution import Suitability
+from foldnorm.pipeline.scoring.out_of_distribution import OutOfDistributionDetector
 from foldnorm.pipeline.scoring.regions import strongest_regions
 from foldnorm.pipeline.scoring.setup import set_up_scoring
 from foldnorm.preprocessing.alteration.alteration import alter
@@ -73,11 +73,11 @@ MODELS: dict[str, tuple[str, list[str]]] = {  # cohort, words of `train`
     "joined": ("c2", [*VAE, "--model.init_args.edits", "[folds]"]),
     "joined_other": ("c2", [*VAE, "--model.init_args.edits", OTHER]),
     "joined_gan": ("c2", [*GAN, "--model.init_args.edits", "[folds]"]),
-    "vae_distance": ("c2", [*VAE, "--model.init_args.encoder_sees", "distance"]),
+    "vae_distance": ("c2", [*VAE, "--model.init_args.encoder_input", "distance"]),
     "latent_other": ("c1", [*CLASSIFIER, "--model.init_args.edits", OTHER]),
     "both": ("c1", ["--config", "restorer", "--model.init_args.edits", BOTH]),
-    "sulci": ("c2", ["--config", "recogniser"]),
-    "hemisphere": ("ch", ["--config", "recogniser", "--training.batch_size", "2"]),
+    "sulci": ("c2", ["--config", "sulcus_segmenter"]),
+    "hemisphere": ("ch", ["--config", "sulcus_segmenter", "--training.batch_size", "2"]),
 }
 # Models of other questions, for which one seed is enough.
 ONCE = ("vae", "vae_distance", "latent_other", "both", "hemisphere")
@@ -274,7 +274,7 @@ def report_fused(out: Path, seeds: list[int], draws: int = 10) -> None:
 def report_flags(out: Path, brains: int = 200) -> None:
     """Print how many phantoms a model of such phantoms would refuse to judge."""
     training, tested = Cohort.open(out / "c2"), Cohort.open(out / "t2")
-    judge = Suitability(training.scheme).fit(training)
+    detector = OutOfDistributionDetector(training.scheme).fit(training)
     absent = Cohort.open(out / "absent2")
     deleted = alter(tested, range(brains), SizeRange(800), kind="fold", seed=0)
     groups = {
@@ -283,7 +283,7 @@ def report_flags(out: Path, brains: int = 200) -> None:
         "absent sulci": absent.brains(range(0, len(absent.rows), 3)),
     }
     for name, group in groups.items():
-        reasons = list(judge.reasons(group))
+        reasons = list(detector.flags(group))
         print(f"{name}: {sum(map(bool, reasons))} of {len(reasons)} are flagged")
 
 

@@ -197,6 +197,8 @@ def main() -> None:
         for site in names for seed in arguments.seeds
     ]  # fmt: skip
     figures["minutes_of_training"] = round(float(np.median(costs)), 1)
+    trained = [len(Cohort.open(folder / site / "cohort").indices("train")) for site in names]
+    figures["hemispheres"] = int(np.median(trained))
     write_figures(folder / "figures.json", figures)
     print(json.dumps(figures))
 

@@ -47,7 +47,7 @@ CROP = ("--voxel-size", "2", "--crop", "mm:-76,4,-70,10,-40,40")
 CROP_STEPS = {"wgan_gp": ("--training.steps", "200"), "beta_vae": ("--training.steps", "1500"),
               "latent_ddpm": ("--training.steps", "3000")}  # fmt: skip
 SLICE_STEPS = {"image_wgan_gp": ("--training.steps", "1000")}
-FORMS = ("plain", "skip", "residual")  # of the multi-domain VAE
+VARIANTS = ("plain", "skip", "residual")  # of the multi-domain VAE
 STROKES = ("straight", "broken", "curved")
 JPEGS = (95, 75)  # quality
 
@@ -171,13 +171,13 @@ def of_slices(data: Path, out: Path) -> dict[str, float]:
                   f"{found['ssim']:.3f}, inside {found['psnr_inside']:.2f} dB, IoU "
                   f"{found['mask_iou']:.3f}", flush=True)  # fmt: skip
     in_jpegs = {f"mask_iou_jpeg_{quality}": found_in_jpegs(folder, quality) for quality in JPEGS}
-    for form in FORMS:
-        words = ["--model.init_args.form", form, "--training.steps", "600"]
-        folder = trained(out / f"slices_vae_{form}", "multi_domain_vae", cohort, *words)
+    for variant in VARIANTS:
+        words = ["--model.init_args.variant", variant, "--training.steps", "600"]
+        folder = trained(out / f"slices_vae_{variant}", "multi_domain_vae", cohort, *words)
         found = restored(folder, cohort)
-        print(f"  {form}: PSNR {found['psnr']:.2f} dB, SSIM {found['ssim']:.3f}, inside "
+        print(f"  {variant}: PSNR {found['psnr']:.2f} dB, SSIM {found['ssim']:.3f}, inside "
               f"{found['psnr_inside']:.2f} dB", flush=True)  # fmt: skip
-        figures[f"multi_domain_{form}"] = found
+        figures[f"multi_domain_{variant}"] = found
     whole = figures["all_model"]
     return {
         "mask_iou": min(figures[f"{kind}_model"]["mask_iou"] for kind in STROKES),
@@ -185,7 +185,10 @@ def of_slices(data: Path, out: Path) -> dict[str, float]:
         "restored_ssim": whole["ssim"],
         "inpainting_gain_db": whole["psnr_inside"] - figures["all_true-mask"]["psnr_inside"],
         **in_jpegs,
-        **{f"multi_domain_{form}_psnr": figures[f"multi_domain_{form}"]["psnr"] for form in FORMS},
+        **{
+            f"multi_domain_{variant}_psnr": figures[f"multi_domain_{variant}"]["psnr"]
+            for variant in VARIANTS
+        },
     }
 
 

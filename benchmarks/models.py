@@ -28,7 +28,7 @@ from sklearn.decomposition import PCA
 from foldnorm.models.classes import to_classes
 from foldnorm.pipeline.artifacts import RUN_COST
 from foldnorm.pipeline.cli import main as foldnorm
-from foldnorm.pipeline.inference.translate import Translation
+from foldnorm.pipeline.inference.translate import Translator
 from foldnorm.pipeline.metrics.classes import class_dice
 from foldnorm.pipeline.metrics.latent import active_share
 from foldnorm.pipeline.metrics.sheets import mean_panel
@@ -111,15 +111,15 @@ def whole_hemispheres(data: Path | None, out: Path, steps: int) -> dict[str, flo
             "--training.validate_every", max(steps // 4, 1))  # fmt: skip
     cost = RunFolder(folder).cost
     print(f"1. V-Net, whole hemispheres at 2 mm, {steps} steps: {cost['seconds'] / 60:.1f} min")
-    translation = Translation.open(folder, CPU)
-    ours = dice(translation.translate, cohort, False)
+    translator = Translator.open(folder, CPU)
+    ours = dice(translator.trained.translate_volume, cohort, False)
     shown(f"test phantoms ({len(cohort.indices('test'))})", ours)
     frequent = most_frequent(cohort, False)
     shown("most frequent class", dice(lambda _: frequent, cohort, False))
     found = {"vnet_mean_dice": ours["mean_dice"], "vnet_grey_dice": ours["dice_grey"]}
     if data is not None:
         archi = Cohort.open(out / "archi")
-        real = dice(translation.translate, archi, False)
+        real = dice(translator.trained.translate_volume, archi, False)
         shown("archi/001, both hemispheres", real)
         found |= {
             "vnet_real_mean_dice": real["mean_dice"],
@@ -201,14 +201,14 @@ def translation(cohort: Cohort, out: Path) -> dict[str, float]:
     found: dict[str, float] = {}
     print("3. Translation of crops, test phantoms")
     for way, reverse in (("skeleton → grey-white", False), ("grey-white → skeleton", True)):
-        vnet = Translation.open(out / "runs" / ("vnet_reverse" if reverse else "vnet") / "seed-0",
+        vnet = Translator.open(out / "runs" / ("vnet_reverse" if reverse else "vnet") / "seed-0",
                                 CPU)  # fmt: skip
-        unit = Translation.open(out / "runs/unit/seed-0", CPU)
+        unit = Translator.open(out / "runs/unit/seed-0", CPU)
         unit.model.reverse = reverse
         frequent = most_frequent(cohort, reverse)
         for name, translate in (
-            ("vnet", vnet.translate),
-            ("unit", unit.translate),
+            ("vnet", vnet.trained.translate_volume),
+            ("unit", unit.trained.translate_volume),
             ("frequent", lambda _, f=frequent: f),
         ):
             figures = dice(translate, cohort, reverse)

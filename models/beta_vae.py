@@ -76,10 +76,10 @@ class BetaVAE(VariationalAutoencoder):
     ) -> dict[str, Tensor]:
         """Cross entropy and KL; (B, *sides) uint8 in, (B, 2, *sides) with edits."""
         del phase
-        volumes, edited = self.parted(volumes)
+        volumes, edited = self.split_edited(volumes)
         mean, log_variance = self.posterior(volumes, condition)
         code = draw_code(mean, log_variance, noise.normal(self.latent_dim))
         logits = self.decode(code, condition)
         share = min((noise.step + 1) / max(self.annealing_steps, 1), 1)
         terms = self.variational_terms(logits, volumes, mean, log_variance, kl_share=share)
-        return self.separated(terms, volumes, edited, condition)
+        return self.add_separation_loss(terms, volumes, edited, condition)

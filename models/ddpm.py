@@ -19,10 +19,10 @@ from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import as_channels, to_classes
 from foldnorm.models.named_networks import NamedNoisePredictor
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Phase, Reads
+from foldnorm.models.protocols import InputKind, Phase
 from foldnorm.models.volume_networks import ShapeError
 
-VALIDATED_STEPS = 8  # of the noise, evenly spaced, at which a validation image is looked at
+N_VALIDATION_STEPS = 8  # of the noise, evenly spaced, at which a validation image is looked at
 
 
 class DDPM(nn.Module):
@@ -51,7 +51,7 @@ class DDPM(nn.Module):
             U-Net; ``channels`` to ``activation``, but not ``patch``, then mean nothing.
     """
 
-    reads: Reads = "images"
+    input_kind: InputKind = "images"
 
     def __init__(
         self,
@@ -124,18 +124,18 @@ class DDPM(nn.Module):
     ) -> dict[str, Tensor]:
         """Mean squared error of the noise (eq. 14) at a step drawn for each image."""
         del phase
-        images = self.undiffused(volumes, condition, noise)
+        images = self.to_clean_input(volumes, condition, noise)
         steps = (noise.uniform() * self.diffusion_steps).long()
         error = self._error(images, steps, noise.normal(*images.shape[1:]), condition).mean()
         return {"squared_error": error, "loss": error}
 
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Mean squared error of the noise, the same noise each time, (B,)."""
-        images = self.undiffused(volumes, condition)
+        images = self.to_clean_input(volumes, condition)
         generator = torch.Generator().manual_seed(0)
         errors = []
-        for n in range(VALIDATED_STEPS):
-            step = (2 * n + 1) * self.diffusion_steps // (2 * VALIDATED_STEPS)
+        for n in range(N_VALIDATION_STEPS):
+            step = (2 * n + 1) * self.diffusion_steps // (2 * N_VALIDATION_STEPS)
             added = torch.randn(images.shape[1:], generator=generator).to(images)
             steps = torch.full((len(images),), step, device=images.device)
             errors.append(self._error(images, steps, added.expand_as(images), condition))
@@ -152,17 +152,17 @@ class DDPM(nn.Module):
 
         Label volumes come back as the likeliest class of each voxel.
         """
-        images = self.undiffused(volumes, condition)
+        images = self.to_clean_input(volumes, condition)
         if share <= 0:
-            return self.finished(images, condition)
+            return self.to_output(images, condition)
         step = min(round(share * self.diffusion_steps), self.diffusion_steps) - 1
         added = torch.randn(images.shape, generator=generator).to(images)
         steps = torch.full((len(images),), max(step, 0), device=images.device)
-        return self.finished(self.schedulers["adding"].add_noise(images, added, steps), condition)
+        return self.to_output(self.schedulers["adding"].add_noise(images, added, steps), condition)
 
     @property
-    def steps_taken(self) -> int:
-        """From noise to an image."""
+    def num_inference_steps(self) -> int:
+        """Number of steps from noise to an image."""
         return self.diffusion_steps if self.sampler == "ddpm" else self.sampling_steps
 
     def sample(
@@ -179,14 +179,14 @@ class DDPM(nn.Module):
             (count, *sides), float32 from −1 to 1, or uint8 class numbers.
         """
         (last,) = deque(self._denoised(count, generator, condition), maxlen=1)
-        return self.finished(last, condition)
+        return self.to_output(last, condition)
 
-    def stages(
+    def sample_trajectory(
         self, count: int, generator: torch.Generator, condition: Tensor | None = None
     ) -> Iterator[Tensor]:
         """Yield the images after each denoising step of `sample`, which has the same arguments."""
         for x in self._denoised(count, generator, condition):
-            yield self.finished(x, condition)
+            yield self.to_output(x, condition)
 
     def _denoised(
         self, count: int, generator: torch.Generator, condition: Tensor | None
@@ -200,14 +200,14 @@ class DDPM(nn.Module):
         device = next(self.network.parameters()).device
         condition = None if condition is None else condition.to(device)
         scheduler = self.schedulers[self.sampler]
-        scheduler.set_timesteps(self.steps_taken)
+        scheduler.set_timesteps(self.num_inference_steps)
         sides = (1, self.n_channels, *self.shape)
         x = torch.cat([torch.randn(sides, generator=noise) for noise in own]).to(device)
         for step in scheduler.timesteps.tolist():
             steps = torch.full((count,), step, device=device)
             with torch.no_grad():
-                guess = self._noise_in(x, steps, condition).cpu()
-            each = zip(guess.split(1), x.cpu().split(1), own, strict=True)
+                noise_pred = self._predict_noise(x, steps, condition).cpu()
+            each = zip(noise_pred.split(1), x.cpu().split(1), own, strict=True)
             x = torch.cat(
                 [scheduler.step(found, step, now, generator=noise)[0] for found, now, noise in each]
             ).to(device)
@@ -217,25 +217,25 @@ class DDPM(nn.Module):
         self, images: Tensor, steps: Tensor, added: Tensor, condition: Tensor | None
     ) -> Tensor:
         noisy = self.schedulers["adding"].add_noise(images, added, steps)
-        guess = self._noise_in(noisy, steps, condition)
-        return (guess - added).square().flatten(1).mean(dim=1)
+        noise_pred = self._predict_noise(noisy, steps, condition)
+        return (noise_pred - added).square().flatten(1).mean(dim=1)
 
-    def _noise_in(self, x: Tensor, steps: Tensor, condition: Tensor | None) -> Tensor:
-        """(B, n_channels, *sides) at the steps (B,) → the noise that the network finds in it."""
+    def _predict_noise(self, x: Tensor, steps: Tensor, condition: Tensor | None) -> Tensor:
+        """Predict the noise in (B, n_channels, *sides) at the steps (B,)."""
         dims = len(self.shape)
         blocks = pixelunshuffle(x, dims, self.patch)  # (B, n_channels · patch^d, *sides / patch)
-        guess = self.network(blocks, steps, class_labels=condition)
-        return pixelshuffle(guess.float(), dims, self.patch)
+        noise_pred = self.network(blocks, steps, class_labels=condition)
+        return pixelshuffle(noise_pred.float(), dims, self.patch)
 
-    def undiffused(
+    def to_clean_input(
         self, volumes: Tensor, condition: Tensor | None, noise: StepNoise | None = None
     ) -> Tensor:
-        """(B, *sides) as in a batch → what noise is added to, (B, n_channels, *sides)."""
+        """Turn a batch, (B, *sides), into what noise is added to, (B, n_channels, *sides)."""
         del condition, noise
         return as_channels(volumes, self.n_channels)
 
-    def finished(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """(B, n_channels, *sides) without noise → images or label volumes, (B, *sides)."""
+    def to_output(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Turn (B, n_channels, *sides) without noise into images or label volumes, (B, *sides)."""
         del condition
         return x[:, 0].clamp(-1, 1) if self.n_channels == 1 else to_classes(x)
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from foldnorm.models.adversarial_losses import critic_loss, generator_loss
 from foldnorm.models.class_paths import ClassPath
-from foldnorm.models.classes import Sees, one_hot, straight_through, to_classes
-from foldnorm.models.encoder_gan import twice
+from foldnorm.models.classes import EncoderInput, one_hot, straight_through, to_classes
+from foldnorm.models.encoder_gan import repeat_for_real_and_fake
 from foldnorm.models.label_autoencoder import LabelAutoencoder
 from foldnorm.models.losses import gradient_penalty
 from foldnorm.models.named_losses import NamedLoss
@@ -49,7 +49,7 @@ class FAnoGAN(LabelAutoencoder):
         class_weights: of the cross entropy, by class.
         condition: columns of ``participants.tsv`` that the networks are told.
         condition_size: numbers they amount to; taken from the cohort.
-        encoder_sees: of a volume: each class as 0 and 1, or signed distances to it.
+        encoder_input: of a volume: each class as 0 and 1, or signed distances to it.
         encoder: by class path, in the place of ours: twice ``latent_dim`` numbers come out.
         generator: likewise: ``latent_dim`` numbers go in, class logits come out.
     """
@@ -72,7 +72,7 @@ class FAnoGAN(LabelAutoencoder):
         class_weights: Sequence[float] | None = None,
         condition: Sequence[str] = (),
         condition_size: int = 0,
-        encoder_sees: Sees = "one-hot",
+        encoder_input: EncoderInput = "one-hot",
         encoder: ClassPath | None = None,
         generator: ClassPath | None = None,
     ) -> None:
@@ -85,7 +85,7 @@ class FAnoGAN(LabelAutoencoder):
             latent_dim or code_size(shape, len(channels), code_channels),
             class_weights=class_weights,
             condition=condition,
-            encoder_sees=encoder_sees,
+            encoder_input=encoder_input,
         )
         self.critic = Critic(shape, n_classes, critic_channels, condition_size=condition_size)
         self.critic_steps = critic_steps
@@ -140,7 +140,7 @@ class FAnoGAN(LabelAutoencoder):
         real = one_hot(volumes, self.n_classes)
         with torch.no_grad():
             generated = straight_through(self.decode(noise.normal(self.latent_dim), condition))
-        value = self.critic(torch.cat([real, generated]), twice(condition))
+        value = self.critic(torch.cat([real, generated]), repeat_for_real_and_fake(condition))
         of_real, of_generated = value.float().chunk(2)
         penalty = gradient_penalty(
             lambda between: self.critic(between, condition), real, generated, noise.uniform()
@@ -158,7 +158,7 @@ class FAnoGAN(LabelAutoencoder):
         if isinstance(self.image_loss, NamedLoss):
             image = self.image_loss(logits, volumes)
         elif self.image_loss == "cross-entropy":
-            image = self.likeness(logits, volumes)["cross_entropy"]
+            image = self.reconstruction_terms(logits, volumes)["cross_entropy"]
         else:
             image = (torch.softmax(logits, dim=1) - real).square().mean()
         with torch.no_grad():

@@ -15,7 +15,7 @@ from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import as_channels
 from foldnorm.models.named_networks import NamedNetwork
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Phase, Reads
+from foldnorm.models.protocols import InputKind, Phase
 from foldnorm.models.volume_networks import conv_block
 
 
@@ -35,7 +35,7 @@ class ImageClassifier(nn.Module):
         network: by class path, such as ``monai.networks.nets.DenseNet121``, in the place of ours.
     """
 
-    reads: Reads = "classified"
+    input_kind: InputKind = "classified"
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from foldnorm.models.protocols import ADDING, EditKind, Phase
 from foldnorm.models.vnet import VNetwork
 from foldnorm.models.volume_networks import coordinates
 
-TRUST = 5.0  # at first, in the classes of the input: logits, so 99 %
+INITIAL_TRUST = 5.0  # logits of the classes of the input, so 99 %
 
 
 class Restorer(EditedVolumes):
@@ -38,7 +38,7 @@ class Restorer(EditedVolumes):
         n_classes: of the cohort's volumes; taken from it by ``foldnorm train``.
         void: class of what is erased; likewise.
         edits: see `EditedVolumes`; likewise what follows.
-        most_edits: see there.
+        max_edits: see there.
         radii: see there.
         channels: a level each; each level below the first halves the sides.
         convolutions: of each level's residual stage.
@@ -62,7 +62,7 @@ class Restorer(EditedVolumes):
         n_classes: int = 3,
         void: int = 1,
         edits: Sequence[EditKind] = ("folds",),
-        most_edits: int = 6,
+        max_edits: int = 6,
         radii: Sequence[float] = (4.0, 16.0),
         channels: Sequence[int] = (16, 32, 64, 128),
         convolutions: Sequence[int] = (1, 1, 2, 2),
@@ -73,7 +73,7 @@ class Restorer(EditedVolumes):
         coordinates: bool = False,
         network: ClassPath | None = None,
     ) -> None:
-        super().__init__(edits, most_edits, radii)
+        super().__init__(edits, max_edits, radii)
         self.n_classes, self.void, self.coordinates = n_classes, void, coordinates
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.class_weights: Tensor | None
@@ -120,7 +120,7 @@ class Restorer(EditedVolumes):
         wider = F.max_pool3d(erased.float().unsqueeze(1), 3, 1, 1).squeeze(1)
         return torch.maximum(healthy, wider.to(healthy.dtype))
 
-    def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
+    def feature_maps(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
         """(B, I, J, K) uint8 → the map of each level on the way down; none of a named network."""
         if isinstance(self.network, _NamedCorrection):
             return []
@@ -130,10 +130,10 @@ class Restorer(EditedVolumes):
         self,
         volumes: Tensor,
         condition: Tensor | None = None,
-        depths: Sequence[Tensor] | None = None,
+        feature_maps: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) logits, of a healthy brain."""
-        return self.network(self._channels(volumes, condition), depths)
+        return self.network(self._channels(volumes, condition), feature_maps)
 
     def _channels(self, volumes: Tensor, places: Tensor | None) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) what the network is shown."""
@@ -150,7 +150,7 @@ class _Correction(VNetwork):
     def __init__(self, inputs: int, outputs: int, *sizes: Any) -> None:
         super().__init__(inputs, outputs, *sizes)
         self.outputs = outputs
-        self.trust = nn.Parameter(torch.tensor(TRUST))
+        self.trust = nn.Parameter(torch.tensor(INITIAL_TRUST))
 
     def forward(self, volume: Tensor, maps: Sequence[Tensor] | None = None) -> Tensor:
         """(B, classes or more, *sides) one-hot first → (B, classes, *sides) logits."""

@@ -19,7 +19,7 @@ from foldnorm.models.losses import class_cross_entropy, soft_dice_loss
 from foldnorm.models.named_losses import named_loss
 from foldnorm.models.named_networks import NamedNetwork
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Phase, Reads
+from foldnorm.models.protocols import InputKind, Phase
 
 
 class VNet(nn.Module):
@@ -48,7 +48,7 @@ class VNet(nn.Module):
         any_sides: whether volumes may have others than those of the training cohort.
     """
 
-    reads: Reads = "pairs"
+    input_kind: InputKind = "pairs"
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class VNet(nn.Module):
         (B, 2, I, J, K) uint8 pairs in.
         """
         del phase, noise, condition
-        source, target = self._parted(volumes)
+        source, target = self._split_pair(volumes)
         logits = self.translate(source).float()
         if self.loss_function is not None:
             unlike = self.loss_function(logits, target)
@@ -123,15 +123,15 @@ class VNet(nn.Module):
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Cross entropy of the translation of each pair, nats a voxel, (B,)."""
         del condition
-        source, target = self._parted(volumes)
+        source, target = self._split_pair(volumes)
         return class_cross_entropy(self.translate(source).float(), target)
 
     def translate(self, volumes: Tensor) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) class logits of the other volume."""
         return self.network(one_hot(volumes, self.classes_in))
 
-    def _parted(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 2, I, J, K) → what is translated, and what should come out."""
+    def _split_pair(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """Split (B, 2, I, J, K) pairs into the volumes to translate and their true translations."""
         first, second = pairs.unbind(1)
         return (second, first) if self.reverse else (first, second)
 

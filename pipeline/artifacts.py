@@ -357,14 +357,14 @@ TRANSLATED = Artifact(
 CLASSES = Artifact(
     "classify",
     "classes.tsv",
-    "Class that was told of each volume.",
+    "Predicted class of each volume.",
     {
-        "fold": "of crossvalidate: which model told it",
+        "fold": "of a cross-validation: number of the model that was not trained on it",
         **BRAIN,
         **IMAGE,
         "used_for": "training, if the weights were fitted to the participant",
         "true": "class, where it is known",
-        "told": "likeliest class",
+        "predicted": "likeliest class",
         "p_*": "probability of a class",
     },
 )
@@ -534,7 +534,7 @@ DIMENSIONS = Artifact(
         "rank": "1 changes most",
         "dimension": "its number",
         "effect": "of a step along it on the reconstruction loss, nats a voxel; where measured",
-        "foretold": "the same by the gradient alone",
+        "predicted_effect": "the same, predicted from gradient and curvature of the loss",
         "variance": "of the codes over brains; above 0.01 a dimension is active",
     },
 )

@@ -6,10 +6,12 @@ input; 70 our fault; 75 stopped by a signal with the state saved; 130 Ctrl-C.
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 
 from foldnorm.preprocessing.core.errors import InputError
@@ -82,6 +84,30 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class LineFormatter(logging.Formatter):
+    """Formats a log record as a line of the command: ``foldnorm: warning: …``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return f"foldnorm: {record.levelname.lower()}: {record.getMessage()}"
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Print what the library logs to stderr while a command runs, once if it runs another."""
+    log = logging.getLogger("foldnorm")
+    if log.handlers:
+        yield
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parser = build_parser()
@@ -92,7 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.trust:  # in the environment, so that processes it starts trust them, too
         os.environ[TRUST] = ",".join([os.environ.get(TRUST, ""), *arguments.trust])
     try:
-        return int(arguments.run(arguments))
+        with warnings_as_lines():
+            return int(arguments.run(arguments))
     except InputError as error:
         return _failed(str(error), BAD_INPUT, arguments.debug)
     except KeyboardInterrupt:

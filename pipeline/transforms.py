@@ -21,10 +21,10 @@ from foldnorm.preprocessing.spatial.crop import (
     Box,
     lattice_start,
     missing_sides,
-    place,
+    paste,
     shifted_affine,
 )
-from foldnorm.preprocessing.spatial.downsample import Grid, Method, downsample
+from foldnorm.preprocessing.spatial.downsample import Method, ResamplingPlan, downsample
 
 
 class Discretise(Transform):
@@ -32,6 +32,10 @@ class Discretise(Transform):
 
     Args:
         scheme: a label scheme, its name, or a YAML file.
+
+    Example:
+        >>> Discretise("skeleton")(np.int16([[[[11, 0, 60]]]])).tolist()
+        [[[[0, 1, 2]]]]
     """
 
     def __init__(self, scheme: LabelScheme | str = "skeleton") -> None:
@@ -49,6 +53,10 @@ class SulcusPriorityDownsample(Transform):
     Args:
         voxel_size: mm.
         method: of downsampling.
+
+    Example:
+        >>> SulcusPriorityDownsample(2)(np.uint8([0, 2, 0, 1]).reshape(1, 4, 1, 1)).ravel().tolist()
+        [2, 1]
     """
 
     def __init__(self, voxel_size: float, method: Method = "sulcus-priority") -> None:
@@ -57,9 +65,9 @@ class SulcusPriorityDownsample(Transform):
     def __call__(self, volume: Any) -> MetaTensor:
         """(1, I, J, K) class numbers of an axis-aligned grid → fewer of them."""
         data, affine = _unpack(volume)
-        grid = Grid.to_voxel_size(affine, self.voxel_size)
-        small, _ = downsample(_as_labels(data), grid, method=self.method)
-        return _pack(volume, small, grid.target_affine(affine))
+        plan = ResamplingPlan.to_voxel_size(affine, self.voxel_size)
+        small, _ = downsample(_as_labels(data), plan, method=self.method)
+        return _pack(volume, small, plan.target_affine(affine))
 
 
 class CropToCohortBox(Transform):
@@ -69,6 +77,10 @@ class CropToCohortBox(Transform):
         box: on the lattice, as ``dataset_description.json`` holds it (``i0,i1,j0,j1,k0,k1``).
         fill: class number.
         may_cut: leave out what lies outside the box, instead of raising.
+
+    Example:
+        >>> CropToCohortBox("0,1,0,1,0,3")(np.uint8([[[[1, 2]]]])).tolist()
+        [[[[1, 2, 0]]]]
     """
 
     def __init__(self, box: Box | str, *, fill: int = 0, may_cut: bool = False) -> None:
@@ -83,18 +95,18 @@ class CropToCohortBox(Transform):
         """
         data, affine = _unpack(volume)
         i, j, k = data.shape
-        at = Box((0, 0, 0), (i, j, k)).shifted(lattice_start(affine))
+        bounds = Box((0, 0, 0), (i, j, k)).shifted(lattice_start(affine))
         if not self.may_cut:
-            self._check(data, at)
-        placed = place(data, at, self.box, fill=self.fill)
-        offset = [b - a for a, b in zip(at.start, self.box.start, strict=True)]
+            self._check(data, bounds)
+        placed = paste(data, bounds, self.box, fill=self.fill)
+        offset = [b - a for a, b in zip(bounds.start, self.box.start, strict=True)]
         return _pack(volume, placed, shifted_affine(affine, offset))
 
-    def _check(self, data: NDArray[Any], at: Box) -> None:
+    def _check(self, data: NDArray[Any], bounds: Box) -> None:
         held = np.argwhere(data != self.fill)
         if len(held):
             (a, b, c), (d, e, f) = held.min(axis=0).tolist(), (held.max(axis=0) + 1).tolist()
-            outside = missing_sides(Box((a, b, c), (d, e, f)).shifted(at.start), self.box)
+            outside = missing_sides(Box((a, b, c), (d, e, f)).shifted(bounds.start), self.box)
             if outside:
                 raise InputError(f"volume does not fit the cohort's box: {outside} too far")
 

@@ -21,7 +21,7 @@ from foldnorm.preprocessing.skeletons.alignment import (
     read_template,
     tissue_of,
 )
-from foldnorm.preprocessing.skeletons.segmentation import Hemisphere, hemispheres
+from foldnorm.preprocessing.skeletons.segmentation import SegmentedHemisphere, hemispheres
 from foldnorm.preprocessing.spatial.space import read_trm, voxel_to_aims
 
 # A head beside its place in MNI space: turned, stretched and moved (native mm → MNI mm).
@@ -106,7 +106,9 @@ def brain(world_to_mni, sides=("L", "R")):
     whole = (radius(mni) < 1) & ~((mni[..., 1] > 20) & (mni[..., 2] < 0))
     white = whole & (radius(mni) < 0.6)
     half = {"L": mni[..., 0] < 0, "R": mni[..., 0] > 0}
-    return [Hemisphere(side, whole & ~white & half[side], white & half[side]) for side in sides]
+    return [
+        SegmentedHemisphere(side, whole & ~white & half[side], white & half[side]) for side in sides
+    ]
 
 
 @pytest.mark.parametrize("sides", [("L", "R"), ("L",)])
@@ -124,7 +126,9 @@ def test_what_does_not_look_like_the_template_is_refused():
     plate = np.zeros(SHAPE, np.bool_)
     plate[4:32, 4:40, 15:17] = True
     with pytest.raises(InputError, match=r"alignment.*plates"):
-        align_to_template([Hemisphere("L", plate, plate)], AFFINE, template, Path("plates"))
+        align_to_template(
+            [SegmentedHemisphere("L", plate, plate)], AFFINE, template, Path("plates")
+        )
 
 
 def test_swapped_sides_are_refused():

@@ -11,7 +11,7 @@ from conftest import skeleton_source
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.report.page import DONE
-from foldnorm.pipeline.runs.tracks import track_of
+from foldnorm.pipeline.runs.provenance import benchmark_track
 from foldnorm.preprocessing.alteration.kinds import KINDS
 from foldnorm.preprocessing.cohort.cohort import row_key
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json, write_tsv
@@ -148,7 +148,7 @@ def test_generated_volumes_are_the_same_for_a_seed(small_run, tmp_path):
 
 def test_a_cohort_prepared_otherwise_is_refused(small_run, phantom_cohort, tmp_path, capsys):
     assert call("score", small_run, phantom_cohort.folder, tmp_path / "scores") == 2
-    assert "prepared otherwise than the run's" in capsys.readouterr().err
+    assert "preprocessing differs from that of the training cohort" in capsys.readouterr().err
 
 
 def test_a_cohort_without_fold_labels_can_be_scored(
@@ -209,7 +209,7 @@ def test_the_list_of_models(capsys):
     ],
 )
 def test_the_track_of_a_model_is_said(kind, edits, sulci, said):
-    assert track_of(kind, edits, sulci) == said
+    assert benchmark_track(kind, edits, sulci) == said
 
 
 def test_every_kind_of_alteration_has_a_name_in_the_report():
@@ -267,7 +267,7 @@ def test_every_fold_is_taken_out_one_at_a_time(phantom_run, phantom_cohort, tmp_
 
 
 def test_each_fold_that_is_taken_out_is_looked_for_in_its_own_map(phantom_cohort, tmp_path):
-    from foldnorm.pipeline.studies.every_fold import score_every_fold, write_every_fold
+    from foldnorm.pipeline.studies.leave_one_fold_out import leave_one_fold_out
     from foldnorm.preprocessing.alteration.deletion import SizeRange
 
     class Knows:
@@ -286,26 +286,26 @@ def test_each_fold_that_is_taken_out_is_looked_for_in_its_own_map(phantom_cohort
             return {"gone": np.array(found)}
 
     indices = phantom_cohort.indices("test")
-    scores = score_every_fold(Knows(), phantom_cohort, indices, SizeRange(200))
+    scores = leave_one_fold_out(Knows(), phantom_cohort, indices, SizeRange(200))
     assert len(scores.rows) > 3
     for row in scores.rows:
         assert (row["hit"], row["dice"]) == (1, 1)
-    large = scores.of(SizeRange(500))
+    large = scores.filter_by_size(SizeRange(500))
     assert {row["label"] for row in large.rows} < {row["label"] for row in scores.rows}
     assert list(large.after["gone"]) == [row["voxels"] for row in large.rows]
-    write_every_fold(scores, tmp_path)
+    scores.save(tmp_path)
     places = read_tsv(tmp_path / "every_fold_places.tsv")
     assert [row["label"] for row in places] == [str(row["label"]) for row in scores.rows]
     assert "hit" not in read_tsv(tmp_path / "every_fold.tsv")[0]
 
 
 def test_shares_are_counted_over_participants():
-    from foldnorm.pipeline.studies.every_fold import FoldScores, summary_of
+    from foldnorm.pipeline.studies.leave_one_fold_out import FoldScores
 
     rows = [{"participant_id": who} for who in "aaab"]
     scores = FoldScores(rows, {"s": np.zeros(4)}, {"s": np.array([1.0, 1, 1, -1])})
-    (summary,) = summary_of(scores)
+    (summary,) = scores.summary()
     assert summary["paired"] == 0.75
     assert (summary["paired_low"], summary["paired_high"]) == (0, 1)
     assert (summary["folds"], summary["participants"]) == (4, 2)
-    assert summary_of(scores.joined(scores))[0]["folds"] == 8
+    assert scores.join(scores).summary()[0]["folds"] == 8

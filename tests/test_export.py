@@ -188,8 +188,8 @@ def test_weights_that_know_held_out_brains_or_another_model_are_refused(
              "--device", "cpu", "--quiet", *TINY_TRAINING]  # fmt: skip
     assert main(list(map(str, [*words, "--cohort", elsewhere.folder]))) == 2
     count = len(people(small_cohort, "train"))
-    assert f"were fitted to {count} brains that are held out here" in capsys.readouterr().err
+    assert f"not trained on, got {count} that it was (such as sub-" in capsys.readouterr().err
     other = ["--model.init_args.code_channels", "3", "--cohort", small_cohort.folder]
     assert main(list(map(str, [*words, *other]))) == 2
-    assert "run is of another model (code_channels differ" in capsys.readouterr().err
+    assert "differs from the run's config.yaml (code_channels)" in capsys.readouterr().err
     assert not (tmp_path / "run/config.yaml").exists()

@@ -62,7 +62,7 @@ def test_monai_tells_classes_as_foldnorm_does(classifier, some_images, tmp_path)
         found = read_json(path)
         assert path.name == f"{row['participant_id']}_image-{row['image']}_class.json"
         likely = found["probabilities"]
-        assert found["class"] == row["told"] == max(likely, key=likely.get)
+        assert found["class"] == row["predicted"] == max(likely, key=likely.get)
         assert likely["upright"] == pytest.approx(float(row["p_upright"]), abs=1e-4)
 
 

@@ -10,7 +10,7 @@ from foldnorm.models.image_vae import ImageVAE
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.metrics.images import psnr
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.training.image_tasks import Images
+from foldnorm.pipeline.training.image_tasks import ImageTask
 from foldnorm.preprocessing.cohort.cohort import Cohort
 
 SIDE = 16
@@ -31,9 +31,9 @@ def test_bars_come_back_through_a_code_and_are_drawn(config, more, bars, tmp_pat
     figures = dict(zip(header.split(","), last.split(","), strict=True))
     images = [
         np.array(image)
-        for image, _ in Images(ImageVAE((SIDE, SIDE), [8]), Cohort.open(bars)).validation_volumes(
-            64
-        )
+        for image, _ in ImageTask(
+            ImageVAE((SIDE, SIDE), [8]), Cohort.open(bars)
+        ).validation_volumes(64)
     ]
     mean = np.mean(images, axis=0)
     assert float(figures["validation/psnr"]) > np.mean([psnr(i, mean) for i in images]) + 1
@@ -58,8 +58,8 @@ def test_a_conditioned_one_repairs_what_it_is_told_nothing_of(config, more, bars
     model = RunFolder.open(run).load().model
     images, nothing = torch.rand(2, SIDE, SIDE) * 2 - 1, torch.zeros(2, 2)
     with torch.no_grad():
-        back = model.finished(model.decode(model.encode(images, nothing), nothing))
-        upright = model.finished(model.decode(model.encode(images, nothing + 1), nothing + 1))
+        back = model.to_output(model.decode(model.encode(images, nothing), nothing))
+        upright = model.to_output(model.decode(model.encode(images, nothing + 1), nothing + 1))
         assert torch.equal(model.repair(images), back)
     assert not torch.equal(back, upright)
 
@@ -68,5 +68,8 @@ def test_the_likeliest_variance_makes_the_loss_a_logarithm():
     model = ImageVAE((8, 8), [8], latent_dim=4, code_channels=2)
     images = torch.zeros(2, 8, 8)
     far = torch.full((2, 1, 8, 8), 0.8)
-    near = model.likeness(0.1 * far, images)["loss"] - model.likeness(far, images)["loss"]
+    near = (
+        model.reconstruction_terms(0.1 * far, images)["loss"]
+        - model.reconstruction_terms(far, images)["loss"]
+    )
     assert near.item() == pytest.approx(np.log(0.1), abs=0.03)  # a tenth of the error, ln 10 less

@@ -11,7 +11,7 @@ from PIL import Image
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, brought_to
+from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, resized_to
 from foldnorm.preprocessing.cohort.images import ImageFile, find_images, read_idx, read_image
 from foldnorm.preprocessing.core.errors import InputError
 
@@ -194,7 +194,7 @@ def test_a_window_and_percentiles_are_recorded(tmp_path):
 def test_resizing_keeps_the_aspect_and_the_mean():
     tall = np.zeros((80, 40), np.uint8)
     tall[20:60, 10:30] = 200
-    small = brought_to(tall, (40, 40), None)
+    small = resized_to(tall, (40, 40), None)
     assert small.shape == (40, 40)
     rows, columns = np.nonzero(small > 100)
     assert np.ptp(rows) + 1 == 20
@@ -274,7 +274,7 @@ def test_preprocess_says_who_takes_pictures(people, tmp_path, capsys):
 
 def test_preparation_survives_its_record():
     own = ImagePreparation((8, 9), "window", 1.0, 2.0, 16)
-    assert ImagePreparation.of_record(json.loads(json.dumps(own.as_dict()))) == own
+    assert ImagePreparation.from_record(json.loads(json.dumps(own.as_dict()))) == own
 
 
 def test_real_slices_and_digits(real_data, tmp_path):

@@ -24,8 +24,8 @@ from foldnorm.models.image_vae import ImageVAE
 from foldnorm.models.latent_ddpm import LatentDDPM
 from foldnorm.models.named_losses import NamedLoss
 from foldnorm.models.named_networks import NamedNetwork, named_networks_of
-from foldnorm.models.recogniser import Recogniser
 from foldnorm.models.restorer import Restorer
+from foldnorm.models.sulcus_segmenter import SulcusSegmenter
 from foldnorm.models.vnet import VNet
 from foldnorm.models.volume_networks import ShapeError
 from foldnorm.models.wgan_gp import WGANGP
@@ -93,8 +93,8 @@ def test_dense_networks_translate(name):
 
 MODELS = {  # model, its batch, and the condition of each volume
     "restorer": lambda: (Restorer(coordinates=True, network=SEGRESNET), volumes(2), None),
-    "recogniser": lambda: (
-        Recogniser(SHAPE, sulci=["a", "b"], network=SEGRESNET), volumes(2), None
+    "sulcus_segmenter": lambda: (
+        SulcusSegmenter(SHAPE, sulci=["a", "b"], network=SEGRESNET), volumes(2), None
     ),
     "hypersphere_classifier": lambda: (
         HypersphereClassifier(SHAPE, network=SEGRESNET), volumes(2), None

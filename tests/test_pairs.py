@@ -150,5 +150,5 @@ def test_a_model_of_paired_volumes_takes_brains_without_a_pair_but_not_with_anot
     other = {**paired.preparation["pair"], "name": "other"}
     preparation = {**paired.preparation, "pair": other}
     changed = {"Cohort": {**paired.description["Cohort"], "preparation": preparation}}
-    with pytest.raises(InputError, match=r"prepared otherwise than the run's \(pair\)"):
+    with pytest.raises(InputError, match=r"differs from that of the training cohort \(pair\)"):
         run.check_cohort(Cohort(paired.folder, changed, paired.rows))

@@ -16,7 +16,7 @@ from foldnorm.pipeline.data.patches import Patches, Window
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.predict import restored_in_windows
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.training.label_tasks import AROUND_PATCH
+from foldnorm.pipeline.training.label_tasks import PATCH_MARGIN
 from foldnorm.pipeline.training.setup import set_up
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import SKELETON
@@ -63,7 +63,7 @@ def test_patches_larger_than_volumes_are_refused():
 def test_a_part_of_a_moved_volume_is_what_the_whole_holds_there(options):
     volumes, window = two_folds(32), Window((8, 5, 11), (16, 18, 12))
     thick, thin = (Augmentation(options, replace(THIN, thin=thin), 0) for thin in (False, True))
-    inner = (slice(None), *[slice(AROUND_PATCH, -AROUND_PATCH)] * 3)
+    inner = (slice(None), *[slice(PATCH_MARGIN, -PATCH_MARGIN)] * 3)
     labelled, odd = 0, 0
     for draw in range(8):
         part = thick.with_folds(volumes, draw, window)
@@ -107,7 +107,7 @@ def test_a_part_is_restored_as_the_whole_is_there():
         whole = window.of(model.restore(torch.from_numpy(volume)[None])[0].numpy())
         told, untold = (model.restore(part, where)[0].numpy() for where in (place, None))
         assert torch.equal(
-            model.restore(part, place), model.restore(part, place, model.depths(part, place))
+            model.restore(part, place), model.restore(part, place, model.feature_maps(part, place))
         )
     assert np.allclose(told[inner], whole[inner], atol=1e-5)
     assert np.abs(untold[inner] - whole[inner]).max() > 1e-2
@@ -117,7 +117,7 @@ def test_windows_put_together_are_the_whole():
     class Places(torch.nn.Module):
         """Answers with the class and the coordinates of each voxel."""
 
-        edits, most_edits, radii = ("folds",), 1, (4.0, 16.0)
+        edits, max_edits, radii = ("folds",), 1, (4.0, 16.0)
 
         def restore(self, volumes, condition=None):
             where = coordinates(volumes.shape[1:], condition)

@@ -17,7 +17,12 @@ def two_clouds(number, seed):
     return codes
 
 
-@pytest.mark.parametrize("method", METHODS)
+SLOW = ("umap",)  # compiles for longer than all others take
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=pytest.mark.slow if m in SLOW else ()) for m in METHODS]
+)
 def test_others_are_placed_beside_those_like_them_and_move_nobody(method):
     training, others = two_clouds(100, 0), two_clouds(20, 1)
     found = fit_projection(training, method, components=3 if method == "tsne" else 2)
@@ -33,6 +38,7 @@ def test_others_are_placed_beside_those_like_them_and_move_nobody(method):
     assert np.array_equal(again.fitted, found.fitted)
 
 
+@pytest.mark.slow
 def test_umap_leaves_torch_its_threads():
     """Sums are done in another order with other threads, and a training is another training."""
     before = torch.get_num_threads()

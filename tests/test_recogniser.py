@@ -8,7 +8,7 @@ import torch
 from monai.bundle import verify_net_in_out
 
 from foldnorm.models.classes import to_classes
-from foldnorm.models.recogniser import Recogniser
+from foldnorm.models.sulcus_segmenter import SulcusSegmenter
 from foldnorm.pipeline.bundle.volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.data.substitutions import Substitutions
@@ -25,13 +25,13 @@ from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.predict import recognise
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
-from foldnorm.pipeline.scoring.recognition import FEWEST, RecognitionScores
+from foldnorm.pipeline.scoring.recognition import MIN_HEALTHY, RecognitionScores
 from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
 from foldnorm.pipeline.scoring.sulcus_measures import (
     MEASURES,
     AtlasTemplate,
     NamedBrain,
-    Recognition,
+    NetworkLabeller,
 )
 from foldnorm.pipeline.training.setup import set_up
 from foldnorm.pipeline.view.models import ViewedModel
@@ -74,7 +74,16 @@ def run(cohort, tmp_path_factory):
 
 
 def train(cohort, out, *more):
-    words = ["train", "--config", "recogniser", "--cohort", cohort.folder, "--out", out, *SMALL]
+    words = [
+        "train",
+        "--config",
+        "sulcus_segmenter",
+        "--cohort",
+        cohort.folder,
+        "--out",
+        out,
+        *SMALL,
+    ]
     return main([*map(str, words), *more, "--quiet"])
 
 
@@ -104,7 +113,7 @@ def test_the_sulci_that_nearly_all_have_are_learned_by_default(cohort, run):
     assert {"lateral_fissure", "superior_temporal"} <= set(sulci)
     assert not any(name.startswith("secondary_") for name in sulci)
     assert RunFolder(run).config["model"]["init_args"]["sulci"] == sulci
-    asked = resolve_for(cohort, "recogniser", ["--model.init_args.sulci", '["central"]'])
+    asked = resolve_for(cohort, "sulcus_segmenter", ["--model.init_args.sulci", '["central"]'])
     assert asked["model"]["init_args"]["sulci"] == ["central"]
 
 
@@ -150,7 +159,7 @@ def test_other_folds_take_the_place_of_a_sulcus_and_get_no_name():
 
 def test_only_sulcus_voxels_count_in_the_loss():
     torch.manual_seed(0)
-    model = Recogniser((8, 8, 8), sulci=["a", "b"], channels=[8], convolutions=[1])
+    model = SulcusSegmenter((8, 8, 8), sulci=["a", "b"], channels=[8], convolutions=[1])
     rng = np.random.default_rng(0)
     volume = rng.integers(0, 3, (2, 8, 8, 8), np.uint8)
     named = rng.integers(0, 3, volume.shape, np.uint8)
@@ -219,11 +228,11 @@ def test_a_missing_sulcus_stands_out_and_is_named():
     missing = departures["missing"]
     assert missing[-1].argmax() == 0
     assert missing[-1, 0] > 5 > np.abs(missing[:-1]).max()
-    of_brains = scores.of_departures(departures)
+    of_brains = scores.scores_of_departures(departures)
     assert set(of_brains) == set(scores.columns)
     assert of_brains["sulci_missing"][-1] == missing[-1].max()
     assert scores.panel_.all()
-    with pytest.raises(InputError, match=f"at least {FEWEST} validation brains, got 3"):
+    with pytest.raises(InputError, match=f"at least {MIN_HEALTHY} validation brains, got 3"):
         RecognitionScores(Named(healthy[:3]), np.eye(4)).fit([])
 
 
@@ -297,7 +306,7 @@ def test_nonsense_is_refused(cohort, run, small_run, tmp_path, capsys):
         ([small_run, cohort.folder], "recognises no sulci"),
         ([run, tmp_path / "none"], "no such file or folder"),
         ([run, tmp_path / "empty.nii.gz"], "could be prepared"),
-        ([run, tmp_path / "empty.nii.gz", "--split", "test"], "--split is for a cohort"),
+        ([run, tmp_path / "empty.nii.gz", "--split", "test"], "--split requires a cohort"),
     ):
         words = ["recognise", words[0], words[1], tmp_path / "out", *words[2:], "--device", "cpu"]
         if words[1] == small_run:
@@ -349,7 +358,7 @@ def test_the_report_shows_sulci_scores_and_joined_scores(cohort, run, tmp_path):
     assert page.count("These are research figures, not a diagnosis.") == 4
     for said in ("Sulci most likely missing", "Joined scores", "something was erased"):
         assert said in page
-    with pytest.raises(InputError, match="Recogniser makes no volume to show"):
+    with pytest.raises(InputError, match="SulcusSegmenter makes no volume to show"):
         ViewedModel.open(run, "cpu")
 
 
@@ -364,7 +373,7 @@ def test_a_resumed_recogniser_equals_an_unbroken_one(cohort, run, tmp_path):
 
 def test_names_move_with_the_volume(cohort, tmp_path):
     moved = ["--training.augmentation.shift", "2", "--model.init_args.substitutes", "0"]
-    config = resolve_for(cohort, "recogniser", [*SMALL[:4], *moved])
+    config = resolve_for(cohort, "sulcus_segmenter", [*SMALL[:4], *moved])
     training = set_up(config, cohort, tmp_path, device="cpu", resume=False)
     for volume, named in training.batches.batch(0).numpy():
         inner = (slice(2, -2),) * 3
@@ -374,8 +383,8 @@ def test_names_move_with_the_volume(cohort, tmp_path):
 
 
 def test_a_trained_model_names_what_it_says_it_names():
-    model = Recogniser((6, 6, 6), sulci=["a", "b"], channels=[8], convolutions=[1])
-    recognition = Recognition(TrainedModel(model.eval(), torch.device("cpu")), SKELETON)
+    model = SulcusSegmenter((6, 6, 6), sulci=["a", "b"], channels=[8], convolutions=[1])
+    recognition = NetworkLabeller(TrainedModel(model.eval(), torch.device("cpu")), SKELETON)
     volume = np.random.default_rng(0).integers(0, 3, (6, 6, 6), np.uint8)
     (brain,) = recognition.named([Brain(volume, {})])
     assert recognition.sulci == ("a", "b")

@@ -6,7 +6,7 @@ from PIL import Image
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.report import runs as words
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 
 SIDE, GAP, SCALE = 16, 2, 3
 
@@ -32,7 +32,7 @@ SIDE, GAP, SCALE = 16, 2, 3
     ],
 )
 def test_the_words_are_those_of_the_kind(columns, expected, tmp_path):
-    metrics = MetricsTable(tmp_path / "metrics.csv")
+    metrics = MetricsLog(tmp_path / "metrics.csv")
     metrics.add(1, dict.fromkeys(columns.split(), 0.5))
     assert words._words(metrics) is expected
 

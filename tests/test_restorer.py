@@ -151,7 +151,7 @@ def test_nothing_to_learn_from_is_refused():
 class Expects(torch.nn.Module):
     """Restores one fixed sheet everywhere, with a probability of its own."""
 
-    edits, most_edits, radii = ("folds",), 1, RADII
+    edits, max_edits, radii = ("folds",), 1, RADII
 
     def restore(self, volumes):
         logits = torch.zeros(len(volumes), 3, *volumes.shape[1:])

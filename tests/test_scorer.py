@@ -18,7 +18,9 @@ from foldnorm.pipeline.runs.forward_pass import scoring_precision
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.baselines import Baselines
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
+from foldnorm.pipeline.scoring.calibration import Calibration
 from foldnorm.pipeline.scoring.fitted import read_state, write_state
+from foldnorm.pipeline.scoring.latent import FeatureScores
 from foldnorm.pipeline.scoring.scorer import Scorer
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, write_participants
 from foldnorm.preprocessing.core.errors import InputError
@@ -116,11 +118,29 @@ def test_loaded_scores_are_equal_to_the_last_bit(runs, many, patients, tmp_path)
     indices = patients.indices("test")
     own, other = (scores.score(patients.brains(indices)) for scores in (fitted, loaded))
     assert {name.partition("_")[0] for name in own} == {
-        "void", "latent", "depth1", "reconstruction", "baseline",
+        "void", "latent", "features1", "reconstruction", "baseline",
     }  # fmt: skip
     assert own.keys() == other.keys()
     for name, values in own.items():
         assert np.array_equal(values, other[name]), name
+
+
+def test_scores_that_were_saved_under_an_old_name_are_read(runs, many, tmp_path):
+    model = RunFolder.open(runs["beta_vae"]).load()
+    healthy = many.brains(many.indices("train"))
+    fitted = FeatureScores(model).fit(healthy)
+    fitted.save(tmp_path / "depths")
+    loaded = BrainScores(model).load(tmp_path, many, ["depths"])
+    assert np.array_equal(
+        loaded.score(healthy)["features1_mahalanobis"],
+        fitted.score(healthy)["features1_mahalanobis"],
+    )
+    loaded.save(tmp_path / "again")
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["features"]
+    state = {"scores": {"depth1_mahalanobis": np.ones(1), "void_top": np.ones(1)},
+             "peaks": np.ones((1, 1)), "participants": ["a"], "hemis": ["L"], "sites": [],
+             "are_local": False}  # fmt: skip
+    assert list(Calibration.from_state(state).scores) == ["features1_mahalanobis", "void_top"]
 
 
 def test_controls_and_covariates_are_kept(many, tmp_path):

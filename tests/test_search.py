@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.studies import search as search_module
 from foldnorm.pipeline.studies.search import Stopped
 from foldnorm.pipeline.studies.search_space import Axis, SearchOptions
@@ -60,7 +60,7 @@ def test_a_grid_is_finished_once_and_the_best_is_a_configuration(small_cohort, t
     assert values["0.001"] < values["1e-30"]
     for row in rows:  # an ordinary run, and its best validated figure
         run = out / "trials" / row["folder"]
-        measured = MetricsTable(run / "metrics.csv", up_to=99).column("validation/loss")[1]
+        measured = MetricsLog(run / "metrics.csv", up_to=99).column("validation/loss")[1]
         assert float(row["value"]) == pytest.approx(min(measured), rel=1e-4)
     best = yaml.safe_load((out / "best.yaml").read_text())
     assert best["training"]["learning_rate"] == 0.001

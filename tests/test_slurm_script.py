@@ -11,7 +11,7 @@ import pytest
 from conftest import TINY_TRAINING
 
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.training import launch
+from foldnorm.pipeline.training import distributed
 
 SCRIPT = Path(__file__).parents[1] / "docs/train.slurm"
 
@@ -79,5 +79,5 @@ def test_nodes_and_processes_are_those_of_the_launcher(monkeypatch, environment,
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert launch.nodes() == nodes
-    assert launch.processes_here() == processes
+    assert distributed.num_nodes() == nodes
+    assert distributed.local_world_size() == processes

@@ -10,6 +10,7 @@ from PIL import Image
 from foldnorm.models.image_vae import ImageVAE
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.data.conditions import Conditions
+from foldnorm.pipeline.metrics import two_sample
 from foldnorm.pipeline.metrics.structure import (
     circle_radii,
     distance_between,
@@ -182,6 +183,12 @@ def discs(tmp_path_factory):
     return folder / "cohort"
 
 
+@pytest.fixture
+def hasty(monkeypatch):
+    """The classifier of two samples is hardly trained: for tests that do not look at it."""
+    monkeypatch.setattr(two_sample, "STEPS", 2)
+
+
 def save(path, image):
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(np.rint((image + 1) * 127.5).astype(np.uint8)).save(path)
@@ -196,6 +203,7 @@ def quality_of(discs, images, out, *words):
     return {row["figure"]: row for row in rows}
 
 
+@pytest.mark.usefixtures("hasty")
 def test_good_images_look_like_held_out_ones(discs, tmp_path):
     found = quality_of(discs, blobs(60, 9), tmp_path, "--microstructure")
     for name in ("precision", "recall", "coverage", "nearest_training", "ms_ssim"):
@@ -218,6 +226,7 @@ def test_bad_images_do_not(discs, tmp_path):
     assert float(found["mmd"]["synthetic"]) > 5 * abs(float(found["mmd"]["held_out"]))
 
 
+@pytest.mark.usefixtures("hasty")
 def test_copies_of_training_images_are_named(discs, tmp_path):
     cohort = Cohort.open(discs)
     copies = [brain.volume for brain in cohort.brains(cohort.indices("train")[:40])]
@@ -253,10 +262,11 @@ def test_an_encoder_that_is_told_things_is_refused(discs, tmp_path):
         save(tmp_path / f"made/{n}.png", image)
     trained = TrainedModel(model, torch.device("cpu"), conditions)
     with pytest.raises(InputError, match="ImageVAE is told side, and nobody knows that"):
-        measure_quality(Cohort.open(discs), tmp_path / "made", tmp_path / "q", QualityOptions(),
+        measure_quality(Cohort.open(discs), tmp_path / "made", QualityOptions(),
                         trained)  # fmt: skip
 
 
+@pytest.mark.usefixtures("hasty")
 def test_label_volumes_are_compared_in_their_structure(small_cohort, tmp_path):
     words = ["quality", str(small_cohort.folder), str(small_cohort.folder), str(tmp_path / "q")]
     assert main([*words, "--quiet"]) == 0

@@ -182,7 +182,7 @@ def test_a_cohort_prepared_otherwise_is_a_line_not_a_crash(small_run, phantom_co
 def test_codes_of_embed_are_used(small_run, small_cohort, tmp_path, monkeypatch):
     words = ["embed", small_run, small_cohort.folder, tmp_path / "codes", "--device", "cpu"]
     assert main([*map(str, words), "--quiet"]) == 0
-    monkeypatch.setattr("foldnorm.pipeline.view.library.ENCODED", 3)
+    monkeypatch.setattr("foldnorm.pipeline.view.library.MAX_ENCODED", 3)
     plain = Library([small_cohort.folder, small_run], "cpu")
     with pytest.raises(InputError, match="24 brains are too many to encode now"):
         plain.neighbours(0, 3, 0)

@@ -69,7 +69,7 @@ def test_what_changed_has_a_colour_and_the_rest_is_dim():
 
 
 def test_only_what_has_a_latent_space_has_too_many_to_encode(bars, denoiser, monkeypatch):
-    monkeypatch.setattr("foldnorm.pipeline.view.library.ENCODED", 10)
+    monkeypatch.setattr("foldnorm.pipeline.view.library.MAX_ENCODED", 10)
     library = Library([bars, denoiser], "cpu")
     with pytest.raises(InputError, match="120 images are too many"):
         library.neighbours(0, 0, 0)

@@ -14,9 +14,10 @@ from test_pairs import SEGMENTATION, grey_white_of, pair_source, preprocess
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.vnet import VNet
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.inference.translate import Translation, translate_cohort
+from foldnorm.pipeline.inference.inputs import open_input
+from foldnorm.pipeline.inference.translate import Translator
 from foldnorm.pipeline.metrics.classes import class_dice, class_distances
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.training.registry import task_of
 from foldnorm.preprocessing.cohort.cohort import Cohort
@@ -109,7 +110,7 @@ def test_levels_need_as_many_widths_as_stages():
 
 
 def test_training_writes_the_dice_of_each_class(run, pair_cohort):
-    table = MetricsTable(run / "metrics.csv", up_to=99)
+    table = MetricsLog(run / "metrics.csv", up_to=99)
     for name in ("loss", "dice_background", "dice_grey", "dice_white", "mean_dice"):
         assert table.column(f"validation/{name}")[0] == [2, 4], name
     assert len(list((run / "samples").glob("*.png"))) == 2
@@ -186,9 +187,9 @@ def test_a_cohort_is_translated_and_measured(run, pair_cohort, tmp_path, capsys)
 
 def test_a_split_without_brains_is_refused_before_anything_is_written(run, pair_cohort, tmp_path):
     rows = [{**row, "split": "train"} for row in pair_cohort.rows]
-    translation = Translation.open(run, torch.device("cpu"))
+    translator = Translator.open(run, torch.device("cpu"))
     with pytest.raises(InputError, match="no brain of split test"):
-        translate_cohort(translation, replace(pair_cohort, rows=rows), tmp_path / "t", ["test"])
+        translator.translate(replace(pair_cohort, rows=rows), ["test"]).save(tmp_path / "t")
     assert not (tmp_path / "t").exists()
 
 
@@ -211,6 +212,26 @@ def test_a_file_is_translated_in_its_own_grid(run, tmp_path, capsys):
     assert main([*words, "--quiet", "--overwrite", "--split", "test"]) == 2
 
 
+def test_a_translation_of_a_file_does_not_depend_on_the_other_files(run, tmp_path):
+    """Though all are packed in one box: a small volume is not shown the void around it."""
+    translator = Translator.open(run, torch.device("cpu"))
+    write_nifti(tmp_path / "two/sub-a.nii.gz", skeleton_volume(0, (18, 18, 20)))
+    far = np.eye(4)
+    far[:3, 3] = (30, -20, 9)
+    write_nifti(tmp_path / "two/sub-b.nii.gz", skeleton_volume(1), far)
+    made = []
+    for name, source in (("alone", "two/sub-a.nii.gz"), ("both", "two")):
+        given = open_input(
+            translator.run, tmp_path / source, tmp_path / name,
+            uncropped=translator.source_preparation, quiet=True,
+        )  # fmt: skip
+        first, *_ = translator.translate(given)
+        made.append(first)
+        assert first.key == "sub-a"
+    assert np.array_equal(made[0].classes, made[1].classes)
+    assert made[0].classes.any()
+
+
 def test_a_window_says_of_a_place_what_the_whole_volume_says(pair_cohort, tmp_path):
     """A network that sees one voxel at a time: windows must change nothing."""
     out = tmp_path / "run"
@@ -218,10 +239,10 @@ def test_a_window_says_of_a_place_what_the_whole_volume_says(pair_cohort, tmp_pa
            "--model.init_args.kernel_size", "1", "--model.init_args.norm", "false",
            "--model.init_args.stem", "1"]  # fmt: skip
     assert train(pair_cohort, out, *one) == 0
-    translation = Translation.open(out, torch.device("cpu"))
+    translator = Translator.open(out, torch.device("cpu"))
     volume = np.random.default_rng(0).integers(0, 3, (20, 37, 16)).astype(np.uint8)
-    whole = translation.model.translate(torch.from_numpy(volume)[None]).argmax(1)[0].numpy()
-    assert (translation.trained.translate_volume(volume) == whole).all()
+    whole = translator.model.translate(torch.from_numpy(volume)[None]).argmax(1)[0].numpy()
+    assert (translator.trained.translate_volume(volume) == whole).all()
 
 
 def test_skeletons_come_out_of_grey_white_volumes_in_reverse(pair_cohort, tmp_path):

@@ -35,7 +35,7 @@ from foldnorm.pipeline.artifacts import (
 from foldnorm.pipeline.bundle import images as bundle_of_images
 from foldnorm.pipeline.bundle import volumes as bundle_of_volumes
 from foldnorm.pipeline.bundle.common import Contents
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.model_card import card_of
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, REGION_MASK, Cohort
@@ -81,7 +81,7 @@ def export(run: RunFolder, cohort: Cohort, out: Path) -> None:
     write_text(
         out / BUNDLE_LICENCE, "The terms of these weights are for who trained them to name.\n"
     )
-    card = card_of(run, MetricsTable(run.folder / RUN_METRICS, up_to=2**62))
+    card = card_of(run, MetricsLog(run.folder / RUN_METRICS, up_to=2**62))
     write_text(out / BUNDLE_CARD, f"{card}\n{_how_to_use(contents, run)}")
     write_json(out / BUNDLE_INFERENCE, _inference(contents))
     write_json(out / BUNDLE_METADATA, _metadata(contents, model, run))
@@ -100,9 +100,9 @@ def _shareable(data: Mapping[str, Any]) -> dict[str, Any]:
         known
         if known["salt"]
         else {"participants": sorted(hashed(n, salt) for n in known["participants"]), "salt": salt}
-        for known in data.get("before", [])
+        for known in data.get("pretrained_on", [])
     ]
-    return {**kept, "participants": participants, "before": before, "salt": salt}
+    return {**kept, "participants": participants, "pretrained_on": before, "salt": salt}
 
 
 def _check_same(contents: Contents, run: Path, bundle: Path) -> None:

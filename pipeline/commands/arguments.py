@@ -3,14 +3,10 @@
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from foldnorm.preprocessing.core.errors import InputError
-
-if TYPE_CHECKING:
-    from foldnorm.preprocessing.io.sources import Problem
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
@@ -178,13 +174,6 @@ def add_run_and_input(parser: argparse.ArgumentParser) -> None:
         "--split", nargs="+", default=[], choices=("train", "validation", "test"),
         help="of a cohort (default all)",
     )  # fmt: skip
-
-
-def say_problems(problems: Sequence["Problem"]) -> int:
-    """Say what could not be done, and return the exit code: 1 if there was anything, else 0."""
-    for problem in problems:
-        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
-    return 1 if problems else 0
 
 
 def warn_of_lost_inputs(inputs: Mapping[str, str | None]) -> None:

@@ -50,13 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.artifacts import BENCHMARK, BENCHMARK_SIDECAR
+    from foldnorm.pipeline.artifacts import BENCHMARK
     from foldnorm.pipeline.commands.arguments import refuse_existing
     from foldnorm.pipeline.scoring.brain_scores import BrainScores
     from foldnorm.pipeline.scoring.setup import set_up_scoring
     from foldnorm.pipeline.studies.benchmark import BenchmarkOptions, benchmark
     from foldnorm.preprocessing.alteration.deletion import ANY_SIZE, Refilling, SizeRange
-    from foldnorm.preprocessing.core.files import read_json
 
     refuse_existing(arguments.out / BENCHMARK, arguments.overwrite)
     setup = set_up_scoring(
@@ -73,13 +72,14 @@ def run(arguments: argparse.Namespace) -> int:
         refilling=Refilling(arguments.reach, arguments.share),
     )
     scores = BrainScores(setup.trained, asymmetry=arguments.asymmetry).fit(setup.reference)
-    rows = benchmark(scores, setup.cohort, arguments.out, options)
+    result = benchmark(scores, setup.cohort, options)
+    result.save(arguments.out)
     if arguments.every_fold:
-        _every_fold(arguments, scores, setup.cohort, SizeRange.parse(arguments.every_fold))
+        _leave_one_fold_out(arguments, scores, setup.cohort, SizeRange.parse(arguments.every_fold))
     if not arguments.quiet:
-        print(f"learned from {read_json(arguments.out / BENCHMARK_SIDECAR)['track']}")
+        print(f"learned from {result.about['track']}")
         print(f"{'size':>8}  {'score':<26} {'AUROC':>18}  paired    n")
-        for row in rows:
+        for row in result.table:
             interval = f"{row['auroc']:.2f} [{row['auroc_low']:.2f}, {row['auroc_high']:.2f}]"
             print(
                 f"{row['size']:>8}  {row['score']:<26} {interval:>18}    "
@@ -88,13 +88,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _every_fold(arguments, fitted, cohort, sizes):  # type: ignore[no-untyped-def]  # imported late
-    from foldnorm.pipeline.studies.every_fold import score_every_fold, write_every_fold
+def _leave_one_fold_out(arguments, fitted, cohort, sizes):  # type: ignore[no-untyped-def]  # imported late
+    from foldnorm.pipeline.studies.leave_one_fold_out import leave_one_fold_out
 
     indices = cohort.indices(*arguments.split)
-    scores = score_every_fold(fitted, cohort, indices, sizes)
-    summary = write_every_fold(scores, arguments.out, seed=arguments.seed)
+    scores = leave_one_fold_out(fitted, cohort, indices, sizes)
+    scores.save(arguments.out, seed=arguments.seed)
     if not arguments.quiet:
+        summary = scores.summary(seed=arguments.seed)
         count, brains = summary[0]["folds"], summary[0]["participants"]
         print(f"every fold of size {sizes}: {count} of {brains} participants")
         for row in summary:

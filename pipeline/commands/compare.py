@@ -49,10 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
     )
     cohort = Cohort.open(arguments.cohort)
-    rows = compare(arguments.config, cohort, arguments.out, options)
+    result = compare(arguments.config, cohort, arguments.out, options)
+    result.save(arguments.out)
     if not arguments.quiet:
         print(f"{'':<26}", *[f"{name:>14}" for name in SHOWN])
-        for row in rows:
+        for row in result.table:
             cells = [f"{row[name]:>14.4g}" if name in row else f"{'':>14}" for name in SHOWN]
             print(f"{row['model']:<26}", *cells)
     return 0

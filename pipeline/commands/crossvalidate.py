@@ -1,8 +1,8 @@
 """Test a classifier on every participant, each time by a model that was not shown them.
 
 Participants are put into folds, as many of each class in each; for every fold a classifier is
-trained on the others (OUT/fold-N, a run folder). classes.tsv has what was told of every volume,
-classes.json the accuracy with its interval over participants. Any key of CONFIG can be set:
+trained on the others (OUT/fold-N, a run folder). classes.tsv has the predicted class of every
+volume, classes.json the accuracy with its interval over participants. Any key of CONFIG can be set:
 --model.init_args.target sex --training.steps 500. Start it again to go on.
 """
 
@@ -42,7 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.quiet,
     )
     cohort = Cohort.open(arguments.cohort)
-    found = cross_validate(arguments.config, cohort, arguments.out, options)
+    result = cross_validate(arguments.config, cohort, arguments.out, options)
+    result.save(arguments.out)
+    found = result.metrics
     if not arguments.quiet:
         print(
             f"accuracy {found['accuracy']:.3f} [{found['accuracy_low']:.3f}, "

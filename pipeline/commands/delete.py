@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.commands.arguments import refuse_existing, say_problems
+    from foldnorm.pipeline.commands.arguments import refuse_existing
+    from foldnorm.pipeline.commands.outcome import conclude
     from foldnorm.preprocessing.alteration.alteration import write_altered_cohort
     from foldnorm.preprocessing.alteration.deletion import ANY_SIZE, Refilling, SizeRange
     from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
@@ -72,11 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
         n_procs=arguments.n_procs,
         refilling=Refilling(arguments.reach, arguments.share),
     )
-    code = say_problems(problems)
-    if not arguments.quiet:
-        altered = len(indices) - left_out - len(problems)
-        print(
-            f"{altered} volumes altered, {left_out} had nothing eligible, "
-            f"{len(problems)} failed: {arguments.out}"
-        )
-    return code
+    altered = len(indices) - left_out - len(problems)
+    return conclude(
+        arguments,
+        problems,
+        f"{altered} volumes altered, {left_out} had nothing eligible, "
+        f"{len(problems)} failed: {arguments.out}",
+    )

@@ -26,14 +26,14 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.pipeline.runs.run_folder import RunFolder
     from foldnorm.preprocessing.cohort.cohort import Cohort
-    from foldnorm.preprocessing.core.files import replacing, write_json, write_tsv
+    from foldnorm.preprocessing.core.files import atomic_path, write_json, write_tsv
 
     refuse_existing(arguments.out / CODES, arguments.overwrite)
     device = choose_device(arguments.device)
     run_folder, cohort = RunFolder.open(arguments.run_folder), Cohort.open(arguments.cohort)
     run_folder.check_cohort(cohort)
     codes = run_folder.load(device).encode(cohort.brains(cohort.indices()))
-    with replacing(arguments.out / CODES) as temporary, temporary.open("wb") as stream:
+    with atomic_path(arguments.out / CODES) as temporary, temporary.open("wb") as stream:
         np.save(stream, codes, allow_pickle=False)
     write_tsv(arguments.out / CODES_TABLE, cohort.rows, tuple(cohort.rows[0]))
     of = {"run": str(run_folder.folder.resolve()), "cohort": str(cohort.folder.resolve())}

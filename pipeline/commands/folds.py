@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.commands.arguments import refuse_existing, say_problems
+    from foldnorm.pipeline.commands.arguments import refuse_existing
+    from foldnorm.pipeline.commands.outcome import conclude
     from foldnorm.preprocessing.cohort.fold_table import TABLE, write_fold_table
     from foldnorm.preprocessing.io.schemes import SKELETON
     from foldnorm.preprocessing.io.sources import Source, find_volumes
@@ -43,10 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
     )
     number, failed = write_fold_table(volumes, arguments.out, n_procs=arguments.n_procs)
     problems += failed
-    code = say_problems(problems)
-    if not arguments.quiet:
-        print(
-            f"{number} folds of {len(volumes) - len(failed)} hemispheres, "
-            f"{len(problems)} failed: {arguments.out}"
-        )
-    return code
+    return conclude(
+        arguments,
+        problems,
+        f"{number} folds of {len(volumes) - len(failed)} hemispheres, "
+        f"{len(problems)} failed: {arguments.out}",
+    )

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.artifacts import SYNTHETIC_SHEET
     from foldnorm.pipeline.commands.arguments import refuse_existing
-    from foldnorm.pipeline.inference.criteria import Criterion
+    from foldnorm.pipeline.inference.filters import VolumeFilter
     from foldnorm.pipeline.inference.generate import GenerateOptions, generate
     from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.pipeline.runs.run_folder import RunFolder
@@ -65,9 +65,11 @@ def run(arguments: argparse.Namespace) -> int:
         given,
         arguments.sampler,
         arguments.steps,
-        None if arguments.keep_if is None else Criterion.parse(arguments.keep_if),
+        None if arguments.keep_if is None else VolumeFilter.parse(arguments.keep_if),
     )
-    kept, rejected = generate(run_folder, trained, arguments.out, options)
+    result = generate(run_folder, trained, options)
+    result.save(arguments.out)
+    kept, rejected = result.kept, result.rejected
     if kept < arguments.number:
         print(
             f"foldnorm: only {kept} of {kept + rejected} drawn volumes keep {arguments.keep_if!r}",

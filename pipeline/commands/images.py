@@ -7,7 +7,6 @@ splits never separate the images of one person; without, each image is a partici
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import add_n_procs, add_overwrite, add_split
@@ -44,13 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
+    from foldnorm.pipeline.commands.outcome import conclude, problems_of
     from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, write_image_cohort
     from foldnorm.preprocessing.cohort.images import find_images
 
     if arguments.like is None:
         preparation = ImagePreparation.parse(arguments.size, arguments.intensities)
     else:
-        preparation = ImagePreparation.of_cohort(arguments.like)
+        preparation = ImagePreparation.from_cohort(arguments.like)
     images, problems = find_images(
         arguments.source.absolute(), table=arguments.table, classes=arguments.classes
     )
@@ -64,11 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
         n_threads=arguments.n_procs,
         overwrite=arguments.overwrite,
     )
-    for failure in report["failed"]:
-        print(f"foldnorm: {failure['volume']}: {failure['reason']}", file=sys.stderr)
-    if not arguments.quiet:
-        print(
-            f"{report['done']} images done ({report['skipped']} of them before), "
-            f"{len(report['failed'])} failed, {report['seconds']} s: {arguments.out}"
-        )
-    return 1 if report["failed"] else 0
+    return conclude(
+        arguments,
+        problems_of(report),
+        f"{report['done']} images done ({report['skipped']} of them before), "
+        f"{len(report['failed'])} failed, {report['seconds']} s: {arguments.out}",
+    )

@@ -6,7 +6,7 @@ of --folds, can be read off the codes by a straight line, cross-validated, with 
 permutation p-values. mean: the decoded mean code, class probabilities of the decoded cohort, and
 their surfaces. neighbours: the brains nearest to --brain. interpolate: --steps from --brain to
 --to. dimensions: ranked by what half a standard deviation of the prior does to the loss of --brains
-brains, foretold for all and measured for the first --dimensions of them; and the voxels that the
+brains, predicted for all and measured for the first --dimensions of them; and the voxels that the
 first --number of them move (of label volumes only). projection: one picture of the codes by
 --method, fitted on the training brains of COHORT; its other brains and those of the cohorts of
 --place are placed into it, and how far they lie is said. Images are taken like brains.
@@ -135,7 +135,7 @@ def _neighbours(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     from foldnorm.pipeline.latent.neighbours import nearest
     from foldnorm.pipeline.latent.outputs import write_neighbours
 
-    place = space.place_of(_given(arguments, "brain"))
+    place = space.index_of(_given(arguments, "brain"))
     found = nearest(space, place, arguments.number)
     write_neighbours(space, place, found, arguments.out)
     return "\n".join(f"{row['key']}  {row['distance']:.4g}" for row in found)
@@ -145,7 +145,7 @@ def _interpolate(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     from foldnorm.pipeline.latent.interpolation import interpolate
     from foldnorm.pipeline.latent.outputs import write_interpolation
 
-    ends = space.place_of(_given(arguments, "brain")), space.place_of(_given(arguments, "to"))
+    ends = space.index_of(_given(arguments, "brain")), space.index_of(_given(arguments, "to"))
     path: Literal["straight", "spherical"] = "spherical" if arguments.spherical else "straight"
     first, second = (space.codes[end] for end in ends)
     codes = interpolate(first, second, arguments.steps, path)

@@ -162,15 +162,16 @@ def _add_cluster(group: argparse._ArgumentGroup) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
+    from foldnorm.pipeline.commands.outcome import conclude, problems_of
     from foldnorm.pipeline.report.qc_page import write_quality_page
     from foldnorm.preprocessing.cohort.cluster import Cluster, preprocess_on
     from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
     from foldnorm.preprocessing.cohort.preprocess import preprocess
-    from foldnorm.preprocessing.io.sources import Source
+    from foldnorm.preprocessing.io.sources import Problem, Source
 
     sources = [Source.parse(text) for text in arguments.source]
     options = _options(arguments)
-    unmade: list[dict[str, str]] = []
+    unmade: list[Problem] = []
     if arguments.made_from == "segmentation":
         sources, unmade = _skeletons(arguments, sources)
     if arguments.cluster is None:
@@ -178,8 +179,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         cluster = Cluster.parse(arguments.cluster, arguments.jobs, arguments.cluster_option)
         report = preprocess_on(cluster, sources, arguments.out, options)
-    for failure in unmade + report["failed"]:
-        print(f"foldnorm: {failure['volume']}: {failure['reason']}", file=sys.stderr)
     for line in report["warnings"]:
         print(f"foldnorm: warning: {line}", file=sys.stderr)
     if report["shard"] is None and (arguments.out / DESCRIPTION).is_file():
@@ -191,16 +190,17 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{pairs['shifted']} pairs have two affines, up to {pairs['largest_shift_mm']:g} "
                 "mm apart; they were paired voxel by voxel"
             )
-    if not arguments.quiet:
-        print(
-            f"{report['done']} volumes done ({report['skipped']} of them before), "
-            f"{len(report['failed'])} failed, {report['seconds']} s: {arguments.out}"
-        )
-    return 1 if unmade or report["failed"] else 0
+    return conclude(
+        arguments,
+        [*unmade, *problems_of(report)],
+        f"{report['done']} volumes done ({report['skipped']} of them before), "
+        f"{len(report['failed'])} failed, {report['seconds']} s: {arguments.out}",
+    )
 
 
 def _skeletons(arguments, sources):  # type: ignore[no-untyped-def]  # imported late
     """Skeletons of segmentations, as the source to prepare, and what could not be made."""
+    from foldnorm.pipeline.commands.outcome import problems_of
     from foldnorm.pipeline.commands.skeletonise import make_skeletons
     from foldnorm.preprocessing.core.errors import InputError
     from foldnorm.preprocessing.io.sources import Source
@@ -209,7 +209,7 @@ def _skeletons(arguments, sources):  # type: ignore[no-untyped-def]  # imported 
         raise InputError("--from segmentation runs on one machine; foldnorm skeletonise first")
     tree = arguments.out / "skeletons"
     report = make_skeletons(arguments, sources, tree)
-    return [Source(tree.absolute())], report["failed"]
+    return [Source(tree.absolute())], problems_of(report)
 
 
 def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # imported late

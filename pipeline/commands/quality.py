@@ -52,10 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
         encoder_run.check_cohort(cohort)
         encoder = encoder_run.load(choose_device(arguments.device))
     options = QualityOptions(arguments.number, arguments.seed, arguments.microstructure)
-    rows = measure_quality(cohort, arguments.synthetic, arguments.out, options, encoder)
+    result = measure_quality(cohort, arguments.synthetic, options, encoder)
+    result.save(arguments.out)
     if not arguments.quiet:
         print(f"{'':<24} synthetic  held out")
-        for row in rows:
+        for row in result.table:
             values = (row["synthetic"], row["held_out"])
             print(f"{row['figure']:<24}", *(f"{value:9.4g}" for value in values))
     return 0

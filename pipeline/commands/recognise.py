@@ -27,37 +27,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.artifacts import SULCI, SULCI_SIDECAR
-    from foldnorm.pipeline.commands.arguments import (
-        refuse_existing,
-        say_problems,
-        warn_of_lost_inputs,
-    )
-    from foldnorm.pipeline.inference.recognise import Recogniser
+    from foldnorm.pipeline.artifacts import SULCI
+    from foldnorm.pipeline.commands.arguments import refuse_existing, warn_of_lost_inputs
+    from foldnorm.pipeline.commands.outcome import conclude
+    from foldnorm.pipeline.inference.inputs import open_input
+    from foldnorm.pipeline.inference.recognise import SulcusLabeller
     from foldnorm.pipeline.runs.devices import choose_device
-    from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
-    from foldnorm.preprocessing.core.errors import InputError
-    from foldnorm.preprocessing.core.files import read_json
-    from foldnorm.preprocessing.io.sources import Problem
 
     refuse_existing(arguments.out / SULCI, arguments.overwrite)
     device = choose_device(arguments.device)
-    recogniser = Recogniser.open(arguments.run_folder, arguments.reference, device)
-    problems: list[Problem] = []
-    if (Path(arguments.input) / DESCRIPTION).is_file():
-        cohort = Cohort.open(Path(arguments.input))
-    elif arguments.split:
-        raise InputError(f"--split is for a cohort, which this is not: {arguments.input}")
-    else:
-        cohort, problems = recogniser.cohort_of(
-            arguments.input, arguments.out, overwrite=arguments.overwrite, quiet=arguments.quiet
-        )
-    rows, unfit = recogniser.recognise(cohort, arguments.out, arguments.split)
-    warn_of_lost_inputs(read_json(arguments.out / SULCI_SIDECAR)["labels_in_grid_of"])
-    problems += unfit
-    code = say_problems(problems)
-    if not arguments.quiet:
-        brains = len({(row["participant_id"], row["hemi"]) for row in rows})
-        sulci = len(recogniser.recognition.sulci)
-        print(f"{sulci} sulci of {brains} brains, {len(problems)} failed: {arguments.out}")
-    return code
+    labeller = SulcusLabeller.open(arguments.run_folder, arguments.reference, device)
+    given = open_input(
+        labeller.run,
+        arguments.input,
+        arguments.out,
+        splits=arguments.split,
+        reference=arguments.reference,
+        overwrite=arguments.overwrite,
+        quiet=arguments.quiet,
+    )
+    result = labeller.label(given.cohort, arguments.split)
+    result.save(arguments.out)
+    warn_of_lost_inputs(result.inputs)
+    problems = [*given.failed, *result.problems]
+    sulci, brains = len(labeller.network.sulci), len(result.inputs)
+    summary = f"{sulci} sulci of {brains} brains, {len(problems)} failed: {arguments.out}"
+    return conclude(arguments, problems, summary)

@@ -83,11 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.artifacts import SCORER, SCORES
-    from foldnorm.pipeline.commands.arguments import (
-        refuse_existing,
-        say_problems,
-        warn_of_lost_inputs,
-    )
+    from foldnorm.pipeline.commands.arguments import refuse_existing, warn_of_lost_inputs
+    from foldnorm.pipeline.commands.outcome import conclude
     from foldnorm.pipeline.scoring.scorer import score_into
     from foldnorm.pipeline.scoring.setup import open_scorer
     from foldnorm.preprocessing.cohort.cohort import row_key
@@ -116,12 +113,9 @@ def run(arguments: argparse.Namespace) -> int:
         maps=arguments.maps,
     )
     warn_of_lost_inputs(inputs)
-    code = say_problems(result.problems)
     for row in result.table:
         if row["warning"]:
             print(f"foldnorm: warning: {row_key(row)}: {row['warning']}", file=sys.stderr)
-    if not arguments.quiet:
-        number = len(result.problems)
-        print(result.sentence)
-        print(f"{len(result.table)} brains scored, {number} not judged: {arguments.out}")
-    return code
+    problems = result.problems
+    summary = f"{len(result.table)} brains scored, {len(problems)} not judged: {arguments.out}"
+    return conclude(arguments, problems, result.sentence, summary)

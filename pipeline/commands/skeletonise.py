@@ -34,18 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
+    from foldnorm.pipeline.commands.outcome import conclude, problems_of
     from foldnorm.preprocessing.io.sources import Source
 
     sources = [Source.parse(text) for text in arguments.source]
     report = make_skeletons(arguments, sources, arguments.out)
-    for failure in report["failed"]:
-        print(f"foldnorm: {failure['volume']}: {failure['reason']}", file=sys.stderr)
-    if not arguments.quiet:
-        print(
-            f"{report['done']} segmentations done ({report['skipped']} of them before), "
-            f"{len(report['failed'])} failed, {report['seconds']} s: {arguments.out}"
-        )
-    return 1 if report["failed"] else 0
+    return conclude(
+        arguments,
+        problems_of(report),
+        f"{report['done']} segmentations done ({report['skipped']} of them before), "
+        f"{len(report['failed'])} failed, {report['seconds']} s: {arguments.out}",
+    )
 
 
 def make_skeletons(arguments, sources, out):  # type: ignore[no-untyped-def]  # imported late

@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.commands.arguments import refuse_existing, say_problems
+    from foldnorm.pipeline.commands.arguments import refuse_existing
+    from foldnorm.pipeline.commands.outcome import conclude
     from foldnorm.preprocessing.core.errors import InputError
     from foldnorm.preprocessing.io.sources import Source
     from foldnorm.preprocessing.io.volumes import is_volume
@@ -33,7 +34,5 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_existing(arguments.out, arguments.overwrite)
     sources = [Source.parse(text) for text in arguments.source]
     done, problems = make_template(sources, arguments.out)
-    code = say_problems(problems)
-    if not arguments.quiet:
-        print(f"{done} hemispheres, {len(problems)} left out: {arguments.out}")
-    return code
+    summary = f"{done} hemispheres, {len(problems)} left out: {arguments.out}"
+    return conclude(arguments, problems, summary)

@@ -15,9 +15,9 @@ from scipy import ndimage
 
 from foldnorm.models.protocols import (
     DamageKind,
+    Denoises,
     LearnsFromDamage,
     LearnsFromTrueDamage,
-    TakesNoise,
 )
 from foldnorm.pipeline.metrics.images import RANGE
 from foldnorm.preprocessing.core.errors import InputError
@@ -226,8 +226,8 @@ def degrader(
     """
     if isinstance(model, LearnsFromDamage):
         low, high = model.widths
-        return Degradations(kinds or model.damage, model.most_damage, (low, high)).degrade
-    if kinds or not isinstance(model, TakesNoise):
+        return Degradations(kinds or model.damage, model.max_damage, (low, high)).degrade
+    if kinds or not isinstance(model, Denoises):
         raise InputError(f"{type(model).__name__} did not learn from damage")
     factor = model.noise_factor
     return lambda image, rng: np.stack([with_noise(image, factor, rng), image])
@@ -249,6 +249,6 @@ def with_noise(images: NDArray[Any], factor: float, rng: np.random.Generator) ->
 
 def came_damaged(rows: Sequence[Mapping[str, str]], model: object) -> NDArray[np.bool_]:
     """Return which images came damaged, (N,) bool; the model names the column that says so."""
-    told = model.truly_damaged if isinstance(model, LearnsFromTrueDamage) else ""
+    told = model.damaged_column if isinstance(model, LearnsFromTrueDamage) else ""
     column, _, value = told.partition("=")
     return np.array([bool(told) and row.get(column) == value for row in rows], dtype=np.bool_)

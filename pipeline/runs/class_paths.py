@@ -11,6 +11,7 @@ from foldnorm import models
 
 # Keys of a network or a loss by class path, and of its arguments: ``network.init_args.channels``.
 NAMED = re.compile(r"--model\.init_args\.(\w+)(?:\.(class_path)|\.init_args\.(\w+))?")
+RENAMED = {"Recogniser": "SulcusSegmenter"}
 
 
 def current_class_path(class_path: str) -> str:
@@ -20,19 +21,9 @@ def current_class_path(class_path: str) -> str:
     module as well, which moves as modules do.
     """
     package, _, name = class_path.rpartition(".")
-    if package.startswith(f"{models.__name__}.") and name in models.__all__:
-        return f"{models.__name__}.{name}"
-    return class_path
-
-
-def current(content: Any) -> Any:
-    """Give the model of a configuration, as read from a file, the class path it has today."""
-    if not (isinstance(content, dict) and isinstance(content.get("model"), dict)):
-        return content
-    class_path = content["model"].get("class_path")
-    if not isinstance(class_path, str):
-        return content
-    return {**content, "model": {**content["model"], "class_path": current_class_path(class_path)}}
+    name = RENAMED.get(name, name)
+    is_own = f"{package}.".startswith(f"{models.__name__}.")
+    return f"{models.__name__}.{name}" if is_own and name in models.__all__ else class_path
 
 
 def is_model(class_path: object) -> bool:

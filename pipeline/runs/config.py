@@ -17,7 +17,8 @@ from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.data.augmentation import AugmentationOptions
 from foldnorm.pipeline.data.conditions import Conditions
 from foldnorm.pipeline.data.sulcus_labels import common_sulci
-from foldnorm.pipeline.runs.class_paths import current, current_class_path, gathered, is_model
+from foldnorm.pipeline.runs.class_paths import current_class_path, gathered, is_model
+from foldnorm.pipeline.runs.old_names import CONFIGS, current_config, current_word
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
@@ -49,8 +50,9 @@ def config_path(name_or_path: str) -> Path:
     """Path of a configuration, given a path or the name of a shipped one."""
     if Path(name_or_path).is_file():
         return Path(name_or_path)
-    if name_or_path in shipped_configs():
-        return Path(str(importlib.resources.files("foldnorm.configs") / f"{name_or_path}.yaml"))
+    name = CONFIGS.get(name_or_path, name_or_path)
+    if name in shipped_configs():
+        return Path(str(importlib.resources.files("foldnorm.configs") / f"{name}.yaml"))
     raise InputError(
         f"configuration {name_or_path!r} is neither a file nor one of "
         f"{', '.join(shipped_configs())}"
@@ -93,6 +95,8 @@ def resolve(
     """
     path = config_path(name_or_path)
     overrides = [_with_current_class_path(word) for word in overrides]
+    class_path = _class_path(path, overrides)
+    overrides = [current_word(word, class_path) for word in overrides]
     overrides = gathered(overrides, _content(path))
     of_cohort = {
         "shape": list(shape),
@@ -101,7 +105,7 @@ def resolve(
         "void": void,
         "n_channels": n_classes or 1,
     }
-    accepted = _arguments_of_model(path, overrides)
+    accepted = _arguments_of_model(class_path)
     namespace = _parsed(path, of_cohort, accepted, overrides)
     of_training = {"training_steps": namespace.training.steps}
     target = namespace.get("model.init_args.target")  # what a classifier is told in training
@@ -176,9 +180,10 @@ def _with_current_class_path(word: str) -> str:
 
 
 def _readable(path: Path) -> str:
-    """Return the path of a configuration, or its translated text if its class path is old."""
+    """Return the path of a configuration, or its translated text if names in it are old."""
     content = _content(path)  # what is wrong with it, the parser says
-    return str(path) if current(content) == content else yaml.safe_dump(current(content))
+    translated = current_config(content)
+    return str(path) if translated == content else yaml.safe_dump(translated)
 
 
 def _content(path: Path) -> Any:
@@ -203,8 +208,8 @@ def _check_model(class_path: object) -> None:
         )
 
 
-def _arguments_of_model(path: Path, overrides: Sequence[str]) -> set[str]:
-    """Names of the arguments of the model's class; none if there is no such class."""
+def _class_path(path: Path, overrides: Sequence[str]) -> str:
+    """Return the class path of the model that a configuration names; empty if it names none."""
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--model.class_path", "--model", dest="class_path")
     class_path = parser.parse_known_args(list(overrides))[0].class_path
@@ -212,15 +217,21 @@ def _arguments_of_model(path: Path, overrides: Sequence[str]) -> set[str]:
         if class_path is None:
             model = _content(path)["model"]
             class_path = model if isinstance(model, str) else model["class_path"]
-        class_path = current_class_path(class_path)
+        return current_class_path(class_path)
     except (LookupError, TypeError, AttributeError):
-        return set()  # what is wrong with it, the parser says
+        return ""  # what is wrong with it, the parser says
+
+
+def _arguments_of_model(class_path: str) -> set[str]:
+    """Names of the arguments of the model's class; none if there is no such class."""
+    if not class_path:
+        return set()
     _check_model(class_path)
     module, _, name = class_path.rpartition(".")
     try:
         model = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
-        return set()  # likewise
+        return set()  # what is wrong with it, the parser says
     added = ConfigurationParser(exit_on_error=False).add_class_arguments(model, "model")
     return {name.removeprefix("model.") for name in added}
 

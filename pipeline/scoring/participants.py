@@ -40,7 +40,7 @@ class Participants:
         return self.roles.get(self._name(row["participant_id"]), "")
 
     def flag(self, row: Row) -> str:
-        """Why a brain cannot be compared with the healthy ones; empty where it can.
+        """Return why a brain cannot be compared with the healthy ones; empty where it can.
 
         With the healthy brains at hand its family is left out of them. A scorer that was loaded
         holds sums over all of them.
@@ -66,7 +66,7 @@ class Participants:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON holds them."""
+        """Return the participants as plain JSON types."""
         return {"salt": self.salt, "roles": dict(self.roles), "families": sorted(self.families)}
 
     @classmethod

@@ -30,11 +30,11 @@ from foldnorm.preprocessing.core.errors import InputError
 
 # Voxels around a patch that are moved and edited with it, then cut off: there sheets are thinned,
 # the hull is told by what is outside, and junctions by the folds that meet there.
-AROUND_PATCH = 4
+PATCH_MARGIN = 4
 
 
-class Translation(Task):
-    """Pairs of volumes: Dice of each class of what the model makes of the first."""
+class TranslationTask(Task):
+    """Pairs of volumes, one of which is translated into the other."""
 
     def __init__(self, model: nn.Module, cohort: Cohort) -> None:
         super().__init__(model, cohort)
@@ -43,39 +43,39 @@ class Translation(Task):
                 f"{type(model).__name__} needs pairs, and the cohort has none; preprocess it with "
                 f"--pair grey-white: {cohort.folder}"
             )
-        self.second = cohort.pairs
+        self.targets = cohort.pairs
 
     def alter(self, options: TrainingOptions) -> Alter | None:
-        """Both volumes of a pair alike; cubes are dropped from what is translated."""
-        if options.augmentation.dropout and self.model.reads != "pairs":
+        """Move both volumes of a pair alike; cubes are dropped from the one that is translated."""
+        if options.augmentation.dropout and self.model.input_kind != "pairs":
             return super().alter(options)
         assert self.preparation.pair is not None
         return self.augmentation(options, int(self.model.reverse), self.preparation.pair.fill)
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
-        """Dice of each class."""
+        """Compute the Dice of each class of the translation."""
         del condition
-        source, target = self._parted(batch)
+        source, target = self._split_pair(batch)
         made = to_classes(self.model.translate(source))[0].cpu().numpy()
         return class_dice(made, target[0].cpu().numpy(), target_scheme(self.model, self.cohort))
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """Volume, translation, and true second volume."""
+        """Show a volume, its translation, and the true translation."""
         del condition
-        source, target = self._parted(batch)
+        source, target = self._split_pair(batch)
         n, others = self.cohort.scheme.n_classes, target_scheme(self.model, self.cohort).n_classes
         made = to_classes(self.model.translate(source))
         shown = [(source, n), (made, others), (target, others)]
         return [s for volume, m in shown for s in middle_slices(volume[0].cpu().numpy(), m)]
 
-    def _parted(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+    def _split_pair(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Split a batch of pairs into the volumes to translate and their true translations."""
         first, second = batch.unbind(1)
         return (second, first) if self.model.reverse else (first, second)
 
 
-class Edits(Task):
-    """Volumes out of which something was erased, beside what they were."""
+class EditTask(Task):
+    """Edited volumes, beside what they were."""
 
     def __init__(self, model: nn.Module, cohort: Cohort) -> None:
         super().__init__(model, cohort)
@@ -86,7 +86,7 @@ class Edits(Task):
                     "to edit whole folds the cohort needs fold labels, and has none; train with "
                     f"--model.init_args.edits '[balls, slabs, noise]': {cohort.folder}"
                 )
-            self.second = cohort.folds
+            self.targets = cohort.folds
 
     def alter(self, options: TrainingOptions) -> Alter | None:
         """Move volume and fold labels, then erase something.
@@ -121,17 +121,17 @@ class Edits(Task):
         self, options: TrainingOptions, edits: TrainingEdits, moved: Augmentation | None
     ) -> Alter:
         """Move and edit what lies in a patch of a volume."""
-        patches, inner = self._patches(options), slice(AROUND_PATCH, -AROUND_PATCH)
+        patches, inner = self._patches(options), slice(PATCH_MARGIN, -PATCH_MARGIN)
 
         def alter(volumes: NDArray[Any], draw: int) -> Labels:
-            window = patches.window(volumes, draw).wider(AROUND_PATCH)
+            window = patches.window(volumes, draw).wider(PATCH_MARGIN)
             part = moved.with_folds(volumes, draw, window) if moved else window.of(volumes)
             return edits(part, draw)[:, inner, inner, inner]
 
         return alter
 
     def for_validation(self, volumes: NDArray[Any], index: int) -> Labels:
-        """Erase the same at every validation; nothing for a model that is judged by its codes."""
+        """Edit volumes alike at every validation; not for a model that is judged by its codes."""
         if isinstance(self.model, Decodes):
             return volumes[:1].astype(np.uint8)
         return self._edits(VALIDATION_SEED)(volumes, index)
@@ -141,7 +141,7 @@ class Edits(Task):
         low, high = model.radii
         return TrainingEdits(
             model.edits,
-            model.most_edits,
+            model.max_edits,
             cohort.scheme,
             cohort.voxel_size,
             (low, high),
@@ -150,7 +150,7 @@ class Edits(Task):
         )
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
-        """Mean probability of structure where some was erased, and where there never was any."""
+        """Compute the mean probability of structure, where it was erased and where none was."""
         if isinstance(self.model, Decodes):
             return super().figures(batch, condition)
         if not isinstance(self.model, Restores):
@@ -162,7 +162,7 @@ class Edits(Task):
         return {"restored": float(likely[erased].mean()), "invented": float(likely[empty].mean())}
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """Edited, restored, and as it was."""
+        """Show a volume as edited, as restored, and as it was."""
         if isinstance(self.model, Decodes):
             return super().picture(batch, condition)
         if not isinstance(self.model, Restores):
@@ -173,13 +173,13 @@ class Edits(Task):
         return [s for volume in shown for s in middle_slices(volume[0].cpu().numpy(), n)]
 
 
-class Recognition(Task):
+class SulcusTask(Task):
     """Volumes, beside the sulcus that each of their voxels belongs to."""
 
     def __init__(self, model: nn.Module, cohort: Cohort) -> None:
         super().__init__(model, cohort)
         assert isinstance(model, Recognises)
-        self.second = NamedVolumes(cohort, model.sulci)
+        self.targets = NamedVolumes(cohort, model.sulci)
 
     def alter(self, options: TrainingOptions) -> Alter:
         """Take out sulci and fill their place, then move both volumes alike."""
@@ -194,19 +194,19 @@ class Recognition(Task):
         return alter
 
     def for_validation(self, volumes: NDArray[Any], index: int) -> Labels:
-        """Names without fold numbers."""
+        """Leave out the fold numbers that lie beside the names of sulci."""
         del index
         return np.stack([volumes[0], names_of(volumes[1])]).astype(np.uint8)
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
-        """Mean Dice of the sulci."""
+        """Compute the mean Dice of the sulci."""
         del condition
         named = recognise(self.model, batch[:, 0], self.cohort.scheme)[0].cpu().numpy()
         dice = sulcus_dice(named, batch[0, 1].cpu().numpy(), len(self.model.sulci))
         return {"sulcus_dice": float(np.nanmean(dice))}
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """Sulci as recognised, and as named."""
+        """Show sulci as recognised, and as named by the cohort."""
         del condition
         shown = (recognise(self.model, batch[:, 0], self.cohort.scheme), batch[:, 1])
         colours = many_colours(len(self.model.sulci))

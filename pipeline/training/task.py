@@ -30,7 +30,7 @@ Slices = list[NDArray[np.uint8]]
 Alter = Callable[[NDArray[Any], int], NDArray[Any]]
 Place = Callable[[NDArray[Any], int], NDArray[np.float32]]
 VALIDATION_SEED = 0  # of what is done to validation volumes
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the steps of a diffusion, that are shown
+DIFFUSION_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the diffusion steps, at which it is shown
 
 
 class Task:
@@ -41,13 +41,14 @@ class Task:
         cohort: that it is trained on.
 
     Attributes:
-        second: what lies beside each volume, if the model reads anything.
+        targets: array that lies beside each volume, if the model reads one: second volumes, fold
+            labels, names of sulci, or flags.
 
     Raises:
         InputError: the cohort lacks what the model reads.
     """
 
-    second: Beside | None = None
+    targets: Beside | None = None
 
     def __init__(self, model: nn.Module, cohort: Cohort) -> None:
         assert isinstance(model, Trainable)
@@ -72,7 +73,7 @@ class Task:
         """Preparation of the cohort."""
         return Preparation.from_dict(self.cohort.preparation)
 
-    def of(self, model: nn.Module) -> "Task":
+    def with_model(self, model: nn.Module) -> "Task":
         """Return this task for another model of its kind, such as the average of its weights."""
         other = copy.copy(self)
         other.model = model
@@ -107,10 +108,10 @@ class Task:
         )
 
     def validation_volumes(self, at_most: int) -> Iterator[tuple[NDArray[Any], Mapping[str, str]]]:
-        """(I, J, K), or (2, I, J, K) with what lies beside; and their rows."""
+        """Yield (I, J, K), or (2, I, J, K) with the targets; and the row of each."""
         for index in self.cohort.indices("validation")[:at_most]:
-            volume = self.cohort.seen(np.array(self.cohort.volumes[index]))
-            beside = [] if self.second is None else [self.second[index]]
+            volume = self.cohort.to_model_input(np.array(self.cohort.volumes[index]))
+            beside = [] if self.targets is None else [self.targets[index]]
             volumes = self.for_validation(np.stack([volume, *beside]), int(index))
             yield volumes if len(volumes) > 1 else volumes[0], self.cohort.rows[index]
 
@@ -120,7 +121,7 @@ class Task:
         return volumes
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
-        """Figures of a batch of one validation volume, by name: of its reconstruction, if any."""
+        """Compute metrics of the reconstruction of a batch of one validation volume, if any."""
         if not isinstance(self.model, Decodes):
             return {}
         foreground = self.cohort.scheme.foreground
@@ -128,9 +129,9 @@ class Task:
         return sheet_panel(foreground(back), foreground(batch[0].cpu().numpy()))
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """Slices of one validation volume, of what the model makes of it, and how noise takes it.
+        """Show slices of one validation volume, and of its reconstruction if the model makes one.
 
-        The last of a diffusion model.
+        For diffusion models, also the noised volume at several steps.
         """
         if not isinstance(self.model, Decodes):
             return []
@@ -139,7 +140,7 @@ class Task:
         return [s for volume in volumes for s in volume_slices(self.cohort, volume)]
 
     def drawn_figures(self, drawn: NDArray[Any], at_most: int) -> dict[str, float]:
-        """Figures of volumes that the model has drawn, (N, I, J, K), beside validation volumes."""
+        """Compare volumes that the model has drawn, (N, I, J, K), with validation volumes."""
         foreground = self.cohort.scheme.foreground
         indices = self.cohort.indices("validation")[:at_most]
         real = [foreground(np.array(self.cohort.volumes[index])) for index in indices]
@@ -152,18 +153,20 @@ class Task:
         return [*self.out_of_noise(), *rows]
 
     def diffused(self, batch: Tensor, condition: Tensor | None) -> list[NDArray[Any]]:
-        """Add noise to the first volume of a batch, by each of `SHARES` of the diffusion steps.
+        """Add the noise of each of `DIFFUSION_SHARES` to the first volume of a batch.
 
         Empty if the model is no diffusion model.
         """
         if not isinstance(self.model, Diffuses):
             return []
         generator = torch.Generator().manual_seed(VALIDATION_SEED)
-        left = (self.model.diffuse(batch, share, generator, condition) for share in SHARES)
+        left = (
+            self.model.diffuse(batch, share, generator, condition) for share in DIFFUSION_SHARES
+        )
         return [volumes[0].cpu().numpy() for volumes in left]
 
     def out_of_noise(self) -> list[Slices]:
-        """Draw a volume by diffusion; return its slices after each of `SHARES` of the steps.
+        """Draw a volume by diffusion; return its slices after each of `DIFFUSION_SHARES`.
 
         Empty for a model that needs a condition, or is no diffusion model.
         """
@@ -171,10 +174,10 @@ class Task:
         if not isinstance(self.model, Diffuses) or told:
             return []
         generator = torch.Generator().manual_seed(VALIDATION_SEED)
-        last = self.model.steps_taken - 1
-        wanted = {round(share * last) for share in SHARES}
-        shown = [s[0].cpu().numpy() for n, s in enumerate(self.model.stages(1, generator))
-                 if n in wanted]  # fmt: skip
+        last = self.model.num_inference_steps - 1
+        wanted = {round(share * last) for share in DIFFUSION_SHARES}
+        steps = enumerate(self.model.sample_trajectory(1, generator))
+        shown = [images[0].cpu().numpy() for n, images in steps if n in wanted]
         return [[s for volume in shown for s in volume_slices(self.cohort, volume)]]
 
 

@@ -16,12 +16,12 @@ from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import one_hot
 from foldnorm.models.named_networks import NamedNetwork
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Phase, Reads
+from foldnorm.models.protocols import InputKind, Phase
 from foldnorm.models.vnet import VNetwork
 from foldnorm.models.volume_networks import coordinates
 
 
-class Recogniser(nn.Module):
+class SulcusSegmenter(nn.Module):
     """Volume → logits of the sulci that its voxels belong to.
 
     Args:
@@ -39,7 +39,7 @@ class Recogniser(nn.Module):
         network: by class path, such as ``monai.networks.nets.SegResNet``, in the place of ours.
     """
 
-    reads: Reads = "sulci"
+    input_kind: InputKind = "sulci"
 
     def __init__(
         self,
