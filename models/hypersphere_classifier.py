@@ -115,7 +115,8 @@ class HypersphereClassifier(EditedVolumes):
     def code_map(self, volumes: Tensor, feature_maps: Sequence[Tensor] | None = None) -> Tensor:
         """(B, *sides) uint8 → (B, code_channels, *grid); the centre is 0."""
         if isinstance(self.encoder, NamedNetwork):
-            return F.adaptive_avg_pool3d(self.encoder(self._channels(volumes)), self.healthy_grid)
+            i, j, k = self.healthy_grid
+            return F.adaptive_avg_pool3d(self.encoder(self._channels(volumes)), (i, j, k))
         return self.head((feature_maps or self.feature_maps(volumes))[-1])
 
     def _channels(self, volumes: Tensor) -> Tensor:

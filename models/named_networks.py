@@ -139,12 +139,18 @@ class NamedNetwork(nn.Module):
 
     def _check_made(self, y: Any, given: torch.Size) -> None:
         made = given[2:] if self.made is None else self.made
-        want: tuple[int | str, ...] = (given[0], self.outputs)
-        want += {"volume": tuple(made), "numbers": (), "map": ("*",) * len(made)}[self.gives]
-        got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-        fits = len(got) == len(want) and all(b in (a, "*") for a, b in zip(got, want, strict=True))
+        sides: dict[Gives, tuple[int | None, ...]] = {
+            "volume": tuple(made),
+            "map": (None,) * len(made),
+            "numbers": (),
+        }
+        want = (given[0], self.outputs, *sides[self.gives])
+        got = tuple(y.shape) if isinstance(y, Tensor) else ()
+        fits = len(got) == len(want) and all(b in (a, None) for a, b in zip(got, want, strict=True))
         if not fits:
-            raise ShapeError(f"expected ({', '.join(map(str, want))}) to come out, got {got}")
+            expected = ", ".join("*" if side is None else str(side) for side in want)
+            found = got if isinstance(y, Tensor) else type(y).__name__
+            raise ShapeError(f"expected ({expected}) to come out, got {found}")
 
 
 def takes_steps(kind: type[nn.Module]) -> bool:

@@ -164,7 +164,7 @@ class _NamedCorrection(nn.Module):
         super().__init__()
         self.correction = NamedNetwork(named, inputs=inputs, outputs=outputs)
         self.outputs = outputs
-        self.trust = nn.Parameter(torch.tensor(TRUST))
+        self.trust = nn.Parameter(torch.tensor(INITIAL_TRUST))
 
     def forward(self, volume: Tensor, maps: Sequence[Tensor] | None = None) -> Tensor:
         """(B, classes or more, *sides) one-hot first → (B, classes, *sides) logits."""
