@@ -20,13 +20,13 @@ from figures import write_figures
 
 from foldnorm.pipeline.artifacts import BENCHMARK, RUN_COST, RUN_METRICS
 from foldnorm.pipeline.cli import main as foldnorm
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.core.files import read_tsv
 
 PHANTOMS = 80
 LAYOUT = ("--voxel-size", 2, "--crop", "mm:-72,-8,-70,-6,-28,36", "--split", ".6", ".2", ".2")
-SIZE, SCORE = "500", "evidence_missing"
+SIZE, SCORE = "500", "evidence_component"
 LEVELS: dict[str, Any] = {"channels": [16, 32, 64], "strides": [2, 2]}
 # Of MONAI, in the place of ours. SwinUNETR's deepest map of 32³ is one voxel: no instance norm.
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -65,7 +65,7 @@ def figures_of(out: Path, cohort: Path, network: str, steps: int) -> dict[str, f
     found: dict[str, float] = {}
     for task in TASKS:
         folder = trained(out, cohort, task, network, steps)
-        _, best = folder.best_panel(MetricsTable(folder.folder / RUN_METRICS, up_to=steps))
+        _, best = folder.best_panel(MetricsLog(folder.folder / RUN_METRICS, up_to=steps))
         found |= {f"{task}_{name}": value for name, value in best.items()}
         found[f"{task}_parameters"] = folder.cost["parameters"]
         found[f"{task}_seconds_a_step"] = folder.cost["seconds_per_step"]

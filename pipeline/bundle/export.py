@@ -3,9 +3,9 @@
 Beside what MONAI wants (``metadata.json``, ``inference.json``, ``train.json`` and ``logging.conf``
 under ``configs``, ``models/model.pt``, ``docs/README.md``) it holds the weights as safetensors, the
 run's ``config.yaml``, ``data.json`` and ``metrics.csv``, and under ``cohort`` the layout of the
-training cohort. So every command that takes a run takes a bundle, and ``foldnorm preprocess --like BUNDLE``
-(``images --like BUNDLE``) prepares for it. Participants appear as salted hashes: enough to see that
-a brain was trained on, not to tell whose it was.
+training cohort. So every command that takes a run takes a bundle, and ``foldnorm preprocess --like
+BUNDLE`` (``images --like BUNDLE``) prepares for it. Participants appear as salted hashes: enough to
+see that a brain was trained on, not to tell whose it was.
 """
 
 import io

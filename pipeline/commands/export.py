@@ -1,8 +1,9 @@
 """Write a trained model as a MONAI bundle: a folder that others can use, without the cohort.
 
 OUT holds what MONAI wants (metadata, configs of inference and training, weights, README), the
-weights also as safetensors, and the layout of the training cohort. Every command that takes a RUN takes it too, and
-`foldnorm preprocess --like OUT` prepares volumes for it. Participants are named by salted hashes.
+weights also as safetensors, and the layout of the training cohort. Every command that takes a RUN
+takes it too, and `foldnorm preprocess --like OUT` prepares volumes for it. Participants are named
+by salted hashes.
 """
 
 import argparse
