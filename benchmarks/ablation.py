@@ -12,6 +12,7 @@ JSON.
 import argparse
 import csv
 import json
+import os
 import shutil
 import time
 from collections import deque
@@ -229,6 +230,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="of anomaly.py")
     parser.add_argument("--steps", type=int, nargs=2, default=(200, 150), metavar=("GAN", "VNET"))
     arguments = parser.parse_args()
+    os.environ["FOLDNORM_TRUST"] = "ablation_networks"
     out, (steps, vnet_steps) = arguments.out, arguments.steps
     figures: dict[str, Any] = of_networks(out, steps)
     figures["pairs"] = of_pairs(out, vnet_steps)

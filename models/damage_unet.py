@@ -9,13 +9,16 @@ inpainting ends. Only what is taken for damage is replaced, so whatever is whole
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 
+from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.inpainting import biharmonic_fill
+from foldnorm.models.named_networks import NamedNetwork
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import DamageKind, InputKind, Phase
 from foldnorm.models.volume_networks import ShapeError
@@ -46,6 +49,8 @@ class DamageUNet(nn.Module):
             grain. On clean images flatness says all; on JPEGs and photographs little is left of it.
         tta_flips: whether what is found and filled in is the mean over the image and its mirror
             images, 2^dims of them (test-time augmentation).
+        network: by class path, such as ``monai.networks.nets.SegResNet``, in the place of each of
+            the two.
     """
 
     input_kind: InputKind = "damaged"
@@ -60,6 +65,7 @@ class DamageUNet(nn.Module):
         content_weight: float = 1.0,
         scan_prob: float = 0.5,
         tta_flips: bool = True,
+        network: ClassPath | None = None,
     ) -> None:
         super().__init__()
         if not damage or max_damage < 1 or len(widths) != 2 or not 0 < widths[0] <= widths[1]:
@@ -69,7 +75,7 @@ class DamageUNet(nn.Module):
             )
         if not 0 <= scan_prob <= 1:
             raise ValueError(f"scan_prob: expected 0 to 1, got {scan_prob:g}")
-        if any(side % SIDE for side in shape):
+        if network is None and any(side % SIDE for side in shape):
             raise ShapeError(f"images of {tuple(shape)}: each side must be a multiple of {SIDE}")
         self.damage, self.max_damage, self.widths = tuple(damage), max_damage, tuple(widths)
         self.content_weight, self.scan_prob = content_weight, scan_prob
@@ -79,11 +85,17 @@ class DamageUNet(nn.Module):
             if tta_flips
             else [[]]
         )  # axes of (B, *sides), of each mirror image
-        self.finder = _unet(len(shape), 1 + len(shape), 1, channels)
-        # Sees the filled image, what was damaged, how surely, and where it was filled in.
-        self.filler = _unet(len(shape), 4, 2, channels)
-        for parameter in self.filler.final_conv.parameters():
-            nn.init.zeros_(parameter)  # so it begins with the smooth fill
+        inputs = 1 + len(shape), 4  # see `_seen` and `_content`
+        if network is None:
+            self.finder: nn.Module = _unet(len(shape), inputs[0], 1, channels)
+            filler = _unet(len(shape), inputs[1], 2, channels)
+            for parameter in filler.final_conv.parameters():
+                nn.init.zeros_(parameter)  # so it begins with the smooth fill
+            self.filler: nn.Module = filler
+        else:
+            sides: dict[str, Any] = {"sides": shape, "dims": len(shape)}
+            self.finder = NamedNetwork(network, inputs=inputs[0], outputs=1, **sides)
+            self.filler = _FromZero(NamedNetwork(network, inputs=inputs[1], outputs=2, **sides))
         self.phases: Mapping[str, Phase] = {"restoration": Phase(("finder", "filler"))}
 
     def phase_order(self, step: int) -> Sequence[str]:
@@ -141,6 +153,7 @@ class DamageUNet(nn.Module):
         Noise lies everywhere and leaves nothing to fill in from: there the image itself says more.
         """
         smooth = biharmonic_fill(images, hole)
+        # The filler sees the filled image, what was damaged, how surely, and where it was filled.
         told = torch.stack([smooth, images, likely, hole.float()], dim=1)
         mixed, correction = self.filler(told).float().unbind(1)
         share = torch.sigmoid(4 - mixed)  # nearly all of the fill at first
@@ -168,6 +181,21 @@ class DamageUNet(nn.Module):
         error = torch.where(hole, content - clean, 0.0).square().flatten(1).sum(1)
         mean = error / hole.flatten(1).sum(1).clamp(min=1)
         return entropy.flatten(1).mean(1), dice, torch.log10(mean + FLOOR)
+
+
+class _FromZero(nn.Module):
+    """A network times a weight that is 0 at first (Bachlechner et al. 2021, arXiv:2003.04887).
+
+    So a network by class path begins with the smooth fill, too.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.weight = network, nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, *sides), as the network."""
+        return self.weight * self.network(x)
 
 
 def as_scanned(images: Tensor, noise: StepNoise, share: float) -> Tensor:

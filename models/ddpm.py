@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from foldnorm.models.blocks import pixelshuffle, pixelunshuffle
 from foldnorm.models.checkpointed import Checkpointed
+from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import as_channels, to_classes
+from foldnorm.models.named_networks import NamedNoisePredictor
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import InputKind, Phase
 from foldnorm.models.volume_networks import ShapeError
@@ -45,6 +47,8 @@ class DDPM(nn.Module):
         sampling_steps: of ddim.
         condition: columns of ``participants.tsv`` that the network is told.
         condition_size: numbers they amount to; taken from the cohort.
+        network: by class path, such as ``monai.networks.nets.SegResNet``, in the place of this
+            U-Net; ``channels`` to ``activation``, but not ``patch``, then mean nothing.
     """
 
     input_kind: InputKind = "images"
@@ -67,9 +71,11 @@ class DDPM(nn.Module):
         sampling_steps: int = 50,
         condition: Sequence[str] = (),
         condition_size: int = 0,
+        network: ClassPath | None = None,
     ) -> None:
         super().__init__()
-        _check(shape, channels, attention, patch, diffusion_steps, beta_min, beta_max)
+        levels = len(channels) if network is None else 1
+        _check(shape, channels, attention, patch, diffusion_steps, beta_min, beta_max, levels)
         if not 1 <= sampling_steps <= diffusion_steps:
             raise ValueError(
                 f"sampling_steps: expected 1 to {diffusion_steps}, got {sampling_steps}"
@@ -78,29 +84,25 @@ class DDPM(nn.Module):
         self.condition = tuple(condition)
         self.sampler: Literal["ddpm", "ddim"] = sampler
         self.sampling_steps = sampling_steps
-        self.network = DiffusionModelUNet(
-            spatial_dims=len(shape),
-            in_channels=n_channels * patch ** len(shape),
-            out_channels=n_channels * patch ** len(shape),
-            num_res_blocks=residual_blocks,
-            channels=channels,
-            attention_levels=attention,
-            norm_num_groups=norm_groups,
-            num_head_channels=min(channels),
-            num_class_embeds=condition_size or None,
-        )
-        if condition_size:
-            # MONAI embeds the number of a class; ours are the numbers of any columns.
-            self.network.class_embedding = nn.Linear(  # type: ignore[assignment]
-                condition_size, 4 * channels[0]
+        blocks = n_channels * patch ** len(shape)  # channels of a block of pixels
+        if network is None:
+            self.network: nn.Module = _unet(
+                len(shape),
+                blocks,
+                channels,
+                attention,
+                residual_blocks,
+                norm_groups,
+                activation,
+                checkpointing,
+                condition_size,
             )
-        if activation == "gelu":
-            _replace_silu(self.network)
-        if checkpointing:
-            for level in (*self.network.down_blocks, *self.network.up_blocks):
-                for n, block in enumerate(level.resnets):
-                    level.resnets[n] = Checkpointed(block)
-        self.checkpointing = checkpointing
+            self.checkpointing = checkpointing
+        else:
+            sides = [side // patch for side in shape]
+            self.network = NamedNoisePredictor(
+                network, sides, blocks, diffusion_steps, condition_size
+            )
         betas: dict[str, Any] = {"beta_start": beta_min, "beta_end": beta_max}
         # Not networks of this model: they hold constants. Those of the samplers stay on the CPU;
         # to add noise moves them to where the images are, so that has a scheduler of its own.
@@ -246,6 +248,7 @@ def _check(
     diffusion_steps: int,
     beta_min: float,
     beta_max: float,
+    levels: int,
 ) -> None:
     """Refuse arguments that do not go together."""
     if len(attention) != len(channels):
@@ -257,12 +260,49 @@ def _check(
         )
     if patch < 1:
         raise ValueError(f"patch: expected 1 or more, got {patch}")
-    factor = patch * 2 ** (len(channels) - 1)
+    factor = patch * 2 ** (levels - 1)
     if any(side % factor for side in shape):
         raise ShapeError(
-            f"images of {tuple(shape)} do not suit {len(channels)} levels of patches of "
+            f"images of {tuple(shape)} do not suit {levels} levels of patches of "
             f"{patch}: each side must be a multiple of {factor}"
         )
+
+
+def _unet(
+    dims: int,
+    blocks: int,
+    channels: Sequence[int],
+    attention: Sequence[bool],
+    residual_blocks: int,
+    norm_groups: int,
+    activation: str,
+    checkpointing: bool,
+    condition_size: int,
+) -> DiffusionModelUNet:
+    """Build the network; arguments as of `DDPM`, ``blocks`` being its channels in and out."""
+    network = DiffusionModelUNet(
+        spatial_dims=dims,
+        in_channels=blocks,
+        out_channels=blocks,
+        num_res_blocks=residual_blocks,
+        channels=channels,
+        attention_levels=attention,
+        norm_num_groups=norm_groups,
+        num_head_channels=min(channels),
+        num_class_embeds=condition_size or None,
+    )
+    if condition_size:
+        # MONAI embeds the number of a class; ours are the numbers of any columns.
+        network.class_embedding = nn.Linear(  # type: ignore[assignment]
+            condition_size, 4 * channels[0]
+        )
+    if activation == "gelu":
+        _replace_silu(network)
+    if checkpointing:
+        for level in (*network.down_blocks, *network.up_blocks):
+            for n, block in enumerate(level.resnets):
+                level.resnets[n] = Checkpointed(block)
+    return network
 
 
 def _replace_silu(module: nn.Module) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from foldnorm.models.adversarial_losses import (
     Adversarial,
@@ -65,6 +66,11 @@ class EncoderGAN(VariationalAutoencoder):
         generated: Generated = "straight-through",
         **others: Any,
     ) -> None:
+        if penalty_weight and any(isinstance(part, _BatchNorm) for part in critic.modules()):
+            raise ValueError(
+                "critic: expected no batch norm where its gradient is penalised, for a volume's "
+                "gradient then depends on the others (norm: instance)"
+            )
         super().__init__(encoder, generator, shape, n_classes, latent_dim, **others)
         self.critic = critic
         self.adversarial: Adversarial = adversarial

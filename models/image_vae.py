@@ -14,7 +14,6 @@ from torch import Tensor
 from foldnorm.models.beta_vae import BetaVAE
 from foldnorm.models.label_autoencoder import LabelAutoencoder
 from foldnorm.models.protocols import InputKind
-from foldnorm.models.volume_networks import ConditionMap
 
 FLOOR = 1e-5  # of the squared error: that of 8 bits
 
@@ -48,9 +47,8 @@ class ImageMixin(LabelAutoencoder):
 
         A conditioned model is told nothing of them: zeros, as where a value is missing.
         """
-        told, own = None, self.encoder.condition
-        if isinstance(own, ConditionMap):
-            told = images.new_zeros(len(images), len(own.maps))
+        size = int(self.encoder.condition_size)  # type: ignore[arg-type]
+        told = images.new_zeros(len(images), size) if size else None
         return self.to_output(self.decode(self.encode(images, told), told))
 
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import EncoderInput, encode_input, one_hot, to_classes
 from foldnorm.models.edited_volumes import check_edits
 from foldnorm.models.losses import (
@@ -15,6 +16,7 @@ from foldnorm.models.losses import (
     kl_to_standard_normal,
     soft_dice_loss,
 )
+from foldnorm.models.named_losses import named_loss
 from foldnorm.models.protocols import EditKind, InputKind
 from foldnorm.models.volume_networks import Encoder, FeatureEncoder
 
@@ -28,12 +30,15 @@ class LabelAutoencoder(nn.Module):
         shape: sides of the volumes.
         n_classes: C.
         latent_dim: size of the code.
-        cross_entropy_weight: of the reconstruction's class cross entropy, nats a voxel.
+        cross_entropy_weight: of the reconstruction's class cross entropy, nats a voxel, or of
+            ``loss_function``.
         dice_weight: of the soft Dice loss of the highest class (sulcus); 0 leaves it out.
         class_weights: of the cross entropy, by class. Above 1 for sulci thickens them.
         condition: columns of ``participants.tsv`` that encoder and generator are told; they take
             (B, condition_size) as a second argument then.
         encoder_input: of a volume: each class as 0 and 1, or signed distances to it.
+        loss_function: of the reconstruction, by class path, such as ``monai.losses.DiceCELoss``; it
+            takes the place of the cross entropy and of what weights it.
     """
 
     input_kind: InputKind = "volumes"
@@ -51,8 +56,12 @@ class LabelAutoencoder(nn.Module):
         class_weights: Sequence[float] | None = None,
         condition: Sequence[str] = (),
         encoder_input: EncoderInput = "one-hot",
+        loss_function: ClassPath | None = None,
     ) -> None:
         super().__init__()
+        self.loss_function = named_loss(
+            loss_function, n_classes, len(shape), dice_weight, class_weights
+        )
         self.condition = tuple(condition)
         self.encoder_input: EncoderInput = encoder_input
         self.encoder, self.generator = encoder, generator
@@ -119,6 +128,9 @@ class LabelAutoencoder(nn.Module):
             logits: (B, C, *sides) of the reconstruction.
             volumes: (B, *sides) uint8.
         """
+        if self.loss_function is not None:
+            unlike = self.loss_function(logits, volumes)
+            return {"loss_function": unlike, "loss": self.cross_entropy_weight * unlike}
         entropy = class_cross_entropy(logits.float(), volumes, self.class_weights).mean()
         terms, loss = {"cross_entropy": entropy}, self.cross_entropy_weight * entropy
         if self.dice_weight:

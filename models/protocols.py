@@ -140,9 +140,12 @@ class Translates(Protocol):
 
     Attributes:
         reverse: whether it starts from the second volume.
+        any_sides: whether volumes may have others than those of the training cohort; if not, it is
+            shown windows of those.
     """
 
     reverse: bool
+    any_sides: bool
 
     def translate(self, volumes: Tensor) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) class logits of the other volume."""

@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import one_hot
 from foldnorm.models.edited_volumes import EditedVolumes
+from foldnorm.models.named_networks import NamedNetwork
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import ADDING, EditKind, Phase
 from foldnorm.models.vnet import VNetwork
@@ -46,6 +48,8 @@ class Restorer(EditedVolumes):
         class_weights: of the cross entropy, by class.
         coordinates: the network is also shown where a voxel lies in the cohort's box, from −1 to 1
             along each axis. Healthy brains lie there alike in MNI space.
+        network: by class path, such as ``monai.networks.nets.SegResNet``, in the place of ours. It
+            is shown volumes of the sides of the training cohort, or of its patches, only.
 
     Volumes may be parts of brains, of any sides; ``condition`` then says where they lie (see
     `foldnorm.models.protocols.TakesPatches`).
@@ -67,6 +71,7 @@ class Restorer(EditedVolumes):
         norm: bool = True,
         class_weights: Sequence[float] | None = None,
         coordinates: bool = False,
+        network: ClassPath | None = None,
     ) -> None:
         super().__init__(edits, max_edits, radii)
         self.n_classes, self.void, self.coordinates = n_classes, void, coordinates
@@ -74,8 +79,10 @@ class Restorer(EditedVolumes):
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
         inputs = n_classes + 3 * coordinates
-        self.network = _Correction(
-            inputs, n_classes, channels, convolutions, kernel_size, stem, norm
+        self.network = (
+            _Correction(inputs, n_classes, channels, convolutions, kernel_size, stem, norm)
+            if network is None
+            else _NamedCorrection(network, inputs, n_classes)
         )
         self.phases: Mapping[str, Phase] = {"restoration": Phase(("network",))}
 
@@ -114,7 +121,9 @@ class Restorer(EditedVolumes):
         return torch.maximum(healthy, wider.to(healthy.dtype))
 
     def feature_maps(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
-        """(B, I, J, K) uint8 → the map of each level on the way down."""
+        """(B, I, J, K) uint8 → the map of each level on the way down; none of a named network."""
+        if isinstance(self.network, _NamedCorrection):
+            return []
         return self.network.maps(self._channels(volumes, condition))
 
     def restore(
@@ -146,3 +155,18 @@ class _Correction(VNetwork):
     def forward(self, volume: Tensor, maps: Sequence[Tensor] | None = None) -> Tensor:
         """(B, classes or more, *sides) one-hot first → (B, classes, *sides) logits."""
         return self.trust * volume[:, : self.outputs] + super().forward(volume, maps)
+
+
+class _NamedCorrection(nn.Module):
+    """A network by class path, whose output corrects the classes of its input likewise."""
+
+    def __init__(self, named: ClassPath, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.correction = NamedNetwork(named, inputs=inputs, outputs=outputs)
+        self.outputs = outputs
+        self.trust = nn.Parameter(torch.tensor(INITIAL_TRUST))
+
+    def forward(self, volume: Tensor, maps: Sequence[Tensor] | None = None) -> Tensor:
+        """(B, classes or more, *sides) one-hot first → (B, classes, *sides) logits."""
+        del maps
+        return self.trust * volume[:, : self.outputs] + self.correction(volume)

@@ -48,6 +48,7 @@ class UNIT(nn.Module):
     """
 
     input_kind: InputKind = "unpaired"
+    any_sides = False
 
     def __init__(
         self,

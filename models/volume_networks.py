@@ -184,6 +184,7 @@ class Encoder(FeatureEncoder):
     ) -> None:
         super().__init__(shape, n_classes, channels, norm)
         place = (channels[-1], *self.grid)
+        self.condition_size = condition_size
         self.condition = ConditionMap(condition_size, place) if condition_size else None
         flat = code_channels * prod(self.grid)
         outputs = code_channels * (2 if latent_dim is None else 1)

@@ -99,8 +99,25 @@ BUNDLE_METADATA = Artifact("export", "configs/metadata.json", "As MONAI's schema
 BUNDLE_INFERENCE = Artifact(
     "export", "configs/inference.json", "From files to files, by monai.bundle run."
 )
+BUNDLE_TRAIN = Artifact(
+    "export", "configs/train.json", "Training that goes on, by monai.bundle run training."
+)
+BUNDLE_DATALIST = Artifact(
+    "export",
+    "datalist.tsv",
+    "Volumes that training goes on with, where train.json is given dictionaries.",
+    {
+        "participant_id": "Whose volume it is.",
+        "path": "The volume.",
+        "hemi": "L, R, or n/a.",
+    },
+)
+BUNDLE_LOGGING = Artifact("export", "configs/logging.conf", "What MONAI says as it runs.")
 BUNDLE_CARD = Artifact("export", "docs/README.md", "The model card, and how to use the bundle.")
 BUNDLE_LICENCE = Artifact("export", "LICENSE", "Terms of the weights.")
+BUNDLE_DATA_TERMS = Artifact(
+    "export", "docs/data_license.txt", "Terms of the data that the weights were fitted to."
+)
 BUNDLE_WEIGHTS = Artifact("export", "models/model.safetensors", "The weights.")
 BUNDLE_TORCH_WEIGHTS = Artifact("export", "models/model.pt", "The same, as MONAI looks for them.")
 

@@ -7,6 +7,7 @@ input; 70 our fault; 75 stopped by a signal with the state saved; 130 Ctrl-C.
 import argparse
 import importlib
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,6 +51,7 @@ COMMANDS = (
 )
 # Modules that cannot be called as their command: the standard library has one of that name.
 MODULES = {"inspect": "inspect_source"}
+TRUST = "FOLDNORM_TRUST"  # environment variable that `foldnorm.models.class_paths` reads
 FAILED, BAD_INPUT, OUR_FAULT, INTERRUPTED = 1, 2, 70, 130
 
 
@@ -82,6 +84,13 @@ def build_parser() -> tuple[Parser, Mapping[str, Parser]]:
         command.usage = _usage(command)
         command.add_argument("--quiet", action="store_true", help="print errors and warnings only")
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        command.add_argument(
+            "--trust",
+            action="append",
+            metavar="PACKAGE",
+            default=[],
+            help="let configurations name networks, losses and models of this Python package",
+        )
         command.set_defaults(run=module.run)
     return parser, subparsers.choices
 
@@ -134,6 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words, overrides = arrange(sys.argv[1:] if argv is None else argv, commands)
     arguments = parser.parse_args(words)
     arguments.overrides, arguments.main = overrides, main
+    if arguments.trust:  # in the environment, so that processes it starts trust them, too
+        os.environ[TRUST] = ",".join([os.environ.get(TRUST, ""), *arguments.trust])
     try:
         with warnings_as_lines():
             return int(arguments.run(arguments))

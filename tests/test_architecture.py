@@ -67,7 +67,7 @@ INNER = {
     "scoring": ("report.page_files", "runs", "data", *GROUND),
     "training": ("runs", "data", *GROUND),
     "latent": ("runs", *GROUND),
-    "bundle": ("runs", "artifacts"),
+    "bundle": ("training", "runs", "artifacts"),
     "inference": ("scoring", "runs", "data", *GROUND),
     "view": ("inference", "report.page_files", "runs", "data", "artifacts"),
     "studies": ("training", "inference", "scoring", "runs", *GROUND),

@@ -1,6 +1,8 @@
 """A trained model as a MONAI bundle: it gives what the run gives, and tells nobody's name."""
 
 import shutil
+import subprocess
+import sys
 
 import nibabel
 import numpy as np
@@ -12,6 +14,7 @@ from monai.bundle import verify_net_in_out
 from test_vnet import pair_cohort, run  # noqa: F401  # fixtures
 
 from foldnorm.models.classes import to_classes
+from foldnorm.pipeline.bundle.fine_tuning import FineTuning
 from foldnorm.pipeline.bundle.volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.config import resolve_for
@@ -162,6 +165,69 @@ def elsewhere(small_cohort, tmp_path):
     rows = [{**r, "participant_id": f"{r['participant_id']}x"} for r in small_cohort.rows]
     write_participants(tmp_path / "elsewhere", rows)
     return Cohort.open(tmp_path / "elsewhere")
+
+
+def trained_by_monai(bundle, out, **words):
+    """Run folder of a training that MONAI went on with for two steps."""
+    run_bundle(
+        run_id="training", config_file=str(bundle / "configs/train.json"),
+        bundle_root=str(bundle), output_dir=str(out), device=torch.device("cpu"),
+        steps=2, batch_size=2, **words,
+    )  # fmt: skip
+    return RunFolder.open(out / "run")
+
+
+def test_monai_trains_it_further_on_a_cohort(bundle, small_cohort, elsewhere, tmp_path):
+    further = trained_by_monai(bundle, tmp_path, dataset_dir=str(elsewhere.folder))
+    assert further.load_checkpoint("last")["state"]["step"] == 2
+    options = further.config["training"]
+    assert (options["learning_rate"], options["batch_size"]) == (2e-4, 2)
+    known = RunFolder.open(bundle).load().model.state_dict()
+    moved = {n: (t - known[n]).abs().max() for n, t in further.load().model.state_dict().items()}
+    assert 0 < max(moved.values()) < 0.01  # from these weights, not from new ones
+    everyone = people(small_cohort) + people(elsewhere)
+    seen = sorted(people(small_cohort, "train") + people(elsewhere, "train"))
+    assert further.trained_on(everyone) == seen
+
+
+def test_monai_trains_it_further_on_dictionaries(bundle, tmp_path):
+    volumes = sorted(skeleton_source(tmp_path / "source", 8).iterdir())
+    datalist = [
+        {"image": str(path), "participant_id": f"new{n}", "age": 30 + n}
+        for n, path in enumerate(volumes)
+    ]
+    further = trained_by_monai(bundle, tmp_path / "out", datalist=datalist)
+    cohort = Cohort.open(tmp_path / "out/cohort")
+    assert [row["participant_id"] for row in cohort.rows] == [f"sub-new{n}" for n in range(8)]
+    assert cohort.rows[3]["age"] == "33"
+    assert further.load_checkpoint("last")["state"]["step"] == 2
+
+
+def test_a_dictionary_without_a_volume_is_refused(bundle, tmp_path):
+    training = FineTuning(bundle, "", tmp_path, datalist=[{"label": "x.nii.gz"}])
+    with pytest.raises(InputError, match="expected a path under 'image'"):
+        training.run()
+
+
+@pytest.mark.slow
+def test_the_command_that_its_readme_names_trains_it(bundle, elsewhere, tmp_path):
+    out = tmp_path / "out"
+    words = ["--config_file", "configs/train.json", "--logging_file", "configs/logging.conf",
+             "--dataset_dir", elsewhere.folder, "--output_dir", out, "--steps", "1",
+             "--batch_size", "2"]  # fmt: skip
+    command = [sys.executable, "-m", "monai.bundle", "run", "training", *map(str, words)]
+    subprocess.run(command, check=True, cwd=bundle)
+    assert RunFolder.open(out / "run").load_checkpoint("last")["state"]["step"] == 1
+
+
+def test_terms_are_named(small_run, bundle, tmp_path):
+    words = ["--licence", "CC-BY-4.0", "--data-terms", "of the Mindboggle-101 data"]
+    assert main(["export", str(small_run), str(tmp_path), "--quiet", *words]) == 0
+    named, unnamed = (read_json(folder / CONFIGS[1]) for folder in (tmp_path, bundle))
+    assert (named["license"], named["data_license"]) == ("CC-BY-4.0", words[3])
+    assert (unnamed["license"], unnamed["data_license"]) == ("not named", "not named")
+    assert "CC-BY-4.0" in (tmp_path / "LICENSE").read_text()
+    assert words[3] in (tmp_path / "docs/data_license.txt").read_text()
 
 
 def people(cohort, *splits):

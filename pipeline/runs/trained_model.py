@@ -271,11 +271,12 @@ class TrainedModel:
 
         A volume with a longer side than the training volumes is translated in windows of their
         size that overlap by half; where they do, logits are averaged, those of a window's middle
-        weighing more.
+        weighing more. So is every volume of other sides, where the network does not take any.
         """
         model, window = self.translates, [int(side) for side in self.data["shape"]]
         batch = torch.from_numpy(volume)[None].to(self.device)
-        if all(side <= most for side, most in zip(volume.shape, window, strict=True)):
+        is_smaller = all(side <= most for side, most in zip(volume.shape, window, strict=True))
+        if list(volume.shape) == window or (is_smaller and model.any_sides):
             return to_classes(model.translate(batch))[0].cpu().numpy()
 
         def predict(windows: Tensor) -> Tensor:

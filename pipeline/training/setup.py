@@ -1,6 +1,6 @@
 """State of one training process: model, optimisers, batches and run, built anew or resumed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from foldnorm.models.named_networks import named_networks_of
 from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import Conditioned, Trainable
-from foldnorm.models.volume_networks import as_channels_last
+from foldnorm.models.volume_networks import ShapeError, as_channels_last
 from foldnorm.pipeline.artifacts import RUN_METRICS
 from foldnorm.pipeline.data.batches import Batches, Draws, workers_for
 from foldnorm.pipeline.data.conditions import Conditions
@@ -103,6 +104,7 @@ def set_up(
     fabric = launch(device)
     torch.manual_seed(seed_of(options.seed, "weights"))
     model = build_model(config["model"])
+    _check_networks(model, options, cohort.shape)
     if not isinstance(model, Trainable):
         raise InputError(f"{type(model).__name__} has no phases to train")
     init_from = None if weights is None else _start_from(weights, model, config, cohort)
@@ -136,6 +138,20 @@ def set_up(
         state,
         average,
     )
+
+
+def _check_networks(model: nn.Module, options: TrainingOptions, shape: Sequence[int]) -> None:
+    """Let zeros through networks by class path: patches, if it learns from them, and whole volumes.
+
+    Raises:
+        InputError: sides, channels or what comes out do not suit.
+    """
+    try:
+        for network in named_networks_of(model):
+            for sides in {tuple(options.patch or shape), tuple(shape)}:
+                network.check(sides, min(options.batch_size, 2))
+    except ShapeError as error:
+        raise InputError(str(error)) from None
 
 
 def _to_device(

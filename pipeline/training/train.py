@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from foldnorm.models.noise import StepNoise
+from foldnorm.models.noise import StepNoise, seed_of
 from foldnorm.models.protocols import HasPostStep, Trainable
 from foldnorm.models.small_maps import small_maps_in_float32
 from foldnorm.pipeline.artifacts import RUN_CONFIG, RUN_SAMPLE
@@ -171,6 +171,8 @@ def train_step(training: Training) -> dict[str, Tensor]:
             fabric.global_rank,
             fabric.world_size,
         )
+        # Dropout, too, is what it would have been in an unbroken run.
+        torch.manual_seed(seed_of(options.seed, "dropout", step, n, fabric.global_rank))
         _freeze_all_but(model, phase)
         mixed = torch.autocast(
             fabric.device.type, dtype=torch.bfloat16, enabled=options.precision == "bf16"
