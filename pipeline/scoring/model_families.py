@@ -38,7 +38,7 @@ def unfitted_model_families(
     if isinstance(model, Restores):
         found["evidence"] = EvidenceScores(trained, scheme, cohort.voxel_size, covariates)
     if isinstance(model, EncodesPlaces) and model.healthy_grid:
-        found[LATENT_MAP] = LatentMapScores(trained, covariates)
+        found[LATENT_MAP] = LatentMapScores(trained, scheme, covariates)
     if isinstance(model, Encodes):
         found["latent"] = LatentScores(trained)
     if isinstance(model, HasFeatureMaps):

@@ -90,6 +90,10 @@ class LabelScheme:
         """Mark classes above `void`: what a deletion can take (sulcus in a skeleton)."""
         return classes > self.void
 
+    def outside(self, classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Mark what lies outside the brain: nothing where the scheme does not tell it from void."""
+        return (classes == self.fill) & (self.void != self.fill)
+
     @property
     def names(self) -> list[str]:
         """Class names by class number."""
