@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
-from foldnorm.models.class_paths import TRUST, ClassPathError, is_of, takes, trusted
+from foldnorm.models.class_paths import TRUST, ClassPath, ClassPathError, is_of, takes, trusted
 from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.data.augmentation import AugmentationOptions
 from foldnorm.pipeline.data.conditions import Conditions
@@ -155,7 +155,7 @@ def _parsed(
     return namespace
 
 
-def _sides_of_network(named: Mapping[str, Any] | None, sides: Sequence[int]) -> list[str]:
+def _sides_of_network(named: ClassPath | None, sides: Sequence[int]) -> list[str]:
     """Word that tells a network by class path the sides of volumes; none if it does not ask.
 
     Models that have a ``shape`` do that themselves.
