@@ -50,8 +50,8 @@ INSTANCE = named("DenseNet", init_features=4, growth_rate=4, block_config=[1, 1]
 UNETR = named("UNETR", feature_size=4, hidden_size=16, mlp_dim=16, num_heads=2)
 DENSE = {  # name → network, and the side of a volume that it takes
     "SegResNet": (SEGRESNET, 16),
-    "DynUNet": (named("DynUNet", kernel_size=[3, 3, 3], strides=[1, 2, 2],
-                      upsample_kernel_size=[2, 2], filters=[4, 8, 8]), 16),
+    "DynUNet": (named("DynUNet", kernel_size=[3, 3, 3], strides=[1, 2, 2], filters=[4, 8, 8],
+                      upsample_kernel_size=[2, 2]), 16),
     "SwinUNETR": (named("SwinUNETR", feature_size=12, depths=[1, 1, 1, 1],
                         norm_name=["group", {"num_groups": 4}]), 32),
     "UNet": (named("UNet", channels=[4, 8], strides=[2]), 16),
