@@ -104,7 +104,7 @@ def test_python_ends_though_workers_leave_signals():
         "b = Batches(Draws(volumes, np.arange(4)), 2, workers=2); print(b.batch(0).shape); "
         "import builtins; builtins.kept = b"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=300, text=True)
     assert done.returncode == 0, done.stderr
     assert "[2, 2, 2, 2]" in done.stdout
 
