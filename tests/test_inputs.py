@@ -20,7 +20,7 @@ def test_a_cohort_is_opened_as_it_is(small_run, small_cohort, tmp_path):
 
 
 def test_a_cohort_that_was_prepared_otherwise_is_refused(small_run, phantom_cohort, tmp_path):
-    with pytest.raises(InputError, match="prepared otherwise"):
+    with pytest.raises(InputError, match="cohort preprocessing differs"):
         open_input(RunFolder.open(small_run), phantom_cohort.folder, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Report sections of images: cohorts, classes told, restored images, quality of synthetic ones."""
+"""Report sections of images: cohorts, predicted classes, restored and synthetic images."""
 
 import json
 from collections import Counter
