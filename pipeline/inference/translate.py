@@ -26,7 +26,7 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.volumes import write_labels
-from foldnorm.preprocessing.spatial.crop import paste
+from foldnorm.preprocessing.spatial.crop import shifted_affine
 from foldnorm.preprocessing.spatial.space import Matrix, resample_nearest
 
 Labels = NDArray[np.uint8]
@@ -205,11 +205,11 @@ class FileTranslations(TranslationResult):
             row = self.cohort.rows[index]
             prepared = prepared_volume(self.cohort.folder, row)
             classes = prepared.read("_dseg").data.astype(np.uint8)
-            made = paste(
-                self.translator.trained.translate_volume(classes), prepared.bounds, box, fill=fill
-            )
+            made = self.translator.trained.translate_volume(classes)
             space = InputSpace.from_row(self.cohort, row)
-            own = resample_nearest(made, space.matrix, space.shape, fill).astype(np.uint8)
+            offset = np.subtract(prepared.bounds.start, box.start).tolist()
+            matrix = shifted_affine(space.matrix, offset)  # of the volume itself, not of the box
+            own = resample_nearest(made, matrix, space.shape, fill).astype(np.uint8)
             known = {name: row.get(name, "") for name in ("participant_id", "hemi")}
             yield TranslatedVolume(row_key(row), own, space.affine, known)
 
