@@ -25,7 +25,8 @@ from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.core.files import read_tsv
 
 PHANTOMS = 80
-LAYOUT = ("--voxel-size", 2, "--crop", "mm:-72,-8,-70,-6,-28,36", "--split", ".6", ".2", ".2")
+LAYOUT = ("--voxel-size", 2, "--crop", "mm:-72,-8,-70,-6,-28,36",
+          "--split-fractions", ".6", ".2", ".2")  # fmt: skip
 SIZE, SCORE = "500", "evidence_component"
 LEVELS: dict[str, Any] = {"channels": [16, 32, 64], "strides": [2, 2]}
 # Of MONAI, in the place of ours. SwinUNETR's deepest map of 32³ is one voxel: no instance norm.
@@ -55,7 +56,7 @@ def trained(out: Path, cohort: Path, task: str, network: str, steps: int) -> Run
         if network in NETWORKS:
             named = {"class_path": f"monai.networks.nets.{network}", "init_args": NETWORKS[network]}
             words.append(f"--model.init_args.network={json.dumps(named)}")
-        run("train", task, cohort, "--out", folder, "--device", "cpu", "--resume", "auto",
+        run("train", task, cohort, "-o", folder, "--device", "cpu", "--resume", "auto",
             *words)  # fmt: skip
     return RunFolder.open(folder)
 
@@ -71,8 +72,8 @@ def figures_of(out: Path, cohort: Path, network: str, steps: int) -> dict[str, f
         found[f"{task}_seconds_a_step"] = folder.cost["seconds_per_step"]
     tested = out / f"benchmark_{network}"
     if not (tested / BENCHMARK).is_file():
-        run("benchmark", out / f"restorer_{network}", cohort, tested, "--sizes", SIZE, "--draws", 1,
-            "--device", "cpu")  # fmt: skip
+        run("benchmark", out / f"restorer_{network}", cohort, "-o", tested, "--size", SIZE,
+            "--draws", 1, "--device", "cpu")  # fmt: skip
     for row in read_tsv(tested / BENCHMARK):
         if row["score"] == SCORE and row["size"] == SIZE:
             found["restorer_auroc"] = float(row["auroc"])
@@ -91,9 +92,9 @@ def main() -> None:
     arguments = parser.parse_args()
     out, cohort = arguments.out, arguments.out / "cohort"
     if not (out / "phantoms").is_dir():
-        run("phantom", out / "phantoms", "--subjects", arguments.phantoms, "--voxel-size", 2)
+        run("phantom", "-o", out / "phantoms", "--subjects", arguments.phantoms, "--voxel-size", 2)
     if not (cohort / "volumes.npy").is_file():
-        run("preprocess", out / "phantoms", cohort, "--pair", "grey-white", *LAYOUT)
+        run("preprocess", out / "phantoms", "-o", cohort, "--pair", "grey-white", *LAYOUT)
     figures: dict[str, Any] = {"steps": arguments.steps, "phantoms": arguments.phantoms}
     for network in arguments.networks:
         own = figures_of(out, cohort, network, arguments.steps)

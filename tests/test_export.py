@@ -222,7 +222,7 @@ def test_the_command_that_its_readme_names_trains_it(bundle, elsewhere, tmp_path
 
 def test_terms_are_named(small_run, bundle, tmp_path):
     words = ["--licence", "CC-BY-4.0", "--data-terms", "of the Mindboggle-101 data"]
-    assert main(["export", str(small_run), str(tmp_path), "--quiet", *words]) == 0
+    assert main(["export", str(small_run), "-o", str(tmp_path), "--quiet", *words]) == 0
     named, unnamed = (read_json(folder / CONFIGS[1]) for folder in (tmp_path, bundle))
     assert (named["license"], named["data_license"]) == ("CC-BY-4.0", words[3])
     assert (unnamed["license"], unnamed["data_license"]) == ("not named", "not named")

@@ -156,7 +156,7 @@ def test_no_label_volume_is_mirrored(small_cohort, tmp_path, capsys):
 
 
 def test_images_know_no_elastic(bars, tmp_path, capsys):
-    words = ["train", "--config", "image_vae", "--cohort", str(bars), "--out", str(tmp_path / "a")]
+    words = ["train", "image_vae", str(bars), "-o", str(tmp_path / "a")]
     assert main([*words, "--training.augmentation.elastic", "1"]) == 2
     assert "elastic and dropout are for label volumes" in capsys.readouterr().err
 

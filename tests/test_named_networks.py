@@ -325,7 +325,7 @@ def test_volumes_of_other_sides_go_in_windows(run):
 
 def test_it_is_exported_and_opened_again(run, tmp_path):
     """The bundle is checked against the run as it is written."""
-    assert main(["export", str(run), str(tmp_path / "bundle"), "--quiet"]) == 0
+    assert main(["export", str(run), "-o", str(tmp_path / "bundle"), "--quiet"]) == 0
     ours, theirs = (RunFolder.open(f).load() for f in (run, tmp_path / "bundle"))
     volume = volumes(count=1)[0].numpy()
     assert np.array_equal(ours.translate_volume(volume), theirs.translate_volume(volume))
@@ -438,5 +438,5 @@ def test_words_change_single_arguments_of_what_a_configuration_names():
 
 def test_a_translation_says_its_dice(run, pair_cohort, tmp_path):  # noqa: F811
     out = tmp_path / "out"
-    assert main(["translate", str(run), str(pair_cohort.folder), str(out), "--quiet"]) == 0
+    assert main(["translate", str(run), str(pair_cohort.folder), "-o", str(out), "--quiet"]) == 0
     assert read_tsv(next(out.glob("*.tsv")))

@@ -47,7 +47,7 @@ def edited_at(draw, volumes, kinds, most=1, voxel_size=MM, seed=0):
     return transformed(item, [edit], seed, draw)["image"][0]
 
 
-@pytest.mark.parametrize("kind", ["folds", "balls", "slabs", "noise"])
+@pytest.mark.parametrize("kind", ["folds", "balls", "slabs", "-o", "noise"])
 def test_only_sulcus_is_erased_and_the_same_at_each_draw(kind):
     volumes = two_sheets()
     healthy, erased = volumes[0].copy(), []
@@ -69,7 +69,7 @@ def test_only_sulcus_is_erased_and_the_same_at_each_draw(kind):
 
 def test_a_volume_without_sulcus_is_left_alone():
     empty = np.stack([np.ones((6, 6, 6), np.uint8), np.zeros((6, 6, 6), np.uint8)])
-    for kind in ("folds", "balls", "slabs", "noise"):
+    for kind in ("folds", "balls", "slabs", "-o", "noise"):
         for draw in range(8):
             assert (edited_at(draw, empty, [kind], 3) == 1).all()
 

@@ -22,10 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reference", type=Path, metavar="COHORT", help="training cohort, if it has moved"
     )
     parser.add_argument(
-        "--licence", default="", metavar="NAME", help="of the weights, such as CC-BY-4.0"
+        "--licence", default="", metavar="NAME", help="licence of the weights, such as CC-BY-4.0"
     )
     parser.add_argument(
-        "--data-terms", default="", metavar="NAME", help="of the data they were fitted to"
+        "--data-terms",
+        default="",
+        metavar="NAME",
+        help="terms of the data that they were fitted to",
     )
     add_overwrite(parser)
 
