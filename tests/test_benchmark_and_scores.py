@@ -185,7 +185,7 @@ def test_a_reference_with_trained_brains_held_out_is_refused(
     assert call("preprocess", phantom_source, "-o", out, "--voxel-size", "4", "--crop",
                 "mm:-72,-8,-70,-6,-28,36", "--split-seed", "9", "--n-procs", "1") == 0  # fmt: skip
     assert call("score", phantom_run, out, "-o", tmp_path / "s", "--reference", out) == 2
-    assert "trained on are held out" in capsys.readouterr().err
+    assert "held out in the reference: expected participants that the" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("broken", ["config.yaml", "data.json", "checkpoints/last.ckpt"])

@@ -50,7 +50,7 @@ def test_monai_repairs_images_as_foldnorm_does(bundle_of_denoiser, some_images, 
 def test_monai_tells_classes_as_foldnorm_does(classifier, some_images, tmp_path):
     bundle = tmp_path / "bundle"
     assert main(["export", str(classifier), "-o", str(bundle), "--quiet"]) == 0
-    assert "foldnorm classify . INPUT OUT" in (bundle / "docs/README.md").read_text(
+    assert "foldnorm classify . INPUT -o OUT" in (bundle / "docs/README.md").read_text(
         encoding="utf-8"
     )
     made = by_monai(bundle, some_images, tmp_path / "monai")

@@ -213,4 +213,4 @@ def test_a_flagged_brain_has_no_p_and_the_others_are_finished(cohort, tmp_path, 
     assert used[name] == "calibration"
     words = ["score", run, cohort.folder, "-o", tmp_path / "x", "--controls", cohort.folder]
     assert main([*map(str, words), "--device", "cpu"]) == 2
-    assert "controls are brains that the model was trained on" in capsys.readouterr().err
+    assert "controls: expected participants that the model was not" in capsys.readouterr().err

@@ -477,4 +477,4 @@ def test_an_exported_restorer_gives_the_evidence_of_the_run(small_cohort, tmp_pa
         theirs = BundleNetwork(bundle)(volumes[:, None])
     assert torch.equal(ours, theirs)
     card = (bundle / "docs/README.md").read_text()
-    assert "foldnorm score . cohort scores --reference TRAINING_COHORT --maps" in card
+    assert "foldnorm score . cohort -o scores --reference TRAINING_COHORT --maps" in card

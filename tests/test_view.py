@@ -171,7 +171,7 @@ def test_no_file_of_a_cohort_may_lie_elsewhere(pair_cohort, tmp_path, name):  # 
 
 def test_a_cohort_prepared_otherwise_is_a_line_not_a_crash(small_run, phantom_cohort, small_cohort):
     library = Library([phantom_cohort.folder, small_run], "cpu")
-    with pytest.raises(InputError, match="prepared"):
+    with pytest.raises(InputError, match="preprocessing differs"):
         library.model(0, 0)
     with pytest.raises(InputError, match="nothing to look at"):
         Library([small_run])

@@ -109,7 +109,7 @@ class Translator:
 
 @dataclass(frozen=True)
 class TranslatedVolume:
-    """What a model makes of a volume.
+    """Translation of one volume.
 
     Attributes:
         key: of the brain, ``sub-…_hemi-…``.

@@ -63,7 +63,7 @@ class BenchmarkOptions:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """How well each score tells altered brains from healthy ones.
+    """Figures of how well each score tells altered brains from healthy ones.
 
     Attributes:
         table: a row a size and score; ``false_alarm`` is the share of the untouched brains that the

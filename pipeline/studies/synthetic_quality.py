@@ -84,7 +84,7 @@ class _Set:
 
 @dataclass(frozen=True)
 class QualityResult:
-    """How synthetic volumes compare with training ones, beside held-out ones.
+    """Comparison of synthetic volumes with training ones, beside held-out ones.
 
     Attributes:
         table: a row a figure: of synthetic volumes, of held-out ones, of training volumes among
