@@ -89,8 +89,8 @@ def rows(values, **others):
 
 
 def test_what_a_code_holds_can_be_read_off_it(monkeypatch):
-    monkeypatch.setattr(probes, "PERMUTATIONS", 39)
-    monkeypatch.setattr(probes, "BOOTSTRAPS", 100)
+    monkeypatch.setattr(probes, "N_PERMUTATIONS", 39)
+    monkeypatch.setattr(probes, "N_BOOTSTRAPS", 100)
     codes = cloud(100, 30)
     age = 40 + 5 * codes[:, 0]
     found = probe(codes, rows(age), "x")
