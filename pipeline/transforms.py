@@ -25,10 +25,10 @@ from foldnorm.preprocessing.spatial.crop import (
     Box,
     lattice_start,
     missing_sides,
-    place,
+    paste,
     shifted_affine,
 )
-from foldnorm.preprocessing.spatial.downsample import Grid, Method, downsample
+from foldnorm.preprocessing.spatial.downsample import Method, ResamplingPlan, downsample
 
 
 class MorphologistReader(ImageReader):
@@ -90,7 +90,7 @@ class MorphologistReader(ImageReader):
         data: NDArray[np.integer] = img.data
         if self.scheme is not None:
             data = discretise(data, self.scheme, path=img.path)
-        meta: dict[Any, Any] = {
+        meta: dict[str, Any] = {
             MetaKeys.AFFINE: img.affine,
             MetaKeys.ORIGINAL_AFFINE: img.affine.copy(),
             MetaKeys.SPATIAL_SHAPE: np.array(data.shape),
@@ -153,9 +153,9 @@ class SulcusPriorityDownsample(Transform):
     def __call__(self, volume: Any) -> MetaTensor:
         """(1, I, J, K) class numbers of an axis-aligned grid → fewer of them."""
         data, affine = unpack(volume)
-        grid = Grid.to_voxel_size(affine, self.voxel_size)
-        small, _ = downsample(as_labels(data), grid, method=self.method)
-        return _pack(volume, small, grid.target_affine(affine))
+        plan = ResamplingPlan.to_voxel_size(affine, self.voxel_size)
+        small, _ = downsample(as_labels(data), plan, method=self.method)
+        return _pack(volume, small, plan.target_affine(affine))
 
 
 class CropToCohortBox(Transform):
@@ -184,18 +184,18 @@ class CropToCohortBox(Transform):
         """
         data, affine = unpack(volume)
         i, j, k = data.shape
-        at = Box((0, 0, 0), (i, j, k)).shifted(lattice_start(affine))
+        bounds = Box((0, 0, 0), (i, j, k)).shifted(lattice_start(affine))
         if not self.may_cut:
-            self._check(data, at)
-        placed = place(data, at, self.box, fill=self.fill)
-        offset = [b - a for a, b in zip(at.start, self.box.start, strict=True)]
+            self._check(data, bounds)
+        placed = paste(data, bounds, self.box, fill=self.fill)
+        offset = [b - a for a, b in zip(bounds.start, self.box.start, strict=True)]
         return _pack(volume, placed, shifted_affine(affine, offset))
 
-    def _check(self, data: NDArray[Any], at: Box) -> None:
+    def _check(self, data: NDArray[Any], bounds: Box) -> None:
         held = np.argwhere(data != self.fill)
         if len(held):
             (a, b, c), (d, e, f) = held.min(axis=0).tolist(), (held.max(axis=0) + 1).tolist()
-            outside = missing_sides(Box((a, b, c), (d, e, f)).shifted(at.start), self.box)
+            outside = missing_sides(Box((a, b, c), (d, e, f)).shifted(bounds.start), self.box)
             if outside:
                 raise InputError(f"volume does not fit the cohort's box: {outside} too far")
 

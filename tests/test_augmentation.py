@@ -236,7 +236,7 @@ def test_only_what_is_translated_has_holes(reverse, tmp_path):
 
 
 def test_a_model_that_would_learn_holes_is_refused(small_cohort, tmp_path, capsys):
-    code = main(["train", "--config", "beta_vae", "--cohort", str(small_cohort.folder), "--out",
+    code = main(["train", "beta_vae", str(small_cohort.folder), "-o",
                  str(tmp_path / "run"), "--training.augmentation.dropout", "2"])  # fmt: skip
     assert code == 2
     assert "BetaVAE reads no pairs, so it would learn that holes are healthy" in (

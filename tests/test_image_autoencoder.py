@@ -40,7 +40,7 @@ def test_noise_is_a_share_of_the_range_and_stays_in_it():
 
 def test_a_denoiser_gains_and_its_table_says_what(bars, denoiser, tmp_path):
     out = tmp_path / "restored"
-    words = ["restore", str(denoiser), str(bars), str(out), "--split", "test", "--degrade"]
+    words = ["restore", str(denoiser), str(bars), "-o", str(out), "--split", "test", "--degrade"]
     assert main([*words, "--quiet"]) == 0
     found = json.loads((out / "restored.json").read_text())
     assert found["psnr_gain"] > 3
@@ -64,7 +64,7 @@ def test_a_denoiser_gains_and_its_table_says_what(bars, denoiser, tmp_path):
 
 
 def test_without_degrading_nothing_is_compared(bars, denoiser, tmp_path, capsys):
-    words = ["restore", str(denoiser), str(bars), str(tmp_path / "out"), "--split", "test"]
+    words = ["restore", str(denoiser), str(bars), "-o", str(tmp_path / "out"), "--split", "test"]
     assert main(words) == 0
     assert "PSNR" not in capsys.readouterr().out
     assert "psnr" not in json.loads((tmp_path / "out/restored.json").read_text())

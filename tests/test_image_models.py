@@ -19,12 +19,12 @@ from foldnorm.models.multi_domain_vae import MultiDomainVAE
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import (
     Classifies,
+    Denoises,
     Diffuses,
     FindsDamage,
+    Generates,
     LearnsFromDamage,
     LearnsFromTrueDamage,
-    Samples,
-    TakesNoise,
     Trainable,
 )
 from foldnorm.pipeline.cli import main
@@ -48,7 +48,7 @@ IMAGE_MODELS = {  # configuration → a small one of its class, and its levels o
     "image_vae": lambda: ImageVAE((8, 8), [8], latent_dim=4, code_channels=2),
     "image_wgan_gp": lambda: ImageWGANGP((8, 8), [8], [8], latent_dim=4, code_channels=2),
     "multi_domain_vae": lambda: MultiDomainVAE(
-        (32, 32), "residual", truly_damaged="state=old", channels=[8, 8], code_channels=4
+        (32, 32), "residual", damaged_column="state=old", channels=[8, 8], code_channels=4
     ),
     "damage_unet": lambda: DamageUNet((32, 32), channels=8),
 }
@@ -57,15 +57,15 @@ IMAGE_MODELS = {  # configuration → a small one of its class, and its levels o
 def loss_of(model, batch, noise):
     """Loss of images of fixed numbers, with a class each."""
     rng = np.random.default_rng(0)
-    side = 32 if model.reads == "damaged" else 8  # what the smallest of each takes
-    beside = {"noisy": (2,), "damaged": (3,)}.get(model.reads, ())
+    side = 32 if model.input_kind == "damaged" else 8  # what the smallest of each takes
+    beside = {"noisy": (2,), "damaged": (3,)}.get(model.input_kind, ())
     sides = (4, *beside, side, side)
     images = torch.from_numpy(rng.uniform(-1, 1, sides).astype(np.float32))[batch]
-    if model.reads == "damaged":
+    if model.input_kind == "damaged":
         images[:, 1] = (images[:, 1] > 0).float()  # the mask
         if isinstance(model, LearnsFromTrueDamage):  # of two images nobody knows what they were
             images[::2, 1], images[::2, 2] = -1, images[::2, 0]
-    levels = torch.eye(3)[torch.arange(4) % 3][batch] if model.reads == "classified" else None
+    levels = torch.eye(3)[torch.arange(4) % 3][batch] if model.input_kind == "classified" else None
     return sum(model.loss(p, images, noise, levels)["loss"] for p in model.phase_order(0))
 
 
@@ -75,11 +75,11 @@ def test_every_weight_learns(name):
     model = IMAGE_MODELS[name]()
     assert isinstance(model, Trainable)
     assert isinstance(model, Classifies) == name.endswith("classifier")
-    assert isinstance(model, TakesNoise) == name.endswith("autoencoder")
+    assert isinstance(model, Denoises) == name.endswith("autoencoder")
     assert isinstance(model, FindsDamage) == (name == "damage_unet")
     assert isinstance(model, LearnsFromDamage) == (name in {"damage_unet", "multi_domain_vae"})
     assert isinstance(model, LearnsFromTrueDamage) == (name == "multi_domain_vae")
-    assert isinstance(model, Samples) == (name in {"ddpm", "image_vae", "image_wgan_gp"})
+    assert isinstance(model, Generates) == (name in {"ddpm", "image_vae", "image_wgan_gp"})
     assert isinstance(model, Diffuses) == (name == "ddpm")
     for parameter in model.parameters():  # MONAI starts some of its convolutions at 0
         if not parameter.any():
@@ -150,7 +150,7 @@ def test_images_are_mirrored_along_each_axis_every_second_time():
 
 
 def test_no_label_volume_is_mirrored(small_cohort, tmp_path, capsys):
-    words = ["train", "--config", "autoencoder", "--cohort", str(small_cohort.folder), "--out"]
+    words = ["train", "autoencoder", str(small_cohort.folder), "-o"]
     assert main([*words, str(tmp_path), "--training.augmentation.mirror", "true"]) == 2
     assert "the mirror image of a hemisphere is the other one" in capsys.readouterr().err
 
@@ -164,10 +164,10 @@ def test_images_know_no_elastic(bars, tmp_path, capsys):
 def test_a_classifier_repairs_nothing_and_a_denoiser_tells_nothing(
     bars, classifier, denoiser, tmp_path, capsys
 ):
-    assert main(["restore", str(classifier), str(bars), str(tmp_path / "a")]) == 2
-    assert "ImageClassifier repairs no images" in capsys.readouterr().err
-    assert main(["classify", str(denoiser), str(bars), str(tmp_path / "b")]) == 2
-    assert "ImageAutoencoder tells no classes" in capsys.readouterr().err
+    assert main(["restore", str(classifier), str(bars), "-o", str(tmp_path / "a")]) == 2
+    assert "ImageClassifier does not repair images" in capsys.readouterr().err
+    assert main(["classify", str(denoiser), str(bars), "-o", str(tmp_path / "b")]) == 2
+    assert "ImageAutoencoder is not a classifier" in capsys.readouterr().err
 
 
 def test_model_cards_speak_of_images(classifier, denoiser):
@@ -182,11 +182,11 @@ def test_model_cards_speak_of_images(classifier, denoiser):
 
 def test_the_report_shows_images_and_what_was_learned(bars, classifier, denoiser, tmp_path):
     page, told, made = (tmp_path / name for name in ("report.html", "told", "made"))
-    assert main(["classify", str(classifier), str(bars), str(told), "--quiet"]) == 0
-    words = ["restore", str(denoiser), str(bars), str(made), "--degrade", "--quiet"]
+    assert main(["classify", str(classifier), str(bars), "-o", str(told), "--quiet"]) == 0
+    words = ["restore", str(denoiser), str(bars), "-o", str(made), "--degrade", "--quiet"]
     assert main(words) == 0
     paths = [bars, classifier, denoiser, told, made]
-    assert main(["report", *map(str, paths), str(page)]) == 0
+    assert main(["report", *map(str, paths), "-o", str(page)]) == 0
     text = page.read_text()
     accuracy = json.loads((told / "classes.json").read_text())["accuracy"]
     known = "the model was trained on"
@@ -196,5 +196,5 @@ def test_the_report_shows_images_and_what_was_learned(bars, classifier, denoiser
 
 
 def test_only_diffusion_has_a_sampler(denoiser, tmp_path, capsys):
-    assert main(["generate", str(denoiser), str(tmp_path / "a")]) == 2
+    assert main(["generate", str(denoiser), "-o", str(tmp_path / "a")]) == 2
     assert "does not draw" in capsys.readouterr().err

@@ -9,8 +9,13 @@ from foldnorm.models import BetaVAE, HypersphereClassifier
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.brain_scores import BrainScores, unfitted_families
 from foldnorm.pipeline.scoring.families import LATENT_MAP
-from foldnorm.pipeline.scoring.latent_maps import LatentMapScores, distance_from_centre
+from foldnorm.pipeline.scoring.latent_maps import (
+    THRESHOLD,
+    LatentMapScores,
+    distance_from_centre,
+)
 from foldnorm.preprocessing.cohort.cohort import Brain
+from foldnorm.preprocessing.io.schemes import SKELETON
 
 CPU = torch.device("cpu")
 SIDES = (16, 24, 16)
@@ -37,6 +42,11 @@ def brain(number, odd_block=None):
     return Brain(volume, {"participant_id": f"sub-{number}", "hemi": "L"})
 
 
+def fitted_scores():
+    scores = LatentMapScores(TrainedModel(MeanOfBlocks(), CPU), SKELETON)
+    return scores.fit([brain(n) for n in range(20)])
+
+
 def test_the_length_is_that_of_all_channels_and_lies_in_the_middle_of_a_block():
     codes = torch.zeros(1, 2, 2, 3, 2)
     codes[0, :, 1, 1, 0] = torch.tensor([3.0, -4.0])
@@ -49,7 +59,7 @@ def test_the_length_is_that_of_all_channels_and_lies_in_the_middle_of_a_block():
 
 
 def test_the_odd_place_of_a_brain_stands_out_there():
-    scores = LatentMapScores(TrainedModel(MeanOfBlocks(), CPU)).fit([brain(n) for n in range(20)])
+    scores = fitted_scores()
     healthy = scores.score([brain(n) for n in range(30, 40)])
     maps = []
     odd = scores.score([brain(50, odd_block=(1, 2, 0))], maps.append)
@@ -58,6 +68,18 @@ def test_the_odd_place_of_a_brain_stands_out_there():
     assert odd["latent_map_top"][0] > healthy["latent_map_top"].max()
     where = np.unravel_index(maps[0][0].argmax(), SIDES)
     assert [int(n) // 8 for n in where] == [1, 2, 0]
+
+
+def test_nothing_is_missing_outside_of_the_brain():
+    scores, odd, maps = fitted_scores(), brain(50, odd_block=(1, 2, 0)), []
+    whole = scores.score([odd], maps.append)
+    odd.volume[:, 20:] = SKELETON.fill  # half of the odd block
+    cut = scores.score([odd], maps.append)
+    (before,), (after,) = maps
+    assert (before[:, 20:] > THRESHOLD).any()
+    assert (after[:, 20:] == 0).all()
+    assert (after[:, :20] > THRESHOLD).any()
+    assert 0 < cut["latent_map_component"][0] < whole["latent_map_component"][0]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from foldnorm.pipeline.data.sheet_affine import RandSheetAffined
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.predict import restored_in_windows
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.training.label_tasks import AROUND_PATCH
+from foldnorm.pipeline.training.label_tasks import PATCH_MARGIN
 from foldnorm.pipeline.training.setup import set_up
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import SKELETON
@@ -73,7 +73,7 @@ def moved(draw, *limits, window=None, **options):
 @pytest.mark.parametrize("limits", [(), (20, 0.1, 3), (0, 0, 3)])
 def test_a_part_of_a_moved_volume_is_what_the_whole_holds_there(limits):
     window = Window((8, 5, 11), (16, 18, 12))
-    inner = (slice(None), *[slice(AROUND_PATCH, -AROUND_PATCH)] * 3)
+    inner = (slice(None), *[slice(PATCH_MARGIN, -PATCH_MARGIN)] * 3)
     labelled, odd = 0, 0
     for draw in range(8):
         part, whole = (moved(draw, *limits, window=w, thin=False) for w in (window, None))
@@ -116,7 +116,7 @@ def test_a_part_is_restored_as_the_whole_is_there():
         whole = window.of(model.restore(torch.from_numpy(volume)[None])[0].numpy())
         told, untold = (model.restore(part, where)[0].numpy() for where in (place, None))
         assert torch.equal(
-            model.restore(part, place), model.restore(part, place, model.depths(part, place))
+            model.restore(part, place), model.restore(part, place, model.feature_maps(part, place))
         )
     assert np.allclose(told[inner], whole[inner], atol=1e-5)
     assert np.abs(untold[inner] - whole[inner]).max() > 1e-2
@@ -126,7 +126,7 @@ def test_windows_put_together_are_the_whole():
     class Places(torch.nn.Module):
         """Answers with the class and the coordinates of each voxel."""
 
-        edits, most_edits, radii = ("folds",), 1, (4.0, 16.0)
+        edits, max_edits, radii = ("folds",), 1, (4.0, 16.0)
 
         def restore(self, volumes, condition=None):
             where = coordinates(volumes.shape[1:], condition)
@@ -169,7 +169,7 @@ def _dilated(mask):
 
 
 def train(cohort, out, *more):
-    words = ["train", "--config", "restorer", "--cohort", cohort.folder, "--out", out,
+    words = ["train", "restorer", cohort.folder, "-o", out,
              "--training.steps", 4, "--training.validate_every", 4, "--device", "cpu", "--quiet",
              *PATCH, *more]  # fmt: skip
     return main(list(map(str, words)))
@@ -197,7 +197,7 @@ def test_a_resumed_run_sees_the_same_patches_and_scores_in_windows_of_their_size
      ("beta_vae", "BetaVAE learns from whole volumes")],
 )  # fmt: skip
 def test_models_of_whole_volumes_refuse_patches(name, reason, phantom_cohort, tmp_path, capsys):
-    words = ["train", "--config", name, "--cohort", phantom_cohort.folder, "--out", tmp_path / "a",
+    words = ["train", name, phantom_cohort.folder, "-o", tmp_path / "a",
              "--training.patch", "[8, 8, 8]"]  # fmt: skip
     assert main(list(map(str, words))) == 2
     assert reason in capsys.readouterr().err

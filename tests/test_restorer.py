@@ -164,7 +164,7 @@ def test_nothing_to_learn_from_is_refused():
 class Expects(torch.nn.Module):
     """Restores one fixed sheet everywhere, with a probability of its own."""
 
-    edits, most_edits, radii = ("folds",), 1, RADII
+    edits, max_edits, radii = ("folds",), 1, RADII
 
     def restore(self, volumes):
         logits = torch.zeros(len(volumes), 3, *volumes.shape[1:])
@@ -229,7 +229,7 @@ SMALL = ["--model.init_args.channels", "[8, 8]", "--model.init_args.convolutions
 
 
 def train(cohort, out, *more):
-    words = ["train", "--config", "restorer", "--cohort", cohort.folder, "--out", out, *SMALL]
+    words = ["train", "restorer", cohort.folder, "-o", out, *SMALL]
     return main([*map(str, words), *more, "--quiet"])
 
 
@@ -243,13 +243,13 @@ def test_folds_need_labels_and_balls_do_not(small_cohort, tmp_path, capsys):
 
 
 def test_evidence_is_scored_and_all_validation_brains_calibrate(tmp_path, capsys):
-    words = ["preprocess", skeleton_source(tmp_path / "source", 40), tmp_path / "cohort",
-             "--split", ".3", ".5", ".2", "--n-procs", "1", "--quiet"]  # fmt: skip
+    words = ["preprocess", skeleton_source(tmp_path / "source", 40), "-o", tmp_path / "cohort",
+             "--split-fractions", ".3", ".5", ".2", "--n-procs", "1", "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
     cohort = Cohort.open(tmp_path / "cohort")
     run, out = tmp_path / "run", tmp_path / "scores"
     assert train(cohort, run, "--model.init_args.edits", "[balls]") == 0
-    words = ["score", run, cohort.folder, out, "--split", "test", "--maps", "--device", "cpu"]
+    words = ["score", run, cohort.folder, "-o", out, "--split", "test", "--maps", "--device", "cpu"]
     assert main([*map(str, words), "--quiet"]) == 0
     validation = len(cohort.indices("validation"))
     sidecar = read_json(out / "scores.json")
@@ -264,7 +264,7 @@ def test_evidence_is_scored_and_all_validation_brains_calibrate(tmp_path, capsys
 
 def test_evidence_needs_brains_to_be_compared_with(phantom_cohort, tmp_path, capsys):
     assert train(phantom_cohort, tmp_path / "run") == 0
-    words = ["score", tmp_path / "run", phantom_cohort.folder, tmp_path / "scores"]
+    words = ["score", tmp_path / "run", phantom_cohort.folder, "-o", tmp_path / "scores"]
     assert main([*map(str, words), "--device", "cpu"]) == 2
     assert "at least 8 healthy ones, got 1" in capsys.readouterr().err
 
@@ -322,10 +322,11 @@ def test_a_region_is_outlined_at_half_of_its_peak():
 def test_maps_need_healthy_brains(small_cohort, tmp_path, capsys):
     few = [row["participant_id"] for row in small_cohort.rows[:5]]
     healthy, source = tmp_path / "healthy", small_cohort.folder.parent / "source"
-    words = ["preprocess", source, healthy, "--like", small_cohort.folder,
+    words = ["preprocess", source, "-o", healthy, "--layout-from", small_cohort.folder,
              "--participant-label", *few, "--n-procs", 1, "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
-    words = ["score", "void", small_cohort.folder, tmp_path / "out", "--healthy", healthy, "--maps"]
+    words = ["score", "void", small_cohort.folder, "-o", tmp_path / "out", "--healthy", healthy,
+             "--maps"]  # fmt: skip
     assert main(list(map(str, words))) == 2
     assert f"at least 8 healthy ones, got 5: {healthy}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -414,14 +415,16 @@ def test_evidence_is_compared_with_the_place_of_the_deletion(small_cohort):
 
 def test_maps_lie_in_the_grid_of_the_input_and_name_the_sulcus(tmp_path, capsys):
     source, folder = tmp_path / "source", tmp_path / "cohort"
-    words = ["phantom", source, "--subjects", 40, "--voxel-size", 3, "--n-procs", 1, "--quiet"]
+    words = ["phantom", "-o", source, "--subjects", 40, "--voxel-size", 3, "--n-procs", 1,
+             "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
-    words = ["preprocess", source, folder, "--voxel-size", 6, "--split", ".3", ".5", ".2",
-             "--n-procs", 1, "--quiet"]  # fmt: skip
+    words = ["preprocess", source, "-o", folder, "--voxel-size", 6,
+             "--split-fractions", ".3", ".5", ".2", "--n-procs", 1, "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
     cohort, run, out = Cohort.open(folder), tmp_path / "run", tmp_path / "scores"
     assert train(cohort, run, "--model.init_args.edits", "[folds, copies]") == 0
-    words = ["score", run, folder, out, "--split", "test", "--maps", "--device", "cpu", "--quiet"]
+    words = ["score", run, folder, "-o", out, "--split", "test", "--maps", "--device", "cpu",
+             "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
     sidecar = read_json(out / "regions.json")
     for index in cohort.indices("test"):
@@ -450,9 +453,10 @@ def test_regions_of_a_missing_fold_are_listed_with_a_sulcus_that_others_have_the
     phantom_cohort, tmp_path
 ):
     altered, out = tmp_path / "altered", tmp_path / "scores"
-    words = ["delete", phantom_cohort.folder, altered, "--size", "300", "--quiet"]
+    words = ["alter", phantom_cohort.folder, "-o", altered, "--size", "300", "--quiet"]
     assert main(list(map(str, words))) == 0
-    words = ["score", "void", altered, out, "--healthy", phantom_cohort.folder, "--maps", "--quiet"]
+    words = ["score", "void", altered, "-o", out, "--healthy", phantom_cohort.folder, "--maps",
+             "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) in (0, 1)  # some may be flagged
     rows = read_tsv(out / "regions.tsv")
     assert {row["participant_id"] for row in rows} <= {
@@ -466,7 +470,7 @@ def test_regions_of_a_missing_fold_are_listed_with_a_sulcus_that_others_have_the
 def test_an_exported_restorer_gives_the_evidence_of_the_run(small_cohort, tmp_path):
     run, bundle = tmp_path / "run", tmp_path / "bundle"
     assert train(small_cohort, run, "--model.init_args.edits", "[balls]") == 0
-    assert main(["export", str(run), str(bundle), "--quiet"]) == 0
+    assert main(["export", str(run), "-o", str(bundle), "--quiet"]) == 0
     volumes = torch.from_numpy(np.array(small_cohort.volumes[:2]))
     with torch.no_grad():
         ours = RunFolder.open(run).load().model.restore(volumes)

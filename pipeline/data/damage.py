@@ -18,9 +18,9 @@ from scipy import ndimage
 
 from foldnorm.models.protocols import (
     DamageKind,
+    Denoises,
     LearnsFromDamage,
     LearnsFromTrueDamage,
-    TakesNoise,
 )
 from foldnorm.pipeline.data.items import (
     GeneratorTransform,
@@ -390,11 +390,11 @@ def degradation_of(
     if isinstance(model, LearnsFromDamage):
         low, high = model.widths
         strokes = RandStrokesd(
-            "image", kinds or model.damage, model.most_damage, (low, high), mask_keys="mask",
+            "image", kinds or model.damage, model.max_damage, (low, high), mask_keys="mask",
             came_damaged_key=came_damaged_key,
         )  # fmt: skip
         return [keep, strokes]
-    if kinds or not isinstance(model, TakesNoise):
+    if kinds or not isinstance(model, Denoises):
         raise InputError(f"{type(model).__name__} did not learn from damage")
     return [keep, RandClippedNoised("image", model.noise_factor)]
 
@@ -419,6 +419,6 @@ def degraded(
 
 def came_damaged(rows: Sequence[Mapping[str, str]], model: object) -> NDArray[np.bool_]:
     """Return which images came damaged, (N,) bool; the model names the column that says so."""
-    condition = model.truly_damaged if isinstance(model, LearnsFromTrueDamage) else ""
+    condition = model.damaged_column if isinstance(model, LearnsFromTrueDamage) else ""
     column, _, value = condition.partition("=")
     return np.array([bool(condition) and row.get(column) == value for row in rows], dtype=np.bool_)

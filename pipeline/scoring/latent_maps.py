@@ -1,8 +1,10 @@
 """Scores of codes that are maps: how far from the healthy centre a brain is at each place."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import tee
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,6 +14,7 @@ from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.conditional import ConditionalNormativeMap
 from foldnorm.pipeline.scoring.map_scores import Map, MapScores
 from foldnorm.preprocessing.cohort.cohort import Brain
+from foldnorm.preprocessing.io.schemes import LabelScheme
 
 # Both settled on one site (MMRR-21 of Mindboggle-101) and on no other.
 FLOOR = 0.2  # about twice the median spread of healthy brains
@@ -25,8 +28,13 @@ class LatentMapScores(MapScores):
     spread of a thousand healthy ones hides the one where a fold is missing. Here each place is
     compared with the same place of healthy brains that the model was not trained on.
 
+    A place is a block of voxels, and one at the surface reaches beyond the hull. No fold can be
+    missing there, so z is 0 outside of the brain that is scored. Healthy maps are not cut: their
+    outlines differ, and a voxel that is outside of most healthy brains would have a mean of 0.
+
     Args:
         trained: the model; its code is a map.
+        scheme: label scheme of the volumes; says what is outside.
         covariates: see `MapScores`.
 
     Source:
@@ -38,10 +46,13 @@ class LatentMapScores(MapScores):
     QUANTITY: ClassVar = "distance in latent space"
     UNIT: ClassVar = ""
 
-    def __init__(self, trained: TrainedModel, covariates: Sequence[str] = ()) -> None:
+    def __init__(
+        self, trained: TrainedModel, scheme: LabelScheme, covariates: Sequence[str] = ()
+    ) -> None:
         super().__init__(covariates)
         assert isinstance(trained.model, EncodesPlaces)
-        self.trained, self._grid = trained, trained.model.healthy_grid
+        self.trained, self.scheme = trained, scheme
+        self._grid = trained.model.healthy_grid
         self.normative = ConditionalNormativeMap(FLOOR)
 
     def raw_maps(self, brains: Iterable[Brain]) -> Iterator[Map]:
@@ -49,6 +60,11 @@ class LatentMapScores(MapScores):
         for few in self.trained.passes(brains):
             codes = few.codes.unflatten(1, (-1, *self._grid))
             yield from distance_from_centre(codes, few.volumes.shape[1:]).cpu().numpy()
+
+    def _compared(self, brains: Iterable[Brain]) -> Iterator[tuple[str, Map, Map]]:
+        first, second = tee(brains)
+        for brain, (family, z, raw) in zip(second, super()._compared(first), strict=True):
+            yield family, np.where(self.scheme.outside(brain.volume), np.float32(0), z), raw
 
 
 def distance_from_centre(codes: Tensor, sides: Sequence[int]) -> Tensor:

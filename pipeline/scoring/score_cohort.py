@@ -17,17 +17,17 @@ from foldnorm.pipeline.artifacts import (
     SCORES,
     SCORES_SIDECAR,
 )
-from foldnorm.pipeline.scoring.both_sides import of_both_sides
+from foldnorm.pipeline.scoring.both_sides import join_both_sides
 from foldnorm.pipeline.scoring.calibration import Calibration
 from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
-from foldnorm.pipeline.scoring.map_scores import Map, Scores
+from foldnorm.pipeline.scoring.map_scores import Map, ScoreTable
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.io.sources import Problem
 
 FALSE_DISCOVERIES = 0.05  # share of the brains called unusual that may be healthy
-FEWEST_CONTROLS = 19  # for a p-value of 0.05
+MIN_CONTROLS = 19  # for a p-value of 0.05
 Rows = list[dict[str, Any]]
 
 
@@ -66,12 +66,12 @@ class ScoreResult:
 
     @cached_property
     def both_sides(self) -> Rows:
-        """A row a participant both of whose hemispheres are in the table; see `of_both_sides`.
+        """Table of the participants both of whose hemispheres were scored; see `join_both_sides`.
 
         None if no calibration participant has both.
         """
         scores = {n: np.array([row[f"score_{n}"] for row in self.table]) for n in self.names}
-        rows, joined, healthy = of_both_sides(self.table, scores, self.calibration)
+        rows, joined, healthy = join_both_sides(self.table, scores, self.calibration)
         if not rows or not healthy.rows:
             return []
         add_p_values(rows, joined, healthy)
@@ -165,9 +165,9 @@ class ScoreResult:
             f"p-values corrected for the {judged} brains that have one (Benjamini–Hochberg), not "
             "for the number of scores."
         )
-        if m < FEWEST_CONTROLS:
+        if m < MIN_CONTROLS:
             return sentence + (
-                f" {m} brains are too few for any p-value below 0.05: {FEWEST_CONTROLS} are not."
+                f" {m} brains are too few for any p-value below 0.05: {MIN_CONTROLS} are not."
             )
         if judged and smallest * judged > FALSE_DISCOVERIES:
             alone = int(np.ceil(judged / FALSE_DISCOVERIES)) - 1
@@ -185,7 +185,7 @@ class ScoreResult:
         }
 
 
-def add_p_values(rows: Rows, scores: Scores, calibration: Calibration) -> None:
+def add_p_values(rows: Rows, scores: ScoreTable, calibration: Calibration) -> None:
     """Add scores to the rows of brains, and p and q to those that have neither flag nor role.
 
     Args:

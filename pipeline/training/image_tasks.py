@@ -11,7 +11,7 @@ from foldnorm.models.protocols import (
     Classifies,
     FindsDamage,
     LearnsFromTrueDamage,
-    Repairs,
+    RestoresImages,
 )
 from foldnorm.pipeline.data.conditions import MISSING
 from foldnorm.pipeline.data.damage import DEGRADED, LIKELY, came_damaged, degradation_of
@@ -24,19 +24,19 @@ from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import image_slices, volume_slices
 from foldnorm.preprocessing.core.errors import InputError
 
-PICTURED = 4  # drawn images a row
+N_PICTURED = 4  # drawn images a row
 
 
-class Images(Task):
+class ImageTask(Task):
     """Images as they are; or label volumes, for a model that takes both."""
 
     def check(self) -> None:
-        """Any cohort will do, but for a model that repairs: it looks at intensities.
+        """Refuse label volumes for a model that restores images; any other cohort will do.
 
         Raises:
             InputError: it is of label volumes.
         """
-        if isinstance(self.model, Repairs) and not self.cohort.holds_images:
+        if isinstance(self.model, RestoresImages) and not self.cohort.holds_images:
             raise InputError(
                 f"{type(self.model).__name__} reads images, and this is a cohort of label volumes: "
                 f"{self.cohort.folder}"
@@ -60,18 +60,19 @@ class Images(Task):
         """Bring what is stored to the range that models see, and move it at random."""
         if not self.cohort.holds_images:
             return super().transforms(options)
-        limits, seen = options.augmentation, Lambdad("image", self.cohort.seen)
+        limits = options.augmentation
+        to_input = Lambdad("image", self.cohort.to_model_input)
         if not limits.moves and not limits.mirror:
-            return [seen]
+            return [to_input]
         moved = RandImageAffined(
             "image", limits.rotation, limits.stretch, limits.shift, mirror=limits.mirror
         )
-        return [seen, moved]
+        return [to_input, moved]
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
-        """PSNR in dB and SSIM of what the code of an image brings back, if there is a code."""
+        """Compute PSNR in dB and SSIM of a restored image, if the model restores any."""
         del condition
-        if not isinstance(self.model, Repairs):
+        if not isinstance(self.model, RestoresImages):
             return {}
         image, back = batch[0].cpu().numpy(), self.model.repair(batch)[0].cpu().numpy()
         return repair_figures(back, image, image)
@@ -81,18 +82,18 @@ class Images(Task):
 
         Of a diffusion model, the image after shares of the steps to noise.
         """
-        if isinstance(self.model, Repairs):
+        if isinstance(self.model, RestoresImages):
             shown = [batch[0], self.model.repair(batch)[0]]
             return [s for image in shown for s in volume_slices(self.cohort, image.cpu().numpy())]
         left = self.diffused(batch, condition)
         return [s for volume in left for s in volume_slices(self.cohort, volume)]
 
     def drawn_figures(self, drawn: NDArray[Any], at_most: int) -> dict[str, float]:
-        """Mean and spread of drawn images over those of validation images."""
+        """Compare mean and spread of drawn images with those of validation images."""
         if not self.cohort.holds_images:
             return super().drawn_figures(drawn, at_most)
         indices = self.cohort.indices("validation")[:at_most]
-        real = self.cohort.seen(np.array(self.cohort.volumes[indices]))
+        real = self.cohort.to_model_input(np.array(self.cohort.volumes[indices]))
         return {
             "mean_difference": float(drawn.mean() - real.mean()),
             "spread_ratio": float(drawn.std() / real.std()),
@@ -101,16 +102,16 @@ class Images(Task):
     def drawn_pictures(self, drawn: NDArray[Any]) -> list[Slices]:
         """Show drawn images; of a diffusion model, first how one comes out of noise."""
         rows = self.out_of_noise()
-        for n in range(0, len(drawn), PICTURED):
-            part = drawn[n : n + PICTURED]
+        for n in range(0, len(drawn), N_PICTURED):
+            part = drawn[n : n + N_PICTURED]
             rows.append([s for volume in part for s in volume_slices(self.cohort, volume)])
         return rows
 
 
-class Degraded(Images):
-    """Images that something was done to, beside what they were: noise, or damage and its mask.
+class DegradationTask(ImageTask):
+    """Images under noise, or damaged ones and the mask of the damage, beside what they were.
 
-    Of those that came damaged nobody knows what they were: their mask is −1.
+    The true content of images that came damaged is unknown: their mask is −1.
     """
 
     keys = DEGRADED
@@ -127,12 +128,12 @@ class Degraded(Images):
                 a model learns from such ones.
         """
         super().check()
-        if isinstance(self.model, LearnsFromTrueDamage) and self.model.truly_damaged:
+        if isinstance(self.model, LearnsFromTrueDamage) and self.model.damaged_column:
             known = self.cohort.indices("train")
             count = int(came_damaged([self.cohort.rows[i] for i in known], self.model).sum())
             if not 0 < count < len(known):
                 raise InputError(
-                    f"truly_damaged: expected some training images of {self.model.truly_damaged} "
+                    f"damaged_column: expected some training images of {self.model.damaged_column} "
                     f"and some others, got {count} of {len(known)}: {self.cohort.folder}"
                 )
 
@@ -145,7 +146,7 @@ class Degraded(Images):
         return degradation_of(self.model, came_damaged_key="came_damaged")
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
-        """PSNR in dB and SSIM of what is repaired, and what PSNR gained; of damage, its IoU."""
+        """Compute PSNR in dB, its gain and SSIM of a restored image; IoU of the damage found."""
         del condition
         if batch.shape[1] == 3 and (batch[0, 1] < 0).all():
             return {}  # nobody knows what it was
@@ -158,7 +159,7 @@ class Degraded(Images):
         return found
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """As given, repaired, and as it was; of damage, its mask as it was found."""
+        """Show an image as given, restored, and as it was; and the mask of damage as found."""
         del condition
         given = batch[:, 0]
         shown = [given, self.model.repair(given), batch[:, -1]]
@@ -167,11 +168,11 @@ class Degraded(Images):
         return [s for images in shown for s in image_slices(images[0].cpu().numpy())]
 
 
-class Classification(Images):
-    """Images or label volumes, to be told apart by a column of ``participants.tsv``."""
+class ClassificationTask(ImageTask):
+    """ImageTask or label volumes, to be told apart by a column of ``participants.tsv``."""
 
     def check(self) -> None:
-        """Refuse a column that is no class.
+        """Refuse a column that holds no classes.
 
         Raises:
             InputError: it has a value for every second training volume.
@@ -197,6 +198,6 @@ class Classification(Images):
         return {"accuracy": float((told == condition.argmax(dim=1)).float().mean())}
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """Show nothing: a classifier makes no image."""
+        """Show nothing: classification draws no pictures."""
         del batch, condition
         return []

@@ -28,11 +28,11 @@ from foldnorm.preprocessing.core.errors import InputError
 
 # Voxels around a patch that are moved and edited with it, then cut off: there sheets are thinned,
 # the hull is told by what is outside, and junctions by the folds that meet there.
-AROUND_PATCH = 4
+PATCH_MARGIN = 4
 
 
-class Translation(Task):
-    """Pairs of volumes: Dice of each class of what the model makes of the first."""
+class TranslationTask(Task):
+    """Pairs of volumes, one of which is translated into the other."""
 
     keys = ("image", "pair")
 
@@ -57,29 +57,29 @@ class Translation(Task):
         return [*moved, drop]
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
-        """Dice of each class."""
+        """Compute the Dice of each class of the translation."""
         del condition
-        source, target = self._parted(batch)
+        source, target = self._split_pair(batch)
         made = to_classes(self.model.translate(source))[0].cpu().numpy()
         return class_dice(made, target[0].cpu().numpy(), target_scheme(self.model, self.cohort))
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """Volume, translation, and true second volume."""
+        """Show a volume, its translation, and the true translation."""
         del condition
-        source, target = self._parted(batch)
+        source, target = self._split_pair(batch)
         n, others = self.cohort.scheme.n_classes, target_scheme(self.model, self.cohort).n_classes
         made = to_classes(self.model.translate(source))
         shown = [(source, n), (made, others), (target, others)]
         return [s for volume, m in shown for s in middle_slices(volume[0].cpu().numpy(), m)]
 
-    def _parted(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+    def _split_pair(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Split a batch of pairs into the volumes to translate and their true translations."""
         first, second = batch.unbind(1)
         return (second, first) if self.model.reverse else (first, second)
 
 
-class Edits(Task):
-    """Volumes out of which something was erased, beside what they were."""
+class EditTask(Task):
+    """Edited volumes, beside what they were."""
 
     keys = ("image", "healthy")
 
@@ -117,9 +117,9 @@ class Edits(Task):
         edits, folds_key = self._edits(), "folds" if self.auxiliary else None
         if options.patch is None:
             return [*self.augmentation(options, folds_key=folds_key), *edits]
-        cohort, inner = self.cohort, (slice(None), *[slice(AROUND_PATCH, -AROUND_PATCH)] * 3)
+        cohort, inner = self.cohort, (slice(None), *[slice(PATCH_MARGIN, -PATCH_MARGIN)] * 3)
         window = RandStructureWindowd(
-            "image", options.patch, cohort.shape, scheme=cohort.scheme, margin=AROUND_PATCH
+            "image", options.patch, cohort.shape, scheme=cohort.scheme, margin=PATCH_MARGIN
         )
         moved = self.augmentation(options, folds_key=folds_key, window_key="window")
         return [window, *moved, *edits, Lambdad(self.keys, lambda volume: volume[inner])]
@@ -133,14 +133,14 @@ class Edits(Task):
         cohort, model = self.cohort, self.model
         low, high = model.radii
         edit = RandEditFoldsd(
-            "image", model.edits, model.most_edits, (low, high), voxel_size=cohort.voxel_size,
+            "image", model.edits, model.max_edits, (low, high), voxel_size=cohort.voxel_size,
             scheme=cohort.scheme, has_hull=cohort.has_hull,
             folds_key="folds" if self.auxiliary else None,
         )  # fmt: skip
         return [CopyItemsd("image", names="healthy"), edit]
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
-        """Mean probability of structure where some was erased, and where there never was any."""
+        """Compute the mean probability of structure, where it was erased and where none was."""
         if isinstance(self.model, Decodes):
             return super().figures(batch, condition)
         if not isinstance(self.model, Restores):
@@ -152,7 +152,7 @@ class Edits(Task):
         return {"restored": float(likely[erased].mean()), "invented": float(likely[empty].mean())}
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """Edited, restored, and as it was."""
+        """Show a volume as edited, as restored, and as it was."""
         if isinstance(self.model, Decodes):
             return super().picture(batch, condition)
         if not isinstance(self.model, Restores):
@@ -163,7 +163,7 @@ class Edits(Task):
         return [s for volume in shown for s in middle_slices(volume[0].cpu().numpy(), n)]
 
 
-class Recognition(Task):
+class SulcusTask(Task):
     """Volumes, beside the sulcus that each of their voxels belongs to."""
 
     keys = ("image", "sulci")
@@ -182,14 +182,14 @@ class Recognition(Task):
         return [replace, *self.augmentation(options, nearest_keys="sulci")]
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
-        """Mean Dice of the sulci."""
+        """Compute the mean Dice of the sulci."""
         del condition
         named = recognise(self.model, batch[:, 0], self.cohort.scheme)[0].cpu().numpy()
         dice = sulcus_dice(named, batch[0, 1].cpu().numpy(), len(self.model.sulci))
         return {"sulcus_dice": float(np.nanmean(dice))}
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """Sulci as recognised, and as named."""
+        """Show sulci as recognised, and as named by the cohort."""
         del condition
         shown = (recognise(self.model, batch[:, 0], self.cohort.scheme), batch[:, 1])
         colours = many_colours(len(self.model.sulci))

@@ -29,7 +29,7 @@ from foldnorm.preprocessing.core.errors import InputError
 Labels = NDArray[np.uint8]
 Slices = list[NDArray[np.uint8]]
 VALIDATION_SEED = 0  # of what is done to validation volumes
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the steps of a diffusion, that are shown
+DIFFUSION_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the diffusion steps, at which it is shown
 
 
 class Task:
@@ -41,7 +41,7 @@ class Task:
 
     Attributes:
         auxiliary: by name, what lies beside each volume.
-        keys: of what the model reads of an item, in order; see `foldnorm.pipeline.data.items`.
+        keys: of what the model input_kind of an item, in order; see `foldnorm.pipeline.data.items`.
 
     Raises:
         InputError: the cohort lacks what the model reads.
@@ -73,7 +73,7 @@ class Task:
         """Preparation of the cohort."""
         return Preparation.from_dict(self.cohort.preparation)
 
-    def of(self, model: nn.Module) -> "Task":
+    def with_model(self, model: nn.Module) -> "Task":
         """Return this task for another model of its kind, such as the average of its weights."""
         other = copy.copy(self)
         other.model = model
@@ -90,7 +90,7 @@ class Task:
                 f"training.patch: {type(self.model).__name__} learns from whole volumes; restorer "
                 "takes patches"
             )
-        if options.augmentation.dropout and self.model.reads != "pairs":
+        if options.augmentation.dropout and self.model.input_kind != "pairs":
             raise InputError(
                 f"training.augmentation.dropout: {type(self.model).__name__} reads no pairs, so it "
                 "would learn that holes are healthy"
@@ -121,16 +121,16 @@ class Task:
         return []
 
     def validation_volumes(self, at_most: int) -> Iterator[tuple[NDArray[Any], Mapping[str, str]]]:
-        """(I, J, K), or (2 or 3, I, J, K) with what the model reads beside; and their rows."""
+        """(I, J, K), or (2 or 3, I, J, K) with what the model input_kind beside; and their rows."""
         transforms = self.validation_transforms()
         for index in map(int, self.cohort.indices("validation")[:at_most]):
-            item = {"image": self.cohort.seen(np.array(self.cohort.volumes[index]))[None]}
+            item = {"image": self.cohort.to_model_input(np.array(self.cohort.volumes[index]))[None]}
             item |= {name: np.array(a[index])[None] for name, a in self.auxiliary.items()}
             item = transformed(item, transforms, VALIDATION_SEED, index)
             yield stacked(item, self.keys), self.cohort.rows[index]
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
-        """Figures of a batch of one validation volume, by name: of its reconstruction, if any."""
+        """Compute metrics of the reconstruction of a batch of one validation volume, if any."""
         if not isinstance(self.model, Decodes):
             return {}
         foreground = self.cohort.scheme.foreground
@@ -138,9 +138,9 @@ class Task:
         return sheet_panel(foreground(back), foreground(batch[0].cpu().numpy()))
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """Slices of one validation volume, of what the model makes of it, and how noise takes it.
+        """Show slices of one validation volume, and of its reconstruction if the model makes one.
 
-        The last of a diffusion model.
+        For diffusion models, also the noised volume at several steps.
         """
         if not isinstance(self.model, Decodes):
             return []
@@ -149,7 +149,7 @@ class Task:
         return [s for volume in volumes for s in volume_slices(self.cohort, volume)]
 
     def drawn_figures(self, drawn: NDArray[Any], at_most: int) -> dict[str, float]:
-        """Figures of volumes that the model has drawn, (N, I, J, K), beside validation volumes."""
+        """Compare volumes that the model has drawn, (N, I, J, K), with validation volumes."""
         foreground = self.cohort.scheme.foreground
         indices = self.cohort.indices("validation")[:at_most]
         real = [foreground(np.array(self.cohort.volumes[index])) for index in indices]
@@ -162,18 +162,20 @@ class Task:
         return [*self.out_of_noise(), *rows]
 
     def diffused(self, batch: Tensor, condition: Tensor | None) -> list[NDArray[Any]]:
-        """Add noise to the first volume of a batch, by each of `SHARES` of the diffusion steps.
+        """Add the noise of each of `DIFFUSION_SHARES` to the first volume of a batch.
 
         Empty if the model is no diffusion model.
         """
         if not isinstance(self.model, Diffuses):
             return []
         generator = torch.Generator().manual_seed(VALIDATION_SEED)
-        left = (self.model.diffuse(batch, share, generator, condition) for share in SHARES)
+        left = (
+            self.model.diffuse(batch, share, generator, condition) for share in DIFFUSION_SHARES
+        )
         return [volumes[0].cpu().numpy() for volumes in left]
 
     def out_of_noise(self) -> list[Slices]:
-        """Draw a volume by diffusion; return its slices after each of `SHARES` of the steps.
+        """Draw a volume by diffusion; return its slices after each of `DIFFUSION_SHARES`.
 
         Empty for a model that needs a condition, or is no diffusion model.
         """
@@ -181,10 +183,10 @@ class Task:
         if not isinstance(self.model, Diffuses) or told:
             return []
         generator = torch.Generator().manual_seed(VALIDATION_SEED)
-        last = self.model.steps_taken - 1
-        wanted = {round(share * last) for share in SHARES}
-        shown = [s[0].cpu().numpy() for n, s in enumerate(self.model.stages(1, generator))
-                 if n in wanted]  # fmt: skip
+        last = self.model.num_inference_steps - 1
+        wanted = {round(share * last) for share in DIFFUSION_SHARES}
+        steps = enumerate(self.model.sample_trajectory(1, generator))
+        shown = [images[0].cpu().numpy() for n, images in steps if n in wanted]
         return [[s for volume in shown for s in volume_slices(self.cohort, volume)]]
 
 
