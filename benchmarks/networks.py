@@ -65,7 +65,7 @@ def figures_of(out: Path, cohort: Path, network: str, steps: int) -> dict[str, f
     found: dict[str, float] = {}
     for task in TASKS:
         folder = trained(out, cohort, task, network, steps)
-        _, best = folder.best_panel(MetricsLog(folder.folder / RUN_METRICS, up_to=steps))
+        _, best = folder.best_metrics(MetricsLog(folder.folder / RUN_METRICS, up_to=steps))
         found |= {f"{task}_{name}": value for name, value in best.items()}
         found[f"{task}_parameters"] = folder.cost["parameters"]
         found[f"{task}_seconds_a_step"] = folder.cost["seconds_per_step"]

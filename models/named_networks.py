@@ -159,8 +159,8 @@ def takes_steps(kind: type[nn.Module]) -> bool:
 
 
 def named_networks_of(model: nn.Module) -> Iterator[NamedNetwork]:
-    """Every part of a model that a configuration names by class path."""
-    return (part for part in model.modules() if isinstance(part, NamedNetwork))
+    """Yield the parts of a model that a configuration names by class path."""
+    yield from (part for part in model.modules() if isinstance(part, NamedNetwork))
 
 
 def with_condition(x: Tensor, condition: Tensor | None) -> Tensor:

@@ -90,7 +90,7 @@ class MorphologistReader(ImageReader):
         data: NDArray[np.integer] = img.data
         if self.scheme is not None:
             data = discretise(data, self.scheme, path=img.path)
-        meta: dict[str, Any] = {
+        meta: dict[Any, Any] = {
             MetaKeys.AFFINE: img.affine,
             MetaKeys.ORIGINAL_AFFINE: img.affine.copy(),
             MetaKeys.SPATIAL_SHAPE: np.array(data.shape),

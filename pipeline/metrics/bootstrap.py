@@ -20,6 +20,11 @@ def drawn_weights(
         owners: participant of each row, (N,); names or numbers.
         draws: bootstrap samples.
         seed: random seed; the same participants are drawn alike, whatever the rows are.
+
+    Example:
+        >>> weights = next(drawn_weights(["ann", "ann", "bob"], 1))
+        >>> bool(weights[0] == weights[1]), float(weights[1] + weights[2])
+        (True, 2.0)
     """
     names, owner = np.unique(np.asarray(owners), return_inverse=True)
     rng, shares = np.random.default_rng(seed), np.full(len(names), 1 / len(names))
@@ -42,6 +47,13 @@ def bootstrap_interval(
         owners: participant of each row, (N,).
         draws: bootstrap samples.
         seed: random seed.
+
+    Example:
+        >>> values = np.arange(20.0)
+        >>> mean = lambda weights: np.average(values, weights=weights)
+        >>> low, high = bootstrap_interval(mean, np.arange(20), 200)
+        >>> bool(low < values.mean() < high)
+        True
     """
     found = [statistic(weights) for weights in drawn_weights(owners, draws, seed=seed)]
     return np.asarray(np.nanpercentile(np.array(found, dtype=np.float64), INTERVAL, axis=0))

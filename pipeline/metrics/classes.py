@@ -31,6 +31,7 @@ def class_dice(predicted: Labels, target: Labels, scheme: LabelScheme) -> dict[s
         ``dice_<class>`` for all classes, NaN where both have none of it, and ``mean_dice``.
 
     Example:
+        >>> from foldnorm.preprocessing.io.schemes import load_scheme
         >>> scheme = load_scheme("grey-white")
         >>> found = class_dice(np.uint8([[[0, 1, 2, 2]]]), np.uint8([[[0, 1, 1, 2]]]), scheme)
         >>> {name: round(dice, 2) for name, dice in found.items()}

@@ -242,7 +242,7 @@ def paste(data: NDArray[np.integer], bounds: Box, target: Box, *, fill: int) -> 
 
     Example:
         >>> data, target = np.uint8([[[1, 2]]]), Box((0, 0, 1), (1, 1, 4))
-        >>> place(data, Box((0, 0, 0), (1, 1, 2)), target, fill=9).tolist()
+        >>> paste(data, Box((0, 0, 0), (1, 1, 2)), target, fill=9).tolist()
         [[[2, 9, 9]]]
     """
     placed = np.full(target.shape, fill, dtype=data.dtype)

@@ -103,7 +103,7 @@ def downsample(
 
     Example:
         >>> line = np.uint8([0, 2, 0, 1]).reshape(4, 1, 1)
-        >>> small, start = downsample(line, Grid.by_factor(2))
+        >>> small, start = downsample(line, ResamplingPlan.by_factor(2))
         >>> small.ravel().tolist(), start  # the highest class of each pair
         ([2, 1], (0, 0, 0))
     """
