@@ -166,7 +166,7 @@ class Remembered(MapScores):
     def __init__(self, like: MapScores, maps: dict[str, Map]) -> None:
         super().__init__()
         self.PREFIX, self.THRESHOLD = like.PREFIX, like.THRESHOLD  # type: ignore[misc]
-        own = like.normative
+        self.scheme, own = like.scheme, like.normative
         self.normative = type(own)(own.floor, own.smoothing, own.clip, own.ridge)
         self._maps = maps
 
@@ -186,8 +186,7 @@ def false_alarms(cohort: Cohort, scorer: MapScores, *, is_network: bool) -> dict
         unseen = cohort.select("train", "validation")
     both = [*unseen, *own]
     maps = {row_key(b.row): m[:1] for b, m in zip(both, scorer.raw_maps(both), strict=True)}
-    bare = [Brain(np.zeros((1, 1, 1), np.uint8), b.row) for b in both]  # maps stand for volumes
-    there, here = bare[: len(unseen)], bare[len(unseen) :]
+    there, here = both[: len(unseen)], both[len(unseen) :]
     (name,) = Remembered(scorer, maps).names
     elsewhere = Remembered(scorer, maps).fit(there)
     p = conformal_p(elsewhere.score(here)[name], elsewhere.score(there)[name])

@@ -21,7 +21,7 @@ def result_of(rows, scores, healthy_rows, healthy):
     calibration = Calibration({"own": np.array(healthy, dtype=float)}, np.zeros((0, 1)),
                               healthy_rows, (), are_local=False)  # fmt: skip
     add_p_values(rows, {"own": np.array(scores, dtype=float)}, calibration)
-    about = {"precision": None, "phantom": True}
+    about = {"precision": None, "phantom": True, "knows_unlike_brains": True}
     return ScoreResult(rows, ("own",), calibration, about, len(healthy), None)
 
 

@@ -17,6 +17,7 @@ from foldnorm.pipeline.scoring.out_of_distribution import (
     block_shares,
     hull_share,
 )
+from foldnorm.pipeline.scoring.void import VoidScores
 from foldnorm.preprocessing.alteration.alteration import alter
 from foldnorm.preprocessing.alteration.deletion import SizeRange
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
@@ -61,6 +62,23 @@ def cut(volume):
     return volume
 
 
+def small(volume):
+    """A newborn's brain, of a third of the volume."""
+    shrunk = ndimage.zoom(volume, 0.7, order=0)
+    newborn = np.zeros_like(volume)
+    at = [(whole - side) // 2 for whole, side in zip(volume.shape, shrunk.shape, strict=True)]
+    newborn[tuple(slice(a, a + n) for a, n in zip(at, shrunk.shape, strict=True))] = shrunk
+    return newborn
+
+
+def scalped(volume):
+    """At least 3 % of the surface cut off at the top, and no hull at the cut."""
+    surface = (ndimage.binary_dilation(volume == 0) & (volume == 2)).sum(axis=(0, 1))
+    above = np.cumsum(surface[::-1])[::-1]
+    volume[:, :, np.flatnonzero(above >= 0.03 * surface.sum()).max() :] = 0
+    return volume
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -70,6 +88,7 @@ def cut(volume):
         (lambda v: np.zeros_like(v), "holds no sulcus"),
         (lambda v: np.ones_like(v), "holds no sulcus"),
         (without_hull, "has a hull unlike"),
+        (small, "unlike|unusual amount|moved"),
         (cut, "unlike|unusual amount of outside|better if moved"),
         (lambda v: v.transpose(1, 0, 2), "unlike the training|better if moved|mirrored"),
         (lambda v: np.roll(v, 4, axis=1), "better if moved back–front|unusual amount|unlike"),
@@ -146,6 +165,30 @@ def test_sheets_that_keep_together_elsewhere_are_of_another_population():
     there = Dotted()
     there.brains = lambda indices: (Brain(lumps, {}) for _ in indices)  # such are all of that site
     assert OutOfDistributionDetector(cohort.scheme).fit(cohort, there).flag(Brain(lumps, {})) == ""
+
+
+def test_a_brain_cut_at_its_surface_is_flagged_or_scored_as_it_was(cohort, suitability):
+    void = VoidScores(cohort.scheme, cohort.voxel_size).fit(cohort.select("train"))
+    whole = list(cohort.brains(cohort.indices("test")))
+    less = [Brain(scalped(brain.volume.copy()), brain.row) for brain in whole]
+    assert all(
+        np.count_nonzero(a.volume != b.volume) > 50 for a, b in zip(whole, less, strict=True)
+    )
+    judged = [n for n, reason in enumerate(suitability.reasons(less)) if not reason]
+    before, after = (void.score([brains[n] for n in judged]) for brains in (whole, less))
+    for name, scores in after.items():
+        # What the rest of a brain leads to expect changes a little with it.
+        assert scores.max() < 1.03 * before[name].max(), name
+
+
+def test_healthy_brains_without_a_training_split_are_known_too(cohort, suitability):
+    held_out = Cohort(
+        cohort.folder, cohort.description, [{**r, "split": "test"} for r in cohort.rows]
+    )
+    known = OutOfDistributionDetector(cohort.scheme).fit(held_out)
+    (brain,) = cohort.brains(cohort.indices("test")[:1])
+    assert known.flag(brain) == ""
+    assert known.flag(Brain(brain.volume[::-1].copy(), brain.row))
 
 
 def test_few_training_brains_know_little(small_cohort):

@@ -20,7 +20,7 @@ from foldnorm.pipeline.view.library import Library
 from foldnorm.pipeline.view.server import ViewServer
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key, write_participants
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, read_tsv, write_tsv
+from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json, write_tsv
 
 pytestmark = pytest.mark.timeout(240)
 SCORE = "void_component"
@@ -107,6 +107,50 @@ def test_a_brain_of_another_site_that_has_a_p_all_the_same_is_warned_of(scored, 
     write_tsv(folder / "scores.tsv", rows, list(rows[0]))
     first = brain_pages(folder, PageChoice(1))[0]
     assert "site There, and none of the healthy brains is" in first["stranger"]
+
+
+@pytest.fixture(scope="module")
+def both_sides(scored, pages, tmp_path_factory):
+    """Scores of which three brains know the other side: unusual, flagged, of a healthy person."""
+    folder = tmp_path_factory.mktemp("both") / "scores"
+    shutil.copytree(scored, folder)
+    one, two, three = ({"participant_id": page["key"].partition("_")[0]} for page in pages[:3])
+    one |= {"flag": "", f"side_{SCORE}": "R", f"p_{SCORE}": "0.02", f"q_{SCORE}": "0.04"}
+    two |= {"flag": "R is empty", f"side_{SCORE}": "R"}
+    columns = ["participant_id", "used_for", "flag"]
+    names = [name for name in read_tsv(folder / "scores.tsv")[0] if name.startswith("score_")]
+    columns += [name.replace("score", w, 1) for w in ("score", "side", "p", "q") for name in names]
+    write_tsv(folder / "both_sides.tsv", [one, two, {**three, "used_for": "calibration"}], columns)
+    sidecar = read_json(folder / "scores.json") | {"both_sides_calibrated_on": 49}
+    write_json(folder / "scores.json", sidecar)
+    return folder
+
+
+def test_a_page_says_what_both_hemispheres_say_together(both_sides):
+    one, two, three, four = brain_pages(both_sides, PageChoice(4))
+    said = {"p": "0.02", "q": "0.04", "side": "right", "flag": "", "calibrated_on": 49}
+    assert one["both_sides"] == said
+    assert (two["both_sides"]["p"], two["both_sides"]["flag"]) == ("", "R is empty")
+    assert three["both_sides"] is None  # its page says that it is of a healthy person
+    assert four["both_sides"] is None
+
+
+def test_the_report_has_a_table_of_both_hemispheres(both_sides, scored, tmp_path):
+    texts = []
+    for folder in (both_sides, scored):
+        assert main(["report", str(folder), str(tmp_path / "r.html"), "--pages", "2"]) == 0
+        texts.append((tmp_path / "r.html").read_text(encoding="utf-8"))
+    text = re.sub(r"<[^>]*>", " ", texts[0])
+    assert "Both hemispheres of this person together: p = 0.020, q = 0.040" in text
+    assert "The right one is the more unusual" in text
+    assert "have no p-value: R is empty" in text
+    table = texts[0].split("Both hemispheres of a person together", 1)[1].split("</table>", 1)[0]
+    assert table.count("<tr>") == 2  # a header, and the one that has a p
+    assert "<td>R</td>" in table
+    assert "<td>0.020</td>" in table
+    assert "<td>–</td>" in table  # of a score that has none
+    assert "each of 49 healthy people" in text
+    assert "Both hemispheres" not in texts[1]
 
 
 def test_pages_can_be_few_or_asked_for(scored, pages):

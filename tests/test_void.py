@@ -5,6 +5,7 @@ import pytest
 from conftest import write_nifti
 
 from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.scoring.healthy import HealthyBrains
 from foldnorm.pipeline.scoring.void import MAX_DISTANCE, VoidScores, distance_to_folds
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, write_participants
 from foldnorm.preprocessing.core.files import read_json, read_tsv
@@ -31,6 +32,12 @@ def test_distances_are_in_mm_and_outside_is_none():
     assert distance[:4, 0, 0].tolist() == [0, 0, 2, 4]
     assert distance.max() == MAX_DISTANCE
     assert (distance_to_folds(np.ones((4, 4, 4), np.uint8), SKELETON, MM) == MAX_DISTANCE).all()
+
+
+def test_behind_a_cut_the_border_takes_the_place_of_the_hull():
+    volume = np.ones((12, 4, 4), np.uint8)
+    volume[:2] = 0
+    assert distance_to_folds(volume, SKELETON, MM)[:4, 0, 0].tolist() == [0, 0, 2, 4]
 
 
 def written(folder, participant, brain, *, side):
@@ -62,6 +69,7 @@ def test_regions_of_a_right_hemisphere_lie_on_the_right(tmp_path):
         "Scores were fitted on 12 healthy brains and turned into conformal p"
     )
     assert "with 12 of them, each compared with those of other families;" in sentence
+    assert "With fewer than 20 training brains it is not known which brains" in sentence
     left, right = (
         next(row for row in read_tsv(out / "regions.tsv") if row["hemi"] == side) for side in "LR"
     )
@@ -125,7 +133,7 @@ def test_a_brain_of_another_site_has_no_p_unless_it_is_asked_for(small_cohort, t
     assert not any((tmp_path / "out" / name).exists() for name in ("regions.tsv", "pages.json"))
 
 
-def test_controls_of_a_site_move_the_mean_and_calibrate(small_cohort, tmp_path):
+def test_controls_of_a_site_move_the_mean_and_calibrate(small_cohort, tmp_path, capsys):
     healthy = with_sites(small_cohort, tmp_path / "healthy", lambda n: "Here")
     controls = with_sites(small_cohort, tmp_path / "controls", lambda n: "There")
     rows = [{**row, "participant_id": f"{row['participant_id']}c"} for row in controls.rows]
@@ -135,8 +143,22 @@ def test_controls_of_a_site_move_the_mean_and_calibrate(small_cohort, tmp_path):
     assert main(list(map(str, words))) == 0
     found = read_tsv(tmp_path / "out/scores.tsv")
     assert {row["used_for"] for row in found} == {"calibration"}
+    said = f"{len(found)} brains took part in training or calibration (such as sub-s00c, cal"
+    assert said in capsys.readouterr().err
     assert not any(row["p_void_component"] for row in found)
     assert read_json(tmp_path / "out/scores.json")["calibrated_on_local_controls"]
+
+
+def test_controls_that_are_among_the_healthy_brains_are_counted_once(small_cohort, tmp_path):
+    few = with_sites(small_cohort, tmp_path / "few", lambda n: "Here")
+    few.rows[12:] = [
+        {**row, "participant_id": f"{row['participant_id']}c"} for row in few.rows[12:]
+    ]
+    brains = HealthyBrains.from_cohorts(small_cohort, few, has_model=False, names_sulci=False)
+    assert len(brains.local) == 24
+    assert [row["participant_id"] for row in brains.all_known.rows] == [
+        row["participant_id"] for row in small_cohort.rows[12:]
+    ]
 
 
 def test_void_needs_healthy_brains_prepared_alike(small_cohort, phantom_cohort, tmp_path, capsys):

@@ -118,6 +118,13 @@ def run(arguments: argparse.Namespace) -> int:
     for row in result.table:
         if row["warning"]:
             print(f"foldnorm: warning: {row_key(row)}: {row['warning']}", file=sys.stderr)
+    used = [row for row in result.table if row["used_for"] and not row["flag"]]
+    if used:
+        print(
+            f"foldnorm: warning: {len(used)} brains took part in training or calibration (such as "
+            f"{row_key(used[0])}, {used[0]['used_for']}) and have no p-value",
+            file=sys.stderr,
+        )
     problems = result.problems
     summary = f"{len(result.table)} brains scored, {len(problems)} not judged: {arguments.out}"
     return conclude(arguments, problems, result.sentence, summary)

@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.artifacts import PAGE_ARRAYS, PAGES_SIDECAR, REGIONS, SCORES, SCORES_SIDECAR
+from foldnorm.pipeline.artifacts import (
+    BOTH_SIDES,
+    PAGE_ARRAYS,
+    PAGES_SIDECAR,
+    REGIONS,
+    SCORES,
+    SCORES_SIDECAR,
+)
 from foldnorm.pipeline.report.brain_page_figures import PagePictures
 from foldnorm.pipeline.report.layers import labels_layer, share_layer, viewer
 from foldnorm.pipeline.report.page_files import PageArrays
@@ -24,11 +31,13 @@ N_PAGES = 20
 MAX_SITES = 6  # that are named
 SIDES = {"L": "left hemisphere", "R": "right hemisphere"}
 NO_MODEL = "void"
-METHODS = {
-    True: "No trained model: each place is judged by its distance to the nearest fold or to the "
-    "surface of the hemisphere, less what its other folds lead to expect there.",
-    False: "A network that has learned from healthy brains says where it expects a fold that is "
-    "not there.",
+METHODS = {  # by the beginning of the names of the scores that the maps are of
+    "void": "Each place is judged by its distance to the nearest fold or to the surface of the "
+    "hemisphere, less what its other folds lead to expect there.",
+    "evidence": "A network that has learned from healthy brains says where it expects a fold that "
+    "is not there.",
+    "latent_map": "A network that has learned to tell healthy folding from folding with folds "
+    "erased says how far each place, a block of voxels, is from healthy.",
 }
 
 
@@ -64,7 +73,13 @@ def brain_pages(path: Path, choice: PageChoice) -> list[dict[str, Any]]:
         regions.setdefault(row_key(row), []).append(row)
     rows = [row for row in read_tsv(path / SCORES) if row_key(row) in about["brains"]]
     rows = _chosen(rows, about["score"], regions, choice, path)
-    return [_page(path, row, about, scores, regions[row_key(row)]) for row in rows]
+    both = read_tsv(path / BOTH_SIDES) if (path / BOTH_SIDES).is_file() else []
+    joined = {row["participant_id"]: _both_sides(row, about["score"], scores) for row in both}
+    return [
+        _page(path, row, about, scores, regions[row_key(row)])
+        | {"both_sides": joined.get(row["participant_id"])}
+        for row in rows
+    ]
 
 
 def _chosen(
@@ -115,7 +130,9 @@ def _page(
         ),
         "facts": {
             "site": own["site"] or "not recorded",
-            "scored with": "no model (void)" if about["method"] == NO_MODEL else about["method"],
+            "scored with": "no model (void)"
+            if about["method"] == NO_MODEL
+            else Path(about["method"]).name,
             "scored on": about["date"],
         },
         "no_p": "; ".join(reasons),
@@ -124,7 +141,7 @@ def _page(
         "p": p,
         "q": q,
         "smallest_p": scores["smallest_p"],
-        "method": METHODS[about["method"] == NO_MODEL],
+        "method": METHODS[about["score"].removesuffix("_component")],
         "compared": _compared(about, own),
         "calibrated_on": scores["calibrated_on"],
         "judged": scores["brains"] - scores["flagged"],
@@ -141,6 +158,22 @@ def _page(
         "is_both": any(region["direction"] != "missing" for region in regions),
         "space": "MNI" if regions[0]["x_mni"] else "world",
         "viewer": _viewer(arrays, about, (i, j, k), own["largest_z"], is_mirrored),
+    }
+
+
+def _both_sides(
+    row: Mapping[str, str], score: str, scores: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Describe what both hemispheres of a person say together; None where that is nothing."""
+    p = row[f"p_{score}"]
+    if not p and not row["flag"]:
+        return None
+    return {
+        "p": p,
+        "q": row[f"q_{score}"],
+        "side": SIDES[row[f"side_{score}"]].split()[0] if p else "",
+        "flag": row["flag"],
+        "calibrated_on": scores["both_sides_calibrated_on"],
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from foldnorm.pipeline.artifacts import (
+    BOTH_SIDES,
     FUSED,
     FUSED_SIDECAR,
     REGIONS,
@@ -42,10 +43,10 @@ def scores_section(path: Path) -> dict[str, Any]:
         warnings.append(f"{path.name}: no brain has a p-value")
     if flagged:
         warnings.append(f"{path.name}: {len(flagged)} brains cannot be judged by this model")
-    regions = []
-    if (path / REGIONS).is_file():
-        regions = read_tsv(path / REGIONS)
-        regions.sort(key=lambda row: -float(row["mass"]))
+    both = [row for row in _rows_if_any(path / BOTH_SIDES) if row[key]]
+    both.sort(key=lambda row: float(row[key]))
+    regions = _rows_if_any(path / REGIONS)
+    regions.sort(key=lambda row: -float(row["mass"]))
     return {
         "title": f"Scores: {path.name}",
         "phantom": sidecar["phantom"],
@@ -66,9 +67,16 @@ def scores_section(path: Path) -> dict[str, Any]:
         "warned": [row for row in rows if row.get("warning")][:MAX_LISTED],
         "regions": regions[:MAX_LISTED],
         "sorted_by": key,
+        "both_sides": both[:MAX_LISTED],
+        "both_sides_calibrated_on": sidecar.get("both_sides_calibrated_on", 0),
         "histograms": figures.p_value_histograms(judged) if judged else None,
         "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
     }
+
+
+def _rows_if_any(path: Path) -> list[dict[str, str]]:
+    """Rows of a table that not every folder of scores has."""
+    return read_tsv(path) if path.is_file() else []
 
 
 def fusion_section(path: Path) -> dict[str, Any]:

@@ -38,15 +38,26 @@ class HealthyBrains:
     def from_cohorts(
         cls, reference: Cohort, controls: Cohort | None, *, has_model: bool, names_sulci: bool
     ) -> "HealthyBrains":
-        """Divide a training cohort, or any healthy brains if there is no model."""
-        train = reference.indices("train")
-        training, every = reference.view(train), reference.view(reference.indices())
-        fit_indices, calibration_indices = split_validation(reference)
-        unseen = reference.view(reference.indices("validation"))
+        """Divide a training cohort, or any healthy brains if there is no model.
+
+        Controls that are held out in the reference too are not counted twice.
+        """
         local = CohortView([]) if controls is None else controls.view(controls.indices())
+        people = {row["participant_id"] for row in local.rows}
+        train = reference.indices("train")
+        training = reference.view(train)
+        every, unseen = (
+            reference.view(
+                n
+                for n in reference.indices(*splits)
+                if reference.rows[n]["participant_id"] not in people
+            )
+            for splits in ((), ("validation",))
+        )
+        fit_indices, calibration_indices = split_validation(reference)
         calibrating = unseen if has_model else every
         return cls(
-            training=training if len(train) or has_model else every,
+            training=training if len(train) or has_model else reference.view(reference.indices()),
             some_training=reference.view(subsample_evenly(train)),
             unseen=unseen,
             compared=reference.view(fit_indices),

@@ -1,10 +1,8 @@
 """Scores of codes that are maps: how far from the healthy centre a brain is at each place."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import tee
 from typing import ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,10 +26,6 @@ class LatentMapScores(MapScores):
     spread of a thousand healthy ones hides the one where a fold is missing. Here each place is
     compared with the same place of healthy brains that the model was not trained on.
 
-    A place is a block of voxels, and one at the surface reaches beyond the hull. No fold can be
-    missing there, so z is 0 outside of the brain that is scored. Healthy maps are not cut: their
-    outlines differ, and a voxel that is outside of most healthy brains would have a mean of 0.
-
     Args:
         trained: the model; its code is a map.
         scheme: label scheme of the volumes; says what is outside.
@@ -43,7 +37,7 @@ class LatentMapScores(MapScores):
 
     PREFIX: ClassVar = {"missing": "latent_map"}
     THRESHOLD: ClassVar = THRESHOLD
-    QUANTITY: ClassVar = "distance in latent space"
+    QUANTITY: ClassVar = "deviation from healthy folding"
     UNIT: ClassVar = ""
 
     def __init__(
@@ -60,11 +54,6 @@ class LatentMapScores(MapScores):
         for few in self.trained.passes(brains):
             codes = few.codes.unflatten(1, (-1, *self._grid))
             yield from distance_from_centre(codes, few.volumes.shape[1:]).cpu().numpy()
-
-    def _compared(self, brains: Iterable[Brain]) -> Iterator[tuple[str, Map, Map]]:
-        first, second = tee(brains)
-        for brain, (family, z, raw) in zip(second, super()._compared(first), strict=True):
-            yield family, np.where(self.scheme.outside(brain.volume), np.float32(0), z), raw
 
 
 def distance_from_centre(codes: Tensor, sides: Sequence[int]) -> Tensor:

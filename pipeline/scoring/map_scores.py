@@ -16,6 +16,7 @@ from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.scoring.regions import largest_mass
 from foldnorm.preprocessing.cohort.cohort import Brain, CohortView, family_of
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.io.schemes import LabelScheme
 
 MIN_HEALTHY = 8  # brains; fewer say nothing of what is usual
 KEPT_BYTES = 1 << 29  # of raw maps of healthy brains, which are needed several times
@@ -30,6 +31,10 @@ class MapScores(Fitted):
 
     ``…_component``: mass of the heaviest component (see `foldnorm.pipeline.scoring.regions`).
     ``…_top``: mean of the largest 0.2 % of z.
+
+    No fold can be missing outside of a brain, so z is 0 there: a place of a latent map is a block
+    that reaches beyond the hull, and a network draws the hull of a larger brain. Healthy maps are
+    not cut: their outlines differ, and where most of them are outside their mean would be 0.
 
     A brain that is among the healthy ones is compared with the others of them: without itself, the
     other hemisphere, and relatives (`family_of`). Scores that were saved and loaded hold sums over
@@ -53,6 +58,7 @@ class MapScores(Fitted):
     QUANTITY: ClassVar[str]  # what a map says at each place, as a reader would call it
     UNIT: ClassVar[str]  # of it; may be empty
 
+    scheme: LabelScheme  # of the volumes; says what is outside
     directions: tuple[str, ...] = ("missing",)
     normative: NormativeMap
 
@@ -165,7 +171,9 @@ class MapScores(Fitted):
         first, second = tee(brains)
         for brain, raw in zip(second, self.raw_maps(first), strict=True):
             normative, covariates = self._normative_for(brain.row)
-            yield family_of(brain.row), normative.z(raw, covariates), raw
+            z = normative.z(raw, covariates)
+            z[:, self.scheme.outside(brain.volume)] = 0
+            yield family_of(brain.row), z, raw
 
     def _normative_for(
         self, row: Mapping[str, str]

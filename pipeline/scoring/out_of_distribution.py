@@ -82,11 +82,13 @@ class OutOfDistributionDetector(Fitted):
         """Learn what is usual.
 
         Args:
-            reference: the training cohort.
+            reference: the training cohort; healthy brains that are of no training split are all
+                looked at.
             controls: healthy brains of another site, if any: brains of that site are then no
                 strangers.
         """
         training = reference.indices("train")
+        training = training if len(training) else reference.indices()
         self.knows_ = len(training) >= MIN_TRAINING
         self.sides_ = {reference.rows[index].get("hemi", "") for index in training}
         self.mirrors_ = bool(reference.preparation["mirror_right"])

@@ -22,6 +22,7 @@ from foldnorm.pipeline.scoring.calibration import Calibration
 from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
 from foldnorm.pipeline.scoring.map_scores import Map, ScoreTable
+from foldnorm.pipeline.scoring.out_of_distribution import MIN_TRAINING
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.io.sources import Problem
@@ -64,18 +65,23 @@ class ScoreResult:
             if row["flag"]
         ]
 
-    @cached_property
+    @property
     def both_sides(self) -> Rows:
         """Table of the participants both of whose hemispheres were scored; see `join_both_sides`.
 
         None if no calibration participant has both.
         """
+        return self._both_sides[0]
+
+    @cached_property
+    def _both_sides(self) -> tuple[Rows, int]:
+        """Rows of participants, and the number of healthy ones that they are compared with."""
         scores = {n: np.array([row[f"score_{n}"] for row in self.table]) for n in self.names}
         rows, joined, healthy = join_both_sides(self.table, scores, self.calibration)
         if not rows or not healthy.rows:
-            return []
+            return [], len(healthy.rows)
         add_p_values(rows, joined, healthy)
-        return rows
+        return rows, len(healthy.rows)
 
     def maps(self) -> Iterator[Map]:
         """Map of each brain in standard deviations of healthy ones, (directions, I, J, K) float32.
@@ -142,6 +148,7 @@ class ScoreResult:
             "warned": sum(bool(row["warning"]) for row in self.table),
             "fitted_on": self.fitted_on,
             "calibrated_on": len(self.calibration.rows),
+            "both_sides_calibrated_on": self._both_sides[1],
             "calibrated_on_local_controls": self.calibration.are_local,
             "smallest_p": self.calibration.smallest_p,
             "unusual_at_q": {"q": FALSE_DISCOVERIES, "brains": self._unusual()},
@@ -166,14 +173,19 @@ class ScoreResult:
             "for the number of scores."
         )
         if m < MIN_CONTROLS:
-            return sentence + (
+            sentence += (
                 f" {m} brains are too few for any p-value below 0.05: {MIN_CONTROLS} are not."
             )
-        if judged and smallest * judged > FALSE_DISCOVERIES:
+        elif judged and smallest * judged > FALSE_DISCOVERIES:
             alone = int(np.ceil(judged / FALSE_DISCOVERIES)) - 1
-            return sentence + (
+            sentence += (
                 f" A brain that is alone in being unusual cannot reach q = {FALSE_DISCOVERIES:g}: "
                 f"that would take {alone} calibration brains."
+            )
+        if not self.about["knows_unlike_brains"]:
+            sentence += (
+                f" With fewer than {MIN_TRAINING} training brains it is not known which brains cannot be "
+                "judged (cut off, shifted, of another population): their p-values mean nothing."
             )
         return sentence
 

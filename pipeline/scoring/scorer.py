@@ -314,6 +314,7 @@ class Scorer:
             whence: str(self._source if isinstance(self._source, Path) else self._source.folder),
             "phantom": cohort.is_phantom,
             "precision": self._computes_in,
+            "knows_unlike_brains": self.detector_.knows_,
             "learned_from": describe_supervision(self.scores_.edits, self.scores_.sulci),
         }
 

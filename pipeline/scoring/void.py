@@ -23,6 +23,9 @@ THRESHOLD = 2.5  # standard deviations
 class VoidScores(MapScores):
     """Scores of brains by the distance of each place from the nearest fold or the hull.
 
+    Where the hull is open, as at the face of a brain that was cut, the border of the brain takes
+    its place: otherwise all that lies behind the cut would be far from any fold.
+
     Where a fold is missing, and nothing has taken its place, the middle of the void is too far from
     any other. No network, no training: the baseline that every model must beat.
 
@@ -56,7 +59,7 @@ class VoidScores(MapScores):
 def distance_to_folds(
     volume: NDArray[np.uint8], scheme: LabelScheme, voxel_size: Sequence[float]
 ) -> Map:
-    """Distance of each voxel inside the brain to the nearest fold or hull, at most `MAX_DISTANCE`.
+    """Distance of each voxel inside to the nearest fold, hull or border, at most `MAX_DISTANCE`.
 
     Args:
         volume: (I, J, K) class numbers.
@@ -66,11 +69,8 @@ def distance_to_folds(
     Returns:
         (I, J, K) float32, mm; 0 outside the brain.
     """
-    folds = scheme.foreground(volume)
-    if not folds.any():
+    inside = ~(scheme.foreground(volume) | scheme.outside(volume))
+    if inside.all():
         return np.full(volume.shape, MAX_DISTANCE, dtype=np.float32)
-    distance = ndimage.distance_transform_edt(~folds, sampling=voxel_size)
-    distance = np.minimum(distance, MAX_DISTANCE).astype(np.float32)
-    if scheme.void != scheme.fill:
-        distance[volume == scheme.fill] = 0
-    return distance
+    distance = ndimage.distance_transform_edt(inside, sampling=voxel_size)
+    return np.minimum(distance, MAX_DISTANCE).astype(np.float32)
