@@ -167,21 +167,21 @@ def test_sheets_that_keep_together_elsewhere_are_of_another_population():
     assert OutOfDistributionDetector(cohort.scheme).fit(cohort, there).flag(Brain(lumps, {})) == ""
 
 
-def test_a_brain_cut_at_its_surface_is_flagged_or_scored_as_it_was(cohort, suitability):
+def test_a_brain_cut_at_its_surface_is_flagged_or_scored_as_it_was(cohort, detector):
     void = VoidScores(cohort.scheme, cohort.voxel_size).fit(cohort.select("train"))
     whole = list(cohort.brains(cohort.indices("test")))
     less = [Brain(scalped(brain.volume.copy()), brain.row) for brain in whole]
     assert all(
         np.count_nonzero(a.volume != b.volume) > 50 for a, b in zip(whole, less, strict=True)
     )
-    judged = [n for n, reason in enumerate(suitability.reasons(less)) if not reason]
+    judged = [n for n, reason in enumerate(detector.flags(less)) if not reason]
     before, after = (void.score([brains[n] for n in judged]) for brains in (whole, less))
     for name, scores in after.items():
         # What the rest of a brain leads to expect changes a little with it.
         assert scores.max() < 1.03 * before[name].max(), name
 
 
-def test_healthy_brains_without_a_training_split_are_known_too(cohort, suitability):
+def test_healthy_brains_without_a_training_split_are_known_too(cohort, detector):
     held_out = Cohort(
         cohort.folder, cohort.description, [{**r, "split": "test"} for r in cohort.rows]
     )
