@@ -185,7 +185,8 @@ class ScoreResult:
         if not self.about["knows_unlike_brains"]:
             sentence += (
                 f" With fewer than {MIN_TRAINING} training brains it is not known which brains "
-                "cannot be judged (cut off, shifted, of another population): their p-values mean nothing."
+                "cannot be judged (cut off, shifted, of another population): their p-values mean "
+                "nothing."
             )
         return sentence
 
