@@ -8,6 +8,7 @@ channels that are constant over a volume.
 import copy
 import inspect
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any, Literal
 
 import torch
@@ -27,6 +28,7 @@ from foldnorm.models.volume_networks import (
 INPUTS = ("in_channels", "n_input_channels", "inputs")
 OUTPUTS = ("out_channels", "num_classes", "classes", "outputs")
 MULTIPLES = (2, 4, 8, 16, 32, 64)  # of sides, that may be advised
+MOST_WIDER = 4  # times the voxels, that are tried for an advice
 
 # What comes out: a map of the sides that went in, a map of any sides, or numbers without a place.
 Gives = Literal["volume", "map", "numbers"]
@@ -122,6 +124,8 @@ class NamedNetwork(nn.Module):
             return ""
         for multiple in MULTIPLES:
             wider = tuple(-(-side // multiple) * multiple for side in sides)
+            if prod(wider) > MOST_WIDER * prod(sides):
+                break
             if wider != sides and self._refusal(wider, count) is None:
                 return f" (multiples of {multiple} do: preprocess --pad multiple:{multiple})"
         return ""

@@ -44,7 +44,9 @@ def named(name, package="monai.networks.nets", **init_args):
     return {"class_path": f"{package}.{name}", "init_args": init_args}
 
 
-SEGRESNET = named("SegResNet", init_filters=8, blocks_down=[1, 1], blocks_up=[1])
+SMALL = {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]}
+SEGRESNET = named("SegResNet", **SMALL)
+DEEP = named("DenseNet", init_features=4, growth_rate=4, block_config=[1, 1, 1, 1])
 DENSENET = named("DenseNet", init_features=4, growth_rate=4, block_config=[1, 1])
 INSTANCE = named("DenseNet", init_features=4, growth_rate=4, block_config=[1, 1], norm="instance")
 UNETR = named("UNETR", feature_size=4, hidden_size=16, mlp_dim=16, num_heads=2)
@@ -188,10 +190,10 @@ def test_channels_that_there_are_not_are_zeros():
         (named("SwinUNETR", feature_size=12), (16, 32, 32), "must be divisible by 2"),
         (named("SegResNet", in_channels=2), (16, 16, 16), "expected input"),
         (named("UNet", channels=[4, 8], strides=[2], spatial_dims=2), (16, 16, 16), "4D"),
-        (named("DenseNet121"), (16, 16, 16), "Expected more than 1 value"),
+        (DEEP, (16, 16, 16), "Expected more than 1 value"),
         (DENSENET, (16, 16, 16), "expected (1, 4, 16, 16, 16) to come out, got (1, 4)"),
-        (named("SegResNet", out_channels=2), (16, 16, 16), "got (1, 2, 16, 16, 16)"),
-        (named("SegResNetVAE", input_image_size=SHAPE), (16, 16, 16), "got tuple"),
+        (named("SegResNet", **SMALL, out_channels=2), (16, 16, 16), "got (1, 2, 16, 16, 16)"),
+        (named("SegResNetVAE", **SMALL, input_image_size=SHAPE), (16, 16, 16), "got tuple"),
     ],
 )
 def test_what_does_not_suit_is_said_in_one_line(network, sides, reason):
