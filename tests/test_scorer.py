@@ -211,6 +211,9 @@ def test_pages_show_no_healthy_brain_of_a_saved_scorer(saved, patients, tmp_path
     assert not any(brain["healthy"] for brain in pages["brains"].values())
     assert all(brain["compared_with"] for brain in pages["brains"].values())
     assert main(["report", str(tmp_path / "scores"), "-o", str(tmp_path / "report.html")]) == 0
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text.count("No healthy brain is shown beside it") == len(pages["brains"])
+    assert "The same plane in" not in text
 
 
 def test_brains_are_prepared_like_a_saved_scorer(saved, many, phantom_cohort, tmp_path, capsys):

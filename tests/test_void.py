@@ -143,7 +143,7 @@ def test_controls_of_a_site_move_the_mean_and_calibrate(small_cohort, tmp_path, 
     assert main(list(map(str, words))) == 0
     found = read_tsv(tmp_path / "out/scores.tsv")
     assert {row["used_for"] for row in found} == {"calibration"}
-    said = f"{len(found)} brains took part in training or calibration (such as sub-s00c, cal"
+    said = "no p-value of 24 of 24 brains, which took part in training or calibration (such as sub-"
     assert said in capsys.readouterr().err
     assert not any(row["p_void_component"] for row in found)
     assert read_json(tmp_path / "out/scores.json")["calibrated_on_local_controls"]

@@ -121,8 +121,9 @@ def run(arguments: argparse.Namespace) -> int:
     used = [row for row in result.table if row["used_for"] and not row["flag"]]
     if used:
         print(
-            f"foldnorm: warning: {len(used)} brains took part in training or calibration (such as "
-            f"{row_key(used[0])}, {used[0]['used_for']}) and have no p-value",
+            f"foldnorm: warning: no p-value of {len(used)} of {len(result.table)} brains, which "
+            f"took part in training or calibration (such as {row_key(used[0])}, "
+            f"{used[0]['used_for']})",
             file=sys.stderr,
         )
     problems = result.problems

@@ -147,7 +147,7 @@ def _page(
         "judged": scores["brains"] - scores["flagged"],
         "at_peak": _at_peak(about, own),
         "planes": pictures.planes(),
-        "healthy": pictures.healthy(),
+        "healthy": pictures.healthy() if own["healthy"] else "",
         "healthy_brains": [
             f"{other['key']} ({other['site']})" if other["site"] else other["key"]
             for other in own["healthy"]
