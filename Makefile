@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= out/demo
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow check format bench clean
+.PHONY: demo test coverage test-slow check format bench clean
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -13,10 +13,13 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/foldnorm demo $(OUT)
+	$(BIN)/foldnorm demo -o $(OUT)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m 'not slow'
+
+coverage: $(STAMP)
+	$(BIN)/python -m pytest -m 'not slow' --cov --cov-report=term:skip-covered
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

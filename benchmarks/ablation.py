@@ -12,6 +12,7 @@ JSON.
 import argparse
 import csv
 import json
+import os
 import shutil
 import time
 from collections import deque
@@ -63,8 +64,8 @@ def of_networks(out: Path, steps: int) -> dict[str, dict[str, float]]:
     tested = out / "test2"
     if not (tested / "volumes.npy").is_file():
         first = [row["participant_id"] for row in Cohort.open(out / "t2").rows][:TESTED]
-        foldnorm("preprocess", out / "test", tested, "--like", out / "c2", "--split", 0, 0, 1,
-                 "--participant-label", *first)  # fmt: skip
+        foldnorm("preprocess", out / "test", "-o", tested, "--layout-from", out / "c2",
+                 "--split-fractions", 0, 0, 1, "--participant-label", *first)  # fmt: skip
     found = {}
     for name, (class_path, more) in ROWS.items():
         folder = out / "ablation" / name.strip("()").replace(" ", "_").replace(",", "")
@@ -73,12 +74,12 @@ def of_networks(out: Path, steps: int) -> dict[str, dict[str, float]]:
             config["model"]["class_path"] = class_path
             config["model"]["init_args"] |= more
             write_text(folder / "config.yaml", yaml.safe_dump(config))
-            foldnorm("train", "--config", folder / "config.yaml", "--cohort", out / "c2",
-                     "--out", folder / "run", "--resume", "auto", "--device", "cpu",
+            foldnorm("train", folder / "config.yaml", out / "c2",
+                     "-o", folder / "run", "--resume", "auto", "--device", "cpu",
                      "--training.steps", steps, "--training.validate_every", steps)  # fmt: skip
         if not (folder / BENCHMARK).is_file():
-            foldnorm("benchmark", folder / "run", tested, folder, "--sizes", DELETED, "--draws", 1,
-                     "--reference", out / "c2", "--device", "cpu")  # fmt: skip
+            foldnorm("benchmark", folder / "run", tested, "-o", folder, "--size", DELETED,
+                     "--draws", 1, "--reference", out / "c2", "--device", "cpu")  # fmt: skip
         found[name] = figures_of(folder, Cohort.open(tested))
         shown(name, found[name])
     return found
@@ -114,7 +115,8 @@ def of_pairs(out: Path, steps: int) -> dict[str, float]:
     """Error 6: V-Net on pairs of different subjects; mean Dice on held-out brains."""
     right, wrong = out / "c2pairs", out / "c2shuffled"
     if not (right / "volumes.npy").is_file():
-        foldnorm("preprocess", out / "phantoms", right, "--split", ".68", ".32", "0",
+        foldnorm("preprocess", out / "phantoms", "-o", right,
+                 "--split-fractions", ".68", ".32", "0",
                  "--pair", "grey-white", *COHORTS["2"])  # fmt: skip
     if not wrong.is_dir():
         wrong.mkdir()
@@ -130,7 +132,7 @@ def of_pairs(out: Path, steps: int) -> dict[str, float]:
     for name, cohort in (("right", right), ("6 pairs of different subjects", wrong)):
         folder = out / "ablation" / f"vnet_{cohort.name}"
         if not (folder / "cost.json").is_file():
-            foldnorm("train", "--config", "vnet", "--cohort", cohort, "--out", folder,
+            foldnorm("train", "vnet", cohort, "-o", folder,
                      "--resume", "auto", "--device", "cpu", "--training.steps", steps,
                      "--training.batch_size", 4, "--training.validate_every", steps)  # fmt: skip
         with (folder / "metrics.csv").open(encoding="utf-8") as lines:
@@ -228,6 +230,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="of anomaly.py")
     parser.add_argument("--steps", type=int, nargs=2, default=(200, 150), metavar=("GAN", "VNET"))
     arguments = parser.parse_args()
+    os.environ["FOLDNORM_TRUST"] = "ablation_networks"
     out, (steps, vnet_steps) = arguments.out, arguments.steps
     figures: dict[str, Any] = of_networks(out, steps)
     figures["pairs"] = of_pairs(out, vnet_steps)

@@ -84,7 +84,7 @@ def against_morphologist(data: Path, template: Template) -> dict[str, float]:
         transform = next(hcp.rglob("*_TO_Talairach-MNI.trm"))
         theirs = voxel_to_mni(transform, volume.data.shape, volume.affine, volume.voxel_size)
         brain = filled_brain(volume)
-        expected = alignment.closed(template.of_side(side) > 0, 1.0).astype(np.float32)
+        expected = alignment.closed(template.tissue_of_side(side) > 0, 1.0).astype(np.float32)
         back = register(expected, template.affine, brain.astype(np.float32), volume.affine)
         figures[f"hcp_{side}"] = apart(np.linalg.inv(back) @ volume.affine, theirs, brain)
     return figures

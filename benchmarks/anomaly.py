@@ -48,7 +48,7 @@ from foldnorm.pipeline.artifacts import BENCHMARK, BENCHMARK_SUBJECTS, LOCALISAT
 from foldnorm.pipeline.cli import main as foldnorm
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
-from foldnorm.pipeline.scoring.out_of_distribution import Suitability
+from foldnorm.pipeline.scoring.out_of_distribution import OutOfDistributionDetector
 from foldnorm.pipeline.scoring.regions import strongest_regions
 from foldnorm.pipeline.scoring.setup import set_up_scoring
 from foldnorm.preprocessing.alteration.alteration import alter
@@ -62,22 +62,22 @@ COHORTS = {"1": ["--voxel-size", "1", *BOX], "2": ["--voxel-size", "2", *BOX],
 TESTED = 600
 SIZES = ["200", "500", "800"]
 OTHER, BOTH = "[slabs]", "[folds, copies]"
-CLASSIFIER = ["--config", "hypersphere_classifier"]
-VAE = ["--config", "beta_vae", "--training.steps", "1500"]
-GAN = ["--config", "wgan_gp", "--training.steps", "200"]
+CLASSIFIER = ["hypersphere_classifier"]
+VAE = ["beta_vae", "--training.steps", "1500"]
+GAN = ["wgan_gp", "--training.steps", "200"]
 MODELS: dict[str, tuple[str, list[str]]] = {  # cohort, words of `train`
-    "folds": ("c1", ["--config", "restorer"]),
-    "other": ("c1", ["--config", "restorer", "--model.init_args.edits", OTHER]),
+    "folds": ("c1", ["restorer"]),
+    "other": ("c1", ["restorer", "--model.init_args.edits", OTHER]),
     "latent": ("c1", CLASSIFIER),
     "vae": ("c2", VAE),
     "joined": ("c2", [*VAE, "--model.init_args.edits", "[folds]"]),
     "joined_other": ("c2", [*VAE, "--model.init_args.edits", OTHER]),
     "joined_gan": ("c2", [*GAN, "--model.init_args.edits", "[folds]"]),
-    "vae_distance": ("c2", [*VAE, "--model.init_args.encoder_sees", "distance"]),
+    "vae_distance": ("c2", [*VAE, "--model.init_args.encoder_input", "distance"]),
     "latent_other": ("c1", [*CLASSIFIER, "--model.init_args.edits", OTHER]),
-    "both": ("c1", ["--config", "restorer", "--model.init_args.edits", BOTH]),
-    "sulci": ("c2", ["--config", "recogniser"]),
-    "hemisphere": ("ch", ["--config", "recogniser", "--training.batch_size", "2"]),
+    "both": ("c1", ["restorer", "--model.init_args.edits", BOTH]),
+    "sulci": ("c2", ["sulcus_segmenter"]),
+    "hemisphere": ("ch", ["sulcus_segmenter", "--training.batch_size", "2"]),
 }
 # Models of other questions, for which one seed is enough.
 ONCE = ("vae", "vae_distance", "latent_other", "both", "hemisphere")
@@ -109,22 +109,22 @@ def prepare(out: Path) -> None:
              "extra": (FIRST_TEST + number, more)}  # fmt: skip
     if not (out / "absenth/volumes.npy").is_file():
         for tree, (first, subjects) in trees.items():
-            run("phantom", out / tree, "--first", first, "--subjects", subjects)
+            run("phantom", "-o", out / tree, "--first", first, "--subjects", subjects)
     for end, words in COHORTS.items():
-        like = ["--like", out / f"c{end}", "--split", 0, 0, 1]
+        like = ["--layout-from", out / f"c{end}", "--split-fractions", 0, 0, 1]
         if not (out / f"t{end}/volumes.npy").is_file():
-            run("preprocess", out / "phantoms", out / f"c{end}", "--split", ".68", ".32", "0",
-                *words)  # fmt: skip
-            run("preprocess", out / "test", out / f"t{end}", *like)
+            run("preprocess", out / "phantoms", "-o", out / f"c{end}",
+                "--split-fractions", ".68", ".32", "0", *words)  # fmt: skip
+            run("preprocess", out / "test", "-o", out / f"t{end}", *like)
         sulci = SULCI + (OUTSIDE_THE_CROP if end == HEMISPHERE.end else [])
         for kind in CROP.kinds if end == CROP.end else ("absent",):
             if (out / f"{kind}{end}/volumes.npy").is_file():
                 continue
             for n, sulcus in enumerate(sulci):
                 subjects = EACH if kind == "absent" else EACH_OTHER
-                run("phantom", out / kind / sulcus, "--first", ABSENT_FROM + EACH * n,
+                run("phantom", "-o", out / kind / sulcus, "--first", ABSENT_FROM + EACH * n,
                     "--subjects", subjects, "--variant", f"{kind}:{sulcus}")  # fmt: skip
-            run("preprocess", *(out / kind / s for s in sulci), out / f"{kind}{end}", *like)
+            run("preprocess", *(out / kind / s for s in sulci), "-o", out / f"{kind}{end}", *like)
 
 
 def train(out: Path, seed: int, steps: int | None) -> None:
@@ -134,7 +134,7 @@ def train(out: Path, seed: int, steps: int | None) -> None:
         folder = run_folder(out, name, seed)
         if not (folder / "cost.json").is_file():
             more = [] if steps is None else ["--training.steps", steps]
-            run("train", *words, "--cohort", out / cohort, "--out", folder, "--seed", seed,
+            run("train", *words, out / cohort, "-o", folder, "--seed", seed,
                 "--resume", "auto", "--device", "cpu", *more)  # fmt: skip
         cost = read_json(folder / "cost.json")
         print(f"{name} seed {seed}: {cost['seconds'] / 60:.1f} min", flush=True)
@@ -151,11 +151,11 @@ def deletions(out: Path, name: str, seed: int, kind: str = "fold") -> dict[str, 
     first = [row["participant_id"] for row in Cohort.open(out / f"t{cohort[1]}").rows][:TESTED]
     test = out / f"test{cohort[1]}"
     if not (test / "volumes.npy").is_file():
-        run("preprocess", out / "test", test, "--like", out / cohort, "--split", 0, 0, 1,
-            "--participant-label", *first)  # fmt: skip
+        run("preprocess", out / "test", "-o", test, "--layout-from", out / cohort,
+            "--split-fractions", 0, 0, 1, "--participant-label", *first)  # fmt: skip
     if not (folder / BENCHMARK).is_file():
-        run("benchmark", run_folder(out, name, seed), test, folder, "--kind", kind,
-            "--sizes", *SIZES, "--draws", 1, "--seed", seed, "--reference", out / cohort,
+        run("benchmark", run_folder(out, name, seed), test, "-o", folder, "--kind", kind,
+            "--size", *SIZES, "--draws", 1, "--seed", seed, "--reference", out / cohort,
             "--device", "cpu", "--overwrite")  # fmt: skip
     return {
         "table": read_tsv(folder / BENCHMARK),
@@ -274,7 +274,7 @@ def report_fused(out: Path, seeds: list[int], draws: int = 10) -> None:
 def report_flags(out: Path, brains: int = 200) -> None:
     """Print how many phantoms a model of such phantoms would refuse to judge."""
     training, tested = Cohort.open(out / "c2"), Cohort.open(out / "t2")
-    judge = Suitability(training.scheme).fit(training)
+    detector = OutOfDistributionDetector(training.scheme).fit(training)
     absent = Cohort.open(out / "absent2")
     deleted = alter(tested, range(brains), SizeRange(800), kind="fold", seed=0)
     groups = {
@@ -283,7 +283,7 @@ def report_flags(out: Path, brains: int = 200) -> None:
         "absent sulci": absent.brains(range(0, len(absent.rows), 3)),
     }
     for name, group in groups.items():
-        reasons = list(judge.reasons(group))
+        reasons = list(detector.flags(group))
         print(f"{name}: {sum(map(bool, reasons))} of {len(reasons)} are flagged")
 
 

@@ -86,7 +86,7 @@ class Run:
             return
         place = folder / f"cohort{_suffix(self.hemispheres)}"
         place = left_out(cohort, site, place, self.hemispheres).folder
-        run("train", "--config", self.model, "--cohort", place, "--out", out, "--resume", "auto",
+        run("train", self.model, place, "-o", out, "--resume", "auto",
             "--device", device, "--training.seed", self.seed, "--training.validation_volumes", 8,
             "--training.validate_every", AT_THE_END, *MODELS[self.model], "--quiet")  # fmt: skip
 
@@ -197,6 +197,8 @@ def main() -> None:
         for site in names for seed in arguments.seeds
     ]  # fmt: skip
     figures["minutes_of_training"] = round(float(np.median(costs)), 1)
+    trained = [len(Cohort.open(folder / site / "cohort").indices("train")) for site in names]
+    figures["hemispheres"] = int(np.median(trained))
     write_figures(folder / "figures.json", figures)
     print(json.dumps(figures))
 

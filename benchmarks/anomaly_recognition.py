@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from anomaly_statistics import BOOTSTRAPS, INTERVAL, auroc, interval_of
 
-from foldnorm.pipeline.data.sulcus_labels import NamedVolumes, names_of, sulcus_voxels
+from foldnorm.pipeline.data.sulcus_labels import SulcusLabels, sulcus_voxels
 from foldnorm.pipeline.metrics.classes import sulcus_dice
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.scoring.healthy import held_out_halves
+from foldnorm.pipeline.scoring.healthy import split_validation
 from foldnorm.pipeline.scoring.recognition import RecognitionScores
-from foldnorm.pipeline.scoring.sulcus_measures import AtlasTemplate, Recognition
+from foldnorm.pipeline.scoring.sulcus_measures import AtlasTemplate, NetworkLabeller
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.io.volumes import read_labels
@@ -104,8 +104,8 @@ def _name(
 ) -> None:
     """Departures of the sulci of groups of brains, a file a group; Dice of the healthy ones."""
     folder.mkdir(parents=True, exist_ok=True)
-    model = Recognition(own.load(torch.device("cpu")), reference.scheme)
-    compared, _ = held_out_halves(reference)
+    model = NetworkLabeller(own.load(torch.device("cpu")), reference.scheme)
+    compared, _ = split_validation(reference)
     kept: dict[str, dict[str, Any]] = {group: {} for group in groups}
     atlas = AtlasTemplate(model.sulci, reference.scheme).fit(reference)
     for who, names in (("model", model), ("atlas", atlas)):
@@ -118,10 +118,10 @@ def _name(
             kept[group][f"{who}_panel"] = scores.panel_
     if "healthy" in groups:
         cohort, rows = groups["healthy"]
-        named = NamedVolumes(cohort, model.sulci)
+        sulci = SulcusLabels(cohort, model.sulci)
         brains = zip(rows, model.named(cohort.brains(rows)), strict=True)
         kept["healthy"]["dice"] = np.array(
-            [sulcus_dice(b.labels, names_of(named[n]), len(model.sulci)) for n, b in brains]
+            [sulcus_dice(b.labels, sulci[n], len(model.sulci)) for n, b in brains]
         )
     for group, arrays in kept.items():
         np.savez(folder / f"{group}.npz", **arrays)

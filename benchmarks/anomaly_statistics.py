@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from foldnorm.pipeline.metrics.detection import INTERVAL
+from foldnorm.pipeline.metrics.bootstrap import INTERVAL
 
 BOOTSTRAPS = 1000
 

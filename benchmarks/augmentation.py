@@ -8,23 +8,21 @@ relative to before. Ends with one line of JSON.
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from skimage.measure import euler_number, label
 
-from foldnorm.pipeline.data.augmentation import Augmentation, AugmentationOptions
+from foldnorm.pipeline.data.sheet_affine import RandSheetAffine
 from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.cohort.preparation import Preparation
 
 MARGIN = 5  # voxels
 KINDS = {
-    "rotation 5°": AugmentationOptions(rotation=5),
-    "stretch 5 %": AugmentationOptions(stretch=0.05),
-    "shift 2": AugmentationOptions(shift=2),
-    "elastic 1": AugmentationOptions(elastic=1.0),
-    "elastic 2": AugmentationOptions(elastic=2.0),
+    "rotation 5°": {"rotation": 5},
+    "stretch 5 %": {"stretch": 0.05},
+    "shift 2": {"shift": 2},
+    "elastic 1": {"elastic": 1.0},
+    "elastic 2": {"elastic": 2.0},
 }
 
 
@@ -45,17 +43,16 @@ def main() -> None:
     parser.add_argument("cohort", type=Path, metavar="COHORT")
     arguments = parser.parse_args()
     cohort = Cohort.open(arguments.cohort)
-    preparation = Preparation.from_dict(cohort.preparation)
     print(__doc__.splitlines()[0])
     found = {}
-    for kind, options in KINDS.items():
+    for kind, limits in KINDS.items():
         for way, thin in (("nearest", False), ("ours", True)):
-            alter = Augmentation(options, replace(preparation, thin=thin), seed=0)
+            move = RandSheetAffine(**limits, scheme=cohort.scheme, thin=thin)
             measured = [
                 figures(cohort.scheme.foreground(volume), cohort.scheme.foreground(made))
                 for draw, brain in enumerate(cohort.brains(cohort.indices()))
                 for volume in (brain.volume,)
-                for made in (alter(volume[None], draw)[0],)
+                for made in (np.asarray(move.set_random_state(seed=draw)(volume[None]))[0],)
             ]
             holes, pieces, voxels = np.mean(measured, axis=0)
             print(f"{kind:<12} {way:<8} holes {holes:6.1f}  pieces {pieces:+6.1f}  "

@@ -49,7 +49,7 @@ def tree(folder: Path, drawn: list[Path], subjects: int) -> Path:
 
 def run(source: Path, out: Path, workers: int) -> float:
     """Seconds of one whole command."""
-    command = [sys.executable, "-m", "foldnorm.pipeline.cli", "preprocess", source, out]
+    command = [sys.executable, "-m", "foldnorm.pipeline.cli", "preprocess", source, "-o", out]
     options = ["--voxel-size", "1", "--n-procs", str(workers), "--quiet"]
     begin = time.perf_counter()
     subprocess.run([*map(str, command), *options], check=True)
@@ -61,7 +61,7 @@ def gathering(folder: Path, drawn: list[Path], number: int) -> dict[str, float]:
     source, out = tree(folder / "few_crops", drawn, len(drawn)), folder / "crops"
     crop = ["--crop", "mm:-70,10,-60,20,-30,50", "--voxel-size", "1", "--quiet"]
     command = [sys.executable, "-m", "foldnorm.pipeline.cli", "preprocess"]
-    prepare = [*command, str(source), str(out), "--shard", "1/1", *crop]
+    prepare = [*command, str(source), "-o", str(out), "--shard", "1/1", *crop]
     subprocess.run(prepare, check=True)
     prepared = sorted(out.glob("sub-*/anat/*_dseg.json"))
     rows = ["participant_id\themi\tpath"]
@@ -81,8 +81,8 @@ def gathering(folder: Path, drawn: list[Path], number: int) -> dict[str, float]:
     table.write_text("\n".join(rows) + "\n")
     begin = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", GATHER, str(table), str(out), "--gather", "--n-procs", "2", *crop],
-        check=True, capture_output=True, text=True,
+        [sys.executable, "-c", GATHER, str(table), "-o", str(out), "--finalize", "--n-procs", "2",
+         *crop], check=True, capture_output=True, text=True,
     )  # fmt: skip
     seconds = time.perf_counter() - begin
     packed = out / "volumes.npy"

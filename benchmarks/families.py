@@ -47,7 +47,7 @@ CROP = ("--voxel-size", "2", "--crop", "mm:-76,4,-70,10,-40,40")
 CROP_STEPS = {"wgan_gp": ("--training.steps", "200"), "beta_vae": ("--training.steps", "1500"),
               "latent_ddpm": ("--training.steps", "3000")}  # fmt: skip
 SLICE_STEPS = {"image_wgan_gp": ("--training.steps", "1000")}
-FORMS = ("plain", "skip", "residual")  # of the multi-domain VAE
+VARIANTS = ("plain", "skip", "residual")  # of the multi-domain VAE
 STROKES = ("straight", "broken", "curved")
 JPEGS = (95, 75)  # quality
 
@@ -59,7 +59,7 @@ def run(*words: object) -> None:
 
 def trained(out: Path, config: str, cohort: Path, *words: str) -> Path:
     if not (out / "cost.json").is_file():
-        run("train", "--config", config, "--cohort", cohort, "--out", out, "--resume", "auto",
+        run("train", config, cohort, "-o", out, "--resume", "auto",
             "--device", "cpu", *words)  # fmt: skip
     minutes = read_json(out / "cost.json")["seconds"] / 60
     print(f"{config}: {minutes:.1f} minutes of training", flush=True)
@@ -70,11 +70,11 @@ def of_digits(data: Path, out: Path) -> dict[str, float]:
     """Classifiers and autoencoders on MNIST."""
     cohort = out / "digits"
     if not (cohort / "volumes.npy").is_file():
-        run("images", data / "mnist", cohort, "--split", *SPLIT)
+        run("images", data / "mnist", "-o", cohort, "--split-fractions", *SPLIT)
     figures: dict[str, float] = {}
     for kind in ("cnn", "mlp"):
         folder = trained(out / f"digits_{kind}", f"{kind}_classifier", cohort)
-        run("classify", folder, cohort, folder / "told", "--split", "test", "--overwrite")
+        run("classify", folder, cohort, "-o", folder / "told", "--split", "test", "--overwrite")
         told = read_json(folder / "told/classes.json")
         figures |= {f"mnist_{kind}_{name}": told[name]
                     for name in ("accuracy", "accuracy_low", "accuracy_high")}  # fmt: skip
@@ -93,7 +93,7 @@ def of_digits(data: Path, out: Path) -> dict[str, float]:
 
 
 def restored(folder: Path, cohort: Path) -> dict[str, Any]:
-    run("restore", folder, cohort, folder / "restored", "--split", "test", "--degrade",
+    run("restore", folder, cohort, "-o", folder / "restored", "--split", "test", "--degrade",
         "--overwrite")  # fmt: skip
     return read_json(folder / "restored/restored.json")
 
@@ -102,17 +102,18 @@ def of_diffusion(data: Path, out: Path) -> dict[str, float]:
     """Drawn brain slices, and what DDIM saves."""
     cohort = out / "slices64"
     if not (cohort / "volumes.npy").is_file():
-        run("images", data / "brain_slices", cohort, "--size", 64, "--split", *SLICE_SPLIT)
+        run("images", data / "brain_slices", "-o", cohort, "--shape", 64, "--split-fractions",
+            *SLICE_SPLIT)  # fmt: skip
     sizes = [word for name, value in DIFFUSION.items() for word in (f"--{name}", value)]
     folder = trained(out / "slices64_ddpm", "ddpm", cohort, *sizes)
     figures = {}
     for sampler, number in (("ddpm", DRAWN_SLOWLY), ("ddim", DRAWN_SLOWLY), ("ddim", DRAWN)):
-        words = ("--sampler", sampler, "--number", number)
+        words = ("--scheduler", sampler, "--num", number)
         figures |= drawn(cohort, folder, f"{sampler}_{number}", words)
     each = [figures[f"{sampler}_{DRAWN_SLOWLY}_seconds"] for sampler in ("ddpm", "ddim")]
     for config in ("image_vae", "image_wgan_gp"):
         folder = trained(out / f"slices64_{config}", config, cohort, *SLICE_STEPS.get(config, ()))
-        figures |= drawn(cohort, folder, config, ("--number", DRAWN))
+        figures |= drawn(cohort, folder, config, ("--num", DRAWN))
     return {"ddim_speedup": each[0] / each[1], **figures}
 
 
@@ -120,12 +121,13 @@ def of_crops(out: Path) -> dict[str, float]:
     """Drawn crops of phantoms."""
     cohort = out / "crops"
     if not (cohort / "volumes.npy").is_file():
-        run("phantom", out / "phantoms", "--subjects", 640)
-        run("preprocess", out / "phantoms", cohort, "--split", ".68", ".32", "0", *CROP)
+        run("phantom", "-o", out / "phantoms", "--subjects", 640)
+        run("preprocess", out / "phantoms", "-o", cohort, "--split-fractions", ".68", ".32", "0",
+            *CROP)  # fmt: skip
     figures = {}
     for config in ("beta_vae", "wgan_gp", "latent_ddpm"):
         folder = trained(out / f"crops_{config}", config, cohort, *CROP_STEPS.get(config, ()))
-        figures |= drawn(cohort, folder, config, ("--number", DRAWN))
+        figures |= drawn(cohort, folder, config, ("--num", DRAWN))
     return figures
 
 
@@ -134,12 +136,12 @@ def drawn(cohort: Path, folder: Path, name: str, words: tuple[object, ...]) -> d
     made, told = folder / f"drawn_{name}", folder / f"quality_{name}"
     if not (made / "seconds.json").is_file():
         begin = time.perf_counter()
-        run("generate", folder, made, *words, "--device", "cpu", "--overwrite")
+        run("generate", folder, "-o", made, *words, "--device", "cpu", "--overwrite")
         number = len(list(made.glob("synthetic-*")))
         write_json(made / "seconds.json", {"each": (time.perf_counter() - begin) / number})
     seconds = read_json(made / "seconds.json")["each"]
     if not (told / "quality.json").is_file():
-        run("quality", cohort, made, told)
+        run("evaluate-synthetic", cohort, made, "-o", told)
     found = read_json(told / "quality.json")
     print(f"  {name}: {seconds:.2f} s each, {found['volumes_of_each_set']} of each set; "
           "synthetic / held out")  # fmt: skip
@@ -155,15 +157,15 @@ def of_slices(data: Path, out: Path) -> dict[str, float]:
     """Restoration of brain slices."""
     cohort = out / "slices"
     if not (cohort / "volumes.npy").is_file():
-        run("images", data / "brain_slices", cohort, "--split", *SLICE_SPLIT)
+        run("images", data / "brain_slices", "-o", cohort, "--split-fractions", *SLICE_SPLIT)
     folder = trained(out / "slices_damage_unet", "damage_unet", cohort)
     figures, ways = {}, {kind: ("--damage", kind) for kind in STROKES}
     for name, words in {"all": (), **ways}.items():
         for method in ("model", "biharmonic", "true-mask") if name == "all" else ("model",):
             told = folder / f"restored_{name}_{method}"
             if not (told / "restored.json").is_file():
-                run("restore", folder, cohort, told, "--split", "test", "--degrade", "--method",
-                    method, *words)  # fmt: skip
+                run("restore", folder, cohort, "-o", told, "--split", "test", "--degrade",
+                    "--method", method, *words)  # fmt: skip
             found = read_json(told / "restored.json")
             figures[f"{name}_{method}"] = found
             before = found["psnr"] - found["psnr_gain"]
@@ -171,13 +173,13 @@ def of_slices(data: Path, out: Path) -> dict[str, float]:
                   f"{found['ssim']:.3f}, inside {found['psnr_inside']:.2f} dB, IoU "
                   f"{found['mask_iou']:.3f}", flush=True)  # fmt: skip
     in_jpegs = {f"mask_iou_jpeg_{quality}": found_in_jpegs(folder, quality) for quality in JPEGS}
-    for form in FORMS:
-        words = ["--model.init_args.form", form, "--training.steps", "600"]
-        folder = trained(out / f"slices_vae_{form}", "multi_domain_vae", cohort, *words)
+    for variant in VARIANTS:
+        words = ["--model.init_args.variant", variant, "--training.steps", "600"]
+        folder = trained(out / f"slices_vae_{variant}", "multi_domain_vae", cohort, *words)
         found = restored(folder, cohort)
-        print(f"  {form}: PSNR {found['psnr']:.2f} dB, SSIM {found['ssim']:.3f}, inside "
+        print(f"  {variant}: PSNR {found['psnr']:.2f} dB, SSIM {found['ssim']:.3f}, inside "
               f"{found['psnr_inside']:.2f} dB", flush=True)  # fmt: skip
-        figures[f"multi_domain_{form}"] = found
+        figures[f"multi_domain_{variant}"] = found
     whole = figures["all_model"]
     return {
         "mask_iou": min(figures[f"{kind}_model"]["mask_iou"] for kind in STROKES),
@@ -185,7 +187,10 @@ def of_slices(data: Path, out: Path) -> dict[str, float]:
         "restored_ssim": whole["ssim"],
         "inpainting_gain_db": whole["psnr_inside"] - figures["all_true-mask"]["psnr_inside"],
         **in_jpegs,
-        **{f"multi_domain_{form}_psnr": figures[f"multi_domain_{form}"]["psnr"] for form in FORMS},
+        **{
+            f"multi_domain_{variant}_psnr": figures[f"multi_domain_{variant}"]["psnr"]
+            for variant in VARIANTS
+        },
     }
 
 
@@ -197,7 +202,7 @@ def found_in_jpegs(folder: Path, quality: int) -> float:
         source.mkdir(exist_ok=True)
         for n, path in enumerate(degraded):
             Image.open(path).save(source / f"{n:04d}.jpg", quality=quality)
-        run("restore", folder, source, told)
+        run("restore", folder, source, "-o", told)
     ious = []
     for n, path in enumerate(degraded):
         (found,) = told.glob(f"sub-{n:04d}_*desc-found.png")

@@ -66,11 +66,13 @@ def draw_cohorts(session: Session, wanted: set[str]) -> None:
         return
     source, n_procs = session.place / "phantoms", os.cpu_count() or 1
     size = 4 if session.tiny or of_volumes == {"small"} else 2
-    _run("phantom", source, "--subjects", SUBJECTS, "--voxel-size", size, "--n-procs", n_procs)
+    _run(
+        "phantom", "-o", source, "--subjects", SUBJECTS, "--voxel-size", size, "--n-procs", n_procs
+    )
     for name in sorted(of_volumes):
         words = COHORTS["small" if session.tiny else name]
-        _run("preprocess", source, session.place / name, "--pair", "grey-white", *words,
-             "--split", ".3", ".4", ".3", "--n-procs", n_procs)  # fmt: skip
+        _run("preprocess", source, "-o", session.place / name, "--pair", "grey-white", *words,
+             "--split-fractions", ".3", ".4", ".3", "--n-procs", n_procs)  # fmt: skip
         session.cohorts[name] = Cohort.open(session.place / name)
         say(f"{name}: {len(session.cohorts[name].rows)} volumes of {session.cohorts[name].shape}")
 
@@ -87,7 +89,7 @@ def _images(place: Path) -> Cohort:
         Image.fromarray(shown).save(folder / f"{n:03d}.png")
         rows.append(f"{n:03d}.png\tp{n}\t{'standing' if n % 2 else 'lying'}")
     (folder / "participants.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    _run("images", folder, place / "images", "--split", ".5", ".25", ".25")
+    _run("images", folder, "-o", place / "images", "--split-fractions", ".5", ".25", ".25")
     return Cohort.open(place / "images")
 
 

@@ -10,10 +10,10 @@ from foldnorm.models.protocols import (
     Classifies,
     Decodes,
     Encodes,
+    Generates,
     Recognises,
-    Repairs,
     Restores,
-    Samples,
+    RestoresImages,
     Translates,
 )
 from foldnorm.pipeline.runs.config import shipped_configs
@@ -32,7 +32,7 @@ VARIANTS = {
     "latent_ddpm every-step": EVERY_STEP,
     "wgan_gp ema-edits": (
         "--training.ema=0.9", "--model.init_args.edits=[folds,balls]",
-        "--model.init_args.encoder_sees=distance", "--training.warmup_steps=2",
+        "--model.init_args.encoder_input=distance", "--training.warmup_steps=2",
         "--model.init_args.class_weights=[1,1,2]",
     ),
     "vnet weighted": (
@@ -45,7 +45,7 @@ SMALL_DIFFUSION = ("--model.init_args.channels=[8,16]", "--model.init_args.atten
 SMALLER = {
     "ddpm": SMALL_DIFFUSION,
     "latent_ddpm": SMALL_DIFFUSION,
-    "damage_unet": ("--model.init_args.channels=8", "--model.init_args.mirrors=false"),
+    "damage_unet": ("--model.init_args.channels=8", "--model.init_args.tta_flips=false"),
     "wgan_gp_report": ("--model.init_args.latent_dim=16",),
 }
 
@@ -71,7 +71,7 @@ def _through(session: Session, row: dict[str, Any]) -> None:
     run = session.place / "runs" / name
     device = ("--device", session.device.type)
     words: list[object] = [
-        "train", "--config", config, "--cohort", cohort.folder, "--out", run, "--resume", "auto",
+        "train", config, cohort.folder, "-o", run, "--resume", "auto",
         *device, "--training.precision", row["precision"], "--training.batch_size", 2,
         "--training.steps", 4, "--training.log_every", 1, "--training.validate_every", 2,
         "--training.validation_volumes", 2, *VARIANTS.get(row["config"], ()),
@@ -102,17 +102,17 @@ def _through(session: Session, row: dict[str, Any]) -> None:
 def _uses(model: nn.Module, where: list[object], cohort: Cohort) -> list[list[object]]:
     """Commands for a trained model of its kind; ``where``: run, cohort, output."""
     run, folder, out = where
-    for kind, name in ((Translates, "translate"), (Recognises, "recognise"),
+    for kind, name in ((Translates, "translate"), (Recognises, "label-sulci"),
                        (Classifies, "classify")):  # fmt: skip
         if isinstance(model, kind):
-            return [[name, *where]]
-    if cohort.holds_images and isinstance(model, Repairs):
-        return [["restore", *where]]
+            return [[name, run, folder, "-o", out]]
+    if cohort.holds_images and isinstance(model, RestoresImages):
+        return [["restore", run, folder, "-o", out]]
     found: list[list[object]] = []
     if isinstance(model, (Decodes, Restores, Encodes)):
-        found.append(["score", *where])
+        found.append(["score", run, folder, "-o", out])
     if isinstance(model, Encodes):
-        found.append(["embed", run, folder, f"{out}-codes"])
-    if isinstance(model, Samples):
-        found.append(["generate", run, f"{out}-drawn", "--number", 2])
+        found.append(["embed", run, folder, "-o", f"{out}-codes"])
+    if isinstance(model, Generates):
+        found.append(["generate", run, "-o", f"{out}-drawn", "--num", 2])
     return found

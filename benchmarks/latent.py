@@ -31,8 +31,8 @@ from foldnorm.pipeline.cli import main as foldnorm
 from foldnorm.pipeline.latent.dimensions import (
     BATCH,
     STEP,
-    foretell_effects,
     measure_effects,
+    predict_effects,
     rank_dimensions,
 )
 from foldnorm.pipeline.latent.space import LatentSpace
@@ -89,7 +89,7 @@ def ranking(brains: int) -> dict[str, float]:
     """Rank all dimensions, as the command does with --dimensions 1728; in turns of 64."""
     space = report_space(brains)
     d = space.codes.shape[1]
-    foretold = seconds(lambda: foretell_effects(space, brains=brains)) / brains
+    foretold = seconds(lambda: predict_effects(space, brains=brains)) / brains
     ours, alone = [], []
     for place in range(brains):
         one = LatentSpace(space.trained, space.cohort, space.indices[[place]],
@@ -114,13 +114,13 @@ def ranking(brains: int) -> dict[str, float]:
 
 def default_ranking(run: Path, cohort: Path, measured: int) -> dict[str, float]:
     space = LatentSpace.open(run, cohort, [], "cpu")
-    foretold = seconds(lambda: foretell_effects(space, brains=100))
+    foretold = seconds(lambda: predict_effects(space, brains=100))
     taken = seconds(lambda: rank_dimensions(space, measured=measured, brains=100))
     # Whether what is foretold ranks well among all, not only the first: on some drawn of all.
     drawn = np.sort(np.random.default_rng(0).choice(space.codes.shape[1], 100, replace=False))
     ranked = rank_dimensions(space, measured=measured, brains=20)
     known = measure_effects(space, drawn, brains=20)
-    ranks = [np.argsort(np.argsort(values)) for values in (ranked.foretold[drawn], known)]
+    ranks = [np.argsort(np.argsort(values)) for values in (ranked.predicted_effect[drawn], known)]
     agreement = float(np.corrcoef(*ranks)[0, 1])
     print(f"  {space.codes.shape[1]} dimensions, 100 brains: foretold in {foretold:.0f} s, with "
           f"{measured} measured {taken:.0f} s; rank correlation of foretold and measured "
@@ -161,14 +161,14 @@ def report(run: Path, cohort: Path, out: Path) -> dict[str, float]:
 
     latent, page = out / "latent", out / "report.html"
     brains = Cohort.open(cohort).keys()
-    call("latent", "projection", run, cohort, latent, "--method", "tsne", "--overwrite")
-    call("latent", "mean", run, cohort, latent, "--overwrite")
-    call("latent", "clusters", run, cohort, latent, "--overwrite")
-    call("latent", "neighbours", run, cohort, latent, "--brain", brains[0], "--overwrite")
-    call("latent", "interpolate", run, cohort, latent, "--brain", brains[0], "--to", brains[1],
-         "--overwrite")  # fmt: skip
-    call("latent", "dimensions", run, cohort, latent, "--dimensions", 20, "--overwrite")
-    written = seconds(lambda: call("report", cohort, run, latent, page))
+    call("latent", "projection", run, cohort, "-o", latent, "--reduction", "tsne", "--overwrite")
+    call("latent", "mean", run, cohort, "-o", latent, "--overwrite")
+    call("latent", "clusters", run, cohort, "-o", latent, "--overwrite")
+    call("latent", "neighbours", run, cohort, "-o", latent, "--brain", brains[0], "--overwrite")
+    call("latent", "interpolate", run, cohort, "-o", latent, "--brain", brains[0],
+         "--to", brains[1], "--overwrite")  # fmt: skip
+    call("latent", "dimensions", run, cohort, "-o", latent, "--dimensions", 20, "--overwrite")
+    written = seconds(lambda: call("report", cohort, run, latent, "-o", page))
     opened = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)

@@ -44,10 +44,10 @@ def measure(name: str) -> dict[str, object]:
         Classifies,
         Decodes,
         Encodes,
+        Generates,
         Recognises,
-        Repairs,
         Restores,
-        Samples,
+        RestoresImages,
         Translates,
     )
     from foldnorm.models.volume_networks import as_channels_last
@@ -57,7 +57,7 @@ def measure(name: str) -> dict[str, object]:
     config = configured(name, (side,) * 3, CLASSES)
     shape: tuple[int, ...] = (side,) * 3
     module, _, kind = config["model"]["class_path"].rpartition(".")
-    if getattr(importlib.import_module(module), kind).reads in OF_IMAGES:
+    if getattr(importlib.import_module(module), kind).input_kind in OF_IMAGES:
         shape = (IMAGE_SIDE,) * 2
         config = configured(name, shape, None)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -65,13 +65,15 @@ def measure(name: str) -> dict[str, object]:
     batch = training_options(config).batch_size
     networks = sorted({n for p in model.phases.values() for n in p.networks})
     optimizers = {n: torch.optim.Adam(getattr(model, n).parameters()) for n in networks}
-    single = model.reads in ("volumes", "images", "classified")
-    sides = (batch, *shape) if single else (batch, 3 if model.reads == "damaged" else 2, *shape)
+    single = model.input_kind in ("volumes", "images", "classified")
+    sides = (
+        (batch, *shape) if single else (batch, 3 if model.input_kind == "damaged" else 2, *shape)
+    )
     volumes = torch.randint(0, CLASSES, sides, dtype=torch.uint8)
-    if model.reads in OF_IMAGES:
+    if model.input_kind in OF_IMAGES:
         volumes = torch.rand(sides) * 2 - 1
     condition = None
-    if model.reads == "classified":
+    if model.input_kind == "classified":
         condition = torch.eye(2)[torch.randint(0, 2, (batch,))]
     for step in range(2):
         for phase in dict.fromkeys(p for s in (0, 10**9) for p in model.phase_order(s)):
@@ -86,16 +88,16 @@ def measure(name: str) -> dict[str, object]:
     protocols = {
         "encode": Encodes,
         "decode": Decodes,
-        "sample": Samples,
+        "sample": Generates,
         "translate": Translates,
         "restore": Restores,
         "recognise": Recognises,
         "classify": Classifies,
-        "repair": Repairs,
+        "repair": RestoresImages,
     }
     return {
         "offers": [what for what, protocol in protocols.items() if isinstance(model, protocol)],
-        "reads": model.reads,
+        "input_kind": model.input_kind,
         "shape": list(shape),
         "batch_size": batch,
         "parameters": sum(p.numel() for p in model.parameters()),

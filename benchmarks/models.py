@@ -28,7 +28,7 @@ from sklearn.decomposition import PCA
 from foldnorm.models.classes import to_classes
 from foldnorm.pipeline.artifacts import RUN_COST
 from foldnorm.pipeline.cli import main as foldnorm
-from foldnorm.pipeline.inference.translate import Translation
+from foldnorm.pipeline.inference.translate import Translator
 from foldnorm.pipeline.metrics.classes import class_dice
 from foldnorm.pipeline.metrics.latent import active_share
 from foldnorm.pipeline.metrics.sheets import mean_panel
@@ -40,7 +40,7 @@ from foldnorm.preprocessing.core.files import write_text
 
 CPU = torch.device("cpu")
 CROP = "mm:-66,-6,-60,0,-30,30"
-SPLIT = ["--split", ".6", ".15", ".25"]
+SPLIT = ["--split-fractions", ".6", ".15", ".25"]
 PAIRS = ["--pair", "grey-white"]
 HULL = 2  # voxels: what lies as near to the outside counts as hull
 BARS = ("volume_ratio", "opening_excess", "active_share", "dice", "precision", "recall")
@@ -58,16 +58,17 @@ def run(*words: object) -> None:
 
 def prepare(data: Path | None, out: Path, phantoms: int) -> None:
     if not (out / "phantoms").is_dir():
-        run("phantom", out / "phantoms", "--subjects", phantoms, "--seed", 0)
+        run("phantom", "-o", out / "phantoms", "--subjects", phantoms, "--seed", 0)
     for name, layout in (
         ("whole", ["--voxel-size", 2, "--pad", "multiple:8"]),
         ("crops", ["--voxel-size", 1.5, "--crop", CROP]),
     ):
         if not (out / name / "volumes.npy").is_file():
-            run("preprocess", out / "phantoms", out / name, *layout, *SPLIT, *PAIRS)
+            run("preprocess", out / "phantoms", "-o", out / name, *layout, *SPLIT, *PAIRS)
     if data is not None and not (out / "archi/volumes.npy").is_file():
-        run("preprocess", data / "morphologist/archi", out / "archi", "--voxel-size", 2,
-            "--mirror-right", "--pad", "multiple:8", "--split", 0, 0, 1, *PAIRS)  # fmt: skip
+        run("preprocess", data / "morphologist/archi", "-o", out / "archi", "--voxel-size", 2,
+            "--mirror-right", "--pad", "multiple:8", "--split-fractions", 0, 0, 1,
+            *PAIRS)  # fmt: skip
     write_text(out / "study.yaml", yaml.safe_dump(STUDY))
     reverse = yaml.safe_load(config_path("vnet").read_text(encoding="utf-8"))
     reverse["model"]["init_args"]["reverse"] = True
@@ -106,20 +107,20 @@ def shown(name: str, figures: dict[str, float]) -> None:
 def whole_hemispheres(data: Path | None, out: Path, steps: int) -> dict[str, float]:
     cohort, folder = Cohort.open(out / "whole"), out / "vnet"
     if not (folder / "cost.json").is_file():
-        run("train", "--config", "vnet", "--cohort", out / "whole", "--out", folder, "--resume",
+        run("train", "vnet", out / "whole", "-o", folder, "--resume",
             "auto", "--device", "cpu", "--training.steps", steps,
             "--training.validate_every", max(steps // 4, 1))  # fmt: skip
     cost = RunFolder(folder).cost
     print(f"1. V-Net, whole hemispheres at 2 mm, {steps} steps: {cost['seconds'] / 60:.1f} min")
-    translation = Translation.open(folder, CPU)
-    ours = dice(translation.translate, cohort, False)
+    translator = Translator.open(folder, CPU)
+    ours = dice(translator.trained.translate_volume, cohort, False)
     shown(f"test phantoms ({len(cohort.indices('test'))})", ours)
     frequent = most_frequent(cohort, False)
     shown("most frequent class", dice(lambda _: frequent, cohort, False))
     found = {"vnet_mean_dice": ours["mean_dice"], "vnet_grey_dice": ours["dice_grey"]}
     if data is not None:
         archi = Cohort.open(out / "archi")
-        real = dice(translation.translate, archi, False)
+        real = dice(translator.trained.translate_volume, archi, False)
         shown("archi/001, both hemispheres", real)
         found |= {
             "vnet_real_mean_dice": real["mean_dice"],
@@ -201,14 +202,14 @@ def translation(cohort: Cohort, out: Path) -> dict[str, float]:
     found: dict[str, float] = {}
     print("3. Translation of crops, test phantoms")
     for way, reverse in (("skeleton → grey-white", False), ("grey-white → skeleton", True)):
-        vnet = Translation.open(out / "runs" / ("vnet_reverse" if reverse else "vnet") / "seed-0",
+        vnet = Translator.open(out / "runs" / ("vnet_reverse" if reverse else "vnet") / "seed-0",
                                 CPU)  # fmt: skip
-        unit = Translation.open(out / "runs/unit/seed-0", CPU)
+        unit = Translator.open(out / "runs/unit/seed-0", CPU)
         unit.model.reverse = reverse
         frequent = most_frequent(cohort, reverse)
         for name, translate in (
-            ("vnet", vnet.translate),
-            ("unit", unit.translate),
+            ("vnet", vnet.trained.translate_volume),
+            ("unit", unit.trained.translate_volume),
             ("frequent", lambda _, f=frequent: f),
         ):
             figures = dice(translate, cohort, reverse)
@@ -227,6 +228,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="of training a model, on crops")
     parser.add_argument("--vnet-steps", type=int, default=2400, help="on whole hemispheres")
     arguments = parser.parse_args()
+    os.environ["FOLDNORM_TRUST"] = "study_network"
     out = arguments.out
     print(__doc__.splitlines()[0])
     begin = time.perf_counter()

@@ -6,10 +6,13 @@ OUT keeps the phantoms and their scores; what is there is not made again. Writes
 
     docs/pictures/floor.png   the void map of a phantom that lacks a fold, with two floors
     docs/pictures/page.png    the pictures of its page, as `foldnorm report` makes them
+    docs/pictures/learning_curve.png  AUROC and hits by the number of hemispheres trained on, of
+                              benchmarks/results/learning_curve.json
 """
 
 import argparse
 import base64
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,8 +25,11 @@ from foldnorm.pipeline.report.brain_page_figures import DPI, STYLE
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.scoring.void import VoidScores
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key, write_participants
+from foldnorm.preprocessing.core.files import read_json
 
 PICTURES = Path(__file__).parents[1] / "docs/pictures"
+CURVE = Path(__file__).parent / "results" / "learning_curve.json"
+SIZES = {"200": "200–500 mm²", "500": "500–800 mm²", "800": "over 800 mm²"}
 PEOPLE = 41  # the last of whom lacks a fold
 SIZE = "900-940"  # mm² of it: its central sulcus
 FLOORS = 0.01, 1.0  # mm, of a map that is not smoothed
@@ -34,17 +40,18 @@ def make(out: Path) -> tuple[Cohort, Cohort]:
     """Draw phantoms, take a fold out of one, and score it: healthy ones, and that one."""
     healthy, patient = out / "healthy", out / "patient"
     if not (out / "scores" / "pages.json").is_file():
-        run("phantom", out / "source", "--subjects", PEOPLE, "--voxel-size", 1.5, "--quiet")
-        run("preprocess", out / "source", out / "all", "--voxel-size", 2, "--thin", "--quiet")
+        run("phantom", "-o", out / "source", "--subjects", PEOPLE, "--voxel-size", 1.5, "--quiet")
+        run("preprocess", out / "source", "-o", out / "all", "--voxel-size", 2, "--thin", "--quiet")
         cohort = Cohort.open(out / "all")
         *others, last = [row["participant_id"] for row in cohort.rows]
         for folder, chosen in ((healthy, others), (out / "intact", [last])):
-            run("preprocess", out / "source", folder, "--like", out / "all",
+            run("preprocess", out / "source", "-o", folder, "--layout-from", out / "all",
                 "--participant-label", *chosen, "--quiet")  # fmt: skip
-        run("delete", out / "intact", patient, "--size", SIZE, "--quiet")
+        run("alter", out / "intact", "-o", patient, "--size", SIZE, "--quiet")
         rows = [{**row, "split": "train"} for row in Cohort.open(healthy).rows]
         write_participants(healthy, rows)
-        run("score", "void", patient, out / "scores", "--healthy", healthy, "--maps", "--quiet")
+        run("score", "void", patient, "-o", out / "scores", "--healthy", healthy, "--maps",
+            "--quiet")  # fmt: skip
     return Cohort.open(healthy), Cohort.open(patient)
 
 
@@ -92,6 +99,34 @@ def page_picture(scores: Path) -> None:
     _shrink(PICTURES / "page.png")
 
 
+def learning_curve_picture() -> None:
+    """Draw AUROC and hits of erased folds by the number of hemispheres trained on."""
+    record = read_json(CURVE)
+    figures, every = record["figures"], record["figures"]["hemispheres"]
+    numbers = sorted({int(n) for key in figures for n in re.findall(r"-of-(\d+)$", key)})
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(6.4, 2.8), constrained_layout=True, sharey=True)
+        for own, what, title in zip(axes, ("auroc", "hit"), ("AUROC", "hits"), strict=True):
+            for size, label in SIZES.items():
+                keys = [f"restorer_{what}_{size}-of-{n}" for n in numbers]
+                keys.append(f"restorer_{what}_{size}")
+                values = np.array([figures[key] for key in keys])
+                low, high = (np.array([figures[f"{k}_{e}"] for k in keys]) for e in ("low", "high"))
+                own.errorbar(
+                    [*numbers, every], values, (values - low, high - values),
+                    marker="o", markersize=3, linewidth=1, elinewidth=0.6, label=label,
+                )  # fmt: skip
+            own.set_xscale("log", base=2)
+            own.set_xticks([*numbers, every], [*map(str, numbers), str(every)], fontsize=6)
+            own.set_xlabel("hemispheres trained on", fontsize=7)
+            own.set_title(title, fontsize=7)
+            own.tick_params(labelsize=6, length=2)
+        axes[0].legend(fontsize=6, frameon=False)
+        figure.savefig(PICTURES / "learning_curve.png", dpi=DPI)
+        plt.close(figure)
+    _shrink(PICTURES / "learning_curve.png")
+
+
 def _shrink(path: Path) -> None:
     """Keep few colours: a README is read over slow lines too."""
     Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
@@ -108,6 +143,8 @@ def main() -> None:
     healthy, patient = make(out)
     floor_picture(healthy, patient, Cohort.open(out / "intact"))
     page_picture(out / "scores")
+    if CURVE.is_file():
+        learning_curve_picture()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ everything; what is there is not made again. Ends with one line of JSON.
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,12 @@ import torch
 
 from foldnorm.models.classes import to_classes
 from foldnorm.pipeline.cli import main as foldnorm
-from foldnorm.pipeline.inference.translate import Translation, translate_cohort
+from foldnorm.pipeline.inference.translate import Translator
 from foldnorm.pipeline.metrics.classes import class_dice
 from foldnorm.pipeline.metrics.sheets import mean_panel
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
-from foldnorm.pipeline.studies.every_fold import FoldScores, score_every_fold, summary_of
+from foldnorm.pipeline.studies.leave_one_fold_out import FoldScores, leave_one_fold_out
 from foldnorm.preprocessing.alteration.deletion import SizeRange
 from foldnorm.preprocessing.cohort.cohort import Cohort, write_participants
 from foldnorm.preprocessing.core.files import read_tsv, write_json, write_text
@@ -59,27 +60,29 @@ def run(*words: object) -> None:
 
 def prepare(data: Path, out: Path, phantoms: int) -> None:
     if not (out / "real").is_dir():
-        run("skeletonise", data / "brain_labels", out / "skeletons")
-        run("template", out / "skeletons", out / "template.nii.gz")
+        run("skeletonise", data / "brain_labels", "-o", out / "skeletons")
+        run("template", out / "skeletons", "-o", out / "template.nii.gz")
         rows = ["participant_id\themi\tpath"]
         archi = data / "morphologist/archi/001" / SEGMENTATION
         rows += [f"001\t{side}\t{archi}/{side}grey_white_001.nii.gz" for side in "LR"]
         write_text(out / "archi.tsv", "\n".join(rows) + "\n")
-        run("skeletonise", out / "archi.tsv", out / "archi", "--align", out / "template.nii.gz")
-        run("phantom", out / "phantoms", "--subjects", phantoms, "--seed", 0)
+        run("skeletonise", out / "archi.tsv", "-o", out / "archi", "--align",
+            out / "template.nii.gz")  # fmt: skip
+        run("phantom", "-o", out / "phantoms", "--subjects", phantoms, "--seed", 0)
         for path in sorted((out / "phantoms").glob("phantom*")):
             # The stretch, as a Morphologist tree would hold it: from voxels in AIMS order.
             folder = path / "t1mri/default_acquisition/registration"
             write_trm_of(path / SEGMENTATION / f"Lskeleton_{path.name}.nii.gz",
                          folder / TRANSFORM.format("", path.name))  # fmt: skip
-        run("preprocess", out / "phantoms", out / "phantom_cohort", *LAYOUT,
-            "--split", ".6", ".15", ".25")  # fmt: skip
-        run("preprocess", out / "skeletons", out / "real", "--like", out / "phantom_cohort",
-            "--split", "0", "0", "1")  # fmt: skip
+        run("preprocess", out / "phantoms", "-o", out / "phantom_cohort", *LAYOUT,
+            "--split-fractions", ".6", ".15", ".25")  # fmt: skip
+        run("preprocess", out / "skeletons", "-o", out / "real",
+            "--layout-from", out / "phantom_cohort",
+            "--split-fractions", "0", "0", "1")  # fmt: skip
         for name, source in (("archi_ours", out / "archi"),
                              ("archi_theirs", data / "morphologist/archi")):  # fmt: skip
-            run("preprocess", source, out / name, "--like", out / "phantom_cohort",
-                "--split", "0", "0", "1")  # fmt: skip
+            run("preprocess", source, "-o", out / name, "--layout-from", out / "phantom_cohort",
+                "--split-fractions", "0", "0", "1")  # fmt: skip
 
 
 def matrix() -> np.ndarray:
@@ -99,7 +102,7 @@ def write_trm_of(volume: Path, path: Path) -> None:
 
 def train(config: str, cohort: Path, out: Path, steps: int, *more: str) -> Path:
     if not (out / "MODEL_CARD.md").is_file():
-        run("train", "--config", config, "--cohort", cohort, "--out", out, "--resume", "auto",
+        run("train", config, cohort, "-o", out, "--resume", "auto",
             "--device", "cpu", "--training.steps", steps, "--training.validate_every",
             max(steps // 4, 1), *more)  # fmt: skip
     return out
@@ -184,20 +187,29 @@ def from_phantoms(out: Path, steps: int, vnet_steps: int) -> dict[str, float]:
         shown(f"phantom GAN on {name}", panel)
         figures[f"phantom_gan_{name}_dice"] = panel["dice"]
         folder = out / f"phantom_vnet_on_{name}"
-        translation = Translation.open(vnet, CPU)
-        dice = mean_of(translate_cohort(translation, cohort, folder, ["test"]), DICE)
+        dice = mean_of(translated_rows(Translator.open(vnet, CPU), cohort, folder, ["test"]), DICE)
         shown(f"phantom V-Net on {name}", dice)
         figures[f"phantom_vnet_{name}_mean_dice"] = dice["mean_dice"]
         shown("  most frequent class", mean_of(most_frequent(phantoms, cohort, "test"), DICE))
     folder = out / "phantom_gan_benchmark"
     if not (folder / "benchmark.tsv").is_file():
-        run("benchmark", gan, real.folder, folder, "--every-fold", "500", "--draws", "10")
+        run("benchmark", gan, real.folder, "-o", folder, "--leave-one-fold-out", "500", "--draws",
+            "10")  # fmt: skip
     for row in read_tsv(folder / "benchmark.tsv"):
         low, high = float(row["auroc_low"]), float(row["auroc_high"])
         print(f"  {row['size']:>4} {row['score']:<30} {float(row['auroc']):.2f} "
               f"[{low:.2f}, {high:.2f}]")  # fmt: skip
     print_every_fold("phantom GAN on real", read_tsv(folder / "every_fold_summary.tsv"))
     return figures
+
+
+def translated_rows(
+    translator: Translator, cohort: Cohort, out: Path, splits: Sequence[str] = ()
+) -> list[dict]:
+    """Translate a cohort into a folder, and return the figures of each volume."""
+    result = translator.translate(cohort, splits)
+    result.save(out)
+    return result.table
 
 
 def print_every_fold(title: str, rows: list[dict]) -> None:
@@ -221,14 +233,14 @@ def leave_one_out(out: Path, steps: int, vnet_steps: int) -> dict[str, float]:
         vnet = train("vnet", cohort.folder, folder / "vnet", vnet_steps, *BATCH, *AUGMENTED)
         made += reconstructions(gan, cohort, "test")
         nearest += nearest_training(cohort, "test")
-        translation = Translation.open(vnet, CPU)
-        translated += translate_cohort(translation, cohort, folder / "translated", ["test"])
+        translator = Translator.open(vnet, CPU)
+        translated += translated_rows(translator, cohort, folder / "translated", ["test"])
         frequent += most_frequent(cohort, cohort, "test")
         for name, other in archi.items():
-            on_archi[name] += translate_cohort(translation, other, folder / name)
+            on_archi[name] += translated_rows(translator, other, folder / name)
         scorer = BrainScores(RunFolder.open(gan).load(CPU)).fit(cohort)
-        found = score_every_fold(scorer, cohort, cohort.indices("test"), LARGE)
-        folds = found if folds is None else folds.joined(found)
+        found = leave_one_fold_out(scorer, cohort, cohort.indices("test"), LARGE)
+        folds = found if folds is None else folds.join(found)
         shown(f"left out {brain}", {"gan": mean_panel(made[-2:])["dice"],
               "vnet": mean_of(translated[-2:], DICE)["mean_dice"]})  # fmt: skip
     assert folds is not None
@@ -240,7 +252,7 @@ def leave_one_out(out: Path, steps: int, vnet_steps: int) -> dict[str, float]:
     shown("  most frequent class", mean_of(frequent, DICE))
     for name, rows in on_archi.items():
         shown(f"V-Net, {name}", mean_of(rows, DICE))
-    print_every_fold("GAN, brains left out", summary_of(folds))
+    print_every_fold("GAN, brains left out", folds.summary())
     return {
         "left_out_gan_dice": panel["dice"],
         "left_out_gan_volume_ratio": panel["volume_ratio"],

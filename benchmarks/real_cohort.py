@@ -65,14 +65,15 @@ def make(data: Path, out: Path, *, sizes: Sequence[str] = tuple(SIZES), n_procs:
     refused: list[dict[str, str]] = []
     for source in SOURCES:
         start = time.perf_counter()
-        run("skeletonise", data / source, out / "skeletons" / source, *procs)
+        run("skeletonise", data / source, "-o", out / "skeletons" / source, *procs)
         report = read_json(out / "skeletons" / source / "run_report.json")
         figures[f"minutes_{source}"] = round((time.perf_counter() - start) / 60, 1)
         refused += report["failed"]
     write_sites(out / "skeletons")
     for name in sizes:
         start, cohort = time.perf_counter(), out / name
-        run("preprocess", out / "skeletons", cohort, "--voxel-size", SIZES[name], *LAYOUT, *procs)
+        run("preprocess", out / "skeletons", "-o", cohort, "--voxel-size", SIZES[name], *LAYOUT,
+            *procs)  # fmt: skip
         report, table = read_json(cohort / "run_report.json"), read_tsv(cohort / "qc.tsv")
         refused += report["failed"]
         figures |= {

@@ -8,7 +8,7 @@ from anomaly_statistics import auroc
 from real_alterations import HEALTHY, LARGE, SHAM, SIZES
 from real_scorers import ALARM, CONTROLS, read_scores
 
-from foldnorm.pipeline.metrics.detection import INTERVAL
+from foldnorm.pipeline.metrics.bootstrap import INTERVAL, drawn_weights
 from foldnorm.preprocessing.core.files import read_json
 
 BOOTSTRAPS = 500
@@ -67,11 +67,9 @@ def measured(
     wins = np.zeros(pairs.shape)
     for a, b in zip(*np.nonzero(pairs), strict=True):
         wins[a, b] = pairs[a, b] * auroc(scores[high[a]], scores[low[b]])
-    rng, rows = np.random.default_rng(0), []
-    for n in range(BOOTSTRAPS + 1):
-        times = np.ones(len(families), dtype=int)
-        if n:
-            times = rng.multinomial(len(families), np.full(len(families), 1 / len(families)))
+    rows = []
+    for weights in (np.ones(len(families)), *drawn_weights(families, BOOTSTRAPS)):
+        times = weights.astype(int)
         above, intact = (
             np.concatenate([np.repeat(own, t) for own, t in zip(which, times, strict=True)])
             for which in (high, low)

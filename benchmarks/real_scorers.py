@@ -94,7 +94,9 @@ def _score_hemisphere(
     row = cohort.rows[index]
     known = {"volume": row_key(row), "family": family_of(row)}
     assert cohort.folds is not None
-    parts = Parts.of(np.array(cohort.volumes[index]), np.array(cohort.folds[index]), cohort.scheme)
+    parts = Parts.from_volume(
+        np.array(cohort.volumes[index]), np.array(cohort.folds[index]), cohort.scheme
+    )
     plan = list(planned(cohort, ways, index, per_size))
     parted = [[item for item in plan if (item[0] in OF_ALL) == of_all] for of_all in (True, False)]
     tables: dict[str, list[dict[str, Any]]] = {name: [] for name in scorers}

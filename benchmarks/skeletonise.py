@@ -22,7 +22,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from foldnorm.preprocessing.io.fold_graph import read_fold_graph
 from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
-from foldnorm.preprocessing.skeletons.segmentation import Hemisphere, hemispheres
+from foldnorm.preprocessing.skeletons.segmentation import SegmentedHemisphere, hemispheres
 from foldnorm.preprocessing.skeletons.skeletonise import Skeleton, skeletonise
 from foldnorm.preprocessing.topology.simple_surfaces import simple_surfaces
 from foldnorm.preprocessing.topology.topology import SURFACE, topological_classes
@@ -39,11 +39,11 @@ def f1(found: np.ndarray, truth: np.ndarray, distance: float) -> float:
     return float(2 * precision * recall / (precision + recall))
 
 
-def skeleton_of(tissue: Hemisphere, size: tuple[float, float, float]) -> Skeleton:
+def skeleton_of(tissue: SegmentedHemisphere, size: tuple[float, float, float]) -> Skeleton:
     return skeletonise(tissue.grey, tissue.white, size)
 
 
-def read_side(folder: Path, side: str) -> tuple[LabelVolume, Hemisphere]:
+def read_side(folder: Path, side: str) -> tuple[LabelVolume, SegmentedHemisphere]:
     raw = read_labels(folder / f"{side}skeleton_001.nii.gz")
     (tissue,) = hemispheres(read_labels(folder / f"{side}grey_white_001.nii.gz"), side=side)
     return raw, tissue
@@ -126,7 +126,7 @@ BRAIN = """
 import resource, sys, time
 from foldnorm.pipeline.cli import main
 begin = time.perf_counter()
-code = main(["skeletonise", sys.argv[1], sys.argv[2], "--quiet", "--n-procs", "1"])
+code = main(["skeletonise", sys.argv[1], "-o", sys.argv[2], "--quiet", "--n-procs", "1"])
 print(time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 sys.exit(code)
 """

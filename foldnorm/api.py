@@ -40,6 +40,9 @@ def preprocess(source: PathLike | Sequence[PathLike], out: PathLike, **options: 
 
     Raises:
         InputError: nothing can be done at all, or there is no such option.
+
+    Example:
+        >>> cohort = fn.preprocess("/data/morphologist", "cohort", voxel_size=2)  # doctest: +SKIP
     """
     if "shard" in options:
         raise InputError("a shard leaves no cohort: `foldnorm preprocess --shard` prepares one")
@@ -70,6 +73,10 @@ def load_config(
 
     Raises:
         InputError: unknown model or key, wrong type.
+
+    Example:
+        >>> fn.load_config("autoencoder", cohort, {"training.steps": 500})["training"]["steps"]
+        500
     """
     words = [
         f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
@@ -107,6 +114,10 @@ def train(
     Raises:
         InputError: the run exists, or configuration and cohort do not go together.
         KeyboardInterrupt: Ctrl-C, with the state saved: ``resume=True`` continues.
+
+    Example:
+        >>> config = fn.load_config("autoencoder", cohort, {"training.steps": 1})
+        >>> model = fn.train(config, cohort, "another_run", quiet=True)
     """
     refuse_existing_run(Path(out), resume=resume, overwrite=overwrite)
     start = None if weights is None else Path(weights)
@@ -129,6 +140,10 @@ def load(path: PathLike, device: str = "auto") -> TrainedModel:
 
     Raises:
         InputError: it is neither, or its weights are unreadable.
+
+    Example:
+        >>> fn.load("run").reconstruct(cohort[0]).shape[1:] == cohort.volumes.shape[1:]
+        True
     """
     return RunFolder.open(Path(path)).load(choose_device(device))
 

@@ -1,9 +1,10 @@
-"""Classes that the ``inference.json`` of a bundle names, under addresses that stay.
+"""Classes that ``inference.json`` and ``train.json`` of a bundle name, under addresses that stay.
 
 A bundle is shared and kept: wherever these classes come to lie in foldnorm, here they can be found.
 """
 
 from foldnorm.pipeline.bundle.common import ToldClassd
+from foldnorm.pipeline.bundle.fine_tuning import FineTuning
 from foldnorm.pipeline.bundle.images import (
     ImageNetwork,
     PreparedImaged,
@@ -19,6 +20,7 @@ from foldnorm.pipeline.bundle.volumes import (
 
 __all__ = [
     "BundleNetwork",
+    "FineTuning",
     "ImageNetwork",
     "LabelValuesd",
     "PreparedImaged",

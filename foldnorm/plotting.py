@@ -26,6 +26,9 @@ def plot(volume: Brain | NDArray[Any] | Tensor, title: str = "") -> Figure:
 
     Raises:
         InputError: it is no such volume.
+
+    Example:
+        >>> fn.plot(cohort[0], "a phantom").savefig("phantom.png")
     """
     data = np.asarray(volume.volume if isinstance(volume, Brain) else volume)
     if data.ndim == 4 and len(data) == 1:

@@ -12,8 +12,8 @@ from .image_vae import ImageVAE as ImageVAE
 from .image_wgan_gp import ImageWGANGP as ImageWGANGP
 from .latent_ddpm import LatentDDPM as LatentDDPM
 from .multi_domain_vae import MultiDomainVAE as MultiDomainVAE
-from .recogniser import Recogniser as Recogniser
 from .restorer import Restorer as Restorer
+from .sulcus_segmenter import SulcusSegmenter as SulcusSegmenter
 from .unit import UNIT as UNIT
 from .vnet import VNet as VNet
 from .wgan import WGAN as WGAN

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from foldnorm.models.classes import Sees
+from foldnorm.models.class_paths import ClassPath
+from foldnorm.models.classes import EncoderInput
 from foldnorm.models.label_autoencoder import LabelAutoencoder
+from foldnorm.models.named_networks import encoder_from, generator_from
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Phase
-from foldnorm.models.volume_networks import Encoder, Generator, code_size
+from foldnorm.models.volume_networks import code_size
 
 
 class Autoencoder(LabelAutoencoder):
@@ -27,7 +29,10 @@ class Autoencoder(LabelAutoencoder):
         dice_weight: of the soft Dice loss of the highest class.
         condition: columns of ``participants.tsv`` that the networks are told.
         condition_size: numbers they amount to; taken from the cohort.
-        encoder_sees: of a volume: each class as 0 and 1, or signed distances to it.
+        encoder_input: of a volume: each class as 0 and 1, or signed distances to it.
+        encoder: by class path, in the place of ours: twice ``latent_dim`` numbers come out.
+        generator: likewise: ``latent_dim`` numbers go in, class logits come out.
+        loss_function: see `LabelAutoencoder`.
     """
 
     def __init__(
@@ -42,19 +47,23 @@ class Autoencoder(LabelAutoencoder):
         dice_weight: float = 0.0,
         condition: Sequence[str] = (),
         condition_size: int = 0,
-        encoder_sees: Sees = "one-hot",
+        encoder_input: EncoderInput = "one-hot",
+        encoder: ClassPath | None = None,
+        generator: ClassPath | None = None,
+        loss_function: ClassPath | None = None,
     ) -> None:
         sizes = (shape, n_classes, channels, code_channels, latent_dim, norm, condition_size)
         super().__init__(
-            Encoder(*sizes),
-            Generator(*sizes),
+            encoder_from(encoder, sizes),
+            generator_from(generator, sizes),
             shape,
             n_classes,
             latent_dim or code_size(shape, len(channels), code_channels),
             class_weights=class_weights,
             dice_weight=dice_weight,
             condition=condition,
-            encoder_sees=encoder_sees,
+            encoder_input=encoder_input,
+            loss_function=loss_function,
         )
         self.phases: Mapping[str, Phase] = {"reconstruction": Phase(("encoder", "generator"))}
 
@@ -68,4 +77,6 @@ class Autoencoder(LabelAutoencoder):
     ) -> dict[str, Tensor]:
         """Cross entropy; (B, *sides) uint8 in."""
         del phase, noise
-        return self.likeness(self.decode(self.encode(volumes, condition), condition), volumes)
+        return self.reconstruction_terms(
+            self.decode(self.encode(volumes, condition), condition), volumes
+        )

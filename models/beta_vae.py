@@ -9,10 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
+from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.label_autoencoder import VariationalAutoencoder, draw_code
+from foldnorm.models.named_networks import encoder_from, generator_from
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Phase
-from foldnorm.models.volume_networks import Encoder, Generator, code_size
+from foldnorm.models.volume_networks import code_size
 
 
 class BetaVAE(VariationalAutoencoder):
@@ -30,6 +32,8 @@ class BetaVAE(VariationalAutoencoder):
         training_steps: taken from ``training.steps``.
         condition: columns of ``participants.tsv`` that the networks are told.
         condition_size: numbers they amount to; taken from the cohort.
+        encoder: by class path, in the place of ours: twice ``latent_dim`` numbers come out.
+        generator: likewise: ``latent_dim`` numbers go in, class logits come out.
         others: see `VariationalAutoencoder` and `LabelAutoencoder`.
     """
 
@@ -45,12 +49,14 @@ class BetaVAE(VariationalAutoencoder):
         training_steps: int = 1,
         condition: Sequence[str] = (),
         condition_size: int = 0,
+        encoder: ClassPath | None = None,
+        generator: ClassPath | None = None,
         **others: Any,
     ) -> None:
         sizes = (shape, n_classes, channels, code_channels, latent_dim, norm, condition_size)
         super().__init__(
-            Encoder(*sizes),
-            Generator(*sizes),
+            encoder_from(encoder, sizes),
+            generator_from(generator, sizes),
             shape,
             n_classes,
             latent_dim or code_size(shape, len(channels), code_channels),
@@ -70,10 +76,10 @@ class BetaVAE(VariationalAutoencoder):
     ) -> dict[str, Tensor]:
         """Cross entropy and KL; (B, *sides) uint8 in, (B, 2, *sides) with edits."""
         del phase
-        volumes, edited = self.parted(volumes)
+        volumes, edited = self.split_edited(volumes)
         mean, log_variance = self.posterior(volumes, condition)
         code = draw_code(mean, log_variance, noise.normal(self.latent_dim))
         logits = self.decode(code, condition)
         share = min((noise.step + 1) / max(self.annealing_steps, 1), 1)
         terms = self.variational_terms(logits, volumes, mean, log_variance, kl_share=share)
-        return self.separated(terms, volumes, edited, condition)
+        return self.add_separation_loss(terms, volumes, edited, condition)

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.encoder_gan import EncoderGAN
-from foldnorm.models.volume_networks import Critic, Encoder, Generator, code_size
+from foldnorm.models.named_networks import NamedCritic, encoder_from, generator_from
+from foldnorm.models.volume_networks import Critic, code_size
 
 
 class ConvolutionalGAN(EncoderGAN):
@@ -21,6 +23,9 @@ class ConvolutionalGAN(EncoderGAN):
         critic_norm: group norm in the critic; not where its gradient is penalised.
         condition: columns of ``participants.tsv`` that the networks are told.
         condition_size: numbers they amount to; taken from the cohort.
+        encoder: by class path, in the place of ours: twice ``latent_dim`` numbers come out.
+        generator: likewise: ``latent_dim`` numbers go in, class logits come out.
+        critic: likewise: one number comes out.
         others: see `EncoderGAN`, `VariationalAutoencoder` and `LabelAutoencoder`.
     """
 
@@ -37,13 +42,18 @@ class ConvolutionalGAN(EncoderGAN):
         critic_norm: bool = False,
         condition: Sequence[str] = (),
         condition_size: int = 0,
+        encoder: ClassPath | None = None,
+        generator: ClassPath | None = None,
+        critic: ClassPath | None = None,
         **others: Any,
     ) -> None:
         sizes = (shape, n_classes, channels, code_channels, latent_dim, norm, condition_size)
         super().__init__(
-            Encoder(*sizes),
-            Generator(*sizes),
-            Critic(shape, n_classes, critic_channels, critic_norm, condition_size),
+            encoder_from(encoder, sizes),
+            generator_from(generator, sizes),
+            Critic(shape, n_classes, critic_channels, critic_norm, condition_size)
+            if critic is None
+            else NamedCritic(critic, shape, n_classes, condition_size),
             shape,
             n_classes,
             latent_dim or code_size(shape, len(channels), code_channels),

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from foldnorm.models.blocks import pixelshuffle, pixelunshuffle
 from foldnorm.models.checkpointed import Checkpointed
+from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import as_channels, to_classes
+from foldnorm.models.named_networks import NamedNoisePredictor
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Phase, Reads
+from foldnorm.models.protocols import InputKind, Phase
 from foldnorm.models.volume_networks import ShapeError
 
-VALIDATED_STEPS = 8  # of the noise, evenly spaced, at which a validation image is looked at
+N_VALIDATION_STEPS = 8  # of the noise, evenly spaced, at which a validation image is looked at
 
 
 class DDPM(nn.Module):
@@ -45,9 +47,11 @@ class DDPM(nn.Module):
         sampling_steps: of ddim.
         condition: columns of ``participants.tsv`` that the network is told.
         condition_size: numbers they amount to; taken from the cohort.
+        network: by class path, such as ``monai.networks.nets.SegResNet``, in the place of this
+            U-Net; ``channels`` to ``activation``, but not ``patch``, then mean nothing.
     """
 
-    reads: Reads = "images"
+    input_kind: InputKind = "images"
 
     def __init__(
         self,
@@ -67,9 +71,11 @@ class DDPM(nn.Module):
         sampling_steps: int = 50,
         condition: Sequence[str] = (),
         condition_size: int = 0,
+        network: ClassPath | None = None,
     ) -> None:
         super().__init__()
-        _check(shape, channels, attention, patch, diffusion_steps, beta_min, beta_max)
+        levels = len(channels) if network is None else 1
+        _check(shape, channels, attention, patch, diffusion_steps, beta_min, beta_max, levels)
         if not 1 <= sampling_steps <= diffusion_steps:
             raise ValueError(
                 f"sampling_steps: expected 1 to {diffusion_steps}, got {sampling_steps}"
@@ -78,29 +84,25 @@ class DDPM(nn.Module):
         self.condition = tuple(condition)
         self.sampler: Literal["ddpm", "ddim"] = sampler
         self.sampling_steps = sampling_steps
-        self.network = DiffusionModelUNet(
-            spatial_dims=len(shape),
-            in_channels=n_channels * patch ** len(shape),
-            out_channels=n_channels * patch ** len(shape),
-            num_res_blocks=residual_blocks,
-            channels=channels,
-            attention_levels=attention,
-            norm_num_groups=norm_groups,
-            num_head_channels=min(channels),
-            num_class_embeds=condition_size or None,
-        )
-        if condition_size:
-            # MONAI embeds the number of a class; ours are the numbers of any columns.
-            self.network.class_embedding = nn.Linear(  # type: ignore[assignment]
-                condition_size, 4 * channels[0]
+        blocks = n_channels * patch ** len(shape)  # channels of a block of pixels
+        if network is None:
+            self.network: nn.Module = _unet(
+                len(shape),
+                blocks,
+                channels,
+                attention,
+                residual_blocks,
+                norm_groups,
+                activation,
+                checkpointing,
+                condition_size,
             )
-        if activation == "gelu":
-            _replace_silu(self.network)
-        if checkpointing:
-            for level in (*self.network.down_blocks, *self.network.up_blocks):
-                for n, block in enumerate(level.resnets):
-                    level.resnets[n] = Checkpointed(block)
-        self.checkpointing = checkpointing
+            self.checkpointing = checkpointing
+        else:
+            sides = [side // patch for side in shape]
+            self.network = NamedNoisePredictor(
+                network, sides, blocks, diffusion_steps, condition_size
+            )
         betas: dict[str, Any] = {"beta_start": beta_min, "beta_end": beta_max}
         # Not networks of this model: they hold constants. Those of the samplers stay on the CPU;
         # to add noise moves them to where the images are, so that has a scheduler of its own.
@@ -122,18 +124,18 @@ class DDPM(nn.Module):
     ) -> dict[str, Tensor]:
         """Mean squared error of the noise (eq. 14) at a step drawn for each image."""
         del phase
-        images = self.undiffused(volumes, condition, noise)
+        images = self.to_clean_input(volumes, condition, noise)
         steps = (noise.uniform() * self.diffusion_steps).long()
         error = self._error(images, steps, noise.normal(*images.shape[1:]), condition).mean()
         return {"squared_error": error, "loss": error}
 
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Mean squared error of the noise, the same noise each time, (B,)."""
-        images = self.undiffused(volumes, condition)
+        images = self.to_clean_input(volumes, condition)
         generator = torch.Generator().manual_seed(0)
         errors = []
-        for n in range(VALIDATED_STEPS):
-            step = (2 * n + 1) * self.diffusion_steps // (2 * VALIDATED_STEPS)
+        for n in range(N_VALIDATION_STEPS):
+            step = (2 * n + 1) * self.diffusion_steps // (2 * N_VALIDATION_STEPS)
             added = torch.randn(images.shape[1:], generator=generator).to(images)
             steps = torch.full((len(images),), step, device=images.device)
             errors.append(self._error(images, steps, added.expand_as(images), condition))
@@ -150,17 +152,17 @@ class DDPM(nn.Module):
 
         Label volumes come back as the likeliest class of each voxel.
         """
-        images = self.undiffused(volumes, condition)
+        images = self.to_clean_input(volumes, condition)
         if share <= 0:
-            return self.finished(images, condition)
+            return self.to_output(images, condition)
         step = min(round(share * self.diffusion_steps), self.diffusion_steps) - 1
         added = torch.randn(images.shape, generator=generator).to(images)
         steps = torch.full((len(images),), max(step, 0), device=images.device)
-        return self.finished(self.schedulers["adding"].add_noise(images, added, steps), condition)
+        return self.to_output(self.schedulers["adding"].add_noise(images, added, steps), condition)
 
     @property
-    def steps_taken(self) -> int:
-        """From noise to an image."""
+    def num_inference_steps(self) -> int:
+        """Number of steps from noise to an image."""
         return self.diffusion_steps if self.sampler == "ddpm" else self.sampling_steps
 
     def sample(
@@ -177,14 +179,14 @@ class DDPM(nn.Module):
             (count, *sides), float32 from −1 to 1, or uint8 class numbers.
         """
         (last,) = deque(self._denoised(count, generator, condition), maxlen=1)
-        return self.finished(last, condition)
+        return self.to_output(last, condition)
 
-    def stages(
+    def sample_trajectory(
         self, count: int, generator: torch.Generator, condition: Tensor | None = None
     ) -> Iterator[Tensor]:
         """Yield the images after each denoising step of `sample`, which has the same arguments."""
         for x in self._denoised(count, generator, condition):
-            yield self.finished(x, condition)
+            yield self.to_output(x, condition)
 
     def _denoised(
         self, count: int, generator: torch.Generator, condition: Tensor | None
@@ -198,14 +200,14 @@ class DDPM(nn.Module):
         device = next(self.network.parameters()).device
         condition = None if condition is None else condition.to(device)
         scheduler = self.schedulers[self.sampler]
-        scheduler.set_timesteps(self.steps_taken)
+        scheduler.set_timesteps(self.num_inference_steps)
         sides = (1, self.n_channels, *self.shape)
         x = torch.cat([torch.randn(sides, generator=noise) for noise in own]).to(device)
         for step in scheduler.timesteps.tolist():
             steps = torch.full((count,), step, device=device)
             with torch.no_grad():
-                guess = self._noise_in(x, steps, condition).cpu()
-            each = zip(guess.split(1), x.cpu().split(1), own, strict=True)
+                noise_pred = self._predict_noise(x, steps, condition).cpu()
+            each = zip(noise_pred.split(1), x.cpu().split(1), own, strict=True)
             x = torch.cat(
                 [scheduler.step(found, step, now, generator=noise)[0] for found, now, noise in each]
             ).to(device)
@@ -215,25 +217,25 @@ class DDPM(nn.Module):
         self, images: Tensor, steps: Tensor, added: Tensor, condition: Tensor | None
     ) -> Tensor:
         noisy = self.schedulers["adding"].add_noise(images, added, steps)
-        guess = self._noise_in(noisy, steps, condition)
-        return (guess - added).square().flatten(1).mean(dim=1)
+        noise_pred = self._predict_noise(noisy, steps, condition)
+        return (noise_pred - added).square().flatten(1).mean(dim=1)
 
-    def _noise_in(self, x: Tensor, steps: Tensor, condition: Tensor | None) -> Tensor:
-        """(B, n_channels, *sides) at the steps (B,) → the noise that the network finds in it."""
+    def _predict_noise(self, x: Tensor, steps: Tensor, condition: Tensor | None) -> Tensor:
+        """Predict the noise in (B, n_channels, *sides) at the steps (B,)."""
         dims = len(self.shape)
         blocks = pixelunshuffle(x, dims, self.patch)  # (B, n_channels · patch^d, *sides / patch)
-        guess = self.network(blocks, steps, class_labels=condition)
-        return pixelshuffle(guess.float(), dims, self.patch)
+        noise_pred = self.network(blocks, steps, class_labels=condition)
+        return pixelshuffle(noise_pred.float(), dims, self.patch)
 
-    def undiffused(
+    def to_clean_input(
         self, volumes: Tensor, condition: Tensor | None, noise: StepNoise | None = None
     ) -> Tensor:
-        """(B, *sides) as in a batch → what noise is added to, (B, n_channels, *sides)."""
+        """Turn a batch, (B, *sides), into what noise is added to, (B, n_channels, *sides)."""
         del condition, noise
         return as_channels(volumes, self.n_channels)
 
-    def finished(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """(B, n_channels, *sides) without noise → images or label volumes, (B, *sides)."""
+    def to_output(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Turn (B, n_channels, *sides) without noise into images or label volumes, (B, *sides)."""
         del condition
         return x[:, 0].clamp(-1, 1) if self.n_channels == 1 else to_classes(x)
 
@@ -246,6 +248,7 @@ def _check(
     diffusion_steps: int,
     beta_min: float,
     beta_max: float,
+    levels: int,
 ) -> None:
     """Refuse arguments that do not go together."""
     if len(attention) != len(channels):
@@ -257,12 +260,49 @@ def _check(
         )
     if patch < 1:
         raise ValueError(f"patch: expected 1 or more, got {patch}")
-    factor = patch * 2 ** (len(channels) - 1)
+    factor = patch * 2 ** (levels - 1)
     if any(side % factor for side in shape):
         raise ShapeError(
-            f"images of {tuple(shape)} do not suit {len(channels)} levels of patches of "
+            f"images of {tuple(shape)} do not suit {levels} levels of patches of "
             f"{patch}: each side must be a multiple of {factor}"
         )
+
+
+def _unet(
+    dims: int,
+    blocks: int,
+    channels: Sequence[int],
+    attention: Sequence[bool],
+    residual_blocks: int,
+    norm_groups: int,
+    activation: str,
+    checkpointing: bool,
+    condition_size: int,
+) -> DiffusionModelUNet:
+    """Build the network; arguments as of `DDPM`, ``blocks`` being its channels in and out."""
+    network = DiffusionModelUNet(
+        spatial_dims=dims,
+        in_channels=blocks,
+        out_channels=blocks,
+        num_res_blocks=residual_blocks,
+        channels=channels,
+        attention_levels=attention,
+        norm_num_groups=norm_groups,
+        num_head_channels=min(channels),
+        num_class_embeds=condition_size or None,
+    )
+    if condition_size:
+        # MONAI embeds the number of a class; ours are the numbers of any columns.
+        network.class_embedding = nn.Linear(  # type: ignore[assignment]
+            condition_size, 4 * channels[0]
+        )
+    if activation == "gelu":
+        _replace_silu(network)
+    if checkpointing:
+        for level in (*network.down_blocks, *network.up_blocks):
+            for n, block in enumerate(level.resnets):
+                level.resnets[n] = Checkpointed(block)
+    return network
 
 
 def _replace_silu(module: nn.Module) -> None:

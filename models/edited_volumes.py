@@ -4,38 +4,38 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from foldnorm.models.protocols import EditKind, Reads
+from foldnorm.models.protocols import EditKind, InputKind
 
 
 class EditedVolumes(nn.Module):
-    """Reads volumes that something was done to, beside what they were.
+    """Base of models that read edited volumes, beside what they were.
 
     Args:
-        edits: kinds of what is done to training volumes, one drawn for each. ``folds`` are whole
+        edits: kinds of edits of training volumes, one drawn for each. ``folds`` are whole
             folds of that brain, erased: the kind that the deletion benchmark makes, so that a score
             of such a model stands apart from one of ``balls``, ``slabs`` and ``noise``. ``copies``
             of its folds, moved, and ``sheets`` are added: what is to be taken away.
-        most_edits: of a volume, at most; from one on, and none for some volumes.
+        max_edits: edits of a volume, at most; some volumes have none.
         radii: smallest and largest of balls, slabs, noise and sheets, mm.
     """
 
-    reads: Reads = "edits"
+    input_kind: InputKind = "edits"
 
-    def __init__(self, edits: Sequence[EditKind], most_edits: int, radii: Sequence[float]) -> None:
+    def __init__(self, edits: Sequence[EditKind], max_edits: int, radii: Sequence[float]) -> None:
         super().__init__()
-        check_edits(edits, most_edits, radii)
-        self.edits, self.most_edits, self.radii = tuple(edits), most_edits, tuple(radii)
+        check_edits(edits, max_edits, radii)
+        self.edits, self.max_edits, self.radii = tuple(edits), max_edits, tuple(radii)
 
 
-def check_edits(edits: Sequence[EditKind], most_edits: int, radii: Sequence[float]) -> None:
-    """Refuse what nothing can be learned from.
+def check_edits(edits: Sequence[EditKind], max_edits: int, radii: Sequence[float]) -> None:
+    """Refuse edits that nothing can be learned from.
 
     Raises:
         ValueError: no edits, or radii that are none.
     """
-    if not edits or most_edits < 1:
+    if not edits or max_edits < 1:
         raise ValueError(
-            f"expected some edits to learn from, got {list(edits)}, at most {most_edits} of them"
+            f"expected some edits to learn from, got {list(edits)}, at most {max_edits} of them"
         )
     if len(radii) != 2 or not 0 < radii[0] <= radii[1]:
         raise ValueError(f"radii: expected 0 < smallest ≤ largest, got {list(radii)}")

@@ -1,4 +1,4 @@
-"""Generative adversarial networks with an encoder: their steps, whatever the networks and losses.
+"""Training steps of generative adversarial networks with an encoder.
 
 Larsen et al. 2016 (arXiv:1512.09300): reconstructions *and* volumes decoded from N(0, I) both face
 the critic, so that codes drawn from the prior decode to plausible volumes.
@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from foldnorm.models.adversarial_losses import (
     Adversarial,
@@ -65,6 +66,11 @@ class EncoderGAN(VariationalAutoencoder):
         generated: Generated = "straight-through",
         **others: Any,
     ) -> None:
+        if penalty_weight and any(isinstance(part, _BatchNorm) for part in critic.modules()):
+            raise ValueError(
+                "critic: expected no batch norm where its gradient is penalised, for a volume's "
+                "gradient then depends on the others (norm: instance)"
+            )
         super().__init__(encoder, generator, shape, n_classes, latent_dim, **others)
         self.critic = critic
         self.adversarial: Adversarial = adversarial
@@ -93,11 +99,11 @@ class EncoderGAN(VariationalAutoencoder):
         self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Named terms of the phase; (B, *sides) uint8 in, (B, 2, *sides) with edits."""
-        volumes, edited = self.parted(volumes)
+        volumes, edited = self.split_edited(volumes)
         if phase == "critic":
             return self._critic_loss(volumes, noise, condition)
         play = self._generator_loss if phase == "generator" else self._reconstruction_loss
-        return self.separated(play(volumes, noise, condition), volumes, edited, condition)
+        return self.add_separation_loss(play(volumes, noise, condition), volumes, edited, condition)
 
     def after_step(self, phase: str) -> None:
         """Clip the critic's weights, if they are bounded."""
@@ -107,7 +113,7 @@ class EncoderGAN(VariationalAutoencoder):
     def _critic_loss(
         self, volumes: Tensor, noise: StepNoise, condition: Tensor | None
     ) -> dict[str, Tensor]:
-        real = self.shown_to_critic(volumes)
+        real = self.to_critic_input(volumes)
         with torch.no_grad():
             mean, log_variance = self.posterior(volumes, condition)
             posterior = draw_code(mean, log_variance, noise.normal(self.latent_dim))
@@ -116,7 +122,7 @@ class EncoderGAN(VariationalAutoencoder):
             is_prior = noise.uniform(1) < 0.5
             code = torch.where(is_prior, prior, posterior)
             generated = self.sharpened(self.decode(code, condition))
-        value = self.critic(torch.cat([real, generated]), twice(condition))
+        value = self.critic(torch.cat([real, generated]), repeat_for_real_and_fake(condition))
         of_real, of_generated = value.float().chunk(2)
         loss = critic_loss(self.adversarial, of_real, of_generated)
         # How far apart the critic holds the two; with the Wasserstein loss, its distance.
@@ -135,9 +141,11 @@ class EncoderGAN(VariationalAutoencoder):
         mean, log_variance = self.posterior(volumes, condition)
         posterior = draw_code(mean, log_variance, noise.normal(self.latent_dim))
         codes = torch.cat([posterior, noise.normal(self.latent_dim)])
-        logits = self.decode(codes, twice(condition))
+        logits = self.decode(codes, repeat_for_real_and_fake(condition))
         terms = self.variational_terms(logits[: len(volumes)], volumes, mean, log_variance)
-        of_generated = self.critic(self.sharpened(logits), twice(condition)).float()
+        of_generated = self.critic(
+            self.sharpened(logits), repeat_for_real_and_fake(condition)
+        ).float()
         adversarial = generator_loss(self.adversarial, of_generated)
         loss = terms.pop("loss") + self.adversarial_weight * adversarial
         return {**terms, "adversarial": adversarial, "loss": loss}
@@ -157,6 +165,6 @@ class EncoderGAN(VariationalAutoencoder):
         return straight_through(logits)
 
 
-def twice(condition: Tensor | None) -> Tensor | None:
-    """(B, n) → (2 B, n): the condition of real and generated volumes, one after the other."""
+def repeat_for_real_and_fake(condition: Tensor | None) -> Tensor | None:
+    """Repeat the condition for real and for generated volumes: (B, n) → (2 B, n)."""
     return None if condition is None else torch.cat([condition, condition])

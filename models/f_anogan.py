@@ -12,13 +12,16 @@ import torch
 from torch import Tensor
 
 from foldnorm.models.adversarial_losses import critic_loss, generator_loss
-from foldnorm.models.classes import Sees, one_hot, straight_through, to_classes
-from foldnorm.models.encoder_gan import twice
+from foldnorm.models.class_paths import ClassPath
+from foldnorm.models.classes import EncoderInput, one_hot, straight_through, to_classes
+from foldnorm.models.encoder_gan import repeat_for_real_and_fake
 from foldnorm.models.label_autoencoder import LabelAutoencoder
 from foldnorm.models.losses import gradient_penalty
+from foldnorm.models.named_losses import NamedLoss
+from foldnorm.models.named_networks import encoder_from, generator_from
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Phase
-from foldnorm.models.volume_networks import Critic, Encoder, Generator, code_size
+from foldnorm.models.volume_networks import Critic, code_size
 
 
 class FAnoGAN(LabelAutoencoder):
@@ -42,11 +45,13 @@ class FAnoGAN(LabelAutoencoder):
         feature_weight: κ of the critic's features in the encoder's loss: of the sharp
             reconstruction, a mean of squares, which is small.
         image_loss: of the encoder: ``cross-entropy`` of the classes, nats a voxel, or the paper's
-            mean ``squares`` of the probabilities.
+            mean ``squares`` of the probabilities; or a loss by class path.
         class_weights: of the cross entropy, by class.
         condition: columns of ``participants.tsv`` that the networks are told.
         condition_size: numbers they amount to; taken from the cohort.
-        encoder_sees: of a volume: each class as 0 and 1, or signed distances to it.
+        encoder_input: of a volume: each class as 0 and 1, or signed distances to it.
+        encoder: by class path, in the place of ours: twice ``latent_dim`` numbers come out.
+        generator: likewise: ``latent_dim`` numbers go in, class logits come out.
     """
 
     def __init__(
@@ -63,29 +68,35 @@ class FAnoGAN(LabelAutoencoder):
         gan_share: float = 0.5,
         training_steps: int = 2000,
         feature_weight: float = 3000.0,
-        image_loss: Literal["cross-entropy", "squares"] = "cross-entropy",
+        image_loss: Literal["cross-entropy", "squares"] | ClassPath = "cross-entropy",
         class_weights: Sequence[float] | None = None,
         condition: Sequence[str] = (),
         condition_size: int = 0,
-        encoder_sees: Sees = "one-hot",
+        encoder_input: EncoderInput = "one-hot",
+        encoder: ClassPath | None = None,
+        generator: ClassPath | None = None,
     ) -> None:
         sizes = (shape, n_classes, channels, code_channels, latent_dim, norm, condition_size)
         super().__init__(
-            Encoder(*sizes),
-            Generator(*sizes),
+            encoder_from(encoder, sizes),
+            generator_from(generator, sizes),
             shape,
             n_classes,
             latent_dim or code_size(shape, len(channels), code_channels),
             class_weights=class_weights,
             condition=condition,
-            encoder_sees=encoder_sees,
+            encoder_input=encoder_input,
         )
         self.critic = Critic(shape, n_classes, critic_channels, condition_size=condition_size)
         self.critic_steps = critic_steps
         self.penalty_weight = penalty_weight
         self.gan_steps = round(gan_share * training_steps)
         self.feature_weight = feature_weight
-        self.image_loss = image_loss
+        self.image_loss = (
+            image_loss
+            if isinstance(image_loss, str)
+            else NamedLoss(image_loss, n_classes, len(shape))
+        )
         self.phases: Mapping[str, Phase] = {
             "critic": Phase(("critic",)),
             "generator": Phase(("generator",)),
@@ -129,7 +140,7 @@ class FAnoGAN(LabelAutoencoder):
         real = one_hot(volumes, self.n_classes)
         with torch.no_grad():
             generated = straight_through(self.decode(noise.normal(self.latent_dim), condition))
-        value = self.critic(torch.cat([real, generated]), twice(condition))
+        value = self.critic(torch.cat([real, generated]), repeat_for_real_and_fake(condition))
         of_real, of_generated = value.float().chunk(2)
         penalty = gradient_penalty(
             lambda between: self.critic(between, condition), real, generated, noise.uniform()
@@ -144,11 +155,12 @@ class FAnoGAN(LabelAutoencoder):
     def _encoder_loss(self, volumes: Tensor, condition: Tensor | None) -> dict[str, Tensor]:
         real = one_hot(volumes, self.n_classes)
         logits = self.decode(self.encode(volumes, condition), condition).float()
-        image = (
-            self.likeness(logits, volumes)["cross_entropy"]
-            if self.image_loss == "cross-entropy"
-            else (torch.softmax(logits, dim=1) - real).square().mean()
-        )
+        if isinstance(self.image_loss, NamedLoss):
+            image = self.image_loss(logits, volumes)
+        elif self.image_loss == "cross-entropy":
+            image = self.reconstruction_terms(logits, volumes)["cross_entropy"]
+        else:
+            image = (torch.softmax(logits, dim=1) - real).square().mean()
         with torch.no_grad():
             wanted = self.critic.features(real)
         # The critic has seen sharp volumes only: of likelihoods its features would mean nothing.

@@ -16,7 +16,7 @@ from foldnorm.models.adversarial_losses import Adversarial
 from foldnorm.models.encoder_gan import EncoderGAN
 from foldnorm.models.volume_networks import ShapeError, soft_bound
 
-MOST_VOXELS = 48**3  # one-hot, times the first width: some 10⁸ weights
+MAX_VOXELS = 48**3  # one-hot, times the first width: some 10⁸ weights
 
 
 class GAN(EncoderGAN):
@@ -51,10 +51,10 @@ class GAN(EncoderGAN):
         condition_size: int = 0,
         **others: Any,
     ) -> None:
-        if prod(shape) > MOST_VOXELS:
+        if prod(shape) > MAX_VOXELS:
             raise ShapeError(
                 f"volumes of {tuple(shape)} voxels are too large for dense layers: at most "
-                f"{MOST_VOXELS} voxels, such as 48³; take dcgan"
+                f"{MAX_VOXELS} voxels, such as 48³; take dcgan"
             )
         voxels = n_classes * prod(shape)
         super().__init__(

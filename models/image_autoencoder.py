@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Phase, Reads
+from foldnorm.models.protocols import InputKind, Phase
 from foldnorm.models.volume_networks import conv_block
 
 
@@ -32,7 +32,7 @@ class ImageAutoencoder(nn.Module):
             and in validation.
     """
 
-    reads: Reads = "noisy"
+    input_kind: InputKind = "noisy"
 
     def __init__(
         self,

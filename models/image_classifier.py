@@ -11,9 +11,11 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import as_channels
+from foldnorm.models.named_networks import NamedNetwork
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Phase, Reads
+from foldnorm.models.protocols import InputKind, Phase
 from foldnorm.models.volume_networks import conv_block
 
 
@@ -30,9 +32,10 @@ class ImageClassifier(nn.Module):
         widths: channels of each level, or units of each hidden layer.
         hidden: units between the deepest map and the logits of a CNN.
         dropout: share of the units before each dense layer that are left out in training.
+        network: by class path, such as ``monai.networks.nets.DenseNet121``, in the place of ours.
     """
 
-    reads: Reads = "classified"
+    input_kind: InputKind = "classified"
 
     def __init__(
         self,
@@ -44,13 +47,23 @@ class ImageClassifier(nn.Module):
         widths: Sequence[int] = (32, 64),
         hidden: int = 128,
         dropout: float = 0.4,
+        network: ClassPath | None = None,
     ) -> None:
         super().__init__()
         if not widths:
             raise ValueError("widths: expected at least one level")
         self.n_channels, self.target = n_channels, target
         self.condition = (f"{target}:category",)
-        if architecture == "mlp":
+        if network is not None:
+            self.network: nn.Module = NamedNetwork(
+                network,
+                inputs=n_channels,
+                outputs=condition_size,
+                sides=shape,
+                dims=len(shape),
+                gives="numbers",
+            )
+        elif architecture == "mlp":
             sizes = [n_channels * prod(shape), *widths]
             self.network = nn.Sequential(
                 nn.Flatten(), *_dense(sizes, dropout), nn.Linear(widths[-1], condition_size)

@@ -13,34 +13,33 @@ from torch import Tensor
 
 from foldnorm.models.beta_vae import BetaVAE
 from foldnorm.models.label_autoencoder import LabelAutoencoder
-from foldnorm.models.protocols import Reads
-from foldnorm.models.volume_networks import ConditionMap
+from foldnorm.models.protocols import InputKind
 
 FLOOR = 1e-5  # of the squared error: that of 8 bits
 
 
-class OfImages(LabelAutoencoder):
+class ImageMixin(LabelAutoencoder):
     """Mixin that makes an autoencoder of label volumes one of images.
 
     It stands before the autoencoder among the base classes.
     """
 
-    reads: Reads = "images"
+    input_kind: InputKind = "images"
 
-    def shown_to_encoder(self, volumes: Tensor) -> Tensor:
-        """(B, *sides) float32 from −1 to 1 → (B, 1, *sides)."""
+    def to_encoder_input(self, volumes: Tensor) -> Tensor:
+        """Add the channel axis: (B, *sides) float32 from −1 to 1 → (B, 1, *sides)."""
         return volumes.unsqueeze(1)
 
-    def shown_to_critic(self, volumes: Tensor) -> Tensor:
-        """(B, *sides) float32 from −1 to 1 → (B, 1, *sides)."""
+    def to_critic_input(self, volumes: Tensor) -> Tensor:
+        """Add the channel axis: (B, *sides) float32 from −1 to 1 → (B, 1, *sides)."""
         return volumes.unsqueeze(1)
 
     def decode(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, latent_dim) → (B, 1, *sides) float32 from −1 to 1."""
         return torch.tanh(self.generator(codes, condition).float())
 
-    def finished(self, logits: Tensor) -> Tensor:
-        """(B, 1, *sides) as decoded → (B, *sides)."""
+    def to_output(self, logits: Tensor) -> Tensor:
+        """Drop the channel axis of what was decoded: (B, 1, *sides) → (B, *sides)."""
         return logits[:, 0]
 
     def repair(self, images: Tensor) -> Tensor:
@@ -48,28 +47,27 @@ class OfImages(LabelAutoencoder):
 
         A conditioned model is told nothing of them: zeros, as where a value is missing.
         """
-        told, own = None, self.encoder.condition
-        if isinstance(own, ConditionMap):
-            told = images.new_zeros(len(images), len(own.maps))
-        return self.finished(self.decode(self.encode(images, told), told))
+        size = int(self.encoder.condition_size)  # type: ignore[arg-type]
+        told = images.new_zeros(len(images), size) if size else None
+        return self.to_output(self.decode(self.encode(images, told), told))
 
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Mean squared error of the reconstruction of each image, (B,)."""
-        back = self.finished(self.decode(self.encode(volumes, condition), condition))
+        back = self.to_output(self.decode(self.encode(volumes, condition), condition))
         return (back - volumes).square().flatten(1).mean(dim=1)
 
-    def likeness(self, logits: Tensor, volumes: Tensor) -> dict[str, Tensor]:
-        """Squared error, and as ``"loss"`` nats a pixel under the likeliest variance of each image.
+    def reconstruction_terms(self, logits: Tensor, volumes: Tensor) -> dict[str, Tensor]:
+        """Compute the squared error, and as ``"loss"`` nats a pixel under the likeliest variance.
 
         Args:
             logits: (B, 1, *sides) as decoded.
             volumes: (B, *sides) float32 from −1 to 1.
         """
-        error = (self.finished(logits) - volumes).square().flatten(1).mean(dim=1)
+        error = (self.to_output(logits) - volumes).square().flatten(1).mean(dim=1)
         return {"squared_error": error.mean(), "loss": 0.5 * torch.log(error + FLOOR).mean()}
 
 
-class ImageVAE(OfImages, BetaVAE):
+class ImageVAE(ImageMixin, BetaVAE):
     """Image → code → image, with codes near N(0, I), from which images are drawn.
 
     Args:

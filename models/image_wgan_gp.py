@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from foldnorm.models.image_vae import OfImages
+from foldnorm.models.image_vae import ImageMixin
 from foldnorm.models.wgan_gp import WGANGP
 
 
-class ImageWGANGP(OfImages, WGANGP):
+class ImageWGANGP(ImageMixin, WGANGP):
     """Encoder → code → generator → image, against a critic whose gradient is penalised.
 
     Args:

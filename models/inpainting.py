@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ITERATIONS = 30  # of conjugate gradients: enough for strokes of some ten pixels
+N_ITERATIONS = 30  # of conjugate gradients: enough for strokes of some ten pixels
 
 
 @torch.no_grad()
-def biharmonic_fill(images: Tensor, holes: Tensor, iterations: int = ITERATIONS) -> Tensor:
+def biharmonic_fill(images: Tensor, holes: Tensor, iterations: int = N_ITERATIONS) -> Tensor:
     """Images whose holes hold what bends least: Δ²u = 0 there (Damelin & Hoang 2018).
 
     That is the least sum of squares of the Laplacian, found by conjugate gradients from a guess of

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foldnorm.models.classes import Sees, one_hot, seen, to_classes
+from foldnorm.models.class_paths import ClassPath
+from foldnorm.models.classes import EncoderInput, encode_input, one_hot, to_classes
 from foldnorm.models.edited_volumes import check_edits
 from foldnorm.models.losses import (
     class_cross_entropy,
@@ -15,12 +16,13 @@ from foldnorm.models.losses import (
     kl_to_standard_normal,
     soft_dice_loss,
 )
-from foldnorm.models.protocols import EditKind, Reads
+from foldnorm.models.named_losses import named_loss
+from foldnorm.models.protocols import EditKind, InputKind
 from foldnorm.models.volume_networks import Encoder, FeatureEncoder
 
 
 class LabelAutoencoder(nn.Module):
-    """Encoder → code → generator → class logits, and how well that brings a volume back.
+    """Encoder → code → generator → class logits, and the loss of the reconstruction.
 
     Args:
         encoder: (B, C, *sides) one-hot → mean and log-variance of the code, (B, latent_dim) each.
@@ -28,15 +30,18 @@ class LabelAutoencoder(nn.Module):
         shape: sides of the volumes.
         n_classes: C.
         latent_dim: size of the code.
-        cross_entropy_weight: of the reconstruction's class cross entropy, nats a voxel.
+        cross_entropy_weight: of the reconstruction's class cross entropy, nats a voxel, or of
+            ``loss_function``.
         dice_weight: of the soft Dice loss of the highest class (sulcus); 0 leaves it out.
         class_weights: of the cross entropy, by class. Above 1 for sulci thickens them.
         condition: columns of ``participants.tsv`` that encoder and generator are told; they take
             (B, condition_size) as a second argument then.
-        encoder_sees: of a volume: each class as 0 and 1, or signed distances to it.
+        encoder_input: of a volume: each class as 0 and 1, or signed distances to it.
+        loss_function: of the reconstruction, by class path, such as ``monai.losses.DiceCELoss``; it
+            takes the place of the cross entropy and of what weights it.
     """
 
-    reads: Reads = "volumes"
+    input_kind: InputKind = "volumes"
 
     def __init__(
         self,
@@ -50,11 +55,15 @@ class LabelAutoencoder(nn.Module):
         dice_weight: float = 0.0,
         class_weights: Sequence[float] | None = None,
         condition: Sequence[str] = (),
-        encoder_sees: Sees = "one-hot",
+        encoder_input: EncoderInput = "one-hot",
+        loss_function: ClassPath | None = None,
     ) -> None:
         super().__init__()
+        self.loss_function = named_loss(
+            loss_function, n_classes, len(shape), dice_weight, class_weights
+        )
         self.condition = tuple(condition)
-        self.encoder_sees: Sees = encoder_sees
+        self.encoder_input: EncoderInput = encoder_input
         self.encoder, self.generator = encoder, generator
         self.shape = tuple(shape)
         self.n_classes, self.latent_dim = n_classes, latent_dim
@@ -73,52 +82,55 @@ class LabelAutoencoder(nn.Module):
         self,
         volumes: Tensor,
         condition: Tensor | None = None,
-        depths: Sequence[Tensor] | None = None,
+        feature_maps: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """(B, *sides) uint8 → (B, latent_dim): the mean of the code."""
-        mean, _ = self.posterior(volumes, condition, depths)
+        mean, _ = self.posterior(volumes, condition, feature_maps)
         return mean
 
     def posterior(
         self,
         volumes: Tensor,
         condition: Tensor | None,
-        depths: Sequence[Tensor] | None = None,
+        feature_maps: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """(B, *sides) uint8 → mean and log-variance of the code, (B, latent_dim) each."""
-        known = {"maps": depths} if depths else {}  # a dense encoder has none
-        return self.encoder(self.shown_to_encoder(volumes), condition, **known)
+        known = {"maps": feature_maps} if feature_maps else {}  # a dense encoder has none
+        return self.encoder(self.to_encoder_input(volumes), condition, **known)
 
-    def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
+    def feature_maps(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
         """(B, *sides) uint8 → the map of each level of the encoder; none of a dense one."""
         del condition
         if not isinstance(self.encoder, FeatureEncoder):
             return []
-        return self.encoder.maps(self.shown_to_encoder(volumes))
+        return self.encoder.maps(self.to_encoder_input(volumes))
 
-    def shown_to_encoder(self, volumes: Tensor) -> Tensor:
-        """(B, *sides) uint8 → (B, C, *sides) channels."""
-        return seen(volumes, self.n_classes, self.encoder_sees)
+    def to_encoder_input(self, volumes: Tensor) -> Tensor:
+        """Turn (B, *sides) uint8 into the encoder's input, (B, C, *sides) channels."""
+        return encode_input(volumes, self.n_classes, self.encoder_input)
 
-    def shown_to_critic(self, volumes: Tensor) -> Tensor:
-        """(B, *sides) uint8 → (B, C, *sides) channels, likewise those of generated volumes."""
+    def to_critic_input(self, volumes: Tensor) -> Tensor:
+        """Turn (B, *sides) uint8 into the critic's input, (B, C, *sides) channels."""
         return one_hot(volumes, self.n_classes)
 
-    def finished(self, logits: Tensor) -> Tensor:
-        """(B, C, *sides) as decoded → the volumes, (B, *sides) uint8."""
+    def to_output(self, logits: Tensor) -> Tensor:
+        """Turn what was decoded, (B, C, *sides), into volumes, (B, *sides) uint8."""
         return to_classes(logits)
 
     def decode(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, latent_dim) → (B, C, *sides) class logits."""
         return self.generator(codes, condition)
 
-    def likeness(self, logits: Tensor, volumes: Tensor) -> dict[str, Tensor]:
-        """Terms of a reconstruction, and their weighted sum as ``"loss"``.
+    def reconstruction_terms(self, logits: Tensor, volumes: Tensor) -> dict[str, Tensor]:
+        """Compute the terms of a reconstruction, and their weighted sum as ``"loss"``.
 
         Args:
             logits: (B, C, *sides) of the reconstruction.
             volumes: (B, *sides) uint8.
         """
+        if self.loss_function is not None:
+            unlike = self.loss_function(logits, volumes)
+            return {"loss_function": unlike, "loss": self.cross_entropy_weight * unlike}
         entropy = class_cross_entropy(logits.float(), volumes, self.class_weights).mean()
         terms, loss = {"cross_entropy": entropy}, self.cross_entropy_weight * entropy
         if self.dice_weight:
@@ -145,7 +157,7 @@ class VariationalAutoencoder(LabelAutoencoder):
         edits: of training volumes, as `EditedVolumes` has them. With any, codes are also trained to
             lie near 0 where a volume is healthy and away from it where something was edited, which
             needs a code that is a map. Reconstruction is that of healthy volumes.
-        most_edits: of a volume, see there.
+        max_edits: of a volume, see there.
         radii: of edits, see there.
         separation_weight: of `hypersphere_loss`.
         others: the weights of `LabelAutoencoder`.
@@ -163,7 +175,7 @@ class VariationalAutoencoder(LabelAutoencoder):
         free_nats: float = 0.0,
         sampling_rounds: int = 0,
         edits: Sequence[EditKind] = (),
-        most_edits: int = 3,
+        max_edits: int = 3,
         radii: Sequence[float] = (4.0, 16.0),
         separation_weight: float = 0.3,
         **others: Any,
@@ -171,32 +183,32 @@ class VariationalAutoencoder(LabelAutoencoder):
         super().__init__(encoder, generator, shape, n_classes, latent_dim, **others)
         self.healthy_grid: tuple[int, ...] = ()
         if edits:
-            check_edits(edits, most_edits, radii)
+            check_edits(edits, max_edits, radii)
             if not isinstance(encoder, Encoder) or encoder.to_code is not None:
                 raise ValueError("edits: need a code that is a map, latent_dim: null")
-            self.reads = "edits"
+            self.input_kind = "edits"
             self.healthy_grid = tuple(encoder.grid)
-        self.edits, self.most_edits, self.radii = tuple(edits), most_edits, tuple(radii)
+        self.edits, self.max_edits, self.radii = tuple(edits), max_edits, tuple(radii)
         self.separation_weight = separation_weight
         self.kl_weight = kl_weight
         self.free_nats = free_nats
         self.sampling_rounds = sampling_rounds
 
-    def parted(self, volumes: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Healthy volumes, (B, *sides), and those that something was done to, if any are."""
+    def split_edited(self, volumes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Split a batch into healthy volumes, (B, *sides), and edited ones; None without edits."""
         if not self.edits:
             return volumes, None
         edited, healthy = volumes.unbind(1)
         return healthy, edited
 
-    def separated(
+    def add_separation_loss(
         self,
         terms: dict[str, Tensor],
         healthy: Tensor,
         edited: Tensor | None,
         condition: Tensor | None,
     ) -> dict[str, Tensor]:
-        """Terms of a loss with that of edited volumes added, if there are any."""
+        """Add the loss that separates edited from healthy places, if there are edited volumes."""
         if edited is None:
             return terms
         assert isinstance(self.encoder, Encoder)
@@ -210,7 +222,7 @@ class VariationalAutoencoder(LabelAutoencoder):
     def sample(
         self, count: int, generator: torch.Generator, condition: Tensor | None = None
     ) -> Tensor:
-        """Volumes that nobody has, (count, *sides) uint8.
+        """Draw new volumes, (count, *sides) uint8.
 
         A code is drawn from N(0, I) and decoded. What independent codes of neighbouring places
         could not agree on, such as a fold that only one of them holds, then settles in
@@ -226,10 +238,10 @@ class VariationalAutoencoder(LabelAutoencoder):
         drawn = []
         for n in range(count):
             own = None if condition is None else condition[n : n + 1].to(device)
-            volume = self.finished(self.decode(normal(), own))
+            volume = self.to_output(self.decode(normal(), own))
             for _ in range(self.sampling_rounds):
                 mean, log_variance = self.posterior(volume, own)
-                volume = self.finished(self.decode(draw_code(mean, log_variance, normal()), own))
+                volume = self.to_output(self.decode(draw_code(mean, log_variance, normal()), own))
             drawn.append(volume)
         return torch.cat(drawn)
 
@@ -242,7 +254,7 @@ class VariationalAutoencoder(LabelAutoencoder):
         *,
         kl_share: float = 1.0,
     ) -> dict[str, Tensor]:
-        """`likeness` and the KL term, with their weighted sum as ``"loss"``.
+        """Compute `reconstruction_terms` and the KL term, with their weighted sum as ``"loss"``.
 
         Args:
             logits: (B, C, *sides) of the reconstruction.
@@ -251,7 +263,7 @@ class VariationalAutoencoder(LabelAutoencoder):
             log_variance: (B, latent_dim).
             kl_share: of the KL term's weight, while it is annealed.
         """
-        terms = self.likeness(logits, volumes)
+        terms = self.reconstruction_terms(logits, volumes)
         nats = kl_to_standard_normal(mean, log_variance, free_nats=self.free_nats)
         kl = nats / prod(self.shape)
         loss = terms.pop("loss") + self.kl_weight * kl_share * kl
@@ -259,5 +271,5 @@ class VariationalAutoencoder(LabelAutoencoder):
 
 
 def draw_code(mean: Tensor, log_variance: Tensor, normal: Tensor) -> Tensor:
-    """Code drawn from the encoder's normal, (B, latent_dim) (Kingma & Welling 2014, eq. 4)."""
+    """Draw a code from the encoder's normal, (B, latent_dim) (Kingma & Welling 2014, eq. 4)."""
     return mean + torch.exp(0.5 * log_variance) * normal

@@ -15,7 +15,7 @@ from foldnorm.models.beta_vae import BetaVAE
 from foldnorm.models.ddpm import DDPM
 from foldnorm.models.label_autoencoder import draw_code
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Phase, Reads
+from foldnorm.models.protocols import InputKind, Phase
 from foldnorm.models.volume_networks import code_grid
 
 
@@ -38,7 +38,7 @@ class LatentDDPM(DDPM):
         others: of the diffusion, see `DDPM`; its sides are those of the code's map.
     """
 
-    reads: Reads = "volumes"
+    input_kind: InputKind = "volumes"
 
     def __init__(
         self,
@@ -104,17 +104,17 @@ class LatentDDPM(DDPM):
         return self.autoencoder.decode(codes, condition)
 
     @torch.no_grad()
-    def undiffused(
+    def to_clean_input(
         self, volumes: Tensor, condition: Tensor | None, noise: StepNoise | None = None
     ) -> Tensor:
-        """(B, *sides) uint8 → codes, (B, code_channels, *grid): drawn, or without noise means."""
+        """Encode (B, *sides) uint8 as (B, code_channels, *grid): drawn, or without noise means."""
         code, log_variance = self.autoencoder.posterior(volumes, condition)
         if noise is not None:
             code = draw_code(code, log_variance, noise.normal(self.latent_dim))
         return code.view(-1, self.n_channels, *self.shape)
 
     @torch.no_grad()
-    def finished(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Codes, (B, code_channels, *grid) → (B, *sides) uint8."""
+    def to_output(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Decode codes, (B, code_channels, *grid), to volumes, (B, *sides) uint8."""
         codes = x.flatten(1).to(next(self.autoencoder.parameters()).device)
-        return self.autoencoder.finished(self.autoencoder.decode(codes, condition))
+        return self.autoencoder.to_output(self.autoencoder.decode(codes, condition))

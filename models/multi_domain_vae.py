@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from foldnorm.models.blocks import convolution, pixelshuffle, pixelunshuffle
 from foldnorm.models.label_autoencoder import draw_code
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import DamageKind, Phase, Reads
+from foldnorm.models.protocols import DamageKind, InputKind, Phase
 from foldnorm.models.volume_networks import STEM, Up, code_grid, conv_block, soft_bound
 
 FLOOR = 1e-5  # of the squared error: that of 8 bits
-MAPPING_BLOCKS = 3
-Form = Literal["plain", "skip", "residual"]
+N_MAPPING_BLOCKS = 3
+Variant = Literal["plain", "skip", "residual"]
 
 
 class MultiDomainVAE(nn.Module):
@@ -31,14 +31,14 @@ class MultiDomainVAE(nn.Module):
 
     Args:
         shape: sides, 2-D or 3-D; taken from the cohort by ``foldnorm train``.
-        form: ``plain``: all goes through the code; ``skip``: the decoder also gets the maps of the
-            encoder's levels; ``residual``: that, residual blocks in both, and more of them that map
-            codes of damaged images to codes of whole ones.
+        variant: ``plain``: all goes through the code; ``skip``: the decoder also gets the maps of
+            the encoder's levels; ``residual``: that, residual blocks in both, and more of them that
+            map codes of damaged images to codes of whole ones.
         damage: kinds of what is done to training images.
-        most_damage: pieces of it in an image, at most.
+        max_damage: pieces of it in an image, at most.
         widths: of strokes, smallest and largest, pixels.
-        truly_damaged: ``COLUMN=VALUE`` of ``participants.tsv`` that says which training images came
-            damaged; none if empty, and then there is no third domain.
+        damaged_column: ``COLUMN=VALUE`` of ``participants.tsv`` that says which training images
+            came damaged; none if empty, and then there is no third domain.
         channels: of each level; each level below the first halves the sides.
         code_channels: of the map that is the code.
         domain_weights: of what each domain, X, Y and Z, adds to the loss; those of Y and Z also say
@@ -48,16 +48,16 @@ class MultiDomainVAE(nn.Module):
         training_steps: taken from ``training.steps``.
     """
 
-    reads: Reads = "damaged"
+    input_kind: InputKind = "damaged"
 
     def __init__(
         self,
         shape: Sequence[int],
-        form: Form = "skip",
+        variant: Variant = "skip",
         damage: Sequence[DamageKind] = ("straight", "broken", "curved"),
-        most_damage: int = 12,
+        max_damage: int = 12,
         widths: Sequence[float] = (1.5, 6.0),
-        truly_damaged: str = "",
+        damaged_column: str = "",
         channels: Sequence[int] = (32, 64, 128),
         code_channels: int = 16,
         domain_weights: Sequence[float] = (1.0, 1.0, 1.0),
@@ -66,26 +66,26 @@ class MultiDomainVAE(nn.Module):
         training_steps: int = 1,
     ) -> None:
         super().__init__()
-        counted = domain_weights[1:] if truly_damaged else domain_weights[1:2]
+        counted = domain_weights[1:] if damaged_column else domain_weights[1:2]
         if len(domain_weights) != 3 or min(domain_weights) < 0 or not sum(counted):
             raise ValueError(
                 "domain_weights: expected three that are not negative, and something of damaged "
                 f"images, got {list(domain_weights)}"
             )
-        if truly_damaged and not all(truly_damaged.partition("=")[::2]):
-            raise ValueError(f"truly_damaged: expected COLUMN=VALUE, got {truly_damaged!r}")
-        self.damage, self.most_damage, self.widths = tuple(damage), most_damage, tuple(widths)
-        self.truly_damaged, self.form = truly_damaged, form
+        if damaged_column and not all(damaged_column.partition("=")[::2]):
+            raise ValueError(f"damaged_column: expected COLUMN=VALUE, got {damaged_column!r}")
+        self.damage, self.max_damage, self.widths = tuple(damage), max_damage, tuple(widths)
+        self.damaged_column, self.variant = damaged_column, variant
         self.domain_weights = tuple(domain_weights)
         self.kl_weight, self.annealing_steps = kl_weight, kl_annealing * training_steps
         grid = code_grid(shape, len(channels) - 1)
         self.code_size, self.pixels = code_channels * prod(grid), prod(shape)
-        domains = "xyz" if truly_damaged else "xy"
-        sizes = (len(shape), channels, code_channels, form)
+        domains = "xyz" if damaged_column else "xy"
+        sizes = (len(shape), channels, code_channels, variant)
         self.encoders = nn.ModuleDict({name: _Encoder(*sizes) for name in domains})
         self.decoders = nn.ModuleDict({name: _Decoder(*sizes) for name in domains})
-        blocks = [_Residual(len(shape), code_channels) for _ in range(MAPPING_BLOCKS)]
-        self.mapping = nn.Sequential(*blocks if form == "residual" else [])
+        blocks = [_Residual(len(shape), code_channels) for _ in range(N_MAPPING_BLOCKS)]
+        self.mapping = nn.Sequential(*blocks if variant == "residual" else [])
         self.phases: Mapping[str, Phase] = {
             "restoration": Phase(("encoders", "decoders", *["mapping"] * bool(len(self.mapping))))
         }
@@ -98,9 +98,9 @@ class MultiDomainVAE(nn.Module):
     def loss(
         self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Unlikeness of what each domain brings back, of what is restored by Y and by Z, and KL.
+        """Negative log likelihood of each domain's images, of what Y and Z restore, and KL.
 
-        It is nats a pixel under the likeliest variance of each image (Rybkin et al. 2021,
+        In nats a pixel, under the likeliest variance of each image (Rybkin et al. 2021,
         arXiv:2006.13202). (B, 3, *sides): damaged, its mask, and as it was.
         """
         del phase, condition
@@ -110,17 +110,17 @@ class MultiDomainVAE(nn.Module):
         x, kl_x = self._drawn("x", clean, noise)
         y, kl_y = self._drawn("y", damaged, noise)
         terms = {
-            "whole": of_x * known * _unlikeness(self.decoders["x"](*x), clean),
-            "damaged": of_y * known * _unlikeness(self.decoders["y"](*y), damaged),
-            "restored": of_y * known * _unlikeness(self._whole(y), clean),
+            "whole": of_x * known * _gaussian_nll(self.decoders["x"](*x), clean),
+            "damaged": of_y * known * _gaussian_nll(self.decoders["y"](*y), damaged),
+            "restored": of_y * known * _gaussian_nll(self._decode_whole(y), clean),
         }
         kl = known * (of_x * kl_x + of_y * kl_y)
-        if self.truly_damaged:
+        if self.damaged_column:
             z, kl_z = self._drawn("z", damaged, noise)
-            back = _unlikeness(self.decoders["z"](*z), damaged)
+            back = _gaussian_nll(self.decoders["z"](*z), damaged)
             terms["truly_damaged"] = of_z * (1 - known) * back
             kl = kl + of_z * (1 - known) * kl_z
-            terms["shared"] = of_z * known * _unlikeness(self._whole(z), clean)
+            terms["shared"] = of_z * known * _gaussian_nll(self._decode_whole(z), clean)
         means = {name: term.mean() for name, term in terms.items()}
         share = min((noise.step + 1) / max(self.annealing_steps, 1), 1)
         loss = sum(means.values()) + self.kl_weight * share * kl.mean()
@@ -134,9 +134,9 @@ class MultiDomainVAE(nn.Module):
         return error * (mask.flatten(1)[:, 0] >= 0)
 
     def repair(self, images: Tensor) -> Tensor:
-        """(B, *sides) float32 from −1 to 1, likewise out: what the decoder of X makes of it.
+        """Restore (B, *sides) float32 from −1 to 1: the decoder of X on codes of damaged images.
 
-        Of the codes of the encoders of Y and Z, mixed by their domains' weights.
+        The codes are of the encoders of Y and Z; images are mixed by their domains' weights.
         """
         shares = [
             (weight, self.encoders[name])
@@ -147,12 +147,12 @@ class MultiDomainVAE(nn.Module):
         made = torch.zeros_like(images)
         for weight, encoder in shares:
             mean, _, maps = encoder(images)
-            made = made + weight / total * self._whole((mean, maps))
+            made = made + weight / total * self._decode_whole((mean, maps))
         return made.clamp(-1, 1)
 
-    def _whole(self, seen: tuple[Tensor, list[Tensor]]) -> Tensor:
-        """Code of a damaged image and the maps of its encoder → the whole image, (B, *sides)."""
-        code, maps = seen
+    def _decode_whole(self, encoded: tuple[Tensor, list[Tensor]]) -> Tensor:
+        """Make the whole image, (B, *sides), of a damaged one's code and its encoder's maps."""
+        code, maps = encoded
         return self.decoders["x"](self.mapping(code), maps)
 
     def _drawn(
@@ -168,13 +168,15 @@ class MultiDomainVAE(nn.Module):
 class _Encoder(nn.Module):
     """Image → mean and log-variance of its code, and the map of each level above it."""
 
-    def __init__(self, dims: int, channels: Sequence[int], code_channels: int, form: Form) -> None:
+    def __init__(
+        self, dims: int, channels: Sequence[int], code_channels: int, variant: Variant
+    ) -> None:
         super().__init__()
         self.dims = dims
         widths = [STEM**dims, *channels]
         self.levels = nn.ModuleList(
             [
-                _level(dims, conv_block(dims, a, b, stride=1 + (n > 0), norm=n > 0), b, form)
+                _level(dims, conv_block(dims, a, b, stride=1 + (n > 0), norm=n > 0), b, variant)
                 for n, (a, b) in enumerate(pairwise(widths))
             ]
         )
@@ -194,13 +196,15 @@ class _Encoder(nn.Module):
 class _Decoder(nn.Module):
     """Code, and the maps of an encoder → image."""
 
-    def __init__(self, dims: int, channels: Sequence[int], code_channels: int, form: Form) -> None:
+    def __init__(
+        self, dims: int, channels: Sequence[int], code_channels: int, variant: Variant
+    ) -> None:
         super().__init__()
-        self.dims, self.skips = dims, form != "plain"
+        self.dims, self.skips = dims, variant != "plain"
         width = channels[-1]
-        self.enter = _level(dims, conv_block(dims, code_channels, width, norm=True), width, form)
+        self.enter = _level(dims, conv_block(dims, code_channels, width, norm=True), width, variant)
         self.levels = nn.ModuleList(
-            [_level(dims, Up(dims, b, a, norm=True), a, form) for a, b in pairwise(channels)]
+            [_level(dims, Up(dims, b, a, norm=True), a, variant) for a, b in pairwise(channels)]
         )
         taken = (lambda n: 2 * n) if self.skips else (lambda n: n)
         self.mixes = nn.ModuleList(
@@ -231,11 +235,11 @@ class _Residual(nn.Module):
         return x + self.convolutions(x)
 
 
-def _level(dims: int, step: nn.Module, width: int, form: Form) -> nn.Module:
+def _level(dims: int, step: nn.Module, width: int, variant: Variant) -> nn.Module:
     """Build a step to other sides, with a residual block behind it if the form has them."""
-    return nn.Sequential(step, _Residual(dims, width)) if form == "residual" else step
+    return nn.Sequential(step, _Residual(dims, width)) if variant == "residual" else step
 
 
-def _unlikeness(made: Tensor, images: Tensor) -> Tensor:
-    """Nats a pixel of images, (B, *sides) each, under the likeliest variance of each; (B,)."""
+def _gaussian_nll(made: Tensor, images: Tensor) -> Tensor:
+    """Compute the nats a pixel of (B, *sides) images under the likeliest variance of each; (B,)."""
     return 0.5 * torch.log((made - images).square().flatten(1).mean(dim=1) + FLOOR)

@@ -13,10 +13,10 @@ from torch import Tensor
 
 @dataclass
 class StepNoise:
-    """The noise of one phase of one step.
+    """Random numbers of one phase of one step.
 
     Attributes:
-        key: of the draw: seed, step, phase.
+        key: seed, step and phase.
         batch: volumes in this process.
         device: where the noise is wanted; it is drawn on the CPU, the same on every device.
         rank: of this process.
@@ -35,11 +35,11 @@ class StepNoise:
 
     def normal(self, *shape: int) -> Tensor:
         """Draw standard normal noise, (batch, *shape) float32."""
-        return self._mine(torch.randn(self._whole, *shape, generator=self.generator))
+        return self._local_slice(torch.randn(self._global_batch, *shape, generator=self.generator))
 
     def uniform(self, *shape: int) -> Tensor:
-        """Uniform noise in [0, 1), (batch, *shape) float32."""
-        return self._mine(torch.rand(self._whole, *shape, generator=self.generator))
+        """Draw uniform noise in [0, 1), (batch, *shape) float32."""
+        return self._local_slice(torch.rand(self._global_batch, *shape, generator=self.generator))
 
     @property
     def step(self) -> int:
@@ -47,10 +47,10 @@ class StepNoise:
         return int(self.key[1])
 
     @property
-    def _whole(self) -> int:
+    def _global_batch(self) -> int:
         return self.batch * self.world_size
 
-    def _mine(self, whole: Tensor) -> Tensor:
+    def _local_slice(self, whole: Tensor) -> Tensor:
         first = self.rank * self.batch
         return whole[first : first + self.batch].to(self.device)
 

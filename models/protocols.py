@@ -20,7 +20,7 @@ from foldnorm.models.noise import StepNoise
 # are or to be told apart by a column; images under noise, beside what they were; and damaged
 # images, the mask of the damage as 0 and 1, and what they were; of one that came damaged, the image
 # itself twice, and between them −1, for nobody knows.
-Reads = Literal[
+InputKind = Literal[
     "volumes", "pairs", "unpaired", "edits", "sulci", "images", "classified", "noisy", "damaged"
 ]
 # What is done to training volumes. Erased, and never the hull: whole folds; balls; slabs that lie
@@ -49,7 +49,7 @@ class Phase:
 class Trainable(Protocol):
     """A model that the training loop can train."""
 
-    reads: Reads
+    input_kind: InputKind
     phases: Mapping[str, Phase]
 
     def phase_order(self, step: int) -> Sequence[str]:
@@ -74,8 +74,8 @@ class Trainable(Protocol):
 
 
 @runtime_checkable
-class Constrains(Protocol):
-    """A model that does something to its weights after each optimiser step."""
+class HasPostStep(Protocol):
+    """A model that constrains its weights after each optimiser step."""
 
     def after_step(self, phase: str) -> None:
         """Constrain the weights, after the optimiser step of a phase."""
@@ -83,10 +83,10 @@ class Constrains(Protocol):
 
 @runtime_checkable
 class Conditioned(Protocol):
-    """A model that can be told things of each volume, such as the hemisphere, age or sex.
+    """A model that may be conditioned on columns of each volume, such as hemisphere, age or sex.
 
     Attributes:
-        condition: columns of ``participants.tsv`` that it is told; none if it is told nothing.
+        condition: columns of ``participants.tsv``; none if it is not conditioned.
     """
 
     condition: Sequence[str]
@@ -103,10 +103,10 @@ class Encodes(Protocol):
 
 
 @runtime_checkable
-class ShowsDepths(Protocol):
-    """A model whose network can be looked into."""
+class HasFeatureMaps(Protocol):
+    """A model that gives the maps of its network's levels."""
 
-    def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
+    def feature_maps(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
         """(B, I, J, K) uint8 class numbers → a map (B, C, *sides) of each level, inwards.
 
         `encode` and `restore` of such a model take them as ``depths`` and go on from there, so that
@@ -128,7 +128,7 @@ class EncodesPlaces(Encodes, Protocol):
 
 @runtime_checkable
 class Decodes(Encodes, Protocol):
-    """A model whose codes can be made volumes again."""
+    """A model that decodes codes to volumes."""
 
     def decode(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, latent_dim) → (B, C, I, J, K) class logits."""
@@ -136,26 +136,29 @@ class Decodes(Encodes, Protocol):
 
 @runtime_checkable
 class Translates(Protocol):
-    """A model that makes one volume of a pair out of the other.
+    """A model that translates one volume of a pair into the other.
 
     Attributes:
         reverse: whether it starts from the second volume.
+        any_sides: whether volumes may have others than those of the training cohort; if not, it is
+            shown windows of those.
     """
 
     reverse: bool
+    any_sides: bool
 
     def translate(self, volumes: Tensor) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) class logits of the other volume."""
 
 
 @runtime_checkable
-class Samples(Protocol):
+class Generates(Protocol):
     """A model that draws new volumes."""
 
     def sample(
         self, count: int, generator: torch.Generator, condition: Tensor | None = None
     ) -> Tensor:
-        """(count, I, J, K) uint8 class numbers of volumes that nobody has.
+        """Draw new volumes, (count, I, J, K) uint8 class numbers.
 
         ``condition`` is (count, condition_size), for a model that takes one.
         """
@@ -163,10 +166,10 @@ class Samples(Protocol):
 
 @runtime_checkable
 class Classifies(Protocol):
-    """A model that tells images or volumes apart.
+    """A classifier of images or volumes.
 
     Attributes:
-        target: column of ``participants.tsv`` that it learns.
+        target: column of ``participants.tsv`` that holds the classes.
     """
 
     target: str
@@ -176,16 +179,16 @@ class Classifies(Protocol):
 
 
 @runtime_checkable
-class Repairs(Protocol):
-    """A model that makes an image better than it is."""
+class RestoresImages(Protocol):
+    """A model that restores degraded images, or brings back images from their codes."""
 
     def repair(self, images: Tensor) -> Tensor:
         """(B, *sides) float32 from −1 to 1, likewise out."""
 
 
 @runtime_checkable
-class TakesNoise(Repairs, Protocol):
-    """A model that takes noise away.
+class Denoises(RestoresImages, Protocol):
+    """A model that may remove noise from images.
 
     Attributes:
         noise_factor: standard deviation of the noise that it learned from, as a share of the range
@@ -196,47 +199,47 @@ class TakesNoise(Repairs, Protocol):
 
 
 @runtime_checkable
-class LearnsFromDamage(Repairs, Protocol):
-    """A model that learns from images that something was done to.
+class LearnsFromDamage(RestoresImages, Protocol):
+    """A model that learns from images that a program damaged.
 
     Attributes:
-        damage: kinds of it.
-        most_damage: pieces of it in a training image.
+        damage: kinds of damage.
+        max_damage: pieces of damage in a training image, at most.
         widths: of strokes, smallest and largest, pixels.
     """
 
     damage: Sequence[DamageKind]
-    most_damage: int
+    max_damage: int
     widths: Sequence[float]
 
 
 @runtime_checkable
 class LearnsFromTrueDamage(LearnsFromDamage, Protocol):
-    """A model that learns from images that came damaged, too; nobody knows what they were.
+    """A model that may learn from images that came damaged, too, without the undamaged ones.
 
     Attributes:
-        truly_damaged: ``COLUMN=VALUE`` of ``participants.tsv`` that says which; empty for none.
+        damaged_column: ``COLUMN=VALUE`` of ``participants.tsv`` that says which; empty for none.
     """
 
-    truly_damaged: str
+    damaged_column: str
 
 
 @runtime_checkable
 class FindsDamage(LearnsFromDamage, Protocol):
-    """A model that says where an image is damaged."""
+    """A model that finds damage in images."""
 
     def find_damage(self, images: Tensor) -> Tensor:
         """(B, *sides) float32 from −1 to 1 → probability of damage, (B, *sides)."""
 
 
 @runtime_checkable
-class Diffuses(Samples, Protocol):
-    """A model that draws out of noise, step by step.
+class Diffuses(Generates, Protocol):
+    """A diffusion model: it draws volumes by removing noise step by step.
 
     Attributes:
-        sampler: which steps it takes.
-        diffusion_steps: from image to noise.
-        sampling_steps: that ``ddim`` takes back.
+        sampler: ``ddpm``, every step; or ``ddim``, few of them.
+        diffusion_steps: number of steps from image to noise.
+        sampling_steps: number of steps that ``ddim`` takes back.
     """
 
     sampler: Literal["ddpm", "ddim"]
@@ -244,8 +247,8 @@ class Diffuses(Samples, Protocol):
     sampling_steps: int
 
     @property
-    def steps_taken(self) -> int:
-        """From noise to an image, by the sampler."""
+    def num_inference_steps(self) -> int:
+        """Number of steps that the sampler takes from noise to an image."""
 
     def diffuse(
         self,
@@ -256,30 +259,30 @@ class Diffuses(Samples, Protocol):
     ) -> Tensor:
         """Add the noise of a share of the steps, from 0 to 1, to (B, *sides); likewise out."""
 
-    def stages(
+    def sample_trajectory(
         self, count: int, generator: torch.Generator, condition: Tensor | None = None
     ) -> Iterator[Tensor]:
-        """Draw: (count, *sides) after each step, from noise to what `sample` gives."""
+        """Yield (count, *sides) after each step, from noise to what `sample` gives."""
 
 
 @runtime_checkable
 class LearnsFromEdits(Protocol):
-    """A model that learns from healthy brains that something was done to.
+    """A model that learns from edited healthy brains: structure was erased or added.
 
     Attributes:
-        edits: kinds of it.
-        most_edits: of a training volume.
-        radii: smallest and largest of what has one, mm.
+        edits: kinds of edits.
+        max_edits: number of edits of a training volume, at most.
+        radii: smallest and largest radius of edits that have one, mm.
     """
 
     edits: Sequence[EditKind]
-    most_edits: int
+    max_edits: int
     radii: Sequence[float]
 
 
 @runtime_checkable
 class Restores(LearnsFromEdits, Protocol):
-    """A model that knows what a healthy brain would hold."""
+    """A model that restores brains to what a healthy brain would hold."""
 
     def restore(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) logits, of a healthy brain."""
@@ -287,14 +290,14 @@ class Restores(LearnsFromEdits, Protocol):
 
 @runtime_checkable
 class TakesPatches(Protocol):
-    """A model that can be shown parts of volumes.
+    """A model that may be given patches of volumes.
 
     Its ``condition`` is where they lie: the coordinates in the cohort's box, from −1 to 1 along
-    each axis, of a part's first voxel and of its last, (B, 6) float32. Without it volumes fill the
+    each axis, of a patch's first voxel and of its last, (B, 6) float32. Without it volumes fill the
     box.
 
     Attributes:
-        takes_patches: whether it is so.
+        takes_patches: true if it takes them.
     """
 
     takes_patches: bool
@@ -302,7 +305,7 @@ class TakesPatches(Protocol):
 
 @runtime_checkable
 class Recognises(Protocol):
-    """A model that says which sulcus a voxel belongs to.
+    """A model that labels voxels with the sulcus that they belong to.
 
     Attributes:
         sulci: names, of classes 1 to n; class 0 is any other, and what is no sulcus.

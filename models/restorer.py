@@ -14,14 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import one_hot
 from foldnorm.models.edited_volumes import EditedVolumes
+from foldnorm.models.named_networks import NamedNetwork
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import ADDING, EditKind, Phase
 from foldnorm.models.vnet import VNetwork
 from foldnorm.models.volume_networks import coordinates
 
-TRUST = 5.0  # at first, in the classes of the input: logits, so 99 %
+INITIAL_TRUST = 5.0  # logits of the classes of the input, so 99 %
 
 
 class Restorer(EditedVolumes):
@@ -36,7 +38,7 @@ class Restorer(EditedVolumes):
         n_classes: of the cohort's volumes; taken from it by ``foldnorm train``.
         void: class of what is erased; likewise.
         edits: see `EditedVolumes`; likewise what follows.
-        most_edits: see there.
+        max_edits: see there.
         radii: see there.
         channels: a level each; each level below the first halves the sides.
         convolutions: of each level's residual stage.
@@ -46,6 +48,8 @@ class Restorer(EditedVolumes):
         class_weights: of the cross entropy, by class.
         coordinates: the network is also shown where a voxel lies in the cohort's box, from −1 to 1
             along each axis. Healthy brains lie there alike in MNI space.
+        network: by class path, such as ``monai.networks.nets.SegResNet``, in the place of ours. It
+            is shown volumes of the sides of the training cohort, or of its patches, only.
 
     Volumes may be parts of brains, of any sides; ``condition`` then says where they lie (see
     `foldnorm.models.protocols.TakesPatches`).
@@ -58,7 +62,7 @@ class Restorer(EditedVolumes):
         n_classes: int = 3,
         void: int = 1,
         edits: Sequence[EditKind] = ("folds",),
-        most_edits: int = 6,
+        max_edits: int = 6,
         radii: Sequence[float] = (4.0, 16.0),
         channels: Sequence[int] = (16, 32, 64, 128),
         convolutions: Sequence[int] = (1, 1, 2, 2),
@@ -67,15 +71,18 @@ class Restorer(EditedVolumes):
         norm: bool = True,
         class_weights: Sequence[float] | None = None,
         coordinates: bool = False,
+        network: ClassPath | None = None,
     ) -> None:
-        super().__init__(edits, most_edits, radii)
+        super().__init__(edits, max_edits, radii)
         self.n_classes, self.void, self.coordinates = n_classes, void, coordinates
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
         inputs = n_classes + 3 * coordinates
-        self.network = _Correction(
-            inputs, n_classes, channels, convolutions, kernel_size, stem, norm
+        self.network = (
+            _Correction(inputs, n_classes, channels, convolutions, kernel_size, stem, norm)
+            if network is None
+            else _NamedCorrection(network, inputs, n_classes)
         )
         self.phases: Mapping[str, Phase] = {"restoration": Phase(("network",))}
 
@@ -113,18 +120,20 @@ class Restorer(EditedVolumes):
         wider = F.max_pool3d(erased.float().unsqueeze(1), 3, 1, 1).squeeze(1)
         return torch.maximum(healthy, wider.to(healthy.dtype))
 
-    def depths(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
-        """(B, I, J, K) uint8 → the map of each level on the way down."""
+    def feature_maps(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
+        """(B, I, J, K) uint8 → the map of each level on the way down; none of a named network."""
+        if isinstance(self.network, _NamedCorrection):
+            return []
         return self.network.maps(self._channels(volumes, condition))
 
     def restore(
         self,
         volumes: Tensor,
         condition: Tensor | None = None,
-        depths: Sequence[Tensor] | None = None,
+        feature_maps: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) logits, of a healthy brain."""
-        return self.network(self._channels(volumes, condition), depths)
+        return self.network(self._channels(volumes, condition), feature_maps)
 
     def _channels(self, volumes: Tensor, places: Tensor | None) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) what the network is shown."""
@@ -141,8 +150,23 @@ class _Correction(VNetwork):
     def __init__(self, inputs: int, outputs: int, *sizes: Any) -> None:
         super().__init__(inputs, outputs, *sizes)
         self.outputs = outputs
-        self.trust = nn.Parameter(torch.tensor(TRUST))
+        self.trust = nn.Parameter(torch.tensor(INITIAL_TRUST))
 
     def forward(self, volume: Tensor, maps: Sequence[Tensor] | None = None) -> Tensor:
         """(B, classes or more, *sides) one-hot first → (B, classes, *sides) logits."""
         return self.trust * volume[:, : self.outputs] + super().forward(volume, maps)
+
+
+class _NamedCorrection(nn.Module):
+    """A network by class path, whose output corrects the classes of its input likewise."""
+
+    def __init__(self, named: ClassPath, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.correction = NamedNetwork(named, inputs=inputs, outputs=outputs)
+        self.outputs = outputs
+        self.trust = nn.Parameter(torch.tensor(INITIAL_TRUST))
+
+    def forward(self, volume: Tensor, maps: Sequence[Tensor] | None = None) -> Tensor:
+        """(B, classes or more, *sides) one-hot first → (B, classes, *sides) logits."""
+        del maps
+        return self.trust * volume[:, : self.outputs] + self.correction(volume)

@@ -16,7 +16,7 @@ from foldnorm.models.classes import one_hot, straight_through
 from foldnorm.models.label_autoencoder import draw_code
 from foldnorm.models.losses import class_cross_entropy, gradient_penalty, kl_to_standard_normal
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Phase, Reads
+from foldnorm.models.protocols import InputKind, Phase
 from foldnorm.models.volume_networks import Critic, FeatureEncoder, FeatureGenerator
 
 KINDS = ("first", "second")
@@ -47,7 +47,8 @@ class UNIT(nn.Module):
         adversarial_weight: of the critics' opinion.
     """
 
-    reads: Reads = "unpaired"
+    input_kind: InputKind = "unpaired"
+    any_sides = False
 
     def __init__(
         self,

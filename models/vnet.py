@@ -13,10 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foldnorm.models.blocks import convolution, pixelshuffle, pixelunshuffle
+from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import one_hot
 from foldnorm.models.losses import class_cross_entropy, soft_dice_loss
+from foldnorm.models.named_losses import named_loss
+from foldnorm.models.named_networks import NamedNetwork
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Phase, Reads
+from foldnorm.models.protocols import InputKind, Phase
 
 
 class VNet(nn.Module):
@@ -36,9 +39,16 @@ class VNet(nn.Module):
         norm: group norm after each convolution.
         dice_weight: of the soft Dice loss, averaged over classes; 0 leaves it out.
         class_weights: of the cross entropy, by class.
+        network: by class path, such as ``monai.networks.nets.SegResNet``, in the place of ours. It
+            is shown volumes of the sides of the training cohort only, larger ones in windows.
+        loss_function: by class path, such as ``monai.losses.DiceCELoss``, in the place of cross
+            entropy and Dice.
+
+    Attributes:
+        any_sides: whether volumes may have others than those of the training cohort.
     """
 
-    reads: Reads = "pairs"
+    input_kind: InputKind = "pairs"
 
     def __init__(
         self,
@@ -52,6 +62,8 @@ class VNet(nn.Module):
         norm: bool = True,
         dice_weight: float = 0.0,
         class_weights: Sequence[float] | None = None,
+        network: ClassPath | None = None,
+        loss_function: ClassPath | None = None,
     ) -> None:
         super().__init__()
         if len(channels) != len(convolutions):
@@ -67,8 +79,16 @@ class VNet(nn.Module):
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
-        self.network = VNetwork(
-            self.classes_in, self.classes_out, channels, convolutions, kernel_size, stem, norm
+        self.loss_function = named_loss(
+            loss_function, self.classes_out, 3, dice_weight, class_weights
+        )
+        self.any_sides = network is None
+        self.network = (
+            VNetwork(
+                self.classes_in, self.classes_out, channels, convolutions, kernel_size, stem, norm
+            )
+            if network is None
+            else NamedNetwork(network, inputs=self.classes_in, outputs=self.classes_out)
         )
         self.phases: Mapping[str, Phase] = {"translation": Phase(("network",))}
 
@@ -80,10 +100,16 @@ class VNet(nn.Module):
     def loss(
         self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Cross entropy, and Dice if it has a weight; (B, 2, I, J, K) uint8 pairs in."""
+        """Cross entropy, and Dice if it has a weight, or the loss by class path.
+
+        (B, 2, I, J, K) uint8 pairs in.
+        """
         del phase, noise, condition
-        source, target = self._parted(volumes)
+        source, target = self._split_pair(volumes)
         logits = self.translate(source).float()
+        if self.loss_function is not None:
+            unlike = self.loss_function(logits, target)
+            return {"loss_function": unlike, "loss": unlike}
         entropy = class_cross_entropy(logits, target, self.class_weights).mean()
         terms = {"cross_entropy": entropy}
         loss = entropy
@@ -97,15 +123,15 @@ class VNet(nn.Module):
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Cross entropy of the translation of each pair, nats a voxel, (B,)."""
         del condition
-        source, target = self._parted(volumes)
+        source, target = self._split_pair(volumes)
         return class_cross_entropy(self.translate(source).float(), target)
 
     def translate(self, volumes: Tensor) -> Tensor:
         """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) class logits of the other volume."""
         return self.network(one_hot(volumes, self.classes_in))
 
-    def _parted(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 2, I, J, K) → what is translated, and what should come out."""
+    def _split_pair(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """Split (B, 2, I, J, K) pairs into the volumes to translate and their true translations."""
         first, second = pairs.unbind(1)
         return (second, first) if self.reverse else (first, second)
 

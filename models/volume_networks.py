@@ -33,7 +33,7 @@ def code_grid(shape: Sequence[int], levels: int, stem: int = STEM) -> tuple[int,
     if any(side % factor for side in shape):
         raise ShapeError(
             f"volumes of {tuple(shape)} voxels do not suit {levels} levels: each side must be a "
-            f"multiple of {factor} (preprocess --pad multiple:{factor}; images --size)"
+            f"multiple of {factor} (preprocess --pad multiple:{factor}; images --shape)"
         )
     return tuple(side // factor for side in shape)
 
@@ -184,6 +184,7 @@ class Encoder(FeatureEncoder):
     ) -> None:
         super().__init__(shape, n_classes, channels, norm)
         place = (channels[-1], *self.grid)
+        self.condition_size = condition_size
         self.condition = ConditionMap(condition_size, place) if condition_size else None
         flat = code_channels * prod(self.grid)
         outputs = code_channels * (2 if latent_dim is None else 1)

@@ -99,8 +99,25 @@ BUNDLE_METADATA = Artifact("export", "configs/metadata.json", "As MONAI's schema
 BUNDLE_INFERENCE = Artifact(
     "export", "configs/inference.json", "From files to files, by monai.bundle run."
 )
+BUNDLE_TRAIN = Artifact(
+    "export", "configs/train.json", "Training that goes on, by monai.bundle run training."
+)
+BUNDLE_DATALIST = Artifact(
+    "export",
+    "datalist.tsv",
+    "Volumes that training goes on with, where train.json is given dictionaries.",
+    {
+        "participant_id": "Whose volume it is.",
+        "path": "The volume.",
+        "hemi": "L, R, or n/a.",
+    },
+)
+BUNDLE_LOGGING = Artifact("export", "configs/logging.conf", "What MONAI says as it runs.")
 BUNDLE_CARD = Artifact("export", "docs/README.md", "The model card, and how to use the bundle.")
 BUNDLE_LICENCE = Artifact("export", "LICENSE", "Terms of the weights.")
+BUNDLE_DATA_TERMS = Artifact(
+    "export", "docs/data_license.txt", "Terms of the data that the weights were fitted to."
+)
 BUNDLE_WEIGHTS = Artifact("export", "models/model.safetensors", "The weights.")
 BUNDLE_TORCH_WEIGHTS = Artifact("export", "models/model.pt", "The same, as MONAI looks for them.")
 
@@ -271,7 +288,7 @@ ONE_FOLD = {
 EVERY_FOLD = Artifact(
     "benchmark",
     "every_fold.tsv",
-    "Scores before and after each fold was taken out (--every-fold), a row a fold and score.",
+    "Scores before and after each fold was left out (--leave-one-fold-out), a row each.",
     {**ONE_FOLD, "score": "its name", "before": "of the whole brain", "after": "without the fold"},
 )
 EVERY_FOLD_SUMMARY = Artifact(
@@ -357,14 +374,14 @@ TRANSLATED = Artifact(
 CLASSES = Artifact(
     "classify",
     "classes.tsv",
-    "Class that was told of each volume.",
+    "Predicted class of each volume.",
     {
-        "fold": "of crossvalidate: which model told it",
+        "fold": "of a cross-validation: number of the model that was not trained on it",
         **BRAIN,
         **IMAGE,
         "used_for": "training, if the weights were fitted to the participant",
         "true": "class, where it is known",
-        "told": "likeliest class",
+        "predicted": "likeliest class",
         "p_*": "probability of a class",
     },
 )
@@ -534,7 +551,7 @@ DIMENSIONS = Artifact(
         "rank": "1 changes most",
         "dimension": "its number",
         "effect": "of a step along it on the reconstruction loss, nats a voxel; where measured",
-        "foretold": "the same by the gradient alone",
+        "predicted_effect": "the same, predicted from gradient and curvature of the loss",
         "variance": "of the codes over brains; above 0.01 a dimension is active",
     },
 )

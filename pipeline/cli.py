@@ -6,11 +6,16 @@ input; 70 our fault; 75 stopped by a signal with the state saved; 130 Ctrl-C.
 
 import argparse
 import importlib
+import logging
+import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
+from typing import NoReturn
 
+from foldnorm.pipeline.commands.words import arrange
 from foldnorm.preprocessing.core.errors import InputError
 
 # Order of `foldnorm --help`: that of a study.
@@ -26,19 +31,19 @@ COMMANDS = (
     "train",
     "embed",
     "latent",
-    "delete",
+    "alter",
     "score",
-    "fuse",
+    "combine",
     "benchmark",
     "translate",
-    "recognise",
+    "label-sulci",
     "classify",
     "crossvalidate",
     "restore",
     "compare",
     "search",
     "generate",
-    "quality",
+    "evaluate-synthetic",
     "export",
     "report",
     "view",
@@ -46,42 +51,103 @@ COMMANDS = (
 )
 # Modules that cannot be called as their command: the standard library has one of that name.
 MODULES = {"inspect": "inspect_source"}
+TRUST = "FOLDNORM_TRUST"  # environment variable that `foldnorm.models.class_paths` reads
 FAILED, BAD_INPUT, OUR_FAULT, INTERRUPTED = 1, 2, 70, 130
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of all commands; it imports none of the heavy libraries."""
-    parser = argparse.ArgumentParser(
+class Parser(argparse.ArgumentParser):
+    """Parser that says in one line what is wrong with a command line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, without the usage, and leave."""
+        self.exit(BAD_INPUT, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def build_parser() -> tuple[Parser, Mapping[str, Parser]]:
+    """Build the parser of all commands, and that of each, without any of the heavy libraries."""
+    parser = Parser(
         prog="foldnorm",
         description="Learn what healthy cortical folding looks like, and score brains against it. "
         "For research; not for diagnosis.",
     )
     parser.add_argument("--version", action="version", version=f"foldnorm {version('foldnorm')}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        module = importlib.import_module(f"foldnorm.pipeline.commands.{MODULES.get(name, name)}")
-        command = commands.add_parser(
+        module = importlib.import_module(f"foldnorm.pipeline.commands.{_module(name)}")
+        command = subparsers.add_parser(
             name,
             help=module.HELP,
             description=module.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(command)
-        command.add_argument("--quiet", action="store_true", help="no progress bars, no chatter")
-        command.add_argument("--debug", action="store_true", help="show tracebacks")
+        command.usage = _usage(command)
+        command.add_argument("--quiet", action="store_true", help="print errors and warnings only")
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        command.add_argument(
+            "--trust",
+            action="append",
+            metavar="PACKAGE",
+            default=[],
+            help="let configurations name networks, losses and models of this Python package",
+        )
         command.set_defaults(run=module.run)
-    return parser
+    return parser, subparsers.choices
+
+
+def _usage(command: argparse.ArgumentParser) -> str:
+    """Write a command as it is called: its inputs, its required options, the others."""
+    inputs = [
+        f"{action.metavar}{' …' if action.nargs == '+' else ''}"
+        for action in command._get_positional_actions()
+    ]
+    required = [
+        f"{action.option_strings[0]} {action.metavar}"
+        for action in command._get_optional_actions()
+        if action.required
+    ]
+    return " ".join([command.prog, *inputs, *required, "[options]"])
+
+
+def _module(command: str) -> str:
+    return MODULES.get(command, command.replace("-", "_"))
+
+
+class LineFormatter(logging.Formatter):
+    """Formats a log record as a line of the command: ``foldnorm: warning: …``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return f"foldnorm: {record.levelname.lower()}: {record.getMessage()}"
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Print what the library logs to stderr while a command runs, once if it runs another."""
+    log = logging.getLogger("foldnorm")
+    if log.handlers:
+        yield
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    parser = build_parser()
-    arguments, overrides = parser.parse_known_args(argv)
-    if overrides and not getattr(arguments, "takes_overrides", False):
-        parser.error(f"unrecognized arguments: {' '.join(overrides)}")
-    arguments.overrides = overrides
+    parser, commands = build_parser()
+    words, overrides = arrange(sys.argv[1:] if argv is None else argv, commands)
+    arguments = parser.parse_args(words)
+    arguments.overrides, arguments.main = overrides, main
+    if arguments.trust:  # in the environment, so that processes it starts trust them, too
+        os.environ[TRUST] = ",".join([os.environ.get(TRUST, ""), *arguments.trust])
     try:
-        return int(arguments.run(arguments))
+        with warnings_as_lines():
+            return int(arguments.run(arguments))
     except InputError as error:
         return _failed(str(error), BAD_INPUT, arguments.debug)
     except KeyboardInterrupt:

@@ -129,8 +129,8 @@ def small_cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     source = skeleton_source(folder / "source", 24)
     out = folder / "cohort"
     code = main(
-        ["preprocess", str(source), str(out), "--voxel-size", "1.5", "--pad", "16,16,16",
-         "--split", "0.5", "0.25", "0.25", "--n-procs", "1", "--quiet"]
+        ["preprocess", str(source), "-o", str(out), "--voxel-size", "1.5", "--pad", "16,16,16",
+         "--split-fractions", "0.5", "0.25", "0.25", "--n-procs", "1", "--quiet"]
     )  # fmt: skip
     assert code == 0
     return Cohort.open(out)
@@ -143,6 +143,7 @@ def phantom_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code = main(
         [
             "phantom",
+            "-o",
             str(source),
             "--subjects",
             "12",
@@ -162,9 +163,9 @@ def phantom_cohort(phantom_source: Path) -> Cohort:
     """Those phantoms at 4 mm, 32³ at most, with fold labels."""
     out = phantom_source.parent / "cohort"
     code = main(
-        ["preprocess", str(phantom_source), str(out), "--voxel-size", "4",
-         "--crop", "mm:-72,-8,-70,-6,-28,36", "--split", "0.4", "0.2", "0.4", "--n-procs", "1",
-         "--quiet"]
+        ["preprocess", str(phantom_source), "-o", str(out), "--voxel-size", "4",
+         "--crop", "mm:-72,-8,-70,-6,-28,36", "--split-fractions", "0.4", "0.2", "0.4",
+         "--n-procs", "1", "--quiet"]
     )  # fmt: skip
     assert code == 0
     return Cohort.open(out)
@@ -183,7 +184,7 @@ def small_run(small_cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) ->
     """A WGAN-GP trained for four steps on the small cohort."""
     out = tmp_path_factory.mktemp("run") / "run"
     code = main(
-        ["train", "--config", "wgan_gp", "--cohort", str(small_cohort.folder), "--out", str(out),
+        ["train", "wgan_gp", str(small_cohort.folder), "-o", str(out),
          "--device", "cpu", "--quiet", *TINY_TRAINING]
     )  # fmt: skip
     assert code == 0
@@ -214,14 +215,15 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(f"{n:03d}.png\tp{n}\t{'n/a' if n % 10 == 0 else way}")
     (source / "participants.tsv").write_text("\n".join(rows) + "\n")
     out = source.parent / "cohort"
-    words = ["images", str(source), str(out), "--split", ".6", ".2", ".2", "--quiet"]
+    words = ["images", str(source), "-o", str(out), "--split-fractions", ".6", ".2", ".2",
+             "--quiet"]  # fmt: skip
     assert main(words) == 0
     return out
 
 
 def train_images(cohort: Path, out: Path, config: str, *words: str) -> Path:
     """Train a model of images; returns its run folder."""
-    command = ["train", "--config", config, "--cohort", str(cohort), "--out", str(out), "--quiet"]
+    command = ["train", config, str(cohort), "-o", str(out), "--quiet"]
     assert main([*command, "--device", "cpu", *words]) == 0
     return out
 

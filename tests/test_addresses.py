@@ -1,9 +1,11 @@
 """Addresses of classes that are written into files: they stay, and the old ones still open."""
 
 import importlib
+import inspect
 import json
 import pydoc
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,12 @@ import foldnorm.bundle
 import foldnorm.models
 import foldnorm.pipeline
 from foldnorm.models.classes import to_classes
-from foldnorm.pipeline.artifacts import BUNDLE_INFERENCE, RUN_CONFIG
+from foldnorm.pipeline.artifacts import BUNDLE_INFERENCE, RUN_CONFIG, RUN_DATA
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.class_paths import current_class_path
 from foldnorm.pipeline.runs.config import config_path, resolve, shipped_configs
+from foldnorm.pipeline.runs.old_names import CONFIGS, KEYS, current_config, current_word
+from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import Cohort
 
@@ -38,7 +42,7 @@ OLD_TARGETS = (
     "foldnorm.pipeline.bundle_parts.ToldClassd",
 )
 
-BASES = {"ConvolutionalGAN", "EditedVolumes", "EncoderGAN", "LabelAutoencoder", "OfImages",
+BASES = {"ConvolutionalGAN", "EditedVolumes", "EncoderGAN", "LabelAutoencoder", "ImageMixin",
          "VariationalAutoencoder"}  # fmt: skip
 
 
@@ -54,6 +58,13 @@ def run(tmp_path):
     weights = safetensors.torch.load_file(OLD / "bundle/models/model.safetensors")
     RunFolder(folder).save_checkpoint("last", {"model": weights})
     return folder
+
+
+def arguments_of(name):
+    """Arguments of a model's class and of its bases, which `**others` takes."""
+    bases = getattr(foldnorm.models, name).__mro__
+    return {p for base in bases if hasattr(base, "phase_order") or base.__name__ in BASES
+            for p in inspect.signature(base.__init__).parameters}  # fmt: skip
 
 
 def at(address):
@@ -98,12 +109,21 @@ def test_monai_builds_what_an_old_bundle_names(cohort):
 
 
 def test_an_old_run_is_continued_and_one_is_started_from_its_weights(run, cohort, tmp_path):
-    words = ["train", "--cohort", str(cohort.folder), "--config", str(run / RUN_CONFIG), "--quiet",
-             "--device", "cpu", "--weights", str(run), "--out", str(tmp_path / "new")]  # fmt: skip
+    words = ["train", str(run / RUN_CONFIG), str(cohort.folder), "--quiet",
+             "--device", "cpu", "--weights", str(run), "-o", str(tmp_path / "new")]  # fmt: skip
     assert main(words) == 0
     model = yaml.safe_load((tmp_path / "new" / RUN_CONFIG).read_text())["model"]
     assert model["class_path"] == "foldnorm.models.WGANGP"
     RunFolder(run).check_model(model)
+
+
+def test_an_old_record_says_whom_the_first_weights_were_fitted_to(run):
+    record = json.loads((run / RUN_DATA).read_text())
+    earlier = {"participants": ["sub-earlier"], "salt": None}
+    (run / RUN_DATA).write_text(json.dumps({**record, "before": [earlier]}))
+    opened = RunFolder.open(run)
+    assert opened.training_participants[1:] == [earlier]
+    assert opened.trained_on(["sub-earlier", "sub-other"]) == ["sub-earlier"]
 
 
 @pytest.mark.parametrize("words", [[], ["--model", "foldnorm.models.wgan.WGAN"],
@@ -117,6 +137,61 @@ def test_an_old_configuration_resolves_to_the_new_address(words, tmp_path):
     assert told[0] == told[1]
     expected = "WGAN" if words else "WGANGP"
     assert told[0]["model"]["class_path"] == f"foldnorm.models.{expected}"
+
+
+def test_every_old_key_has_a_new_one_that_is_known():
+    arguments = {p for name in foldnorm.models.__all__ for p in arguments_of(name)}
+    known = {"model": arguments, "training": {f.name for f in fields(TrainingOptions)}}
+    for section, keys in KEYS.items():
+        assert set(keys.values()) <= known[section]
+        assert not set(keys) & known[section]
+    assert set(CONFIGS.values()) <= set(shipped_configs())
+    assert not set(CONFIGS) & set(shipped_configs())
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "training"),
+    [
+        ("restorer", {"most_edits": 2}, {}),
+        ("autoencoder", {"encoder_sees": "distance"}, {}),
+        ("wgan_gp", {}, {"learning_rate_of": {"critic": 0.5}}),
+        ("damage_unet", {"most_damage": 3, "scanned": 0.25, "mirrors": False}, {}),
+        ("multi_domain_vae", {"form": "plain", "truly_damaged": "state=old"}, {}),
+    ],
+)
+def test_old_keys_resolve_to_new_ones(name, model, training, tmp_path):
+    size = {"shape": (16, 16) if name in ("damage_unet", "multi_domain_vae") else (16,) * 3,
+            "n_classes": None if len(model) > 1 else 3}  # fmt: skip
+    content = yaml.safe_load(config_path(name).read_text())
+    path = tmp_path / "old.yaml"
+    new = {KEYS["model"][key] for key in model}
+    kept = {k: v for k, v in content["model"]["init_args"].items() if k not in new}
+    content["model"]["init_args"] = {**kept, **model}
+    content["training"] = {
+        **{k: v for k, v in content["training"].items() if k != "learning_rates" or not training},
+        **training,
+    }
+    path.write_text(yaml.safe_dump(content))
+    from_file = resolve(str(path), [], **size)
+    for key, value in model.items():
+        assert from_file["model"]["init_args"][KEYS["model"][key]] == value
+    for key, value in training.items():
+        assert from_file["training"][KEYS["training"][key]] == value
+    words = [f"--model.init_args.{key}={json.dumps(v).strip(chr(34))}" for key, v in model.items()]
+    words += [f"--training.{key}={json.dumps(value)}" for key, value in training.items()]
+    assert resolve(name, words, **size) == from_file
+
+
+def test_keys_of_a_class_that_is_not_ours_are_left_alone():
+    model = {"class_path": "lab.Network", "init_args": {"mirrors": 1}}
+    assert current_config({"model": model, "training": {}}) == {"model": model, "training": {}}
+    assert current_word("--model.init_args.mirrors=1", "lab.Network").endswith(".mirrors=1")
+
+
+def test_an_old_name_of_a_configuration_and_of_a_class_is_known():
+    assert config_path("recogniser") == config_path("sulcus_segmenter")
+    for old in ("foldnorm.models.Recogniser", "foldnorm.models.recogniser.Recogniser"):
+        assert current_class_path(old) == "foldnorm.models.SulcusSegmenter"
 
 
 def test_a_model_that_has_moved_is_found():
@@ -139,7 +214,7 @@ def test_every_model_is_exported():
         module = importlib.import_module(f"foldnorm.models.{path.stem}")
         for name, kind in vars(module).items():
             if isinstance(kind, type) and kind.__module__ == module.__name__:
-                is_model = hasattr(kind, "reads") and issubclass(kind, torch.nn.Module)
+                is_model = hasattr(kind, "input_kind") and issubclass(kind, torch.nn.Module)
                 if is_model and name not in BASES:
                     assert getattr(foldnorm.models, name) is kind
     assert all(hasattr(getattr(foldnorm.models, n), "loss") for n in foldnorm.models.__all__)
@@ -155,4 +230,6 @@ def test_modules_that_old_bundles_name_have_moved_and_no_others_are_made_up():
 
 
 def test_the_address_of_a_bundle_is_complete():
-    assert {t.rpartition(".")[2] for t in OLD_TARGETS} == set(foldnorm.bundle.__all__)
+    since = {"FineTuning"}  # release 0.1 had no such part
+    old = {target.rpartition(".")[2] for target in OLD_TARGETS}
+    assert old | since == set(foldnorm.bundle.__all__)

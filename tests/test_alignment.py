@@ -21,7 +21,7 @@ from foldnorm.preprocessing.skeletons.alignment import (
     read_template,
     tissue_of,
 )
-from foldnorm.preprocessing.skeletons.segmentation import Hemisphere, hemispheres
+from foldnorm.preprocessing.skeletons.segmentation import SegmentedHemisphere, hemispheres
 from foldnorm.preprocessing.spatial.space import read_trm, voxel_to_aims
 
 # A head beside its place in MNI space: turned, stretched and moved (native mm → MNI mm).
@@ -106,7 +106,9 @@ def brain(world_to_mni, sides=("L", "R")):
     whole = (radius(mni) < 1) & ~((mni[..., 1] > 20) & (mni[..., 2] < 0))
     white = whole & (radius(mni) < 0.6)
     half = {"L": mni[..., 0] < 0, "R": mni[..., 0] > 0}
-    return [Hemisphere(side, whole & ~white & half[side], white & half[side]) for side in sides]
+    return [
+        SegmentedHemisphere(side, whole & ~white & half[side], white & half[side]) for side in sides
+    ]
 
 
 @pytest.mark.parametrize("sides", [("L", "R"), ("L",)])
@@ -124,7 +126,9 @@ def test_what_does_not_look_like_the_template_is_refused():
     plate = np.zeros(SHAPE, np.bool_)
     plate[4:32, 4:40, 15:17] = True
     with pytest.raises(InputError, match=r"alignment.*plates"):
-        align_to_template([Hemisphere("L", plate, plate)], AFFINE, template, Path("plates"))
+        align_to_template(
+            [SegmentedHemisphere("L", plate, plate)], AFFINE, template, Path("plates")
+        )
 
 
 def test_swapped_sides_are_refused():
@@ -147,7 +151,7 @@ def test_a_template_aligns_what_has_no_transform(tmp_path):
     sidecar = read_json(tmp_path / "tree/a" / SEGMENTATION / "Lskeleton_a.json")
     assert sidecar["Alignment"]["Overlap"] > 0.98
     words = ["--space", "mni", "--hemi", "L", "--quiet", "--n-procs", "1"]
-    assert main(["preprocess", str(tmp_path / "tree"), str(tmp_path / "c"), *words]) == 0
+    assert main(["preprocess", str(tmp_path / "tree"), "-o", str(tmp_path / "c"), *words]) == 0
     cohort = Cohort.open(tmp_path / "c")
     centre = np.argwhere(np.array(cohort.volumes[0]) > 0).mean(axis=0) + cohort.affine[:3, 3]
     assert centre == pytest.approx([16 - 31.5, 16, 16], abs=1)
@@ -182,14 +186,14 @@ def test_a_template_of_a_tree_is_its_most_frequent_tissue(tmp_path):
     (tmp_path / "table.tsv").write_text("\n".join(rows) + "\n")
     assert skeletonise(tmp_path / "table.tsv", tmp_path / "tree") == 0
     out = tmp_path / "template.nii.gz"
-    assert main(["template", str(tmp_path / "tree"), str(out), "--quiet"]) == 1  # c
+    assert main(["template", str(tmp_path / "tree"), "-o", str(out), "--quiet"]) == 1  # c
     template = read_template(out)
     x, y, z = (np.array([16, 16, 10]) - [32, 16, 0] - template.affine[:3, 3]).round().astype(int)
     assert template.tissue[x, y, z] == 2
     first = two_brains()
     assert np.count_nonzero(template.tissue) == pytest.approx(np.count_nonzero(first), rel=0.02)
-    assert main(["template", str(tmp_path / "tree"), str(out), "--quiet"]) == 2  # exists
-    assert main(["template", str(tmp_path / "tree"), str(tmp_path / "t.txt"), "--quiet"]) == 2
+    assert main(["template", str(tmp_path / "tree"), "-o", str(out), "--quiet"]) == 2  # exists
+    assert main(["template", str(tmp_path / "tree"), "-o", str(tmp_path / "t.txt"), "--quiet"]) == 2
 
 
 @pytest.mark.slow
@@ -199,7 +203,7 @@ def test_a_real_brain_is_aligned_alike_by_structures_and_to_another_brain(real_d
     first, second = (maps / f"training_seg_{n}.nii.gz" for n in ("03", "09"))
     assert skeletonise(first, tmp_path / "one") == 0
     template = tmp_path / "template.nii.gz"
-    assert main(["template", str(tmp_path / "one"), str(template), "--quiet"]) == 0
+    assert main(["template", str(tmp_path / "one"), "-o", str(template), "--quiet"]) == 0
     volume = read_labels(second)
     by_structures = align_to_structures(volume).world_to_mni
     aligned = align_to_template(

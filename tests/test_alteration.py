@@ -23,7 +23,7 @@ SEGMENTATION = "t1mri/default_acquisition/default_analysis/segmentation"
 
 
 def delete(cohort, out, *words):
-    return main(["delete", str(cohort.folder), str(out), "--quiet", *words])
+    return main(["alter", str(cohort.folder), "-o", str(out), "--quiet", *words])
 
 
 def test_an_added_fold_is_that_of_another_subject_of_the_same_split(phantom_cohort, tmp_path):
@@ -114,7 +114,7 @@ def test_what_quality_control_said_of_a_volume_goes_along(phantom_cohort, tmp_pa
 def test_a_mirrored_hemisphere_is_altered_where_it_lies_in_the_head(tmp_path):
     source = two_sides(tmp_path / "source", 3)
     words = ["--mirror-right", "--quiet", "--n-procs", "1"]
-    assert main(["preprocess", str(source), str(tmp_path / "c"), *words]) == 0
+    assert main(["preprocess", str(source), "-o", str(tmp_path / "c"), *words]) == 0
     words = ["--kind", "ball", "--size", "100", "--n-procs", "1"]
     assert delete(Cohort.open(tmp_path / "c"), tmp_path / "a", *words) == 0
     for row in read_tsv(tmp_path / "a/deletions.tsv"):
@@ -134,7 +134,7 @@ def test_a_mirrored_hemisphere_is_altered_where_it_lies_in_the_head(tmp_path):
 def crops(phantom_source, tmp_path_factory):
     out = tmp_path_factory.mktemp("crops") / "cohort"
     words = ["--voxel-size", "2", "--crop", "region:central@2", "--quiet", "--n-procs", "1"]
-    assert main(["preprocess", str(phantom_source), str(out), *words]) == 0
+    assert main(["preprocess", str(phantom_source), "-o", str(out), *words]) == 0
     return Cohort.open(out)
 
 
@@ -167,7 +167,7 @@ def two_sides(folder, count):
 def test_the_other_side_takes_the_place_of_this_one(tmp_path):
     source = two_sides(tmp_path / "source", 3)
     words = ["--mirror-right", "--quiet", "--n-procs", "1"]
-    assert main(["preprocess", str(source), str(tmp_path / "c"), *words]) == 0
+    assert main(["preprocess", str(source), "-o", str(tmp_path / "c"), *words]) == 0
     cohort = Cohort.open(tmp_path / "c")
     assert delete(cohort, tmp_path / "a", "--kind", "asymmetry", "--n-procs", "1") == 0
     altered = Cohort.open(tmp_path / "a")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from foldnorm.models.protocols import Samples, Translates
+from foldnorm.models.protocols import Generates, Translates
 from foldnorm.pipeline.runs.config import build_model, resolve, shipped_configs
 
 ROOT = Path(__file__).parents[1]
@@ -61,19 +61,19 @@ INNER = {
     "artifacts": (),
     "metrics": (),
     "transforms": (),
-    "data": GROUND,
+    "data": ("transforms", *GROUND),
     "runs": ("data", *GROUND),
     "report": ("runs", *GROUND),  # of runs the records, never a model
     "scoring": ("report.page_files", "runs", "data", *GROUND),
     "training": ("runs", "data", *GROUND),
     "latent": ("runs", *GROUND),
-    "bundle": ("runs", "artifacts"),
+    "bundle": ("training", "runs", "artifacts"),
     "inference": ("scoring", "runs", "data", *GROUND),
     "view": ("inference", "report.page_files", "runs", "data", "artifacts"),
     "studies": ("training", "inference", "scoring", "runs", *GROUND),
 }
-INNER["cli"] = ()  # it loads commands by name, and some of them call it
 INNER["commands"] = tuple(INNER)
+INNER["cli"] = ("commands.words",)  # it loads the commands by name
 INNER_PREPROCESSING = {
     "core": (),
     "topology": (),
@@ -226,7 +226,7 @@ def test_every_shipped_configuration_builds_what_it_names(name):
     shape = size["shape"]
     sulci = lambda: ["a", "b"]  # noqa: E731
     rows = [{"class": "a"}, {"class": "b"}]
-    n_classes = None if size["reads"] in OF_IMAGES else 3
+    n_classes = None if size["input_kind"] in OF_IMAGES else 3
     config = resolve(
         name,
         [],
@@ -242,6 +242,6 @@ def test_every_shipped_configuration_builds_what_it_names(name):
     if name == "wgan_gp_report":
         assert model.latent_dim == 1728
     assert size["parameters"] == sum(p.numel() for p in model.parameters())
-    assert size["reads"] == model.reads
-    assert ("sample" in size["offers"]) == isinstance(model, Samples)
+    assert size["input_kind"] == model.input_kind
+    assert ("sample" in size["offers"]) == isinstance(model, Generates)
     assert ("translate" in size["offers"]) == isinstance(model, Translates)

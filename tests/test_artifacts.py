@@ -32,14 +32,14 @@ def results(small_cohort, small_run, bars, classifier, denoiser, tmp_path_factor
               "dimensions": ["--dimensions", "2"], "projection": [],
               "interpolate": ["--brain", "sub-s00", "--to", "sub-s01"]}  # fmt: skip
     commands = [
-        ["embed", small_run, small_cohort.folder, out / "embed"],
-        ["score", small_run, small_cohort.folder, out / "score"],
-        ["benchmark", small_run, small_cohort.folder, out / "benchmark", "--kind", "ball",
-         "--sizes", "10-500", "--draws", "1"],
-        *(["latent", analysis, small_run, small_cohort.folder, out / "latent", *more]
+        ["embed", small_run, small_cohort.folder, "-o", out / "embed"],
+        ["score", small_run, small_cohort.folder, "-o", out / "score"],
+        ["benchmark", small_run, small_cohort.folder, "-o", out / "benchmark", "--kind", "ball",
+         "--size", "10-500", "--draws", "1"],
+        *(["latent", analysis, small_run, small_cohort.folder, "-o", out / "latent", *more]
           for analysis, more in latent.items()),
-        ["classify", classifier, bars, out / "classify"],
-        ["restore", denoiser, bars, out / "restore", "--degrade", "--split", "test"],
+        ["classify", classifier, bars, "-o", out / "classify"],
+        ["restore", denoiser, bars, "-o", out / "restore", "--degrade", "--split", "test"],
     ]  # fmt: skip
     for words in commands:
         assert main([*map(str, words), "--device", "cpu", "--quiet"]) == 0, words
@@ -67,7 +67,7 @@ def test_every_file_of_a_command_is_listed(results):
 
 def test_report_reads_results_without_torch_and_scikit_learn(results, small_cohort, bars, tmp_path):
     folders = [small_cohort.folder, bars, *(f for name, f in results.items() if name != "embed")]
-    words = [*map(str, ["report", *folders, tmp_path / "report.html"]), "--quiet"]
+    words = [*map(str, ["report", *folders, "-o", tmp_path / "report.html"]), "--quiet"]
     code = (
         "import sys; from foldnorm.pipeline.cli import main; assert main(sys.argv[1:]) == 0;"
         f"sys.exit(', '.join({HEAVY} & {{*sys.modules}}) or 0)"

@@ -108,7 +108,8 @@ def cohort_of(folder, *words, people=3, lacking=None):
             data = raw if side == "L" else raw[::-1].copy()
             write_nifti(folder / "source" / f"sub-{person}_hemi-{side}.nii.gz", data, affine)
     out = folder / "cohort"
-    command = ["preprocess", folder / "source", out, "--voxel-size", 2, "--n-procs", 1, "--quiet"]
+    command = ["preprocess", folder / "source", "-o", out, "--voxel-size", 2, "--n-procs", 1,
+               "--quiet"]  # fmt: skip
     assert main([*map(str, command), *words]) == 0
     return Cohort.open(out)
 
@@ -134,10 +135,10 @@ def test_score_gives_them_where_there_are_two_sides_and_a_saved_scorer_keeps_the
     patients = cohort_of(tmp_path / "patients", "--mirror-right", people=4, lacking=2)
     rows = [{**row, "participant_id": f"{row['participant_id']}x"} for row in patients.rows]
     write_participants(patients.folder, rows)
-    words = ["score", "void", patients.folder, tmp_path / "out", "--healthy", healthy.folder]
+    words = ["score", "void", patients.folder, "-o", tmp_path / "out", "--healthy", healthy.folder]
     words += ["--asymmetry", "--save-scorer", tmp_path / "scorer", "--quiet"]
     assert main([*map(str, words)]) == 0
-    again = ["score", tmp_path / "scorer", patients.folder, tmp_path / "again", "--quiet"]
+    again = ["score", tmp_path / "scorer", patients.folder, "-o", tmp_path / "again", "--quiet"]
     assert main([*map(str, again)]) == 0
     scored = [(tmp_path / out / "scores.tsv").read_bytes() for out in ("out", "again")]
     assert scored[0] == scored[1]
@@ -156,8 +157,9 @@ def test_scores_have_them_on_request_only(tmp_path):
     healthy = cohort_of(tmp_path / "healthy", "--mirror-right", people=10)
     for words, given in (([], False), (["--asymmetry"], True)):
         out = tmp_path / f"out {given}"
-        asked = ["benchmark", "void", healthy.folder, out, "--healthy", healthy.folder, *words]
-        asked += ["--kind", "ball", "--sizes", 200, "--draws", 1, "--split", "validation", "test"]
+        asked = ["benchmark", "void", healthy.folder, "-o", out, "--healthy", healthy.folder,
+                 *words]  # fmt: skip
+        asked += ["--kind", "ball", "--size", 200, "--draws", 1, "--split", "validation", "test"]
         assert main([*map(str, asked), "--quiet"]) == 0
         names = {row["score"] for row in read_tsv(out / "benchmark.tsv")}
         assert "void_component" in names
@@ -166,7 +168,7 @@ def test_scores_have_them_on_request_only(tmp_path):
 
 def test_asymmetry_is_refused_where_sides_lie_in_different_layouts(tmp_path, capsys):
     healthy = cohort_of(tmp_path / "healthy", people=10)
-    words = ["score", "void", healthy.folder, tmp_path / "out", "--healthy", healthy.folder]
+    words = ["score", "void", healthy.folder, "-o", tmp_path / "out", "--healthy", healthy.folder]
     assert main([*map(str, words), "--asymmetry", "--quiet"]) == 2
     said = capsys.readouterr().err
     assert f"prepared without --mirror-right: {healthy.folder}" in said

@@ -1,23 +1,33 @@
 """Training volumes turned, stretched and moved: both of a pair alike, and sheets stay whole."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy import ndimage
 from skimage.measure import euler_number
 
+from foldnorm.datasets import phantoms
+from foldnorm.models.noise import seed_of
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.data.augmentation import Augmentation, AugmentationOptions, draw_affine
+from foldnorm.pipeline.data.augmentation import AugmentationOptions, draw_affine
 from foldnorm.pipeline.data.batches import Batches, Draws
-from foldnorm.preprocessing.cohort.preparation import Preparation
+from foldnorm.pipeline.data.items import GeneratorTransform, transformed
+from foldnorm.pipeline.data.sheet_affine import (
+    RandCubeDropoutd,
+    RandSheetAffine,
+    RandSheetAffined,
+)
+from foldnorm.pipeline.runs.config import resolve_for
+from foldnorm.pipeline.training.setup import set_up
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.schemes import load_scheme
 from foldnorm.preprocessing.spatial.space import resample_nearest, resample_sheets
 from foldnorm.preprocessing.spatial.warp import smooth_displacement, warp_nearest, warp_sheets
 
-THIN = Preparation(load_scheme("skeleton"), thin=True, pair=load_scheme("grey-white"))
 FULL = np.ones((3, 3, 3))
+
+
+def at_draw(transform, given, draw, seed=0):
+    """What a transform makes of a volume, or of an item, in a draw."""
+    return transformed(given, [transform], seed, draw)
 
 
 def plane(side=24):
@@ -39,10 +49,10 @@ def slope(side=24):
 def test_a_shift_moves_whole_voxels_and_what_is_at_the_border_goes_on(thin):
     volume = np.random.default_rng(0).integers(0, 2, (1, 9, 8, 7)).astype(np.uint8)
     volume[0, 4, :, :] = 2
-    moved = Augmentation(AugmentationOptions(shift=2), replace(THIN, thin=thin), 0)
+    moved = RandSheetAffine(shift=2, thin=thin)
     shifts = set()
     for draw in range(20):
-        found = moved(volume, draw)[0]
+        found = at_draw(moved, volume, draw)[0]
         around = np.pad(volume[0], 2, mode="edge")
         (at,) = (
             s for s in np.ndindex(5, 5, 5)
@@ -53,31 +63,30 @@ def test_a_shift_moves_whole_voxels_and_what_is_at_the_border_goes_on(thin):
 
 
 def test_a_draw_is_the_same_every_time_and_others_differ():
-    moved = Augmentation(AugmentationOptions(10, 0.1, 2), THIN, 0)
-    assert (moved(plane(), 3) == moved(plane(), 3)).all()
-    assert (moved(plane(), 3) != moved(plane(), 4)).any()
-    assert (moved(plane(), 3) != replace(moved, seed=1)(plane(), 3)).any()
+    moved = RandSheetAffine(10, 0.1, 2)
+    first = at_draw(moved, plane(), 3)
+    assert (first != at_draw(moved, plane(), 4)).any()
+    assert (first != at_draw(moved, plane(), 3, seed=1)).any()
+    assert (first == at_draw(moved, plane(), 3)).all()
 
 
 def test_both_volumes_of_a_pair_are_moved_alike():
     """The second volume is the sheet's neighbourhood, so it must lie around the moved sheet."""
     sheet = plane()
     near = ndimage.binary_dilation(sheet[0] == 2, iterations=2).astype(np.uint8)
-    pair = np.stack([sheet[0], near])
-    moved = Augmentation(AugmentationOptions(20, 0.1, 3), THIN, 0)
+    moved = RandSheetAffined("image", 20, 0.1, 3, nearest_keys="pair")
     for draw in range(10):
-        first, second = moved(pair, draw)
-        assert (second[first == 2] == 1).mean() > 0.99
-        assert (first == 2).any()
+        found = at_draw(moved, {"image": sheet, "pair": near[None]}, draw)
+        assert (found["pair"][found["image"] == 2] == 1).mean() > 0.99
+        assert (found["image"] == 2).any()
 
 
 def test_sheets_stay_whole_where_nearest_neighbour_tears_them():
-    turned = Augmentation(AugmentationOptions(rotation=15), THIN, 0)
-    torn = Augmentation(AugmentationOptions(rotation=15), replace(THIN, thin=False), 0)
+    turned, torn = RandSheetAffine(15), RandSheetAffine(15, thin=False)
     holes = {"ours": 0, "nearest": 0}
     for draw in range(20):
         for name, way in (("ours", turned), ("nearest", torn)):
-            sheet = way(slope(), draw)[0] == 2
+            sheet = at_draw(way, slope(), draw)[0] == 2
             assert ndimage.label(sheet, FULL)[1] >= 1
             holes[name] += abs(ndimage.label(sheet, FULL)[1] - euler_number(sheet, connectivity=3))
     assert holes["ours"] == 0
@@ -95,12 +104,15 @@ def test_sheets_of_the_same_grid_do_not_grow():
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [({"rotation": 90}, "0 to 45, got 90"), ({"stretch": -0.1}, "0 to 0.5, got -0.1"),
-     ({"shift": -1}, "0 to inf, got -1"), ({"rotation": float("nan")}, "got nan")],
+    [({"rotation": 90}, "rotation from 0 to 45, got 90"),
+     ({"stretch": -0.1}, "stretch from 0 to 0.5, got -0.1"),
+     ({"shift": -1}, "shift from 0 to inf, got -1"), ({"rotation": float("nan")}, "got nan")],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(options, reason):
     with pytest.raises(InputError, match=reason):
         AugmentationOptions(**options)
+    with pytest.raises(InputError, match=reason):
+        RandSheetAffine(**options)
 
 
 def volumes(number):
@@ -114,7 +126,7 @@ def test_pairs_are_of_one_row_whatever_the_batch_epoch_and_rank(world_size):
     first = volumes(10)
     indices = np.array([1, 3, 4, 7, 8, 9])
     for rank in range(world_size):
-        draws = Draws(first, indices, second=first + 100)
+        draws = Draws(first, indices, auxiliary={"pair": first + 100})
         batches = Batches(draws, 4, rank=rank, world_size=world_size)
         for number in (0, 5, 1, 2, 17):
             batch = batches.batch(number)
@@ -125,7 +137,7 @@ def test_pairs_are_of_one_row_whatever_the_batch_epoch_and_rank(world_size):
 
 def test_unpaired_volumes_are_drawn_apart():
     first = volumes(40)
-    draws = Draws(first, np.arange(40), second=first, paired=False)
+    draws = Draws(first, np.arange(40), auxiliary={"pair": first}, paired=False)
     batch = Batches(draws, 40).batch(0)
     same = (batch[:, 0] == batch[:, 1]).flatten(1).all(1)
     assert same.float().mean() < 0.2
@@ -136,14 +148,17 @@ def test_unpaired_volumes_are_drawn_apart():
 def test_every_draw_of_every_process_is_augmented_by_its_own_number():
     seen = []
 
-    def note(volume, draw):
-        seen.append(draw)
-        return volume
+    class Note(GeneratorTransform):
+        stream = "note"
+
+        def __call__(self, item):
+            seen.append(self.rng.random())
+            return item
 
     for rank in range(2):
-        draws = Draws(volumes(6), np.arange(6), augment=note)
+        draws = Draws(volumes(6), np.arange(6), seed=5, transforms=[Note()])
         Batches(draws, 4, rank=rank, world_size=2).batch(3)
-    assert sorted(seen) == [12, 13, 14, 15]
+    assert seen == [np.random.default_rng(seed_of(5, "note", n)).random() for n in (12, 13, 14, 15)]
 
 
 def test_an_elastic_deformation_without_displacement_changes_nothing():
@@ -168,12 +183,11 @@ def test_both_ways_of_an_elastic_deformation_put_a_voxel_at_the_same_place():
 
 
 def test_elastic_sheets_stay_whole_where_nearest_neighbour_tears_them():
-    options = AugmentationOptions(elastic=2)
-    ours, torn = (Augmentation(options, replace(THIN, thin=thin), 0) for thin in (True, False))
+    ours, torn = (RandSheetAffine(elastic=2, thin=thin) for thin in (True, False))
     holes = {"ours": 0, "nearest": 0}
     for draw in range(20):
         for name, way in (("ours", ours), ("nearest", torn)):
-            sheet = way(slope(), draw)[0] == 2
+            sheet = at_draw(way, slope(), draw)[0] == 2
             holes[name] += abs(1 - euler_number(sheet, connectivity=3))
     assert holes["ours"] < 0.1 * holes["nearest"], holes
 
@@ -181,28 +195,48 @@ def test_elastic_sheets_stay_whole_where_nearest_neighbour_tears_them():
 def test_elastic_pairs_are_deformed_alike():
     sheet = plane()
     near = ndimage.binary_dilation(sheet[0] == 2, iterations=2).astype(np.uint8)
-    moved = Augmentation(AugmentationOptions(elastic=3), THIN, 0)
+    moved = RandSheetAffined("image", elastic=3, nearest_keys="pair")
     for draw in range(10):
-        first, second = moved(np.stack([sheet[0], near]), draw)
-        assert (second[first == 2] == 1).mean() > 0.99
+        found = at_draw(moved, {"image": sheet, "pair": near[None]}, draw)
+        assert (found["pair"][found["image"] == 2] == 1).mean() > 0.99
 
 
-@pytest.mark.parametrize("source", [0, 1])
-def test_only_what_is_translated_has_holes(source):
-    pair = np.stack([plane()[0], np.full((24, 24, 24), 2, np.uint8)])
-    dropped = Augmentation(AugmentationOptions(dropout=9, dropout_side=6), THIN, 0, source=source)
-    void, touched = 1 if source == 0 else 0, 0
+@pytest.mark.parametrize(
+    ("key", "scheme", "void"), [("image", "skeleton", 1), ("pair", "grey-white", 0)]
+)
+def test_cubes_become_void_in_the_volume_of_the_key_alone(key, scheme, void):
+    item = {"image": plane(), "pair": np.full((1, 24, 24, 24), 2, np.uint8)}
+    drop, touched = RandCubeDropoutd(key, 9, 6, scheme=scheme), 0
     for draw in range(10):
-        found = dropped(pair, draw)
-        assert (found[1 - source] == pair[1 - source]).all()
-        gone = found[source] != pair[source]
-        assert (found[source][gone] == void).all()
+        found = at_draw(drop, item, draw)
+        (other,) = item.keys() - {key}
+        assert found[other] is item[other]
+        gone = found[key] != item[key]
+        assert (found[key][gone] == void).all()
         touched += gone.any()
     assert touched > 5
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_only_what_is_translated_has_holes(reverse, tmp_path):
+    cohort = phantoms(4, tmp_path, voxel_size=8.0, pair="grey-white", fractions=(1, 0, 0))
+    words = [f"--model.init_args.reverse={reverse}", "--model.init_args.channels=[4]",
+             "--model.init_args.convolutions=[1]", "--training.augmentation.dropout=9",
+             "--training.batch_size=1"]  # fmt: skip
+    config = resolve_for(cohort, "vnet", words)
+    batches = set_up(config, cohort, tmp_path / "run", device="cpu", resume=False).batches
+    touched = 0
+    for number in range(4):
+        (index,), (found,) = batches.indices_of(number), batches.batch(number).numpy()
+        pair = np.stack([cohort.volumes[index], cohort.pairs[index]])
+        assert np.array_equal(found[1 - reverse], pair[1 - reverse])
+        touched += (found[int(reverse)] != pair[int(reverse)]).any()
+    batches.close()
+    assert touched > 2
+
+
 def test_a_model_that_would_learn_holes_is_refused(small_cohort, tmp_path, capsys):
-    code = main(["train", "--config", "beta_vae", "--cohort", str(small_cohort.folder), "--out",
+    code = main(["train", "beta_vae", str(small_cohort.folder), "-o",
                  str(tmp_path / "run"), "--training.augmentation.dropout", "2"])  # fmt: skip
     assert code == 2
     assert "BetaVAE reads no pairs, so it would learn that holes are healthy" in (
@@ -221,20 +255,26 @@ def two_folds(side=24):
 
 def test_fold_labels_move_with_their_sheets():
     volumes = two_folds()
-    thick = replace(THIN, thin=False)
-    still = Augmentation(AugmentationOptions(rotation=1e-6), thick, 0).with_folds(volumes, 0)
+    item = {"image": volumes[:1].astype(np.uint8), "folds": volumes[1:]}
+
+    def moved_with_folds(draw, *limits, **options):
+        move = RandSheetAffined("image", *limits, folds_key="folds", **options)
+        found = at_draw(move, item, draw)
+        return found["image"][0], found["folds"][0]
+
+    still = moved_with_folds(0, 1e-6, thin=False)
     assert np.array_equal(still[0], volumes[0])
     assert np.array_equal(still[1], np.where(volumes[0] == 2, volumes[1], 0))
-    moved = Augmentation(AugmentationOptions(8, 0.06, 2), THIN, 0)
     for draw in range(6):
-        classes, labels = moved.with_folds(volumes, draw)
-        assert np.array_equal(classes, moved(volumes[:1].astype(np.uint8), draw)[0])
+        classes, labels = moved_with_folds(draw, 8, 0.06, 2)
+        alone = at_draw(RandSheetAffine(8, 0.06, 2), item["image"], draw)
+        assert np.array_equal(classes, alone[0])
         assert not labels[classes != 2].any()
         counts = [(labels == n).sum() for n in (3, 5)]
         assert counts[0] > 0.8 * (volumes[1] == 3).sum()
         assert counts[1] > 0.7 * (volumes[1] == 5).sum()
         # The junction parts the first sheet in two; nothing else comes apart.
         assert [ndimage.label(labels == n, FULL)[1] for n in (3, 5)] == [2, 1]
-    bent = Augmentation(AugmentationOptions(elastic=2.0), THIN, 0).with_folds(volumes, 1)
-    assert set(np.unique(bent[1])) == {0, 3, 5}
-    assert not bent[1][bent[0] != 2].any()
+    classes, labels = moved_with_folds(1, elastic=2.0)
+    assert set(np.unique(labels)) == {0, 3, 5}
+    assert not labels[classes != 2].any()

@@ -10,6 +10,7 @@ from multiprocessing import active_children
 import numpy as np
 import pytest
 import torch
+from monai.transforms import RandomizableTransform
 
 from foldnorm.pipeline.data.batches import Batches, Draws, workers_for
 from foldnorm.preprocessing.core.errors import InputError
@@ -24,14 +25,17 @@ def new_children():
     return lambda: [child for child in active_children() if child.pid not in others]
 
 
-def noisy(volumes, draw):
-    """What no two draws have in common."""
-    return volumes + np.random.default_rng(draw).integers(0, 9, volumes.shape).astype(np.uint8)
+class Noisy(RandomizableTransform):
+    """Adds what no two draws have in common, as any random transform of MONAI."""
+
+    def __call__(self, item):
+        noise = self.R.randint(0, 9, item["image"].shape).astype(np.uint8)
+        return {**item, "image": item["image"] + noise}
 
 
 @pytest.fixture
 def draws(small_cohort):
-    return Draws(small_cohort.volumes, small_cohort.indices("train"), seed=3, augment=noisy)
+    return Draws(small_cohort.volumes, small_cohort.indices("train"), seed=3, transforms=[Noisy()])
 
 
 def test_batches_visit_every_volume_once_an_epoch_and_any_batch_can_be_had(small_cohort):
@@ -100,7 +104,7 @@ def test_python_ends_though_workers_leave_signals():
         "b = Batches(Draws(volumes, np.arange(4)), 2, workers=2); print(b.batch(0).shape); "
         "import builtins; builtins.kept = b"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=300, text=True)
     assert done.returncode == 0, done.stderr
     assert "[2, 2, 2, 2]" in done.stdout
 
@@ -142,11 +146,11 @@ def test_a_worker_that_ends_interrupts_nothing_else(draws, new_children):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_is_wrong_with_a_volume_is_said_in_one_line(small_cohort, workers):
-    def refuse(volumes, draw):
-        raise InputError(f"no fold in draw {draw}")
+    def refuse(item):
+        raise InputError("no fold in this volume")
 
-    draws = Draws(small_cohort.volumes, small_cohort.indices("train"), augment=refuse)
-    with pytest.raises(InputError, match=r"^no fold in draw 2$"):
+    draws = Draws(small_cohort.volumes, small_cohort.indices("train"), transforms=[refuse])
+    with pytest.raises(InputError, match=r"^no fold in this volume$"):
         Batches(draws, 2, workers=workers).batch(1)
 
 

@@ -11,7 +11,7 @@ from conftest import skeleton_source
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.report.page import DONE
-from foldnorm.pipeline.runs.tracks import track_of
+from foldnorm.pipeline.runs.provenance import benchmark_track
 from foldnorm.preprocessing.alteration.kinds import KINDS
 from foldnorm.preprocessing.cohort.cohort import row_key
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json, write_tsv
@@ -25,7 +25,7 @@ def call(*words):
 def phantom_run(phantom_cohort, tmp_path_factory):
     out = tmp_path_factory.mktemp("phantom_run") / "run"
     code = main(
-        ["train", "--config", "wgan_gp", "--cohort", str(phantom_cohort.folder), "--out", str(out),
+        ["train", "wgan_gp", str(phantom_cohort.folder), "-o", str(out),
          "--device", "cpu", "--quiet", "--training.steps", "2", "--training.batch_size", "2",
          "--training.validate_every", "2", "--model.init_args.channels", "[8]",
          "--model.init_args.critic_channels", "[8]", "--model.init_args.code_channels", "2"]
@@ -38,23 +38,33 @@ def phantom_run(phantom_cohort, tmp_path_factory):
 def results(phantom_run, phantom_cohort, tmp_path_factory):
     out = tmp_path_factory.mktemp("results")
     cohort = phantom_cohort.folder
-    assert call("delete", cohort, out / "altered", "--size", "200", "--split", "test") == 0
-    assert call("score", phantom_run, cohort, out / "scores", "--device", "cpu") == 0
-    assert call("score", phantom_run, out / "altered", out / "scores_altered") == 0
+    assert call("alter", cohort, "-o", out / "altered", "--size", "200", "--split", "test") == 0
+    assert call("score", phantom_run, cohort, "-o", out / "scores", "--device", "cpu") == 0
+    assert call("score", phantom_run, out / "altered", "-o", out / "scores_altered") == 0
     assert (
-        call("benchmark", phantom_run, cohort, out / "benchmark", "--sizes", "200", "--draws", "2")
+        call(
+            "benchmark",
+            phantom_run,
+            cohort,
+            "-o",
+            out / "benchmark",
+            "--size",
+            "200",
+            "--draws",
+            "2",
+        )
         == 0
     )
     return out
 
 
 def test_embedding_gives_a_code_a_volume(small_run, small_cohort, tmp_path):
-    assert call("embed", small_run, small_cohort.folder, tmp_path / "codes") == 0
+    assert call("embed", small_run, small_cohort.folder, "-o", tmp_path / "codes") == 0
     codes = np.load(tmp_path / "codes/codes.npy", allow_pickle=False)
     rows = read_tsv(tmp_path / "codes/codes.tsv")
     assert codes.shape[0] == len(rows) == len(small_cohort.rows)
     assert codes.dtype == np.float32
-    assert call("embed", small_run, small_cohort.folder, tmp_path / "codes") == 2
+    assert call("embed", small_run, small_cohort.folder, "-o", tmp_path / "codes") == 2
 
 
 def test_only_brains_that_took_no_part_get_a_p_value(results, phantom_cohort):
@@ -80,15 +90,20 @@ def test_a_warned_brain_keeps_its_p_with_the_warning_beside_it(
         for path in source.glob(f"sub-{old}.*"):
             path.rename(path.with_name(path.name.replace(old, new)))
     cohort, out = tmp_path / "cohort", tmp_path / "scores"
-    assert call("preprocess", source, cohort, "--like", small_cohort.folder, "--n-procs", 1) == 0
+    assert (
+        call(
+            "preprocess", source, "-o", cohort, "--layout-from", small_cohort.folder, "--n-procs", 1
+        )
+        == 0
+    )
     capsys.readouterr()
-    assert call("score", small_run, cohort, out) == 0
+    assert call("score", small_run, cohort, "-o", out) == 0
     assert "foldnorm: warning: sub-n1: speckled" in capsys.readouterr().err
     rows = {row["participant_id"]: row for row in read_tsv(out / "scores.tsv")}
     assert [row["warning"] for row in rows.values()] == ["", "speckled", ""]
     assert rows["sub-n1"]["p_latent_knn"]
     assert read_json(out / "scores.json")["warned"] == 1
-    assert call("report", out, tmp_path / "report.html") == 0
+    assert call("report", out, "-o", tmp_path / "report.html") == 0
     assert "Brains that their source warns of" in (tmp_path / "report.html").read_text()
 
 
@@ -110,8 +125,8 @@ def test_the_benchmark_has_control_baselines_and_intervals(results):
 def test_the_control_scores_exactly_as_the_healthy_volumes(
     results, phantom_run, phantom_cohort, tmp_path
 ):
-    assert call("delete", phantom_cohort.folder, tmp_path / "control", "--size", "0") == 0
-    assert call("score", phantom_run, tmp_path / "control", tmp_path / "scores") == 0
+    assert call("alter", phantom_cohort.folder, "-o", tmp_path / "control", "--size", "0") == 0
+    assert call("score", phantom_run, tmp_path / "control", "-o", tmp_path / "scores") == 0
     assert (tmp_path / "scores/scores.tsv").read_bytes() == (
         results / "scores/scores.tsv"
     ).read_bytes()
@@ -121,7 +136,7 @@ def test_the_report_is_one_file_that_says_phantom(results, phantom_run, phantom_
     out = tmp_path / "report.html"
     folders = [phantom_cohort.folder, phantom_run, results / "altered", results / "scores",
                results / "scores_altered", results / "benchmark"]  # fmt: skip
-    assert call("report", *folders, out) == 0
+    assert call("report", *folders, "-o", out) == 0
     # What scripts ask for is watched in a browser; their comments name addresses.
     page = re.sub(r"<script>.*?</script>", "", out.read_text(), flags=re.DOTALL)
     assert "PHANTOM data" in page
@@ -133,13 +148,13 @@ def test_the_report_is_one_file_that_says_phantom(results, phantom_run, phantom_
             "http://purl.org", ""
         ).replace("http://creativecommons.org", "").replace("https://matplotlib.org", "")
     again = tmp_path / "again.html"
-    assert call("report", *folders, again) == 0
+    assert call("report", *folders, "-o", again) == 0
     assert again.read_bytes() == out.read_bytes()
 
 
 def test_generated_volumes_are_the_same_for_a_seed(small_run, tmp_path):
     for name in ("a", "b"):
-        assert call("generate", small_run, tmp_path / name, "--number", "3", "--seed", "1") == 0
+        assert call("generate", small_run, "-o", tmp_path / name, "--num", "3", "--seed", "1") == 0
     files = sorted(p.name for p in (tmp_path / "a").iterdir())
     assert len(files) == 5  # three volumes, the contact sheet, and what was asked for
     for file in files:
@@ -147,28 +162,30 @@ def test_generated_volumes_are_the_same_for_a_seed(small_run, tmp_path):
 
 
 def test_a_cohort_prepared_otherwise_is_refused(small_run, phantom_cohort, tmp_path, capsys):
-    assert call("score", small_run, phantom_cohort.folder, tmp_path / "scores") == 2
-    assert "prepared otherwise than the run's" in capsys.readouterr().err
+    assert call("score", small_run, phantom_cohort.folder, "-o", tmp_path / "scores") == 2
+    assert "preprocessing differs from that of the training cohort" in capsys.readouterr().err
 
 
 def test_a_cohort_without_fold_labels_can_be_scored(
     phantom_run, phantom_cohort, phantom_source, tmp_path
 ):
     unlabelled = tmp_path / "unlabelled"
-    words = ("--like", phantom_cohort.folder, "--n-procs", "1")
-    assert call("preprocess", phantom_source, unlabelled, *words, "--folds", "none") == 0
+    words = ("--layout-from", phantom_cohort.folder, "--n-procs", "1")
+    assert (
+        call("preprocess", phantom_source, "-o", unlabelled, *words, "--fold-labels", "none") == 0
+    )
     assert not (unlabelled / "folds.npy").exists()
-    assert call("score", phantom_run, unlabelled, tmp_path / "scores") == 0
+    assert call("score", phantom_run, unlabelled, "-o", tmp_path / "scores") == 0
 
 
 def test_a_reference_with_trained_brains_held_out_is_refused(
     phantom_run, phantom_source, tmp_path, capsys
 ):
     out = tmp_path / "other_split"
-    assert call("preprocess", phantom_source, out, "--voxel-size", "4", "--crop",
+    assert call("preprocess", phantom_source, "-o", out, "--voxel-size", "4", "--crop",
                 "mm:-72,-8,-70,-6,-28,36", "--split-seed", "9", "--n-procs", "1") == 0  # fmt: skip
-    assert call("score", phantom_run, out, tmp_path / "s", "--reference", out) == 2
-    assert "trained on are held out" in capsys.readouterr().err
+    assert call("score", phantom_run, out, "-o", tmp_path / "s", "--reference", out) == 2
+    assert "held out in the reference: expected participants that the" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("broken", ["config.yaml", "data.json", "checkpoints/last.ckpt"])
@@ -177,12 +194,12 @@ def test_a_run_that_lacks_a_part_is_refused(small_run, small_cohort, tmp_path, c
 
     shutil.copytree(small_run, tmp_path / "run")
     (tmp_path / "run" / broken).unlink()
-    assert call("embed", tmp_path / "run", small_cohort.folder, tmp_path / "codes") == 2
+    assert call("embed", tmp_path / "run", small_cohort.folder, "-o", tmp_path / "codes") == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
 def test_a_cohort_too_small_for_the_benchmark_is_refused(small_run, small_cohort, tmp_path, capsys):
-    code = call("benchmark", small_run, small_cohort.folder, tmp_path / "b", "--sizes", "200")
+    code = call("benchmark", small_run, small_cohort.folder, "-o", tmp_path / "b", "--size", "200")
     assert code == 2
     assert "no fold labels" in capsys.readouterr().err
 
@@ -209,7 +226,7 @@ def test_the_list_of_models(capsys):
     ],
 )
 def test_the_track_of_a_model_is_said(kind, edits, sulci, said):
-    assert track_of(kind, edits, sulci) == said
+    assert benchmark_track(kind, edits, sulci) == said
 
 
 def test_every_kind_of_alteration_has_a_name_in_the_report():
@@ -228,20 +245,20 @@ def test_scores_of_an_earlier_version_are_refused(results, tmp_path, capsys):
     shutil.copytree(results / "scores", folder)
     rows = [{k: v for k, v in r.items() if k != "flag"} for r in read_tsv(folder / "scores.tsv")]
     write_tsv(folder / "scores.tsv", rows, list(rows[0]))
-    assert call("report", folder, tmp_path / "r.html") == 2
+    assert call("report", folder, "-o", tmp_path / "r.html") == 2
     assert "scores of an earlier version, score again" in capsys.readouterr().err
 
 
 def test_reporting_on_nothing_known_is_refused(tmp_path, capsys):
-    assert call("report", tmp_path, tmp_path / "r.html") == 2
+    assert call("report", tmp_path, "-o", tmp_path / "r.html") == 2
     assert "neither a cohort, a run" in capsys.readouterr().err
-    assert call("report", tmp_path, tmp_path / "r.pdf") == 2
+    assert call("report", tmp_path, "-o", tmp_path / "r.pdf") == 2
 
 
 def test_every_fold_is_taken_out_one_at_a_time(phantom_run, phantom_cohort, tmp_path):
     out = tmp_path / "b"
-    words = ("--sizes", "500", "--draws", "1", "--every-fold", "200")
-    assert call("benchmark", phantom_run, phantom_cohort.folder, out, *words) == 0
+    words = ("--size", "500", "--draws", "1", "--leave-one-fold-out", "200")
+    assert call("benchmark", phantom_run, phantom_cohort.folder, "-o", out, *words) == 0
     rows = read_tsv(out / "every_fold.tsv")
     tested = {phantom_cohort.keys()[i] for i in phantom_cohort.indices("test")}
     assert {row["volume"] for row in rows} <= tested
@@ -267,7 +284,7 @@ def test_every_fold_is_taken_out_one_at_a_time(phantom_run, phantom_cohort, tmp_
 
 
 def test_each_fold_that_is_taken_out_is_looked_for_in_its_own_map(phantom_cohort, tmp_path):
-    from foldnorm.pipeline.studies.every_fold import score_every_fold, write_every_fold
+    from foldnorm.pipeline.studies.leave_one_fold_out import leave_one_fold_out
     from foldnorm.preprocessing.alteration.deletion import SizeRange
 
     class Knows:
@@ -286,26 +303,26 @@ def test_each_fold_that_is_taken_out_is_looked_for_in_its_own_map(phantom_cohort
             return {"gone": np.array(found)}
 
     indices = phantom_cohort.indices("test")
-    scores = score_every_fold(Knows(), phantom_cohort, indices, SizeRange(200))
+    scores = leave_one_fold_out(Knows(), phantom_cohort, indices, SizeRange(200))
     assert len(scores.rows) > 3
     for row in scores.rows:
         assert (row["hit"], row["dice"]) == (1, 1)
-    large = scores.of(SizeRange(500))
+    large = scores.filter_by_size(SizeRange(500))
     assert {row["label"] for row in large.rows} < {row["label"] for row in scores.rows}
     assert list(large.after["gone"]) == [row["voxels"] for row in large.rows]
-    write_every_fold(scores, tmp_path)
+    scores.save(tmp_path)
     places = read_tsv(tmp_path / "every_fold_places.tsv")
     assert [row["label"] for row in places] == [str(row["label"]) for row in scores.rows]
     assert "hit" not in read_tsv(tmp_path / "every_fold.tsv")[0]
 
 
 def test_shares_are_counted_over_participants():
-    from foldnorm.pipeline.studies.every_fold import FoldScores, summary_of
+    from foldnorm.pipeline.studies.leave_one_fold_out import FoldScores
 
     rows = [{"participant_id": who} for who in "aaab"]
     scores = FoldScores(rows, {"s": np.zeros(4)}, {"s": np.array([1.0, 1, 1, -1])})
-    (summary,) = summary_of(scores)
+    (summary,) = scores.summary()
     assert summary["paired"] == 0.75
     assert (summary["paired_low"], summary["paired_high"]) == (0, 1)
     assert (summary["folds"], summary["participants"]) == (4, 2)
-    assert summary_of(scores.joined(scores))[0]["folds"] == 8
+    assert scores.join(scores).summary()[0]["folds"] == 8

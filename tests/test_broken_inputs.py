@@ -90,7 +90,7 @@ def test_twenty_five_broken_volumes_are_twenty_five_lines(tmp_path, capsys):
     (source / "sub-good1.nii.gz").write_bytes(GOOD)
     (source / "sub-good2.nii.gz").write_bytes(image(skeleton_volume(1)))
     out = tmp_path / "out"
-    assert main(["preprocess", str(source), str(out), "--n-procs", "1", "--quiet"]) == 1
+    assert main(["preprocess", str(source), "-o", str(out), "--n-procs", "1", "--quiet"]) == 1
     lines = capsys.readouterr().err.splitlines()
     expected = {f"sub-{name}": reason for name, (_, reason) in BROKEN.items()}
     expected |= {"sub-loop": "symbolic links", "sub-gone": "no such file"}
@@ -130,7 +130,9 @@ def test_broken_graphs_and_transforms_are_one_line_each(tmp_path, capsys):
         rows.append("\t".join([name, "a.nii.gz", *cells]))
     (tmp_path / "list.tsv").write_text("\n".join(rows) + "\n")
     words = ["--space", "mni", "--n-procs", "1", "--quiet"]
-    assert main(["preprocess", str(tmp_path / "list.tsv"), str(tmp_path / "out"), *words]) == 1
+    assert (
+        main(["preprocess", str(tmp_path / "list.tsv"), "-o", str(tmp_path / "out"), *words]) == 1
+    )
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == len(COMPANIONS)
     for line in lines:
@@ -151,7 +153,7 @@ def test_a_bucket_with_a_wrong_count_fails_its_hemisphere_only(tmp_path, capsys)
         "participant_id\tpath\tgraph\n1\ta.nii.gz\tg/L1_session.arg\n2\ta.nii.gz\tn/a\n"
     )
     out = tmp_path / "out"
-    assert main(["preprocess", str(tmp_path / "list.tsv"), str(out), "--quiet"]) == 1
+    assert main(["preprocess", str(tmp_path / "list.tsv"), "-o", str(out), "--quiet"]) == 1
     assert "truncated bucket file" in capsys.readouterr().err
     assert Cohort.open(out).keys() == ["sub-2"]
 
@@ -167,7 +169,7 @@ def test_odd_ids_and_paths_stay_inside_the_output_folder(tmp_path, participant, 
     table = folder / "in/list.tsv"
     table.write_text(f"participant_id\tpath\n{participant}\ta b é.nii.gz\n", encoding="utf-8")
     out = folder / "out"
-    assert main(["preprocess", str(table), str(out), "--quiet", "--n-procs", "1"]) == 0
+    assert main(["preprocess", str(table), "-o", str(out), "--quiet", "--n-procs", "1"]) == 0
     assert Cohort.open(out).keys() == [key]
     assert list(tmp_path.iterdir()) == [folder]
     assert set(folder.iterdir()) == {folder / "in", out}
@@ -234,4 +236,4 @@ def test_no_damage_to_a_volume_crashes_its_preparation(tmp_path_factory, data):
         with contextlib.suppress(InputError):
             prepared = prepare_volume(source, Preparation(SKELETON, 2.0, space=space))
             assert prepared.classes.max() == SKELETON.top
-            assert prepared.at.shape == prepared.classes.shape
+            assert prepared.bounds.shape == prepared.classes.shape

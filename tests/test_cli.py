@@ -1,10 +1,36 @@
+import argparse
+import collections
+import itertools
+import json
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from foldnorm.pipeline.cli import COMMANDS, main
+from foldnorm.pipeline.cli import COMMANDS, build_parser, main
 from foldnorm.pipeline.commands import report as report_command
+from foldnorm.pipeline.commands.words import OLD_COMMANDS, OLD_FLAGS, arrange
+
+ROOT = Path(__file__).parents[1]
+PARSER, PARSERS = build_parser()
+# First words of a help text that is a fragment.
+BANNED = re.compile(
+    r"(of|that|what|how|whether|which|where|who|whose|only|as|in|into|to|for|by|with|instead|"
+    r"the same)\b", re.IGNORECASE,
+)  # fmt: skip
+# Flags of other programs, and what release 0.1 wrote into files.
+OTHERS = {
+    "pipeline/runs/config.py": {"--config"},
+    "pipeline/bundle/export.py": {"--given"},
+    "pipeline/studies/compare.py": {"--config", "--cohort"},
+}
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"),
+             *(ROOT / "docs").glob("*.ipynb"), *(ROOT / "docs").glob("*.slurm")]  # fmt: skip
+CODE = [p for r in ("benchmarks", "foldnorm", "pipeline", "preprocessing", "models")
+        for p in (ROOT / r).rglob("*.py") if p.name != "words.py"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -34,7 +60,7 @@ def test_the_version_is_said(capsys):
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["dance"], ["phantom"], ["phantom", "x", "--subjects", "0"], ["models", "--steps"]],
+    [[], ["dance"], ["phantom"], ["phantom", "-o", "x", "--subjects", "0"], ["models", "--steps"]],
 )
 def test_bad_usage_exits_2(words):
     with pytest.raises(SystemExit) as left:
@@ -57,7 +83,90 @@ def test_errors_become_codes_and_one_line(monkeypatch, capsys, error, code, text
         raise error
 
     monkeypatch.setattr(report_command, "run", fail)
-    assert main(["report", "a", "b.html"]) == code
+    assert main(["report", "a", "-o", "b.html"]) == code
     message = capsys.readouterr().err.strip()
     assert text in message
     assert len(message.splitlines()) == 1
+
+
+def options():
+    """Every option of every command, by its name and flag."""
+    for name, command in PARSERS.items():
+        for action in command._get_optional_actions():
+            for flag in action.option_strings:
+                yield name, flag, action
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_texts_stand_alone(name):
+    actions = PARSERS[name]._actions
+    texts = {str(action.option_strings or action.dest): action.help for action in actions}
+    for place, text in {**texts, "HELP": PARSERS[name].description.splitlines()[0]}.items():
+        assert text, place
+        assert text != argparse.SUPPRESS, place
+        assert not BANNED.match(text), f"{place}: {text}"
+        assert re.match(r"\w", text), f"{place}: {text}"
+        assert "default " not in text, f"{place}: {text}; write (default: X)"
+
+
+def test_a_flag_means_one_thing():
+    types, choices = (collections.defaultdict(set) for _ in range(2))
+    for _, flag, action in options():
+        types[flag].add(action.type)
+        choices[flag].add(tuple(action.choices or ()))
+    types["--voxel-size"] -= {None}  # of preprocess: or native
+    for flag, found in types.items():
+        assert len(found) == 1, (flag, found)
+    for flag, found in choices.items():
+        for one, other in itertools.combinations(found, 2):
+            assert set(one) & set(other), (flag, one, other)
+
+
+def test_usage_is_written_as_commands_are_called(capsys):
+    with pytest.raises(SystemExit):
+        main(["search", "--help"])
+    usage = capsys.readouterr().out.splitlines()[0]
+    assert usage == "usage: foldnorm search CONFIG COHORT -o OUT --vary KEY=… [options]"
+
+
+def text_of(path):
+    """Text of a document; of a notebook, that of its cells."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    cells = json.loads(text)["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells)
+
+
+def command_lines(text):
+    """Words of each command line of a text, without comment and with its continuations."""
+    text = re.sub(r"\\\n\s*", "", text)
+    for match in re.finditer(r"foldnorm(?:\.pipeline\.cli)? ([a-z][a-z-]*\b[^`\n#]*)", text):
+        for line in re.split(r"&&|;", f"foldnorm {match[1]}"):
+            words = line.strip().replace("'", "").split(None, 1)[-1]
+            first = words.split()[0] if words.split() else ""
+            known = first in PARSERS or first in OLD_COMMANDS
+            if known and "{" not in words:  # which a program fills in
+                yield re.sub(r"\$\w+", "1", words)
+
+
+def test_documents_and_messages_use_the_new_form(capsys):
+    current = {flag for _, flag, _ in options()}
+    gone = {flag for table in OLD_FLAGS.values() for flag in table} - current
+    for path in (*DOCUMENTS, *CODE):
+        place, text = path.relative_to(ROOT).as_posix(), text_of(path)
+        for line in command_lines(text):
+            arrange(shlex.split(line.replace('"', "")), PARSERS)
+            assert capsys.readouterr().err == "", f"{place}: {line}"
+        own = set(re.findall(r"add_argument\(\s*\"(--[a-z-]+)", text))  # a benchmark's
+        for flag in gone - own - OTHERS.get(place, set()):
+            assert not re.search(rf"(?<![\w-]){flag}(?![\w-])", text), f"{place}: {flag}"
+
+
+def test_the_commands_of_the_readme_are_complete():
+    (blocks,) = [re.findall(r"^```[a-z]*\n(.*?)^```", text_of(ROOT / "README.md"), re.S | re.M)]
+    lines = [line for block in blocks for line in command_lines(block)]
+    assert len(lines) > 60
+    for line in lines:
+        words, _ = arrange(shlex.split(line), PARSERS)
+        PARSER.parse_args(words)

@@ -15,7 +15,7 @@ from foldnorm.preprocessing.core.files import read_json, read_tsv
 
 def preprocess(source, out, *more):
     words = ["--quiet", "--n-procs", "1", "--voxel-size", "2", *more]
-    return main(["preprocess", str(source), str(out), *words])
+    return main(["preprocess", str(source), "-o", str(out), *words])
 
 
 def same_files(first, second):
@@ -37,7 +37,7 @@ def test_shards_and_a_gathering_equal_one_run(tmp_path):
     for shard in ("1/2", "2/2"):
         assert preprocess(source, tmp_path / "two", "--shard", shard) == 0
     assert not (tmp_path / "two/volumes.npy").exists()
-    assert preprocess(source, tmp_path / "two", "--gather") == 0
+    assert preprocess(source, tmp_path / "two", "--finalize") == 0
     same_files(tmp_path / "one", tmp_path / "two")
     assert read_json(tmp_path / "two/run_report.json")["done"] == 5
 
@@ -47,7 +47,7 @@ def test_gathering_names_what_no_shard_has_prepared_and_why(tmp_path, capsys):
     (source / "sub-s00.nii.gz").write_bytes(b"nothing")
     assert preprocess(source, tmp_path / "out", "--shard", "1/2") == 1
     capsys.readouterr()
-    assert preprocess(source, tmp_path / "out", "--gather") == 1
+    assert preprocess(source, tmp_path / "out", "--finalize") == 1
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 3
     assert "not a gzip file" in lines[0]
@@ -60,7 +60,7 @@ def test_gathering_reads_no_source_volume(tmp_path):
     assert preprocess(source, tmp_path / "out", "--shard", "1/1") == 0
     for path in source.glob("*.nii.gz"):
         path.write_bytes(b"changed since")
-    assert preprocess(source, tmp_path / "out", "--gather") == 0
+    assert preprocess(source, tmp_path / "out", "--finalize") == 0
 
 
 def test_a_volume_that_no_longer_can_be_read_leaves_the_cohort(tmp_path):
@@ -80,8 +80,8 @@ def test_a_volume_that_no_longer_can_be_read_leaves_the_cohort(tmp_path):
         (["--cluster", "dask:tcp://127.0.0.1:1"], "no Dask scheduler answers"),
         (["--cluster", "local", "--cluster-option", "mem"], "expected KEY=VALUE"),
         (["--cluster", "local", "--cluster-option", "nonsense=1"], "nonsense"),
-        (["--cluster", "local", "--gather"], "leave --shard and --gather out"),
-        (["--gather", "--shard", "1/2"], "leave --shard out"),
+        (["--cluster", "local", "--finalize"], "leave --shard and --finalize out"),
+        (["--finalize", "--shard", "1/2"], "leave --shard out"),
         (["--cluster", "slurm"], "srun"),
     ],
 )

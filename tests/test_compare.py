@@ -1,25 +1,28 @@
 """Models compared: same cohort, same budget, several seeds, one table; and what a latent uses."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.metrics.latent import active_share, silhouette
 from foldnorm.pipeline.runs.config import config_path
-from foldnorm.preprocessing.core.files import read_json, read_tsv
+from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json
 
 VAE = ["--model.init_args.channels=[8]", "--model.init_args.code_channels=2"]
 
 
 def compare(cohort, out, *words):
-    return main(["compare", *words, "--cohort", str(cohort.folder), "--out", str(out),
+    configs = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
+    return main(["compare", *configs, str(cohort.folder), "-o", str(out), *words[len(configs):],
                  "--device", "cpu", *VAE])  # fmt: skip
 
 
 @pytest.mark.slow
 def test_two_models_and_two_seeds_make_one_table(phantom_cohort, tmp_path, capsys):
     out = tmp_path / "c"
-    words = ["autoencoder", "beta_vae", "--steps", "3", "--seeds", "2", "--sizes", "200"]
+    words = ["autoencoder", "beta_vae", "--steps", "3", "--seeds", "2", "--size", "200"]
     assert compare(phantom_cohort, out, *words) == 0
     assert "beta_vae" in capsys.readouterr().out
     rows = {row["model"]: row for row in read_tsv(out / "comparison.tsv")}
@@ -36,7 +39,7 @@ def test_two_models_and_two_seeds_make_one_table(phantom_cohort, tmp_path, capsy
     assert float(rows["(nearest training brain)"]["dice"]) > 0
     assert read_json(out / "comparison.json")["phantom"]
     page = tmp_path / "report.html"
-    assert main(["report", str(out), str(page), "--quiet"]) == 0
+    assert main(["report", str(out), "-o", str(page), "--quiet"]) == 0
     text = page.read_text()
     assert "PHANTOM" in text.upper()
     low, high = (float(rows["beta_vae"][f"dice_{end}"]) for end in ("low", "high"))
@@ -44,6 +47,14 @@ def test_two_models_and_two_seeds_make_one_table(phantom_cohort, tmp_path, capsy
     assert "latent mahalanobis 200" in text
     # Finished runs are not made again; a budget in minutes is found by a trial.
     before = (out / "autoencoder/seed-1/cost.json").stat().st_mtime_ns
+    assert compare(phantom_cohort, out, *words, "--quiet") == 0
+    assert (out / "autoencoder/seed-1/cost.json").stat().st_mtime_ns == before
+    # Nor is what release 0.1 began, which named its inputs by flags.
+    path = out / "autoencoder/seed-1/asked.json"
+    asked = read_json(path)
+    first, config, cohort, _, folder, *others = asked["words"]
+    old = [first, "--config", config, "--cohort", cohort, "--out", folder, *others]
+    write_json(path, {**asked, "words": old})
     assert compare(phantom_cohort, out, *words, "--quiet") == 0
     assert (out / "autoencoder/seed-1/cost.json").stat().st_mtime_ns == before
     # Nor does one go on with other settings.

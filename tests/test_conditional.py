@@ -116,7 +116,7 @@ def test_places_where_healthy_brains_are_all_alike_and_what_is_not_known():
 
 
 def test_more_brains_than_are_kept(monkeypatch):
-    monkeypatch.setattr("foldnorm.pipeline.scoring.conditional.MOST", 10)
+    monkeypatch.setattr("foldnorm.pipeline.scoring.conditional.MAX_HEALTHY", 10)
     healthy, (brain,) = patterned(40, 12), patterned(1, 13)
     brain[HERE] += 4
     normative = fitted(healthy)

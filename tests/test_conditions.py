@@ -20,7 +20,7 @@ from foldnorm.models.beta_vae import BetaVAE
 from foldnorm.models.dcgan import DCGAN
 from foldnorm.models.f_anogan import FAnoGAN
 from foldnorm.models.gan import GAN
-from foldnorm.models.protocols import Conditioned, Diffuses, Samples
+from foldnorm.models.protocols import Conditioned, Diffuses, Generates
 from foldnorm.models.wgan import WGAN
 from foldnorm.models.wgan_gp import WGANGP
 from foldnorm.pipeline.cli import main
@@ -142,7 +142,7 @@ def test_a_code_is_decoded_as_it_is_told(name):
             model.sample(1, torch.Generator().manual_seed(0), told) for told in (LEFT, RIGHT)
         )
         assert not torch.equal(left, right)
-    elif isinstance(model, Samples):
+    elif isinstance(model, Generates):
         generator = torch.Generator().manual_seed(0)
         both = model.sample(2, generator, torch.cat([LEFT, RIGHT]))
         alone = model.sample(1, torch.Generator().manual_seed(0), LEFT)
@@ -185,8 +185,8 @@ def told_cohort(tmp_path_factory):
     write_tsv(source / "participants.tsv", rows, ["participant_id", "group", "age"])
     out = folder / "cohort"
     code = main(
-        ["preprocess", str(source), str(out), "--voxel-size", "1.5", "--pad", "16,16,16",
-         "--split", "0.5", "0.25", "0.25", "--n-procs", "1", "--quiet"]
+        ["preprocess", str(source), "-o", str(out), "--voxel-size", "1.5", "--pad", "16,16,16",
+         "--split-fractions", "0.5", "0.25", "0.25", "--n-procs", "1", "--quiet"]
     )  # fmt: skip
     assert code == 0
     cohort = Cohort.open(out)
@@ -206,7 +206,7 @@ def told_run(told_cohort, tmp_path_factory):
 
 def train(cohort, out, *more):
     return main(
-        ["train", "--config", "beta_vae", "--cohort", str(cohort.folder), "--out", str(out),
+        ["train", "beta_vae", str(cohort.folder), "-o", str(out),
          "--device", "cpu", "--quiet", "--training.steps", "240",
          "--training.validate_every", "120",
          "--training.learning_rate", "1e-2", "--training.batch_size", "8",
@@ -220,8 +220,9 @@ def test_volumes_are_drawn_as_they_are_told(told_run, tmp_path):
     shares = {}
     for group in "ab":
         out = tmp_path / group
-        assert main(["generate", str(told_run), str(out), "--number", "4", "--quiet",
-                     "--device", "cpu", "--given", f"group={group}", "age=30"]) == 0  # fmt: skip
+        assert main(["generate", str(told_run), "-o", str(out), "--num", "4", "--quiet",
+                     "--device", "cpu", "--condition", f"group={group}",
+                     "age=30"]) == 0  # fmt: skip
         drawn = np.stack([read_labels(path).data for path in sorted(out.glob("*.nii.gz"))])
         shares[group] = (drawn[:, 4:7, 4:12, 4:12] == 2).mean()
     assert shares["a"] < 0.3 < 0.7 < shares["b"]
@@ -237,7 +238,8 @@ def test_the_rule_is_kept_with_the_run(told_run, told_cohort):
 
 def test_brains_are_scored_as_they_are_told(told_run, told_cohort, tmp_path):
     arguments = [str(told_run), str(told_cohort.folder)]
-    assert main(["score", *arguments, str(tmp_path / "scores"), "--quiet", "--device", "cpu"]) == 0
+    words = ["-o", str(tmp_path / "scores"), "--quiet", "--device", "cpu"]
+    assert main(["score", *arguments, *words]) == 0
     loss = {
         row["participant_id"]: float(row["score_reconstruction_loss"])
         for row in read_tsv(tmp_path / "scores/scores.tsv")
@@ -250,7 +252,7 @@ def test_brains_are_scored_as_they_are_told(told_run, told_cohort, tmp_path):
         (other / path.name).symlink_to(path)
     (other / "participants.tsv").unlink()
     write_tsv(other / "participants.tsv", rows, list(rows[0]))
-    told_wrongly = [str(told_run), str(other), str(tmp_path / "wrong")]
+    told_wrongly = [str(told_run), str(other), "-o", str(tmp_path / "wrong")]
     assert main(["score", *told_wrongly, "--reference", str(told_cohort.folder), "--quiet",
                  "--device", "cpu"]) == 0  # fmt: skip
     wrong = [
@@ -260,11 +262,14 @@ def test_brains_are_scored_as_they_are_told(told_run, told_cohort, tmp_path):
     assert np.mean(wrong) > 0.9
 
 
-def test_a_resumed_run_equals_an_unbroken_one(told_cohort, told_run, tmp_path):
-    out = tmp_path / "run"
-    assert train(told_cohort, out, "--training.session_steps", "121") == 75
-    assert train(told_cohort, out, "--resume", "auto") == 0
-    own, whole = (RunFolder(r).load_checkpoint("last")["model"] for r in (out, told_run))
+def test_a_resumed_run_equals_an_unbroken_one(told_cohort, tmp_path):
+    few = ["--training.steps", "4", "--training.validate_every", "2"]
+    assert train(told_cohort, tmp_path / "whole", *few) == 0
+    assert train(told_cohort, tmp_path / "run", *few, "--training.session_steps", "3") == 75
+    assert train(told_cohort, tmp_path / "run", *few, "--resume", "auto") == 0
+    own, whole = (
+        RunFolder(tmp_path / name).load_checkpoint("last")["model"] for name in ("run", "whole")
+    )
     assert all(torch.equal(own[key], whole[key]) for key in whole)
 
 
@@ -275,10 +280,10 @@ def test_a_cohort_without_the_column_is_one_line(small_cohort, tmp_path, capsys)
 
 def test_what_is_given_wrongly_is_one_line(told_run, tmp_path, capsys):
     for words, message in (
-        (["group"], "--given: expected COLUMN=VALUE, got 'group'"),
+        (["group"], "--condition: expected COLUMN=VALUE, got 'group'"),
         (["group=c"], "group: expected one of a, b, as in training, got 'c'"),
         (["sex=F"], "sex=F: the model is told group, age, not sex"),
     ):
-        code = main(["generate", str(told_run), str(tmp_path / "out"), "--given", *words])
+        code = main(["generate", str(told_run), "-o", str(tmp_path / "out"), "--condition", *words])
         assert code == 2
         assert message in capsys.readouterr().err

@@ -11,7 +11,7 @@ from foldnorm.preprocessing.spatial.crop import (
     foreground_box,
     lattice_start,
     missing_sides,
-    place,
+    paste,
     shifted_affine,
     union_box,
 )
@@ -70,7 +70,7 @@ def test_place_copies_each_voxel_to_its_lattice_point(offset, seed):
     data = np.random.default_rng(seed).integers(1, 9, (3, 4, 5)).astype(np.uint8)
     at = Box((0, 0, 0), (3, 4, 5))
     target = Box((0, 0, 0), (6, 5, 4)).shifted(offset)
-    placed = place(data, at, target, fill=0)
+    placed = paste(data, at, target, fill=0)
     for index in np.ndindex(placed.shape):
         source = tuple(np.add(index, target.start))
         inside = all(0 <= n < side for n, side in zip(source, data.shape, strict=True))

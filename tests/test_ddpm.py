@@ -61,8 +61,8 @@ def test_samples_are_the_same_for_a_seed_and_lie_in_the_range():
         assert not torch.equal(drawn[0], drawn[2])
         assert drawn[0].shape == (3, 8, 8)
         assert drawn[0].abs().max() <= 1
-        stages = list(model.stages(3, torch.Generator().manual_seed(0)))
-        assert len(stages) == model.steps_taken == (5 if sampler == "ddim" else 20)
+        stages = list(model.sample_trajectory(3, torch.Generator().manual_seed(0)))
+        assert len(stages) == model.num_inference_steps == (5 if sampler == "ddim" else 20)
         assert torch.equal(stages[-1], drawn[0])
 
 
@@ -114,7 +114,7 @@ def test_patches_are_channels_and_noise_lies_where_it_was():
 
     model.network = Echo()
     noisy = torch.arange(64.0).view(1, 1, 8, 8)
-    assert torch.equal(model._noise_in(noisy, torch.zeros(1), None), noisy)
+    assert torch.equal(model._predict_noise(noisy, torch.zeros(1), None), noisy)
     with pytest.raises(ShapeError, match="multiple of 4"):
         DDPM((8, 10), channels=[8, 8], attention=[False, False], patch=2)
     with pytest.raises(ValueError, match="patch"):
@@ -153,7 +153,8 @@ def test_sizes_that_do_not_go_together_are_refused():
 
 
 def test_images_are_drawn_and_the_pictures_are_those_of_the_study(bars, tmp_path, capsys):
-    sizes = ["channels=[8,16]", "attention=[false,true]", "residual_blocks=1", "sampling_steps=4"]
+    sizes = ["channels=[8,16]", "attention=[false,true]", "residual_blocks=1", "sampling_steps=4",
+             "diffusion_steps=100"]  # fmt: skip
     words = [f"--model.init_args.{size}" for size in sizes]
     run = train_images(bars, tmp_path / "run", "ddpm", *words, "--training.steps", "4",
                 "--training.batch_size", "4")  # fmt: skip
@@ -161,7 +162,7 @@ def test_images_are_drawn_and_the_pictures_are_those_of_the_study(bars, tmp_path
     # Four images as they dissolve, five stages each; one that comes out of noise; eight drawn.
     assert picture.shape[0] // 3 >= 7 * SIDE
     assert picture.shape[1] // 3 >= 5 * SIDE
-    draw = ["generate", str(run), str(tmp_path / "drawn"), "--number", "5", "--quiet"]
+    draw = ["generate", str(run), "-o", str(tmp_path / "drawn"), "--num", "5", "--quiet"]
     assert main(draw) == 0
     first = [np.asarray(Image.open(tmp_path / f"drawn/synthetic-{n:04d}.png")) for n in range(5)]
     assert first[0].shape == (SIDE, SIDE)
@@ -169,7 +170,7 @@ def test_images_are_drawn_and_the_pictures_are_those_of_the_study(bars, tmp_path
     assert main([*draw, "--overwrite"]) == 0
     again = np.asarray(Image.open(tmp_path / "drawn/synthetic-0003.png"))
     assert np.array_equal(again, first[3])
-    assert main([*draw, "--overwrite", "--sampler", "ddpm"]) == 0
-    assert json.loads((tmp_path / "drawn/synthetic.json").read_text())["steps"] == 1000
+    assert main([*draw, "--overwrite", "--scheduler", "ddpm"]) == 0
+    assert json.loads((tmp_path / "drawn/synthetic.json").read_text())["steps"] == 100
     assert main([*draw, "--overwrite", "--steps", "2000"]) == 2
-    assert "expected 1 to 1000" in capsys.readouterr().err
+    assert "expected 1 to 100," in capsys.readouterr().err

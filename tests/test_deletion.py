@@ -20,7 +20,7 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.io.schemes import SKELETON
 from foldnorm.preprocessing.io.volumes import LabelVolume
-from foldnorm.preprocessing.spatial.downsample import Grid, downsample
+from foldnorm.preprocessing.spatial.downsample import ResamplingPlan, downsample
 from foldnorm.preprocessing.spatial.target_grid import NativeTarget
 
 FOLDS = [
@@ -95,7 +95,7 @@ def test_deleting_after_downsampling_equals_deleting_before(seed):
     rng = np.random.default_rng(seed)
     volume = np.where(rng.random((8, 8, 8)) < 0.3, 2, 1).astype(np.uint8)
     folds = np.where(volume == 2, rng.integers(0, 4, volume.shape), 0).astype(np.uint16)
-    grid = Grid((0.5, 0.7, 0.5))
+    grid = ResamplingPlan((0.5, 0.7, 0.5))
     small, _ = downsample(volume, grid)
     small_folds = downsample_folds(
         folds, volume == 2, NativeTarget(LabelVolume(volume, np.eye(4)), grid)
@@ -111,7 +111,7 @@ def test_a_subjects_draw_does_not_depend_on_the_others():
 
 
 def delete(cohort, out, *more):
-    return main(["delete", str(cohort.folder), str(out), "--quiet", *more])
+    return main(["alter", str(cohort.folder), "-o", str(out), "--quiet", *more])
 
 
 def test_the_command_writes_a_cohort_with_a_table(phantom_cohort, tmp_path):

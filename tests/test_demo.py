@@ -7,7 +7,8 @@ from foldnorm.preprocessing.core.files import read_tsv
 
 @pytest.mark.slow
 def test_the_demo_ends_with_a_report_and_can_be_continued(tmp_path, capsys):
-    words = ["demo", str(tmp_path / "out"), "--subjects", "40", "--steps", "2", "--device", "cpu"]
+    words = ["demo", "-o", str(tmp_path / "out"), "--subjects", "40", "--steps", "2", "--device",
+             "cpu"]  # fmt: skip
     assert main(words) == 0
     page = (tmp_path / "out/report.html").read_text()
     assert "PHANTOM data" in page

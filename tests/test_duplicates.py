@@ -22,7 +22,7 @@ from foldnorm.preprocessing.io.volumes import read_labels
 
 
 def run(source, out, *more):
-    return main(["preprocess", str(source), str(out), "--n-procs", "1", "--quiet", *more])
+    return main(["preprocess", str(source), "-o", str(out), "--n-procs", "1", "--quiet", *more])
 
 
 def scatter(seed, shared=0.0, shape=(40, 40, 40)):
@@ -94,7 +94,7 @@ def source(tmp_path):
     return folder
 
 
-SPLIT = ("--split", "0.4", "0.3", "0.3", "--split-seed", "8")
+SPLIT = ("--split-fractions", "0.4", "0.3", "0.3", "--split-seed", "8")
 
 
 def test_a_scan_under_two_ids_is_flagged_and_said_to_leak(source, tmp_path, capsys):

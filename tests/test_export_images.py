@@ -17,7 +17,7 @@ from foldnorm.preprocessing.core.files import read_json, read_tsv
 @pytest.fixture(scope="module")
 def bundle_of_denoiser(denoiser, tmp_path_factory):
     out = tmp_path_factory.mktemp("exported") / "denoiser"
-    assert main(["export", str(denoiser), str(out), "--quiet"]) == 0
+    assert main(["export", str(denoiser), "-o", str(out), "--quiet"]) == 0
     return out
 
 
@@ -38,7 +38,7 @@ def test_monai_repairs_images_as_foldnorm_does(bundle_of_denoiser, some_images, 
     )  # fmt: skip
     made = by_monai(bundle, some_images, tmp_path / "monai")
     assert len(made) == 4
-    words = ["restore", str(bundle), str(some_images), str(tmp_path / "ours"), "--quiet"]
+    words = ["restore", str(bundle), str(some_images), "-o", str(tmp_path / "ours"), "--quiet"]
     assert main(words) == 0
     for path in made:
         ours = tmp_path / "ours" / path.name.replace("_pred", "_desc-restored")
@@ -49,12 +49,12 @@ def test_monai_repairs_images_as_foldnorm_does(bundle_of_denoiser, some_images, 
 
 def test_monai_tells_classes_as_foldnorm_does(classifier, some_images, tmp_path):
     bundle = tmp_path / "bundle"
-    assert main(["export", str(classifier), str(bundle), "--quiet"]) == 0
-    assert "foldnorm classify . INPUT OUT" in (bundle / "docs/README.md").read_text(
+    assert main(["export", str(classifier), "-o", str(bundle), "--quiet"]) == 0
+    assert "foldnorm classify . INPUT -o OUT" in (bundle / "docs/README.md").read_text(
         encoding="utf-8"
     )
     made = by_monai(bundle, some_images, tmp_path / "monai")
-    words = ["classify", str(bundle), str(some_images), str(tmp_path / "ours"), "--quiet"]
+    words = ["classify", str(bundle), str(some_images), "-o", str(tmp_path / "ours"), "--quiet"]
     assert main(words) == 0
     rows = read_tsv(tmp_path / "ours/classes.tsv")
     assert len(rows) == len(made) == 4
@@ -62,7 +62,7 @@ def test_monai_tells_classes_as_foldnorm_does(classifier, some_images, tmp_path)
         found = read_json(path)
         assert path.name == f"{row['participant_id']}_image-{row['image']}_class.json"
         likely = found["probabilities"]
-        assert found["class"] == row["told"] == max(likely, key=likely.get)
+        assert found["class"] == row["predicted"] == max(likely, key=likely.get)
         assert likely["upright"] == pytest.approx(float(row["p_upright"]), abs=1e-4)
 
 
@@ -73,10 +73,11 @@ def test_a_classifier_of_volumes_is_a_bundle_too(small_cohort, tmp_path):
     words = ["--model.init_args.target", "sex", "--training.steps", "2"]
     run = train_images(tmp_path / "cohort", tmp_path / "run", "cnn_classifier", *words)
     bundle = tmp_path / "bundle"
-    assert main(["export", str(run), str(bundle), "--quiet"]) == 0
+    assert main(["export", str(run), "-o", str(bundle), "--quiet"]) == 0
     assert "--given" not in (bundle / "docs/README.md").read_text(encoding="utf-8")
     made = by_monai(bundle, skeleton_source(tmp_path / "source", 2), tmp_path / "monai")
-    words = ["classify", str(bundle), str(tmp_path / "cohort"), str(tmp_path / "ours"), "--quiet"]
+    words = ["classify", str(bundle), str(tmp_path / "cohort"), "-o", str(tmp_path / "ours"),
+             "--quiet"]  # fmt: skip
     assert main(words) == 0
     told = {row["participant_id"]: row for row in read_tsv(tmp_path / "ours/classes.tsv")}
     assert [path.name for path in made] == ["sub-s00_class.json", "sub-s01_class.json"]
@@ -91,7 +92,8 @@ def test_a_classifier_of_volumes_is_a_bundle_too(small_cohort, tmp_path):
 def test_images_are_prepared_for_it(bundle_of_denoiser, bars, tmp_path):
     made = []
     for n, like in enumerate((bundle_of_denoiser, bars)):
-        words = ["images", str(bars.parent / "source"), str(tmp_path / str(n)), "--like", str(like)]
+        words = ["images", str(bars.parent / "source"), "-o", str(tmp_path / str(n)),
+                 "--layout-from", str(like)]  # fmt: skip
         assert main([*words, "--quiet"]) == 0
         cohort = Cohort.open(tmp_path / str(n))
         made.append((cohort.preparation, np.array(cohort.volumes)))
@@ -103,13 +105,15 @@ def test_nobody_is_named_in_it(bundle_of_denoiser, bars):
     content = b"".join(p.read_bytes() for p in bundle_of_denoiser.rglob("*") if p.is_file())
     assert str(bars).encode() not in content
     assert b"sub-p17" not in content
-    assert not main(["report", str(bundle_of_denoiser), str(bars.parent / "r.html"), "--quiet"])
+    assert not main(
+        ["report", str(bundle_of_denoiser), "-o", str(bars.parent / "r.html"), "--quiet"]
+    )
 
 
 def test_what_only_draws_is_no_bundle(bars, tmp_path, capsys):
     words = ["--model.init_args.channels", "[8,8]", "--model.init_args.attention",
              "[false,false]", "--training.steps", "2"]  # fmt: skip
     run = train_images(bars, tmp_path / "ddpm", "ddpm", *words)
-    assert main(["export", str(run), str(tmp_path / "bundle")]) == 2
+    assert main(["export", str(run), "-o", str(tmp_path / "bundle")]) == 2
     assert "DDPM draws new ones only; share the run folder" in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()

@@ -197,7 +197,7 @@ def test_axes_and_interruption_of_a_hanging_sheet():
 
 def test_the_table_says_how_a_fold_was_refilled(hanging, tmp_path):
     words = ["--kind", "refill", "--size", "1", "--reach", "4", "--share", "0.8", "--quiet"]
-    assert main(["delete", str(hanging.folder), str(tmp_path / "a"), *words]) == 0
+    assert main(["alter", str(hanging.folder), "-o", str(tmp_path / "a"), *words]) == 0
     (row,) = read_tsv(tmp_path / "a/deletions.tsv")
     assert (row["kind"], row["reach"], row["share"]) == ("refill", "4", "0.8")
     record = Cohort.open(tmp_path / "a").description["Cohort"]["deletion"]

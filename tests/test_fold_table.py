@@ -40,7 +40,9 @@ def test_a_row_a_fold(tmp_path):
     registration.mkdir()
     trm = registration / "RawT1-1_default_acquisition_TO_Talairach-MNI.trm"
     trm.write_text("10 20 30\n-1 0 0\n0 -1 0\n0 0 -1\n")
-    assert main(["folds", str(source), str(tmp_path / "out"), "--quiet", "--n-procs", "1"]) == 0
+    assert (
+        main(["folds", str(source), "-o", str(tmp_path / "out"), "--quiet", "--n-procs", "1"]) == 0
+    )
     first, second = read_tsv(tmp_path / "out/folds.tsv")
     assert (first["name"], first["voxels"], first["surface_mm2"], first["depth_mm"]) == (
         "S.C._left", "3", "12.5", "3",
@@ -58,14 +60,16 @@ def test_a_row_a_fold(tmp_path):
 
 def test_a_hemisphere_without_a_graph_fails_alone(tmp_path, capsys):
     source = database(tmp_path / "db", "1", "2")
-    assert main(["folds", str(source), str(tmp_path / "out"), "--quiet", "--n-procs", "1"]) == 1
+    assert (
+        main(["folds", str(source), "-o", str(tmp_path / "out"), "--quiet", "--n-procs", "1"]) == 1
+    )
     assert "sub-2_hemi-L: no fold graph beside it" in capsys.readouterr().err
     assert {row["participant_id"] for row in read_tsv(tmp_path / "out/folds.tsv")} == {"1"}
 
 
 def test_real_folds_lie_where_their_names_say(real_data, tmp_path):
     out = tmp_path / "out"
-    assert main(["folds", str(real_data / "morphologist"), str(out), "--quiet"]) == 0
+    assert main(["folds", str(real_data / "morphologist"), "-o", str(out), "--quiet"]) == 0
     rows = read_tsv(out / "folds.tsv")
     assert len(rows) == 237 + 261 + 407 + 421
     for row in rows:

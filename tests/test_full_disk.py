@@ -29,7 +29,7 @@ def leftovers(folder):
 @pytest.mark.slow
 def test_packing_fails_in_one_line_and_leaves_nothing_half_written(tmp_path):
     source, out = skeleton_source(tmp_path / "source", 6), tmp_path / "out"
-    words = ["preprocess", source, out, "--n-procs", "1", "--quiet"]
+    words = ["preprocess", source, "-o", out, "--n-procs", "1", "--quiet"]
     done = run_limited(20_000, *words)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
@@ -43,7 +43,7 @@ def test_packing_fails_in_one_line_and_leaves_nothing_half_written(tmp_path):
 @pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written_is_one_line(small_cohort, tmp_path):
     out = tmp_path / "run"
-    words = ["train", "--config", "wgan_gp", "--cohort", small_cohort.folder, "--out", out,
+    words = ["train", "wgan_gp", small_cohort.folder, "-o", out,
              "--device", "cpu", "--quiet", *TINY_TRAINING]  # fmt: skip
     done = run_limited(20_000, *words)
     assert done.returncode == 1

@@ -81,12 +81,12 @@ def test_a_flagged_brain_has_no_p(tmp_path):
     words = (rng.normal(size=20), [5.0, -1.0])
     folders = [folder_of(tmp_path / "a", *words, flagged=[1]),
                folder_of(tmp_path / "b", *words, name="sulci_missing")]  # fmt: skip
-    assert main(["fuse", *map(str, folders), str(tmp_path / "out"), "--quiet"]) == 0
+    assert main(["combine", *map(str, folders), "-o", str(tmp_path / "out"), "--quiet"]) == 0
     first, second = read_tsv(tmp_path / "out/fused.tsv")
     assert float(first["p_fused"]) == pytest.approx(1 / 21)
     assert float(first["q_fused"]) == pytest.approx(1 / 21)
     assert not second["p_fused"]
-    assert main(["fuse", *map(str, folders), str(tmp_path / "out"), "--quiet"]) == 2
+    assert main(["combine", *map(str, folders), "-o", str(tmp_path / "out"), "--quiet"]) == 2
 
 
 def test_what_cannot_be_joined_is_refused(tmp_path):

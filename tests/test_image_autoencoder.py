@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from foldnorm.models.image_autoencoder import ImageAutoencoder
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.data.damage import with_noise
+from foldnorm.pipeline.data.damage import RandClippedNoise
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.files import read_tsv
 
@@ -29,17 +29,18 @@ def test_autoencoders_give_back_the_shape_they_get(architecture, shape):
 
 
 def test_noise_is_a_share_of_the_range_and_stays_in_it():
-    rng = np.random.default_rng(0)
-    noisy = with_noise(np.zeros((400, 400), np.float32), 0.1, rng)
+    image = np.zeros((1, 400, 400), np.float32)
+    noisy = RandClippedNoise(0.1).set_random_state(seed=0)(image)
     assert noisy.std() == pytest.approx(0.2, rel=0.02)
-    far = with_noise(np.ones((400, 400), np.float32), 0.5, rng)
+    assert RandClippedNoise(0)(image) is image
+    far = RandClippedNoise(0.5).set_random_state(seed=0)(image + 1)
     assert far.max() == 1
     assert far.min() == -1
 
 
 def test_a_denoiser_gains_and_its_table_says_what(bars, denoiser, tmp_path):
     out = tmp_path / "restored"
-    words = ["restore", str(denoiser), str(bars), str(out), "--split", "test", "--degrade"]
+    words = ["restore", str(denoiser), str(bars), "-o", str(out), "--split", "test", "--degrade"]
     assert main([*words, "--quiet"]) == 0
     found = json.loads((out / "restored.json").read_text())
     assert found["psnr_gain"] > 3
@@ -63,7 +64,7 @@ def test_a_denoiser_gains_and_its_table_says_what(bars, denoiser, tmp_path):
 
 
 def test_without_degrading_nothing_is_compared(bars, denoiser, tmp_path, capsys):
-    words = ["restore", str(denoiser), str(bars), str(tmp_path / "out"), "--split", "test"]
+    words = ["restore", str(denoiser), str(bars), "-o", str(tmp_path / "out"), "--split", "test"]
     assert main(words) == 0
     assert "PSNR" not in capsys.readouterr().out
     assert "psnr" not in json.loads((tmp_path / "out/restored.json").read_text())

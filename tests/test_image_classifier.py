@@ -10,8 +10,9 @@ from PIL import Image
 
 from foldnorm.models.image_classifier import ImageClassifier
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.inference.classify import interval_by_participant
-from foldnorm.pipeline.studies.cross_validation import parts
+from foldnorm.pipeline.inference.classify import classification_metrics, classify
+from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.studies.cross_validation import assign_folds
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
@@ -45,7 +46,7 @@ def test_volumes_without_a_class_teach_nothing():
 
 
 def test_a_classifier_tells_upright_from_lying(bars, classifier, tmp_path):
-    words = ["classify", str(classifier), str(bars), str(tmp_path / "told"), "--quiet"]
+    words = ["classify", str(classifier), str(bars), "-o", str(tmp_path / "told"), "--quiet"]
     assert main(words) == 0
     found = json.loads((tmp_path / "told/classes.json").read_text())
     rows = read_tsv(tmp_path / "told/classes.tsv")
@@ -55,19 +56,20 @@ def test_a_classifier_tells_upright_from_lying(bars, classifier, tmp_path):
     assert found["accuracy"] > 0.9
     assert found["accuracy_low"] <= found["accuracy"] <= found["accuracy_high"]
     assert np.sum(found["confusion"]) == len(tested)
-    right = [row for row in rows if not row["used_for"] and row["true"] == row["told"]]
+    right = [row for row in rows if not row["used_for"] and row["true"] == row["predicted"]]
     assert found["accuracy"] == pytest.approx(len(right) / len(tested))
     assert len(rows) == 120
     for row in rows:
         p = {level: float(row[f"p_{level}"]) for level in ("lying", "upright")}
         assert sum(p.values()) == pytest.approx(1, abs=1e-4)
-        assert row["told"] == max(p, key=p.get)
+        assert row["predicted"] == max(p, key=p.get)
 
 
 def test_cross_validation_tests_everyone_once(bars, tmp_path):
     out = tmp_path / "out"
     sizes = ["--model.init_args.target", "way", "--training.steps", "60", "--device", "cpu"]
-    words = ["crossvalidate", "cnn_classifier", bars, out, "--folds", "3", "--quiet", *sizes]
+    words = ["crossvalidate", "cnn_classifier", bars, "-o", out, "--cv-folds", "3", "--quiet",
+             *sizes]  # fmt: skip
     words = list(map(str, words))
     assert main(words) == 0
     found = json.loads((out / "classes.json").read_text())
@@ -95,26 +97,26 @@ def test_cross_validation_tests_everyone_once(bars, tmp_path):
 def test_folds_have_as_many_of_each_class():
     rows = [{"participant_id": f"p{n}", "way": "ab"[n % 4 == 0]} for n in range(40)]
     rows += rows[:7]  # several images of some
-    fold_of = parts(rows, "way", 5, 0)
+    fold_of = assign_folds(rows, "way", 5, 0)
     for number in range(5):
         own = [row["way"] for row in rows[:40] if fold_of[row["participant_id"]] == number]
         assert own.count("a") == 6
         assert own.count("b") == 2
-    assert parts(rows, "way", 5, 1) != fold_of
+    assert assign_folds(rows, "way", 5, 1) != fold_of
     with pytest.raises(InputError, match="of way 'b' there are 10"):
-        parts(rows, "way", 11, 0)
+        assign_folds(rows, "way", 11, 0)
     with pytest.raises(InputError, match="at least two"):
-        parts(rows, "way", 1, 0)
+        assign_folds(rows, "way", 1, 0)
 
 
 def test_files_are_told_as_the_cohort_is(bars, classifier, tmp_path, capsys):
     source = bars.parent / "source"
-    words = ["classify", str(classifier), str(source), str(tmp_path / "files"), "--quiet"]
+    words = ["classify", str(classifier), str(source), "-o", str(tmp_path / "files"), "--quiet"]
     assert main(words) == 0
-    words = ["classify", str(classifier), str(bars), str(tmp_path / "cohort"), "--quiet"]
+    words = ["classify", str(classifier), str(bars), "-o", str(tmp_path / "cohort"), "--quiet"]
     assert main(words) == 0
     first, second = (
-        {row["participant_id"]: row["told"] for row in read_tsv(tmp_path / where / "classes.tsv")}
+        {r["participant_id"]: r["predicted"] for r in read_tsv(tmp_path / where / "classes.tsv")}
         for where in ("files", "cohort")
     )
     assert first == second
@@ -123,8 +125,8 @@ def test_files_are_told_as_the_cohort_is(bars, classifier, tmp_path, capsys):
     for path in sorted(source.glob("*.png"))[:5]:
         (unknown / path.name).write_bytes(path.read_bytes())
     assert main([*words[:2], str(unknown), str(tmp_path / "u"), "--quiet"]) == 0
-    told = [row["told"] for row in read_tsv(tmp_path / "u/classes.tsv")]
-    assert told == [first[f"sub-p{n}"] for n in range(5)]
+    predicted = [row["predicted"] for row in read_tsv(tmp_path / "u/classes.tsv")]
+    assert predicted == [first[f"sub-p{n}"] for n in range(5)]
     assert json.loads((tmp_path / "u/classes.json").read_text())["tested"] == 0
     large = tmp_path / "large"
     save_blank(large / "a.png", (SIDE + 4, SIDE))
@@ -134,7 +136,7 @@ def test_files_are_told_as_the_cohort_is(bars, classifier, tmp_path, capsys):
 
 
 def test_a_column_that_is_no_class_is_refused(bars, tmp_path, capsys):
-    words = ["train", "--config", "mlp_classifier", "--cohort", str(bars), "--out"]
+    words = ["train", "mlp_classifier", str(bars), "-o"]
     for target, said in (
         ("image", "is '0000' for all"),
         ("file", "no classes"),
@@ -145,12 +147,31 @@ def test_a_column_that_is_no_class_is_refused(bars, tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
-def test_an_interval_counts_people_not_images():
+def test_classes_are_predicted_without_writing(bars, classifier, tmp_path):
+    run, cohort = RunFolder.open(classifier), Cohort.open(bars)
+    result = classify(run, run.load(), cohort, ["test"])
+    assert [row["participant_id"] for row in result.table] == [
+        cohort.rows[n]["participant_id"] for n in cohort.indices("test")
+    ]
+    assert not list(tmp_path.iterdir())
+    result.save(tmp_path)
+    written = read_tsv(tmp_path / "classes.tsv")
+    assert [row["predicted"] for row in written] == [row["predicted"] for row in result.table]
+    said = json.loads((tmp_path / "classes.json").read_text())
+    assert said["accuracy"] == result.metrics["accuracy"]
+
+
+def test_accuracy_has_an_interval_over_people_not_images():
     # Ten people, right in all of their images or in none: a hundred images are ten draws.
-    values = np.repeat([0.0, 1.0], 500)
-    people = np.repeat(np.arange(10), 100)
-    low, high = interval_by_participant(values, people)
-    assert low == pytest.approx(0.2, abs=0.11)
-    assert high == pytest.approx(0.8, abs=0.11)
-    low, high = interval_by_participant(values, np.arange(1000))
-    assert high - low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(1000), rel=0.1)
+    def width(number_of_people):
+        rows = [
+            {"participant_id": str(n % number_of_people), "true": "ab"[n % 2], "predicted": "a"}
+            for n in range(1000)
+        ]
+        found = classification_metrics(rows, ("a", "b"))
+        assert found["accuracy"] == 0.5
+        assert found["participants"] == number_of_people
+        return found["accuracy_high"] - found["accuracy_low"]
+
+    assert width(10) == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(10), rel=0.2)
+    assert width(1000) == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(1000), rel=0.1)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, brought_to
+from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, resized_to
 from foldnorm.preprocessing.cohort.images import ImageFile, find_images, read_idx, read_image
 from foldnorm.preprocessing.core.errors import InputError
 
@@ -52,7 +52,7 @@ def people(tmp_path):
 
 
 def cohort_of(source, out, *words):
-    assert main(["images", str(source), str(out), "--quiet", *words]) == 0
+    assert main(["images", str(source), "-o", str(out), "--quiet", *words]) == 0
     return Cohort.open(out)
 
 
@@ -116,7 +116,7 @@ def test_damaged_archives_are_said_to_be(tmp_path):
 
 
 def test_images_of_one_person_share_a_split(people, tmp_path):
-    cohort = cohort_of(people, tmp_path / "cohort", "--split", ".4", ".3", ".3")
+    cohort = cohort_of(people, tmp_path / "cohort", "--split-fractions", ".4", ".3", ".3")
     splits = {}
     for row in cohort.rows:
         splits.setdefault(row["participant_id"], set()).add(row["split"])
@@ -144,7 +144,7 @@ def test_a_table_of_something_else_is_left_alone(people):
 def test_what_the_table_and_the_folder_do_not_share_is_said(people, tmp_path, capsys):
     save(people / "a/stranger.png", GREY)
     (people / "a/p0_0.png").unlink()
-    assert main(["images", str(people), str(tmp_path / "cohort"), "--quiet"]) == 1
+    assert main(["images", str(people), "-o", str(tmp_path / "cohort"), "--quiet"]) == 1
     said = capsys.readouterr().err
     assert "a/stranger.png: the table does not say whose it is" in said
     assert "a/p0_0.png: the table names it" in said
@@ -155,10 +155,10 @@ def test_one_bad_image_does_not_end_the_others(people, tmp_path, capsys):
     (people / "a/p0_1.png").write_bytes((people / "a/p0_1.png").read_bytes()[:40])
     save(people / "b/p1_1.png", np.zeros((16, 17), np.uint8))
     save(people / "b/p1_2.png", np.zeros((16, 16), np.uint16))
-    assert main(["images", str(people), str(tmp_path / "cohort"), "--quiet"]) == 1
+    assert main(["images", str(people), "-o", str(tmp_path / "cohort"), "--quiet"]) == 1
     said = capsys.readouterr().err
     assert "not readable as an image" in said
-    assert "(16, 17) pixels, the others have (16, 16); give --size" in said
+    assert "(16, 17) pixels, the others have (16, 16); give --shape" in said
     assert "expected values of 8 bits as the others have, got uint16" in said
     cohort = Cohort.open(tmp_path / "cohort")
     assert cohort.volumes.shape == (15, 16, 16)
@@ -194,7 +194,7 @@ def test_a_window_and_percentiles_are_recorded(tmp_path):
 def test_resizing_keeps_the_aspect_and_the_mean():
     tall = np.zeros((80, 40), np.uint8)
     tall[20:60, 10:30] = 200
-    small = brought_to(tall, (40, 40), None)
+    small = resized_to(tall, (40, 40), None)
     assert small.shape == (40, 40)
     rows, columns = np.nonzero(small > 100)
     assert np.ptp(rows) + 1 == 20
@@ -206,21 +206,21 @@ def test_resizing_keeps_the_aspect_and_the_mean():
 def test_a_finished_cohort_is_skipped_and_another_is_refused(people, tmp_path, capsys):
     cohort_of(people, tmp_path / "cohort")
     before = (tmp_path / "cohort/volumes.npy").read_bytes()
-    assert main(["images", str(people), str(tmp_path / "cohort")]) == 0
+    assert main(["images", str(people), "-o", str(tmp_path / "cohort")]) == 0
     assert "(18 of them before)" in capsys.readouterr().out
-    assert main(["images", str(people), str(tmp_path / "cohort"), "--size", "8"]) == 2
+    assert main(["images", str(people), "-o", str(tmp_path / "cohort"), "--shape", "8"]) == 2
     assert "prepared before with another preparation" in capsys.readouterr().err
     save(people / "a/p0_0.png", np.zeros((16, 16), np.uint8))
-    assert main(["images", str(people), str(tmp_path / "cohort")]) == 2
+    assert main(["images", str(people), "-o", str(tmp_path / "cohort")]) == 2
     assert "sources_sha256" in capsys.readouterr().err
     assert (tmp_path / "cohort/volumes.npy").read_bytes() == before
-    assert main(["images", str(people), str(tmp_path / "cohort"), "--overwrite"]) == 0
+    assert main(["images", str(people), "-o", str(tmp_path / "cohort"), "--overwrite"]) == 0
     assert not list((tmp_path / "cohort").glob("tmp*"))
 
 
 def test_another_cohort_is_prepared_alike(people, tmp_path):
-    first = cohort_of(people, tmp_path / "first", "--size", "8", "--intensities", "10,90")
-    second = cohort_of(people, tmp_path / "second", "--like", str(tmp_path / "first"))
+    first = cohort_of(people, tmp_path / "first", "--shape", "8", "--intensities", "10,90")
+    second = cohort_of(people, tmp_path / "second", "--layout-from", str(tmp_path / "first"))
     assert second.preparation == first.preparation
     assert second.shape == (8, 8)
 
@@ -228,26 +228,26 @@ def test_another_cohort_is_prepared_alike(people, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--size", "4"], "--size: expected"),
-        (["--size", "9,x"], "--size: expected"),
-        (["--size", "8,8,8,8"], "--size: expected"),
-        (["--size", "8,8,8"], "expected 3 axes"),
+        (["--shape", "4"], "--shape: expected"),
+        (["--shape", "9,x"], "--shape: expected"),
+        (["--shape", "8,8,8,8"], "--shape: expected"),
+        (["--shape", "8,8,8"], "expected 3 axes"),
         (["--intensities", "5"], "--intensities: expected"),
         (["--intensities", "9,3"], "--intensities: expected"),
         (["--classes", "c"], "no image of class 'c'; there are a, b"),
     ],
 )
 def test_nonsense_is_refused_in_one_line(people, tmp_path, capsys, words, said):
-    assert main(["images", str(people), str(tmp_path / "cohort"), *words]) == 2
+    assert main(["images", str(people), "-o", str(tmp_path / "cohort"), *words]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
 
 
 def test_no_images_are_said_to_be_none(tmp_path, capsys):
-    assert main(["images", str(tmp_path / "nowhere"), str(tmp_path / "cohort")]) == 2
+    assert main(["images", str(tmp_path / "nowhere"), "-o", str(tmp_path / "cohort")]) == 2
     (tmp_path / "empty").mkdir()
-    assert main(["images", str(tmp_path / "empty"), str(tmp_path / "cohort")]) == 2
+    assert main(["images", str(tmp_path / "empty"), "-o", str(tmp_path / "cohort")]) == 2
     assert "no image found" in capsys.readouterr().err
 
 
@@ -255,8 +255,8 @@ def test_commands_of_label_volumes_refuse_images(people, tmp_path, capsys):
     cohort_of(people, tmp_path / "cohort")
     out = str(tmp_path / "out")
     for words in (
-        ["train", "--config", "beta_vae", "--cohort", str(tmp_path / "cohort"), "--out", out],
-        ["delete", str(tmp_path / "cohort"), out, "--size", "500", "--kind", "ball"],
+        ["train", "beta_vae", str(tmp_path / "cohort"), "-o", out],
+        ["alter", str(tmp_path / "cohort"), "-o", out, "--size", "500", "--kind", "ball"],
     ):
         assert main(words) == 2
         error = capsys.readouterr().err
@@ -265,20 +265,20 @@ def test_commands_of_label_volumes_refuse_images(people, tmp_path, capsys):
 
 
 def test_preprocess_says_who_takes_pictures(people, tmp_path, capsys):
-    assert main(["preprocess", str(people), str(tmp_path / "cohort")]) == 2
+    assert main(["preprocess", str(people), "-o", str(tmp_path / "cohort")]) == 2
     assert "foldnorm images takes pictures" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
-    assert main(["preprocess", str(tmp_path / "empty"), str(tmp_path / "cohort")]) == 2
+    assert main(["preprocess", str(tmp_path / "empty"), "-o", str(tmp_path / "cohort")]) == 2
     assert "pictures" not in capsys.readouterr().err
 
 
 def test_preparation_survives_its_record():
     own = ImagePreparation((8, 9), "window", 1.0, 2.0, 16)
-    assert ImagePreparation.of_record(json.loads(json.dumps(own.as_dict()))) == own
+    assert ImagePreparation.from_record(json.loads(json.dumps(own.as_dict()))) == own
 
 
 def test_real_slices_and_digits(real_data, tmp_path):
-    slices = cohort_of(real_data / "brain_slices", tmp_path / "slices", "--size", "64")
+    slices = cohort_of(real_data / "brain_slices", tmp_path / "slices", "--shape", "64")
     assert len(slices.rows) == 1200
     people = {}
     for row in slices.rows:

@@ -12,8 +12,8 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.latent import probes
 from foldnorm.pipeline.latent.clusters import find_clusters
 from foldnorm.pipeline.latent.dimensions import (
-    foretell_effects,
     measure_effects,
+    predict_effects,
     rank_dimensions,
     sweep,
     voxels_moved,
@@ -25,6 +25,7 @@ from foldnorm.pipeline.latent.neighbours import nearest
 from foldnorm.pipeline.latent.probes import probe
 from foldnorm.pipeline.latent.space import LatentSpace, principal_axes
 from foldnorm.pipeline.latent.surfaces import surface, write_surface
+from foldnorm.pipeline.report.latent import latent_section
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Brain
@@ -87,14 +88,16 @@ def rows(values, **others):
     ]
 
 
-def test_what_a_code_holds_can_be_read_off_it():
+def test_what_a_code_holds_can_be_read_off_it(monkeypatch):
+    monkeypatch.setattr(probes, "N_PERMUTATIONS", 39)
+    monkeypatch.setattr(probes, "N_BOOTSTRAPS", 100)
     codes = cloud(100, 30)
     age = 40 + 5 * codes[:, 0]
     found = probe(codes, rows(age), "x")
     assert found.measure == "r"
     assert found.value > 0.9
     assert found.low < found.value < found.high
-    assert found.p == pytest.approx(1 / 201)
+    assert found.p == pytest.approx(1 / 40)
     assert np.corrcoef(found.predictions, age)[0, 1] == pytest.approx(found.value)
     sex = np.where(codes[:, 1] > 0, "F", "M")
     found = probe(codes, rows(sex), "x")
@@ -108,8 +111,8 @@ def test_what_a_code_holds_can_be_read_off_it():
 
 @pytest.mark.parametrize("kind", ["quantity", "category"])
 def test_what_a_code_does_not_hold_cannot(kind, monkeypatch):
-    monkeypatch.setattr(probes, "PERMUTATIONS", 39)
-    monkeypatch.setattr(probes, "BOOTSTRAPS", 100)
+    monkeypatch.setattr(probes, "N_PERMUTATIONS", 19)
+    monkeypatch.setattr(probes, "N_BOOTSTRAPS", 100)
     rng, found = np.random.default_rng(1), []
     for seed in range(12):
         values = rng.standard_normal(60) if kind == "quantity" else rng.choice(["a", "b"], 60)
@@ -229,7 +232,7 @@ def test_the_nearest_brain_is_the_nearest_and_never_itself(space):
     found = nearest(space, 3, 5)
     distances = np.linalg.norm(space.codes - space.codes[3], axis=1)
     order = [n for n in np.argsort(distances) if n != 3][:5]
-    assert [row["place"] for row in found] == order
+    assert [row["index"] for row in found] == order
     assert [row["distance"] for row in found] == pytest.approx(list(distances[order]))
     assert found[0]["percentile"] == 0
 
@@ -256,24 +259,24 @@ def test_dimensions_are_ranked_as_one_by_one(space):
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-7)
 
 
-def test_what_is_foretold_agrees_with_what_is_measured(space):
-    """And the first by what is foretold are measured, and come first."""
+def test_predicted_effects_agree_with_measured_ones(space):
+    """And those with the largest predicted effects are measured, and come first."""
     d = space.codes.shape[1]
     every = rank_dimensions(space, measured=d, brains=4)
     assert not np.isnan(every.effect).any()
     assert every.agreement > 0.9
     assert every.variance == pytest.approx(space.codes.var(axis=0))
     some = rank_dimensions(space, measured=10, brains=4)
-    assert some.foretold == pytest.approx(every.foretold)
+    assert some.predicted_effect == pytest.approx(every.predicted_effect)
     assert np.isnan(some.effect).sum() == d - 10
     first, others = some.order[:10], some.order[10:]
     assert some.effect[first] == pytest.approx(every.effect[first])
     assert (np.diff(some.effect[first]) <= 0).all()
-    assert (np.diff(some.foretold[others]) <= 0).all()
-    assert some.foretold[first].min() >= some.foretold[others].max()
+    assert (np.diff(some.predicted_effect[others]) <= 0).all()
+    assert some.predicted_effect[first].min() >= some.predicted_effect[others].max()
 
 
-def test_foretold_effects_are_gradient_and_curvature_of_the_loss():
+def test_predicted_effects_are_gradient_and_curvature_of_the_loss():
     """Codes that are the logits themselves: p − y, and p (1 − p) on the diagonal."""
     sides, rng = (4, 3, 2), np.random.default_rng(0)
     codes = rng.standard_normal((40, 2 * 24)).repeat(2, axis=0)[:40]
@@ -301,11 +304,11 @@ def test_foretold_effects_are_gradient_and_curvature_of_the_loss():
     y = np.stack([volumes == 0, volumes == 1], axis=1).reshape(40, 2, 24)
     slopes = np.abs(p - y).reshape(40, -1) / 24
     curvature = (p * (1 - p)).reshape(40, -1).mean(axis=0) / 24
-    found = foretell_effects(space, brains=40, step=step, draws=200)
+    found = predict_effects(space, brains=40, step=step, draws=200)
     expected = np.maximum(step * slopes, step**2 / 2 * curvature).mean(axis=0)
     assert found == pytest.approx(expected, rel=0.02)
     # Where only the curvature counts.
-    far = foretell_effects(space, brains=40, step=100.0, draws=200)
+    far = predict_effects(space, brains=40, step=100.0, draws=200)
     assert far == pytest.approx(100.0**2 / 2 * curvature, rel=0.1)
 
 
@@ -327,22 +330,23 @@ def test_a_sweep_goes_between_the_observed_extremes(space):
 
 
 def test_a_brain_is_found_by_name_or_refused(space):
-    assert space.place_of("s03") == space.place_of("sub-s03") == 3
+    assert space.index_of("s03") == space.index_of("sub-s03") == 3
     with pytest.raises(InputError, match="'s99': expected one of the 24 brains here, got no such"):
-        space.place_of("s99")
+        space.index_of("s99")
 
 
-def latent(*words):
-    return main(["latent", *map(str, words), "--device", "cpu"])
+def latent(analysis, run, cohort, out, *more):
+    words = ["latent", analysis, run, cohort, "-o", out, *more, "--device", "cpu"]
+    return main(list(map(str, words)))
 
 
 def test_the_command_writes_tables_and_the_report_shows_them(
     small_run, small_cohort, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(probes, "PERMUTATIONS", 19)
+    monkeypatch.setattr(probes, "N_PERMUTATIONS", 19)
     out = tmp_path / "latent"
     arguments = [small_run, small_cohort.folder, out]
-    assert latent("clusters", *arguments, "--most", "3") == 0
+    assert latent("clusters", *arguments, "--max-clusters", "3") == 0
     sentence = capsys.readouterr().out.strip()
     assert "cluster" in sentence
     assert [row["k"] for row in read_tsv(out / "clusters.tsv")] == ["1", "2", "3"]
@@ -365,7 +369,7 @@ def test_the_command_writes_tables_and_the_report_shows_them(
     assert (row["measure"], row["brains"]) == ("auc", "24")
     assert len(read_tsv(other / "probes_brains.tsv")) == 24
     page = tmp_path / "report.html"
-    assert main(["report", str(out), str(other), str(page), "--quiet"]) == 0
+    assert main(["report", str(out), str(other), "-o", str(page), "--quiet"]) == 0
     text = page.read_text()
     assert sentence.split("(")[0] in text
     assert "k = 3, mean" in text
@@ -383,7 +387,7 @@ def test_a_folder_holds_analyses_of_one_model_and_the_same_brains(
 ):
     where = [small_run, small_cohort.folder, tmp_path / "out"]
     assert latent("mean", *where, "--split", "test", "--quiet") == 0
-    assert latent("clusters", *where, "--most", "2") == 2
+    assert latent("clusters", *where, "--max-clusters", "2") == 2
     assert (
         "analyses of other brains or of another model (splits ['test'])" in capsys.readouterr().err
     )
@@ -399,7 +403,7 @@ def test_mean_neighbours_and_paths_are_written_and_shown(small_run, small_cohort
     assert nibabel.load(out / "mean_code_dseg.nii.gz").shape == small_cohort.shape
     assert (out / "mean_label-inside.ply").is_file()
     assert (out / "mean_label-inside.surf.gii").is_file()
-    assert latent("neighbours", *where, "--brain", "s03", "--number", "3") == 0
+    assert latent("neighbours", *where, "--brain", "s03", "--num", "3") == 0
     first = capsys.readouterr().out.splitlines()[0].split()[0]
     assert next(iter(read_tsv(out / "neighbours.tsv")))["brain"] == first != "sub-s03"
     assert latent("interpolate", *where, "--brain", "s03", "--to", "s04", "--steps", "2") == 0
@@ -412,19 +416,24 @@ def test_mean_neighbours_and_paths_are_written_and_shown(small_run, small_cohort
     assert np.array_equal(np.asarray(nibabel.load(steps[0]).dataobj), ours)
     assert latent("interpolate", *where, "--brain", "s03", "--overwrite") == 2
     assert "latent interpolate needs --to" in capsys.readouterr().err
-    assert latent("dimensions", *where, "--dimensions", "3", "--brains", "2", "--number", "1") == 0
+    assert latent("dimensions", *where, "--dimensions", "3", "--n-brains", "2", "--num", "1") == 0
     ranked = read_tsv(out / "dimensions.tsv")
     assert [row["rank"] for row in ranked[:3]] == ["1", "2", "3"]
     assert [bool(row["effect"]) for row in ranked[:5]] == [True, True, True, False, False]
     assert f"dimension {ranked[0]['dimension']}" in capsys.readouterr().out
     assert len(list(out.glob("dimension-*_desc-moved.nii.gz"))) == 1
     page = tmp_path / "report.html"
-    assert main(["report", str(out), str(page), "--quiet"]) == 0
+    assert main(["report", str(out), "-o", str(page), "--quiet"]) == 0
     text = page.read_text()
     assert f"<td>{ranked[2]['dimension']}</td>" in text
     assert "From sub-s03 to sub-s04" in text
     assert f"{first} (" in text
     assert text.count('<img src="data:image/png') == 4
+    # Release 0.1 called predicted effects foretold.
+    table, rows = out / "dimensions.tsv", latent_section(out)["dimensions"]
+    assert rows[0]["predicted_effect"]
+    table.write_text(table.read_text().replace("predicted_effect", "foretold"))
+    assert latent_section(out)["dimensions"] == rows
 
 
 def test_quantities_of_folds_can_be_probed():

@@ -22,8 +22,9 @@ def coder(bars, tmp_path_factory):
     return train_images(bars, tmp_path_factory.mktemp("coder") / "run", "image_vae", *words)
 
 
-def latent(*words):
-    return main(["latent", *map(str, words), "--device", "cpu", "--quiet"])
+def latent(analysis, run, cohort, out, *more):
+    words = ["latent", analysis, run, cohort, "-o", out, *more, "--device", "cpu", "--quiet"]
+    return main(list(map(str, words)))
 
 
 def grey(path):
@@ -49,7 +50,7 @@ def test_every_analysis_but_one_takes_images(coder, bars, tmp_path):
     tiles = grey(out / "projection_slices.png")
     assert tiles.shape[0] >= 3 * IMAGE_SIDE  # 120 images, 40 a row
     page = tmp_path / "report.html"
-    assert main(["report", str(out), str(page), "--quiet"]) == 0
+    assert main(["report", str(out), "-o", str(page), "--quiet"]) == 0
     text = page.read_text(encoding="utf-8")
     for shown in ("Mean image", "A brain and its neighbours", "Interpolation", "Projection"):
         assert f'alt="{shown}"' in text or f"<h3>{shown}" in text
@@ -73,7 +74,7 @@ def test_the_ends_of_a_path_are_reconstructions(coder, bars, tmp_path):
     first, last = Cohort.open(bars).keys()[:2]
     out = tmp_path / "latent"
     assert latent("interpolate", coder, bars, out, "--brain", first, "--to", last) == 0
-    assert main(["restore", str(coder), str(bars), str(tmp_path / "back"), "--quiet"]) == 0
+    assert main(["restore", str(coder), str(bars), "-o", str(tmp_path / "back"), "--quiet"]) == 0
     for name, key in (("000", first), ("008", last)):
         back = grey(tmp_path / f"back/{key}_desc-restored.png")
         assert np.abs(grey(out / f"interpolation-{name}.png") - back).max() <= 1

@@ -1,6 +1,7 @@
 """What a training takes, foretold."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,12 +14,12 @@ from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.training import train as train_module
 from foldnorm.pipeline.training.memory import (
     GIB,
-    TIGHT,
+    MAX_MEMORY_SHARE,
     available_bytes,
-    held_by_one,
-    held_bytes,
+    bytes_per_sample,
+    memory_warning,
     needed_bytes,
-    warning_of,
+    saved_tensor_bytes,
 )
 from foldnorm.pipeline.training.setup import set_up
 
@@ -27,10 +28,10 @@ def test_what_is_held_is_what_backward_needs():
     layer = nn.Linear(100, 50, bias=False)
     x = torch.randn(8, 100)
     # The input for the weight's gradient (8·100), the output for the square's (8·50), float32.
-    held = held_bytes(lambda: layer(x).pow(2).sum(), layer)
+    held = saved_tensor_bytes(lambda: layer(x).pow(2).sum(), layer)
     assert held == 4 * (8 * 100 + 8 * 50)
     deep = nn.Sequential(*[nn.Linear(100, 100, bias=False) for _ in range(5)])
-    assert held_bytes(lambda: deep(x).sum(), deep) == 4 * 8 * 100 * 5
+    assert saved_tensor_bytes(lambda: deep(x).sum(), deep) == 4 * 8 * 100 * 5
 
 
 def test_weights_are_held_four_times():
@@ -41,16 +42,16 @@ def test_weights_are_held_four_times():
 @pytest.mark.parametrize(("batch", "fits"), [(8, 3), (4, 3)])
 def test_what_would_fit_is_said(batch, fits):
     layer = nn.Linear(1, 1)
-    text = warning_of(GIB, batch, layer, int((fits + 0.5) * 1.2 * GIB / TIGHT))
+    text = memory_warning(GIB, batch, layer, int((fits + 0.5) * 1.2 * GIB / MAX_MEMORY_SHARE))
     assert f"--training.batch_size {fits} would fit" in text
     assert f"{batch} at once" in text
-    assert warning_of(GIB, fits, layer, int((fits + 0.5) * 1.2 * GIB / TIGHT)) == ""
+    assert memory_warning(GIB, fits, layer, int((fits + 0.5) * 1.2 * GIB / MAX_MEMORY_SHARE)) == ""
 
 
 def test_what_does_not_fit_alone_is_said():
-    text = warning_of(8 * GIB, 2, nn.Linear(1, 1), 4 * GIB)
+    text = memory_warning(8 * GIB, 2, nn.Linear(1, 1), 4 * GIB)
     assert "one volume alone takes 9.6 GiB" in text
-    assert warning_of(8 * GIB, 2, nn.Linear(1, 1), None) == ""
+    assert memory_warning(8 * GIB, 2, nn.Linear(1, 1), None) == ""
 
 
 def test_checkpointing_holds_less_gives_the_same_gradient_and_is_advised():
@@ -64,10 +65,10 @@ def test_checkpointing_holds_less_gives_the_same_gradient_and_is_advised():
             if not parameter.any():
                 nn.init.normal_(parameter, std=0.1)
         error = partial(model._error, images[:, None], steps, images[:, None], None)
-        held = held_bytes(lambda error=error: error().sum(), model)
+        held = saved_tensor_bytes(lambda error=error: error().sum(), model)
         error().sum().backward()
         found[checkpointing] = held, [p.grad for p in model.parameters()]
-        advised = "checkpointing true" in warning_of(GIB, 8, model, GIB)
+        advised = "checkpointing true" in memory_warning(GIB, 8, model, GIB)
         assert advised == (not checkpointing)
     assert found[True][0] < 0.6 * found[False][0]  # what goes into the blocks counts too
     for plain, again in zip(found[False][1], found[True][1], strict=True):
@@ -81,7 +82,7 @@ def test_what_is_computed_again_keeps_its_input_and_the_largest_of_it():
     network = nn.Sequential(*[Checkpointed(block()) for _ in range(5)])
     x = torch.randn(8, 100, requires_grad=True)
     # Of each block 8·100; and of one, its input and 8·300 after the tanh.
-    held = held_bytes(lambda: network(x).sum(), network)
+    held = saved_tensor_bytes(lambda: network(x).sum(), network)
     assert held == 4 * 8 * (5 * 100 + 100 + 300)
 
 
@@ -92,7 +93,7 @@ def test_the_stage_that_keeps_most_counts_whenever_it_comes(small_cohort, tmp_pa
     training = set_up(config, small_cohort, tmp_path / "run", device="cpu", resume=False)
     cpu = torch.device("cpu")
     held = [
-        held_by_one(training.model, training.batches, steps, 0, cpu)
+        bytes_per_sample(training.model, training.batches, steps, 0, cpu)
         for steps in (range(4), range(4, 10), range(10), range(10, 10))
     ]
     training.batches.close()
@@ -107,13 +108,27 @@ def test_this_machine_has_some():
 
 
 def test_training_says_it_and_goes_on_as_before(small_cohort, tmp_path, capsys, monkeypatch):
-    words = ["train", "--config", "autoencoder", "--cohort", str(small_cohort.folder),
+    words = ["train", "autoencoder", str(small_cohort.folder),
              "--training.steps", "2", "--device", "cpu", "--quiet",
              "--model.init_args.channels", "[8]"]  # fmt: skip
-    assert main([*words, "--out", str(tmp_path / "a")]) == 0
+    assert main([*words, "-o", str(tmp_path / "a")]) == 0
     assert "warning" not in capsys.readouterr().err
     monkeypatch.setattr(train_module, "available_bytes", lambda device: 2**20)
-    assert main([*words, "--out", str(tmp_path / "b")]) == 0
+    assert main([*words, "-o", str(tmp_path / "b")]) == 0
     assert "foldnorm: warning: training takes about" in capsys.readouterr().err
     first, second = ((tmp_path / name / "metrics.csv").read_text() for name in "ab")
     assert first == second
+
+
+@pytest.mark.parametrize(("system", "mib"), [("linux", 3072.0), ("darwin", 3.0)])
+def test_the_peak_is_in_mib_whatever_the_system_counts_in(system, mib, monkeypatch):
+    training = SimpleNamespace(
+        fabric=SimpleNamespace(device=torch.device("cpu")),
+        model=torch.nn.Linear(1, 1),
+        state=SimpleNamespace(seconds=0.0),
+        durations=[],
+    )
+    used = SimpleNamespace(ru_maxrss=3 * 2**20)
+    monkeypatch.setattr(train_module.resource, "getrusage", lambda who: used)
+    monkeypatch.setattr(train_module.sys, "platform", system)
+    assert train_module.cost_of(training)["peak_memory_mib"] == mib

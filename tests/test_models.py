@@ -13,7 +13,7 @@ from test_vnet import pair_cohort  # noqa: F401  # a fixture
 
 from foldnorm.models.autoencoder import Autoencoder
 from foldnorm.models.beta_vae import BetaVAE
-from foldnorm.models.classes import FARTHEST, one_hot, signed_distances, to_classes
+from foldnorm.models.classes import MAX_DISTANCE, one_hot, signed_distances, to_classes
 from foldnorm.models.dcgan import DCGAN
 from foldnorm.models.f_anogan import FAnoGAN
 from foldnorm.models.gan import GAN
@@ -21,18 +21,18 @@ from foldnorm.models.hypersphere_classifier import HypersphereClassifier
 from foldnorm.models.latent_ddpm import LatentDDPM
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import (
-    Constrains,
     Decodes,
     Encodes,
+    Generates,
+    HasFeatureMaps,
+    HasPostStep,
     Recognises,
     Restores,
-    Samples,
-    ShowsDepths,
     Trainable,
     Translates,
 )
-from foldnorm.models.recogniser import Recogniser
 from foldnorm.models.restorer import Restorer
+from foldnorm.models.sulcus_segmenter import SulcusSegmenter
 from foldnorm.models.unit import UNIT
 from foldnorm.models.vnet import VNet
 from foldnorm.models.volume_networks import ShapeError
@@ -67,7 +67,9 @@ MODELS = {
         SHAPE, channels=[8, 8], convolutions=[1, 1], code_channels=2
     ),
     "latent_ddpm": lambda: small_latent_ddpm(training_steps=4),
-    "recogniser": lambda: Recogniser(SHAPE, sulci=["a", "b"], channels=[8, 8], convolutions=[1, 1]),
+    "sulcus_segmenter": lambda: SulcusSegmenter(
+        SHAPE, sulci=["a", "b"], channels=[8, 8], convolutions=[1, 1]
+    ),
     "restorer": lambda: Restorer(channels=[8, 8], convolutions=[1, 1]),
     "unit": lambda: UNIT(SHAPE, 3, 4, channels=[8], critic_channels=[8]),
     "vnet": lambda: VNet(3, 4, channels=[8, 8], convolutions=[1, 1]),
@@ -116,7 +118,7 @@ def batch(name, count=4):
     if name in EDITING:
         edited = np.where(rng.random(first.shape) < 0.3, np.minimum(first, 1), first)
         return torch.from_numpy(np.stack([edited, first], axis=1))
-    if name == "recogniser":
+    if name == "sulcus_segmenter":
         second = rng.integers(0, 3, first.shape, np.uint8)
         return torch.from_numpy(np.stack([first, second], axis=1))
     if name not in TRANSLATING:
@@ -144,11 +146,11 @@ def test_it_offers_what_it_can(name):
     assert isinstance(model, Decodes) == (name in ENCODING)
     assert isinstance(model, Encodes) == (name in ENCODING | {"hypersphere_classifier"})
     assert isinstance(model, Translates) == (name in TRANSLATING)
-    assert isinstance(model, Samples) == (name in ENCODING - {"autoencoder"})
+    assert isinstance(model, Generates) == (name in ENCODING - {"autoencoder"})
     assert isinstance(model, Restores) == (name == "restorer")
-    assert isinstance(model, Recognises) == (name == "recogniser")
-    reads = {"unit": "unpaired", "vnet": "pairs", "recogniser": "sulci"}
-    assert model.reads == ("edits" if name in EDITING else reads.get(name, "volumes"))
+    assert isinstance(model, Recognises) == (name == "sulcus_segmenter")
+    kinds = {"unit": "unpaired", "vnet": "pairs", "sulcus_segmenter": "sulci"}
+    assert model.input_kind == ("edits" if name in EDITING else kinds.get(name, "volumes"))
     assert model.validation_loss(batch(name)).shape == (4,)
     assert len(model.phase_order(0)) == len(model.phase_order(10**6))
     assert set(phases_of(model)) == set(model.phases) - (
@@ -162,7 +164,7 @@ def test_codes_and_volumes_have_their_shapes(name):
     codes = model.encode(batch(name))
     assert codes.shape == (4, model.latent_dim)
     assert model.decode(codes).shape == (4, 3, *SHAPE)
-    if isinstance(model, Samples):
+    if isinstance(model, Generates):
         drawn = model.sample(2, torch.Generator().manual_seed(0))
         assert drawn.shape == (2, *SHAPE)
         assert drawn.dtype == torch.uint8
@@ -172,27 +174,27 @@ def test_codes_and_volumes_have_their_shapes(name):
 @pytest.mark.parametrize("name", sorted((ENCODING | EDITING) - {"latent_ddpm"}))
 def test_each_level_shows_a_map_that_shrinks_inwards(name):
     model = make(name)
-    assert isinstance(model, ShowsDepths)
+    assert isinstance(model, HasFeatureMaps)
     volumes = batch(name)
     volumes = volumes[:, 0] if name in EDITING else volumes
-    maps = model.depths(volumes)
+    maps = model.feature_maps(volumes)
     sides = [m.shape[2:].numel() for m in maps]
     assert sides == sorted(sides, reverse=True)
     assert all(m.shape[0] == 4 for m in maps)
     assert (name == "gan") == (not maps)
     all_the_way = model.encode if isinstance(model, Encodes) else model.restore
-    assert torch.equal(all_the_way(volumes), all_the_way(volumes, depths=maps))
+    assert torch.equal(all_the_way(volumes), all_the_way(volumes, feature_maps=maps))
 
 
 def test_distances_to_a_class_are_euclidean_and_signed():
     rng = np.random.default_rng(0)
     volume = (rng.random((2, 12, 10, 14)) < 0.02).astype(np.uint8)
     volume[1, 3:9, 2:8, 2:9] = 1
-    found = signed_distances(torch.from_numpy(volume), 2).numpy() * FARTHEST
+    found = signed_distances(torch.from_numpy(volume), 2).numpy() * MAX_DISTANCE
     for n, own in enumerate(volume):
         outside = ndimage.distance_transform_edt(own == 0)
         inside = ndimage.distance_transform_edt(own == 1)
-        expected = np.minimum(outside, FARTHEST) - np.minimum(inside, FARTHEST)
+        expected = np.minimum(outside, MAX_DISTANCE) - np.minimum(inside, MAX_DISTANCE)
         assert found[n, 1] == pytest.approx(expected, abs=1e-4)
         assert found[n, 0] == pytest.approx(-expected, abs=1e-4)
     empty = signed_distances(torch.zeros(1, 4, 4, 4, dtype=torch.uint8), 2)
@@ -213,14 +215,14 @@ def test_an_encoder_may_see_distances(name):
     models = []
     for sees in ("one-hot", "distance"):
         torch.manual_seed(0)
-        models.append(kinds[name](SHAPE, **sizes, encoder_sees=sees))
+        models.append(kinds[name](SHAPE, **sizes, encoder_input=sees))
     codes = [model.encode(batch(name)) for model in models]
     assert codes[0].shape == codes[1].shape
     assert not torch.allclose(*codes)
 
 
 def test_the_critic_is_shown_classes_and_the_encoder_distances():
-    model = WGANGP(SHAPE, **CONVOLUTIONAL, encoder_sees="distance")
+    model = WGANGP(SHAPE, **CONVOLUTIONAL, encoder_input="distance")
     shown = {"encoder": [], "critic": []}
     for name, seen in shown.items():
         network = getattr(model, name)
@@ -238,13 +240,13 @@ def test_diffusion_of_codes_leaves_the_autoencoder_and_decodes_what_it_draws():
     order = [model.phase_order(step)[0] for step in range(10)]
     assert order == ["reconstruction"] * 4 + ["diffusion"] * 6
     volumes = batch("latent_ddpm")
-    codes = model.undiffused(volumes, None)
+    codes = model.to_clean_input(volumes, None)
     assert torch.equal(codes.flatten(1), model.encode(volumes))
     back = to_classes(model.decode(model.encode(volumes)))
     assert torch.equal(model.diffuse(volumes, 0.0, torch.Generator()), back)
-    drawn = [model.undiffused(volumes, None, noise(step)) for step in (0, 1)]
+    drawn = [model.to_clean_input(volumes, None, noise(step)) for step in (0, 1)]
     assert not torch.allclose(*drawn)  # codes, not their means, are near N(0, I)
-    stages = list(model.stages(2, torch.Generator().manual_seed(0)))
+    stages = list(model.sample_trajectory(2, torch.Generator().manual_seed(0)))
     assert len(stages) == 2
     assert torch.equal(stages[-1], model.sample(2, torch.Generator().manual_seed(0)))
     with pytest.raises(ValueError, match="autoencoder_share"):
@@ -296,7 +298,7 @@ def test_two_halves_of_a_batch_give_the_gradient_of_the_whole(name):
 
 def test_clipping_bounds_the_critic_after_its_steps():
     model = make("wgan")
-    assert isinstance(model, Constrains)
+    assert isinstance(model, HasPostStep)
     model.after_step("generator")
     assert max(p.abs().max() for p in model.critic.parameters()) > 0.01
     model.after_step("critic")
@@ -363,7 +365,7 @@ def whole_runs(pair_cohort, tmp_path_factory):  # noqa: F811
 
 
 def words(name, cohort, out):
-    return ["train", "--config", name, "--cohort", str(cohort.folder), "--out", str(out),
+    return ["train", name, str(cohort.folder), "-o", str(out),
             "--device", "cpu", "--quiet", "--training.steps", "4", "--training.batch_size", "4",
             "--training.log_every", "1", "--training.validate_every", "2", *LOW_RATE,
             *TINY[name]]  # fmt: skip
@@ -403,7 +405,7 @@ def test_two_processes_equal_one(name, whole_runs, pair_cohort, tmp_path):  # no
 def test_codes_of_a_vae_with_edits_lie_far_out_where_something_was_edited():
     torch.manual_seed(0)
     model = BetaVAE(SHAPE, **VAE, edits=["balls"], separation_weight=10.0)
-    assert model.reads == "edits"
+    assert model.input_kind == "edits"
     healthy = torch.from_numpy(np.random.default_rng(0).integers(0, 3, (4, *SHAPE), np.uint8))
     edited = healthy.clone()
     edited[:, :4] = 1  # half of each volume
@@ -418,7 +420,7 @@ def test_codes_of_a_vae_with_edits_lie_far_out_where_something_was_edited():
     length = code.square().sum(1).sqrt()
     assert length[:, :1].min() > 2 * length[:, 1:].mean()
     assert terms["cross_entropy"] < 1.05  # it reconstructs the healthy ones, chance is ln 3
-    assert torch.equal(model.parted(torch.stack([edited, healthy], 1))[0], healthy)
+    assert torch.equal(model.split_edited(torch.stack([edited, healthy], 1))[0], healthy)
 
 
 @pytest.mark.parametrize("name", ["beta_vae", "wgan"])

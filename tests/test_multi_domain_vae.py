@@ -12,15 +12,15 @@ from test_synthetic_quality import blobs, save
 from foldnorm.models.multi_domain_vae import MultiDomainVAE
 from foldnorm.models.protocols import FindsDamage
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.data.damage import Degradations
-from foldnorm.pipeline.training.image_tasks import Degraded
+from foldnorm.pipeline.data.damage import RandStrokes
+from foldnorm.pipeline.training.image_tasks import DegradationTask
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
 
 SIDE = 16
 SMALL = {"channels": [8, 16], "code_channels": 4}
-FORMS = ("plain", "skip", "residual")
+VARIANTS = ("plain", "skip", "residual")
 
 
 @pytest.fixture(scope="module")
@@ -28,29 +28,30 @@ def cohort(tmp_path_factory):
     """90 discs, every third of which came with strokes on it: ``state`` old."""
     folder = tmp_path_factory.mktemp("old")
     (folder / "source").mkdir()
-    rows, scratch = ["file\tparticipant_id\tstate"], Degradations(("straight",), 2, (2.0, 3.0))
+    rows, scratch = ["file\tparticipant_id\tstate"], RandStrokes(("straight",), 2, (2.0, 3.0))
     for n, image in enumerate(blobs(90, 0, SIDE)):
         if n % 3 == 0:
-            image = scratch.degrade(image, np.random.default_rng(n))[0]
+            image = scratch.set_random_state(seed=n)(image[None])[0]
         save(folder / f"source/{n:03d}.png", image)
         rows.append(f"{n:03d}.png\tp{n}\t{'old' if n % 3 == 0 else 'new'}")
     (folder / "source/participants.tsv").write_text("\n".join(rows) + "\n")
-    words = ["images", folder / "source", folder / "cohort", "--split", ".6", ".2", ".2"]
+    words = ["images", folder / "source", "-o", folder / "cohort", "--split-fractions", ".6", ".2",
+             ".2"]  # fmt: skip
     assert main([*map(str, words), "--quiet"]) == 0
     return Cohort.open(folder / "cohort")
 
 
 def train(cohort, out, *words):
-    command = ["train", "--config", "multi_domain_vae", "--cohort", cohort.folder, "--out", out,
+    command = ["train", "multi_domain_vae", cohort.folder, "-o", out,
                "--device", "cpu", "--quiet", "--model.init_args.channels=[8,16]",
                "--model.init_args.code_channels=4", *words]  # fmt: skip
     return main(list(map(str, command)))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("shape", [(16, 24), (8, 12, 16)])
-def test_repairs_have_the_shape_and_range_of_images(form, shape):
-    model = MultiDomainVAE(shape, form, truly_damaged="state=old", **SMALL)
+def test_repairs_have_the_shape_and_range_of_images(variant, shape):
+    model = MultiDomainVAE(shape, variant, damaged_column="state=old", **SMALL)
     assert not isinstance(model, FindsDamage)
     repaired = model.repair(2 * torch.rand(2, *shape) - 1)
     assert repaired.shape == (2, *shape)
@@ -68,7 +69,7 @@ def triple(known):
 
 
 def test_each_domain_learns_from_its_own_images():
-    model = MultiDomainVAE((SIDE, SIDE), "residual", truly_damaged="state=old", **SMALL)
+    model = MultiDomainVAE((SIDE, SIDE), "residual", damaged_column="state=old", **SMALL)
     of_known = model.loss("restoration", triple([True, True]), noise_of(2))
     of_others = model.loss("restoration", triple([False, False]), noise_of(2))
     assert {n for n, v in of_known.items() if v == 0} == {"truly_damaged"}
@@ -95,7 +96,7 @@ def test_weights_of_domains_say_whose_encoder_repairs():
     def repaired(weights):
         torch.manual_seed(0)
         model = MultiDomainVAE(
-            (SIDE, SIDE), truly_damaged="state=old", domain_weights=weights, **SMALL
+            (SIDE, SIDE), damaged_column="state=old", domain_weights=weights, **SMALL
         )
         return model.repair(images), model
 
@@ -108,12 +109,12 @@ def test_weights_of_domains_say_whose_encoder_repairs():
         with pytest.raises(ValueError, match="domain_weights"):
             repaired(weights)
     with pytest.raises(ValueError, match="COLUMN=VALUE"):
-        MultiDomainVAE((SIDE, SIDE), truly_damaged="old", **SMALL)
+        MultiDomainVAE((SIDE, SIDE), damaged_column="old", **SMALL)
 
 
 def test_what_came_damaged_is_not_damaged_again(cohort):
-    model = MultiDomainVAE((SIDE, SIDE), truly_damaged="state=old", **SMALL)
-    task = Degraded(model, cohort)
+    model = MultiDomainVAE((SIDE, SIDE), damaged_column="state=old", **SMALL)
+    task = DegradationTask(model, cohort)
     for volumes, row in task.validation_volumes(20):
         assert volumes.shape == (3, SIDE, SIDE)
         is_old = row["state"] == "old"
@@ -122,9 +123,9 @@ def test_what_came_damaged_is_not_damaged_again(cohort):
         with torch.no_grad():
             assert (task.figures(torch.from_numpy(volumes)[None], None) == {}) == is_old
     for told in ("state=ancient", "age=3"):
-        other = MultiDomainVAE((SIDE, SIDE), truly_damaged=told, **SMALL)
+        other = MultiDomainVAE((SIDE, SIDE), damaged_column=told, **SMALL)
         with pytest.raises(InputError, match=f"{told} and some others, got 0 of"):
-            Degraded(other, cohort)
+            DegradationTask(other, cohort)
 
 
 def before_inside(folder):
@@ -140,13 +141,13 @@ def before_inside(folder):
 
 
 def test_it_restores_and_nobody_knows_what_old_images_were(cohort, tmp_path):
-    words = ["--model.init_args.truly_damaged=state=old", "--training.steps", 150,
+    words = ["--model.init_args.damaged_column=state=old", "--training.steps", 150,
              "--training.batch_size", 8, "--training.learning_rate", "3e-3",
-             "--model.init_args.most_damage=2", "--model.init_args.widths=[2.0,3.0]",
+             "--model.init_args.max_damage=2", "--model.init_args.widths=[2.0,3.0]",
              "--model.init_args.damage=[straight]"]  # fmt: skip
     assert train(cohort, tmp_path / "run", *words) == 0
-    command = ["restore", tmp_path / "run", cohort.folder, tmp_path / "out", "--split", "test",
-               "--degrade", "--quiet"]  # fmt: skip
+    command = ["restore", tmp_path / "run", cohort.folder, "-o", tmp_path / "out",
+               "--split", "test", "--degrade", "--quiet"]  # fmt: skip
     assert main(list(map(str, command))) == 0
     told = json.loads((tmp_path / "out/restored.json").read_text())
     assert told["mask_iou"] is None

@@ -38,7 +38,7 @@ def pair_source(folder, count, affine=None):
 
 def preprocess(source, out, *more):
     words = ["--pair", "grey-white", "--n-procs", "1", *more]
-    return main(["preprocess", str(source), str(out), *words])
+    return main(["preprocess", str(source), "-o", str(out), *words])
 
 
 def test_row_n_of_both_is_one_hemisphere_on_one_grid(tmp_path):
@@ -116,14 +116,14 @@ def test_leaving_the_pair_out_again_takes_it_away(tmp_path):
     source = pair_source(tmp_path / "source", 2)
     assert preprocess(source, tmp_path / "out") == 0
     words = ["--overwrite", "--n-procs", "1", "--quiet"]
-    assert main(["preprocess", str(source), str(tmp_path / "out"), *words]) == 0
+    assert main(["preprocess", str(source), "-o", str(tmp_path / "out"), *words]) == 0
     assert Cohort.open(tmp_path / "out").pairs is None
 
 
 def test_a_scheme_that_names_no_other_volume_is_refused(tmp_path, capsys):
     source = pair_source(tmp_path / "source", 1)
     words = ["--pair", "skeleton", "--n-procs", "1"]
-    assert main(["preprocess", str(source), str(tmp_path / "out"), *words]) == 2
+    assert main(["preprocess", str(source), "-o", str(tmp_path / "out"), *words]) == 2
     assert "names no other volume" in capsys.readouterr().err
 
 
@@ -141,7 +141,7 @@ def test_real_hemispheres_whose_affines_differ_by_24_mm(real_data, tmp_path, cap
 def test_a_model_of_paired_volumes_takes_brains_without_a_pair_but_not_with_another(tmp_path):
     source = pair_source(tmp_path / "source", 3)
     assert preprocess(source, tmp_path / "paired") == 0
-    words = ["preprocess", str(source), str(tmp_path / "single"), "--n-procs", "1"]
+    words = ["preprocess", str(source), "-o", str(tmp_path / "single"), "--n-procs", "1"]
     assert main(words) == 0
     paired, single = (Cohort.open(tmp_path / name) for name in ("paired", "single"))
     run = RunFolder(tmp_path / "run")
@@ -150,5 +150,5 @@ def test_a_model_of_paired_volumes_takes_brains_without_a_pair_but_not_with_anot
     other = {**paired.preparation["pair"], "name": "other"}
     preparation = {**paired.preparation, "pair": other}
     changed = {"Cohort": {**paired.description["Cohort"], "preparation": preparation}}
-    with pytest.raises(InputError, match=r"prepared otherwise than the run's \(pair\)"):
+    with pytest.raises(InputError, match=r"differs from that of the training cohort \(pair\)"):
         run.check_cohort(Cohort(paired.folder, changed, paired.rows))

@@ -1,22 +1,21 @@
 """Learning from parts of volumes."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
-from test_augmentation import THIN, two_folds
+from test_augmentation import at_draw, two_folds
 
 from foldnorm.models.restorer import Restorer
 from foldnorm.models.volume_networks import coordinates
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.data.augmentation import Augmentation, AugmentationOptions
 from foldnorm.pipeline.data.batches import Batches, Draws
-from foldnorm.pipeline.data.patches import Patches, Window
+from foldnorm.pipeline.data.items import transformed
+from foldnorm.pipeline.data.patches import RandStructureWindowd, Window
+from foldnorm.pipeline.data.sheet_affine import RandSheetAffined
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.predict import restored_in_windows
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.training.label_tasks import AROUND_PATCH
+from foldnorm.pipeline.training.label_tasks import PATCH_MARGIN
 from foldnorm.pipeline.training.setup import set_up
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import SKELETON
@@ -24,6 +23,11 @@ from foldnorm.preprocessing.io.schemes import SKELETON
 PATCH = ["--training.patch", "[8, 8, 8]", "--model.init_args.channels", "[8]",
          "--model.init_args.convolutions", "[1]"]  # fmt: skip
 STILL = [f"--training.augmentation.{kind}=0" for kind in ("rotation", "stretch", "shift")]
+
+
+def window_of(draws, volume, draw):
+    """The window of a draw of an (I, J, K) volume."""
+    return transformed({"image": np.array(volume)[None]}, [draws], 0, draw)["window"]
 
 
 def test_a_window_goes_on_beyond_the_border():
@@ -37,39 +41,45 @@ def test_a_window_goes_on_beyond_the_border():
 def test_a_patch_holds_structure_lies_within_and_is_the_same_at_each_draw():
     volume = np.ones((20, 16, 12), np.uint8)
     volume[2, 3, 4] = volume[17, 3, 4] = 2
-    patches = Patches((6, 16, 5), volume.shape, SKELETON, 0)
-    windows = [patches.window(volume[None], draw) for draw in range(60)]
-    assert windows == [patches.window(volume[None], draw) for draw in range(60)]
+    patches = RandStructureWindowd("image", (6, 16, 5), volume.shape, scheme=SKELETON)
+    windows = [window_of(patches, volume, draw) for draw in range(60)]
+    assert windows == [window_of(patches, volume, draw) for draw in range(60)]
     assert len({window.first for window in windows}) > 20
     for window in windows:
         assert min(window.first) >= 0
         assert (np.add(window.first, window.shape) <= volume.shape).all()
         assert (window.of(volume) == 2).any()
-    empty = patches.window(np.ones((1, *volume.shape), np.uint8), 0)
+    empty = window_of(patches, np.ones(volume.shape, np.uint8), 0)
     assert empty.shape == (6, 16, 5)
 
 
 def test_patches_larger_than_volumes_are_refused():
     with pytest.raises(InputError, match=r"those of the volumes, \(8, 8, 8\), got \(8, 9, 8\)"):
-        Patches((8, 9, 8), (8, 8, 8), SKELETON, 0)
+        RandStructureWindowd("image", (8, 9, 8), (8, 8, 8), scheme=SKELETON)
     with pytest.raises(InputError, match="sides from 1"):
-        Patches((8, 0, 8), (8, 8, 8), SKELETON, 0)
+        RandStructureWindowd("image", (8, 0, 8), (8, 8, 8), scheme=SKELETON)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [AugmentationOptions(), AugmentationOptions(20, 0.1, 3), AugmentationOptions(shift=3)],
-)
-def test_a_part_of_a_moved_volume_is_what_the_whole_holds_there(options):
-    volumes, window = two_folds(32), Window((8, 5, 11), (16, 18, 12))
-    thick, thin = (Augmentation(options, replace(THIN, thin=thin), 0) for thin in (False, True))
-    inner = (slice(None), *[slice(AROUND_PATCH, -AROUND_PATCH)] * 3)
+def moved(draw, *limits, window=None, **options):
+    """(2, …): a volume and its fold labels, or a part of them, moved as a draw says."""
+    volumes = two_folds(32)
+    item = {"image": volumes[:1], "folds": volumes[1:], "window": window}
+    key = None if window is None else "window"
+    move = RandSheetAffined("image", *limits, folds_key="folds", window_key=key, **options)
+    found = at_draw(move, item, draw)
+    return np.concatenate([found["image"], found["folds"]])
+
+
+@pytest.mark.parametrize("limits", [(), (20, 0.1, 3), (0, 0, 3)])
+def test_a_part_of_a_moved_volume_is_what_the_whole_holds_there(limits):
+    window = Window((8, 5, 11), (16, 18, 12))
+    inner = (slice(None), *[slice(PATCH_MARGIN, -PATCH_MARGIN)] * 3)
     labelled, odd = 0, 0
     for draw in range(8):
-        part = thick.with_folds(volumes, draw, window)
-        assert np.array_equal(part, window.of(thick.with_folds(volumes, draw)))
+        part, whole = (moved(draw, *limits, window=w, thin=False) for w in (window, None))
+        assert np.array_equal(part, window.of(whole))
         # Sheets are thinned voxel by voxel, and near the sides of a part otherwise.
-        part, whole = thin.with_folds(volumes, draw, window), thin.with_folds(volumes, draw)
+        part, whole = (moved(draw, *limits, window=w) for w in (window, None))
         odd += (part != window.of(whole))[inner].any(axis=0).sum()
         labelled += (part[1] > 0)[inner[1:]].sum()
     assert labelled > 150
@@ -77,8 +87,7 @@ def test_a_part_of_a_moved_volume_is_what_the_whole_holds_there(options):
 
 
 def test_a_part_of_an_elastic_deformation_stays_whole_sheets():
-    bent = Augmentation(AugmentationOptions(elastic=2.0), THIN, 0)
-    classes, labels = bent.with_folds(two_folds(32), 1, Window((8, 5, 11), (16, 18, 12)))
+    classes, labels = moved(1, elastic=2.0, window=Window((8, 5, 11), (16, 18, 12)))
     assert classes.shape == (16, 18, 12)
     assert set(np.unique(labels)) == {0, 3, 5}
 
@@ -107,7 +116,7 @@ def test_a_part_is_restored_as_the_whole_is_there():
         whole = window.of(model.restore(torch.from_numpy(volume)[None])[0].numpy())
         told, untold = (model.restore(part, where)[0].numpy() for where in (place, None))
         assert torch.equal(
-            model.restore(part, place), model.restore(part, place, model.depths(part, place))
+            model.restore(part, place), model.restore(part, place, model.feature_maps(part, place))
         )
     assert np.allclose(told[inner], whole[inner], atol=1e-5)
     assert np.abs(untold[inner] - whole[inner]).max() > 1e-2
@@ -117,7 +126,7 @@ def test_windows_put_together_are_the_whole():
     class Places(torch.nn.Module):
         """Answers with the class and the coordinates of each voxel."""
 
-        edits, most_edits, radii = ("folds",), 1, (4.0, 16.0)
+        edits, max_edits, radii = ("folds",), 1, (4.0, 16.0)
 
         def restore(self, volumes, condition=None):
             where = coordinates(volumes.shape[1:], condition)
@@ -134,15 +143,15 @@ def test_what_is_erased_from_a_patch_lies_there_and_never_on_the_hull(phantom_co
     config = resolve_for(phantom_cohort, "restorer", [*PATCH, *STILL])
     training = set_up(config, phantom_cohort, tmp_path, device="cpu", resume=False)
     batches, touched = training.batches, 0
-    patches = Patches((8, 8, 8), phantom_cohort.shape, SKELETON, 0)
+    patches = RandStructureWindowd("image", (8, 8, 8), phantom_cohort.shape, scheme=SKELETON)
     for number in range(12):
-        pairs, told = batches.batch(number).numpy(), batches.condition(number)
+        pairs, places = batches.batch(number).numpy(), batches.condition(number)
         for n, index in enumerate(batches.indices_of(number)):
             volume = np.array(phantom_cohort.volumes[index])
-            window = patches.window(volume[None], 2 * number + n)
+            window = window_of(patches, volume, 2 * number + n)
             edited, healthy = pairs[n]
             assert np.array_equal(healthy, window.of(volume))
-            assert np.array_equal(told[n], window.place(phantom_cohort.shape))
+            assert np.array_equal(places[n], window.place(phantom_cohort.shape))
             outside = window.wider(1).of(volume) == 0
             beside = Window((1, 1, 1), (8, 8, 8)).of(_dilated(outside))
             assert not (beside & (edited != healthy)).any()
@@ -160,7 +169,7 @@ def _dilated(mask):
 
 
 def train(cohort, out, *more):
-    words = ["train", "--config", "restorer", "--cohort", cohort.folder, "--out", out,
+    words = ["train", "restorer", cohort.folder, "-o", out,
              "--training.steps", 4, "--training.validate_every", 4, "--device", "cpu", "--quiet",
              *PATCH, *more]  # fmt: skip
     return main(list(map(str, words)))
@@ -188,19 +197,19 @@ def test_a_resumed_run_sees_the_same_patches_and_scores_in_windows_of_their_size
      ("beta_vae", "BetaVAE learns from whole volumes")],
 )  # fmt: skip
 def test_models_of_whole_volumes_refuse_patches(name, reason, phantom_cohort, tmp_path, capsys):
-    words = ["train", "--config", name, "--cohort", phantom_cohort.folder, "--out", tmp_path / "a",
+    words = ["train", name, phantom_cohort.folder, "-o", tmp_path / "a",
              "--training.patch", "[8, 8, 8]"]  # fmt: skip
     assert main(list(map(str, words))) == 2
     assert reason in capsys.readouterr().err
 
 
 def test_processes_share_out_the_patches_of_one(phantom_cohort):
-    patches = Patches((8, 8, 8), phantom_cohort.shape, SKELETON, 0)
+    patches = RandStructureWindowd("image", (8, 8, 8), phantom_cohort.shape, scheme=SKELETON)
+    cut = RandSheetAffined("image", window_key="window")
 
     def batches(rank, world_size):
         draws = Draws(
-            phantom_cohort.volumes, phantom_cohort.indices("train"), place=patches.place,
-            augment=lambda volumes, draw: patches.window(volumes, draw).of(volumes),
+            phantom_cohort.volumes, phantom_cohort.indices("train"), transforms=[patches, cut],
         )  # fmt: skip
         found = Batches(draws, 2, rank=rank, world_size=world_size)
         return found.batch(3), found.condition(3)

@@ -108,7 +108,7 @@ def test_a_right_hemisphere_is_on_the_right():
 def test_the_tree_says_phantom_and_is_the_same_each_time(tmp_path):
     arguments = ["--subjects", "2", "--voxel-size", "3", "--quiet", "--n-procs", "1"]
     for name in ("a", "b"):
-        assert main(["phantom", str(tmp_path / name), *arguments]) == 0
+        assert main(["phantom", "-o", str(tmp_path / name), *arguments]) == 0
     files = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()]
     assert len(files) == 2 * 3 + 3
     for file in files:
@@ -123,7 +123,10 @@ def test_the_tree_says_phantom_and_is_the_same_each_time(tmp_path):
 )
 def test_a_phantom_nobody_can_draw_is_refused(tmp_path, arguments):
     assert (
-        main(["phantom", str(tmp_path / "x"), "--subjects", "1", "--n-procs", "1", *arguments]) == 2
+        main(
+            ["phantom", "-o", str(tmp_path / "x"), "--subjects", "1", "--n-procs", "1", *arguments]
+        )
+        == 2
     )
 
 

@@ -20,7 +20,7 @@ from foldnorm.preprocessing.topology.thinning import thin
 
 
 def run(source: Path, out: Path, *more: str) -> int:
-    return main(["preprocess", str(source), str(out), "--n-procs", "1", "--quiet", *more])
+    return main(["preprocess", str(source), "-o", str(out), "--n-procs", "1", "--quiet", *more])
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -113,7 +113,7 @@ def test_a_family_stays_together(tmp_path):
     table = tmp_path / "list.tsv"
     table.write_text("participant_id\tpath\tfamily\n" + "\n".join(lines) + "\n")
     assert source.is_dir()
-    assert run(table, tmp_path / "out", "--split", "0.4", "0.3", "0.3") == 0
+    assert run(table, tmp_path / "out", "--split-fractions", "0.4", "0.3", "0.3") == 0
     rows = Cohort.open(tmp_path / "out").rows
     for family in ("F0", "F1", "F2"):
         assert len({row["split"] for row in rows if row["family"] == family}) == 1
@@ -137,7 +137,7 @@ def test_a_subject_that_does_not_fit_the_frozen_box_is_named(tmp_path, capsys):
 
 def test_like_prepares_as_another_cohort_was(tmp_path, small_cohort):
     source = skeleton_source(tmp_path / "source", 2)
-    assert run(source, tmp_path / "out", "--like", str(small_cohort.folder)) == 0
+    assert run(source, tmp_path / "out", "--layout-from", str(small_cohort.folder)) == 0
     cohort = Cohort.open(tmp_path / "out")
     assert cohort.preparation == small_cohort.preparation
     assert cohort.shape == small_cohort.shape
@@ -240,7 +240,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch, capsys):
         (["--voxel-size", "-1"], "above 0 mm"),
         (["--crop", "sphere"], "--crop"),
         (["--pad", "weird"], "pad"),
-        (["--split", "1", "1", "1"], "three shares"),
+        (["--split-fractions", "1", "1", "1"], "three shares"),
         (["--scheme", "nothing"], "neither a file"),
         (["--participant-label", "0815"], "no volume of participant 0815"),
     ],
@@ -335,7 +335,9 @@ def test_a_region_of_named_sulci_in_mni_space(real_data, tmp_path):
         assert (np.array(cohort.volumes[index])[whole] == 2).all()
         labels = np.unique(cohort.folds[index])[1:]
         assert {str(label) for label in labels} <= set(sidecar["FoldNames"])
-    assert main(["delete", str(out), str(tmp_path / "deleted"), "--size", "100", "--quiet"]) == 0
+    assert (
+        main(["alter", str(out), "-o", str(tmp_path / "deleted"), "--size", "100", "--quiet"]) == 0
+    )
 
 
 def test_labels_of_a_graph_of_another_skeleton_move_to_this_one(real_data, tmp_path):
@@ -376,9 +378,12 @@ def test_mni_space_refuses_what_it_cannot_do(tmp_path, capsys):
 def test_preparing_without_fold_labels_takes_earlier_ones_away(phantom_source, tmp_path):
     words = ["--quiet", "--n-procs", "1", "--voxel-size", "2"]
     source, out = str(phantom_source), tmp_path / "out"
-    assert main(["preprocess", source, str(out), *words]) == 0
+    assert main(["preprocess", source, "-o", str(out), *words]) == 0
     assert Cohort.open(out).folds is not None
-    assert main(["preprocess", source, str(out), *words, "--folds", "none", "--overwrite"]) == 0
+    assert (
+        main(["preprocess", source, "-o", str(out), *words, "--fold-labels", "none", "--overwrite"])
+        == 0
+    )
     assert Cohort.open(out).folds is None
     assert not list(out.rglob("*desc-folds*"))
 

@@ -17,7 +17,12 @@ def two_clouds(number, seed):
     return codes
 
 
-@pytest.mark.parametrize("method", METHODS)
+SLOW = ("umap",)  # compiles for longer than all others take
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=pytest.mark.slow if m in SLOW else ()) for m in METHODS]
+)
 def test_others_are_placed_beside_those_like_them_and_move_nobody(method):
     training, others = two_clouds(100, 0), two_clouds(20, 1)
     found = fit_projection(training, method, components=3 if method == "tsne" else 2)
@@ -33,6 +38,7 @@ def test_others_are_placed_beside_those_like_them_and_move_nobody(method):
     assert np.array_equal(again.fitted, found.fitted)
 
 
+@pytest.mark.slow
 def test_umap_leaves_torch_its_threads():
     """Sums are done in another order with other threads, and a training is another training."""
     before = torch.get_num_threads()
@@ -65,7 +71,7 @@ def test_departures_say_who_lies_outside():
 @pytest.fixture(scope="module")
 def deleted(small_cohort, tmp_path_factory):
     folder = tmp_path_factory.mktemp("projection") / "deleted"
-    words = ["delete", small_cohort.folder, folder, "--kind", "ball", "--size", "50"]
+    words = ["alter", small_cohort.folder, "-o", folder, "--kind", "ball", "--size", "50"]
     assert main([*map(str, words), "--split", "test", "--quiet"]) == 0
     return folder
 
@@ -73,10 +79,11 @@ def deleted(small_cohort, tmp_path_factory):
 def test_the_command_places_other_cohorts_and_joins_scores(
     small_run, small_cohort, deleted, tmp_path, capsys
 ):
-    words = [small_run, small_cohort.folder, tmp_path / "scores", "--device", "cpu", "--quiet"]
-    assert main(["score", *map(str, words)]) == 0
-    words = ["latent", "projection", small_run, small_cohort.folder, tmp_path / "out", "--place",
-             deleted, "--scores", tmp_path / "scores", "--device", "cpu"]  # fmt: skip
+    words = [small_run, small_cohort.folder, "-o", tmp_path / "scores", "--device", "cpu"]
+    assert main(["score", *map(str, words), "--quiet"]) == 0
+    words = ["latent", "projection", small_run, small_cohort.folder, "-o", tmp_path / "out",
+             "--project", deleted, "--colour-by", tmp_path / "scores",
+             "--device", "cpu"]  # fmt: skip
     assert main([*map(str, words)]) == 0
     said = capsys.readouterr().out.splitlines()
     rows = read_tsv(tmp_path / "out/projection.tsv")
@@ -100,7 +107,7 @@ def test_the_command_places_other_cohorts_and_joins_scores(
 
 
 def test_brains_that_no_one_trained_on_fit_no_projection(small_run, deleted, tmp_path, capsys):
-    words = ["latent", "projection", small_run, deleted, tmp_path / "out", "--device", "cpu"]
+    words = ["latent", "projection", small_run, deleted, "-o", tmp_path / "out", "--device", "cpu"]
     assert main([*map(str, words)]) == 2
-    assert "give its training cohort, and this one to --place" in capsys.readouterr().err
+    assert "give its training cohort, and this one to --project" in capsys.readouterr().err
     assert not (tmp_path / "out/projection.tsv").exists()

@@ -106,7 +106,7 @@ def test_preprocess_ends_with_a_table_and_a_page(tmp_path):
     odd[14:] = 11
     write_nifti(source / "sub-odd.nii.gz", odd)
     out = tmp_path / "out"
-    assert main(["preprocess", str(source), str(out), "--quiet", "--n-procs", "1"]) == 0
+    assert main(["preprocess", str(source), "-o", str(out), "--quiet", "--n-procs", "1"]) == 0
     table = {row["participant_id"]: row for row in read_tsv(out / "qc.tsv")}
     assert len(table) == 12
     page = (out / "qc.html").read_text()
@@ -127,7 +127,7 @@ def test_what_a_source_warns_of_stands_in_table_and_page(tmp_path, capsys):
     source, out = skeleton_source(tmp_path / "source", 3), tmp_path / "out"
     for n in range(3):
         warn_of(source, f"s0{n}")
-    words = ["preprocess", str(source), str(out), "--quiet", "--n-procs", "1"]
+    words = ["preprocess", str(source), "-o", str(out), "--quiet", "--n-procs", "1"]
     assert main(words) == 0
     volume = out / "sub-s01/anat/sub-s01_dseg.nii.gz"
     before = volume.stat().st_mtime_ns
@@ -145,7 +145,7 @@ def test_what_a_source_warns_of_stands_in_table_and_page(tmp_path, capsys):
     page = (out / "qc.html").read_text()
     assert "1 of them to look at" in page
     assert '<div class="warnings">hardly any fold; speckled</div>' in page
-    assert main(["report", str(out), str(tmp_path / "r.html"), "--quiet"]) == 0
+    assert main(["report", str(out), "-o", str(tmp_path / "r.html"), "--quiet"]) == 0
     assert (
         "2 warnings of its source (hardly any fold; speckled)" in (tmp_path / "r.html").read_text()
     )
@@ -164,16 +164,16 @@ def test_a_table_of_the_users_own_excludes(tmp_path, capsys):
     table = tmp_path / "qc.tsv"
     table.write_text("participant_id\tqc\nsub-s00\tpass\ns01\t0\ns02\tFail\n")
     # Prepared before anyone looked, then left out.
-    plain = ["preprocess", str(source), str(tmp_path / "out"), "--n-procs", "1", "--quiet"]
+    plain = ["preprocess", str(source), "-o", str(tmp_path / "out"), "--n-procs", "1", "--quiet"]
     assert main(plain) == 0
     words = ["--n-procs", "1", "--quiet", "--qc", str(table)]
-    assert main(["preprocess", str(source), str(tmp_path / "out"), *words]) == 0
+    assert main(["preprocess", str(source), "-o", str(tmp_path / "out"), *words]) == 0
     assert [row["participant_id"] for row in read_tsv(tmp_path / "out/qc.tsv")] == [
         "sub-s00", "sub-s03",
     ]  # fmt: skip
     table.write_text("participant_id\tqc\ns01\tperhaps\n")
-    assert main(["preprocess", str(source), str(tmp_path / "out2"), *words]) == 2
+    assert main(["preprocess", str(source), "-o", str(tmp_path / "out2"), *words]) == 2
     assert "line 2: qc is 'perhaps'" in capsys.readouterr().err
     table.write_text("subject\tqc\ns01\t1\n")
-    assert main(["preprocess", str(source), str(tmp_path / "out2"), *words]) == 2
+    assert main(["preprocess", str(source), "-o", str(tmp_path / "out2"), *words]) == 2
     assert "expected the columns participant_id and qc" in capsys.readouterr().err

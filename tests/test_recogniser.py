@@ -8,30 +8,29 @@ import torch
 from monai.bundle import verify_net_in_out
 
 from foldnorm.models.classes import to_classes
-from foldnorm.models.recogniser import Recogniser
+from foldnorm.models.sulcus_segmenter import SulcusSegmenter
 from foldnorm.pipeline.bundle.volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.data.substitutions import Substitutions
+from foldnorm.pipeline.data.items import transformed
 from foldnorm.pipeline.data.sulcus_labels import (
-    NamedVolumes,
     SulciByPlace,
+    SulcusLabels,
     common_sulci,
-    folds_of,
-    names_of,
     sulcus_name,
 )
+from foldnorm.pipeline.data.sulcus_replacement import RandReplaceSulcusd
 from foldnorm.pipeline.metrics.classes import sulcus_dice
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.predict import recognise
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
-from foldnorm.pipeline.scoring.recognition import FEWEST, RecognitionScores
+from foldnorm.pipeline.scoring.recognition import MIN_HEALTHY, RecognitionScores
 from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
 from foldnorm.pipeline.scoring.sulcus_measures import (
     MEASURES,
     AtlasTemplate,
     NamedBrain,
-    Recognition,
+    NetworkLabeller,
 )
 from foldnorm.pipeline.training.setup import set_up
 from foldnorm.pipeline.view.models import ViewedModel
@@ -49,19 +48,12 @@ SMALL = ["--model.init_args.channels", "[8, 8]", "--model.init_args.convolutions
 def cohort(tmp_path_factory):
     """Forty coarse phantoms with fold labels, half of them for validation."""
     folder = tmp_path_factory.mktemp("named")
-    words = [
-        "phantom",
-        folder / "source",
-        "--subjects",
-        "40",
-        "--voxel-size",
-        "3",
-        "--n-procs",
-        "1",
-    ]
+    words = ["phantom", "-o", folder / "source", "--subjects", "40", "--voxel-size", "3",
+             "--n-procs", "1"]  # fmt: skip
     assert main([*map(str, words), "--quiet"]) == 0
-    words = ["preprocess", folder / "source", folder / "cohort", "--voxel-size", "4", "--crop",
-             "mm:-76,4,-70,10,-40,40", "--split", ".3", ".5", ".2", "--n-procs", "1"]  # fmt: skip
+    words = ["preprocess", folder / "source", "-o", folder / "cohort", "--voxel-size", "4",
+             "--crop", "mm:-76,4,-70,10,-40,40", "--split-fractions", ".3", ".5", ".2",
+             "--n-procs", "1"]  # fmt: skip
     assert main([*map(str, words), "--quiet"]) == 0
     return Cohort.open(folder / "cohort")
 
@@ -74,7 +66,7 @@ def run(cohort, tmp_path_factory):
 
 
 def train(cohort, out, *more):
-    words = ["train", "--config", "recogniser", "--cohort", cohort.folder, "--out", out, *SMALL]
+    words = ["train", "sulcus_segmenter", cohort.folder, "-o", out, *SMALL]
     return main([*map(str, words), *more, "--quiet"])
 
 
@@ -83,20 +75,18 @@ def test_a_side_is_no_part_of_a_name_unless_both_are_in_one_volume():
     assert sulcus_name("S.C._right", both_sides=True) == "S.C._right"
 
 
-def test_voxels_get_the_name_and_the_number_of_their_fold(cohort):
+def test_voxels_get_the_number_of_their_sulcus(cohort):
     sulci = ["superior_temporal", "central"]
-    named = NamedVolumes(cohort, sulci)
     index = 3
-    beside, labels = named[index], cohort.folds[index]
+    named, labels = SulcusLabels(cohort, sulci)[index], cohort.folds[index]
     rows = [r for r in cohort.fold_table if row_key(r) == cohort.keys()[index]]
     for number, name in enumerate(sulci, start=1):
         own = [int(row["label"]) for row in rows if row["name"] == name]
-        assert np.array_equal(names_of(beside) == number, np.isin(labels, own))
-    assert not beside[labels == 0].any()
-    assert len(np.unique(folds_of(beside))) == len(np.unique(labels))
-    assert np.array_equal(named[np.array([index, 5])][0], beside)
+        assert np.array_equal(named == number, np.isin(labels, own))
+    assert not named[labels == 0].any()
+    assert set(np.unique(named)) == {0, 1, 2}
     with pytest.raises(InputError, match=r"no brain of the cohort has a sulcus S\.C\."):
-        NamedVolumes(cohort, ["central", "S.C."])
+        SulcusLabels(cohort, ["central", "S.C."])
 
 
 def test_the_sulci_that_nearly_all_have_are_learned_by_default(cohort, run):
@@ -104,7 +94,7 @@ def test_the_sulci_that_nearly_all_have_are_learned_by_default(cohort, run):
     assert {"lateral_fissure", "superior_temporal"} <= set(sulci)
     assert not any(name.startswith("secondary_") for name in sulci)
     assert RunFolder(run).config["model"]["init_args"]["sulci"] == sulci
-    asked = resolve_for(cohort, "recogniser", ["--model.init_args.sulci", '["central"]'])
+    asked = resolve_for(cohort, "sulcus_segmenter", ["--model.init_args.sulci", '["central"]'])
     assert asked["model"]["init_args"]["sulci"] == ["central"]
 
 
@@ -126,31 +116,35 @@ def brain_of_folds():
     return volume, named, folds
 
 
+def replaced_at(draw, volume, named, folds, prob=1.0, seed=1):
+    """A volume, and the sulci of its voxels, as a draw says."""
+    item = {"image": volume[None], "sulci": named[None], "folds": folds[None]}
+    found = transformed(item, [RandReplaceSulcusd("image", prob=prob)], seed, draw)
+    return found["image"][0], found["sulci"][0]
+
+
 def test_other_folds_take_the_place_of_a_sulcus_and_get_no_name():
     volume, named, folds = brain_of_folds()
-    substitute = Substitutions(1.0, SKELETON, seed=1)
     filled = 0
     for draw in range(50):
-        new, names = substitute(volume, named, folds, draw)
+        new, names = replaced_at(draw, volume, named, folds)
         assert not names.any()
         assert (new[volume == 0] == 0).all()
         assert (new[(folds == 2) | (folds == 3)] == 2).all()
         added = (new == 2) & (volume != 2)
         filled += bool(added.any())
-        again, _ = substitute(volume, named, folds, draw)
+        again, _ = replaced_at(draw, volume, named, folds)
         assert np.array_equal(new, again)
     assert filled == 50
-    untouched = [
-        Substitutions(0.3, SKELETON, 2)(volume, named, folds, n)[1].any() for n in range(300)
-    ]
+    untouched = [replaced_at(n, volume, named, folds, 0.3, seed=2)[1].any() for n in range(300)]
     assert np.mean(untouched) == pytest.approx(0.7, abs=0.08)
     bare = np.where(folds > 0, 1, volume).astype(np.uint8)
-    assert np.array_equal(substitute(bare, named * 0, folds, 0)[0], bare)
+    assert np.array_equal(replaced_at(0, bare, named * 0, folds)[0], bare)
 
 
 def test_only_sulcus_voxels_count_in_the_loss():
     torch.manual_seed(0)
-    model = Recogniser((8, 8, 8), sulci=["a", "b"], channels=[8], convolutions=[1])
+    model = SulcusSegmenter((8, 8, 8), sulci=["a", "b"], channels=[8], convolutions=[1])
     rng = np.random.default_rng(0)
     volume = rng.integers(0, 3, (2, 8, 8, 8), np.uint8)
     named = rng.integers(0, 3, volume.shape, np.uint8)
@@ -219,11 +213,11 @@ def test_a_missing_sulcus_stands_out_and_is_named():
     missing = departures["missing"]
     assert missing[-1].argmax() == 0
     assert missing[-1, 0] > 5 > np.abs(missing[:-1]).max()
-    of_brains = scores.of_departures(departures)
+    of_brains = scores.scores_of_departures(departures)
     assert set(of_brains) == set(scores.columns)
     assert of_brains["sulci_missing"][-1] == missing[-1].max()
     assert scores.panel_.all()
-    with pytest.raises(InputError, match=f"at least {FEWEST} validation brains, got 3"):
+    with pytest.raises(InputError, match=f"at least {MIN_HEALTHY} validation brains, got 3"):
         RecognitionScores(Named(healthy[:3]), np.eye(4)).fit([])
 
 
@@ -232,7 +226,7 @@ def test_the_atlas_names_by_place(cohort):
     atlas = AtlasTemplate(sulci, SKELETON).fit(cohort)
     index = int(cohort.indices("test")[0])
     (brain,) = atlas.named(cohort.brains([index]))
-    true = names_of(NamedVolumes(cohort, sulci)[index])
+    true = SulcusLabels(cohort, sulci)[index]
     assert np.nanmean(sulcus_dice(brain.labels, true, 2)) > 0.4
     sulcus, share = SulciByPlace(cohort).likeliest(np.argwhere(true == 2))
     assert sulcus == "lateral_fissure"
@@ -246,17 +240,8 @@ def test_the_atlas_names_by_place(cohort):
 
 def test_recognising_names_voxels_in_the_grid_of_the_input(cohort, run, tmp_path):
     out = tmp_path / "out"
-    words = [
-        "recognise",
-        run,
-        cohort.folder,
-        out,
-        "--split",
-        "test",
-        "validation",
-        "--device",
-        "cpu",
-    ]
+    words = ["label-sulci", run, cohort.folder, "-o", out, "--split", "test", "validation",
+             "--device", "cpu"]  # fmt: skip
     assert main([*map(str, words), "--quiet"]) == 0
     rows = read_tsv(out / "sulci.tsv")
     sulci = [row["name"] for row in read_tsv(out / "sulcus_names.tsv")]
@@ -279,11 +264,11 @@ def test_a_file_is_prepared_as_the_training_cohort_was(cohort, run, tmp_path):
     index = int(cohort.indices("test")[0])
     participant = cohort.rows[index]["participant_id"].removeprefix("sub-")
     source = next((cohort.folder.parent / "source").rglob(f"Lskeleton_{participant}.nii.gz"))
-    words = ["recognise", run, source, tmp_path / "a", "--device", "cpu", "--quiet"]
+    words = ["label-sulci", run, source, "-o", tmp_path / "a", "--device", "cpu", "--quiet"]
     assert main(list(map(str, words))) == 0
     prepared = Cohort.open(tmp_path / "a/prepared")
     assert np.array_equal(prepared.volumes[0], cohort.volumes[index])
-    words = ["recognise", run, cohort.folder, tmp_path / "b", "--device", "cpu", "--quiet"]
+    words = ["label-sulci", run, cohort.folder, "-o", tmp_path / "b", "--device", "cpu", "--quiet"]
     assert main(list(map(str, words))) == 0
     whole = {(r["participant_id"], r["sulcus"]): r for r in read_tsv(tmp_path / "b/sulci.tsv")}
     for row in read_tsv(tmp_path / "a/sulci.tsv"):
@@ -297,9 +282,18 @@ def test_nonsense_is_refused(cohort, run, small_run, tmp_path, capsys):
         ([small_run, cohort.folder], "recognises no sulci"),
         ([run, tmp_path / "none"], "no such file or folder"),
         ([run, tmp_path / "empty.nii.gz"], "could be prepared"),
-        ([run, tmp_path / "empty.nii.gz", "--split", "test"], "--split is for a cohort"),
+        ([run, tmp_path / "empty.nii.gz", "--split", "test"], "--split requires a cohort"),
     ):
-        words = ["recognise", words[0], words[1], tmp_path / "out", *words[2:], "--device", "cpu"]
+        words = [
+            "label-sulci",
+            words[0],
+            words[1],
+            "-o",
+            tmp_path / "out",
+            *words[2:],
+            "--device",
+            "cpu",
+        ]
         if words[1] == small_run:
             words += ["--reference", RunFolder(small_run).data["cohort"]]
         assert main(list(map(str, words))) == 2
@@ -307,7 +301,17 @@ def test_nonsense_is_refused(cohort, run, small_run, tmp_path, capsys):
 
 
 def test_sulci_are_scored_beside_the_atlas(cohort, run, tmp_path):
-    words = ["score", run, cohort.folder, tmp_path / "s", "--split", "test", "--device", "cpu"]
+    words = [
+        "score",
+        run,
+        cohort.folder,
+        "-o",
+        tmp_path / "s",
+        "--split",
+        "test",
+        "--device",
+        "cpu",
+    ]
     assert main([*map(str, words), "--quiet"]) == 0
     rows = read_tsv(tmp_path / "s/scores.tsv")
     kinds = ("missing", "large", "displaced", "interrupted", "missing_panel")
@@ -319,7 +323,18 @@ def test_a_saved_scorer_of_sulci_gives_what_the_fitted_one_gave(cohort, run, tmp
     scorer, tables = tmp_path / "scorer", []
     for model, more in ((run, ["--save-scorer", scorer]), (scorer, [])):
         out = tmp_path / f"of_{model.name}"
-        words = ["score", model, cohort.folder, out, "--split", "test", "--device", "cpu", "--maps"]
+        words = [
+            "score",
+            model,
+            cohort.folder,
+            "-o",
+            out,
+            "--split",
+            "test",
+            "--device",
+            "cpu",
+            "--maps",
+        ]
         assert main([*map(str, [*words, *more]), "--quiet"]) == 0
         tables.append((out / "scores.tsv").read_bytes())
     assert tables[0] == tables[1]
@@ -329,27 +344,35 @@ def test_a_saved_scorer_of_sulci_gives_what_the_fitted_one_gave(cohort, run, tmp
 
 
 def test_the_report_shows_sulci_scores_and_joined_scores(cohort, run, tmp_path):
-    words = ["recognise", run, cohort.folder, tmp_path / "named", "--split", "test"]
+    words = ["label-sulci", run, cohort.folder, "-o", tmp_path / "named", "--split", "test"]
     assert main([*map(str, words), "--device", "cpu", "--quiet"]) == 0
     restorer = tmp_path / "restorer"
-    words = ["train", "--config", "restorer", "--cohort", cohort.folder, "--out", restorer, *SMALL]
+    words = ["train", "restorer", cohort.folder, "-o", restorer, *SMALL]
     assert main([*map(str, words), "--quiet"]) == 0
     for model, more in ((run, []), (restorer, ["--maps"])):
-        words = ["score", model, cohort.folder, tmp_path / f"s_{model.name}", "--split", "test"]
+        words = [
+            "score",
+            model,
+            cohort.folder,
+            "-o",
+            tmp_path / f"s_{model.name}",
+            "--split",
+            "test",
+        ]
         assert main([*map(str, words), *more, "--device", "cpu", "--quiet"]) == 0
     scores = [tmp_path / "s_run", tmp_path / "s_restorer"]
-    assert main(["fuse", *map(str, scores), str(tmp_path / "joined"), "--quiet"]) == 0
+    assert main(["combine", *map(str, scores), "-o", str(tmp_path / "joined"), "--quiet"]) == 0
     rows = read_tsv(tmp_path / "joined/fused.tsv")
     assert len(rows) == len(cohort.indices("test"))
     assert {"p_sulci_missing", "p_evidence_component", "p_fused", "q_fused"} < set(rows[0])
     out = tmp_path / "report.html"
     folders = [run, restorer, tmp_path / "named", *scores, tmp_path / "joined"]
-    assert main(["report", *map(str, folders), str(out)]) == 0
+    assert main(["report", *map(str, folders), "-o", str(out)]) == 0
     page = out.read_text()
     assert page.count("These are research figures, not a diagnosis.") == 4
     for said in ("Sulci most likely missing", "Joined scores", "something was erased"):
         assert said in page
-    with pytest.raises(InputError, match="Recogniser makes no volume to show"):
+    with pytest.raises(InputError, match="SulcusSegmenter makes no volume to show"):
         ViewedModel.open(run, "cpu")
 
 
@@ -364,7 +387,7 @@ def test_a_resumed_recogniser_equals_an_unbroken_one(cohort, run, tmp_path):
 
 def test_names_move_with_the_volume(cohort, tmp_path):
     moved = ["--training.augmentation.shift", "2", "--model.init_args.substitutes", "0"]
-    config = resolve_for(cohort, "recogniser", [*SMALL[:4], *moved])
+    config = resolve_for(cohort, "sulcus_segmenter", [*SMALL[:4], *moved])
     training = set_up(config, cohort, tmp_path, device="cpu", resume=False)
     for volume, named in training.batches.batch(0).numpy():
         inner = (slice(2, -2),) * 3
@@ -374,8 +397,8 @@ def test_names_move_with_the_volume(cohort, tmp_path):
 
 
 def test_a_trained_model_names_what_it_says_it_names():
-    model = Recogniser((6, 6, 6), sulci=["a", "b"], channels=[8], convolutions=[1])
-    recognition = Recognition(TrainedModel(model.eval(), torch.device("cpu")), SKELETON)
+    model = SulcusSegmenter((6, 6, 6), sulci=["a", "b"], channels=[8], convolutions=[1])
+    recognition = NetworkLabeller(TrainedModel(model.eval(), torch.device("cpu")), SKELETON)
     volume = np.random.default_rng(0).integers(0, 3, (6, 6, 6), np.uint8)
     (brain,) = recognition.named([Brain(volume, {})])
     assert recognition.sulci == ("a", "b")
@@ -385,7 +408,7 @@ def test_a_trained_model_names_what_it_says_it_names():
 
 def test_an_exported_recogniser_names_sulci_as_the_run_does(cohort, run, tmp_path):
     bundle = tmp_path / "bundle"
-    assert main(["export", str(run), str(bundle), "--quiet"]) == 0
+    assert main(["export", str(run), "-o", str(bundle), "--quiet"]) == 0
     verify_net_in_out(
         "network_def", meta_file=str(bundle / "configs/metadata.json"),
         config_file=str(bundle / "configs/inference.json"), device="cpu",
@@ -401,7 +424,16 @@ def test_an_exported_recogniser_names_sulci_as_the_run_does(cohort, run, tmp_pat
     assert torch.equal(named, expected)
     told = [tmp_path / name for name in ("of_run", "of_bundle")]
     for source, out in zip((run, bundle), told, strict=True):
-        words = ["recognise", source, cohort.folder, out, "--reference", cohort.folder, "--quiet"]
+        words = [
+            "label-sulci",
+            source,
+            cohort.folder,
+            "-o",
+            out,
+            "--reference",
+            cohort.folder,
+            "--quiet",
+        ]
         assert main(list(map(str, words))) in (0, 1)  # toys may be flagged
     first, second = ((out / "sulci.tsv").read_text() for out in told)
     assert first == second

@@ -106,13 +106,13 @@ def test_an_absurd_margin_is_refused(text):
 
 def preprocess(source, out, *more):
     words = ["--quiet", "--n-procs", "1", "--voxel-size", "2", *more]
-    return main(["preprocess", str(source), str(out), *words])
+    return main(["preprocess", str(source), "-o", str(out), *words])
 
 
 def test_off_the_mask_all_is_one_class_and_new_subjects_get_the_frozen_mask(
     phantom_source, phantom_cohort, tmp_path
 ):
-    words = ["--crop", "region:central@4", "--off-mask", "outside"]
+    words = ["--crop", "region:central@4", "--outside-class", "outside"]
     assert preprocess(phantom_source, tmp_path / "a", *words) == 0
     assert preprocess(phantom_source, tmp_path / "boxed", "--crop", "region:central@4") == 0
     cohort, boxed = Cohort.open(tmp_path / "a"), Cohort.open(tmp_path / "boxed")
@@ -125,7 +125,7 @@ def test_off_the_mask_all_is_one_class_and_new_subjects_get_the_frozen_mask(
     assert (volumes[:, inside] == whole[:, inside]).all()
     assert not np.array(cohort.folds)[:, ~inside].any()
     some = [row["participant_id"] for row in cohort.rows[:2]]
-    like = ["--like", str(tmp_path / "a"), "--participant-label", *some]
+    like = ["--layout-from", str(tmp_path / "a"), "--participant-label", *some]
     assert preprocess(phantom_source, tmp_path / "b", *like) == 0
     other = Cohort.open(tmp_path / "b")
     assert (np.array(other.volumes) == volumes[:2]).all()
@@ -134,9 +134,9 @@ def test_off_the_mask_all_is_one_class_and_new_subjects_get_the_frozen_mask(
 
 def test_a_class_that_is_none_or_no_region_is_refused(phantom_source, tmp_path, capsys):
     words = ["--crop", "region:central"]
-    assert preprocess(phantom_source, tmp_path / "a", *words, "--off-mask", "nothing") == 2
+    assert preprocess(phantom_source, tmp_path / "a", *words, "--outside-class", "nothing") == 2
     assert "expected one of outside, inside, sulcus" in capsys.readouterr().err
-    assert preprocess(phantom_source, tmp_path / "a", "--off-mask", "outside") == 2
+    assert preprocess(phantom_source, tmp_path / "a", "--outside-class", "outside") == 2
     assert "needs a region" in capsys.readouterr().err
 
 

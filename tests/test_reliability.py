@@ -34,10 +34,11 @@ def finished(out):
 def test_twenty_kills_leave_no_trace(tmp_path):
     source = skeleton_source(tmp_path / "source", SUBJECTS)
     words = ["--voxel-size", "1.5", "--n-procs", "2", "--quiet"]
-    assert main(["preprocess", str(source), str(tmp_path / "unbroken"), *words]) == 0
+    assert main(["preprocess", str(source), "-o", str(tmp_path / "unbroken"), *words]) == 0
     expected = contents(tmp_path / "unbroken")
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "foldnorm.pipeline.cli", "preprocess", str(source), str(out)]
+    command = [sys.executable, "-m", "foldnorm.pipeline.cli", "preprocess", str(source), "-o",
+               str(out)]  # fmt: skip
     rng = random.Random(0)
     seen, killed = [0], 0
     for n in range(KILLS):

@@ -11,17 +11,17 @@ pytestmark = pytest.mark.timeout(240)
 @pytest.fixture(scope="module")
 def report(small_run, small_cohort, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    words = [small_run, small_cohort.folder, folder / "latent"]
+    words = [small_run, small_cohort.folder, "-o", folder / "latent"]
     for analysis in (
         ["projection", *words, "--components", "2"],
         ["mean", *words],
         ["interpolate", *words, "--brain", "s03", "--to", "s04", "--steps", "3"],
-        ["dimensions", *words, "--dimensions", "3", "--brains", "2", "--number", "2"],
-        ["neighbours", *words, "--brain", "s03", "--number", "2"],
+        ["dimensions", *words, "--dimensions", "3", "--n-brains", "2", "--num", "2"],
+        ["neighbours", *words, "--brain", "s03", "--num", "2"],
     ):
         assert main(["latent", *map(str, analysis), "--device", "cpu", "--quiet"]) == 0
     page = folder / "report.html"
-    words = ["report", small_cohort.folder, small_run, folder / "latent", page, "--quiet"]
+    words = ["report", small_cohort.folder, small_run, folder / "latent", "-o", page, "--quiet"]
     assert main(list(map(str, words))) == 0
     return page
 

@@ -40,7 +40,7 @@ def packed_copy(source, folder, change):
 def scored(phantom_cohort, tmp_path_factory):
     """Scores of phantoms without a fold, of healthy families; the third is of a far site."""
     folder = tmp_path_factory.mktemp("pages")
-    words = ["delete", phantom_cohort.folder, folder / "altered", "--size", "200", "--quiet"]
+    words = ["alter", phantom_cohort.folder, "-o", folder / "altered", "--size", "200", "--quiet"]
     assert main([*map(str, words), "--n-procs", "1"]) == 0
 
     def healthy_row(n, row):
@@ -53,7 +53,7 @@ def scored(phantom_cohort, tmp_path_factory):
 
     healthy = packed_copy(phantom_cohort.folder, folder / "healthy", healthy_row)
     patients = packed_copy(folder / "altered", folder / "patients", patient_row)
-    words = ["score", "void", patients, folder / "scores", "--healthy", healthy, "--maps"]
+    words = ["score", "void", patients, "-o", folder / "scores", "--healthy", healthy, "--maps"]
     assert main([*map(str, words), "--quiet"]) == 1  # one is flagged
     return folder / "scores"
 
@@ -256,7 +256,7 @@ def test_a_hemisphere_is_seen_from_its_sides_with_its_region():
 @pytest.fixture(scope="module")
 def page(scored, tmp_path_factory):
     out = tmp_path_factory.mktemp("page") / "report.html"
-    assert main(["report", str(scored), str(out), "--pages", "3", "--quiet"]) == 0
+    assert main(["report", str(scored), "-o", str(out), "--pages", "3", "--quiet"]) == 0
     return out
 
 

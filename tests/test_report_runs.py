@@ -6,7 +6,7 @@ from PIL import Image
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.report import runs as words
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 
 SIDE, GAP, SCALE = 16, 2, 3
 
@@ -32,7 +32,7 @@ SIDE, GAP, SCALE = 16, 2, 3
     ],
 )
 def test_the_words_are_those_of_the_kind(columns, expected, tmp_path):
-    metrics = MetricsTable(tmp_path / "metrics.csv")
+    metrics = MetricsLog(tmp_path / "metrics.csv")
     metrics.add(1, dict.fromkeys(columns.split(), 0.5))
     assert words._words(metrics) is expected
 
@@ -41,7 +41,7 @@ def test_latent_diffusion_shows_how_noise_comes_and_goes(small_cohort, tmp_path)
     sizes = ["encoder_channels=[8]", "code_channels=2", "channels=[8]", "attention=[false]",
              "sampling_steps=8"]  # fmt: skip
     run, page = tmp_path / "run", tmp_path / "report.html"
-    command = ["train", "--config", "latent_ddpm", "--cohort", str(small_cohort.folder), "--out",
+    command = ["train", "latent_ddpm", str(small_cohort.folder), "-o",
                str(run), "--device", "cpu", "--quiet", "--training.steps", "4",
                "--training.batch_size", "2"]  # fmt: skip
     assert main([*command, *(f"--model.init_args.{size}" for size in sizes)]) == 0
@@ -50,5 +50,5 @@ def test_latent_diffusion_shows_how_noise_comes_and_goes(small_cohort, tmp_path)
     assert picture.shape[1] == SCALE * 18 * (SIDE + GAP)
     tiles = picture[: SCALE * SIDE].reshape(SCALE * SIDE, 18, -1, 3)[:, :, : SCALE * SIDE]
     assert not np.array_equal(tiles[:, 6], tiles[:, 15])  # after a quarter, and at the end
-    assert main(["report", str(run), str(page), "--quiet"]) == 0
+    assert main(["report", str(run), "-o", str(page), "--quiet"]) == 0
     assert words.LATENT_DIFFUSION.picture in page.read_text(encoding="utf-8")

@@ -12,18 +12,19 @@ from test_synthetic_quality import blobs, save
 from foldnorm.models.damage_unet import (
     FLOOR,
     GRAIN,
+    MIN_FILLED_PROBABILITY,
     QUANTUM,
-    REPLACED,
     DamageUNet,
-    _seen,
+    _finder_input,
     as_scanned,
 )
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import FindsDamage
 from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.data.damage import VISIBLE, Degradations, degrader
-from foldnorm.pipeline.inference.restore import inpainted
+from foldnorm.pipeline.data.damage import VISIBLE, RandStrokes, RandStrokesd, degradation_of
+from foldnorm.pipeline.data.items import transformed
+from foldnorm.pipeline.inference.restore import inpaint
 from foldnorm.pipeline.metrics.images import iou
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
@@ -34,25 +35,28 @@ SIDE = 32
 
 
 def damage_of(kind, shape=(64, 64), seed=0, most=1, widths=(3.0, 3.0)):
-    return Degradations((kind,), most, widths).draw(shape, np.random.default_rng(seed))
+    return RandStrokes((kind,), most, widths).draw(np.random.default_rng(seed), shape)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(40, 50), (20, 24, 28)])
 def test_damage_is_the_same_for_a_seed_and_leaves_the_rest_alone(kind, shape):
     image = np.random.default_rng(1).uniform(-1, 1, shape).astype(np.float32)
-    degrade = Degradations((kind,), 3, (2.0, 4.0)).degrade
-    damaged, mask, clean = degrade(image, np.random.default_rng(2))
-    again = degrade(image, np.random.default_rng(2))
-    assert np.array_equal(damaged, again[0])
-    assert np.array_equal(clean, image)
+    scratch, given = RandStrokesd("image", (kind,), 3, (2.0, 4.0), mask_keys="mask"), image.copy()
+
+    def damaged_at(draw):
+        found = transformed({"image": given[None]}, [scratch], 0, draw)
+        return found["image"][0], found["mask"][0]
+
+    damaged, mask = damaged_at(2)
+    assert np.array_equal(damaged, damaged_at(2)[0])
+    assert np.array_equal(given, image)
     assert damaged.dtype == np.float32
     assert np.abs(damaged).max() <= 1
     assert set(np.unique(mask)) <= {0, 1}
     changed = np.abs(damaged - image) > VISIBLE
     assert np.array_equal(mask > 0, changed)
-    other = degrade(image, np.random.default_rng(3))
-    assert not np.array_equal(damaged, other[0])
+    assert not np.array_equal(damaged, damaged_at(3)[0])
 
 
 def test_what_is_drawn_lies_where_it_lies_on_any_image():
@@ -131,10 +135,10 @@ def test_inpainting_goes_on_with_what_is_around():
     mask = np.zeros((30, 30), bool)
     mask[10:14, 5:25] = True
     damaged = np.where(mask, 1, smooth).astype(np.float32)
-    repaired = inpainted(damaged, mask)
+    repaired = inpaint(damaged, mask)
     assert np.abs(repaired - smooth).max() < 0.02
     assert np.array_equal(repaired[~mask], damaged[~mask])
-    assert inpainted(damaged, mask & False) is damaged
+    assert inpaint(damaged, mask & False) is damaged
 
 
 @pytest.mark.parametrize("shape", [(32, 48), (16, 16, 32)])
@@ -148,7 +152,7 @@ def test_only_what_is_taken_for_damage_is_replaced(shape):
     assert likely.shape == repaired.shape == images.shape
     assert likely.min() >= 0
     assert likely.max() <= 1
-    whole = likely <= REPLACED
+    whole = likely <= MIN_FILLED_PROBABILITY
     assert torch.equal(repaired[whole], images[whole])
     assert repaired.abs().max() <= 1
 
@@ -177,7 +181,7 @@ def test_at_first_damage_is_filled_in_smoothly():
 def test_the_finder_is_shown_where_an_image_is_flat():
     images = a_stroke()[:, 0].transpose(1, 2).clone()  # along the other axis, on a slope
     images += 0.05 * torch.sin(40 * torch.linspace(0, 1, 32))[:, None]
-    seen = _seen(images)
+    seen = _finder_input(images)
     assert seen.shape == (1, 3, 32, 32)
     assert torch.equal(seen[:, 0], images)
     for axis in (1, 2):
@@ -187,9 +191,9 @@ def test_the_finder_is_shown_where_an_image_is_flat():
         assert torch.equal(inner.abs().argsort(stable=True), ahead.abs().argsort(stable=True))
         assert not seen[:, axis].narrow(axis, 0, 1).any()
     grey = images + QUANTUM * (torch.arange(32) % 2)
-    step = (_seen(grey) - seen)[:, 2, 5, 11]
+    step = (_finder_input(grey) - seen)[:, 2, 5, 11]
     assert step.abs() > 0.1  # one grey of 8 bits counts
-    assert _seen(torch.zeros(2, 4, 5, 6)).shape == (2, 4, 4, 5, 6)
+    assert _finder_input(torch.zeros(2, 4, 5, 6)).shape == (2, 4, 4, 5, 6)
 
 
 def test_scans_are_blurred_and_have_grain_each_in_its_own_measure():
@@ -213,7 +217,7 @@ def test_scans_are_blurred_and_have_grain_each_in_its_own_measure():
 
 def test_validation_looks_at_images_as_they_are():
     images = a_stroke().repeat(4, 1, 1, 1)
-    model = DamageUNet((32, 32), channels=8, scanned=1.0).eval()
+    model = DamageUNet((32, 32), channels=8, scan_prob=1.0).eval()
     seen = []
     model._terms = lambda volumes, drawn: (seen.append(volumes), [torch.zeros(4)] * 3)[1]
     model.validation_loss(images)
@@ -226,7 +230,7 @@ def test_validation_looks_at_images_as_they_are():
 def test_a_mirror_image_is_repaired_as_the_image_is():
     torch.manual_seed(0)
     images = 2 * torch.rand(1, 32, 64) - 1
-    model, plain = (DamageUNet((32, 64), channels=8, mirrors=how).eval() for how in (True, False))
+    model, plain = (DamageUNet((32, 64), channels=8, tta_flips=how).eval() for how in (True, False))
     with torch.no_grad():
         for axes in ([1], [2], [1, 2]):
             for does in (model.find_damage, model.repair):
@@ -246,14 +250,14 @@ def test_what_is_filled_in_does_not_teach_where_damage_is():
 def test_what_cannot_be_is_refused():
     with pytest.raises(ShapeError, match="multiple of 16"):
         DamageUNet((30, 32))
-    with pytest.raises(ValueError, match="scanned: expected 0 to 1"):
-        DamageUNet((32, 32), scanned=1.5)
+    with pytest.raises(ValueError, match="scan_prob: expected 0 to 1"):
+        DamageUNet((32, 32), scan_prob=1.5)
     with pytest.raises(ValueError, match="expected some damage"):
         DamageUNet((32, 32), damage=[])
     with pytest.raises(ValueError, match="widths"):
         DamageUNet((32, 32), widths=[4.0, 2.0])
     with pytest.raises(InputError, match="did not learn from damage"):
-        degrader(torch.nn.Identity())
+        degradation_of(torch.nn.Identity())
 
 
 @pytest.fixture(scope="module")
@@ -263,10 +267,19 @@ def repairer(tmp_path_factory):
     (folder / "source").mkdir()
     for n, image in enumerate(blobs(80, 0, SIDE)):
         save(folder / f"source/{n:03d}.png", image)
-    words = ["images", folder / "source", folder / "cohort", "--split", ".6", ".2", ".2"]
+    words = [
+        "images",
+        folder / "source",
+        "-o",
+        folder / "cohort",
+        "--split-fractions",
+        ".6",
+        ".2",
+        ".2",
+    ]
     assert main([*map(str, words), "--quiet"]) == 0
-    sizes = ["channels=8", "most_damage=3", "widths=[2.0,3.0]"]
-    words = ["train", "--config", "damage_unet", "--cohort", folder / "cohort", "--out",
+    sizes = ["channels=8", "max_damage=3", "widths=[2.0,3.0]"]
+    words = ["train", "damage_unet", folder / "cohort", "-o",
              folder / "run", "--training.steps", 400, "--training.learning_rate", "3e-3",
              "--device", "cpu", *(f"--model.init_args.{size}" for size in sizes)]  # fmt: skip
     assert main([*map(str, words), "--quiet"]) == 0
@@ -274,7 +287,7 @@ def repairer(tmp_path_factory):
 
 
 def restore(folder, out, *words):
-    command = ["restore", folder / "run", folder / "cohort", out, "--split", "test", *words]
+    command = ["restore", folder / "run", folder / "cohort", "-o", out, "--split", "test", *words]
     code = main([*map(str, command), "--quiet"])
     return json.loads((out / "restored.json").read_text()) if code == 0 else code
 

@@ -11,7 +11,8 @@ from scipy import ndimage
 from foldnorm.models.restorer import Restorer
 from foldnorm.pipeline.bundle.volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.data.edits import UNTOUCHED, TrainingEdits
+from foldnorm.pipeline.data.edits import UNTOUCHED, RandEditFoldsd
+from foldnorm.pipeline.data.items import transformed
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
@@ -38,19 +39,26 @@ def two_sheets():
     return np.stack([volume, folds])
 
 
-@pytest.mark.parametrize("kind", ["folds", "balls", "slabs", "noise"])
+def edited_at(draw, volumes, kinds, most=1, voxel_size=MM, seed=0):
+    """(I, J, K) of a volume, (1 or 2, I, J, K) with its fold labels, edited as a draw says."""
+    folds_key = "folds" if len(volumes) > 1 else None
+    edit = RandEditFoldsd("image", kinds, most, RADII, voxel_size=voxel_size, folds_key=folds_key)
+    item = {"image": volumes[:1].astype(np.uint8), "folds": volumes[1:]}
+    return transformed(item, [edit], seed, draw)["image"][0]
+
+
+@pytest.mark.parametrize("kind", ["folds", "balls", "slabs", "-o", "noise"])
 def test_only_sulcus_is_erased_and_the_same_at_each_draw(kind):
     volumes = two_sheets()
-    edits = TrainingEdits([kind], 2, SKELETON, MM, RADII, seed=3)
-    erased = []
+    healthy, erased = volumes[0].copy(), []
     for draw in range(200):
-        edited, healthy = edits(volumes, draw)
+        edited = edited_at(draw, volumes, [kind], 2, seed=3)
         assert np.array_equal(healthy, volumes[0])
         changed = edited != healthy
         assert (healthy[changed] == 2).all()
         assert (edited[changed] == 1).all()
         erased.append(int(changed.sum()))
-        assert np.array_equal(edits(volumes, draw), np.stack([edited, healthy]))
+        assert np.array_equal(edited_at(draw, volumes, [kind], 2, seed=3), edited)
     untouched = np.mean(np.array(erased) == 0)
     assert untouched == pytest.approx(UNTOUCHED, abs=0.1)
     assert len(set(erased)) > (3 if kind == "folds" else 30) - 1
@@ -61,19 +69,24 @@ def test_only_sulcus_is_erased_and_the_same_at_each_draw(kind):
 
 def test_a_volume_without_sulcus_is_left_alone():
     empty = np.stack([np.ones((6, 6, 6), np.uint8), np.zeros((6, 6, 6), np.uint8)])
-    for kind in ("folds", "balls", "slabs", "noise"):
-        edits = TrainingEdits([kind], 3, SKELETON, MM, RADII, 0)
+    for kind in ("folds", "balls", "slabs", "-o", "noise"):
         for draw in range(8):
-            assert (edits(empty, draw) == 1).all()
+            assert (edited_at(draw, empty, [kind], 3) == 1).all()
+
+
+def test_whole_folds_are_edited_where_labels_say_which():
+    with pytest.raises(InputError, match="expected fold labels"):
+        edited_at(0, two_sheets()[:1], ["balls", "copies"])
 
 
 def test_it_learns_to_bring_back_what_it_knows():
     torch.manual_seed(0)
     model = Restorer(edits=["folds"], channels=[8, 16], convolutions=[1, 1])
-    edits = TrainingEdits(model.edits, 1, SKELETON, MM, RADII, 0)
+    healthy = two_sheets()[0].astype(np.uint8)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for step in range(150):
-        pairs = torch.from_numpy(np.stack([edits(two_sheets(), 4 * step + n) for n in range(4)]))
+        edited = [edited_at(4 * step + n, two_sheets(), model.edits) for n in range(4)]
+        pairs = torch.from_numpy(np.stack([[one, healthy] for one in edited]))
         terms = model.loss("restoration", pairs, None)
         optimizer.zero_grad()
         terms["loss"].backward()
@@ -151,7 +164,7 @@ def test_nothing_to_learn_from_is_refused():
 class Expects(torch.nn.Module):
     """Restores one fixed sheet everywhere, with a probability of its own."""
 
-    edits, most_edits, radii = ("folds",), 1, RADII
+    edits, max_edits, radii = ("folds",), 1, RADII
 
     def restore(self, volumes):
         logits = torch.zeros(len(volumes), 3, *volumes.shape[1:])
@@ -216,7 +229,7 @@ SMALL = ["--model.init_args.channels", "[8, 8]", "--model.init_args.convolutions
 
 
 def train(cohort, out, *more):
-    words = ["train", "--config", "restorer", "--cohort", cohort.folder, "--out", out, *SMALL]
+    words = ["train", "restorer", cohort.folder, "-o", out, *SMALL]
     return main([*map(str, words), *more, "--quiet"])
 
 
@@ -230,13 +243,13 @@ def test_folds_need_labels_and_balls_do_not(small_cohort, tmp_path, capsys):
 
 
 def test_evidence_is_scored_and_all_validation_brains_calibrate(tmp_path, capsys):
-    words = ["preprocess", skeleton_source(tmp_path / "source", 40), tmp_path / "cohort",
-             "--split", ".3", ".5", ".2", "--n-procs", "1", "--quiet"]  # fmt: skip
+    words = ["preprocess", skeleton_source(tmp_path / "source", 40), "-o", tmp_path / "cohort",
+             "--split-fractions", ".3", ".5", ".2", "--n-procs", "1", "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
     cohort = Cohort.open(tmp_path / "cohort")
     run, out = tmp_path / "run", tmp_path / "scores"
     assert train(cohort, run, "--model.init_args.edits", "[balls]") == 0
-    words = ["score", run, cohort.folder, out, "--split", "test", "--maps", "--device", "cpu"]
+    words = ["score", run, cohort.folder, "-o", out, "--split", "test", "--maps", "--device", "cpu"]
     assert main([*map(str, words), "--quiet"]) == 0
     validation = len(cohort.indices("validation"))
     sidecar = read_json(out / "scores.json")
@@ -251,7 +264,7 @@ def test_evidence_is_scored_and_all_validation_brains_calibrate(tmp_path, capsys
 
 def test_evidence_needs_brains_to_be_compared_with(phantom_cohort, tmp_path, capsys):
     assert train(phantom_cohort, tmp_path / "run") == 0
-    words = ["score", tmp_path / "run", phantom_cohort.folder, tmp_path / "scores"]
+    words = ["score", tmp_path / "run", phantom_cohort.folder, "-o", tmp_path / "scores"]
     assert main([*map(str, words), "--device", "cpu"]) == 2
     assert "at least 8 healthy ones, got 1" in capsys.readouterr().err
 
@@ -309,10 +322,11 @@ def test_a_region_is_outlined_at_half_of_its_peak():
 def test_maps_need_healthy_brains(small_cohort, tmp_path, capsys):
     few = [row["participant_id"] for row in small_cohort.rows[:5]]
     healthy, source = tmp_path / "healthy", small_cohort.folder.parent / "source"
-    words = ["preprocess", source, healthy, "--like", small_cohort.folder,
+    words = ["preprocess", source, "-o", healthy, "--layout-from", small_cohort.folder,
              "--participant-label", *few, "--n-procs", 1, "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
-    words = ["score", "void", small_cohort.folder, tmp_path / "out", "--healthy", healthy, "--maps"]
+    words = ["score", "void", small_cohort.folder, "-o", tmp_path / "out", "--healthy", healthy,
+             "--maps"]  # fmt: skip
     assert main(list(map(str, words))) == 2
     assert f"at least 8 healthy ones, got 5: {healthy}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -321,10 +335,9 @@ def test_maps_need_healthy_brains(small_cohort, tmp_path, capsys):
 @pytest.mark.parametrize("kind", ["copies", "sheets"])
 def test_what_is_added_lies_inside_the_brain_where_nothing_was(kind):
     volumes = two_sheets()
-    edits = TrainingEdits([kind], 2, SKELETON, MM, RADII, seed=3)
-    added = []
+    healthy, added = volumes[0].copy(), []
     for draw in range(100):
-        edited, healthy = edits(volumes, draw)
+        edited = edited_at(draw, volumes, [kind], 2, seed=3)
         assert np.array_equal(healthy, volumes[0])
         changed = edited != healthy
         assert (healthy[changed] == 1).all()
@@ -333,15 +346,16 @@ def test_what_is_added_lies_inside_the_brain_where_nothing_was(kind):
     assert np.mean(np.array(added) == 0) < UNTOUCHED + 0.2
     assert len(set(added)) > 10
     empty = np.stack([np.zeros((6, 6, 6), np.uint8), np.zeros((6, 6, 6), np.uint8)])
-    assert all((edits(empty, draw) == 0).all() for draw in range(8))
+    assert all((edited_at(draw, empty, [kind], 2) == 0).all() for draw in range(8))
 
 
 def test_sizes_of_edits_are_in_mm():
     sizes = []
     for voxel in (1.0, 2.0):
-        edits = TrainingEdits(["balls"], 1, SKELETON, (voxel,) * 3, RADII, seed=0)
-        full = np.stack([np.full((40, 40, 40), 2, np.uint8)])
-        sizes.append(np.mean([(np.diff(edits(full, n), axis=0) != 0).sum() for n in range(60)]))
+        full = np.full((1, 40, 40, 40), 2, np.uint8)
+        sizes.append(np.mean([
+            (edited_at(n, full, ["balls"], voxel_size=(voxel,) * 3) != 2).sum() for n in range(60)
+        ]))  # fmt: skip
     assert sizes[0] / sizes[1] > 3  # eight times, but for what the box cuts off
 
 
@@ -401,14 +415,16 @@ def test_evidence_is_compared_with_the_place_of_the_deletion(small_cohort):
 
 def test_maps_lie_in_the_grid_of_the_input_and_name_the_sulcus(tmp_path, capsys):
     source, folder = tmp_path / "source", tmp_path / "cohort"
-    words = ["phantom", source, "--subjects", 40, "--voxel-size", 3, "--n-procs", 1, "--quiet"]
+    words = ["phantom", "-o", source, "--subjects", 40, "--voxel-size", 3, "--n-procs", 1,
+             "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
-    words = ["preprocess", source, folder, "--voxel-size", 6, "--split", ".3", ".5", ".2",
-             "--n-procs", 1, "--quiet"]  # fmt: skip
+    words = ["preprocess", source, "-o", folder, "--voxel-size", 6,
+             "--split-fractions", ".3", ".5", ".2", "--n-procs", 1, "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
     cohort, run, out = Cohort.open(folder), tmp_path / "run", tmp_path / "scores"
     assert train(cohort, run, "--model.init_args.edits", "[folds, copies]") == 0
-    words = ["score", run, folder, out, "--split", "test", "--maps", "--device", "cpu", "--quiet"]
+    words = ["score", run, folder, "-o", out, "--split", "test", "--maps", "--device", "cpu",
+             "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
     sidecar = read_json(out / "regions.json")
     for index in cohort.indices("test"):
@@ -437,9 +453,10 @@ def test_regions_of_a_missing_fold_are_listed_with_a_sulcus_that_others_have_the
     phantom_cohort, tmp_path
 ):
     altered, out = tmp_path / "altered", tmp_path / "scores"
-    words = ["delete", phantom_cohort.folder, altered, "--size", "300", "--quiet"]
+    words = ["alter", phantom_cohort.folder, "-o", altered, "--size", "300", "--quiet"]
     assert main(list(map(str, words))) == 0
-    words = ["score", "void", altered, out, "--healthy", phantom_cohort.folder, "--maps", "--quiet"]
+    words = ["score", "void", altered, "-o", out, "--healthy", phantom_cohort.folder, "--maps",
+             "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) in (0, 1)  # some may be flagged
     rows = read_tsv(out / "regions.tsv")
     assert {row["participant_id"] for row in rows} <= {
@@ -453,11 +470,11 @@ def test_regions_of_a_missing_fold_are_listed_with_a_sulcus_that_others_have_the
 def test_an_exported_restorer_gives_the_evidence_of_the_run(small_cohort, tmp_path):
     run, bundle = tmp_path / "run", tmp_path / "bundle"
     assert train(small_cohort, run, "--model.init_args.edits", "[balls]") == 0
-    assert main(["export", str(run), str(bundle), "--quiet"]) == 0
+    assert main(["export", str(run), "-o", str(bundle), "--quiet"]) == 0
     volumes = torch.from_numpy(np.array(small_cohort.volumes[:2]))
     with torch.no_grad():
         ours = RunFolder.open(run).load().model.restore(volumes)
         theirs = BundleNetwork(bundle)(volumes[:, None])
     assert torch.equal(ours, theirs)
     card = (bundle / "docs/README.md").read_text()
-    assert "foldnorm score . cohort scores --reference TRAINING_COHORT --maps" in card
+    assert "foldnorm score . cohort -o scores --reference TRAINING_COHORT --maps" in card

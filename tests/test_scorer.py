@@ -18,7 +18,9 @@ from foldnorm.pipeline.runs.forward_pass import scoring_precision
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.baselines import Baselines
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
+from foldnorm.pipeline.scoring.calibration import Calibration
 from foldnorm.pipeline.scoring.fitted import read_state, write_state
+from foldnorm.pipeline.scoring.latent import FeatureScores
 from foldnorm.pipeline.scoring.scorer import Scorer
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, write_participants
 from foldnorm.preprocessing.core.errors import InputError
@@ -51,7 +53,8 @@ def many(tmp_path_factory):
     """Forty skeletons, twenty of them for validation."""
     folder = tmp_path_factory.mktemp("many")
     source = skeleton_source(folder / "source", 40)
-    words = ["preprocess", source, folder / "cohort", "--n-procs", 1, "--split", 0.3, 0.5, 0.2]
+    words = ["preprocess", source, "-o", folder / "cohort", "--n-procs", 1, "--split-fractions",
+             0.3, 0.5, 0.2]  # fmt: skip
     words += ["--voxel-size", 1.5, "--pad", "16,16,16"]
     assert call(*words) == 0
     return Cohort.open(folder / "cohort")
@@ -59,7 +62,7 @@ def many(tmp_path_factory):
 
 def train(config, cohort, out, *words):
     more = ["--training.steps", 4, "--training.validate_every", 2, "--device", "cpu", *words]
-    assert call("train", "--config", config, "--cohort", cohort.folder, "--out", out, *more) == 0
+    assert call("train", config, cohort.folder, "-o", out, *more) == 0
     return out
 
 
@@ -88,14 +91,14 @@ def saved(request, runs, many, patients):
     run, out = runs[request.param], folder / "fitted"
     words = ["--reference", many.folder, "--device", "cpu", "--maps", "--precision", 32]
     first = folder / "there"
-    assert call("score", run, patients.folder, out, *words, "--save-scorer", first) == 0
+    assert call("score", run, patients.folder, "-o", out, *words, "--save-scorer", first) == 0
     return out, first.rename(folder / "here")
 
 
 def test_a_saved_scorer_gives_what_the_fitted_one_gave(saved, patients, tmp_path):
     fitted, scorer = saved
     words = ["--device", "cpu", "--maps"]
-    assert call("score", scorer, patients.folder, tmp_path, *words) == 0
+    assert call("score", scorer, patients.folder, "-o", tmp_path, *words) == 0
     assert (tmp_path / "scores.tsv").read_bytes() == (fitted / "scores.tsv").read_bytes()
     maps = sorted((fitted / "maps").iterdir())
     assert maps
@@ -116,11 +119,27 @@ def test_loaded_scores_are_equal_to_the_last_bit(runs, many, patients, tmp_path)
     indices = patients.indices("test")
     own, other = (scores.score(patients.brains(indices)) for scores in (fitted, loaded))
     assert {name.partition("_")[0] for name in own} == {
-        "void", "latent", "depth1", "reconstruction", "baseline",
+        "void", "latent", "features1", "reconstruction", "baseline",
     }  # fmt: skip
     assert own.keys() == other.keys()
     for name, values in own.items():
         assert np.array_equal(values, other[name]), name
+
+
+def test_scores_that_were_saved_under_an_old_name_are_read(runs, many, tmp_path):
+    model = RunFolder.open(runs["beta_vae"]).load()
+    healthy = many.brains(many.indices("train"))
+    fitted = FeatureScores(model).fit(healthy)
+    fitted.save(tmp_path / "depths")
+    loaded = BrainScores(model).load(tmp_path, many, ["depths"])
+    assert np.array_equal(loaded.score(healthy)["features1_mahalanobis"],
+                          fitted.score(healthy)["features1_mahalanobis"])  # fmt: skip
+    loaded.save(tmp_path / "again")
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["features"]
+    state = {"scores": {"depth1_mahalanobis": np.ones(1), "void_top": np.ones(1)},
+             "peaks": np.ones((1, 1)), "participants": ["a"], "hemis": ["L"], "sites": [],
+             "are_local": False}  # fmt: skip
+    assert list(Calibration.from_state(state).scores) == ["features1_mahalanobis", "void_top"]
 
 
 def test_controls_and_covariates_are_kept(many, tmp_path):
@@ -159,7 +178,7 @@ def test_no_name_is_in_a_saved_scorer(saved, many):
 
 def test_who_is_among_the_healthy_brains_has_no_p(saved, many, tmp_path, capsys):
     _, scorer = saved
-    assert call("score", scorer, many.folder, tmp_path, "--device", "cpu") == 1
+    assert call("score", scorer, many.folder, "-o", tmp_path, "--device", "cpu") == 1
     said = capsys.readouterr().err.splitlines()
     rows = read_tsv(tmp_path / "scores.tsv")
     flagged = [row for row in rows if "is of a family that is among the healthy" in row["flag"]]
@@ -186,12 +205,12 @@ def test_relatives_of_healthy_brains_have_no_p(many, tmp_path):
 def test_pages_show_no_healthy_brain_of_a_saved_scorer(saved, patients, tmp_path):
     _, scorer = saved
     words = ["--device", "cpu", "--maps", "--split", "test"]
-    assert call("score", scorer, patients.folder, tmp_path / "scores", *words) == 0
+    assert call("score", scorer, patients.folder, "-o", tmp_path / "scores", *words) == 0
     pages = read_json(tmp_path / "scores/pages.json")
     assert pages["healthy_hemispheres"] >= 8
     assert not any(brain["healthy"] for brain in pages["brains"].values())
     assert all(brain["compared_with"] for brain in pages["brains"].values())
-    assert main(["report", str(tmp_path / "scores"), str(tmp_path / "report.html")]) == 0
+    assert main(["report", str(tmp_path / "scores"), "-o", str(tmp_path / "report.html")]) == 0
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert text.count("No healthy brain is shown beside it") == len(pages["brains"])
     assert "The same plane in" not in text
@@ -200,20 +219,20 @@ def test_pages_show_no_healthy_brain_of_a_saved_scorer(saved, patients, tmp_path
 def test_brains_are_prepared_like_a_saved_scorer(saved, many, phantom_cohort, tmp_path, capsys):
     _, scorer = saved
     out = tmp_path / "out"
-    assert call("score", scorer, phantom_cohort.folder, out, "--device", "cpu") == 2
+    assert call("score", scorer, phantom_cohort.folder, "-o", out, "--device", "cpu") == 2
     said = capsys.readouterr().err
     assert "prepared otherwise than the healthy one" in said
-    assert f"--like {scorer}: {phantom_cohort.folder}" in said
+    assert f"--layout-from {scorer}: {phantom_cohort.folder}" in said
     assert not out.exists()
     alike = tmp_path / "alike"
-    words = ["--like", scorer, "--n-procs", 1, "--split", 0, 0, 1]
-    assert call("preprocess", skeleton_source(tmp_path / "more", 3), alike, *words) == 0
+    words = ["--layout-from", scorer, "--n-procs", 1, "--split-fractions", 0, 0, 1]
+    assert call("preprocess", skeleton_source(tmp_path / "more", 3), "-o", alike, *words) == 0
     Scorer.load(scorer).check_prepared(Cohort.open(alike))
 
 
 def test_a_saved_scorer_is_not_fitted_again(saved, patients, tmp_path, capsys):
     _, scorer = saved
-    words = ["score", scorer, patients.folder, tmp_path / "out", "--device", "cpu"]
+    words = ["score", scorer, patients.folder, "-o", tmp_path / "out", "--device", "cpu"]
     options = (["--controls", patients.folder], ["--covariates", "age"], ["--precision", 32])
     for more in (*options, ["--asymmetry"]):
         assert call(*words, *more) == 2
@@ -260,7 +279,7 @@ def test_a_damaged_scorer_is_refused_in_one_line(
 ):
     Scorer().fit(many).save(tmp_path / "scorer")
     spoil(tmp_path / "scorer" / name)
-    assert call("score", tmp_path / "scorer", patients.folder, tmp_path / "out") == 2
+    assert call("score", tmp_path / "scorer", patients.folder, "-o", tmp_path / "out") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(said, line)
     assert not (tmp_path / "out").exists()
@@ -292,7 +311,8 @@ def test_a_state_comes_back_as_it_was(tmp_path):
 def test_a_saved_scorer_loads_what_it_needs_only(saved, patients, tmp_path):
     """Importing them takes longer than scoring a brain."""
     _, scorer = saved
-    words = ["score", scorer, patients.folder, tmp_path, "--maps", "--device", "cpu", "--quiet"]
+    words = ["score", scorer, patients.folder, "-o", tmp_path, "--maps", "--device", "cpu",
+             "--quiet"]  # fmt: skip
     code = (
         "import sys\nfrom foldnorm.pipeline.cli import main\n"
         f"assert main({[*map(str, words)]}) == 0\n"
@@ -338,7 +358,10 @@ def test_a_result_that_is_saved_with_maps_is_what_the_command_writes(
     result = Scorer.load(scorer).score(patients)
     assert not tmp_path.joinpath("scores.tsv").exists()
     result.save(tmp_path, maps=True)
-    assert call("score", scorer, patients.folder, tmp_path / "x", "--maps", "--device", "cpu") == 0
+    assert (
+        call("score", scorer, patients.folder, "-o", tmp_path / "x", "--maps", "--device", "cpu")
+        == 0
+    )
     for name in ("scores.tsv", "calibration.tsv", "regions.tsv", "regions.json", "scores.json"):
         assert (tmp_path / name).read_bytes() == (tmp_path / "x" / name).read_bytes(), name
     rows = read_tsv(fitted / "scores.tsv")
@@ -355,7 +378,7 @@ def test_a_model_computes_as_it_was_trained_where_that_is_faster(monkeypatch):
 
 
 def test_a_saved_scorer_keeps_its_precision(runs, many, patients, tmp_path, monkeypatch):
-    words = [patients.folder, tmp_path / "out", "--device", "cpu", "--overwrite"]
+    words = [patients.folder, "-o", tmp_path / "out", "--device", "cpu", "--overwrite"]
     scorer = tmp_path / "scorer"
     monkeypatch.setattr(forward_pass, "faster_in_bf16", lambda device: True)
     assert call("score", runs["restorer"], *words, "--save-scorer", scorer) == 0

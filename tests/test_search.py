@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.studies import search as search_module
 from foldnorm.pipeline.studies.search import Stopped
 from foldnorm.pipeline.studies.search_space import Axis, SearchOptions
@@ -22,7 +22,7 @@ RATES = "training.learning_rate=1e-3,1e-30"
 
 
 def words(cohort, out, *more):
-    return ["search", "autoencoder", "--cohort", str(cohort.folder), "--out", str(out),
+    return ["search", "autoencoder", str(cohort.folder), "-o", str(out),
             "--device", "cpu", *TINY, *more]  # fmt: skip
 
 
@@ -60,18 +60,18 @@ def test_a_grid_is_finished_once_and_the_best_is_a_configuration(small_cohort, t
     assert values["0.001"] < values["1e-30"]
     for row in rows:  # an ordinary run, and its best validated figure
         run = out / "trials" / row["folder"]
-        measured = MetricsTable(run / "metrics.csv", up_to=99).column("validation/loss")[1]
+        measured = MetricsLog(run / "metrics.csv", up_to=99).column("validation/loss")[1]
         assert float(row["value"]) == pytest.approx(min(measured), rel=1e-4)
     best = yaml.safe_load((out / "best.yaml").read_text())
     assert best["training"]["learning_rate"] == 0.001
     assert search(small_cohort, out, "--vary", RATES, "--sampler", "grid") == 0
     assert len(read_tsv(out / "trials.tsv")) == 2  # nothing is left
-    again = ["train", "--config", str(out / "best.yaml"), "--cohort", str(small_cohort.folder),
-             "--out", str(tmp_path / "run"), "--device", "cpu", "--quiet"]  # fmt: skip
+    again = ["train", str(out / "best.yaml"), str(small_cohort.folder),
+             "-o", str(tmp_path / "run"), "--device", "cpu", "--quiet"]  # fmt: skip
     assert main(again) == 0
     assert search(small_cohort, out, "--vary", "training.seed=1,2", "--sampler", "grid") == 2
     page = tmp_path / "report.html"
-    assert main(["report", str(out), str(page), "--quiet"]) == 0
+    assert main(["report", str(out), "-o", str(page), "--quiet"]) == 0
     text = page.read_text()
     assert "2 complete" in text
     assert "<svg" in text
@@ -132,7 +132,7 @@ def test_a_combination_that_does_not_work_stops_no_other(small_cohort, tmp_path)
     assert search(small_cohort, out, *vary) == 2  # a list is no value
     vary = ["--vary", "training.batch_size=4,-1", "--sampler", "grid"]
     words_without = [w for w in TINY if "batch_size" not in w]
-    code = main(["search", "autoencoder", "--cohort", str(small_cohort.folder), "--out", str(out),
+    code = main(["search", "autoencoder", str(small_cohort.folder), "-o", str(out),
                  "--device", "cpu", "--quiet", *words_without, *vary])  # fmt: skip
     assert code == 0
     assert sorted(row["state"] for row in read_tsv(out / "trials.tsv")) == ["complete", "fail"]

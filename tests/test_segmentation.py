@@ -200,7 +200,7 @@ def test_freesurfer_files_are_read_whatever_their_axes(tmp_path):
 
 
 def skeletonise(source, out, *more):
-    return main(["skeletonise", str(source), str(out), "--quiet", "--n-procs", "1", *more])
+    return main(["skeletonise", str(source), "-o", str(out), "--quiet", "--n-procs", "1", *more])
 
 
 @pytest.fixture(scope="module")
@@ -216,12 +216,12 @@ def made(tmp_path_factory):
 def test_the_tree_is_one_that_preprocess_and_folds_read(made, tmp_path):
     out = tmp_path / "cohort"
     words = ["--quiet", "--n-procs", "1", "--mirror-right", "--pair", "grey-white"]
-    assert main(["preprocess", str(made / "tree"), str(out), *words]) == 0
+    assert main(["preprocess", str(made / "tree"), "-o", str(out), *words]) == 0
     cohort = Cohort.open(out)
     assert len(cohort.rows) == 4
     assert cohort.folds is not None
     assert not ((np.array(cohort.volumes) == 2) & (np.array(cohort.pairs) == 2)).any()
-    assert main(["folds", str(made / "tree"), str(tmp_path / "folds"), "--quiet"]) == 0
+    assert main(["folds", str(made / "tree"), "-o", str(tmp_path / "folds"), "--quiet"]) == 0
     rows = read_tsv(tmp_path / "folds/folds.tsv")
     assert {(row["participant_id"], row["hemi"]) for row in rows} == {
         (s, h) for s in "ab" for h in "LR"
@@ -231,7 +231,7 @@ def test_the_tree_is_one_that_preprocess_and_folds_read(made, tmp_path):
 
 def test_both_sides_lie_on_one_grid(made, tmp_path):
     words = ["--quiet", "--n-procs", "1", "--whole-brain"]
-    assert main(["preprocess", str(made / "tree"), str(tmp_path / "c"), *words]) == 0
+    assert main(["preprocess", str(made / "tree"), "-o", str(tmp_path / "c"), *words]) == 0
     assert len(Cohort.open(tmp_path / "c").rows) == 2
 
 
@@ -344,7 +344,7 @@ def test_a_freesurfer_folder_gives_its_best_volume(tmp_path):
     ]  # fmt: skip
     assert not list((tmp_path / "out").rglob("R?keleton*"))
     words = ["--space", "mni", "--quiet", "--n-procs", "1", "--participant-label", "s1"]
-    assert main(["preprocess", str(tmp_path / "out"), str(tmp_path / "c"), *words]) == 0
+    assert main(["preprocess", str(tmp_path / "out"), "-o", str(tmp_path / "c"), *words]) == 0
     cohort = Cohort.open(tmp_path / "c")
     brain = np.argwhere(np.array(cohort.volumes[0]) > 0)
     centre = brain.mean(axis=0) + cohort.affine[:3, 3]
@@ -357,21 +357,21 @@ def test_skeletons_of_different_makers_are_mixed_only_when_asked(made, tmp_path,
     write_nifti(place / "Lskeleton_m.nii.gz", skeleton_volume())
     words = ["--quiet", "--n-procs", "1", "--hemi", "L"]
     ours, both, out = str(made / "tree"), str(tmp_path / "db"), str(tmp_path / "c")
-    assert main(["preprocess", ours, both, out, *words]) == 2
+    assert main(["preprocess", ours, both, "-o", out, *words]) == 2
     reason = "different origin (1 Morphologist, 2 foldnorm skeletonise)"
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
     # Nor one after the other.
-    assert main(["preprocess", ours, out, *words]) == 0
-    assert main(["preprocess", both, out, *words]) == 2
+    assert main(["preprocess", ours, "-o", out, *words]) == 0
+    assert main(["preprocess", both, "-o", out, *words]) == 2
     assert reason in capsys.readouterr().err
-    assert main(["preprocess", both, out, *words, "--mix-origins"]) == 0
+    assert main(["preprocess", both, "-o", out, *words, "--mix-origins"]) == 0
     cohort = Cohort.open(tmp_path / "c")
     assert cohort.description["Cohort"]["origins"] == {
         "Morphologist": 1, "foldnorm skeletonise": 2,
     }  # fmt: skip
     report = tmp_path / "r.html"
-    assert main(["report", out, str(report), "--quiet"]) == 0
+    assert main(["report", out, "-o", str(report), "--quiet"]) == 0
     assert "mixes volumes of different makers" in report.read_text()
 
 
@@ -380,7 +380,7 @@ def test_preprocess_makes_skeletons_first_when_asked(made, tmp_path, capsys):
     write_nifti(maps / "sub-a.nii.gz", two_brains())
     write_nifti(maps / "sub-b.nii.gz", np.full((9, 9, 9), 7, np.int16))
     words = ["--quiet", "--n-procs", "1", "--from", "segmentation", "--hemi", "L"]
-    assert main(["preprocess", str(maps), str(tmp_path / "c"), *words]) == 1
+    assert main(["preprocess", str(maps), "-o", str(tmp_path / "c"), *words]) == 1
     assert "no known scheme" in capsys.readouterr().err
     assert Cohort.open(tmp_path / "c").keys() == ["sub-a_hemi-L"]
     assert {path.name for path in tmp_path.iterdir()} == {"maps", "c"}

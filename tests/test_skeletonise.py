@@ -173,7 +173,7 @@ def test_the_folds_of_a_phantom_are_found_again():
     assert agreement(skeleton.mask & ~skeleton.hull, phantom.folds > 0)[1] > 0.9
 
 
-@pytest.mark.parametrize("side", ["L", "R"])
+@pytest.mark.parametrize("side", ["L", pytest.param("R", marks=pytest.mark.slow)])
 def test_morphologists_own_skeleton_from_its_grey_white_volume(real_data, side):
     """Settled on the left one; both here, the benchmark prints the figures."""
     folder = next(real_data.glob("morphologist/archi/001/**/segmentation"))

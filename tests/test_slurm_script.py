@@ -11,7 +11,7 @@ import pytest
 from conftest import TINY_TRAINING
 
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.training import launch
+from foldnorm.pipeline.training import distributed
 
 SCRIPT = Path(__file__).parents[1] / "docs/train.slurm"
 
@@ -37,8 +37,8 @@ def cluster(tmp_path):
 def test_at_the_time_limit_the_job_is_requeued_and_goes_on(small_cohort, cluster):
     place, environment = cluster
     out = place / "run"
-    words = ["bash", str(SCRIPT), "--config", "wgan_gp", "--cohort", str(small_cohort.folder),
-             "--out", str(out), "--device", "cpu", *TINY_TRAINING]  # fmt: skip
+    words = ["bash", str(SCRIPT), "wgan_gp", str(small_cohort.folder), "-o", str(out),
+             "--device", "cpu", *TINY_TRAINING]  # fmt: skip
     job = subprocess.Popen([*words, "--training.steps", "100000"], env=environment)
     deadline = time.monotonic() + 120
     while not (out / "environment.json").is_file() and time.monotonic() < deadline:
@@ -59,7 +59,7 @@ def test_at_the_time_limit_the_job_is_requeued_and_goes_on(small_cohort, cluster
 @pytest.mark.slow
 def test_a_job_that_fails_is_not_requeued(cluster):
     place, environment = cluster
-    words = ["bash", str(SCRIPT), "--config", "wgan_gp", "--cohort", "nowhere", "--out", "run"]
+    words = ["bash", str(SCRIPT), "wgan_gp", "nowhere", "-o", "run"]
     done = subprocess.run(words, env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert "not a cohort folder" in done.stderr
@@ -79,5 +79,5 @@ def test_nodes_and_processes_are_those_of_the_launcher(monkeypatch, environment,
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert launch.nodes() == nodes
-    assert launch.processes_here() == processes
+    assert distributed.num_nodes() == nodes
+    assert distributed.local_world_size() == processes

@@ -10,6 +10,7 @@ from PIL import Image
 from foldnorm.models.image_vae import ImageVAE
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.data.conditions import Conditions
+from foldnorm.pipeline.metrics import two_sample
 from foldnorm.pipeline.metrics.structure import (
     circle_radii,
     distance_between,
@@ -177,9 +178,16 @@ def discs(tmp_path_factory):
     (folder / "source").mkdir()
     for n, image in enumerate(blobs(120, 0)):
         save(folder / f"source/{n:03d}.png", image)
-    words = ["images", folder / "source", folder / "cohort", "--split", ".5", ".25", ".25"]
+    words = ["images", folder / "source", "-o", folder / "cohort", "--split-fractions", ".5", ".25",
+             ".25"]  # fmt: skip
     assert main([*map(str, words), "--quiet"]) == 0
     return folder / "cohort"
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """The classifier of two samples is hardly trained: for tests that do not look at it."""
+    monkeypatch.setattr(two_sample, "STEPS", 2)
 
 
 def save(path, image):
@@ -190,12 +198,14 @@ def save(path, image):
 def quality_of(discs, images, out, *words):
     for n, image in enumerate(images):
         save(out / f"synthetic/{n:03d}.png", image)
-    command = ["quality", str(discs), str(out / "synthetic"), str(out / "q"), *words, "--quiet"]
+    command = ["evaluate-synthetic", str(discs), str(out / "synthetic"), "-o", str(out / "q"),
+               *words, "--quiet"]  # fmt: skip
     assert main(command) == 0
     rows = read_tsv(out / "q/quality.tsv")
     return {row["figure"]: row for row in rows}
 
 
+@pytest.mark.usefixtures("hasty")
 def test_good_images_look_like_held_out_ones(discs, tmp_path):
     found = quality_of(discs, blobs(60, 9), tmp_path, "--microstructure")
     for name in ("precision", "recall", "coverage", "nearest_training", "ms_ssim"):
@@ -218,6 +228,7 @@ def test_bad_images_do_not(discs, tmp_path):
     assert float(found["mmd"]["synthetic"]) > 5 * abs(float(found["mmd"]["held_out"]))
 
 
+@pytest.mark.usefixtures("hasty")
 def test_copies_of_training_images_are_named(discs, tmp_path):
     cohort = Cohort.open(discs)
     copies = [brain.volume for brain in cohort.brains(cohort.indices("train")[:40])]
@@ -225,22 +236,22 @@ def test_copies_of_training_images_are_named(discs, tmp_path):
     assert float(found["memorised"]["synthetic"]) == 1
     assert float(found["nearest_training"]["synthetic"]) == pytest.approx(0, abs=1e-6)
     page = tmp_path / "report.html"
-    assert main(["report", str(tmp_path / "q"), str(page)]) == 0
+    assert main(["report", str(tmp_path / "q"), "-o", str(page)]) == 0
     assert "100% are nearly copies of training volumes" in page.read_text()
 
 
 def test_nonsense_is_refused(discs, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    words = ["quality", str(discs)]
-    assert main([*words, str(tmp_path / "empty"), str(tmp_path / "a")]) == 2
+    words = ["evaluate-synthetic", str(discs)]
+    assert main([*words, str(tmp_path / "empty"), "-o", str(tmp_path / "a")]) == 2
     assert "no synthetic volume" in capsys.readouterr().err
     for n, image in enumerate(blobs(3, 0)):
         save(tmp_path / f"few/{n}.png", image)
-    assert main([*words, str(tmp_path / "few"), str(tmp_path / "b")]) == 2
+    assert main([*words, str(tmp_path / "few"), "-o", str(tmp_path / "b")]) == 2
     assert "expected at least 8 volumes of each set, got 3 synthetic" in capsys.readouterr().err
     for n, image in enumerate(blobs(9, 0, 20)):
         save(tmp_path / f"large/{n}.png", image)
-    assert main([*words, str(tmp_path / "large"), str(tmp_path / "c")]) == 2
+    assert main([*words, str(tmp_path / "large"), "-o", str(tmp_path / "c")]) == 2
     assert "expected (16, 16), got (20, 20)" in capsys.readouterr().err
 
 
@@ -253,12 +264,14 @@ def test_an_encoder_that_is_told_things_is_refused(discs, tmp_path):
         save(tmp_path / f"made/{n}.png", image)
     trained = TrainedModel(model, torch.device("cpu"), conditions)
     with pytest.raises(InputError, match="ImageVAE is told side, and nobody knows that"):
-        measure_quality(Cohort.open(discs), tmp_path / "made", tmp_path / "q", QualityOptions(),
+        measure_quality(Cohort.open(discs), tmp_path / "made", QualityOptions(),
                         trained)  # fmt: skip
 
 
+@pytest.mark.usefixtures("hasty")
 def test_label_volumes_are_compared_in_their_structure(small_cohort, tmp_path):
-    words = ["quality", str(small_cohort.folder), str(small_cohort.folder), str(tmp_path / "q")]
+    words = ["evaluate-synthetic", str(small_cohort.folder), str(small_cohort.folder), "-o",
+             str(tmp_path / "q")]  # fmt: skip
     assert main([*words, "--quiet"]) == 0
     found = {row["figure"]: row for row in read_tsv(tmp_path / "q/quality.tsv")}
     for name in ("ks_voxels", "ks_euler_number", "ks_depth", "prevalence_difference"):

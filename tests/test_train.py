@@ -15,17 +15,18 @@ from conftest import TINY_TRAINING
 from foldnorm.models.wgan_gp import WGANGP
 from foldnorm.pipeline.artifacts import RUN_SAMPLE
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.training import setup as training_setup
-from foldnorm.pipeline.training.processes import clip_gradients
+from foldnorm.pipeline.training.distributed import clip_gradients
+from foldnorm.pipeline.training.setup import TrainingState
 from foldnorm.preprocessing.core.errors import InputError
 
 
 def train(cohort, out, *more):
     return main(
-        ["train", "--config", "wgan_gp", "--cohort", str(cohort.folder), "--out", str(out),
+        ["train", "wgan_gp", str(cohort.folder), "-o", str(out),
          "--device", "cpu", "--quiet", *TINY_TRAINING, *more]
     )  # fmt: skip
 
@@ -45,7 +46,7 @@ def test_a_run_folder_holds_what_it_promises(small_run, small_cohort):
     assert run.trained_on(everyone) == sorted(
         small_cohort.rows[i]["participant_id"] for i in small_cohort.indices("train")
     )
-    table = MetricsTable(small_run / "metrics.csv", up_to=99)
+    table = MetricsLog(small_run / "metrics.csv", up_to=99)
     assert table.column("generator/cross_entropy")[0] == [1, 2, 3, 4]
     for name in ("dice", "precision", "recall", "volume_ratio", "opening_excess", "assd"):
         assert table.column(f"validation/{name}")[0] == [2, 4], name
@@ -58,8 +59,8 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(small_cohort, small_ru
     assert train(small_cohort, out, "--resume", "auto") == 0
     for name, tensor in weights(small_run).items():
         assert torch.equal(tensor, weights(out)[name]), name
-    whole = MetricsTable(small_run / "metrics.csv", up_to=99).column("critic/loss")
-    assert MetricsTable(out / "metrics.csv", up_to=99).column("critic/loss") == whole
+    whole = MetricsLog(small_run / "metrics.csv", up_to=99).column("critic/loss")
+    assert MetricsLog(out / "metrics.csv", up_to=99).column("critic/loss") == whole
 
 
 def test_a_checkpoint_alone_is_no_run_to_go_on_with(small_cohort, small_run, tmp_path, capsys):
@@ -89,7 +90,7 @@ def test_a_signal_saves_the_state_and_resuming_finishes(
     small_cohort, small_run, tmp_path, number, code
 ):
     out = tmp_path / "run"
-    arguments = ["train", "--config", "wgan_gp", "--cohort", str(small_cohort.folder), "--out",
+    arguments = ["train", "wgan_gp", str(small_cohort.folder), "-o",
                  str(out), "--device", "cpu", *TINY_TRAINING, "--training.steps", "100000",
                  "--training.validate_every", "100000"]  # fmt: skip
     process = subprocess.Popen([sys.executable, "-m", "foldnorm.pipeline.cli", *arguments])
@@ -108,7 +109,7 @@ def test_a_signal_saves_the_state_and_resuming_finishes(
 @pytest.mark.slow
 def test_two_processes_equal_one_on_the_whole_batch(small_cohort, small_run, tmp_path):
     out = tmp_path / "run"
-    arguments = ["train", "--config", "wgan_gp", "--cohort", str(small_cohort.folder), "--out",
+    arguments = ["train", "wgan_gp", str(small_cohort.folder), "-o",
                  str(out), "--device", "cpu", "--quiet", *TINY_TRAINING]  # fmt: skip
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
@@ -127,7 +128,7 @@ def test_mixed_precision_and_tensorboard(small_cohort, tmp_path):
     more = ["--training.precision", "bf16", "--training.tensorboard", "true"]
     assert train(small_cohort, out, *more) == 0
     assert list((out / "tensorboard").glob("events*"))
-    table = MetricsTable(out / "metrics.csv", up_to=99)
+    table = MetricsLog(out / "metrics.csv", up_to=99)
     assert all(value == value for value in table.column("critic/penalty")[1])
     assert {p.dtype for p in weights(out).values()} == {torch.float32}
 
@@ -175,7 +176,7 @@ def test_what_is_not_finite_is_never_saved(spoils, small_cohort, tmp_path, monke
     kept = RunFolder(out).load_checkpoint("last")
     assert kept["state"]["step"] == 3
     assert all(tensor.isfinite().all() for tensor in kept["model"].values())
-    assert max(MetricsTable(out / "metrics.csv", up_to=99).rows) == 3
+    assert max(MetricsLog(out / "metrics.csv", up_to=99).rows) == 3
 
 
 def test_a_cohort_without_training_volumes_is_refused(small_cohort, tmp_path, capsys):
@@ -183,9 +184,9 @@ def test_a_cohort_without_training_volumes_is_refused(small_cohort, tmp_path, ca
 
     source = skeleton_source(tmp_path / "source", 1)
     out = tmp_path / "one"
-    words = ["preprocess", str(source), str(out), "--pad", "24,24,24", "--n-procs", "1"]
-    assert main([*words, "--split", "0", "0", "1", "--quiet"]) == 0
-    code = main(["train", "--config", "wgan_gp", "--cohort", str(out), "--out",
+    words = ["preprocess", str(source), "-o", str(out), "--pad", "24,24,24", "--n-procs", "1"]
+    assert main([*words, "--split-fractions", "0", "0", "1", "--quiet"]) == 0
+    code = main(["train", "wgan_gp", str(out), "-o",
                  str(tmp_path / "run"), "--device", "cpu", "--quiet", *TINY_TRAINING])  # fmt: skip
     assert code == 2
     assert "training split is empty" in capsys.readouterr().err
@@ -206,8 +207,6 @@ def test_an_existing_run_is_not_trampled_on(small_cohort, small_run, capsys):
         (["--training.steps", "0"], "at least 1"),
         (["--model.init_args.colour", "red"], "colour"),
         (["--model.init_args.channels", "[8,8,8,8,8]"], "multiple of"),
-        (["--config", "no_such"], "neither a file nor one of"),
-        (["--cohort", "no-such-folder"], "not a cohort folder"),
     ],
 )
 def test_bad_arguments_exit_2_with_one_line(small_cohort, tmp_path, capsys, arguments, reason):
@@ -215,6 +214,17 @@ def test_bad_arguments_exit_2_with_one_line(small_cohort, tmp_path, capsys, argu
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert reason in lines[0]
+
+
+def test_unknown_configurations_and_cohorts_exit_2_with_one_line(small_cohort, tmp_path, capsys):
+    for config, cohort, reason in (
+        ("no_such", str(small_cohort.folder), "neither a file nor one of"),
+        ("wgan_gp", "no-such-folder", "not a cohort folder"),
+    ):
+        assert main(["train", config, cohort, "-o", str(tmp_path / "run")]) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        assert reason in lines[0]
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(small_cohort, small_run, tmp_path, capsys):
@@ -229,7 +239,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(small_cohort, small_run, tmp_
     ):
         assert train(small_cohort, out, "--resume", "auto", *change) == 2
         said = capsys.readouterr().err
-        assert "run is of another model" in said
+        assert "model configuration differs from the run" in said
         assert what in said
     state = RunFolder(out).load_checkpoint("last")
     state["model"].popitem()
@@ -327,10 +337,17 @@ def test_training_ends_when_nothing_becomes_better(small_cohort, tmp_path):
     assert RunFolder(out).load_checkpoint("last")["state"]["step"] == 3
 
 
+def test_a_checkpoint_of_release_0_1_keeps_its_patience():
+    old = {"step": 4, "best": 0.5, "waited": 3, "seconds": 1.0}
+    state = TrainingState.from_dict(old)
+    assert (state.step, state.validations_without_improvement) == (4, 3)
+    assert TrainingState.from_dict(vars(state)) == state
+
+
 @pytest.mark.slow
 def test_two_processes_end_early_together(small_cohort, tmp_path):
     out = tmp_path / "run"
-    arguments = ["train", "--config", "wgan_gp", "--cohort", str(small_cohort.folder), "--out",
+    arguments = ["train", "wgan_gp", str(small_cohort.folder), "-o",
                  str(out), "--device", "cpu", "--quiet", *TINY_TRAINING, "--training.patience",
                  "1", "--training.validate_every", "1", "--training.steps", "50",
                  "--training.learning_rate", "1e-30"]  # fmt: skip

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(240)
 @pytest.fixture(scope="module")
 def scores(small_run, small_cohort, tmp_path_factory):
     out = tmp_path_factory.mktemp("view") / "scores"
-    words = ["score", small_run, small_cohort.folder, out, "--device", "cpu", "--quiet"]
+    words = ["score", small_run, small_cohort.folder, "-o", out, "--device", "cpu", "--quiet"]
     assert main(list(map(str, words))) == 0
     return out
 
@@ -171,7 +171,7 @@ def test_no_file_of_a_cohort_may_lie_elsewhere(pair_cohort, tmp_path, name):  # 
 
 def test_a_cohort_prepared_otherwise_is_a_line_not_a_crash(small_run, phantom_cohort, small_cohort):
     library = Library([phantom_cohort.folder, small_run], "cpu")
-    with pytest.raises(InputError, match="prepared"):
+    with pytest.raises(InputError, match="preprocessing differs"):
         library.model(0, 0)
     with pytest.raises(InputError, match="nothing to look at"):
         Library([small_run])
@@ -180,9 +180,9 @@ def test_a_cohort_prepared_otherwise_is_a_line_not_a_crash(small_run, phantom_co
 
 
 def test_codes_of_embed_are_used(small_run, small_cohort, tmp_path, monkeypatch):
-    words = ["embed", small_run, small_cohort.folder, tmp_path / "codes", "--device", "cpu"]
+    words = ["embed", small_run, small_cohort.folder, "-o", tmp_path / "codes", "--device", "cpu"]
     assert main([*map(str, words), "--quiet"]) == 0
-    monkeypatch.setattr("foldnorm.pipeline.view.library.ENCODED", 3)
+    monkeypatch.setattr("foldnorm.pipeline.view.library.MAX_ENCODED", 3)
     plain = Library([small_cohort.folder, small_run], "cpu")
     with pytest.raises(InputError, match="24 brains are too many to encode now"):
         plain.neighbours(0, 3, 0)
@@ -203,7 +203,7 @@ def test_a_translation_is_shown_beside_the_true_pair(pair_cohort, run):  # noqa:
 
 
 def test_a_restoration_is_compared_with_the_brain_that_it_restores(small_cohort, tmp_path):
-    words = ["train", "--config", "restorer", "--cohort", small_cohort.folder, "--out",
+    words = ["train", "restorer", small_cohort.folder, "-o",
              tmp_path / "run", "--model.init_args.edits", "[balls]", "--model.init_args.channels",
              "[8, 8]", "--model.init_args.convolutions", "[1, 1]", "--training.steps", "2",
              "--device", "cpu", "--quiet"]  # fmt: skip

@@ -38,7 +38,8 @@ def grey(server, path):
 
 
 def test_it_shows_what_restore_would_make(server, bars, denoiser, tmp_path):
-    words = ["restore", denoiser, bars, tmp_path / "out", "--split", "test", "--degrade", "--quiet"]
+    words = ["restore", denoiser, bars, "-o", tmp_path / "out", "--split", "test", "--degrade",
+             "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
     cohort = Cohort.open(bars)
     place = int(cohort.indices("test")[0])
@@ -69,7 +70,7 @@ def test_what_changed_has_a_colour_and_the_rest_is_dim():
 
 
 def test_only_what_has_a_latent_space_has_too_many_to_encode(bars, denoiser, monkeypatch):
-    monkeypatch.setattr("foldnorm.pipeline.view.library.ENCODED", 10)
+    monkeypatch.setattr("foldnorm.pipeline.view.library.MAX_ENCODED", 10)
     library = Library([bars, denoiser], "cpu")
     with pytest.raises(InputError, match="120 images are too many"):
         library.neighbours(0, 0, 0)

@@ -14,9 +14,10 @@ from test_pairs import SEGMENTATION, grey_white_of, pair_source, preprocess
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.vnet import VNet
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.inference.translate import Translation, translate_cohort
+from foldnorm.pipeline.inference.inputs import open_input
+from foldnorm.pipeline.inference.translate import Translator
 from foldnorm.pipeline.metrics.classes import class_dice, class_distances
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.training.registry import task_of
 from foldnorm.preprocessing.cohort.cohort import Cohort
@@ -37,14 +38,14 @@ SMALL = {"channels": [8, 8], "convolutions": [1, 1]}
 def pair_cohort(tmp_path_factory):
     """24 pairs of 16³, split 0.5 / 0.25 / 0.25."""
     folder = tmp_path_factory.mktemp("pairs")
-    words = ["--voxel-size", "1.5", "--pad", "16,16,16", "--split", "0.5", "0.25", "0.25"]
+    words = ["--voxel-size", "1.5", "--pad", "16,16,16", "--split-fractions", "0.5", "0.25", "0.25"]
     assert preprocess(pair_source(folder / "source", 24), folder / "c", *words, "--quiet") == 0
     return Cohort.open(folder / "c")
 
 
 def train(cohort, out, *more):
     return main(
-        ["train", "--config", "vnet", "--cohort", str(cohort.folder), "--out", str(out),
+        ["train", "vnet", str(cohort.folder), "-o", str(out),
          "--device", "cpu", "--quiet", *TINY, *more]
     )  # fmt: skip
 
@@ -109,12 +110,12 @@ def test_levels_need_as_many_widths_as_stages():
 
 
 def test_training_writes_the_dice_of_each_class(run, pair_cohort):
-    table = MetricsTable(run / "metrics.csv", up_to=99)
+    table = MetricsLog(run / "metrics.csv", up_to=99)
     for name in ("loss", "dice_background", "dice_grey", "dice_white", "mean_dice"):
         assert table.column(f"validation/{name}")[0] == [2, 4], name
     assert len(list((run / "samples").glob("*.png"))) == 2
     report = run.parent / "report.html"
-    assert main(["report", str(pair_cohort.folder), str(run), str(report), "--quiet"]) == 0
+    assert main(["report", str(pair_cohort.folder), str(run), "-o", str(report), "--quiet"]) == 0
     assert "mean_dice" in report.read_text()
 
 
@@ -145,7 +146,7 @@ def test_in_bfloat16_a_resumed_run_equals_an_unbroken_one_too(pair_cohort, tmp_p
 def test_two_processes_equal_one_on_the_whole_batch(pair_cohort, tmp_path):
     moved = ["--training.augmentation.shift", "1", "--training.augmentation.rotation", "5"]
     assert train(pair_cohort, tmp_path / "one", *moved) == 0
-    arguments = ["train", "--config", "vnet", "--cohort", str(pair_cohort.folder), "--out",
+    arguments = ["train", "vnet", str(pair_cohort.folder), "-o",
                  str(tmp_path / "two"), "--device", "cpu", "--quiet", *TINY, *moved]  # fmt: skip
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
@@ -168,7 +169,7 @@ def test_a_cohort_without_pairs_is_refused(small_cohort, tmp_path, capsys):
 
 def test_a_cohort_is_translated_and_measured(run, pair_cohort, tmp_path, capsys):
     out = tmp_path / "t"
-    words = ["translate", str(run), str(pair_cohort.folder), str(out), "--split", "test"]
+    words = ["translate", str(run), str(pair_cohort.folder), "-o", str(out), "--split", "test"]
     assert main([*words, "--device", "cpu"]) == 0
     assert "mean_dice" in capsys.readouterr().out
     rows = read_tsv(out / "translations.tsv")
@@ -186,9 +187,9 @@ def test_a_cohort_is_translated_and_measured(run, pair_cohort, tmp_path, capsys)
 
 def test_a_split_without_brains_is_refused_before_anything_is_written(run, pair_cohort, tmp_path):
     rows = [{**row, "split": "train"} for row in pair_cohort.rows]
-    translation = Translation.open(run, torch.device("cpu"))
+    translator = Translator.open(run, torch.device("cpu"))
     with pytest.raises(InputError, match="no brain of split test"):
-        translate_cohort(translation, replace(pair_cohort, rows=rows), tmp_path / "t", ["test"])
+        translator.translate(replace(pair_cohort, rows=rows), ["test"]).save(tmp_path / "t")
     assert not (tmp_path / "t").exists()
 
 
@@ -200,7 +201,7 @@ def test_a_file_is_translated_in_its_own_grid(run, tmp_path, capsys):
     write_nifti(tmp_path / "in/sub-a.nii.gz", long[::-1], affine)
     write_nifti(tmp_path / "in/sub-b.nii.gz", np.full((9, 9, 9), 11, np.int16))
     out = tmp_path / "t"
-    words = ["translate", str(run), str(tmp_path / "in"), str(out), "--device", "cpu"]
+    words = ["translate", str(run), str(tmp_path / "in"), "-o", str(out), "--device", "cpu"]
     assert main([*words, "--quiet"]) == 1
     assert "sub-b" in capsys.readouterr().err
     given = read_labels(tmp_path / "in/sub-a.nii.gz")
@@ -211,6 +212,26 @@ def test_a_file_is_translated_in_its_own_grid(run, tmp_path, capsys):
     assert main([*words, "--quiet", "--overwrite", "--split", "test"]) == 2
 
 
+def test_a_translation_of_a_file_does_not_depend_on_the_other_files(run, tmp_path):
+    """Though all are packed in one box: a small volume is not shown the void around it."""
+    translator = Translator.open(run, torch.device("cpu"))
+    write_nifti(tmp_path / "two/sub-a.nii.gz", skeleton_volume(0, (18, 18, 20)))
+    far = np.eye(4)
+    far[:3, 3] = (30, -20, 9)
+    write_nifti(tmp_path / "two/sub-b.nii.gz", skeleton_volume(1), far)
+    made = []
+    for name, source in (("alone", "two/sub-a.nii.gz"), ("both", "two")):
+        given = open_input(
+            translator.run, tmp_path / source, tmp_path / name,
+            uncropped=translator.source_preparation, quiet=True,
+        )  # fmt: skip
+        first, *_ = translator.translate(given)
+        made.append(first)
+        assert first.key == "sub-a"
+    assert np.array_equal(made[0].classes, made[1].classes)
+    assert made[0].classes.any()
+
+
 def test_a_window_says_of_a_place_what_the_whole_volume_says(pair_cohort, tmp_path):
     """A network that sees one voxel at a time: windows must change nothing."""
     out = tmp_path / "run"
@@ -218,27 +239,30 @@ def test_a_window_says_of_a_place_what_the_whole_volume_says(pair_cohort, tmp_pa
            "--model.init_args.kernel_size", "1", "--model.init_args.norm", "false",
            "--model.init_args.stem", "1"]  # fmt: skip
     assert train(pair_cohort, out, *one) == 0
-    translation = Translation.open(out, torch.device("cpu"))
+    translator = Translator.open(out, torch.device("cpu"))
     volume = np.random.default_rng(0).integers(0, 3, (20, 37, 16)).astype(np.uint8)
-    whole = translation.model.translate(torch.from_numpy(volume)[None]).argmax(1)[0].numpy()
-    assert (translation.trained.translate_volume(volume) == whole).all()
+    whole = translator.model.translate(torch.from_numpy(volume)[None]).argmax(1)[0].numpy()
+    assert (translator.trained.translate_volume(volume) == whole).all()
 
 
 def test_skeletons_come_out_of_grey_white_volumes_in_reverse(pair_cohort, tmp_path):
     out = tmp_path / "run"
     assert train(pair_cohort, out, "--model.init_args.reverse", "true") == 0
-    assert main(["translate", str(out), str(pair_cohort.folder), str(tmp_path / "t"),
+    assert main(["translate", str(out), str(pair_cohort.folder), "-o", str(tmp_path / "t"),
                  "--quiet"]) == 0  # fmt: skip
     assert "dice_sulcus" in read_tsv(tmp_path / "t/translations.tsv")[0]
     place = tmp_path / "s" / "s0" / SEGMENTATION
     write_nifti(place / "Lgrey_white_s0.nii.gz", grey_white_of(skeleton_volume(0)))
-    assert main(["translate", str(out), str(tmp_path / "s"), str(tmp_path / "f"), "--quiet"]) == 0
+    assert (
+        main(["translate", str(out), str(tmp_path / "s"), "-o", str(tmp_path / "f"), "--quiet"])
+        == 0
+    )
     made = read_labels(tmp_path / "f/sub-s0_hemi-L_desc-translated_dseg.nii.gz")
     assert set(np.unique(made.data)) <= {11, 0, 60}
 
 
 def test_a_model_that_does_not_translate_says_so(small_run, small_cohort, tmp_path, capsys):
-    words = ["translate", str(small_run), str(small_cohort.folder), str(tmp_path / "t")]
+    words = ["translate", str(small_run), str(small_cohort.folder), "-o", str(tmp_path / "t")]
     assert main(words) == 2
     assert "WGANGP does not translate" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ from foldnorm.models.losses import (
     kl_to_standard_normal,
 )
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Encodes, Samples, Trainable
+from foldnorm.models.protocols import Encodes, Generates, Trainable
 from foldnorm.models.volume_networks import ShapeError
 from foldnorm.models.wgan_gp import WGANGP
 
@@ -41,7 +41,7 @@ def test_it_keeps_its_protocols(more):
     model = make(**more)
     assert isinstance(model, Trainable)
     assert isinstance(model, Encodes)
-    assert isinstance(model, Samples)
+    assert isinstance(model, Generates)
     codes = model.encode(batch())
     assert codes.shape == (3, model.latent_dim)
     assert model.decode(codes).shape == (3, 3, *SHAPE)

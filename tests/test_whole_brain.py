@@ -28,7 +28,7 @@ def both_sides(folder, subject, side=24):
 
 def whole_brain(source, out, *more):
     words = ["--whole-brain", "--n-procs", "1", "--quiet", "--crop", "none", *more]
-    return main(["preprocess", str(source), str(out), *words])
+    return main(["preprocess", str(source), "-o", str(out), *words])
 
 
 def test_the_higher_class_of_both_hemispheres_stays(tmp_path):

@@ -1,11 +1,11 @@
 """A trained model as a MONAI bundle: a folder that others can use without the training cohort.
 
-Beside what MONAI wants (``configs/metadata.json``, ``configs/inference.json``,
-``models/model.pt``, ``docs/README.md``) it holds the weights as safetensors, the run's
-``config.yaml``, ``data.json`` and ``metrics.csv``, and under ``cohort`` the layout of the training
-cohort. So every command that takes a run takes a bundle, and ``foldnorm preprocess --like BUNDLE``
-(``images --like BUNDLE``) prepares for it. Participants appear as salted hashes: enough to see that
-a brain was trained on, not to tell whose it was.
+Beside what MONAI wants (``metadata.json``, ``inference.json``, ``train.json`` and ``logging.conf``
+under ``configs``, ``models/model.pt``, ``docs/README.md``) it holds the weights as safetensors, the
+run's ``config.yaml``, ``data.json`` and ``metrics.csv``, and under ``cohort`` the layout of the
+training cohort. So every command that takes a run takes a bundle, and ``foldnorm preprocess
+--layout-from BUNDLE`` (``images --layout-from BUNDLE``) prepares for it. Participants appear as
+salted hashes: enough to see that a brain was trained on, not to tell whose it was.
 """
 
 import io
@@ -22,10 +22,13 @@ from torch import nn
 
 from foldnorm.pipeline.artifacts import (
     BUNDLE_CARD,
+    BUNDLE_DATA_TERMS,
     BUNDLE_INFERENCE,
     BUNDLE_LICENCE,
+    BUNDLE_LOGGING,
     BUNDLE_METADATA,
     BUNDLE_TORCH_WEIGHTS,
+    BUNDLE_TRAIN,
     BUNDLE_WEIGHTS,
     RUN_CONFIG,
     RUN_COST,
@@ -35,7 +38,8 @@ from foldnorm.pipeline.artifacts import (
 from foldnorm.pipeline.bundle import images as bundle_of_images
 from foldnorm.pipeline.bundle import volumes as bundle_of_volumes
 from foldnorm.pipeline.bundle.common import Contents
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.bundle.fine_tuning import training_config
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.model_card import card_of
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, REGION_MASK, Cohort
@@ -48,15 +52,43 @@ SCHEMA = (
     "meta_schema_20240725.json"
 )
 SALT_BYTES = 16
+UNNAMED = "not named"  # terms that nobody has given
+LOGGING = """[loggers]
+keys=root
+
+[handlers]
+keys=console
+
+[formatters]
+keys=plain
+
+[logger_root]
+level=INFO
+handlers=console
+
+[handler_console]
+class=StreamHandler
+level=INFO
+formatter=plain
+args=(sys.stdout,)
+
+[formatter_plain]
+format=%(asctime)s - %(name)s - %(levelname)s - %(message)s
+"""
 
 
-def export(run: RunFolder, cohort: Cohort, out: Path) -> None:
+def export(
+    run: RunFolder, cohort: Cohort, out: Path, *, licence: str = "", data_terms: str = ""
+) -> None:
     """Write a bundle and check that it makes of an input what the run makes of it.
 
     Args:
         run: finished, or at least with a checkpoint.
         cohort: that it was trained on, for its layout.
         out: folder to write to.
+        licence: of the weights, by name, such as ``CC-BY-4.0``; empty: who trained them has still
+            to name it.
+        data_terms: of the data that they were fitted to, likewise.
 
     Raises:
         InputError: the cohort is another one, or the model makes nothing of an input.
@@ -78,14 +110,23 @@ def export(run: RunFolder, cohort: Cohort, out: Path) -> None:
     stream = io.BytesIO()
     torch.save(state, stream)
     write_bytes(out / BUNDLE_TORCH_WEIGHTS, stream.getvalue())
-    write_text(
-        out / BUNDLE_LICENCE, "The terms of these weights are for who trained them to name.\n"
-    )
-    card = card_of(run, MetricsTable(run.folder / RUN_METRICS, up_to=2**62))
+    write_text(out / BUNDLE_LICENCE, _terms("these weights", licence))
+    write_text(out / BUNDLE_DATA_TERMS, _terms("the data they were fitted to", data_terms))
+    card = card_of(run, MetricsLog(run.folder / RUN_METRICS, up_to=2**62))
     write_text(out / BUNDLE_CARD, f"{card}\n{_how_to_use(contents, run)}")
     write_json(out / BUNDLE_INFERENCE, _inference(contents))
-    write_json(out / BUNDLE_METADATA, _metadata(contents, model, run))
+    write_json(out / BUNDLE_TRAIN, training_config())
+    write_text(out / BUNDLE_LOGGING, LOGGING)
+    terms = {"license": licence or UNNAMED, "data_license": data_terms or UNNAMED}
+    write_json(out / BUNDLE_METADATA, {**_metadata(contents, model, run), **terms})
     _check_same(contents, run.folder, out)
+
+
+def _terms(of: str, name: str) -> str:
+    """Text of a file of terms."""
+    if not name:
+        return f"The terms of {of} are for who trained the model to name.\n"
+    return f"Terms of {of}: {name}\n"
 
 
 def _shareable(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,9 +141,9 @@ def _shareable(data: Mapping[str, Any]) -> dict[str, Any]:
         known
         if known["salt"]
         else {"participants": sorted(hashed(n, salt) for n in known["participants"]), "salt": salt}
-        for known in data.get("before", [])
+        for known in data.get("pretrained_on", [])
     ]
-    return {**kept, "participants": participants, "before": before, "salt": salt}
+    return {**kept, "participants": participants, "pretrained_on": before, "salt": salt}
 
 
 def _check_same(contents: Contents, run: Path, bundle: Path) -> None:
@@ -198,6 +239,15 @@ With MONAI (`pip install 'foldnorm[bundle]'`); INPUT is {contents.takes}:
 ```
 python -m monai.bundle run --config_file configs/inference.json --dataset_dir INPUT --output_dir OUT
 ```
+
+To train it further, on a cohort that was prepared like its own or on INPUT as above:
+
+```
+python -m monai.bundle run training --config_file configs/train.json --dataset_dir COHORT \\
+    --output_dir OUT --steps 500
+```
+
+`OUT/run` is then a run folder. `--datalist` takes dictionaries in the place of a folder.
 {given}
 The weights stand in `{weights}`, and the same ones in `{as_torch}`. How the training
 cohort was prepared stands in `{RUN_DATA}` and `{LAYOUT_FOLDER}/`.

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch import Tensor, nn
 
-from foldnorm.models.protocols import Classifies, LearnsFromDamage, Repairs
+from foldnorm.models.protocols import Classifies, LearnsFromDamage, RestoresImages
 from foldnorm.pipeline.bundle.common import ADDRESS, Contents, class_steps, data_format, levels_of
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import intensities_of
@@ -30,12 +30,12 @@ def contents_of(model: nn.Module, run: RunFolder) -> Contents:
     """
     shape = [int(side) for side in run.data["shape"]]
     if isinstance(model, Classifies):
-        task, use = "classes of images", "foldnorm classify . INPUT OUT"
+        task, use = "classes of images", "foldnorm classify . INPUT -o OUT"
         outputs = data_format("probabilities", "classes", [], levels_of(run))
         written, out = class_steps(), "a JSON file of classes comes out for each"
-    elif isinstance(model, Repairs):
+    elif isinstance(model, RestoresImages):
         task = "restoration" if isinstance(model, LearnsFromDamage) else "reconstruction"
-        task, use = f"{task} of images", "foldnorm restore . INPUT OUT"
+        task, use = f"{task} of images", "foldnorm restore . INPUT -o OUT"
         outputs = data_format("image", "magnitude", shape, ["intensity"], [LOWEST, HIGHEST])
         saved = {
             "_target_": f"{ADDRESS}.WrittenImaged", "keys": "pred", "folder": "@bundle_root",
@@ -90,7 +90,7 @@ class ImageNetwork(nn.Module):
             return made
         if isinstance(self.model, Classifies):
             return self.model.classify(image[:, 0].float()).float()
-        assert isinstance(self.model, Repairs)
+        assert isinstance(self.model, RestoresImages)
         return self.model.repair(image[:, 0].float()).float().unsqueeze(1)
 
 
@@ -118,7 +118,7 @@ class PreparedImaged(MapTransform):
     def __init__(self, keys: KeysCollection, folder: str | Path) -> None:
         super().__init__(keys)
         data = RunFolder.open(Path(folder)).data
-        self.preparation = ImagePreparation.of_record(data["preparation"])
+        self.preparation = ImagePreparation.from_record(data["preparation"])
         self.shape = tuple(data["shape"])
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -178,8 +178,8 @@ class PreparedVolumed(MapTransform):
         self.preparation, self.scheme, self.translates = _input_of(RunFolder.open(Path(folder)))
         described = Cohort.describe(Path(folder) / LAYOUT_FOLDER)["Cohort"]
         self.off_mask = described["preparation"]["off_mask"]
-        self.crop = CropSpec.of_record(described["preparation"])
-        self.layout = Layout.of_cohort(Path(folder) / LAYOUT_FOLDER)
+        self.crop = CropSpec.from_record(described["preparation"])
+        self.layout = Layout.from_cohort(Path(folder) / LAYOUT_FOLDER)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the dictionary with (1, I, J, K) float32 volumes, whose affines are true."""
@@ -189,11 +189,11 @@ class PreparedVolumed(MapTransform):
             prepared = prepare_volume(source, self.preparation)
             classes, affine = prepared.classes, prepared.affine
             if not self.translates:
-                target = self.layout.target_of(prepared.grid, self.crop)
+                target = self.layout.target_of(prepared.field_of_view, self.crop)
                 classes = self.layout.packed(
-                    classes, prepared.at, target, self.scheme, self.off_mask
+                    classes, prepared.bounds, target, self.scheme, self.off_mask
                 )
-                steps = [b - a for a, b in zip(prepared.at.start, target.start, strict=True)]
+                steps = [b - a for a, b in zip(prepared.bounds.start, target.start, strict=True)]
                 affine = affine.copy()
                 affine[:3, 3] += affine[:3, :3] @ np.array(steps)
             changed[key] = MetaTensor(
@@ -233,7 +233,7 @@ def _input_of(run: RunFolder) -> tuple[Preparation, LabelScheme, bool]:
     model = build_model(run.config["model"])  # its kind; weights are not needed
     translates = isinstance(model, Translates)
     if isinstance(model, Translates) and model.reverse:
-        preparation = preparation.of_pairs()
+        preparation = preparation.for_second_volume()
     return replace(preparation, pair=None, folds="none"), preparation.scheme, translates
 
 
@@ -266,16 +266,14 @@ def _label_steps() -> list[dict[str, Any]]:
 
 def _commands(model: nn.Module) -> str:
     """Return commands of foldnorm that use the bundle."""
-    scores = (
-        "foldnorm preprocess INPUT cohort --like .\n"
-        "foldnorm score . cohort scores --reference TRAINING_COHORT"
-    )
+    prepare = "foldnorm preprocess INPUT -o cohort --layout-from ."
+    scores = f"{prepare}\nfoldnorm score . cohort -o scores --reference TRAINING_COHORT"
     if isinstance(model, Classifies):
-        return "foldnorm preprocess INPUT cohort --like .\nfoldnorm classify . cohort classes"
+        return f"{prepare}\nfoldnorm classify . cohort -o classes"
     if isinstance(model, Translates):
-        return "foldnorm translate . INPUT OUT"
+        return "foldnorm translate . INPUT -o OUT"
     if isinstance(model, Recognises):
-        return f"foldnorm recognise . INPUT OUT --reference TRAINING_COHORT\n{scores}"
+        return f"foldnorm label-sulci . INPUT -o OUT --reference TRAINING_COHORT\n{scores}"
     if isinstance(model, Restores):
         return f"{scores} --maps"
-    return f"{scores}\nfoldnorm embed . cohort codes"
+    return f"{scores}\nfoldnorm embed . cohort -o codes"

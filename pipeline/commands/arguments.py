@@ -3,34 +3,32 @@
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from foldnorm.preprocessing.core.errors import InputError
-
-if TYPE_CHECKING:
-    from foldnorm.preprocessing.io.sources import Problem
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
     """Add ``--seed``."""
-    parser.add_argument("--seed", type=int, default=0, help="of everything drawn (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
 
 
 def add_segmentation(parser: argparse._ActionsContainer) -> None:
-    """Add ``--labels`` and ``--align``, of segmentations."""
+    """Add ``--labels`` and ``--align``, for segmentations."""
     parser.add_argument(
         "--labels",
         default="auto",
-        help="of segmentations: freesurfer, grey-white, or a YAML file (default: by the labels)",
+        help="label scheme of segmentations: freesurfer, grey-white, or a YAML file (default: "
+        "recognised by the labels)",
     )
     parser.add_argument(
         "--align",
         default="auto",
         metavar="auto|none|FILE",
-        help="segmentations without a transform to MNI space: by the deep structures that their "
-        "labels name (auto), or to a segmentation that lies there (see foldnorm template)",
+        help="alignment of segmentations without a transform to MNI space: by the deep structures "
+        "that their labels name (auto), none, or to a segmentation that lies there (see foldnorm "
+        "template)",
     )
 
 
@@ -43,36 +41,86 @@ def add_kind(parser: argparse.ArgumentParser) -> None:
             "refill", "deform", "interrupt", "displace", "scar", "rim",
         ),
         default="fold",
-        help="alteration (default fold); refill closes the gap of an erased fold, deform is its "
-        "control, and so are scar and rim of any erasure (see foldnorm delete)",
+        help="kind of alteration (default: fold); refill closes the gap of an erased fold, deform "
+        "is its control, and so are scar and rim of any erasure (see foldnorm alter)",
     )  # fmt: skip
     parser.add_argument(
         "--reach",
         type=float,
         default=8.0,
         metavar="MM",
-        help="refill and deform: distance over which neighbours are drawn (default 8)",
+        help="distance over which refill and deform draw neighbours (default: 8)",
     )
     parser.add_argument(
         "--share",
         type=float,
         default=0.5,
-        help="refill and deform: how much of their distance they are drawn: .5 is half-way "
+        help="share of their distance by which refill and deform draw neighbours: .5 is half-way "
         "(default), .8 with --reach 12 closes the gap",
+    )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add RUN."""
+    parser.add_argument(
+        "run_folder", type=Path, metavar="RUN", help="run folder, or exported model"
+    )
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add CONFIG."""
+    parser.add_argument("config", metavar="CONFIG", help="YAML file, or a shipped configuration")
+
+
+def add_cohort(parser: argparse.ArgumentParser) -> None:
+    """Add COHORT."""
+    parser.add_argument("cohort", type=Path, metavar="COHORT", help="cohort folder")
+
+
+def add_out(
+    parser: argparse.ArgumentParser, what: str = "folder to write to", metavar: str = "OUT"
+) -> None:
+    """Add ``-o``, ``--out``, which every command that writes has."""
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar=metavar, help=what)
+
+
+def add_num(parser: argparse.ArgumentParser, default: int, what: str) -> None:
+    """Add ``-n``, ``--num``."""
+    parser.add_argument(
+        "-n", "--num", type=positive, default=default, help=f"{what} (default: {default})"
+    )
+
+
+def add_selected_splits(parser: argparse.ArgumentParser) -> None:
+    """Add ``--split``, the splits of a cohort to take; all where none is named."""
+    parser.add_argument(
+        "--split",
+        nargs="+",
+        choices=("train", "validation", "test"),
+        default=[],
+        help="restrict to these splits of a cohort (default: all)",
     )
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
     """Add one SOURCE or several."""
-    parser.add_argument("source", nargs="+", metavar="SOURCE", help="PATH or NAME=PATH")
+    parser.add_argument(
+        "source", nargs="+", metavar="SOURCE", help="source to read: PATH, or NAME=PATH"
+    )
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Add ``--participant-label``, ``--hemi`` and ``--prefer``."""
     parser.add_argument(
-        "--participant-label", nargs="+", type=str, default=[], help="only these participants"
+        "--participant-label",
+        nargs="+",
+        type=str,
+        default=[],
+        help="restrict to these participants",
     )
-    parser.add_argument("--hemi", nargs="+", choices=("L", "R"), default=[], help="only these")
+    parser.add_argument(
+        "--hemi", nargs="+", choices=("L", "R"), default=[], help="restrict to these hemispheres"
+    )
     add_prefer(parser)
 
 
@@ -84,27 +132,32 @@ def add_prefer(parser: argparse.ArgumentParser) -> None:
         type=str,
         default=[],
         metavar="NAME",
-        help="acquisitions, analyses or fold sessions to take before others",
+        help="acquisitions, analyses or fold sessions to prefer to others",
     )
 
 
 def add_split(parser: argparse._ActionsContainer) -> None:
-    """Add ``--split`` and ``--split-seed``."""
+    """Add ``--split-fractions`` and ``--split-seed``."""
     parser.add_argument(
-        "--split",
+        "--split-fractions",
         nargs=3,
         type=float,
         metavar=("TRAIN", "VALIDATION", "TEST"),
         default=(0.75, 0.15, 0.10),
-        help="shares, by participant (default 0.75 0.15 0.10)",
+        help="share of participants in each split (default: 0.75 0.15 0.10)",
     )
-    parser.add_argument("--split-seed", type=int, default=0, help="of the split (default 0)")
+    parser.add_argument(
+        "--split-seed", type=int, default=0, help="random seed of the split (default: 0)"
+    )
 
 
 def add_n_procs(parser: argparse.ArgumentParser) -> None:
     """Add ``--n-procs``."""
     parser.add_argument(
-        "--n-procs", type=positive, default=os.cpu_count() or 1, help="processes (default: all)"
+        "--n-procs",
+        type=positive,
+        default=os.cpu_count() or 1,
+        help="number of processes (default: one a core)",
     )
 
 
@@ -131,12 +184,16 @@ def add_asymmetry(parser: argparse.ArgumentParser) -> None:
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Add ``--overwrite``."""
-    parser.add_argument("--overwrite", action="store_true", help="redo what is finished")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add ``--device``."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="device to compute on: auto, cpu, cuda or cuda:N (default: auto)",
+    )
 
 
 def positive(text: str) -> int:
@@ -170,21 +227,11 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
 
 
 def add_run_and_input(parser: argparse.ArgumentParser) -> None:
-    """Add ``RUN INPUT OUT`` and ``--split``, for what a model makes of any volumes."""
-    parser.add_argument("run_folder", type=Path, metavar="RUN")
+    """Add ``RUN INPUT -o OUT`` and ``--split``, for what a model makes of any volumes."""
+    add_run(parser)
     parser.add_argument("input", metavar="INPUT", help="cohort, folder, table or file")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
-    parser.add_argument(
-        "--split", nargs="+", default=[], choices=("train", "validation", "test"),
-        help="of a cohort (default all)",
-    )  # fmt: skip
-
-
-def say_problems(problems: Sequence["Problem"]) -> int:
-    """Say what could not be done, and return the exit code: 1 if there was anything, else 0."""
-    for problem in problems:
-        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
-    return 1 if problems else 0
+    add_out(parser)
+    add_selected_splits(parser)
 
 
 def warn_of_lost_inputs(inputs: Mapping[str, str | None]) -> None:

@@ -4,8 +4,8 @@ Runs on brains never trained on. OUT/benchmark.tsv has a row a size and score: A
 precision and false-positive rate at 95 % sensitivity with bootstrap intervals (unpaired), the share
 of altered brains whose own score rises (paired), and the share of healthy ones with p < 0.05.
 Trivial baselines and the size-0 control stand in the same table; localisation.tsv says whether the
-evidence of a model that restores points at what was deleted. --every-fold SIZE also takes every
-fold of that size out of every brain, one at a time (every_fold_summary.tsv, every_fold.tsv,
+evidence of a model that restores points at what was deleted. --leave-one-fold-out SIZE also takes
+every fold of that size out of every brain, one at a time (every_fold_summary.tsv, every_fold.tsv,
 every_fold_places.tsv): where brains are few, their folds are many.
 """
 
@@ -14,8 +14,10 @@ from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
     add_asymmetry,
+    add_cohort,
     add_device,
     add_kind,
+    add_out,
     add_overwrite,
     add_reference,
     add_seed,
@@ -28,19 +30,36 @@ HELP = "deletion benchmark of a trained model, by size"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "run_folder", type=Path, metavar="RUN", help="trained model, or void for none"
+        "run_folder", type=Path, metavar="RUN", help="run folder, exported model, or the word void"
     )
-    parser.add_argument("cohort", type=Path, metavar="COHORT")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    add_cohort(parser)
+    add_out(parser)
     parser.add_argument(
-        "--sizes", nargs="+", default=["200", "500", "800"], help="N or LOW-HIGH (0 is added)"
+        "--size",
+        nargs="+",
+        default=["200", "500", "800"],
+        metavar="SIZE",
+        help="sizes of alterations, N or LOW-HIGH; the control, 0, is added (default: 200 500 800)",
     )
     add_kind(parser)
     parser.add_argument(
-        "--split", nargs="+", choices=("validation", "test"), default=["test"], help="of COHORT"
+        "--split",
+        nargs="+",
+        choices=("validation", "test"),
+        default=["test"],
+        help="splits of COHORT to alter (default: test)",
     )
-    parser.add_argument("--draws", type=positive, default=5, help="of halves and deletions")
-    parser.add_argument("--every-fold", metavar="SIZE", help="paired, for each such fold")
+    parser.add_argument(
+        "--draws",
+        type=positive,
+        default=5,
+        help="number of draws of halves and alterations (default: 5)",
+    )
+    parser.add_argument(
+        "--leave-one-fold-out",
+        metavar="SIZE",
+        help="also take out every fold of this size, one at a time, and compare before and after",
+    )
     add_reference(parser)
     add_asymmetry(parser)
     add_seed(parser)
@@ -50,20 +69,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.artifacts import BENCHMARK, BENCHMARK_SIDECAR
+    from foldnorm.pipeline.artifacts import BENCHMARK
     from foldnorm.pipeline.commands.arguments import refuse_existing
     from foldnorm.pipeline.scoring.brain_scores import BrainScores
     from foldnorm.pipeline.scoring.setup import set_up_scoring
     from foldnorm.pipeline.studies.benchmark import BenchmarkOptions, benchmark
     from foldnorm.preprocessing.alteration.deletion import ANY_SIZE, Refilling, SizeRange
-    from foldnorm.preprocessing.core.files import read_json
 
     refuse_existing(arguments.out / BENCHMARK, arguments.overwrite)
     setup = set_up_scoring(
         arguments.run_folder, arguments.cohort, arguments.reference, arguments.device
     )
     has_size = arguments.kind not in ("random", "asymmetry")
-    sizes = [SizeRange.parse(size) for size in arguments.sizes] if has_size else [ANY_SIZE]
+    sizes = [SizeRange.parse(size) for size in arguments.size] if has_size else [ANY_SIZE]
     options = BenchmarkOptions(
         tuple(sizes),
         kind=arguments.kind,
@@ -73,13 +91,16 @@ def run(arguments: argparse.Namespace) -> int:
         refilling=Refilling(arguments.reach, arguments.share),
     )
     scores = BrainScores(setup.trained, asymmetry=arguments.asymmetry).fit(setup.reference)
-    rows = benchmark(scores, setup.cohort, arguments.out, options)
-    if arguments.every_fold:
-        _every_fold(arguments, scores, setup.cohort, SizeRange.parse(arguments.every_fold))
+    result = benchmark(scores, setup.cohort, options)
+    result.save(arguments.out)
+    if arguments.leave_one_fold_out:
+        _leave_one_fold_out(
+            arguments, scores, setup.cohort, SizeRange.parse(arguments.leave_one_fold_out)
+        )
     if not arguments.quiet:
-        print(f"learned from {read_json(arguments.out / BENCHMARK_SIDECAR)['track']}")
+        print(f"learned from {result.about['track']}")
         print(f"{'size':>8}  {'score':<26} {'AUROC':>18}  paired    n")
-        for row in rows:
+        for row in result.table:
             interval = f"{row['auroc']:.2f} [{row['auroc_low']:.2f}, {row['auroc_high']:.2f}]"
             print(
                 f"{row['size']:>8}  {row['score']:<26} {interval:>18}    "
@@ -88,13 +109,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _every_fold(arguments, fitted, cohort, sizes):  # type: ignore[no-untyped-def]  # imported late
-    from foldnorm.pipeline.studies.every_fold import score_every_fold, write_every_fold
+def _leave_one_fold_out(arguments, fitted, cohort, sizes):  # type: ignore[no-untyped-def]  # imported late
+    from foldnorm.pipeline.studies.leave_one_fold_out import leave_one_fold_out
 
     indices = cohort.indices(*arguments.split)
-    scores = score_every_fold(fitted, cohort, indices, sizes)
-    summary = write_every_fold(scores, arguments.out, seed=arguments.seed)
+    scores = leave_one_fold_out(fitted, cohort, indices, sizes)
+    scores.save(arguments.out, seed=arguments.seed)
     if not arguments.quiet:
+        summary = scores.summary(seed=arguments.seed)
         count, brains = summary[0]["folds"], summary[0]["participants"]
         print(f"every fold of size {sizes}: {count} of {brains} participants")
         for row in summary:

@@ -1,17 +1,16 @@
-"""Tell the class of images or volumes with a trained classifier.
+"""Predict the class of images or volumes with a trained classifier.
 
-INPUT is a cohort folder; or a folder of images or one, which is first prepared as the run's cohort
+INPUT is a cohort folder; or images or label volumes, which are first prepared as the run's cohort
 was, in OUT/prepared. classes.tsv has a row an image, with the probability of each class;
 classes.json the accuracy on those that were not trained on, its interval over participants, and
 the confusion matrix, where classes are known.
 """
 
 import argparse
-from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_run_and_input
 
-HELP = "tell the class of images or volumes"
+HELP = "predict the class of images or volumes"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,31 +23,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.artifacts import CLASSES
-    from foldnorm.pipeline.commands.arguments import refuse_existing, say_problems
+    from foldnorm.pipeline.commands.arguments import refuse_existing
+    from foldnorm.pipeline.commands.outcome import conclude
     from foldnorm.pipeline.inference.classify import classify
-    from foldnorm.pipeline.inference.inputs import cohort_of_input
+    from foldnorm.pipeline.inference.inputs import open_input
     from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.pipeline.runs.run_folder import RunFolder
 
     refuse_existing(arguments.out / CLASSES, arguments.overwrite)
     run_folder = RunFolder.open(arguments.run_folder)
     trained = run_folder.load(choose_device(arguments.device))
-    cohort, problems = cohort_of_input(
+    given = open_input(
         run_folder,
-        Path(arguments.input),
+        arguments.input,
         arguments.out,
         splits=arguments.split,
         overwrite=arguments.overwrite,
+        quiet=arguments.quiet,
     )
-    found = classify(run_folder, trained, cohort, arguments.out, arguments.split)
-    code = say_problems(problems)
-    if not arguments.quiet:
-        known = ""
-        if found["tested"]:
-            known = (
-                f", accuracy {found['accuracy']:.3f} [{found['accuracy_low']:.3f}, "
-                f"{found['accuracy_high']:.3f}] on {found['tested']} not trained on (commonest "
-                f"class {found['commonest_class']:.3f})"
-            )
-        print(f"{found['volumes']} told, {len(problems)} failed{known}: {arguments.out}")
-    return code
+    result = classify(run_folder, trained, given.cohort, arguments.split)
+    result.save(arguments.out)
+    found, known = result.metrics, ""
+    if found["tested"]:
+        known = (
+            f", accuracy {found['accuracy']:.3f} [{found['accuracy_low']:.3f}, "
+            f"{found['accuracy_high']:.3f}] on {found['tested']} not trained on (commonest class "
+            f"{found['commonest_class']:.3f})"
+        )
+    number, failed = len(result.table), len(given.failed)
+    summary = f"{number} volumes classified, {failed} failed{known}: {arguments.out}"
+    return conclude(arguments, given.failed, summary)

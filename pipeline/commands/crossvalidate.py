@@ -1,25 +1,34 @@
 """Test a classifier on every participant, each time by a model that was not shown them.
 
 Participants are put into folds, as many of each class in each; for every fold a classifier is
-trained on the others (OUT/fold-N, a run folder). classes.tsv has what was told of every volume,
-classes.json the accuracy with its interval over participants. Any key of CONFIG can be set:
+trained on the others (OUT/fold-N, a run folder). classes.tsv has the predicted class of every
+volume, classes.json the accuracy with its interval over participants. Any key of CONFIG can be set:
 --model.init_args.target sex --training.steps 500. Start it again to go on.
 """
 
 import argparse
-from pathlib import Path
 
-from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_seed, positive
+from foldnorm.pipeline.commands.arguments import (
+    add_cohort,
+    add_config,
+    add_device,
+    add_out,
+    add_overwrite,
+    add_seed,
+    positive,
+)
 
 HELP = "test a classifier by cross-validation"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("config", help="YAML file, or a shipped name")
-    parser.add_argument("cohort", type=Path, metavar="COHORT")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
-    parser.add_argument("--folds", type=positive, default=5, help="how many (default 5)")
+    add_config(parser)
+    add_cohort(parser)
+    add_out(parser)
+    parser.add_argument(
+        "--cv-folds", type=positive, default=5, help="number of folds of participants (default: 5)"
+    )
     add_seed(parser)
     add_device(parser)
     add_overwrite(parser)
@@ -35,14 +44,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     refuse_existing(arguments.out / CLASSES, arguments.overwrite)
     options = CrossValidationOptions(
-        arguments.folds,
+        arguments.cv_folds,
         arguments.seed,
         tuple(arguments.overrides),
         arguments.device,
         arguments.quiet,
     )
     cohort = Cohort.open(arguments.cohort)
-    found = cross_validate(arguments.config, cohort, arguments.out, options)
+    result = cross_validate(arguments.config, cohort, arguments.out, options)
+    result.save(arguments.out)
+    found = result.metrics
     if not arguments.quiet:
         print(
             f"accuracy {found['accuracy']:.3f} [{found['accuracy_low']:.3f}, "

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from foldnorm.pipeline.commands.arguments import add_device, add_n_procs, positive
+from foldnorm.pipeline.commands.arguments import add_device, add_n_procs, add_out, positive
 
 HELP = "everything on a phantom cohort, ends with OUT/report.html"
 # 60 mm around the end of the superior temporal sulcus of the phantom, at 1.5 mm: 40³ voxels.
@@ -21,23 +21,25 @@ SPLIT = ("0.6", "0.15", "0.25")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
-    parser.add_argument("--subjects", type=positive, default=300, help="phantoms (default 300)")
-    parser.add_argument("--steps", type=positive, default=500, help="of training (default 500)")
+    add_out(parser)
+    parser.add_argument(
+        "--subjects", type=positive, default=300, help="number of phantoms (default: 300)"
+    )
+    parser.add_argument(
+        "--steps", type=positive, default=500, help="number of training steps (default: 500)"
+    )
     add_n_procs(parser)
     add_device(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.cli import main
-
     begin = time.perf_counter()
     for number, command in enumerate(commands(arguments), start=1):
         if not arguments.quiet:
             elapsed = time.perf_counter() - begin
             print(f"\n[{elapsed:4.0f} s] {number}. foldnorm {shlex.join(command)}", flush=True)
-        code = main([*command, *(["--quiet"] if arguments.quiet else [])])
+        code = arguments.main([*command, *(["--quiet"] if arguments.quiet else [])])
         if code:
             print(f"foldnorm: demo stopped at step {number}", file=sys.stderr)
             return code
@@ -61,19 +63,21 @@ def commands(arguments: argparse.Namespace) -> list[list[str]]:
     steps = str(arguments.steps)
     fresh = ["--overwrite"]
     lines: list[list[str | Path]] = [
-        ["phantom", source, "--subjects", str(arguments.subjects), *procs],
-        ["preprocess", source, cohort, "--voxel-size", VOXEL_SIZE, "--crop", REGION,
-         "--split", *SPLIT, *procs],
-        ["train", "--config", "wgan_gp", "--cohort", cohort, "--out", model, "--resume", "auto",
+        ["phantom", "-o", source, "--subjects", str(arguments.subjects), *procs],
+        ["preprocess", source, "-o", cohort, "--voxel-size", VOXEL_SIZE, "--crop", REGION,
+         "--split-fractions", *SPLIT, *procs],
+        ["train", "wgan_gp", cohort, "-o", model, "--resume", "auto",
          *device, "--training.steps", steps, "--training.validate_every", "100"],
-        ["score", model, cohort, scores, "--split", "test", *device, *fresh],
-        ["delete", cohort, altered, "--size", "500", "--split", "test", *fresh],
-        ["score", model, altered, scores_altered, *device, *fresh],
-        ["benchmark", model, cohort, benchmark, "--sizes", "200", "500", "800", *device, *fresh],
-        ["latent", "projection", model, cohort, latent, "--place", altered,
-         "--scores", scores, scores_altered, *device, *fresh],
-        ["latent", "clusters", model, cohort, latent, *device, *fresh],
-        ["latent", "mean", model, cohort, latent, *device, *fresh],
-        ["report", cohort, model, scores, altered, scores_altered, benchmark, latent, report],
+        ["score", model, cohort, "-o", scores, "--split", "test", *device, *fresh],
+        ["alter", cohort, "-o", altered, "--size", "500", "--split", "test", *fresh],
+        ["score", model, altered, "-o", scores_altered, *device, *fresh],
+        ["benchmark", model, cohort, "-o", benchmark, "--size", "200", "500", "800",
+         *device, *fresh],
+        ["latent", "projection", model, cohort, "-o", latent, "--project", altered,
+         "--colour-by", scores, scores_altered, *device, *fresh],
+        ["latent", "clusters", model, cohort, "-o", latent, *device, *fresh],
+        ["latent", "mean", model, cohort, "-o", latent, *device, *fresh],
+        ["report", cohort, model, scores, altered, scores_altered, benchmark, latent,
+         "-o", report],
     ]  # fmt: skip
     return [[str(word) for word in line] for line in lines]

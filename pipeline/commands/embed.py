@@ -1,18 +1,23 @@
 """Latent codes of a cohort: OUT/codes.npy, (N, d) float32, and OUT/codes.tsv, a row each."""
 
 import argparse
-from pathlib import Path
 
-from foldnorm.pipeline.commands.arguments import add_device, add_overwrite
+from foldnorm.pipeline.commands.arguments import (
+    add_cohort,
+    add_device,
+    add_out,
+    add_overwrite,
+    add_run,
+)
 
 HELP = "latent codes of a cohort"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("run_folder", type=Path, metavar="RUN")
-    parser.add_argument("cohort", type=Path, metavar="COHORT")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    add_run(parser)
+    add_cohort(parser)
+    add_out(parser)
     add_device(parser)
     add_overwrite(parser)
 
@@ -26,14 +31,14 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.pipeline.runs.run_folder import RunFolder
     from foldnorm.preprocessing.cohort.cohort import Cohort
-    from foldnorm.preprocessing.core.files import replacing, write_json, write_tsv
+    from foldnorm.preprocessing.core.files import atomic_path, write_json, write_tsv
 
     refuse_existing(arguments.out / CODES, arguments.overwrite)
     device = choose_device(arguments.device)
     run_folder, cohort = RunFolder.open(arguments.run_folder), Cohort.open(arguments.cohort)
     run_folder.check_cohort(cohort)
     codes = run_folder.load(device).encode(cohort.brains(cohort.indices()))
-    with replacing(arguments.out / CODES) as temporary, temporary.open("wb") as stream:
+    with atomic_path(arguments.out / CODES) as temporary, temporary.open("wb") as stream:
         np.save(stream, codes, allow_pickle=False)
     write_tsv(arguments.out / CODES_TABLE, cohort.rows, tuple(cohort.rows[0]))
     of = {"run": str(run_folder.folder.resolve()), "cohort": str(cohort.folder.resolve())}

@@ -5,10 +5,10 @@ Writes OUT/folds.tsv, and OUT/folds.json, which says what each column is.
 """
 
 import argparse
-from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
     add_n_procs,
+    add_out,
     add_overwrite,
     add_selection,
     add_sources,
@@ -20,7 +20,7 @@ HELP = "table of folds: name, size, depth, position"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_sources(parser)
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    add_out(parser)
     add_selection(parser)
     add_n_procs(parser)
     add_overwrite(parser)
@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.commands.arguments import refuse_existing, say_problems
+    from foldnorm.pipeline.commands.arguments import refuse_existing
+    from foldnorm.pipeline.commands.outcome import conclude
     from foldnorm.preprocessing.cohort.fold_table import TABLE, write_fold_table
     from foldnorm.preprocessing.io.schemes import SKELETON
     from foldnorm.preprocessing.io.sources import Source, find_volumes
@@ -43,10 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
     )
     number, failed = write_fold_table(volumes, arguments.out, n_procs=arguments.n_procs)
     problems += failed
-    code = say_problems(problems)
-    if not arguments.quiet:
-        print(
-            f"{number} folds of {len(volumes) - len(failed)} hemispheres, "
-            f"{len(problems)} failed: {arguments.out}"
-        )
-    return code
+    return conclude(
+        arguments,
+        problems,
+        f"{number} folds of {len(volumes) - len(failed)} hemispheres, "
+        f"{len(problems)} failed: {arguments.out}",
+    )

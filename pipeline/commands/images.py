@@ -7,35 +7,49 @@ splits never separate the images of one person; without, each image is a partici
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from foldnorm.pipeline.commands.arguments import add_n_procs, add_overwrite, add_split
+from foldnorm.pipeline.commands.arguments import (
+    add_n_procs,
+    add_out,
+    add_overwrite,
+    add_split,
+)
 
 HELP = "turn images into a cohort folder"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("source", type=Path, metavar="SOURCE")
-    parser.add_argument("out", type=Path, metavar="OUT", help="cohort folder to write")
-    parser.add_argument("--table", type=Path, help="whose images are: file, participant_id, …")
-    parser.add_argument("--classes", nargs="+", type=str, default=[], help="only these")
     parser.add_argument(
-        "--size", default="native", help="N, I,J or I,J,K pixels, or native (default native)"
+        "source", type=Path, metavar="SOURCE", help="folder of images, or idx archive"
+    )
+    add_out(parser, "cohort folder to write")
+    parser.add_argument(
+        "--table", type=Path, help="table of the images: file, participant_id, … (default: "
+        "SOURCE/participants.tsv)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--classes", nargs="+", type=str, default=[], help="restrict to these classes"
+    )
+    parser.add_argument(
+        "--shape",
+        default="native",
+        help="pixels of each side, N, I,J or I,J,K, or native (default: native)",
     )
     parser.add_argument(
         "--intensities",
         default="auto",
         metavar="RULE",
-        help="what becomes −1 and 1: full (of 8 or 16 bits), percentiles (0.5 and 99.5 of each "
-        "image) or LOW,HIGH (default auto: full for integers of 8 or 16 bits, else percentiles)",
+        help="intensities that become −1 and 1: full (of 8 or 16 bits), percentiles (0.5 and 99.5 "
+        "of each image) or LOW,HIGH (default: auto, which is full for integers of 8 or 16 bits, "
+        "else percentiles)",
     )
     parser.add_argument(
-        "--like",
+        "--layout-from",
         type=Path,
         metavar="COHORT",
-        help="prepare as that cohort (or exported model's) was",
+        help="cohort, or exported model, as whose images these are prepared",
     )
     add_split(parser)
     add_n_procs(parser)
@@ -44,13 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
+    from foldnorm.pipeline.commands.outcome import conclude, problems_of
     from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, write_image_cohort
     from foldnorm.preprocessing.cohort.images import find_images
 
-    if arguments.like is None:
-        preparation = ImagePreparation.parse(arguments.size, arguments.intensities)
+    if arguments.layout_from is None:
+        preparation = ImagePreparation.parse(arguments.shape, arguments.intensities)
     else:
-        preparation = ImagePreparation.of_cohort(arguments.like)
+        preparation = ImagePreparation.from_cohort(arguments.layout_from)
     images, problems = find_images(
         arguments.source.absolute(), table=arguments.table, classes=arguments.classes
     )
@@ -59,16 +74,14 @@ def run(arguments: argparse.Namespace) -> int:
         problems,
         arguments.out,
         preparation,
-        fractions=tuple(arguments.split),
+        fractions=tuple(arguments.split_fractions),
         split_seed=arguments.split_seed,
         n_threads=arguments.n_procs,
         overwrite=arguments.overwrite,
     )
-    for failure in report["failed"]:
-        print(f"foldnorm: {failure['volume']}: {failure['reason']}", file=sys.stderr)
-    if not arguments.quiet:
-        print(
-            f"{report['done']} images done ({report['skipped']} of them before), "
-            f"{len(report['failed'])} failed, {report['seconds']} s: {arguments.out}"
-        )
-    return 1 if report["failed"] else 0
+    return conclude(
+        arguments,
+        problems_of(report),
+        f"{report['done']} images done ({report['skipped']} of them before), "
+        f"{len(report['failed'])} failed, {report['seconds']} s: {arguments.out}",
+    )

@@ -7,14 +7,14 @@ import argparse
 
 from foldnorm.pipeline.commands.arguments import add_prefer, add_sources
 
-HELP = "what a source holds, lacks, and leaves unclear"
+HELP = "list what a source holds, lacks, and leaves unclear"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_sources(parser)
     add_prefer(parser)
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
 def run(arguments: argparse.Namespace) -> int:

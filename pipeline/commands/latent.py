@@ -1,15 +1,21 @@
 """Analyse a latent space. OUT may hold several analyses; `foldnorm report` shows them.
 
-clusters: k-means for k = 2 … --most, silhouettes, gap statistic, stability, and a sentence on
-whether there is more than one cluster. probe: what of --columns of participants.tsv, or of a table
-of --folds, can be read off the codes by a straight line, cross-validated, with intervals and
-permutation p-values. mean: the decoded mean code, class probabilities of the decoded cohort, and
-their surfaces. neighbours: the brains nearest to --brain. interpolate: --steps from --brain to
---to. dimensions: ranked by what half a standard deviation of the prior does to the loss of --brains
-brains, foretold for all and measured for the first --dimensions of them; and the voxels that the
-first --number of them move (of label volumes only). projection: one picture of the codes by
---method, fitted on the training brains of COHORT; its other brains and those of the cohorts of
---place are placed into it, and how far they lie is said. Images are taken like brains.
+ANALYSIS is one of:
+  clusters     k-means for k = 2 … --max-clusters, silhouettes, gap statistic, stability, and a
+               sentence on whether there is more than one cluster
+  probe        linear probes: how well --columns of participants.tsv, or of a --fold-table, can be
+               read off the codes, cross-validated, with intervals and permutation p-values
+  mean         the decoded mean code, class probabilities of the decoded cohort, their surfaces
+  neighbours   the brains nearest to --brain
+  interpolate  --steps from --brain to --to
+  dimensions   ranked by what half a standard deviation of the prior does to the loss of --n-brains
+               brains, predicted for all and measured for the first --dimensions of them; and the
+               voxels that the first --num of them move (of label volumes only)
+  projection   one picture of the codes by --reduction, fitted on the training brains of COHORT; its
+               other brains and those of the cohorts of --project are projected too, and how far
+               they lie is said
+
+Images are taken like brains.
 """
 
 import argparse
@@ -27,55 +33,100 @@ from foldnorm.pipeline.artifacts import (
     PROJECTION,
     SCORES_SIDECAR,
 )
-from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_seed, positive
+from foldnorm.pipeline.commands.arguments import (
+    add_cohort,
+    add_device,
+    add_num,
+    add_out,
+    add_overwrite,
+    add_run,
+    add_seed,
+    add_selected_splits,
+    positive,
+)
 
 if TYPE_CHECKING:
     from foldnorm.pipeline.latent.space import LatentSpace
 
-HELP = "what a latent space holds: clusters, probes, mean brain, dimensions"
+HELP = "analyse a latent space: clusters, probes, mean brain, dimensions"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("analysis", choices=tuple(ANALYSES))
-    parser.add_argument("run_folder", type=Path, metavar="RUN")
-    parser.add_argument("cohort", type=Path, metavar="COHORT")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     parser.add_argument(
-        "--split", nargs="+", choices=("train", "validation", "test"), default=[], help="of COHORT"
+        "analysis", choices=tuple(ANALYSES), metavar="ANALYSIS", help="analysis to make, see above"
     )
-    parser.add_argument("--most", type=positive, default=5, help="clusters (default 5)")
+    add_run(parser)
+    add_cohort(parser)
+    add_out(parser)
+    add_selected_splits(parser)
+    parser.add_argument(
+        "--max-clusters", type=positive, default=5, help="largest number of clusters (default: 5)"
+    )
     parser.add_argument(
         "--columns",
         nargs="+",
         default=["hemi"],
-        help="to probe; NAME:category for numbers that are names (default hemi)",
+        help="columns to probe; NAME:category for numbers that are names (default: hemi)",
     )
     parser.add_argument(
-        "--folds",
+        "--fold-table",
         type=Path,
-        metavar="folds.tsv",
-        help="of foldnorm folds, or of a cohort: surface_mm2, bottom_mm, depth_mm, voxels, size, "
-        "each also as surface_mm2@SULCUS, can be probed then",
+        metavar="FILE",
+        help="folds.tsv of foldnorm folds, or of a cohort: surface_mm2, bottom_mm, depth_mm, "
+        "voxels, size, each also as surface_mm2@SULCUS, can be probed then",
     )
-    parser.add_argument("--brain", help="participant, or participant_hemi-L")
-    parser.add_argument("--to", metavar="BRAIN", help="where the path ends")
-    parser.add_argument("--steps", type=positive, default=8, help="of the path (default 8)")
+    parser.add_argument("--brain", help="brain to begin from: a participant, or participant_hemi-L")
+    parser.add_argument("--to", metavar="BRAIN", help="brain at which the path ends")
     parser.add_argument(
-        "--spherical", action="store_true", help="along the sphere instead of a straight line"
-    )
-    parser.add_argument(
-        "--number", type=positive, default=5, help="of neighbours, or dimensions shown"
-    )
-    parser.add_argument("--dimensions", type=positive, default=200, help="to measure (default 200)")
-    parser.add_argument("--brains", type=positive, default=20, help="to rank by (default 20)")
-    parser.add_argument("--method", choices=("pca", "tsne", "umap"), default="pca")
-    parser.add_argument("--components", type=int, choices=(2, 3), default=2, help="of the picture")
-    parser.add_argument(
-        "--place", nargs="+", type=Path, default=[], metavar="COHORT", help="into the projection"
+        "--steps", type=positive, default=8, help="number of codes on the path (default: 8)"
     )
     parser.add_argument(
-        "--scores", nargs="+", type=Path, default=[], metavar="DIR", help="to colour brains by"
+        "--spherical",
+        action="store_true",
+        help="interpolate along the sphere, not the straight line",
+    )
+    add_num(parser, 5, "number of neighbours, or of dimensions shown")
+    parser.add_argument(
+        "--dimensions",
+        type=positive,
+        default=200,
+        help="number of dimensions to measure (default: 200)",
+    )
+    parser.add_argument(
+        "--n-brains",
+        type=positive,
+        default=20,
+        help="number of brains to rank dimensions by (default: 20)",
+    )
+    parser.add_argument(
+        "--reduction",
+        choices=("pca", "tsne", "umap"),
+        default="pca",
+        help="method of the projection (default: pca)",
+    )
+    parser.add_argument(
+        "--components",
+        type=int,
+        choices=(2, 3),
+        default=2,
+        help="number of components of the projection (default: 2)",
+    )
+    parser.add_argument(
+        "--project",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="COHORT",
+        help="other cohorts to project",
+    )
+    parser.add_argument(
+        "--colour-by",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="SCORES",
+        help="folders of scores to colour brains by",
     )
     add_seed(parser)
     add_device(parser)
@@ -104,7 +155,7 @@ def _clusters(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     from foldnorm.pipeline.latent.clusters import find_clusters
     from foldnorm.pipeline.latent.outputs import write_clusters
 
-    found = find_clusters(space.codes, arguments.most, seed=arguments.seed)
+    found = find_clusters(space.codes, arguments.max_clusters, seed=arguments.seed)
     write_clusters(space, found, arguments.out)
     return found.sentence
 
@@ -116,8 +167,8 @@ def _probe(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     from foldnorm.preprocessing.core.files import read_tsv
 
     rows: Sequence[Mapping[str, str]] = space.rows
-    if arguments.folds is not None:
-        rows = with_morphometry(rows, read_tsv(arguments.folds), arguments.columns)
+    if arguments.fold_table is not None:
+        rows = with_morphometry(rows, read_tsv(arguments.fold_table), arguments.columns)
     probes = [probe(space.codes, rows, column, seed=arguments.seed) for column in arguments.columns]
     write_probes(space, probes, arguments.out)
     return "\n".join(found.sentence for found in probes)
@@ -135,8 +186,8 @@ def _neighbours(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     from foldnorm.pipeline.latent.neighbours import nearest
     from foldnorm.pipeline.latent.outputs import write_neighbours
 
-    place = space.place_of(_given(arguments, "brain"))
-    found = nearest(space, place, arguments.number)
+    place = space.index_of(_given(arguments, "brain"))
+    found = nearest(space, place, arguments.num)
     write_neighbours(space, place, found, arguments.out)
     return "\n".join(f"{row['key']}  {row['distance']:.4g}" for row in found)
 
@@ -145,7 +196,7 @@ def _interpolate(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     from foldnorm.pipeline.latent.interpolation import interpolate
     from foldnorm.pipeline.latent.outputs import write_interpolation
 
-    ends = space.place_of(_given(arguments, "brain")), space.place_of(_given(arguments, "to"))
+    ends = space.index_of(_given(arguments, "brain")), space.index_of(_given(arguments, "to"))
     path: Literal["straight", "spherical"] = "spherical" if arguments.spherical else "straight"
     first, second = (space.codes[end] for end in ends)
     codes = interpolate(first, second, arguments.steps, path)
@@ -175,14 +226,14 @@ def _dimensions(space: "LatentSpace", arguments: argparse.Namespace) -> str:
             f"{space.cohort.folder}"
         )
     ranking = rank_dimensions(
-        space, measured=arguments.dimensions, brains=arguments.brains, seed=arguments.seed
+        space, measured=arguments.dimensions, brains=arguments.n_brains, seed=arguments.seed
     )
-    top = ranking.order[: arguments.number].tolist()
-    moved = {n: voxels_moved(space, n, brains=arguments.brains).numpy() for n in top}
+    top = ranking.order[: arguments.num].tolist()
+    moved = {n: voxels_moved(space, n, brains=arguments.n_brains).numpy() for n in top}
     write_dimensions(space, ranking, moved, arguments.out)
     return "\n".join(
         f"dimension {n}  {ranking.effect[n]:.3g} nats a voxel"
-        for n in ranking.order[: arguments.number]
+        for n in ranking.order[: arguments.num]
         if not np.isnan(ranking.effect[n])
     )
 
@@ -196,18 +247,18 @@ def _projection(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     from foldnorm.preprocessing.core.errors import InputError
 
     spaces = [space]
-    for folder in arguments.place:
+    for folder in arguments.project:
         spaces.append(LatentSpace.open(arguments.run_folder, folder, [], arguments.device))
-    scores = _scores_of([s.cohort.folder for s in spaces], arguments.scores)
+    scores = _scores_of([s.cohort.folder for s in spaces], arguments.colour_by)
     training = space.training
     if not training.any():
         raise InputError(
             "a projection is fitted on brains that the model was trained on, got none of them; "
-            f"give its training cohort, and this one to --place: {space.cohort.folder}"
+            f"give its training cohort, and this one to --project: {space.cohort.folder}"
         )
     projection = fit_projection(
         space.codes[training],
-        arguments.method,
+        arguments.reduction,
         components=arguments.components,
         seed=arguments.seed,
     )

@@ -12,7 +12,7 @@ HELP = "list the shipped configurations"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         shape = " × ".join(map(str, entry["shape"]))
         print(f"{entry['name']:<26} {entry['what']}")
         print(
-            f"{'':<26} reads {entry['reads']}; {', '.join(entry['offers'])}; "
+            f"{'':<26} reads {entry['input_kind']}; {', '.join(entry['offers'])}; "
             f"{entry['parameters'] / 1e6:.2f} million parameters, {entry['training_mib']} MiB "
             f"to train at {shape}, batch {entry['batch_size']}"
         )

@@ -5,23 +5,36 @@ Morphologist does. The same seed gives the same bytes.
 """
 
 import argparse
-from pathlib import Path
 
-from foldnorm.pipeline.commands.arguments import add_n_procs, add_overwrite, add_seed, positive
+from foldnorm.pipeline.commands.arguments import (
+    add_n_procs,
+    add_out,
+    add_overwrite,
+    add_seed,
+    positive,
+)
 
 HELP = "draw a cohort of phantom hemispheres"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write the tree to")
-    parser.add_argument("--subjects", type=positive, default=20, help="how many (default 20)")
-    parser.add_argument("--first", type=int, default=0, help="number of the first (default 0)")
-    parser.add_argument("--voxel-size", type=float, default=1.0, help="mm (default 1.0)")
-    parser.add_argument("--hemi", nargs="+", choices=("L", "R"), default=["L"], help="sides")
+    add_out(parser, "folder to write the tree to")
+    parser.add_argument(
+        "--subjects", type=positive, default=20, help="number of subjects (default: 20)"
+    )
+    parser.add_argument(
+        "--first", type=int, default=0, help="number of the first subject (default: 0)"
+    )
+    parser.add_argument(
+        "--voxel-size", type=float, default=1.0, help="voxel size in mm (default: 1.0)"
+    )
+    parser.add_argument(
+        "--hemi", nargs="+", choices=("L", "R"), default=["L"], help="hemispheres (default: L)"
+    )
     parser.add_argument(
         "--variant",
-        help="KIND:SULCUS that every subject gets; KIND is erased, absent, added, interrupted "
+        help="variant of every subject, KIND:SULCUS; KIND is erased, absent, added, interrupted "
         "or displaced (as in absent:central)",
     )
     add_seed(parser)

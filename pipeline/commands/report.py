@@ -1,28 +1,28 @@
 """Write one self-contained HTML page about cohorts, runs, scores and benchmarks.
 
-PATHs are the folders to report on, in the order to show them; the last argument is the file. A
-folder of `score --maps` gives one page for each brain that stands out: where it has fewer folds
-than healthy brains, beside some of them, to be printed for whoever looks at the images.
+PATHs are the folders to report on, in the order to show them. A folder of `score --maps` gives one
+page for each brain that stands out: where it has fewer folds than healthy brains, beside some of
+them, to be printed for whoever looks at the images.
 """
 
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.commands.arguments import not_negative
+from foldnorm.pipeline.commands.arguments import add_out, not_negative
 
-HELP = "one HTML page about any of these folders"
+HELP = "write one HTML page about any of these folders"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH")
-    parser.add_argument("out", type=Path, metavar="OUT.html")
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="folder to report on")
+    add_out(parser, "HTML file to write", "OUT.html")
     parser.add_argument(
         "--pages",
         type=not_negative,
         default=20,
         metavar="N",
-        help="brains of a score folder that get a page, smallest p first (default: 20)",
+        help="number of brains of a score folder that get a page, smallest p first (default: 20)",
     )
     parser.add_argument(
         "--brains",

@@ -7,7 +7,6 @@ IoU of the damage that was found. contact_sheet.png has an image a column.
 """
 
 import argparse
-from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
     add_device,
@@ -30,14 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=("straight", "broken", "curved", "blobs", "noise"),
         default=[],
-        help="kinds of it, with --degrade (default: those that the model learned from)",
+        help="kinds of damage, with --degrade (default: those that the model learned from)",
     )
     parser.add_argument(
         "--method",
         choices=("model", "biharmonic", "true-mask"),
         default="model",
-        help="what repairs: the model; or biharmonic inpainting, where the model finds damage, or "
-        "(with --degrade) where there is damage (default model)",
+        help="method of repair: the model (default); or biharmonic inpainting, where the model "
+        "finds damage, or (true-mask, with --degrade) where there is damage",
     )
     add_seed(parser)
     add_device(parser)
@@ -47,25 +46,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.artifacts import RESTORED
-    from foldnorm.pipeline.commands.arguments import refuse_existing, say_problems
-    from foldnorm.pipeline.inference.inputs import cohort_of_input
+    from foldnorm.pipeline.commands.arguments import refuse_existing
+    from foldnorm.pipeline.commands.outcome import conclude
+    from foldnorm.pipeline.inference.inputs import open_input
     from foldnorm.pipeline.inference.restore import RestoreOptions, restore
     from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.pipeline.runs.run_folder import RunFolder
-    from foldnorm.preprocessing.core.errors import InputError
 
     refuse_existing(arguments.out / RESTORED, arguments.overwrite)
     run_folder = RunFolder.open(arguments.run_folder)
     trained = run_folder.load(choose_device(arguments.device))
-    cohort, problems = cohort_of_input(
+    given = open_input(
         run_folder,
-        Path(arguments.input),
+        arguments.input,
         arguments.out,
         splits=arguments.split,
         overwrite=arguments.overwrite,
+        quiet=arguments.quiet,
     )
-    if arguments.damage and not arguments.degrade:
-        raise InputError("--damage says how to --degrade")
     options = RestoreOptions(
         tuple(arguments.split),
         arguments.degrade,
@@ -73,14 +71,14 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.method,
         arguments.seed,
     )
-    found = restore(run_folder, trained, cohort, arguments.out, options)
-    code = say_problems(problems)
-    if not arguments.quiet:
-        figures = ""
-        if arguments.degrade:
-            gain = "" if found["psnr_gain"] is None else f" ({found['psnr_gain']:+.2f} dB)"
-            figures = f", PSNR {found['psnr']:.2f} dB{gain}, SSIM {found['ssim']:.3f}"
-            if found["mask_iou"] is not None:
-                figures += f", IoU of damage {found['mask_iou']:.3f}"
-        print(f"{found['images']} images, {len(problems)} failed{figures}: {arguments.out}")
-    return code
+    result = restore(run_folder, trained, given.cohort, options)
+    result.save(arguments.out)
+    found, figures = result.metrics, ""
+    if arguments.degrade:
+        gain = "" if found["psnr_gain"] is None else f" ({found['psnr_gain']:+.2f} dB)"
+        figures = f", PSNR {found['psnr']:.2f} dB{gain}, SSIM {found['ssim']:.3f}"
+        if found["mask_iou"] is not None:
+            figures += f", IoU of damage {found['mask_iou']:.3f}"
+    number, failed = len(result.table), len(given.failed)
+    summary = f"{number} images, {failed} failed{figures}: {arguments.out}"
+    return conclude(arguments, given.failed, summary)

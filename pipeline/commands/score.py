@@ -19,9 +19,12 @@ from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
     add_asymmetry,
+    add_cohort,
     add_device,
+    add_out,
     add_overwrite,
     add_reference,
+    add_selected_splits,
 )
 
 HELP = "anomaly scores and p-values of a cohort"
@@ -33,19 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run_folder",
         type=Path,
         metavar="RUN",
-        help="trained model, void for none, or a saved scorer",
+        help="run folder, exported model, saved scorer, or the word void",
     )
-    parser.add_argument("cohort", type=Path, metavar="COHORT")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
-    parser.add_argument(
-        "--split", nargs="+", choices=("train", "validation", "test"), default=[], help="only these"
-    )
+    add_cohort(parser)
+    add_out(parser)
+    add_selected_splits(parser)
     add_reference(parser)
     parser.add_argument(
         "--controls",
         type=Path,
         metavar="COHORT",
-        help="healthy brains of this site or scanner; they give the p-values",
+        help="cohort of healthy brains of this site or scanner, which give the p-values",
     )
     parser.add_argument(
         "--across-sites",
@@ -67,14 +68,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save-scorer",
         type=Path,
         metavar="FOLDER",
-        help="keep what was fitted; FOLDER then takes the place of RUN, without the healthy brains",
+        help="folder to keep what was fitted in; it then takes the place of RUN, without the "
+        "healthy brains",
     )
     parser.add_argument(
         "--precision",
         choices=("auto", "32", "bf16"),
         default="auto",
-        help="in which the model computes; auto: as it was trained where this CPU is faster so, "
-        "else 32",
+        help="precision of the model; auto (default): as it was trained where this CPU is faster "
+        "so, else 32",
     )
     add_device(parser)
     add_overwrite(parser)
@@ -83,11 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.artifacts import SCORER, SCORES
-    from foldnorm.pipeline.commands.arguments import (
-        refuse_existing,
-        say_problems,
-        warn_of_lost_inputs,
-    )
+    from foldnorm.pipeline.commands.arguments import refuse_existing, warn_of_lost_inputs
+    from foldnorm.pipeline.commands.outcome import conclude
     from foldnorm.pipeline.scoring.scorer import score_into
     from foldnorm.pipeline.scoring.setup import open_scorer
     from foldnorm.preprocessing.cohort.cohort import row_key
@@ -116,7 +115,6 @@ def run(arguments: argparse.Namespace) -> int:
         maps=arguments.maps,
     )
     warn_of_lost_inputs(inputs)
-    code = say_problems(result.problems)
     for row in result.table:
         if row["warning"]:
             print(f"foldnorm: warning: {row_key(row)}: {row['warning']}", file=sys.stderr)
@@ -128,8 +126,6 @@ def run(arguments: argparse.Namespace) -> int:
             f"{used[0]['used_for']})",
             file=sys.stderr,
         )
-    if not arguments.quiet:
-        number = len(result.problems)
-        print(result.sentence)
-        print(f"{len(result.table)} brains scored, {number} not judged: {arguments.out}")
-    return code
+    problems = result.problems
+    summary = f"{len(result.table)} brains scored, {len(problems)} not judged: {arguments.out}"
+    return conclude(arguments, problems, result.sentence, summary)

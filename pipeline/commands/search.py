@@ -9,21 +9,38 @@ share OUT/journal.log. Validation brains decide; test brains are not touched.
 
 import argparse
 import sys
-from pathlib import Path
 
-from foldnorm.pipeline.commands.arguments import add_device, add_seed, positive
+from foldnorm.pipeline.commands.arguments import (
+    add_cohort,
+    add_config,
+    add_device,
+    add_out,
+    add_seed,
+    positive,
+)
 
 HELP = "search hyper-parameters of a model"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("config", metavar="CONFIG", help="YAML file, or a shipped name")
-    parser.add_argument("--cohort", type=Path, required=True, help="cohort folder")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--vary", nargs="+", required=True, metavar="KEY=…")
-    parser.add_argument("--sampler", choices=("grid", "random", "tpe"), default="tpe")
-    parser.add_argument("--trials", type=positive, help="to make now (a grid: all that are left)")
+    add_config(parser)
+    add_cohort(parser)
+    add_out(parser)
+    parser.add_argument(
+        "--vary", nargs="+", required=True, metavar="KEY=…", help="keys to vary, and their values"
+    )
+    parser.add_argument(
+        "--sampler",
+        choices=("grid", "random", "tpe"),
+        default="tpe",
+        help="sampler of values (default: tpe)",
+    )
+    parser.add_argument(
+        "--trials",
+        type=positive,
+        help="number of trials to make now (of a grid: all that are left)",
+    )
     parser.add_argument("--prune", action="store_true", help="end trials early that fall behind")
     add_seed(parser)
     add_device(parser)

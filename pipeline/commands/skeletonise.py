@@ -13,19 +13,20 @@ from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
     add_n_procs,
+    add_out,
     add_overwrite,
     add_segmentation,
     add_selection,
     add_sources,
 )
 
-HELP = "sulcal skeletons from any grey-white segmentation"
+HELP = "make sulcal skeletons from any grey-white segmentation"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_sources(parser)
-    parser.add_argument("out", type=Path, metavar="OUT", help="tree to write")
+    add_out(parser, "tree to write")
     add_selection(parser)
     add_segmentation(parser)
     add_n_procs(parser)
@@ -34,18 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
+    from foldnorm.pipeline.commands.outcome import conclude, problems_of
     from foldnorm.preprocessing.io.sources import Source
 
     sources = [Source.parse(text) for text in arguments.source]
     report = make_skeletons(arguments, sources, arguments.out)
-    for failure in report["failed"]:
-        print(f"foldnorm: {failure['volume']}: {failure['reason']}", file=sys.stderr)
-    if not arguments.quiet:
-        print(
-            f"{report['done']} segmentations done ({report['skipped']} of them before), "
-            f"{len(report['failed'])} failed, {report['seconds']} s: {arguments.out}"
-        )
-    return 1 if report["failed"] else 0
+    return conclude(
+        arguments,
+        problems_of(report),
+        f"{report['done']} segmentations done ({report['skipped']} of them before), "
+        f"{len(report['failed'])} failed, {report['seconds']} s: {arguments.out}",
+    )
 
 
 def make_skeletons(arguments, sources, out):  # type: ignore[no-untyped-def]  # imported late

@@ -6,23 +6,23 @@ segmentations to it that have neither a transform nor labels of deep structures.
 """
 
 import argparse
-from pathlib import Path
 
-from foldnorm.pipeline.commands.arguments import add_overwrite, add_sources
+from foldnorm.pipeline.commands.arguments import add_out, add_overwrite, add_sources
 
-HELP = "a template for alignment, from skeletons that lead to MNI space"
+HELP = "make a template for alignment, from skeletons that lead to MNI space"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_sources(parser)
-    parser.add_argument("out", type=Path, metavar="OUT", help="NIfTI file to write")
+    add_out(parser, "NIfTI file to write")
     add_overwrite(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.commands.arguments import refuse_existing, say_problems
+    from foldnorm.pipeline.commands.arguments import refuse_existing
+    from foldnorm.pipeline.commands.outcome import conclude
     from foldnorm.preprocessing.core.errors import InputError
     from foldnorm.preprocessing.io.sources import Source
     from foldnorm.preprocessing.io.volumes import is_volume
@@ -33,7 +33,5 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_existing(arguments.out, arguments.overwrite)
     sources = [Source.parse(text) for text in arguments.source]
     done, problems = make_template(sources, arguments.out)
-    code = say_problems(problems)
-    if not arguments.quiet:
-        print(f"{done} hemispheres, {len(problems)} left out: {arguments.out}")
-    return code
+    summary = f"{done} hemispheres, {len(problems)} left out: {arguments.out}"
+    return conclude(arguments, problems, summary)

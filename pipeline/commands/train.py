@@ -1,6 +1,6 @@
 """Train a model on a cohort and write a run folder.
 
-CONFIG is a YAML file or the name of a shipped configuration (`foldnorm models` lists them).
+CONFIG is a YAML file or a shipped configuration (`foldnorm models` lists them).
 Any key can be set on the command line: --training.steps 500 --model.init_args.kl_weight 0.01.
 Ctrl-C, SIGTERM and SIGUSR1 save the state before leaving (exit 130 and 75); --resume auto
 continues, and gives the same weights as an unbroken run. --weights RUN starts from what was learned
@@ -12,27 +12,32 @@ Many GPUs: torchrun --nproc-per-node 4 -m foldnorm.pipeline.cli train … or sru
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.commands.arguments import add_device
+from foldnorm.pipeline.commands.arguments import add_cohort, add_config, add_device, add_out
 
 HELP = "train a model on a cohort"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--config", required=True, help="YAML file, or a shipped name")
-    parser.add_argument("--cohort", type=Path, required=True, help="cohort folder")
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder")
+    add_config(parser)
+    add_cohort(parser)
+    add_out(parser, "run folder to write", "RUN")
     parser.add_argument(
-        "--resume", choices=("auto", "never"), default="never", help="continue an earlier run"
+        "--resume",
+        choices=("auto", "never"),
+        default="never",
+        help="continue an earlier run (auto) or not (never, the default)",
     )
     parser.add_argument(
         "--weights",
         type=Path,
         metavar="RUN",
-        help="start from those of a trained run of the same model, or of an exported one",
+        help="run, or exported model, of the same model, from whose weights training starts",
     )
-    parser.add_argument("--overwrite", action="store_true", help="start anew in an existing RUN")
-    parser.add_argument("--seed", type=int, help="the same as --training.seed")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="start anew in an existing run folder"
+    )
+    parser.add_argument("--seed", type=int, help="random seed, as --training.seed")
     add_device(parser)
     parser.set_defaults(takes_overrides=True)
 

@@ -15,9 +15,13 @@ HELP = "walk through brains or images in a browser"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH")
-    parser.add_argument("--port", type=int, default=0, help="(default: any that is free)")
-    parser.add_argument("--no-browser", action="store_true", help="only print the address")
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="folder to show")
+    parser.add_argument(
+        "--port", type=int, default=0, help="port to listen on (default: any that is free)"
+    )
+    parser.add_argument(
+        "--no-browser", action="store_true", help="print the address without opening it"
+    )
     add_device(parser)
 
 

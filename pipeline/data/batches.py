@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from multiprocessing.sharedctypes import RawValue
 from types import FrameType
@@ -25,26 +25,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from foldnorm.models.noise import seed_of
+from foldnorm.pipeline.data.items import Item, ItemTransform, stacked, transformed
 from foldnorm.preprocessing.core.errors import InputError
 
 
-class Beside(Protocol):
-    """Arrays that accompany the volumes: a memory map, or something that is read like one."""
+class AuxiliaryArray(Protocol):
+    """Array that accompanies the volumes: a memory map, or something that is read like one."""
 
-    def __getitem__(self, index: Any, /) -> NDArray[np.integer]:
-        """(I, J, K) of one volume, or (B, I, J, K) of several."""
+    def __getitem__(self, index: int, /) -> Any:
+        """(I, J, K) of one volume, or a number."""
 
 
 class Drawn(NamedTuple):
-    """A training volume, and what the model is told of it, if anything.
+    """A training volume, and its condition, if the model has any.
 
     Attributes:
         volume: (*sides), or (2 or 3, *sides) of pairs and of what was made of a volume.
-        told: (n,) float32.
+        condition: (n,) float32.
     """
 
     volume: Tensor
-    told: Tensor | None
+    condition: Tensor | None
 
 
 class Draws(Dataset["Drawn | InputError"]):
@@ -54,14 +55,15 @@ class Draws(Dataset["Drawn | InputError"]):
         volumes: (N, I, J, K) uint8, usually a memory map: many processes share one copy.
         indices: volumes to draw from.
         seed: of the permutations.
-        second: (N, I, J, K), what lies beside each volume: second of a pair, folds, sulci.
-        paired: row n of ``second`` goes with row n of ``volumes``; otherwise second volumes are
-            drawn by a permutation of their own.
-        conditions: (N, n) float32, what the model is told of each volume.
-        place: called with (1 or 2, I, J, K) volumes and the number of the draw, which no other
-            draw of any process has; gives (n,) float32, what the model is told instead: which part
-            of the volume ``augment`` cuts out.
-        augment: called likewise; gives (1 or 2, *sides) uint8.
+        auxiliary: by name, what lies beside each volume: second of a pair, folds, sulci.
+        paired: row n of these goes with row n of ``volumes``; otherwise their rows are drawn by a
+            permutation of their own.
+        conditions: (N, n) float32, the condition of each volume.
+        transforms: of an item (see `foldnorm.pipeline.data.items`), one after the other: a
+            dictionary with the volume as ``image`` and auxiliary arrays by name, (1, …) each, and
+            its ``condition``, if any. What is random in them is keyed by the number of the draw.
+        keys: of the item, in the order in which the model reads them; those that are not there are
+            passed over. None: the volume and all auxiliary arrays.
     """
 
     def __init__(
@@ -70,41 +72,36 @@ class Draws(Dataset["Drawn | InputError"]):
         indices: NDArray[np.int64],
         *,
         seed: int = 0,
-        second: Beside | None = None,
+        auxiliary: Mapping[str, AuxiliaryArray] | None = None,
         paired: bool = True,
         conditions: NDArray[np.float32] | None = None,
-        place: Callable[[NDArray[Any], int], NDArray[np.float32]] | None = None,
-        augment: Callable[[NDArray[Any], int], NDArray[np.uint8]] | None = None,
+        transforms: Sequence[ItemTransform] = (),
+        keys: Sequence[str] | None = None,
     ) -> None:
         if not len(indices):
             raise InputError("no volume to train on: the training split is empty")
         self.volumes, self.indices, self.seed = volumes, indices, seed
-        self.second, self.paired, self.augment = second, paired, augment
-        self.conditions, self.place = conditions, place
+        self.auxiliary, self.paired = auxiliary or {}, paired
+        self.conditions, self.transforms = conditions, transforms
+        self.keys = ("image", *self.auxiliary) if keys is None else keys
         self._orders: dict[str, tuple[int, NDArray[np.int64]]] = {}
 
     def index(self, draw: int) -> int:
         """Return the index of the volume of a draw."""
         return self._index(draw, "epoch")
 
-    def second_index(self, draw: int) -> int:
-        """Return the index of the row of ``second`` that goes with the volume of a draw."""
-        return self.index(draw) if self.paired else self._index(draw, "second epoch")
-
     def read(self, draw: int) -> Drawn:
         """Read a volume, with what lies beside it, and alter it."""
         index = self.index(draw)
-        read: list[NDArray[np.integer]] = [self.volumes[index]]
-        if self.second is not None:
-            read.append(self.second[self.second_index(draw)])
-        volumes = np.stack(read)  # (1 or 2, I, J, K)
-        told = None if self.conditions is None else self.conditions[index]
-        if self.place is not None:
-            told = self.place(volumes, draw)
-        if self.augment is not None:
-            volumes = self.augment(volumes, draw)
-        volume = torch.from_numpy(volumes if len(volumes) > 1 else volumes[0])
-        return Drawn(volume, None if told is None else torch.from_numpy(told))
+        item: Item = {"image": np.array(self.volumes[index])[None]}
+        other = index if self.paired else self._index(draw, "second epoch")
+        item |= {name: np.array(array[other])[None] for name, array in self.auxiliary.items()}
+        if self.conditions is not None:
+            item["condition"] = self.conditions[index]
+        item = transformed(item, self.transforms, self.seed, draw)
+        condition = item.get("condition")
+        volume = torch.from_numpy(stacked(item, self.keys))
+        return Drawn(volume, None if condition is None else torch.from_numpy(condition))
 
     def __getitem__(self, draw: int) -> "Drawn | InputError":
         try:
@@ -134,12 +131,12 @@ class BatchNumbers(Sampler[list[int]]):
 
     def __init__(self, batch_size: int, rank: int, world_size: int, start: int = 0) -> None:
         self.batch_size, self.rank, self.start = batch_size, rank, start
-        self.own = batch_size // world_size
+        self.local_batch_size = batch_size // world_size
 
     def draws(self, number: int) -> range:
         """Draws of this process in a batch."""
-        first = number * self.batch_size + self.rank * self.own
-        return range(first, first + self.own)
+        first = number * self.batch_size + self.rank * self.local_batch_size
+        return range(first, first + self.local_batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         return (list(self.draws(number)) for number in itertools.count(self.start))
@@ -178,19 +175,15 @@ class Batches:
             )
         self.data, self.batch_size, self.workers, self.pin = draws, batch_size, workers, pin
         self.numbers = BatchNumbers(batch_size, rank, world_size)
-        self.own = self.numbers.own
-        self._loaded: Iterator[Drawn | InputError] | None = None
-        self._over: Any = None  # shared with the workers: whether they may end
+        self.local_batch_size = self.numbers.local_batch_size
+        self._prefetched: Iterator[Drawn | InputError] | None = None
+        self._closed: Any = None  # shared with the workers: whether they may end
         self._next = -1  # number of the batch that the loader gives next
-        self._held: tuple[int, Drawn] | None = None
+        self._current: tuple[int, Drawn] | None = None
 
     def indices_of(self, number: int) -> NDArray[np.int64]:
         """Volumes of batch ``number`` of this process, (batch_size / world_size,)."""
         return np.array([self.data.index(draw) for draw in self.numbers.draws(number)])
-
-    def second_indices_of(self, number: int) -> NDArray[np.int64]:
-        """Second volumes of that batch, likewise."""
-        return np.array([self.data.second_index(draw) for draw in self.numbers.draws(number)])
 
     def batch(self, number: int) -> Tensor:
         """Batch ``number`` of this process on the CPU: uint8, or float32 of images.
@@ -207,7 +200,7 @@ class Batches:
 
     def condition(self, number: int) -> Tensor | None:
         """Return the condition of each volume of batch ``number``, (B, n) float32, if any."""
-        return self._of(number).told
+        return self._of(number).condition
 
     def first_of(self, number: int) -> Drawn:
         """Read the first volume of a batch, as a batch of one; nothing is read ahead."""
@@ -219,17 +212,17 @@ class Batches:
 
     def close(self) -> None:
         """Stop reading ahead."""
-        if self._over is not None:
-            self._over.value = True
-        self._loaded, self._next = None, -1
+        if self._closed is not None:
+            self._closed.value = True
+        self._prefetched, self._next = None, -1
 
     def _of(self, number: int) -> Drawn:
-        if self._held is not None and self._held[0] == number:
-            return self._held[1]
-        if number != self._next or self._loaded is None:
-            self._loaded, self._next = self._loader(number), number
+        if self._current is not None and self._current[0] == number:
+            return self._current[1]
+        if number != self._next or self._prefetched is None:
+            self._prefetched, self._next = self._loader(number), number
         try:
-            drawn = next(self._loaded)
+            drawn = next(self._prefetched)
         except (RuntimeError, ConnectionError, EOFError) as error:
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
@@ -241,15 +234,15 @@ class Batches:
         self._next += 1
         if isinstance(drawn, InputError):
             raise drawn
-        self._held = number, drawn
+        self._current = number, drawn
         return drawn
 
     def _loader(self, start: int) -> "Iterator[Drawn | InputError]":
         """Return batches from one on, stacked where read, so that what is pinned is sent."""
         self.close()
         self.numbers.start = start
-        self._over = RawValue(ctypes.c_bool, False)
-        weakref.finalize(self, setattr, self._over, "value", True)  # at exit, too
+        self._closed = RawValue(ctypes.c_bool, False)
+        weakref.finalize(self, setattr, self._closed, "value", True)  # at exit, too
         loader = DataLoader(
             self.data,
             batch_sampler=self.numbers,
@@ -258,7 +251,7 @@ class Batches:
             multiprocessing_context="fork" if self.workers else None,
             collate_fn=_batch_or_error,
             pin_memory=self.pin,
-            worker_init_fn=partial(_leave_signals, self._over),
+            worker_init_fn=partial(_leave_signals, self._closed),
         )
         before = signal.getsignal(signal.SIGCHLD)
         loaded = iter(loader)
@@ -291,23 +284,24 @@ def _batch_or_error(drawn: "Sequence[Drawn | InputError]") -> "Drawn | InputErro
 
 
 def _batch_of(drawn: Sequence[Drawn]) -> Drawn:
-    told = [each.told for each in drawn if each.told is not None]
-    return Drawn(torch.stack([each.volume for each in drawn]), torch.stack(told) if told else None)
+    conditions = [each.condition for each in drawn if each.condition is not None]
+    volumes = torch.stack([each.volume for each in drawn])
+    return Drawn(volumes, torch.stack(conditions) if conditions else None)
 
 
-def _leave_signals(over: Any, worker: int) -> None:
+def _leave_signals(closed: Any, worker: int) -> None:
     """Leave it to the process that trains to stop: schedulers signal all processes of a job.
 
     Args:
-        over: shared with that process: whether a worker may end.
+        closed: shared with that process: whether a worker may end.
         worker: number of this one.
     """
     del worker
 
-    def end_if_over(number: int, frame: FrameType | None) -> None:
+    def end_if_closed(number: int, frame: FrameType | None) -> None:
         del number, frame
-        if over.value:
+        if closed.value:
             os._exit(0)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, end_if_over)
+        signal.signal(number, end_if_closed)

@@ -81,6 +81,6 @@ def check_cohort(data: Mapping[str, Any], cohort: Cohort) -> None:
     detail = prepared_otherwise(data["preparation"], data["shape"], cohort)
     if detail:
         raise InputError(
-            f"cohort was prepared otherwise than the run's ({detail}); preprocess it with "
-            f"--like the training cohort: {cohort.folder}"
+            f"cohort preprocessing differs from that of the training cohort ({detail}); "
+            f"preprocess it with --layout-from the training cohort: {cohort.folder}"
         )

@@ -42,7 +42,7 @@ class CohortDataset(Dataset[Any]):
     def __getitem__(self, number: int) -> Any:
         cohort, index = self.cohort, self.indices[number]
         item: dict[str, Any] = dict(cohort.rows[index])
-        item["image"] = self._tensor(cohort.seen(np.array(cohort.volumes[index])), index)
+        item["image"] = self._tensor(cohort.to_model_input(np.array(cohort.volumes[index])), index)
         if cohort.pairs is not None:
             item["pair"] = self._tensor(np.array(cohort.pairs[index]), index)
         if cohort.folds is not None:

@@ -1,15 +1,15 @@
-"""Parts of training volumes, where whole ones are too large to learn from.
+"""Parts of training volumes, where whole ones are too large to learn from."""
 
-What is keyed by the number of a draw is the same in a resumed run, and on one process or many.
-"""
-
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
 from numpy.typing import NDArray
 
-from foldnorm.models.noise import seed_of
+from foldnorm.pipeline.data.items import GeneratorTransform, class_numbers
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
@@ -25,6 +25,12 @@ class Window:
 
     first: tuple[int, int, int]
     shape: tuple[int, int, int]
+
+    @classmethod
+    def whole(cls, shape: tuple[int, ...]) -> "Window":
+        """Return the window that is all of an (I, J, K) volume."""
+        i, j, k = shape
+        return cls((0, 0, 0), (i, j, k))
 
     def wider(self, margin: int) -> "Window":
         """Return this window with a margin added on each side."""
@@ -46,45 +52,63 @@ class Window:
         return (2 * ends / np.maximum(np.array(shape) - 1, 1) - 1).astype(np.float32).ravel()
 
 
-@dataclass(frozen=True)
-class Patches:
-    """Draws which part of a training volume is learned from.
+class RandStructureWindowd(GeneratorTransform, MapTransform):
+    """Draw which part of a volume is learned from; `RandSheetAffined` makes that part.
 
-    A voxel of structure (sulcus, in a skeleton) is drawn, and where in the patch it lies: no patch
+    A voxel of structure (sulcus, in a skeleton) is drawn, and where in the part it lies: no part
     is empty, and none goes beyond the volume.
 
-    Attributes:
-        sides: of a patch, voxels.
-        shape: of the volumes.
+    Args:
+        keys: of a (1, I, J, K) label volume.
+        sides: of the part, voxels.
+        shape: of the volumes, (I, J, K).
         scheme: of the volumes.
-        seed: of the draws.
+        margin: voxels around the part that are made with it.
+        window_key: of the `Window` that is written: the part with its margin.
+        place_key: of what else is written, (6,) float32: the position of the part, see
+            `foldnorm.models.protocols.TakesPatches`.
 
     Raises:
-        InputError: a patch is larger than the volumes.
+        InputError: the part is larger than the volumes.
     """
 
-    sides: tuple[int, int, int]
-    shape: tuple[int, ...]
-    scheme: LabelScheme
-    seed: int
+    stream = "patch"
 
-    def __post_init__(self) -> None:
-        if any(not 1 <= own <= side for own, side in zip(self.sides, self.shape, strict=True)):
+    def __init__(
+        self,
+        keys: KeysCollection,
+        sides: tuple[int, int, int],
+        shape: tuple[int, ...],
+        *,
+        scheme: LabelScheme,
+        margin: int = 0,
+        window_key: Hashable = "window",
+        place_key: Hashable = "condition",
+    ) -> None:
+        MapTransform.__init__(self, keys)
+        GeneratorTransform.__init__(self)
+        if any(not 1 <= own <= side for own, side in zip(sides, shape, strict=True)):
             raise InputError(
                 f"training.patch: expected sides from 1 to those of the volumes, "
-                f"{tuple(self.shape)}, got {tuple(self.sides)}"
+                f"{tuple(shape)}, got {tuple(sides)}"
             )
+        self.sides, self.shape, self.scheme, self.margin = sides, shape, scheme, margin
+        self.window_key, self.place_key = window_key, place_key
 
-    def window(self, volumes: NDArray[Any], draw: int) -> Window:
-        """Patch of (1 or 2, I, J, K) volumes, the first of which holds class numbers."""
-        rng = np.random.default_rng(seed_of(self.seed, "patch", draw))
-        structure = np.flatnonzero(self.scheme.foreground(volumes[0]))
-        voxel = rng.choice(structure) if len(structure) else rng.integers(volumes[0].size)
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the dictionary with the window, and its place."""
+        changed = dict(data)
+        for key in self.key_iterator(changed):
+            window = self.draw(self.rng, class_numbers(changed[key]))
+            changed[self.window_key] = window.wider(self.margin)
+            changed[self.place_key] = window.place(self.shape)
+        return changed
+
+    def draw(self, rng: np.random.Generator, classes: NDArray[np.uint8]) -> Window:
+        """Draw a part of (I, J, K) class numbers."""
+        structure = np.flatnonzero(self.scheme.foreground(classes))
+        voxel = rng.choice(structure) if len(structure) else rng.integers(classes.size)
         place = np.array(np.unravel_index(voxel, self.shape))
         most = np.array(self.shape) - self.sides
         a, b, c = map(int, np.clip(place - rng.integers(self.sides), 0, most))
         return Window((a, b, c), self.sides)
-
-    def place(self, volumes: NDArray[Any], draw: int) -> NDArray[np.float32]:
-        """Return the position of the patch, (6,): see `foldnorm.models.protocols.TakesPatches`."""
-        return self.window(volumes, draw).place(self.shape)

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,15 +48,12 @@ def common_sulci(cohort: Cohort) -> list[str]:
     return [name for name, kept in zip(names, often & large, strict=True) if kept]
 
 
-class NamedVolumes:
-    """Fold labels of a cohort as numbers of sulci; read like a memory map, (N, I, J, K) uint16.
-
-    The low byte is the number of a voxel's sulcus (see `names_of`), the high byte that of its fold,
-    0 where there is none; a brain with more than 255 folds uses numbers again.
+class SulcusLabels:
+    """Number of the sulcus that each voxel of a cohort belongs to; 0: of none that is known.
 
     Args:
         cohort: with fold labels.
-        sulci: names; the n-th of them, from 1 on, is number n, and all others are 0.
+        sulci: names; the n-th of them, from 1 on, is number n.
 
     Raises:
         InputError: the cohort has no fold labels, or knows one of the sulci in no brain.
@@ -75,24 +72,13 @@ class NamedVolumes:
         self.folds = cohort.folds
         self.tables = _tables(cohort, {name: n for n, name in enumerate(sulci, start=1)})
 
-    def __getitem__(self, index: Any, /) -> NDArray[np.uint16]:
-        if np.ndim(index):
-            return np.stack([self[int(n)] for n in index])
-        return self.tables[int(index)][self.folds[index]]
+    def __getitem__(self, index: int, /) -> NDArray[np.uint8]:
+        """(I, J, K) of one volume."""
+        return self.tables[index][self.folds[index]]
 
 
-def names_of(beside: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Numbers of the sulci out of what `NamedVolumes` gives."""
-    return (beside & 255).astype(np.uint8)
-
-
-def folds_of(beside: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Numbers of the folds out of what `NamedVolumes` gives."""
-    return (beside >> 8).astype(np.uint8)
-
-
-def _tables(cohort: Cohort, numbers: Mapping[str, int]) -> list[NDArray[np.uint16]]:
-    """Fold label → number of its sulcus and of itself, for each volume."""
+def _tables(cohort: Cohort, numbers: Mapping[str, int]) -> list[NDArray[np.uint8]]:
+    """Fold label → number of its sulcus, for each volume."""
     both = bool(cohort.preparation["whole_brain"])
     of_key = defaultdict(list)
     for row in cohort.fold_table:
@@ -105,9 +91,9 @@ def _tables(cohort: Cohort, numbers: Mapping[str, int]) -> list[NDArray[np.uint1
     tables = []
     for volume in cohort.rows:
         rows = of_key[row_key(volume)]
-        table = np.zeros(max((label for label, _ in rows), default=0) + 1, np.uint16)
-        for fold, (label, number) in enumerate(sorted(rows)):
-            table[label] = number + 256 * (fold % 255 + 1)
+        table = np.zeros(max((label for label, _ in rows), default=0) + 1, np.uint8)
+        for label, number in rows:
+            table[label] = number
         tables.append(table)
     return tables
 
@@ -156,7 +142,7 @@ class SulciByPlace:
         brains = np.zeros(len(self.sulci) + 1, dtype=np.int64)
         for index in self.indices:
             labels = np.asarray(self.folds[index][box])[inside]
-            brains[np.unique(names_of(self.tables[index][labels]))] += 1
+            brains[np.unique(self.tables[index][labels])] += 1
         brains[0] = 0
         best = int(brains.argmax())
         if not brains[best]:

@@ -1,6 +1,8 @@
-"""Classes of images or volumes, as a trained classifier tells them."""
+"""Classes of images or volumes, as a trained classifier predicts them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,70 +13,98 @@ from numpy.typing import NDArray
 from foldnorm.models.protocols import Classifies
 from foldnorm.pipeline.artifacts import CLASSES, CLASSES_SIDECAR
 from foldnorm.pipeline.data.conditions import MISSING
-from foldnorm.pipeline.metrics.detection import INTERVAL
+from foldnorm.pipeline.inference.results import Row
+from foldnorm.pipeline.metrics.bootstrap import bootstrap_interval
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
-from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 
 BOOTSTRAPS = 2000
-Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ClassificationResult:
+    """Predicted classes of volumes.
+
+    Attributes:
+        table: a row a volume: whose it is, ``used_for``, its class ``true`` where that is known,
+            ``predicted``, and the probability ``p_…`` of each level.
+        levels: classes.
+        about: how they were predicted; more of ``classes.json``.
+    """
+
+    table: list[Row]
+    levels: tuple[str, ...]
+    about: Mapping[str, Any]
+
+    @cached_property
+    def metrics(self) -> Row:
+        """Accuracy with its interval over participants, and so on; see `classification_metrics`."""
+        return classification_metrics(
+            [row for row in self.table if not row["used_for"]], self.levels
+        )
+
+    @property
+    def sidecar(self) -> Row:
+        """Content of ``classes.json``."""
+        levels = list(self.levels)
+        return {**self.about, "volumes": len(self.table), "levels": levels, **self.metrics}
+
+    def save(self, out: Path) -> None:
+        """Write ``classes.tsv`` and ``classes.json``."""
+        known = [name for name in CLASSES.columns if any(name in row for row in self.table)]
+        columns = [*known, *(f"p_{level}" for level in self.levels)]
+        write_tsv(out / CLASSES, self.table, columns)
+        write_json(out / CLASSES_SIDECAR, self.sidecar)
 
 
 def classify(
-    run: RunFolder, trained: TrainedModel, cohort: Cohort, out: Path, splits: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Tell the class of each volume of a cohort; writes `CLASSES` and `CLASSES_SIDECAR`.
+    run: RunFolder, trained: TrainedModel, cohort: Cohort, splits: Sequence[str] = ()
+) -> ClassificationResult:
+    """Predict the class of each volume of a cohort.
 
     Args:
-        run: that the model is of.
+        run: folder of the model.
         trained: its model.
         cohort: prepared as the run's.
-        out: folder to write to.
         splits: of the cohort; all if empty.
 
-    Returns:
-        What the sidecar holds: accuracy with its interval over participants, beside that of the
-        commonest class, and the confusion matrix, where classes are known; numbers of brains.
-
     Raises:
-        InputError: the model tells no classes, or there is nothing to tell.
+        InputError: the model is not a classifier, or there is no such volume.
     """
-    model = trained.model
-    if not isinstance(model, Classifies):
-        raise InputError(f"{type(model).__name__} tells no classes")
+    target = check_classifier(trained.model).target
     indices = cohort.some_indices(*splits)
     (column,) = trained.conditions.columns
-    rows = rows_of(trained, cohort, indices)
-    used = run.trained_on({row["participant_id"] for row in rows})
+    rows = classified_rows(trained, cohort, indices)
+    used = set(run.trained_on({row["participant_id"] for row in rows}))
     for row in rows:
         row["used_for"] = "training" if row["participant_id"] in used else ""
-    write_tsv(out / CLASSES, rows, table_columns(column.levels))
-    sidecar = {
+    about = {
         "run": str(run.folder.resolve()),
         "cohort": str(cohort.folder.resolve()),
         "phantom": cohort.is_phantom,
-        "target": model.target,
+        "target": target,
         "splits": list(splits),
-        "volumes": len(rows),
-        "levels": list(column.levels),
-        **figures_of([row for row in rows if not row["used_for"]], column.levels),
     }
-    write_json(out / CLASSES_SIDECAR, sidecar)
-    return sidecar
+    return ClassificationResult(rows, tuple(column.levels), about)
 
 
-def table_columns(levels: Sequence[str]) -> list[str]:
-    """Return the columns of `CLASSES`."""
-    known = ["participant_id", "hemi", "image", "used_for", "true", "told"]
-    return [*known, *(f"p_{level}" for level in levels)]
+def check_classifier(model: object) -> Classifies:
+    """Return a model as a classifier.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not isinstance(model, Classifies):
+        raise InputError(f"{type(model).__name__} is not a classifier")
+    return model
 
 
-def rows_of(trained: TrainedModel, cohort: Cohort, indices: NDArray[np.int64]) -> list[Row]:
+def classified_rows(trained: TrainedModel, cohort: Cohort, indices: NDArray[np.int64]) -> list[Row]:
     """Classify volumes of a cohort: a row each, with the probability of each level."""
-    model = trained.model
-    assert isinstance(model, Classifies)
+    model = check_classifier(trained.model)
     (column,) = trained.conditions.columns
     found = probabilities(trained, model, cohort, indices)
     return [
@@ -88,11 +118,12 @@ def probabilities(
     trained: TrainedModel, model: Classifies, cohort: Cohort, indices: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Probability of each level, (N, levels); the column need not be there."""
-    untold = TrainedModel(trained.model, trained.device)  # else it would be told the answer
+    # Without its conditions: the column is what it predicts, not what it is conditioned on.
+    unconditioned = TrainedModel(trained.model, trained.device)
     return np.concatenate(
         [
             torch.softmax(model.classify(volumes).double(), dim=1).cpu().numpy()
-            for volumes, _ in untold.batches(cohort.brains(indices))
+            for volumes, _ in unconditioned.batches(cohort.brains(indices))
         ]
     )
 
@@ -102,9 +133,8 @@ def _row(known: dict[str, str], p: NDArray[np.float64], levels: Sequence[str], t
         "participant_id": known["participant_id"],
         "hemi": known.get("hemi", ""),
         "image": known.get("image", ""),
-        "key": row_key(known),
         "true": true_class(known, target),
-        "told": levels[int(p.argmax())],
+        "predicted": levels[int(p.argmax())],
         **{f"p_{level}": float(value) for level, value in zip(levels, p, strict=True)},
     }
 
@@ -115,23 +145,23 @@ def true_class(row: Mapping[str, str], target: str) -> str:
     return "" if value in MISSING else value
 
 
-def figures_of(rows: Sequence[Row], levels: Sequence[str]) -> Row:
+def classification_metrics(rows: Sequence[Row], levels: Sequence[str]) -> Row:
     """Accuracy and confusion of volumes that were not trained on, where their class is known."""
     known = [row for row in rows if row["true"] in levels]
     if not known:
         return {"tested": 0}
-    right = np.array([row["true"] == row["told"] for row in known], dtype=float)
-    people = np.unique([row["participant_id"] for row in known], return_inverse=True)[1]
+    right = np.array([row["true"] == row["predicted"] for row in known], dtype=float)
+    participants = [row["participant_id"] for row in known]
     confusion = np.zeros((len(levels), len(levels)), dtype=int)
     for row in known:
-        confusion[levels.index(row["true"]), levels.index(row["told"])] += 1
-    low, high = interval_by_participant(right, people)
+        confusion[levels.index(row["true"]), levels.index(row["predicted"])] += 1
+    low, high = bootstrap_interval(lambda w: w @ right / w.sum(), participants, BOOTSTRAPS)
     return {
         "tested": len(known),
-        "participants": int(people.max()) + 1,
+        "participants": len(set(participants)),
         "accuracy": float(right.mean()),
-        "accuracy_low": low,
-        "accuracy_high": high,
+        "accuracy_low": float(low),
+        "accuracy_high": float(high),
         "commonest_class": float(confusion.sum(axis=1).max() / len(known)),
         "balanced_accuracy": float(np.nanmean(_recalls(confusion))),
         "confusion": confusion.tolist(),
@@ -139,22 +169,6 @@ def figures_of(rows: Sequence[Row], levels: Sequence[str]) -> Row:
 
 
 def _recalls(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Share of each class that is told right; NaN for a class that is not there."""
+    """Share of each class that is predicted right; NaN for a class that is not there."""
     total = confusion.sum(axis=1)
     return np.where(total > 0, np.diag(confusion) / np.maximum(total, 1), np.nan)
-
-
-def interval_by_participant(
-    values: NDArray[np.float64], people: NDArray[np.int64]
-) -> tuple[float, float]:
-    """95 % interval of a mean, by drawing participants with all that is theirs.
-
-    Args:
-        values: (N,).
-        people: number of the participant of each, (N,).
-    """
-    sums, counts = np.bincount(people, values), np.bincount(people)
-    drawn = np.random.default_rng(0).integers(len(sums), size=(BOOTSTRAPS, len(sums)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.percentile(means, INTERVAL)
-    return float(low), float(high)

@@ -1,6 +1,6 @@
 """New volumes and images, drawn from a trained model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.models.protocols import Diffuses, Samples
+from foldnorm.models.protocols import Diffuses, Generates
 from foldnorm.pipeline.artifacts import SYNTHETIC_SHEET, SYNTHETIC_SIDECAR, SYNTHETIC_VOLUME
-from foldnorm.pipeline.inference.criteria import Criterion
+from foldnorm.pipeline.inference.filters import VolumeFilter
 from foldnorm.pipeline.metrics.structure import microstructure_statistics, sheet_statistics
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
@@ -21,7 +21,7 @@ from foldnorm.preprocessing.core.files import write_bytes, write_json
 from foldnorm.preprocessing.io.schemes import scheme_from_dict
 from foldnorm.preprocessing.io.volumes import write_labels
 
-TRIES = 50  # as many as asked for may be drawn, to keep some
+MAX_TRIES = 50  # times as many as asked for may be drawn, to keep some
 SHEET_PICTURES = 64  # of the contact sheet
 
 
@@ -36,7 +36,7 @@ class GenerateOptions:
         sampler: of a diffusion model, ``ddpm`` or ``ddim``; None: the run's own.
         steps: of ddim; None: the run's own.
         keep_if: a condition on the statistics of a volume; those of which it is false are drawn
-            again, up to `TRIES` times as many as asked for.
+            again, up to `MAX_TRIES` times as many as asked for.
     """
 
     number: int = 16
@@ -44,59 +44,105 @@ class GenerateOptions:
     given: Mapping[str, str] = field(default_factory=dict)
     sampler: Literal["ddpm", "ddim"] | None = None
     steps: int | None = None
-    keep_if: Criterion | None = None
+    keep_if: VolumeFilter | None = None
 
 
-def generate(
-    run: RunFolder, trained: TrainedModel, out: Path, options: GenerateOptions
-) -> tuple[int, int]:
-    """Draw volumes or images; writes a file each, `SYNTHETIC_SHEET` and `SYNTHETIC_SIDECAR`.
+@dataclass
+class GenerationResult:
+    """New volumes or images, drawn while it is iterated over; each pass draws the same.
 
-    Label volumes are NIfTI, 2-D images PNG, 3-D ones NIfTI from −1 to 1.
+    Attributes:
+        run: folder of the model.
+        trained: its model.
+        options: what is drawn.
+        kept: number of volumes of the last pass that were kept.
+        rejected: number that were not.
+    """
 
-    Returns:
-        How many were kept, and how many were not.
+    run: RunFolder
+    trained: TrainedModel
+    options: GenerateOptions
+    kept: int = field(default=0, init=False)
+    rejected: int = field(default=0, init=False)
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        """Draw volumes, and yield those that are kept.
+
+        Raises:
+            InputError: none was kept.
+        """
+        options, keep_if = self.options, self.options.keep_if
+        statistics = _statistics(self.run.data["preparation"])
+        self.kept = self.rejected = 0
+        most = options.number * (1 if keep_if is None else MAX_TRIES)
+        for volume in self.trained.draw(most, options.seed, options.given):
+            if keep_if is not None and not keep_if.holds(statistics(volume)):
+                self.rejected += 1
+                continue
+            self.kept += 1
+            yield volume
+            if self.kept == options.number:
+                return
+        if not self.kept:
+            assert keep_if is not None
+            raise InputError(f"none of {self.rejected} drawn volumes keeps {keep_if.text!r}")
+
+    def save(self, out: Path) -> None:
+        """Write a file each, ``contact_sheet.png`` and ``synthetic.json``.
+
+        Label volumes are NIfTI, 2-D images PNG, 3-D ones NIfTI from −1 to 1.
+        """
+        width = max(4, len(str(self.options.number - 1)))
+        shown: list[list[NDArray[np.uint8]]] = []
+        for n, volume in enumerate(self):
+            slices = self._write(out / SYNTHETIC_VOLUME.of(n=f"{n:0{width}d}"), volume)
+            if n < SHEET_PICTURES:
+                shown.append(slices)
+        columns = 8 if len(shown[0]) == 1 else 2
+        rows = [[s for slices in shown[n : n + columns] for s in slices]
+                for n in range(0, len(shown), columns)]  # fmt: skip
+        write_bytes(out / SYNTHETIC_SHEET, png(contact_sheet(rows)))
+        write_json(out / SYNTHETIC_SIDECAR, self.sidecar)
+
+    def _write(self, path: Path, volume: NDArray[Any]) -> list[NDArray[np.uint8]]:
+        """Write a volume, and return its middle slices."""
+        record = self.run.data["preparation"]
+        if "intensities" in record:
+            stem = path.with_name(path.name.removesuffix("_dseg.nii.gz"))
+            write_image(stem, volume, int(record["intensities"]["bits"]))
+            return image_slices(volume)
+        affine = np.diag([*self.run.data["voxel_size"], 1.0])
+        write_labels(path, volume, affine, description="foldnorm SYNTHETIC, not a brain")
+        return middle_slices(volume, len(record["scheme"]["classes"]))
+
+    @property
+    def sidecar(self) -> dict[str, Any]:
+        """Content of ``synthetic.json``, when the volumes have been drawn."""
+        options, model, of_diffusion = self.options, self.trained.model, {}
+        if isinstance(model, Diffuses):
+            of_diffusion = {"sampler": model.sampler, "steps": model.num_inference_steps}
+        return {
+            "run": str(self.run.folder.resolve()),
+            "synthetic": True,
+            "number": options.number,
+            "seed": options.seed,
+            "given": dict(options.given),
+            "keep_if": None if options.keep_if is None else options.keep_if.text,
+            **of_diffusion,
+            "kept": self.kept,
+            "rejected": self.rejected,
+        }
+
+
+def generate(run: RunFolder, trained: TrainedModel, options: GenerateOptions) -> GenerationResult:
+    """Draw volumes or images.
 
     Raises:
         InputError: the model draws none, or is told what it does not take.
     """
     _set_sampler(trained.samples, options)
     trained.conditions.draw(1, np.random.default_rng(0), options.given)  # refused before the work
-    record = run.data["preparation"]
-    affine = np.diag([*run.data["voxel_size"], 1.0])
-    shown: list[list[NDArray[np.uint8]]] = []
-    width = max(4, len(str(options.number - 1)))
-    statistics = _statistics(record)
-    kept = rejected = 0
-    most = options.number * (1 if options.keep_if is None else TRIES)
-    for volume in trained.draw(most, options.seed, options.given):
-        if options.keep_if is not None and not options.keep_if.holds(statistics(volume)):
-            rejected += 1
-            continue
-        n, kept = kept, kept + 1
-        path = out / SYNTHETIC_VOLUME.of(n=f"{n:0{width}d}")
-        if "intensities" in record:
-            stem = path.with_name(path.name.removesuffix("_dseg.nii.gz"))
-            write_image(stem, volume, int(record["intensities"]["bits"]))
-            slices = image_slices(volume)
-        else:
-            write_labels(path, volume, affine, description="foldnorm SYNTHETIC, not a brain")
-            slices = middle_slices(volume, len(record["scheme"]["classes"]))
-        if n < SHEET_PICTURES:
-            shown.append(slices)
-        if kept == options.number:
-            break
-    if not shown:
-        assert options.keep_if is not None
-        raise InputError(f"none of {rejected} drawn volumes keeps {options.keep_if.text!r}")
-    columns = 8 if len(shown[0]) == 1 else 2
-    rows = [[s for slices in shown[n : n + columns] for s in slices]
-            for n in range(0, len(shown), columns)]  # fmt: skip
-    write_bytes(out / SYNTHETIC_SHEET, png(contact_sheet(rows)))
-    write_json(out / SYNTHETIC_SIDECAR, _sidecar(run, trained, options) | {
-        "kept": kept, "rejected": rejected,
-    })  # fmt: skip
-    return kept, rejected
+    return GenerationResult(run, trained, options)
 
 
 def _statistics(record: Mapping[str, Any]) -> Callable[[NDArray[Any]], dict[str, float]]:
@@ -107,11 +153,11 @@ def _statistics(record: Mapping[str, Any]) -> Callable[[NDArray[Any]], dict[str,
     return lambda volume: sheet_statistics(volume, scheme)
 
 
-def _set_sampler(model: Samples, options: GenerateOptions) -> None:
+def _set_sampler(model: Generates, options: GenerateOptions) -> None:
     if options.sampler is None and options.steps is None:
         return
     if not isinstance(model, Diffuses):
-        raise InputError(f"--sampler and --steps: {type(model).__name__} draws in one step")
+        raise InputError(f"--scheduler and --steps: {type(model).__name__} draws in one step")
     sampler = options.sampler or model.sampler
     if options.steps is not None and (
         sampler == "ddpm" or not 1 <= options.steps <= model.diffusion_steps
@@ -122,18 +168,3 @@ def _set_sampler(model: Samples, options: GenerateOptions) -> None:
         )
     model.sampler = sampler
     model.sampling_steps = options.steps or model.sampling_steps
-
-
-def _sidecar(run: RunFolder, trained: TrainedModel, options: GenerateOptions) -> dict[str, Any]:
-    of_diffusion = {}
-    if isinstance(trained.model, Diffuses):
-        of_diffusion = {"sampler": trained.model.sampler, "steps": trained.model.steps_taken}
-    return {
-        "run": str(run.folder.resolve()),
-        "synthetic": True,
-        "number": options.number,
-        "seed": options.seed,
-        "given": dict(options.given),
-        "keep_if": None if options.keep_if is None else options.keep_if.text,
-        **of_diffusion,
-    }

@@ -1,56 +1,125 @@
-"""Input of a model of images: a cohort, or files prepared as the images of its training."""
+"""Input of a model: a cohort, or files that are prepared as its training cohort was."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
 from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, write_image_cohort
 from foldnorm.preprocessing.cohort.images import find_images
+from foldnorm.preprocessing.cohort.preparation import Preparation
+from foldnorm.preprocessing.cohort.preprocess import PreprocessOptions, options_like, preprocess
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.sources import Problem
+from foldnorm.preprocessing.io.sources import Problem, Source
 
 PREPARED = "prepared"  # cohort in the output folder, of inputs that are none
+ALL_TEST = (0.0, 0.0, 1.0)  # split of that cohort: nobody is trained on
 
 
-def cohort_of_input(
-    run: RunFolder, source: Path, out: Path, *, splits: Sequence[str], overwrite: bool
-) -> tuple[Cohort, list[Problem]]:
-    """Open a cohort, or prepare a folder or file of images as the run's were, in ``out``.
+@dataclass(frozen=True)
+class ModelInput:
+    """Volumes that a model is applied to.
+
+    Attributes:
+        cohort: that was given, or that files were prepared to.
+        from_files: True if it was prepared for this.
+        failed: files that could not be prepared.
+    """
+
+    cohort: Cohort
+    from_files: bool = False
+    failed: tuple[Problem, ...] = ()
+
+
+def open_input(
+    run: RunFolder,
+    source: str | Path,
+    out: Path,
+    *,
+    splits: Sequence[str] = (),
+    reference: Path | None = None,
+    uncropped: Preparation | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> ModelInput:
+    """Open a cohort; or prepare files as the training cohort was, in ``out``.
 
     Args:
         run: of the model.
-        source: cohort folder, folder of images, or one.
+        source: cohort folder; or folder, table or file of label volumes, or of images.
         out: folder to write to.
         splits: asked for, of a cohort.
-        overwrite: prepare again.
-
-    Returns:
-        The cohort, and what could not be prepared.
+        reference: training cohort, if it has moved, in whose box label volumes are laid.
+        uncropped: preparation of label volumes that keep all that they hold, whatever the box of
+            the training cohort is, which then need not be there.
+        overwrite: prepare again what is finished.
+        quiet: no progress bar.
 
     Raises:
-        InputError: it was prepared otherwise than the run's cohort, or nothing is there.
+        InputError: the cohort was prepared otherwise than the run's; or nothing is there, or
+            nothing of it can be prepared.
     """
-    if (source / DESCRIPTION).is_file():
+    if (Path(source) / DESCRIPTION).is_file():
         cohort = Cohort.open(source)
         run.check_cohort(cohort)
-        return cohort, []
+        return ModelInput(cohort)
     if splits:
-        raise InputError(f"--split is for a cohort, which this is not: {source}")
-    record = run.data["preparation"]
-    if "intensities" not in record:
-        raise InputError(f"expected a cohort, prepared --like that of the run: {source}")
+        raise InputError(f"--split requires a cohort folder, got {source}")
+    if "intensities" in run.data["preparation"]:
+        report = _prepare_images(run, Path(source), out / PREPARED, overwrite=overwrite)
+    else:
+        report = _prepare_volumes(
+            run, str(source), out / PREPARED, reference, uncropped, overwrite=overwrite, quiet=quiet
+        )
+    failed = tuple(Problem(failure["volume"], failure["reason"]) for failure in report["failed"])
+    return ModelInput(Cohort.open(out / PREPARED), from_files=True, failed=failed)
+
+
+def _prepare_images(
+    run: RunFolder, source: Path, prepared: Path, *, overwrite: bool
+) -> Mapping[str, Any]:
+    """Prepare images, and return the report.
+
+    Raises:
+        InputError: there is none, or they are of another size than the model takes.
+    """
     images, problems = find_images(source.absolute())
+    preparation = ImagePreparation.from_record(run.data["preparation"])
     report = write_image_cohort(
-        images,
-        problems,
-        out / PREPARED,
-        ImagePreparation.of_record(record),
-        fractions=(0.0, 0.0, 1.0),
-        overwrite=overwrite,
+        images, problems, prepared, preparation, fractions=ALL_TEST, overwrite=overwrite
     )
-    cohort = Cohort.open(out / PREPARED)
-    if list(cohort.shape) != run.data["shape"]:
-        expected, got = (" × ".join(map(str, s)) for s in (run.data["shape"], cohort.shape))
+    shape = Cohort.open(prepared).shape
+    if list(shape) != run.data["shape"]:
+        expected, got = (" × ".join(map(str, s)) for s in (run.data["shape"], shape))
         raise InputError(f"expected images of {expected} as the model's, got {got}: {source}")
-    return cohort, [Problem(failure["volume"], failure["reason"]) for failure in report["failed"]]
+    return report
+
+
+def _prepare_volumes(
+    run: RunFolder,
+    source: str,
+    prepared: Path,
+    reference: Path | None,
+    uncropped: Preparation | None,
+    *,
+    overwrite: bool,
+    quiet: bool,
+) -> Mapping[str, Any]:
+    """Prepare label volumes, and return the report.
+
+    Raises:
+        InputError: none could be prepared, or the training cohort, whose box they need, has moved.
+    """
+    others: dict[str, Any] = {"fractions": ALL_TEST, "overwrite": overwrite, "quiet": quiet}
+    if uncropped is not None:
+        options = PreprocessOptions(preparation=uncropped, mix_origins=True, **others)
+    else:
+        like = run.folder if run.is_bundle else run.training_cohort(reference).folder
+        options = options_like(like, folds="none", **others)
+    report = preprocess([Source.parse(source)], prepared, options)
+    if not report["done"]:
+        reasons = "; ".join(f"{f['volume']}: {f['reason']}" for f in report["failed"])
+        raise InputError(f"no volume of {source} could be prepared: {reasons}")
+    return report

@@ -1,7 +1,7 @@
 """Sulci of brains by name: label volumes, and a table of what each sulcus is like."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,46 +10,64 @@ import torch
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.artifacts import SULCI, SULCI_SIDECAR, SULCUS_LABELS, SULCUS_NAMES
+from foldnorm.pipeline.inference.results import Row, VolumeResult
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.scoring.healthy import held_out_halves
+from foldnorm.pipeline.scoring.healthy import split_validation
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
-from foldnorm.pipeline.scoring.out_of_distribution import Suitability
+from foldnorm.pipeline.scoring.out_of_distribution import OutOfDistributionDetector
+from foldnorm.pipeline.scoring.participants import Participants
 from foldnorm.pipeline.scoring.recognition import RecognitionScores
-from foldnorm.pipeline.scoring.sulcus_measures import MEASURES, NamedBrain, Recognition
+from foldnorm.pipeline.scoring.sulcus_measures import MEASURES, NamedBrain, NetworkLabeller
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.cohort.input_space import InputSpace
-from foldnorm.preprocessing.cohort.preprocess import options_like, preprocess
-from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.io.schemes import LabelScheme, discretise
-from foldnorm.preprocessing.io.sources import Problem, Source
+from foldnorm.preprocessing.io.sources import Problem
 from foldnorm.preprocessing.io.volumes import read_labels, write_labels
-
-PREPARED = "prepared"  # in OUT: the cohort that an input which is none was made
+from foldnorm.preprocessing.spatial.space import Matrix
 
 
 @dataclass(frozen=True)
-class Recogniser:
+class LabelledBrain:
+    """A brain whose sulci are named.
+
+    Attributes:
+        key: of the brain, ``sub-…_hemi-…``.
+        labels: (I, J, K) uint8, number of the sulcus, 0 for any other voxel.
+        affine: (4, 4) of them.
+        input: file in whose grid they lie; None for the grid of the cohort.
+        rows: of ``sulci.tsv``, one a sulcus.
+    """
+
+    key: str
+    labels: NDArray[np.uint8]
+    affine: Matrix
+    input: Path | None
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class SulcusLabeller:
     """A trained model that names sulci, and healthy brains to compare with.
 
     Attributes:
         run: its folder.
         reference: its training cohort.
-        recognition: the model.
+        network: the model, as it labels brains.
         scores: of sulci, fitted on half of the validation split.
         calibration: departures of the other half, (M, n) by kind.
-        suitability: says which brains cannot be judged.
+        detector: tells which brains cannot be judged.
     """
 
     run: RunFolder
     reference: Cohort
-    recognition: Recognition
+    network: NetworkLabeller
     scores: RecognitionScores
     calibration: dict[str, NDArray[np.float64]]
-    suitability: Suitability
+    detector: OutOfDistributionDetector
 
     @classmethod
-    def open(cls, folder: Path, reference: Path | None, device: torch.device) -> "Recogniser":
+    def open(cls, folder: Path, reference: Path | None, device: torch.device) -> "SulcusLabeller":
         """Load a run.
 
         Raises:
@@ -58,79 +76,44 @@ class Recogniser:
         run = RunFolder.open(folder)
         trained = run.load(device)
         cohort = run.training_cohort(reference)
-        recognition = Recognition(trained, cohort.scheme)
-        compared, others = held_out_halves(cohort)
-        scores = RecognitionScores(recognition, cohort.affine)
+        network = NetworkLabeller(trained, cohort.scheme)
+        compared, others = split_validation(cohort)
+        scores = RecognitionScores(network, cohort.affine)
         scores.fit(cohort.view(compared))
         calibration = scores.departures(scores.measures(cohort.brains(others)))
-        suitability = Suitability(cohort.scheme).fit(cohort)
-        return cls(run, cohort, recognition, scores, calibration, suitability)
+        detector = OutOfDistributionDetector(cohort.scheme).fit(cohort)
+        return cls(run, cohort, network, scores, calibration, detector)
 
-    def cohort_of(
-        self, source: str, out: Path, *, overwrite: bool, quiet: bool
-    ) -> tuple[Cohort, list[Problem]]:
-        """Prepare a source as the training cohort was, in ``out``; return it and what failed."""
-        options = options_like(
-            self.reference.folder,
-            folds="none",
-            fractions=(0.0, 0.0, 1.0),
-            overwrite=overwrite,
-            quiet=quiet,
-        )
-        report = preprocess([Source.parse(source)], out / PREPARED, options)
-        if not report["done"]:
-            reasons = "; ".join(f"{f['volume']}: {f['reason']}" for f in report["failed"])
-            raise InputError(f"no volume of {source} could be prepared: {reasons}")
-        failed = [Problem(f["volume"], f["reason"]) for f in report["failed"]]
-        return Cohort.open(out / PREPARED), failed
-
-    def recognise(
-        self, cohort: Cohort, out: Path, splits: Sequence[str] = ()
-    ) -> tuple[list[dict[str, Any]], list[Problem]]:
-        """Name the sulci of a cohort; see `SULCI`, `SULCUS_NAMES` and label volumes in ``out``.
-
-        Label volumes lie in the grid of each brain's input where that is still there, else in that
-        of the cohort.
-
-        Returns:
-            The rows of the table, one a brain and sulcus; and brains that cannot be judged.
+    def label(self, cohort: Cohort, splits: Sequence[str] = ()) -> "SulcusLabellingResult":
+        """Name the sulci of the brains of a cohort, and measure each.
 
         Raises:
             InputError: the cohort was prepared otherwise than the run's, or has no brain of these
                 splits.
         """
         self.run.check_cohort(cohort)
-        indices = cohort.some_indices(*splits)
-        roles = {row["participant_id"]: row["split"] for row in self.reference.rows}
-        sulci = self.recognition.sulci
-        rows, inputs, problems = [], {}, list[Problem]()
-        brains = self.recognition.named(cohort.brains(indices))
+        return SulcusLabellingResult(self, cohort, cohort.some_indices(*splits))
+
+    def labelled(self, cohort: Cohort, indices: NDArray[np.int64]) -> Iterator[LabelledBrain]:
+        """Name the sulci of some brains of a cohort, one brain at a time."""
+        roles = Participants.from_cohorts(self.reference, (), ())
+        brains = self.network.named(cohort.brains(indices))
         for index, brain in zip(indices, brains, strict=True):
             row = cohort.rows[index]
-            space = InputSpace.of(cohort, row)
-            inputs[row_key(row)] = None if space.path is None else str(space.path)
-            labels = in_space(brain, space, cohort.scheme)
-            path = out / SULCUS_LABELS.of(brain=row_key(row))
-            write_labels(path, labels, space.affine, description="foldnorm RECOGNISED sulci")
-            used = {"train": "training", "validation": "calibration"}.get(
-                roles.get(row["participant_id"], ""), ""
-            )
-            flag = self.suitability.reason(Brain(brain.volume, row))
-            if flag:
-                problems.append(Problem(row_key(row), f"{flag}; no p-value"))
+            space = InputSpace.from_row(cohort, row)
+            used, flag = roles.role(row), self.detector.flag(Brain(brain.volume, row))
             known = {"participant_id": row["participant_id"], "hemi": row["hemi"]}
             known |= {"used_for": used, "flag": flag}
-            for sulcus, figures in zip(sulci, self._figures(brain, space), strict=True):
+            rows = []
+            named = zip(self.network.sulci, self._measures(brain, space), strict=True)
+            for sulcus, measures in named:
                 if used or flag:
-                    figures = {k: v for k, v in figures.items() if not k.startswith("p_")}
-                rows.append({**known, "sulcus": sulcus, **figures})
-        write_tsv(out / SULCI, rows, tuple(SULCI.columns))
-        names = [{"label": n, "name": name} for n, name in enumerate(sulci, start=1)]
-        write_tsv(out / SULCUS_NAMES, names, tuple(SULCUS_NAMES.columns))
-        write_json(out / SULCI_SIDECAR, self._sidecar(cohort, len(indices), inputs))
-        return rows, problems
+                    measures = {k: v for k, v in measures.items() if not k.startswith("p_")}
+                rows.append({**known, "sulcus": sulcus, **measures})
+            labels = in_space(brain, space, cohort.scheme)
+            yield LabelledBrain(row_key(row), labels, space.affine, space.path, rows)
 
-    def _figures(self, brain: NamedBrain, space: InputSpace) -> list[dict[str, float]]:
+    def _measures(self, brain: NamedBrain, space: InputSpace) -> list[dict[str, float]]:
         """Compute the columns of each sulcus of a brain."""
         measures = brain.measure(self.reference.affine)
         departures = self.scores.departures(measures[None])
@@ -150,26 +133,69 @@ class Recogniser:
             found.append(figures)
         return found
 
-    def _sidecar(
-        self, cohort: Cohort, brains: int, inputs: dict[str, str | None]
-    ) -> dict[str, Any]:
-        m = len(self.calibration["missing"])
+
+@dataclass
+class SulcusLabellingResult(VolumeResult[LabelledBrain]):
+    """Sulci of brains by name, made one brain at a time.
+
+    Label volumes lie in the grid of each brain's input where that is still there, else in that of
+    the cohort.
+
+    Attributes:
+        labeller: that names them.
+        cohort: the brains.
+        indices: which of them.
+        inputs: ``sub-…_hemi-…`` → the file in whose grid its labels lie, or None; of those made so
+            far.
+    """
+
+    labeller: SulcusLabeller
+    cohort: Cohort
+    indices: NDArray[np.int64]
+    inputs: dict[str, str | None] = field(default_factory=dict, init=False)
+
+    def _make(self) -> Iterator[LabelledBrain]:
+        for made in self.labeller.labelled(self.cohort, self.indices):
+            self.inputs[made.key] = None if made.input is None else str(made.input)
+            yield made
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Brains that cannot be judged."""
+        flags = {row_key(row): row["flag"] for row in self.table if row["flag"]}
+        return [Problem(key, f"{flag}; no p-value") for key, flag in flags.items()]
+
+    @property
+    def sidecar(self) -> dict[str, Any]:
+        """Content of ``sulci.json``, when the volumes have been made."""
+        m = len(self.labeller.calibration["missing"])
         return {
-            "run": str(self.run.folder.resolve()),
-            "cohort": str(cohort.folder.resolve()),
-            "phantom": cohort.is_phantom,
-            "brains": brains,
-            "sulci": list(self.recognition.sulci),
+            "run": str(self.labeller.run.folder.resolve()),
+            "cohort": str(self.cohort.folder.resolve()),
+            "phantom": self.cohort.is_phantom,
+            "brains": len(self.indices),
+            "sulci": list(self.labeller.network.sulci),
             "calibrated_on": m,
             "smallest_p": 1 / (m + 1),
             "columns": dict(SULCI.columns),
-            "labels_in_grid_of": inputs,
+            "labels_in_grid_of": self.inputs,
         }
+
+    def save(self, out: Path) -> None:
+        """Write a label volume a brain, ``sulci.tsv``, ``sulcus_names.tsv`` and ``sulci.json``."""
+        for made in self:
+            path = out / SULCUS_LABELS.of(brain=made.key)
+            write_labels(path, made.labels, made.affine, description="foldnorm RECOGNISED sulci")
+        write_tsv(out / SULCI, self.table, tuple(SULCI.columns))
+        sulci = self.labeller.network.sulci
+        names = [{"label": n, "name": name} for n, name in enumerate(sulci, start=1)]
+        write_tsv(out / SULCUS_NAMES, names, tuple(SULCUS_NAMES.columns))
+        write_json(out / SULCI_SIDECAR, self.sidecar)
 
 
 def in_space(brain: NamedBrain, space: InputSpace, scheme: LabelScheme) -> NDArray[np.uint8]:
     """Labels of a brain in a space, (I, J, K) uint8, 0 where it has no structure there."""
-    labels = space.label(brain.labels).astype(np.uint8)
+    labels = space.labels_to_input_grid(brain.labels).astype(np.uint8)
     if space.path is not None:
         own = read_labels(space.path)
         labels *= scheme.foreground(discretise(own.data, scheme, path=space.path))

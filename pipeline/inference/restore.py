@@ -1,7 +1,8 @@
 """Images repaired by a trained model, and how well, where what they were is known."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from skimage.restoration import inpaint_biharmonic
 
-from foldnorm.models.noise import seed_of
-from foldnorm.models.protocols import DamageKind, FindsDamage, Repairs
+from foldnorm.models.protocols import DamageKind, FindsDamage, RestoresImages
 from foldnorm.pipeline.artifacts import RESTORED, RESTORED_IMAGE, RESTORED_SHEET, RESTORED_SIDECAR
-from foldnorm.pipeline.data.damage import LIKELY, came_damaged, degrader
+from foldnorm.pipeline.data.damage import LIKELY, came_damaged, degradation_of, degraded
+from foldnorm.pipeline.inference.results import Row, VolumeResult
 from foldnorm.pipeline.metrics.images import RANGE, iou, repair_figures
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
@@ -23,11 +24,12 @@ from foldnorm.preprocessing.cohort.pictures import contact_sheet, image_slices, 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_bytes, write_json, write_tsv
 
-SHOWN = 10  # images of the contact sheet
-FIGURES = ("psnr", "ssim", "psnr_gain", "psnr_inside", "mask_iou")
+N_SHOWN = 10  # images of the contact sheet
+METRICS = ("psnr", "ssim", "psnr_gain", "psnr_inside", "mask_iou")
 ORDER = ("given", "degraded", "found", "restored", "clean")  # of the contact sheet, downwards
 Method = Literal["model", "biharmonic", "true-mask"]
 Image = NDArray[np.float32]
+Slices = list[NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -51,60 +53,118 @@ class RestoreOptions:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class RestoredImage:
+    """An image, and what was made of it.
+
+    Attributes:
+        key: of the image, ``sub-…_image-…``.
+        images: see `restore_image`.
+        row: of ``restored.tsv``.
+    """
+
+    key: str
+    images: dict[str, Image]
+    row: Row
+
+    @property
+    def rows(self) -> list[Row]:
+        """Row of the table about this image."""
+        return [self.row]
+
+
+@dataclass
+class RestorationResult(VolumeResult[RestoredImage]):
+    """Restored images of a cohort, made one at a time.
+
+    Attributes:
+        trained: the model.
+        cohort: the images.
+        indices: which of them.
+        options: how they are restored.
+        about: more of ``restored.json``.
+    """
+
+    trained: TrainedModel
+    cohort: Cohort
+    indices: NDArray[np.int64]
+    options: RestoreOptions
+    about: Mapping[str, Any]
+
+    def _make(self) -> Iterator[RestoredImage]:
+        model, options = self.trained.model, self.options
+        degradation = degradation_of(model, options.damage) if options.degrade else None
+        for brain in self.cohort.brains(self.indices):
+            key = row_key(brain.row)
+            parts = brain.volume[None]
+            if degradation is not None and not came_damaged([brain.row], model)[0]:
+                parts = degraded(brain.volume, degradation, key, options.seed)
+            images = restore_image(self.trained, parts, options)
+            row: Row = {n: brain.row.get(n, "") for n in ("participant_id", "image")}
+            if "clean" in images:
+                row |= restoration_metrics(images)
+            yield RestoredImage(key, images, row)
+
+    @cached_property
+    def metrics(self) -> dict[str, float | None]:
+        """Means of `METRICS` over the images that were degraded first; empty if none was."""
+        if not self.options.degrade:
+            return {}
+        return {name: _mean(self.table, name) for name in METRICS}
+
+    @property
+    def sidecar(self) -> Row:
+        """Content of ``restored.json``."""
+        return {**self.about, **self.metrics}
+
+    def save(self, out: Path) -> None:
+        """Write an image each, ``restored.tsv``, ``restored.json`` and ``contact_sheet.png``.
+
+        2-D images are PNG of the bits that the cohort has, volumes NIfTI float32 from −1 to 1;
+        masks of damage are −1 and 1. Where images are degraded first, that image, the true mask
+        and what it was lie beside it.
+        """
+        bits = int(self.cohort.preparation["intensities"]["bits"])
+        shown: list[dict[str, Slices]] = []
+        for made in self:
+            for name, image in made.images.items():
+                write_image(out / RESTORED_IMAGE.of(image=made.key, what=name), image, bits)
+            if len(shown) < N_SHOWN:
+                shown.append({n: image_slices(made.images[n]) for n in ORDER if n in made.images})
+        write_tsv(out / RESTORED, self.table, tuple(RESTORED.columns))
+        write_bytes(out / RESTORED_SHEET, png(contact_sheet(_sheet_rows(shown))))
+        write_json(out / RESTORED_SIDECAR, self.sidecar)
+
+
 def restore(
-    run: RunFolder, trained: TrainedModel, cohort: Cohort, out: Path, options: RestoreOptions
-) -> dict[str, Any]:
-    """Repair the images of a cohort; writes an image each, a table, its sidecar, a contact sheet.
+    run: RunFolder, trained: TrainedModel, cohort: Cohort, options: RestoreOptions
+) -> RestorationResult:
+    """Restore the images of a cohort.
 
-    2-D images are PNG of the bits that the cohort has, volumes NIfTI float32 from −1 to 1; masks of
-    damage are −1 and 1. Where images are degraded first, that image, the true mask and what it was
-    lie beside it.
-
-    Returns:
-        What the sidecar holds: means of `FIGURES`, if images are degraded.
+    Args:
+        run: folder of the model.
+        trained: its model.
+        cohort: of images, prepared as the run's.
+        options: how.
 
     Raises:
-        InputError: the model repairs nothing, or there is nothing to repair.
+        InputError: the model does not repair images, or there is no such image.
     """
     _check(trained.model, options)
     indices = cohort.some_indices(*options.splits)
-    degrade = degrader(trained.model, options.damage) if options.degrade else None
-    rows, shown = [], list[dict[str, list[NDArray[np.uint8]]]]()
-    bits = int(cohort.preparation["intensities"]["bits"])
-    for index in indices:
-        (brain,) = cohort.brains([index])
-        key = row_key(brain.row)
-        if degrade is None or came_damaged([brain.row], trained.model)[0]:
-            parts = brain.volume[None]
-        else:
-            parts = degrade(brain.volume, degradation_rng(key, options.seed))
-        images = repaired(trained, parts, options)
-        row: dict[str, Any] = {n: brain.row.get(n, "") for n in ("participant_id", "image")}
-        if "clean" in images:
-            row |= figures_of(images)
-        for name, image in images.items():
-            write_image(out / RESTORED_IMAGE.of(image=key, what=name), image, bits)
-        rows.append(row)
-        if len(shown) < SHOWN:
-            shown.append({name: image_slices(images[name]) for name in ORDER if name in images})
-    write_tsv(out / RESTORED, rows, tuple(RESTORED.columns))
-    write_bytes(out / RESTORED_SHEET, png(contact_sheet(_columns(shown))))
-    sidecar = {
+    known = run.trained_on({cohort.rows[i]["participant_id"] for i in indices})
+    about = {
         "run": str(run.folder.resolve()),
         "cohort": str(cohort.folder.resolve()),
         "phantom": cohort.is_phantom,
-        "images": len(rows),
+        "images": len(indices),
         "degraded": options.degrade,
         "damage": list(options.damage),
         "method": options.method,
         "seed": options.seed,
-        "known_to_the_model": len(
-            run.trained_on({cohort.rows[i]["participant_id"] for i in indices})
-        ),
-        **({name: _mean(rows, name) for name in FIGURES} if options.degrade else {}),
+        "known_to_the_model": len(known),
     }
-    write_json(out / RESTORED_SIDECAR, sidecar)
-    return sidecar
+    return RestorationResult(trained, cohort, indices, options, about)
 
 
 def _check(model: object, options: RestoreOptions) -> None:
@@ -113,25 +173,22 @@ def _check(model: object, options: RestoreOptions) -> None:
     Raises:
         InputError: with what.
     """
-    if not isinstance(model, Repairs):
-        raise InputError(f"{type(model).__name__} repairs no images")
+    if not isinstance(model, RestoresImages):
+        raise InputError(f"{type(model).__name__} does not repair images")
+    if options.damage and not options.degrade:
+        raise InputError("--damage says how to --degrade")
     if options.method != "model" and not isinstance(model, FindsDamage):
         raise InputError(f"{type(model).__name__} finds no damage that could be inpainted")
     if options.method == "true-mask" and not options.degrade:
         raise InputError("--method true-mask: the true mask is known with --degrade only")
 
 
-def degradation_rng(key: str, seed: int = 0) -> np.random.Generator:
-    """Create the generator of random numbers for the degradation of the image named ``key``."""
-    return np.random.default_rng(seed_of(seed, "degrade", key))
-
-
-def repaired(trained: TrainedModel, parts: Image, options: RestoreOptions) -> dict[str, Image]:
+def restore_image(trained: TrainedModel, parts: Image, options: RestoreOptions) -> dict[str, Image]:
     """Repair an image; return it as given, repaired and as it was, with its masks, by name.
 
     Args:
         trained: that repairs.
-        parts: (1, *sides), or what `degrader` makes of an image.
+        parts: (1, *sides), or what `degraded` makes of an image.
         options: by which method.
 
     Returns:
@@ -150,23 +207,30 @@ def repaired(trained: TrainedModel, parts: Image, options: RestoreOptions) -> di
             found = model.find_damage(given)[0].float().cpu().numpy() > LIKELY
             images["found"] = np.where(found, 1, -1).astype(np.float32)
         if options.method == "model":
-            assert isinstance(model, Repairs)
+            assert isinstance(model, RestoresImages)
             images["restored"] = model.repair(given)[0].float().cpu().numpy()
             return images
     mask = parts[1] > 0 if options.method == "true-mask" else found
-    images["restored"] = inpainted(parts[0], mask)
+    images["restored"] = inpaint(parts[0], mask)
     return images
 
 
-def inpainted(image: Image, mask: NDArray[np.bool_]) -> Image:
+def inpaint(image: Image, mask: NDArray[np.bool_]) -> Image:
     """Biharmonic inpainting of what a mask covers, from −1 to 1; (*sides) each."""
     if not mask.any():
         return image
     return np.clip(inpaint_biharmonic(image, mask), -1, 1).astype(np.float32)
 
 
-def figures_of(images: dict[str, Image]) -> dict[str, float]:
-    """Compute those of `FIGURES` that are defined for what `repaired` gives of a degraded image."""
+def restoration_metrics(images: Mapping[str, Image]) -> dict[str, float]:
+    """Restoration metrics for one degraded image.
+
+    Args:
+        images: as `restore_image` gives them.
+
+    Returns:
+        Those of `METRICS` that are defined for it.
+    """
     clean, given, restored = images["clean"], images["degraded"], images["restored"]
     found = repair_figures(restored, given, clean)
     if "mask" not in images:
@@ -180,9 +244,7 @@ def figures_of(images: dict[str, Image]) -> dict[str, float]:
     return found
 
 
-def _columns(
-    shown: Sequence[dict[str, list[NDArray[np.uint8]]]],
-) -> list[list[NDArray[np.uint8]]]:
+def _sheet_rows(shown: Sequence[dict[str, Slices]]) -> list[Slices]:
     """Rows of a sheet: an image a column, in the order of `ORDER`; blank where there is nothing."""
     names = [name for name in ORDER if any(name in column for column in shown)]
     blank = [np.full_like(picture, 255) for picture in next(iter(shown[0].values()))]
@@ -193,6 +255,6 @@ def _columns(
     ]
 
 
-def _mean(rows: Sequence[dict[str, Any]], name: str) -> float | None:
+def _mean(rows: Sequence[Row], name: str) -> float | None:
     values = [row[name] for row in rows if name in row and np.isfinite(row[name])]
     return float(np.mean(values)) if values else None

@@ -1,6 +1,6 @@
 """Translations: what a model makes of volumes, as label volumes in the space of the input."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,26 +11,29 @@ from numpy.typing import NDArray
 
 from foldnorm.models.protocols import Translates
 from foldnorm.pipeline.artifacts import TRANSLATED, TRANSLATIONS, TRANSLATIONS_SIDECAR
+from foldnorm.pipeline.inference.inputs import ModelInput
+from foldnorm.pipeline.inference.results import Row, VolumeResult
 from foldnorm.pipeline.metrics.classes import class_dice, class_distances
 from foldnorm.pipeline.runs.predict import target_scheme
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.input_space import InputSpace
+from foldnorm.preprocessing.cohort.layout import Layout
 from foldnorm.preprocessing.cohort.preparation import Preparation
-from foldnorm.preprocessing.cohort.prepare_volume import prepare_volume
+from foldnorm.preprocessing.cohort.prepared_index import prepared_volume
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.io.schemes import LabelScheme
-from foldnorm.preprocessing.io.sources import Problem, Source, SourceVolume, find_volumes
-from foldnorm.preprocessing.io.volumes import read_labels, write_labels
-from foldnorm.preprocessing.spatial.crop import shape_of
-from foldnorm.preprocessing.spatial.space import Matrix, resample_nearest, voxel_to_mni
+from foldnorm.preprocessing.io.volumes import write_labels
+from foldnorm.preprocessing.spatial.crop import shifted_affine
+from foldnorm.preprocessing.spatial.space import Matrix, resample_nearest
 
 Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Translation:
+class Translator:
     """A trained model that translates, and what it was trained on.
 
     Attributes:
@@ -42,7 +45,7 @@ class Translation:
     trained: TrainedModel
 
     @classmethod
-    def open(cls, folder: Path, device: torch.device) -> "Translation":
+    def open(cls, folder: Path, device: torch.device) -> "Translator":
         """Load a run.
 
         Raises:
@@ -65,6 +68,12 @@ class Translation:
         return self.trained.preparation
 
     @property
+    def source_preparation(self) -> Preparation:
+        """Preparation of the volumes to translate, which come without the other of their pair."""
+        own = self.preparation.for_second_volume() if self.model.reverse else self.preparation
+        return replace(own, pair=None, folds="none")
+
+    @property
     def source_scheme(self) -> LabelScheme:
         """Classes of the volumes to translate."""
         assert self.preparation.pair is not None
@@ -76,95 +85,133 @@ class Translation:
         assert self.preparation.pair is not None
         return self.preparation.scheme if self.model.reverse else self.preparation.pair
 
+    def translate(
+        self, given: ModelInput | Cohort, splits: Sequence[str] = ()
+    ) -> "TranslationResult":
+        """Translate the volumes of a cohort, or of files.
 
-def translate_cohort(
-    translation: Translation, cohort: Cohort, out: Path, splits: Sequence[str] = ()
-) -> list[dict[str, Any]]:
-    """Translate the volumes of a cohort, and measure where it has the true ones.
+        Args:
+            given: a cohort, or what `open_input` opened, files prepared by `source_preparation`.
+            splits: of a cohort; all if empty.
 
-    Writes one label volume each in the cohort's grid, ``translations.tsv`` and its sidecar.
+        Raises:
+            InputError: the cohort was prepared otherwise than the run's, has no pair to start from,
+                or no brain of these splits.
+        """
+        if isinstance(given, ModelInput) and given.from_files:
+            return FileTranslations(self, given.cohort, given.cohort.some_indices())
+        cohort = given.cohort if isinstance(given, ModelInput) else given
+        self.run.check_cohort(cohort)
+        if self.model.reverse and cohort.pairs is None:
+            raise InputError(f"the cohort has no pairs to translate from: {cohort.folder}")
+        return CohortTranslations(self, cohort, cohort.some_indices(*splits))
 
-    Returns:
-        The rows of the table.
 
-    Raises:
-        InputError: the cohort was prepared otherwise than the run's, has no pair to start from, or
-            no brain of these splits.
+@dataclass(frozen=True)
+class TranslatedVolume:
+    """Translation of one volume.
+
+    Attributes:
+        key: of the brain, ``sub-…_hemi-…``.
+        classes: (I, J, K) uint8 class numbers of the target scheme.
+        affine: (4, 4) of them.
+        row: of ``translations.tsv``.
     """
-    translation.run.check_cohort(cohort)
-    sources = cohort.pairs if translation.model.reverse else cohort.volumes
-    targets = cohort.volumes if translation.model.reverse else cohort.pairs
-    if sources is None:
-        raise InputError(f"the cohort has no pairs to translate from: {cohort.folder}")
-    rows = []
-    for index in cohort.some_indices(*splits):
-        made = translation.trained.translate_volume(np.array(sources[index]))
-        row = cohort.rows[index]
-        _write(
-            out / TRANSLATED.of(brain=row_key(row)),
-            made,
-            translation.target_scheme,
-            cohort.affine_of(row),
-        )
-        figures: dict[str, float] = {}
-        if targets is not None:
-            true = np.array(targets[index])
-            scheme = target_scheme(translation.model, cohort)
-            figures = class_dice(made, true, scheme)
-            figures |= class_distances(made, true, scheme, cohort.voxel_size)
-        known = {name: row.get(name, "") for name in ("participant_id", "hemi", "split")}
-        rows.append({**known, **figures})
-    _write_table(out, rows, translation, {"cohort": str(cohort.folder.resolve())})
-    return rows
+
+    key: str
+    classes: Labels
+    affine: Matrix
+    row: Row
+
+    @property
+    def rows(self) -> list[Row]:
+        """Row of the table about this volume."""
+        return [self.row]
 
 
-def translate_files(
-    translation: Translation, source: Source, out: Path
-) -> tuple[list[dict[str, Any]], list[Problem]]:
-    """Translate label volumes as they lie on disk; each result is in the grid of its input.
+@dataclass
+class TranslationResult(VolumeResult[TranslatedVolume]):
+    """Translations of volumes, made one at a time.
 
-    A volume is prepared as the run's cohort was, translated, and brought back to its own grid
-    (nearest neighbour).
-
-    Returns:
-        The rows of the table, and what could not be translated.
-
-    Raises:
-        InputError: there is no volume at all.
+    Attributes:
+        translator: that makes them.
+        cohort: the volumes.
+        indices: which of them.
     """
-    scheme = translation.source_scheme
-    volumes, problems = find_volumes([source], scheme.stem)
-    rows = []
-    for volume in volumes:
-        name = f"sub-{volume.participant}" + (f"_hemi-{volume.hemi}" if volume.hemi else "")
-        try:
-            made, affine = _in_own_grid(translation, volume)
-        except InputError as error:
-            problems.append(Problem(volume.key, str(error)))
-            continue
-        _write(out / TRANSLATED.of(brain=name), made, translation.target_scheme, affine)
-        rows.append({"participant_id": volume.participant, "hemi": volume.hemi})
-    _write_table(out, rows, translation, {"source": str(source.path)})
-    return rows, problems
+
+    translator: Translator
+    cohort: Cohort
+    indices: NDArray[np.int64]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Means of the figures of the table, leaving out what is NaN."""
+        rows = self.table
+        names = [name for name in rows[0] if isinstance(rows[0][name], float)] if rows else []
+        return {name: float(np.nanmean([row[name] for row in rows])) for name in names}
+
+    @property
+    def sidecar(self) -> dict[str, Any]:
+        """Content of ``translations.json``."""
+        return {
+            "run": str(self.translator.run.folder.resolve()),
+            "phantom": self.translator.run.data["phantom"],
+            "from": self.translator.source_scheme.name,
+            "to": self.translator.target_scheme.as_dict(),
+            "volumes": len(self.indices),
+            "cohort": str(self.cohort.folder.resolve()),
+        }
+
+    def save(self, out: Path) -> None:
+        """Write a label volume each, ``translations.tsv`` and ``translations.json``."""
+        for made in self:
+            path = out / TRANSLATED.of(brain=made.key)
+            _write(path, made.classes, self.translator.target_scheme, made.affine)
+        write_tsv(out / TRANSLATIONS, self.table, list(self.table[0]))
+        write_json(out / TRANSLATIONS_SIDECAR, self.sidecar)
 
 
-def _in_own_grid(translation: Translation, source: SourceVolume) -> tuple[Labels, Matrix]:
-    preparation = translation.preparation
-    if translation.model.reverse:
-        preparation = preparation.of_pairs()
-    preparation = replace(preparation, pair=None, folds="none")
-    prepared = prepare_volume(source, preparation)
-    made = translation.trained.translate_volume(prepared.classes)
-    volume = read_labels(source.path)
-    shape = shape_of(volume.data)
-    to_world = volume.affine
-    if preparation.space == "mni":
-        transform = source.companions.transform
-        assert transform is not None  # or it could not have been prepared
-        to_world = voxel_to_mni(transform, shape, volume.affine, volume.voxel_size)
-    matrix = np.linalg.inv(to_world) @ prepared.affine
-    fill = translation.target_scheme.fill
-    return resample_nearest(made, matrix, shape, fill).astype(np.uint8), volume.affine
+class CohortTranslations(TranslationResult):
+    """Translations in the grid of a cohort, measured where it has the true ones."""
+
+    def _make(self) -> Iterator[TranslatedVolume]:
+        translator, cohort = self.translator, self.cohort
+        reverse = translator.model.reverse
+        sources, targets = cohort.volumes, cohort.pairs
+        if reverse:
+            assert cohort.pairs is not None
+            sources, targets = cohort.pairs, cohort.volumes
+        for index in self.indices:
+            row = cohort.rows[index]
+            made = translator.trained.translate_volume(np.array(sources[index]))
+            known: Row = {name: row.get(name, "") for name in ("participant_id", "hemi", "split")}
+            if targets is not None:
+                true, scheme = np.array(targets[index]), target_scheme(translator.model, cohort)
+                known |= class_dice(made, true, scheme)
+                known |= class_distances(made, true, scheme, cohort.voxel_size)
+            yield TranslatedVolume(row_key(row), made, cohort.affine_of(row), known)
+
+
+class FileTranslations(TranslationResult):
+    """Translations of files, each in the grid of its file.
+
+    A prepared volume is translated with all that it holds, whatever the other files are, and
+    brought back to its own grid (nearest neighbour).
+    """
+
+    def _make(self) -> Iterator[TranslatedVolume]:
+        box, fill = Layout.from_cohort(self.cohort.folder).box, self.translator.target_scheme.fill
+        for index in self.indices:
+            row = self.cohort.rows[index]
+            prepared = prepared_volume(self.cohort.folder, row)
+            classes = prepared.read("_dseg").data.astype(np.uint8)
+            made = self.translator.trained.translate_volume(classes)
+            space = InputSpace.from_row(self.cohort, row)
+            offset = np.subtract(prepared.bounds.start, box.start).tolist()
+            matrix = shifted_affine(space.matrix, offset)  # of the volume itself, not of the box
+            own = resample_nearest(made, matrix, space.shape, fill).astype(np.uint8)
+            known = {name: row.get(name, "") for name in ("participant_id", "hemi")}
+            yield TranslatedVolume(row_key(row), own, space.affine, known)
 
 
 def _write(path: Path, classes: Labels, scheme: LabelScheme, affine: Matrix) -> None:
@@ -172,27 +219,3 @@ def _write(path: Path, classes: Labels, scheme: LabelScheme, affine: Matrix) -> 
     values = scheme.canonical_values[classes]
     dtype = np.uint8 if values.max() < 2**8 else np.uint16
     write_labels(path, values.astype(dtype), affine, description="foldnorm TRANSLATED")
-
-
-def _write_table(
-    out: Path, rows: list[dict[str, Any]], translation: Translation, extra: dict[str, Any]
-) -> None:
-    if rows:
-        write_tsv(out / TRANSLATIONS, rows, list(rows[0]))
-    write_json(
-        out / TRANSLATIONS_SIDECAR,
-        {
-            "run": str(translation.run.folder.resolve()),
-            "phantom": translation.run.data["phantom"],
-            "from": translation.source_scheme.name,
-            "to": translation.target_scheme.as_dict(),
-            "volumes": len(rows),
-            **extra,
-        },
-    )
-
-
-def mean_figures(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Means of the figures of translations, leaving out what is NaN."""
-    names = [name for name in rows[0] if isinstance(rows[0][name], float)] if rows else []
-    return {name: float(np.nanmean([row[name] for row in rows])) for name in names}

@@ -21,10 +21,10 @@ from sklearn.metrics import adjusted_rand_score, silhouette_samples
 from foldnorm.pipeline.latent.space import Codes, principal_axes
 from foldnorm.preprocessing.core.errors import InputError
 
-STARTS = 10  # of k-means, each from other centres
-REFERENCES = 20  # draws of data without clusters
-NULL_DRAWS = 100  # of a normal cloud
-BOOTSTRAPS = 20
+N_STARTS = 10  # of k-means, each from other centres
+N_REFERENCES = 20  # draws of data without clusters
+N_NULL_DRAWS = 100  # of a normal cloud
+N_BOOTSTRAPS = 20
 SEPARATE, STABLE = 0.25, 0.75  # silhouettes and Rand indices above which clusters are said to be so
 SIGNIFICANT = 0.05
 
@@ -50,7 +50,7 @@ class Clustering:
     stability: float
 
     def as_row(self) -> dict[str, Any]:
-        """Without the brains."""
+        """Return a row of the table of clusterings, without the brains."""
         return {
             "k": self.k,
             "silhouette": float(np.mean(self.silhouettes)),
@@ -113,7 +113,7 @@ def find_clusters(codes: Codes, most: int = 5, *, seed: int = 0) -> ClusterAnaly
     rng = np.random.default_rng(seed)
     points = principal_axes(codes)
     low, high = points.min(axis=0), points.max(axis=0)
-    references = [rng.uniform(low, high, points.shape) for _ in range(REFERENCES)]
+    references = [rng.uniform(low, high, points.shape) for _ in range(N_REFERENCES)]
     found = tuple(_clustering(points, k, references, rng) for k in range(1, most + 1))
     # The smallest k whose gap is within one standard error of that of the next.
     enough = [a.k for a, b in pairwise(found) if a.gap >= b.gap - b.gap_sd]
@@ -138,7 +138,7 @@ def _clustering(
 
 def _k_means(points: Codes, k: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], float]:
     """Labels, the largest cluster first, and the sum of squares within clusters."""
-    fitted = KMeans(k, n_init=STARTS, random_state=int(rng.integers(2**31))).fit(points)
+    fitted = KMeans(k, n_init=N_STARTS, random_state=int(rng.integers(2**31))).fit(points)
     order = np.argsort(np.argsort(-np.bincount(fitted.labels_, minlength=k), kind="stable"))
     return order[fitted.labels_].astype(np.int64), max(float(fitted.inertia_), 1e-12)
 
@@ -146,11 +146,11 @@ def _k_means(points: Codes, k: int, rng: np.random.Generator) -> tuple[NDArray[n
 def _stability(points: Codes, k: int, rng: np.random.Generator) -> float:
     """Mean agreement of two clusterings, each fitted to bootstrapped brains and applied to all."""
     agreements = []
-    for _ in range(BOOTSTRAPS):
+    for _ in range(N_BOOTSTRAPS):
         pair = []
         for _ in range(2):
             drawn = points[rng.integers(len(points), size=len(points))]
-            fitted = KMeans(k, n_init=STARTS, random_state=int(rng.integers(2**31))).fit(drawn)
+            fitted = KMeans(k, n_init=N_STARTS, random_state=int(rng.integers(2**31))).fit(drawn)
             pair.append(fitted.predict(points))
         agreements.append(adjusted_rand_score(*pair))
     return float(np.mean(agreements))
@@ -166,5 +166,5 @@ def _one_cloud(points: Codes, k: int, rng: np.random.Generator) -> float:
     # Points lie along their principal axes, so the cloud of their covariance has these spreads.
     spreads = points.std(axis=0)
     own = index(points)
-    drawn = [index(rng.standard_normal(points.shape) * spreads) for _ in range(NULL_DRAWS)]
+    drawn = [index(rng.standard_normal(points.shape) * spreads) for _ in range(N_NULL_DRAWS)]
     return (1 + sum(value <= own for value in drawn)) / (1 + len(drawn))

@@ -2,8 +2,8 @@
 
 The study ranks dimensions by |loss(z ± step · e_i) − loss(z)|, averaged over brains, which takes
 two passes through the decoder a brain and dimension. A code that is a map has ten thousand
-dimensions and more: there, all are ranked first by what the gradient and the curvature of the loss
-foretell, which costs a few passes a brain, and the first of them are then measured.
+dimensions and more: there, effects are first predicted from gradient and curvature of the loss,
+which costs a few passes a brain, and the largest of them are then measured.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from foldnorm.pipeline.metrics.latent import ACTIVE_VARIANCE
 STEP = 0.5  # of the study; in standard deviations of the prior
 BATCH = 4  # codes decoded at a time; more do not fit the caches of a CPU
 BATCH_GPU = 64
-DRAWS = 2  # of labels a brain, from which the curvature is estimated
+N_DRAWS = 2  # of labels a brain, from which the curvature is estimated
 
 
 @dataclass(frozen=True)
@@ -30,21 +30,21 @@ class Ranking:
     """Effects and variances of the dimensions of a code, (d,) each.
 
     Attributes:
-        foretold: effect as `foretell_effects` has it, nats a voxel.
+        predicted_effect: effect that `predict_effects` expects, nats a voxel.
         effect: mean over brains and both signs of |loss(z ± step · e_i) − loss(z)|, nats a voxel;
             NaN where it was not measured.
         variance: of the codes over brains; above 0.01 a dimension is active.
     """
 
-    foretold: NDArray[np.float64]
+    predicted_effect: NDArray[np.float64]
     effect: NDArray[np.float64]
     variance: NDArray[np.float64]
 
     @property
     def order(self) -> NDArray[np.int64]:
-        """Dimensions: those that were measured, the largest effect first, then as foretold."""
+        """Dimensions: those that were measured, the largest effect first, then as predicted."""
         measured = ~np.isnan(self.effect)
-        worth = np.where(measured, self.effect, self.foretold)
+        worth = np.where(measured, self.effect, self.predicted_effect)
         return np.lexsort((-worth, ~measured))
 
     @property
@@ -54,11 +54,11 @@ class Ranking:
 
     @property
     def agreement(self) -> float:
-        """Spearman's rank correlation of foretold and measured effects; NaN for less than three."""
+        """Spearman's correlation of predicted and measured effects; NaN for less than three."""
         measured = ~np.isnan(self.effect)
         if measured.sum() < 3:
             return float("nan")
-        return float(spearmanr(self.foretold[measured], self.effect[measured]).statistic)
+        return float(spearmanr(self.predicted_effect[measured], self.effect[measured]).statistic)
 
 
 def rank_dimensions(
@@ -68,17 +68,16 @@ def rank_dimensions(
 
     Args:
         space: the brains.
-        measured: how many dimensions to measure, those of which most is foretold; at least all of
-            them: every one.
+        measured: number of dimensions to measure, those with the largest predicted effects.
         brains: how many of the space's to rank by, evenly spread.
         step: in both directions.
         seed: of the labels that are drawn.
     """
-    foretold = foretell_effects(space, brains=brains, step=step, seed=seed)
-    first = np.sort(np.argsort(-foretold, kind="stable")[:measured])
-    effect = np.full(len(foretold), np.nan)
+    predicted_effect = predict_effects(space, brains=brains, step=step, seed=seed)
+    first = np.sort(np.argsort(-predicted_effect, kind="stable")[:measured])
+    effect = np.full(len(predicted_effect), np.nan)
     effect[first] = measure_effects(space, first, brains=brains, step=step)
-    return Ranking(foretold, effect, space.codes.var(axis=0))
+    return Ranking(predicted_effect, effect, space.codes.var(axis=0))
 
 
 def measure_effects(
@@ -95,19 +94,19 @@ def measure_effects(
     Returns:
         (n,).
     """
-    places = space.spread(brains)
+    indices = space.evenly_spaced(brains)
     effect = np.zeros(len(dimensions))
-    for place in places:
+    for index in indices:
         losses = np.concatenate(
-            [part.cpu().numpy() for part in _losses(space, place, dimensions, step)]
+            [part.cpu().numpy() for part in _losses(space, index, dimensions, step)]
         )
         base, moved = losses[0], losses[1:].reshape(2, len(dimensions))
-        effect += np.abs(moved - base).mean(axis=0) / len(places)
+        effect += np.abs(moved - base).mean(axis=0) / len(indices)
     return effect
 
 
-def foretell_effects(
-    space: LatentSpace, *, brains: int, step: float = STEP, draws: int = DRAWS, seed: int = 0
+def predict_effects(
+    space: LatentSpace, *, brains: int, step: float = STEP, draws: int = N_DRAWS, seed: int = 0
 ) -> NDArray[np.float64]:
     """Estimate `measure_effects` from the gradient g and curvature h of the loss at each code.
 
@@ -126,12 +125,12 @@ def foretell_effects(
     Returns:
         (d,), nats a voxel.
     """
-    places = space.spread(brains)
+    indices = space.evenly_spaced(brains)
     generator = torch.Generator().manual_seed(seed)
-    slopes = np.zeros((len(places), space.codes.shape[1]))
+    slopes = np.zeros((len(indices), space.codes.shape[1]))
     curvature = np.zeros(space.codes.shape[1])
-    for b, place in enumerate(places):
-        volume, code, told = _brain(space, place)
+    for b, index in enumerate(indices):
+        volume, code, told = _brain(space, index)
         code = code[None].requires_grad_()
         logits = space.trained.decodes.decode(code, told).float()
         voxels = volume[0].numel()
@@ -147,7 +146,7 @@ def foretell_effects(
                 retain_graph=n + 1 < draws,
             )
             squares = other[0].double().square().cpu().numpy()
-            curvature += squares / voxels / (draws * len(places))
+            curvature += squares / voxels / (draws * len(indices))
     return np.maximum(step * slopes, step**2 / 2 * curvature).mean(axis=0)
 
 
@@ -158,16 +157,16 @@ def voxels_moved(space: LatentSpace, dimension: int, *, brains: int, step: float
         (I, J, K): half the sum over classes of |p(z + step · e_i) − p(z − step · e_i)|, between 0
         and 1: the share of the class that changes hands.
     """
-    places = space.spread(brains)
+    indices = space.evenly_spaced(brains)
     total: Tensor | None = None
-    for place in places:
-        ends = np.repeat(space.codes[None, place], 2, axis=0)
+    for index in indices:
+        ends = np.repeat(space.codes[None, index], 2, axis=0)
         ends[:, dimension] += step * np.array([1, -1])
-        up, down = (torch.from_numpy(p) for p in space.decode(ends, space.rows[place]))
+        up, down = (torch.from_numpy(p) for p in space.decode(ends, space.rows[index]))
         change = (up - down).abs().sum(dim=0) / 2
         total = change if total is None else total + change
     assert total is not None
-    return total / len(places)
+    return total / len(indices)
 
 
 def sweep(space: LatentSpace, dimension: int, steps: int) -> NDArray[np.float64]:
@@ -180,10 +179,10 @@ def sweep(space: LatentSpace, dimension: int, steps: int) -> NDArray[np.float64]
 
 @torch.no_grad()
 def _losses(
-    space: LatentSpace, place: int, dimensions: NDArray[np.int64], step: float
+    space: LatentSpace, index: int, dimensions: NDArray[np.int64], step: float
 ) -> Iterator[Tensor]:
     """Losses of one brain: its own code's, then those of steps up, then of steps down."""
-    volume, code, told = _brain(space, place)
+    volume, code, told = _brain(space, index)
     batch = BATCH_GPU if space.trained.device.type == "cuda" else BATCH
 
     def losses(codes: Tensor) -> Tensor:
@@ -204,13 +203,13 @@ def _losses(
             yield losses(codes)
 
 
-def _brain(space: LatentSpace, place: int) -> tuple[Tensor, Tensor, Tensor | None]:
+def _brain(space: LatentSpace, index: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """Volume (1, I, J, K) int64, code (d,) and condition (1, size) of a brain, on the device."""
     trained = space.trained
-    (brain,) = space.cohort.brains(space.indices[[place]])
+    (brain,) = space.cohort.brains(space.indices[[index]])
     # The cross entropy wants int64: converted once, not at each pass.
     volume = torch.from_numpy(brain.volume)[None].long().to(trained.device)
-    code = torch.from_numpy(space.codes[place].astype(np.float32)).to(trained.device)
+    code = torch.from_numpy(space.codes[index].astype(np.float32)).to(trained.device)
     return volume, code, trained.condition([brain.row])
 
 

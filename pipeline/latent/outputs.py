@@ -162,7 +162,7 @@ def _named(row: Mapping[str, str]) -> dict[str, str]:
 
 
 def write_neighbours(
-    space: LatentSpace, place: int, found: Sequence[Mapping[str, Any]], out: Path
+    space: LatentSpace, index: int, found: Sequence[Mapping[str, Any]], out: Path
 ) -> None:
     """Write ``neighbours.tsv``, and a picture: the brain, then its neighbours, a row each."""
     rows = [
@@ -170,8 +170,8 @@ def write_neighbours(
         for n, f in enumerate(found, start=1)
     ]
     write_tsv(out / NEIGHBOURS, rows, tuple(NEIGHBOURS.columns))
-    places = [place, *(f["place"] for f in found)]
-    volumes = [brain.volume for brain in space.cohort.brains(space.indices[places])]
+    indices = [index, *(f["index"] for f in found)]
+    volumes = [brain.volume for brain in space.cohort.brains(space.indices[indices])]
     for n, volume in enumerate(volumes):
         _write_volume(space.cohort, out / NEIGHBOUR_VOLUME.of(n=n), volume)
     _write_picture(space, volumes, out / NEIGHBOURS_PICTURE)
@@ -338,7 +338,7 @@ def write_dimensions(
             "rank": rank,
             "dimension": int(n),
             "effect": float(ranking.effect[n]),
-            "foretold": float(ranking.foretold[n]),
+            "predicted_effect": float(ranking.predicted_effect[n]),
             "variance": float(ranking.variance[n]),
         }
         for rank, n in enumerate(ranking.order, start=1)

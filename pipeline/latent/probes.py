@@ -18,18 +18,18 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from foldnorm.pipeline.latent.space import Codes, principal_axes
-from foldnorm.pipeline.metrics.detection import INTERVAL
+from foldnorm.pipeline.metrics.bootstrap import Weights, bootstrap_interval
 from foldnorm.preprocessing.core.errors import InputError
 
-FOLDS = 5
-PERMUTATIONS = 200
-BOOTSTRAPS = 1000
+N_FOLDS = 5
+N_PERMUTATIONS = 200
+N_BOOTSTRAPS = 1000
 MAX_AXES = 100  # principal axes that a probe sees: fewer than brains, or anything can be fitted
 AXES_SHARE = 0.2  # of the number of brains
 RIDGE = 1.0  # weight of the penalty, a brain
 INVERSE_PENALTY = 0.1  # C of the logistic regression
 TWO = 2  # categories
-MIN_CLASS = FOLDS  # brains of each category
+MIN_CLASS = N_FOLDS  # brains of each category
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ def probe(codes: Codes, rows: Sequence[Mapping[str, str]], column: str, *, seed:
         raise InputError(f"no column {name!r} in participants.tsv, which has {', '.join(rows[0])}")
     known = np.array([n for n, row in enumerate(rows) if row[name] not in ("", "n/a")], np.int64)
     groups = np.unique([rows[n]["participant_id"] for n in known], return_inverse=True)[1]
-    if groups.max(initial=-1) + 1 < 2 * FOLDS:
+    if groups.max(initial=-1) + 1 < 2 * N_FOLDS:
         raise InputError(
-            f"column {name!r}: expected at least {2 * FOLDS} participants, got "
+            f"column {name!r}: expected at least {2 * N_FOLDS} participants, got "
             f"{groups.max(initial=-1) + 1}"
         )
     target, n_classes = _target([rows[n][name] for n in known], name, as_category)
@@ -103,13 +103,13 @@ def probe(codes: Codes, rows: Sequence[Mapping[str, str]], column: str, *, seed:
         n_classes, ("balanced accuracy", 1 / max(n_classes, 1))
     )
     value = _figure(target, predicted, n_classes)
-    low, high = _interval(target, predicted, groups, n_classes, rng)
+    low, high = _interval(target, predicted, groups, n_classes, seed)
     as_good = 0
-    for _ in range(PERMUTATIONS):
+    for _ in range(N_PERMUTATIONS):
         shuffled = _permuted(target, groups, rng)
         guess = _predictions(points, shuffled, groups, n_classes)
         as_good += _figure(shuffled, guess, n_classes) >= value
-    p = (1 + as_good) / (1 + PERMUTATIONS)
+    p = (1 + as_good) / (1 + N_PERMUTATIONS)
     return Probe(column, measure, value, low, high, chance, p, len(known), predicted, known)
 
 
@@ -144,7 +144,7 @@ def _predictions(
     taken out of each prediction, and that of all put in: or else predictions of nothing would fall
     below chance.
     """
-    splitter = GroupKFold(FOLDS) if n_classes == 0 else StratifiedGroupKFold(FOLDS)
+    splitter = GroupKFold(N_FOLDS) if n_classes == 0 else StratifiedGroupKFold(N_FOLDS)
     predicted = np.full(len(target), np.nan)
     for train, test in splitter.split(points, target, groups):
         scaler = StandardScaler().fit(points[train])
@@ -185,14 +185,13 @@ def _interval(
     predicted: NDArray[np.float64],
     groups: NDArray[np.int64],
     n_classes: int,
-    rng: np.random.Generator,
+    seed: int,
 ) -> tuple[float, float]:
-    members = [np.flatnonzero(groups == g) for g in range(groups.max() + 1)]
-    found = []
-    for _ in range(BOOTSTRAPS):
-        drawn = np.concatenate([members[g] for g in rng.integers(len(members), size=len(members))])
-        found.append(_figure(target[drawn], predicted[drawn], n_classes))
-    low, high = np.nanpercentile(found, INTERVAL)
+    def figure(weights: Weights) -> float:
+        drawn = np.repeat(np.arange(len(target)), weights.astype(np.int64))
+        return _figure(target[drawn], predicted[drawn], n_classes)
+
+    low, high = bootstrap_interval(figure, groups, N_BOOTSTRAPS, seed=seed)
     return float(low), float(high)
 
 

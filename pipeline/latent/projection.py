@@ -22,10 +22,10 @@ from foldnorm.preprocessing.core.errors import InputError
 Method = Literal["pca", "tsne", "umap"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Points = NDArray[np.float64]
-KEPT = 50  # principal components that t-SNE and UMAP see (Kobak & Berens 2019)
+N_COMPONENTS = 50  # principal components that t-SNE and UMAP see (Kobak & Berens 2019)
 PERPLEXITY, NEIGHBOURS = 30, 15  # of t-SNE and of UMAP, fewer where there are few brains
-NEAREST = 5  # training brains that a distance is the mean of
-FEWEST = 10  # training brains to fit on
+N_NEAREST = 5  # training brains that a distance is the mean of
+MIN_TRAINING = 10  # training brains to fit on
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,16 @@ def fit_projection(
     Raises:
         InputError: too few brains, or the package of the method is not installed.
     """
-    if len(codes) < FEWEST:
-        raise InputError(f"expected at least {FEWEST} training brains to fit a projection on, got "
-                         f"{len(codes)}")  # fmt: skip
+    if len(codes) < MIN_TRAINING:
+        raise InputError(
+            f"expected at least {MIN_TRAINING} training brains to fit a projection on, got "
+            f"{len(codes)}"
+        )
     if method == "pca":
         pca = PCA(components, svd_solver="full").fit(codes)
         shares = [float(share) for share in pca.explained_variance_ratio_]
         return Projection(method, pca.transform(codes), pca.transform, {"explained": shares})
-    kept = min(KEPT, len(codes) - 1, codes.shape[1])
+    kept = min(N_COMPONENTS, len(codes) - 1, codes.shape[1])
     pca = PCA(kept, svd_solver="full").fit(codes)
     fit = _fit_tsne if method == "tsne" else _fit_umap
     fitted, place, settings = fit(pca.transform(codes), components, seed)
@@ -159,12 +161,13 @@ class Departure:
 
     @property
     def sentence(self) -> str:
-        """In words."""
+        """Sentence that states how far the group lies from the training brains."""
         lies = "lie outside" if self.beyond > 0.5 else "lie among"
         return (
             f"{self.group}: {self.brains} brains {lies} the brains of the training cohort: "
-            f"{self.ratio:.2f} times as far from the {NEAREST} nearest training brains as held-out "
-            f"brains (median); {100 * self.beyond:.0f} % of them farther than 95 % of these."
+            f"{self.ratio:.2f} times as far from the {N_NEAREST} nearest training brains as "
+            f"held-out brains (median); {100 * self.beyond:.0f} % of them farther than 95 % of "
+            "these."
         )
 
 
@@ -178,7 +181,7 @@ def departures(
         held_out: (M, d) codes of brains like them, at least one.
         groups: names and (K, d) codes.
     """
-    neighbours = NearestNeighbors(n_neighbors=min(NEAREST, len(training))).fit(training)
+    neighbours = NearestNeighbors(n_neighbors=min(N_NEAREST, len(training))).fit(training)
 
     def distances(codes: Codes) -> NDArray[np.float64]:
         return np.asarray(neighbours.kneighbors(codes)[0].mean(axis=1), dtype=np.float64)

@@ -22,7 +22,7 @@ def shaded_surface(
     azimuth: float = AZIMUTH,
     elevation: float = ELEVATION,
 ) -> NDArray[np.uint8]:
-    """Look at the surface where a field falls below a level, in parallel projection.
+    """Draw the surface where a field falls below a level, in parallel projection.
 
     Args:
         field: (I, J, K), RAS+, such as the probability of a class; isotropic voxels.

@@ -68,12 +68,12 @@ class LatentSpace:
         """``participant`` or ``participant_hemi-L`` of each code."""
         return [row_key(row) for row in self.rows]
 
-    def spread(self, count: int) -> list[int]:
-        """Places of as many brains, at most all, evenly spread over the space's."""
+    def evenly_spaced(self, count: int) -> list[int]:
+        """Return the indices of ``count`` brains, at most all, evenly spaced over all."""
         ends = np.linspace(0, len(self.codes) - 1, min(count, len(self.codes)))
         return np.unique(ends.round().astype(np.int64)).tolist()
 
-    def place_of(self, key: str) -> int:
+    def index_of(self, key: str) -> int:
         """Return the index of the code of a brain.
 
         Args:
@@ -123,7 +123,7 @@ class LatentSpace:
 
 
 def principal_axes(codes: Codes) -> Codes:
-    """(N, d) codes, centred and turned so that axes are in order of their variance."""
+    """Return codes along their principal axes, in order of variance, (N, d)."""
     centred = codes - codes.mean(axis=0)
     u, singular, _ = np.linalg.svd(centred, full_matrices=False)
     kept = singular > singular[0] * 1e-10 if singular[0] > 0 else singular >= 0

@@ -29,6 +29,13 @@ def class_dice(predicted: Labels, target: Labels, scheme: LabelScheme) -> dict[s
 
     Returns:
         ``dice_<class>`` for all classes, NaN where both have none of it, and ``mean_dice``.
+
+    Example:
+        >>> from foldnorm.preprocessing.io.schemes import load_scheme
+        >>> scheme = load_scheme("grey-white")
+        >>> found = class_dice(np.uint8([[[0, 1, 2, 2]]]), np.uint8([[[0, 1, 1, 2]]]), scheme)
+        >>> {name: round(dice, 2) for name, dice in found.items()}
+        {'dice_background': 1.0, 'dice_grey': 0.67, 'dice_white': 0.67, 'mean_dice': 0.78}
     """
     figures = {}
     for number, name in enumerate(scheme.names):
@@ -46,6 +53,10 @@ def sulcus_dice(named: Labels, true: Labels, count: int) -> NDArray[np.float64]:
         named: (I, J, K) numbers of sulci, as recognised.
         true: (I, J, K), as they are.
         count: of the sulci.
+
+    Example:
+        >>> sulcus_dice(np.array([[[1, 1, 2]]]), np.array([[[1, 2, 2]]]), 3).round(2).tolist()
+        [0.67, 0.67, nan]
     """
     both = np.bincount(named[named == true].ravel(), minlength=count + 1)[1:]
     ours = np.bincount(named.ravel(), minlength=count + 1)[1:]

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-INTERVAL = (2.5, 97.5)  # percentiles
 TRUE_POSITIVE_RATE = 0.95
 ROUNDING = 1e-5  # relative
 
@@ -28,6 +27,11 @@ def detection(positive: Array, negative: Array, *, w_pos: Array, w_neg: Array) -
         negative: scores of the healthy ones, (N,).
         w_pos: weight of each altered brain, (P,): how often a bootstrap drew it.
         w_neg: likewise, (N,).
+
+    Example:
+        >>> once = np.ones(2)
+        >>> detection(np.array([2.0, 3.0]), np.array([1.0, 2.5]), w_pos=once, w_neg=once).auroc
+        0.75
     """
     scores = np.concatenate([positive, negative])
     order = np.argsort(-scores, kind="stable")
@@ -45,7 +49,13 @@ def detection(positive: Array, negative: Array, *, w_pos: Array, w_neg: Array) -
 
 
 def roc_curve(positive: Array, negative: Array) -> tuple[Array, Array]:
-    """Compute false- and true-positive rates at every threshold."""
+    """Compute false- and true-positive rates at every threshold.
+
+    Example:
+        >>> fpr, tpr = roc_curve(np.array([2.0, 3.0]), np.array([1.0]))
+        >>> fpr.tolist(), tpr.tolist()
+        ([0.0, 0.0, 0.0, 1.0], [0.0, 0.5, 1.0, 1.0])
+    """
     thresholds = np.unique(np.concatenate([positive, negative]))[::-1]
     fpr = np.array([0.0, *[(negative >= t).mean() for t in thresholds]])
     tpr = np.array([0.0, *[(positive >= t).mean() for t in thresholds]])
@@ -56,6 +66,10 @@ def paired_share(altered: Array, healthy: Array) -> float:
     """Share of subjects whose score rises with the alteration, ties counted half.
 
     Scores that differ by rounding tie: a network's outputs depend a little on the rest of a batch.
+
+    Example:
+        >>> paired_share(np.array([2.0, 3.0, 1.0]), np.array([1.0, 3.0, 2.0]))
+        0.5
     """
     ties = np.isclose(altered, healthy, rtol=ROUNDING, atol=0)
     return float(np.where(ties, 0.5, altered > healthy).mean())

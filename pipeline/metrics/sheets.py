@@ -39,6 +39,13 @@ def sheet_panel(predicted: Mask, target: Mask) -> dict[str, float]:
         ``opening`` (see `opening_fraction`) of the prediction and ``opening_excess`` over the
         target's, ``surface_dice`` at 1 voxel, ``assd`` in voxels, 26-connected ``components`` and
         ``euler_number`` of the prediction. NaN where a figure means nothing (an empty sheet).
+
+    Example:
+        >>> sheet = np.zeros((8, 8, 8), bool)
+        >>> sheet[3] = True
+        >>> panel = sheet_panel(np.roll(sheet, 1, axis=0), sheet)  # one voxel beside
+        >>> panel["dice"], panel["surface_dice"], panel["assd"]
+        (0.0, 1.0, 1.0)
     """
     both, n_predicted, n_target = (predicted & target).sum(), predicted.sum(), target.sum()
     opening = opening_fraction(predicted)
@@ -77,6 +84,13 @@ def compare_populations(drawn: Sequence[Mask], real: Sequence[Mask]) -> dict[str
     Returns:
         ``volume_ratio`` and ``components_ratio`` (drawn / real), and ``opening_excess``. Folds in
         pieces are seen by the components, and folds grown thick by the opening.
+
+    Example:
+        >>> thin = np.zeros((8, 8, 8), bool)
+        >>> thin[3] = True
+        >>> thick = thin | np.roll(thin, 1, axis=0)
+        >>> compare_populations([thick], [thin])
+        {'volume_ratio': 2.0, 'components_ratio': 1.0, 'opening_excess': 1.0}
     """
     ours, theirs = (
         np.mean([(m.sum(), count_components(m), opening_fraction(m)) for m in group], axis=0)
@@ -90,7 +104,12 @@ def compare_populations(drawn: Sequence[Mask], real: Sequence[Mask]) -> dict[str
 
 
 def opening_fraction(mask: Mask) -> float:
-    """Share of the voxels that lie inside a full 2×2×2 block: 0 for a thin sheet."""
+    """Share of the voxels that lie inside a full 2×2×2 block: 0 for a thin sheet.
+
+    Example:
+        >>> opening_fraction(np.ones((1, 4, 4), bool)), opening_fraction(np.ones((2, 4, 4), bool))
+        (0.0, 1.0)
+    """
     corners = [slice(None, -1), slice(1, None)]
     blocks = np.ones([side - 1 for side in mask.shape], dtype=np.bool_)
     for i in corners:
@@ -106,7 +125,12 @@ def opening_fraction(mask: Mask) -> float:
 
 
 def count_components(mask: Mask) -> int:
-    """Count the 26-connected components."""
+    """Count the 26-connected components.
+
+    Example:
+        >>> count_components(np.array([[[True, False, True]]]))
+        2
+    """
     return int(ndimage.label(mask, np.ones((3, 3, 3)))[1])
 
 

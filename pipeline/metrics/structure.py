@@ -17,7 +17,7 @@ from foldnorm.pipeline.metrics.sheets import count_components, opening_fraction
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
 FAR = 0.25  # of the smallest side: lag of the two-point correlation
-SMALLEST_CIRCLE, LARGEST_CIRCLE = 3, 0.25  # radius in pixels; share of the smallest side
+MIN_CIRCLE, MAX_CIRCLE = 3, 0.25  # radius in pixels; share of the smallest side
 ROUND = 0.5  # share of its edge that a circle shows at least
 Mask = NDArray[np.bool_]
 
@@ -33,6 +33,15 @@ def sheet_statistics(volume: NDArray[np.uint8], scheme: LabelScheme) -> dict[str
         ``voxels``; ``components``, 26-connected; ``euler_number``; ``thick``, the share of voxels
         in full 2×2×2 blocks; with a class outside, ``depth`` and ``depth_90``: mean and 90th
         percentile of the distance of the structure from it, voxels.
+
+    Example:
+        >>> from foldnorm.preprocessing.io.schemes import load_scheme
+        >>> volume = np.zeros((12, 12, 12), np.uint8)  # outside
+        >>> volume[2:10, 2:10, 2:10] = 1
+        >>> volume[5, 3:9, 3:9] = 2  # a sulcus, one voxel thick
+        >>> found = sheet_statistics(volume, load_scheme("skeleton"))
+        >>> found["voxels"], found["components"], found["thick"]
+        (36.0, 1.0, 0.0)
     """
     mask = scheme.foreground(volume)
     found = {
@@ -60,6 +69,13 @@ def microstructure_statistics(image: NDArray[np.floating], threshold: float) -> 
         quarter of the smallest side apart, over that of any two; ``chord``, the mean length of
         chords through it, pixels; in 2-D ``circles``, how many a Hough transform finds, and
         ``circle_radius``, their mean radius.
+
+    Example:
+        >>> stripes = np.zeros((40, 40))
+        >>> stripes[:, [column for column in range(40) if column % 8 < 3]] = 1
+        >>> found = microstructure_statistics(stripes, 0.5)
+        >>> found["volume_fraction"], found["chord"]
+        (0.375, 3.0)
     """
     bright = image > threshold
     fraction = float(bright.mean())
@@ -79,10 +95,10 @@ def microstructure_statistics(image: NDArray[np.floating], threshold: float) -> 
 
 def circle_radii(bright: Mask) -> NDArray[np.int64]:
     """Radii of the circles that a Hough transform finds in a picture, pixels."""
-    radii = np.arange(SMALLEST_CIRCLE, max(int(LARGEST_CIRCLE * min(bright.shape)), 4))
+    radii = np.arange(MIN_CIRCLE, max(int(MAX_CIRCLE * min(bright.shape)), 4))
     votes = hough_circle(canny(bright.astype(float), sigma=1.0), radii)
     _, _, _, found = hough_circle_peaks(
-        votes, radii, min_xdistance=SMALLEST_CIRCLE, min_ydistance=SMALLEST_CIRCLE, threshold=ROUND,
+        votes, radii, min_xdistance=MIN_CIRCLE, min_ydistance=MIN_CIRCLE, threshold=ROUND,
         normalize=False,
     )  # fmt: skip
     return np.asarray(found, dtype=np.int64)
@@ -101,7 +117,7 @@ def distance_between(
 
 
 def _correlation(bright: Mask, fraction: float) -> float:
-    """Both of two points, over what independent points would be; mean over axes."""
+    """Two-point correlation over that of independent points, mean over axes."""
     if not 0 < fraction < 1:
         return float("nan")
     lag = max(int(FAR * min(bright.shape)), 1)

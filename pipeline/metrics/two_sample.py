@@ -17,10 +17,10 @@ from foldnorm.models.image_classifier import ImageClassifier
 from foldnorm.models.noise import StepNoise, seed_of
 from foldnorm.pipeline.metrics.detection import detection
 
-NEIGHBOURS = 5  # that a volume's ball reaches to
+N_NEIGHBOURS = 5  # that a volume's ball reaches to
 SSIM_SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # weights, Wang et al. 2003
 SSIM_WINDOW = 7  # pixels
-FOLDS = 2  # of the two-sample classifier
+N_FOLDS = 2  # of the two-sample classifier
 STEPS, BATCH = 200, 32  # of its training
 Features = NDArray[np.float64]
 Volumes = NDArray[np.float32]
@@ -34,6 +34,11 @@ def mmd(first: Features, second: Features) -> float:
     Args:
         first: (N, d).
         second: (M, d), what is compared with.
+
+    Example:
+        >>> codes = np.random.default_rng(0).normal(size=(100, 4))
+        >>> bool(mmd(codes[:50], codes[50:]) < 0.1 < mmd(codes[:50], codes[50:] + 2))
+        True
     """
     width = float(np.median(pdist(second))) or 1.0
 
@@ -48,19 +53,25 @@ def mmd(first: Features, second: Features) -> float:
 
 
 def precision_recall_coverage(
-    made: Features, real: Features, neighbours: int = NEIGHBOURS
+    made: Features, real: Features, neighbours: int = N_NEIGHBOURS
 ) -> dict[str, float]:
     """Measure the fidelity and diversity of generated volumes; all from 0 to 1.
 
     Args:
         made: (N, d).
         real: (M, d).
-        neighbours: a volume's ball reaches to the so-manieth nearest of its own set.
+        neighbours: k; a volume's ball reaches to the k-th nearest of its own set.
 
     Returns:
         ``precision``: share of the made that lie in a ball of a real one. ``recall``: share of the
         real that lie in a ball of a made one. ``coverage``: share of the real in whose ball a made
         one lies.
+
+    Example:
+        >>> real = np.random.default_rng(0).normal(size=(50, 2))
+        >>> copies = np.repeat(real[:1], 10, axis=0)
+        >>> precision_recall_coverage(copies, real)["precision"]
+        1.0
     """
     between = cdist(made, real)
     of_real, of_made = radii(real, neighbours), radii(made, neighbours)
@@ -72,7 +83,12 @@ def precision_recall_coverage(
 
 
 def radii(points: Features, neighbours: int) -> NDArray[np.float64]:
-    """Distance of each point to its so-manieth nearest other, (N,)."""
+    """Distance of each point to its k-th nearest other, (N,).
+
+    Example:
+        >>> radii(np.array([[0.0], [1.0], [3.0]]), 1).tolist()
+        [1.0, 1.0, 2.0]
+    """
     apart = cdist(points, points)
     np.fill_diagonal(apart, np.inf)
     return np.sort(apart, axis=1)[:, min(neighbours, len(points) - 1) - 1]
@@ -123,6 +139,11 @@ def nearest(
     Args:
         volumes: (N, *sides).
         known: (*sides) each; never more than one in memory.
+
+    Example:
+        >>> distances, places = nearest(np.zeros((1, 2)), [np.ones(2), np.zeros(2)])
+        >>> distances.tolist(), places.tolist()
+        ([0.0], [1])
     """
     flat = volumes.reshape(len(volumes), -1)
     distances = np.full(len(flat), np.inf)
@@ -137,12 +158,16 @@ def nearest(
 def memorised(
     made: NDArray[np.float64], held_out: NDArray[np.float64], share: float = 0.01
 ) -> float:
-    """Share of the made that are nearer to a training volume than held-out ones ever are.
+    """Share of the generated volumes nearer to a training volume than any held-out one is.
 
     Args:
         made: distance of each to the nearest training volume, (N,).
         held_out: likewise of volumes that were not trained on, (M,).
         share: of the held-out ones that may be as near.
+
+    Example:
+        >>> memorised(np.array([0.0, 2.0]), held_out=np.array([1.0, 3.0]))
+        0.5
     """
     return float((made < np.quantile(held_out, share)).mean())
 
@@ -163,15 +188,15 @@ def two_sample_auroc(
     """
     volumes = torch.from_numpy(np.concatenate([first, second]))
     labels = torch.cat([torch.ones(len(first)), torch.zeros(len(second))]).long()
-    fold = np.array([seed_of(seed, "fold", name) % FOLDS for part in groups for name in part])
+    fold = np.array([seed_of(seed, "fold", name) % N_FOLDS for part in groups for name in part])
     scores = np.full(len(volumes), np.nan)
-    for number in range(FOLDS):
+    for number in range(N_FOLDS):
         held_out = fold == number
         shown = torch.from_numpy(~held_out)
         if not held_out.any() or len(labels[shown].unique()) < 2:
             continue
-        told = _told(volumes[shown], labels[shown], volumes[~shown], seed)
-        scores[held_out] = (told - told.mean()) / (told.std() + 1e-12)
+        log_odds = _classifier_log_odds(volumes[shown], labels[shown], volumes[~shown], seed)
+        scores[held_out] = (log_odds - log_odds.mean()) / (log_odds.std() + 1e-12)
     known = ~np.isnan(scores)
     positive, negative = (
         scores[known & (labels == 1).numpy()],
@@ -183,7 +208,9 @@ def two_sample_auroc(
     return detection(positive, negative, **weights).auroc
 
 
-def _told(volumes: Tensor, labels: Tensor, others: Tensor, seed: int) -> NDArray[np.float64]:
+def _classifier_log_odds(
+    volumes: Tensor, labels: Tensor, others: Tensor, seed: int
+) -> NDArray[np.float64]:
     """Train a network on labelled volumes; return its log-odds of label 1 for others, (M,)."""
     torch.manual_seed(seed_of(seed, "two-sample"))
     model = ImageClassifier(volumes.shape[1:], widths=(16, 32), hidden=32)

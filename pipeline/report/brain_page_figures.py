@@ -166,7 +166,7 @@ class PagePictures:
                           ha="left" if not x else "right", va="bottom")  # fmt: skip
 
     def _oriented(self, axis: str, plane: Plane) -> tuple[Plane, tuple[float, float, float, float]]:
-        """(rows, columns) as it is shown, and left, right, bottom, top in mm from the place."""
+        """Plane (rows, columns) as shown, and left, right, bottom, top in mm from the place."""
         across, up = HORIZONTAL_VERTICAL[axis]
         size = self.voxel_size
         low, bottom = -(self.at[across] + 0.5) * size[across], -(self.at[up] + 0.5) * size[up]

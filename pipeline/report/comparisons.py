@@ -26,9 +26,9 @@ GROUPS = {
 }  # fmt: skip
 DOTS = ("dice", "mean_dice", "volume_ratio", "opening_excess", "active_share")
 AUROC = "auroc_"
-SHOWN_AUROCS = ("auroc_latent_mahalanobis_", "auroc_reconstruction_missing_local_",
+AUROC_PREFIXES = ("auroc_latent_mahalanobis_", "auroc_reconstruction_missing_local_",
                 "auroc_baseline_fewer_voxels_")  # fmt: skip
-LISTED_TRIALS = 30
+MAX_TRIALS = 30
 
 
 def comparison_section(path: Path) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def comparison_section(path: Path) -> dict[str, Any]:
         (title, [name for name in names if any(row.get(name) for row in rows)])
         for title, names in GROUPS.items()
     ]
-    aurocs = [name for name in rows[0] if name.startswith(SHOWN_AUROCS) and _is_figure(name)]
+    aurocs = [name for name in rows[0] if name.startswith(AUROC_PREFIXES) and _is_figure(name)]
     if aurocs:
         groups.insert(2, ("Deletion benchmark on test brains, AUROC", aurocs))
     minutes, steps = sidecar["minutes"], sidecar["steps"]
@@ -82,8 +82,8 @@ def search_section(path: Path) -> dict[str, Any]:
         },
         "parameters": keys,
         "monitor": sidecar["monitor"],
-        "rows": done[:LISTED_TRIALS],
-        "left_out": max(len(done) - LISTED_TRIALS, 0),
+        "rows": done[:MAX_TRIALS],
+        "left_out": max(len(done) - MAX_TRIALS, 0),
         "slices": figures.parameter_slices(done, keys, sidecar["monitor"], lowest=lowest)
         if done
         else None,

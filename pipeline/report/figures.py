@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.metrics.detection import roc_curve
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.images import CLASS
 from foldnorm.preprocessing.cohort.pictures import (
@@ -27,8 +27,8 @@ from foldnorm.preprocessing.cohort.pictures import (
 
 INK = "#7a818c"  # reads on light and on dark ground
 COLOURS = ("#2f6db5", "#d9772a", "#2b9a77", "#b4345a", "#7d5fb2", "#8a8f98", "#b39b2c", "#4aa3c7")
-SHOWN_BRAINS = 6
-SHOWN_IMAGES = 12  # of a class
+N_BRAINS = 6
+N_IMAGES = 12  # of a class
 LOG_RATIO = 30  # of the ends of an axis, above which it is logarithmic
 OTHER_CURVES = ("validation/sulcus_dice", "validation/restored", "validation/invented",
                 "validation/psnr", "validation/ssim")  # fmt: skip
@@ -55,7 +55,7 @@ def cohort_slices(cohort: Cohort) -> str:
     """Three slices of the first volumes, two volumes a row."""
     slices = [
         volume_slices(cohort, np.array(cohort.volumes[n]))
-        for n in range(min(SHOWN_BRAINS, len(cohort.volumes)))
+        for n in range(min(N_BRAINS, len(cohort.volumes)))
     ]
     rows = [[*a, *b] for a, b in zip(slices[::2], [*slices[1::2], []], strict=False)]
     return inline_png(png(contact_sheet(rows, scale=_scale(cohort.shape))))
@@ -66,7 +66,7 @@ def first_images(cohort: Cohort, classes: Sequence[str]) -> str:
     rows = []
     for name in classes or [""]:
         own = [n for n, row in enumerate(cohort.rows) if row.get(CLASS, "") == name]
-        images = [cohort.seen(np.array(cohort.volumes[n])) for n in own[:SHOWN_IMAGES]]
+        images = [cohort.to_model_input(np.array(cohort.volumes[n])) for n in own[:N_IMAGES]]
         rows.append([picture for image in images for picture in volume_slices(cohort, image)])
     return inline_png(png(contact_sheet(rows, scale=_scale(cohort.shape))))
 
@@ -89,7 +89,7 @@ def class_counts(cohort: Cohort) -> str:
         return _svg(figure)
 
 
-def training_curves(metrics: MetricsTable) -> str:
+def training_curves(metrics: MetricsLog) -> str:
     """Losses on the left, critic or accuracy in the middle if any, validation on the right."""
     names = metrics.columns
     losses = ("cross_entropy", "squared_error", "separation/separation", "validation/loss")
@@ -184,8 +184,8 @@ def dots_by_model(runs: Sequence[Mapping[str, str]], names: Sequence[str]) -> st
         figure, grid = plt.subplots(1, len(names), figsize=size, squeeze=False, sharey=True)
         for axes, name in zip(grid[0], names, strict=True):
             shown = [run for run in runs if run[name]]
-            places = [models.index(run["model"]) for run in shown]
-            axes.plot([float(run[name]) for run in shown], places, "o", ms=4, alpha=0.7)
+            positions = [models.index(run["model"]) for run in shown]
+            axes.plot([float(run[name]) for run in shown], positions, "o", ms=4, alpha=0.7)
             axes.set_title(name.replace("_", " "))
             axes.grid(axis="x", color=INK, alpha=0.2)
         grid[0][0].set_yticks(range(len(models)), models)
@@ -205,8 +205,8 @@ def silhouettes_by_k(rows: Sequence[Mapping[str, str]]) -> str:
             first = 0
             for cluster in range(k):
                 own = np.sort(values[labels == cluster])
-                places = np.arange(first, first + len(own))
-                axes.fill_betweenx(places, 0, own, step="mid", lw=0)
+                positions = np.arange(first, first + len(own))
+                axes.fill_betweenx(positions, 0, own, step="mid", lw=0)
                 first += len(own) + max(len(rows) // 50, 1)
             axes.axvline(values.mean(), color=INK, lw=0.8, ls="--")
             axes.set_title(f"k = {k}, mean {values.mean():.2f}")
@@ -227,8 +227,8 @@ def spreads(rows: Sequence[Mapping[str, str]]) -> str:
             values = np.array([float(row[name]) for row in rows])
             axes.hist(values, bins=20, density=True, alpha=0.5)
             if values.std() > 0 and len(values) > 2:
-                places = np.linspace(values.min(), values.max(), 100)
-                axes.plot(places, gaussian_kde(values)(places))
+                positions = np.linspace(values.min(), values.max(), 100)
+                axes.plot(positions, gaussian_kde(values)(positions))
             axes.set_title(f"dimension {name}", fontsize=8)
             axes.set_yticks([])
         return _svg(figure)
@@ -249,16 +249,16 @@ def parameter_slices(
         )
         for axes, key in zip(grid.flat, keys, strict=False):
             values = [trial[key] for trial in trials]
-            places, ticks = _places(values)
-            for place in np.unique(places):
-                here = figures_of[places == place]
+            positions, ticks = _positions(values)
+            for place in np.unique(positions):
+                here = figures_of[positions == place]
                 if len(here) > 1:  # what a value gives, whatever the others are
                     axes.plot(place, np.median(here), "_", ms=18, color=INK)
-            axes.plot(places, figures_of, "o", ms=4, alpha=0.6)
-            axes.plot(places[best], figures_of[best], "o", ms=8, mfc="none", color=COLOURS[1])
+            axes.plot(positions, figures_of, "o", ms=4, alpha=0.6)
+            axes.plot(positions[best], figures_of[best], "o", ms=8, mfc="none", color=COLOURS[1])
             if ticks is not None:
                 axes.set_xticks(range(len(ticks)), ticks)
-            elif places.min() > 0 and places.max() / places.min() > LOG_RATIO:
+            elif positions.min() > 0 and positions.max() / positions.min() > LOG_RATIO:
                 axes.set_xscale("log")
             axes.set_xlabel(key.rpartition(".")[2])
         for axes in grid.flat[len(keys) :]:
@@ -268,7 +268,7 @@ def parameter_slices(
         return _svg(figure)
 
 
-def _places(values: Sequence[str]) -> tuple[NDArray[np.float64], list[str] | None]:
+def _positions(values: Sequence[str]) -> tuple[NDArray[np.float64], list[str] | None]:
     """Place values on an axis: numbers as they are, others in order of their names."""
     try:
         return np.array([float(value) for value in values]), None

@@ -34,7 +34,7 @@ def hemisphere_views(
     voxel_size: Sequence[float],
     hemi: str,
 ) -> list[tuple[str, str, NDArray[np.uint8]]]:
-    """Look at a hemisphere from lateral, from medial and from above.
+    """Draw a hemisphere from lateral, from medial and from above.
 
     Args:
         inside: (I, J, K), RAS+, what has a surface.
@@ -68,7 +68,7 @@ def _view(
     from_high: bool,
     high_is_left: bool,
 ) -> NDArray[np.uint8]:
-    """(H, W, 3) picture in parallel projection along an axis."""
+    """Draw a surface in parallel projection along an axis, (H, W, 3)."""
     across, up = (n for n in range(3) if n != axis)
 
     def turned(field: NDArray[Any]) -> NDArray[Any]:

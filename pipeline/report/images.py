@@ -1,4 +1,4 @@
-"""Report sections of images: cohorts, classes told, restored images, quality of synthetic ones."""
+"""Report sections of images: cohorts, predicted classes, restored and synthetic images."""
 
 import json
 from collections import Counter
@@ -21,7 +21,7 @@ from foldnorm.preprocessing.cohort.pictures import inline_png
 from foldnorm.preprocessing.cohort.split import SPLITS
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 
-LISTED = 15  # images of a list
+MAX_LISTED = 15  # images of a list
 
 
 def image_cohort_section(cohort: Cohort) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def image_cohort_section(cohort: Cohort) -> dict[str, Any]:
         },
         "splits": SPLITS,
         "classes": [(name, [classes[name, split] for split in SPLITS]) for name in names],
-        "failed": failed[:LISTED],
+        "failed": failed[:MAX_LISTED],
         "images": figures.first_images(cohort, names),
         "settings": json.dumps(cohort.description["Cohort"], indent=2, ensure_ascii=False),
     }
@@ -69,7 +69,7 @@ def classes_section(path: Path) -> dict[str, Any]:
         facts |= {
             "tested": f"{sidecar['tested']} of {sidecar['participants']} participants",
             "accuracy": f"{sidecar['accuracy']:.3f} [{low:.3f}, {high:.3f}]",
-            "commonest class": f"{sidecar['commonest_class']:.3f}, what telling nothing reaches",
+            "commonest class": f"{sidecar['commonest_class']:.3f}, what is right without looking",
             "balanced accuracy": f"{sidecar['balanced_accuracy']:.3f}",
         }
         if low <= sidecar["commonest_class"]:
@@ -113,7 +113,7 @@ def restored_section(path: Path) -> dict[str, Any]:
         "facts": facts,
         "degraded": sidecar["degraded"],
         "picture": inline_png((path / RESTORED_SHEET).read_bytes()),
-        "worst": worst[:LISTED],
+        "worst": worst[:MAX_LISTED],
         "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
     }
 

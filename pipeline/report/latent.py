@@ -10,7 +10,8 @@ from foldnorm.pipeline.report.viewers import latent_viewers, projection_points
 from foldnorm.preprocessing.cohort.pictures import inline_png
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 
-LISTED_DIMENSIONS = 20
+N_DIMENSIONS = 20  # rows of the table
+OLD_COLUMNS = {"foretold": "predicted_effect"}  # of dimensions.tsv, as release 0.1 wrote it
 PICTURES = {
     "mean": artifacts.MEAN_PICTURE,
     "neighbours": artifacts.NEIGHBOURS_PICTURE,
@@ -59,7 +60,11 @@ def latent_section(path: Path) -> dict[str, Any]:
     if (path / artifacts.INTERPOLATION).is_file():
         section["interpolation"] = read_json(path / artifacts.INTERPOLATION)
     if (path / artifacts.DIMENSIONS).is_file():
-        section["dimensions"] = read_tsv(path / artifacts.DIMENSIONS)[:LISTED_DIMENSIONS]
+        rows = read_tsv(path / artifacts.DIMENSIONS)[:N_DIMENSIONS]
+        section["dimensions"] = [
+            {OLD_COLUMNS.get(column, column): value for column, value in row.items()}
+            for row in rows
+        ]
         section["spreads"] = figures.spreads(read_tsv(path / artifacts.DIMENSION_VALUES))
     if (path / artifacts.PROJECTION).is_file():
         section["points"] = projection_points(path)

@@ -44,7 +44,7 @@ from foldnorm.preprocessing.core.files import read_json, read_tsv, write_text
 
 TEMPLATES = files("foldnorm.pipeline.report") / "templates"
 TEMPLATE = "report.html.jinja"
-LISTED = 15  # brains of a list
+MAX_LISTED = 15  # brains of a list
 
 
 def write_report(paths: Sequence[Path], out: Path, choice: PageChoice | None = None) -> None:
@@ -151,11 +151,11 @@ def _cohort_section(path: Path) -> dict[str, Any]:
             "downsampling": cohort.preparation["method"],
         },
         "deletion": deletion,
-        "failed": failed[:LISTED],
-        "flagged": flagged[:LISTED],
+        "failed": failed[:MAX_LISTED],
+        "flagged": flagged[:MAX_LISTED],
         "slices": figures.cohort_slices(cohort),
         "volumes": {"cohort": cohort_viewer(cohort)},
-        "shown": ", ".join(cohort.keys()[: figures.SHOWN_BRAINS]),
+        "shown": ", ".join(cohort.keys()[: figures.N_BRAINS]),
         "counts": figures.class_counts(cohort),
         "settings": json.dumps(cohort.description["Cohort"], indent=2, ensure_ascii=False),
     }

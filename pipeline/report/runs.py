@@ -8,7 +8,7 @@ import yaml
 
 from foldnorm.pipeline.artifacts import RUN_METRICS, RUN_SAMPLE
 from foldnorm.pipeline.report import figures
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.pictures import inline_png
 
@@ -44,9 +44,9 @@ PANEL_NOTES = {
 def run_section(path: Path) -> dict[str, Any]:
     """Build the report section of a run folder."""
     run = RunFolder.open(path)
-    metrics = MetricsTable(path / RUN_METRICS, up_to=2**62)
-    best, panel = run.best_panel(metrics)
-    _, samples = run.best_panel(metrics, of="samples")
+    metrics = MetricsLog(path / RUN_METRICS, up_to=2**62)
+    best, panel = run.best_metrics(metrics)
+    _, samples = run.best_metrics(metrics, prefix="samples")
     pictures = sorted(path.glob(RUN_SAMPLE.pattern))
     warnings = []
     if metrics.rows and max(metrics.rows) < run.config["training"]["steps"]:
@@ -166,8 +166,8 @@ LABELLED = {  # by a phase that only they have
 }
 
 
-def _words(metrics: MetricsTable) -> _Words:
-    """By the phases of its training, and the figures that its validation gives."""
+def _words(metrics: MetricsLog) -> _Words:
+    """Choose the captions of a model by the phases of its training and its validation figures."""
     phases, figures = ({c.split("/")[n] for c in metrics.columns if "/" in c} for n in (0, 1))
     for phase, words in LABELLED.items():
         if phase in phases:

@@ -21,8 +21,8 @@ from foldnorm.pipeline.report import figures
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 
-LISTED = 15  # brains, sulci and regions
-MAPPED_BRAINS = 60  # in the picture of sulci
+MAX_LISTED = 15  # brains, sulci and regions
+MAX_MAPPED = 60  # in the picture of sulci
 RESEARCH = "These are research figures, not a diagnosis."
 
 
@@ -62,12 +62,12 @@ def scores_section(path: Path) -> dict[str, Any]:
             ],
         },
         "columns": columns,
-        "rows": judged[:LISTED],
-        "flagged": flagged[:LISTED],
-        "warned": [row for row in rows if row.get("warning")][:LISTED],
-        "regions": regions[:LISTED],
+        "rows": judged[:MAX_LISTED],
+        "flagged": flagged[:MAX_LISTED],
+        "warned": [row for row in rows if row.get("warning")][:MAX_LISTED],
+        "regions": regions[:MAX_LISTED],
         "sorted_by": key,
-        "both_sides": both[:LISTED],
+        "both_sides": both[:MAX_LISTED],
         "both_sides_calibrated_on": sidecar.get("both_sides_calibrated_on", 0),
         "histograms": figures.p_value_histograms(judged) if judged else None,
         "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
@@ -80,7 +80,7 @@ def _rows_if_any(path: Path) -> list[dict[str, str]]:
 
 
 def fusion_section(path: Path) -> dict[str, Any]:
-    """Build the report section of a folder that `foldnorm fuse` wrote."""
+    """Build the report section of a folder that `foldnorm combine` wrote."""
     rows, sidecar = read_tsv(path / FUSED), read_json(path / FUSED_SIDECAR)
     judged = [row for row in rows if row["p_fused"]]
     judged.sort(key=lambda row: float(row["p_fused"]))
@@ -93,19 +93,19 @@ def fusion_section(path: Path) -> dict[str, Any]:
         f"{sidecar['smallest_p']:.3g}. {RESEARCH}",
         "facts": {"brains": len(rows), "with a p-value": len(judged)},
         "columns": [name for name in rows[0] if name.startswith(("p_", "q_"))],
-        "rows": judged[:LISTED],
+        "rows": judged[:MAX_LISTED],
         "histograms": figures.p_value_histograms(judged) if judged else None,
         "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
     }
 
 
 def recognition_section(path: Path) -> dict[str, Any]:
-    """Build the report section of a folder that `foldnorm recognise` wrote."""
+    """Build the report section of a folder that `foldnorm label-sulci` wrote."""
     rows, sidecar = read_tsv(path / SULCI), read_json(path / SULCI_SIDECAR)
     sulci = sidecar["sulci"]
     z = np.array([float(row["z_missing"]) for row in rows]).reshape(-1, len(sulci))
     brains = [f"{row['participant_id']} {row['hemi']}" for row in rows[:: len(sulci)]]
-    order = np.argsort(-z.max(axis=1), kind="stable")[:MAPPED_BRAINS]
+    order = np.argsort(-z.max(axis=1), kind="stable")[:MAX_MAPPED]
     unusual = sorted(rows, key=lambda row: -float(row["z_missing"]))
     return {
         "title": f"Sulci: {path.name}",
@@ -116,6 +116,6 @@ def recognition_section(path: Path) -> dict[str, Any]:
         f"corrected for the number of sulci. {RESEARCH}",
         "facts": {"brains": len(brains), "sulci": len(sulci)},
         "picture": figures.sulci_by_brain(z[order], [brains[n] for n in order], sulci),
-        "rows": unusual[:LISTED],
+        "rows": unusual[:MAX_LISTED],
         "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
     }

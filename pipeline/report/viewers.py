@@ -30,7 +30,7 @@ from foldnorm.pipeline.artifacts import (
     SWEEP_STEPS,
     TILES,
 )
-from foldnorm.pipeline.report.figures import COLOURS, SHOWN_BRAINS
+from foldnorm.pipeline.report.figures import COLOURS, N_BRAINS
 from foldnorm.pipeline.report.layers import (
     Layer,
     Step,
@@ -54,7 +54,7 @@ NOT_TO_COLOUR_BY = ("brain", "index", "x", "y", "z")
 
 def cohort_viewer(cohort: Cohort) -> dict[str, Any]:
     """Build the viewer of the first volumes of a cohort."""
-    shown = range(min(SHOWN_BRAINS, len(cohort.rows)))
+    shown = range(min(N_BRAINS, len(cohort.rows)))
     steps = [
         {"name": key, "layers": [_brain_layer(cohort, n)]}
         for n, key in zip(shown, cohort.keys(), strict=False)

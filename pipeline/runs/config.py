@@ -12,11 +12,13 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
+from foldnorm.models.class_paths import TRUST, ClassPath, ClassPathError, is_of, takes, trusted
 from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.data.augmentation import AugmentationOptions
 from foldnorm.pipeline.data.conditions import Conditions
 from foldnorm.pipeline.data.sulcus_labels import common_sulci
-from foldnorm.pipeline.runs.class_paths import current, current_class_path
+from foldnorm.pipeline.runs.class_paths import current_class_path, gathered, is_model
+from foldnorm.pipeline.runs.old_names import CONFIGS, current_config, current_word
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
@@ -48,8 +50,9 @@ def config_path(name_or_path: str) -> Path:
     """Path of a configuration, given a path or the name of a shipped one."""
     if Path(name_or_path).is_file():
         return Path(name_or_path)
-    if name_or_path in shipped_configs():
-        return Path(str(importlib.resources.files("foldnorm.configs") / f"{name_or_path}.yaml"))
+    name = CONFIGS.get(name_or_path, name_or_path)
+    if name in shipped_configs():
+        return Path(str(importlib.resources.files("foldnorm.configs") / f"{name}.yaml"))
     raise InputError(
         f"configuration {name_or_path!r} is neither a file nor one of "
         f"{', '.join(shipped_configs())}"
@@ -84,13 +87,17 @@ def resolve(
         sulci: gives those that nearly all training brains have; asked only if the model names any.
 
     Returns:
-        ``{"model": {"class_path", "init_args"}, "training": {…}}``, every default spelt out.
+        ``{"model": {"class_path", "init_args"}, "training": {…}}``, every default spelt out, but
+        for those of networks and losses by class path.
 
     Raises:
-        InputError: unknown key, wrong type, unknown class.
+        InputError: unknown key, wrong type, unknown class, or one that may not be imported.
     """
     path = config_path(name_or_path)
     overrides = [_with_current_class_path(word) for word in overrides]
+    class_path = _class_path(path, overrides)
+    overrides = [current_word(word, class_path) for word in overrides]
+    overrides = gathered(overrides, _content(path))
     of_cohort = {
         "shape": list(shape),
         "n_classes": n_classes,
@@ -98,7 +105,7 @@ def resolve(
         "void": void,
         "n_channels": n_classes or 1,
     }
-    accepted = _arguments_of_model(path, overrides)
+    accepted = _arguments_of_model(class_path)
     namespace = _parsed(path, of_cohort, accepted, overrides)
     of_training = {"training_steps": namespace.training.steps}
     target = namespace.get("model.init_args.target")  # what a classifier is told in training
@@ -108,6 +115,9 @@ def resolve(
         of_training["condition_size"] = Conditions.fit(condition, training_rows).size
     if "sulci" in accepted and not namespace.get("model.init_args.sulci"):
         of_training["sulci"] = json.dumps(list(sulci()))
+    if "shape" not in accepted:
+        sides = namespace.training.patch or shape
+        overrides += _sides_of_network(namespace.get("model.init_args.network"), sides)
     namespace = _parsed(path, of_cohort | of_training, accepted, overrides)
     return dict(yaml.safe_load(_parser().dump(namespace, skip_unset=False)))
 
@@ -145,6 +155,24 @@ def _parsed(
     return namespace
 
 
+def _sides_of_network(named: ClassPath | None, sides: Sequence[int]) -> list[str]:
+    """Word that tells a network by class path the sides of volumes; none if it does not ask.
+
+    Models that have a ``shape`` do that themselves.
+    """
+    if not named:
+        return []
+    try:
+        asks = takes(named, "img_size")
+    except ClassPathError as error:
+        raise InputError(f"network: {error}") from None
+    init_args = named.get("init_args") or {}
+    if not asks or "img_size" in init_args:
+        return []
+    told = {**named, "init_args": {**init_args, "img_size": list(sides)}}
+    return [f"--model.init_args.network={json.dumps(told)}"]
+
+
 def _with_current_class_path(word: str) -> str:
     """Translate a word of a command line where it is, or sets, an older class path."""
     head, equals, value = word.rpartition("=")
@@ -152,26 +180,57 @@ def _with_current_class_path(word: str) -> str:
 
 
 def _readable(path: Path) -> str:
-    """Return the path of a configuration, or its translated text if its class path is old."""
+    """Return the path of a configuration, or its translated text if names in it are old."""
+    content = _content(path)  # what is wrong with it, the parser says
+    translated = current_config(content)
+    return str(path) if translated == content else yaml.safe_dump(translated)
+
+
+def _content(path: Path) -> Any:
+    """Return what a YAML file holds; None if it cannot be read."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return str(path)  # what is wrong with it, the parser says
-    return str(path) if current(content) == content else yaml.safe_dump(current(content))
+        return None
 
 
-def _arguments_of_model(path: Path, overrides: Sequence[str]) -> set[str]:
-    """Names of the arguments of the model's class; none if there is no such class."""
+def _check_model(class_path: object) -> None:
+    """Refuse to import a model from anywhere but from us, or from a package that the user named.
+
+    Raises:
+        InputError: with what is expected.
+    """
+    if not is_model(class_path) and not is_of(str(class_path), trusted()):
+        raise InputError(
+            f"model: expected foldnorm.models.NAME, such as those of `foldnorm models`, got "
+            f"{class_path}; if you trust its package, name it: foldnorm --trust PACKAGE (or "
+            f"{TRUST})"
+        )
+
+
+def _class_path(path: Path, overrides: Sequence[str]) -> str:
+    """Return the class path of the model that a configuration names; empty if it names none."""
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--model.class_path", "--model", dest="class_path")
     class_path = parser.parse_known_args(list(overrides))[0].class_path
     try:
         if class_path is None:
-            class_path = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["class_path"]
-        module, _, name = current_class_path(class_path).rpartition(".")
+            model = _content(path)["model"]
+            class_path = model if isinstance(model, str) else model["class_path"]
+        return current_class_path(class_path)
+    except (LookupError, TypeError, AttributeError):
+        return ""  # what is wrong with it, the parser says
+
+
+def _arguments_of_model(class_path: str) -> set[str]:
+    """Names of the arguments of the model's class; none if there is no such class."""
+    if not class_path:
+        return set()
+    _check_model(class_path)
+    module, _, name = class_path.rpartition(".")
+    try:
         model = getattr(importlib.import_module(module), name)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, ValueError,
-            ImportError, AttributeError):  # fmt: skip
+    except (ImportError, AttributeError):
         return set()  # what is wrong with it, the parser says
     added = ConfigurationParser(exit_on_error=False).add_class_arguments(model, "model")
     return {name.removeprefix("model.") for name in added}
@@ -181,8 +240,10 @@ def build_model(model: Mapping[str, Any]) -> nn.Module:
     """Build the model that ``{"class_path", "init_args"}`` describes.
 
     Raises:
-        InputError: the class or an argument is wrong, or volumes do not suit the network.
+        InputError: the class or an argument is wrong, may not be imported, or volumes do not suit
+            the network.
     """
+    _check_model(model.get("class_path"))
     parser = ConfigurationParser(exit_on_error=False)
     parser.add_argument("--model", type=nn.Module)
     try:

@@ -1,4 +1,4 @@
-"""One pass of a few brains through a model, for all who look at what it makes of them."""
+"""One pass of a few brains through a model, shared by everything that needs its outputs."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from foldnorm.models.protocols import Decodes, Encodes, Recognises, Restores, ShowsDepths
+from foldnorm.models.protocols import Decodes, Encodes, HasFeatureMaps, Recognises, Restores
 from foldnorm.pipeline.runs.predict import restored_in_windows
 
 Precision = Literal["32", "bf16"]
@@ -48,16 +48,16 @@ class ForwardPass:
         return torch.equal(condition, self.condition) and torch.equal(volumes, self.volumes)
 
     @cached_property
-    def depths(self) -> Sequence[Tensor]:
-        """Map of each level of the network, inwards; none of a model that shows none."""
-        if not isinstance(self.model, ShowsDepths):
+    def feature_maps(self) -> Sequence[Tensor]:
+        """Map of each level of the network, inwards; empty for a model without feature maps."""
+        if not isinstance(self.model, HasFeatureMaps):
             return []
         with torch.no_grad(), self._autocast():
-            return self.model.depths(self.volumes, self.condition)
+            return self.model.feature_maps(self.volumes, self.condition)
 
     @cached_property
     def codes(self) -> Tensor:
-        """(B, latent_dim) float32."""
+        """Codes, (B, latent_dim) float32."""
         assert isinstance(self.model, Encodes)
         with torch.no_grad(), self._autocast():
             return self.model.encode(self.volumes, self.condition, **self._known).float()
@@ -88,7 +88,7 @@ class ForwardPass:
     @property
     def _known(self) -> dict[str, Any]:
         """Outputs that `encode` and `restore` need not compute again."""
-        return {"depths": self.depths} if isinstance(self.model, ShowsDepths) else {}
+        return {"feature_maps": self.feature_maps} if isinstance(self.model, HasFeatureMaps) else {}
 
     def _autocast(self) -> AbstractContextManager[Any]:
         device = self.volumes.device.type
@@ -96,7 +96,7 @@ class ForwardPass:
 
 
 def scoring_precision(asked: AskedPrecision, trained_in: str, device: torch.device) -> Precision:
-    """Precision that a model computes scores in.
+    """Choose the precision that a model computes scores in.
 
     Args:
         asked: ``auto``: bfloat16 on a CPU that is faster with it, for a model that was trained so.

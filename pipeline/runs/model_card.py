@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from foldnorm.pipeline.artifacts import MODEL_CARD
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
+from foldnorm.pipeline.runs.provenance import describe_supervision
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.runs.tracks import learned_from
 from foldnorm.preprocessing.core.files import write_text
 
 USE = (
@@ -20,16 +20,16 @@ USE_OF_IMAGES = (
 )
 
 
-def write_model_card(run: RunFolder, metrics: MetricsTable) -> None:
+def write_model_card(run: RunFolder, metrics: MetricsLog) -> None:
     """Write ``MODEL_CARD.md``."""
     write_text(run.folder / MODEL_CARD, card_of(run, metrics))
 
 
-def card_of(run: RunFolder, metrics: MetricsTable) -> str:
+def card_of(run: RunFolder, metrics: MetricsLog) -> str:
     """Build the model card from the contents of the run folder."""
     data, config = run.data, run.config
-    step, panel = run.best_panel(metrics)
-    _, samples = run.best_panel(metrics, of="samples")
+    step, panel = run.best_metrics(metrics)
+    _, samples = run.best_metrics(metrics, prefix="samples")
     named = [*panel.items(), *((f"samples: {name}", value) for name, value in samples.items())]
     figures = "\n".join(f"| {name} | {value:.4g} |" for name, value in named)
     of_images = "intensities" in data["preparation"]
@@ -38,9 +38,11 @@ def card_of(run: RunFolder, metrics: MetricsTable) -> str:
         kind = "**phantoms drawn by a program, not brains**"
     participants = run.participants
     asked = config["model"].get("init_args", {})
-    known = sum(len(earlier["participants"]) for earlier in data.get("before", []))
-    before = f", starting from weights that {known} other participants had given" if known else ""
-    learned = learned_from(asked.get("edits") or (), asked.get("sulci") or ())
+    known = sum(len(earlier["participants"]) for earlier in data.get("pretrained_on", []))
+    pretrained = (
+        f", starting from weights that {known} other participants had given" if known else ""
+    )
+    learned = describe_supervision(asked.get("edits") or (), asked.get("sulci") or ())
     if of_images:
         learned = _learned_from_images(asked)
     return f"""# {config["model"]["class_path"].rsplit(".", 1)[-1]}
@@ -55,7 +57,7 @@ Validation figures at the best checkpoint (step {step}):
 |---|---|
 {figures}
 
-It learned from {learned}{before}.
+It learned from {learned}{pretrained}.
 
 {USE_OF_IMAGES if of_images else USE}
 """
@@ -75,7 +77,7 @@ def _learned_from_images(asked: Mapping[str, Any]) -> str:
         return f"the classes of the column {asked['target']}"
     if asked.get("damage"):
         told = f"images that were damaged by a program ({', '.join(asked['damage'])})"
-        true = asked.get("truly_damaged")
+        true = asked.get("damaged_column")
         return f"{told}, and others that came damaged ({true})" if true else told
     if asked.get("noise_factor"):
         return f"images under noise of {asked['noise_factor']:g} of the range of intensities"

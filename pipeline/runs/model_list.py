@@ -11,9 +11,13 @@ def list_models() -> list[dict[str, Any]]:
     """List the shipped configurations, sorted by name.
 
     Returns:
-        Of each ``name``, ``class``, ``what`` in a sentence, what it ``reads`` and ``offers``,
+        Of each ``name``, ``class``, ``what`` in a sentence, its ``input_kind``, what it ``offers``,
         ``parameters``, and the memory of training, ``training_mib``, at ``batch_size`` volumes of
         ``shape``.
+
+    Example:
+        >>> [entry["name"] for entry in list_models()][:2]
+        ['autoencoder', 'beta_vae']
     """
     folder = importlib.resources.files("foldnorm.configs")
     sizes = json.loads((folder / "sizes.json").read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ class TrainingOptions:
         steps: rounds through the model's phases.
         batch_size: volumes a phase, over all processes.
         learning_rate: of Adam.
-        learning_rate_of: of single networks (``critic``), where it differs.
+        learning_rates: of single networks (``critic``), where they differ.
         decay: of all learning rates over the steps: ``none``, ``linear`` or ``cosine`` to a
             twentieth.
         warmup_steps: over which learning rates rise from 0.
@@ -50,7 +50,7 @@ class TrainingOptions:
     steps: int = 2000
     batch_size: int = 8
     learning_rate: float = 2e-4
-    learning_rate_of: dict[str, float] = field(default_factory=dict)
+    learning_rates: dict[str, float] = field(default_factory=dict)
     decay: Literal["none", "linear", "cosine"] = "none"
     warmup_steps: int = 0
     gradient_clip: float = 0.0
@@ -88,7 +88,7 @@ class TrainingOptions:
 
     def rate(self, network: str, step: int) -> float:
         """Learning rate of a network at a step."""
-        rate = self.learning_rate_of.get(network, self.learning_rate)
+        rate = self.learning_rates.get(network, self.learning_rate)
         if step < self.warmup_steps:
             rate *= (step + 1) / self.warmup_steps
         if self.decay == "none":

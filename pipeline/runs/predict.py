@@ -13,22 +13,22 @@ from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
 OVERLAP = 0.25  # of windows; with half, evidence was the same and took twice the time
-AT_ONCE = 4  # windows
+N_WINDOWS = 4  # predicted together
 
 
 def target_scheme(model: Translates, cohort: Cohort) -> LabelScheme:
-    """Scheme of what a model translates into."""
+    """Return the label scheme of what a model translates into."""
     assert cohort.pair_scheme is not None
     return cohort.scheme if model.reverse else cohort.pair_scheme
 
 
 def structure_probability(logits: Tensor, scheme: LabelScheme) -> Tensor:
-    """Probability of what a deletion can take (sulcus, in a skeleton), (B, I, J, K)."""
+    """Compute the probability of what a deletion can take (sulcus, in a skeleton), (B, I, J, K)."""
     return torch.softmax(logits.float(), dim=1)[:, scheme.void + 1 :].sum(dim=1)
 
 
 def restored_in_windows(model: Restores, volumes: Tensor, sides: Sequence[int]) -> Tensor:
-    """Logits of a model that was trained on patches, (B, C, I, J, K) float32.
+    """Restore volumes by a model that was trained on patches: logits, (B, C, I, J, K) float32.
 
     Its norms are those of a patch: shown a whole brain, with more outside, it answers otherwise.
     Windows overlap by a quarter; there logits are averaged, those of a window's middle weigh more.
@@ -48,18 +48,18 @@ def restored_in_windows(model: Restores, volumes: Tensor, sides: Sequence[int]) 
         return model.restore(windows[:, 0].to(torch.uint8), torch.cat(ends, dim=1)).float()
 
     logits = sliding_window_inference(
-        shown, sides, AT_ONCE, restore, overlap=OVERLAP, mode="gaussian"
+        shown, sides, N_WINDOWS, restore, overlap=OVERLAP, mode="gaussian"
     )
     assert isinstance(logits, Tensor)
     return logits
 
 
 def recognise(model: Recognises, volumes: Tensor, scheme: LabelScheme) -> Tensor:
-    """Likeliest sulcus of each voxel of structure, 0 elsewhere: (B, I, J, K) uint8."""
+    """Label each voxel of structure with its likeliest sulcus, others 0: (B, I, J, K) uint8."""
     return to_classes(model.recognise(volumes)) * (volumes > scheme.void)
 
 
 def decoded(model: Decodes, codes: Tensor, condition: Tensor | None = None) -> Tensor:
-    """Volumes of codes: (B, *sides) uint8 class numbers; of images, float32 from −1 to 1."""
+    """Decode codes: (B, *sides) uint8 class numbers; of images, float32 from −1 to 1."""
     logits = model.decode(codes, condition)
-    return model.finished(logits) if isinstance(model, LabelAutoencoder) else to_classes(logits)
+    return model.to_output(logits) if isinstance(model, LabelAutoencoder) else to_classes(logits)

@@ -26,8 +26,8 @@ from foldnorm.pipeline.artifacts import (
 )
 from foldnorm.pipeline.data.brains import check_cohort
 from foldnorm.pipeline.data.conditions import Conditions
-from foldnorm.pipeline.runs.class_paths import current
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
+from foldnorm.pipeline.runs.old_names import current_config
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import hashed, read_json, write_bytes, write_json, write_text
@@ -81,12 +81,15 @@ class RunFolder:
         """The configuration as resolved: ``model`` and ``training``."""
         self._check_has_config()
         content = yaml.safe_load((self.folder / RUN_CONFIG).read_text(encoding="utf-8"))
-        return dict(current(content))
+        return dict(current_config(content))
 
     @cached_property
     def data(self) -> dict[str, Any]:
         """Record of the training data: preparation, shape, participants by split."""
-        return read_json(self.folder / RUN_DATA)
+        record = read_json(self.folder / RUN_DATA)
+        if "before" in record:  # its name in release 0.1
+            record.setdefault("pretrained_on", record.pop("before"))
+        return record
 
     def _check_has_config(self) -> None:
         if not (self.folder / RUN_CONFIG).is_file():
@@ -97,14 +100,17 @@ class RunFolder:
         write_text(self.folder / RUN_CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
 
     def write_data(
-        self, cohort: Cohort, conditions: Conditions, before: "RunFolder | None" = None
+        self, cohort: Cohort, conditions: Conditions, init_from: "RunFolder | None" = None
     ) -> None:
-        """Record the cohort: its preparation, who was in which split, what the model is told.
+        """Record the cohort: its preparation, the participants of each split, the conditions.
 
-        And who the weights of the run ``before`` were fitted to, if they are what this one starts
-        from.
+        Args:
+            cohort: that the model is trained on.
+            conditions: that the model is given.
+            init_from: run whose weights this one starts from; its training participants are
+                recorded too.
         """
-        known = [] if before is None else before.seen
+        known = [] if init_from is None else init_from.training_participants
         write_json(
             self.folder / RUN_DATA,
             {
@@ -118,7 +124,7 @@ class RunFolder:
                     split: sorted({cohort.rows[i]["participant_id"] for i in cohort.indices(split)})
                     for split in ("train", "validation")
                 },
-                "before": known,
+                "pretrained_on": known,
             },
         )
 
@@ -213,8 +219,8 @@ class RunFolder:
         ]
         if differing:
             raise InputError(
-                f"run is of another model ({', '.join(differing)} differ from its {RUN_CONFIG}); "
-                f"give another --out, or --overwrite: {self.folder}"
+                f"model configuration differs from the run's {RUN_CONFIG} "
+                f"({', '.join(differing)}); give another --out, or --overwrite: {self.folder}"
             )
 
     def check_cohort(self, cohort: Cohort) -> None:
@@ -238,18 +244,26 @@ class RunFolder:
         self.check_cohort(cohort)
         return cohort
 
-    def best_panel(
-        self, metrics: MetricsTable, of: str = "validation"
+    def best_metrics(
+        self, metrics: MetricsLog, prefix: str = "validation"
     ) -> tuple[int, dict[str, float]]:
-        """Step of the best checkpoint, and its figures ``of`` reconstructions or of samples."""
+        """Return the step of the best checkpoint, and its metrics.
+
+        Args:
+            metrics: of this run.
+            prefix: ``validation``, metrics of reconstructions; or ``samples``, of drawn volumes.
+
+        Returns:
+            The step, and metrics by their names without the prefix.
+        """
         options = self.config["training"]
         steps, values = metrics.column(options["monitor"])
         if not steps:
             return max(metrics.rows, default=0), {}
         choose = min if options["monitor_mode"] == "min" else max
         best = steps[values.index(choose(values))]
-        prefix, row = f"{of}/", metrics.rows[best]
-        return best, {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
+        head, row = f"{prefix}/", metrics.rows[best]
+        return best, {k.removeprefix(head): v for k, v in row.items() if k.startswith(head)}
 
     @property
     def participants(self) -> dict[str, int]:
@@ -260,19 +274,19 @@ class RunFolder:
         """List which of these participants the weights were fitted to, in this run or before."""
         found: set[str] = set()
         asked = list(participants)
-        for known in self.seen:
+        for known in self.training_participants:
             salt, names = known["salt"], set(known["participants"])
             found |= {name for name in asked if (hashed(name, salt) if salt else name) in names}
         return sorted(found)
 
     @property
-    def seen(self) -> list[dict[str, Any]]:
+    def training_participants(self) -> list[dict[str, Any]]:
         """Participants that the weights were fitted to, in this run and before, with hash salts.
 
-        Runs that were made before this was recorded have no ``before``.
+        Early runs have no record of the weights that they started from.
         """
         own = {"participants": self.data["participants"]["train"], "salt": self.data.get("salt")}
-        return [own, *self.data.get("before", [])]
+        return [own, *self.data.get("pretrained_on", [])]
 
 
 def environment() -> dict[str, Any]:

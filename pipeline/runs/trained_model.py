@@ -1,4 +1,4 @@
-"""A trained model and what it needs to look at brains."""
+"""A trained model, and what it needs to be applied to brains."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,11 +15,11 @@ from foldnorm.models.classes import to_classes
 from foldnorm.models.protocols import (
     Decodes,
     Encodes,
+    Generates,
+    HasFeatureMaps,
     Recognises,
-    Repairs,
     Restores,
-    Samples,
-    ShowsDepths,
+    RestoresImages,
     Translates,
 )
 from foldnorm.pipeline.data.brains import BrainsLike, brains_of, check_cohort, cohorts_of
@@ -35,9 +35,9 @@ from foldnorm.preprocessing.cohort.cohort import FEW, Brain, Cohort, few_at_a_ti
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.core.errors import InputError
 
-AT_ONCE = 64  # drawn together
+MAX_DRAWN = 64  # volumes drawn together
 OVERLAP = 0.5  # of the windows of a translation
-BLOCKS = 3  # along each axis, that the maps of a network's levels are averaged in
+N_BLOCKS = 3  # along each axis, in which feature maps are averaged
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ class TrainedModel:
     −1 to 1. What comes out has one entry a brain, in order, also where there is but one.
 
     Example:
-        >>> model = fn.load("run")                             # doctest: +SKIP
-        >>> codes = model.encode(cohort.select("test"))        # doctest: +SKIP
-        >>> fn.plot(model.reconstruct(cohort[3])[0])           # doctest: +SKIP
+        >>> codes = model.encode(cohort.select("test"))
+        >>> len(codes) == len(cohort.select("test"))
+        True
+        >>> figure = fn.plot(model.reconstruct(cohort[3])[0])
 
     Attributes:
         model: in evaluation mode.
@@ -60,7 +61,7 @@ class TrainedModel:
         data: what the run records of its training cohort: ``preparation``, ``shape``,
             ``participants``; empty while it is trained.
         config: of its run, ``model`` and ``training``; likewise.
-        precision: in which it computes codes, depths, and what scores look at.
+        precision: in which it computes codes, features, and what scores look at.
     """
 
     model: nn.Module
@@ -116,13 +117,13 @@ class TrainedModel:
         return self.model
 
     @property
-    def samples(self) -> Samples:
+    def samples(self) -> Generates:
         """The model as one that draws new volumes.
 
         Raises:
             InputError: it draws none.
         """
-        if not isinstance(self.model, Samples):
+        if not isinstance(self.model, Generates):
             raise InputError(f"{type(self.model).__name__} does not draw new volumes")
         return self.model
 
@@ -146,13 +147,13 @@ class TrainedModel:
         return replace(self, precision=scoring_precision(asked, trained_in, self.device))
 
     def condition(self, rows: Sequence[Mapping[str, str]]) -> Tensor | None:
-        """Conditions of brains, (B, size) on the device; None if the model is told nothing."""
+        """Encode conditions of brains, (B, size) on the device; None for an unconditioned model."""
         if not self.conditions.size:
             return None
         return torch.from_numpy(self.conditions.encode(rows)).to(self.device)
 
     def batches(self, brains: Iterable[Brain]) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Volumes on the device, `FEW` at a time: (B, I, J, K) uint8, and their conditions."""
+        """Yield `FEW` volumes at a time, (B, I, J, K) uint8 on the device, and their conditions."""
         for few in few_at_a_time(brains):
             volumes = torch.from_numpy(np.stack([brain.volume for brain in few])).to(self.device)
             yield volumes, self.condition([brain.row for brain in few])
@@ -197,7 +198,7 @@ class TrainedModel:
         model, given = self.decodes, np.atleast_2d(np.asarray(codes, dtype=np.float32))
         if given.shape[1:] != (model.latent_dim,):
             raise InputError(f"expected codes of {model.latent_dim} numbers, got {given.shape}")
-        told = self.condition(rows or [self._untold] * len(given))
+        told = self.condition(rows or [self._unconditioned] * len(given))
         made = [
             decoded(model, part, None if told is None else told[n : n + FEW])
             for n in range(0, len(given), FEW)
@@ -212,7 +213,7 @@ class TrainedModel:
         Raises:
             InputError: the model does not reconstruct, or the brains were prepared otherwise.
         """
-        if isinstance(self.model, Repairs):
+        if isinstance(self.model, RestoresImages):
             return self.restore(brains)
         model = self.decodes
         made = [
@@ -228,7 +229,7 @@ class TrainedModel:
         Raises:
             InputError: the model restores nothing, or the brains were prepared otherwise.
         """
-        if not isinstance(self.model, (Restores, Repairs)):
+        if not isinstance(self.model, (Restores, RestoresImages)):
             raise InputError(f"{type(self.model).__name__} restores nothing")
         given = self._checked(brains)
         if isinstance(self.model, Restores):
@@ -270,11 +271,12 @@ class TrainedModel:
 
         A volume with a longer side than the training volumes is translated in windows of their
         size that overlap by half; where they do, logits are averaged, those of a window's middle
-        weighing more.
+        weighing more. So is every volume of other sides, where the network does not take any.
         """
         model, window = self.translates, [int(side) for side in self.data["shape"]]
         batch = torch.from_numpy(volume)[None].to(self.device)
-        if all(side <= most for side, most in zip(volume.shape, window, strict=True)):
+        is_smaller = all(side <= most for side, most in zip(volume.shape, window, strict=True))
+        if list(volume.shape) == window or (is_smaller and model.any_sides):
             return to_classes(model.translate(batch))[0].cpu().numpy()
 
         def predict(windows: Tensor) -> Tensor:
@@ -283,7 +285,7 @@ class TrainedModel:
         from monai.inferers import sliding_window_inference  # seconds, for the largest volumes only
 
         preparation = self.preparation
-        source = preparation.of_pairs().scheme if model.reverse else preparation.scheme
+        source = preparation.for_second_volume().scheme if model.reverse else preparation.scheme
         logits = sliding_window_inference(
             batch[:, None].float(), window, 1, predict, overlap=OVERLAP, mode="gaussian",
             cval=float(source.fill),
@@ -307,31 +309,33 @@ class TrainedModel:
         return np.stack(list(self.draw(number, seed, given or {})))
 
     def draw(self, number: int, seed: int, given: Mapping[str, str]) -> Iterator[NDArray[Any]]:
-        """Volumes of `sample` one at a time; never more than `AT_ONCE` in memory."""
+        """Volumes of `sample` one at a time; never more than `MAX_DRAWN` in memory."""
         rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
         model = self.samples
-        for first in range(0, number, AT_ONCE):
-            count = min(AT_ONCE, number - first)
+        for first in range(0, number, MAX_DRAWN):
+            count = min(MAX_DRAWN, number - first)
             drawn = self.conditions.draw(count, rng, given)
             condition = torch.from_numpy(drawn) if self.conditions.size else None
             yield from model.sample(count, generator, condition).cpu().numpy()
 
-    def depths(self, brains: Iterable[Brain]) -> list[NDArray[np.float32]]:
+    def features(self, brains: Iterable[Brain]) -> list[NDArray[np.float32]]:
         """Compute features of brains at each level of the network, (N, d) float32 a level, inwards.
 
-        Maps are averaged in `BLOCKS`³ parts. Empty for a model that shows none.
+        Maps are averaged in `N_BLOCKS`³ parts. Empty for a model without feature maps.
         """
-        if not isinstance(self.model, ShowsDepths):
+        if not isinstance(self.model, HasFeatureMaps):
             return []
         found: list[list[NDArray[np.float32]]] = []
         for own in self.passes(brains):
-            pooled = [F.adaptive_avg_pool3d(m.float(), BLOCKS).flatten(1) for m in own.depths]
+            pooled = [
+                F.adaptive_avg_pool3d(m.float(), N_BLOCKS).flatten(1) for m in own.feature_maps
+            ]
             found.append([level.cpu().numpy() for level in pooled])
         return [np.concatenate(level) for level in zip(*found, strict=True)]
 
     @property
-    def _untold(self) -> dict[str, str]:
-        """The row of a brain of which nothing is known."""
+    def _unconditioned(self) -> dict[str, str]:
+        """Row of a brain of which nothing is known."""
         return dict.fromkeys((column.name for column in self.conditions.columns), "")
 
     def _checked(self, given: BrainsLike, *, any_shape: bool = False) -> Iterable[Brain]:
@@ -340,7 +344,7 @@ class TrainedModel:
         for cohort in cohorts_of(given):
             if shape is not None:
                 self.check_cohort(cohort)
-        return brains_of(given, shape, self._untold, any_shape=any_shape)
+        return brains_of(given, shape, self._unconditioned, any_shape=any_shape)
 
 
 def _joined(made: Sequence[Tensor]) -> NDArray[Any]:

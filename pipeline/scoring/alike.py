@@ -23,5 +23,5 @@ def check_alike(healthy: Cohort, shape: Sequence[int], like: Path, cohort: Cohor
     if detail:
         raise InputError(
             f"cohort was prepared otherwise than the healthy one ({detail}); preprocess it with "
-            f"--like {like}: {cohort.folder}"
+            f"--layout-from {like}: {cohort.folder}"
         )

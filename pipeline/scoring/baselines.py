@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.healthy import Group
-from foldnorm.pipeline.scoring.map_scores import Map, Scores, top_share_mean
+from foldnorm.pipeline.scoring.map_scores import Map, ScoreTable, top_share_mean
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.preprocessing.cohort.cohort import Brain
 from foldnorm.preprocessing.io.schemes import LabelScheme
@@ -85,7 +85,7 @@ class Baselines(Fitted):
         self.normative.load_state_dict(state["normative"])
         return self
 
-    def score(self, brains: Iterable[Brain]) -> Scores:
+    def score(self, brains: Iterable[Brain]) -> ScoreTable:
         """Scores of each brain by name, (N,) each; one volume in memory at a time."""
         found = [self._scores(brain.volume) for brain in brains]
         values = np.array(found, dtype=np.float64).reshape(-1, len(self.NAMES))

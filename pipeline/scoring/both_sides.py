@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.scoring.calibration import Calibration
-from foldnorm.pipeline.scoring.map_scores import Scores
+from foldnorm.pipeline.scoring.map_scores import ScoreTable
 
 SIDES = ("L", "R")
 Row = Mapping[str, Any]
 
 
-def of_both_sides(
-    rows: Sequence[Row], scores: Scores, calibration: Calibration
-) -> tuple[list[dict[str, Any]], Scores, Calibration]:
+def join_both_sides(
+    rows: Sequence[Row], scores: ScoreTable, calibration: Calibration
+) -> tuple[list[dict[str, Any]], ScoreTable, Calibration]:
     """One score a participant, the higher of the two sides'; others are left out.
 
     What a fold that is missing on one side does to a brain is seen in the larger score, not in

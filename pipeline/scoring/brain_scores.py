@@ -1,4 +1,4 @@
-"""All scores of brains at once: what the model says of them, and the baselines."""
+"""All families of scores of brains together: those of the model, and the baselines."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +10,8 @@ from foldnorm.pipeline.scoring.asymmetry import AsymmetryScores
 from foldnorm.pipeline.scoring.baselines import Baselines
 from foldnorm.pipeline.scoring.families import LATENT_MAP, ScoreFamily
 from foldnorm.pipeline.scoring.healthy import HealthyBrains
-from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, MapScores, OnMap, Scores
+from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, MapScores, OnMap, ScoreTable
+from foldnorm.pipeline.scoring.old_names import current_family
 from foldnorm.pipeline.scoring.void import VoidScores
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, CohortView, few_at_a_time
 from foldnorm.preprocessing.core.errors import InputError
@@ -119,7 +120,7 @@ class BrainScores:
         self.families_ = unfitted_families(
             self.trained, reference, covariates, asymmetry=self.asymmetry
         )
-        self._leave_out_what_has_too_few(reference)
+        self._drop_families_with_too_few(reference)
         for family in self.families_.values():
             brains, local = self.healthy_.group(family.FITTED_ON), self.healthy_.local
             if isinstance(family, MapScores):
@@ -128,10 +129,10 @@ class BrainScores:
             family.fit(brains)
         return self
 
-    def _leave_out_what_has_too_few(self, reference: Cohort) -> None:
-        """Distances to folds need `MIN_HEALTHY` brains; a model can do without these scores.
+    def _drop_families_with_too_few(self, reference: Cohort) -> None:
+        """Leave out distances to folds where there are fewer than `MIN_HEALTHY` brains.
 
-        Maps of codes need as many that the model was not trained on, and it can do without them.
+        Maps of codes need as many that the model was not trained on. A model can do without both.
         """
         if len(self.healthy_.unseen + self.healthy_.local) < MIN_HEALTHY:
             self.families_.pop(LATENT_MAP, None)
@@ -155,7 +156,7 @@ class BrainScores:
         """Healthy brains that p-values are counted in."""
         return self.healthy_.calibration
 
-    def score(self, brains: Iterable[Brain], on_map: OnMap | None = None) -> Scores:
+    def score(self, brains: Iterable[Brain], on_map: OnMap | None = None) -> ScoreTable:
         """Scores by name, (N,) each.
 
         Args:
@@ -167,8 +168,8 @@ class BrainScores:
         parts = parts or [self._score_few([], None)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _score_few(self, brains: Sequence[Brain], on_map: OnMap | None) -> Scores:
-        found: Scores = {}
+    def _score_few(self, brains: Sequence[Brain], on_map: OnMap | None) -> ScoreTable:
+        found: ScoreTable = {}
         first = next(iter(self.map_scores), None)
         for family in self.families_.values():
             if isinstance(family, MapScores):
@@ -194,12 +195,12 @@ class BrainScores:
             InputError: a family is not there, or does not suit the model.
         """
         found = unfitted_families(self.trained, cohort, asymmetry=self.asymmetry)
-        unknown = [name for name in names if name not in found]
+        unknown = [name for name in names if current_family(name) not in found]
         if unknown:
             raise InputError(
                 f"scores that this model does not give ({', '.join(unknown)}): {folder}"
             )
-        self.families_ = {name: found[name] for name in names}
-        for name, family in self.families_.items():
+        self.families_ = {current_family(name): found[current_family(name)] for name in names}
+        for name, family in zip(names, self.families_.values(), strict=True):
             family.load(folder / name)
         return self

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.runs.leakage import refuse_leak
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.fitted import State
-from foldnorm.pipeline.scoring.map_scores import Map, Scores
+from foldnorm.pipeline.scoring.map_scores import Map, ScoreTable
+from foldnorm.pipeline.scoring.old_names import current_score
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import hashed
@@ -30,7 +32,7 @@ class Calibration:
         are_local: whether they are controls of the site, not validation brains.
     """
 
-    scores: Scores
+    scores: ScoreTable
     peaks: NDArray[np.float64]
     rows: Sequence[Mapping[str, str]]
     sites: tuple[str, ...]
@@ -80,7 +82,7 @@ class Calibration:
         )
 
     def state_dict(self, salt: str) -> State:
-        """Scores, and the brains under salted hashes."""
+        """Return the scores, and the brains under salted hashes."""
         return {
             "scores": dict(self.scores),
             "peaks": self.peaks,
@@ -98,7 +100,8 @@ class Calibration:
             for name, hemi in zip(state["participants"], state["hemis"], strict=True)
         ]
         sites = tuple(state["sites"])
-        return cls(dict(state["scores"]), state["peaks"], rows, sites, state["are_local"])
+        scores = {current_score(name): values for name, values in state["scores"].items()}
+        return cls(scores, state["peaks"], rows, sites, state["are_local"])
 
 
 def _refuse_trained_on(
@@ -106,9 +109,5 @@ def _refuse_trained_on(
 ) -> None:
     split_of = {row["participant_id"]: row["split"] for row in reference.rows}
     names = [row["participant_id"] for row in rows]
-    seen = [name for name in names if split_of.get(name) == "train"]
-    if seen:
-        raise InputError(
-            f"{len(seen)} controls are brains that the model was trained on (such as "
-            f"{seen[0]}): {controls.folder}"
-        )
+    trained_on = [name for name in names if split_of.get(name) == "train"]
+    refuse_leak(trained_on, "controls", controls.folder)

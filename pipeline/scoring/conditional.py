@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from foldnorm.pipeline.scoring.fitted import State
 from foldnorm.pipeline.scoring.normative import Map, Maps, NormativeMap
 
-MOST = 400  # healthy brains at most whose patterns are learned; mean and spread are of all
+MAX_HEALTHY = 400  # healthy brains at most whose patterns are learned; mean and spread are of all
 BOUND = 2.0  # standard deviations beyond which a place says no more of the rest of the brain
 LEVELS = 127  # to each side of 0, to which components are rounded (int8)
 Matrix = NDArray[np.float64]
@@ -91,17 +91,17 @@ class ConditionalNormativeMap(NormativeMap):
         """
         super().fit(maps, covariates)
         self._keep_moments()
-        kept = np.unique(np.linspace(0, self.count_ - 1, min(self.count_, MOST)).astype(int))
+        kept = np.unique(np.linspace(0, self.count_ - 1, min(self.count_, MAX_HEALTHY)).astype(int))
         names = families or [""] * self.count_
         self._owners = np.array([names[n] or f"healthy brain {n}" for n in kept])
         design = None if covariates is None else np.asarray(covariates, dtype=np.float64)
         rows = [None if design is None else design[n] for n in range(self.count_)]
         self._rows = np.stack([self._row(rows[n]) for n in kept])
         self._healthy = np.empty((len(kept), int(self.where_.sum())), dtype=np.float16)
-        place_of = {int(n): place for place, n in enumerate(kept)}
+        position_of = {int(n): place for place, n in enumerate(kept)}
         for n, values in enumerate(maps()):
-            if n in place_of:
-                self._healthy[place_of[n]] = self._moments.z(values, rows[n])[self.where_]
+            if n in position_of:
+                self._healthy[position_of[n]] = self._moments.z(values, rows[n])[self.where_]
         self._basis = _bounded(self._healthy.astype(np.float32))
         self._products = (self._basis @ self._basis.T).astype(np.float64)
         self._by_others = self._coefficients().astype(np.float32)
@@ -166,13 +166,13 @@ class ConditionalNormativeMap(NormativeMap):
         self.where_ = self.spread_ > self.floor * (1 + 1e-6)
 
     def _regression(self, among: NDArray[np.bool_]) -> Matrix:
-        """(1 + p, n) weights of healthy brains in the regression on the covariates."""
+        """Weights of healthy brains in the regression on the covariates, (1 + p, n)."""
         rows = self._rows[among]
         prior = np.diag([0.0, *[self.ridge] * (rows.shape[1] - 1)])
         return np.asarray(np.linalg.solve(rows.T @ rows + prior, rows.T), dtype=np.float64)
 
     def _components(self, among: NDArray[np.bool_]) -> Matrix:
-        """(n, k) weights of healthy maps in the larger half of their principal components."""
+        """Weights of healthy maps in the larger half of their principal components, (n, k)."""
         left = np.eye(int(among.sum())) - self._rows[among] @ self._regression(among)
         kernel = left @ self._products[np.ix_(among, among)] @ left.T
         variances, axes = np.linalg.eigh(kernel)  # ascending
@@ -181,7 +181,7 @@ class ConditionalNormativeMap(NormativeMap):
         return np.asarray(left.T @ (axes[:, large] / np.sqrt(variances[large])), dtype=np.float64)
 
     def _coefficients(self) -> Matrix:
-        """(n, n) by which each healthy map is predicted from those of other families."""
+        """Weights by which each healthy map is predicted from those of other families, (n, n)."""
         found = np.zeros_like(self._products)
         for family in np.unique(self._owners):
             own, others = self._owners == family, self._owners != family
@@ -195,7 +195,7 @@ class ConditionalNormativeMap(NormativeMap):
         return found
 
     def _sum_of_squares(self, among: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """(V,) sum over healthy brains of what their prediction by others leaves, squared."""
+        """Sum over healthy brains of squares of what their prediction by others leaves, (V,)."""
         total = np.zeros(self._basis.shape[1], dtype=np.float32)
         for n in np.flatnonzero(among):
             rest = self._healthy[n].astype(np.float32) - self._by_others[n] @ self._basis
@@ -213,7 +213,7 @@ class ConditionalNormativeMap(NormativeMap):
         return _Prediction(self._basis, regression, shared, mixing, self._spread(among))
 
     def _spread(self, among: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """(V,) spread of what predictions of some of the healthy brains leave, floor included."""
+        """Spread of what predictions of some of the healthy brains leave, floor included, (V,)."""
         squares = self._squares if among.all() else self._squares - self._sum_of_squares(~among)
         floor = self.floor / self._moments.spread_[self.where_]
         return np.sqrt(np.maximum(squares, 0) / among.sum() + floor**2).astype(np.float32)

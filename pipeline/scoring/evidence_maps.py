@@ -80,7 +80,7 @@ class MapWriter:
         """Write the maps of the next brain, (directions, I, J, K) float32."""
         index, cohort = next(self._waiting), self.maps.cohort
         row = cohort.rows[index]
-        space, threshold = InputSpace.of(cohort, row), self.maps.scores.THRESHOLD
+        space, threshold = InputSpace.from_row(cohort, row), self.maps.scores.THRESHOLD
         self.inputs[row_key(row)] = None if space.path is None else str(space.path)
         for n, (direction, own) in enumerate(zip(self.maps.scores.directions, z, strict=True)):
             self._write(row, direction, own, self.maps.calibration.peaks[:, n], space)
@@ -109,7 +109,9 @@ class MapWriter:
         for what, values, fill in (("z", z, 0.0), ("p", p, 1.0)):
             path = self.out / SCORE_MAP.of(brain=row_key(row), direction=direction, what=what)
             description = f"foldnorm {direction} fold, {what}"
-            write_map(path, space.spread(values, fill), space.affine, description=description)
+            write_map(
+                path, space.to_input_grid(values, fill), space.affine, description=description
+            )
 
     def _add_regions(
         self, row: Mapping[str, str], direction: str, found: Sequence[dict[str, Any]]

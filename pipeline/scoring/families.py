@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from foldnorm.pipeline.scoring.healthy import Group
-from foldnorm.pipeline.scoring.map_scores import Scores
+from foldnorm.pipeline.scoring.map_scores import ScoreTable
 from foldnorm.preprocessing.cohort.cohort import Brain
 
 LATENT_MAP = "latent_map"  # name of a family, of models whose code is a map
@@ -21,9 +21,9 @@ class ScoreFamily(Protocol):
     FITTED_ON: ClassVar[Group]
 
     def fit(self, healthy: Sequence[Brain]) -> object:
-        """Learn what is usual."""
+        """Fit on healthy brains."""
 
-    def score(self, brains: Iterable[Brain]) -> Scores:
+    def score(self, brains: Iterable[Brain]) -> ScoreTable:
         """Scores by name, (N,) each."""
 
     def save(self, folder: Path) -> None:

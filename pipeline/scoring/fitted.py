@@ -28,7 +28,7 @@ class Fitted(ABC):
 
     @abstractmethod
     def state_dict(self) -> State:
-        """All that was learned, without what tells whose it was."""
+        """State that was learned, without anything that tells whose it was."""
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:

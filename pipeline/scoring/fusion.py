@@ -27,7 +27,7 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json, write_tsv
 
 Method = Literal["fisher", "harmonic"]
-FEWEST = 8  # calibration brains
+MIN_CALIBRATION = 8  # calibration brains
 Key = tuple[str, ...]
 
 
@@ -89,9 +89,10 @@ def fuse(
     brains = [_table(folder / SCORES) for folder, _ in chosen]
     scores = [name for _, name in chosen]
     healthy, asked = _in_all(calibration, scores), _in_all(brains, scores)
-    if len(healthy) < FEWEST:
+    if len(healthy) < MIN_CALIBRATION:
         raise InputError(
-            f"expected at least {FEWEST} brains that calibrate every score, got {len(healthy)}: "
+            f"expected at least {MIN_CALIBRATION} brains that calibrate every score, got "
+            f"{len(healthy)}: "
             f"{', '.join(map(str, folders))}"
         )
     own_p, their_p = [], []
@@ -198,7 +199,7 @@ def _rank_p(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _join(p: NDArray[np.float64], method: Method) -> NDArray[np.float64]:
-    """(K, N) p-values → (N,), high where they are low."""
+    """Join (K, N) p-values into scores (N,), high where these are low."""
     if method == "fisher":
         return -np.log(p).sum(axis=0)
     return -len(p) / (1 / p).sum(axis=0)

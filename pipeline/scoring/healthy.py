@@ -54,33 +54,37 @@ class HealthyBrains:
             )
             for splits in ((), ("validation",))
         )
-        compared, others = held_out_halves(reference)
+        fit_indices, calibration_indices = split_validation(reference)
         calibrating = unseen if has_model else every
         return cls(
             training=training if len(train) or has_model else reference.view(reference.indices()),
-            some_training=reference.view(thinned(train)),
+            some_training=reference.view(subsample_evenly(train)),
             unseen=unseen,
-            compared=reference.view(compared),
+            compared=reference.view(fit_indices),
             # Without a network nothing has been learned by heart: all healthy brains will do.
             all_known=training if has_model else every,
             local=local,
             calibration=local
             if len(local)
-            else (reference.view(others) if names_sulci else calibrating),
+            else (reference.view(calibration_indices) if names_sulci else calibrating),
         )
 
     def group(self, name: Group) -> CohortView:
-        """Brains that serve for something."""
+        """Return the brains that serve for one purpose."""
         brains: CohortView = getattr(self, name)
         return brains
 
 
-def held_out_halves(reference: Cohort) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split validation brains into those that others are compared with and those that calibrate."""
+def split_validation(reference: Cohort) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split the validation brains in halves: to compare others with, and to calibrate.
+
+    Returns:
+        Indices to fit on, and indices to calibrate with.
+    """
     held_out = reference.indices("validation")
     return held_out[::2], held_out[1::2]
 
 
-def thinned(indices: NDArray[np.int64], at_most: int = N_FITTED) -> NDArray[np.int64]:
-    """So many of them at most, evenly apart."""
+def subsample_evenly(indices: NDArray[np.int64], at_most: int = N_FITTED) -> NDArray[np.int64]:
+    """Return at most ``at_most`` of the indices, evenly spaced."""
     return indices[:: max(-(-len(indices) // at_most), 1)]

@@ -9,12 +9,12 @@ from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.latent_distance import Mahalanobis, fit_latent_scores
-from foldnorm.pipeline.scoring.map_scores import Scores
+from foldnorm.pipeline.scoring.map_scores import ScoreTable
 from foldnorm.preprocessing.cohort.cohort import Brain
 
 
 class LatentScores(Fitted):
-    """``latent_…``: how far the code of a brain is from those of the training brains.
+    """Scores ``latent_…``: distances of the code of a brain from those of the training brains.
 
     Saved, they hold the code of each training brain: neighbours are looked for among these. With
     the decoder of the model, a code gives an image of that brain.
@@ -35,13 +35,13 @@ class LatentScores(Fitted):
         """Fit on training brains."""
         return self.load_state_dict({"codes": self.trained.encode(healthy)})
 
-    def score(self, brains: Iterable[Brain]) -> Scores:
+    def score(self, brains: Iterable[Brain]) -> ScoreTable:
         """Scores of each brain by name, (N,) each."""
         codes = self.trained.encode(brains)
         return {f"latent_{name}": own.score(codes) for name, own in self.distances_.items()}
 
     def state_dict(self) -> State:
-        """Codes of the training brains; what is fitted to them follows from them."""
+        """Return the codes of the training brains, from which all that is fitted follows."""
         return {"codes": self.codes_}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
@@ -51,11 +51,13 @@ class LatentScores(Fitted):
         return self
 
 
-class DepthScores(Fitted):
-    """``depth…_mahalanobis``: distances of what each level makes of a brain; 1 is the first level.
+class FeatureScores(Fitted):
+    """``features…_mahalanobis``: distances of a brain's features at each level of the network.
+
+    Levels are counted from 1.
 
     Args:
-        trained: the model; it shows its levels.
+        trained: the model; it has feature maps.
     """
 
     FITTED_ON: ClassVar[Group] = "some_training"
@@ -65,16 +67,16 @@ class DepthScores(Fitted):
 
     def fit(self, healthy: Sequence[Brain]) -> Self:
         """Fit on training brains."""
-        self.levels_ = [Mahalanobis().fit(codes) for codes in self.trained.depths(healthy)]
+        self.levels_ = [Mahalanobis().fit(codes) for codes in self.trained.features(healthy)]
         return self
 
-    def score(self, brains: Iterable[Brain]) -> Scores:
+    def score(self, brains: Iterable[Brain]) -> ScoreTable:
         """Scores of each brain by name, (N,) each."""
-        names = [f"depth{n}_mahalanobis" for n in range(1, len(self.levels_) + 1)]
-        depths = self.trained.depths(brains)
-        if not depths:  # no brains, or no levels
+        names = [f"features{n}_mahalanobis" for n in range(1, len(self.levels_) + 1)]
+        features = self.trained.features(brains)
+        if not features:  # no brains, or no levels
             return {name: np.zeros(0) for name in names}
-        found = zip(names, self.levels_, depths, strict=True)
+        found = zip(names, self.levels_, features, strict=True)
         return {name: own.score(codes) for name, own, codes in found}
 
     def state_dict(self) -> State:

@@ -18,8 +18,8 @@ from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.preprocessing.core.errors import InputError
 
 Codes = NDArray[np.float32]
-Scores = NDArray[np.float64]
-NEIGHBOURS = 5
+ScoreVector = NDArray[np.float64]
+N_NEIGHBOURS = 5
 MIN_TRAINING = 3  # brains; a centre and a spread of fewer mean nothing
 
 
@@ -29,7 +29,7 @@ class LatentScore(Protocol):
     def fit(self, codes: Codes) -> "LatentScore":
         """Fit on (N, d) training codes."""
 
-    def score(self, codes: Codes) -> Scores:
+    def score(self, codes: Codes) -> ScoreVector:
         """Scores of (M, d) codes, (M,)."""
 
 
@@ -42,7 +42,7 @@ class CentreDistance:
         self.centre_ = codes.mean(axis=0)
         return self
 
-    def score(self, codes: Codes) -> Scores:
+    def score(self, codes: Codes) -> ScoreVector:
         """Distances, (M,)."""
         return np.linalg.norm(codes - self.centre_, axis=1).astype(np.float64)
 
@@ -72,7 +72,7 @@ class Mahalanobis(Fitted):
         return self
 
     def state_dict(self) -> State:
-        """Mean, axes and variances."""
+        """Return mean, axes and variances."""
         return {
             "centre": self.centre_,
             "axes": self.axes_,
@@ -86,7 +86,7 @@ class Mahalanobis(Fitted):
         self.variances_, self.rest_ = state["variances"], state["rest"]
         return self
 
-    def score(self, codes: Codes) -> Scores:
+    def score(self, codes: Codes) -> ScoreVector:
         """Distances, (M,)."""
         x = codes.astype(np.float64) - self.centre_
         along = x @ self.axes_.T
@@ -109,7 +109,7 @@ class Mahalanobis(Fitted):
 class NearestHealthy:
     """Mean distance to the k nearest training codes."""
 
-    k: int = NEIGHBOURS
+    k: int = N_NEIGHBOURS
 
     def fit(self, codes: Codes) -> "NearestHealthy":
         """Keep the training codes."""
@@ -118,7 +118,7 @@ class NearestHealthy:
         self.index_ = NearestNeighbors(n_neighbors=min(self.k, len(codes))).fit(codes)
         return self
 
-    def score(self, codes: Codes) -> Scores:
+    def score(self, codes: Codes) -> ScoreVector:
         """Distances, (M,)."""
         distances, _ = self.index_.kneighbors(codes)
         return distances.mean(axis=1).astype(np.float64)
@@ -134,7 +134,7 @@ class WhitenedNearest(NearestHealthy):
         super().fit(self.space_.whitened(codes))
         return self
 
-    def score(self, codes: Codes) -> Scores:
+    def score(self, codes: Codes) -> ScoreVector:
         """Distances, (M,)."""
         return super().score(self.space_.whitened(codes))
 
@@ -160,7 +160,7 @@ class OneClass:
         self.svm_ = OneClassSVM(nu=self.outside).fit(codes)
         return self
 
-    def score(self, codes: Codes) -> Scores:
+    def score(self, codes: Codes) -> ScoreVector:
         """Minus the signed distances to the boundary, (M,)."""
         return -self.svm_.decision_function(codes).astype(np.float64)
 
@@ -185,7 +185,7 @@ def fit_latent_scores(codes: Codes) -> dict[str, LatentScore]:
     return {name: score.fit(codes) for name, score in latent_scores().items()}
 
 
-def conformal_p(scores: NDArray[np.floating], calibration: NDArray[np.floating]) -> Scores:
+def conformal_p(scores: NDArray[np.floating], calibration: NDArray[np.floating]) -> ScoreVector:
     """Conformal p-values: (1 + #{calibration ≥ score}) / (m + 1).
 
     Valid for a brain exchangeable with the m calibration brains (Vovk et al. 2005). The smallest

@@ -23,7 +23,7 @@ KEPT_BYTES = 1 << 29  # of raw maps of healthy brains, which are needed several 
 TOP_SHARE = 0.002  # of a map that a local score looks at
 Map = NDArray[np.float32]
 OnMap = Callable[[Map], None]
-Scores = dict[str, NDArray[np.float64]]
+ScoreTable = dict[str, NDArray[np.float64]]
 
 
 class MapScores(Fitted):
@@ -140,7 +140,7 @@ class MapScores(Fitted):
         """Family of each of the healthy brains, see `family_of`."""
         return list(self._owners)
 
-    def score(self, brains: Iterable[Brain], on_map: OnMap | None = None) -> Scores:
+    def score(self, brains: Iterable[Brain], on_map: OnMap | None = None) -> ScoreTable:
         """Scores of each brain by name, (N,) each; a high score means unusual.
 
         Args:

@@ -6,19 +6,19 @@ from foldnorm.models.protocols import (
     Decodes,
     Encodes,
     EncodesPlaces,
+    HasFeatureMaps,
     LearnsFromEdits,
     Recognises,
     Restores,
-    ShowsDepths,
 )
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.evidence import EvidenceScores
 from foldnorm.pipeline.scoring.families import LATENT_MAP, ScoreFamily
-from foldnorm.pipeline.scoring.latent import DepthScores, LatentScores
+from foldnorm.pipeline.scoring.latent import FeatureScores, LatentScores
 from foldnorm.pipeline.scoring.latent_maps import LatentMapScores
 from foldnorm.pipeline.scoring.recognition import AtlasScores, RecognitionScores
 from foldnorm.pipeline.scoring.reconstruction import ReconstructionScores
-from foldnorm.pipeline.scoring.sulcus_measures import Recognition
+from foldnorm.pipeline.scoring.sulcus_measures import NetworkLabeller
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 
@@ -41,12 +41,12 @@ def unfitted_model_families(
         found[LATENT_MAP] = LatentMapScores(trained, scheme, covariates)
     if isinstance(model, Encodes):
         found["latent"] = LatentScores(trained)
-    if isinstance(model, ShowsDepths):
-        found["depths"] = DepthScores(trained)
+    if isinstance(model, HasFeatureMaps):
+        found["features"] = FeatureScores(trained)
     if isinstance(model, Decodes):
         found["reconstruction"] = ReconstructionScores(trained, scheme)
     if isinstance(model, Recognises):
-        recognition = Recognition(trained, scheme)
+        recognition = NetworkLabeller(trained, scheme)
         found["sulci"] = RecognitionScores(recognition, cohort.affine)
         found["atlas"] = AtlasScores(recognition.sulci, cohort)
     return found

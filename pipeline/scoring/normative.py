@@ -175,7 +175,7 @@ class NormativeMap(Fitted):
     def _accumulate(
         self, maps: Maps, design: NDArray[np.float64] | None, clipper: "NormativeMap | None"
     ) -> None:
-        """One pass: the normal equations of the regression, and the sum of squares."""
+        """Sum up the normal equations of the regression and the squares, in one pass."""
         self.count_ = 0
         self._clipper = clipper
         for n, values in enumerate(maps()):

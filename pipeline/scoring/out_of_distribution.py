@@ -1,11 +1,11 @@
-"""Suitability of brains for a model: a confident wrong score is the worst outcome.
+"""Out-of-distribution brains: a confident wrong score is the worst outcome.
 
 A brain of the other side, cut off, mirrored, empty, without its hull, or of another place or
 resolution gets a score like any other, and that score means nothing. Such brains are known by what
 no fold can change: how much of each class they hold, and where, on a coarse scale; and those of
 another population or another way of making skeletons by how far from a sulcus their places are,
-which a missing fold changes less. With fewer than `FEWEST` training brains only what is empty or of
-another side is known.
+which a missing fold changes less. With fewer than `MIN_TRAINING` training brains only what is empty
+or of another side is known.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,38 +16,46 @@ from numpy.typing import NDArray
 
 from foldnorm.pipeline.scoring.baselines import distance_map
 from foldnorm.pipeline.scoring.fitted import Fitted, State
-from foldnorm.pipeline.scoring.healthy import thinned
+from foldnorm.pipeline.scoring.healthy import subsample_evenly
 from foldnorm.pipeline.scoring.map_scores import top_share_mean
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
-BLOCKS = 4  # along each axis of the coarse grid
-FAR = 8.0  # standard deviations of training brains
-LEAST_SPREAD = 0.04  # of a share: by so much the blocks of two like brains differ
-BEYOND = 1.5  # times as unusual as the most unusual validation brain
+N_BLOCKS = 4  # along each axis of the coarse grid
+MAX_Z = 8.0  # standard deviations of training brains
+MIN_SHARE_SPREAD = 0.04  # of a share: by so much the blocks of two like brains differ
+MAX_RATIO = 1.5  # times as unusual as the most unusual validation brain
 FLIPPED_MARGIN = 0.05  # nats a voxel that a mirrored brain must fit better
-FEWEST = 20  # training brains that it takes to know what is usual
+MIN_TRAINING = 20  # training brains that it takes to know what is usual
 SHIFTS = 20, 10  # parts of a side that a brain is moved by to see whether it fits better there
-LEAST_STEP = 2  # voxels; one is within the noise of a grid
+MIN_STEP = 2  # voxels; one is within the noise of a grid
 SHIFTED_MARGIN = 0.04  # nats a voxel that it must gain beyond what any validation brain gains
 # Nats a voxel that it must gain at least, however alike validation brains are. Of real brains at
 # 2 mm, each judged by three other sites, intact ones gain .017 at most, and 10 mm off .05 at least.
-LEAST_GAIN = 0.02
-LOOKED_AT = 200  # validation brains, at most, and training brains whose distances are measured
-LEAST_DISTANCE = 0.3  # voxels that distances to a sulcus vary by, at least
+MIN_GAIN = 0.02
+N_MEASURED = 200  # validation brains, at most, and training brains whose distances are measured
+MIN_DISTANCE_SPREAD = 0.3  # voxels that distances to a sulcus vary by, at least
 PRIOR = 1.0  # pseudo-count of a class in the prevalence map
-FOREIGN = (
+OTHER_POPULATION = (
     "has sulci unlike the training brains': another population, scanner or way of making skeletons?"
 )
 UNLIKE = "is unlike the training brains: another region, space or resolution?"
-LIMITS, USUAL = ("shares", "hull", "surprise", "gain", "foreign"), ("shares", "hull", "distances")
+# Attribute of each limit, by its name in a saved scorer: names there are a file format.
+LIMITS = {
+    "shares": "max_shares_",
+    "hull": "max_hull_",
+    "surprise": "max_nll_",
+    "gain": "max_gain_",
+    "foreign": "max_distance_departure_",
+}
+USUAL = ("shares", "hull", "distances")
 AXES = ("left–right", "back–front", "bottom–top")
 Labels = NDArray[np.uint8]
 
 
-class Suitability(Fitted):
-    """Knows the training brains of a cohort, and says why a brain is not like them.
+class OutOfDistributionDetector(Fitted):
+    """Detector of brains that are not like the training brains of a cohort, with the reason.
 
     Args:
         scheme: of the volumes.
@@ -59,15 +67,16 @@ class Suitability(Fitted):
         log_prevalence_: (classes, I, J, K) float32, log of the share of each class at each voxel.
         shares, hull, distances: what is usual of the class shares of blocks, of the share of the
             border that is hull, and of distances to a sulcus.
-        most_shares_: the same of the most unusual validation brain; likewise ``most_hull_``,
-            ``most_surprise_``, ``most_gain_`` and ``most_foreign_``.
+        max_shares_: largest z of class shares of any validation brain; likewise ``max_hull_`` of
+            the hull, ``max_nll_`` (negative log-likelihood), ``max_gain_`` (of a shift), and
+            ``max_distance_departure_``.
     """
 
     def __init__(self, scheme: LabelScheme) -> None:
         self.scheme = scheme
-        self.shares = NormativeMap(LEAST_SPREAD, clip=None)
-        self.hull = NormativeMap(LEAST_SPREAD, clip=None)
-        self.distances = NormativeMap(LEAST_DISTANCE, clip=None)
+        self.shares = NormativeMap(MIN_SHARE_SPREAD, clip=None)
+        self.hull = NormativeMap(MIN_SHARE_SPREAD, clip=None)
+        self.distances = NormativeMap(MIN_DISTANCE_SPREAD, clip=None)
 
     def fit(self, reference: Cohort, controls: Cohort | None = None) -> Self:
         """Learn what is usual.
@@ -80,7 +89,7 @@ class Suitability(Fitted):
         """
         training = reference.indices("train")
         training = training if len(training) else reference.indices()
-        self.knows_ = len(training) >= FEWEST
+        self.knows_ = len(training) >= MIN_TRAINING
         self.sides_ = {reference.rows[index].get("hemi", "") for index in training}
         self.mirrors_ = bool(reference.preparation["mirror_right"])
         self._fit_usual(reference, training)
@@ -99,7 +108,7 @@ class Suitability(Fitted):
         self.log_prevalence_ = np.log(counts / counts.sum(axis=0))
         self.shares.fit(lambda: shares)
         self.hull.fit(lambda: np.array(hulls)[:, None])
-        few = thinned(training, LOOKED_AT)
+        few = subsample_evenly(training, N_MEASURED)
         self.distances.fit(
             lambda: (self._distances(brain.volume) for brain in reference.brains(few))
         )
@@ -109,23 +118,24 @@ class Suitability(Fitted):
     ) -> None:
         """Fit limits: how unusual a healthy brain may be that was not trained on."""
         held_out = reference.indices("validation")
-        looked_at = held_out[:LOOKED_AT] if len(held_out) else training[:LOOKED_AT]
-        known, at_home = [], []
-        for brain in reference.brains(looked_at):
+        measured = held_out[:N_MEASURED] if len(held_out) else training[:N_MEASURED]
+        limits, in_distribution = [], []
+        for brain in reference.brains(measured):
             gain, _ = self._gain_by_shift(brain.volume)
-            known.append((*self._unlikeness(brain.volume), gain))
-            at_home.append(self._foreign(brain.volume))
-        self.most_shares_, self.most_hull_, self.most_surprise_, self.most_gain_ = map(
-            float, np.max(known, axis=0)
+            limits.append((*self._departures(brain.volume), gain))
+            in_distribution.append(self._distance_departure(brain.volume))
+        self.max_shares_, self.max_hull_, self.max_nll_, self.max_gain_ = map(
+            float, np.max(limits, axis=0)
         )
         if controls is not None:
-            indices = thinned(controls.indices(), LOOKED_AT)
-            at_home += [self._foreign(brain.volume) for brain in controls.brains(indices)]
-        self.most_foreign_ = float(max(at_home))
+            indices = subsample_evenly(controls.indices(), N_MEASURED)
+            own = controls.brains(indices)
+            in_distribution += [self._distance_departure(brain.volume) for brain in own]
+        self.max_distance_departure_ = float(max(in_distribution))
 
     def state_dict(self) -> State:
         """Return sums over the training brains, and extremes over the validation brains."""
-        limits = {name: getattr(self, f"most_{name}_") for name in LIMITS}
+        limits = {name: getattr(self, attribute) for name, attribute in LIMITS.items()}
         usual = {name: getattr(self, name).state_dict() for name in USUAL}
         return {
             "knows": self.knows_,
@@ -140,18 +150,18 @@ class Suitability(Fitted):
         """Take what `state_dict` gave."""
         self.knows_, self.sides_ = state["knows"], set(state["sides"])
         self.mirrors_, self.log_prevalence_ = state["mirrors"], state["log_prevalence"]
-        for name in LIMITS:
-            setattr(self, f"most_{name}_", state["limits"][name])
+        for name, attribute in LIMITS.items():
+            setattr(self, attribute, state["limits"][name])
         for name in USUAL:
             getattr(self, name).load_state_dict(state[name])
         return self
 
-    def reasons(self, brains: Iterable[Brain]) -> list[str]:
-        """Why each brain cannot be judged; empty where it can."""
-        return [self.reason(brain) for brain in brains]
+    def flags(self, brains: Iterable[Brain]) -> list[str]:
+        """Return why each brain cannot be judged; empty where it can."""
+        return [self.flag(brain) for brain in brains]
 
-    def reason(self, brain: Brain) -> str:
-        """Why a brain cannot be judged, in a few words; empty if it can."""
+    def flag(self, brain: Brain) -> str:
+        """Return why a brain cannot be judged, in a few words; empty if it can."""
         volume, scheme = brain.volume, self.scheme
         if not scheme.foreground(volume).any():
             return f"holds no {scheme.names[scheme.top]}"
@@ -160,67 +170,73 @@ class Suitability(Fitted):
             return f"is of side {side}, the training brains of {', '.join(sorted(self.sides_))}"
         if not self.knows_:
             return ""
-        shares, hull, surprise = self._unlikeness(volume)
-        mirrored = [self._surprise(np.flip(volume, axis)) for axis in range(3)]
+        shares, hull, nll = self._departures(volume)
+        mirrored = [self._negative_log_likelihood(np.flip(volume, axis)) for axis in range(3)]
         axis = int(np.argmin(mirrored))
-        if mirrored[axis] < surprise - FLIPPED_MARGIN:
-            if mirrored[axis] > self.most_surprise_ + SHIFTED_MARGIN:
+        if mirrored[axis] < nll - FLIPPED_MARGIN:
+            if mirrored[axis] > self.max_nll_ + SHIFTED_MARGIN:
                 return UNLIKE  # neither way it is one of them
             return f"fits the training brains better mirrored {AXES[axis]}"
-        if hull > max(FAR, BEYOND * self.most_hull_):
+        if hull > max(MAX_Z, MAX_RATIO * self.max_hull_):
             return "has a hull unlike the training brains', or none"
-        gain, axis = self._gain_by_shift(volume, surprise)
-        if gain > max(self.most_gain_ + SHIFTED_MARGIN, LEAST_GAIN):
+        gain, axis = self._gain_by_shift(volume, nll)
+        if gain > max(self.max_gain_ + SHIFTED_MARGIN, MIN_GAIN):
             return f"fits the training brains better if moved {AXES[axis]}"
-        if surprise > self.most_surprise_ + max(0.5 * abs(self.most_surprise_), FLIPPED_MARGIN):
+        if nll > self.max_nll_ + max(0.5 * abs(self.max_nll_), FLIPPED_MARGIN):
             return UNLIKE
-        if shares > max(FAR, BEYOND * self.most_shares_):
+        if shares > max(MAX_Z, MAX_RATIO * self.max_shares_):
             where, number = np.unravel_index(
-                self._shares_z(volume).argmax(), (BLOCKS**3, scheme.n_classes)
+                self._shares_z(volume).argmax(), (N_BLOCKS**3, scheme.n_classes)
             )
-            block = np.unravel_index(int(where), (BLOCKS,) * 3)
+            block = np.unravel_index(int(where), (N_BLOCKS,) * 3)
             return (
                 f"holds an unusual amount of {scheme.names[int(number)]} in part "
-                f"{', '.join(str(b + 1) for b in block)} of {BLOCKS}³: cut off, or shifted?"
+                f"{', '.join(str(b + 1) for b in block)} of {N_BLOCKS}³: cut off, or shifted?"
             )
-        return FOREIGN if self._foreign(volume) > BEYOND * self.most_foreign_ else ""
+        departure = self._distance_departure(volume)
+        return OTHER_POPULATION if departure > MAX_RATIO * self.max_distance_departure_ else ""
 
-    def _unlikeness(self, volume: Labels) -> tuple[float, float, float]:
-        """Largest z of the shares of blocks, z of the hull, surprise in nats a voxel."""
+    def _departures(self, volume: Labels) -> tuple[float, float, float]:
+        """Largest z of block shares, z of the hull, negative log-likelihood (nats a voxel)."""
         hull = np.abs(self.hull.z(np.array([hull_share(volume, self.scheme)])))
-        return float(self._shares_z(volume).max()), float(hull.max()), self._surprise(volume)
+        return (
+            float(self._shares_z(volume).max()),
+            float(hull.max()),
+            self._negative_log_likelihood(volume),
+        )
 
     def _distances(self, volume: Labels) -> NDArray[np.float32]:
         return distance_map(self.scheme.foreground(volume)).ravel()
 
-    def _foreign(self, volume: Labels) -> float:
+    def _distance_departure(self, volume: Labels) -> float:
         """Compute how unusual the distances to a sulcus are, where they are most unusual."""
         return top_share_mean(np.abs(self.distances.z(self._distances(volume))))
 
-    def _gain_by_shift(self, volume: Labels, surprise: float | None = None) -> tuple[float, int]:
+    def _gain_by_shift(self, volume: Labels, nll: float | None = None) -> tuple[float, int]:
         """Nats a voxel that a brain fits better, moved by one of `SHIFTS`; and along which axis."""
-        own = self._surprise(volume) if surprise is None else surprise
+        own = self._negative_log_likelihood(volume) if nll is None else nll
         gains = []
         for axis in range(3):
-            steps = {max(volume.shape[axis] // part, LEAST_STEP) for part in SHIFTS}
+            steps = {max(volume.shape[axis] // part, MIN_STEP) for part in SHIFTS}
             moved = [np.roll(volume, sign * by, axis) for by in steps for sign in (1, -1)]
-            gains.append(own - min(map(self._surprise, moved)))
+            gains.append(own - min(map(self._negative_log_likelihood, moved)))
         best = int(np.argmax(gains))
         return gains[best], best
 
     def _shares_z(self, volume: Labels) -> NDArray[np.float32]:
         return np.abs(self.shares.z(block_shares(volume, self.scheme.n_classes)))
 
-    def _surprise(self, volume: Labels) -> float:
+    def _negative_log_likelihood(self, volume: Labels) -> float:
+        """Negative log-likelihood under the share of each class at each voxel, nats a voxel."""
         log_p = np.take_along_axis(self.log_prevalence_, volume[None].astype(np.intp), axis=0)
         return -float(log_p.mean())
 
 
 def block_shares(volume: Labels, n_classes: int) -> NDArray[np.float64]:
-    """Share of each class in `BLOCKS`³ parts of a volume, (`BLOCKS`³ · n_classes,)."""
+    """Share of each class in `N_BLOCKS`³ parts of a volume, (`N_BLOCKS`³ · n_classes,)."""
     parts = [volume]
     for axis in range(3):
-        parts = [piece for part in parts for piece in np.array_split(part, BLOCKS, axis=axis)]
+        parts = [piece for part in parts for piece in np.array_split(part, N_BLOCKS, axis=axis)]
     counts = [np.bincount(part.ravel(), minlength=n_classes) / max(part.size, 1) for part in parts]
     return np.concatenate(counts)
 

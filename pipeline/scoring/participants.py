@@ -40,7 +40,7 @@ class Participants:
         return self.roles.get(self._name(row["participant_id"]), "")
 
     def flag(self, row: Row) -> str:
-        """Why a brain cannot be compared with the healthy ones; empty where it can.
+        """Return why a brain cannot be compared with the healthy ones; empty where it can.
 
         With the healthy brains at hand its family is left out of them. A scorer that was loaded
         holds sums over all of them.
@@ -57,7 +57,7 @@ class Participants:
         if self.salt:
             return self
         # The salt follows from the participants: scorers of one cohort share it, so that their
-        # calibration brains can be matched (see `foldnorm fuse`).
+        # calibration brains can be matched (see `foldnorm combine`).
         salt = sha256("\n".join(sorted({*self.roles, *self.families})).encode())[:32]
         return Participants(
             {hashed(name, salt): role for name, role in sorted(self.roles.items())},
@@ -66,7 +66,7 @@ class Participants:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON holds them."""
+        """Return the participants as plain JSON types."""
         return {"salt": self.salt, "roles": dict(self.roles), "families": sorted(self.families)}
 
     @classmethod

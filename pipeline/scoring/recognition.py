@@ -19,7 +19,7 @@ from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.spatial.space import Matrix
 
-FEWEST = 8  # brains to compare with
+MIN_HEALTHY = 8  # brains to compare with
 STABLE = 0.25  # coefficient of variation of a sulcus's size, below which it is one of the panel
 # Floors of the spread of a sulcus's measures over brains (see `NormativeMap`): root of its voxels,
 # confidence, pieces, and what is in standard deviations already.
@@ -58,9 +58,9 @@ class RecognitionScores(Fitted):
             InputError: there are too few.
         """
         measures = self.measures(healthy)
-        if len(measures) < FEWEST:
+        if len(measures) < MIN_HEALTHY:
             raise InputError(
-                f"sulci are compared with those of at least {FEWEST} validation brains, got "
+                f"sulci are compared with those of at least {MIN_HEALTHY} validation brains, got "
                 f"{len(measures)}"
             )
         sizes, confidence = np.sqrt(measures[:, :, 0]), measures[:, :, 1]
@@ -117,9 +117,11 @@ class RecognitionScores(Fitted):
 
     def score(self, brains: Iterable[Brain]) -> dict[str, NDArray[np.float64]]:
         """Scores of each brain by name, (N,) each."""
-        return self.of_departures(self.departures(self.measures(brains)))
+        return self.scores_of_departures(self.departures(self.measures(brains)))
 
-    def of_departures(self, departures: dict[str, Departures]) -> dict[str, NDArray[np.float64]]:
+    def scores_of_departures(
+        self, departures: dict[str, Departures]
+    ) -> dict[str, NDArray[np.float64]]:
         """Scores of brains whose sulci depart so, (N,) each."""
         found = [departures[kind].max(axis=1) for kind in DEPARTURES]
         panel = departures["missing"][:, self.panel_]

@@ -18,7 +18,7 @@ from foldnorm.pipeline.runs.predict import structure_probability
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.healthy import Group
-from foldnorm.pipeline.scoring.map_scores import Map, Scores, top_share_mean
+from foldnorm.pipeline.scoring.map_scores import Map, ScoreTable, top_share_mean
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.preprocessing.cohort.cohort import Brain
 from foldnorm.preprocessing.io.schemes import LabelScheme
@@ -73,7 +73,7 @@ class ReconstructionScores(Fitted):
         for _, missing in self._reconstructed(brains):
             yield from _local(missing).cpu().numpy()
 
-    def score(self, brains: Iterable[Brain]) -> Scores:
+    def score(self, brains: Iterable[Brain]) -> ScoreTable:
         """Scores of each brain by name, (N,) each."""
         found: list[list[NDArray[np.float64]]] = [[], [], []]
         for loss, missing in self._reconstructed(brains):

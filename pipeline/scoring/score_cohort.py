@@ -17,18 +17,18 @@ from foldnorm.pipeline.artifacts import (
     SCORES,
     SCORES_SIDECAR,
 )
-from foldnorm.pipeline.scoring.both_sides import of_both_sides
+from foldnorm.pipeline.scoring.both_sides import join_both_sides
 from foldnorm.pipeline.scoring.calibration import Calibration
 from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
-from foldnorm.pipeline.scoring.map_scores import Map, Scores
-from foldnorm.pipeline.scoring.out_of_distribution import FEWEST
+from foldnorm.pipeline.scoring.map_scores import Map, ScoreTable
+from foldnorm.pipeline.scoring.out_of_distribution import MIN_TRAINING
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.io.sources import Problem
 
 FALSE_DISCOVERIES = 0.05  # share of the brains called unusual that may be healthy
-FEWEST_CONTROLS = 19  # for a p-value of 0.05
+MIN_CONTROLS = 19  # for a p-value of 0.05
 Rows = list[dict[str, Any]]
 
 
@@ -67,7 +67,7 @@ class ScoreResult:
 
     @property
     def both_sides(self) -> Rows:
-        """A row a participant both of whose hemispheres are in the table; see `of_both_sides`.
+        """Table of the participants both of whose hemispheres were scored; see `join_both_sides`.
 
         None if no calibration participant has both.
         """
@@ -77,7 +77,7 @@ class ScoreResult:
     def _both_sides(self) -> tuple[Rows, int]:
         """Rows of participants, and the number of healthy ones that they are compared with."""
         scores = {n: np.array([row[f"score_{n}"] for row in self.table]) for n in self.names}
-        rows, joined, healthy = of_both_sides(self.table, scores, self.calibration)
+        rows, joined, healthy = join_both_sides(self.table, scores, self.calibration)
         if not rows or not healthy.rows:
             return [], len(healthy.rows)
         add_p_values(rows, joined, healthy)
@@ -172,9 +172,9 @@ class ScoreResult:
             f"p-values corrected for the {judged} brains that have one (Benjamini–Hochberg), not "
             "for the number of scores."
         )
-        if m < FEWEST_CONTROLS:
+        if m < MIN_CONTROLS:
             sentence += (
-                f" {m} brains are too few for any p-value below 0.05: {FEWEST_CONTROLS} are not."
+                f" {m} brains are too few for any p-value below 0.05: {MIN_CONTROLS} are not."
             )
         elif judged and smallest * judged > FALSE_DISCOVERIES:
             alone = int(np.ceil(judged / FALSE_DISCOVERIES)) - 1
@@ -184,8 +184,9 @@ class ScoreResult:
             )
         if not self.about["knows_unlike_brains"]:
             sentence += (
-                f" With fewer than {FEWEST} training brains it is not known which brains cannot be "
-                "judged (cut off, shifted, of another population): their p-values mean nothing."
+                f" With fewer than {MIN_TRAINING} training brains it is not known which brains "
+                "cannot be judged (cut off, shifted, of another population): their p-values mean "
+                "nothing."
             )
         return sentence
 
@@ -197,7 +198,7 @@ class ScoreResult:
         }
 
 
-def add_p_values(rows: Rows, scores: Scores, calibration: Calibration) -> None:
+def add_p_values(rows: Rows, scores: ScoreTable, calibration: Calibration) -> None:
     """Add scores to the rows of brains, and p and q to those that have neither flag nor role.
 
     Args:

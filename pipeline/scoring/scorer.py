@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from foldnorm.pipeline.artifacts import PAGES_SIDECAR, REGIONS, REGIONS_SIDECAR, SCORER
 from foldnorm.pipeline.data.sulcus_labels import NamesPlaces, SulciByPlace
-from foldnorm.pipeline.runs.tracks import learned_from
+from foldnorm.pipeline.runs.provenance import describe_supervision
 from foldnorm.pipeline.scoring.alike import check_alike
 from foldnorm.pipeline.scoring.brain_scores import ASYMMETRY, VOID, BrainScores
 from foldnorm.pipeline.scoring.calibration import Calibration
@@ -15,7 +15,7 @@ from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
 from foldnorm.pipeline.scoring.fitted import read_state, write_state
 from foldnorm.pipeline.scoring.healthy_folds import HealthyFolds
 from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, OnMap
-from foldnorm.pipeline.scoring.out_of_distribution import Suitability
+from foldnorm.pipeline.scoring.out_of_distribution import OutOfDistributionDetector
 from foldnorm.pipeline.scoring.participants import Participants
 from foldnorm.pipeline.scoring.score_cohort import ScoreResult, add_p_values
 from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without 
     from foldnorm.pipeline.runs.trained_model import TrainedModel
 
 FORMAT = 2  # of a saved scorer
-MODEL, CALIBRATION, SUITABILITY = "model", "calibration", "suitability"
+MODEL, CALIBRATION, DETECTOR = "model", "calibration", "suitability"
 ABOUT = ("method", "precision", "scores", "shape", "fitted_on", "participants", "sha256")
 FAMILIES, FOLDS, SULCI = "scores", "healthy_folds", "sulci_by_place"
 PERSONAL_DATA = (
@@ -53,11 +53,11 @@ class Scorer:
     A scorer that was saved is a folder that can be sent to another lab, and scores a brain there
     without the healthy brains: it holds the weights of the model, what was fitted on healthy
     brains, the scores of those that calibrate, and how brains must be prepared (``foldnorm
-    preprocess --like FOLDER``). Of persons it holds what `PERSONAL_DATA` says, no more. It differs
-    in three ways from one with the healthy brains at hand: it gives no p-value to a brain whose
-    family is among the healthy ones that maps are compared with, because these cannot be left out
-    of sums; pages show no healthy brains; and sulci of regions are named by how often each voxel is
-    part of them.
+    preprocess --layout-from FOLDER``). Of persons it holds what `PERSONAL_DATA` says, no more. It
+    differs in three ways from one with the healthy brains at hand: it gives no p-value to a brain
+    whose family is among the healthy ones that maps are compared with, because these cannot be left
+    out of sums; pages show no healthy brains; and sulci of regions are named by how often each
+    voxel is part of them.
 
     Example::
 
@@ -75,7 +75,7 @@ class Scorer:
     Attributes:
         scores_: fitted scores of all families.
         calibration_: healthy brains that p-values are counted in.
-        suitability_: says which brains cannot be judged.
+        detector_: tells which brains cannot be judged.
         participants_: who took part.
         prepared_: how brains must be prepared: a cohort, of which nothing else is needed.
         shape_: of each volume.
@@ -121,7 +121,7 @@ class Scorer:
         self.scores_ = BrainScores(model, asymmetry=self.asymmetry)
         self.scores_.fit(cohort, controls=controls, covariates=covariates)
         self.calibration_ = Calibration.from_scores(self.scores_, cohort, controls)
-        self.suitability_ = Suitability(cohort.scheme).fit(cohort, controls)
+        self.detector_ = OutOfDistributionDetector(cohort.scheme).fit(cohort, controls)
         families = {family for own in self.scores_.map_scores for family in own.families}
         self.participants_ = Participants.from_cohorts(cohort, self.calibration_.rows, families)
         of_fit = cohort.indices(*(() if self.model is None else ("train",)))
@@ -222,7 +222,7 @@ class Scorer:
         _copy_layout(self._source.folder, folder / LAYOUT_FOLDER)
         who = self.participants_.without_names()
         self.scores_.save(folder / FAMILIES)
-        self.suitability_.save(folder / SUITABILITY)
+        self.detector_.save(folder / DETECTOR)
         write_state(folder / CALIBRATION, self.calibration_.state_dict(who.salt))
         if self.scores_.map_scores:
             self.healthy_folds().save(folder / FOLDS)
@@ -271,7 +271,9 @@ class Scorer:
         trained = None if model is None else model.for_scoring(precision)
         scores = BrainScores(trained, asymmetry=scorer.asymmetry)
         scorer.scores_ = scores.load(folder / FAMILIES, scorer.prepared_, about["scores"])
-        scorer.suitability_ = Suitability(scorer.prepared_.scheme).load(folder / SUITABILITY)
+        scorer.detector_ = OutOfDistributionDetector(scorer.prepared_.scheme).load(
+            folder / DETECTOR
+        )
         scorer.calibration_ = Calibration.from_state(read_state(folder / CALIBRATION))
         scorer.participants_ = Participants.from_dict(about["participants"])
         return scorer
@@ -290,7 +292,7 @@ class Scorer:
         rows = []
         for brain in cohort.brains(indices):
             row = brain.row
-            flag = self.participants_.flag(row) or self.suitability_.reason(brain)
+            flag = self.participants_.flag(row) or self.detector_.flag(brain)
             if not flag and not across_sites:
                 flag = self.calibration_.without_site(row)
             rows.append(
@@ -312,8 +314,8 @@ class Scorer:
             whence: str(self._source if isinstance(self._source, Path) else self._source.folder),
             "phantom": cohort.is_phantom,
             "precision": self._computes_in,
-            "knows_unlike_brains": self.suitability_.knows_,
-            "learned_from": learned_from(self.scores_.edits, self.scores_.sulci),
+            "knows_unlike_brains": self.detector_.knows_,
+            "learned_from": describe_supervision(self.scores_.edits, self.scores_.sulci),
         }
 
 
@@ -377,7 +379,7 @@ def _digests(folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
         *(f"{FAMILIES}/{name}" for name in about["scores"]),
         LAYOUT_FOLDER,
         CALIBRATION,
-        SUITABILITY,
+        DETECTOR,
         FOLDS,
         SULCI,
     ]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foldnorm.pipeline.runs.leakage import refuse_leak
 from foldnorm.pipeline.scoring.alike import check_alike
 from foldnorm.pipeline.scoring.brain_scores import VOID
 from foldnorm.pipeline.scoring.scorer import Scorer, is_scorer
@@ -123,9 +124,4 @@ def _check_same_training(run: "RunFolder", reference: Cohort) -> None:
     held_out = {
         reference.rows[i]["participant_id"] for i in reference.indices("validation", "test")
     }
-    leaked = run.trained_on(held_out)
-    if leaked:
-        raise InputError(
-            f"{len(leaked)} brains that the model was trained on are held out in the reference "
-            f"(such as {leaked[0]}): {reference.folder}"
-        )
+    refuse_leak(run.trained_on(held_out), "held out in the reference", reference.folder)

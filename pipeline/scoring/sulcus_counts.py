@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.data.sulcus_labels import SulciByPlace, names_of
+from foldnorm.pipeline.data.sulcus_labels import SulciByPlace
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.preprocessing.cohort.cohort import Cohort
 
@@ -28,7 +28,7 @@ class SulcusCounts(Fitted):
         self.counts_ = np.zeros((len(self.sulci_), *cohort.shape), dtype=np.uint8)
         for index in places.indices:
             assert places.folds is not None
-            names = names_of(places.tables[index][places.folds[index]])
+            names = places.tables[index][places.folds[index]]
             at = np.nonzero(names)
             self.counts_[(names[at] - 1, *at)] += 1
         return self

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from foldnorm.pipeline.data.sulcus_labels import NamedVolumes, names_of
+from foldnorm.pipeline.data.sulcus_labels import SulcusLabels
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
@@ -17,18 +17,18 @@ from foldnorm.preprocessing.spatial.space import Matrix
 
 # Columns of `measure`.
 MEASURES = ("size_mm2", "confidence", "x", "y", "z", "depth_mm", "pieces")
-LEAST_PIECE = 5  # voxels; less is not counted as a piece
+MIN_PIECE_VOXELS = 5  # voxels; less is not counted as a piece
 Labels = NDArray[np.uint8]
 Measures = NDArray[np.float64]
 
 
 class NamesVoxels(Protocol):
-    """Gives every voxel of structure the name of a sulcus."""
+    """Interface of whatever names each voxel of structure after a sulcus."""
 
     sulci: tuple[str, ...]
 
     def named(self, brains: Iterable[Brain]) -> Iterator["NamedBrain"]:
-        """Every brain, named."""
+        """Yield each brain with its voxels named."""
 
 
 class NamedBrain:
@@ -49,7 +49,7 @@ class NamedBrain:
 
     @property
     def labels(self) -> Labels:
-        """(I, J, K) uint8: number of the likeliest sulcus of each voxel, 0 for none of them."""
+        """Number of the likeliest sulcus of each voxel, (I, J, K) uint8; 0 for none of them."""
         labels = np.zeros(self.volume.shape, dtype=np.uint8)
         labels[tuple(self.places.T)] = self.probabilities.argmax(axis=0)
         return labels
@@ -64,8 +64,8 @@ class NamedBrain:
             ``size_mm2``: voxels times the mean face of one, those that may be of another sulcus
             counted by their probability; ``confidence``: mean probability of the name over that
             size; ``x``, ``y``, ``z``: its centre; ``depth_mm``: of its deepest voxel below the
-            outside; ``pieces``: 26-connected components of at least `LEAST_PIECE` voxels. NaN where
-            there is nothing to measure.
+            outside; ``pieces``: 26-connected components of at least `MIN_PIECE_VOXELS` voxels.
+            NaN where there is nothing to measure.
         """
         likely = self.probabilities[1:].astype(np.float64)
         voxels = likely.sum(axis=1)
@@ -90,8 +90,8 @@ class NamedBrain:
         return found
 
 
-class Recognition:
-    """A trained model that recognises, as it names brains.
+class NetworkLabeller:
+    """Trained recogniser, as the namer of voxels of brains.
 
     Args:
         trained: the model.
@@ -103,7 +103,7 @@ class Recognition:
         self.sulci = tuple(self.model.sulci)
 
     def named(self, brains: Iterable[Brain]) -> Iterator[NamedBrain]:
-        """Every brain, named."""
+        """Yield each brain with its voxels named."""
         for few in self.trained.passes(brains):
             probabilities = torch.softmax(few.recognised, dim=1)
             for volume, own in zip(few.volumes, probabilities, strict=True):
@@ -113,7 +113,7 @@ class Recognition:
 
 
 class AtlasTemplate(Fitted):
-    """Names voxels by where training brains have each sulcus, without learning anything else.
+    """Atlas that names voxels by where training brains have each sulcus.
 
     Args:
         sulci: names.
@@ -129,19 +129,19 @@ class AtlasTemplate(Fitted):
 
     def fit(self, cohort: Cohort) -> Self:
         """Count sulci in the training split of a cohort with fold labels."""
-        named = NamedVolumes(cohort, self.sulci)
+        sulci = SulcusLabels(cohort, self.sulci)
         counts = np.zeros((len(self.sulci) + 1, *cohort.shape), dtype=np.float32)
         for index in cohort.indices("train"):
             structure = self.scheme.foreground(np.array(cohort.volumes[index]))
             places = np.nonzero(structure)
-            counts[(names_of(named[index])[places], *places)] += 1
+            counts[(sulci[int(index)][places], *places)] += 1
         sigma = [self.spread / side for side in cohort.voxel_size]
         smooth = np.stack([ndimage.gaussian_filter(count, sigma) for count in counts]) + 1e-6
         self.share_ = smooth / smooth.sum(axis=0)
         return self
 
     def state_dict(self) -> State:
-        """Shares of the training brains."""
+        """Return the shares of the training brains."""
         return {"share": self.share_}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
@@ -150,7 +150,7 @@ class AtlasTemplate(Fitted):
         return self
 
     def named(self, brains: Iterable[Brain]) -> Iterator[NamedBrain]:
-        """Every brain, named."""
+        """Yield each brain with its voxels named."""
         for brain in brains:
             structure = self.scheme.foreground(brain.volume)
             yield NamedBrain(brain.volume, self.share_[:, structure], self.scheme)
@@ -159,4 +159,4 @@ class AtlasTemplate(Fitted):
 def _pieces(mask: NDArray[np.bool_]) -> int:
     labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    return int((sizes >= LEAST_PIECE).sum())
+    return int((sizes >= MIN_PIECE_VOXELS).sum())

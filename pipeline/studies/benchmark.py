@@ -6,7 +6,7 @@ the same code path deletes nothing, and AUROC must be 0.5 within its interval.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ from foldnorm.pipeline.artifacts import (
     BENCHMARK_SUBJECTS,
     LOCALISATION,
 )
-from foldnorm.pipeline.metrics.detection import INTERVAL, detection, paired_share
-from foldnorm.pipeline.runs.tracks import track_of
+from foldnorm.pipeline.metrics.bootstrap import Weights, bootstrap_interval
+from foldnorm.pipeline.metrics.detection import detection, paired_share
+from foldnorm.pipeline.runs.provenance import benchmark_track
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
 from foldnorm.pipeline.scoring.localisation import localisation
-from foldnorm.pipeline.scoring.map_scores import Scores
+from foldnorm.pipeline.scoring.map_scores import ScoreTable
 from foldnorm.preprocessing.alteration.alteration import Altered, alter
 from foldnorm.preprocessing.alteration.deletion import HALF_WAY, Refilling, SizeRange
 from foldnorm.preprocessing.alteration.kinds import DEFORMING
@@ -60,22 +61,43 @@ class BenchmarkOptions:
     refilling: Refilling = HALF_WAY
 
 
-def benchmark(
-    scorer: BrainScores,
-    cohort: Cohort,
-    out: Path,
-    options: BenchmarkOptions,
-) -> list[dict[str, Any]]:
-    """Run the benchmark; writes ``benchmark.tsv``, one row a size and score, and returns it.
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """Figures of how well each score tells altered brains from healthy ones.
 
-    ``false_alarm`` is the share of the untouched brains that the calibration brains give p <
-    `ALARM`, if they are others.
+    Attributes:
+        table: a row a size and score; ``false_alarm`` is the share of the untouched brains that the
+            calibration brains give p < `ALARM`, if they are others.
+        subjects: the scores behind it, a row a size, draw and brain.
+        localisation: whether evidence points at what was deleted, a row a deletion; empty where
+            there are no maps.
+        about: content of ``benchmark.json``.
+    """
+
+    table: list[dict[str, Any]]
+    subjects: list[dict[str, Any]]
+    localisation: list[dict[str, Any]]
+    about: Mapping[str, Any]
+
+    def save(self, out: Path) -> None:
+        """Write ``benchmark.tsv``, the tables behind it, and ``benchmark.json``."""
+        if self.localisation:
+            write_tsv(out / LOCALISATION, self.localisation, tuple(LOCALISATION.columns))
+        write_tsv(out / BENCHMARK, self.table, tuple(BENCHMARK.columns))
+        write_tsv(out / BENCHMARK_SUBJECTS, self.subjects, tuple(self.subjects[0]))
+        write_json(out / BENCHMARK_SIDECAR, self.about)
+
+
+def benchmark(scorer: BrainScores, cohort: Cohort, options: BenchmarkOptions) -> BenchmarkResult:
+    """Run the benchmark.
 
     Args:
         scorer: fitted.
         cohort: the brains.
-        out: folder.
         options: what is compared.
+
+    Raises:
+        InputError: brains were trained on, or there are too few, or too few have such a fold.
     """
     if "train" in options.splits:
         raise InputError("the benchmark runs on brains never trained on, not on the training split")
@@ -86,6 +108,7 @@ def benchmark(
             f"{'+'.join(options.splits)}, the cohort has {len(indices)}: {cohort.folder}"
         )
     healthy = scorer.score(cohort.brains(indices))
+    participants = [cohort.rows[i]["participant_id"] for i in indices]
     alarms = _false_alarms(scorer, healthy, {cohort.keys()[i] for i in indices})
     rows, subjects = [], []
     places: list[dict[str, Any]] = []
@@ -97,22 +120,18 @@ def benchmark(
                 {
                     "size": str(size),
                     "score": name,
-                    **_figures(name, healthy, draws, options),
+                    **_figures(healthy[name], name, draws, participants, options),
                     "false_alarm": alarms.get(name, float("nan")),
                 }
             )
         subjects.extend(_subject_rows(cohort, indices, healthy, draws, size, options))
         places += [row for draw in draws for row in draw.places]
-    if places:
-        write_tsv(out / LOCALISATION, places, tuple(LOCALISATION.columns))
-    write_tsv(out / BENCHMARK, rows, tuple(BENCHMARK.columns))
-    write_tsv(out / BENCHMARK_SUBJECTS, subjects, tuple(subjects[0]))
-    track = track_of(options.kind, scorer.edits, scorer.sulci)
-    write_json(out / BENCHMARK_SIDECAR, {"track": track, **_sidecar(cohort, options, len(indices))})
-    return rows
+    track = benchmark_track(options.kind, scorer.edits, scorer.sulci)
+    about = {"track": track, **_about(cohort, options, len(indices))}
+    return BenchmarkResult(rows, subjects, places, about)
 
 
-def _false_alarms(scorer: BrainScores, healthy: Scores, tested: set[str]) -> dict[str, float]:
+def _false_alarms(scorer: BrainScores, healthy: ScoreTable, tested: set[str]) -> dict[str, float]:
     """Share of healthy brains that are called unusual, by score; empty if it cannot be known."""
     calibrating = scorer.calibration
     if not len(calibrating) or tested & set(map(row_key, calibrating.rows)):
@@ -132,7 +151,7 @@ class _Draw:
     """
 
     positions: NDArray[np.int64]
-    scores: Scores
+    scores: ScoreTable
     places: list[dict[str, Any]]
 
 
@@ -181,19 +200,23 @@ def _draw(
 
 
 def _figures(
-    name: str, healthy: Scores, draws: Sequence[_Draw], options: BenchmarkOptions
+    before: NDArray[np.float64],
+    name: str,
+    draws: Sequence[_Draw],
+    participants: Sequence[str],
+    options: BenchmarkOptions,
 ) -> dict[str, Any]:
-    """Mean over draws, with a bootstrap over subjects that is the same for all draws."""
-    before = healthy[name]
+    """Mean over draws, with a bootstrap over participants that is the same for all draws."""
     parts = []
     for n, draw in enumerate(draws):
         control = ~halves(len(before), options.seed + n)
         parts.append((draw.positions, draw.scores[name], control))
-    rng = np.random.default_rng(options.seed)
-    weights = rng.multinomial(len(before), np.full(len(before), 1 / len(before)), BOOTSTRAPS)
-    point = _mean_detection(before, parts, np.ones(len(before)))
-    drawn = np.array([_mean_detection(before, parts, w.astype(np.float64)) for w in weights])
-    low, high = np.nanpercentile(drawn, INTERVAL, axis=0)
+
+    def mean_detection(weights: Weights) -> tuple[float, float, float]:
+        return _mean_detection(before, parts, weights)
+
+    point = mean_detection(np.ones(len(before)))
+    low, high = bootstrap_interval(mean_detection, participants, BOOTSTRAPS, seed=options.seed)
     figures: dict[str, Any] = {}
     for column, (key, value) in enumerate(zip(("auroc", "ap", "fpr95"), point, strict=True)):
         figures |= {key: value, f"{key}_low": low[column], f"{key}_high": high[column]}
@@ -218,7 +241,7 @@ def halves(number: int, seed: int) -> NDArray[np.bool_]:
 def _mean_detection(
     before: NDArray[np.float64],
     parts: Sequence[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]],
-    weights: NDArray[np.float64],
+    weights: Weights,
 ) -> tuple[float, float, float]:
     found = []
     for positions, altered, control in parts:
@@ -233,7 +256,7 @@ def _mean_detection(
 def _subject_rows(
     cohort: Cohort,
     indices: NDArray[np.int64],
-    healthy: Scores,
+    healthy: ScoreTable,
     draws: Sequence[_Draw],
     size: SizeRange,
     options: BenchmarkOptions,
@@ -257,7 +280,7 @@ def _subject_rows(
     return rows
 
 
-def _sidecar(cohort: Cohort, options: BenchmarkOptions, number: int) -> dict[str, Any]:
+def _about(cohort: Cohort, options: BenchmarkOptions, number: int) -> dict[str, Any]:
     return {
         "cohort": str(cohort.folder),
         "phantom": cohort.is_phantom,
@@ -269,7 +292,7 @@ def _sidecar(cohort: Cohort, options: BenchmarkOptions, number: int) -> dict[str
         "draws": options.draws,
         "seed": options.seed,
         "bootstraps": BOOTSTRAPS,
-        "interval": "95 % percentile bootstrap over subjects",
+        "interval": "95 % percentile bootstrap over participants",
         "false_alarm": f"share of untouched brains with p < {ALARM:g}, where that can be known",
         "note": "unpaired: a random half of the brains altered, the other half controls, averaged "
         "over draws; paired: share of altered brains whose score rises; size 0 deletes nothing",

@@ -27,7 +27,7 @@ from foldnorm.pipeline.metrics.latent import active_share, silhouette
 from foldnorm.pipeline.metrics.sheets import mean_panel
 from foldnorm.pipeline.runs.config import config_path
 from foldnorm.pipeline.runs.devices import choose_device
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.studies.benchmark import BenchmarkOptions, benchmark
@@ -71,16 +71,40 @@ class CompareOptions:
             raise InputError("give --minutes or --steps, one of the two")
 
 
+@dataclass(frozen=True)
+class ComparisonResult:
+    """Figures of models that were trained alike.
+
+    Attributes:
+        table: a row a configuration and each baseline, with the mean of every figure, and its range
+            over seeds.
+        runs: a row a training.
+        about: content of ``comparison.json``.
+    """
+
+    table: list[dict[str, Any]]
+    runs: list[dict[str, Any]]
+    about: Mapping[str, Any]
+
+    def save(self, out: Path) -> None:
+        """Write ``comparison.tsv``, ``comparison_runs.tsv`` and ``comparison.json``."""
+        _write_runs(out, self.runs)
+        names = dict.fromkeys(k for row in self.table for k in row if k not in FIRST_COLUMNS)
+        write_tsv(out / COMPARISON, self.table, [*FIRST_COLUMNS, *names])
+        write_json(out / COMPARISON_SIDECAR, self.about)
+
+
 def compare(
     configs: Sequence[str], cohort: Cohort, out: Path, options: CompareOptions
-) -> list[dict[str, Any]]:
+) -> ComparisonResult:
     """Train and measure each configuration.
 
-    Writes ``comparison_runs.tsv``, a row a training, and ``comparison.tsv``, a row a configuration
-    and each baseline, with the mean of every figure, and its range over seeds.
-
-    Returns:
-        The rows of ``comparison.tsv``.
+    Args:
+        configs: YAML files or shipped names.
+        cohort: to train and measure on.
+        out: folder of the runs, a folder a configuration and seed. After each,
+            ``comparison_runs.tsv`` tells how far the comparison is.
+        options: the budget.
 
     Raises:
         InputError: a training failed, or ``out`` holds one with other settings.
@@ -97,12 +121,10 @@ def compare(
             figures = _measured(folder, cohort, options)
             runs.append({"model": name, "seed": seed, "steps": steps, **figures})
             _write_runs(out, runs)
-    rows = [*_baselines(cohort), *_summary(runs)]
-    names = list(dict.fromkeys(key for row in rows for key in row if key not in FIRST_COLUMNS))
-    write_tsv(out / COMPARISON, rows, [*FIRST_COLUMNS, *names])
-    write_json(
-        out / COMPARISON_SIDECAR,
-        {
+    return ComparisonResult(
+        table=[*_baselines(cohort), *_summary(runs)],
+        runs=runs,
+        about={
             "cohort": str(cohort.folder.resolve()),
             "phantom": cohort.is_phantom,
             "configs": list(configs),
@@ -117,7 +139,6 @@ def compare(
             "deletions; _low and _high are the range over seeds",
         },
     )
-    return rows
 
 
 def _measured(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str, float]:
@@ -136,7 +157,7 @@ def _measured(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str
 def measure(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str, float]:
     """Figures of one finished run, by name."""
     run, device = RunFolder.open(folder), choose_device(options.device)
-    _, panel = run.best_panel(MetricsTable(folder / RUN_METRICS, up_to=2**62))
+    _, panel = run.best_metrics(MetricsLog(folder / RUN_METRICS, up_to=2**62))
     trained = run.load(device)
     figures: dict[str, float] = {**run.cost, **panel}
     if not isinstance(trained.model, Decodes):
@@ -151,10 +172,10 @@ def measure(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str, 
         found = benchmark(
             BrainScores(trained).fit(cohort),
             cohort,
-            folder / "benchmark",
             BenchmarkOptions(options.sizes, kind=options.kind, refilling=options.refilling),
         )
-        figures |= {f"auroc_{row['score']}_{row['size']}": row["auroc"] for row in found}
+        found.save(folder / "benchmark")
+        figures |= {f"auroc_{row['score']}_{row['size']}": row["auroc"] for row in found.table}
     return figures
 
 
@@ -171,7 +192,7 @@ def _train(
     config: str, cohort: Cohort, folder: Path, steps: int, seed: int, options: CompareOptions
 ) -> None:
     words = [
-        "train", "--config", config, "--cohort", str(cohort.folder), "--out", str(folder),
+        "train", config, str(cohort.folder), "-o", str(folder),
         "--device", options.device, "--resume", "auto", "--quiet",
         f"--training.steps={steps}", f"--training.seed={seed}",
         f"--training.validate_every={max(steps // 5, 1)}", *options.overrides,
@@ -180,7 +201,7 @@ def _train(
     # not go on with these.
     path = folder / COMPARISON_ASKED
     asked = {"words": words, "config": config_path(config).read_text(encoding="utf-8")}
-    if path.is_file() and read_json(path) != asked:
+    if path.is_file() and _read_asked(path) != asked:
         raise InputError(f"holds a training with other settings; give another --out: {folder}")
     write_json(path, asked)
     if (folder / RUN_COST).is_file():
@@ -190,6 +211,15 @@ def _train(
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise InputError(f"training of {config} failed: {lines[-1]}")
+
+
+def _read_asked(path: Path) -> dict[str, Any]:
+    """Read the settings of a training that was begun; release 0.1 wrote its inputs as flags."""
+    asked: dict[str, Any] = read_json(path)
+    match asked["words"]:
+        case ["train", "--config", config, "--cohort", cohort, "--out", *others]:
+            asked["words"] = ["train", config, cohort, "-o", *others]
+    return asked
 
 
 def _summary(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

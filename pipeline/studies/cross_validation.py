@@ -3,19 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from foldnorm.models.noise import seed_of
-from foldnorm.models.protocols import Classifies
-from foldnorm.pipeline.artifacts import CLASSES, CLASSES_SIDECAR, RUN_COST
-from foldnorm.pipeline.inference.classify import Row, figures_of, rows_of, table_columns, true_class
+from foldnorm.pipeline.artifacts import RUN_COST
+from foldnorm.pipeline.inference.classify import (
+    ClassificationResult,
+    check_classifier,
+    classification_metrics,
+    classified_rows,
+    true_class,
+)
+from foldnorm.pipeline.inference.results import Row
 from foldnorm.pipeline.runs.config import build_model, resolve_for
 from foldnorm.pipeline.runs.devices import choose_device
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.training.train import train
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import write_json, write_tsv
 
 VALIDATION = 0.15  # share of the participants of a training that stop it
 
@@ -41,8 +45,8 @@ class CrossValidationOptions:
 
 def cross_validate(
     config: str, cohort: Cohort, out: Path, options: CrossValidationOptions
-) -> dict[str, Any]:
-    """Train a classifier for each fold and test it there; writes `CLASSES` and `CLASSES_SIDECAR`.
+) -> ClassificationResult:
+    """Train a classifier for each fold and test it there.
 
     The splits of the cohort are left aside. Finished trainings of ``out`` are not made again, and
     unfinished ones go on.
@@ -50,27 +54,24 @@ def cross_validate(
     Args:
         config: YAML file or shipped name of a classifier.
         cohort: of images or label volumes.
-        out: folder to write to; ``fold-N`` hold the runs.
+        out: folder of the runs, ``fold-N``.
         options: how.
 
     Returns:
-        What the sidecar holds, as `foldnorm.pipeline.inference.classify.classify` gives it, and the
-        accuracy of each fold.
+        Predicted classes of all volumes, each by a model that was not shown them.
 
     Raises:
-        InputError: the model tells no classes, or there are too few participants.
+        InputError: the model is not a classifier, or there are too few participants.
     """
     resolved = resolve_for(cohort, config, options.overrides)
-    model = build_model(resolved["model"])
-    if not isinstance(model, Classifies):
-        raise InputError(f"{type(model).__name__} tells no classes")
-    known = [row for row in cohort.rows if true_class(row, model.target)]
-    fold_of = parts(known, model.target, options.folds, options.seed)
+    target = check_classifier(build_model(resolved["model"])).target
+    known = [row for row in cohort.rows if true_class(row, target)]
+    fold_of = assign_folds(known, target, options.folds, options.seed)
     rows: list[Row] = []
     levels: tuple[str, ...] = ()
     accuracies = []
     for number in range(options.folds):
-        part = for_fold(cohort, fold_of, number, options.seed)
+        part = split_for_fold(cohort, fold_of, number, options.seed)
         folder = out / f"fold-{number}"
         own = resolve_for(part, config, options.overrides)
         if not (folder / RUN_COST).is_file():
@@ -82,27 +83,24 @@ def cross_validate(
         trained = run.load(choose_device(options.device))
         (column,) = trained.conditions.columns
         levels = tuple(sorted(set(levels) | set(column.levels)))
-        tested = rows_of(trained, part, part.indices("test"))
-        accuracies.append(figures_of(tested, column.levels).get("accuracy"))
+        tested = classified_rows(trained, part, part.indices("test"))
+        accuracies.append(classification_metrics(tested, column.levels).get("accuracy"))
         rows += [{**row, "fold": number, "used_for": ""} for row in tested]
-    write_tsv(out / CLASSES, rows, ["fold", *table_columns(levels)])
-    sidecar = {
+    about = {
         "cohort": str(cohort.folder.resolve()),
         "phantom": cohort.is_phantom,
-        "target": model.target,
-        "volumes": len(rows),
-        "levels": list(levels),
+        "target": target,
         "folds": options.folds,
         "seed": options.seed,
         "accuracy_of_folds": accuracies,
-        **figures_of(rows, levels),
     }
-    write_json(out / CLASSES_SIDECAR, sidecar)
-    return sidecar
+    return ClassificationResult(rows, levels, about)
 
 
-def parts(rows: Sequence[dict[str, str]], target: str, folds: int, seed: int) -> dict[str, int]:
-    """Fold of each participant: drawn by a hash, as many of each class in every fold as can be.
+def assign_folds(
+    rows: Sequence[dict[str, str]], target: str, folds: int, seed: int
+) -> dict[str, int]:
+    """Draw the fold of each participant by a hash, as many of each class in every fold as can be.
 
     Args:
         rows: of ``participants.tsv``, with a class each.
@@ -127,7 +125,7 @@ def parts(rows: Sequence[dict[str, str]], target: str, folds: int, seed: int) ->
     return {name: n % folds for n, name in enumerate(ordered)}
 
 
-def for_fold(cohort: Cohort, fold_of: dict[str, int], number: int, seed: int) -> Cohort:
+def split_for_fold(cohort: Cohort, fold_of: dict[str, int], number: int, seed: int) -> Cohort:
     """Split a cohort: one fold to test, a share of the others to validate, the rest to train.
 
     Who is in no fold (of no known class) is trained on, which does nothing.

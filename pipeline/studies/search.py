@@ -26,7 +26,7 @@ from foldnorm.pipeline.artifacts import (
     TRIALS,
 )
 from foldnorm.pipeline.runs.config import resolve_for, training_options
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.studies.search_space import SearchOptions, Value
@@ -116,7 +116,7 @@ def _objective(
         if code not in (0, STOPPED) or (code == STOPPED and reached - before < every):
             trial.set_user_attr(INTERRUPTED, True)
             raise Stopped(code)
-        steps, values = MetricsTable(folder / RUN_METRICS, up_to=2**62).column(monitor)
+        steps, values = MetricsLog(folder / RUN_METRICS, up_to=2**62).column(monitor)
         if not steps:
             raise InputError(f"the monitored figure {monitor!r} was never measured: {folder}")
         trial.report(values[-1], steps[-1])

@@ -4,6 +4,7 @@ What was made and real volumes that were not trained on are both compared with t
 as many of each: a perfect generator would look like the held-out ones.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,11 @@ from foldnorm.preprocessing.core.files import write_bytes, write_json, write_tsv
 from foldnorm.preprocessing.io.sources import PICTURES
 from foldnorm.preprocessing.io.volumes import read_labels
 
-FEWEST = 8  # volumes of a set
-FITTED = 1000  # training volumes, at most, that features are fitted to
+MIN_VOLUMES = 8  # of a set
+N_FITTED = 1000  # training volumes, at most, that features are fitted to
 COMPONENTS = 32  # of the features, where no encoder is given
 MAX_SIDE = 32  # blocks along the longest side of what these are fitted to
-SHOWN = 6  # closest pairs
+N_SHOWN = 6  # closest pairs
 # Which way a figure is good: the nearer to the floor, or the higher, or the lower.
 BETTER = {"mmd": "low", "precision": "high", "recall": "high", "coverage": "high",
           "ms_ssim": "floor", "nearest_training": "floor", "memorised": "low",
@@ -81,26 +82,44 @@ class _Set:
     groups: list[str]
 
 
+@dataclass(frozen=True)
+class QualityResult:
+    """Comparison of synthetic volumes with training ones, beside held-out ones.
+
+    Attributes:
+        table: a row a figure: of synthetic volumes, of held-out ones, of training volumes among
+            themselves where that can be said, and which way is better.
+        closest_pairs: PNG of synthetic volumes that are nearest to a training volume, above it.
+        about: what was compared; more of ``quality.json``.
+    """
+
+    table: list[dict[str, Any]]
+    closest_pairs: bytes
+    about: Mapping[str, Any]
+
+    def save(self, out: Path) -> None:
+        """Write ``quality.tsv``, ``closest_pairs.png`` and ``quality.json``."""
+        write_tsv(out / QUALITY, self.table, tuple(QUALITY.columns))
+        write_bytes(out / QUALITY_PAIRS, self.closest_pairs)
+        sets = ("synthetic", "held_out", "training")
+        figures = {row["figure"]: {name: row[name] for name in sets} for row in self.table}
+        write_json(out / QUALITY_SIDECAR, {**self.about, "figures": figures})
+
+
 def measure_quality(
     cohort: Cohort,
     synthetic: Path,
-    out: Path,
     options: QualityOptions,
     encoder: TrainedModel | None = None,
-) -> list[dict[str, Any]]:
+) -> QualityResult:
     """Compare synthetic volumes with the cohort that their generator was trained on.
 
     Args:
         cohort: its training split is the reference, the other splits are the floor.
         synthetic: folder that `foldnorm generate` wrote, or a cohort.
-        out: folder to write to.
         options: how.
         encoder: a model of the cohort, in whose codes sets are compared; None: principal components
             of the training volumes.
-
-    Returns:
-        Rows of the table: figure, synthetic, held out, training volumes among themselves where that
-        can be said, and which way is better.
 
     Raises:
         InputError: there are too few volumes, or they are of another shape.
@@ -108,7 +127,7 @@ def measure_quality(
     rng = np.random.default_rng(seed_of(options.seed, "quality"))
     known = cohort.indices("train")
     drawn = _drawn(cohort, synthetic, options, rng)
-    figures = _in_features(cohort, drawn, rng.permutation(known)[:FITTED], encoder)
+    figures = _in_features(cohort, drawn, rng.permutation(known)[:N_FITTED], encoder)
     nearest_of = _to_nearest(cohort, drawn, known, figures)
     _in_pictures(cohort, drawn, options, figures)
     rows = [
@@ -117,11 +136,8 @@ def measure_quality(
         for figure, better in BETTER.items()
     ]  # fmt: skip
     rows += _statistics(cohort, drawn, options)
-    write_tsv(out / QUALITY, rows, tuple(QUALITY.columns))
-    write_bytes(
-        out / QUALITY_PAIRS, _closest(cohort, drawn["synthetic"], known, *nearest_of["synthetic"])
-    )
-    write_json(out / QUALITY_SIDECAR, {
+    closest = _closest(cohort, drawn["synthetic"], known, *nearest_of["synthetic"])
+    about = {
         "cohort": str(cohort.folder.resolve()),
         "synthetic": str(synthetic.resolve()),
         "phantom": cohort.is_phantom,
@@ -130,9 +146,8 @@ def measure_quality(
         "features": "codes of the encoder" if encoder else "principal components of the training "
                     "volumes",
         "seed": options.seed,
-        "figures": {row["figure"]: {name: row[name] for name in drawn} for row in rows},
-    })  # fmt: skip
-    return rows
+    }  # fmt: skip
+    return QualityResult(rows, closest, about)
 
 
 def _drawn(
@@ -143,17 +158,17 @@ def _drawn(
     Raises:
         InputError: there are too few.
     """
-    made = _Synthetic.of(synthetic, cohort)
+    made = _Synthetic.from_folder(synthetic, cohort)
     known, held_out = cohort.indices("train"), cohort.indices("validation", "test")
     sizes = {"synthetic": made.count, "held_out": len(held_out), "training": len(known)}
     count = min(options.number, *sizes.values())
-    if count < FEWEST:
+    if count < MIN_VOLUMES:
         shown = ", ".join(f"{size} {name}" for name, size in sizes.items())
-        raise InputError(f"expected at least {FEWEST} volumes of each set, got {shown}")
+        raise InputError(f"expected at least {MIN_VOLUMES} volumes of each set, got {shown}")
     return {
         "synthetic": made.some(rng.permutation(made.count)[:count]),
-        "held_out": _of(cohort, rng.permutation(held_out)[:count]),
-        "training": _of(cohort, rng.permutation(known)[:count]),
+        "held_out": _set_of(cohort, rng.permutation(held_out)[:count]),
+        "training": _set_of(cohort, rng.permutation(known)[:count]),
     }
 
 
@@ -197,7 +212,7 @@ class _Synthetic:
     other: Cohort | None = None
 
     @classmethod
-    def of(cls, folder: Path, cohort: Cohort) -> "_Synthetic":
+    def from_folder(cls, folder: Path, cohort: Cohort) -> "_Synthetic":
         """Open the synthetic volumes of a folder.
 
         Raises:
@@ -226,7 +241,7 @@ class _Synthetic:
     def some(self, chosen: NDArray[np.int64]) -> _Set:
         """Read the volumes with these numbers."""
         if self.other is not None:
-            return _of(self.other, chosen)
+            return _set_of(self.other, chosen)
         volumes = []
         for n in chosen:
             volume = _read(self.paths[n], self.cohort)
@@ -254,7 +269,7 @@ def _read(path: Path, cohort: Cohort) -> NDArray[Any]:
     return intensities_of(pixels)
 
 
-def _of(cohort: Cohort, chosen: NDArray[np.int64]) -> _Set:
+def _set_of(cohort: Cohort, chosen: NDArray[np.int64]) -> _Set:
     volumes = np.stack([brain.volume for brain in cohort.brains(chosen)])
     return _Set(volumes, [cohort.rows[n]["participant_id"] for n in chosen])
 
@@ -282,7 +297,7 @@ def _in_features(
             for name, own in drawn.items()
         }
     else:
-        blocks = _blocks(_floats(cohort, _of(cohort, fitted).volumes))
+        blocks = _blocks(_floats(cohort, _set_of(cohort, fitted).volumes))
         pca = PCA(min(COMPONENTS, len(blocks) - 1), random_state=0).fit(blocks)
         features = {name: pca.transform(_blocks(_floats(cohort, own.volumes)))
                     for name, own in drawn.items()}  # fmt: skip
@@ -358,13 +373,13 @@ def _closest(
     places: NDArray[np.int64],
 ) -> bytes:
     """Synthetic volumes that are nearest to a training volume, above it."""
-    chosen = np.argsort(distances)[:SHOWN]
+    chosen = np.argsort(distances)[:N_SHOWN]
     rows = [
         [s for n in chosen for s in volume_slices(cohort, made.volumes[n])],
         [
             s
             for n in chosen
-            for s in volume_slices(cohort, _of(cohort, known[places[[n]]]).volumes[0])
+            for s in volume_slices(cohort, _set_of(cohort, known[places[[n]]]).volumes[0])
         ],
     ]
     return png(contact_sheet(rows))

@@ -1,62 +1,78 @@
 """Training tasks of models of images: images as they are, by class, or degraded."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from monai.transforms import Lambdad
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import (
     Classifies,
     FindsDamage,
     LearnsFromTrueDamage,
-    Repairs,
+    RestoresImages,
 )
-from foldnorm.pipeline.data.augmentation import ImageAugmentation
 from foldnorm.pipeline.data.conditions import MISSING
-from foldnorm.pipeline.data.damage import LIKELY, came_damaged, degrader
+from foldnorm.pipeline.data.damage import DEGRADED, LIKELY, came_damaged, degradation_of
+from foldnorm.pipeline.data.image_affine import RandImageAffined
+from foldnorm.pipeline.data.items import ItemTransform
 from foldnorm.pipeline.metrics.images import iou, repair_figures
 from foldnorm.pipeline.runs.options import TrainingOptions
-from foldnorm.pipeline.training.task import VALIDATION_SEED, Alter, Slices, Task
+from foldnorm.pipeline.training.task import Slices, Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import image_slices, volume_slices
 from foldnorm.preprocessing.core.errors import InputError
 
-PICTURED = 4  # drawn images a row
-Image = NDArray[np.float32]
+N_PICTURED = 4  # drawn images a row
 
 
-class Images(Task):
+class ImageTask(Task):
     """Images as they are; or label volumes, for a model that takes both."""
 
     def check(self) -> None:
-        """Any cohort will do, but for a model that repairs: it looks at intensities.
+        """Refuse label volumes for a model that restores images; any other cohort will do.
 
         Raises:
             InputError: it is of label volumes.
         """
-        if isinstance(self.model, Repairs) and not self.cohort.holds_images:
+        if isinstance(self.model, RestoresImages) and not self.cohort.holds_images:
             raise InputError(
                 f"{type(self.model).__name__} reads images, and this is a cohort of label volumes: "
                 f"{self.cohort.folder}"
             )
 
-    def alter(self, options: TrainingOptions) -> Alter | None:
+    def check_options(self, options: TrainingOptions) -> None:
+        """Refuse options that make no sense for the model.
+
+        Raises:
+            InputError: kinds of augmentation that are for label volumes, or patches.
+        """
+        limits = options.augmentation
+        if self.cohort.holds_images and (limits.elastic or limits.dropout):
+            raise InputError(
+                "training.augmentation: images are turned, stretched and shifted; elastic and "
+                "dropout are for label volumes"
+            )
+        super().check_options(options)
+
+    def transforms(self, options: TrainingOptions) -> list[ItemTransform]:
         """Bring what is stored to the range that models see, and move it at random."""
         if not self.cohort.holds_images:
-            return super().alter(options)
-        seen = self.cohort.seen
-        if not options.augmentation:
-            return lambda volumes, draw: seen(volumes)
-        moved = ImageAugmentation(options.augmentation, options.seed)
-        return lambda volumes, draw: moved(seen(volumes), draw)
+            return super().transforms(options)
+        limits = options.augmentation
+        to_input = Lambdad("image", self.cohort.to_model_input)
+        if not limits.moves and not limits.mirror:
+            return [to_input]
+        moved = RandImageAffined(
+            "image", limits.rotation, limits.stretch, limits.shift, mirror=limits.mirror
+        )
+        return [to_input, moved]
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
-        """PSNR in dB and SSIM of what the code of an image brings back, if there is a code."""
+        """Compute PSNR in dB and SSIM of a restored image, if the model restores any."""
         del condition
-        if not isinstance(self.model, Repairs):
+        if not isinstance(self.model, RestoresImages):
             return {}
         image, back = batch[0].cpu().numpy(), self.model.repair(batch)[0].cpu().numpy()
         return repair_figures(back, image, image)
@@ -66,18 +82,18 @@ class Images(Task):
 
         Of a diffusion model, the image after shares of the steps to noise.
         """
-        if isinstance(self.model, Repairs):
+        if isinstance(self.model, RestoresImages):
             shown = [batch[0], self.model.repair(batch)[0]]
             return [s for image in shown for s in volume_slices(self.cohort, image.cpu().numpy())]
         left = self.diffused(batch, condition)
         return [s for volume in left for s in volume_slices(self.cohort, volume)]
 
     def drawn_figures(self, drawn: NDArray[Any], at_most: int) -> dict[str, float]:
-        """Mean and spread of drawn images over those of validation images."""
+        """Compare mean and spread of drawn images with those of validation images."""
         if not self.cohort.holds_images:
             return super().drawn_figures(drawn, at_most)
         indices = self.cohort.indices("validation")[:at_most]
-        real = self.cohort.seen(np.array(self.cohort.volumes[indices]))
+        real = self.cohort.to_model_input(np.array(self.cohort.volumes[indices]))
         return {
             "mean_difference": float(drawn.mean() - real.mean()),
             "spread_ratio": float(drawn.std() / real.std()),
@@ -86,23 +102,23 @@ class Images(Task):
     def drawn_pictures(self, drawn: NDArray[Any]) -> list[Slices]:
         """Show drawn images; of a diffusion model, first how one comes out of noise."""
         rows = self.out_of_noise()
-        for n in range(0, len(drawn), PICTURED):
-            part = drawn[n : n + PICTURED]
+        for n in range(0, len(drawn), N_PICTURED):
+            part = drawn[n : n + N_PICTURED]
             rows.append([s for volume in part for s in volume_slices(self.cohort, volume)])
         return rows
 
 
-class Degraded(Images):
-    """Images that something was done to, beside what they were: noise, or damage and its mask.
+class DegradationTask(ImageTask):
+    """Images under noise, or damaged ones and the mask of the damage, beside what they were.
 
-    Of those that came damaged nobody knows what they were: their mask is −1.
+    The true content of images that came damaged is unknown: their mask is −1.
     """
+
+    keys = DEGRADED
 
     def __init__(self, model: nn.Module, cohort: Cohort) -> None:
         super().__init__(model, cohort)
-        self.came_damaged = came_damaged(cohort.rows, model)
-        if self.came_damaged.any():
-            self.second = _Flags(cohort, self.came_damaged)
+        self.auxiliary = {"came_damaged": came_damaged(cohort.rows, model)}
 
     def check(self) -> None:
         """Refuse what has no intensities, or nothing that the model wants to learn from.
@@ -112,36 +128,25 @@ class Degraded(Images):
                 a model learns from such ones.
         """
         super().check()
-        if isinstance(self.model, LearnsFromTrueDamage) and self.model.truly_damaged:
+        if isinstance(self.model, LearnsFromTrueDamage) and self.model.damaged_column:
             known = self.cohort.indices("train")
             count = int(came_damaged([self.cohort.rows[i] for i in known], self.model).sum())
             if not 0 < count < len(known):
                 raise InputError(
-                    f"truly_damaged: expected some training images of {self.model.truly_damaged} "
+                    f"damaged_column: expected some training images of {self.model.damaged_column} "
                     f"and some others, got {count} of {len(known)}: {self.cohort.folder}"
                 )
 
-    def alter(self, options: TrainingOptions) -> Alter:
+    def transforms(self, options: TrainingOptions) -> list[ItemTransform]:
         """Degrade training images, in another way at each draw."""
-        seen, degrade = super().alter(options), degrader(self.model)
-        assert seen is not None
+        return [*super().transforms(options), *self.validation_transforms()]
 
-        def alter(volumes: NDArray[Any], draw: int) -> Image:
-            rng = np.random.default_rng(seed_of(options.seed, "degrade", draw))
-            image, *flags = seen(volumes, draw)
-            return _as_it_came(image) if flags and flags[0].max() > 0 else degrade(image, rng)
-
-        return alter
-
-    def for_validation(self, volumes: NDArray[Any], index: int) -> Image:
-        """In the same way at every validation."""
-        if self.came_damaged[index]:
-            return _as_it_came(volumes[0])
-        rng = np.random.default_rng(seed_of(VALIDATION_SEED, "degrade", index))
-        return degrader(self.model)(volumes[0], rng)
+    def validation_transforms(self) -> list[ItemTransform]:
+        """Degrade an image; one that came damaged stays as it came."""
+        return degradation_of(self.model, came_damaged_key="came_damaged")
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
-        """PSNR in dB and SSIM of what is repaired, and what PSNR gained; of damage, its IoU."""
+        """Compute PSNR in dB, its gain and SSIM of a restored image; IoU of the damage found."""
         del condition
         if batch.shape[1] == 3 and (batch[0, 1] < 0).all():
             return {}  # nobody knows what it was
@@ -149,12 +154,12 @@ class Degraded(Images):
         repaired = self.model.repair(given)[0].cpu().numpy()
         found = repair_figures(repaired, given[0].cpu().numpy(), clean)
         if isinstance(self.model, FindsDamage):
-            told = self.model.find_damage(given)[0].cpu().numpy() > LIKELY
-            found["mask_iou"] = iou(told, batch[0, 1].cpu().numpy() > 0)
+            likely = self.model.find_damage(given)[0].cpu().numpy() > LIKELY
+            found["mask_iou"] = iou(likely, batch[0, 1].cpu().numpy() > 0)
         return found
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """As given, repaired, and as it was; of damage, its mask as it was found."""
+        """Show an image as given, restored, and as it was; and the mask of damage as found."""
         del condition
         given = batch[:, 0]
         shown = [given, self.model.repair(given), batch[:, -1]]
@@ -163,31 +168,11 @@ class Degraded(Images):
         return [s for images in shown for s in image_slices(images[0].cpu().numpy())]
 
 
-@dataclass(frozen=True)
-class _Flags:
-    """Beside each image one that is white if it came damaged, else black."""
-
-    cohort: Cohort
-    flags: NDArray[np.bool_]
-
-    def __getitem__(self, index: Any, /) -> NDArray[np.integer]:
-        images = self.cohort.volumes[index]
-        white = np.iinfo(images.dtype).max
-        flags = np.asarray(self.flags[index])
-        flags = flags.reshape(*flags.shape, *[1] * len(self.cohort.shape))
-        return np.broadcast_to(flags * white, images.shape).astype(images.dtype)
-
-
-def _as_it_came(image: Image) -> Image:
-    """(3, *sides) of an image of which nobody knows what it was."""
-    return np.stack([image, np.full_like(image, -1), image])
-
-
-class Classification(Images):
-    """Images or label volumes, to be told apart by a column of ``participants.tsv``."""
+class ClassificationTask(ImageTask):
+    """ImageTask or label volumes, to be told apart by a column of ``participants.tsv``."""
 
     def check(self) -> None:
-        """Refuse a column that is no class.
+        """Refuse a column that holds no classes.
 
         Raises:
             InputError: it has a value for every second training volume.
@@ -213,6 +198,6 @@ class Classification(Images):
         return {"accuracy": float((told == condition.argmax(dim=1)).float().mean())}
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """Show nothing: a classifier makes no image."""
+        """Show nothing: classification draws no pictures."""
         del batch, condition
         return []

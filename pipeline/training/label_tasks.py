@@ -1,9 +1,7 @@
 """Training tasks of models of label volumes: pairs, edited volumes, and names of sulci."""
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
+from monai.transforms import CopyItemsd, Lambdad
 from torch import Tensor, nn
 
 from foldnorm.models.classes import to_classes
@@ -13,28 +11,30 @@ from foldnorm.models.protocols import (
     LearnsFromEdits,
     Recognises,
     Restores,
-    TakesPatches,
 )
-from foldnorm.pipeline.data.augmentation import Augmentation
-from foldnorm.pipeline.data.edits import TrainingEdits
-from foldnorm.pipeline.data.patches import Patches
-from foldnorm.pipeline.data.substitutions import Substitutions
-from foldnorm.pipeline.data.sulcus_labels import NamedVolumes, folds_of, names_of
+from foldnorm.pipeline.data.edits import RandEditFoldsd
+from foldnorm.pipeline.data.items import ItemTransform
+from foldnorm.pipeline.data.patches import RandStructureWindowd
+from foldnorm.pipeline.data.sheet_affine import RandCubeDropoutd
+from foldnorm.pipeline.data.sulcus_labels import SulcusLabels
+from foldnorm.pipeline.data.sulcus_replacement import RandReplaceSulcusd
 from foldnorm.pipeline.metrics.classes import class_dice, sulcus_dice
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.predict import recognise, structure_probability, target_scheme
-from foldnorm.pipeline.training.task import VALIDATION_SEED, Alter, Labels, Place, Slices, Task
+from foldnorm.pipeline.training.task import Slices, Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import many_colours, middle_slices
 from foldnorm.preprocessing.core.errors import InputError
 
 # Voxels around a patch that are moved and edited with it, then cut off: there sheets are thinned,
 # the hull is told by what is outside, and junctions by the folds that meet there.
-AROUND_PATCH = 4
+PATCH_MARGIN = 4
 
 
-class Translation(Task):
-    """Pairs of volumes: Dice of each class of what the model makes of the first."""
+class TranslationTask(Task):
+    """Pairs of volumes, one of which is translated into the other."""
+
+    keys = ("image", "pair")
 
     def __init__(self, model: nn.Module, cohort: Cohort) -> None:
         super().__init__(model, cohort)
@@ -43,39 +43,45 @@ class Translation(Task):
                 f"{type(model).__name__} needs pairs, and the cohort has none; preprocess it with "
                 f"--pair grey-white: {cohort.folder}"
             )
-        self.second = cohort.pairs
+        self.auxiliary = {"pair": cohort.pairs}
 
-    def alter(self, options: TrainingOptions) -> Alter | None:
+    def transforms(self, options: TrainingOptions) -> list[ItemTransform]:
         """Both volumes of a pair alike; cubes are dropped from what is translated."""
-        if options.augmentation.dropout and self.model.reads != "pairs":
-            return super().alter(options)
-        assert self.preparation.pair is not None
-        return self.augmentation(options, int(self.model.reverse), self.preparation.pair.fill)
+        limits, first, second = options.augmentation, self.cohort.scheme, self.preparation.pair
+        assert second is not None
+        moved = self.augmentation(options, nearest_keys="pair", nearest_fill=second.fill)
+        if not limits.dropout:
+            return moved
+        source, scheme = ("pair", second) if self.model.reverse else ("image", first)
+        drop = RandCubeDropoutd(source, limits.dropout, limits.dropout_side, scheme=scheme)
+        return [*moved, drop]
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
-        """Dice of each class."""
+        """Compute the Dice of each class of the translation."""
         del condition
-        source, target = self._parted(batch)
+        source, target = self._split_pair(batch)
         made = to_classes(self.model.translate(source))[0].cpu().numpy()
         return class_dice(made, target[0].cpu().numpy(), target_scheme(self.model, self.cohort))
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """Volume, translation, and true second volume."""
+        """Show a volume, its translation, and the true translation."""
         del condition
-        source, target = self._parted(batch)
+        source, target = self._split_pair(batch)
         n, others = self.cohort.scheme.n_classes, target_scheme(self.model, self.cohort).n_classes
         made = to_classes(self.model.translate(source))
         shown = [(source, n), (made, others), (target, others)]
         return [s for volume, m in shown for s in middle_slices(volume[0].cpu().numpy(), m)]
 
-    def _parted(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+    def _split_pair(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Split a batch of pairs into the volumes to translate and their true translations."""
         first, second = batch.unbind(1)
         return (second, first) if self.model.reverse else (first, second)
 
 
-class Edits(Task):
-    """Volumes out of which something was erased, beside what they were."""
+class EditTask(Task):
+    """Edited volumes, beside what they were."""
+
+    keys = ("image", "healthy")
 
     def __init__(self, model: nn.Module, cohort: Cohort) -> None:
         super().__init__(model, cohort)
@@ -86,71 +92,55 @@ class Edits(Task):
                     "to edit whole folds the cohort needs fold labels, and has none; train with "
                     f"--model.init_args.edits '[balls, slabs, noise]': {cohort.folder}"
                 )
-            self.second = cohort.folds
+            self.auxiliary = {"folds": cohort.folds}
 
-    def alter(self, options: TrainingOptions) -> Alter | None:
-        """Move volume and fold labels, then erase something.
+    def check_options(self, options: TrainingOptions) -> None:
+        """Refuse options that make no sense for the model.
 
-        In this order, because a volume that is moved with and without a fold is thinned twice:
-        the differences around the gap would tell the network where it is. Of a patch, only what
-        comes into it is moved, and what is erased are folds that lie there.
+        Raises:
+            InputError: patches, cubes that are dropped, or mirror images that it is not for.
         """
         if options.augmentation.dropout:
             raise InputError(
                 "training.augmentation.dropout: not for models that learn from what is erased; "
                 "their model.init_args.edits say what is"
             )
-        edits, moved = self._edits(options.seed), self.augmentation(options)
-        if options.patch is not None:
-            return self._of_patches(options, edits, moved)
-        if moved is None:
-            return edits
-        return lambda volumes, n: edits(moved.with_folds(volumes, n), n)
+        super().check_options(options)
 
-    def place(self, options: TrainingOptions) -> Place | None:
-        """Return the function that locates patches, for a model that takes them."""
-        if options.patch is None or not isinstance(self.model, TakesPatches):
-            return super().place(options)
-        return self._patches(options).place
+    def transforms(self, options: TrainingOptions) -> list[ItemTransform]:
+        """Move volume and fold labels, then erase something.
 
-    def _patches(self, options: TrainingOptions) -> Patches:
-        assert options.patch is not None
-        return Patches(options.patch, self.cohort.shape, self.cohort.scheme, options.seed)
+        In this order, because a volume that is moved with and without a fold is thinned twice:
+        the differences around the gap would tell the network where it is. Of a patch, only what
+        comes into it is moved, and what is erased are folds that lie there.
+        """
+        edits, folds_key = self._edits(), "folds" if self.auxiliary else None
+        if options.patch is None:
+            return [*self.augmentation(options, folds_key=folds_key), *edits]
+        cohort, inner = self.cohort, (slice(None), *[slice(PATCH_MARGIN, -PATCH_MARGIN)] * 3)
+        window = RandStructureWindowd(
+            "image", options.patch, cohort.shape, scheme=cohort.scheme, margin=PATCH_MARGIN
+        )
+        moved = self.augmentation(options, folds_key=folds_key, window_key="window")
+        return [window, *moved, *edits, Lambdad(self.keys, lambda volume: volume[inner])]
 
-    def _of_patches(
-        self, options: TrainingOptions, edits: TrainingEdits, moved: Augmentation | None
-    ) -> Alter:
-        """Move and edit what lies in a patch of a volume."""
-        patches, inner = self._patches(options), slice(AROUND_PATCH, -AROUND_PATCH)
-
-        def alter(volumes: NDArray[Any], draw: int) -> Labels:
-            window = patches.window(volumes, draw).wider(AROUND_PATCH)
-            part = moved.with_folds(volumes, draw, window) if moved else window.of(volumes)
-            return edits(part, draw)[:, inner, inner, inner]
-
-        return alter
-
-    def for_validation(self, volumes: NDArray[Any], index: int) -> Labels:
+    def validation_transforms(self) -> list[ItemTransform]:
         """Erase the same at every validation; nothing for a model that is judged by its codes."""
-        if isinstance(self.model, Decodes):
-            return volumes[:1].astype(np.uint8)
-        return self._edits(VALIDATION_SEED)(volumes, index)
+        return [] if isinstance(self.model, Decodes) else self._edits()
 
-    def _edits(self, seed: int) -> TrainingEdits:
+    def _edits(self) -> list[ItemTransform]:
+        """Return the transforms that keep a volume as healthy, and edit it."""
         cohort, model = self.cohort, self.model
         low, high = model.radii
-        return TrainingEdits(
-            model.edits,
-            model.most_edits,
-            cohort.scheme,
-            cohort.voxel_size,
-            (low, high),
-            seed,
-            has_hull=cohort.has_hull,
-        )
+        edit = RandEditFoldsd(
+            "image", model.edits, model.max_edits, (low, high), voxel_size=cohort.voxel_size,
+            scheme=cohort.scheme, has_hull=cohort.has_hull,
+            folds_key="folds" if self.auxiliary else None,
+        )  # fmt: skip
+        return [CopyItemsd("image", names="healthy"), edit]
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
-        """Mean probability of structure where some was erased, and where there never was any."""
+        """Compute the mean probability of structure, where it was erased and where none was."""
         if isinstance(self.model, Decodes):
             return super().figures(batch, condition)
         if not isinstance(self.model, Restores):
@@ -162,7 +152,7 @@ class Edits(Task):
         return {"restored": float(likely[erased].mean()), "invented": float(likely[empty].mean())}
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """Edited, restored, and as it was."""
+        """Show a volume as edited, as restored, and as it was."""
         if isinstance(self.model, Decodes):
             return super().picture(batch, condition)
         if not isinstance(self.model, Restores):
@@ -173,40 +163,33 @@ class Edits(Task):
         return [s for volume in shown for s in middle_slices(volume[0].cpu().numpy(), n)]
 
 
-class Recognition(Task):
+class SulcusTask(Task):
     """Volumes, beside the sulcus that each of their voxels belongs to."""
+
+    keys = ("image", "sulci")
 
     def __init__(self, model: nn.Module, cohort: Cohort) -> None:
         super().__init__(model, cohort)
         assert isinstance(model, Recognises)
-        self.second = NamedVolumes(cohort, model.sulci)
+        sulci = SulcusLabels(cohort, model.sulci)
+        self.auxiliary = {"sulci": sulci, "folds": sulci.folds}
 
-    def alter(self, options: TrainingOptions) -> Alter:
+    def transforms(self, options: TrainingOptions) -> list[ItemTransform]:
         """Take out sulci and fill their place, then move both volumes alike."""
-        substitute = Substitutions(self.model.substitutes, self.cohort.scheme, options.seed)
-        moved = super().alter(options)
-
-        def alter(volumes: NDArray[Any], draw: int) -> Labels:
-            volume, beside = volumes[0].astype(np.uint8), volumes[1].astype(np.uint16)
-            both = np.stack(substitute(volume, names_of(beside), folds_of(beside), draw))
-            return both if moved is None else moved(both, draw)
-
-        return alter
-
-    def for_validation(self, volumes: NDArray[Any], index: int) -> Labels:
-        """Names without fold numbers."""
-        del index
-        return np.stack([volumes[0], names_of(volumes[1])]).astype(np.uint8)
+        replace = RandReplaceSulcusd(
+            "image", prob=self.model.substitutes, scheme=self.cohort.scheme
+        )
+        return [replace, *self.augmentation(options, nearest_keys="sulci")]
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
-        """Mean Dice of the sulci."""
+        """Compute the mean Dice of the sulci."""
         del condition
         named = recognise(self.model, batch[:, 0], self.cohort.scheme)[0].cpu().numpy()
         dice = sulcus_dice(named, batch[0, 1].cpu().numpy(), len(self.model.sulci))
         return {"sulcus_dice": float(np.nanmean(dice))}
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """Sulci as recognised, and as named."""
+        """Show sulci as recognised, and as named by the cohort."""
         del condition
         shown = (recognise(self.model, batch[:, 0], self.cohort.scheme), batch[:, 1])
         colours = many_colours(len(self.model.sulci))

@@ -12,8 +12,9 @@ from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Trainable
 from foldnorm.pipeline.data.batches import Batches
 
-WORK = 1.2  # what is held, over what is counted: work space of convolutions, the allocator's gaps
-TIGHT = 0.9  # share of the memory that is there, above which it is said
+# What is taken, over what is counted: work space of convolutions, gaps of the allocator.
+WORKSPACE_FACTOR = 1.2
+MAX_MEMORY_SHARE = 0.9  # of the available memory; a training that takes more is warned of
 GIB = 2**30
 MEMINFO = Path("/proc/meminfo")
 LIMITS = (  # of a job: cgroup v2
@@ -22,8 +23,8 @@ LIMITS = (  # of a job: cgroup v2
 )
 
 
-def held_bytes(loss: Callable[[], object], module: nn.Module) -> int:
-    """Bytes that a loss keeps for its backward pass, weights left out.
+def saved_tensor_bytes(loss: Callable[[], object], module: nn.Module) -> int:
+    """Count the bytes that a loss keeps for its backward pass, weights left out.
 
     Of blocks that are computed again (`Checkpointed`), what goes into them, and what the largest
     keeps while it is.
@@ -54,14 +55,16 @@ def held_bytes(loss: Callable[[], object], module: nn.Module) -> int:
         loss()
     for hook in hooks:
         hook.remove()
-    again = (held_bytes(partial(block, *given), block) for block, given in blocks)
+    again = (saved_tensor_bytes(partial(block, *given), block) for block, given in blocks)
     return sum(kept.values()) + max(again, default=0)
 
 
-def held_by_one(
+def bytes_per_sample(
     model: nn.Module, batches: Batches, steps: range, seed: int, device: torch.device
 ) -> int:
-    """Bytes that one training volume keeps for the backward pass, in the phase that keeps most.
+    """Count the bytes that one training volume keeps for the backward pass, at most.
+
+    In the phase that keeps most.
 
     Nothing of the model or of what it draws is changed.
 
@@ -81,22 +84,22 @@ def held_by_one(
         for number, phase in enumerate(phases):
             first = batches.first_of(number)
             volumes = first.volume.to(device)
-            condition = None if first.told is None else first.told.to(device)
+            condition = None if first.condition is None else first.condition.to(device)
             noise = StepNoise((seed, steps.start, number), len(volumes), device)
             terms = partial(model.loss, phase, volumes, noise, condition)
-            found = max(found, held_bytes(terms, model))
+            found = max(found, saved_tensor_bytes(terms, model))
     model.train(training)
     return found
 
 
 def needed_bytes(held: float, batch: int, module: nn.Module) -> int:
-    """Bytes that a training takes: activations, weights, gradients, two moments of Adam."""
+    """Estimate the bytes of a training: activations, weights, gradients, two moments of Adam."""
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
-    return int(WORK * held * batch) + 4 * weights
+    return int(WORKSPACE_FACTOR * held * batch) + 4 * weights
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Free memory of a GPU, or of this machine and of the job that this is; None if unknown."""
+    """Return the free memory of a GPU, or of this machine and this job; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     found = []
@@ -110,20 +113,23 @@ def available_bytes(device: torch.device) -> int | None:
     return min(found) if found else None
 
 
-def warning_of(held: float, batch: int, module: nn.Module, there: int | None) -> str:
+def memory_warning(held: float, batch: int, module: nn.Module, available: int | None) -> str:
     """Return a warning about a training that may not fit into memory; empty if it fits.
 
     Args:
         held: bytes that one volume keeps for the backward pass.
         batch: volumes of this process.
         module: the model.
-        there: bytes that are free; None if unknown.
+        available: bytes that are free; None if unknown.
     """
     needed = needed_bytes(held, batch, module)
-    if there is None or needed <= TIGHT * there:
+    if available is None or needed <= MAX_MEMORY_SHARE * available:
         return ""
     alone = needed_bytes(held, 1, module)
-    fits = int((TIGHT * there - needed_bytes(0, 0, module)) / (WORK * max(held, 1)))
+    fits = int(
+        (MAX_MEMORY_SHARE * available - needed_bytes(0, 0, module))
+        / (WORKSPACE_FACTOR * max(held, 1))
+    )
     if fits >= 1:
         advice = f"--training.batch_size {fits} would fit"
     else:
@@ -135,5 +141,5 @@ def warning_of(held: float, batch: int, module: nn.Module, there: int | None) ->
         advice += "; --model.init_args.checkpointing true takes less, and more time"
     return (
         f"training takes about {needed / GIB:.1f} GiB ({held / GIB:.2f} GiB a volume, "
-        f"{batch} at once), and {there / GIB:.1f} GiB are free; {advice}"
+        f"{batch} at once), and {available / GIB:.1f} GiB are free; {advice}"
     )

@@ -1,25 +1,25 @@
-"""The task of a model: chosen by what it reads."""
+"""Choice of a model's training task, by what it reads."""
 
 from collections.abc import Mapping
 
 from torch import nn
 
-from foldnorm.models.protocols import Reads, Trainable
-from foldnorm.pipeline.training.image_tasks import Classification, Degraded, Images
-from foldnorm.pipeline.training.label_tasks import Edits, Recognition, Translation
+from foldnorm.models.protocols import InputKind, Trainable
+from foldnorm.pipeline.training.image_tasks import ClassificationTask, DegradationTask, ImageTask
+from foldnorm.pipeline.training.label_tasks import EditTask, SulcusTask, TranslationTask
 from foldnorm.pipeline.training.task import Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
 
-TASKS: Mapping[Reads, type[Task]] = {
+TASKS: Mapping[InputKind, type[Task]] = {
     "volumes": Task,
-    "pairs": Translation,
-    "unpaired": Translation,
-    "edits": Edits,
-    "sulci": Recognition,
-    "images": Images,
-    "noisy": Degraded,
-    "damaged": Degraded,
-    "classified": Classification,
+    "pairs": TranslationTask,
+    "unpaired": TranslationTask,
+    "edits": EditTask,
+    "sulci": SulcusTask,
+    "images": ImageTask,
+    "noisy": DegradationTask,
+    "damaged": DegradationTask,
+    "classified": ClassificationTask,
 }
 
 
@@ -30,4 +30,4 @@ def task_of(model: nn.Module, cohort: Cohort) -> Task:
         InputError: the cohort lacks what the model reads.
     """
     assert isinstance(model, Trainable)
-    return TASKS[model.reads](model, cohort)
+    return TASKS[model.input_kind](model, cohort)

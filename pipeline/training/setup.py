@@ -1,6 +1,6 @@
-"""Everything that one process needs while it trains: built anew, or taken up where it was."""
+"""State of one training process: model, optimisers, batches and run, built anew or resumed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,20 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from foldnorm.models.named_networks import named_networks_of
 from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import Conditioned, Trainable
-from foldnorm.models.volume_networks import as_channels_last
+from foldnorm.models.volume_networks import ShapeError, as_channels_last
 from foldnorm.pipeline.artifacts import RUN_METRICS
 from foldnorm.pipeline.data.batches import Batches, Draws, workers_for
 from foldnorm.pipeline.data.conditions import Conditions
 from foldnorm.pipeline.runs.config import build_model, training_options
-from foldnorm.pipeline.runs.metrics_table import MetricsTable
+from foldnorm.pipeline.runs.leakage import refuse_leak
+from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
-from foldnorm.pipeline.training.launch import launch, processes_here
+from foldnorm.pipeline.training.distributed import launch, local_world_size
 from foldnorm.pipeline.training.registry import task_of
 from foldnorm.pipeline.training.task import Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
@@ -35,19 +37,27 @@ class TrainingState:
     Attributes:
         step: steps finished.
         best: best value of the monitored figure so far.
-        waited: validations since then.
+        validations_without_improvement: since the best value.
         seconds: spent training, over all sessions.
     """
 
     step: int = 0
     best: float = float("inf")
-    waited: int = 0
+    validations_without_improvement: int = 0
     seconds: float = 0.0
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "TrainingState":
+        """Build the state that a checkpoint holds; release 0.1 had another name in it."""
+        current = dict(record)
+        if "waited" in current:
+            current["validations_without_improvement"] = current.pop("waited")
+        return cls(**current)
 
 
 @dataclass
 class Training:
-    """Everything one process needs while it trains."""
+    """State of one process while it trains."""
 
     fabric: Fabric
     model: nn.Module
@@ -57,7 +67,7 @@ class Training:
     run: RunFolder
     optimizers: Mapping[str, torch.optim.Optimizer]
     batches: Batches
-    metrics: MetricsTable
+    metrics: MetricsLog
     writer: Any = None
     state: TrainingState = field(default_factory=TrainingState)
     average: AveragedModel | None = None
@@ -67,7 +77,7 @@ class Training:
     diverged: Tensor | None = None
 
     @property
-    def shown(self) -> TrainedModel:
+    def eval_model(self) -> TrainedModel:
         """The model that is validated: the average of its weights, if one is kept."""
         model = self.model if self.average is None else self.average.module
         return TrainedModel(model, self.fabric.device, self.conditions)
@@ -76,7 +86,7 @@ class Training:
     def is_over(self) -> bool:
         """True if the last step is done, or the monitored figure has not improved for too long."""
         patience = self.options.patience
-        ended = patience is not None and self.state.waited >= patience
+        ended = patience is not None and self.state.validations_without_improvement >= patience
         return ended or self.state.step >= self.options.steps
 
 
@@ -94,13 +104,14 @@ def set_up(
     fabric = launch(device)
     torch.manual_seed(seed_of(options.seed, "weights"))
     model = build_model(config["model"])
+    _check_networks(model, options, cohort.shape)
     if not isinstance(model, Trainable):
         raise InputError(f"{type(model).__name__} has no phases to train")
-    before = None if weights is None else _start_from(weights, model, config, cohort)
+    init_from = None if weights is None else _start_from(weights, model, config, cohort)
     task = task_of(model, cohort)
     optimizers, average = _to_device(model, options, fabric, len(cohort.shape))
     run = RunFolder(out)
-    conditions, state = _conditions(model, cohort, before), TrainingState()
+    conditions, state = _conditions(model, cohort, init_from), TrainingState()
     if options.monitor_mode == "max":
         state.best = -float("inf")
     if resume and run.checkpoint("last").is_file():
@@ -109,7 +120,7 @@ def set_up(
         conditions = run.conditions
         state = load_state(run, model, optimizers, average)
     elif fabric.is_global_zero:
-        run.write_data(cohort, conditions, before)
+        run.write_data(cohort, conditions, init_from)
     if fabric.is_global_zero:
         run.write_config(config)  # again on resume: it may train for longer
         run.write_environment()
@@ -122,11 +133,25 @@ def set_up(
         run,
         optimizers,
         _batches(draws_of(task, options, conditions), options, fabric),
-        MetricsTable(out / RUN_METRICS, up_to=state.step),
+        MetricsLog(out / RUN_METRICS, up_to=state.step),
         _tensorboard(out) if options.tensorboard and fabric.is_global_zero else None,
         state,
         average,
     )
+
+
+def _check_networks(model: nn.Module, options: TrainingOptions, shape: Sequence[int]) -> None:
+    """Let zeros through networks by class path: patches, if it learns from them, and whole volumes.
+
+    Raises:
+        InputError: sides, channels or what comes out do not suit.
+    """
+    try:
+        for network in named_networks_of(model):
+            for sides in {tuple(options.patch or shape), tuple(shape)}:
+                network.check(sides, min(options.batch_size, 2))
+    except ShapeError as error:
+        raise InputError(str(error)) from None
 
 
 def _to_device(
@@ -150,27 +175,28 @@ def _to_device(
 
 def draws_of(task: Task, options: TrainingOptions, conditions: Conditions) -> Draws:
     """Training volumes, with what the task puts beside them and does to them."""
+    task.check_options(options)
     cohort = task.cohort
     return Draws(
         cohort.volumes,
         cohort.indices("train"),
         seed=options.seed,
-        second=task.second,
-        paired=task.model.reads != "unpaired",
+        auxiliary=task.auxiliary,
+        paired=task.model.input_kind != "unpaired",
         conditions=conditions.encode(cohort.rows) if conditions.size else None,
-        place=task.place(options),
-        augment=task.alter(options),
+        transforms=task.transforms(options),
+        keys=task.keys,
     )
 
 
 def _batches(draws: Draws, options: TrainingOptions, fabric: Fabric) -> Batches:
-    """Batches of this process."""
+    """Build the batches of this process."""
     return Batches(
         draws,
         options.batch_size,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
-        workers=workers_for(options.workers, fabric.device, processes_here() or 1),
+        workers=workers_for(options.workers, fabric.device, local_world_size() or 1),
         pin=fabric.device.type == "cuda",
     )
 
@@ -183,20 +209,15 @@ def _start_from(
     run.check_model(config["model"])
     run.check_cohort(cohort)
     held_out = {cohort.rows[i]["participant_id"] for i in cohort.indices("validation", "test")}
-    leaked = run.trained_on(held_out)
-    if leaked:
-        raise InputError(
-            f"the weights to start from were fitted to {len(leaked)} brains that are held out here "
-            f"(such as {leaked[0]}): {weights}"
-        )
+    refuse_leak(run.trained_on(held_out), "held out of this training", weights)
     model.load_state_dict(run.load().model.state_dict())
     return run
 
 
-def _conditions(model: nn.Module, cohort: Cohort, before: RunFolder | None) -> Conditions:
+def _conditions(model: nn.Module, cohort: Cohort, init_from: RunFolder | None) -> Conditions:
     """Return the model's conditions: those of earlier weights, or fitted on the training split."""
-    if before is not None:
-        return before.conditions
+    if init_from is not None:
+        return init_from.conditions
     names = model.condition if isinstance(model, Conditioned) else ()
     return Conditions.fit(names, [cohort.rows[i] for i in cohort.indices("train")])
 
@@ -220,7 +241,7 @@ def load_state(
             average.n_averaged.fill_(checkpoint["state"]["step"])
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(checkpoint["optimizers"][name])
-        return TrainingState(**checkpoint["state"])
+        return TrainingState.from_dict(checkpoint["state"])
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
@@ -229,7 +250,7 @@ def load_state(
 
 
 def networks_of(model: Trainable) -> list[str]:
-    """Names of all networks that some phase trains."""
+    """List the names of all networks that some phase trains."""
     return sorted({name for phase in model.phases.values() for name in phase.networks})
 
 

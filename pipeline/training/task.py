@@ -5,7 +5,7 @@ figures and pictures of validation volumes.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foldnorm.models.classes import to_classes
-from foldnorm.models.protocols import Conditioned, Decodes, Diffuses, Trainable
-from foldnorm.pipeline.data.augmentation import Augmentation
-from foldnorm.pipeline.data.batches import Beside
+from foldnorm.models.protocols import Conditioned, Decodes, Diffuses, TakesPatches, Trainable
+from foldnorm.pipeline.data.batches import AuxiliaryArray
+from foldnorm.pipeline.data.items import ItemTransform, stacked, transformed
+from foldnorm.pipeline.data.sheet_affine import RandSheetAffined
 from foldnorm.pipeline.metrics.sheets import compare_populations, sheet_panel
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort
@@ -27,10 +28,8 @@ from foldnorm.preprocessing.core.errors import InputError
 
 Labels = NDArray[np.uint8]
 Slices = list[NDArray[np.uint8]]
-Alter = Callable[[NDArray[Any], int], NDArray[Any]]
-Place = Callable[[NDArray[Any], int], NDArray[np.float32]]
 VALIDATION_SEED = 0  # of what is done to validation volumes
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the steps of a diffusion, that are shown
+DIFFUSION_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the diffusion steps, at which it is shown
 
 
 class Task:
@@ -41,18 +40,20 @@ class Task:
         cohort: that it is trained on.
 
     Attributes:
-        second: what lies beside each volume, if the model reads anything.
+        auxiliary: by name, what lies beside each volume.
+        keys: of what the model input_kind of an item, in order; see `foldnorm.pipeline.data.items`.
 
     Raises:
         InputError: the cohort lacks what the model reads.
     """
 
-    second: Beside | None = None
+    keys: tuple[str, ...] = ("image",)
 
     def __init__(self, model: nn.Module, cohort: Cohort) -> None:
         assert isinstance(model, Trainable)
         self.model: Any = model
         self.cohort = cohort
+        self.auxiliary: dict[str, AuxiliaryArray] = {}
         self.check()
 
     def check(self) -> None:
@@ -72,55 +73,64 @@ class Task:
         """Preparation of the cohort."""
         return Preparation.from_dict(self.cohort.preparation)
 
-    def of(self, model: nn.Module) -> "Task":
+    def with_model(self, model: nn.Module) -> "Task":
         """Return this task for another model of its kind, such as the average of its weights."""
         other = copy.copy(self)
         other.model = model
         return other
 
-    def alter(self, options: TrainingOptions) -> Alter | None:
-        """Return the function that alters training volumes, if any."""
-        if options.augmentation.dropout:
-            raise InputError(
-                f"training.augmentation.dropout: {type(self.model).__name__} reads no pairs, so it "
-                "would learn that holes are healthy"
-            )
-        return self.augmentation(options)
+    def check_options(self, options: TrainingOptions) -> None:
+        """Refuse options that make no sense for the model.
 
-    def place(self, options: TrainingOptions) -> Place | None:
-        """Return the function that locates a patch; None where whole volumes are learned from."""
-        if options.patch is not None:
+        Raises:
+            InputError: patches, cubes that are dropped, or mirror images that it is not for.
+        """
+        if options.patch is not None and not isinstance(self.model, TakesPatches):
             raise InputError(
                 f"training.patch: {type(self.model).__name__} learns from whole volumes; restorer "
                 "takes patches"
             )
-        return None
+        if options.augmentation.dropout and self.model.input_kind != "pairs":
+            raise InputError(
+                f"training.augmentation.dropout: {type(self.model).__name__} reads no pairs, so it "
+                "would learn that holes are healthy"
+            )
+        if options.augmentation.mirror and not self.cohort.holds_images:
+            raise InputError(
+                "training.augmentation.mirror: only of images; the mirror image of a hemisphere is "
+                "the other one"
+            )
 
-    def augmentation(
-        self, options: TrainingOptions, source: int = 0, second_fill: int = 0
-    ) -> Augmentation | None:
-        """Return the random augmentation of training volumes, if it is asked for."""
-        if not options.augmentation:
-            return None
-        return Augmentation(
-            options.augmentation, self.preparation, options.seed, source, second_fill
-        )
+    def transforms(self, options: TrainingOptions) -> list[ItemTransform]:
+        """Return the transforms of training items, one after the other."""
+        return self.augmentation(options)
+
+    def augmentation(self, options: TrainingOptions, **others: Any) -> list[ItemTransform]:
+        """Return the random motion of label volumes, and of others as `RandSheetAffined` says."""
+        limits, preparation = options.augmentation, self.preparation
+        if not limits.moves and "window_key" not in others:
+            return []
+        moves = RandSheetAffined(
+            "image", limits.rotation, limits.stretch, limits.shift, limits.elastic,
+            scheme=preparation.scheme, thin=preparation.thin, **others,
+        )  # fmt: skip
+        return [moves]
+
+    def validation_transforms(self) -> Sequence[ItemTransform]:
+        """Return the transforms of validation items, the same at every validation."""
+        return []
 
     def validation_volumes(self, at_most: int) -> Iterator[tuple[NDArray[Any], Mapping[str, str]]]:
-        """(I, J, K), or (2, I, J, K) with what lies beside; and their rows."""
-        for index in self.cohort.indices("validation")[:at_most]:
-            volume = self.cohort.seen(np.array(self.cohort.volumes[index]))
-            beside = [] if self.second is None else [self.second[index]]
-            volumes = self.for_validation(np.stack([volume, *beside]), int(index))
-            yield volumes if len(volumes) > 1 else volumes[0], self.cohort.rows[index]
-
-    def for_validation(self, volumes: NDArray[Any], index: int) -> NDArray[Any]:
-        """Prepare volume ``index``, (1 or 2, I, J, K), in the same way at every validation."""
-        del index
-        return volumes
+        """(I, J, K), or (2 or 3, I, J, K) with what the model input_kind beside; and their rows."""
+        transforms = self.validation_transforms()
+        for index in map(int, self.cohort.indices("validation")[:at_most]):
+            item = {"image": self.cohort.to_model_input(np.array(self.cohort.volumes[index]))[None]}
+            item |= {name: np.array(a[index])[None] for name, a in self.auxiliary.items()}
+            item = transformed(item, transforms, VALIDATION_SEED, index)
+            yield stacked(item, self.keys), self.cohort.rows[index]
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
-        """Figures of a batch of one validation volume, by name: of its reconstruction, if any."""
+        """Compute metrics of the reconstruction of a batch of one validation volume, if any."""
         if not isinstance(self.model, Decodes):
             return {}
         foreground = self.cohort.scheme.foreground
@@ -128,9 +138,9 @@ class Task:
         return sheet_panel(foreground(back), foreground(batch[0].cpu().numpy()))
 
     def picture(self, batch: Tensor, condition: Tensor | None) -> Slices:
-        """Slices of one validation volume, of what the model makes of it, and how noise takes it.
+        """Show slices of one validation volume, and of its reconstruction if the model makes one.
 
-        The last of a diffusion model.
+        For diffusion models, also the noised volume at several steps.
         """
         if not isinstance(self.model, Decodes):
             return []
@@ -139,7 +149,7 @@ class Task:
         return [s for volume in volumes for s in volume_slices(self.cohort, volume)]
 
     def drawn_figures(self, drawn: NDArray[Any], at_most: int) -> dict[str, float]:
-        """Figures of volumes that the model has drawn, (N, I, J, K), beside validation volumes."""
+        """Compare volumes that the model has drawn, (N, I, J, K), with validation volumes."""
         foreground = self.cohort.scheme.foreground
         indices = self.cohort.indices("validation")[:at_most]
         real = [foreground(np.array(self.cohort.volumes[index])) for index in indices]
@@ -152,18 +162,20 @@ class Task:
         return [*self.out_of_noise(), *rows]
 
     def diffused(self, batch: Tensor, condition: Tensor | None) -> list[NDArray[Any]]:
-        """Add noise to the first volume of a batch, by each of `SHARES` of the diffusion steps.
+        """Add the noise of each of `DIFFUSION_SHARES` to the first volume of a batch.
 
         Empty if the model is no diffusion model.
         """
         if not isinstance(self.model, Diffuses):
             return []
         generator = torch.Generator().manual_seed(VALIDATION_SEED)
-        left = (self.model.diffuse(batch, share, generator, condition) for share in SHARES)
+        left = (
+            self.model.diffuse(batch, share, generator, condition) for share in DIFFUSION_SHARES
+        )
         return [volumes[0].cpu().numpy() for volumes in left]
 
     def out_of_noise(self) -> list[Slices]:
-        """Draw a volume by diffusion; return its slices after each of `SHARES` of the steps.
+        """Draw a volume by diffusion; return its slices after each of `DIFFUSION_SHARES`.
 
         Empty for a model that needs a condition, or is no diffusion model.
         """
@@ -171,10 +183,10 @@ class Task:
         if not isinstance(self.model, Diffuses) or told:
             return []
         generator = torch.Generator().manual_seed(VALIDATION_SEED)
-        last = self.model.steps_taken - 1
-        wanted = {round(share * last) for share in SHARES}
-        shown = [s[0].cpu().numpy() for n, s in enumerate(self.model.stages(1, generator))
-                 if n in wanted]  # fmt: skip
+        last = self.model.num_inference_steps - 1
+        wanted = {round(share * last) for share in DIFFUSION_SHARES}
+        steps = enumerate(self.model.sample_trajectory(1, generator))
+        shown = [images[0].cpu().numpy() for n, images in steps if n in wanted]
         return [[s for volume in shown for s in volume_slices(self.cohort, volume)]]
 
 

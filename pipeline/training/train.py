@@ -1,4 +1,4 @@
-"""The one training loop: it reads as the algorithm box of a paper.
+"""The training loop of all models, written like the algorithm box of a paper.
 
 For each step, for each phase of the model: a batch, one loss, one backward, one optimiser step.
 Every draw is keyed by (seed, step, phase), so a resumed run equals an unbroken one bit for bit on
@@ -7,6 +7,7 @@ alternating networks and a gradient penalty that is simpler than a wrapper aroun
 and it is exactly the gradient of the whole batch.
 """
 
+import logging
 import resource
 import statistics
 import sys
@@ -19,19 +20,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Constrains, Trainable
+from foldnorm.models.noise import StepNoise, seed_of
+from foldnorm.models.protocols import HasPostStep, Trainable
 from foldnorm.models.small_maps import small_maps_in_float32
 from foldnorm.pipeline.artifacts import RUN_CONFIG, RUN_SAMPLE
 from foldnorm.pipeline.runs.model_card import write_model_card
-from foldnorm.pipeline.training.launch import leave
-from foldnorm.pipeline.training.memory import available_bytes, held_by_one, warning_of
-from foldnorm.pipeline.training.processes import (
+from foldnorm.pipeline.training.distributed import (
     average_gradients,
     clip_gradients,
-    largest,
-    mean_over_processes,
+    max_over_ranks,
+    mean_over_ranks,
+    shutdown_distributed,
 )
+from foldnorm.pipeline.training.memory import available_bytes, bytes_per_sample, memory_warning
 from foldnorm.pipeline.training.setup import Training, networks_of, set_up
 from foldnorm.pipeline.training.signals import STOPPED, StopFlag, stop_on_signals
 from foldnorm.pipeline.training.validation import sample_picture, validate
@@ -39,6 +40,8 @@ from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import png
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_bytes
+
+LOG = logging.getLogger(__name__)
 
 
 def refuse_existing_run(out: Path, *, resume: bool, overwrite: bool) -> None:
@@ -79,7 +82,7 @@ def train(
             training.batches.close()
             if training.writer is not None:
                 training.writer.close()
-            leave()
+            shutdown_distributed()
 
 
 def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
@@ -102,7 +105,7 @@ def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
                 stop.code = stop.code or STOPPED
             validates = state.step % options.validate_every == 0 or last
             logs = state.step % options.log_every == 0 or last
-            code = largest(fabric, stop.code)
+            code = max_over_ranks(fabric, stop.code)
             if validates or logs or code:
                 _check_finite(training, terms)
             if logs:
@@ -121,14 +124,14 @@ def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
 
 
 def _warn_of_memory(training: Training) -> None:
-    """Say before the first step, if what it takes may not be there."""
+    """Warn before the first step if the training may not fit into memory."""
     model, batches, options = training.model, training.batches, training.options
     device = training.fabric.device
     steps = range(training.state.step, options.steps)
-    held = held_by_one(model, batches, steps, options.seed, device)
-    warning = warning_of(held, batches.own, model, available_bytes(device))
+    held = bytes_per_sample(model, batches, steps, options.seed, device)
+    warning = memory_warning(held, batches.local_batch_size, model, available_bytes(device))
     if warning:
-        print(f"foldnorm: warning: {warning}", file=sys.stderr)
+        LOG.warning(warning)
 
 
 def cost_of(training: Training) -> dict[str, float]:
@@ -137,7 +140,8 @@ def cost_of(training: Training) -> dict[str, float]:
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) / 2**20
     else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB on Linux
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     pace = statistics.median(training.durations) if training.durations else float("nan")
     return {
         "parameters": sum(p.numel() for p in training.model.parameters()),
@@ -167,6 +171,8 @@ def train_step(training: Training) -> dict[str, Tensor]:
             fabric.global_rank,
             fabric.world_size,
         )
+        # Dropout, too, is what it would have been in an unbroken run.
+        torch.manual_seed(seed_of(options.seed, "dropout", step, n, fabric.global_rank))
         _freeze_all_but(model, phase)
         mixed = torch.autocast(
             fabric.device.type, dtype=torch.bfloat16, enabled=options.precision == "bf16"
@@ -184,7 +190,7 @@ def train_step(training: Training) -> dict[str, Tensor]:
             clip_gradients(optimizers.values(), options.gradient_clip)
         for optimizer in optimizers.values():
             optimizer.step()
-        if isinstance(model, Constrains):
+        if isinstance(model, HasPostStep):
             model.after_step(phase)
         _note_divergence(training, phase_terms["loss"].detach(), n)
         terms.update({f"{phase}/{name}": term.detach() for name, term in phase_terms.items()})
@@ -212,7 +218,7 @@ def _check_finite(training: Training, terms: Mapping[str, Tensor]) -> None:
     step, phase = (int(x) for x in training.diverged)
     is_finite = all(bool(torch.isfinite(p).all()) for p in training.model.parameters())
     bad = sorted(name for name, value in terms.items() if not torch.isfinite(value))
-    if largest(training.fabric, int(step >= 0 or not is_finite)):
+    if max_over_ranks(training.fabric, int(step >= 0 or not is_finite)):
         assert isinstance(training.model, Trainable)
         what = f"{', '.join(bad) or 'a weight'} is not finite"
         if step >= 0:
@@ -229,7 +235,7 @@ def _check_finite(training: Training, terms: Mapping[str, Tensor]) -> None:
 
 
 def _freeze_all_but(model: Trainable, phase: str) -> None:
-    """Only the phase's networks take gradients; others still pass them through."""
+    """Let only the phase's networks take gradients; others still pass them through."""
     for name in networks_of(model):
         getattr(model, name).requires_grad_(name in model.phases[phase].networks)
 
@@ -239,25 +245,30 @@ def _validate_and_save(training: Training) -> None:
     fabric = training.fabric
     fabric.barrier()
     if fabric.is_global_zero:
-        figures = validate(training.task, training.shown, training.options.validation_volumes)
+        figures = validate(training.task, training.eval_model, training.options.validation_volumes)
         _record(training, figures)
         options, state = training.options, training.state
         row = training.metrics.rows[state.step]
         value = row.get(options.monitor)
         sign = 1 if options.monitor_mode == "min" else -1
         is_best = value is not None and sign * value < sign * state.best
-        state.waited = 0 if is_best else state.waited + 1
+        state.validations_without_improvement = (
+            0 if is_best else state.validations_without_improvement + 1
+        )
         if is_best and value is not None:
             state.best = value
         _save(training)
         if is_best:
             training.run.save_checkpoint("best", _checkpoint(training))
-        picture = sample_picture(training.task, training.shown)
+        picture = sample_picture(training.task, training.eval_model)
         if picture is not None:
             path = training.run.folder / RUN_SAMPLE.of(step=state.step)
             write_bytes(path, png(picture))
     if fabric.world_size > 1:  # all processes stop together; only the first has validated
-        training.state.waited = int(fabric.broadcast(training.state.waited))
+        state = training.state
+        state.validations_without_improvement = int(
+            fabric.broadcast(state.validations_without_improvement)
+        )
 
 
 def _save(training: Training) -> None:
@@ -277,7 +288,7 @@ def _checkpoint(training: Training) -> dict[str, Any]:
 
 
 def _log(training: Training, terms: Mapping[str, Tensor]) -> None:
-    figures = {name: float(mean_over_processes(training.fabric, t)) for name, t in terms.items()}
+    figures = {name: float(mean_over_ranks(training.fabric, t)) for name, t in terms.items()}
     if training.fabric.is_global_zero:
         assert isinstance(training.model, Trainable)
         number = training.state.step * len(training.model.phase_order(training.state.step))

@@ -6,20 +6,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from foldnorm.models.protocols import Samples, Trainable
+from foldnorm.models.protocols import Generates, Trainable
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.training.task import Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import contact_sheet
 
-PICTURED = 4  # validation volumes in a sample picture
-DRAWN = 8  # volumes drawn from the model at a validation
+N_PICTURED = 4  # validation volumes in a sample picture
+N_SAMPLES = 8  # volumes drawn from the model at a validation
 Labels = NDArray[np.uint8]
 
 
 @torch.no_grad()
 def validate(task: Task, trained: TrainedModel, at_most: int) -> dict[str, float]:
-    """Loss and figures of what a model makes of validation volumes.
+    """Compute the loss and the metrics of a model on validation volumes.
 
     Args:
         task: of its kind, with the cohort whose validation split is looked at.
@@ -33,7 +33,7 @@ def validate(task: Task, trained: TrainedModel, at_most: int) -> dict[str, float
     """
     model = trained.model.eval()
     assert isinstance(model, Trainable)
-    task, cohort = task.of(model), task.cohort
+    task, cohort = task.with_model(model), task.cohort
     found: dict[str, list[float]] = {}
     for volumes, row in task.validation_volumes(at_most):
         batch = torch.from_numpy(volumes)[None].to(trained.device)
@@ -44,7 +44,7 @@ def validate(task: Task, trained: TrainedModel, at_most: int) -> dict[str, float
     if not found:
         return {}
     figures = {f"validation/{name}": _mean_of_known(values) for name, values in found.items()}
-    if isinstance(model, Samples):
+    if isinstance(model, Generates):
         compared = task.drawn_figures(_samples(trained, cohort), at_most)
         figures |= {f"samples/{name}": value for name, value in compared.items()}
     return figures
@@ -57,12 +57,12 @@ def sample_picture(task: Task, trained: TrainedModel) -> Labels | None:
     Returns:
         An (H, W, 3) picture; None if the model makes nothing.
     """
-    task, cohort = task.of(trained.model.eval()), task.cohort
+    task, cohort = task.with_model(trained.model.eval()), task.cohort
     rows = []
-    for volumes, row in task.validation_volumes(PICTURED):
+    for volumes, row in task.validation_volumes(N_PICTURED):
         batch = torch.from_numpy(volumes)[None].to(trained.device)
         rows.append(task.picture(batch, trained.condition([row])))
-    if isinstance(trained.model, Samples):
+    if isinstance(trained.model, Generates):
         rows += task.drawn_pictures(_samples(trained, cohort))
     rows = [row for row in rows if row]
     return contact_sheet(rows) if rows else None
@@ -78,7 +78,7 @@ def _samples(trained: TrainedModel, cohort: Cohort) -> NDArray[Any]:
 
     A conditioned model is told what the cohort's first volumes are.
     """
-    assert isinstance(trained.model, Samples)
-    rows = [cohort.rows[n % len(cohort.rows)] for n in range(DRAWN)]
+    assert isinstance(trained.model, Generates)
+    rows = [cohort.rows[n % len(cohort.rows)] for n in range(N_SAMPLES)]
     generator = torch.Generator().manual_seed(0)
-    return trained.model.sample(DRAWN, generator, trained.condition(rows)).cpu().numpy()
+    return trained.model.sample(N_SAMPLES, generator, trained.condition(rows)).cpu().numpy()

@@ -59,7 +59,7 @@ class Departures:
         return rows
 
     def layer(self, key: str) -> NDArray[np.uint8]:
-        """(I, J, K) z of a brain where it reaches the threshold, 255 for the largest."""
+        """Layer of z of a brain where it reaches the threshold, (I, J, K), 255 for the largest."""
         z = PageArrays.read(self.path(key)).z
         threshold = self._about["threshold"] / self._about["brains"][key]["largest_z"]
         return np.where(z >= 255 * threshold, z, 0).astype(np.uint8)

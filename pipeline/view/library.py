@@ -47,9 +47,9 @@ from foldnorm.preprocessing.io.volumes import nifti_bytes
 if TYPE_CHECKING:
     from foldnorm.pipeline.view.models import ViewedModel
 
-REMEMBERED = 16  # volumes that models made
-ENCODED = 500  # brains, at most, that are encoded to find neighbours; `foldnorm embed` beyond
-NEIGHBOURS = 5
+MAX_CACHED = 16  # volumes that models made
+MAX_ENCODED = 500  # brains, at most, that are encoded to find neighbours; `foldnorm embed` beyond
+N_NEIGHBOURS = 5
 DIFFERENT = {"lower": 1, "higher": 2}  # classes of a difference map
 Volume = NDArray[np.uint8]
 
@@ -79,8 +79,8 @@ class Library:
             raise InputError("nothing to look at: expected a cohort folder among "
                              + ", ".join(map(str, paths)))  # fmt: skip
         self._models = threading.Lock()
-        self._made = lru_cache(REMEMBERED)(self._make)
-        self._repaired = lru_cache(REMEMBERED)(self._repair)
+        self._made = lru_cache(MAX_CACHED)(self._make)
+        self._repaired = lru_cache(MAX_CACHED)(self._repair)
         self._nearest_codes: dict[tuple[int, int], NDArray[np.float32]] = {}
         self._loaded: dict[int, ViewedModel] = {}
 
@@ -235,7 +235,7 @@ class Library:
     def picture(self, cohort: int, brain: int) -> bytes:
         """Return an image as PNG; of a volume, its middle slices."""
         own = self.cohorts[cohort]
-        return _as_png(image_slices(own.seen(np.array(own.volumes[brain]))))
+        return _as_png(image_slices(own.to_model_input(np.array(own.volumes[brain]))))
 
     def given(self, cohort: int, brain: int, model: int, degrade: int) -> bytes:
         """Return the image that a model is shown, as PNG; with ``degrade`` 1, degraded first."""
@@ -254,12 +254,11 @@ class Library:
 
     def figures(self, cohort: int, brain: int, model: int, degrade: int) -> dict[str, float]:
         """PSNR, SSIM and IoU of the damage found, of an image that was degraded first."""
-        from foldnorm.pipeline.inference.restore import (
-            figures_of,  # the model has imported it by now
-        )
+        # The model has imported it by now.
+        from foldnorm.pipeline.inference.restore import restoration_metrics
 
         images = self._repaired(cohort, brain, model, degrade)
-        return figures_of(images) if "clean" in images else {}
+        return restoration_metrics(images) if "clean" in images else {}
 
     def neighbours(self, cohort: int, brain: int, model: int) -> list[dict[str, Any]]:
         """Brains of the cohort whose codes lie nearest; none if the model has no latent space.
@@ -280,7 +279,7 @@ class Library:
         keys = own.keys()
         return [
             {"brain": n, "key": keys[n], "distance": float(distances[n])}
-            for n in order[:NEIGHBOURS]
+            for n in order[:N_NEIGHBOURS]
         ]
 
     def _codes(self, cohort: int, model: int) -> NDArray[np.float32] | None:
@@ -294,7 +293,7 @@ class Library:
                 codes = np.load(embedded / CODES, mmap_mode="r", allow_pickle=False)
             elif not self._load(model).encodes:
                 return None
-            elif len(own.rows) <= ENCODED:
+            elif len(own.rows) <= MAX_ENCODED:
                 codes = self._load(model).codes(own)
             else:
                 raise InputError(
@@ -336,7 +335,7 @@ class Library:
 
 
 def palette_of(scheme: LabelScheme) -> list[list[int]]:
-    """Colours of its classes."""
+    """Colours of the classes of a scheme."""
     return class_colours(scheme.n_classes).tolist()
 
 
@@ -349,7 +348,7 @@ def _as_png(slices: list[NDArray[np.uint8]]) -> bytes:
 
 
 def _name_of(run: Path) -> str:
-    """Its last two parts: many runs are called ``run`` or ``seed-0``."""
+    """Name of a folder: its last two parts, as many runs are called ``run`` or ``seed-0``."""
     return "/".join(run.resolve().parts[-2:])
 
 

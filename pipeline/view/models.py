@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 from foldnorm.models.protocols import (
     Decodes,
+    Denoises,
     Encodes,
     LearnsFromDamage,
-    Repairs,
     Restores,
-    TakesNoise,
+    RestoresImages,
     Translates,
 )
-from foldnorm.pipeline.data.damage import degrader
-from foldnorm.pipeline.inference.restore import Image, RestoreOptions, degradation_rng, repaired
-from foldnorm.pipeline.inference.translate import Translation
+from foldnorm.pipeline.data.damage import degradation_of, degraded
+from foldnorm.pipeline.inference.restore import Image, RestoreOptions, restore_image
+from foldnorm.pipeline.inference.translate import Translator
 from foldnorm.pipeline.runs.devices import choose_device
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
@@ -34,12 +34,12 @@ class ViewedModel:
     Attributes:
         run: its folder.
         trained: the model.
-        translation: the same, if it translates.
+        translator: the same, if it translates.
     """
 
     run: RunFolder
     trained: TrainedModel
-    translation: Translation | None
+    translator: Translator | None
 
     @classmethod
     def open(cls, folder: Path, device: str) -> "ViewedModel":
@@ -50,16 +50,16 @@ class ViewedModel:
         """
         run, chosen = RunFolder.open(folder), choose_device(device)
         trained = run.load(chosen)
-        if isinstance(trained.model, (Decodes, Restores, Repairs)):
+        if isinstance(trained.model, (Decodes, Restores, RestoresImages)):
             return cls(run, trained, None)
         if not isinstance(trained.model, Translates):
             raise InputError(f"{type(trained.model).__name__} makes no volume to show: {folder}")
-        return cls(run, trained, Translation(run, trained))
+        return cls(run, trained, Translator(run, trained))
 
     @property
     def makes(self) -> Literal["reconstruction", "restoration", "translation"]:
         """Kind of volume that the model makes."""
-        if self.translation is not None:
+        if self.translator is not None:
             return "translation"
         return "restoration" if self.degrades or not self.encodes else "reconstruction"
 
@@ -72,22 +72,25 @@ class ViewedModel:
     def degrades(self) -> bool:
         """True if the model learned from degraded images, so that images can be degraded alike."""
         model = self.trained.model
-        is_noisy = isinstance(model, TakesNoise) and model.noise_factor > 0
+        is_noisy = isinstance(model, Denoises) and model.noise_factor > 0
         return is_noisy or isinstance(model, LearnsFromDamage)
 
     def repair(self, cohort: Cohort, index: int, *, degrade: bool) -> dict[str, Image]:
-        """Repair an image; return the images that `restore.repaired` gives.
+        """Repair an image; return the images that `restore_image` gives.
 
         Args:
             cohort: of images.
             index: of the image.
             degrade: degrade it first, as ``foldnorm restore --degrade`` does.
         """
+        # MONAI takes seconds to load, and only those wait for it who look at images.
+
         (brain,) = cohort.brains([index])
         parts = brain.volume[None]
         if degrade and self.degrades:
-            parts = degrader(self.trained.model)(brain.volume, degradation_rng(row_key(brain.row)))
-        return repaired(self.trained, parts, RestoreOptions())
+            degradation = degradation_of(self.trained.model)
+            parts = degraded(brain.volume, degradation, row_key(brain.row))
+        return restore_image(self.trained, parts, RestoreOptions())
 
     def check(self, cohort: Cohort) -> None:
         """Refuse a cohort that was not prepared as that of the model was, or lacks its input."""
@@ -96,16 +99,16 @@ class ViewedModel:
             raise InputError(f"the cohort has no pairs to translate from: {cohort.folder}")
 
     def source_scheme(self, cohort: Cohort) -> LabelScheme:
-        """Classes of what it starts from."""
-        return cohort.scheme if self.translation is None else self.translation.source_scheme
+        """Label scheme of the volume that the model starts from."""
+        return cohort.scheme if self.translator is None else self.translator.source_scheme
 
     def scheme(self, cohort: Cohort) -> LabelScheme:
-        """Classes of what it makes."""
-        return cohort.scheme if self.translation is None else self.translation.target_scheme
+        """Label scheme of the volume that the model makes."""
+        return cohort.scheme if self.translator is None else self.translator.target_scheme
 
     def make(self, cohort: Cohort, index: int) -> NDArray[np.uint8]:
-        """(I, J, K) class numbers of what it makes of a brain."""
-        if self.translation is not None:
+        """Class numbers of the volume that the model makes of a brain, (I, J, K)."""
+        if self.translator is not None:
             return self.trained.translate_volume(self.source(cohort, index))
         (brain,) = cohort.brains([index])
         if isinstance(self.trained.model, Restores):
@@ -120,16 +123,16 @@ class ViewedModel:
 
     def true(self, cohort: Cohort, index: int) -> NDArray[np.uint8] | None:
         """Return the volume that the model should make of a brain; None if it is not known."""
-        if self.translation is None:
+        if self.translator is None:
             return np.array(cohort.volumes[index])
         wanted = cohort.volumes if self.from_pair else cohort.pairs
         return None if wanted is None else np.array(wanted[index])
 
     def codes(self, cohort: Cohort) -> NDArray[np.float32]:
-        """(N, d) of all its brains."""
+        """Codes of all brains of a cohort, (N, d)."""
         return self.trained.encode(cohort.brains(cohort.indices()))
 
     @property
     def from_pair(self) -> bool:
         """True if the model starts from the second volume of a pair."""
-        return self.translation is not None and self.translation.model.reverse
+        return self.translator is not None and self.translator.model.reverse

@@ -58,7 +58,7 @@ class Answer:
 
 
 class ViewServer(ThreadingHTTPServer):
-    """Serves a library on loopback until it is shut down.
+    """Server of a library on loopback, until it is shut down.
 
     Args:
         library: what there is to see.
@@ -85,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 60
 
     def do_GET(self) -> None:
-        """Answer, or say in one line why not."""
+        """Answer a request, or say in one line why not."""
         try:
             answer = self._answer()
         except InputError as error:

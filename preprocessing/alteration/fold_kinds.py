@@ -62,7 +62,7 @@ class Parts:
     void: int
 
     @classmethod
-    def of(
+    def from_volume(
         cls,
         classes: Volume,
         folds: NDArray[np.uint16],
@@ -86,7 +86,7 @@ class Parts:
 
 
 class FoldAlteration(ABC):
-    """Something done to one labelled fold, which is drawn by size."""
+    """Alteration of one labelled fold, which is drawn by size."""
 
     kind: ClassVar[Kind]
 
@@ -127,7 +127,7 @@ class FoldAlteration(ABC):
     def parts(self, index: int) -> Parts:
         """Read a volume of the cohort."""
         assert self.cohort.folds is not None
-        return Parts.of(
+        return Parts.from_volume(
             np.array(self.cohort.volumes[index]),
             np.array(self.cohort.folds[index]),
             self.scheme,
@@ -183,7 +183,7 @@ class Scar(FoldAlteration):
     kind: ClassVar[Kind] = "scar"
 
     def altered(self, parts: Parts, deletion: Deletion) -> Volume:
-        """Take it."""
+        """Take the sheet near the fold out."""
         fold, others = parts.fold(deletion.label), parts.sheet & ~parts.hull
         scar = scar_voxels(fold, others, self.voxel_size, SCAR)
         return parts.without(scar).classes
@@ -195,7 +195,7 @@ class Rim(FoldAlteration):
     kind: ClassVar[Kind] = "rim"
 
     def altered(self, parts: Parts, deletion: Deletion) -> Volume:
-        """Take them."""
+        """Take the voxels that touch the fold out."""
         fold, others = parts.fold(deletion.label), parts.sheet & ~parts.hull
         return parts.without(rim_voxels(fold, others)).classes
 

@@ -33,9 +33,9 @@ from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.cohort.layout import Layout
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.prepare_volume import prepare_volume
-from foldnorm.preprocessing.cohort.prepared_index import Finished, finished_volume
+from foldnorm.preprocessing.cohort.prepared_index import PreparedVolume, prepared_volume
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.fold_graph import Fold, FoldGraph, Points, read_fold_graph
+from foldnorm.preprocessing.io.fold_graph import FoldGraph, GraphFold, Points, read_fold_graph
 from foldnorm.preprocessing.spatial.crop import Box
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 from foldnorm.preprocessing.spatial.space import graph_to_mni
@@ -63,11 +63,11 @@ class FoldDeletion:
         self.cohort, self.rows = cohort, fold_rows(cohort)
 
     def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
-        """One of the subject's folds, by size within the box."""
+        """Draw one of the subject's folds, by size within the box."""
         return sample_fold(rng, self.rows.get(row_key(self.cohort.rows[index]), []), sizes)
 
     def apply(self, index: int, deletion: Deletion) -> Volume:
-        """Erase it."""
+        """Erase the fold."""
         assert self.cohort.folds is not None
         volume, folds = np.array(self.cohort.volumes[index]), np.array(self.cohort.folds[index])
         return apply_deletion(
@@ -86,13 +86,13 @@ class BallDeletion:
         return sample_ball(rng, np.array(self.cohort.volumes[index]), self.cohort.scheme, sizes)
 
     def apply(self, index: int, deletion: Deletion) -> Volume:
-        """Erase it."""
+        """Erase the ball."""
         volume, size = np.array(self.cohort.volumes[index]), self.cohort.voxel_size
         return apply_deletion(volume, deletion, self.cohort.scheme, voxel_size=size)
 
 
 class _Reprepared(ABC):
-    """Applied to the raw volume, which is then prepared as the cohort was."""
+    """Alteration of the raw volume, which is then prepared as the cohort was."""
 
     kind: Callable[..., Deletion]
     junctions: bool
@@ -102,8 +102,8 @@ class _Reprepared(ABC):
         # Neither fold labels nor the second volume of a pair change what is altered.
         preparation = Preparation.from_dict(cohort.preparation)
         self.preparation = replace(preparation, folds="none", pair=None)
-        self.crop = CropSpec.of_record(cohort.preparation)
-        self.layout = Layout.of_cohort(cohort.folder)
+        self.crop = CropSpec.from_record(cohort.preparation)
+        self.layout = Layout.from_cohort(cohort.folder)
         if self.preparation.whole_brain:
             raise InputError(
                 f"folds are deleted from hemispheres, not whole brains: {cohort.folder}"
@@ -116,13 +116,13 @@ class _Reprepared(ABC):
 
     @abstractmethod
     def candidates(
-        self, volume: Finished, graph: FoldGraph, sizes: SizeRange
-    ) -> list[tuple[Fold, int]]:
+        self, volume: PreparedVolume, graph: FoldGraph, sizes: SizeRange
+    ) -> list[tuple[GraphFold, int]]:
         """Eligible folds and their sizes."""
 
     def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
-        """One of the eligible folds of the subject's graph."""
-        volume = finished_volume(self.cohort.folder, self.cohort.rows[index])
+        """Draw one of the eligible folds of the subject's graph."""
+        volume = prepared_volume(self.cohort.folder, self.cohort.rows[index])
         if not volume.source.path.is_file():
             raise InputError(f"no such file: {volume.source.path}")
         if sizes.is_control:
@@ -134,8 +134,8 @@ class _Reprepared(ABC):
         return self.kind(label=fold.number, name=fold.sulcus, size=float(size))
 
     def apply(self, index: int, deletion: Deletion) -> Volume:
-        """Erase it at full resolution and prepare the volume anew."""
-        volume = finished_volume(self.cohort.folder, self.cohort.rows[index])
+        """Erase the fold at full resolution and prepare the volume anew."""
+        volume = prepared_volume(self.cohort.folder, self.cohort.rows[index])
         erase: Points | None = None
         if deletion.kind != "none":
             graph = self._graph(volume)
@@ -144,10 +144,10 @@ class _Reprepared(ABC):
         target = self.layout.target(volume, self.crop)
         off_mask = self.cohort.preparation["off_mask"]
         return self.layout.packed(
-            prepared.classes, prepared.at, target, self.preparation.scheme, off_mask
+            prepared.classes, prepared.bounds, target, self.preparation.scheme, off_mask
         )
 
-    def _graph(self, volume: Finished) -> FoldGraph:
+    def _graph(self, volume: PreparedVolume) -> FoldGraph:
         path = volume.source.companions.graph
         if path is None:
             raise InputError(f"no fold graph beside it: {volume.source.path}")
@@ -155,13 +155,13 @@ class _Reprepared(ABC):
 
 
 class RawFoldDeletion(_Reprepared):
-    """The protocol of 2021: see `foldnorm.preprocessing.alteration.lab_protocols`."""
+    """Deletion by the protocol of 2021: see `foldnorm.preprocessing.alteration.lab_protocols`."""
 
     kind, junctions = partial(Deletion, "fold-raw"), False
 
     def candidates(
-        self, volume: Finished, graph: FoldGraph, sizes: SizeRange
-    ) -> list[tuple[Fold, int]]:
+        self, volume: PreparedVolume, graph: FoldGraph, sizes: SizeRange
+    ) -> list[tuple[GraphFold, int]]:
         """Folds wholly inside the cohort's box."""
         box = None
         if self.crop.may_cut:
@@ -169,25 +169,25 @@ class RawFoldDeletion(_Reprepared):
             mm = ends * np.array(self.cohort.voxel_size)
             if volume.is_mirrored:
                 mm[:, 0] *= -1
-            box = AcpcBox.of_mni(mm.min(axis=0), mm.max(axis=0))
+            box = AcpcBox.from_mni(mm.min(axis=0), mm.max(axis=0))
         return raw_candidates(graph, box, sizes)
 
 
 class GraphFoldDeletion(_Reprepared):
-    """The later protocol: see `foldnorm.preprocessing.alteration.lab_protocols`."""
+    """Deletion by the later protocol: see `foldnorm.preprocessing.alteration.lab_protocols`."""
 
     kind, junctions = partial(Deletion, "fold-graph"), True
 
     def candidates(
-        self, volume: Finished, graph: FoldGraph, sizes: SizeRange
-    ) -> list[tuple[Fold, int]]:
+        self, volume: PreparedVolume, graph: FoldGraph, sizes: SizeRange
+    ) -> list[tuple[GraphFold, int]]:
         """Folds by their voxels in the cohort's region, or in its box where it has none."""
         source = volume.source
         to_mni = graph_to_mni(graph, source.companions.transform, source.path)
         region = partial(self._in_region, volume) if self.crop.may_cut else None
         return graph_candidates(graph, to_mni, region, sizes)
 
-    def _in_region(self, volume: Finished, mm: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def _in_region(self, volume: PreparedVolume, mm: NDArray[np.float64]) -> NDArray[np.bool_]:
         if volume.is_mirrored:
             mm = mm * [-1, 1, 1]
         box = self.layout.box
@@ -225,7 +225,7 @@ class FoldAddition:
         return None
 
     def apply(self, index: int, deletion: Deletion) -> Volume:
-        """Write it where the volume is void; nothing is written outside the brain.
+        """Write the fold where the volume is void; nothing is written outside the brain.
 
         Where it lands beside a sheet of the subject, it is thinned: two sheets would be a block.
         """
@@ -245,8 +245,8 @@ class RandomCrop:
 
     def __init__(self, cohort: Cohort) -> None:
         self.cohort = cohort
-        self.crop = CropSpec.of_record(cohort.preparation)
-        self.layout = Layout.of_cohort(cohort.folder)
+        self.crop = CropSpec.from_record(cohort.preparation)
+        self.layout = Layout.from_cohort(cohort.folder)
         if not self.crop.may_cut:
             raise InputError(f"the cohort is no crop, so it has no elsewhere: {cohort.folder}")
 
@@ -254,32 +254,32 @@ class RandomCrop:
         """Draw a place half a side away or more, with at least half of the crop's structure."""
         if sizes.is_control:
             return CONTROL
-        volume = finished_volume(self.cohort.folder, self.cohort.rows[index])
-        at, target = volume.at, self.layout.target(volume, self.crop)
+        volume = prepared_volume(self.cohort.folder, self.cohort.rows[index])
+        bounds, target = volume.bounds, self.layout.target(volume, self.crop)
         classes, top = volume.read("_dseg").data, self.cohort.scheme.top
         enough = MIN_STRUCTURE * np.count_nonzero(self.cohort.volumes[index] == top)
-        low = np.minimum(np.array(at.start) - target.start, 0)
-        high = np.maximum(np.array(at.stop) - target.stop, 0)
+        low = np.minimum(np.array(bounds.start) - target.start, 0)
+        high = np.maximum(np.array(bounds.stop) - target.stop, 0)
         for _ in range(DRAWS):
             shift = rng.integers(low, high + 1)
             if (np.abs(shift) < np.array(target.shape) / 2).all():
                 continue
             i, j, k = (int(n) for n in shift)
-            found = self._cropped(classes, at, target.shifted((i, j, k)))
+            found = self._cropped(classes, bounds, target.shifted((i, j, k)))
             if np.count_nonzero(found == top) >= enough:
                 return Deletion("random", shift=(i, j, k))
         return None
 
     def apply(self, index: int, deletion: Deletion) -> Volume:
-        """Crop there."""
-        volume = finished_volume(self.cohort.folder, self.cohort.rows[index])
+        """Crop at the place that was drawn."""
+        volume = prepared_volume(self.cohort.folder, self.cohort.rows[index])
         target = self.layout.target(volume, self.crop).shifted(deletion.shift)
-        return self._cropped(volume.read("_dseg").data, volume.at, target)
+        return self._cropped(volume.read("_dseg").data, volume.bounds, target)
 
-    def _cropped(self, classes: NDArray[np.integer], at: Box, target: Box) -> Volume:
+    def _cropped(self, classes: NDArray[np.integer], bounds: Box, target: Box) -> Volume:
         off_mask = self.cohort.preparation["off_mask"]
         return self.layout.packed(
-            classes.astype(np.uint8, copy=False), at, target, self.cohort.scheme, off_mask
+            classes.astype(np.uint8, copy=False), bounds, target, self.cohort.scheme, off_mask
         )
 
 
@@ -304,7 +304,7 @@ class OtherSide:
         )
 
     def apply(self, index: int, deletion: Deletion) -> Volume:
-        """Take it instead."""
+        """Return the volume of the other hemisphere."""
         other = None if deletion.kind == "none" else self.cohort.other_side(index)
         return np.array(self.cohort.volumes[index if other is None else other])
 

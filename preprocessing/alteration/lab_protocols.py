@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.alteration.deletion import SizeRange
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.fold_graph import Fold, FoldGraph, Points
+from foldnorm.preprocessing.io.fold_graph import FoldGraph, GraphFold, Points
 from foldnorm.preprocessing.spatial.space import ACPC_TO_MNI, Matrix
 
 # (n, 3) MNI mm → (n,) bool: which lie in a region.
@@ -34,7 +34,7 @@ class AcpcBox:
     high: tuple[float, float, float]
 
     @classmethod
-    def of_mni(cls, low: NDArray[np.float64], high: NDArray[np.float64]) -> "AcpcBox":
+    def from_mni(cls, low: NDArray[np.float64], high: NDArray[np.float64]) -> "AcpcBox":
         """Smallest box that holds a box of MNI mm."""
         choice = np.array(list(np.ndindex(2, 2, 2)), dtype=np.bool_)
         corners = np.where(choice, high, low)
@@ -42,7 +42,7 @@ class AcpcBox:
         there = corners @ back[:3, :3].T + back[:3, 3]
         return cls(_three(there.min(axis=0)), _three(there.max(axis=0)))
 
-    def holds(self, fold: Fold, graph: FoldGraph) -> bool:
+    def holds(self, fold: GraphFold, graph: FoldGraph) -> bool:
         """Return whether the bounding box of a fold lies wholly inside.
 
         Raises:
@@ -62,7 +62,7 @@ class AcpcBox:
 
 def raw_candidates(
     graph: FoldGraph, box: AcpcBox | None, sizes: SizeRange
-) -> list[tuple[Fold, int]]:
+) -> list[tuple[GraphFold, int]]:
     """Folds that the protocol of 2021 may delete, and their sizes.
 
     Args:
@@ -79,7 +79,7 @@ def raw_candidates(
 
 def graph_candidates(
     graph: FoldGraph, to_mni: Matrix, in_region: InRegion | None, sizes: SizeRange
-) -> list[tuple[Fold, int]]:
+) -> list[tuple[GraphFold, int]]:
     """Folds that the later protocol may delete, and their sizes.
 
     Args:
@@ -98,7 +98,7 @@ def graph_candidates(
     return found
 
 
-def erased_voxels(graph: FoldGraph, fold: Fold, *, junctions: bool) -> Points:
+def erased_voxels(graph: FoldGraph, fold: GraphFold, *, junctions: bool) -> Points:
     """Voxels in AIMS order, (n, 3), that become inside when a fold is deleted.
 
     Args:

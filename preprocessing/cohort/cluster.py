@@ -68,7 +68,7 @@ def preprocess_on(
         InputError: nothing can be done at all, or the cluster cannot be reached.
     """
     if options.shard is not None or options.gather:
-        raise InputError("--cluster divides and gathers by itself: leave --shard and --gather out")
+        raise InputError("--cluster divides and packs by itself: leave --shard and --finalize out")
     if cluster.kind == "dask":
         return _by_dask(cluster, sources, out, options)
     return _by_jobs(cluster, sources, out, options)

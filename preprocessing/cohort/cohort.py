@@ -20,7 +20,13 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.split import SPLITS
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, read_tsv, replacing, write_json, write_tsv
+from foldnorm.preprocessing.core.files import (
+    atomic_path,
+    read_json,
+    read_tsv,
+    write_json,
+    write_tsv,
+)
 from foldnorm.preprocessing.io.schemes import LabelScheme, scheme_from_dict
 
 if TYPE_CHECKING:
@@ -49,6 +55,12 @@ class Cohort:
         folder: where it lies.
         description: of ``dataset_description.json``.
         rows: of ``participants.tsv``, all strings; row n is volume n.
+
+    Example:
+        >>> len(cohort), len(cohort.select("train", "validation", "test"))
+        (8, 8)
+        >>> cohort[0].volume.shape == cohort.volumes.shape[1:]
+        True
     """
 
     folder: Path
@@ -90,7 +102,7 @@ class Cohort:
 
     @cached_property
     def volumes(self) -> NDArray[np.uint8]:
-        """(N, I, J, K) uint8 class numbers, a read-only memory map.
+        """Class numbers, (N, I, J, K) uint8, a read-only memory map.
 
         Of images, (N, I, J) or (N, I, J, K) uint8 or uint16; `intensities` says what they mean.
         """
@@ -119,7 +131,10 @@ class Cohort:
             transform: of each dictionary, such as a MONAI ``Compose``.
 
         Example:
-            >>> loader = DataLoader(cohort.dataset("train"), batch_size=4)  # doctest: +SKIP
+            >>> from torch.utils.data import DataLoader
+            >>> loader = DataLoader(cohort.dataset("train"), batch_size=2)
+            >>> next(iter(loader))["image"].shape[:2]
+            torch.Size([2, 1])
         """
         # The one step upwards of this package, and only when it is asked for: what reads cohorts
         # without torch goes on to do so.
@@ -136,7 +151,7 @@ class Cohort:
         """Brain of a volume: one of the cohort's, or what it has become by an alteration."""
         other = self.other_side(index)
         read = None if other is None else partial(self._volume, other)
-        return Brain(self.seen(volume), self.rows[index], read)
+        return Brain(self.to_model_input(volume), self.rows[index], read)
 
     def other_side(self, index: int) -> int | None:
         """Index of the other hemisphere of a brain, if it is there and in the same layout."""
@@ -162,27 +177,27 @@ class Cohort:
         """True if the volumes are intensities, not classes."""
         return "intensities" in self.preparation
 
-    def seen(self, volumes: NDArray[Any]) -> NDArray[Any]:
-        """Volumes as models see them: classes as they are, intensities float32 from −1 to 1."""
+    def to_model_input(self, volumes: NDArray[Any]) -> NDArray[Any]:
+        """Convert stored volumes: classes stay as they are, images become float32 from −1 to 1."""
         if not self.holds_images:
             return volumes
         return intensities_of(volumes)
 
     @cached_property
     def folds(self) -> NDArray[np.uint16] | None:
-        """(N, I, J, K) uint16 fold labels, 0 where there is no fold; None if unknown."""
+        """Fold labels, (N, I, J, K) uint16, 0 where there is no fold; None if unknown."""
         path = self.folder / FOLDS
         return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
 
     @cached_property
     def pairs(self) -> NDArray[np.uint8] | None:
-        """(N, I, J, K) uint8 classes of the second volume of each pair; None if there are none."""
+        """Classes of the second volume of each pair, (N, I, J, K) uint8; None if there are none."""
         path = self.folder / PAIRS
         return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
 
     @cached_property
     def fold_table(self) -> list[dict[str, str]]:
-        """One row a fold: label, name, size in mm² of sheet, voxels in the packed volume."""
+        """Table of folds: label, name, size in mm² of sheet, voxels in the packed volume."""
         path = self.folder / FOLD_TABLE
         return read_tsv(path) if path.is_file() else []
 
@@ -233,11 +248,11 @@ class Cohort:
 
     @property
     def affine(self) -> NDArray[np.float64]:
-        """(4, 4) affine of the packed grid: exact to half a voxel for any one subject."""
+        """Affine of the packed grid, (4, 4): exact to half a voxel for any one subject."""
         return np.array(self.description["Cohort"]["affine"], dtype=np.float64)
 
     def affine_of(self, row: Mapping[str, str]) -> NDArray[np.float64]:
-        """(4, 4) affine of one packed volume: a mirrored right hemisphere lies on the right."""
+        """Affine of one packed volume, (4, 4): a mirrored right hemisphere lies on the right."""
         is_mirrored = self.preparation.get("mirror_right") and row.get("hemi") == "R"
         return np.diag([-1.0 if is_mirrored else 1.0, 1, 1, 1]) @ self.affine
 
@@ -264,7 +279,7 @@ class Cohort:
         return indices
 
     def keys(self) -> list[str]:
-        """``sub-…_hemi-…`` of each volume."""
+        """Name of each volume, ``sub-…_hemi-…``."""
         return [row_key(row) for row in self.rows]
 
 
@@ -275,7 +290,7 @@ def intensities_of(pixels: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def row_key(row: Mapping[str, str]) -> str:
-    """``sub-…_hemi-…`` of a row of ``participants.tsv``, ``sub-…_image-…`` of an image."""
+    """Name of a row of ``participants.tsv``: ``sub-…_hemi-…``, or ``sub-…_image-…`` of an image."""
     more = "".join(f"_{name}-{row[name]}" for name in ("hemi", "image") if row.get(name))
     return row["participant_id"] + more
 
@@ -298,7 +313,7 @@ def same_preparation(first: Mapping[str, Any], second: Mapping[str, Any]) -> lis
 def prepared_otherwise(
     preparation: Mapping[str, Any], shape: Sequence[int], cohort: "Cohort"
 ) -> str:
-    """In what a cohort was prepared otherwise, in a few words; empty if it was not.
+    """Return how a cohort was prepared otherwise, in a few words; empty if it was not.
 
     Fold labels change no volume, so volumes with and without them compare. Second volumes of pairs
     need not be there: what needs them says so.
@@ -332,7 +347,7 @@ def write_packed(
         shape: (N, I, J, K).
         dtype: of the voxels.
     """
-    with replacing(folder / name) as temporary, temporary.open("wb") as stream:
+    with atomic_path(folder / name) as temporary, temporary.open("wb") as stream:
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
         np.lib.format.write_array_header_2_0(stream, {**header, "shape": shape})
         for volume in volumes:

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from foldnorm.preprocessing.cohort.prepared_index import Finished
+from foldnorm.preprocessing.cohort.prepared_index import PreparedVolume
 from foldnorm.preprocessing.io.sources import bids_label
 
 BUCKETS, ROWS = 256, 4
-NEXT = 16  # rows that one is paired with, at most
+MAX_PAIRED = 16  # rows that one is paired with, at most
 EMPTY = np.uint32(2**32 - 1)
 # Dice of 1 mm skeletons of the left side: .86 and .84 of two scans that are in Mindboggle-101
 # twice, 92 % of whose labels are equal; at most .18 of the 3,826 other pairs of 88 brains. Of 160
@@ -31,8 +31,8 @@ EMPTY = np.uint32(2**32 - 1)
 # .24 of one brain with itself.
 SAME_SCAN = 0.7
 STEPS_PER_MM = 100  # world coordinates are rounded to this
-FARTHEST = 1e9  # mm; a damaged header may say more, and that is no integer any more
-FEWEST_BUCKETS = 32  # that hold something; less structure says nothing
+MAX_COORDINATE = 1e9  # mm; a damaged header may say more, and that is no integer any more
+MIN_BUCKETS = 32  # that hold something; less structure says nothing
 Signature = NDArray[np.uint32]
 
 
@@ -65,7 +65,7 @@ def signature_of(structure: NDArray[np.bool_], affine: NDArray[np.float64]) -> S
     """
     surface = structure & ~ndimage.binary_erosion(structure)
     mm = np.argwhere(surface) @ affine[:3, :3].T + affine[:3, 3]
-    mm = np.clip(mm, -FARTHEST, FARTHEST)
+    mm = np.clip(mm, -MAX_COORDINATE, MAX_COORDINATE)
     steps = np.rint(STEPS_PER_MM * mm).astype(np.int64).astype(np.uint64)
     hashes = np.zeros(len(steps), dtype=np.uint64)
     for axis in range(3):
@@ -105,11 +105,11 @@ def overlap(first: Signature, second: Signature) -> NDArray[np.float64]:
     filled = (first != EMPTY) | (second != EMPTY)
     number = np.count_nonzero(filled, axis=-1)
     equal = np.count_nonzero(filled & (first == second), axis=-1)
-    jaccard = np.where(number >= FEWEST_BUCKETS, equal / np.maximum(number, 1), 0.0)
+    jaccard = np.where(number >= MIN_BUCKETS, equal / np.maximum(number, 1), 0.0)
     return 2 * jaccard / (1 + jaccard)
 
 
-def same_scans(volumes: Sequence[Finished]) -> list[SameScan]:
+def same_scans(volumes: Sequence[PreparedVolume]) -> list[SameScan]:
     """Find the scans that volumes of two participants are of.
 
     Args:
@@ -133,9 +133,9 @@ def same_scans(volumes: Sequence[Finished]) -> list[SameScan]:
 def candidates(signatures: NDArray[np.uint32]) -> NDArray[np.intp]:
     """Pairs of rows that agree in a run of `ROWS` buckets, (n, 2), the lower row first.
 
-    Of many rows that agree in the same run each is paired with the next `NEXT` only, so that time
-    and memory stay in proportion to the rows. A pair with a Dice of `SAME_SCAN` is missed once in
-    250 times, one with .75 once in 7,000.
+    Of many rows that agree in the same run each is paired with the next `MAX_PAIRED` only, so that
+    time and memory stay in proportion to the rows. A pair with a Dice of `SAME_SCAN` is missed once
+    in 250 times, one with .75 once in 7,000.
     """
     number = len(signatures)
     codes = [np.empty(0, dtype=np.int64)]  # row · number + other row
@@ -147,7 +147,7 @@ def candidates(signatures: NDArray[np.uint32]) -> NDArray[np.intp]:
             keys = _mixed(keys ^ column)
         order = np.argsort(keys, kind="stable")
         rows, keys = filled[order], keys[order]
-        for step in range(1, min(NEXT, len(rows) - 1) + 1):
+        for step in range(1, min(MAX_PAIRED, len(rows) - 1) + 1):
             alike = np.flatnonzero(keys[step:] == keys[:-step])
             if not len(alike):
                 break

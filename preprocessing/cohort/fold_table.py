@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, write_json, write_tsv
-from foldnorm.preprocessing.io.fold_graph import Fold, Points, read_fold_graph
+from foldnorm.preprocessing.io.fold_graph import GraphFold, Points, read_fold_graph
 from foldnorm.preprocessing.io.sources import Problem, SourceVolume
 from foldnorm.preprocessing.io.volumes import read_labels, volume_stem
 from foldnorm.preprocessing.spatial.space import Matrix, graph_to_mni, voxel_to_mni
@@ -123,7 +123,7 @@ def _rows_of_sidecar(volume: SourceVolume) -> list[dict[str, Any]]:
     return rows
 
 
-def _place(fold: Fold, to_mni: Matrix) -> dict[str, float]:
+def _place(fold: GraphFold, to_mni: Matrix) -> dict[str, float]:
     """Box and centre in MNI mm; empty for a fold without voxels."""
     points = _in_mni(np.concatenate([fold.surface, fold.bottom, fold.other]), to_mni)
     if not len(points):

@@ -14,7 +14,7 @@ from foldnorm.preprocessing.io.schemes import SKELETON, LabelScheme, discretise
 from foldnorm.preprocessing.io.sources import RIGHT_LABELS, Companions
 from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
 from foldnorm.preprocessing.spatial.crop import Box, foreground_box, shape_of
-from foldnorm.preprocessing.topology.hull import agrees, hull_of, moved_labels
+from foldnorm.preprocessing.topology.hull import graph_matches, hull_of, transfer_labels
 
 Shift = tuple[float, float, float]  # mm
 MAX_FOLD_LABEL = 2**16 - 1  # fold labels are kept as uint16
@@ -22,8 +22,8 @@ SAME_GRID = 1e-3  # mm: affines closer than this are equal
 
 
 @dataclass(frozen=True)
-class Part:
-    """A discretised volume, cut to what it holds.
+class HemisphereVolume:
+    """Discretised volume of a hemisphere, or of both, cut to what it holds.
 
     Attributes:
         volume: as read, RAS+.
@@ -48,9 +48,9 @@ class Part:
     pair_shift: Shift | None = None
 
 
-def read_part(
+def read_hemisphere(
     path: Path, companions: Companions, preparation: Preparation, erase: Points | None = None
-) -> Part:
+) -> HemisphereVolume:
     """Read one volume and what goes with it, and discretise both.
 
     Args:
@@ -83,11 +83,18 @@ def read_part(
     labels = known.labels
     if labels is not None:
         labels = np.where(classes == scheme.top, labels[box.slices], 0)
-    return Part(volume, box, classes, labels, pair, known.names, known.source, hull, shift)
+    return HemisphereVolume(
+        volume, box, classes, labels, pair, known.names, known.source, hull, shift
+    )
 
 
-def join(left: Part, right: Part, scheme: LabelScheme, pair_scheme: LabelScheme | None) -> Part:
-    """Both hemispheres of a participant on the grid that they share.
+def join(
+    left: HemisphereVolume,
+    right: HemisphereVolume,
+    scheme: LabelScheme,
+    pair_scheme: LabelScheme | None,
+) -> HemisphereVolume:
+    """Join both hemispheres of a participant on the grid that they share.
 
     Where they overlap the higher class stays. Fold labels of the right are moved up by
     `RIGHT_LABELS`.
@@ -105,10 +112,10 @@ def join(left: Part, right: Part, scheme: LabelScheme, pair_scheme: LabelScheme 
 
     def joined(which: str, fill: int) -> NDArray[Any]:
         arrays = []
-        for part in (left, right):
-            array = getattr(part, which)
+        for hemisphere in (left, right):
+            array = getattr(hemisphere, which)
             whole = np.full(box.shape, fill, dtype=array.dtype)
-            whole[part.box.shifted([-n for n in box.start]).slices] = array
+            whole[hemisphere.box.shifted([-n for n in box.start]).slices] = array
             arrays.append(whole)
         return np.maximum(*arrays)
 
@@ -218,7 +225,7 @@ def _fold_labels(
     if wants_graph and companions.graph is not None and preparation.scheme.stem == SKELETON.stem:
         graph = read_fold_graph(companions.graph)
         numbers = graph_fold_numbers(graph, shape_of(volume.data))[::-1, ::-1, ::-1]
-        voxels = numbers > 0 if agrees(volume.data, numbers > 0) else None
+        voxels = numbers > 0 if graph_matches(volume.data, numbers > 0) else None
     if preparation.folds == "none":
         return _FoldLabels(graph=voxels)
     if companions.folds is not None:
@@ -229,7 +236,7 @@ def _fold_labels(
     if voxels is not None:
         return _FoldLabels(numbers, names, "fold graph", voxels)
     assert numbers is not None
-    moved = moved_labels(volume.data, numbers)
+    moved = transfer_labels(volume.data, numbers)
     if moved is None:
         return _FoldLabels(source="none: the fold graph is of another brain")
     return _FoldLabels(moved, names, "fold graph of another skeleton, moved to the nearest voxels")
@@ -251,7 +258,7 @@ def _remove_hull(
 def _erase(
     classes: NDArray[np.uint8], volume: LabelVolume, box: Box, scheme: LabelScheme, erase: Points
 ) -> None:
-    """Voxels in AIMS order become void, in place, where they are above it."""
+    """Turn voxels in AIMS order into void, in place, where they are above it."""
     places = np.array(volume.data.shape) - 1 - erase - np.array(box.start)
     inside = ((places >= 0) & (places < classes.shape)).all(axis=1)
     index = tuple(places[inside].T.astype(np.intp))

@@ -30,7 +30,7 @@ from foldnorm.preprocessing.cohort.layout import layout_in
 from foldnorm.preprocessing.cohort.preprocess import write_report
 from foldnorm.preprocessing.cohort.split import assign_split, check_fractions
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import in_order, read_json, sha256_of
+from foldnorm.preprocessing.core.files import read_json, sha256_of, threaded_map
 from foldnorm.preprocessing.io.sources import Problem
 
 Rule = Literal["auto", "full", "percentiles", "window"]
@@ -62,7 +62,7 @@ class ImagePreparation:
 
     @classmethod
     def parse(cls, size: str, intensities: str) -> Self:
-        """Read ``--size`` and ``--intensities``.
+        """Read ``--shape`` and ``--intensities``.
 
         Raises:
             InputError: they are none.
@@ -72,7 +72,8 @@ class ImagePreparation:
             sides and len(sides) <= 3 and all(SMALLEST <= side <= LARGEST for side in sides)
         ):
             raise InputError(
-                f"--size: expected 1 to 3 sides of {SMALLEST} to {LARGEST}, or native, got {size!r}"
+                f"--shape: expected 1 to 3 sides of {SMALLEST} to {LARGEST}, or native, "
+                f"got {size!r}"
             )
         if intensities in RULES:
             return cls(sides, cast(Rule, intensities))
@@ -98,7 +99,7 @@ class ImagePreparation:
         }
 
     @classmethod
-    def of_cohort(cls, folder: Path) -> Self:
+    def from_cohort(cls, folder: Path) -> Self:
         """Read the preparation of a cohort of images, or of an exported model of images.
 
         Raises:
@@ -107,10 +108,10 @@ class ImagePreparation:
         record = Cohort.describe(layout_in(folder))["Cohort"]["preparation"]
         if "intensities" not in record:
             raise InputError(f"expected a cohort of images, got one of label volumes: {folder}")
-        return cls.of_record(record)
+        return cls.from_record(record)
 
     @classmethod
-    def of_record(cls, record: Mapping[str, Any]) -> Self:
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
         """Inverse of `as_dict`."""
         size = record["size"]
         return cls(None if size is None else tuple(size), **record["intensities"])
@@ -162,7 +163,7 @@ def write_image_cohort(
     """
     begin = time.perf_counter()
     check_fractions(fractions)
-    preparation = fitted(images, preparation)
+    preparation = completed(images, preparation)
     record = {
         "preparation": preparation.as_dict(),
         "split": {"fractions": list(fractions), "seed": split_seed},
@@ -189,7 +190,7 @@ def write_image_cohort(
     return report
 
 
-def fitted(images: Sequence[ImageFile], asked: ImagePreparation) -> ImagePreparation:
+def completed(images: Sequence[ImageFile], asked: ImagePreparation) -> ImagePreparation:
     """Settle what a preparation leaves open by the first image that is readable.
 
     Raises:
@@ -221,7 +222,7 @@ def prepare_image(image: ImageFile, preparation: ImagePreparation) -> PreparedIm
     pixels = read_image(image)
     low, high = _range(pixels, preparation, image.path)
     if preparation.size is not None:
-        pixels = brought_to(pixels, preparation.size, image.path)
+        pixels = resized_to(pixels, preparation.size, image.path)
     dtype = np.uint8 if preparation.bits == 8 else np.uint16
     highest = np.iinfo(dtype).max
     if (low, high) != (0, highest):
@@ -230,8 +231,8 @@ def prepare_image(image: ImageFile, preparation: ImagePreparation) -> PreparedIm
     return PreparedImage(np.ascontiguousarray(pixels, dtype=dtype), low, high)
 
 
-def brought_to(pixels: Pixels, size: tuple[int, ...], path: Path) -> Pixels:
-    """Resized without distortion: padded to the aspect with its lowest value first.
+def resized_to(pixels: Pixels, size: tuple[int, ...], path: Path) -> Pixels:
+    """Resize an image without distortion: it is padded to the aspect with its lowest value first.
 
     Args:
         pixels: (I, J) or (I, J, K).
@@ -256,7 +257,7 @@ def brought_to(pixels: Pixels, size: tuple[int, ...], path: Path) -> Pixels:
 
 
 def _numbers(text: str, kind: Callable[[str], Any]) -> tuple[Any, ...] | None:
-    """Numbers parted by commas; None if it is anything else."""
+    """Numbers separated by commas; None if it is anything else."""
     try:
         return tuple(kind(part) for part in text.split(","))
     except ValueError:
@@ -289,7 +290,7 @@ def _pack(
     record: Mapping[str, Any],
     n_threads: int,
 ) -> tuple[int, list[Problem]]:
-    """Write the cohort; how many images it has, and which were left out."""
+    """Write the cohort; return the number of its images, and those that were left out."""
     problems, rows, shape = [], list[dict[str, str]](), None
     dtype = np.dtype(np.uint8 if preparation.bits == 8 else np.uint16)
     out.mkdir(parents=True, exist_ok=True)
@@ -302,7 +303,7 @@ def _pack(
                 continue
             shape = shape or prepared.pixels.shape
             if prepared.pixels.shape != shape:
-                reason = f"{prepared.pixels.shape} pixels, the others have {shape}; give --size"
+                reason = f"{prepared.pixels.shape} pixels, the others have {shape}; give --shape"
                 problems.append(Problem(image.key, f"{reason}: {image.path}"))
                 continue
             spool.write(prepared.pixels.data)
@@ -330,7 +331,7 @@ def _in_order(
         except InputError as error:
             return error
 
-    yield from zip(images, in_order(prepared, images, n_threads), strict=True)
+    yield from zip(images, threaded_map(prepared, images, n_threads), strict=True)
 
 
 def _row(image: ImageFile, prepared: PreparedImage, record: Mapping[str, Any]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 
 from foldnorm.preprocessing.cohort.pictures import grey_png
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_tsv, replacing, write_bytes
+from foldnorm.preprocessing.core.files import atomic_path, read_tsv, write_bytes
 from foldnorm.preprocessing.io.sources import PARTICIPANTS, PICTURES, Problem, bids_label
 
 STACKS = (".tif", ".tiff")
@@ -175,26 +175,30 @@ def write_image(stem: Path, image: NDArray[np.floating], bits: int) -> None:
         dtype = np.uint8 if bits == 8 else np.uint16
         write_bytes(stem.with_name(f"{stem.name}.png"), grey_png(grey.astype(dtype)))
         return
-    with replacing(stem.with_name(f"{stem.name}.nii.gz")) as temporary:
+    with atomic_path(stem.with_name(f"{stem.name}.nii.gz")) as temporary:
         whole = nibabel.Nifti1Image(image.astype(np.float32), np.eye(4))
         temporary.write_bytes(whole.to_bytes())
 
 
 def _files(source: Path) -> list[ImageFile]:
     if source.is_file():
-        return _of_idx(source) if _is_idx(source) else [_of_file(source, source.parent)]
+        return (
+            _images_from_idx(source)
+            if _is_idx(source)
+            else [_image_from_file(source, source.parent)]
+        )
     paths = [path for path in sorted(source.rglob("*")) if path.is_file()]
     archives = [path for path in paths if _is_idx(path)]
     if archives:
-        return [image for path in archives for image in _of_idx(path)]
+        return [image for path in archives for image in _images_from_idx(path)]
     return [
-        _of_file(path, source)
+        _image_from_file(path, source)
         for path in paths
         if _suffix(path) in (*PICTURES, *STACKS, *NIFTI) and not path.name.startswith(".")
     ]
 
 
-def _of_file(path: Path, source: Path) -> ImageFile:
+def _image_from_file(path: Path, source: Path) -> ImageFile:
     """Return the image of a file; its class is the folder of ``source`` that holds it, if any."""
     within = path.relative_to(source)
     known = {"file": within.as_posix()}
@@ -208,7 +212,7 @@ def _is_idx(path: Path) -> bool:
     return any(name in path.name for name in IDX_IMAGES)
 
 
-def _of_idx(path: Path) -> list[ImageFile]:
+def _images_from_idx(path: Path) -> list[ImageFile]:
     """Images of an archive, with the labels that lie beside it."""
     images = read_idx(path)
     label_path = path.with_name(path.name.replace("images", IDX_LABELS).replace("idx3", "idx1"))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.layout import Layout
-from foldnorm.preprocessing.cohort.prepared_index import finished_volume
+from foldnorm.preprocessing.cohort.prepared_index import prepared_volume
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.spatial.crop import shape_of, shifted_affine
@@ -46,22 +46,22 @@ class InputSpace:
     to_mni: Matrix | None
 
     @classmethod
-    def of(cls, cohort: Cohort, row: Mapping[str, str]) -> "InputSpace":
+    def from_row(cls, cohort: Cohort, row: Mapping[str, str]) -> "InputSpace":
         """Return the input space of a row of ``participants.tsv``."""
         is_mni = cohort.preparation["space"] == "mni"
         to_world = cohort.affine_of(row)
         i, j, k = cohort.shape
         stays = cls(None, (i, j, k), to_world, np.eye(4), to_world, to_world if is_mni else None)
         try:
-            finished = finished_volume(cohort.folder, row)
+            finished = prepared_volume(cohort.folder, row)
             prepared = finished.read("_dseg")
             source = finished.source
             volume = read_labels(source.path)
         except (InputError, OSError):
             return stays
-        layout = Layout.of_cohort(cohort.folder)
-        box = layout.target(finished, CropSpec.of_record(cohort.preparation))
-        offset = np.subtract(box.start, finished.at.start)
+        layout = Layout.from_cohort(cohort.folder)
+        box = layout.target(finished, CropSpec.from_record(cohort.preparation))
+        offset = np.subtract(box.start, finished.bounds.start)
         packed_to_space = shifted_affine(prepared.affine, offset.tolist())
         transform, shape = source.companions.transform, shape_of(volume.data)
         own_to_mni = None
@@ -75,14 +75,16 @@ class InputSpace:
         to_mni = None if own_to_mni is None else own_to_mni @ matrix
         return cls(source.path, shape, volume.affine, matrix, to_world, to_mni)
 
-    def spread(self, values: NDArray[np.floating], fill: float = 0.0) -> NDArray[np.floating]:
-        """Bring (I, J, K) quantities of the packed grid there, by trilinear interpolation."""
+    def to_input_grid(
+        self, values: NDArray[np.floating], fill: float = 0.0
+    ) -> NDArray[np.floating]:
+        """Resample (I, J, K) quantities of the packed grid onto the input file's, trilinearly."""
         if self.path is None:
             return values
         return resample_linear(values - fill, self.matrix, self.shape, 0) + fill
 
-    def label(self, labels: NDArray[np.integer]) -> NDArray[np.integer]:
-        """Bring (I, J, K) labels of the packed grid there: each voxel takes that of the nearest."""
+    def labels_to_input_grid(self, labels: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Resample (I, J, K) labels of the packed grid onto the input file's, nearest voxel."""
         if self.path is None:
             return labels
         return resample_nearest(labels, self.matrix, self.shape, 0)

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, REGION_MASK
-from foldnorm.preprocessing.cohort.prepared_index import Finished
+from foldnorm.preprocessing.cohort.prepared_index import PreparedVolume
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.volumes import read_labels, write_labels
-from foldnorm.preprocessing.spatial.crop import Box, place, shifted_affine, union_box
+from foldnorm.preprocessing.spatial.crop import Box, paste, shifted_affine, union_box
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 from foldnorm.preprocessing.spatial.regions import Region, region_of_mask, region_of_voxels
 
@@ -37,13 +37,13 @@ class Layout:
     region: NDArray[np.bool_] | None = None
 
     @classmethod
-    def of_cohort(cls, folder: Path) -> "Layout":
+    def from_cohort(cls, folder: Path) -> "Layout":
         """Read the layout of a cohort folder."""
         box = Box.parse(read_json(folder / DESCRIPTION)["Cohort"]["box"])
         path = folder / REGION_MASK
         return cls(box, read_labels(path).data.astype(np.bool_) if path.is_file() else None)
 
-    def target(self, volume: Finished, crop: CropSpec) -> Box:
+    def target(self, volume: PreparedVolume, crop: CropSpec) -> Box:
         """Return the box that is kept of a volume, on the lattice."""
         return self.target_of(volume.field_of_view, crop)
 
@@ -54,7 +54,7 @@ class Layout:
     def packed(
         self,
         classes: NDArray[np.uint8],
-        at: Box,
+        bounds: Box,
         target: Box,
         scheme: LabelScheme,
         off_mask: str | None,
@@ -63,12 +63,12 @@ class Layout:
 
         Args:
             classes: (I, J, K) class numbers.
-            at: the box that they occupy on the lattice.
+            bounds: the box that they occupy on the lattice.
             target: the box that is kept, of the shape of ``box``.
             scheme: of the volume.
             off_mask: name of the class that what lies off the region becomes, if any.
         """
-        kept = place(classes, at, target, fill=scheme.fill)
+        kept = paste(classes, bounds, target, fill=scheme.fill)
         if off_mask is not None and self.region is not None:
             kept[~self.region] = scheme.names.index(off_mask)
         return np.asarray(kept, dtype=np.uint8)
@@ -84,7 +84,7 @@ class Layout:
 
 
 def fit_layout(
-    volumes: Sequence[Finished],
+    volumes: Sequence[PreparedVolume],
     crop: CropSpec,
     pad: str,
     fold_names: Mapping[int, str],
@@ -114,19 +114,19 @@ def fit_layout(
             region = _region_of_folds(volumes, crop, fold_names, voxel_size[0])
         box = region.box.padded(pad)
         return Layout(box, region.within(box))
-    boxes = [v.at if crop.kind == "cohort" else v.field_of_view for v in volumes]
+    boxes = [v.bounds if crop.kind == "cohort" else v.field_of_view for v in volumes]
     return Layout(union_box(boxes).padded(pad))
 
 
 def _region_of_folds(
-    volumes: Sequence[Finished], crop: CropSpec, fold_names: Mapping[int, str], size: float
+    volumes: Sequence[PreparedVolume], crop: CropSpec, fold_names: Mapping[int, str], size: float
 ) -> Region:
     places = []
     for volume in volumes:
         if volume.has_folds():
             labels = crop.labels(volume.fold_names(fold_names), must_exist=False)
             folds = volume.read("_desc-folds_dseg").data
-            places.append(np.argwhere(np.isin(folds, sorted(labels))) + volume.at.start)
+            places.append(np.argwhere(np.isin(folds, sorted(labels))) + volume.bounds.start)
     if not sum(map(len, places)):
         raise InputError(f"--crop: no volume has any fold of {crop.text}")
     return region_of_voxels(places, crop.margin, size)

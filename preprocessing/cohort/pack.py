@@ -29,14 +29,14 @@ from foldnorm.preprocessing.cohort.cohort import (
 from foldnorm.preprocessing.cohort.duplicates import SameScan, same_scans
 from foldnorm.preprocessing.cohort.layout import Layout, fit_layout
 from foldnorm.preprocessing.cohort.preparation import Preparation
-from foldnorm.preprocessing.cohort.prepared_index import Finished, finished_volumes
+from foldnorm.preprocessing.cohort.prepared_index import PreparedVolume, prepared_volumes
 from foldnorm.preprocessing.cohort.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.cohort.quality import QC_TABLE, quality_rows
 from foldnorm.preprocessing.cohort.split import DEFAULT_FRACTIONS, assign_split
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import in_order, read_json, write_tsv
+from foldnorm.preprocessing.core.files import read_json, threaded_map, write_tsv
 from foldnorm.preprocessing.io.sources import Problem, bids_label
-from foldnorm.preprocessing.spatial.crop import missing_sides, place, shifted_affine
+from foldnorm.preprocessing.spatial.crop import missing_sides, paste, shifted_affine
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 from foldnorm.preprocessing.spatial.downsample import SAME_SIZE
 
@@ -69,12 +69,12 @@ class PackOptions:
             "pad": self.pad,
         }
 
-    def layout(self, volumes: list[Finished], out: Path) -> Layout:
+    def layout(self, volumes: list[PreparedVolume], out: Path) -> Layout:
         """Return the layout of another cohort, or the one frozen in ``out``, or fit a new one."""
         if self.frozen is not None:
             return self.frozen
         if (out / DESCRIPTION).is_file() and not self.refit:
-            return Layout.of_cohort(out)
+            return Layout.from_cohort(out)
         record = self.preparation_record()
         return fit_layout(volumes, self.crop, self.pad, self.fold_names, record)
 
@@ -104,7 +104,7 @@ def pack(out: Path, options: PackOptions) -> Packed:
     """
     every = [
         volume
-        for volume in finished_volumes(out)
+        for volume in prepared_volumes(out)
         if bids_label(volume.sidecar["Participant"]) not in options.excluded
     ]
     if not options.mix_origins:
@@ -119,7 +119,7 @@ def pack(out: Path, options: PackOptions) -> Packed:
     layout = options.layout(finished, out)
     fitting = []
     for volume in finished:
-        outside = "" if options.crop.may_cut else missing_sides(volume.at, layout.box)
+        outside = "" if options.crop.may_cut else missing_sides(volume.bounds, layout.box)
         if outside:
             problems.append(
                 Problem(
@@ -162,12 +162,12 @@ def refuse_mixed(origins: Sequence[str]) -> None:
 
 
 def fold_rows(
-    volume: Finished,
+    volume: PreparedVolume,
     labels: NDArray[np.uint16],
     inside: NDArray[np.uint16],
     names: Mapping[int, str],
 ) -> list[dict[str, Any]]:
-    """One row a fold: its size within the box, in mm² of sheet (its voxel count at 1 mm).
+    """Rows of the fold table: size within the box, in mm² of sheet (its voxel count at 1 mm).
 
     The size at full resolution is shared out by the downsampled voxels that the box holds.
     """
@@ -189,8 +189,8 @@ def fold_rows(
 
 
 def _same_voxels(
-    volumes: list[Finished], out: Path, options: PackOptions
-) -> tuple[list[Finished], list[Problem]]:
+    volumes: list[PreparedVolume], out: Path, options: PackOptions
+) -> tuple[list[PreparedVolume], list[Problem]]:
     """Keep the volumes whose voxels have the cohort's size: the frozen one, or the first's."""
     if not volumes:
         return [], []
@@ -210,21 +210,23 @@ def _same_voxels(
 
 
 def _write_volumes(
-    out: Path, volumes: list[Finished], layout: Layout, options: PackOptions
+    out: Path, volumes: list[PreparedVolume], layout: Layout, options: PackOptions
 ) -> None:
     scheme = options.preparation.scheme
 
-    def placed(volume: Finished) -> NDArray[np.integer]:
+    def placed(volume: PreparedVolume) -> NDArray[np.integer]:
         target = layout.target(volume, options.crop)
         classes = volume.read("_dseg").data.astype(np.uint8, copy=False)
-        return layout.packed(classes, volume.at, target, scheme, options.off_mask)
+        return layout.packed(classes, volume.bounds, target, scheme, options.off_mask)
 
     shape = (len(volumes), *layout.box.shape)
-    ahead = in_order(placed, volumes, options.n_procs)
+    ahead = threaded_map(placed, volumes, options.n_procs)
     write_packed(out, VOLUMES, ahead, shape=shape, dtype=np.dtype(np.uint8))
 
 
-def _write_pairs(out: Path, volumes: list[Finished], layout: Layout, options: PackOptions) -> None:
+def _write_pairs(
+    out: Path, volumes: list[PreparedVolume], layout: Layout, options: PackOptions
+) -> None:
     """Pack the second volume of each pair, in the order and on the grid of the first."""
     scheme = options.preparation.pair
     if scheme is None:
@@ -232,17 +234,19 @@ def _write_pairs(out: Path, volumes: list[Finished], layout: Layout, options: Pa
         return
     off_mask = None if options.off_mask is None else scheme.names[scheme.fill]
 
-    def placed(volume: Finished) -> NDArray[np.integer]:
+    def placed(volume: PreparedVolume) -> NDArray[np.integer]:
         target = layout.target(volume, options.crop)
         classes = volume.read("_desc-pair_dseg").data.astype(np.uint8, copy=False)
-        return layout.packed(classes, volume.at, target, scheme, off_mask)
+        return layout.packed(classes, volume.bounds, target, scheme, off_mask)
 
     shape = (len(volumes), *layout.box.shape)
-    ahead = in_order(placed, volumes, options.n_procs)
+    ahead = threaded_map(placed, volumes, options.n_procs)
     write_packed(out, PAIRS, ahead, shape=shape, dtype=np.dtype(np.uint8))
 
 
-def _write_folds(out: Path, volumes: list[Finished], layout: Layout, options: PackOptions) -> None:
+def _write_folds(
+    out: Path, volumes: list[PreparedVolume], layout: Layout, options: PackOptions
+) -> None:
     """Pack the fold labels and their table, if every volume has them."""
     if not all(volume.has_folds() for volume in volumes):
         for name in (FOLDS, FOLD_TABLE):
@@ -254,7 +258,7 @@ def _write_folds(out: Path, volumes: list[Finished], layout: Layout, options: Pa
         for volume in volumes:
             whole = volume.read("_desc-folds_dseg").data.astype(np.uint16)
             target = layout.target(volume, options.crop)
-            inside = place(whole, volume.at, target, fill=0).astype(np.uint16)
+            inside = paste(whole, volume.bounds, target, fill=0).astype(np.uint16)
             if options.off_mask is not None and layout.region is not None:
                 inside[~layout.region] = 0
             rows.extend(fold_rows(volume, whole, inside, volume.fold_names(options.fold_names)))
@@ -266,8 +270,8 @@ def _write_folds(out: Path, volumes: list[Finished], layout: Layout, options: Pa
 
 
 def _first_of_each_scan(
-    volumes: list[Finished], scans: Sequence[SameScan], options: PackOptions
-) -> tuple[list[Finished], list[str]]:
+    volumes: list[PreparedVolume], scans: Sequence[SameScan], options: PackOptions
+) -> tuple[list[PreparedVolume], list[str]]:
     """Leave out whoever is of the scan of somebody before, if that is asked for."""
     dropped: list[str] = []
     for scan in scans if options.drop_duplicates else ():
@@ -278,7 +282,7 @@ def _first_of_each_scan(
 
 
 def _scan_warnings(
-    volumes: list[Finished], scans: Sequence[SameScan], options: PackOptions
+    volumes: list[PreparedVolume], scans: Sequence[SameScan], options: PackOptions
 ) -> list[str]:
     """Say which scans are there twice, and how they are kept out of two splits."""
     by_id = {bids_label(volume.sidecar["Participant"]): volume for volume in volumes}
@@ -303,7 +307,7 @@ def _scan_warnings(
     return warnings
 
 
-def _remedy(first: Finished, second: Finished) -> str:
+def _remedy(first: PreparedVolume, second: PreparedVolume) -> str:
     """Say which line of a table would put two participants into one family."""
     family, other = (volume.sidecar["Known"].get("family") for volume in (first, second))
     if other and not family:
@@ -315,13 +319,13 @@ def _remedy(first: Finished, second: Finished) -> str:
     )
 
 
-def _source_warnings(volumes: list[Finished]) -> list[str]:
+def _source_warnings(volumes: list[PreparedVolume]) -> list[str]:
     number = sum(bool(volume.sidecar.get("Warnings")) for volume in volumes)
     return [f"{number} volumes have warnings of their source, see {QC_TABLE}"] if number else []
 
 
 def _quality(
-    volumes: list[Finished], scans: Sequence[SameScan], options: PackOptions
+    volumes: list[PreparedVolume], scans: Sequence[SameScan], options: PackOptions
 ) -> list[dict[str, Any]]:
     same: dict[tuple[str, str], list[str]] = {}
     for scan in scans:
@@ -345,12 +349,12 @@ def _quality(
     return quality_rows(measured, in_mni_space=options.preparation.space == "mni")
 
 
-def _split_unit(volume: Finished) -> str:
+def _split_unit(volume: PreparedVolume) -> str:
     """Family of a participant, or the participant; who shares it is in one split."""
     return str(volume.sidecar["Known"].get("family") or volume.sidecar["Participant"])
 
 
-def _row(volume: Finished, options: PackOptions) -> dict[str, str]:
+def _row(volume: PreparedVolume, options: PackOptions) -> dict[str, str]:
     known = {k: str(v) for k, v in volume.sidecar["Known"].items() if k != "split"}
     participant = volume.sidecar["Participant"]
     split = assign_split(_split_unit(volume), seed=options.split_seed, fractions=options.fractions)
@@ -363,7 +367,9 @@ def _row(volume: Finished, options: PackOptions) -> dict[str, str]:
     }
 
 
-def _description(volumes: list[Finished], layout: Layout, options: PackOptions) -> dict[str, Any]:
+def _description(
+    volumes: list[PreparedVolume], layout: Layout, options: PackOptions
+) -> dict[str, Any]:
     size = np.array(volumes[0].sidecar["VoxelSize"])
     first = layout.target(volumes[0], options.crop)
     affine = shifted_affine(np.diag([*size, 1.0]), first.start)
@@ -384,7 +390,7 @@ def _description(volumes: list[Finished], layout: Layout, options: PackOptions) 
     }
 
 
-def _pairs(volumes: list[Finished], options: PackOptions) -> dict[str, Any] | None:
+def _pairs(volumes: list[PreparedVolume], options: PackOptions) -> dict[str, Any] | None:
     """Describe the pairs: their scheme, how many have two affines, and the largest shift, mm."""
     if options.preparation.pair is None:
         return None

@@ -32,14 +32,14 @@ FULL_CHANGE = 64.0  # grey values of 255, from which on a change has its full co
 
 
 def many_colours(count: int) -> NDArray[np.uint8]:
-    """(count + 2, 3) colours: white, ``count`` that neighbours can be told apart by, and grey."""
+    """Colours (count + 2, 3): white, ``count`` that tell neighbours apart, and grey."""
     hues = (np.arange(count) * 0.61803) % 1  # the golden angle: no two early ones are alike
     shades = [colorsys.hsv_to_rgb(h, 0.9, 0.85 - 0.3 * (n % 2)) for n, h in enumerate(hues)]
     return np.rint(255 * np.array([(1.0,) * 3, *shades, (0.75,) * 3])).astype(np.uint8)
 
 
 def class_colours(n_classes: int) -> NDArray[np.uint8]:
-    """(n, 3) colours of the classes; those beyond the palette share its last."""
+    """Colours of the classes, (n, 3); those beyond the palette share its last."""
     table = PALETTE[[0, 2]] if n_classes == 2 else PALETTE
     return table[np.minimum(np.arange(n_classes), len(table) - 1)]
 

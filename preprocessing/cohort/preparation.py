@@ -45,7 +45,7 @@ class Preparation:
     pair: LabelScheme | None = None
     whole_brain: bool = False
 
-    def of_pairs(self) -> "Preparation":
+    def for_second_volume(self) -> "Preparation":
         """Return the preparation of a second volume that comes without its first."""
         assert self.pair is not None
         return replace(self, scheme=self.pair, pair=None, method="nearest", thin=False, hull="keep")

@@ -8,7 +8,12 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.duplicates import as_text as signature_as_text
 from foldnorm.preprocessing.cohort.duplicates import signature_of
-from foldnorm.preprocessing.cohort.hemisphere_volume import MAX_FOLD_LABEL, Part, join, read_part
+from foldnorm.preprocessing.cohort.hemisphere_volume import (
+    MAX_FOLD_LABEL,
+    HemisphereVolume,
+    join,
+    read_hemisphere,
+)
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.quality import measure, touched_sides
 from foldnorm.preprocessing.core.errors import InputError
@@ -16,7 +21,7 @@ from foldnorm.preprocessing.io.fold_graph import Points
 from foldnorm.preprocessing.io.sources import SourceVolume
 from foldnorm.preprocessing.io.volumes import LabelVolume, mirror_left_right, voxel_size_of
 from foldnorm.preprocessing.spatial.crop import Box, Index, lattice_start, shape_of, shifted_affine
-from foldnorm.preprocessing.spatial.downsample import Grid
+from foldnorm.preprocessing.spatial.downsample import ResamplingPlan
 from foldnorm.preprocessing.spatial.space import voxel_to_mni
 from foldnorm.preprocessing.spatial.target_grid import MniTarget, NativeTarget, TargetGrid
 from foldnorm.preprocessing.topology.thinning import thin
@@ -25,14 +30,14 @@ MAX_SIDE = 4096  # voxels: a wrong voxel size must not allocate terabytes
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A volume at its final voxel size, cut to what it holds.
+class PreparedArrays:
+    """Volume at its final voxel size, cut to what it holds, in memory.
 
     Attributes:
         classes: (I, J, K) uint8 class numbers.
         affine: (4, 4) of ``classes``.
-        at: the box that ``classes`` occupies on the lattice.
-        grid: the box that the whole field of view occupies on the lattice.
+        bounds: the box that ``classes`` occupies on the lattice.
+        field_of_view: the box that the whole field of view occupies on the lattice.
         source: what it was made of, at full resolution.
         folds: (I, J, K) uint16 fold labels, or None.
         fold_sizes: label → mm² of sheet (the number of 1 mm voxels), measured at full resolution.
@@ -43,9 +48,9 @@ class Prepared:
 
     classes: NDArray[np.uint8]
     affine: NDArray[np.float64]
-    at: Box
-    grid: Box
-    source: Part
+    bounds: Box
+    field_of_view: Box
+    source: HemisphereVolume
     folds: NDArray[np.uint16] | None = None
     fold_sizes: dict[int, float] = field(default_factory=dict)
     pair: NDArray[np.uint8] | None = None
@@ -60,7 +65,7 @@ class Prepared:
 
 def prepare_volume(
     source: SourceVolume, preparation: Preparation, *, erase: Points | None = None
-) -> Prepared:
+) -> PreparedArrays:
     """Read one volume and bring it to its final grid.
 
     Args:
@@ -73,31 +78,36 @@ def prepare_volume(
         InputError: anything about the files that cannot be used; the message names one.
     """
     scheme = preparation.scheme
-    part = read_part(source.path, source.companions, preparation, erase)
+    hemisphere = read_hemisphere(source.path, source.companions, preparation, erase)
     if source.right is not None:
-        right = read_part(source.right.path, source.right.companions, preparation)
-        part = join(part, right, scheme, preparation.pair)
-    touches = touched_sides(part.box, part.volume.data.shape)
-    native, affine = part.classes, part.volume.affine
-    signature = signature_of(native == scheme.top, shifted_affine(affine, part.box.start))
+        right = read_hemisphere(source.right.path, source.right.companions, preparation)
+        hemisphere = join(hemisphere, right, scheme, preparation.pair)
+    touches = touched_sides(hemisphere.box, hemisphere.volume.data.shape)
+    native, affine = hemisphere.classes, hemisphere.volume.affine
+    signature = signature_of(native == scheme.top, shifted_affine(affine, hemisphere.box.start))
     mirrored = preparation.mirror_right and source.hemi == "R"
     target: TargetGrid
     if preparation.space == "mni":
-        target = _mni_target(part, preparation, source, mirrored)
+        target = _mni_target(hemisphere, preparation, source, mirrored)
     else:
         if mirrored:
-            part = _mirrored(part)
-        target = NativeTarget(part.volume, _grid(part.volume, preparation, part.box.start))
-    prepared = _on_grid(part, target, preparation)
+            hemisphere = _mirrored(hemisphere)
+        target = NativeTarget(
+            hemisphere.volume,
+            _resampling_plan(hemisphere.volume, preparation, hemisphere.box.start),
+        )
+    prepared = _on_grid(hemisphere, target, preparation)
     quality = measure(native, affine, prepared.classes, prepared.affine, scheme)
     quality["touches"] = touches
     return replace(prepared, quality=quality, signature=signature_as_text(signature))
 
 
-def _on_grid(part: Part, target: TargetGrid, preparation: Preparation) -> Prepared:
+def _on_grid(
+    hemisphere: HemisphereVolume, target: TargetGrid, preparation: Preparation
+) -> PreparedArrays:
     scheme = preparation.scheme
     resampled, start = target.resample(
-        part.classes,
+        hemisphere.classes,
         method=preparation.method,
         canonical_values=scheme.canonical_values,
         fill=scheme.fill,
@@ -106,43 +116,43 @@ def _on_grid(part: Part, target: TargetGrid, preparation: Preparation) -> Prepar
     if preparation.thin:
         small = thin(small, scheme.top, scheme.fill)
     folds, sizes = None, dict[int, float]()
-    if part.labels is not None:
-        folds = downsample_folds(part.labels, part.classes == scheme.top, target)
+    if hemisphere.labels is not None:
+        folds = downsample_folds(hemisphere.labels, hemisphere.classes == scheme.top, target)
         folds[small != scheme.top] = 0
-        sizes = fold_sizes(part.labels, part.volume.voxel_size)
+        sizes = fold_sizes(hemisphere.labels, hemisphere.volume.voxel_size)
     pair = None
-    if part.pair is not None and preparation.pair is not None:
+    if hemisphere.pair is not None and preparation.pair is not None:
         # Nearest, not by priority: white and grey are no sheets, and none may grow over the other.
-        found, _ = target.resample(part.pair, method="nearest", fill=preparation.pair.fill)
+        found, _ = target.resample(hemisphere.pair, method="nearest", fill=preparation.pair.fill)
         pair = found.astype(np.uint8, copy=False)
     whole = Box((0, 0, 0), target.shape).shifted(lattice_start(target.affine))
-    at = Box((0, 0, 0), shape_of(small)).shifted(start).shifted(whole.start)
+    bounds = Box((0, 0, 0), shape_of(small)).shifted(start).shifted(whole.start)
     affine = shifted_affine(target.affine, start)
-    return Prepared(small, affine, at, whole, part, folds, sizes, pair)
+    return PreparedArrays(small, affine, bounds, whole, hemisphere, folds, sizes, pair)
 
 
 def _mni_target(
-    part: Part, preparation: Preparation, source: SourceVolume, mirrored: bool
+    hemisphere: HemisphereVolume, preparation: Preparation, source: SourceVolume, mirrored: bool
 ) -> MniTarget:
-    volume, transform = part.volume, source.companions.transform
+    volume, transform = hemisphere.volume, source.companions.transform
     if transform is None:
         raise InputError(f"no transform to MNI space beside it: {volume.path}")
     assert preparation.voxel_size is not None
     matrix = voxel_to_mni(transform, shape_of(volume.data), volume.affine, volume.voxel_size)
-    matrix = shifted_affine(matrix, part.box.start)
+    matrix = shifted_affine(matrix, hemisphere.box.start)
     return MniTarget(matrix, preparation.voxel_size, mirrored, volume.path)
 
 
-def _mirrored(part: Part) -> Part:
-    """Reverse the first axis of a part; in the world nothing moves."""
-    side, box = part.volume.data.shape[0], part.box
+def _mirrored(hemisphere: HemisphereVolume) -> HemisphereVolume:
+    """Reverse the first axis of a volume; in the world nothing moves."""
+    side, box = hemisphere.volume.data.shape[0], hemisphere.box
     return replace(
-        part,
-        volume=mirror_left_right(part.volume),
+        hemisphere,
+        volume=mirror_left_right(hemisphere.volume),
         box=Box((side - box.stop[0], *box.start[1:]), (side - box.start[0], *box.stop[1:])),
-        classes=part.classes[::-1],
-        labels=None if part.labels is None else part.labels[::-1],
-        pair=None if part.pair is None else part.pair[::-1],
+        classes=hemisphere.classes[::-1],
+        labels=None if hemisphere.labels is None else hemisphere.labels[::-1],
+        pair=None if hemisphere.pair is None else hemisphere.pair[::-1],
     )
 
 
@@ -169,16 +179,16 @@ def fold_sizes(
     return {int(n): float(counts[n]) * face for n in np.flatnonzero(counts) if n}
 
 
-def _grid(volume: LabelVolume, preparation: Preparation, start: Index) -> Grid:
+def _resampling_plan(volume: LabelVolume, preparation: Preparation, start: Index) -> ResamplingPlan:
     if preparation.factor is not None:
-        return Grid.by_factor(preparation.factor, start)
+        return ResamplingPlan.by_factor(preparation.factor, start)
     if preparation.voxel_size is None:
-        return Grid((1.0, 1.0, 1.0), start)
-    grid = Grid.to_voxel_size(volume.affine, preparation.voxel_size, start)
-    if max(n * s for n, s in zip(volume.data.shape, grid.scale, strict=True)) > MAX_SIDE:
+        return ResamplingPlan((1.0, 1.0, 1.0), start)
+    plan = ResamplingPlan.to_voxel_size(volume.affine, preparation.voxel_size, start)
+    if max(n * s for n, s in zip(volume.data.shape, plan.scale, strict=True)) > MAX_SIDE:
         size = " × ".join(f"{s:.3g}" for s in volume.voxel_size)
         raise InputError(
             f"voxels of {size} mm would make a side of more than {MAX_SIDE} voxels of "
             f"{preparation.voxel_size:g} mm: {volume.path}"
         )
-    return grid
+    return plan

@@ -14,15 +14,15 @@ from foldnorm.preprocessing.spatial.crop import Box
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A volume that preparation has finished, known by its sidecar."""
+class PreparedVolume:
+    """Volume that preparation has finished, known by its sidecar."""
 
     key: str
     stem: Path
     sidecar: Mapping[str, Any]
 
     @property
-    def at(self) -> Box:
+    def bounds(self) -> Box:
         """Lattice box of the voxels that the volume holds."""
         return Box.parse(self.sidecar["LatticeBox"])
 
@@ -59,26 +59,26 @@ class Finished:
         return self.stem.with_name(f"{self.stem.name}_desc-folds_dseg.nii.gz").is_file()
 
 
-def finished_volumes(out: Path) -> list[Finished]:
-    """All of a cohort folder, sorted by participant and hemisphere."""
+def prepared_volumes(out: Path) -> list[PreparedVolume]:
+    """List the prepared volumes of a cohort folder, sorted by participant and hemisphere."""
     volumes = []
     shared: dict[str, Any] = {}  # parameters, the bulk of a sidecar, are the same in all
     for path in sorted(out.glob("sub-*/anat/*_dseg.json")):
         key, sidecar = path.name.removesuffix("_dseg.json"), read_json(path)
         parameters = sidecar["Parameters"]
         sidecar["Parameters"] = shared.setdefault(json.dumps(parameters), parameters)
-        volumes.append(Finished(key, path.with_name(key), sidecar))
+        volumes.append(PreparedVolume(key, path.with_name(key), sidecar))
     return volumes
 
 
-def finished_volume(out: Path, row: Mapping[str, str]) -> Finished:
-    """Return the finished volume of a row of ``participants.tsv``.
+def prepared_volume(out: Path, row: Mapping[str, str]) -> PreparedVolume:
+    """Return the prepared volume of a row of ``participants.tsv``.
 
     Raises:
         InputError: the cohort holds no file of this volume alone, as altered cohorts hold none.
     """
     stem = out / row["participant_id"] / "anat" / row_key(row)
-    return Finished(stem.name, stem, read_json(stem.with_name(f"{stem.name}_dseg.json")))
+    return PreparedVolume(stem.name, stem, read_json(stem.with_name(f"{stem.name}_dseg.json")))
 
 
 def source_record(source: SourceVolume) -> dict[str, Any]:

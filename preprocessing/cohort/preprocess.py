@@ -23,8 +23,8 @@ from foldnorm.preprocessing.cohort.layout import Layout, layout_in
 from foldnorm.preprocessing.cohort.pack import Packed, PackOptions, pack, refuse_mixed
 from foldnorm.preprocessing.cohort.pictures import montage
 from foldnorm.preprocessing.cohort.preparation import Preparation
-from foldnorm.preprocessing.cohort.prepare_volume import Prepared, prepare_volume
-from foldnorm.preprocessing.cohort.prepared_index import finished_volumes, source_record
+from foldnorm.preprocessing.cohort.prepare_volume import PreparedArrays, prepare_volume
+from foldnorm.preprocessing.cohort.prepared_index import prepared_volumes, source_record
 from foldnorm.preprocessing.cohort.split import DEFAULT_FRACTIONS, check_fractions
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes, write_json
@@ -52,7 +52,7 @@ REPORT_OF_SHARD = "run_report_shard-{}.json"
 
 @dataclass(frozen=True)
 class PreprocessOptions:
-    """Everything that `preprocess` can be told.
+    """Options of `preprocess`.
 
     Attributes:
         preparation: what is done to each volume.
@@ -97,11 +97,13 @@ class PreprocessOptions:
     def __post_init__(self) -> None:
         names = self.preparation.scheme.names
         if self.off_mask is not None and self.off_mask not in names:
-            raise InputError(f"--off-mask: expected one of {', '.join(names)}: {self.off_mask!r}")
+            raise InputError(
+                f"--outside-class: expected one of {', '.join(names)}, got {self.off_mask!r}"
+            )
         if self.off_mask is not None and self.crop.kind not in ("region", "mask"):
-            raise InputError("--off-mask needs a region: --crop region:NAME or mask:FILE")
+            raise InputError("--outside-class needs a region: --crop region:NAME or mask:FILE")
         if self.gather and self.shard is not None:
-            raise InputError("--gather packs all shards; leave --shard out")
+            raise InputError("--finalize packs all shards; leave --shard out")
 
 
 def options_like(
@@ -118,10 +120,10 @@ def options_like(
     described = Cohort.describe(folder)["Cohort"]["preparation"]
     return PreprocessOptions(
         preparation=replace(Preparation.from_dict(described), folds=folds),
-        crop=CropSpec.of_record(described),
+        crop=CropSpec.from_record(described),
         pad=described["pad"],
         off_mask=described["off_mask"],
-        frozen=Layout.of_cohort(folder),
+        frozen=Layout.from_cohort(folder),
         **others,
     )
 
@@ -304,7 +306,7 @@ def _read_by(preparation: Preparation, volume: SourceVolume) -> list[Path]:
     return read if volume.right is None else read + _read_by(preparation, volume.right)
 
 
-def _write_prepared(prepared: Prepared, stem: Path, scheme: LabelScheme) -> None:
+def _write_prepared(prepared: PreparedArrays, stem: Path, scheme: LabelScheme) -> None:
     volumes = {
         "": (prepared.classes, scheme.name),
         "_desc-pair": (prepared.pair, "second volume of a pair"),
@@ -320,12 +322,12 @@ def _write_prepared(prepared: Prepared, stem: Path, scheme: LabelScheme) -> None
     write_bytes(picture, montage(prepared.source.classes, prepared.classes, scheme))
 
 
-def _measured(prepared: Prepared, preparation: Preparation) -> dict[str, Any]:
+def _measured(prepared: PreparedArrays, preparation: Preparation) -> dict[str, Any]:
     names = preparation.scheme.names
     return {
         "VoxelSize": list(prepared.voxel_size),
-        "LatticeBox": str(prepared.at),
-        "FieldOfView": str(prepared.grid),
+        "LatticeBox": str(prepared.bounds),
+        "FieldOfView": str(prepared.field_of_view),
         "Hull": prepared.source.hull,
         "Quality": prepared.quality,
         "Signature": prepared.signature,
@@ -346,7 +348,7 @@ def _prepare_all(
     with _pinned(options.n_procs):
         results: Iterable[tuple[SourceVolume, str, bool]] = joblib.Parallel(
             n_jobs=options.n_procs, return_as="generator_unordered"
-        )(joblib.delayed(isolated)(prepare_to_folder, v, out, options) for v in volumes)
+        )(joblib.delayed(run_safely)(prepare_to_folder, v, out, options) for v in volumes)
         for volume, reason, was_finished in tqdm(
             results, desc="prepare", total=len(volumes), unit="volume", disable=hidden
         ):
@@ -357,7 +359,7 @@ def _prepare_all(
 
 
 def _pinned(n_procs: int) -> AbstractContextManager[Any]:
-    """Libraries of workers here use one thread each; a Dask cluster is set up by who runs it."""
+    """Limit libraries of local workers to one thread each; who runs a Dask cluster sets it up."""
     if n_procs > 1:
         return joblib.parallel_config(backend="loky", inner_max_num_threads=1)
     return nullcontext()
@@ -367,7 +369,7 @@ def _prepared_by_shards(volumes: Sequence[SourceVolume], out: Path) -> tuple[int
     """Count the volumes that shards found finished; list those that none finished, and why."""
     reports = [read_json(path) for path in sorted(out.glob(REPORT_OF_SHARD.format("*")))]
     reasons = {f["volume"]: f["reason"] for report in reports for f in report["failed"]}
-    finished = {volume.key for volume in finished_volumes(out)}
+    finished = {volume.key for volume in prepared_volumes(out)}
     problems = [
         Problem(volume.key, reasons.get(volume.key, f"no shard has prepared it: {volume.path}"))
         for volume in volumes
@@ -376,13 +378,13 @@ def _prepared_by_shards(volumes: Sequence[SourceVolume], out: Path) -> tuple[int
     return sum(report["skipped"] for report in reports), problems
 
 
-def isolated(
+def run_safely(
     work: Callable[[SourceVolume, Path, Options], bool],
     volume: SourceVolume,
     out: Path,
     options: Options,
 ) -> tuple[SourceVolume, str, bool]:
-    """Do one subject's work: its failure must not end the others, and becomes one line.
+    """Do the work of one subject: its failure does not end the others, and becomes one line.
 
     Returns:
         The subject, the reason of its failure or nothing, and whether it was finished already.

@@ -79,7 +79,7 @@ def quality_rows(
         in_mni_space: left is then where x is below 0, and needs no comparison.
     """
     rows = [dict(row) for row in measured]
-    flags = [_told(row) for row in rows]
+    flags = [_single_volume_flags(row) for row in rows]
     for hemi in sorted({row["hemi"] for row in rows}):
         side = [n for n, row in enumerate(rows) if row["hemi"] == hemi]
         for quantity in QUANTITIES:
@@ -111,7 +111,7 @@ def read_warnings(folder: Path) -> dict[str, str]:
     return {row_key(row): row["warnings"] for row in rows if row.get("warnings")}
 
 
-def _told(row: Mapping[str, Any]) -> list[str]:
+def _single_volume_flags(row: Mapping[str, Any]) -> list[str]:
     """List the flags that need no comparison with other volumes."""
     number = len(row.get("warnings", []))
     flags = [f"same scan as {other}" for other in row.get("same_as", [])]

@@ -20,7 +20,7 @@ Made = TypeVar("Made")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it onto ``path`` if the block succeeds.
 
     On any error the temporary file is removed and ``path`` is as it was. What a killed writer of
@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` atomically."""
-    with replacing(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
@@ -112,7 +112,7 @@ def sha256_of(path: Path) -> str:
         raise InputError(f"no such file: {path}") from None
 
 
-def in_order(
+def threaded_map(
     function: Callable[[Item], Made], items: Iterable[Item], n_threads: int
 ) -> Iterator[Made]:
     """Yield ``function`` of each item, made by threads, never more than a few ahead."""

@@ -34,8 +34,8 @@ SURFACE_LABEL, PLI_DE_PASSAGE_LABEL, JUNCTION_LABEL, BOTTOM_LABEL = 1000, 5000, 
 
 
 @dataclass(frozen=True)
-class Fold:
-    """One node of the graph.
+class GraphFold:
+    """Fold: one node of a fold graph.
 
     Attributes:
         number: from 1, in the order of the file; fold labels count it.
@@ -80,7 +80,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class FoldGraph:
-    """A whole graph.
+    """Fold graph of one hemisphere.
 
     Attributes:
         path: of the ``.arg`` file.
@@ -95,10 +95,10 @@ class FoldGraph:
     attributes: dict[str, str] = field(repr=False)
     shape: tuple[int, int, int]
     voxel_size: tuple[float, float, float]
-    folds: tuple[Fold, ...] = field(repr=False)
+    folds: tuple[GraphFold, ...] = field(repr=False)
     relations: tuple[Relation, ...] = field(repr=False)
 
-    def relations_of(self, fold: Fold) -> list[Relation]:
+    def relations_of(self, fold: GraphFold) -> list[Relation]:
         """Relations of which ``fold`` is one end."""
         return [relation for relation in self.relations if fold.node in relation.nodes]
 
@@ -117,7 +117,7 @@ def read_fold_graph(path: Path) -> FoldGraph:
     blocks = list(_blocks(path))
     header = _header(blocks, path)
     buckets = _Buckets(path, header)
-    folds: list[Fold] = []
+    folds: list[GraphFold] = []
     relations: list[Relation] = []
     for words, attributes in blocks:
         if words[:2] == ["NODE", "fold"]:
@@ -257,8 +257,8 @@ def _header(blocks: Iterable[tuple[list[str], dict[str, str]]], path: Path) -> d
 
 def _fold(
     words: list[str], attributes: dict[str, str], number: int, buckets: _Buckets, path: Path
-) -> Fold:
-    return Fold(
+) -> GraphFold:
+    return GraphFold(
         number,
         _integer(words[2:3], path),
         attributes.get("label", ""),

@@ -10,7 +10,7 @@ from foldnorm.preprocessing.io.schemes import GREY_WHITE, SKELETON
 from foldnorm.preprocessing.io.sources import Problem, Source, SourceVolume, find_volumes
 
 STEMS = (SKELETON.stem, GREY_WHITE.stem)
-LISTED = 20  # keys a line of the summary names at most
+MAX_LISTED = 20  # keys a line of the summary names at most
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Inspection:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``: counts, and everything that deserves a look, by key."""
+        """Return counts, and everything that deserves a look, by key, for ``--json``."""
         return {
             "participants": len({v.participant for group in self.volumes.values() for v in group}),
             "volumes": {
@@ -102,4 +102,4 @@ def summary(inspection: Inspection) -> str:
 
 
 def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:LISTED]) + (", …" if len(keys) > LISTED else "")
+    return ", ".join(keys[:MAX_LISTED]) + (", …" if len(keys) > MAX_LISTED else "")

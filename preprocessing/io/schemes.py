@@ -152,6 +152,10 @@ def load_scheme(name_or_path: str) -> LabelScheme:
 
     The file holds ``name``, ``classes`` (a list of ``name`` and ``values``, ascending priority),
     and optionally ``rule``, ``fill`` and ``void`` (class names), ``stem``.
+
+    Example:
+        >>> load_scheme("skeleton").names
+        ['outside', 'inside', 'sulcus']
     """
     if name_or_path in BUILT_IN:
         return BUILT_IN[name_or_path]
@@ -173,6 +177,12 @@ def scheme_from_dict(content: Any) -> LabelScheme:
 
     Raises:
         InputError: a key is missing, unknown or of the wrong kind.
+
+    Example:
+        >>> scheme_from_dict({"name": "two", "classes": [
+        ...     {"name": "rest", "values": [0]}, {"name": "cortex", "values": [3, 42]},
+        ... ]}).n_classes
+        2
     """
     known = {"name", "rule", "classes", "fill", "void", "stem"}
     if not isinstance(content, dict) or not {"name", "classes"} <= set(content) <= known:
@@ -209,6 +219,10 @@ def discretise(
 
     Raises:
         InputError: under rule ``exact``, a value that no class lists; it names value and count.
+
+    Example:
+        >>> discretise(np.int16([[[11, 0, 60, 30]]]), load_scheme("skeleton")).tolist()
+        [[[0, 1, 2, 2]]]
     """
     offset = 0 if data.dtype.itemsize == 1 and data.dtype.kind in "ub" else LOWEST
     table = lookup_table(scheme, offset)

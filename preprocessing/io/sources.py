@@ -32,7 +32,7 @@ FREESURFER_VOLUMES = (
     "ribbon.mgz",
 )
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
-LOOKED_AT = 100  # files, for what a folder without volumes holds
+N_INSPECTED = 100  # files, for what a folder without volumes holds
 BIDS_ENTITIES = re.compile(r"sub-(?P<participant>[A-Za-z0-9]+)(?:_.*?hemi-(?P<hemi>[LR]))?")
 TABLE_SUFFIXES = (".tsv", ".csv")
 COMPANIONS = ("folds", "graph", "transform", "pair")
@@ -288,7 +288,7 @@ def _named(volume: SourceVolume, source: Source) -> SourceVolume:
 
 
 def _whole_brains(volumes: list[SourceVolume]) -> tuple[list[SourceVolume], list[Problem]]:
-    """Left and right hemisphere of each participant as one."""
+    """Join left and right hemisphere of each participant."""
     by_participant: dict[str, dict[str, SourceVolume]] = {}
     for volume in volumes:
         by_participant.setdefault(bids_label(volume.participant), {})[volume.hemi] = volume
@@ -312,7 +312,7 @@ def _read_source(
     elif source.is_file():
         yield _from_name(source)
     elif stem == SEGMENTATION and (subjects := list(_freesurfer_volumes(source))):
-        yield from map(_of_freesurfer, subjects)
+        yield from map(_freesurfer_volume, subjects)
     elif stem == SEGMENTATION:
         yield from _read_tree(source, "grey_white", pair_stem, prefer)
     else:
@@ -403,7 +403,7 @@ def _version(name: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", name)]
 
 
-def _of_freesurfer(path: Path) -> SourceVolume:
+def _freesurfer_volume(path: Path) -> SourceVolume:
     """Return a volume of ``<subject>/mri``, with the transform that lies there."""
     transform = path.parent / "transforms" / "talairach.xfm"
     companions = Companions(transform=transform if transform.is_file() else None)
@@ -424,7 +424,7 @@ def _has_pictures(sources: Sequence[Source]) -> bool:
         path.suffix.lower() in PICTURES
         for source in sources
         if source.path.is_dir()
-        for path in itertools.islice(source.path.rglob("*"), LOOKED_AT)
+        for path in itertools.islice(source.path.rglob("*"), N_INSPECTED)
     )
 
 
@@ -439,7 +439,7 @@ def _volume_files(source: Path) -> Iterator[Path]:
 
 def _from_name(path: Path) -> SourceVolume:
     if path.parent.name == "mri" and path.name in FREESURFER_VOLUMES:
-        return _of_freesurfer(path)
+        return _freesurfer_volume(path)
     match = BIDS_ENTITIES.match(volume_stem(path))
     if match:
         return SourceVolume(match["participant"], match["hemi"] or "", path)
@@ -464,7 +464,7 @@ def _known_participants(source: Path) -> dict[str, dict[str, str]]:
 def _without_duplicates(
     volumes: list[SourceVolume], prefer: Sequence[str]
 ) -> tuple[list[SourceVolume], list[Problem]]:
-    """One volume a key.
+    """Keep one volume of each key.
 
     Of several acquisitions of one subject folder, the default acquisition and analysis, or else
     the first by name, is taken, and the others are kept in mind. Volumes of one key in different

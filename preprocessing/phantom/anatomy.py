@@ -220,7 +220,7 @@ def from_view(points: ControlPoints, side: int) -> NDArray[np.float64]:
 
 @cache
 def hull_samples(count: int = 9000) -> NDArray[np.float64]:
-    """(count, 3) points spread over the hull, mm from the centre, 1 to 3 mm apart."""
+    """Points spread over the hull, (count, 3) mm from the centre, 1 to 3 mm apart."""
     n = np.arange(count) + 0.5
     z = 1 - 2 * n / count
     angle = np.pi * (1 + 5**0.5) * n

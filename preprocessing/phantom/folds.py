@@ -75,7 +75,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Fold:
+class PhantomFold:
     """A curve on the hull and the surface that hangs from it.
 
     Attributes:
@@ -97,14 +97,14 @@ class Fold:
 class Growth:
     """The folds drawn so far, and how much of the hull they leave unfolded."""
 
-    folds: list[Fold] = field(default_factory=list)
+    folds: list[PhantomFold] = field(default_factory=list)
     taken: NDArray[np.float64] = field(default_factory=lambda: np.empty((20_000, 3)))
     count: int = 0
     unfolded: NDArray[np.float64] = field(
         default_factory=lambda: np.full(len(hull_samples()), np.inf)
     )
 
-    def add(self, fold: Fold) -> None:
+    def add(self, fold: PhantomFold) -> None:
         """Keep a fold and mark its place as taken."""
         self.folds.append(fold)
         room = self.taken[self.count : self.count + len(fold.curve)]
@@ -118,7 +118,7 @@ def keyed_rng(seed: int, subject: int, fold: int, purpose: str) -> np.random.Gen
     return np.random.default_rng([seed, subject, fold, *purpose.encode()])
 
 
-def grow_folds(seed: int, subject: int, variant: Variant | None = None) -> list[Fold]:
+def grow_folds(seed: int, subject: int, variant: Variant | None = None) -> list[PhantomFold]:
     """Return all folds of a subject: primary, secondary, tertiary."""
     growth = Growth()
     ends: dict[int, NDArray[np.float64]] = {}
@@ -141,7 +141,7 @@ def _primary(
     subject: int,
     ends: dict[int, NDArray[np.float64]],
     variant: Variant | None,
-) -> Iterator[Fold]:
+) -> Iterator[PhantomFold]:
     """Yield a named sulcus, with its own place, length, wiggle, interruption and branch."""
     rng = keyed_rng(seed, subject, sulcus.label, "place")
     points = from_view(sulcus.points, sulcus.side)
@@ -163,13 +163,13 @@ def _primary(
         profile[middle < 5.0] = 0
     lean = keyed_rng(seed, subject, sulcus.label, "lean")
     tilt, bend = np.radians(lean.normal(0, TILT_SD)), lean.normal(0, BEND_SD)
-    yield Fold(sulcus.label, curve, profile, tilt, bend)
+    yield PhantomFold(sulcus.label, curve, profile, tilt, bend)
     yield from _branch(sulcus, curve, depth, keyed_rng(seed, subject, sulcus.label, "branch"))
 
 
 def _branch(
     sulcus: PrimarySulcus, curve: NDArray[np.float64], depth: float, rng: np.random.Generator
-) -> Iterator[Fold]:
+) -> Iterator[PhantomFold]:
     if rng.random() >= sulcus.branched:
         return
     at = int(rng.uniform(0.25, 0.75) * len(curve))
@@ -179,16 +179,16 @@ def _branch(
     distance = np.arange(0, length, CURVE_STEP)[:, None]
     branch = on_hull(curve[at] + distance * (side + lean))
     profile = depth * rng.uniform(*BRANCH_DEPTH) * _profile(len(branch), rng)
-    yield Fold(sulcus.label, branch, profile, np.radians(rng.normal(0, TILT_SD)), 0.0)
+    yield PhantomFold(sulcus.label, branch, profile, np.radians(rng.normal(0, TILT_SD)), 0.0)
 
 
-def _added(growth: Growth, seed: int, subject: int, label: int) -> Fold:
+def _added(growth: Growth, seed: int, subject: int, label: int) -> PhantomFold:
     """Draw an extra fold, 40 mm long and 16 mm deep, beside a named one."""
     rng = keyed_rng(seed, subject, label, "added")
     beside = next(fold for fold in growth.folds if fold.label == label)
     curve = on_hull(beside.curve + 9.0 * _sideways(beside.curve, rng))
     curve = curve[: int(40 / CURVE_STEP)]
-    return Fold(ADDED_LABEL, curve, 16.0 * _profile(len(curve), rng))
+    return PhantomFold(ADDED_LABEL, curve, 16.0 * _profile(len(curve), rng))
 
 
 @cache
@@ -251,7 +251,7 @@ def _grown(
     rng: np.random.Generator,
     length: float,
     depths: tuple[float, float],
-) -> Fold | None:
+) -> PhantomFold | None:
     """Return a fold grown in the free room around ``start``; None if there is none."""
     turns = rng.normal(0, 0.12, (2, 30))
     gap = rng.uniform(*KEPT_GAP)
@@ -259,7 +259,7 @@ def _grown(
     curve = grow(start, angle, turns, length / 2, CURVE_STEP, gap, growth.taken, growth.count)
     if len(curve) < 2:
         return None
-    return Fold(label, curve, depth * _profile(len(curve), rng), tilt, rng.normal(0, 1.0))
+    return PhantomFold(label, curve, depth * _profile(len(curve), rng), tilt, rng.normal(0, 1.0))
 
 
 def _profile(count: int, rng: np.random.Generator) -> NDArray[np.float64]:

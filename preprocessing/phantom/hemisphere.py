@@ -9,7 +9,7 @@ from scipy import ndimage
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.phantom.anatomy import FIELD_OF_VIEW, inward_normals
 from foldnorm.preprocessing.phantom.folds import (
-    Fold,
+    PhantomFold,
     Variant,
     grow_folds,
     keyed_rng,
@@ -27,7 +27,7 @@ MESH_STEP = 1.5  # mm between mesh points down a sheet
 
 
 @dataclass(frozen=True)
-class Hemisphere:
+class PhantomHemisphere:
     """The label volumes of one phantom, all of one shape (I, J, K), RAS+.
 
     Attributes:
@@ -50,7 +50,7 @@ def draw_hemisphere(
     voxel_size: float = 1.0,
     hemi: str = "L",
     variant: Variant | None = None,
-) -> Hemisphere:
+) -> PhantomHemisphere:
     """Draw a hemisphere; the same arguments give the same voxels.
 
     Args:
@@ -86,7 +86,7 @@ def draw_hemisphere(
     turn = slice(None, None, -1 if hemi == "R" else 1)
     if hemi == "R":
         affine[0, 3] = -(origin[0] + voxel_size * (size[0] - 1))
-    return Hemisphere(
+    return PhantomHemisphere(
         np.ascontiguousarray(skeleton[turn]),
         np.ascontiguousarray(folds.astype(np.int16)[turn]),
         np.ascontiguousarray(grey_white[turn]),
@@ -95,7 +95,7 @@ def draw_hemisphere(
 
 
 def draw_fold(
-    fold: Fold,
+    fold: PhantomFold,
     shape: SubjectShape,
     origin: NDArray[np.float64],
     voxel_size: float,

@@ -22,11 +22,11 @@ from foldnorm.preprocessing.skeletons.segmentation import (
     FREESURFER,
     GREY_WHITE,
     SIDES,
-    Hemisphere,
     SegmentationScheme,
-    among,
+    SegmentedHemisphere,
     guess_scheme,
     hemispheres,
+    isin_labels,
 )
 from foldnorm.preprocessing.spatial.crop import bounding_box, shifted_affine
 from foldnorm.preprocessing.spatial.space import Matrix, resample_linear
@@ -51,10 +51,10 @@ OUTER_PLANES = ((-69.0, -105.0, -49.0), (69.0, 71.0, 79.0))
 STRUCTURE_SD, PLANE_SD = 1.2, 3.0  # mm: how well such a place is known, for one brain
 OUTERMOST = 5e-4  # share of voxels whose mean place is the outermost plane
 LEAST_STRUCTURES, LEAST_MM3 = 6, 20.0
-EVERY = 8  # so many voxels one is looked at for the outermost planes
-ROUNDS = 10  # of fitting, and finding the outermost voxels anew
-FARTHEST_MM = 6.0  # root mean square of what a fit may leave
-LEAST_OVERLAP = 0.85  # Dice of brain and template, both with their sulci closed
+VOXEL_STRIDE = 8  # so many voxels one is looked at for the outermost planes
+N_ROUNDS = 10  # of fitting, and finding the outermost voxels anew
+MAX_RESIDUAL_MM = 6.0  # root mean square of what a fit may leave
+MIN_OVERLAP = 0.85  # Dice of brain and template, both with their sulci closed
 CLOSING_MM = 6.0
 SCALES = (0.6, 1.7)  # of an adult brain's axes on their way to MNI
 SHRINK, SMOOTHING_MM, STEPS = (4, 2), (4.0, 2.0), 150  # of the registration
@@ -88,7 +88,7 @@ class Template:
     affine: Matrix
     sha256: str
 
-    def of_side(self, side: str) -> NDArray[np.float32]:
+    def tissue_of_side(self, side: str) -> NDArray[np.float32]:
         """Return the tissue of one hemisphere, all else 0; all of it if ``side`` is empty."""
         if not side:
             return self.tissue
@@ -130,10 +130,12 @@ def align_to_structures(volume: LabelVolume) -> Alignment | None:
         return None
     tissues = [tissue for tissue in (FREESURFER.left, FREESURFER.right) if tissue is not None]
     numbers = tuple(n for tissue in tissues for n in (*tissue.grey, *tissue.white))
-    brain = _homogeneous(np.argwhere(among(volume.data, numbers))[::EVERY], volume.affine)
+    brain = _homogeneous(
+        np.argwhere(isin_labels(volume.data, numbers))[::VOXEL_STRIDE], volume.affine
+    )
     matrix = np.eye(4)
     matrix[:3] = np.linalg.lstsq(found, places, rcond=None)[0].T
-    for _ in range(ROUNDS):
+    for _ in range(N_ROUNDS):
         matrix[:3] = [
             _fitted_axis(axis, found, places[:, axis], brain, brain @ matrix[axis], sides)
             for axis in range(3)
@@ -141,17 +143,17 @@ def align_to_structures(volume: LabelVolume) -> Alignment | None:
     left_over = found @ matrix[:3].T - places
     residual = float(np.sqrt(np.square(left_over).sum(axis=1).mean()))
     _check(matrix, volume.path)
-    if residual > FARTHEST_MM:
+    if residual > MAX_RESIDUAL_MM:
         raise InputError(
             f"deep structures lie {residual:.1f} mm from their places in MNI space, expected at "
-            f"most {FARTHEST_MM:g} mm: {volume.path}"
+            f"most {MAX_RESIDUAL_MM:g} mm: {volume.path}"
         )
     record = {"Method": "structures", "Structures": len(found), "ResidualMm": round(residual, 2)}
     return Alignment(matrix, record)
 
 
 def align_to_template(
-    found: Sequence[Hemisphere], affine: Matrix, template: Template, path: Path | None
+    found: Sequence[SegmentedHemisphere], affine: Matrix, template: Template, path: Path | None
 ) -> Alignment:
     """Register the tissue of one or both hemispheres to a template's, by SimpleITK.
 
@@ -167,7 +169,7 @@ def align_to_template(
         InputError: what comes out overlaps too little, or is no transform between two heads.
     """
     tissue = tissue_of(found)
-    expected = template.of_side(found[0].side if len(found) == 1 else "")
+    expected = template.tissue_of_side(found[0].side if len(found) == 1 else "")
     from_mni = register(expected, template.affine, tissue, affine)
     matrix: Matrix = np.asarray(np.linalg.inv(from_mni), dtype=np.float64)
     _check(matrix, path)
@@ -176,16 +178,16 @@ def align_to_template(
     size = float(np.linalg.norm(template.affine[:3, 0]))
     ours, theirs = closed(brought, size), closed(expected > 0, size)
     overlap = 2 * np.count_nonzero(ours & theirs) / (ours.sum() + theirs.sum())
-    if overlap < LEAST_OVERLAP:
+    if overlap < MIN_OVERLAP:
         raise InputError(
             f"alignment to the template failed (overlap {overlap:.2f}, expected at least "
-            f"{LEAST_OVERLAP:g}): {path}"
+            f"{MIN_OVERLAP:g}): {path}"
         )
     return Alignment(matrix, {"Method": "template", "Overlap": round(float(overlap), 3)})
 
 
-def tissue_of(found: Sequence[Hemisphere]) -> NDArray[np.float32]:
-    """(I, J, K) float32 of hemispheres of one volume: 0 outside, 1 grey, 2 white matter."""
+def tissue_of(found: Sequence[SegmentedHemisphere]) -> NDArray[np.float32]:
+    """Tissue of hemispheres of one volume, (I, J, K) float32: 0 outside, 1 grey, 2 white matter."""
     tissue = np.zeros(found[0].grey.shape, dtype=np.float32)
     for hemisphere in found:
         tissue[hemisphere.grey], tissue[hemisphere.white] = 1, 2
@@ -197,7 +199,7 @@ def _structures(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], frozenset[str]]:
     """Centres of the structures that are there, (n, 4) world mm; places, (n, 3) mm; sides."""
     numbers = tuple(number for pair in STRUCTURES for number in pair)
-    voxels = np.argwhere(among(volume.data, numbers))
+    voxels = np.argwhere(isin_labels(volume.data, numbers))
     labels = volume.data[tuple(voxels.T)]
     world = _homogeneous(voxels, volume.affine)
     voxel_mm3 = float(np.prod(volume.voxel_size))
@@ -236,7 +238,7 @@ def _fitted_axis(
 
 
 def _homogeneous(voxels: NDArray[np.int64], affine: Matrix) -> NDArray[np.float64]:
-    """(n, 3) voxel indices → (n, 4) world mm, the last 1."""
+    """Convert (n, 3) voxel indices to (n, 4) world mm, the last 1."""
     ones = np.ones((len(voxels), 1))
     return np.concatenate([voxels, ones], axis=1) @ affine.T
 

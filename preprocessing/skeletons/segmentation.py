@@ -103,7 +103,7 @@ BUILT_IN = {scheme.name: scheme for scheme in (FREESURFER, GREY_WHITE)}
 
 
 @dataclass(frozen=True)
-class Hemisphere:
+class SegmentedHemisphere:
     """Tissue of one side.
 
     Attributes:
@@ -161,7 +161,7 @@ def hemispheres(
     *,
     side: str = "",
     wanted: Iterable[str] = SIDES,
-) -> list[Hemisphere]:
+) -> list[SegmentedHemisphere]:
     """Grey and white matter of each hemisphere of a segmentation.
 
     Args:
@@ -238,10 +238,10 @@ def _first_labels(volume: LabelVolume) -> str:
 def _masks(volume: LabelVolume, tissue: Tissue | None) -> tuple[Mask, Mask] | None:
     if tissue is None:
         return None
-    return among(volume.data, tissue.grey), among(volume.data, tissue.white)
+    return isin_labels(volume.data, tissue.grey), isin_labels(volume.data, tissue.white)
 
 
-def among(data: NDArray[np.integer], values: tuple[int, ...]) -> Mask:
+def isin_labels(data: NDArray[np.integer], values: tuple[int, ...]) -> Mask:
     """Mark where ``data`` is one of ``values``; by look-up if labels are small, as most are."""
     low, high = int(data.min()), int(data.max())
     if high - low > 2**20:
@@ -291,9 +291,9 @@ def _centres(sides: Sides, x: NDArray[np.float64]) -> dict[str, float]:
 def _check_white(side: str, scheme: SegmentationScheme, volume: LabelVolume) -> None:
     """Refuse a hemisphere of which only what lies inside of the white matter is labelled."""
     tissue = scheme.left if side == "L" else scheme.right
-    if tissue is None or not tissue.required or among(volume.data, tissue.required).any():
+    if tissue is None or not tissue.required or isin_labels(volume.data, tissue.required).any():
         return
-    if not among(volume.data, tissue.grey + tissue.white).any():
+    if not isin_labels(volume.data, tissue.grey + tissue.white).any():
         return  # nothing of this side; said by `_checked`
     raise InputError(
         f"no white matter of the {NAMES[side]} hemisphere: expected label {tissue.required[0]} "
@@ -303,7 +303,7 @@ def _check_white(side: str, scheme: SegmentationScheme, volume: LabelVolume) -> 
 
 def _checked(
     side: str, masks: tuple[Mask, Mask] | None, scheme: SegmentationScheme, volume: LabelVolume
-) -> Hemisphere:
+) -> SegmentedHemisphere:
     _check_white(side, scheme, volume)
     name = NAMES[side]
     for tissue, mask in zip(("grey", "white"), masks or (), strict=False):
@@ -329,7 +329,7 @@ def _checked(
         for where, share in flat_sides(grey | white, side)
         if where not in touched
     ]
-    return Hemisphere(side, grey, white, tuple(warnings))
+    return SegmentedHemisphere(side, grey, white, tuple(warnings))
 
 
 def flat_sides(brain: Mask, side: str) -> list[tuple[str, float]]:

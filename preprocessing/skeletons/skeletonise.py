@@ -43,7 +43,7 @@ FULL = np.ones((3, 3, 3), dtype=np.bool_)  # 26-neighbourhood
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settled on one hemisphere (Archi 001, left) and on no other.
+    """Settings of `skeletonise`, chosen on one hemisphere (Archi 001, left) and on no other.
 
     Attributes:
         dilation: mm of the closing of the brain.

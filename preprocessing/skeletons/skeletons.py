@@ -20,7 +20,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from foldnorm.preprocessing.cohort.cohort import RUN_REPORT
-from foldnorm.preprocessing.cohort.preprocess import isolated
+from foldnorm.preprocessing.cohort.preprocess import run_safely
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_json
 from foldnorm.preprocessing.io.sources import (
@@ -48,8 +48,8 @@ from foldnorm.preprocessing.skeletons.alignment import (
 )
 from foldnorm.preprocessing.skeletons.segmentation import (
     FREESURFER,
-    Hemisphere,
     SegmentationScheme,
+    SegmentedHemisphere,
     guess_scheme,
     hemispheres,
 )
@@ -76,7 +76,7 @@ ORIGIN = "foldnorm skeletonise"
 
 @dataclass(frozen=True)
 class SkeletoniseOptions:
-    """Everything that `skeletonise_sources` can be told.
+    """Options of `skeletonise_sources`.
 
     Attributes:
         scheme: what labels mean; found by the labels if None.
@@ -117,7 +117,7 @@ def skeletonise_sources(
     )
     results: Iterable[tuple[SourceVolume, str, bool]] = joblib.Parallel(
         n_jobs=options.n_procs, return_as="generator_unordered"
-    )(joblib.delayed(isolated)(skeletonise_to_folder, v, out, options) for v in volumes)
+    )(joblib.delayed(run_safely)(skeletonise_to_folder, v, out, options) for v in volumes)
     hidden = options.quiet or not sys.stderr.isatty()
     skipped = 0
     for volume, reason, was_finished in tqdm(
@@ -192,7 +192,7 @@ def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseO
 def _alignment(
     source: SourceVolume,
     volume: LabelVolume,
-    found: Sequence[Hemisphere],
+    found: Sequence[SegmentedHemisphere],
     options: SkeletoniseOptions,
 ) -> tuple[Alignment | None, list[str]]:
     """Return the alignment to MNI space, None if there is none, and a warning if it failed."""
@@ -210,7 +210,7 @@ def _alignment(
 
 
 def _make(
-    hemisphere: Hemisphere,
+    hemisphere: SegmentedHemisphere,
     box: Box,
     affine: NDArray[np.float64],
     folder: Path,
@@ -382,7 +382,7 @@ def _topology(skeleton: Skeleton) -> dict[str, int]:
     }
 
 
-def _box(found: Sequence[Hemisphere], volume: LabelVolume) -> Box:
+def _box(found: Sequence[SegmentedHemisphere], volume: LabelVolume) -> Box:
     """Box of all hemispheres with room for the hull, within the volume."""
     held = [bounding_box(h.grey | h.white) for h in found]
     whole = held[0]

@@ -65,7 +65,7 @@ def make_template(sources: Sequence[Source], out: Path) -> tuple[int, list[Probl
 
 
 def _most_frequent(counts: NDArray[np.uint32]) -> NDArray[np.uint8]:
-    """(2, 3, I, J, K) counts of outside, grey and white → (I, J, K) grey-white values.
+    """Grey-white values (I, J, K) of the commonest tissue, from (2, 3, I, J, K) counts.
 
     Brain where half of the hemispheres of a side have brain; there the more frequent tissue.
     """

@@ -21,7 +21,15 @@ Index = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Box:
-    """Half-open box of voxels: ``start`` is inside, ``stop`` is not."""
+    """Half-open box of voxels: ``start`` is inside, ``stop`` is not.
+
+    Example:
+        >>> box = Box((0, 0, 0), (4, 4, 5))
+        >>> box.padded("multiple:4").shape
+        (4, 4, 8)
+        >>> str(box.grown(1))
+        '-1,5,-1,5,-1,6'
+    """
 
     start: Index
     stop: Index
@@ -46,7 +54,7 @@ class Box:
 
     @property
     def slices(self) -> tuple[slice, slice, slice]:
-        """For indexing an array whose first voxel is (0, 0, 0)."""
+        """Slices that index an array whose first voxel is (0, 0, 0)."""
         i, j, k = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
         return i, j, k
 
@@ -88,7 +96,12 @@ class Box:
 
 
 def pad_shape(shape: Index, pad: str) -> Index:
-    """Shape that ``pad`` asks for: ``none``, ``cubic``, ``multiple:N`` or ``I,J,K``."""
+    """Shape that ``pad`` asks for: ``none``, ``cubic``, ``multiple:N`` or ``I,J,K``.
+
+    Example:
+        >>> pad_shape((5, 6, 7), "cubic"), pad_shape((5, 6, 7), "multiple:4")
+        ((7, 7, 7), (8, 8, 8))
+    """
     if pad == "none":
         return shape
     if pad == "cubic":
@@ -109,7 +122,14 @@ def shape_of(volume: NDArray[Any]) -> Index:
 
 
 def bounding_box(mask: NDArray[np.bool_]) -> Box | None:
-    """Smallest box that holds every true voxel of a 3-D mask; None if there is none."""
+    """Smallest box that holds every true voxel of a 3-D mask; None if there is none.
+
+    Example:
+        >>> mask = np.zeros((4, 4, 4), bool)
+        >>> mask[1, 2, 1:4] = True
+        >>> bounding_box(mask)
+        Box(start=(1, 2, 1), stop=(2, 3, 4))
+    """
     start, stop = [], []
     for others in ((1, 2), (0, 2), (0, 1)):
         filled = np.flatnonzero(mask.any(axis=others))
@@ -158,7 +178,12 @@ def _extent(data, background):  # type: ignore[no-untyped-def]  # numba infers
 
 
 def union_box(boxes: Iterable[Box]) -> Box:
-    """Smallest box that holds all of at least one."""
+    """Smallest box that holds all of at least one.
+
+    Example:
+        >>> union_box([Box((0, 0, 0), (1, 1, 1)), Box((2, 2, 2), (3, 3, 3))])
+        Box(start=(0, 0, 0), stop=(3, 3, 3))
+    """
     every = list(boxes)
     whole = every[0]
     for box in every[1:]:
@@ -170,19 +195,35 @@ def lattice_start(affine: NDArray[np.float64]) -> Index:
     """Lattice index of voxel (0, 0, 0) of a RAS+ or LAS+ grid: its position over the voxel size.
 
     On a LAS+ grid the lattice runs from right to left, so mirrored hemispheres overlap.
+
+    Example:
+        >>> affine = np.diag([2.0, 2.0, 2.0, 1.0])
+        >>> affine[:3, 3] = (-10, 4, 6.4)
+        >>> lattice_start(affine)
+        (-5, 2, 3)
     """
     return _index(int(n) for n in np.rint(affine[:3, 3] / np.diag(affine)[:3]))
 
 
 def shifted_affine(affine: NDArray[np.float64], start: Sequence[int]) -> NDArray[np.float64]:
-    """Affine of a crop that begins at voxel ``start`` of the grid of ``affine``."""
+    """Affine of a crop that begins at voxel ``start`` of the grid of ``affine``.
+
+    Example:
+        >>> shifted_affine(np.diag([2.0, 2.0, 2.0, 1.0]), (1, 2, 3))[:3, 3].tolist()
+        [2.0, 4.0, 6.0]
+    """
     moved = affine.copy()
     moved[:3, 3] = affine[:3, :3] @ np.asarray(start, dtype=np.float64) + affine[:3, 3]
     return moved
 
 
 def missing_sides(inner: Box, outer: Box) -> str:
-    """Say where ``inner`` sticks out of ``outer``, and by how much; empty if it does not."""
+    """Say where ``inner`` sticks out of ``outer``, and by how much; empty if it does not.
+
+    Example:
+        >>> missing_sides(Box((-2, 0, 0), (4, 4, 4)), Box((0, 0, 0), (4, 4, 4)))
+        '2 voxels left'
+    """
     sides = ("left", "right"), ("posterior", "anterior"), ("inferior", "superior")
     parts = []
     for axis, (low, high) in enumerate(sides):
@@ -193,18 +234,23 @@ def missing_sides(inner: Box, outer: Box) -> str:
     return ", ".join(parts)
 
 
-def place(data: NDArray[np.integer], at: Box, target: Box, *, fill: int) -> NDArray[np.integer]:
-    """Copy ``data``, which occupies ``at``, into a new array that occupies ``target``.
+def paste(data: NDArray[np.integer], bounds: Box, target: Box, *, fill: int) -> NDArray[np.integer]:
+    """Copy ``data``, which occupies ``bounds``, into a new array that occupies ``target``.
 
     What lies outside ``target`` is left out: callers that must not lose voxels ask
     `missing_sides` first. What ``data`` does not reach is ``fill``.
+
+    Example:
+        >>> data, target = np.uint8([[[1, 2]]]), Box((0, 0, 1), (1, 1, 4))
+        >>> paste(data, Box((0, 0, 0), (1, 1, 2)), target, fill=9).tolist()
+        [[[2, 9, 9]]]
     """
     placed = np.full(target.shape, fill, dtype=data.dtype)
-    start = _index(max(a, b) for a, b in zip(at.start, target.start, strict=True))
-    stop = _index(min(a, b) for a, b in zip(at.stop, target.stop, strict=True))
+    start = _index(max(a, b) for a, b in zip(bounds.start, target.start, strict=True))
+    stop = _index(min(a, b) for a, b in zip(bounds.stop, target.stop, strict=True))
     if all(b > a for a, b in zip(start, stop, strict=True)):
         common = Box(start, stop)
-        source = common.shifted([-a for a in at.start])
+        source = common.shifted([-a for a in bounds.start])
         placed[common.shifted([-a for a in target.start]).slices] = data[source.slices]
     return placed
 

@@ -49,6 +49,11 @@ class CropSpec:
         Args:
             text: the value.
             regions: regions that may be named, and their sulci.
+
+        Example:
+            >>> spec = CropSpec.parse("region:central+S.T.s.@3")
+            >>> spec.kind, spec.names, spec.margin
+            ('region', ('central', 'S.T.s.'), 3.0)
         """
         kind, _, rest = text.partition(":")
         try:
@@ -75,7 +80,7 @@ class CropSpec:
         raise InputError(f"--crop: expected {EXPECTED}; got {text!r}")
 
     @classmethod
-    def of_record(cls, preparation: Mapping[str, Any]) -> "CropSpec":
+    def from_record(cls, preparation: Mapping[str, Any]) -> "CropSpec":
         """Read the crop of a cohort from its preparation record."""
         regions = {name: tuple(sulci) for name, sulci in preparation["regions"].items()}
         return cls.parse(preparation["crop"], regions)

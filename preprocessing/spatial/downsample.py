@@ -27,7 +27,7 @@ SAME_SIZE = 1e-3
 
 
 @dataclass(frozen=True)
-class Grid:
+class ResamplingPlan:
     """Resampling plan: place of a crop in the source grid, and scale of each axis.
 
     Attributes:
@@ -41,7 +41,7 @@ class Grid:
     @classmethod
     def to_voxel_size(
         cls, affine: NDArray[np.float64], target: float, start: tuple[int, int, int] = (0, 0, 0)
-    ) -> "Grid":
+    ) -> "ResamplingPlan":
         """Plan from the voxel size of ``affine`` to cubes of ``target`` mm."""
         if not target > 0:
             raise InputError(f"expected a voxel size above 0 mm, got {target:g}")
@@ -50,7 +50,7 @@ class Grid:
         return cls((i, j, k), start)
 
     @classmethod
-    def by_factor(cls, factor: int, start: tuple[int, int, int] = (0, 0, 0)) -> "Grid":
+    def by_factor(cls, factor: int, start: tuple[int, int, int] = (0, 0, 0)) -> "ResamplingPlan":
         """Plan that makes blocks of ``factor`` voxels along each axis into one."""
         if factor < 1:
             raise InputError(f"expected a downsampling factor of at least 1, got {factor}")
@@ -79,7 +79,7 @@ class Grid:
 
 def downsample(
     classes: NDArray[np.integer],
-    grid: Grid,
+    plan: ResamplingPlan,
     *,
     method: Method = "sulcus-priority",
     canonical_values: NDArray[np.int64] | None = None,
@@ -87,8 +87,8 @@ def downsample(
     """Resample class numbers (or fold labels) onto the target grid.
 
     Args:
-        classes: (I, J, K) uint8 or uint16, the part of the source that starts at ``grid.start``.
-        grid: the scales and the start.
+        classes: (I, J, K) uint8 or uint16, the part of the source that starts at ``plan.start``.
+        plan: the scales and the start.
         method: ``sulcus-priority``: highest class among the source voxels whose centre lies in
             the target voxel. ``max``: highest class among those that overlap it (block maximum;
             the same for whole factors). ``nearest``: class at the target centre. ``linear``:
@@ -100,27 +100,33 @@ def downsample(
 
     An axis whose target voxels are *smaller* (1.1 mm to 1 mm) keeps every source voxel and
     repeats the nearest one where a target voxel holds no source centre.
+
+    Example:
+        >>> line = np.uint8([0, 2, 0, 1]).reshape(4, 1, 1)
+        >>> small, start = downsample(line, ResamplingPlan.by_factor(2))
+        >>> small.ravel().tolist(), start  # the highest class of each pair
+        ([2, 1], (0, 0, 0))
     """
     if method not in METHODS:
         raise InputError(f"method {method!r} is none of {', '.join(METHODS)}")
     if min(classes.shape) == 0:
         raise InputError(f"expected a volume with voxels, got shape {classes.shape}")
-    maps = [grid.target_index(axis, length) for axis, length in enumerate(classes.shape)]
+    maps = [plan.target_index(axis, length) for axis, length in enumerate(classes.shape)]
     start = (int(maps[0][0]), int(maps[1][0]), int(maps[2][0]))
-    if grid.is_identity:
+    if plan.is_identity:
         return classes, start
     if method == "nearest":
-        return _pull_nearest(classes, grid, maps), start
+        return _pull_nearest(classes, plan, maps), start
     if method == "linear":
         values = np.arange(int(classes.max()) + 1) if canonical_values is None else canonical_values
-        return _pull_linear(classes, grid, maps, values), start
+        return _pull_linear(classes, plan, maps, values), start
     if method == "max":
-        return _block_maximum(classes, grid, maps), start
-    return _push_maximum(classes, grid, maps), start
+        return _block_maximum(classes, plan, maps), start
+    return _push_maximum(classes, plan, maps), start
 
 
 def _push_maximum(
-    classes: NDArray[np.integer], grid: Grid, maps: list[NDArray[np.int64]]
+    classes: NDArray[np.integer], plan: ResamplingPlan, maps: list[NDArray[np.int64]]
 ) -> NDArray[np.integer]:
     """Push, then fill the planes that an enlarged axis left without a source centre."""
     # The axis that lies contiguous in memory goes first: the kernel works along it.
@@ -129,7 +135,7 @@ def _push_maximum(
     target = np.zeros([int(m[-1]) + 1 for m in first], dtype=classes.dtype, order="F")
     _push(classes.transpose(axes), first[0], first[1], first[2], target)
     target = target.transpose(np.argsort(axes))
-    for axis, scale in enumerate(grid.scale):
+    for axis, scale in enumerate(plan.scale):
         if scale > 1:
             filled = maps[axis] - maps[axis][0]
             nearest = np.searchsorted(filled, np.arange(target.shape[axis]), side="right") - 1
@@ -162,13 +168,13 @@ def _push(classes, i_map, j_map, k_map, target):  # type: ignore[no-untyped-def]
 
 
 def _block_maximum(
-    classes: NDArray[np.integer], grid: Grid, maps: list[NDArray[np.int64]]
+    classes: NDArray[np.integer], plan: ResamplingPlan, maps: list[NDArray[np.int64]]
 ) -> NDArray[np.integer]:
     """Highest class among the source voxels that overlap each target voxel, axis after axis."""
-    for axis, scale in enumerate(grid.scale):
+    for axis, scale in enumerate(plan.scale):
         target = np.arange(maps[axis][0], maps[axis][-1] + 1)
-        first = np.floor(target / scale + 1e-9).astype(np.int64) - grid.start[axis]
-        last = np.ceil((target + 1) / scale - 1e-9).astype(np.int64) - 1 - grid.start[axis]
+        first = np.floor(target / scale + 1e-9).astype(np.int64) - plan.start[axis]
+        last = np.ceil((target + 1) / scale - 1e-9).astype(np.int64) - 1 - plan.start[axis]
         first, last = (np.clip(n, 0, classes.shape[axis] - 1) for n in (first, last))
         blocks = [
             np.take(classes, range(a, b + 1), axis=axis).max(axis=axis)
@@ -179,20 +185,20 @@ def _block_maximum(
 
 
 def _pull_nearest(
-    classes: NDArray[np.integer], grid: Grid, maps: list[NDArray[np.int64]]
+    classes: NDArray[np.integer], plan: ResamplingPlan, maps: list[NDArray[np.int64]]
 ) -> NDArray[np.integer]:
     """Class of the source voxel that holds each target centre."""
     index = []
-    for axis, scale in enumerate(grid.scale):
+    for axis, scale in enumerate(plan.scale):
         target = np.arange(maps[axis][0], maps[axis][-1] + 1) + 0.5
-        source = np.floor(target / scale - 1e-9).astype(np.int64) - grid.start[axis]
+        source = np.floor(target / scale - 1e-9).astype(np.int64) - plan.start[axis]
         index.append(np.clip(source, 0, classes.shape[axis] - 1))
     return classes[np.ix_(*index)]
 
 
 def _pull_linear(
     classes: NDArray[np.integer],
-    grid: Grid,
+    plan: ResamplingPlan,
     maps: list[NDArray[np.int64]],
     canonical_values: NDArray[np.int64],
 ) -> NDArray[np.integer]:
@@ -204,9 +210,9 @@ def _pull_linear(
     resampler.SetNumberOfThreads(1)  # subjects run in parallel
     resampler.SetInterpolator(SimpleITK.sitkLinear)
     resampler.SetSize([int(m[-1] - m[0] + 1) for m in maps])
-    resampler.SetOutputSpacing([1 / s for s in grid.scale])
+    resampler.SetOutputSpacing([1 / s for s in plan.scale])
     first = [
-        (m[0] + 0.5) / s - 0.5 - b for m, s, b in zip(maps, grid.scale, grid.start, strict=True)
+        (m[0] + 0.5) / s - 0.5 - b for m, s, b in zip(maps, plan.scale, plan.start, strict=True)
     ]
     resampler.SetOutputOrigin([float(f) for f in first])
     resampler.SetUseNearestNeighborExtrapolator(True)

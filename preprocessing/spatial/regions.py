@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.volumes import LabelVolume
-from foldnorm.preprocessing.spatial.crop import Box, Index, bounding_box, place, shifted_affine
+from foldnorm.preprocessing.spatial.crop import Box, Index, bounding_box, paste, shifted_affine
 from foldnorm.preprocessing.spatial.space import resample_nearest
 
 REGIONS = "regions.yaml"
@@ -39,7 +39,7 @@ class Region:
 
     def within(self, box: Box) -> NDArray[np.bool_]:
         """Return the mask in another box."""
-        return place(self.mask.view(np.uint8), self.box, box, fill=0).view(np.bool_)
+        return paste(self.mask.view(np.uint8), self.box, box, fill=0).view(np.bool_)
 
 
 def read_regions(path: Path | None = None) -> dict[str, tuple[str, ...]]:
@@ -47,6 +47,10 @@ def read_regions(path: Path | None = None) -> dict[str, tuple[str, ...]]:
 
     Raises:
         InputError: the file is no mapping of names to lists of names.
+
+    Example:
+        >>> read_regions()["central"]
+        ('S.C.',)
     """
     text = (files("foldnorm.preprocessing.spatial") / REGIONS).read_text(encoding="utf-8")
     regions = _regions(yaml.safe_load(text))
@@ -114,6 +118,12 @@ def dilated(mask: NDArray[np.bool_], margin: float, size: float) -> NDArray[np.b
         mask: (I, J, K) bool.
         margin: mm.
         size: mm of a voxel.
+
+    Example:
+        >>> mask = np.zeros((3, 3, 3), bool)
+        >>> mask[1, 1, 1] = True
+        >>> int(dilated(mask, margin=1.0, size=1.0).sum())  # and six neighbours
+        7
     """
     steps = _steps(margin, size)
     offsets = np.abs(np.indices((2 * steps + 1,) * 3) - steps).reshape(3, -1)

@@ -47,6 +47,10 @@ def mni_grid(voxel_size: float) -> tuple[Shape, Matrix]:
 
     193×229×193 at 1 mm, 96×114×96 at 2 mm, as Morphologist's tools lay it out: the last voxel
     of each axis (the first in AIMS order) stays where it is, whatever the voxel size.
+
+    Example:
+        >>> mni_grid(2.0)[0]
+        (96, 114, 96)
     """
     if not 0 < voxel_size < MNI_EXTENT.min():
         raise InputError(f"expected a voxel size above 0 mm, got {voxel_size:g}")
@@ -156,7 +160,12 @@ def graph_to_mni(graph: FoldGraph, transform: Path | None, volume: Path) -> Matr
 
 
 def voxel_to_aims(shape: Shape, voxel_size: tuple[float, float, float]) -> Matrix:
-    """Matrix from a RAS+ voxel index to AIMS millimetres in a grid of ``shape``."""
+    """Matrix from a RAS+ voxel index to AIMS millimetres in a grid of ``shape``.
+
+    Example:
+        >>> (voxel_to_aims((10, 10, 10), (2.0, 2.0, 2.0)) @ [0, 0, 9, 1]).tolist()
+        [18.0, 18.0, 0.0, 1.0]
+    """
     matrix = np.diag([*(-np.array(voxel_size)), 1.0])
     matrix[:3, 3] = (np.array(shape) - 1) * np.array(voxel_size)
     return matrix
@@ -221,6 +230,12 @@ def resample_priority(
 
     Returns:
         Labels of ``shape``, same dtype.
+
+    Example:
+        >>> matrix = np.eye(4)
+        >>> matrix[2, 3] = 1  # one voxel up
+        >>> resample_priority(np.uint8([[[1, 2, 0]]]), matrix, (1, 1, 4), fill=9).tolist()
+        [[[9, 1, 2, 0]]]
     """
     target = np.full(shape, fill, dtype=classes.dtype)
     hit = np.zeros(shape, dtype=np.bool_)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.volumes import LabelVolume
 from foldnorm.preprocessing.spatial.crop import Box, Index, shifted_affine
-from foldnorm.preprocessing.spatial.downsample import Grid, Method, downsample
+from foldnorm.preprocessing.spatial.downsample import Method, ResamplingPlan, downsample
 from foldnorm.preprocessing.spatial.space import (
     Matrix,
     mni_grid,
@@ -26,7 +26,7 @@ FAR = 1e6  # voxels: farther than any grid reaches, and no trouble for integers
 
 
 class TargetGrid(Protocol):
-    """A grid, and the way onto it."""
+    """Grid that volumes are resampled onto."""
 
     @property
     def affine(self) -> Matrix:
@@ -53,21 +53,21 @@ class NativeTarget:
 
     Attributes:
         volume: the whole volume.
-        grid: scales, and where the crop that is resampled starts.
+        plan: scales, and where the crop that is resampled starts.
     """
 
     volume: LabelVolume
-    grid: Grid
+    plan: ResamplingPlan
 
     @property
     def affine(self) -> Matrix:
         """Affine of the whole target grid."""
-        return self.grid.target_affine(self.volume.affine)
+        return self.plan.target_affine(self.volume.affine)
 
     @property
     def shape(self) -> Index:
         """Shape of the whole target grid."""
-        whole = Grid(self.grid.scale)
+        whole = ResamplingPlan(self.plan.scale)
         sides = enumerate(self.volume.data.shape)
         i, j, k = (int(whole.target_index(axis, side)[-1]) + 1 for axis, side in sides)
         return i, j, k
@@ -80,8 +80,8 @@ class NativeTarget:
         canonical_values: NDArray[np.int64] | None = None,
         fill: int = 0,
     ) -> tuple[Labels, Index]:
-        """See `foldnorm.preprocessing.spatial.downsample.downsample`."""
-        return downsample(labels, self.grid, method=method, canonical_values=canonical_values)
+        """Resample as `foldnorm.preprocessing.spatial.downsample.downsample` does."""
+        return downsample(labels, self.plan, method=method, canonical_values=canonical_values)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class MniTarget:
         if method == "nearest":
             return resample_nearest(labels, matrix, box.shape, fill), box.start
         if method == "max":
-            raise InputError("--method max is for blocks of whole voxels; not with --space mni")
+            raise InputError("--resampling max is for blocks of whole voxels; not with --space mni")
         values = np.arange(int(labels.max()) + 1) if canonical_values is None else canonical_values
         found = resample_linear(values[labels], matrix, box.shape, int(values[fill]))
         order = np.argsort(values)

@@ -27,6 +27,11 @@ def smooth_displacement(
         shape: of the target grid.
         most: voxels along each axis, at control points.
         spacing: of the control points, voxels; at least four times ``most``, so that nothing folds.
+
+    Example:
+        >>> field = smooth_displacement(np.random.default_rng(0), (8, 8, 8), most=1.0, spacing=4.0)
+        >>> field.shape
+        (3, 8, 8, 8)
     """
     counts = [int(np.ceil(side / spacing)) + 3 for side in shape]  # one beyond either end
     control = rng.uniform(-most, most, (3, *counts))

@@ -21,7 +21,7 @@ def hull_of(raw: NDArray[np.integer], folds: NDArray[np.bool_] | None = None) ->
 
     Args:
         raw: (I, J, K) values of Morphologist; beyond lies outside.
-        folds: (I, J, K) voxels of the fold graph; None where there is no graph that `agrees`.
+        folds: (I, J, K) voxels of the fold graph; None where no graph passes `graph_matches`.
     """
     skeleton = is_skeleton(raw)
     if folds is not None:
@@ -37,12 +37,14 @@ def hull_of(raw: NDArray[np.integer], folds: NDArray[np.bool_] | None = None) ->
     return skeleton & touched
 
 
-def agrees(raw: NDArray[np.integer], folds: NDArray[np.bool_]) -> bool:
+def graph_matches(raw: NDArray[np.integer], folds: NDArray[np.bool_]) -> bool:
     """Return whether a graph's voxels lie on this skeleton: the graph was made of it."""
     return bool(is_skeleton(raw)[folds].mean() >= SAME_SKELETON) if folds.any() else False
 
 
-def moved_labels(raw: NDArray[np.integer], labels: NDArray[np.uint16]) -> NDArray[np.uint16] | None:
+def transfer_labels(
+    raw: NDArray[np.integer], labels: NDArray[np.uint16]
+) -> NDArray[np.uint16] | None:
     """Labels of a graph that was made of another skeleton of the same brain, on this one.
 
     A voxel of the skeleton takes the label that lies nearest among itself and its 26 neighbours;

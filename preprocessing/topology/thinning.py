@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.topology.homotopy import in_block, take_simple
 
-LONGEST_RUN = 8  # voxels: beyond, along all axes, there is no sheet to speak of
+MAX_RUN = 8  # voxels: beyond, along all axes, there is no sheet to speak of
 
 
 def thin(
@@ -95,12 +95,12 @@ def _is_thinnest_along(sheet, i, j, k, axis):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _run(sheet, i, j, k, axis):  # type: ignore[no-untyped-def]
-    """Length of the run of sheet through a voxel along an axis, counted up to `LONGEST_RUN`."""
+    """Length of the run of sheet through a voxel along an axis, counted up to `MAX_RUN`."""
     di, dj, dk = np.int64(axis == 0), np.int64(axis == 1), np.int64(axis == 2)
     length = 1
     for side in (-1, 1):
         a, b, c = i + side * di, j + side * dj, k + side * dk
-        while length < LONGEST_RUN and sheet[a, b, c]:
+        while length < MAX_RUN and sheet[a, b, c]:
             length += 1
             a, b, c = a + side * di, b + side * dj, c + side * dk
     return length

@@ -7,7 +7,7 @@ from pathlib import Path
 from foldnorm.preprocessing.core.files import read_tsv, write_text
 
 
-class MetricsTable:
+class MetricsLog:
     """Rows of figures by step, rewritten whole so that the file is never half a row.
 
     Args:

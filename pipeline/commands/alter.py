@@ -1,4 +1,4 @@
-"""Delete one fold a subject, or alter it otherwise, and write an altered cohort folder.
+"""Alter each subject, as by deleting one fold, and write an altered cohort folder.
 
   fold        a labelled fold; --size is mm² of its sheet within the cohort's box (voxels at 1 mm)
   ball        a ball; --size is its mm³
@@ -25,24 +25,31 @@ subject depends on --seed and on the subject alone.
 """
 
 import argparse
-from pathlib import Path
 
-from foldnorm.pipeline.commands.arguments import add_kind, add_n_procs, add_overwrite, add_seed
+from foldnorm.pipeline.commands.arguments import (
+    add_cohort,
+    add_kind,
+    add_n_procs,
+    add_out,
+    add_overwrite,
+    add_seed,
+    add_selected_splits,
+)
 
-HELP = "delete one fold a subject, or alter it otherwise"
+HELP = "alter each subject, as by deleting one fold"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("cohort", type=Path, metavar="COHORT")
-    parser.add_argument("out", type=Path, metavar="OUT", help="cohort folder to write")
+    add_cohort(parser)
+    add_out(parser, "cohort folder to write")
     parser.add_argument(
-        "--size", help="N or LOW-HIGH; 0 is the control; not needed by random and asymmetry"
+        "--size",
+        help="size of alterations, N or LOW-HIGH; 0 is the control; not needed by random and "
+        "asymmetry",
     )
     add_kind(parser)
-    parser.add_argument(
-        "--split", nargs="+", choices=("train", "validation", "test"), default=[], help="only these"
-    )
+    add_selected_splits(parser)
     add_seed(parser)
     add_n_procs(parser)
     add_overwrite(parser)
@@ -50,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from foldnorm.pipeline.commands.arguments import refuse_existing, say_problems
+    from foldnorm.pipeline.commands.arguments import refuse_existing
+    from foldnorm.pipeline.commands.outcome import conclude
     from foldnorm.preprocessing.alteration.alteration import write_altered_cohort
     from foldnorm.preprocessing.alteration.deletion import ANY_SIZE, Refilling, SizeRange
     from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
@@ -72,11 +80,10 @@ def run(arguments: argparse.Namespace) -> int:
         n_procs=arguments.n_procs,
         refilling=Refilling(arguments.reach, arguments.share),
     )
-    code = say_problems(problems)
-    if not arguments.quiet:
-        altered = len(indices) - left_out - len(problems)
-        print(
-            f"{altered} volumes altered, {left_out} had nothing eligible, "
-            f"{len(problems)} failed: {arguments.out}"
-        )
-    return code
+    altered = len(indices) - left_out - len(problems)
+    return conclude(
+        arguments,
+        problems,
+        f"{altered} volumes altered, {left_out} had nothing eligible, "
+        f"{len(problems)} failed: {arguments.out}",
+    )

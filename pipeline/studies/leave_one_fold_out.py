@@ -7,6 +7,7 @@ independent, so intervals are drawn over participants.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from foldnorm.pipeline.artifacts import (
     EVERY_FOLD_SUMMARY,
     LOCALISATION_FIGURES,
 )
-from foldnorm.pipeline.metrics.detection import INTERVAL, paired_share
+from foldnorm.pipeline.metrics.bootstrap import Weights, bootstrap_interval
+from foldnorm.pipeline.metrics.detection import paired_share
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.localisation import localisation
 from foldnorm.preprocessing.alteration.deletion import Deletion, SizeRange, apply_deletion
@@ -46,8 +48,8 @@ class FoldScores:
     before: dict[str, NDArray[np.float64]]
     after: dict[str, NDArray[np.float64]]
 
-    def of(self, sizes: SizeRange) -> "FoldScores":
-        """Only folds of a size."""
+    def filter_by_size(self, sizes: SizeRange) -> "FoldScores":
+        """Return the scores of folds of a size."""
         kept = [n for n, row in enumerate(self.rows) if sizes.holds(row["size"])]
         return FoldScores(
             [self.rows[n] for n in kept],
@@ -55,16 +57,63 @@ class FoldScores:
             {name: values[kept] for name, values in self.after.items()},
         )
 
-    def joined(self, other: "FoldScores") -> "FoldScores":
-        """Both together: of models that were each tested on other brains."""
+    def join(self, other: "FoldScores") -> "FoldScores":
+        """Join the scores of two models that were each tested on other brains."""
         return FoldScores(
             self.rows + other.rows,
             {name: np.append(values, other.before[name]) for name, values in self.before.items()},
             {name: np.append(values, other.after[name]) for name, values in self.after.items()},
         )
 
+    def summary(self, *, seed: int = 0) -> list[dict[str, Any]]:
+        """Share of folds without which the score rises, by score, with its interval.
 
-def score_every_fold(
+        Returns:
+            Rows of ``score``, ``paired``, ``paired_low``, ``paired_high`` (95 %, bootstrap over
+            participants), ``folds``, ``participants``.
+        """
+        owners = [row["participant_id"] for row in self.rows]
+        rows = []
+        for name, after in self.after.items():
+            before = self.before[name]
+            risen = (after > before) + 0.5 * (after == before)
+            low, high = bootstrap_interval(
+                partial(_weighted_mean, risen), owners, BOOTSTRAPS, seed=seed
+            )
+            rows.append(
+                {
+                    "score": name, "paired": paired_share(after, before), "paired_low": float(low),
+                    "paired_high": float(high), "folds": len(owners),
+                    "participants": len(set(owners)),
+                }
+            )  # fmt: skip
+        return rows
+
+    def save(self, out: Path, *, seed: int = 0) -> None:
+        """Write ``every_fold.tsv``, a row a fold and score, and ``every_fold_summary.tsv``.
+
+        Of a model that restores, ``every_fold_places.tsv`` has a row a fold: where evidence points.
+
+        Args:
+            out: folder.
+            seed: of the bootstrap of the summary.
+        """
+        if "hit" in self.rows[0]:
+            write_tsv(out / EVERY_FOLD_PLACES, self.rows, tuple(EVERY_FOLD_PLACES.columns))
+        known = [
+            {k: v for k, v in row.items() if k not in LOCALISATION_FIGURES} for row in self.rows
+        ]
+        rows = [
+            {**row, "score": name, "before": self.before[name][n], "after": after[n]}
+            for name, after in self.after.items()
+            for n, row in enumerate(known)
+        ]
+        write_tsv(out / EVERY_FOLD, rows, tuple(EVERY_FOLD.columns))
+        summary = self.summary(seed=seed)
+        write_tsv(out / EVERY_FOLD_SUMMARY, summary, tuple(EVERY_FOLD_SUMMARY.columns))
+
+
+def leave_one_fold_out(
     scorer: BrainScores,
     cohort: Cohort,
     indices: Sequence[int] | NDArray[np.int64],
@@ -140,47 +189,5 @@ def _eligible(cohort: Cohort, sizes: SizeRange) -> dict[str, list[dict[str, Any]
     return found
 
 
-def summary_of(scores: FoldScores, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Share of folds without which the score rises, by score, with its interval.
-
-    Returns:
-        Rows of ``score``, ``paired``, ``paired_low``, ``paired_high`` (95 %, bootstrap over
-        participants), ``folds``, ``participants``.
-    """
-    who = np.array([row["participant_id"] for row in scores.rows])
-    names, owner = np.unique(who, return_inverse=True)
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), BOOTSTRAPS)
-    weights = drawn[:, owner]  # (BOOTSTRAPS, folds)
-    rows = []
-    for name, after in scores.after.items():
-        before = scores.before[name]
-        risen = (after > before) + 0.5 * (after == before)
-        shares = (weights * risen).sum(axis=1) / np.maximum(weights.sum(axis=1), 1)
-        low, high = np.percentile(shares, INTERVAL)
-        rows.append(
-            {
-                "score": name, "paired": paired_share(after, before), "paired_low": float(low),
-                "paired_high": float(high), "folds": len(who), "participants": len(names),
-            }
-        )  # fmt: skip
-    return rows
-
-
-def write_every_fold(scores: FoldScores, out: Path, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Write ``every_fold.tsv``, a row a fold and score, and the summary, which is returned.
-
-    Of a model that restores, ``every_fold_places.tsv`` has a row a fold: where evidence points.
-    """
-    if "hit" in scores.rows[0]:
-        write_tsv(out / EVERY_FOLD_PLACES, scores.rows, tuple(EVERY_FOLD_PLACES.columns))
-    known = [{k: v for k, v in row.items() if k not in LOCALISATION_FIGURES} for row in scores.rows]
-    rows = [
-        {**row, "score": name, "before": scores.before[name][n], "after": after[n]}
-        for name, after in scores.after.items()
-        for n, row in enumerate(known)
-    ]
-    write_tsv(out / EVERY_FOLD, rows, tuple(EVERY_FOLD.columns))
-    summary = summary_of(scores, seed=seed)
-    write_tsv(out / EVERY_FOLD_SUMMARY, summary, tuple(EVERY_FOLD_SUMMARY.columns))
-    return summary
+def _weighted_mean(values: NDArray[np.float64], weights: Weights) -> float:
+    return float(weights @ values / weights.sum())

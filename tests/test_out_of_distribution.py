@@ -10,10 +10,10 @@ from scipy import ndimage
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.scoring.out_of_distribution import (
-    BLOCKS,
-    FOREIGN,
-    LEAST_GAIN,
-    Suitability,
+    MIN_GAIN,
+    N_BLOCKS,
+    OTHER_POPULATION,
+    OutOfDistributionDetector,
     block_shares,
     hull_share,
 )
@@ -29,26 +29,27 @@ from foldnorm.preprocessing.io.schemes import SKELETON
 def cohort(tmp_path_factory):
     """Sixty coarse phantoms, two thirds of them for training."""
     folder = tmp_path_factory.mktemp("many")
-    words = ["phantom", folder / "source", "--subjects", "60", "--voxel-size", "3"]
+    words = ["phantom", "-o", folder / "source", "--subjects", "60", "--voxel-size", "3"]
     assert main([*map(str, words), "--n-procs", "1", "--quiet"]) == 0
-    words = ["preprocess", folder / "source", folder / "cohort", "--voxel-size", "4", "--crop",
-             "mm:-76,4,-70,10,-40,40", "--split", ".6", ".2", ".2", "--n-procs", "1"]  # fmt: skip
+    words = ["preprocess", folder / "source", "-o", folder / "cohort", "--voxel-size", "4",
+             "--crop", "mm:-76,4,-70,10,-40,40", "--split-fractions", ".6", ".2", ".2",
+             "--n-procs", "1"]  # fmt: skip
     assert main([*map(str, words), "--quiet"]) == 0
     return Cohort.open(folder / "cohort")
 
 
 @pytest.fixture(scope="module")
-def suitability(cohort):
-    return Suitability(cohort.scheme).fit(cohort)
+def detector(cohort):
+    return OutOfDistributionDetector(cohort.scheme).fit(cohort)
 
 
-def test_healthy_brains_and_brains_without_a_fold_can_be_judged(cohort, suitability):
+def test_healthy_brains_and_brains_without_a_fold_can_be_judged(cohort, detector):
     held_out = cohort.indices("validation", "test")
-    assert not any(suitability.reasons(cohort.brains(held_out)))
+    assert not any(detector.flags(cohort.brains(held_out)))
     altered = alter(cohort, held_out, SizeRange(500))
     brains = [Brain(a.volume, cohort.rows[a.index]) for a in altered]
     assert len(brains) > 10
-    assert not any(suitability.reasons(brains))
+    assert not any(detector.flags(brains))
 
 
 def without_hull(volume):
@@ -94,37 +95,46 @@ def scalped(volume):
         (lambda v: v[5:15, 5:15, 5:15].repeat(2, 0).repeat(2, 1).repeat(2, 2), "unlike|moved|mirr"),
     ],
 )
-def test_brains_that_are_not_like_the_training_brains_are_known(cohort, suitability, spoil, said):
+def test_brains_that_are_not_like_the_training_brains_are_known(cohort, detector, spoil, said):
     for brain in cohort.brains(cohort.indices("test")):
         spoilt = np.ascontiguousarray(spoil(brain.volume.copy())).astype(np.uint8)
-        reason = suitability.reason(Brain(spoilt, brain.row))
-        assert reason
-        assert any(part in reason for part in said.split("|")), reason
+        flag = detector.flag(Brain(spoilt, brain.row))
+        assert flag
+        assert any(part in flag for part in said.split("|")), flag
 
 
-def test_a_brain_that_fits_worse_if_moved_is_not_said_to_fit_better(cohort, suitability):
+def test_a_brain_that_fits_worse_if_moved_is_not_said_to_fit_better(cohort, detector):
     """Validation brains may be more alike than any brain of another site is to them."""
-    strict = copy.copy(suitability)
-    strict.most_gain = -1.0
+    strict = copy.copy(detector)
+    strict.max_gain_ = -1.0
     for brain in cohort.brains(cohort.indices("test")):
         gain, _ = strict._gain_by_shift(brain.volume)
         assert gain < 0
-        assert strict.reason(brain) == ""
+        assert strict.flag(brain) == ""
         moved = np.roll(brain.volume, 2, axis=2)
-        assert strict._gain_by_shift(moved)[0] > LEAST_GAIN
-        assert strict.reason(Brain(moved, brain.row))
+        assert strict._gain_by_shift(moved)[0] > MIN_GAIN
+        assert strict.flag(Brain(moved, brain.row))
 
 
-def test_the_other_side_is_known_by_its_name(cohort, suitability):
+def test_a_saved_detector_names_its_limits_as_release_0_1_did(cohort, detector, tmp_path):
+    detector.save(tmp_path)
+    limits = detector.state_dict()["limits"]
+    assert set(limits) == {"shares", "hull", "surprise", "gain", "foreign"}
+    loaded = OutOfDistributionDetector(cohort.scheme).load(tmp_path)
+    assert (loaded.max_nll_, loaded.max_gain_) == (limits["surprise"], limits["gain"])
+    assert loaded.max_distance_departure_ == limits["foreign"]
+
+
+def test_the_other_side_is_known_by_its_name(cohort, detector):
     (brain,) = cohort.brains(cohort.indices("test")[:1])
     row = {**brain.row, "hemi": "R"}
-    assert suitability.reason(Brain(brain.volume, row)) == "is of side R, the training brains of L"
+    assert detector.flag(Brain(brain.volume, row)) == "is of side R, the training brains of L"
 
 
 class Dotted:
     """A cohort whose brains have thirty voxels of sulcus in each part, anywhere in it."""
 
-    scheme, shape, side = SKELETON, (40, 40, 40), 40 // BLOCKS
+    scheme, shape, side = SKELETON, (40, 40, 40), 40 // N_BLOCKS
     preparation: ClassVar = {"mirror_right": False}
     rows: ClassVar = [{"hemi": "L"}] * 60
 
@@ -144,48 +154,48 @@ class Dotted:
 
 def test_sheets_that_keep_together_elsewhere_are_of_another_population():
     cohort = Dotted()
-    suitability = Suitability(cohort.scheme).fit(cohort)
-    assert suitability.reason(Brain(cohort.volume(np.random.default_rng(99)), {})) == ""
+    detector = OutOfDistributionDetector(cohort.scheme).fit(cohort)
+    assert detector.flag(Brain(cohort.volume(np.random.default_rng(99)), {})) == ""
     lumps = np.ones(cohort.shape, np.uint8)
     for i, j, k in itertools.product(range(0, 40, cohort.side), repeat=3):
         lumps[i : i + 5, j : j + 3, k : k + 2] = 2
     usual = block_shares(cohort.volume(np.random.default_rng(99)), 3)
     assert np.array_equal(block_shares(lumps, 3), usual)
-    assert suitability.reason(Brain(lumps, {})) == FOREIGN
+    assert detector.flag(Brain(lumps, {})) == OTHER_POPULATION
     there = Dotted()
     there.brains = lambda indices: (Brain(lumps, {}) for _ in indices)  # such are all of that site
-    assert Suitability(cohort.scheme).fit(cohort, there).reason(Brain(lumps, {})) == ""
+    assert OutOfDistributionDetector(cohort.scheme).fit(cohort, there).flag(Brain(lumps, {})) == ""
 
 
-def test_a_brain_cut_at_its_surface_is_flagged_or_scored_as_it_was(cohort, suitability):
+def test_a_brain_cut_at_its_surface_is_flagged_or_scored_as_it_was(cohort, detector):
     void = VoidScores(cohort.scheme, cohort.voxel_size).fit(cohort.select("train"))
     whole = list(cohort.brains(cohort.indices("test")))
     less = [Brain(scalped(brain.volume.copy()), brain.row) for brain in whole]
     assert all(
         np.count_nonzero(a.volume != b.volume) > 50 for a, b in zip(whole, less, strict=True)
     )
-    judged = [n for n, reason in enumerate(suitability.reasons(less)) if not reason]
+    judged = [n for n, reason in enumerate(detector.flags(less)) if not reason]
     before, after = (void.score([brains[n] for n in judged]) for brains in (whole, less))
     for name, scores in after.items():
         # What the rest of a brain leads to expect changes a little with it.
         assert scores.max() < 1.03 * before[name].max(), name
 
 
-def test_healthy_brains_without_a_training_split_are_known_too(cohort, suitability):
+def test_healthy_brains_without_a_training_split_are_known_too(cohort, detector):
     held_out = Cohort(
         cohort.folder, cohort.description, [{**r, "split": "test"} for r in cohort.rows]
     )
-    known = Suitability(cohort.scheme).fit(held_out)
+    known = OutOfDistributionDetector(cohort.scheme).fit(held_out)
     (brain,) = cohort.brains(cohort.indices("test")[:1])
-    assert known.reason(brain) == ""
-    assert known.reason(Brain(brain.volume[::-1].copy(), brain.row))
+    assert known.flag(brain) == ""
+    assert known.flag(Brain(brain.volume[::-1].copy(), brain.row))
 
 
 def test_few_training_brains_know_little(small_cohort):
-    few = Suitability(small_cohort.scheme).fit(small_cohort)
+    few = OutOfDistributionDetector(small_cohort.scheme).fit(small_cohort)
     (brain,) = small_cohort.brains(small_cohort.indices("test")[:1])
-    assert not few.reason(Brain(brain.volume[::-1].copy(), brain.row))
-    assert few.reason(Brain(brain.volume * 0, brain.row)) == "holds no sulcus"
+    assert not few.flag(Brain(brain.volume[::-1].copy(), brain.row))
+    assert few.flag(Brain(brain.volume * 0, brain.row)) == "holds no sulcus"
 
 
 def test_shares_and_hull_are_what_they_say():
@@ -193,7 +203,7 @@ def test_shares_and_hull_are_what_they_say():
     volume[:4] = 1
     volume[3, :, :4] = 2
     assert hull_share(volume, SKELETON) == pytest.approx(0.5)
-    shares = block_shares(volume, 3).reshape(BLOCKS, BLOCKS, BLOCKS, 3)
+    shares = block_shares(volume, 3).reshape(N_BLOCKS, N_BLOCKS, N_BLOCKS, 3)
     assert shares[0, 0, 0].tolist() == [0, 1, 0]
     assert shares[1, 0, 0].tolist() == [0, 0.5, 0.5]
     assert shares[3, 3, 3].tolist() == [1, 0, 0]
@@ -202,17 +212,17 @@ def test_shares_and_hull_are_what_they_say():
 
 def test_a_flagged_brain_has_no_p_and_the_others_are_finished(cohort, tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "scores"
-    words = ["train", "--config", "restorer", "--cohort", cohort.folder, "--out", run,
+    words = ["train", "restorer", cohort.folder, "-o", run,
              "--model.init_args.channels", "[8, 8]", "--model.init_args.convolutions", "[1, 1]",
              "--training.steps", "2", "--device", "cpu", "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
     spoilt = tmp_path / "spoilt"
-    assert main(["delete", str(cohort.folder), str(spoilt), "--size", "0", "--quiet"]) == 0
+    assert main(["alter", str(cohort.folder), "-o", str(spoilt), "--size", "0", "--quiet"]) == 0
     volumes = np.lib.format.open_memmap(spoilt / "volumes.npy", mode="r+")
     bad = int(cohort.indices("test")[0])
     volumes[bad] = volumes[bad][::-1].copy()
     volumes.flush()
-    words = ["score", run, spoilt, out, "--split", "test", "--device", "cpu"]
+    words = ["score", run, spoilt, "-o", out, "--split", "test", "--device", "cpu"]
     assert main(list(map(str, words))) == 1
     said = capsys.readouterr()
     name = cohort.rows[bad]["participant_id"]
@@ -231,11 +241,11 @@ def test_a_flagged_brain_has_no_p_and_the_others_are_finished(cohort, tmp_path, 
 
     controls = tmp_path / "controls"
     tested = [row["participant_id"] for row in cohort.rows if row["split"] == "test"]
-    words = ["preprocess", cohort.folder.parent / "source", controls, "--like", cohort.folder,
-             "--participant-label", *tested,
-             "--split", 0, 0, 1, "--n-procs", 1, "--quiet"]  # fmt: skip
+    words = ["preprocess", cohort.folder.parent / "source", "-o", controls,
+             "--layout-from", cohort.folder, "--participant-label", *tested,
+             "--split-fractions", 0, 0, 1, "--n-procs", 1, "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
-    words = ["score", run, cohort.folder, tmp_path / "local", "--controls", controls]
+    words = ["score", run, cohort.folder, "-o", tmp_path / "local", "--controls", controls]
     assert main([*map(str, words), "--device", "cpu"]) == 0
     sidecar = read_json(tmp_path / "local/scores.json")
     number = len(cohort.indices("test"))
@@ -244,6 +254,6 @@ def test_a_flagged_brain_has_no_p_and_the_others_are_finished(cohort, tmp_path, 
     assert "too few for any p-value below 0.05" in sidecar["sentence"]
     used = {r["participant_id"]: r["used_for"] for r in read_tsv(tmp_path / "local/scores.tsv")}
     assert used[name] == "calibration"
-    words = ["score", run, cohort.folder, tmp_path / "x", "--controls", cohort.folder]
+    words = ["score", run, cohort.folder, "-o", tmp_path / "x", "--controls", cohort.folder]
     assert main([*map(str, words), "--device", "cpu"]) == 2
-    assert "controls are brains that the model was trained on" in capsys.readouterr().err
+    assert "controls: expected participants that the model was not" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.inference.criteria import Criterion
+from foldnorm.pipeline.inference.filters import VolumeFilter
 from foldnorm.pipeline.metrics.structure import sheet_statistics
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.core.errors import InputError
@@ -33,7 +33,7 @@ VALUES = {"voxels": 100.0, "components": 3.0, "thick": 0.1, "depth": float("nan"
     ],
 )
 def test_what_holds_holds(text, holds):
-    assert Criterion.parse(text).holds(VALUES) is holds
+    assert VolumeFilter.parse(text).holds(VALUES) is holds
 
 
 @pytest.mark.parametrize(
@@ -43,24 +43,24 @@ def test_what_holds_holds(text, holds):
 )  # fmt: skip
 def test_nothing_else_is_evaluated(text):
     with pytest.raises(InputError, match="--keep-if"):
-        Criterion.parse(text)
+        VolumeFilter.parse(text)
 
 
 def test_an_unknown_statistic_is_named():
     with pytest.raises(InputError, match="'volume' is none of the statistics voxels, components"):
-        Criterion.parse("volume > 3").holds(VALUES)
+        VolumeFilter.parse("volume > 3").holds(VALUES)
 
 
 def test_only_what_keeps_it_is_written(small_run, tmp_path, capsys):
-    words = ["generate", str(small_run), str(tmp_path / "all"), "--number", "40", "--quiet"]
+    words = ["generate", str(small_run), "-o", str(tmp_path / "all"), "--num", "20", "--quiet"]
     assert main(words) == 0
     scheme = scheme_from_dict(RunFolder.open(small_run).data["preparation"]["scheme"])
     counts = sorted(
         sheet_statistics(read_labels(path).data.astype("uint8"), scheme)["voxels"]
         for path in (tmp_path / "all").glob("*_dseg.nii.gz")
     )
-    middle = counts[20]
-    words = ["generate", str(small_run), str(tmp_path / "some"), "--number", "10"]
+    middle = counts[10]
+    words = ["generate", str(small_run), "-o", str(tmp_path / "some"), "--num", "10"]
     assert main([*words, "--keep-if", f"voxels >= {middle}"]) == 0
     assert "others were not kept" in capsys.readouterr().out
     kept = [
@@ -72,5 +72,6 @@ def test_only_what_keeps_it_is_written(small_run, tmp_path, capsys):
     said = json.loads((tmp_path / "some/synthetic.json").read_text())
     assert said["kept"] == 10
     assert said["rejected"] > 0
-    assert main([*words, "--overwrite", "--keep-if", "voxels < 0"]) == 2
-    assert "none of 500 drawn volumes keeps" in capsys.readouterr().err
+    words = ["generate", str(small_run), "-o", str(tmp_path / "none"), "--num", "1"]
+    assert main([*words, "--keep-if", "voxels < 0"]) == 2
+    assert "none of 50 drawn volumes keeps" in capsys.readouterr().err

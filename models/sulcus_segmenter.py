@@ -12,14 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import one_hot
+from foldnorm.models.named_networks import NamedNetwork
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.protocols import Phase, Reads
+from foldnorm.models.protocols import InputKind, Phase
 from foldnorm.models.vnet import VNetwork
 from foldnorm.models.volume_networks import coordinates
 
 
-class Recogniser(nn.Module):
+class SulcusSegmenter(nn.Module):
     """Volume → logits of the sulci that its voxels belong to.
 
     Args:
@@ -34,9 +36,10 @@ class Recogniser(nn.Module):
         kernel_size: of them.
         stem: side of the block of voxels that becomes channels at the first level.
         norm: group norm after each convolution.
+        network: by class path, such as ``monai.networks.nets.SegResNet``, in the place of ours.
     """
 
-    reads: Reads = "sulci"
+    input_kind: InputKind = "sulci"
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class Recogniser(nn.Module):
         kernel_size: int = 3,
         stem: int = 2,
         norm: bool = True,
+        network: ClassPath | None = None,
     ) -> None:
         super().__init__()
         if not sulci:
@@ -59,8 +63,11 @@ class Recogniser(nn.Module):
         self.n_classes, self.sulci, self.substitutes = n_classes, tuple(sulci), substitutes
         self.places: Tensor
         self.register_buffer("places", coordinates(shape), persistent=False)
-        self.network = VNetwork(
-            n_classes + len(shape), len(sulci) + 1, channels, convolutions, kernel_size, stem, norm
+        inputs, outputs = n_classes + len(shape), len(sulci) + 1
+        self.network = (
+            VNetwork(inputs, outputs, channels, convolutions, kernel_size, stem, norm)
+            if network is None
+            else NamedNetwork(network, inputs=inputs, outputs=outputs, sides=shape)
         )
         self.phases: Mapping[str, Phase] = {"recognition": Phase(("network",))}
 

@@ -1,4 +1,4 @@
-"""Are synthetic volumes any good? One table for any generator, each figure beside its floor.
+"""Compare synthetic volumes with real ones: one table for any generator, with floors.
 
 REAL is the cohort that the generator was trained on, SYNTHETIC a folder that `foldnorm generate`
 wrote, or a cohort. Synthetic and held-out real volumes are both compared with training ones, as
@@ -11,7 +11,13 @@ compared in their structure as well, micrographs with --microstructure.
 import argparse
 from pathlib import Path
 
-from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_seed, positive
+from foldnorm.pipeline.commands.arguments import (
+    add_device,
+    add_num,
+    add_out,
+    add_overwrite,
+    add_seed,
+)
 
 HELP = "compare synthetic volumes with real ones"
 
@@ -19,16 +25,18 @@ HELP = "compare synthetic volumes with real ones"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("real", type=Path, metavar="REAL", help="cohort folder")
-    parser.add_argument("synthetic", type=Path, metavar="SYNTHETIC", help="folder")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
-    parser.add_argument("--encoder", type=Path, metavar="RUN", help="in whose codes to compare")
     parser.add_argument(
-        "--number", type=positive, default=200, help="of each set, at most (default 200)"
+        "synthetic", type=Path, metavar="SYNTHETIC", help="folder of generated volumes, or cohort"
     )
+    add_out(parser)
+    parser.add_argument(
+        "--encoder", type=Path, metavar="RUN", help="trained model whose codes are compared"
+    )
+    add_num(parser, 200, "largest number of volumes of each set")
     parser.add_argument(
         "--microstructure",
         action="store_true",
-        help="volume fraction, two-point correlation, chords and circles of images",
+        help="also compare volume fraction, two-point correlation, chords and circles of images",
     )
     add_seed(parser)
     add_device(parser)
@@ -51,11 +59,12 @@ def run(arguments: argparse.Namespace) -> int:
         encoder_run = RunFolder.open(arguments.encoder)
         encoder_run.check_cohort(cohort)
         encoder = encoder_run.load(choose_device(arguments.device))
-    options = QualityOptions(arguments.number, arguments.seed, arguments.microstructure)
-    rows = measure_quality(cohort, arguments.synthetic, arguments.out, options, encoder)
+    options = QualityOptions(arguments.num, arguments.seed, arguments.microstructure)
+    result = measure_quality(cohort, arguments.synthetic, options, encoder)
+    result.save(arguments.out)
     if not arguments.quiet:
         print(f"{'':<24} synthetic  held out")
-        for row in rows:
+        for row in result.table:
             values = (row["synthetic"], row["held_out"])
             print(f"{row['figure']:<24}", *(f"{value:9.4g}" for value in values))
     return 0

@@ -1,4 +1,4 @@
-"""Conditions on the statistics of a volume, as users write them: ``voxels > 900 and thick < .05``.
+"""Filters by statistics of a volume, as users write them: ``voxels > 900 and thick < .05``.
 
 Names, numbers, arithmetic, comparisons, ``and``, ``or`` and ``not``; nothing else is evaluated.
 """
@@ -20,23 +20,23 @@ OPERATIONS: Mapping[type, Callable[..., Any]] = {
 
 
 @dataclass(frozen=True)
-class Criterion:
-    """A condition, parsed.
+class VolumeFilter:
+    """Condition on the statistics of a volume, parsed.
 
     Attributes:
-        text: as written.
-        tree: of it.
+        text: the condition as written.
+        tree: the condition parsed.
     """
 
     text: str
     tree: ast.expr
 
     @classmethod
-    def parse(cls, text: str) -> "Criterion":
+    def parse(cls, text: str) -> "VolumeFilter":
         """Read a condition.
 
         Raises:
-            InputError: it is none.
+            InputError: it is no condition.
         """
         try:
             tree = ast.parse(text, mode="eval").body
@@ -54,7 +54,7 @@ class Criterion:
 
     @property
     def names(self) -> set[str]:
-        """Statistics that it asks for."""
+        """Names of the statistics in the condition."""
         return {node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)}
 
     def holds(self, values: Mapping[str, float]) -> bool:

@@ -1,0 +1,37 @@
+"""End of a command: what could not be done, what was, and the exit code."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from foldnorm.preprocessing.io.sources import Problem
+
+FAILED = 1
+
+
+def conclude(arguments: argparse.Namespace, problems: Sequence["Problem"], *summary: str) -> int:
+    """Print what could not be done and, unless ``--quiet``, a summary.
+
+    Args:
+        arguments: of the command.
+        problems: volumes that could not be used.
+        summary: lines.
+
+    Returns:
+        The exit code: 1 if there was any problem, else 0.
+    """
+    for problem in problems:
+        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
+    if not arguments.quiet:
+        for line in summary:
+            print(line)
+    return FAILED if problems else 0
+
+
+def problems_of(report: Mapping[str, Any]) -> list["Problem"]:
+    """List the failures in the report of a batch of volumes."""
+    from foldnorm.preprocessing.io.sources import Problem
+
+    return [Problem(failure["volume"], failure["reason"]) for failure in report["failed"]]

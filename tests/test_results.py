@@ -1,0 +1,73 @@
+"""Results whose volumes are made one at a time."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from foldnorm.pipeline.inference.restore import RestoreOptions, restore
+from foldnorm.pipeline.inference.results import VolumeResult
+from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.core.files import read_tsv
+
+
+@dataclass
+class Numbered:
+    number: int
+
+    @property
+    def rows(self):
+        return [{"number": self.number}]
+
+
+@dataclass
+class Counted(VolumeResult[Numbered]):
+    """Five volumes; counts how many were made."""
+
+    made: int = 0
+
+    def _make(self):
+        for number in range(5):
+            self.made += 1
+            yield Numbered(number)
+
+    def save(self, out):
+        for one in self:
+            (out / str(one.number)).touch()
+
+
+def test_volumes_are_made_when_they_are_asked_for():
+    result = Counted()
+    volumes = iter(result)
+    next(volumes)
+    next(volumes)
+    assert result.made == 2
+
+
+def test_saving_makes_each_once_and_the_table_costs_nothing_more(tmp_path):
+    result = Counted()
+    result.save(tmp_path)
+    assert [row["number"] for row in result.table] == [0, 1, 2, 3, 4]
+    assert result.made == len(list(tmp_path.iterdir())) == 5
+
+
+def test_a_table_is_known_without_saving():
+    result = Counted()
+    next(iter(result))  # a pass that is broken off says nothing of all
+    assert len(result.table) == len(result.table) == 5
+    assert result.made == 6
+
+
+def test_images_are_restored_without_writing(bars, denoiser, tmp_path):
+    run, cohort = RunFolder.open(denoiser), Cohort.open(bars)
+    options = RestoreOptions(("test",), degrade=True)
+    result = restore(run, run.load(), cohort, options)
+    first, *others = result
+    assert len(others) == len(cohort.indices("test")) - 1
+    assert set(first.images) == {"degraded", "clean", "restored"}
+    assert not np.array_equal(first.images["clean"], first.images["degraded"])
+    assert result.metrics["psnr"] == np.mean([row["psnr"] for row in result.table])
+    assert not list(tmp_path.iterdir())
+    result.save(tmp_path)
+    written = [float(row["psnr"]) for row in read_tsv(tmp_path / "restored.tsv")]
+    assert np.allclose(written, [row["psnr"] for row in result.table], atol=1e-4)
