@@ -35,7 +35,8 @@ from foldnorm.preprocessing.cohort.quality import QC_TABLE, quality_rows
 from foldnorm.preprocessing.cohort.split import DEFAULT_FRACTIONS, assign_split
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, threaded_map, write_tsv
-from foldnorm.preprocessing.io.sources import Problem, bids_label
+from foldnorm.preprocessing.io.names import bids_label
+from foldnorm.preprocessing.io.sources import Problem
 from foldnorm.preprocessing.spatial.crop import missing_sides, paste, shifted_affine
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 from foldnorm.preprocessing.spatial.downsample import SAME_SIZE

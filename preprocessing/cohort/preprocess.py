@@ -28,15 +28,15 @@ from foldnorm.preprocessing.cohort.prepared_index import prepared_volumes, sourc
 from foldnorm.preprocessing.cohort.split import DEFAULT_FRACTIONS, check_fractions
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes, write_json
+from foldnorm.preprocessing.io.names import bids_label
+from foldnorm.preprocessing.io.people import read_excluded
 from foldnorm.preprocessing.io.schemes import LabelScheme, Rule, load_scheme
 from foldnorm.preprocessing.io.sources import (
     Problem,
     Source,
     SourceVolume,
-    bids_label,
     find_volumes,
     origin_of,
-    read_excluded,
     read_fold_names,
     source_warnings,
 )
@@ -202,7 +202,7 @@ def preprocess(sources: Sequence[Source], out: Path, options: PreprocessOptions)
     Returns:
         The run report, also written to ``run_report.json``: numbers of volumes done, skipped and
         failed, and why each of the latter did; scans that are there twice, and which participants
-        were left out for that; warnings.
+        were left out for that; warnings; files of the sources that are not used, and why.
 
     Raises:
         InputError: nothing can be done at all (no volume, bad parameters).
@@ -212,7 +212,7 @@ def preprocess(sources: Sequence[Source], out: Path, options: PreprocessOptions)
     pad_shape((1, 1, 1), options.pad)  # refused before the long part, not after it
     _check_same_cohort(out, options)
     preparation = options.preparation
-    volumes, problems = find_volumes(
+    found = find_volumes(
         sources,
         preparation.scheme.stem,
         pair_stem=preparation.pair.stem if preparation.pair else "",
@@ -222,6 +222,8 @@ def preprocess(sources: Sequence[Source], out: Path, options: PreprocessOptions)
         prefer=options.prefer,
         whole_brain=preparation.whole_brain,
     )
+    found.log()
+    volumes, problems = found.items, found.problems
     if not options.mix_origins:
         refuse_mixed([origin_of(volume) for volume in volumes])
     names = read_fold_names(sources)
@@ -249,6 +251,7 @@ def preprocess(sources: Sequence[Source], out: Path, options: PreprocessOptions)
         "duplicates": [asdict(scan) for scan in packed.same_scans],
         "dropped": packed.dropped,
         "warnings": packed.warnings,
+        **found.record(),
         "seconds": round(time.perf_counter() - begin, 2),
         "shard": None if options.shard is None else list(options.shard),
     }
@@ -432,5 +435,5 @@ def _pack_options(options: PreprocessOptions, names: dict[int, str]) -> PackOpti
         refit=options.overwrite,
         drop_duplicates=options.drop_duplicates,
         n_procs=max(options.n_procs, 1),
-        excluded=frozenset(bids_label(p.removeprefix("sub-")) for p in options.excluded),
+        excluded=frozenset(bids_label(p) for p in options.excluded),
     )

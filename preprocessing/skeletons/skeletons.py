@@ -23,14 +23,14 @@ from foldnorm.preprocessing.cohort.cohort import RUN_REPORT
 from foldnorm.preprocessing.cohort.preprocess import run_safely
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_json
+from foldnorm.preprocessing.io.layouts import SEGMENTATION
+from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.sources import (
     FOLDS_STEM,
-    SEGMENTATION,
     SEGMENTATION_FOLDER,
     Problem,
     Source,
     SourceVolume,
-    bids_label,
     find_volumes,
 )
 from foldnorm.preprocessing.io.volumes import (
@@ -112,9 +112,11 @@ def skeletonise_sources(
         InputError: there is no segmentation at all.
     """
     begin = time.perf_counter()
-    volumes, problems = find_volumes(
+    sought = find_volumes(
         sources, SEGMENTATION, hemis=options.hemis, participants=options.participants
     )
+    sought.log()
+    volumes, problems = sought.items, sought.problems
     results: Iterable[tuple[SourceVolume, str, bool]] = joblib.Parallel(
         n_jobs=options.n_procs, return_as="generator_unordered"
     )(joblib.delayed(run_safely)(skeletonise_to_folder, v, out, options) for v in volumes)
@@ -138,6 +140,7 @@ def skeletonise_sources(
         "skipped": skipped,
         "failed": [{"volume": p.key, "reason": p.reason} for p in failed],
         "warnings": warned,
+        **sought.record(),
         "seconds": round(time.perf_counter() - begin, 2),
     }
     write_json(out / RUN_REPORT, report)

@@ -36,9 +36,11 @@ def make_template(sources: Sequence[Source], out: Path) -> tuple[int, list[Probl
     """
     shape, affine = mni_grid(VOXEL_MM)
     counts = np.zeros((2, 3, *shape), dtype=np.uint32)
-    volumes, problems = find_volumes(sources, "grey_white")
+    found = find_volumes(sources, "grey_white")
+    found.log()
+    problems = found.problems
     done = 0
-    for source in volumes:
+    for source in found.items:
         try:
             if not source.hemi or source.companions.transform is None:
                 missing = "side" if source.companions.transform else "transform to MNI space"
