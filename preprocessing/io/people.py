@@ -140,12 +140,12 @@ def read_excluded(path: Path) -> set[str]:
     require_columns(rows, (PARTICIPANT, "qc"), path)
     fails: dict[str, bool] = {}
     ids, _ = participant_ids(rows, path)
-    for participant, row in zip(ids, rows, strict=True):
+    for number, (participant, row) in enumerate(zip(ids, rows, strict=True), start=2):
         verdict = row["qc"].strip().lower()
         if verdict not in QC_FAIL | QC_PASS:
             expected = ", ".join(sorted((QC_PASS | QC_FAIL) - {""}))
             raise InputError(
-                f"qc of {participant} is {row['qc']!r}, expected one of {expected}: {path}"
+                f"line {number}: qc is {row['qc']!r}, expected one of {expected}: {path}"
             )
         if fails.setdefault(participant, verdict in QC_FAIL) != (verdict in QC_FAIL):
             raise InputError(
@@ -182,9 +182,9 @@ def differing_slightly(labels: Iterable[str], others: Collection[str]) -> list[s
     for other in sorted(others):
         by_core.setdefault(_core(other), other)
     for label in labels:
-        other = by_core.get(_core(label))
-        if other is not None and other != label:
-            return [f"{label} and {other} differ by zeros or letter case alone: write ids alike"]
+        alike = by_core.get(_core(label), label)
+        if alike != label:
+            return [f"{label} and {alike} differ by zeros or letter case alone: write ids alike"]
     return []
 
 

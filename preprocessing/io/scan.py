@@ -40,9 +40,9 @@ FOREIGN = re.compile(
     re.IGNORECASE,
 )
 HIDDEN = "hidden"
-CYCLE = "cycle of links"
+CYCLE = "cycle of symbolic links"
 AGAIN = "link to what is read under another name"
-DANGLING = "dangling link"
+DANGLING = "no such file (dangling link)"
 ANNEX = "not fetched (git-annex: datalad get, or git annex get)"
 LFS = "not fetched (git-LFS: git lfs pull)"
 COHORT = "cohort of foldnorm"
@@ -51,7 +51,12 @@ BASE = "longitudinal base of FreeSurfer: its time points are read"
 TIME_POINT = "longitudinal run of FreeSurfer: the cross-sectional one is read"
 NO_VOLUME = "no volume"
 OTHER_KIND = "another kind of volume"
-ROUTINE = (NO_VOLUME, OTHER_KIND)  # said in a report; a line is printed only beside others
+NOT_ASKED = "left out as asked"
+ROUTINE = (
+    NO_VOLUME,
+    OTHER_KIND,
+    NOT_ASKED,
+)  # said in a report; a line is printed only beside others
 MAX_POINTER = 1024  # bytes; pointers have some 130
 MAX_RECORDED = 1000  # files a reason names in a report
 
@@ -243,7 +248,7 @@ def _reason(path: Path, images: bool) -> str:
     if FOREIGN.fullmatch(path.name):
         return f"format not read ({path.suffix})"
     if is_image(path) and not images:
-        return "picture (foldnorm images takes pictures)"
+        return "picture"
     return NO_VOLUME
 
 

@@ -25,6 +25,7 @@ from foldnorm.preprocessing.io.people import (
     require_columns,
 )
 from foldnorm.preprocessing.io.scan import (
+    NOT_ASKED,
     Scan,
     Unused,
     fault_of,
@@ -51,7 +52,6 @@ SESSION = re.compile(r"_?ses-[A-Za-z0-9]+")
 # Of several segmentations of a person in BIDS derivatives, FreeSurfer's go first.
 SEGMENTATION_DESCRIPTIONS = ("_desc-aparcaseg_", "_desc-aseg_")
 NOT_CHOSEN = "another acquisition, session or description of a hemisphere that is read"
-NOT_ASKED = "left out as asked"
 Item = TypeVar("Item")
 
 
