@@ -317,7 +317,7 @@ def _by_table(
     contradicted = set()
     for row in rows:
         name = Path(row["file"]).as_posix()
-        if of_file.setdefault(name, row) != row:
+        if of_file.setdefault(name, {**row, "file": name}) != {**row, "file": name}:
             contradicted.add(name)
     images, problems, numbers = [], [], Counter[str]()
     for name, row in of_file.items():
