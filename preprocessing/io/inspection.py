@@ -107,8 +107,9 @@ def inspect_source(sources: Sequence[Source], prefer: Sequence[str] = ()) -> Ins
     images = sum(is_image(path) for one in scanned for path in one.files)
     if len(reasons) == len(COMMANDS) and not images:
         raise reasons[0]
-    if found[SKELETON.stem].items or found[GREY_WHITE.stem].items:
-        found[SEGMENTATION] = Findings([], [])  # those of Morphologist, seen already
+    listed = {v.path for stem in (SKELETON.stem, GREY_WHITE.stem) for v in found[stem].items}
+    if {v.path for v in found[SEGMENTATION].items} <= listed:
+        found[SEGMENTATION] = Findings([], [])
     warnings = [line for one in found.values() for line in one.warnings]
     return Inspection(
         {kind: one.items for kind, one in found.items()},
@@ -132,6 +133,7 @@ def _unused_by_all(
     used = {v.path for one in readers for v in one.items} | {
         path for one in scanned for path in one.files if is_image(path)
     }
+    used |= {folder for path in used for folder in path.parents}
     return [unused for path, unused in sorted(reasons.items()) if path not in used]
 
 
