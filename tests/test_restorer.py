@@ -205,6 +205,30 @@ def test_what_is_missing_stands_out_by_all_scores_and_in_the_map():
     assert z[~ndimage.binary_dilation(sheet, iterations=4)].max() < THRESHOLD / 2
 
 
+def test_evidence_outside_the_brain_counts_in_no_score():
+    """The model expects folds where nobody has any brain, the more the more there is at a place."""
+
+    class ExpectsOutside(Expects):
+        def restore(self, volumes):
+            logits = super().restore(volumes)
+            logits[:, 2, 0] = 3.0 * (volumes == 2)[:, 9].sum((1, 2))[:, None, None]
+            return logits
+
+    def cut(number, seed):
+        for n, brain in enumerate(healthy(number, seed=seed)):
+            brain.volume[0] = 0
+            brain.volume[9] = 1
+            brain.volume[9, 3, 3 : 3 + n % 4] = 2
+            yield brain
+
+    both = []
+    for model in (Expects(), ExpectsOutside()):
+        scores = EvidenceScores(TrainedModel(model, torch.device("cpu")), SKELETON, TWO_MM)
+        both.append(scores.fit(list(cut(20, 0))).score(cut(6, 1)))
+    for name in ("evidence_pooled", "evidence_sum"):
+        assert both[1][name] == pytest.approx(both[0][name]), name
+
+
 def test_evidence_is_smoothed_by_as_many_mm_at_any_resolution():
     trained = TrainedModel(Expects(), torch.device("cpu"))
     widths = []

@@ -167,13 +167,16 @@ class MapScores(Fitted):
         return [largest_mass(z, self.THRESHOLD), top_share_mean(z)]
 
     def _compared(self, brains: Iterable[Brain]) -> Iterator[tuple[str, Map, Map]]:
-        """Family of each brain, its map in standard deviations, and as it was before."""
+        """Family of each brain, its map in standard deviations, and as it was; 0 outside."""
         first, second = tee(brains)
         for brain, raw in zip(second, self.raw_maps(first), strict=True):
             normative, covariates = self._normative_for(brain.row)
             z = normative.z(raw, covariates)
-            z[:, self.scheme.outside(brain.volume)] = 0
-            yield family_of(brain.row), z, raw
+            yield family_of(brain.row), self._inside(z, brain), self._inside(raw, brain)
+
+    def _inside(self, values: Map, brain: Brain) -> Map:
+        """Return a map of a brain, (directions, I, J, K), with 0 outside the brain."""
+        return np.where(self.scheme.outside(brain.volume), np.float32(0), values)
 
     def _normative_for(
         self, row: Mapping[str, str]
