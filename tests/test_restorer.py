@@ -349,7 +349,7 @@ def test_maps_need_healthy_brains(small_cohort, tmp_path, capsys):
     words = ["preprocess", source, "-o", healthy, "--layout-from", small_cohort.folder,
              "--participant-label", *few, "--n-procs", 1, "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
-    words = ["score", "void", small_cohort.folder, "-o", tmp_path / "out", "--healthy", healthy,
+    words = ["score", "void", small_cohort.folder, "-o", tmp_path / "out", "--reference", healthy,
              "--maps"]  # fmt: skip
     assert main(list(map(str, words))) == 2
     assert f"at least 8 healthy ones, got 5: {healthy}" in capsys.readouterr().err
@@ -479,7 +479,7 @@ def test_regions_of_a_missing_fold_are_listed_with_a_sulcus_that_others_have_the
     altered, out = tmp_path / "altered", tmp_path / "scores"
     words = ["alter", phantom_cohort.folder, "-o", altered, "--size", "300", "--quiet"]
     assert main(list(map(str, words))) == 0
-    words = ["score", "void", altered, "-o", out, "--healthy", phantom_cohort.folder, "--maps",
+    words = ["score", "void", altered, "-o", out, "--reference", phantom_cohort.folder, "--maps",
              "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) in (0, 1)  # some may be flagged
     rows = read_tsv(out / "regions.tsv")

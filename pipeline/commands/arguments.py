@@ -162,13 +162,13 @@ def add_n_procs(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reference(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--reference``, also ``--healthy``: the brains that others are compared with."""
+    """Declare ``--reference``: the cohort that brains are compared with."""
     parser.add_argument(
         "--reference",
-        "--healthy",
         type=Path,
         metavar="COHORT",
-        help="training cohort, if it has moved; with void, healthy brains",
+        help="cohort that brains are compared with: the training cohort, if it has moved; with "
+        "void, healthy brains",
     )
 
 

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="scheduler of a diffusion model (default: the run's)",
     )
     parser.add_argument(
-        "--steps", type=positive, help="number of steps of ddim (default: the run's)"
+        "--sampling-steps", type=positive, help="number of steps of ddim (default: the run's)"
     )
     add_num(parser, 16, "number of volumes")
     parser.add_argument(
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.seed,
         given,
         arguments.scheduler,
-        arguments.steps,
+        arguments.sampling_steps,
         None if arguments.keep_if is None else VolumeFilter.parse(arguments.keep_if),
     )
     result = generate(run_folder, trained, options)

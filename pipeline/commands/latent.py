@@ -7,7 +7,7 @@ ANALYSIS is one of:
                read off the codes, cross-validated, with intervals and permutation p-values
   mean         the decoded mean code, class probabilities of the decoded cohort, their surfaces
   neighbours   the brains nearest to --brain
-  interpolate  --steps from --brain to --to
+  interpolate  --path-steps from --brain to --to
   dimensions   ranked by what half a standard deviation of the prior does to the loss of --n-brains
                brains, predicted for all and measured for the first --dimensions of them; and the
                voxels that the first --num of them move (of label volumes only)
@@ -79,7 +79,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--brain", help="brain to begin from: a participant, or participant_hemi-L")
     parser.add_argument("--to", metavar="BRAIN", help="brain at which the path ends")
     parser.add_argument(
-        "--steps", type=positive, default=8, help="number of codes on the path (default: 8)"
+        "--path-steps",
+        type=positive,
+        default=8,
+        help="number of steps from --brain to --to (default: 8)",
     )
     parser.add_argument(
         "--spherical",
@@ -199,9 +202,9 @@ def _interpolate(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     ends = space.index_of(_given(arguments, "brain")), space.index_of(_given(arguments, "to"))
     path: Literal["straight", "spherical"] = "spherical" if arguments.spherical else "straight"
     first, second = (space.codes[end] for end in ends)
-    codes = interpolate(first, second, arguments.steps, path)
+    codes = interpolate(first, second, arguments.path_steps, path)
     write_interpolation(space, ends, codes, path, arguments.out)
-    return f"{arguments.steps} steps: {arguments.out}"
+    return f"{arguments.path_steps} steps: {arguments.out}"
 
 
 def _given(arguments: argparse.Namespace, name: str) -> str:

@@ -1,8 +1,9 @@
 """Score the brains of a cohort by their distance from the healthy ones.
 
 RUN is a trained model, or the word `void`: no model, only how far each place is from the nearest
-fold, compared with --healthy brains; or a folder that --save-scorer has written, which needs no
-healthy brains any more and can be sent to others (scorer.json says what it holds of persons).
+fold, compared with the healthy brains of --reference; or a folder that --save-scorer has written,
+which needs no healthy brains any more and can be sent to others (scorer.json says what it holds of
+persons).
 Scores are fitted on healthy brains and turned into conformal
 p-values with brains that the weights were never fitted to: the validation split, or --controls of
 the site of those that are scored, towards whom the healthy mean is moved too. OUT/scores.tsv has a
