@@ -468,7 +468,7 @@ def test_maps_lie_in_the_grid_of_the_input_and_name_the_sulcus(tmp_path, capsys)
     lost = cohort.keys()[int(cohort.indices("test")[0])]
     Path(sidecar["maps_in_grid_of"][lost]).unlink()
     assert main([*map(str, words), "--overwrite"]) == 0
-    assert f"inputs of 1 brains are not where they were (such as {lost})" in capsys.readouterr().err
+    assert f"inputs of 1 brain are not where they were (such as {lost})" in capsys.readouterr().err
     z, _ = read_map(out / f"maps/{lost}_desc-missing_z.nii.gz")
     assert z.shape == cohort.shape
 

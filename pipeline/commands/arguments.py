@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 
 
@@ -239,7 +240,7 @@ def warn_of_lost_inputs(inputs: Mapping[str, str | None]) -> None:
     lost = [key for key, path in inputs.items() if path is None]
     if lost:
         print(
-            f"foldnorm: warning: the inputs of {len(lost)} brains are not where they were (such as "
-            f"{lost[0]}); what is written of them lies in the grid of the cohort",
+            f"foldnorm: warning: the inputs of {counted(len(lost), 'brain')} are not where they "
+            f"were (such as {lost[0]}); what is written of them lies in the grid of the cohort",
             file=sys.stderr,
         )

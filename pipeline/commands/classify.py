@@ -9,6 +9,7 @@ the confusion matrix, where classes are known.
 import argparse
 
 from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_run_and_input
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "predict the class of images or volumes"
 
@@ -51,5 +52,5 @@ def run(arguments: argparse.Namespace) -> int:
             f"{found['commonest_class']:.3f})"
         )
     number, failed = len(result.table), len(given.failed)
-    summary = f"{number} volumes classified, {failed} failed{known}: {arguments.out}"
+    summary = f"{counted(number, 'volume')} classified, {failed} failed{known}: {arguments.out}"
     return conclude(arguments, given.failed, summary)

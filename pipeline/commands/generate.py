@@ -15,6 +15,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_seed,
     positive,
 )
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "draw new volumes or images from a trained model"
 
@@ -83,10 +84,11 @@ def run(arguments: argparse.Namespace) -> int:
     kept, rejected = result.kept, result.rejected
     if kept < arguments.num:
         print(
-            f"foldnorm: only {kept} of {kept + rejected} drawn volumes keep {arguments.keep_if!r}",
+            f"foldnorm: only {kept} of {counted(kept + rejected, 'drawn volume')} keep "
+            f"{arguments.keep_if!r}",
             file=sys.stderr,
         )
     if not arguments.quiet:
-        others = f" ({rejected} others were not kept)" if rejected else ""
-        print(f"{kept} volumes{others}: {arguments.out}")
+        others = f" ({counted(rejected, 'other')} not kept)" if rejected else ""
+        print(f"{counted(kept, 'volume')}{others}: {arguments.out}")
     return 1 if kept < arguments.num else 0

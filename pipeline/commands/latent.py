@@ -44,6 +44,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_selected_splits,
     positive,
 )
+from foldnorm.preprocessing.core.counts import counted
 
 if TYPE_CHECKING:
     from foldnorm.pipeline.latent.space import LatentSpace
@@ -182,7 +183,7 @@ def _mean(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     from foldnorm.pipeline.latent.outputs import write_mean
 
     write_mean(space, mean_brain(space), arguments.out)
-    return f"mean of {len(space.codes)} brains: {arguments.out}"
+    return f"mean of {counted(len(space.codes), 'brain')}: {arguments.out}"
 
 
 def _neighbours(space: "LatentSpace", arguments: argparse.Namespace) -> str:
@@ -204,7 +205,7 @@ def _interpolate(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     first, second = (space.codes[end] for end in ends)
     codes = interpolate(first, second, arguments.path_steps, path)
     write_interpolation(space, ends, codes, path, arguments.out)
-    return f"{arguments.path_steps} steps: {arguments.out}"
+    return f"{counted(arguments.path_steps, 'step')}: {arguments.out}"
 
 
 def _given(arguments: argparse.Namespace, name: str) -> str:
@@ -279,7 +280,7 @@ def _projection(space: "LatentSpace", arguments: argparse.Namespace) -> str:
         apart = departures(space.codes[training], space.codes[~training], named)
     write_projection(groups, projection, apart, arguments.out)
     brains = sum(len(s.codes) for s in spaces)
-    placed = f"{brains} brains, {training.sum()} of them fitted: {arguments.out}"
+    placed = f"{counted(brains, 'brain')}, {training.sum()} of them fitted: {arguments.out}"
     return "\n".join([placed, *(d.sentence for d in apart)])
 
 

@@ -14,6 +14,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_run_and_input,
     add_seed,
 )
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "repair images"
 
@@ -80,5 +81,5 @@ def run(arguments: argparse.Namespace) -> int:
         if found["mask_iou"] is not None:
             figures += f", IoU of damage {found['mask_iou']:.3f}"
     number, failed = len(result.table), len(given.failed)
-    summary = f"{number} images, {failed} failed{figures}: {arguments.out}"
+    summary = f"{counted(number, 'image')}, {failed} failed{figures}: {arguments.out}"
     return conclude(arguments, given.failed, summary)

@@ -27,6 +27,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_reference,
     add_selected_splits,
 )
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "anomaly scores and p-values of a cohort"
 
@@ -119,14 +120,14 @@ def run(arguments: argparse.Namespace) -> int:
     for row in result.table:
         if row["warning"]:
             print(f"foldnorm: warning: {row_key(row)}: {row['warning']}", file=sys.stderr)
+    brains = counted(len(result.table), "brain")
     used = [row for row in result.table if row["used_for"] and not row["flag"]]
     if used:
         print(
-            f"foldnorm: warning: no p-value of {len(used)} of {len(result.table)} brains, which "
-            f"took part in training or calibration (such as {row_key(used[0])}, "
-            f"{used[0]['used_for']})",
+            f"foldnorm: warning: no p-value of {len(used)} of {brains}, which took part in "
+            f"training or calibration (such as {row_key(used[0])}, {used[0]['used_for']})",
             file=sys.stderr,
         )
     problems = result.problems
-    summary = f"{len(result.table)} brains scored, {len(problems)} not judged: {arguments.out}"
+    summary = f"{brains} scored, {len(problems)} not judged: {arguments.out}"
     return conclude(arguments, problems, result.sentence, summary)
