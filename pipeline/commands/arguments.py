@@ -5,9 +5,15 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
+
+if TYPE_CHECKING:
+    from foldnorm.pipeline.inference.inputs import ModelInput
+    from foldnorm.pipeline.runs.run_folder import RunFolder
+    from foldnorm.pipeline.runs.trained_model import TrainedModel
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
@@ -233,6 +239,27 @@ def add_run_and_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="INPUT", help="cohort, folder, table or file")
     add_out(parser)
     add_selected_splits(parser)
+
+
+def open_run_and_input(
+    arguments: argparse.Namespace,
+) -> "tuple[RunFolder, TrainedModel, ModelInput]":
+    """Open what `add_run_and_input` declares: the run, its model, and the input as a cohort."""
+    from foldnorm.pipeline.inference.inputs import open_input
+    from foldnorm.pipeline.runs.devices import choose_device
+    from foldnorm.pipeline.runs.run_folder import RunFolder
+
+    run_folder = RunFolder.open(arguments.run_folder)
+    trained = run_folder.load(choose_device(arguments.device))
+    given = open_input(
+        run_folder,
+        arguments.input,
+        arguments.out,
+        splits=arguments.split,
+        overwrite=arguments.overwrite,
+        quiet=arguments.quiet,
+    )
+    return run_folder, trained, given
 
 
 def warn_of_lost_inputs(inputs: Mapping[str, str | None]) -> None:
