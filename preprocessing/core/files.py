@@ -5,11 +5,13 @@ import glob
 import hashlib
 import json
 import os
+import socket
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +19,7 @@ from foldnorm.preprocessing.core.errors import InputError
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
+OLD = 86_400.0  # seconds after which nobody on another machine still writes a file
 
 
 @contextmanager
@@ -24,12 +27,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it onto ``path`` if the block succeeds.
 
     On any error the temporary file is removed and ``path`` is as it was. What a killed writer of
-    the same ``path`` left is removed too: a path has one writer at a time.
+    the same ``path`` left is removed too: a temporary file is named after the machine and process
+    that write it, and those of the living stay.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        stale.unlink(missing_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    _remove_what_was_left(path)
+    prefix = f".{path.name}.{_machine()}.{os.getpid()}."
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
     try:
@@ -47,8 +51,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 ``text`` to ``path`` atomically."""
-    write_bytes(path, text.encode())
+    r"""Write UTF-8 ``text`` to ``path`` atomically.
+
+    A byte of a file's name that is no UTF-8 is written as ``\udcxx``, which JSON reads back.
+    """
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -132,6 +139,36 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "n/a" if value != value else f"{value:.6g}"
     return str(value).replace("\t", " ").replace("\n", " ")
+
+
+def _machine() -> str:
+    """Name this machine in a few letters."""
+    return sha256(socket.gethostname().encode())[:8]
+
+
+def _remove_what_was_left(path: Path) -> None:
+    """Remove temporary files of ``path`` whose writers have ended; of other machines, old ones."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        machine, _, process = left.name.removeprefix(f".{path.name}.").partition(".")
+        number = process.partition(".")[0]
+        with suppress(OSError):  # another process removes it, too
+            if machine == _machine() and number.isdigit():
+                is_left = not is_alive(int(number))
+            else:
+                is_left = time.time() - left.stat().st_mtime > OLD
+            if is_left:
+                left.unlink()
+
+
+def is_alive(process: int) -> bool:
+    """Say if a process of this machine still runs."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
 
 
 def _umask() -> int:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numba
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.kernels import compiled
 
 Rule = Literal["exact", "topological", "nearest"]
 RULES: tuple[Rule, ...] = ("exact", "topological", "nearest")
@@ -237,7 +237,7 @@ def discretise(
     return classes
 
 
-@numba.njit(cache=True)
+@compiled()
 def _look_up(index, table):  # type: ignore[no-untyped-def]  # numba infers
     """``table[index]`` for (I, J, K) indices, twice as fast as numpy's."""
     sides = index.shape

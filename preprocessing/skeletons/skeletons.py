@@ -7,22 +7,22 @@ it holds. Everything that reads a Morphologist tree reads this one.
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import joblib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from tqdm import tqdm
 
 from foldnorm.preprocessing.cohort.cohort import RUN_REPORT
-from foldnorm.preprocessing.cohort.preprocess import run_safely
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_json
+from foldnorm.preprocessing.core.isolation import isolated_map
 from foldnorm.preprocessing.io.sources import (
     FOLDS_STEM,
     SEGMENTATION,
@@ -115,17 +115,17 @@ def skeletonise_sources(
     volumes, problems = find_volumes(
         sources, SEGMENTATION, hemis=options.hemis, participants=options.participants
     )
-    results: Iterable[tuple[SourceVolume, str, bool]] = joblib.Parallel(
-        n_jobs=options.n_procs, return_as="generator_unordered"
-    )(joblib.delayed(run_safely)(skeletonise_to_folder, v, out, options) for v in volumes)
+    work = partial(skeletonise_to_folder, out=out, options=options)
+    outcomes = isolated_map(work, volumes, options.n_procs)
     hidden = options.quiet or not sys.stderr.isatty()
     skipped = 0
-    for volume, reason, was_finished in tqdm(
-        results, desc="skeletonise", total=len(volumes), unit="brain", disable=hidden
+    for outcome in tqdm(
+        outcomes, desc="skeletonise", total=len(volumes), unit="brain", disable=hidden
     ):
-        skipped += was_finished
-        if reason:
-            problems.append(Problem(volume.key, reason))
+        if outcome.reason:
+            problems.append(Problem(outcome.item.key, outcome.reason))
+        else:
+            skipped += outcome.result
     failed = sorted(problems, key=lambda problem: problem.key)
     warned = {
         path.stem: found
