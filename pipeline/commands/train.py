@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_config(parser)
     add_cohort(parser)
-    add_out(parser, "run folder to write", "RUN")
+    # The first of several processes holds it.
+    add_out(parser, "run folder to write", "RUN", holds=False)
     parser.add_argument(
         "--resume",
         choices=("auto", "never"),
