@@ -19,6 +19,7 @@ from foldnorm.pipeline.bundle.volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.training.distributed import launch
 from foldnorm.pipeline.training.setup import set_up
 from foldnorm.preprocessing.cohort.cohort import Cohort, write_participants
 from foldnorm.preprocessing.core.errors import InputError
@@ -244,7 +245,9 @@ def test_training_starts_from_the_weights_of_a_run_or_a_bundle(
     known = RunFolder.open(small_run).load().model.state_dict()
     for source in (small_run, bundle):
         out = tmp_path / source.name
-        training = set_up(config, elsewhere, out, device="cpu", resume=False, weights=source)
+        training = set_up(
+            config, elsewhere, out, fabric=launch("cpu"), resume=False, weights=source
+        )
         training.batches.close()
         assert all(torch.equal(t, known[n]) for n, t in training.model.state_dict().items())
         assert RunFolder(out).trained_on(everyone) == seen
