@@ -151,7 +151,7 @@ def test_broken_weights_are_one_line(bundle, small_run, small_cohort, tmp_path, 
     weights.write_bytes(weights.read_bytes()[:200])
     words = ["embed", str(broken), str(small_cohort.folder), "-o", str(tmp_path / "codes")]
     assert main(words) == 2
-    assert "weights do not fit config.yaml" in capsys.readouterr().err
+    assert "not readable as safetensors" in capsys.readouterr().err
 
 
 def test_what_it_is_not_told_about_is_refused(bundle):

@@ -31,7 +31,7 @@ from foldnorm.preprocessing.cohort.cohort import (
 from foldnorm.preprocessing.cohort.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.cohort.quality import QC_TABLE
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_tsv, write_tsv
+from foldnorm.preprocessing.core.files import read_array, read_tsv, write_tsv
 from foldnorm.preprocessing.core.isolation import isolated_map
 from foldnorm.preprocessing.io.sources import Problem
 from foldnorm.preprocessing.io.volumes import write_labels
@@ -214,7 +214,7 @@ def _write_folds(cohort: Cohort, plan: Sequence[tuple[int, Deletion]], out: Path
     """
     if cohort.folds is None:
         return
-    healthy, volumes = cohort.folds, np.load(out / VOLUMES, mmap_mode="r", allow_pickle=False)
+    healthy, volumes = cohort.folds, read_array(out / VOLUMES)
     of_volume: dict[str, list[dict[str, str]]] = {}
     for row in cohort.fold_table:
         of_volume.setdefault(row_key(row), []).append(row)

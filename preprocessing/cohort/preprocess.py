@@ -25,7 +25,13 @@ from foldnorm.preprocessing.cohort.prepare_volume import PreparedArrays, prepare
 from foldnorm.preprocessing.cohort.prepared_index import prepared_volumes, source_record
 from foldnorm.preprocessing.cohort.split import DEFAULT_FRACTIONS, check_fractions
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes, write_json
+from foldnorm.preprocessing.core.files import (
+    json_or_nothing,
+    read_json,
+    sha256_of,
+    write_bytes,
+    write_json,
+)
 from foldnorm.preprocessing.core.isolation import isolated_map
 from foldnorm.preprocessing.io.schemes import LabelScheme, Rule, load_scheme
 from foldnorm.preprocessing.io.sources import (
@@ -277,7 +283,7 @@ def prepare_to_folder(volume: SourceVolume, out: Path, options: PreprocessOption
     }
     warnings = source_warnings(volume)
     if not options.overwrite and sidecar.is_file():
-        old = read_json(sidecar)
+        old = json_or_nothing(sidecar)
         if all(old.get(key) == value for key, value in made_from.items()):
             if old.get("Warnings", []) != warnings:  # said since; the volume is the same
                 write_json(sidecar, {**old, "Warnings": warnings})
@@ -358,15 +364,15 @@ def _prepare_all(
 
 def _prepared_by_shards(volumes: Sequence[SourceVolume], out: Path) -> tuple[int, list[Problem]]:
     """Count the volumes that shards found finished; list those that none finished, and why."""
-    reports = [read_json(path) for path in sorted(out.glob(REPORT_OF_SHARD.format("*")))]
-    reasons = {f["volume"]: f["reason"] for report in reports for f in report["failed"]}
+    reports = [json_or_nothing(path) for path in sorted(out.glob(REPORT_OF_SHARD.format("*")))]
+    reasons = {f["volume"]: f["reason"] for report in reports for f in report.get("failed", [])}
     finished = {volume.key for volume in prepared_volumes(out)}
     problems = [
         Problem(volume.key, reasons.get(volume.key, f"no shard has prepared it: {volume.path}"))
         for volume in volumes
         if volume.key not in finished
     ]
-    return sum(report["skipped"] for report in reports), problems
+    return sum(report.get("skipped", 0) for report in reports), problems
 
 
 def _check_same_cohort(out: Path, options: PreprocessOptions) -> None:

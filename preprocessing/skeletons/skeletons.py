@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from foldnorm.preprocessing.cohort.cohort import RUN_REPORT
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, sha256_of, write_json
+from foldnorm.preprocessing.core.files import json_or_nothing, sha256_of, write_json
 from foldnorm.preprocessing.core.isolation import isolated_map
 from foldnorm.preprocessing.io.sources import (
     FOLDS_STEM,
@@ -130,7 +130,7 @@ def skeletonise_sources(
     warned = {
         path.stem: found
         for path in sorted(out.glob(f"*/{SEGMENTATION_FOLDER}/?skeleton_*.json"))
-        if (found := read_json(path)["Warnings"])
+        if (found := json_or_nothing(path).get("Warnings"))
     }
     report = {
         "version": version("foldnorm"),
@@ -397,7 +397,5 @@ def _box(found: Sequence[SegmentedHemisphere], volume: LabelVolume) -> Box:
 
 
 def _is_finished(sidecar: Path, made_from: dict[str, Any]) -> bool:
-    if not sidecar.is_file():
-        return False
-    old = read_json(sidecar)
+    old = json_or_nothing(sidecar)
     return all(old.get(key) == value for key, value in made_from.items())
