@@ -20,6 +20,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from foldnorm.preprocessing.cohort.cohort import RUN_REPORT
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import json_or_nothing, sha256_of, write_json
 from foldnorm.preprocessing.core.isolation import isolated_map
@@ -278,8 +279,8 @@ def _skeleton_warnings(
     warnings += _wide_warning("sulci", fluid, size)
     if not skeleton.is_right:
         warnings.append(
-            f"{skeleton.components} components, Euler number {skeleton.euler}, "
-            f"{skeleton.blocks} 2×2×2 blocks; expected 1, 2, 0"
+            f"{counted(skeleton.components, 'component')}, Euler number {skeleton.euler}, "
+            f"{counted(skeleton.blocks, '2×2×2 block')}; expected 1, 2, 0"
         )
     return warnings
 
