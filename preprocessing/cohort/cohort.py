@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.split import SPLITS
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.file_names import checked_name
 from foldnorm.preprocessing.core.files import (
     atomic_path,
     read_json,
@@ -41,6 +42,7 @@ REGION_MASK = "region_mask.nii.gz"
 FOLD_TABLE = "folds.tsv"
 RUN_REPORT = "run_report.json"  # of the command that made the folder
 FOLD_COLUMNS = ("participant_id", "hemi", "label", "name", "size", "voxels")
+KEY_COLUMNS = ("participant_id", "hemi", "image")  # what `row_key` makes a name of
 FIRST_COLUMNS = ("participant_id", "hemi", "split")
 BIDS_VERSION = "1.10.0"
 FEW = 8  # volumes that are looked at together
@@ -84,6 +86,10 @@ class Cohort:
                 f"{PARTICIPANTS} has {len(cohort.rows)} rows and {VOLUMES} {len(cohort.volumes)} "
                 f"volumes; run preprocess again: {folder}"
             )
+        for row in cohort.rows:  # commands write files of these names
+            for name in KEY_COLUMNS:
+                if row.get(name) or name == "participant_id":
+                    checked_name(row.get(name, ""), f"{folder / PARTICIPANTS}: {name}")
         return cohort
 
     @staticmethod

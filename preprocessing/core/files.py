@@ -62,7 +62,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"not readable as JSON ({error}): {path}") from error
     if not isinstance(content, dict):
         raise InputError(f"expected a JSON object, got {type(content).__name__}: {path}")
