@@ -38,6 +38,7 @@ from foldnorm.preprocessing.core.files import (
     write_json,
     write_text,
 )
+from foldnorm.preprocessing.core.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -88,8 +89,10 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """The configuration as resolved: ``model`` and ``training``."""
         self._check_has_config()
-        content = yaml.safe_load((self.folder / RUN_CONFIG).read_text(encoding="utf-8"))
-        return dict(current_config(content))
+        content = current_config(read_yaml(self.folder / RUN_CONFIG))
+        if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+            raise InputError(f"expected a configuration, with a model: {self.folder / RUN_CONFIG}")
+        return content
 
     @cached_property
     def data(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.cohort.split import SPLITS
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.file_names import checked_name
 from foldnorm.preprocessing.core.files import (
     atomic_path,
     content_fault,
@@ -44,6 +45,7 @@ REGION_MASK = "region_mask.nii.gz"
 FOLD_TABLE = "folds.tsv"
 RUN_REPORT = "run_report.json"  # of the command that made the folder
 FOLD_COLUMNS = ("participant_id", "hemi", "label", "name", "size", "voxels")
+KEY_COLUMNS = ("participant_id", "hemi", "image")  # what `row_key` makes a name of
 FIRST_COLUMNS = ("participant_id", "hemi", "split")
 BIDS_VERSION = "1.10.0"
 FEW = 8  # volumes that are looked at together
@@ -98,6 +100,10 @@ class Cohort:
                 f"{PARTICIPANTS} has {counted(len(cohort.rows), 'row')} and {VOLUMES} "
                 f"{counted(len(cohort.volumes), 'volume')}; run preprocess again: {folder}"
             )
+        for row in cohort.rows:  # commands write files of these names
+            for name in KEY_COLUMNS:
+                if row.get(name) or name == "participant_id":
+                    checked_name(row.get(name, ""), f"{folder / PARTICIPANTS}: {name}")
         return cohort
 
     @staticmethod

@@ -92,7 +92,7 @@ def read_json(path: Path) -> dict[str, Any]:
         )
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise unreadable(path, "JSON", error) from error
     if not isinstance(content, dict):
         raise InputError(f"expected a JSON object, got {type(content).__name__}: {path}")

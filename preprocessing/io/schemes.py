@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.kernels import compiled
+from foldnorm.preprocessing.core.yaml_files import read_yaml
 
 Rule = Literal["exact", "topological", "nearest"]
 RULES: tuple[Rule, ...] = ("exact", "topological", "nearest")
@@ -164,10 +164,9 @@ def load_scheme(name_or_path: str) -> LabelScheme:
         raise InputError(
             f"scheme {name_or_path!r} is neither a file nor one of {', '.join(BUILT_IN)}"
         )
+    content = read_yaml(path)
     try:
-        return scheme_from_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"not readable as YAML ({error}): {path}".replace("\n", " ")) from error
+        return scheme_from_dict(content)
     except InputError as error:
         raise InputError(f"{error}: {path}") from None
 
