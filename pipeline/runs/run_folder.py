@@ -31,6 +31,7 @@ from foldnorm.pipeline.runs.old_names import current_config
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import (
+    content_fault,
     hashed,
     read_json,
     unreadable,
@@ -90,8 +91,12 @@ class RunFolder:
         """The configuration as resolved: ``model`` and ``training``."""
         self._check_has_config()
         content = current_config(read_yaml(self.folder / RUN_CONFIG))
-        if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-            raise InputError(f"expected a configuration, with a model: {self.folder / RUN_CONFIG}")
+        path, parts = self.folder / RUN_CONFIG, ("model", "training")
+        if not isinstance(content, dict) or not all(
+            isinstance(content.get(p), dict) for p in parts
+        ):
+            reason = content_fault(path) or "expected a configuration, with model and training"
+            raise InputError(f"{reason}: {path}")
         return content
 
     @cached_property

@@ -164,7 +164,7 @@ def load_scheme(name_or_path: str) -> LabelScheme:
         raise InputError(
             f"scheme {name_or_path!r} is neither a file nor one of {', '.join(BUILT_IN)}"
         )
-    content = read_yaml(path)
+    content = read_yaml(path, version="1.2")
     try:
         return scheme_from_dict(content)
     except InputError as error:
