@@ -136,6 +136,16 @@ def add_prefer(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_assume(parser: argparse.ArgumentParser) -> None:
+    """Add ``--assume``."""
+    parser.add_argument(
+        "--assume",
+        choices=("ras", "las"),
+        help="directions in which voxels run where a header does not say: right, anterior, "
+        "superior (ras), or left, anterior, superior (las); such volumes are refused otherwise",
+    )
+
+
 def add_split(parser: argparse._ActionsContainer) -> None:
     """Add ``--split-fractions`` and ``--split-seed``."""
     parser.add_argument(

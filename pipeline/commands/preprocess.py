@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
+    add_assume,
     add_n_procs,
     add_out,
     add_overwrite,
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sources(parser)
     add_out(parser, "cohort folder to write")
     add_selection(parser)
+    add_assume(parser)
     parser.add_argument(
         "--qc",
         type=Path,
@@ -244,8 +246,8 @@ def _options(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]  # 
         "folds": arguments.fold_labels,
         "gather": arguments.finalize,
     }
-    names = ["qc", "mix_origins", "prefer", "split_seed", "shard", "drop_duplicates", "n_procs",
-             "overwrite", "quiet"]  # fmt: skip
+    names = ["assume", "qc", "mix_origins", "prefer", "split_seed", "shard", "drop_duplicates",
+             "n_procs", "overwrite", "quiet"]  # fmt: skip
     if arguments.layout_from is None:
         renamed |= {"method": arguments.resampling, "off_mask": arguments.outside_class}
         names += ["scheme", "rule", "pair", "mirror_right", "factor", "space", "hull", "thin",

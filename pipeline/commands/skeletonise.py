@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
+    add_assume,
     add_n_procs,
     add_out,
     add_overwrite,
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sources(parser)
     add_out(parser, "tree to write")
     add_selection(parser)
+    add_assume(parser)
     add_segmentation(parser)
     add_n_procs(parser)
     add_overwrite(parser)
@@ -63,6 +65,7 @@ def make_skeletons(arguments, sources, out):  # type: ignore[no-untyped-def]  # 
         ),
         hemis=tuple(arguments.hemi),
         participants=tuple(arguments.participant_label),
+        assume=arguments.assume,
         n_procs=arguments.n_procs,
         overwrite=arguments.overwrite,
         quiet=arguments.quiet,

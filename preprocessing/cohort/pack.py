@@ -40,6 +40,8 @@ from foldnorm.preprocessing.spatial.crop import missing_sides, paste, shifted_af
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 from foldnorm.preprocessing.spatial.downsample import SAME_SIZE
 
+MAX_NAMED = 5  # volumes that one warning lists
+
 
 @dataclass(frozen=True)
 class PackOptions:
@@ -112,7 +114,7 @@ def pack(out: Path, options: PackOptions) -> Packed:
     finished, problems = _same_voxels(every, out, options)
     scans = same_scans(finished)
     finished, dropped = _first_of_each_scan(finished, scans, options)
-    said = _scan_warnings(finished, scans, options) + _source_warnings(finished)
+    said = _source_warnings(finished) + _scan_warnings(finished, scans, options)
     packed = Packed(problems, scans, dropped, said)
     if not finished:
         return packed
@@ -320,8 +322,22 @@ def _remedy(first: PreparedVolume, second: PreparedVolume) -> str:
 
 
 def _source_warnings(volumes: list[PreparedVolume]) -> list[str]:
-    number = sum(bool(volume.sidecar.get("Warnings")) for volume in volumes)
-    return [f"{number} volumes have warnings of their source, see {QC_TABLE}"] if number else []
+    """Say what files say oddly, once for all that do, and how many volumes have any warning."""
+    keys: dict[str, list[str]] = {}
+    for volume in volumes:
+        for line in volume.sidecar.get("FileWarnings", []):
+            keys.setdefault(line, []).append(volume.key)
+    said = [f"{_some(found)}: {line}" for line, found in keys.items()]
+    number = sum(bool(volume.warnings) for volume in volumes)
+    if number:
+        has = "volume has" if number == 1 else "volumes have"
+        said.append(f"{number} {has} warnings of their source, see {QC_TABLE}")
+    return said
+
+
+def _some(keys: Sequence[str]) -> str:
+    more = len(keys) - MAX_NAMED
+    return ", ".join(keys[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _quality(
@@ -342,7 +358,7 @@ def _quality(
                 **volume.sidecar["Quality"],
                 "participant_id": participant,
                 "hemi": volume.sidecar["Hemisphere"],
-                "warnings": volume.sidecar.get("Warnings", []),
+                "warnings": volume.warnings,
                 "same_as": [other for other in others if other in there],
             }
         )

@@ -40,6 +40,7 @@ from foldnorm.preprocessing.io.sources import (
     read_fold_names,
     source_warnings,
 )
+from foldnorm.preprocessing.io.volume_headers import ASSUMED, Assumed
 from foldnorm.preprocessing.io.volumes import write_labels
 from foldnorm.preprocessing.spatial.crop import pad_shape
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
@@ -70,6 +71,7 @@ class PreprocessOptions:
         shard: (number, of how many), from 1: prepare only this part, and do not pack.
         gather: prepare nothing: pack what shards have prepared, and name what they have not.
         drop_duplicates: of scans that are there under several ids, keep the first.
+        assume: directions that voxels run in (``ras``, ``las``), where a header does not say.
         n_procs: processes.
         overwrite: redo what is finished, and fit the box anew.
         quiet: no progress bar.
@@ -90,6 +92,7 @@ class PreprocessOptions:
     shard: tuple[int, int] | None = None
     gather: bool = False
     drop_duplicates: bool = False
+    assume: Assumed | None = None
     n_procs: int = 1
     overwrite: bool = False
     quiet: bool = False
@@ -102,6 +105,8 @@ class PreprocessOptions:
             )
         if self.off_mask is not None and self.crop.kind not in ("region", "mask"):
             raise InputError("--outside-class needs a region: --crop region:NAME or mask:FILE")
+        if self.assume not in (None, *ASSUMED):
+            raise InputError(f"--assume: expected {' or '.join(ASSUMED)}, got {self.assume!r}")
         if self.gather and self.shard is not None:
             raise InputError("--finalize packs all shards; leave --shard out")
 
@@ -222,6 +227,7 @@ def preprocess(sources: Sequence[Source], out: Path, options: PreprocessOptions)
         prefer=options.prefer,
         whole_brain=preparation.whole_brain,
     )
+    volumes = [volume.assuming(options.assume) for volume in volumes]
     if not options.mix_origins:
         refuse_mixed([origin_of(volume) for volume in volumes])
     names = read_fold_names(sources)
@@ -336,6 +342,7 @@ def _measured(prepared: PreparedArrays, preparation: Preparation) -> dict[str, A
         "FoldLabels": prepared.source.folds_from,
         "FoldNames": {str(label): name for label, name in prepared.source.fold_names.items()},
         "FoldSizes": {str(label): round(size, 3) for label, size in prepared.fold_sizes.items()},
+        **({"FileWarnings": list(said)} if (said := prepared.source.warnings) else {}),
     }
 
 

@@ -33,6 +33,7 @@ from foldnorm.preprocessing.io.sources import (
     bids_label,
     find_volumes,
 )
+from foldnorm.preprocessing.io.volume_headers import Assumed
 from foldnorm.preprocessing.io.volumes import (
     LabelVolume,
     read_labels,
@@ -85,6 +86,7 @@ class SkeletoniseOptions:
             structures if labels name them (``auto``), by a template, or not at all.
         hemis: sides to make; both if empty.
         participants: ids to keep; all if empty.
+        assume: directions that voxels run in, where a header does not say.
         n_procs: processes.
         overwrite: redo what is finished.
         quiet: no progress bar.
@@ -95,6 +97,7 @@ class SkeletoniseOptions:
     align: Literal["auto", "none"] | Template = "auto"
     hemis: tuple[str, ...] = ()
     participants: tuple[str, ...] = ()
+    assume: Assumed | None = None
     n_procs: int = 1
     overwrite: bool = False
     quiet: bool = False
@@ -162,12 +165,13 @@ def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseO
         "Recipe": asdict(options.recipe),
         "Labels": None if options.scheme is None else options.scheme.as_dict(),
         "Align": options.align if isinstance(options.align, str) else options.align.sha256,
+        **({"Assumed": options.assume} if options.assume else {}),
         "Version": version("foldnorm"),
     }
     sidecars = {side: folder / f"{side}skeleton_{name}.json" for side in wanted}
     if not options.overwrite and all(_is_finished(path, made_from) for path in sidecars.values()):
         return True
-    volume = read_labels(source.path)
+    volume = read_labels(source.path, assume=options.assume)
     found = hemispheres(volume, options.scheme, side=source.hemi, wanted=wanted)
     alignment, unaligned = _alignment(source, volume, found, options)
     # Both sides of a brain lie on one grid; a hemisphere's own file keeps its own.
@@ -184,7 +188,7 @@ def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseO
     for hemisphere in found:
         measured = _make(hemisphere, box, affine, folder, name, options.recipe)
         measured["Alignment"] = None if alignment is None else alignment.record
-        measured["Warnings"] += unaligned
+        measured["Warnings"] += [*volume.warnings, *unaligned]
         write_json(sidecars[hemisphere.side], {**made_from, **measured})
     return False
 
