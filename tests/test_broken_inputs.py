@@ -60,6 +60,7 @@ BROKEN = {
     "magic": (header(344, "4s", b"abcd"), "not a NIfTI file"),
     "pairheader": (header(344, "4s", b"ni1\0"), ".hdr and .img"),
     "nineaxes": (header(40, "<h", 9), "expected 3 axes, got 9"),
+    "negativeaxes": (header(40, "<h", -128), "expected 3 axes, got -128"),
     "sideless": (header(252, "<hh", 0, 0), "left and right cannot be known"),
     "offsetinheader": (header(108, "<f", 100.0), "vox_offset is 100"),
     "datatype": (header(70, "<h", 999), "unknown NIfTI data type, code 999"),

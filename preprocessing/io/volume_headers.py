@@ -149,7 +149,7 @@ def _nifti_fields(head: bytes, path: Path) -> nibabel.Nifti1Header:
 def _shape(dim: Sequence[int], path: Path) -> tuple[int, tuple[int, int, int]]:
     """Return the number of axes, and the sides of space."""
     n_axes, sides = dim[0], list(dim[1 : dim[0] + 1])
-    if n_axes > MAX_AXES:
+    if not 0 <= n_axes <= MAX_AXES:
         raise InputError(f"expected 3 axes, got {n_axes}: {path}")
     # The standard's own library reads a count below 1 as 1 where it is not of space.
     later = [max(side, 1) for side in sides[3:]]
