@@ -33,6 +33,7 @@ from foldnorm.preprocessing.cohort.prepared_index import PreparedVolume, prepare
 from foldnorm.preprocessing.cohort.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.cohort.quality import QC_TABLE, quality_rows
 from foldnorm.preprocessing.cohort.split import DEFAULT_FRACTIONS, assign_split
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, threaded_map, write_tsv
 from foldnorm.preprocessing.io.sources import Problem, bids_label
@@ -330,8 +331,7 @@ def _source_warnings(volumes: list[PreparedVolume]) -> list[str]:
     said = [f"{_some(found)}: {line}" for line, found in keys.items()]
     number = sum(bool(volume.warnings) for volume in volumes)
     if number:
-        has = "volume has" if number == 1 else "volumes have"
-        said.append(f"{number} {has} warnings of their source, see {QC_TABLE}")
+        said.append(f"{counted(number, 'volume')} with warnings of the source, see {QC_TABLE}")
     return said
 
 
