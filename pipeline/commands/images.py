@@ -2,14 +2,18 @@
 
 SOURCE is a folder of images (PNG, JPEG, BMP, TIFF of 8 or 16 bit; TIFF stacks and NIfTI in 3-D), in
 subfolders by class if there are any, or an idx archive with its labels. It is only read. Colour
-becomes luminance. Where participants.tsv (or --table) has the columns file and participant_id,
-splits never separate the images of one person; without, each image is a participant of its own.
+becomes luminance, and pictures are what a viewer shows: turned as their orientation tag says, what
+is transparent on black. Where participants.tsv (or --table) has the columns file and
+participant_id, splits never separate the images of one person; without, each image is a participant
+of its own.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
+    add_assume,
     add_n_procs,
     add_out,
     add_overwrite,
@@ -52,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COHORT",
         help="cohort, or exported model, as whose images these are prepared",
     )
+    add_assume(parser)
     add_split(parser)
     add_n_procs(parser)
     add_overwrite(parser)
@@ -68,7 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         preparation = ImagePreparation.from_cohort(arguments.layout_from)
     images, problems = find_images(
-        arguments.source.absolute(), table=arguments.table, classes=arguments.classes
+        arguments.source.absolute(),
+        table=arguments.table,
+        classes=arguments.classes,
+        assume=arguments.assume,
     )
     report = write_image_cohort(
         images,
@@ -80,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
         n_threads=arguments.n_procs,
         overwrite=arguments.overwrite,
     )
+    for line in report["warnings"]:
+        print(f"foldnorm: warning: {line}", file=sys.stderr)
     return conclude(
         arguments,
         problems_of(report),

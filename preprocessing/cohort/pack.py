@@ -33,15 +33,13 @@ from foldnorm.preprocessing.cohort.prepared_index import PreparedVolume, prepare
 from foldnorm.preprocessing.cohort.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.cohort.quality import QC_TABLE, quality_rows
 from foldnorm.preprocessing.cohort.split import DEFAULT_FRACTIONS, assign_split
-from foldnorm.preprocessing.core.counts import counted
+from foldnorm.preprocessing.core.counts import counted, listed
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, threaded_map, write_tsv
 from foldnorm.preprocessing.io.sources import Problem, bids_label
 from foldnorm.preprocessing.spatial.crop import missing_sides, paste, shifted_affine
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 from foldnorm.preprocessing.spatial.downsample import SAME_SIZE
-
-MAX_NAMED = 5  # volumes that one warning lists
 
 
 @dataclass(frozen=True)
@@ -328,16 +326,11 @@ def _source_warnings(volumes: list[PreparedVolume]) -> list[str]:
     for volume in volumes:
         for line in volume.sidecar.get("FileWarnings", []):
             keys.setdefault(line, []).append(volume.key)
-    said = [f"{_some(found)}: {line}" for line, found in keys.items()]
+    said = [f"{listed(found)}: {line}" for line, found in keys.items()]
     number = sum(bool(volume.warnings) for volume in volumes)
     if number:
         said.append(f"{counted(number, 'volume')} with warnings of the source, see {QC_TABLE}")
     return said
-
-
-def _some(keys: Sequence[str]) -> str:
-    more = len(keys) - MAX_NAMED
-    return ", ".join(keys[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _quality(
