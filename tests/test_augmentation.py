@@ -20,6 +20,7 @@ from foldnorm.pipeline.data.sheet_affine import (
 )
 from foldnorm.pipeline.runs.config import resolve_for, training_options
 from foldnorm.pipeline.runs.options import TrainingOptions
+from foldnorm.pipeline.training.distributed import launch
 from foldnorm.pipeline.training.setup import set_up
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.spatial.space import resample_nearest, resample_sheets
@@ -224,12 +225,12 @@ def test_cubes_become_void_in_the_volume_of_the_key_alone(key, scheme, void):
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_only_what_is_translated_has_holes(reverse, tmp_path):
-    cohort = phantoms(4, tmp_path, voxel_size=8.0, pair="grey-white", fractions=(1, 0, 0))
+    cohort = phantoms(4, tmp_path, voxel_size=8.0, pair="grey-white", split_fractions=(1, 0, 0))
     words = [f"--model.init_args.reverse={reverse}", "--model.init_args.channels=[4]",
              "--model.init_args.convolutions=[1]", "--training.augmentation.dropout=9",
              "--training.batch_size=1"]  # fmt: skip
     config = resolve_for(cohort, "vnet", words)
-    batches = set_up(config, cohort, tmp_path / "run", device="cpu", resume=False).batches
+    batches = set_up(config, cohort, tmp_path / "run", fabric=launch("cpu"), resume=False).batches
     touched = 0
     for number in range(4):
         (index,), (found,) = batches.indices_of(number), batches.batch(number).numpy()

@@ -9,16 +9,15 @@ of its own.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
-    add_assume,
     add_n_procs,
+    add_options,
     add_out,
     add_overwrite,
-    add_split,
 )
+from foldnorm.preprocessing.cohort.options import PreprocessOptions
 from foldnorm.preprocessing.core.counts import counted
 
 HELP = "turn images into a cohort folder"
@@ -56,8 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COHORT",
         help="cohort, or exported model, as whose images these are prepared",
     )
-    add_assume(parser)
-    add_split(parser)
+    add_options(parser, PreprocessOptions, "assume", "split_fractions", "split_seed")
     add_n_procs(parser)
     add_overwrite(parser)
 
@@ -88,8 +86,6 @@ def run(arguments: argparse.Namespace) -> int:
         n_threads=arguments.n_procs,
         overwrite=arguments.overwrite,
     )
-    for line in report["warnings"]:
-        print(f"foldnorm: warning: {line}", file=sys.stderr)
     return conclude(
         arguments,
         problems_of(report),

@@ -23,6 +23,7 @@ from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, REGION_MASK, Cohor
 from foldnorm.preprocessing.cohort.layout import LAYOUT_FOLDER
 from foldnorm.preprocessing.cohort.quality import read_warnings
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.file_names import checked_name
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes, write_json
 
 if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without it
@@ -400,6 +401,8 @@ def _read_about(folder: Path) -> dict[str, Any]:
     if lacking:
         raise InputError(f"damaged scorer, it lacks {', '.join(lacking)}: {folder / SCORER}")
     for name, digest in about["sha256"].items():
+        for part in name.split("/"):  # no file elsewhere, which may have no end
+            checked_name(part, f"{folder / SCORER}: sha256")
         if sha256_of(folder / name) != digest:
             raise InputError(f"damaged scorer, not the file that was saved: {folder / name}")
     return about

@@ -5,6 +5,7 @@ from −1 to 1.
 """
 
 import hashlib
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,9 +32,10 @@ from foldnorm.preprocessing.cohort.preprocess import write_report
 from foldnorm.preprocessing.cohort.split import assign_split, check_fractions
 from foldnorm.preprocessing.core.counts import listed
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, sha256_of, threaded_map
+from foldnorm.preprocessing.core.files import json_or_nothing, read_json, sha256_of, threaded_map
 from foldnorm.preprocessing.io.sources import Problem
 
+LOG = logging.getLogger(__name__)
 Rule = Literal["auto", "full", "percentiles", "window"]
 RULES = ("auto", "full", "percentiles")
 PERCENTILES = 0.5, 99.5  # of each image, under that rule
@@ -189,18 +191,21 @@ def write_image_cohort(
         "origins": {"images": len(images)},
         "sources_sha256": _digest(images),
     }
-    if _is_finished(out, record, overwrite):
-        report = read_json(out / RUN_REPORT)
-        return {"warnings": [], **report, "skipped": report["done"]}
+    report = json_or_nothing(out / RUN_REPORT)  # written last
+    if _is_finished(out, record, overwrite) and report:
+        return {**report, "skipped": report["done"]}
     packed = _pack(images, out, preparation, record, n_threads)
     failed = [*problems, *packed.problems]
+    warnings = [f"{listed(keys)}: {line}" for line, keys in packed.warnings.items()]
+    for line in warnings:
+        LOG.warning("%s", line)
     report = {
         "version": version("foldnorm"),
         "done": packed.done,
         "skipped": 0,
         "excluded": [],
         "failed": [{"volume": p.key, "reason": p.reason} for p in failed],
-        "warnings": [f"{listed(keys)}: {line}" for line, keys in packed.warnings.items()],
+        "warnings": warnings,
         "seconds": round(time.perf_counter() - begin, 2),
         "shard": None,
     }

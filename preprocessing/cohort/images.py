@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.pictures import grey_png
+from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import atomic_path, read_tsv, write_bytes
 from foldnorm.preprocessing.io.gzipped import expand, head_of
 from foldnorm.preprocessing.io.picture_files import STACKS, read_picture
 from foldnorm.preprocessing.io.sources import PARTICIPANTS, PICTURES, Problem, bids_label
-from foldnorm.preprocessing.io.volume_headers import Assumed
 from foldnorm.preprocessing.io.volumes import read_intensities
 
 NIFTI = (".nii", ".nii.gz")
@@ -50,7 +50,7 @@ class ImageFile:
     path: Path
     index: int | None = None
     known: Mapping[str, str] = field(default_factory=dict)
-    assume: Assumed | None = None
+    assume: Orientation | None = None
 
     @property
     def key(self) -> str:
@@ -63,7 +63,7 @@ def find_images(
     *,
     table: Path | None = None,
     classes: Sequence[str] = (),
-    assume: Assumed | None = None,
+    assume: Orientation | None = None,
 ) -> tuple[list[ImageFile], list[Problem]]:
     """List the images of a folder, in subfolders by class if there are any, or of an idx archive.
 

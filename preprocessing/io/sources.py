@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
-from foldnorm.preprocessing.io.volume_headers import Assumed
 from foldnorm.preprocessing.io.volumes import NIFTI_SUFFIXES, is_volume, volume_stem
 
 FOLDS_STEM = "folds"  # fold labels lie beside the skeleton: Lfolds_<subject>.nii.gz
@@ -89,14 +89,14 @@ class SourceVolume:
     known: dict[str, str] = field(default_factory=dict)
     alternatives: tuple[Path, ...] = ()
     right: "SourceVolume | None" = None
-    assume: Assumed | None = None
+    assume: Orientation | None = None
 
     @property
     def key(self) -> str:
         """Name of the volume in a cohort: ``sub-100206_hemi-L``."""
         return f"sub-{bids_label(self.participant)}" + (f"_hemi-{self.hemi}" if self.hemi else "")
 
-    def assuming(self, assume: Assumed | None) -> "SourceVolume":
+    def assuming(self, assume: Orientation | None) -> "SourceVolume":
         """Return the volume, and its right one, with these directions where a file has none."""
         right = None if self.right is None else self.right.assuming(assume)
         return replace(self, assume=assume, right=right)

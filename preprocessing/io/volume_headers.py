@@ -9,17 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Literal
 
 import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
 
 Matrix = NDArray[np.float64]
-Assumed = Literal["ras", "las"]
-ASSUMED: tuple[Assumed, ...] = ("ras", "las")
 
 SINGLE_FILE_MAGIC = {b"n+1\0": nibabel.Nifti1Header, b"n+2\0": nibabel.Nifti2Header}
 PAIR_MAGIC = (b"ni1\0", b"ni2\0")  # header and voxels in two files
@@ -66,7 +64,7 @@ class VolumeHeader:
         return self.offset + prod(self.shape) * self.dtype.itemsize
 
 
-def read_nifti_header(head: bytes, path: Path, assume: Assumed | None = None) -> VolumeHeader:
+def read_nifti_header(head: bytes, path: Path, assume: Orientation | None = None) -> VolumeHeader:
     """Read the header of a single-file NIfTI.
 
     Args:
@@ -102,7 +100,7 @@ def read_nifti_header(head: bytes, path: Path, assume: Assumed | None = None) ->
     )
 
 
-def read_mgh_header(head: bytes, path: Path, assume: Assumed | None = None) -> VolumeHeader:
+def read_mgh_header(head: bytes, path: Path, assume: Orientation | None = None) -> VolumeHeader:
     """Read the header of a FreeSurfer volume; the arguments are those of `read_nifti_header`.
 
     Raises:
@@ -177,7 +175,7 @@ def _offset(fields: nibabel.Nifti1Header, path: Path) -> int:
 def _nifti_affine(
     fields: nibabel.Nifti1Header,
     shape: tuple[int, int, int],
-    assume: Assumed | None,
+    assume: Orientation | None,
     path: Path,
 ) -> tuple[Matrix, list[str]]:
     """Affine in mm by sform, else qform, else what is assumed; and what is unusual about it."""
@@ -299,7 +297,7 @@ def _left(axes: str) -> tuple[int, str]:
 def _assumed(
     sizes: Sequence[float],
     shape: tuple[int, int, int],
-    assume: Assumed | None,
+    assume: Orientation | None,
     reason: str,
     path: Path,
 ) -> Matrix:
@@ -321,7 +319,7 @@ def _assumed(
     return affine
 
 
-def _assumption(assume: Assumed | None) -> str:
+def _assumption(assume: Orientation | None) -> str:
     return f"its header does not tell left from right; voxels are assumed to run {assume}"
 
 

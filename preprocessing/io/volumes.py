@@ -14,11 +14,11 @@ import numpy as np
 from isal import igzip
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import sha256, write_bytes
 from foldnorm.preprocessing.io.gzipped import expand, head_of
 from foldnorm.preprocessing.io.volume_headers import (
-    Assumed,
     VolumeHeader,
     read_mgh_header,
     read_nifti_header,
@@ -76,7 +76,7 @@ def volume_stem(path: Path) -> str:
     return name.removesuffix(".nii").removesuffix(".mgh").removesuffix(".mgz")
 
 
-def read_labels(path: Path, *, assume: Assumed | None = None) -> LabelVolume:
+def read_labels(path: Path, *, assume: Orientation | None = None) -> LabelVolume:
     """Read a 3-D label volume and bring it to RAS+ order, in mm.
 
     Args:
@@ -96,7 +96,7 @@ def read_labels(path: Path, *, assume: Assumed | None = None) -> LabelVolume:
 
 
 def read_intensities(
-    path: Path, *, assume: Assumed | None = None
+    path: Path, *, assume: Orientation | None = None
 ) -> tuple[NDArray[np.generic], tuple[str, ...]]:
     """Read grey values, axes in the order nearest to right, anterior, superior, and warnings.
 
@@ -234,7 +234,7 @@ def _read_file(path: Path) -> bytes:
 
 
 def _read_voxels(
-    content: bytes, path: Path, assume: Assumed | None
+    content: bytes, path: Path, assume: Orientation | None
 ) -> tuple[NDArray[np.generic], VolumeHeader]:
     """Voxels (I, J, K) in the order of the file, and their header."""
     is_mgh = path.name.endswith(MGH_SUFFIXES)
