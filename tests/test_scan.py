@@ -8,7 +8,7 @@ from conftest import skeleton_source, skeleton_volume, write_nifti
 from PIL import Image
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.cohort.images import find_images
+from foldnorm.preprocessing.cohort.images import find_images, read_image
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
 from foldnorm.preprocessing.io.layouts import SEGMENTATION
@@ -249,8 +249,9 @@ def test_pictures_beside_an_idx_archive_are_said(tmp_path):
 def test_pages_of_another_shape_are_said(tmp_path):
     pages = [Image.fromarray(np.zeros(shape, np.uint8)) for shape in ((8, 8), (4, 4), (4, 4))]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    (unused,) = find_images(tmp_path).unused
-    assert unused.reason == "page of a TIFF, of another shape than the first"
+    (image,) = find_images(tmp_path).items
+    _, warnings = read_image(image)
+    assert warnings == ("2 of its pages, of another size than the first, left out",)
 
 
 @pytest.mark.parametrize(

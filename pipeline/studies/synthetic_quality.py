@@ -263,7 +263,7 @@ def _read(path: Path, cohort: Cohort) -> NDArray[Any]:
                 f"to {classes.max()}: {path}"
             )
         return classes.astype(np.uint8)
-    pixels = read_image(ImageFile("synthetic", "0", path))
+    pixels, _ = read_image(ImageFile("synthetic", "0", path))
     if pixels.dtype.kind == "f":
         return np.clip(pixels, -1, 1).astype(np.float32)
     return intensities_of(pixels)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.io.layouts import SEGMENTATION, Located, locate_file, locate_volumes
@@ -90,6 +91,7 @@ class SourceVolume:
         alternatives: volumes of the same hemisphere that were not chosen.
         right: of a whole brain, the right hemisphere; this is then the left one, and ``hemi``
             is empty.
+        assume: directions that voxels run in, where the header of a file does not say.
     """
 
     participant: str
@@ -99,11 +101,17 @@ class SourceVolume:
     known: dict[str, str] = field(default_factory=dict)
     alternatives: tuple[Path, ...] = ()
     right: "SourceVolume | None" = None
+    assume: Orientation | None = None
 
     @property
     def key(self) -> str:
         """Name of the volume in a cohort: ``sub-100206_hemi-L``."""
         return f"sub-{bids_label(self.participant)}" + (f"_hemi-{self.hemi}" if self.hemi else "")
+
+    def assuming(self, assume: Orientation | None) -> "SourceVolume":
+        """Return the volume, and its right one, with these directions where a file has none."""
+        right = None if self.right is None else self.right.assuming(assume)
+        return replace(self, assume=assume, right=right)
 
 
 @dataclass(frozen=True)
