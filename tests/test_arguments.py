@@ -1,6 +1,7 @@
 """Flags that are made of a dataclass of options."""
 
 import argparse
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -47,21 +48,7 @@ def test_values_are_read_as_annotations_say(parser):
         "colours": (), "size": (1.0, 2.0), "title": None, "on": None, "seed": 0,
         "dry": False,
     }  # fmt: skip
-    words = [
-        "--colours",
-        "red",
-        "blue",
-        "--size",
-        "3",
-        "4",
-        "--title",
-        "a",
-        "--on",
-        "b",
-        "--seed",
-        "3",
-        "--dry",
-    ]
+    words = shlex.split("--colours red blue --size 3 4 --title a --on b --seed 3 --dry")
     assert vars(parser.parse_args(words)) == {
         "colours": ["red", "blue"], "size": [3.0, 4.0], "title": "a", "on": Path("b"), "seed": 3,
         "dry": True,

@@ -394,8 +394,8 @@ def test_names_in_files_stay():
     plan = CohortPlan.from_options(PreprocessOptions(**options, outside_class="outside"))
     record = plan.record()
     assert list(record) == [
-        "scheme", "voxel_size", "method", "mirror_right", "factor", "space", "hull", "thin", "folds",
-        "pair", "whole_brain", "crop", "regions", "off_mask", "pad",
+        "scheme", "voxel_size", "method", "mirror_right", "factor", "space", "hull", "thin",
+        "folds", "pair", "whole_brain", "crop", "regions", "off_mask", "pad",
     ]  # fmt: skip
     assert (record["method"], record["folds"], record["off_mask"]) == ("max", "none", "outside")
     assert Preparation.from_dict(json.loads(json.dumps(record))) == plan.preparation
