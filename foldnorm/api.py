@@ -55,8 +55,6 @@ def preprocess(source: PathLike | Sequence[PathLike], out: PathLike, **options: 
     report = run_preprocessing(sources, Path(out), plan)
     for failure in report["failed"]:
         LOG.warning("%s: %s", failure["volume"], failure["reason"])
-    for line in report["warnings"]:
-        LOG.warning("%s", line)
     cohort = Cohort.open(out)
     write_quality_page(cohort)
     return cohort

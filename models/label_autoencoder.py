@@ -12,6 +12,7 @@ from foldnorm.models.classes import EncoderInput, encode_input, one_hot, to_clas
 from foldnorm.models.edited_volumes import check_edits
 from foldnorm.models.losses import (
     class_cross_entropy,
+    class_weights_of,
     hypersphere_loss,
     kl_to_standard_normal,
     soft_dice_loss,
@@ -69,7 +70,7 @@ class LabelAutoencoder(nn.Module):
         self.n_classes, self.latent_dim = n_classes, latent_dim
         self.cross_entropy_weight = cross_entropy_weight
         self.dice_weight = dice_weight
-        weights = None if class_weights is None else torch.tensor(class_weights)
+        weights = class_weights_of(class_weights, n_classes)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
 

@@ -1,6 +1,6 @@
 """Losses of adversarial and variational models; each is a mean over the batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -79,6 +79,18 @@ def class_cross_entropy(logits: Tensor, volumes: Tensor, weights: Tensor | None 
             thickens sheets.
     """
     return F.cross_entropy(logits, volumes.long(), weights, reduction="none").flatten(1).mean(1)
+
+
+def class_weights_of(weights: Sequence[float] | None, n_classes: int) -> Tensor | None:
+    """Return weights of the cross entropy by class, (n_classes,) float32; None if there are none.
+
+    Raises:
+        ValueError: there is not one for each class.
+    """
+    if weights is not None and len(weights) != n_classes:
+        raise ValueError(f"class_weights: expected one for each of {n_classes} classes, "
+                         f"got {len(weights)}")  # fmt: skip
+    return None if weights is None else torch.tensor(weights, dtype=torch.float32)
 
 
 def hypersphere_loss(code: Tensor, changed: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import one_hot
 from foldnorm.models.edited_volumes import EditedVolumes
+from foldnorm.models.losses import class_weights_of
 from foldnorm.models.named_networks import NamedNetwork
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import ADDING, EditKind, Phase
@@ -75,7 +76,7 @@ class Restorer(EditedVolumes):
     ) -> None:
         super().__init__(edits, max_edits, radii)
         self.n_classes, self.void, self.coordinates = n_classes, void, coordinates
-        weights = None if class_weights is None else torch.tensor(class_weights)
+        weights = class_weights_of(class_weights, n_classes)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
         inputs = n_classes + 3 * coordinates

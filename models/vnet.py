@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from foldnorm.models.blocks import convolution, pixelshuffle, pixelunshuffle
 from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import one_hot
-from foldnorm.models.losses import class_cross_entropy, soft_dice_loss
+from foldnorm.models.losses import class_cross_entropy, class_weights_of, soft_dice_loss
 from foldnorm.models.named_losses import named_loss
 from foldnorm.models.named_networks import NamedNetwork
 from foldnorm.models.noise import StepNoise
@@ -76,7 +76,7 @@ class VNet(nn.Module):
             (n_pair_classes, n_classes) if reverse else (n_classes, n_pair_classes)
         )
         self.dice_weight = dice_weight
-        weights = None if class_weights is None else torch.tensor(class_weights)
+        weights = class_weights_of(class_weights, self.classes_out)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
         self.loss_function = named_loss(

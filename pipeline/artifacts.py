@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from foldnorm.preprocessing.core.file_names import checked_name
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -36,7 +38,14 @@ class Artifact:
         return self.name
 
     def of(self, **fields: Any) -> str:
-        """Name of one file, its fields filled in."""
+        """Name of one file, its fields filled in.
+
+        Raises:
+            InputError: a field, which may come from data, would lead out of the folder.
+        """
+        for field_name, value in fields.items():
+            if not isinstance(value, int):
+                checked_name(value, field_name)
         return self.name.format(**fields)
 
     @property
@@ -520,7 +529,7 @@ MEAN_SHARE = Artifact(
     "latent", "mean_label-{label}_probseg.nii.gz", "Mean probability of a class over brains."
 )
 MEAN_SURFACE = Artifact(
-    "latent", "mean_label-{label}{suffix}", "Surface of a class, .ply and .surf.gii."
+    "latent", "mean_label-{label}.{suffix}", "Surface of a class, .ply and .surf.gii."
 )
 MEAN_PICTURE = Artifact("latent", "mean.png", "Both, in slices.")
 NEIGHBOURS = Artifact(

@@ -24,6 +24,7 @@ FRONT = (
 PURE = (
     "foldnorm.pipeline.transforms",
     "foldnorm.preprocessing.core.choices",
+    "foldnorm.preprocessing.core.counts",
     "foldnorm.preprocessing.io.schemes",
     *(f"{room}.{module.name}"
       for room in ("foldnorm.pipeline.metrics", "foldnorm.preprocessing.spatial")

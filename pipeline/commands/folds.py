@@ -13,6 +13,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_selection,
     add_sources,
 )
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "table of folds: name, size, depth, position"
 
@@ -35,18 +36,19 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.preprocessing.io.sources import Source, find_volumes
 
     refuse_existing(arguments.out / TABLE, arguments.overwrite)
-    volumes, problems = find_volumes(
+    found = find_volumes(
         [Source.parse(text) for text in arguments.source],
         SKELETON.stem,
         hemis=arguments.hemi,
         participants=arguments.participant_label,
         prefer=arguments.prefer,
     )
-    number, failed = write_fold_table(volumes, arguments.out, n_procs=arguments.n_procs)
-    problems += failed
+    found.log()
+    number, failed = write_fold_table(found, arguments.out, n_procs=arguments.n_procs)
+    problems = found.problems + failed
     return conclude(
         arguments,
         problems,
-        f"{number} folds of {len(volumes) - len(failed)} hemispheres, "
+        f"{counted(number, 'fold')} of {counted(len(found.items) - len(failed), 'hemisphere')}, "
         f"{len(problems)} failed: {arguments.out}",
     )

@@ -18,6 +18,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_seed,
     positive,
 )
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "search hyper-parameters of a model"
 
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_config(parser)
     add_cohort(parser)
-    add_out(parser)
+    add_out(parser, holds=False)  # several processes share it
     parser.add_argument(
         "--vary", nargs="+", required=True, metavar="KEY=…", help="keys to vary, and their values"
     )
@@ -80,5 +81,5 @@ def run(arguments: argparse.Namespace) -> int:
         for row in sorted(done, key=lambda row: row["number"]):
             chosen = "  ".join(f"{axis.key}={row.get(axis.key)}" for axis in options.axes)
             print(f"{row['number']:>4}  {row['value']:.5g}  {chosen}")
-        print(f"{len(done)} trials finished, {len(failed)} failed: {arguments.out}")
+        print(f"{counted(len(done), 'trial')} finished, {len(failed)} failed: {arguments.out}")
     return 0

@@ -224,7 +224,7 @@ def write_mean(space: LatentSpace, found: MeanBrain, out: Path) -> None:
         level = float(field.max()) / 2  # half of what the class reaches anywhere
         if field.min() < level:
             vertices, faces = surface(field, affine, level)
-            for suffix in (".ply", ".surf.gii"):
+            for suffix in ("ply", "surf.gii"):
                 path = out / MEAN_SURFACE.of(label=name, suffix=suffix)
                 write_surface(path, vertices, faces)
     probability = grey_slices(found.average[-1])

@@ -5,6 +5,8 @@ report reads them without a model, without a cohort, and without pickle.
 """
 
 import io
+import zipfile
+import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -78,7 +80,7 @@ class PageArrays:
         try:
             with np.load(path, allow_pickle=False) as held:
                 return cls(**{own.name: held[own.name] for own in fields(cls)})
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(
                 f"not the arrays of a page, score again with --maps: {path}"
             ) from error

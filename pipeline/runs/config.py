@@ -4,6 +4,7 @@ import argparse
 import importlib
 import importlib.resources
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,23 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
-from foldnorm.models.class_paths import TRUST, ClassPath, ClassPathError, is_of, takes, trusted
+from foldnorm.models.class_paths import ClassPath, ClassPathError, first_line, takes
 from foldnorm.models.volume_networks import ShapeError
+from foldnorm.models.weight_limit import limited_weights
 from foldnorm.pipeline.data.augmentation import AugmentationOptions
 from foldnorm.pipeline.data.conditions import Conditions
 from foldnorm.pipeline.data.sulcus_labels import common_sulci
-from foldnorm.pipeline.runs.class_paths import current_class_path, gathered, is_model
+from foldnorm.pipeline.runs.class_paths import current_class_path, gathered
 from foldnorm.pipeline.runs.old_names import CONFIGS, current_config, current_word
 from foldnorm.pipeline.runs.options import TrainingOptions
+from foldnorm.pipeline.runs.permitted import check_model, check_permitted
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.memory import available_memory
+from foldnorm.preprocessing.core.yaml_files import read_yaml
+
+LOG = logging.getLogger(__name__)
+OLD_FORM = "%s is now %s; the old form goes with release 0.3"
 
 
 class ConfigurationParser(ArgumentParser):
@@ -47,10 +55,12 @@ def shipped_configs() -> list[str]:
 
 
 def config_path(name_or_path: str) -> Path:
-    """Path of a configuration, given a path or the name of a shipped one."""
+    """Path of a configuration, given a path or the name of a shipped one; an old name warns."""
     if Path(name_or_path).is_file():
         return Path(name_or_path)
     name = CONFIGS.get(name_or_path, name_or_path)
+    if name != name_or_path:
+        LOG.warning(OLD_FORM, name_or_path, name)
     if name in shipped_configs():
         return Path(str(importlib.resources.files("foldnorm.configs") / f"{name}.yaml"))
     raise InputError(
@@ -76,6 +86,8 @@ def resolve(
     ``n_channels`` (1 of images, the number of classes otherwise), ``training_steps`` or
     ``condition_size`` is given these, and ``sulci`` where the configuration names none.
 
+    Names of earlier releases are understood, in overrides with a warning.
+
     Args:
         name_or_path: a YAML file, or the name of a shipped one.
         overrides: of single keys.
@@ -94,10 +106,10 @@ def resolve(
         InputError: unknown key, wrong type, unknown class, or one that may not be imported.
     """
     path = config_path(name_or_path)
-    overrides = [_with_current_class_path(word) for word in overrides]
-    class_path = _class_path(path, overrides)
-    overrides = [current_word(word, class_path) for word in overrides]
-    overrides = gathered(overrides, _content(path))
+    content = _content(path)
+    class_path, overrides = _with_current_names(content, overrides)
+    overrides = gathered(overrides, content)
+    text = yaml.safe_dump(content)
     of_cohort = {
         "shape": list(shape),
         "n_classes": n_classes,
@@ -106,7 +118,7 @@ def resolve(
         "n_channels": n_classes or 1,
     }
     accepted = _arguments_of_model(class_path)
-    namespace = _parsed(path, of_cohort, accepted, overrides)
+    namespace = _parsed(path, text, of_cohort, accepted, overrides)
     of_training = {"training_steps": namespace.training.steps}
     target = namespace.get("model.init_args.target")  # what a classifier is told in training
     if condition := namespace.get("model.init_args.condition") or (
@@ -118,7 +130,7 @@ def resolve(
     if "shape" not in accepted:
         sides = namespace.training.patch or shape
         overrides += _sides_of_network(namespace.get("model.init_args.network"), sides)
-    namespace = _parsed(path, of_cohort | of_training, accepted, overrides)
+    namespace = _parsed(path, text, of_cohort | of_training, accepted, overrides)
     return dict(yaml.safe_load(_parser().dump(namespace, skip_unset=False)))
 
 
@@ -139,7 +151,11 @@ def resolve_for(cohort: Cohort, name_or_path: str, overrides: Sequence[str]) -> 
 
 
 def _parsed(
-    path: Path, filled: Mapping[str, Any], accepted: set[str], overrides: Sequence[str]
+    path: Path,
+    text: str,
+    filled: Mapping[str, Any],
+    accepted: set[str],
+    overrides: Sequence[str],
 ) -> Namespace:
     """Parse a configuration, with overrides, and the filled-in arguments its model accepts."""
     words = [
@@ -148,7 +164,7 @@ def _parsed(
         if name in accepted and value is not None
     ]
     try:
-        namespace = _parser().parse_args(["--config", _readable(path), *words, *overrides])
+        namespace = _parser().parse_args(["--config", text, *words, *overrides])
     except InputError as error:
         raise InputError(f"{error}: {path}") from None
     namespace.pop("config", None)
@@ -173,49 +189,45 @@ def _sides_of_network(named: ClassPath | None, sides: Sequence[int]) -> list[str
     return [f"--model.init_args.network={json.dumps(told)}"]
 
 
+def _with_current_names(content: Mapping[str, Any], words: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the class path of the model, and overrides with the names of today; warn of others."""
+    current = [_with_current_class_path(word) for word in words]
+    class_path = _class_path(content, current)
+    current = [current_word(word, class_path) for word in current]
+    for old, new in zip(words, current, strict=True):
+        if old != new:
+            LOG.warning(OLD_FORM, old, new)
+    return class_path, current
+
+
 def _with_current_class_path(word: str) -> str:
     """Translate a word of a command line where it is, or sets, an older class path."""
     head, equals, value = word.rpartition("=")
     return f"{head}{equals}{current_class_path(value)}"
 
 
-def _readable(path: Path) -> str:
-    """Return the path of a configuration, or its translated text if names in it are old."""
-    content = _content(path)  # what is wrong with it, the parser says
-    translated = current_config(content)
-    return str(path) if translated == content else yaml.safe_dump(translated)
-
-
-def _content(path: Path) -> Any:
-    """Return what a YAML file holds; None if it cannot be read."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return None
-
-
-def _check_model(class_path: object) -> None:
-    """Refuse to import a model from anywhere but from us, or from a package that the user named.
+def _content(path: Path) -> dict[str, Any]:
+    """Read a configuration, under the names of today.
 
     Raises:
-        InputError: with what is expected.
+        InputError: it is no YAML, or names what may not be imported.
     """
-    if not is_model(class_path) and not is_of(str(class_path), trusted()):
-        raise InputError(
-            f"model: expected foldnorm.models.NAME, such as those of `foldnorm models`, got "
-            f"{class_path}; if you trust its package, name it: foldnorm --trust PACKAGE (or "
-            f"{TRUST})"
-        )
+    content = current_config(read_yaml(path))
+    try:
+        check_permitted(content)
+    except InputError as error:
+        raise InputError(f"{error}: {path}") from None
+    return dict(content)
 
 
-def _class_path(path: Path, overrides: Sequence[str]) -> str:
+def _class_path(content: Mapping[str, Any], overrides: Sequence[str]) -> str:
     """Return the class path of the model that a configuration names; empty if it names none."""
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--model.class_path", "--model", dest="class_path")
     class_path = parser.parse_known_args(list(overrides))[0].class_path
     try:
         if class_path is None:
-            model = _content(path)["model"]
+            model = content["model"]
             class_path = model if isinstance(model, str) else model["class_path"]
         return current_class_path(class_path)
     except (LookupError, TypeError, AttributeError):
@@ -226,7 +238,7 @@ def _arguments_of_model(class_path: str) -> set[str]:
     """Names of the arguments of the model's class; none if there is no such class."""
     if not class_path:
         return set()
-    _check_model(class_path)
+    check_model(class_path)
     module, _, name = class_path.rpartition(".")
     try:
         model = getattr(importlib.import_module(module), name)
@@ -243,23 +255,33 @@ def build_model(model: Mapping[str, Any]) -> nn.Module:
         InputError: the class or an argument is wrong, may not be imported, or volumes do not suit
             the network.
     """
-    _check_model(model.get("class_path"))
+    check_permitted({"model": {"class_path": None, **model}})
     parser = ConfigurationParser(exit_on_error=False)
     parser.add_argument("--model", type=nn.Module)
     try:
-        built: Namespace = parser.instantiate(parser.parse_object({"model": dict(model)}))
+        with limited_weights(available_memory()):
+            built: Namespace = parser.instantiate(parser.parse_object({"model": dict(model)}))
     except (ShapeError, ValueError) as error:
         raise InputError(str(error)) from None
+    except Exception as error:  # whatever torch raises about sizes
+        raise InputError(f"model: {first_line(error)}") from error
     return built.model
 
 
 def training_options(config: Mapping[str, Any]) -> TrainingOptions:
-    """Return the ``training`` section of a resolved configuration."""
+    """Return the ``training`` section of a resolved configuration.
+
+    Raises:
+        InputError: a value is out of range; with its key.
+    """
     content = dict(config["training"])
     content["betas"] = tuple(content["betas"])
     if content.get("patch") is not None:
         content["patch"] = tuple(content["patch"])
-    content["augmentation"] = AugmentationOptions(**content["augmentation"])
+    try:
+        content["augmentation"] = AugmentationOptions(**content["augmentation"])
+    except InputError as error:
+        raise InputError(f"training.augmentation.{error}") from None
     return TrainingOptions(**content)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from foldnorm.pipeline.artifacts import SCORER_ARRAYS, SCORER_VALUES
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, write_bytes, write_json
+from foldnorm.preprocessing.core.files import read_json, unreadable, write_bytes, write_json
 
 State = dict[str, Any]  # name → array, what JSON can hold, or a state again
 
@@ -84,7 +84,7 @@ def read_state(folder: Path) -> State:
     except (OSError, EOFError, AttributeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"not readable as arrays ({error}): {path}") from error
+        raise unreadable(path, "arrays", error) from error
     state: State = {}
     for name, value in flat.items():
         *above, last = name.split("/")

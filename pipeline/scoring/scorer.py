@@ -23,6 +23,7 @@ from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, REGION_MASK, Cohor
 from foldnorm.preprocessing.cohort.layout import LAYOUT_FOLDER
 from foldnorm.preprocessing.cohort.quality import read_warnings
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.file_names import checked_name
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes, write_json
 
 if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without it
@@ -31,7 +32,7 @@ if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without 
     from foldnorm.pipeline.runs.forward_pass import AskedPrecision, Precision
     from foldnorm.pipeline.runs.trained_model import TrainedModel
 
-FORMAT = 2  # of a saved scorer
+FORMAT = 3  # of a saved scorer; raised when a score of the same name counts something else
 MODEL, CALIBRATION, DETECTOR = "model", "calibration", "suitability"
 ABOUT = ("method", "precision", "scores", "shape", "fitted_on", "participants", "sha256")
 FAMILIES, FOLDS, SULCI = "scores", "healthy_folds", "sulci_by_place"
@@ -400,6 +401,8 @@ def _read_about(folder: Path) -> dict[str, Any]:
     if lacking:
         raise InputError(f"damaged scorer, it lacks {', '.join(lacking)}: {folder / SCORER}")
     for name, digest in about["sha256"].items():
+        for part in name.split("/"):  # no file elsewhere, which may have no end
+            checked_name(part, f"{folder / SCORER}: sha256")
         if sha256_of(folder / name) != digest:
             raise InputError(f"damaged scorer, not the file that was saved: {folder / name}")
     return about

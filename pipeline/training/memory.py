@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +10,11 @@ from foldnorm.models.checkpointed import Checkpointed
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Trainable
 from foldnorm.pipeline.data.batches import Batches
+from foldnorm.preprocessing.core.memory import GIB, available_memory
 
 # What is taken, over what is counted: work space of convolutions, gaps of the allocator.
 WORKSPACE_FACTOR = 1.2
 MAX_MEMORY_SHARE = 0.9  # of the available memory; a training that takes more is warned of
-GIB = 2**30
-MEMINFO = Path("/proc/meminfo")
-LIMITS = (  # of a job: cgroup v2
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory.current"),
-)
 
 
 def saved_tensor_bytes(loss: Callable[[], object], module: nn.Module) -> int:
@@ -102,15 +96,7 @@ def available_bytes(device: torch.device) -> int | None:
     """Return the free memory of a GPU, or of this machine and this job; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    found = []
-    if MEMINFO.is_file():
-        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
-        if "MemAvailable" in lines:
-            found.append(1024 * int(lines["MemAvailable"].split()[0]))
-    limit, used = (path.read_text().strip() if path.is_file() else "" for path in LIMITS)
-    if limit.isdigit() and used.isdigit():
-        found.append(int(limit) - int(used))
-    return min(found) if found else None
+    return available_memory()
 
 
 def memory_warning(held: float, batch: int, module: nn.Module, available: int | None) -> str:

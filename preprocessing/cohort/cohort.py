@@ -19,9 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.split import SPLITS
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.file_names import checked_name
 from foldnorm.preprocessing.core.files import (
     atomic_path,
+    content_fault,
+    read_array,
     read_json,
     read_tsv,
     write_json,
@@ -41,6 +45,7 @@ REGION_MASK = "region_mask.nii.gz"
 FOLD_TABLE = "folds.tsv"
 RUN_REPORT = "run_report.json"  # of the command that made the folder
 FOLD_COLUMNS = ("participant_id", "hemi", "label", "name", "size", "voxels")
+KEY_COLUMNS = ("participant_id", "hemi", "image")  # what `row_key` makes a name of
 FIRST_COLUMNS = ("participant_id", "hemi", "split")
 BIDS_VERSION = "1.10.0"
 FEW = 8  # volumes that are looked at together
@@ -79,11 +84,26 @@ class Cohort:
         if not (folder / VOLUMES).is_file():
             raise InputError(f"cohort is not packed yet; run preprocess again: {folder}")
         cohort = cls(folder, description, read_tsv(folder / PARTICIPANTS))
+        known = set(cohort.rows[0]) if cohort.rows else set()
+        lacking = [name for name in FIRST_COLUMNS if name not in known]
+        if lacking:
+            path = folder / PARTICIPANTS
+            reason = content_fault(path) or f"no column {lacking[0]}"
+            raise InputError(f"not the table of a cohort ({reason}): {path}")
+        if cohort.volumes.ndim not in (3, 4):
+            raise InputError(
+                f"expected volumes along a first axis, got an array of {cohort.volumes.shape}: "
+                f"{folder / VOLUMES}"
+            )
         if len(cohort.rows) != len(cohort.volumes):
             raise InputError(
-                f"{PARTICIPANTS} has {len(cohort.rows)} rows and {VOLUMES} {len(cohort.volumes)} "
-                f"volumes; run preprocess again: {folder}"
+                f"{PARTICIPANTS} has {counted(len(cohort.rows), 'row')} and {VOLUMES} "
+                f"{counted(len(cohort.volumes), 'volume')}; run preprocess again: {folder}"
             )
+        for row in cohort.rows:  # commands write files of these names
+            for name in KEY_COLUMNS:
+                if row.get(name) or name == "participant_id":
+                    checked_name(row.get(name, ""), f"{folder / PARTICIPANTS}: {name}")
         return cohort
 
     @staticmethod
@@ -100,13 +120,18 @@ class Cohort:
             raise InputError(f"not a foldnorm cohort (no key Cohort): {folder / DESCRIPTION}")
         return description
 
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Return whether a folder is a cohort; BIDS derivatives have a description, too."""
+        return (folder / DESCRIPTION).is_file() and "Cohort" in read_json(folder / DESCRIPTION)
+
     @cached_property
     def volumes(self) -> NDArray[np.uint8]:
         """Class numbers, (N, I, J, K) uint8, a read-only memory map.
 
         Of images, (N, I, J) or (N, I, J, K) uint8 or uint16; `intensities` says what they mean.
         """
-        return np.load(self.folder / VOLUMES, mmap_mode="r", allow_pickle=False)
+        return read_array(self.folder / VOLUMES)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -187,13 +212,13 @@ class Cohort:
     def folds(self) -> NDArray[np.uint16] | None:
         """Fold labels, (N, I, J, K) uint16, 0 where there is no fold; None if unknown."""
         path = self.folder / FOLDS
-        return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+        return read_array(path) if path.is_file() else None
 
     @cached_property
     def pairs(self) -> NDArray[np.uint8] | None:
         """Classes of the second volume of each pair, (N, I, J, K) uint8; None if there are none."""
         path = self.folder / PAIRS
-        return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+        return read_array(path) if path.is_file() else None
 
     @cached_property
     def fold_table(self) -> list[dict[str, str]]:

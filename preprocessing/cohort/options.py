@@ -13,6 +13,7 @@ from foldnorm.preprocessing.core.choices import (
     FoldLabels,
     Hemi,
     Hull,
+    Orientation,
     Resampling,
     Rule,
     Space,
@@ -53,6 +54,8 @@ class PreprocessOptions:
             beside each volume
         hull: keep or remove the hull of raw skeletons: exactly where a fold graph tells, else what
             touches the outside
+        assume: directions in which voxels run where a header does not say: right, anterior,
+            superior (ras) or left, anterior, superior (las); such volumes are refused otherwise
         thin: thin sheets to one voxel after downsampling
         fold_labels: label folds by the label volume or fold graph that goes with the skeleton, if
             there is one (auto), or not (none)
@@ -90,6 +93,7 @@ class PreprocessOptions:
     resampling: Resampling = field(default="sulcus-priority", metadata=EACH)
     space: Space = field(default="native", metadata=EACH)
     hull: Hull = field(default="keep", metadata=EACH)
+    assume: Orientation | None = field(default=None, metadata=EACH)
     thin: bool = field(default=False, metadata=EACH)
     fold_labels: FoldLabels = field(default="auto", metadata=EACH)
     mirror_right: bool = field(default=False, metadata=EACH)

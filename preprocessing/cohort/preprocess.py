@@ -5,17 +5,16 @@ read once. What is finished (same input bytes, same parameters) is skipped; what
 reported, and the others are finished.
 """
 
+import logging
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-import joblib
 from tqdm import tqdm
 
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, RUN_REPORT, same_preparation
@@ -26,13 +25,20 @@ from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.prepare_volume import PreparedArrays, prepare_volume
 from foldnorm.preprocessing.cohort.prepared_index import prepared_volumes, source_record
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes, write_json
+from foldnorm.preprocessing.core.files import (
+    json_or_nothing,
+    read_json,
+    sha256_of,
+    write_bytes,
+    write_json,
+)
+from foldnorm.preprocessing.core.isolation import isolated_map
+from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.sources import (
     Problem,
     Source,
     SourceVolume,
-    bids_label,
     find_volumes,
     origin_of,
     read_fold_names,
@@ -40,6 +46,7 @@ from foldnorm.preprocessing.io.sources import (
 )
 from foldnorm.preprocessing.io.volumes import write_labels
 
+LOG = logging.getLogger(__name__)
 Options = TypeVar("Options")
 REPORT_OF_SHARD = "run_report_shard-{}.json"
 
@@ -50,7 +57,8 @@ def preprocess(sources: Sequence[Source], out: Path, plan: CohortPlan) -> dict[s
     Returns:
         The run report, also written to ``run_report.json``: numbers of volumes done, skipped and
         failed, and why each of the latter did; scans that are there twice, and which participants
-        were left out for that; warnings.
+        were left out for that; warnings, which are logged too; files of the sources that are not
+        used, and why.
 
     Raises:
         InputError: nothing can be done at all (no volume, bad parameters).
@@ -58,7 +66,7 @@ def preprocess(sources: Sequence[Source], out: Path, plan: CohortPlan) -> dict[s
     begin = time.perf_counter()
     _check_same_cohort(out, plan)
     options, preparation = plan.options, plan.preparation
-    volumes, problems = find_volumes(
+    found = find_volumes(
         sources,
         preparation.scheme.stem,
         pair_stem=preparation.pair.stem if preparation.pair else "",
@@ -68,6 +76,9 @@ def preprocess(sources: Sequence[Source], out: Path, plan: CohortPlan) -> dict[s
         prefer=options.prefer,
         whole_brain=preparation.whole_brain,
     )
+    found.log()
+    volumes = [volume.assuming(options.assume) for volume in found.items]
+    problems = found.problems
     if not options.mix_origins:
         refuse_mixed([origin_of(volume) for volume in volumes])
     names = read_fold_names(sources)
@@ -85,6 +96,8 @@ def preprocess(sources: Sequence[Source], out: Path, plan: CohortPlan) -> dict[s
     if options.part is None:
         packed = pack(out, plan, names)
         problems += packed.problems
+    for line in packed.warnings:
+        LOG.warning("%s", line)
     failed_keys = {problem.key for problem in problems}
     report = {
         "version": version("foldnorm"),
@@ -95,6 +108,7 @@ def preprocess(sources: Sequence[Source], out: Path, plan: CohortPlan) -> dict[s
         "duplicates": [asdict(scan) for scan in packed.same_scans],
         "dropped": packed.dropped,
         "warnings": packed.warnings,
+        **found.record(),
         "seconds": round(time.perf_counter() - begin, 2),
         "shard": None if options.part is None else list(options.part),
     }
@@ -124,7 +138,7 @@ def prepare_to_folder(volume: SourceVolume, out: Path, plan: CohortPlan) -> bool
     }
     warnings = source_warnings(volume)
     if not plan.options.overwrite and sidecar.is_file():
-        old = read_json(sidecar)
+        old = json_or_nothing(sidecar)
         if all(old.get(key) == value for key, value in made_from.items()):
             if old.get("Warnings", []) != warnings:  # said since; the volume is the same
                 write_json(sidecar, {**old, "Warnings": warnings})
@@ -182,6 +196,7 @@ def _measured(prepared: PreparedArrays, preparation: Preparation) -> dict[str, A
         "FoldLabels": prepared.source.folds_from,
         "FoldNames": {str(label): name for label, name in prepared.source.fold_names.items()},
         "FoldSizes": {str(label): round(size, 3) for label, size in prepared.fold_sizes.items()},
+        **({"FileWarnings": list(said)} if (said := prepared.source.warnings) else {}),
     }
 
 
@@ -191,60 +206,29 @@ def _prepare_all(
     """Prepare in parallel; return how many were finished already, and the failures."""
     skipped, problems, options = 0, [], plan.options
     hidden = options.quiet or not sys.stderr.isatty()
-    with _pinned(options.n_procs):
-        results: Iterable[tuple[SourceVolume, str, bool]] = joblib.Parallel(
-            n_jobs=options.n_procs, return_as="generator_unordered"
-        )(joblib.delayed(run_safely)(prepare_to_folder, v, out, plan) for v in volumes)
-        for volume, reason, was_finished in tqdm(
-            results, desc="prepare", total=len(volumes), unit="volume", disable=hidden
-        ):
-            skipped += was_finished
-            if reason:
-                problems.append(Problem(volume.key, reason))
+    work = partial(prepare_to_folder, out=out, plan=plan)
+    outcomes = isolated_map(work, volumes, options.n_procs)
+    for outcome in tqdm(
+        outcomes, desc="prepare", total=len(volumes), unit="volume", disable=hidden
+    ):
+        if outcome.reason:
+            problems.append(Problem(outcome.item.key, outcome.reason))
+        else:
+            skipped += outcome.result
     return skipped, sorted(problems, key=lambda problem: problem.key)
-
-
-def _pinned(n_procs: int) -> AbstractContextManager[Any]:
-    """Limit libraries of local workers to one thread each; who runs a Dask cluster sets it up."""
-    if n_procs > 1:
-        return joblib.parallel_config(backend="loky", inner_max_num_threads=1)
-    return nullcontext()
 
 
 def _prepared_by_shards(volumes: Sequence[SourceVolume], out: Path) -> tuple[int, list[Problem]]:
     """Count the volumes that shards found finished; list those that none finished, and why."""
-    reports = [read_json(path) for path in sorted(out.glob(REPORT_OF_SHARD.format("*")))]
-    reasons = {f["volume"]: f["reason"] for report in reports for f in report["failed"]}
+    reports = [json_or_nothing(path) for path in sorted(out.glob(REPORT_OF_SHARD.format("*")))]
+    reasons = {f["volume"]: f["reason"] for report in reports for f in report.get("failed", [])}
     finished = {volume.key for volume in prepared_volumes(out)}
     problems = [
         Problem(volume.key, reasons.get(volume.key, f"no shard has prepared it: {volume.path}"))
         for volume in volumes
         if volume.key not in finished
     ]
-    return sum(report["skipped"] for report in reports), problems
-
-
-def run_safely(
-    work: Callable[[SourceVolume, Path, Options], bool],
-    volume: SourceVolume,
-    out: Path,
-    options: Options,
-) -> tuple[SourceVolume, str, bool]:
-    """Do the work of one subject: its failure does not end the others, and becomes one line.
-
-    Returns:
-        The subject, the reason of its failure or nothing, and whether it was finished already.
-    """
-    try:
-        return volume, "", work(volume, out, options)
-    except InputError as error:
-        return volume, str(error), False
-    except OSError as error:
-        return volume, f"{error.strerror or error}: {error.filename or out}", False
-    except Exception as error:  # ours, not the input's: say where
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(frame.filename).name}:{frame.lineno}"
-        return volume, f"unexpected {type(error).__name__} at {where}: {error}", False
+    return sum(report.get("skipped", 0) for report in reports), problems
 
 
 def _check_same_cohort(out: Path, plan: CohortPlan) -> None:

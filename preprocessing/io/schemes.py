@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import numba
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.choices import Rule
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.kernels import compiled
+from foldnorm.preprocessing.core.yaml_files import read_yaml
 
 RULES: tuple[Rule, ...] = get_args(Rule)
 MAX_CLASSES = 16  # one-hot channels; more would be a parcellation, not a scheme
@@ -164,10 +164,9 @@ def load_scheme(name_or_path: str) -> LabelScheme:
         raise InputError(
             f"scheme {name_or_path!r} is neither a file nor one of {', '.join(BUILT_IN)}"
         )
+    content = read_yaml(path, version="1.2")
     try:
-        return scheme_from_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"not readable as YAML ({error}): {path}".replace("\n", " ")) from error
+        return scheme_from_dict(content)
     except InputError as error:
         raise InputError(f"{error}: {path}") from None
 
@@ -237,7 +236,7 @@ def discretise(
     return classes
 
 
-@numba.njit(cache=True)
+@compiled()
 def _look_up(index, table):  # type: ignore[no-untyped-def]  # numba infers
     """``table[index]`` for (I, J, K) indices, twice as fast as numpy's."""
     sides = index.shape

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.quality import SIDES as VIEWS
 from foldnorm.preprocessing.cohort.quality import touched_sides
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.yaml_files import read_yaml
 from foldnorm.preprocessing.io.volumes import LabelVolume
 from foldnorm.preprocessing.spatial.crop import bounding_box
 from foldnorm.preprocessing.topology.homotopy import Mask
@@ -135,8 +135,8 @@ def load_segmentation_scheme(name_or_path: str) -> SegmentationScheme | None:
             f"label scheme {name_or_path!r} is neither a file nor one of auto, "
             f"{', '.join(BUILT_IN)}"
         )
+    content = read_yaml(path, version="1.2")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
         tissues = {
             key: Tissue(_integers(content[key]["grey"]), _integers(content[key]["white"]))
             for key in ("left", "right", "both")
@@ -147,8 +147,7 @@ def load_segmentation_scheme(name_or_path: str) -> SegmentationScheme | None:
         if unknown or not tissues:
             raise ValueError(unknown)
         return SegmentationScheme(str(content.get("name", path.stem)), **tissues, midline=midline)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, TypeError, KeyError,
-            AttributeError):  # fmt: skip
+    except (ValueError, TypeError, KeyError, AttributeError):
         raise InputError(
             f"expected left and right, or both and a midline, each with lists grey and white: "
             f"{path}"

@@ -7,30 +7,32 @@ it holds. Everything that reads a Morphologist tree reads this one.
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import joblib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from tqdm import tqdm
 
 from foldnorm.preprocessing.cohort.cohort import RUN_REPORT
-from foldnorm.preprocessing.cohort.preprocess import run_safely
+from foldnorm.preprocessing.core.choices import Orientation
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, sha256_of, write_json
+from foldnorm.preprocessing.core.files import json_or_nothing, sha256_of, write_json
+from foldnorm.preprocessing.core.isolation import isolated_map
+from foldnorm.preprocessing.io.layouts import SEGMENTATION
+from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.sources import (
     FOLDS_STEM,
-    SEGMENTATION,
     SEGMENTATION_FOLDER,
     Problem,
     Source,
     SourceVolume,
-    bids_label,
     find_volumes,
 )
 from foldnorm.preprocessing.io.volumes import (
@@ -85,6 +87,7 @@ class SkeletoniseOptions:
             structures if labels name them (``auto``), by a template, or not at all.
         hemis: sides to make; both if empty.
         participants: ids to keep; all if empty.
+        assume: directions that voxels run in, where a header does not say.
         n_procs: processes.
         overwrite: redo what is finished.
         quiet: no progress bar.
@@ -95,6 +98,7 @@ class SkeletoniseOptions:
     align: Literal["auto", "none"] | Template = "auto"
     hemis: tuple[str, ...] = ()
     participants: tuple[str, ...] = ()
+    assume: Orientation | None = None
     n_procs: int = 1
     overwrite: bool = False
     quiet: bool = False
@@ -112,25 +116,27 @@ def skeletonise_sources(
         InputError: there is no segmentation at all.
     """
     begin = time.perf_counter()
-    volumes, problems = find_volumes(
+    sought = find_volumes(
         sources, SEGMENTATION, hemis=options.hemis, participants=options.participants
     )
-    results: Iterable[tuple[SourceVolume, str, bool]] = joblib.Parallel(
-        n_jobs=options.n_procs, return_as="generator_unordered"
-    )(joblib.delayed(run_safely)(skeletonise_to_folder, v, out, options) for v in volumes)
+    sought.log()
+    volumes, problems = sought.items, sought.problems
+    work = partial(skeletonise_to_folder, out=out, options=options)
+    outcomes = isolated_map(work, volumes, options.n_procs)
     hidden = options.quiet or not sys.stderr.isatty()
     skipped = 0
-    for volume, reason, was_finished in tqdm(
-        results, desc="skeletonise", total=len(volumes), unit="brain", disable=hidden
+    for outcome in tqdm(
+        outcomes, desc="skeletonise", total=len(volumes), unit="brain", disable=hidden
     ):
-        skipped += was_finished
-        if reason:
-            problems.append(Problem(volume.key, reason))
+        if outcome.reason:
+            problems.append(Problem(outcome.item.key, outcome.reason))
+        else:
+            skipped += outcome.result
     failed = sorted(problems, key=lambda problem: problem.key)
     warned = {
         path.stem: found
         for path in sorted(out.glob(f"*/{SEGMENTATION_FOLDER}/?skeleton_*.json"))
-        if (found := read_json(path)["Warnings"])
+        if (found := json_or_nothing(path).get("Warnings"))
     }
     report = {
         "version": version("foldnorm"),
@@ -138,6 +144,7 @@ def skeletonise_sources(
         "skipped": skipped,
         "failed": [{"volume": p.key, "reason": p.reason} for p in failed],
         "warnings": warned,
+        **sought.record(),
         "seconds": round(time.perf_counter() - begin, 2),
     }
     write_json(out / RUN_REPORT, report)
@@ -162,12 +169,13 @@ def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseO
         "Recipe": asdict(options.recipe),
         "Labels": None if options.scheme is None else options.scheme.as_dict(),
         "Align": options.align if isinstance(options.align, str) else options.align.sha256,
+        **({"Assumed": options.assume} if options.assume else {}),
         "Version": version("foldnorm"),
     }
     sidecars = {side: folder / f"{side}skeleton_{name}.json" for side in wanted}
     if not options.overwrite and all(_is_finished(path, made_from) for path in sidecars.values()):
         return True
-    volume = read_labels(source.path)
+    volume = read_labels(source.path, assume=options.assume)
     found = hemispheres(volume, options.scheme, side=source.hemi, wanted=wanted)
     alignment, unaligned = _alignment(source, volume, found, options)
     # Both sides of a brain lie on one grid; a hemisphere's own file keeps its own.
@@ -184,7 +192,7 @@ def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseO
     for hemisphere in found:
         measured = _make(hemisphere, box, affine, folder, name, options.recipe)
         measured["Alignment"] = None if alignment is None else alignment.record
-        measured["Warnings"] += unaligned
+        measured["Warnings"] += [*volume.warnings, *unaligned]
         write_json(sidecars[hemisphere.side], {**made_from, **measured})
     return False
 
@@ -278,8 +286,8 @@ def _skeleton_warnings(
     warnings += _wide_warning("sulci", fluid, size)
     if not skeleton.is_right:
         warnings.append(
-            f"{skeleton.components} components, Euler number {skeleton.euler}, "
-            f"{skeleton.blocks} 2×2×2 blocks; expected 1, 2, 0"
+            f"{counted(skeleton.components, 'component')}, Euler number {skeleton.euler}, "
+            f"{counted(skeleton.blocks, '2×2×2 block')}; expected 1, 2, 0"
         )
     return warnings
 
@@ -397,7 +405,5 @@ def _box(found: Sequence[SegmentedHemisphere], volume: LabelVolume) -> Box:
 
 
 def _is_finished(sidecar: Path, made_from: dict[str, Any]) -> bool:
-    if not sidecar.is_file():
-        return False
-    old = read_json(sidecar)
+    old = json_or_nothing(sidecar)
     return all(old.get(key) == value for key, value in made_from.items())

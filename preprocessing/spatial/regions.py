@@ -10,11 +10,11 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.yaml_files import parse_yaml, read_yaml
 from foldnorm.preprocessing.io.volumes import LabelVolume
 from foldnorm.preprocessing.spatial.crop import Box, Index, bounding_box, paste, shifted_affine
 from foldnorm.preprocessing.spatial.space import resample_nearest
@@ -53,13 +53,12 @@ def read_regions(path: Path | None = None) -> dict[str, tuple[str, ...]]:
         ('S.C.',)
     """
     text = (files("foldnorm.preprocessing.spatial") / REGIONS).read_text(encoding="utf-8")
-    regions = _regions(yaml.safe_load(text))
+    regions = _regions(parse_yaml(text))
     if path is None:
         return regions
+    content = read_yaml(path, version="1.2")
     try:
-        return regions | _regions(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"not readable as YAML ({error}): {path}".replace("\n", " ")) from error
+        return regions | _regions(content)
     except (ValueError, TypeError, AttributeError):
         raise InputError(f"expected lines such as 'central: [S.C.]': {path}") from None
 

@@ -1,0 +1,171 @@
+"""Files of somebody else: they run no code, name no file outside, and take no endless memory."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from torch import nn
+
+from foldnorm.models import class_paths
+from foldnorm.models.volume_networks import ShapeError
+from foldnorm.models.weight_limit import limited_weights
+from foldnorm.pipeline.artifacts import PAGE_ARRAYS, TRANSLATED
+from foldnorm.pipeline.runs.config import build_model, config_path, resolve
+from foldnorm.pipeline.scoring.scorer import ABOUT, FORMAT, Scorer
+from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, PARTICIPANTS, VOLUMES, Cohort
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.file_names import checked_name
+
+EVIL = {"class_path": "sent_code.Model"}
+ESCAPED = '{"class\\u005fpath": "sent_code.Model"}'  # YAML in text, with the key in disguise
+BESIDE = "beside.yaml"  # holds EVIL
+COHORT = {"shape": (16, 16, 16), "n_classes": 3, "n_pair_classes": 3, "void": 1}
+
+
+@pytest.fixture
+def beside(tmp_path, monkeypatch):
+    """A folder with a module that leaves a trace when it is imported."""
+    (tmp_path / "sent_code.py").write_text(
+        "import pathlib\n"
+        "pathlib.Path(__file__).with_name('trace').touch()\n"
+        "from torch import nn\n"
+        "class Model(nn.Module):\n"
+        "    pass\n"
+    )
+    (tmp_path / BESIDE).write_text(yaml.safe_dump(EVIL))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(class_paths.TRUST, "")
+    yield tmp_path
+    sys.modules.pop("sent_code", None)
+
+
+def network(**init_args):
+    return {
+        "class_path": "monai.networks.nets.UNet",
+        "init_args": {"channels": [8, 8], "strides": [2], **init_args},
+    }
+
+
+PLACES = {
+    "model": ("model", EVIL),
+    "model, by name": ("model", EVIL["class_path"]),
+    "key with a dot": ("model.class_path", EVIL["class_path"]),
+    "another configuration": ("config", BESIDE),
+    "training": ("training", EVIL),
+    "training, in a file": ("training", BESIDE),
+    "augmentation": ("training/augmentation", EVIL),
+    "augmentation, in a file": ("training/augmentation", BESIDE),
+    "learning rates": ("training/learning_rates", {"critic": EVIL}),
+    "network": ("model/init_args/network", EVIL),
+    "loss": ("model/init_args/loss_function", EVIL),
+    "any argument": ("model/init_args/kernel_size", EVIL),
+    "arguments": ("model/init_args", EVIL["class_path"]),
+    "argument of a network": ("model/init_args/network", network(act=EVIL)),
+    "list in a network": ("model/init_args/network", network(act=[{"a": [EVIL]}])),
+    "text in a network": ("model/init_args/network", network(act=json.dumps(EVIL))),
+    "escaped text in a network": ("model/init_args/network", network(act=ESCAPED)),
+    "text for a network": ("model/init_args/network", json.dumps(network(act=EVIL))),
+    "more of a model": ("model/dict_kwargs", {"act": EVIL}),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_place_of_a_configuration_imports_a_module_that_lies_beside_it(place, beside):
+    content = yaml.safe_load(config_path("vnet").read_text())
+    keys, value = PLACES[place]
+    *above, last = keys.split("/")
+    part = content
+    for key in above:
+        part = part[key] if isinstance(part.get(key), dict) else part.setdefault(key, {})
+    part[last] = value
+    path = beside / "sent.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match="expected") as refusal:
+        resolve(str(path), [], **COHORT)
+    assert str(path) in str(refusal.value)
+    assert not (beside / "trace").exists()
+    if keys.startswith("model") and "." not in keys:
+        with pytest.raises(InputError):
+            build_model(content["model"] if isinstance(content["model"], dict) else {})
+        assert not (beside / "trace").exists()
+
+
+def test_numbers_as_people_write_them_survive_the_check(tmp_path):
+    text = config_path("vnet").read_text().replace("training:\n", "training:\n  ema: 1e-4\n", 1)
+    (tmp_path / "own.yaml").write_text(text)
+    assert resolve(str(tmp_path / "own.yaml"), [], **COHORT)["training"]["ema"] == 1e-4
+
+
+def test_a_network_of_more_weights_than_memory_is_refused_before_they_are_written():
+    reason = r"4\.0 GiB up to weight of Linear, and 1\.0 GiB are free"
+    with pytest.raises(ShapeError, match=reason), limited_weights(2**30):
+        nn.Linear(2**15, 2**15)
+    with limited_weights(2**30):
+        nn.BatchNorm1d(8, affine=False)  # has buffers, and parameters that are None
+    nn.Linear(2**4, 2**4)  # and the limit is gone
+
+
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ({"class_weights": [1.0]}, "class_weights: expected one for each of 3 classes, got 1"),
+        ({"channels": [-8, 8, 8]}, "negative dimension"),
+        ({"channels": [10**6, 10**6, 10**6]}, "memory"),
+    ],
+)
+def test_arguments_of_a_sent_run_that_cannot_be_are_one_line(argument, reason):
+    model = resolve("vnet", [], **COHORT)["model"]
+    with pytest.raises(InputError, match=reason) as refusal:
+        build_model({**model, "init_args": {**model["init_args"], **argument}})
+    assert "\n" not in str(refusal.value)
+
+
+OUTSIDE = (
+    "../../PWNED",
+    "/etc/x",
+    "..",
+    ".hidden",
+    "a/b",
+    "a\\b",
+    "C:x",
+    "a\nb",
+    "a\0b",
+    "x" * 201,
+)
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_no_name_from_data_leads_out_of_the_folder(name):
+    with pytest.raises(InputError, match="where: expected a name") as refusal:
+        checked_name(name, "where")
+    assert "\n" not in str(refusal.value)
+    for artifact in (TRANSLATED, PAGE_ARRAYS):
+        with pytest.raises(InputError, match="brain: expected a name"):
+            artifact.of(brain=name)
+
+
+@pytest.mark.parametrize("column", ["participant_id", "hemi", "image"])
+def test_a_cohort_whose_names_lead_out_is_not_opened(tmp_path, column):
+    row = {"participant_id": "sub-1", "hemi": "L", "split": "train", "image": "0"}
+    (tmp_path / DESCRIPTION).write_text('{"Cohort": {}}')
+    np.save(tmp_path / VOLUMES, np.zeros((1, 2, 2, 2), np.uint8))
+
+    def write(row):
+        lines = "\t".join(row), "\t".join(row.values())
+        (tmp_path / PARTICIPANTS).write_text("\n".join(lines) + "\n")
+
+    write(row)
+    assert len(Cohort.open(tmp_path)) == 1
+    write({**row, column: "../../PWNED"})
+    with pytest.raises(InputError, match=rf"participants\.tsv: {column}: expected a name"):
+        Cohort.open(tmp_path)
+
+
+def test_a_scorer_reads_no_file_outside_its_folder(tmp_path):
+    about = dict.fromkeys(ABOUT, "") | {"format": FORMAT, "sha256": {"../../dev/zero": "0"}}
+    (tmp_path / "scorer.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match="sha256: expected a name"):
+        Scorer.load(tmp_path)
