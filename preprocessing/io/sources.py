@@ -22,6 +22,7 @@ from foldnorm.preprocessing.io.people import (
     People,
     participant_ids,
     read_people,
+    refuse_pointer,
     refuse_unknown,
     require_columns,
 )
@@ -371,6 +372,7 @@ def _read_table(path: Path) -> tuple[list[SourceVolume], list[str]]:
     Raises:
         InputError: rows without id or path, or that contradict each other.
     """
+    refuse_pointer(path)
     rows = read_tsv(path)
     if not rows:
         return [], []
@@ -434,7 +436,7 @@ def _read_tree(source: Path, stem: str, pair_stem: str, prefer: Sequence[str]) -
     volumes = [_volume_of(one, people.known, pair_stem, prefer) for one in contents.volumes]
     problems = [Problem(str(one.path), one.reason) for one in contents.refused]
     joined = people.join_warnings([bids_label(v.participant) for v in volumes])
-    warnings = [*people.warnings, *(joined if people.known else [])]
+    warnings = [*people.warnings, *(joined if os.path.lexists(table) else [])]
     return _Read(volumes, problems, contents.others, warnings, scanned)
 
 
