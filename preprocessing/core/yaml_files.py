@@ -47,8 +47,8 @@ def parse_yaml(text: str, *, version: Version = "1.1") -> Any:
 
     Raises:
         ValueError: with one line; it is no YAML, gives a key twice, is longer than
-            `MAX_CHARACTERS`, nested too deeply, holds itself, or holds more than `MAX_VALUES` values where aliases stand for
-            what they name (a billion laughs).
+            `MAX_CHARACTERS`, nested too deeply, holds itself, or holds more than `MAX_VALUES`
+            values where aliases stand for what they name (a billion laughs).
 
     Example:
         >>> parse_yaml("{a: [1, 2.5, on]}")
