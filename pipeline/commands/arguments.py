@@ -170,13 +170,20 @@ def add_split(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def _available_cpus() -> int:
+    """Count the cores that this process may use: those of its job, on a cluster."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def add_n_procs(parser: argparse.ArgumentParser) -> None:
     """Add ``--n-procs``."""
     parser.add_argument(
         "--n-procs",
         type=positive,
-        default=os.cpu_count() or 1,
-        help="number of processes (default: one a core)",
+        default=_available_cpus(),
+        help="number of processes (default: one a core that this process may use)",
     )
 
 
