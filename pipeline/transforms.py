@@ -17,10 +17,11 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.core.choices import Resampling
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme, discretise, load_scheme
 from foldnorm.preprocessing.io.sources import Source, find_volumes
-from foldnorm.preprocessing.io.volumes import LabelVolume, is_volume, read_labels
+from foldnorm.preprocessing.io.volumes import LabelVolume, as_integers, is_volume, read_labels
 from foldnorm.preprocessing.spatial.crop import (
     Box,
     lattice_start,
@@ -28,7 +29,7 @@ from foldnorm.preprocessing.spatial.crop import (
     paste,
     shifted_affine,
 )
-from foldnorm.preprocessing.spatial.downsample import Method, ResamplingPlan, downsample
+from foldnorm.preprocessing.spatial.downsample import ResamplingPlan, downsample
 
 
 class MorphologistReader(ImageReader):
@@ -102,14 +103,14 @@ class MorphologistReader(ImageReader):
     def _find(self, folder: Path) -> Path:
         """Find the volume of a subject."""
         hemis = [self.side] if self.side else []
-        found, problems = find_volumes([Source(folder)], self.stem, hemis=hemis)
-        if len(found) != 1:
-            names = ", ".join([v.key for v in found] + [p.key for p in problems])
+        found = find_volumes([Source(folder)], self.stem, hemis=hemis)
+        if len(found.items) != 1:
+            names = ", ".join([v.key for v in found.items] + [p.key for p in found.problems])
             raise InputError(
-                f"expected one {self.stem} of side {self.side or 'L or R'}, got {len(found)} "
-                f"({names}): {folder}"
+                f"expected one {self.stem} of side {self.side or 'L or R'}, got "
+                f"{len(found.items)} ({names}): {folder}"
             )
-        return found[0].path
+        return found.items[0].path
 
 
 class Discretise(Transform):
@@ -130,7 +131,7 @@ class Discretise(Transform):
     def __call__(self, volume: Any) -> MetaTensor:
         """(1, I, J, K) raw values → (1, I, J, K) uint8."""
         data, affine = unpack(volume)
-        return _pack(volume, discretise(as_labels(data), self.scheme), affine)
+        return _pack(volume, discretise(as_integers(data), self.scheme), affine)
 
 
 class SulcusPriorityDownsample(Transform):
@@ -147,14 +148,14 @@ class SulcusPriorityDownsample(Transform):
         ((1, 4, 4, 4), [2.0, 2.0, 2.0, 1.0])
     """
 
-    def __init__(self, voxel_size: float, method: Method = "sulcus-priority") -> None:
+    def __init__(self, voxel_size: float, method: Resampling = "sulcus-priority") -> None:
         self.voxel_size, self.method = voxel_size, method
 
     def __call__(self, volume: Any) -> MetaTensor:
         """(1, I, J, K) class numbers of an axis-aligned grid → fewer of them."""
         data, affine = unpack(volume)
         plan = ResamplingPlan.to_voxel_size(affine, self.voxel_size)
-        small, _ = downsample(as_labels(data), plan, method=self.method)
+        small, _ = downsample(as_integers(data), plan, method=self.method)
         return _pack(volume, small, plan.target_affine(affine))
 
 
@@ -238,7 +239,7 @@ class SulcusPriorityDownsampled(_Dictionary):
     """
 
     def __init__(
-        self, keys: KeysCollection, voxel_size: float, method: Method = "sulcus-priority"
+        self, keys: KeysCollection, voxel_size: float, method: Resampling = "sulcus-priority"
     ) -> None:
         super().__init__(keys, SulcusPriorityDownsample(voxel_size, method))
 
@@ -269,20 +270,6 @@ def unpack(volume: Any) -> tuple[NDArray[Any], NDArray[np.float64]]:
         raise InputError(f"expected a channel-first volume (1, I, J, K), got {tuple(shape)}")
     affine = volume.affine if isinstance(volume, MetaTensor) else np.eye(4)
     return np.asarray(volume)[0], np.asarray(affine, dtype=np.float64)
-
-
-def as_labels(data: NDArray[Any]) -> NDArray[np.integer]:
-    """Return labels, which may be stored as floats, as integers.
-
-    Raises:
-        InputError: a value is no integer.
-    """
-    if data.dtype.kind in "iu":
-        return data
-    labels = np.rint(data)
-    if not np.isfinite(data).all() or (labels != data).any():
-        raise InputError("expected integer labels")
-    return labels.astype(np.int32)
 
 
 def _pack(volume: Any, data: NDArray[Any], affine: NDArray[np.float64]) -> MetaTensor:

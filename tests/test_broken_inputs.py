@@ -50,17 +50,21 @@ def turned():
 
 BROKEN = {
     "empty": (b"", "empty file"),
-    "text": (b"not an image", "not a gzip file"),
+    "text": (b"not an image", "not a NIfTI file"),
     "truncated": (GOOD[: len(GOOD) // 2], "truncated or damaged"),
-    "checksum": (GOOD[:-8] + b"\0\0\0\0" + GOOD[-4:], "CRC"),
+    "checksum": (GOOD[:-8] + b"\0\0\0\0" + GOOD[-4:], "checksum"),
     "garbage": (gzip.compress(b"\xff" * 500), "not a NIfTI file"),
     "fewvoxels": (gzip.compress(PLAIN[:-100]), "truncated"),
     "headeronly": (gzip.compress(PLAIN[:348]), "truncated"),
     "shortheader": (gzip.compress(PLAIN[:100]), "not a NIfTI file"),
     "magic": (header(344, "4s", b"abcd"), "not a NIfTI file"),
-    "negativezooms": (header(80, "<3f", -1, -1, -1), "not a NIfTI file"),
-    "formcode": (header(254, "<h", 95), "not a NIfTI file"),
-    "datatype": (header(70, "<h", 999), "not a NIfTI file"),
+    "pairheader": (header(344, "4s", b"ni1\0"), ".hdr and .img"),
+    "nineaxes": (header(40, "<h", 9), "expected 3 axes, got 9"),
+    "negativeaxes": (header(40, "<h", -128), "expected 3 axes, got -128"),
+    "sideless": (header(252, "<hh", 0, 0), "left and right cannot be known"),
+    "offsetinheader": (header(108, "<f", 100.0), "vox_offset is 100"),
+    "datatype": (header(70, "<h", 999), "unknown NIfTI data type, code 999"),
+    "bomb": (gzip.compress(PLAIN + bytes(2**21)), "holds far more than"),
     "complexvoxels": (image(np.zeros((3, 3, 3), np.complex64)), "complex64"),
     "colours": (header(70, "<h", 128), "bytes expected"),
     "terabytes": (header(40, "<8h", 3, 32767, 32767, 32767, 1, 1, 1, 1), "bytes expected"),
@@ -133,7 +137,8 @@ def test_broken_graphs_and_transforms_are_one_line_each(tmp_path, capsys):
     assert (
         main(["preprocess", str(tmp_path / "list.tsv"), "-o", str(tmp_path / "out"), *words]) == 1
     )
-    lines = capsys.readouterr().err.splitlines()
+    shared, *lines = capsys.readouterr().err.splitlines()
+    assert "one file of 7 participants" in shared
     assert len(lines) == len(COMPANIONS)
     for line in lines:
         key, reason = line.removeprefix("foldnorm: sub-").split(": ", 1)

@@ -2,8 +2,10 @@
 
 SOURCE is a folder of images (PNG, JPEG, BMP, TIFF of 8 or 16 bit; TIFF stacks and NIfTI in 3-D), in
 subfolders by class if there are any, or an idx archive with its labels. It is only read. Colour
-becomes luminance. Where participants.tsv (or --table) has the columns file and participant_id,
-splits never separate the images of one person; without, each image is a participant of its own.
+becomes luminance, and pictures are what a viewer shows: turned as their orientation tag says, what
+is transparent on black. Where participants.tsv (or --table) has the columns file and
+participant_id, splits never separate the images of one person; without, each image is a participant
+of its own.
 """
 
 import argparse
@@ -11,10 +13,11 @@ from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
     add_n_procs,
+    add_options,
     add_out,
     add_overwrite,
-    add_split,
 )
+from foldnorm.preprocessing.cohort.options import PreprocessOptions
 from foldnorm.preprocessing.core.counts import counted
 
 HELP = "turn images into a cohort folder"
@@ -52,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COHORT",
         help="cohort, or exported model, as whose images these are prepared",
     )
-    add_split(parser)
+    add_options(parser, PreprocessOptions, "assume", "split_fractions", "split_seed")
     add_n_procs(parser)
     add_overwrite(parser)
 
@@ -67,12 +70,14 @@ def run(arguments: argparse.Namespace) -> int:
         preparation = ImagePreparation.parse(arguments.shape, arguments.intensities)
     else:
         preparation = ImagePreparation.from_cohort(arguments.layout_from)
-    images, problems = find_images(
-        arguments.source.absolute(), table=arguments.table, classes=arguments.classes
+    found = find_images(
+        arguments.source.absolute(),
+        table=arguments.table,
+        classes=arguments.classes,
+        assume=arguments.assume,
     )
     report = write_image_cohort(
-        images,
-        problems,
+        found,
         arguments.out,
         preparation,
         fractions=tuple(arguments.split_fractions),
