@@ -4,11 +4,15 @@
 input; 70 our fault; 75 stopped by a signal with the state saved; 130 Ctrl-C.
 """
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.pop(0)  # the current folder, which `python -m` puts there: what lies in it is data
+
 import argparse
 import importlib
 import logging
 import os
-import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

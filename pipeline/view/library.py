@@ -20,6 +20,7 @@ from foldnorm.pipeline.artifacts import (
     PAGES_SIDECAR,
     REGIONS,
     RUN_CONFIG,
+    RUN_DATA,
     SCORES,
     SCORES_SIDECAR,
 )
@@ -105,7 +106,9 @@ class Library:
             sidecar = read_json(path / CODES_SIDECAR)
             self.codes[Path(sidecar["run"]), Path(sidecar["cohort"])] = path
         elif (path / RUN_CONFIG).is_file():
-            self._check_inside(path / RUN_CONFIG, path / "checkpoints", path / "models")
+            weights = [own for own in (path / "checkpoints", path / "models") if own.is_dir()]
+            self._check_inside(path / RUN_CONFIG, path / RUN_DATA, *weights)
+            self._check_inside(*(file for own in weights for file in own.iterdir()))
             self.runs.append(path)
         else:
             raise InputError(f"neither a cohort, a run, scores nor codes: {path}")
