@@ -50,7 +50,7 @@ def make(out: Path) -> tuple[Cohort, Cohort]:
         run("alter", out / "intact", "-o", patient, "--size", SIZE, "--quiet")
         rows = [{**row, "split": "train"} for row in Cohort.open(healthy).rows]
         write_participants(healthy, rows)
-        run("score", "void", patient, "-o", out / "scores", "--healthy", healthy, "--maps",
+        run("score", "void", patient, "-o", out / "scores", "--reference", healthy, "--maps",
             "--quiet")  # fmt: skip
     return Cohort.open(healthy), Cohort.open(patient)
 

@@ -51,8 +51,6 @@ def preprocess(source: PathLike | Sequence[PathLike], out: PathLike, **options: 
     report = preprocessing.preprocess(sources, Path(out), preprocessing.read_options(**options))
     for failure in report["failed"]:
         LOG.warning("%s: %s", failure["volume"], failure["reason"])
-    for line in report["warnings"]:
-        LOG.warning("%s", line)
     cohort = Cohort.open(out)
     write_quality_page(cohort)
     return cohort

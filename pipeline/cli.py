@@ -125,6 +125,21 @@ class LineFormatter(logging.Formatter):
         return f"foldnorm: {record.levelname.lower()}: {record.getMessage()}"
 
 
+class Once(logging.Filter):
+    """Passes a message on the first time: studies resolve a configuration for every training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say if the message is new."""
+        message = record.getMessage()
+        is_new = message not in self.seen
+        self.seen.add(message)
+        return is_new
+
+
 @contextmanager
 def warnings_as_lines() -> Iterator[None]:
     """Print what the library logs to stderr while a command runs, once if it runs another."""
@@ -134,6 +149,7 @@ def warnings_as_lines() -> Iterator[None]:
         return
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
+    handler.addFilter(Once())
     log.addHandler(handler)
     try:
         yield

@@ -159,7 +159,7 @@ def test_every_old_key_has_a_new_one_that_is_known():
         ("multi_domain_vae", {"form": "plain", "truly_damaged": "state=old"}, {}),
     ],
 )
-def test_old_keys_resolve_to_new_ones(name, model, training, tmp_path):
+def test_old_keys_resolve_to_new_ones(name, model, training, tmp_path, caplog):
     size = {"shape": (16, 16) if name in ("damage_unet", "multi_domain_vae") else (16,) * 3,
             "n_classes": None if len(model) > 1 else 3}  # fmt: skip
     content = yaml.safe_load(config_path(name).read_text())
@@ -179,7 +179,12 @@ def test_old_keys_resolve_to_new_ones(name, model, training, tmp_path):
         assert from_file["training"][KEYS["training"][key]] == value
     words = [f"--model.init_args.{key}={json.dumps(v).strip(chr(34))}" for key, v in model.items()]
     words += [f"--training.{key}={json.dumps(value)}" for key, value in training.items()]
+    assert not caplog.messages  # a file may stay as it is
     assert resolve(name, words, **size) == from_file
+    assert [message.partition("=")[0] for message in caplog.messages] == [
+        word.partition("=")[0] for word in words
+    ]
+    assert all("; the old form goes with release 0.3" in message for message in caplog.messages)
 
 
 def test_keys_of_a_class_that_is_not_ours_are_left_alone():
@@ -188,8 +193,10 @@ def test_keys_of_a_class_that_is_not_ours_are_left_alone():
     assert current_word("--model.init_args.mirrors=1", "lab.Network").endswith(".mirrors=1")
 
 
-def test_an_old_name_of_a_configuration_and_of_a_class_is_known():
+def test_an_old_name_of_a_configuration_and_of_a_class_is_known(caplog):
     assert config_path("recogniser") == config_path("sulcus_segmenter")
+    (message,) = caplog.messages
+    assert message.startswith("recogniser is now sulcus_segmenter; ")
     for old in ("foldnorm.models.Recogniser", "foldnorm.models.recogniser.Recogniser"):
         assert current_class_path(old) == "foldnorm.models.SulcusSegmenter"
 

@@ -135,7 +135,8 @@ def test_score_gives_them_where_there_are_two_sides_and_a_saved_scorer_keeps_the
     patients = cohort_of(tmp_path / "patients", "--mirror-right", people=4, lacking=2)
     rows = [{**row, "participant_id": f"{row['participant_id']}x"} for row in patients.rows]
     write_participants(patients.folder, rows)
-    words = ["score", "void", patients.folder, "-o", tmp_path / "out", "--healthy", healthy.folder]
+    words = ["score", "void", patients.folder, "-o", tmp_path / "out",
+             "--reference", healthy.folder]  # fmt: skip
     words += ["--asymmetry", "--save-scorer", tmp_path / "scorer", "--quiet"]
     assert main([*map(str, words)]) == 0
     again = ["score", tmp_path / "scorer", patients.folder, "-o", tmp_path / "again", "--quiet"]
@@ -157,7 +158,7 @@ def test_scores_have_them_on_request_only(tmp_path):
     healthy = cohort_of(tmp_path / "healthy", "--mirror-right", people=10)
     for words, given in (([], False), (["--asymmetry"], True)):
         out = tmp_path / f"out {given}"
-        asked = ["benchmark", "void", healthy.folder, "-o", out, "--healthy", healthy.folder,
+        asked = ["benchmark", "void", healthy.folder, "-o", out, "--reference", healthy.folder,
                  *words]  # fmt: skip
         asked += ["--kind", "ball", "--size", 200, "--draws", 1, "--split", "validation", "test"]
         assert main([*map(str, asked), "--quiet"]) == 0
@@ -168,7 +169,7 @@ def test_scores_have_them_on_request_only(tmp_path):
 
 def test_asymmetry_is_refused_where_sides_lie_in_different_layouts(tmp_path, capsys):
     healthy = cohort_of(tmp_path / "healthy", people=10)
-    words = ["score", "void", healthy.folder, "-o", tmp_path / "out", "--healthy", healthy.folder]
+    words = ["score", "void", healthy.folder, "-o", tmp_path / "out", "--reference", healthy.folder]
     assert main([*map(str, words), "--asymmetry", "--quiet"]) == 2
     said = capsys.readouterr().err
     assert f"prepared without --mirror-right: {healthy.folder}" in said

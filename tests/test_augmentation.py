@@ -1,5 +1,7 @@
 """Training volumes turned, stretched and moved: both of a pair alike, and sheets stay whole."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -16,7 +18,8 @@ from foldnorm.pipeline.data.sheet_affine import (
     RandSheetAffine,
     RandSheetAffined,
 )
-from foldnorm.pipeline.runs.config import resolve_for
+from foldnorm.pipeline.runs.config import resolve_for, training_options
+from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.training.setup import set_up
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.spatial.space import resample_nearest, resample_sheets
@@ -104,15 +107,17 @@ def test_sheets_of_the_same_grid_do_not_grow():
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [({"rotation": 90}, "rotation from 0 to 45, got 90"),
-     ({"stretch": -0.1}, "stretch from 0 to 0.5, got -0.1"),
-     ({"shift": -1}, "shift from 0 to inf, got -1"), ({"rotation": float("nan")}, "got nan")],
+    [({"rotation": 90}, "rotation: expected 0 to 45, got 90"),
+     ({"stretch": -0.1}, "stretch: expected 0 to 0.5, got -0.1"),
+     ({"shift": -1}, "shift: expected 0 or more, got -1"),
+     ({"rotation": float("nan")}, "rotation: expected 0 to 45, got nan")],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused(options, reason):
-    with pytest.raises(InputError, match=reason):
-        AugmentationOptions(**options)
-    with pytest.raises(InputError, match=reason):
+def test_what_makes_no_sense_is_refused_by_the_name_that_the_user_gave(options, reason):
+    with pytest.raises(InputError, match=f"^{reason}$"):
         RandSheetAffine(**options)
+    config = {"training": {**asdict(TrainingOptions()), "augmentation": options}}
+    with pytest.raises(InputError, match=f"^training.augmentation.{reason}$"):
+        training_options(config)
 
 
 def volumes(number):

@@ -77,6 +77,12 @@ def test_bad_budgets_and_models_are_said(phantom_cohort, tmp_path, capsys):
     assert "--minutes or --steps" in capsys.readouterr().err
     assert compare(phantom_cohort, tmp_path / "c", "nothing", "--steps", "1") == 2
     assert "'nothing' is neither a file nor one of" in capsys.readouterr().err
+    words = ["autoencoder", "autoencoder", "nothing", "--steps", "1"]
+    assert compare(phantom_cohort, tmp_path / "c", *words, "--training.learning_rate_of={}") == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "learning_rate_of={} is now --training.learning_rates={}; the old form goes" in first
+    assert "'nothing' is neither" in second
+    assert not (tmp_path / "c").exists()  # nothing is trained before all are known to be right
 
 
 def test_a_dimension_is_in_use_if_it_varies_from_brain_to_brain():

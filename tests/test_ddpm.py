@@ -172,5 +172,5 @@ def test_images_are_drawn_and_the_pictures_are_those_of_the_study(bars, tmp_path
     assert np.array_equal(again, first[3])
     assert main([*draw, "--overwrite", "--scheduler", "ddpm"]) == 0
     assert json.loads((tmp_path / "drawn/synthetic.json").read_text())["steps"] == 100
-    assert main([*draw, "--overwrite", "--steps", "2000"]) == 2
+    assert main([*draw, "--overwrite", "--sampling-steps", "2000"]) == 2
     assert "expected 1 to 100," in capsys.readouterr().err

@@ -23,6 +23,7 @@ FRONT = (
 )
 PURE = (
     "foldnorm.pipeline.transforms",
+    "foldnorm.preprocessing.core.counts",
     "foldnorm.preprocessing.io.schemes",
     *(f"{room}.{module.name}"
       for room in ("foldnorm.pipeline.metrics", "foldnorm.preprocessing.spatial")

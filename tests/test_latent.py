@@ -406,7 +406,7 @@ def test_mean_neighbours_and_paths_are_written_and_shown(small_run, small_cohort
     assert latent("neighbours", *where, "--brain", "s03", "--num", "3") == 0
     first = capsys.readouterr().out.splitlines()[0].split()[0]
     assert next(iter(read_tsv(out / "neighbours.tsv")))["brain"] == first != "sub-s03"
-    assert latent("interpolate", *where, "--brain", "s03", "--to", "s04", "--steps", "2") == 0
+    assert latent("interpolate", *where, "--brain", "s03", "--to", "s04", "--path-steps", "2") == 0
     steps = sorted(out.glob("interpolation-*_dseg.nii.gz"))
     assert len(steps) == 3
     run = RunFolder.open(small_run).load()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from foldnorm.pipeline.scoring.map_scores import largest_mass
 from foldnorm.pipeline.scoring.normative import NormativeMap
-from foldnorm.pipeline.scoring.regions import largest_mass
 from foldnorm.preprocessing.core.errors import InputError
 
 SHAPE = (6, 5, 4)

@@ -251,7 +251,7 @@ def test_a_flagged_brain_has_no_p_and_the_others_are_finished(cohort, tmp_path, 
     number = len(cohort.indices("test"))
     assert sidecar["smallest_p"] == 1 / (number + 1)
     assert f"{number} local controls" in sidecar["sentence"]
-    assert "too few for any p-value below 0.05" in sidecar["sentence"]
+    assert "cannot give a p-value below 0.05" in sidecar["sentence"]
     used = {r["participant_id"]: r["used_for"] for r in read_tsv(tmp_path / "local/scores.tsv")}
     assert used[name] == "calibration"
     words = ["score", run, cohort.folder, "-o", tmp_path / "x", "--controls", cohort.folder]

@@ -63,7 +63,7 @@ def test_a_shifted_affine_changes_nothing_and_is_said(tmp_path, capsys, more):
         assert preprocess(source, tmp_path / name, *more) == 0
     same, other = (Cohort.open(tmp_path / name) for name in ("same", "shifted"))
     assert (np.array(same.pairs) == np.array(other.pairs)).all()
-    assert "2 pairs have two affines, up to 24 mm apart" in capsys.readouterr().out
+    assert "two affines of 2 pairs, up to 24 mm apart" in capsys.readouterr().out
     sidecar = read_json(next((tmp_path / "shifted").rglob("*_dseg.json")))
     assert sidecar["PairShiftMm"] == [0.5, -24, 8]
 
@@ -130,7 +130,7 @@ def test_a_scheme_that_names_no_other_volume_is_refused(tmp_path, capsys):
 def test_real_hemispheres_whose_affines_differ_by_24_mm(real_data, tmp_path, capsys):
     archi = real_data / "morphologist/archi"
     assert preprocess(archi, tmp_path / "out", "--voxel-size", "native") == 0
-    assert "2 pairs have two affines, up to 23.99 mm apart" in capsys.readouterr().out
+    assert "two affines of 2 pairs, up to 23.99 mm apart" in capsys.readouterr().out
     cohort = Cohort.open(tmp_path / "out")
     volumes, pairs = np.array(cohort.volumes), np.array(cohort.pairs)
     assert not ((volumes == 2) & (pairs == 2)).any()

@@ -15,7 +15,7 @@ def report(small_run, small_cohort, tmp_path_factory):
     for analysis in (
         ["projection", *words, "--components", "2"],
         ["mean", *words],
-        ["interpolate", *words, "--brain", "s03", "--to", "s04", "--steps", "3"],
+        ["interpolate", *words, "--brain", "s03", "--to", "s04", "--path-steps", "3"],
         ["dimensions", *words, "--dimensions", "3", "--n-brains", "2", "--num", "2"],
         ["neighbours", *words, "--brain", "s03", "--num", "2"],
     ):

@@ -53,7 +53,7 @@ def scored(phantom_cohort, tmp_path_factory):
 
     healthy = packed_copy(phantom_cohort.folder, folder / "healthy", healthy_row)
     patients = packed_copy(folder / "altered", folder / "patients", patient_row)
-    words = ["score", "void", patients, "-o", folder / "scores", "--healthy", healthy, "--maps"]
+    words = ["score", "void", patients, "-o", folder / "scores", "--reference", healthy, "--maps"]
     assert main([*map(str, words), "--quiet"]) == 1  # one is flagged
     return folder / "scores"
 

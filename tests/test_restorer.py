@@ -205,6 +205,30 @@ def test_what_is_missing_stands_out_by_all_scores_and_in_the_map():
     assert z[~ndimage.binary_dilation(sheet, iterations=4)].max() < THRESHOLD / 2
 
 
+def test_evidence_outside_the_brain_counts_in_no_score():
+    """The model expects folds where nobody has any brain, the more the more there is at a place."""
+
+    class ExpectsOutside(Expects):
+        def restore(self, volumes):
+            logits = super().restore(volumes)
+            logits[:, 2, 0] = 3.0 * (volumes == 2)[:, 9].sum((1, 2))[:, None, None]
+            return logits
+
+    def cut(number, seed):
+        for n, brain in enumerate(healthy(number, seed=seed)):
+            brain.volume[0] = 0
+            brain.volume[9] = 1
+            brain.volume[9, 3, 3 : 3 + n % 4] = 2
+            yield brain
+
+    both = []
+    for model in (Expects(), ExpectsOutside()):
+        scores = EvidenceScores(TrainedModel(model, torch.device("cpu")), SKELETON, TWO_MM)
+        both.append(scores.fit(list(cut(20, 0))).score(cut(6, 1)))
+    for name in ("evidence_pooled", "evidence_sum"):
+        assert both[1][name] == pytest.approx(both[0][name]), name
+
+
 def test_evidence_is_smoothed_by_as_many_mm_at_any_resolution():
     trained = TrainedModel(Expects(), torch.device("cpu"))
     widths = []
@@ -325,7 +349,7 @@ def test_maps_need_healthy_brains(small_cohort, tmp_path, capsys):
     words = ["preprocess", source, "-o", healthy, "--layout-from", small_cohort.folder,
              "--participant-label", *few, "--n-procs", 1, "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
-    words = ["score", "void", small_cohort.folder, "-o", tmp_path / "out", "--healthy", healthy,
+    words = ["score", "void", small_cohort.folder, "-o", tmp_path / "out", "--reference", healthy,
              "--maps"]  # fmt: skip
     assert main(list(map(str, words))) == 2
     assert f"at least 8 healthy ones, got 5: {healthy}" in capsys.readouterr().err
@@ -444,7 +468,7 @@ def test_maps_lie_in_the_grid_of_the_input_and_name_the_sulcus(tmp_path, capsys)
     lost = cohort.keys()[int(cohort.indices("test")[0])]
     Path(sidecar["maps_in_grid_of"][lost]).unlink()
     assert main([*map(str, words), "--overwrite"]) == 0
-    assert f"inputs of 1 brains are not where they were (such as {lost})" in capsys.readouterr().err
+    assert f"inputs of 1 brain are not where they were (such as {lost})" in capsys.readouterr().err
     z, _ = read_map(out / f"maps/{lost}_desc-missing_z.nii.gz")
     assert z.shape == cohort.shape
 
@@ -455,7 +479,7 @@ def test_regions_of_a_missing_fold_are_listed_with_a_sulcus_that_others_have_the
     altered, out = tmp_path / "altered", tmp_path / "scores"
     words = ["alter", phantom_cohort.folder, "-o", altered, "--size", "300", "--quiet"]
     assert main(list(map(str, words))) == 0
-    words = ["score", "void", altered, "-o", out, "--healthy", phantom_cohort.folder, "--maps",
+    words = ["score", "void", altered, "-o", out, "--reference", phantom_cohort.folder, "--maps",
              "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) in (0, 1)  # some may be flagged
     rows = read_tsv(out / "regions.tsv")

@@ -271,7 +271,7 @@ def without(key):
         ("calibration/arrays.npz", change, "damaged scorer, .*calibration/arrays.npz"),
         ("scorer.json", cut, "not readable as JSON .*scorer.json"),
         ("scorer.json", without("participants"), "damaged scorer, it lacks participants: .*json"),
-        ("scorer.json", without("format"), "expected a scorer of format 2, got None"),
+        ("scorer.json", without("format"), "expected a scorer of format 3, got None"),
     ],
 )
 def test_a_damaged_scorer_is_refused_in_one_line(

@@ -62,7 +62,7 @@ def test_regions_of_a_right_hemisphere_lie_on_the_right(tmp_path):
     assert main([*map(str, ("preprocess", tmp_path / "source", "-o", healthy)), *layout]) == 0
     words = ["preprocess", tmp_path / "patient", "-o", patient, "--layout-from", healthy, "--quiet"]
     assert main(list(map(str, words))) == 0
-    words = ["score", "void", patient, "-o", out, "--healthy", healthy, "--maps", "--quiet"]
+    words = ["score", "void", patient, "-o", out, "--reference", healthy, "--maps", "--quiet"]
     assert main(list(map(str, words))) == 0
     sentence = read_json(out / "scores.json")["sentence"]
     assert sentence.startswith(
@@ -117,7 +117,8 @@ def test_a_brain_of_another_site_has_no_p_unless_it_is_asked_for(small_cohort, t
     patients = with_sites(small_cohort, tmp_path / "patients", lambda n: "There" if n else "Here")
     rows = [{**row, "participant_id": f"{row['participant_id']}x"} for row in patients.rows]
     write_participants(patients.folder, rows)
-    words = ["score", "void", patients.folder, "-o", tmp_path / "out", "--healthy", healthy.folder]
+    words = ["score", "void", patients.folder, "-o", tmp_path / "out",
+             "--reference", healthy.folder]  # fmt: skip
     assert main([*map(str, words), "--maps"]) == 1
     said = capsys.readouterr().err
     assert "is of site There, the calibration brains of Here: give --controls of its site" in said
@@ -138,8 +139,8 @@ def test_controls_of_a_site_move_the_mean_and_calibrate(small_cohort, tmp_path, 
     controls = with_sites(small_cohort, tmp_path / "controls", lambda n: "There")
     rows = [{**row, "participant_id": f"{row['participant_id']}c"} for row in controls.rows]
     write_participants(controls.folder, rows)
-    words = ["score", "void", controls.folder, "-o", tmp_path / "out", "--healthy", healthy.folder,
-             "--controls", controls.folder, "--quiet"]  # fmt: skip
+    words = ["score", "void", controls.folder, "-o", tmp_path / "out",
+             "--reference", healthy.folder, "--controls", controls.folder, "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
     found = read_tsv(tmp_path / "out/scores.tsv")
     assert {row["used_for"] for row in found} == {"calibration"}
@@ -164,8 +165,8 @@ def test_controls_that_are_among_the_healthy_brains_are_counted_once(small_cohor
 def test_void_needs_healthy_brains_prepared_alike(small_cohort, phantom_cohort, tmp_path, capsys):
     words = ["score", "void", str(small_cohort.folder), "-o", str(tmp_path / "out")]
     assert main(words) == 2
-    assert "give --healthy COHORT" in capsys.readouterr().err
-    assert main([*words, "--healthy", str(phantom_cohort.folder)]) == 2
+    assert "give --reference COHORT" in capsys.readouterr().err
+    assert main([*words, "--reference", str(phantom_cohort.folder)]) == 2
     said = capsys.readouterr().err
     assert "prepared otherwise than the healthy one" in said
     assert str(small_cohort.folder) in said
@@ -178,7 +179,7 @@ def test_a_brain_is_compared_with_healthy_ones_of_its_age_if_asked(small_cohort,
     rows = [{**row, "age": str(rng.integers(20, 80)), "sex": "fm"[n % 2]}
             for n, row in enumerate(healthy.rows)]  # fmt: skip
     write_participants(healthy.folder, rows)
-    words = ["score", "void", healthy.folder, "-o", tmp_path / "out", "--healthy", healthy.folder,
+    words = ["score", "void", healthy.folder, "-o", tmp_path / "out", "--reference", healthy.folder,
              "--quiet", "--overwrite", "--covariates"]  # fmt: skip
     found = []
     for columns in ([], ["age", "sex:category"]):

@@ -44,6 +44,7 @@ from foldnorm.pipeline.runs.model_card import card_of
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, REGION_MASK, Cohort
 from foldnorm.preprocessing.cohort.layout import LAYOUT_FOLDER
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import hashed, write_bytes, write_json, write_text
 
@@ -205,8 +206,8 @@ def _metadata(contents: Contents, model: nn.Module, run: RunFolder) -> dict[str,
         "supported_apps": {},
         "name": f"foldnorm {name}",
         "task": contents.task,
-        "description": f"{name} of foldnorm, trained on {len(participants)} participants "
-        f"({contents.data})",
+        "description": f"{name} of foldnorm, trained on "
+        f"{counted(len(participants), 'participant')} ({contents.data})",
         "authors": "see docs/README.md",
         "copyright": "see LICENSE",
         "data_source": "see docs/README.md",

@@ -35,6 +35,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_seed,
     add_selected_splits,
 )
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "alter each subject, as by deleting one fold"
 
@@ -84,6 +85,6 @@ def run(arguments: argparse.Namespace) -> int:
     return conclude(
         arguments,
         problems,
-        f"{altered} volumes altered, {left_out} had nothing eligible, "
+        f"{counted(altered, 'volume')} altered, {left_out} had nothing eligible, "
         f"{len(problems)} failed: {arguments.out}",
     )

@@ -5,8 +5,15 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
+
+if TYPE_CHECKING:
+    from foldnorm.pipeline.inference.inputs import ModelInput
+    from foldnorm.pipeline.runs.run_folder import RunFolder
+    from foldnorm.pipeline.runs.trained_model import TrainedModel
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
@@ -162,13 +169,13 @@ def add_n_procs(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reference(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--reference``, also ``--healthy``: the brains that others are compared with."""
+    """Declare ``--reference``: the cohort that brains are compared with."""
     parser.add_argument(
         "--reference",
-        "--healthy",
         type=Path,
         metavar="COHORT",
-        help="training cohort, if it has moved; with void, healthy brains",
+        help="cohort that brains are compared with: the training cohort, if it has moved; with "
+        "void, healthy brains",
     )
 
 
@@ -234,12 +241,33 @@ def add_run_and_input(parser: argparse.ArgumentParser) -> None:
     add_selected_splits(parser)
 
 
+def open_run_and_input(
+    arguments: argparse.Namespace,
+) -> "tuple[RunFolder, TrainedModel, ModelInput]":
+    """Open what `add_run_and_input` declares: the run, its model, and the input as a cohort."""
+    from foldnorm.pipeline.inference.inputs import open_input
+    from foldnorm.pipeline.runs.devices import choose_device
+    from foldnorm.pipeline.runs.run_folder import RunFolder
+
+    run_folder = RunFolder.open(arguments.run_folder)
+    trained = run_folder.load(choose_device(arguments.device))
+    given = open_input(
+        run_folder,
+        arguments.input,
+        arguments.out,
+        splits=arguments.split,
+        overwrite=arguments.overwrite,
+        quiet=arguments.quiet,
+    )
+    return run_folder, trained, given
+
+
 def warn_of_lost_inputs(inputs: Mapping[str, str | None]) -> None:
     """Say whose results stay in the grid of the cohort, because their input is not there."""
     lost = [key for key, path in inputs.items() if path is None]
     if lost:
         print(
-            f"foldnorm: warning: the inputs of {len(lost)} brains are not where they were (such as "
-            f"{lost[0]}); what is written of them lies in the grid of the cohort",
+            f"foldnorm: warning: the inputs of {counted(len(lost), 'brain')} are not where they "
+            f"were (such as {lost[0]}); what is written of them lies in the grid of the cohort",
             file=sys.stderr,
         )

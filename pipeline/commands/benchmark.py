@@ -23,6 +23,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_seed,
     positive,
 )
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "deletion benchmark of a trained model, by size"
 
@@ -118,7 +119,7 @@ def _leave_one_fold_out(arguments, fitted, cohort, sizes):  # type: ignore[no-un
     if not arguments.quiet:
         summary = scores.summary(seed=arguments.seed)
         count, brains = summary[0]["folds"], summary[0]["participants"]
-        print(f"every fold of size {sizes}: {count} of {brains} participants")
+        print(f"every fold of size {sizes}: {count} of {counted(brains, 'participant')}")
         for row in summary:
             interval = f"[{row['paired_low']:.2f}, {row['paired_high']:.2f}]"
             print(f"          {row['score']:<26} {row['paired']:.2f} {interval}")

@@ -9,6 +9,7 @@ the confusion matrix, where classes are known.
 import argparse
 
 from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_run_and_input
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "predict the class of images or volumes"
 
@@ -23,24 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.artifacts import CLASSES
-    from foldnorm.pipeline.commands.arguments import refuse_existing
+    from foldnorm.pipeline.commands.arguments import open_run_and_input, refuse_existing
     from foldnorm.pipeline.commands.outcome import conclude
     from foldnorm.pipeline.inference.classify import classify
-    from foldnorm.pipeline.inference.inputs import open_input
-    from foldnorm.pipeline.runs.devices import choose_device
-    from foldnorm.pipeline.runs.run_folder import RunFolder
 
     refuse_existing(arguments.out / CLASSES, arguments.overwrite)
-    run_folder = RunFolder.open(arguments.run_folder)
-    trained = run_folder.load(choose_device(arguments.device))
-    given = open_input(
-        run_folder,
-        arguments.input,
-        arguments.out,
-        splits=arguments.split,
-        overwrite=arguments.overwrite,
-        quiet=arguments.quiet,
-    )
+    run_folder, trained, given = open_run_and_input(arguments)
     result = classify(run_folder, trained, given.cohort, arguments.split)
     result.save(arguments.out)
     found, known = result.metrics, ""
@@ -51,5 +40,5 @@ def run(arguments: argparse.Namespace) -> int:
             f"{found['commonest_class']:.3f})"
         )
     number, failed = len(result.table), len(given.failed)
-    summary = f"{number} volumes classified, {failed} failed{known}: {arguments.out}"
+    summary = f"{counted(number, 'volume')} classified, {failed} failed{known}: {arguments.out}"
     return conclude(arguments, given.failed, summary)

@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import add_out, add_overwrite
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "combine scores of several models into one p-value"
 
@@ -44,5 +45,5 @@ def run(arguments: argparse.Namespace) -> int:
     fused = fuse(arguments.folders, arguments.scores, arguments.combine)
     fused.save(arguments.out)
     if not arguments.quiet:
-        print(f"{len(fused.table)} brains: {arguments.out}")
+        print(f"{counted(len(fused.table), 'brain')}: {arguments.out}")
     return 0

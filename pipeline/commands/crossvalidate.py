@@ -17,6 +17,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_seed,
     positive,
 )
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "test a classifier by cross-validation"
 
@@ -57,8 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.quiet:
         print(
             f"accuracy {found['accuracy']:.3f} [{found['accuracy_low']:.3f}, "
-            f"{found['accuracy_high']:.3f}] on {found['tested']} volumes of "
-            f"{found['participants']} participants (commonest class "
+            f"{found['accuracy_high']:.3f}] on {counted(found['tested'], 'volume')} of "
+            f"{counted(found['participants'], 'participant')} (commonest class "
             f"{found['commonest_class']:.3f}): {arguments.out}"
         )
     return 0

@@ -9,6 +9,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_overwrite,
     add_run,
 )
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "latent codes of a cohort"
 
@@ -44,5 +45,6 @@ def run(arguments: argparse.Namespace) -> int:
     of = {"run": str(run_folder.folder.resolve()), "cohort": str(cohort.folder.resolve())}
     write_json(arguments.out / CODES_SIDECAR, of)
     if not arguments.quiet:
-        print(f"{len(codes)} codes of {codes.shape[1]} dimensions: {arguments.out}")
+        sides = counted(codes.shape[1], "dimension")
+        print(f"{counted(len(codes), 'code')} of {sides}: {arguments.out}")
     return 0

@@ -13,6 +13,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_selection,
     add_sources,
 )
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "table of folds: name, size, depth, position"
 
@@ -47,6 +48,6 @@ def run(arguments: argparse.Namespace) -> int:
     return conclude(
         arguments,
         problems,
-        f"{number} folds of {len(volumes) - len(failed)} hemispheres, "
+        f"{counted(number, 'fold')} of {counted(len(volumes) - len(failed), 'hemisphere')}, "
         f"{len(problems)} failed: {arguments.out}",
     )

@@ -15,6 +15,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_seed,
     positive,
 )
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "draw new volumes or images from a trained model"
 
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="scheduler of a diffusion model (default: the run's)",
     )
     parser.add_argument(
-        "--steps", type=positive, help="number of steps of ddim (default: the run's)"
+        "--sampling-steps", type=positive, help="number of steps of ddim (default: the run's)"
     )
     add_num(parser, 16, "number of volumes")
     parser.add_argument(
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.seed,
         given,
         arguments.scheduler,
-        arguments.steps,
+        arguments.sampling_steps,
         None if arguments.keep_if is None else VolumeFilter.parse(arguments.keep_if),
     )
     result = generate(run_folder, trained, options)
@@ -83,10 +84,11 @@ def run(arguments: argparse.Namespace) -> int:
     kept, rejected = result.kept, result.rejected
     if kept < arguments.num:
         print(
-            f"foldnorm: only {kept} of {kept + rejected} drawn volumes keep {arguments.keep_if!r}",
+            f"foldnorm: only {kept} of {counted(kept + rejected, 'drawn volume')} keep "
+            f"{arguments.keep_if!r}",
             file=sys.stderr,
         )
     if not arguments.quiet:
-        others = f" ({rejected} others were not kept)" if rejected else ""
-        print(f"{kept} volumes{others}: {arguments.out}")
+        others = f" ({counted(rejected, 'other')} not kept)" if rejected else ""
+        print(f"{counted(kept, 'volume')}{others}: {arguments.out}")
     return 1 if kept < arguments.num else 0

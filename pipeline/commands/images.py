@@ -15,6 +15,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_overwrite,
     add_split,
 )
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "turn images into a cohort folder"
 
@@ -82,6 +83,6 @@ def run(arguments: argparse.Namespace) -> int:
     return conclude(
         arguments,
         problems_of(report),
-        f"{report['done']} images done ({report['skipped']} of them before), "
+        f"{counted(report['done'], 'image')} done ({report['skipped']} of them before), "
         f"{len(report['failed'])} failed, {report['seconds']} s: {arguments.out}",
     )

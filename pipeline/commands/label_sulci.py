@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_run_and_input
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "label the sulci of brains, and say which are missing"
 
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     result.save(arguments.out)
     warn_of_lost_inputs(result.inputs)
     problems = [*given.failed, *result.problems]
-    sulci, brains = len(labeller.network.sulci), len(result.inputs)
-    summary = f"{sulci} sulci of {brains} brains, {len(problems)} failed: {arguments.out}"
+    sulci = counted(len(labeller.network.sulci), "sulcus", "sulci")
+    brains = counted(len(result.inputs), "brain")
+    summary = f"{sulci} of {brains}, {len(problems)} failed: {arguments.out}"
     return conclude(arguments, problems, summary)

@@ -7,7 +7,7 @@ ANALYSIS is one of:
                read off the codes, cross-validated, with intervals and permutation p-values
   mean         the decoded mean code, class probabilities of the decoded cohort, their surfaces
   neighbours   the brains nearest to --brain
-  interpolate  --steps from --brain to --to
+  interpolate  --path-steps from --brain to --to
   dimensions   ranked by what half a standard deviation of the prior does to the loss of --n-brains
                brains, predicted for all and measured for the first --dimensions of them; and the
                voxels that the first --num of them move (of label volumes only)
@@ -44,6 +44,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_selected_splits,
     positive,
 )
+from foldnorm.preprocessing.core.counts import counted
 
 if TYPE_CHECKING:
     from foldnorm.pipeline.latent.space import LatentSpace
@@ -79,7 +80,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--brain", help="brain to begin from: a participant, or participant_hemi-L")
     parser.add_argument("--to", metavar="BRAIN", help="brain at which the path ends")
     parser.add_argument(
-        "--steps", type=positive, default=8, help="number of codes on the path (default: 8)"
+        "--path-steps",
+        type=positive,
+        default=8,
+        help="number of steps from --brain to --to (default: 8)",
     )
     parser.add_argument(
         "--spherical",
@@ -179,7 +183,7 @@ def _mean(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     from foldnorm.pipeline.latent.outputs import write_mean
 
     write_mean(space, mean_brain(space), arguments.out)
-    return f"mean of {len(space.codes)} brains: {arguments.out}"
+    return f"mean of {counted(len(space.codes), 'brain')}: {arguments.out}"
 
 
 def _neighbours(space: "LatentSpace", arguments: argparse.Namespace) -> str:
@@ -199,9 +203,9 @@ def _interpolate(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     ends = space.index_of(_given(arguments, "brain")), space.index_of(_given(arguments, "to"))
     path: Literal["straight", "spherical"] = "spherical" if arguments.spherical else "straight"
     first, second = (space.codes[end] for end in ends)
-    codes = interpolate(first, second, arguments.steps, path)
+    codes = interpolate(first, second, arguments.path_steps, path)
     write_interpolation(space, ends, codes, path, arguments.out)
-    return f"{arguments.steps} steps: {arguments.out}"
+    return f"{counted(arguments.path_steps, 'step')}: {arguments.out}"
 
 
 def _given(arguments: argparse.Namespace, name: str) -> str:
@@ -276,7 +280,7 @@ def _projection(space: "LatentSpace", arguments: argparse.Namespace) -> str:
         apart = departures(space.codes[training], space.codes[~training], named)
     write_projection(groups, projection, apart, arguments.out)
     brains = sum(len(s.codes) for s in spaces)
-    placed = f"{brains} brains, {training.sum()} of them fitted: {arguments.out}"
+    placed = f"{counted(brains, 'brain')}, {training.sum()} of them fitted: {arguments.out}"
     return "\n".join([placed, *(d.sentence for d in apart)])
 
 

@@ -9,7 +9,6 @@ two ids are warned of: they leak through a split unless their participants share
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
@@ -23,6 +22,7 @@ from foldnorm.pipeline.commands.arguments import (
     positive,
     shard,
 )
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "turn label volumes into a cohort folder"
 
@@ -200,21 +200,19 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         cluster = Cluster.parse(arguments.cluster, arguments.jobs, arguments.cluster_option)
         report = preprocess_on(cluster, sources, arguments.out, options)
-    for line in report["warnings"]:
-        print(f"foldnorm: warning: {line}", file=sys.stderr)
     if report["shard"] is None and (arguments.out / DESCRIPTION).is_file():
         cohort = Cohort.open(arguments.out)
         write_quality_page(cohort)
         pairs = cohort.description["Cohort"]["pairs"]
         if pairs and pairs["shifted"] and not arguments.quiet:
             print(
-                f"{pairs['shifted']} pairs have two affines, up to {pairs['largest_shift_mm']:g} "
-                "mm apart; they were paired voxel by voxel"
+                f"two affines of {counted(pairs['shifted'], 'pair')}, up to "
+                f"{pairs['largest_shift_mm']:g} mm apart; paired voxel by voxel"
             )
     return conclude(
         arguments,
         [*unmade, *problems_of(report)],
-        f"{report['done']} volumes done ({report['skipped']} of them before), "
+        f"{counted(report['done'], 'volume')} done ({report['skipped']} of them before), "
         f"{len(report['failed'])} failed, {report['seconds']} s: {arguments.out}",
     )
 

@@ -14,6 +14,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_run_and_input,
     add_seed,
 )
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "repair images"
 
@@ -46,24 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.artifacts import RESTORED
-    from foldnorm.pipeline.commands.arguments import refuse_existing
+    from foldnorm.pipeline.commands.arguments import open_run_and_input, refuse_existing
     from foldnorm.pipeline.commands.outcome import conclude
-    from foldnorm.pipeline.inference.inputs import open_input
     from foldnorm.pipeline.inference.restore import RestoreOptions, restore
-    from foldnorm.pipeline.runs.devices import choose_device
-    from foldnorm.pipeline.runs.run_folder import RunFolder
 
     refuse_existing(arguments.out / RESTORED, arguments.overwrite)
-    run_folder = RunFolder.open(arguments.run_folder)
-    trained = run_folder.load(choose_device(arguments.device))
-    given = open_input(
-        run_folder,
-        arguments.input,
-        arguments.out,
-        splits=arguments.split,
-        overwrite=arguments.overwrite,
-        quiet=arguments.quiet,
-    )
+    run_folder, trained, given = open_run_and_input(arguments)
     options = RestoreOptions(
         tuple(arguments.split),
         arguments.degrade,
@@ -80,5 +69,5 @@ def run(arguments: argparse.Namespace) -> int:
         if found["mask_iou"] is not None:
             figures += f", IoU of damage {found['mask_iou']:.3f}"
     number, failed = len(result.table), len(given.failed)
-    summary = f"{number} images, {failed} failed{figures}: {arguments.out}"
+    summary = f"{counted(number, 'image')}, {failed} failed{figures}: {arguments.out}"
     return conclude(arguments, given.failed, summary)

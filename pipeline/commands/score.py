@@ -1,8 +1,9 @@
 """Score the brains of a cohort by their distance from the healthy ones.
 
 RUN is a trained model, or the word `void`: no model, only how far each place is from the nearest
-fold, compared with --healthy brains; or a folder that --save-scorer has written, which needs no
-healthy brains any more and can be sent to others (scorer.json says what it holds of persons).
+fold, compared with the healthy brains of --reference; or a folder that --save-scorer has written,
+which needs no healthy brains any more and can be sent to others (scorer.json says what it holds of
+persons).
 Scores are fitted on healthy brains and turned into conformal
 p-values with brains that the weights were never fitted to: the validation split, or --controls of
 the site of those that are scored, towards whom the healthy mean is moved too. OUT/scores.tsv has a
@@ -26,6 +27,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_reference,
     add_selected_splits,
 )
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "anomaly scores and p-values of a cohort"
 
@@ -118,14 +120,14 @@ def run(arguments: argparse.Namespace) -> int:
     for row in result.table:
         if row["warning"]:
             print(f"foldnorm: warning: {row_key(row)}: {row['warning']}", file=sys.stderr)
+    brains = counted(len(result.table), "brain")
     used = [row for row in result.table if row["used_for"] and not row["flag"]]
     if used:
         print(
-            f"foldnorm: warning: no p-value of {len(used)} of {len(result.table)} brains, which "
-            f"took part in training or calibration (such as {row_key(used[0])}, "
-            f"{used[0]['used_for']})",
+            f"foldnorm: warning: no p-value of {len(used)} of {brains}, which took part in "
+            f"training or calibration (such as {row_key(used[0])}, {used[0]['used_for']})",
             file=sys.stderr,
         )
     problems = result.problems
-    summary = f"{len(result.table)} brains scored, {len(problems)} not judged: {arguments.out}"
+    summary = f"{brains} scored, {len(problems)} not judged: {arguments.out}"
     return conclude(arguments, problems, result.sentence, summary)

@@ -18,6 +18,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_seed,
     positive,
 )
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "search hyper-parameters of a model"
 
@@ -80,5 +81,5 @@ def run(arguments: argparse.Namespace) -> int:
         for row in sorted(done, key=lambda row: row["number"]):
             chosen = "  ".join(f"{axis.key}={row.get(axis.key)}" for axis in options.axes)
             print(f"{row['number']:>4}  {row['value']:.5g}  {chosen}")
-        print(f"{len(done)} trials finished, {len(failed)} failed: {arguments.out}")
+        print(f"{counted(len(done), 'trial')} finished, {len(failed)} failed: {arguments.out}")
     return 0

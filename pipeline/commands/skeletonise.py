@@ -19,6 +19,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_selection,
     add_sources,
 )
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "make sulcal skeletons from any grey-white segmentation"
 
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     return conclude(
         arguments,
         problems_of(report),
-        f"{report['done']} segmentations done ({report['skipped']} of them before), "
+        f"{counted(report['done'], 'segmentation')} done ({report['skipped']} of them before), "
         f"{len(report['failed'])} failed, {report['seconds']} s: {arguments.out}",
     )
 

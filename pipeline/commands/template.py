@@ -8,6 +8,7 @@ segmentations to it that have neither a transform nor labels of deep structures.
 import argparse
 
 from foldnorm.pipeline.commands.arguments import add_out, add_overwrite, add_sources
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "make a template for alignment, from skeletons that lead to MNI space"
 
@@ -33,5 +34,5 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_existing(arguments.out, arguments.overwrite)
     sources = [Source.parse(text) for text in arguments.source]
     done, problems = make_template(sources, arguments.out)
-    summary = f"{done} hemispheres, {len(problems)} left out: {arguments.out}"
+    summary = f"{counted(done, 'hemisphere')}, {len(problems)} left out: {arguments.out}"
     return conclude(arguments, problems, summary)

@@ -10,6 +10,7 @@ Results hold the values that the target scheme reads (grey-white: 100 and 200).
 import argparse
 
 from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_run_and_input
+from foldnorm.preprocessing.core.counts import counted
 
 HELP = "translate label volumes, such as skeletons into grey and white matter"
 
@@ -48,5 +49,5 @@ def run(arguments: argparse.Namespace) -> int:
         arguments,
         given.failed,
         *(f"{name:<28} {value:.3f}" for name, value in result.metrics.items()),
-        f"{number} volumes translated, {failed} failed: {arguments.out}",
+        f"{counted(number, 'volume')} translated, {failed} failed: {arguments.out}",
     )

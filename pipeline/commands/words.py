@@ -2,9 +2,9 @@
 
 Inputs come first and options after them, wherever they were written: argparse itself mistakes what
 follows an option for the value of another input. Keys of a configuration (``--training.steps 500``)
-are taken out. Release 0.1 knew some commands and flags by other names, and wrote OUT as the last
-input; its forms are understood until release 0.3, with a warning. Then `OLD_COMMANDS`, `OLD_FLAGS`
-and what reads them go.
+are taken out. Earlier releases knew some commands and flags by other names, and 0.1 wrote OUT as
+the last input; these forms are understood until release 0.3, with a warning. Then `OLD_COMMANDS`,
+`OLD_FLAGS` and what reads them go.
 """
 
 import argparse
@@ -44,13 +44,24 @@ OLD_FLAGS: Mapping[str, Mapping[str, str]] = {
         "--number": "--num",
         "--scores": "--colour-by",
         "--brains": "--n-brains",
+        "--steps": "--path-steps",
     },
+    "score": {"--healthy": "--reference"},
     "combine": {"--method": "--combine"},
-    "benchmark": {"--sizes": "--size", "--every-fold": "--leave-one-fold-out"},
+    "benchmark": {
+        "--sizes": "--size",
+        "--every-fold": "--leave-one-fold-out",
+        "--healthy": "--reference",
+    },
     "crossvalidate": {"--folds": "--cv-folds"},
     "compare": {"--cohort": "COHORT", "--sizes": "--size"},
     "search": {"--cohort": "COHORT"},
-    "generate": {"--given": "--condition", "--number": "--num", "--sampler": "--scheduler"},
+    "generate": {
+        "--given": "--condition",
+        "--number": "--num",
+        "--sampler": "--scheduler",
+        "--steps": "--sampling-steps",
+    },
     "evaluate-synthetic": {"--number": "--num"},
 }
 FLAG = re.compile(r"-[^\d.]")  # how a flag begins; negative numbers are values

@@ -51,9 +51,8 @@ class AugmentationOptions:
         for name, limit in limits.items():
             value = getattr(self, name)
             if not 0 <= value <= limit:
-                raise InputError(
-                    f"augmentation: expected {name} from 0 to {limit:g}, got {value:g}"
-                )
+                expected = "0 or more" if limit == math.inf else f"0 to {limit:g}"
+                raise InputError(f"{name}: expected {expected}, got {value:g}")
 
     @property
     def moves(self) -> bool:

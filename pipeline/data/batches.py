@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from foldnorm.models.noise import seed_of
 from foldnorm.pipeline.data.items import Item, ItemTransform, stacked, transformed
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 
 
@@ -165,10 +166,8 @@ class Batches:
         pin: bool = False,
     ) -> None:
         if world_size > len(draws.indices):
-            raise InputError(
-                f"{world_size} processes for {len(draws.indices)} training volumes: start at most "
-                "as many"
-            )
+            volumes = counted(len(draws.indices), "training volume")
+            raise InputError(f"{world_size} processes for {volumes}: start at most as many")
         if batch_size % world_size:
             raise InputError(
                 f"batch_size {batch_size} must be a multiple of the {world_size} processes"

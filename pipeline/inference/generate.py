@@ -34,7 +34,7 @@ class GenerateOptions:
         seed: of everything drawn.
         given: columns that a conditioned model is told; the others are drawn as in training.
         sampler: of a diffusion model, ``ddpm`` or ``ddim``; None: the run's own.
-        steps: of ddim; None: the run's own.
+        sampling_steps: of ddim; None: the run's own.
         keep_if: a condition on the statistics of a volume; those of which it is false are drawn
             again, up to `MAX_TRIES` times as many as asked for.
     """
@@ -43,7 +43,7 @@ class GenerateOptions:
     seed: int = 0
     given: Mapping[str, str] = field(default_factory=dict)
     sampler: Literal["ddpm", "ddim"] | None = None
-    steps: int | None = None
+    sampling_steps: int | None = None
     keep_if: VolumeFilter | None = None
 
 
@@ -154,17 +154,19 @@ def _statistics(record: Mapping[str, Any]) -> Callable[[NDArray[Any]], dict[str,
 
 
 def _set_sampler(model: Generates, options: GenerateOptions) -> None:
-    if options.sampler is None and options.steps is None:
+    if options.sampler is None and options.sampling_steps is None:
         return
     if not isinstance(model, Diffuses):
-        raise InputError(f"--scheduler and --steps: {type(model).__name__} draws in one step")
+        raise InputError(
+            f"--scheduler and --sampling-steps: {type(model).__name__} draws in one step"
+        )
     sampler = options.sampler or model.sampler
-    if options.steps is not None and (
-        sampler == "ddpm" or not 1 <= options.steps <= model.diffusion_steps
+    if options.sampling_steps is not None and (
+        sampler == "ddpm" or not 1 <= options.sampling_steps <= model.diffusion_steps
     ):
         raise InputError(
-            f"--steps: expected 1 to {model.diffusion_steps}, of ddim (ddpm takes every step), got "
-            f"{options.steps} of {sampler}"
+            f"--sampling-steps: expected 1 to {model.diffusion_steps}, of ddim (ddpm takes every "
+            f"step), got {options.sampling_steps} of {sampler}"
         )
     model.sampler = sampler
-    model.sampling_steps = options.steps or model.sampling_steps
+    model.sampling_steps = options.sampling_steps or model.sampling_steps

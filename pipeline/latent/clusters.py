@@ -19,6 +19,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, silhouette_samples
 
 from foldnorm.pipeline.latent.space import Codes, principal_axes
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 
 N_STARTS = 10  # of k-means, each from other centres
@@ -109,7 +110,7 @@ def find_clusters(codes: Codes, most: int = 5, *, seed: int = 0) -> ClusterAnaly
     """
     if len(codes) < 2 * most + 1 or most < 2:
         raise InputError(f"expected at least 2 clusters and more than twice as many brains, got "
-                         f"k = {most} and {len(codes)} brains")  # fmt: skip
+                         f"k = {most} and {counted(len(codes), 'brain')}")  # fmt: skip
     rng = np.random.default_rng(seed)
     points = principal_axes(codes)
     low, high = points.min(axis=0), points.max(axis=0)

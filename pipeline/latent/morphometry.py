@@ -5,6 +5,7 @@ The table is that of `foldnorm folds`, or the ``folds.tsv`` of a cohort.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 
 # Of the folds of a hemisphere, or of those of one sulcus.
@@ -57,6 +58,6 @@ def with_morphometry(
             row[column] = repr(float(QUANTITIES[quantity](values))) if values else ""
         if not any(row[column] for row in found):
             raise InputError(f"no brain has a value of {column!r}: the table of folds holds "
-                             f"{len(by_brain)} hemispheres and sulci such as "
+                             f"{counted(len(by_brain), 'hemisphere')} and sulci such as "
                              f"{sorted({f['name'] for f in folds if f['name']})[:5]}")  # fmt: skip
     return found

@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from foldnorm.pipeline.latent.space import Codes, principal_axes
 from foldnorm.pipeline.metrics.bootstrap import Weights, bootstrap_interval
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 
 N_FOLDS = 5
@@ -67,7 +68,7 @@ class Probe:
         """Sentence with the probe's figure, its interval, chance level and p-value."""
         return (
             f"{self.column}: {self.measure} {self.value:.2f} [{self.low:.2f}, {self.high:.2f}], "
-            f"chance {self.chance:.2f}, p = {self.p:.2g}, {self.brains} brains"
+            f"chance {self.chance:.2f}, p = {self.p:.2g}, {counted(self.brains, 'brain')}"
         )
 
 

@@ -17,6 +17,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from foldnorm.pipeline.latent.space import Codes
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 
 Method = Literal["pca", "tsne", "umap"]
@@ -162,12 +163,13 @@ class Departure:
     @property
     def sentence(self) -> str:
         """Sentence that states how far the group lies from the training brains."""
-        lies = "lie outside" if self.beyond > 0.5 else "lie among"
+        lies = "lies" if self.brains == 1 else "lie"
+        where = "outside" if self.beyond > 0.5 else "among"
         return (
-            f"{self.group}: {self.brains} brains {lies} the brains of the training cohort: "
-            f"{self.ratio:.2f} times as far from the {N_NEAREST} nearest training brains as "
-            f"held-out brains (median); {100 * self.beyond:.0f} % of them farther than 95 % of "
-            "these."
+            f"{self.group}: {counted(self.brains, 'brain')} {lies} {where} the brains of the "
+            f"training cohort: {self.ratio:.2f} times as far from the {N_NEAREST} nearest training "
+            f"brains as held-out brains (median); {100 * self.beyond:.0f} % of them farther than "
+            "95 % of these."
         )
 
 

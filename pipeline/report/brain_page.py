@@ -23,6 +23,7 @@ from foldnorm.pipeline.report.brain_page_figures import PagePictures
 from foldnorm.pipeline.report.layers import labels_layer, share_layer, viewer
 from foldnorm.pipeline.report.page_files import PageArrays
 from foldnorm.preprocessing.cohort.cohort import row_key
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.io.volumes import nifti_bytes
@@ -181,8 +182,9 @@ def _compared(about: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     """Describe the healthy brains that a brain is compared with: number, people and sites."""
     sites = about["healthy_sites"]
     text = (
-        f"{own['compared_with']} hemispheres of healthy brains "
-        f"({about['healthy_people']} people in all, the family of this brain left out)"
+        f"{counted(own['compared_with'], 'hemisphere')} of healthy brains "
+        f"({counted(about['healthy_people'], 'person', 'people')} in all, the family of this brain "
+        "left out)"
     )
     if not sites:
         return f"{text}, whose sites are not recorded"

@@ -13,6 +13,7 @@ from foldnorm.pipeline.artifacts import (
     TRIALS,
 )
 from foldnorm.pipeline.report import figures
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 
 # Columns of the comparison, in groups; those that no model has are left out.
@@ -43,12 +44,13 @@ def comparison_section(path: Path) -> dict[str, Any]:
     if aurocs:
         groups.insert(2, ("Deletion benchmark on test brains, AUROC", aurocs))
     minutes, steps = sidecar["minutes"], sidecar["steps"]
+    budget = f"{minutes:g} minutes of training" if minutes else counted(steps, "step")
     return {
         "title": f"Comparison: {path.name}",
         "phantom": sidecar["phantom"],
         "facts": {
             "models": ", ".join(dict.fromkeys(run["model"] for run in runs)),
-            "budget": f"{minutes:g} minutes of training each" if minutes else f"{steps} steps each",
+            "budget": f"{budget} each",
             "seeds": sidecar["seeds"],
             "deleted": ", ".join(sidecar["sizes"]) or "nothing",
         },

@@ -19,6 +19,7 @@ from foldnorm.preprocessing.cohort.cohort import RUN_REPORT, Cohort
 from foldnorm.preprocessing.cohort.images import CLASS
 from foldnorm.preprocessing.cohort.pictures import inline_png
 from foldnorm.preprocessing.cohort.split import SPLITS
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 
 MAX_LISTED = 15  # images of a list
@@ -33,7 +34,7 @@ def image_cohort_section(cohort: Cohort) -> dict[str, Any]:
     name = cohort.folder.name
     warnings = [f"{name} has no image in its {s} split" for s, n in counts.items() if not n]
     if failed:
-        warnings.append(f"{len(failed)} images of {name} could not be prepared")
+        warnings.append(f"{counted(len(failed), 'image')} of {name} could not be prepared")
     people = {row["participant_id"] for row in cohort.rows}
     rule = cohort.preparation["intensities"]
     window = f" {rule['low']:g} to {rule['high']:g}" if rule["rule"] == "window" else ""
@@ -67,7 +68,7 @@ def classes_section(path: Path) -> dict[str, Any]:
     if sidecar["tested"]:
         low, high = sidecar["accuracy_low"], sidecar["accuracy_high"]
         facts |= {
-            "tested": f"{sidecar['tested']} of {sidecar['participants']} participants",
+            "tested": f"{sidecar['tested']} of {counted(sidecar['participants'], 'participant')}",
             "accuracy": f"{sidecar['accuracy']:.3f} [{low:.3f}, {high:.3f}]",
             "commonest class": f"{sidecar['commonest_class']:.3f}, what is right without looking",
             "balanced accuracy": f"{sidecar['balanced_accuracy']:.3f}",

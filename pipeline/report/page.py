@@ -39,6 +39,7 @@ from foldnorm.pipeline.report.scores import fusion_section, recognition_section,
 from foldnorm.pipeline.report.viewers import cohort_viewer, plotly_script, static
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, RUN_REPORT, Cohort
 from foldnorm.preprocessing.cohort.quality import QC_TABLE
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_text
 
@@ -121,7 +122,7 @@ def _cohort_section(path: Path) -> dict[str, Any]:
     if (path / RUN_REPORT).is_file():
         failed = read_json(path / RUN_REPORT)["failed"]
     if failed:
-        warnings.append(f"{len(failed)} volumes of {path.name} could not be prepared")
+        warnings.append(f"{counted(len(failed), 'volume')} of {path.name} could not be prepared")
     counts = {split: len(cohort.indices(split)) for split in ("train", "validation", "test")}
     deletion = cohort.description["Cohort"].get("deletion")
     flagged = []

@@ -7,6 +7,7 @@ import jinja2
 from foldnorm.pipeline.artifacts import QUALITY_PAGE
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort, row_key
 from foldnorm.preprocessing.cohort.quality import QC_TABLE, QUANTITIES
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.files import read_tsv, write_text
 
 TEMPLATE = files("foldnorm.pipeline.report") / "templates" / "quality_page.html.jinja"
@@ -29,6 +30,7 @@ def write_quality_page(cohort: Cohort) -> None:
     page = environment.from_string(template).render(
         is_phantom=cohort.is_phantom,
         number=len(rows),
+        volumes=counted(len(rows), "volume"),
         flagged=sum(bool(row["flags"]) for row in rows),
         shown=shown,
         quantities=QUANTITIES,

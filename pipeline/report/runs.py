@@ -11,6 +11,7 @@ from foldnorm.pipeline.report import figures
 from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.pictures import inline_png
+from foldnorm.preprocessing.core.counts import counted
 
 SAMPLE_NOTES = {
     "volume_ratio": "voxels, drawn / real",
@@ -61,8 +62,8 @@ def run_section(path: Path) -> dict[str, Any]:
         "warnings": warnings,
         "facts": {
             "class": run.config["model"]["class_path"],
-            "trained on": f"{run.participants['train']} participants",
-            "validated on": f"{run.participants['validation']} others",
+            "trained on": counted(run.participants["train"], "participant"),
+            "validated on": counted(run.participants["validation"], "other"),
             "best checkpoint": f"step {best}",
         },
         "panel": [(name, value, PANEL_NOTES.get(name, "")) for name, value in panel.items()],

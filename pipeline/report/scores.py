@@ -18,6 +18,7 @@ from foldnorm.pipeline.artifacts import (
     USUAL_SCORES,
 )
 from foldnorm.pipeline.report import figures
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 
@@ -42,7 +43,8 @@ def scores_section(path: Path) -> dict[str, Any]:
     if not judged:
         warnings.append(f"{path.name}: no brain has a p-value")
     if flagged:
-        warnings.append(f"{path.name}: {len(flagged)} brains cannot be judged by this model")
+        brains = counted(len(flagged), "brain")
+        warnings.append(f"{path.name}: {brains} cannot be judged by this model")
     both = [row for row in _rows_if_any(path / BOTH_SIDES) if row[key]]
     both.sort(key=lambda row: float(row[key]))
     regions = _rows_if_any(path / REGIONS)
@@ -89,8 +91,8 @@ def fusion_section(path: Path) -> dict[str, Any]:
         "phantom": sidecar["phantom"],
         "warnings": [] if judged else [f"{path.name}: no brain has a p-value"],
         "sentence": f"{' and '.join(sidecar['scores'])}, joined ({sidecar['method']}) and "
-        f"calibrated anew on {sidecar['calibrated_on']} healthy brains; no p-value can be below "
-        f"{sidecar['smallest_p']:.3g}. {RESEARCH}",
+        f"calibrated anew on {counted(sidecar['calibrated_on'], 'healthy brain')}; no p-value "
+        f"can be below {sidecar['smallest_p']:.3g}. {RESEARCH}",
         "facts": {"brains": len(rows), "with a p-value": len(judged)},
         "columns": [name for name in rows[0] if name.startswith(("p_", "q_"))],
         "rows": judged[:MAX_LISTED],
@@ -111,9 +113,9 @@ def recognition_section(path: Path) -> dict[str, Any]:
         "title": f"Sulci: {path.name}",
         "phantom": sidecar["phantom"],
         "warnings": [],
-        "sentence": f"{len(sulci)} sulci of {len(brains)} brains, each compared with the same one "
-        f"of healthy brains; no p-value can be below {sidecar['smallest_p']:.3g}, and none is "
-        f"corrected for the number of sulci. {RESEARCH}",
+        "sentence": f"{counted(len(sulci), 'sulcus', 'sulci')} of {counted(len(brains), 'brain')}, "
+        "each compared with the same one of healthy brains; no p-value can be below "
+        f"{sidecar['smallest_p']:.3g}, and none is corrected for the number of sulci. {RESEARCH}",
         "facts": {"brains": len(brains), "sulci": len(sulci)},
         "picture": figures.sulci_by_brain(z[order], [brains[n] for n in order], sulci),
         "rows": unusual[:MAX_LISTED],

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import importlib.resources
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.memory import available_memory
 from foldnorm.preprocessing.core.yaml_files import read_yaml
+
+LOG = logging.getLogger(__name__)
+OLD_FORM = "%s is now %s; the old form goes with release 0.3"
 
 
 class ConfigurationParser(ArgumentParser):
@@ -51,10 +55,12 @@ def shipped_configs() -> list[str]:
 
 
 def config_path(name_or_path: str) -> Path:
-    """Path of a configuration, given a path or the name of a shipped one."""
+    """Path of a configuration, given a path or the name of a shipped one; an old name warns."""
     if Path(name_or_path).is_file():
         return Path(name_or_path)
     name = CONFIGS.get(name_or_path, name_or_path)
+    if name != name_or_path:
+        LOG.warning(OLD_FORM, name_or_path, name)
     if name in shipped_configs():
         return Path(str(importlib.resources.files("foldnorm.configs") / f"{name}.yaml"))
     raise InputError(
@@ -80,6 +86,8 @@ def resolve(
     ``n_channels`` (1 of images, the number of classes otherwise), ``training_steps`` or
     ``condition_size`` is given these, and ``sulci`` where the configuration names none.
 
+    Names of earlier releases are understood, in overrides with a warning.
+
     Args:
         name_or_path: a YAML file, or the name of a shipped one.
         overrides: of single keys.
@@ -98,10 +106,8 @@ def resolve(
         InputError: unknown key, wrong type, unknown class, or one that may not be imported.
     """
     path = config_path(name_or_path)
-    overrides = [_with_current_class_path(word) for word in overrides]
     content = _content(path)
-    class_path = _class_path(content, overrides)
-    overrides = [current_word(word, class_path) for word in overrides]
+    class_path, overrides = _with_current_names(content, overrides)
     overrides = gathered(overrides, content)
     text = yaml.safe_dump(content)
     of_cohort = {
@@ -183,6 +189,17 @@ def _sides_of_network(named: ClassPath | None, sides: Sequence[int]) -> list[str
     return [f"--model.init_args.network={json.dumps(told)}"]
 
 
+def _with_current_names(content: Mapping[str, Any], words: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the class path of the model, and overrides with the names of today; warn of others."""
+    current = [_with_current_class_path(word) for word in words]
+    class_path = _class_path(content, current)
+    current = [current_word(word, class_path) for word in current]
+    for old, new in zip(words, current, strict=True):
+        if old != new:
+            LOG.warning(OLD_FORM, old, new)
+    return class_path, current
+
+
 def _with_current_class_path(word: str) -> str:
     """Translate a word of a command line where it is, or sets, an older class path."""
     head, equals, value = word.rpartition("=")
@@ -252,12 +269,19 @@ def build_model(model: Mapping[str, Any]) -> nn.Module:
 
 
 def training_options(config: Mapping[str, Any]) -> TrainingOptions:
-    """Return the ``training`` section of a resolved configuration."""
+    """Return the ``training`` section of a resolved configuration.
+
+    Raises:
+        InputError: a value is out of range; with its key.
+    """
     content = dict(config["training"])
     content["betas"] = tuple(content["betas"])
     if content.get("patch") is not None:
         content["patch"] = tuple(content["patch"])
-    content["augmentation"] = AugmentationOptions(**content["augmentation"])
+    try:
+        content["augmentation"] = AugmentationOptions(**content["augmentation"])
+    except InputError as error:
+        raise InputError(f"training.augmentation.{error}") from None
     return TrainingOptions(**content)
 
 

@@ -7,6 +7,7 @@ from foldnorm.pipeline.artifacts import MODEL_CARD
 from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.provenance import describe_supervision
 from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.files import write_text
 
 USE = (
@@ -40,15 +41,17 @@ def card_of(run: RunFolder, metrics: MetricsLog) -> str:
     asked = config["model"].get("init_args", {})
     known = sum(len(earlier["participants"]) for earlier in data.get("pretrained_on", []))
     pretrained = (
-        f", starting from weights that {known} other participants had given" if known else ""
+        f", starting from weights that {counted(known, 'other participant')} had given"
+        if known
+        else ""
     )
     learned = describe_supervision(asked.get("edits") or (), asked.get("sulci") or ())
     if of_images:
         learned = _learned_from_images(asked)
     return f"""# {config["model"]["class_path"].rsplit(".", 1)[-1]}
 
-Trained with foldnorm on {kind}: {participants["train"]} participants, validated on
-{participants["validation"]} others. {_size(data)}.
+Trained with foldnorm on {kind}: {counted(participants["train"], "participant")}, validated on
+{counted(participants["validation"], "other")}. {_size(data)}.
 The preparation stands in `data.json`, the settings in `config.yaml`.
 
 Validation figures at the best checkpoint (step {step}):

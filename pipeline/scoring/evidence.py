@@ -38,7 +38,7 @@ class EvidenceScores(MapScores):
     ``evidence_component`` and ``evidence_top`` as of all `MapScores`.
     ``evidence_pooled``: Mahalanobis distance (Ledoit–Wolf) of the evidence averaged in `N_BLOCKS`³
     blocks.
-    ``evidence_sum``: of all evidence.
+    ``evidence_sum``: of all evidence. Both count what lies inside the brain, as maps do.
     The same as ``unexpected_…``, if the model has learned to take away what was added.
 
     Args:
@@ -90,8 +90,8 @@ class EvidenceScores(MapScores):
 
     def _healthy_maps(self) -> Iterator[Map]:
         self._pooled: list[list[NDArray[np.float32]]] = []
-        for raw in super()._healthy_maps():
-            self._pooled.append([block_means(own) for own in raw])
+        for brain, raw in zip(self._healthy, super()._healthy_maps(), strict=True):
+            self._pooled.append([block_means(own) for own in self._inside(raw, brain)])
             yield raw
 
     def raw_maps(self, brains: Iterable[Brain]) -> Iterator[Map]:

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from foldnorm.pipeline.data.conditions import Conditions
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.normative import NormativeMap
-from foldnorm.pipeline.scoring.regions import largest_mass
 from foldnorm.preprocessing.cohort.cohort import Brain, CohortView, family_of
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
@@ -21,6 +21,7 @@ from foldnorm.preprocessing.io.schemes import LabelScheme
 MIN_HEALTHY = 8  # brains; fewer say nothing of what is usual
 KEPT_BYTES = 1 << 29  # of raw maps of healthy brains, which are needed several times
 TOP_SHARE = 0.002  # of a map that a local score looks at
+NEIGHBOURS = np.ones((3, 3, 3), dtype=np.bool_)  # 26-connected: a diagonal sheet is one component
 Map = NDArray[np.float32]
 OnMap = Callable[[Map], None]
 ScoreTable = dict[str, NDArray[np.float64]]
@@ -29,7 +30,7 @@ ScoreTable = dict[str, NDArray[np.float64]]
 class MapScores(Fitted):
     """Scores of brains by maps, each in standard deviations of healthy brains.
 
-    ``…_component``: mass of the heaviest component (see `foldnorm.pipeline.scoring.regions`).
+    ``…_component``: mass of the heaviest component: of what is connected and reaches a threshold.
     ``…_top``: mean of the largest 0.2 % of z.
 
     No fold can be missing outside of a brain, so z is 0 there: a place of a latent map is a block
@@ -167,13 +168,16 @@ class MapScores(Fitted):
         return [largest_mass(z, self.THRESHOLD), top_share_mean(z)]
 
     def _compared(self, brains: Iterable[Brain]) -> Iterator[tuple[str, Map, Map]]:
-        """Family of each brain, its map in standard deviations, and as it was before."""
+        """Family of each brain, its map in standard deviations, and as it was; 0 outside."""
         first, second = tee(brains)
         for brain, raw in zip(second, self.raw_maps(first), strict=True):
             normative, covariates = self._normative_for(brain.row)
             z = normative.z(raw, covariates)
-            z[:, self.scheme.outside(brain.volume)] = 0
-            yield family_of(brain.row), z, raw
+            yield family_of(brain.row), self._inside(z, brain), self._inside(raw, brain)
+
+    def _inside(self, values: Map, brain: Brain) -> Map:
+        """Return a map of a brain, (directions, I, J, K), with 0 outside the brain."""
+        return np.where(self.scheme.outside(brain.volume), np.float32(0), values)
 
     def _normative_for(
         self, row: Mapping[str, str]
@@ -216,6 +220,35 @@ class MapScores(Fitted):
         rest = self.raw_maps(self._healthy[n] for n in own if n >= len(self._kept))
         maps = chain(kept, rest)
         return self.normative.without(maps, design, family)
+
+
+def label_components(z: NDArray[np.floating], threshold: float) -> tuple[NDArray[np.int32], int]:
+    """Label the 26-connected components of voxels that reach a threshold.
+
+    Returns:
+        (I, J, K) number of each voxel's component, 0 for none; and how many there are.
+    """
+    labels, count = ndimage.label(z >= threshold, NEIGHBOURS)
+    return labels, int(count)
+
+
+def component_masses(
+    z: NDArray[np.floating], labels: NDArray[np.int32], count: int, threshold: float
+) -> NDArray[np.float64]:
+    """Mass of each component: the sum of what its voxels have above the threshold, (count,).
+
+    The cluster mass of Bullmore et al. 1999 (doi:10.1109/42.750253): a large component just above
+    the threshold weighs as little as a small one far above it.
+    """
+    if not count:
+        return np.zeros(0)
+    numbers = np.arange(1, count + 1)
+    return np.asarray(ndimage.sum_labels(z - threshold, labels, numbers), dtype=np.float64)
+
+
+def largest_mass(z: NDArray[np.floating], threshold: float) -> float:
+    """Mass of the heaviest component, 0 where there is none."""
+    return float(component_masses(z, *label_components(z, threshold), threshold).max(initial=0.0))
 
 
 def top_share_mean(z: NDArray[np.floating]) -> float:

@@ -1,50 +1,20 @@
-"""Places of a map where a brain departs from healthy ones: components, and the regions in them.
+"""Regions of a map: what is shown of the places where a brain departs from healthy ones.
 
-A *component* is what is connected and reaches a threshold; it decides how unusual a brain is.
-Around a high peak it is many times as large as what is missing there, since a smoothed map falls
-off slowly, so what is shown of it is a *region*: its strongest part.
+A component (see `foldnorm.pipeline.scoring.map_scores`) decides how unusual a brain is. Around a
+high peak it is many times as large as what is missing there, since a smoothed map falls off slowly,
+so what is shown of it is a *region*: its strongest part.
 """
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from foldnorm.pipeline.scoring.map_scores import component_masses, label_components
 from foldnorm.preprocessing.spatial.space import Matrix
 
-NEIGHBOURS = np.ones((3, 3, 3), dtype=np.bool_)  # 26-connected: a diagonal sheet is one component
 N_LISTED = 3  # regions of a brain and direction
 OUTLINE = 0.5  # of the peak: the isocontour at half the maximum, as lesions are outlined in PET
-
-
-def label_components(z: NDArray[np.floating], threshold: float) -> tuple[NDArray[np.int32], int]:
-    """Label the 26-connected components of voxels that reach a threshold.
-
-    Returns:
-        (I, J, K) number of each voxel's component, 0 for none; and how many there are.
-    """
-    labels, count = ndimage.label(z >= threshold, NEIGHBOURS)
-    return labels, int(count)
-
-
-def component_masses(
-    z: NDArray[np.floating], labels: NDArray[np.int32], count: int, threshold: float
-) -> NDArray[np.float64]:
-    """Mass of each component: the sum of what its voxels have above the threshold, (count,).
-
-    The cluster mass of Bullmore et al. 1999 (doi:10.1109/42.750253): a large component just above
-    the threshold weighs as little as a small one far above it.
-    """
-    if not count:
-        return np.zeros(0)
-    numbers = np.arange(1, count + 1)
-    return np.asarray(ndimage.sum_labels(z - threshold, labels, numbers), dtype=np.float64)
-
-
-def largest_mass(z: NDArray[np.floating], threshold: float) -> float:
-    """Mass of the heaviest component, 0 where there is none."""
-    return float(component_masses(z, *label_components(z, threshold), threshold).max(initial=0.0))
 
 
 def outline(z: NDArray[np.floating], component: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -23,6 +23,7 @@ from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
 from foldnorm.pipeline.scoring.map_scores import Map, ScoreTable
 from foldnorm.pipeline.scoring.out_of_distribution import MIN_TRAINING
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.io.sources import Problem
@@ -167,20 +168,21 @@ class ScoreResult:
         if self.calibration.are_local:
             whose = "local controls"
         sentence = (
-            f"Scores were fitted on {self.fitted_on} healthy brains and turned into conformal "
-            f"p-values with {m} {whose}; no p-value can be below {smallest:.3g}. q-values are "
-            f"p-values corrected for the {judged} brains that have one (Benjamini–Hochberg), not "
-            "for the number of scores."
+            f"Scores were fitted on {counted(self.fitted_on, 'healthy brain')} and turned into "
+            f"conformal p-values with {m} {whose}; no p-value can be below {smallest:.3g}. "
+            f"q-values are p-values corrected for the {counted(judged, 'brain')} with one "
+            "(Benjamini–Hochberg), not for the number of scores."
         )
         if m < MIN_CONTROLS:
             sentence += (
-                f" {m} brains are too few for any p-value below 0.05: {MIN_CONTROLS} are not."
+                f" {counted(m, 'brain')} cannot give a p-value below 0.05: that takes "
+                f"{MIN_CONTROLS}."
             )
         elif judged and smallest * judged > FALSE_DISCOVERIES:
             alone = int(np.ceil(judged / FALSE_DISCOVERIES)) - 1
             sentence += (
                 f" A brain that is alone in being unusual cannot reach q = {FALSE_DISCOVERIES:g}: "
-                f"that would take {alone} calibration brains."
+                f"that would take {counted(alone, 'calibration brain')}."
             )
         if not self.about["knows_unlike_brains"]:
             sentence += (

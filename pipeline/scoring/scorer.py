@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without 
     from foldnorm.pipeline.runs.forward_pass import AskedPrecision, Precision
     from foldnorm.pipeline.runs.trained_model import TrainedModel
 
-FORMAT = 2  # of a saved scorer
+FORMAT = 3  # of a saved scorer; raised when a score of the same name counts something else
 MODEL, CALIBRATION, DETECTOR = "model", "calibration", "suitability"
 ABOUT = ("method", "precision", "scores", "shape", "fitted_on", "participants", "sha256")
 FAMILIES, FOLDS, SULCI = "scores", "healthy_folds", "sulci_by_place"

@@ -57,7 +57,7 @@ def set_up_scoring(
     others = [other for other in (cohort, controls) if other is not None]
     if str(run_folder) == VOID:
         if reference_folder is None:
-            raise InputError(f"{VOID} compares brains with healthy ones; give --healthy COHORT")
+            raise InputError(f"{VOID} compares brains with healthy ones; give --reference COHORT")
         reference = Cohort.open(reference_folder)
         for other in others:
             check_alike(reference, reference.shape, reference.folder, other)

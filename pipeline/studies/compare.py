@@ -25,7 +25,7 @@ from foldnorm.pipeline.artifacts import (
 )
 from foldnorm.pipeline.metrics.latent import active_share, silhouette
 from foldnorm.pipeline.metrics.sheets import mean_panel
-from foldnorm.pipeline.runs.config import config_path
+from foldnorm.pipeline.runs.config import config_path, resolve_for
 from foldnorm.pipeline.runs.devices import choose_device
 from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.run_folder import RunFolder
@@ -111,6 +111,8 @@ def compare(
     """
     if not len(cohort.indices("validation")):
         raise InputError(f"no validation brains to compare on: {cohort.folder}")
+    for config in configs:  # what is wrong with the last is said before the first is trained
+        resolve_for(cohort, config, options.overrides)
     runs = []
     for config in configs:
         name = Path(config).stem

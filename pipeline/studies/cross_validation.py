@@ -118,7 +118,7 @@ def assign_folds(
     rarest = min(counts, key=lambda level: (counts[level], level)) if counts else ""
     if not counts or folds < 2 or counts[rarest] < folds:
         raise InputError(
-            f"{folds} folds need at least two, and as many participants of each class; of "
+            f"expected at least two folds and as many participants of each class, got {folds}; of "
             f"{target} {rarest!r} there are {counts.get(rarest, 0)}"
         )
     ordered = sorted(class_of, key=lambda name: (class_of[name], seed_of(seed, "fold", name), name))

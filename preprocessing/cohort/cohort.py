@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.split import SPLITS
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.file_names import checked_name
 from foldnorm.preprocessing.core.files import (
@@ -83,8 +84,8 @@ class Cohort:
         cohort = cls(folder, description, read_tsv(folder / PARTICIPANTS))
         if len(cohort.rows) != len(cohort.volumes):
             raise InputError(
-                f"{PARTICIPANTS} has {len(cohort.rows)} rows and {VOLUMES} {len(cohort.volumes)} "
-                f"volumes; run preprocess again: {folder}"
+                f"{PARTICIPANTS} has {counted(len(cohort.rows), 'row')} and {VOLUMES} "
+                f"{counted(len(cohort.volumes), 'volume')}; run preprocess again: {folder}"
             )
         for row in cohort.rows:  # commands write files of these names
             for name in KEY_COLUMNS:

@@ -33,6 +33,7 @@ from foldnorm.preprocessing.cohort.prepared_index import PreparedVolume, prepare
 from foldnorm.preprocessing.cohort.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.cohort.quality import QC_TABLE, quality_rows
 from foldnorm.preprocessing.cohort.split import DEFAULT_FRACTIONS, assign_split
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, threaded_map, write_tsv
 from foldnorm.preprocessing.io.sources import Problem, bids_label
@@ -321,7 +322,8 @@ def _remedy(first: PreparedVolume, second: PreparedVolume) -> str:
 
 def _source_warnings(volumes: list[PreparedVolume]) -> list[str]:
     number = sum(bool(volume.sidecar.get("Warnings")) for volume in volumes)
-    return [f"{number} volumes have warnings of their source, see {QC_TABLE}"] if number else []
+    said = f"{counted(number, 'volume')} with warnings of the source, see {QC_TABLE}"
+    return [said] if number else []
 
 
 def _quality(

@@ -5,6 +5,7 @@ read once. What is finished (same input bytes, same parameters) is skipped; what
 reported, and the others are finished.
 """
 
+import logging
 import sys
 import time
 import traceback
@@ -45,6 +46,7 @@ from foldnorm.preprocessing.spatial.crop import pad_shape
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 from foldnorm.preprocessing.spatial.regions import read_regions
 
+LOG = logging.getLogger(__name__)
 Options = TypeVar("Options")
 TUPLES = {"hemis", "participants", "prefer", "fractions"}  # options that may be given as lists
 REPORT_OF_SHARD = "run_report_shard-{}.json"
@@ -202,7 +204,7 @@ def preprocess(sources: Sequence[Source], out: Path, options: PreprocessOptions)
     Returns:
         The run report, also written to ``run_report.json``: numbers of volumes done, skipped and
         failed, and why each of the latter did; scans that are there twice, and which participants
-        were left out for that; warnings.
+        were left out for that; warnings, which are logged too.
 
     Raises:
         InputError: nothing can be done at all (no volume, bad parameters).
@@ -239,6 +241,8 @@ def preprocess(sources: Sequence[Source], out: Path, options: PreprocessOptions)
     if options.shard is None:
         packed = pack(out, _pack_options(options, names))
         problems += packed.problems
+    for line in packed.warnings:
+        LOG.warning("%s", line)
     failed_keys = {problem.key for problem in problems}
     report = {
         "version": version("foldnorm"),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from foldnorm.preprocessing.cohort.cohort import row_key
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.volumes import voxel_size_of
@@ -116,7 +117,7 @@ def _single_volume_flags(row: Mapping[str, Any]) -> list[str]:
     number = len(row.get("warnings", []))
     flags = [f"same scan as {other}" for other in row.get("same_as", [])]
     if number:
-        flags.append(f"{number} {'warning' if number == 1 else 'warnings'} of its source")
+        flags.append(f"{counted(number, 'warning')} of its source")
     return flags
 
 

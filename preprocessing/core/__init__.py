@@ -1,4 +1,4 @@
-"""The ground floor: errors that are the input's fault, and files written whole or not at all.
+"""The ground floor: errors that are the input's fault, files written whole, numbers in sentences.
 
 Nothing of brains comes in, and no other room is imported.
 """

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import GREY_WHITE, SKELETON
 from foldnorm.preprocessing.io.sources import Problem, Source, SourceVolume, find_volumes
@@ -88,7 +89,7 @@ def inspect_source(sources: Sequence[Source], prefer: Sequence[str] = ()) -> Ins
 def summary(inspection: Inspection) -> str:
     """Describe an inspection in lines for a terminal."""
     content = inspection.as_dict()
-    lines = [f"{content['participants']} participants"]
+    lines = [counted(content["participants"], "participant")]
     for kind, sides in content["volumes"].items():
         counts = ", ".join(f"{count} {side}" for side, count in sides.items()) or "none"
         lines.append(f"{kind}: {counts}")

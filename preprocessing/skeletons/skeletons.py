@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from foldnorm.preprocessing.cohort.cohort import RUN_REPORT
 from foldnorm.preprocessing.cohort.preprocess import run_safely
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_json
 from foldnorm.preprocessing.io.sources import (
@@ -278,8 +279,8 @@ def _skeleton_warnings(
     warnings += _wide_warning("sulci", fluid, size)
     if not skeleton.is_right:
         warnings.append(
-            f"{skeleton.components} components, Euler number {skeleton.euler}, "
-            f"{skeleton.blocks} 2×2×2 blocks; expected 1, 2, 0"
+            f"{counted(skeleton.components, 'component')}, Euler number {skeleton.euler}, "
+            f"{counted(skeleton.blocks, '2×2×2 block')}; expected 1, 2, 0"
         )
     return warnings
 

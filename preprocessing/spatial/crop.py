@@ -13,6 +13,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme, discretise
 
@@ -228,9 +229,9 @@ def missing_sides(inner: Box, outer: Box) -> str:
     parts = []
     for axis, (low, high) in enumerate(sides):
         if inner.start[axis] < outer.start[axis]:
-            parts.append(f"{outer.start[axis] - inner.start[axis]} voxels {low}")
+            parts.append(f"{counted(outer.start[axis] - inner.start[axis], 'voxel')} {low}")
         if inner.stop[axis] > outer.stop[axis]:
-            parts.append(f"{inner.stop[axis] - outer.stop[axis]} voxels {high}")
+            parts.append(f"{counted(inner.stop[axis] - outer.stop[axis], 'voxel')} {high}")
     return ", ".join(parts)
 
 
