@@ -20,6 +20,7 @@ from torch import Tensor
 from foldnorm.pipeline.cli import main as foldnorm
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.training import train as train_module
+from foldnorm.pipeline.training.distributed import launch
 from foldnorm.pipeline.training.setup import Training, set_up
 from foldnorm.preprocessing.cohort.cohort import Cohort
 
@@ -119,7 +120,9 @@ class Session:
         options = [f"--training.batch_size={batch}", f"--training.precision={precision}",
                    "--training.steps=1000", "--training.decay=none", *words]  # fmt: skip
         resolved = resolve_for(cohort, config, options)
-        return set_up(resolved, cohort, out, device=device or self.device.type, resume=resume)
+        return set_up(
+            resolved, cohort, out, fabric=launch(device or self.device.type), resume=resume
+        )
 
     def wait(self) -> None:
         """Until the device has done what it was told to."""

@@ -1,7 +1,8 @@
 """The command ``foldnorm``: finds the command asked for, runs it, and turns errors into codes.
 
 0 all done; 1 some subjects failed, or a file could not be written; 2 bad arguments, config or
-input; 70 our fault; 75 stopped by a signal with the state saved; 130 Ctrl-C.
+input; 70 our fault; 75 stopped by a signal with the state saved; 130 Ctrl-C; 141 who read what is
+printed has left.
 """
 
 import sys
@@ -11,16 +12,20 @@ if __name__ == "__main__" and not sys.flags.safe_path:
 
 import argparse
 import importlib
+import io
 import logging
 import os
+import select
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib.metadata import version
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from foldnorm.pipeline.commands.words import arrange
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.locks import LOCK, held
 
 # Order of `foldnorm --help`: that of a study.
 COMMANDS = (
@@ -56,7 +61,7 @@ COMMANDS = (
 # Modules that cannot be called as their command: the standard library has one of that name.
 MODULES = {"inspect": "inspect_source"}
 TRUST = "FOLDNORM_TRUST"  # environment variable that `foldnorm.models.class_paths` reads
-FAILED, BAD_INPUT, OUR_FAULT, INTERRUPTED = 1, 2, 70, 130
+FAILED, BAD_INPUT, OUR_FAULT, INTERRUPTED, UNREAD = 1, 2, 70, 130, 141
 
 
 class Parser(argparse.ArgumentParser):
@@ -159,6 +164,16 @@ def warnings_as_lines() -> Iterator[None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    _make_printable()
+    try:
+        code = _run(argv)
+    except SystemExit:  # of --help, or of a command line that is refused
+        _flushed(0)
+        raise
+    return _flushed(code)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser, commands = build_parser()
     words, overrides = arrange(sys.argv[1:] if argv is None else argv, commands)
     arguments = parser.parse_args(words)
@@ -166,13 +181,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.trust:  # in the environment, so that processes it starts trust them, too
         os.environ[TRUST] = ",".join([os.environ.get(TRUST, ""), *arguments.trust])
     try:
-        with warnings_as_lines():
+        with warnings_as_lines(), _held_output(arguments):
             return int(arguments.run(arguments))
     except InputError as error:
         return _failed(str(error), BAD_INPUT, arguments.debug)
     except KeyboardInterrupt:
         return _failed("interrupted", INTERRUPTED, arguments.debug)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return UNREAD
         place = f": {error.filename}" if error.filename else ""
         return _failed(f"{error.strerror or error}{place}", FAILED, arguments.debug)
     except MemoryError as error:
@@ -189,10 +206,58 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(message, OUR_FAULT, arguments.debug)
 
 
+def _held_output(arguments: argparse.Namespace) -> AbstractContextManager[None]:
+    """Hold the folder that a command writes to, or the part of it that its shard writes."""
+    if not getattr(arguments, "holds_out", False):
+        return nullcontext()
+    shard = getattr(arguments, "shard", None)
+    return held(arguments.out, f"{LOCK}.{shard[0]}" if shard else LOCK)
+
+
+def _make_printable() -> None:
+    """Let every name be printed, whatever a terminal knows, and nothing if there is none."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by who started us
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _nobody_reads() -> bool:
+    """Say if who read what is printed has left, as ``| head`` does."""
+    watched = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # it stands for no file
+            watched.register(stream.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll(0))
+
+
+def _flushed(code: int) -> int:
+    """Print what is left to print; the exit code says if that was not possible."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:  # what was to be done is done
+            _discard(stream)
+        except OSError as error:
+            _discard(stream)
+            code = code or _failed(f"{error.strerror}: what is printed", FAILED, debug=False)
+    return code
+
+
+def _discard(stream: Any) -> None:
+    """Drop what a stream still holds, so that Python does not complain of it at the end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
 def _failed(message: str, code: int, debug: bool) -> int:
-    if debug:
-        traceback.print_exc()
-    print(f"foldnorm: error: {message}", file=sys.stderr)
+    with suppress(BrokenPipeError):
+        if debug:
+            traceback.print_exc()
+        print(f"foldnorm: error: {message}", file=sys.stderr)
     return code
 
 

@@ -76,7 +76,7 @@ INNER["commands"] = tuple(INNER)
 INNER["cli"] = ("commands.words",)  # it loads the commands by name
 INNER_PREPROCESSING = {
     "core": (),
-    "topology": (),
+    "topology": ("core",),
     "io": ("core",),
     "spatial": ("io", "core"),
     "cohort": ("spatial", "io", "topology", "core"),

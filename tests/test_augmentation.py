@@ -20,6 +20,7 @@ from foldnorm.pipeline.data.sheet_affine import (
 )
 from foldnorm.pipeline.runs.config import resolve_for, training_options
 from foldnorm.pipeline.runs.options import TrainingOptions
+from foldnorm.pipeline.training.distributed import launch
 from foldnorm.pipeline.training.setup import set_up
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.spatial.space import resample_nearest, resample_sheets
@@ -229,7 +230,7 @@ def test_only_what_is_translated_has_holes(reverse, tmp_path):
              "--model.init_args.convolutions=[1]", "--training.augmentation.dropout=9",
              "--training.batch_size=1"]  # fmt: skip
     config = resolve_for(cohort, "vnet", words)
-    batches = set_up(config, cohort, tmp_path / "run", device="cpu", resume=False).batches
+    batches = set_up(config, cohort, tmp_path / "run", fabric=launch("cpu"), resume=False).batches
     touched = 0
     for number in range(4):
         (index,), (found,) = batches.indices_of(number), batches.batch(number).numpy()

@@ -19,6 +19,7 @@ from foldnorm.pipeline.bundle.volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.training.distributed import launch
 from foldnorm.pipeline.training.setup import set_up
 from foldnorm.preprocessing.cohort.cohort import Cohort, write_participants
 from foldnorm.preprocessing.core.errors import InputError
@@ -150,7 +151,7 @@ def test_broken_weights_are_one_line(bundle, small_run, small_cohort, tmp_path, 
     weights.write_bytes(weights.read_bytes()[:200])
     words = ["embed", str(broken), str(small_cohort.folder), "-o", str(tmp_path / "codes")]
     assert main(words) == 2
-    assert "weights do not fit config.yaml" in capsys.readouterr().err
+    assert "not readable as safetensors" in capsys.readouterr().err
 
 
 def test_what_it_is_not_told_about_is_refused(bundle):
@@ -244,7 +245,9 @@ def test_training_starts_from_the_weights_of_a_run_or_a_bundle(
     known = RunFolder.open(small_run).load().model.state_dict()
     for source in (small_run, bundle):
         out = tmp_path / source.name
-        training = set_up(config, elsewhere, out, device="cpu", resume=False, weights=source)
+        training = set_up(
+            config, elsewhere, out, fabric=launch("cpu"), resume=False, weights=source
+        )
         training.batches.close()
         assert all(torch.equal(t, known[n]) for n, t in training.model.state_dict().items())
         assert RunFolder(out).trained_on(everyone) == seen

@@ -12,6 +12,7 @@ from foldnorm.models.ddpm import DDPM
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.training import train as train_module
+from foldnorm.pipeline.training.distributed import launch
 from foldnorm.pipeline.training.memory import (
     GIB,
     MAX_MEMORY_SHARE,
@@ -90,7 +91,7 @@ def test_the_stage_that_keeps_most_counts_whenever_it_comes(small_cohort, tmp_pa
     sizes = ["encoder_channels=[8]", "code_channels=2", "channels=[8]", "attention=[false]"]
     words = [f"--model.init_args.{size}" for size in sizes]
     config = resolve_for(small_cohort, "latent_ddpm", [*words, "--training.steps", "10"])
-    training = set_up(config, small_cohort, tmp_path / "run", device="cpu", resume=False)
+    training = set_up(config, small_cohort, tmp_path / "run", fabric=launch("cpu"), resume=False)
     cpu = torch.device("cpu")
     held = [
         bytes_per_sample(training.model, training.batches, steps, 0, cpu)

@@ -15,6 +15,7 @@ from foldnorm.pipeline.data.sheet_affine import RandSheetAffined
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.predict import restored_in_windows
 from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.training.distributed import launch
 from foldnorm.pipeline.training.label_tasks import PATCH_MARGIN
 from foldnorm.pipeline.training.setup import set_up
 from foldnorm.preprocessing.core.errors import InputError
@@ -141,7 +142,7 @@ def test_windows_put_together_are_the_whole():
 
 def test_what_is_erased_from_a_patch_lies_there_and_never_on_the_hull(phantom_cohort, tmp_path):
     config = resolve_for(phantom_cohort, "restorer", [*PATCH, *STILL])
-    training = set_up(config, phantom_cohort, tmp_path, device="cpu", resume=False)
+    training = set_up(config, phantom_cohort, tmp_path, fabric=launch("cpu"), resume=False)
     batches, touched = training.batches, 0
     patches = RandStructureWindowd("image", (8, 8, 8), phantom_cohort.shape, scheme=SKELETON)
     for number in range(12):

@@ -32,6 +32,7 @@ from foldnorm.pipeline.scoring.sulcus_measures import (
     NamedBrain,
     NetworkLabeller,
 )
+from foldnorm.pipeline.training.distributed import launch
 from foldnorm.pipeline.training.setup import set_up
 from foldnorm.pipeline.view.models import ViewedModel
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
@@ -388,7 +389,7 @@ def test_a_resumed_recogniser_equals_an_unbroken_one(cohort, run, tmp_path):
 def test_names_move_with_the_volume(cohort, tmp_path):
     moved = ["--training.augmentation.shift", "2", "--model.init_args.substitutes", "0"]
     config = resolve_for(cohort, "sulcus_segmenter", [*SMALL[:4], *moved])
-    training = set_up(config, cohort, tmp_path, device="cpu", resume=False)
+    training = set_up(config, cohort, tmp_path, fabric=launch("cpu"), resume=False)
     for volume, named in training.batches.batch(0).numpy():
         inner = (slice(2, -2),) * 3
         assert (volume[inner][named[inner] > 0] == 2).all()

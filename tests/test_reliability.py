@@ -11,7 +11,8 @@ import pytest
 from conftest import skeleton_source
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.core.files import write_text
+from foldnorm.preprocessing.core import files
+from foldnorm.preprocessing.core.files import atomic_path, write_text
 
 SUBJECTS, KILLS = 200, 20
 
@@ -60,10 +61,25 @@ def test_twenty_kills_leave_no_trace(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
-    left = tmp_path / ".a[1].json.x7k2.tmp"
-    other = tmp_path / ".b.json.x7k2.tmp"
-    left.touch()
-    other.touch()
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    machine, dead = files._machine(), int(gone.stdout)
+    left = tmp_path / f".a[1].json.{machine}.{dead}.x7k2.tmp"
+    old = tmp_path / f".a[1].json.elsewhere.{dead}.x7k2.tmp"
+    others = [tmp_path / f".a[1].json.{machine}.{os.getpid()}.x7k2.tmp",
+              tmp_path / f".b.json.{machine}.{dead}.x7k2.tmp",
+              tmp_path / f".a[1].json.elsewhere.{dead}.y.tmp"]  # fmt: skip
+    for path in (left, old, *others):
+        path.touch()
+    os.utime(old, (0, 0))
     write_text(tmp_path / "a[1].json", "{}")
-    assert not left.exists()
-    assert other.exists()
+    assert sorted(tmp_path.glob(".*")) == sorted(others)
+
+
+def test_writers_of_one_file_leave_each_other_alone(tmp_path):
+    path = tmp_path / "shared.json"
+    with atomic_path(path) as first:
+        first.write_text("first")
+        write_text(path, "second")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]

@@ -19,6 +19,7 @@ from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.evidence import SMOOTHING, THRESHOLD, EvidenceScores
 from foldnorm.pipeline.scoring.localisation import localisation
 from foldnorm.pipeline.scoring.regions import strongest_regions
+from foldnorm.pipeline.training.distributed import launch
 from foldnorm.pipeline.training.setup import set_up
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.core.errors import InputError
@@ -135,7 +136,7 @@ def test_a_volume_is_moved_with_and_without_what_was_erased_alike(phantom_cohort
     more = [*turned, *STILL]
     plain, moved = (
         set_up(resolve_for(phantom_cohort, "restorer", words), phantom_cohort, tmp_path / name,
-               device="cpu", resume=False)
+               fabric=launch("cpu"), resume=False)
         for name, words in (("plain", more), ("moved", turned))
     )  # fmt: skip
     erased = np.zeros(2)
@@ -296,7 +297,7 @@ def test_evidence_needs_brains_to_be_compared_with(phantom_cohort, tmp_path, cap
 def test_what_is_erased_in_training_are_folds_of_that_very_brain(phantom_cohort, tmp_path):
     more = ["--model.init_args.channels", "[8]", "--model.init_args.convolutions", "[1]", *STILL]
     config = resolve_for(phantom_cohort, "restorer", more)
-    training = set_up(config, phantom_cohort, tmp_path, device="cpu", resume=False)
+    training = set_up(config, phantom_cohort, tmp_path, fabric=launch("cpu"), resume=False)
     seen = 0
     for number in range(6):
         pairs = training.batches.batch(number).numpy()

@@ -11,8 +11,10 @@ import pytest
 from conftest import TINY_TRAINING
 
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.training import distributed
+from foldnorm.pipeline.training.distributed import Group, launch
+from foldnorm.preprocessing.core.errors import InputError
 
+FOLDNORM = [sys.executable, "-m", "foldnorm.pipeline.cli"]
 SCRIPT = Path(__file__).parents[1] / "docs/train.slurm"
 
 
@@ -66,18 +68,109 @@ def test_a_job_that_fails_is_not_requeued(cluster):
     assert not (place / "scontrol").exists()
 
 
+JOB = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "1", "SLURM_NODELIST": "here[1-2]"}
+BATCH = {**JOB, "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+STEP = {**BATCH, "SLURM_PROCID": "3", "SLURM_STEP_ID": "0"}
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "GROUP_WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "3",
+            "RANK": "4"}  # fmt: skip
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """A function that sets the variables of a launcher, and no other launcher's."""
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "TORCHELASTIC_")) or name in {*TORCHRUN, "MASTER_ADDR"}:
+            monkeypatch.delenv(name)
+
+    def set_all(variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return set_all
+
+
 @pytest.mark.parametrize(
-    ("environment", "nodes", "processes"),
+    ("variables", "expected"),
     [
-        ({}, 1, None),
-        ({"SLURM_NNODES": "4", "SLURM_NTASKS_PER_NODE": "8"}, 4, 8),
-        ({"GROUP_WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "3"}, 2, 3),
+        ({}, (1, 1, 0)),
+        (TORCHRUN, (3, 2, 4)),
+        ({**BATCH, "SLURM_NTASKS": "8", **TORCHRUN}, (3, 2, 4)),  # torchrun within a job
+        ({**BATCH, "SLURM_NTASKS": "1"}, (1, 1, 0)),
+        ({**JOB, "SLURM_NTASKS": "1", "SLURM_NNODES": "2"}, (1, 1, 0)),  # of salloc
+        ({**STEP, "SLURM_STEP_NUM_TASKS": "4"}, (4, 1, 3)),  # without --ntasks-per-node
+        ({**STEP, "SLURM_NTASKS": "4"}, (4, 1, 3)),
+        ({**STEP, "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2",
+          "SLURM_STEP_TASKS_PER_NODE": "2(x2)", "SLURM_NNODES": "3"}, (2, 2, 3)),
+        ({**STEP, "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "8"}, (1, 1, 0)),
     ],
-)
-def test_nodes_and_processes_are_those_of_the_launcher(monkeypatch, environment, nodes, processes):
-    for name in ("GROUP_WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_NNODES", "SLURM_NTASKS_PER_NODE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert distributed.num_nodes() == nodes
-    assert distributed.local_world_size() == processes
+)  # fmt: skip
+def test_who_trains_together_is_what_the_launcher_started(environment, variables, expected):
+    environment(variables)
+    group = Group.of_launcher()
+    assert (group.local, group.nodes, group.rank) == expected
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {**BATCH, "SLURM_NTASKS": "4"},
+        {**BATCH, "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4"},
+        {**BATCH, "SLURM_NTASKS_PER_NODE": "2"},
+        {**JOB, "SLURM_NNODES": "2"},
+        {**JOB, "SLURM_NTASKS": "2", "SLURM_JOB_NAME": "interactive"},
+        {**BATCH, "SLURM_NTASKS": "2", "SLURM_STEP_ID": str(2**32 - 5)},  # as a batch script is
+        {**BATCH, "SLURM_NTASKS": "2", "SLURM_STEP_ID": str(2**32 - 6),
+         "SLURM_STEP_NUM_TASKS": "1"},  # the shell of salloc
+    ],
+)  # fmt: skip
+def test_tasks_that_nobody_started_are_not_waited_for(environment, variables):
+    environment(variables)
+    with pytest.raises(InputError, match=r"has \d tasks, and srun started none of them"):
+        Group.of_launcher()
+
+
+def test_uneven_tasks_are_refused(environment):
+    environment({**STEP, "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2",
+                 "SLURM_STEP_TASKS_PER_NODE": "3,1"})  # fmt: skip
+    with pytest.raises(InputError, match="as many on each"):
+        Group.of_launcher()
+
+
+def test_a_training_within_another_command_joins_nobody(environment):
+    environment({**STEP, "SLURM_STEP_NUM_TASKS": "4"})
+    assert launch("cpu").world_size == 1
+
+
+@pytest.mark.slow
+def test_two_tasks_of_srun_train_together(small_cohort, tmp_path):
+    words = [*FOLDNORM, "train", "wgan_gp", str(small_cohort.folder), "-o", str(tmp_path / "run"),
+             "--device", "cpu", *TINY_TRAINING]  # fmt: skip
+    step = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2",
+            "SLURM_STEP_NODELIST": "127.0.0.1", "OMP_NUM_THREADS": "1"}  # fmt: skip
+    tasks = [
+        subprocess.Popen(words, env={**os.environ, **step, "SLURM_PROCID": n, "SLURM_LOCALID": n},
+                         stderr=subprocess.PIPE, text=True)
+        for n in "01"
+    ]  # fmt: skip
+    said = [task.communicate(timeout=300)[1] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], said
+    assert RunFolder(tmp_path / "run").load_checkpoint("last")["state"]["step"] == 4
+
+
+@pytest.mark.slow
+def test_a_task_whose_other_never_comes_is_ended_by_a_signal(small_cohort, tmp_path):
+    words = [*FOLDNORM, "train", "wgan_gp", str(small_cohort.folder), "-o", str(tmp_path / "run"),
+             "--device", "cpu", *TINY_TRAINING]  # fmt: skip
+    step = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "1", "SLURM_STEP_NUM_TASKS": "2",
+            "SLURM_STEP_NODELIST": "127.0.0.1", **dict.fromkeys(
+                ("SLURM_PROCID", "SLURM_LOCALID"), "0")}  # fmt: skip
+    task = subprocess.Popen(words, env={**os.environ, **step}, stderr=subprocess.PIPE, text=True)
+    assert task.stderr is not None
+    for line in task.stderr:
+        if "Initializing distributed" in line:
+            break
+    time.sleep(1)
+    assert task.poll() is None
+    task.terminate()
+    assert task.wait(timeout=20) == -signal.SIGTERM
+    task.stderr.close()

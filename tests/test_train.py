@@ -18,9 +18,8 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.training import setup as training_setup
 from foldnorm.pipeline.training.distributed import clip_gradients
-from foldnorm.pipeline.training.setup import TrainingState
+from foldnorm.pipeline.training.setup import TrainingState, set_up
 from foldnorm.preprocessing.core.errors import InputError
 
 
@@ -290,15 +289,14 @@ def test_a_run_with_all_options_resumes_bit_for_bit(small_cohort, tmp_path, stop
 
 
 def test_adam_still_counts_its_steps_on_the_cpu_after_a_resume_on_another_device(
-    small_run, small_cohort, monkeypatch
+    small_run, small_cohort
 ):
     # "meta" stands for a GPU: weights and moments of Adam go there, its counts do not.
     elsewhere = SimpleNamespace(
         device=torch.device("meta"), is_global_zero=False, global_rank=0, world_size=1
     )
-    monkeypatch.setattr(training_setup, "launch", lambda device: elsewhere)
     config = RunFolder.open(small_run).config
-    training = training_setup.set_up(config, small_cohort, small_run, device="cuda", resume=True)
+    training = set_up(config, small_cohort, small_run, fabric=elsewhere, resume=True)
     training.batches.close()
     states = [s for o in training.optimizers.values() for s in o.state.values()]
     assert training.state.step == 4

@@ -2,9 +2,13 @@
 
 import pytest
 
+from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.runs.config import config_path, resolve_for
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
 from foldnorm.preprocessing.core.yaml_files import MAX_CHARACTERS, parse_yaml, read_yaml
+from foldnorm.preprocessing.io.schemes import load_scheme
+from foldnorm.preprocessing.spatial.regions import read_regions
 
 LAUGHS = "a0: &a0 [ha, ha]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)
@@ -23,6 +27,8 @@ REFUSED = {
     "tab": ("a:\n\t- b", "cannot start any token"),
     "two documents": ("a\n---\nb", "expected a single document"),
     "long": ("# " + "x" * MAX_CHARACTERS, "characters"),
+    "twice": ("{a: 1, b: 2, a: 3}", "key 'a' is given twice"),
+    "twice below": ("a:\n  - {b: 1, b: 1}", "key 'b' is given twice"),
     "control": ("a: \x07", "special characters are not allowed"),
 }
 
@@ -47,3 +53,36 @@ def test_deeply_nested_json_is_one_line(tmp_path):
     (tmp_path / "a.json").write_text('{"a":' * 100_000)
     with pytest.raises(InputError, match="not readable as JSON"):
         read_json(tmp_path / "a.json")
+
+
+def test_words_stay_words_where_yaml_names_things(tmp_path):
+    path = tmp_path / "scheme.yaml"
+    path.write_text("name: on\nfill: no\nclasses:\n  - {name: no, values: [0]}\n"
+                    "  - {name: yes, values: [1]}\n")  # fmt: skip
+    scheme = load_scheme(str(path))
+    assert (scheme.name, scheme.names) == ("on", ["no", "yes"])
+    path.write_text("on: [S.C., off]\n")
+    assert read_regions(path)["on"] == ("S.C.", "off")
+
+
+def test_merged_keys_are_not_given_twice():
+    assert parse_yaml("a: &a {b: 1, c: 2}\nd: {<<: *a, b: 3}") == {
+        "a": {"b": 1, "c": 2}, "d": {"b": 3, "c": 2},
+    }  # fmt: skip
+
+
+def test_a_configuration_that_says_a_key_twice_is_refused(small_cohort, tmp_path, capsys):
+    path = tmp_path / "own.yaml"
+    text = config_path("autoencoder").read_text(encoding="utf-8")
+    path.write_text(text + "\ntraining:\n  steps: 2\n")
+    words = ["train", str(path), str(small_cohort.folder), "-o", str(tmp_path / "run"), "--quiet"]
+    assert main(words) == 2
+    assert "key 'training' is given twice" in capsys.readouterr().err
+
+
+def test_on_and_no_are_booleans_in_a_configuration(small_cohort, tmp_path):
+    path = tmp_path / "own.yaml"
+    text = config_path("autoencoder").read_text(encoding="utf-8")
+    assert "training:\n" in text
+    path.write_text(text.replace("training:\n", "training:\n  tensorboard: on\n"))
+    assert resolve_for(small_cohort, str(path), [])["training"]["tensorboard"] is True

@@ -85,9 +85,21 @@ def add_cohort(parser: argparse.ArgumentParser) -> None:
 
 
 def add_out(
-    parser: argparse.ArgumentParser, what: str = "folder to write to", metavar: str = "OUT"
+    parser: argparse.ArgumentParser,
+    what: str = "folder to write to",
+    metavar: str = "OUT",
+    *,
+    holds: bool = True,
 ) -> None:
-    """Add ``-o``, ``--out``, which every command that writes has."""
+    """Add ``-o``, ``--out``, which every command that writes has.
+
+    Args:
+        parser: of the command.
+        what: help.
+        metavar: its name there.
+        holds: no other process may write to that folder meanwhile.
+    """
+    parser.set_defaults(holds_out=holds)
     parser.add_argument("-o", "--out", type=Path, required=True, metavar=metavar, help=what)
 
 

@@ -6,7 +6,8 @@ Ctrl-C, SIGTERM and SIGUSR1 save the state before leaving (exit 130 and 75); --r
 continues, and gives the same weights as an unbroken run. --weights RUN starts from what was learned
 elsewhere, as where there are few brains.
 
-Many GPUs: torchrun --nproc-per-node 4 -m foldnorm.pipeline.cli train … or srun likewise.
+Many GPUs: torchrun --nproc-per-node 4 -m foldnorm.pipeline.cli train … or srun foldnorm train …
+(torchrun ends with 1 whatever its processes end with; srun passes 75 on).
 """
 
 import argparse
@@ -21,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_config(parser)
     add_cohort(parser)
-    add_out(parser, "run folder to write", "RUN")
+    # The first of several processes holds it.
+    add_out(parser, "run folder to write", "RUN", holds=False)
     parser.add_argument(
         "--resume",
         choices=("auto", "never"),
@@ -45,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.runs.config import resolve_for
+    from foldnorm.pipeline.training.distributed import Group
     from foldnorm.pipeline.training.train import refuse_existing_run, train
     from foldnorm.preprocessing.cohort.cohort import Cohort
 
@@ -62,4 +65,5 @@ def run(arguments: argparse.Namespace) -> int:
         resume=resume,
         weights=arguments.weights,
         quiet=arguments.quiet,
+        group=Group.of_launcher(),
     )

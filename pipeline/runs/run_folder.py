@@ -30,7 +30,15 @@ from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.old_names import current_config
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import hashed, read_json, write_bytes, write_json, write_text
+from foldnorm.preprocessing.core.files import (
+    content_fault,
+    hashed,
+    read_json,
+    unreadable,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from foldnorm.preprocessing.core.yaml_files import read_yaml
 
 if TYPE_CHECKING:
@@ -38,6 +46,7 @@ if TYPE_CHECKING:
 
     from foldnorm.pipeline.runs.trained_model import TrainedModel
 
+CHECKPOINT_PARTS = ("model", "optimizers", "state")
 PACKAGES = ("foldnorm", "torch", "monai", "lightning", "numpy", "scipy", "scikit-learn", "nibabel")
 
 
@@ -82,8 +91,12 @@ class RunFolder:
         """The configuration as resolved: ``model`` and ``training``."""
         self._check_has_config()
         content = current_config(read_yaml(self.folder / RUN_CONFIG))
-        if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-            raise InputError(f"expected a configuration, with a model: {self.folder / RUN_CONFIG}")
+        path, parts = self.folder / RUN_CONFIG, ("model", "training")
+        if not isinstance(content, dict) or not all(
+            isinstance(content.get(p), dict) for p in parts
+        ):
+            reason = content_fault(path) or "expected a configuration, with model and training"
+            raise InputError(f"{reason}: {path}")
         return content
 
     @cached_property
@@ -164,12 +177,16 @@ class RunFolder:
 
         path = self.checkpoint(name)
         try:
-            return dict(torch.load(path, map_location="cpu", weights_only=True))
+            checkpoint = dict(torch.load(path, map_location="cpu", weights_only=True))
         except FileNotFoundError:
             raise InputError(f"no such checkpoint: {path}") from None
-        except Exception as error:  # torch raises many kinds on foreign bytes
-            reason = str(error).splitlines()[0]
-            raise InputError(f"not readable as a checkpoint ({reason}): {path}") from error
+        except Exception as error:  # torch raises many kinds on foreign bytes, with much advice
+            known = ValueError("damaged, or no checkpoint of foldnorm")
+            raise unreadable(path, "a checkpoint", known) from error
+        lacking = [part for part in CHECKPOINT_PARTS if part not in checkpoint]
+        if lacking:
+            raise InputError(f"not a checkpoint of foldnorm (it lacks {lacking[0]!r}): {path}")
+        return checkpoint
 
     @property
     def conditions(self) -> Conditions:
@@ -196,8 +213,11 @@ class RunFolder:
             else:
                 checkpoint = self.load_checkpoint(path.stem)
                 state = checkpoint.get("average", checkpoint["model"])
+        except (safetensors.SafetensorError, OSError) as error:
+            raise unreadable(path, "safetensors", error) from error
+        try:
             model.load_state_dict(state)
-        except (RuntimeError, KeyError, safetensors.SafetensorError) as error:
+        except (RuntimeError, AttributeError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"weights do not fit {RUN_CONFIG} ({reason}): {path}") from error
         where = torch.device(device)

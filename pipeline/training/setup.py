@@ -23,7 +23,7 @@ from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
-from foldnorm.pipeline.training.distributed import launch, local_world_size
+from foldnorm.pipeline.training.distributed import Group
 from foldnorm.pipeline.training.registry import task_of
 from foldnorm.pipeline.training.task import Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
@@ -95,13 +95,13 @@ def set_up(
     cohort: Cohort,
     out: Path,
     *,
-    device: str,
+    fabric: Fabric,
     resume: bool,
     weights: Path | None = None,
+    group: Group | None = None,
 ) -> Training:
     """Build the model, its optimisers and the run folder, or take them up where they were."""
     options = training_options(config)
-    fabric = launch(device)
     torch.manual_seed(seed_of(options.seed, "weights"))
     model = build_model(config["model"])
     _check_networks(model, options, cohort.shape)
@@ -132,7 +132,7 @@ def set_up(
         task,
         run,
         optimizers,
-        _batches(draws_of(task, options, conditions), options, fabric),
+        _batches(draws_of(task, options, conditions), options, fabric, group or Group()),
         MetricsLog(out / RUN_METRICS, up_to=state.step),
         _tensorboard(out) if options.tensorboard and fabric.is_global_zero else None,
         state,
@@ -189,14 +189,14 @@ def draws_of(task: Task, options: TrainingOptions, conditions: Conditions) -> Dr
     )
 
 
-def _batches(draws: Draws, options: TrainingOptions, fabric: Fabric) -> Batches:
+def _batches(draws: Draws, options: TrainingOptions, fabric: Fabric, group: Group) -> Batches:
     """Build the batches of this process."""
     return Batches(
         draws,
         options.batch_size,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
-        workers=workers_for(options.workers, fabric.device, local_world_size() or 1),
+        workers=workers_for(options.workers, fabric.device, group.local),
         pin=fabric.device.type == "cuda",
     )
 

@@ -18,9 +18,14 @@ class StopFlag:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopFlag]:
-    """Turn SIGINT, SIGTERM and SIGUSR1 into a flag; a second SIGINT interrupts at once."""
-    flag = StopFlag()
+def stop_on_signals(*numbers: int, flag: StopFlag | None = None) -> Iterator[StopFlag]:
+    """Turn signals into a flag; a second SIGINT interrupts at once.
+
+    Args:
+        numbers: of the signals.
+        flag: to raise; None: a new one.
+    """
+    flag = flag or StopFlag()
 
     def request(number: int, frame: FrameType | None) -> None:
         del frame
@@ -28,7 +33,6 @@ def stop_on_signals() -> Iterator[StopFlag]:
             raise KeyboardInterrupt
         flag.code = INTERRUPTED if number == signal.SIGINT else STOPPED
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = {number: signal.signal(number, request) for number in numbers}
     try:
         yield flag

@@ -9,10 +9,12 @@ and it is exactly the gradient of the whole batch.
 
 import logging
 import resource
+import signal
 import statistics
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,13 @@ from foldnorm.models.small_maps import small_maps_in_float32
 from foldnorm.pipeline.artifacts import RUN_CONFIG, RUN_SAMPLE
 from foldnorm.pipeline.runs.model_card import write_model_card
 from foldnorm.pipeline.training.distributed import (
+    Group,
     average_gradients,
     clip_gradients,
+    launch,
+    lost_peers_are_said,
     max_over_ranks,
     mean_over_ranks,
-    shutdown_distributed,
 )
 from foldnorm.pipeline.training.memory import available_bytes, bytes_per_sample, memory_warning
 from foldnorm.pipeline.training.setup import Training, networks_of, set_up
@@ -40,6 +44,7 @@ from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import png
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_bytes
+from foldnorm.preprocessing.core.locks import held
 
 LOG = logging.getLogger(__name__)
 
@@ -59,6 +64,7 @@ def train(
     resume: bool = False,
     weights: Path | None = None,
     quiet: bool = False,
+    group: Group | None = None,
 ) -> int:
     """Train a model on a cohort and write a run folder.
 
@@ -66,23 +72,39 @@ def train(
         config: as `foldnorm.pipeline.runs.config.resolve` returns it.
         cohort: its training split is trained on, its validation split validated on.
         out: the run folder.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; under torchrun or srun, the local one.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; of several processes, each takes its own.
         resume: continue from the last checkpoint, if there is one.
         weights: a trained run of the same model, or an exported one, to start from.
         quiet: no progress bar.
+        group: processes that train together; None: this one alone, whoever started it.
 
     Returns:
         0 when all steps are done, 75 or 130 when a signal stopped it with its state saved.
+
+    Raises:
+        InputError: configuration and cohort do not go together, or another process trains there.
+        ConnectionError: another process of the group has ended.
     """
-    with stop_on_signals() as stop:
-        training = set_up(config, cohort, out, device=device, resume=resume, weights=weights)
-        try:
-            return fit(training, stop, quiet=quiet)
-        finally:
-            training.batches.close()
-            if training.writer is not None:
-                training.writer.close()
-            shutdown_distributed()
+    group = group or Group()
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_on_signals(signal.SIGUSR1))  # schedulers go on with it
+        stack.enter_context(lost_peers_are_said(group))
+        fabric = launch(device, group)
+        if fabric.is_global_zero:
+            stack.enter_context(held(out))
+        training = set_up(
+            config, cohort, out, fabric=fabric, resume=resume, weights=weights, group=group
+        )
+        stack.callback(_close, training)
+        # Nothing is lost before: SIGTERM ends a process that waits for others, too.
+        stack.enter_context(stop_on_signals(signal.SIGINT, signal.SIGTERM, flag=stop))
+        return fit(training, stop, quiet=quiet)
+
+
+def _close(training: Training) -> None:
+    training.batches.close()
+    if training.writer is not None:
+        training.writer.close()
 
 
 def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:

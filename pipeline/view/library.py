@@ -41,7 +41,7 @@ from foldnorm.preprocessing.cohort.pictures import (
     png,
 )
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, read_tsv
+from foldnorm.preprocessing.core.files import read_array, read_json, read_tsv
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.volumes import nifti_bytes
 
@@ -293,7 +293,7 @@ class Library:
             if known is not None:
                 return known
             if embedded is not None:
-                codes = np.load(embedded / CODES, mmap_mode="r", allow_pickle=False)
+                codes = read_array(embedded / CODES)
             elif not self._load(model).encodes:
                 return None
             elif len(own.rows) <= MAX_ENCODED:

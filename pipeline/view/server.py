@@ -190,4 +190,4 @@ def _refusal(status: HTTPStatus, reason: str) -> Answer:
 
 
 def _json(content: Any) -> bytes:
-    return json.dumps(content, ensure_ascii=False).encode()
+    return json.dumps(content).encode()

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,7 +31,8 @@ from foldnorm.preprocessing.cohort.cohort import (
 from foldnorm.preprocessing.cohort.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.cohort.quality import QC_TABLE
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_tsv, write_tsv
+from foldnorm.preprocessing.core.files import read_array, read_tsv, write_tsv
+from foldnorm.preprocessing.core.isolation import isolated_map
 from foldnorm.preprocessing.io.sources import Problem
 from foldnorm.preprocessing.io.volumes import write_labels
 
@@ -119,21 +119,17 @@ def write_altered_cohort(
     """
     _way(kind, cohort, refilling)  # refused here, before workers start
     folder = cohort.folder
-    drawn = joblib.Parallel(n_jobs=n_procs)(
-        joblib.delayed(_draw_of_folder)(folder, kind, refilling, int(i), sizes, seed)
-        for i in indices
-    )
-    plan = [(int(i), d) for i, d in zip(indices, drawn, strict=True) if isinstance(d, Deletion)]
-    problems = [d for d in drawn if isinstance(d, Problem)]
+    draw = partial(_draw_of_folder, folder, kind, refilling, sizes, seed)
+    drawn = list(isolated_map(draw, [int(i) for i in indices], n_procs, in_order=True))
+    plan = [(o.item, o.made) for o in drawn if o.made is not None]
+    problems = [Problem(row_key(cohort.rows[o.item]), o.reason) for o in drawn if o.reason]
     if not plan and problems:
         raise InputError(problems[0].reason)
     if not plan:
         what = f"anything of size {sizes}" if kind in FOLDLESS else f"a fold of size {sizes}"
         raise InputError(f"no volume has {what} to alter: {folder}")
-    altered = joblib.Parallel(n_jobs=n_procs, return_as="generator")(
-        joblib.delayed(_altered_of_folder)(folder, kind, refilling, index, deletion)
-        for index, deletion in plan
-    )
+    apply = partial(_altered_of_folder, folder, kind, refilling)
+    altered = (outcome.result for outcome in isolated_map(apply, plan, n_procs, in_order=True))
     kept = [index for index, _ in plan]
     for stale in (FOLDS, FOLD_TABLE, QC_TABLE):  # of a cohort that was here before
         (out / stale).unlink(missing_ok=True)
@@ -182,20 +178,17 @@ def _opened(
 
 
 def _draw_of_folder(
-    folder: Path, kind: str, refilling: Refilling, index: int, sizes: SizeRange, seed: int
-) -> Deletion | Problem | None:
+    folder: Path, kind: str, refilling: Refilling, sizes: SizeRange, seed: int, index: int
+) -> Deletion | None:
     way, cohort = _opened(folder, kind, refilling, (folder / VOLUMES).stat().st_mtime_ns)
-    try:
-        return _draw(way, cohort, index, sizes, seed)
-    except InputError as error:  # of this volume's files: the others go on
-        return Problem(row_key(cohort.rows[index]), str(error))
+    return _draw(way, cohort, index, sizes, seed)
 
 
 def _altered_of_folder(
-    folder: Path, kind: str, refilling: Refilling, index: int, deletion: Deletion
+    folder: Path, kind: str, refilling: Refilling, planned: tuple[int, Deletion]
 ) -> Altered:
     way, cohort = _opened(folder, kind, refilling, (folder / VOLUMES).stat().st_mtime_ns)
-    return _altered(way, cohort, index, deletion)
+    return _altered(way, cohort, *planned)
 
 
 def _with_files(
@@ -221,7 +214,7 @@ def _write_folds(cohort: Cohort, plan: Sequence[tuple[int, Deletion]], out: Path
     """
     if cohort.folds is None:
         return
-    healthy, volumes = cohort.folds, np.load(out / VOLUMES, mmap_mode="r", allow_pickle=False)
+    healthy, volumes = cohort.folds, read_array(out / VOLUMES)
     of_volume: dict[str, list[dict[str, str]]] = {}
     for row in cohort.fold_table:
         of_volume.setdefault(row_key(row), []).append(row)

@@ -17,11 +17,11 @@ next, passes within half a voxel of a moved point, and one of its two voxels is 
 thick is taken away by simple points alone, so the topology stays.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from foldnorm.preprocessing.core.kernels import compiled
 from foldnorm.preprocessing.topology.homotopy import Mask, shrink
 from foldnorm.preprocessing.topology.thinning import thin
 
@@ -229,7 +229,7 @@ def sheet_points(moving: Mask, still: Mask) -> tuple[NDArray[np.float64], NDArra
     return points / 4, (points % 4 == 0).all(axis=1)
 
 
-@numba.njit(cache=True)
+@compiled()
 def _halved(state, places):  # type: ignore[no-untyped-def]  # numba infers
     """Sheet on a grid of half the spacing: its points, and those between two that touch."""
     sides = state.shape

@@ -24,6 +24,8 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.file_names import checked_name
 from foldnorm.preprocessing.core.files import (
     atomic_path,
+    content_fault,
+    read_array,
     read_json,
     read_tsv,
     write_json,
@@ -82,6 +84,17 @@ class Cohort:
         if not (folder / VOLUMES).is_file():
             raise InputError(f"cohort is not packed yet; run preprocess again: {folder}")
         cohort = cls(folder, description, read_tsv(folder / PARTICIPANTS))
+        known = set(cohort.rows[0]) if cohort.rows else set()
+        lacking = [name for name in FIRST_COLUMNS if name not in known]
+        if lacking:
+            path = folder / PARTICIPANTS
+            reason = content_fault(path) or f"no column {lacking[0]}"
+            raise InputError(f"not the table of a cohort ({reason}): {path}")
+        if cohort.volumes.ndim not in (3, 4):
+            raise InputError(
+                f"expected volumes along a first axis, got an array of {cohort.volumes.shape}: "
+                f"{folder / VOLUMES}"
+            )
         if len(cohort.rows) != len(cohort.volumes):
             raise InputError(
                 f"{PARTICIPANTS} has {counted(len(cohort.rows), 'row')} and {VOLUMES} "
@@ -113,7 +126,7 @@ class Cohort:
 
         Of images, (N, I, J) or (N, I, J, K) uint8 or uint16; `intensities` says what they mean.
         """
-        return np.load(self.folder / VOLUMES, mmap_mode="r", allow_pickle=False)
+        return read_array(self.folder / VOLUMES)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -194,13 +207,13 @@ class Cohort:
     def folds(self) -> NDArray[np.uint16] | None:
         """Fold labels, (N, I, J, K) uint16, 0 where there is no fold; None if unknown."""
         path = self.folder / FOLDS
-        return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+        return read_array(path) if path.is_file() else None
 
     @cached_property
     def pairs(self) -> NDArray[np.uint8] | None:
         """Classes of the second volume of each pair, (N, I, J, K) uint8; None if there are none."""
         path = self.folder / PAIRS
-        return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+        return read_array(path) if path.is_file() else None
 
     @cached_property
     def fold_table(self) -> list[dict[str, str]]:

@@ -5,12 +5,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, write_json, write_tsv
+from foldnorm.preprocessing.core.isolation import isolated_map
 from foldnorm.preprocessing.io.fold_graph import GraphFold, Points, read_fold_graph
 from foldnorm.preprocessing.io.sources import Problem, SourceVolume
 from foldnorm.preprocessing.io.volumes import read_labels, volume_stem
@@ -53,9 +53,9 @@ def write_fold_table(
     Returns:
         Number of folds, and the hemispheres that could not be read.
     """
-    results = joblib.Parallel(n_jobs=n_procs)(joblib.delayed(_isolated)(v) for v in volumes)
-    rows = [row for found, _ in results for row in found]
-    problems = [problem for _, problem in results if problem is not None]
+    outcomes = list(isolated_map(fold_rows, volumes, n_procs, in_order=True))
+    rows = [row for outcome in outcomes if not outcome.reason for row in outcome.result]
+    problems = [Problem(o.item.key, o.reason) for o in outcomes if o.reason]
     write_tsv(out / TABLE, rows, tuple(COLUMNS))
     graphs = {v.key: str(v.companions.graph) for v in volumes if v.companions.graph}
     write_json(
@@ -140,10 +140,3 @@ def _place(fold: GraphFold, to_mni: Matrix) -> dict[str, float]:
 def _in_mni(points: Points, to_mni: Matrix) -> NDArray[np.float64]:
     """MNI mm of voxels in AIMS order, (n, 3)."""
     return points @ to_mni[:3, :3].T + to_mni[:3, 3]
-
-
-def _isolated(volume: SourceVolume) -> tuple[list[dict[str, Any]], Problem | None]:
-    try:
-        return fold_rows(volume), None
-    except InputError as error:
-        return [], Problem(volume.key, str(error))

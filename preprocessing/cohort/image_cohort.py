@@ -30,7 +30,7 @@ from foldnorm.preprocessing.cohort.layout import layout_in
 from foldnorm.preprocessing.cohort.preprocess import write_report
 from foldnorm.preprocessing.cohort.split import assign_split, check_fractions
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, sha256_of, threaded_map
+from foldnorm.preprocessing.core.files import json_or_nothing, read_json, sha256_of, threaded_map
 from foldnorm.preprocessing.io.sources import Problem
 
 Rule = Literal["auto", "full", "percentiles", "window"]
@@ -171,8 +171,8 @@ def write_image_cohort(
         "origins": {"images": len(images)},
         "sources_sha256": _digest(images),
     }
-    if _is_finished(out, record, overwrite):
-        report = read_json(out / RUN_REPORT)
+    report = json_or_nothing(out / RUN_REPORT)  # written last
+    if _is_finished(out, record, overwrite) and report:
         return {**report, "skipped": report["done"]}
     failed = list(problems)
     kept, unread = _pack(images, out, preparation, record, n_threads)

@@ -8,15 +8,13 @@ reported, and the others are finished.
 import logging
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import joblib
 from tqdm import tqdm
 
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, RUN_REPORT, Cohort, same_preparation
@@ -28,7 +26,14 @@ from foldnorm.preprocessing.cohort.prepare_volume import PreparedArrays, prepare
 from foldnorm.preprocessing.cohort.prepared_index import prepared_volumes, source_record
 from foldnorm.preprocessing.cohort.split import DEFAULT_FRACTIONS, check_fractions
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes, write_json
+from foldnorm.preprocessing.core.files import (
+    json_or_nothing,
+    read_json,
+    sha256_of,
+    write_bytes,
+    write_json,
+)
+from foldnorm.preprocessing.core.isolation import isolated_map
 from foldnorm.preprocessing.io.schemes import LabelScheme, Rule, load_scheme
 from foldnorm.preprocessing.io.sources import (
     Problem,
@@ -282,7 +287,7 @@ def prepare_to_folder(volume: SourceVolume, out: Path, options: PreprocessOption
     }
     warnings = source_warnings(volume)
     if not options.overwrite and sidecar.is_file():
-        old = read_json(sidecar)
+        old = json_or_nothing(sidecar)
         if all(old.get(key) == value for key, value in made_from.items()):
             if old.get("Warnings", []) != warnings:  # said since; the volume is the same
                 write_json(sidecar, {**old, "Warnings": warnings})
@@ -349,60 +354,29 @@ def _prepare_all(
     """Prepare in parallel; return how many were finished already, and the failures."""
     skipped, problems = 0, []
     hidden = options.quiet or not sys.stderr.isatty()
-    with _pinned(options.n_procs):
-        results: Iterable[tuple[SourceVolume, str, bool]] = joblib.Parallel(
-            n_jobs=options.n_procs, return_as="generator_unordered"
-        )(joblib.delayed(run_safely)(prepare_to_folder, v, out, options) for v in volumes)
-        for volume, reason, was_finished in tqdm(
-            results, desc="prepare", total=len(volumes), unit="volume", disable=hidden
-        ):
-            skipped += was_finished
-            if reason:
-                problems.append(Problem(volume.key, reason))
+    work = partial(prepare_to_folder, out=out, options=options)
+    outcomes = isolated_map(work, volumes, options.n_procs)
+    for outcome in tqdm(
+        outcomes, desc="prepare", total=len(volumes), unit="volume", disable=hidden
+    ):
+        if outcome.reason:
+            problems.append(Problem(outcome.item.key, outcome.reason))
+        else:
+            skipped += outcome.result
     return skipped, sorted(problems, key=lambda problem: problem.key)
-
-
-def _pinned(n_procs: int) -> AbstractContextManager[Any]:
-    """Limit libraries of local workers to one thread each; who runs a Dask cluster sets it up."""
-    if n_procs > 1:
-        return joblib.parallel_config(backend="loky", inner_max_num_threads=1)
-    return nullcontext()
 
 
 def _prepared_by_shards(volumes: Sequence[SourceVolume], out: Path) -> tuple[int, list[Problem]]:
     """Count the volumes that shards found finished; list those that none finished, and why."""
-    reports = [read_json(path) for path in sorted(out.glob(REPORT_OF_SHARD.format("*")))]
-    reasons = {f["volume"]: f["reason"] for report in reports for f in report["failed"]}
+    reports = [json_or_nothing(path) for path in sorted(out.glob(REPORT_OF_SHARD.format("*")))]
+    reasons = {f["volume"]: f["reason"] for report in reports for f in report.get("failed", [])}
     finished = {volume.key for volume in prepared_volumes(out)}
     problems = [
         Problem(volume.key, reasons.get(volume.key, f"no shard has prepared it: {volume.path}"))
         for volume in volumes
         if volume.key not in finished
     ]
-    return sum(report["skipped"] for report in reports), problems
-
-
-def run_safely(
-    work: Callable[[SourceVolume, Path, Options], bool],
-    volume: SourceVolume,
-    out: Path,
-    options: Options,
-) -> tuple[SourceVolume, str, bool]:
-    """Do the work of one subject: its failure does not end the others, and becomes one line.
-
-    Returns:
-        The subject, the reason of its failure or nothing, and whether it was finished already.
-    """
-    try:
-        return volume, "", work(volume, out, options)
-    except InputError as error:
-        return volume, str(error), False
-    except OSError as error:
-        return volume, f"{error.strerror or error}: {error.filename or out}", False
-    except Exception as error:  # ours, not the input's: say where
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(frame.filename).name}:{frame.lineno}"
-        return volume, f"unexpected {type(error).__name__} at {where}: {error}", False
+    return sum(report.get("skipped", 0) for report in reports), problems
 
 
 def _check_same_cohort(out: Path, options: PreprocessOptions) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import unreadable
 from foldnorm.preprocessing.core.memory import check_fits
 
 
@@ -31,5 +32,4 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
     except Exception as error:  # numpy and zipfile raise many kinds on foreign bytes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"not readable as arrays ({reason}): {path}") from error
+        raise unreadable(path, "arrays", error) from error

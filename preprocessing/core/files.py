@@ -5,18 +5,26 @@ import glob
 import hashlib
 import json
 import os
+import re
+import socket
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
+ANNEXED = "not fetched (git-annex: datalad get, or git annex get)"
+OLD = 86_400.0  # seconds after which nobody on another machine still writes a file
 
 
 @contextmanager
@@ -24,12 +32,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it onto ``path`` if the block succeeds.
 
     On any error the temporary file is removed and ``path`` is as it was. What a killed writer of
-    the same ``path`` left is removed too: a path has one writer at a time.
+    the same ``path`` left is removed too: a temporary file is named after the machine and process
+    that write it, and those of the living stay.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        stale.unlink(missing_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    _remove_what_was_left(path)
+    prefix = f".{path.name}.{_machine()}.{os.getpid()}."
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
     try:
@@ -47,8 +56,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 ``text`` to ``path`` atomically."""
-    write_bytes(path, text.encode())
+    r"""Write UTF-8 ``text`` to ``path`` atomically.
+
+    A byte of a file's name that is no UTF-8 is written as ``\udcxx``, which JSON reads back.
+    """
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -56,17 +68,87 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+class Record(dict[str, Any]):
+    """Object of a JSON file; a key that it lacks is an `InputError` that names the file.
+
+    Args:
+        content: of the object.
+        path: of the file.
+    """
+
+    def __init__(self, content: Mapping[str, Any], path: Path | None = None) -> None:
+        super().__init__(content)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise InputError(f"damaged, or of another release: it lacks {key!r}: {self.path}")
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; an unreadable file is an `InputError` that names it."""
+    """Read a JSON object; an unreadable file, or a key that is not there, is an `InputError`."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(
+            path.read_text(encoding="utf-8"), object_hook=lambda found: Record(found, path)
+        )
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"not readable as JSON ({error}): {path}") from error
+        raise unreadable(path, "JSON", error) from error
     if not isinstance(content, dict):
         raise InputError(f"expected a JSON object, got {type(content).__name__}: {path}")
     return content
+
+
+def json_or_nothing(path: Path) -> dict[str, Any]:
+    """Read a JSON object that is made anew if need be; empty if it is not there, or is damaged."""
+    try:
+        return read_json(path)
+    except InputError:
+        return {}
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """Open an array of a ``.npy`` file as a read-only memory map.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise unreadable(path, "an array", error) from error
+
+
+def unreadable(path: Path, kind: str, error: Exception) -> InputError:
+    """Error of a file of ours that holds something else: not fetched, empty, or damaged.
+
+    Args:
+        path: of the file.
+        kind: of content that was expected.
+        error: that reading it raised.
+    """
+    reason = content_fault(path) or re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split("\n")[0]
+    return InputError(f"not readable as {kind} ({reason or type(error).__name__}): {path}")
+
+
+def content_fault(path: Path) -> str:
+    """Return why a file cannot be what its name says: empty, or a pointer to what was not fetched.
+
+    Empty text if nothing of that is so.
+    """
+    try:
+        with path.open("rb") as stream:
+            begin = stream.read(64)
+    except OSError as error:
+        is_annexed = path.is_symlink() and "annex" in path.readlink().parts
+        return ANNEXED if is_annexed else error.strerror or ""
+    if begin.startswith(b"version https://git-lfs"):
+        return "not fetched (git-LFS: git lfs pull)"
+    if begin.startswith(b"/annex/objects/"):
+        return ANNEXED
+    return "" if begin else "empty file"
 
 
 def write_tsv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
@@ -90,7 +172,7 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"not readable as a table ({error}): {path}") from error
+        raise unreadable(path, "a table", error) from error
     return rows
 
 
@@ -132,6 +214,36 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "n/a" if value != value else f"{value:.6g}"
     return str(value).replace("\t", " ").replace("\n", " ")
+
+
+def _machine() -> str:
+    """Name this machine in a few letters."""
+    return sha256(socket.gethostname().encode())[:8]
+
+
+def _remove_what_was_left(path: Path) -> None:
+    """Remove temporary files of ``path`` whose writers have ended; of other machines, old ones."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        machine, _, process = left.name.removeprefix(f".{path.name}.").partition(".")
+        number = process.partition(".")[0]
+        with suppress(OSError):  # another process removes it, too
+            if machine == _machine() and number.isdigit():
+                is_left = not is_alive(int(number))
+            else:
+                is_left = time.time() - left.stat().st_mtime > OLD
+            if is_left:
+                left.unlink()
+
+
+def is_alive(process: int) -> bool:
+    """Say if a process of this machine still runs."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
 
 
 def _umask() -> int:

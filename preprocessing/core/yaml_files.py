@@ -1,18 +1,24 @@
 """YAML of the user or of somebody else: plain values, of a size and depth that can be walked."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from foldnorm.preprocessing.core.errors import InputError
 
+Version = Literal["1.1", "1.2"]
+BOOLEAN = "tag:yaml.org,2002:bool"
 MAX_CHARACTERS = 4 << 20
 MAX_VALUES = 100_000  # with every alias written out
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, *, version: Version = "1.1") -> Any:
     """Read a YAML file as plain values.
+
+    Args:
+        path: of the file.
+        version: see `parse_yaml`.
 
     Raises:
         InputError: it is not there, is no YAML, or holds more than `parse_yaml` takes.
@@ -25,27 +31,35 @@ def read_yaml(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"not readable as YAML ({error}): {path}") from error
     try:
-        return parse_yaml(text)
+        return parse_yaml(text, version=version)
     except ValueError as error:
         raise InputError(f"not readable as YAML ({error}): {path}") from None
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, *, version: Version = "1.1") -> Any:
     """Parse YAML into plain values.
 
+    Args:
+        text: YAML.
+        version: of YAML: in 1.1, which PyYAML and configurations speak, ``on``, ``yes``, ``off``
+            and ``no`` are true and false; in 1.2 they are the words that they look like, as what
+            names things needs it.
+
     Raises:
-        ValueError: with one line; it is no YAML, is longer than `MAX_CHARACTERS`, nested too
-            deeply, holds itself, or holds more than `MAX_VALUES` values where aliases stand for
-            what they name (a billion laughs).
+        ValueError: with one line; it is no YAML, gives a key twice, is longer than
+            `MAX_CHARACTERS`, nested too deeply, holds itself, or holds more than `MAX_VALUES`
+            values where aliases stand for what they name (a billion laughs).
 
     Example:
         >>> parse_yaml("{a: [1, 2.5, on]}")
         {'a': [1, 2.5, True]}
+        >>> parse_yaml("{a: [on, no, true]}", version="1.2")
+        {'a': ['on', 'no', True]}
     """
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"more than {MAX_CHARACTERS} characters")
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, LOADERS[version])  # each of them a SafeLoader
         count = _count(content, {}, set())
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -56,6 +70,35 @@ def parse_yaml(text: str) -> Any:
     if count > MAX_VALUES:
         raise ValueError(f"more than {MAX_VALUES} values, with every alias written out")
     return content
+
+
+class Loader(yaml.SafeLoader):
+    """Loader of plain values that refuses a key given twice, where PyYAML takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping."""
+        given: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if (key.tag, key.value) in given:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key.value!r} is given twice", key.start_mark
+                )
+            given.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+
+class Loader12(Loader):
+    """Loader whose only booleans are true and false."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # as PyYAML declares it
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != BOOLEAN or first in "tTfF"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+LOADERS: dict[Version, type[Loader]] = {"1.1": Loader, "1.2": Loader12}
 
 
 def _count(value: Any, known: dict[int, int], above: set[int]) -> int:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.kernels import compiled
 from foldnorm.preprocessing.core.yaml_files import read_yaml
 
 Rule = Literal["exact", "topological", "nearest"]
@@ -164,7 +164,7 @@ def load_scheme(name_or_path: str) -> LabelScheme:
         raise InputError(
             f"scheme {name_or_path!r} is neither a file nor one of {', '.join(BUILT_IN)}"
         )
-    content = read_yaml(path)
+    content = read_yaml(path, version="1.2")
     try:
         return scheme_from_dict(content)
     except InputError as error:
@@ -239,7 +239,7 @@ def discretise(
     return classes
 
 
-@numba.njit(cache=True)
+@compiled()
 def _look_up(index, table):  # type: ignore[no-untyped-def]  # numba infers
     """``table[index]`` for (I, J, K) indices, twice as fast as numpy's."""
     sides = index.shape

@@ -2,16 +2,16 @@
 
 import math
 
-import numba
 import numpy as np
 
+from foldnorm.preprocessing.core.kernels import compiled
 from foldnorm.preprocessing.phantom.anatomy import ANTERIOR, LATERAL, MEDIAL, SUPERIOR
 
 # Distance between two samples of a sheet, voxels: finer than half a voxel, so none is missed.
 SHEET_STEP = 0.42
 
 
-@numba.njit(cache=True)
+@compiled()
 def project(p):  # type: ignore[no-untyped-def]
     """Push one point (3,), mm from the centre, along its ray onto the hull."""
     a = LATERAL if p[0] < 0 else MEDIAL
@@ -19,7 +19,7 @@ def project(p):  # type: ignore[no-untyped-def]
     return p / max(r, 1e-9)
 
 
-@numba.njit(cache=True)
+@compiled()
 def normal(p):  # type: ignore[no-untyped-def]
     """Outward unit normal of the hull at (3,)."""
     a = LATERAL if p[0] < 0 else MEDIAL
@@ -30,7 +30,7 @@ def normal(p):  # type: ignore[no-untyped-def]
     return n / math.sqrt(n[0] ** 2 + n[1] ** 2 + n[2] ** 2)
 
 
-@numba.njit(cache=True)
+@compiled()
 def clearance(p, taken, count):  # type: ignore[no-untyped-def]
     """Distance in mm from ``p`` to the nearest of the first ``count`` rows of ``taken``."""
     best = 1e12
@@ -40,7 +40,7 @@ def clearance(p, taken, count):  # type: ignore[no-untyped-def]
     return math.sqrt(best)
 
 
-@numba.njit(cache=True)
+@compiled()
 def grow(start, angle, turns, half_length, step, gap, taken, count):  # type: ignore[no-untyped-def]
     """Grow a curve both ways from ``start`` along the hull, stopping before other folds.
 
@@ -81,14 +81,14 @@ def grow(start, angle, turns, half_length, step, gap, taken, count):  # type: ig
     return both[steps - lengths[1] : steps + lengths[0] + 1]
 
 
-@numba.njit(cache=True)
+@compiled()
 def cover(samples, distance, curve):  # type: ignore[no-untyped-def]
     """Lower ``distance``, (n,) mm, of each hull sample to the nearest point of ``curve``."""
     for n in range(samples.shape[0]):
         distance[n] = min(distance[n], clearance(samples[n], curve, curve.shape[0]))
 
 
-@numba.njit(cache=True)
+@compiled()
 def draw_sheet(mesh, depth, label, labels, below):  # type: ignore[no-untyped-def]
     """Draw a swept surface as a sheet one voxel thick (a naive digital plane).
 
@@ -132,12 +132,12 @@ def draw_sheet(mesh, depth, label, labels, below):  # type: ignore[no-untyped-de
                     _mark(p, np.cross(along, across), d, label, labels, below)
 
 
-@numba.njit(cache=True)
+@compiled()
 def _longest(first, second):  # type: ignore[no-untyped-def]
     return math.sqrt(max((first**2).sum(), (second**2).sum()))
 
 
-@numba.njit(cache=True)
+@compiled()
 def _mark(p, n, depth, label, labels, below):  # type: ignore[no-untyped-def]
     i = round(p[0])
     j = round(p[1])
@@ -152,7 +152,7 @@ def _mark(p, n, depth, label, labels, below):  # type: ignore[no-untyped-def]
         below[i, j, k] = depth
 
 
-@numba.njit(cache=True, fastmath=True)
+@compiled(fastmath=True)
 def fill_hull(inside, origin, step, matrix, shift, waves, phases, amplitudes):  # type: ignore[no-untyped-def]
     """Mark the voxels of the subject's warped ellipsoid in ``inside``, (I, J, K) bool.
 
@@ -189,7 +189,7 @@ def fill_hull(inside, origin, step, matrix, shift, waves, phases, amplitudes):  
                 ) ** 2 <= 1
 
 
-@numba.njit(cache=True)
+@compiled()
 def within(sources, offsets):  # type: ignore[no-untyped-def]
     """Mark every voxel that is at one of ``offsets``, (n, 3), from a true voxel of ``sources``."""
     sides = sources.shape

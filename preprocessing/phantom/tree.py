@@ -1,15 +1,15 @@
 """Write phantoms as a source tree that `preprocess` reads like one of Morphologist."""
 
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import joblib
 from tqdm import tqdm
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_text, write_tsv
+from foldnorm.preprocessing.core.isolation import isolated_map
 from foldnorm.preprocessing.io.sources import (
     FOLD_NAMES,
     FOLDS_STEM,
@@ -71,12 +71,11 @@ def write_phantoms(out: Path, options: PhantomOptions) -> None:
         raise InputError(f"phantom: expected at least 1 subject, got {options.subjects}")
     numbers = range(options.first, options.first + options.subjects)
     tasks = [(number, hemi) for number in numbers for hemi in options.hemis]
-    written: Iterable[None] = joblib.Parallel(
-        n_jobs=options.n_procs, return_as="generator_unordered"
-    )(joblib.delayed(_write_one)(out, number, hemi, options) for number, hemi in tasks)
+    written = isolated_map(partial(_write_one, out, options), tasks, options.n_procs)
     hidden = options.quiet or not sys.stderr.isatty()
-    for _ in tqdm(written, desc="phantom", total=len(tasks), unit="volume", disable=hidden):
-        pass
+    for outcome in tqdm(written, desc="phantom", total=len(tasks), unit="volume", disable=hidden):
+        if outcome.error is not None:
+            raise outcome.error
     names = [{"label": label, "name": name} for label, name in fold_names().items()]
     write_tsv(out / FOLD_NAMES, names, ("label", "name"))
     kind = "healthy"
@@ -94,7 +93,8 @@ def _name(number: int) -> str:
     return f"phantom{number:05d}"
 
 
-def _write_one(out: Path, number: int, hemi: str, options: PhantomOptions) -> None:
+def _write_one(out: Path, options: PhantomOptions, task: tuple[int, str]) -> None:
+    number, hemi = task
     folder = out / _name(number) / SEGMENTATION_FOLDER
     paths = [
         folder / f"{hemi}{stem}_{_name(number)}.nii.gz"

@@ -135,7 +135,7 @@ def load_segmentation_scheme(name_or_path: str) -> SegmentationScheme | None:
             f"label scheme {name_or_path!r} is neither a file nor one of auto, "
             f"{', '.join(BUILT_IN)}"
         )
-    content = read_yaml(path)
+    content = read_yaml(path, version="1.2")
     try:
         tissues = {
             key: Tissue(_integers(content[key]["grey"]), _integers(content[key]["white"]))

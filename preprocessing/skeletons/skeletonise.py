@@ -19,13 +19,13 @@ Distances are in millimetres, so anisotropic voxels are no matter.
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import euler_number
 
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.kernels import compiled
 from foldnorm.preprocessing.spatial.crop import bounding_box
 from foldnorm.preprocessing.topology.homotopy import Mask, grow, in_block, shrink, take_simple
 from foldnorm.preprocessing.topology.topology import (
@@ -209,7 +209,7 @@ def _pruned(sheets: Mask, hull: Mask, size: Size, recipe: Recipe) -> Mask:
     return padded[2:-2, 2:-2, 2:-2].copy()
 
 
-@numba.njit(cache=True)
+@compiled()
 def _prune(skeleton, hull, places):  # type: ignore[no-untyped-def]  # numba infers
     """Remove simple points that end a curve, or lie in a full 2×2×2 block, until there is none."""
     found = True

@@ -7,23 +7,23 @@ it holds. Everything that reads a Morphologist tree reads this one.
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import joblib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from tqdm import tqdm
 
 from foldnorm.preprocessing.cohort.cohort import RUN_REPORT
-from foldnorm.preprocessing.cohort.preprocess import run_safely
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, sha256_of, write_json
+from foldnorm.preprocessing.core.files import json_or_nothing, sha256_of, write_json
+from foldnorm.preprocessing.core.isolation import isolated_map
 from foldnorm.preprocessing.io.sources import (
     FOLDS_STEM,
     SEGMENTATION,
@@ -116,22 +116,22 @@ def skeletonise_sources(
     volumes, problems = find_volumes(
         sources, SEGMENTATION, hemis=options.hemis, participants=options.participants
     )
-    results: Iterable[tuple[SourceVolume, str, bool]] = joblib.Parallel(
-        n_jobs=options.n_procs, return_as="generator_unordered"
-    )(joblib.delayed(run_safely)(skeletonise_to_folder, v, out, options) for v in volumes)
+    work = partial(skeletonise_to_folder, out=out, options=options)
+    outcomes = isolated_map(work, volumes, options.n_procs)
     hidden = options.quiet or not sys.stderr.isatty()
     skipped = 0
-    for volume, reason, was_finished in tqdm(
-        results, desc="skeletonise", total=len(volumes), unit="brain", disable=hidden
+    for outcome in tqdm(
+        outcomes, desc="skeletonise", total=len(volumes), unit="brain", disable=hidden
     ):
-        skipped += was_finished
-        if reason:
-            problems.append(Problem(volume.key, reason))
+        if outcome.reason:
+            problems.append(Problem(outcome.item.key, outcome.reason))
+        else:
+            skipped += outcome.result
     failed = sorted(problems, key=lambda problem: problem.key)
     warned = {
         path.stem: found
         for path in sorted(out.glob(f"*/{SEGMENTATION_FOLDER}/?skeleton_*.json"))
-        if (found := read_json(path)["Warnings"])
+        if (found := json_or_nothing(path).get("Warnings"))
     }
     report = {
         "version": version("foldnorm"),
@@ -398,7 +398,5 @@ def _box(found: Sequence[SegmentedHemisphere], volume: LabelVolume) -> Box:
 
 
 def _is_finished(sidecar: Path, made_from: dict[str, Any]) -> bool:
-    if not sidecar.is_file():
-        return False
-    old = read_json(sidecar)
+    old = json_or_nothing(sidecar)
     return all(old.get(key) == value for key, value in made_from.items())

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.sources import Problem, Source, find_volumes
+from foldnorm.preprocessing.core.isolation import isolated_map
+from foldnorm.preprocessing.io.sources import Problem, Source, SourceVolume, find_volumes
 from foldnorm.preprocessing.io.volumes import read_labels, write_labels
 from foldnorm.preprocessing.skeletons.alignment import tissue_of
 from foldnorm.preprocessing.skeletons.segmentation import GREY_WHITE, hemispheres
@@ -38,30 +39,35 @@ def make_template(sources: Sequence[Source], out: Path) -> tuple[int, list[Probl
     counts = np.zeros((2, 3, *shape), dtype=np.uint32)
     volumes, problems = find_volumes(sources, "grey_white")
     done = 0
-    for source in volumes:
-        try:
-            if not source.hemi or source.companions.transform is None:
-                missing = "side" if source.companions.transform else "transform to MNI space"
-                raise InputError(f"no {missing} known: {source.path}")
-            volume = read_labels(source.path)
-            to_mni = voxel_to_mni(
-                source.companions.transform,
-                shape_of(volume.data),
-                volume.affine,
-                volume.voxel_size,
-            )
-            tissue = tissue_of(hemispheres(volume, GREY_WHITE, side=source.hemi)).astype(np.uint8)
-        except InputError as error:
-            problems.append(Problem(source.key, str(error)))
+    for outcome in isolated_map(_tissue_in_mni, volumes, 1, in_order=True):
+        if outcome.reason:
+            problems.append(Problem(outcome.item.key, outcome.reason))
             continue
-        brought = resample_nearest(tissue, np.linalg.inv(affine) @ to_mni, shape, 0)
         for number in range(3):
-            counts["LR".index(source.hemi), number] += brought == number
+            counts["LR".index(outcome.item.hemi), number] += outcome.result == number
         done += 1
     if not done:
         raise InputError("no grey-white volume with a transform to MNI space")
     write_labels(out, _most_frequent(counts), affine, description=f"foldnorm template of {done}")
     return done, problems
+
+
+def _tissue_in_mni(source: SourceVolume) -> NDArray[np.uint8]:
+    """Outside, grey and white (0, 1, 2) of one hemisphere on the grid of the template, (I, J, K).
+
+    Raises:
+        InputError: its side or its way to MNI space is not known, or it cannot be read.
+    """
+    if not source.hemi or source.companions.transform is None:
+        missing = "side" if source.companions.transform else "transform to MNI space"
+        raise InputError(f"no {missing} known: {source.path}")
+    shape, affine = mni_grid(VOXEL_MM)
+    volume = read_labels(source.path)
+    to_mni = voxel_to_mni(
+        source.companions.transform, shape_of(volume.data), volume.affine, volume.voxel_size
+    )
+    tissue = tissue_of(hemispheres(volume, GREY_WHITE, side=source.hemi)).astype(np.uint8)
+    return resample_nearest(tissue, np.linalg.inv(affine) @ to_mni, shape, 0)
 
 
 def _most_frequent(counts: NDArray[np.uint32]) -> NDArray[np.uint8]:

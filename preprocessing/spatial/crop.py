@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.kernels import compiled
 from foldnorm.preprocessing.io.schemes import LabelScheme, discretise
 
 Index = tuple[int, int, int]
@@ -155,7 +155,7 @@ def foreground_box(data: NDArray[np.integer], scheme: LabelScheme) -> Box | None
     return Box(_index(int(n) for n in low[back]), _index(int(n) + 1 for n in high[back]))
 
 
-@numba.njit(cache=True)
+@compiled()
 def _extent(data, background):  # type: ignore[no-untyped-def]  # numba infers
     """First and last index along each axis, (3,) each, of what is not ``background``."""
     sides = data.shape

@@ -13,11 +13,11 @@ result does not depend on the crop.
 from dataclasses import dataclass
 from typing import Literal
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.kernels import compiled
 from foldnorm.preprocessing.io.volumes import voxel_size_of
 
 Method = Literal["sulcus-priority", "nearest", "max", "linear"]
@@ -143,7 +143,7 @@ def _push_maximum(
     return target
 
 
-@numba.njit(cache=True)
+@compiled()
 def _push(classes, i_map, j_map, k_map, target):  # type: ignore[no-untyped-def]  # numba infers
     """Write each source voxel into its target voxel; the highest value stays.
 

@@ -56,7 +56,7 @@ def read_regions(path: Path | None = None) -> dict[str, tuple[str, ...]]:
     regions = _regions(parse_yaml(text))
     if path is None:
         return regions
-    content = read_yaml(path)
+    content = read_yaml(path, version="1.2")
     try:
         return regions | _regions(content)
     except (ValueError, TypeError, AttributeError):

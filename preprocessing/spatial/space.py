@@ -9,13 +9,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_text
+from foldnorm.preprocessing.core.kernels import compiled
 from foldnorm.preprocessing.io.fold_graph import FoldGraph, read_graph_header
 from foldnorm.preprocessing.io.volumes import read_labels
 
@@ -291,7 +291,7 @@ def resample_linear(
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _between(start, slope, end, first, last):  # type: ignore[no-untyped-def]  # numba infers
     """Part of first … last − 1 whose k bring start + slope · k to −1 … end; rather too much."""
     if abs(slope) < 1e-6:
@@ -300,7 +300,7 @@ def _between(start, slope, end, first, last):  # type: ignore[no-untyped-def]  #
     return max(first, int(min(one, other)) - 1), min(last, int(max(one, other)) + 2)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _push_affine(classes, matrix, target, hit):  # type: ignore[no-untyped-def]
     sides, ends = classes.shape, target.shape
     for i in range(sides[0]):
@@ -322,7 +322,7 @@ def _push_affine(classes, matrix, target, hit):  # type: ignore[no-untyped-def]
                         hit[a, b, c] = True
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _pull_missed(classes, matrix, target, hit):  # type: ignore[no-untyped-def]
     sides, ends = classes.shape, target.shape
     for a in range(ends[0]):

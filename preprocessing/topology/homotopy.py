@@ -8,10 +8,10 @@ Bertrand & Malandain 1994 for simple points; Saito & Toriwaki 1995 and Pudney 19
 ordered by distance.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.core.kernels import compiled
 from foldnorm.preprocessing.topology.topology import (
     background_components,
     is_simple,
@@ -72,7 +72,7 @@ def _run(
     return padded[0][1:-1, 1:-1, 1:-1].copy()
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def take_simple(shape, i, j, k):  # type: ignore[no-untyped-def]  # numba infers
     """Take one voxel, not at the border, from a 26-connected object if it is a simple point.
 
@@ -85,7 +85,7 @@ def take_simple(shape, i, j, k):  # type: ignore[no-untyped-def]  # numba infers
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def in_block(sheet, i, j, k):  # type: ignore[no-untyped-def]
     """Return whether a voxel lies in a full 2×2×2 block."""
     for a in (i - 1, i):
@@ -101,7 +101,7 @@ def in_block(sheet, i, j, k):  # type: ignore[no-untyped-def]
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _move(shape, movable, surface, levels, n_levels, joins):  # type: ignore[no-untyped-def]
     """Move voxels in place from one side to the other; ``joins`` says to which."""
     inside, keep, level = shape.ravel(), surface.ravel(), levels.ravel()
@@ -133,7 +133,7 @@ def _move(shape, movable, surface, levels, n_levels, joins):  # type: ignore[no-
                     state[u] = WAITS
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _begin(  # type: ignore[no-untyped-def]
     inside, state, level, around, joins, first, last, following
 ):
@@ -144,7 +144,7 @@ def _begin(  # type: ignore[no-untyped-def]
             state[v] = WAITS
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _offsets(sides):  # type: ignore[no-untyped-def]
     """Return the steps in memory to the 27 voxels around one, in the order of `topology`'s bits."""
     around = np.empty(27, np.int64)
@@ -154,7 +154,7 @@ def _offsets(sides):  # type: ignore[no-untyped-def]
     return around
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def _faces(inside, v, around, value):  # type: ignore[no-untyped-def]
     """Return whether a face neighbour lies inside (``value`` true) or outside (false)."""
     return (
@@ -167,12 +167,12 @@ def _faces(inside, v, around, value):  # type: ignore[no-untyped-def]
     )
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def _is_surface(bits):  # type: ignore[no-untyped-def]
     return background_components(bits) == SURFACE_SIDES and object_components(bits) == 1
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def _put(v, level, first, last, following):  # type: ignore[no-untyped-def]
     """Append a voxel to the queue of its level."""
     if last[level] < 0:
@@ -182,7 +182,7 @@ def _put(v, level, first, last, following):  # type: ignore[no-untyped-def]
     last[level] = v
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def _take(level, first, last, following):  # type: ignore[no-untyped-def]
     """Take the first voxel out of the queue of a level."""
     v = first[level]
@@ -193,7 +193,7 @@ def _take(level, first, last, following):  # type: ignore[no-untyped-def]
     return v
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def _bits(inside, v, around):  # type: ignore[no-untyped-def]
     """Bits of the object among the 26 neighbours of a voxel, as in `topology`."""
     bits = np.int64(0)

@@ -8,10 +8,10 @@ Morphologist's graphs cut as junctions and buried gyri.
 
 import heapq
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.core.kernels import compiled
 from foldnorm.preprocessing.topology.homotopy import Mask
 from foldnorm.preprocessing.topology.topology import (
     EDGES_TOO,
@@ -91,7 +91,7 @@ def _shift_table() -> NDArray[np.int64]:
 _SHIFTED = _shift_table()
 
 
-@numba.njit(cache=True)
+@compiled()
 def _label(padded, surface, index, places, shifted):  # type: ignore[no-untyped-def]
     """Label of each place, from 0."""
     one, other, sheet, inner = _sides(padded, surface, places)
@@ -110,7 +110,7 @@ def _label(padded, surface, index, places, shifted):  # type: ignore[no-untyped-
     return _consecutive(label)
 
 
-@numba.njit(cache=True)
+@compiled()
 def _sides(padded, surface, places):  # type: ignore[no-untyped-def]
     """Find both sides of each place, whether it is surface, and whether only among surface."""
     number = len(places)
@@ -126,7 +126,7 @@ def _sides(padded, surface, places):  # type: ignore[no-untyped-def]
     return one, other, sheet, inner
 
 
-@numba.njit(cache=True)
+@compiled()
 def _join(label, chosen, index, places, one, other, shifted):  # type: ignore[no-untyped-def]
     """Label chosen places by the simple surface that they make among themselves."""
     parent = np.arange(len(places))
@@ -143,7 +143,7 @@ def _join(label, chosen, index, places, one, other, shifted):  # type: ignore[no
             label[v] = _root(parent, v)
 
 
-@numba.njit(cache=True)
+@compiled()
 def _consecutive(label):  # type: ignore[no-untyped-def]
     number = np.full(len(label), -1, np.int64)
     count = 0
@@ -155,7 +155,7 @@ def _consecutive(label):  # type: ignore[no-untyped-def]
     return label
 
 
-@numba.njit(cache=True)
+@compiled()
 def _spread(label, sheet, index, places, one, other, shifted):  # type: ignore[no-untyped-def]
     """Labels spread over neighbours step by step.
 
@@ -178,7 +178,7 @@ def _spread(label, sheet, index, places, one, other, shifted):  # type: ignore[n
         front = np.array(following, dtype=np.int64)
 
 
-@numba.njit(cache=True)
+@compiled()
 def _two_sides(bits):  # type: ignore[no-untyped-def]
     """Both components of the rest that a surface point touches, as bits."""
     free = ~bits & EDGES_TOO
@@ -188,7 +188,7 @@ def _two_sides(bits):  # type: ignore[no-untyped-def]
     return first, _filled(faces & -faces, free)
 
 
-@numba.njit(cache=True)
+@compiled()
 def _filled(part, free):  # type: ignore[no-untyped-def]
     while True:
         grown = grow_6(part) & free
@@ -197,7 +197,7 @@ def _filled(part, free):  # type: ignore[no-untyped-def]
         part = grown
 
 
-@numba.njit(cache=True)
+@compiled()
 def _same(one, other, v, u, offset, shifted):  # type: ignore[no-untyped-def]
     """Return whether two neighbouring surface points lie between the same two parts of the rest."""
     first, second = np.int64(0), np.int64(0)
@@ -211,7 +211,7 @@ def _same(one, other, v, u, offset, shifted):  # type: ignore[no-untyped-def]
     )
 
 
-@numba.njit(cache=True)
+@compiled()
 def _root(parent, v):  # type: ignore[no-untyped-def]
     while parent[v] != v:
         parent[v] = parent[parent[v]]
@@ -219,7 +219,7 @@ def _root(parent, v):  # type: ignore[no-untyped-def]
     return v
 
 
-@numba.njit(cache=True)
+@compiled()
 def _shortest(index, places, starts, size):  # type: ignore[no-untyped-def]
     """Dijkstra's distances from ``starts`` over 26-neighbours; 0 where none leads."""
     distance = np.full(len(places), np.inf)

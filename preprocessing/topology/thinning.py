@@ -6,10 +6,10 @@ and cavities stay. What keeps the shape is *where* they are taken: only along th
 sheet is thinnest there. The rim of a sheet is thin across and long inwards, so it stays.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.core.kernels import compiled
 from foldnorm.preprocessing.topology.homotopy import in_block, take_simple
 
 MAX_RUN = 8  # voxels: beyond, along all axes, there is no sheet to speak of
@@ -46,7 +46,7 @@ def thin(
     return padded[1:-1, 1:-1, 1:-1].copy()
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _peel(classes, sheet, places):  # type: ignore[no-untyped-def]  # numba infers
     """Peel one layer from each direction; returns how many voxels went."""
     removed = 0
@@ -74,7 +74,7 @@ def _peel(classes, sheet, places):  # type: ignore[no-untyped-def]  # numba infe
     return removed
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _break_blocks(classes, sheet, places):  # type: ignore[no-untyped-def]
     """Take simple points out of full 2×2×2 blocks; returns how many went."""
     removed = 0
@@ -86,14 +86,14 @@ def _break_blocks(classes, sheet, places):  # type: ignore[no-untyped-def]
     return removed
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _is_thinnest_along(sheet, i, j, k, axis):  # type: ignore[no-untyped-def]
     one, two = (axis + 1) % 3, (axis + 2) % 3
     across = min(_run(sheet, i, j, k, one), _run(sheet, i, j, k, two))
     return _run(sheet, i, j, k, axis) <= across
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _run(sheet, i, j, k, axis):  # type: ignore[no-untyped-def]
     """Length of the run of sheet through a voxel along an axis, counted up to `MAX_RUN`."""
     di, dj, dk = np.int64(axis == 0), np.int64(axis == 1), np.int64(axis == 2)
@@ -106,7 +106,7 @@ def _run(sheet, i, j, k, axis):  # type: ignore[no-untyped-def]
     return length
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _class_in_front(classes, sheet, i, j, k):  # type: ignore[no-untyped-def]
     """Class of a face neighbour that is no sheet; a simple point has one."""
     for axis in range(3):

@@ -7,9 +7,10 @@ Bertrand & Malandain 1994 (Pattern Recognition Letters 15, 169–175); Malandain
 1993 (International Journal of Computer Vision 10, 183–197).
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from foldnorm.preprocessing.core.kernels import compiled
 
 # Bit 9 (di + 1) + 3 (dj + 1) + (dk + 1) stands for the neighbour (di, dj, dk).
 _OFFSETS = [(b // 9 - 1, b // 3 % 3 - 1, b % 3 - 1) for b in range(27)]
@@ -72,7 +73,7 @@ def simple_points(skeleton: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return topological_classes(skeleton) == BORDER
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _classify(padded, table):  # type: ignore[no-untyped-def]  # numba infers
     sides = padded.shape
     found = np.zeros((sides[0] - 2, sides[1] - 2, sides[2] - 2), np.uint8)
@@ -87,7 +88,7 @@ def _classify(padded, table):  # type: ignore[no-untyped-def]  # numba infers
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def neighbours(padded, i, j, k):  # type: ignore[no-untyped-def]
     """Bits of the true voxels among the 26 neighbours of (i, j, k); it lies on no border."""
     mask = np.int64(0)
@@ -101,7 +102,7 @@ def neighbours(padded, i, j, k):  # type: ignore[no-untyped-def]
     return mask & ALL
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def object_components(mask):  # type: ignore[no-untyped-def]
     """C*: number of 26-connected components of the bits of ``mask``."""
     count = 0
@@ -117,7 +118,7 @@ def object_components(mask):  # type: ignore[no-untyped-def]
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def background_components(mask):  # type: ignore[no-untyped-def]
     """C̄: 6-connected components, in the 18-neighbourhood, of what is not in ``mask``; by face."""
     free = ~mask & EDGES_TOO
@@ -135,13 +136,13 @@ def background_components(mask):  # type: ignore[no-untyped-def]
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def is_simple(mask):  # type: ignore[no-untyped-def]
     """Return whether a voxel with these neighbours is a simple point (C* = 1 and C̄ = 1)."""
     return background_components(mask) == 1 and object_components(mask) == 1
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def _grow_26(bits):  # type: ignore[no-untyped-def]
     bits |= ((bits & _UP_K) << 1) | ((bits & _DOWN_K) >> 1)
     bits |= ((bits & _UP_J) << 3) | ((bits & _DOWN_J) >> 3)
@@ -149,7 +150,7 @@ def _grow_26(bits):  # type: ignore[no-untyped-def]
     return bits
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def grow_6(bits):  # type: ignore[no-untyped-def]
     """Bits and their face neighbours within the cube."""
     along_k = ((bits & _UP_K) << 1) | ((bits & _DOWN_K) >> 1)

@@ -1,0 +1,132 @@
+"""Files of ours that are empty, cut off, or pointers to what was not fetched: one line each."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import TINY_TRAINING
+
+from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import content_fault, read_array, read_json
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
+ANNEX = b"/annex/objects/MD5E-s9--0123456789abcdef.npy\n"
+DAMAGES = {
+    "lfs": (lambda whole: LFS, "git lfs pull"),
+    "annex": (lambda whole: ANNEX, "git annex get"),
+    "empty": (lambda whole: b"", "empty file"),
+    "cut": (lambda whole: whole[: len(whole) // 2], ""),
+    "zeros": (lambda whole: bytes(len(whole)), ""),  # as a crash of a file server leaves
+}
+OURS = ["volumes.npy", "participants.tsv", "dataset_description.json"]
+
+
+def refused(capsys, *words):
+    """The one line that a command refuses its input with."""
+    capsys.readouterr()
+    assert main([*map(str, words), "--quiet"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "weights_only" not in line
+    assert "\x1b" not in line
+    return line
+
+
+def damage(path, name):
+    path.write_bytes(DAMAGES[name][0](path.read_bytes()))
+    return DAMAGES[name][1]
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize("file", OURS)
+def test_a_damaged_cohort_is_refused_by_name(small_cohort, tmp_path, file, name):
+    for own in OURS:
+        shutil.copy(small_cohort.folder / own, tmp_path / own)
+    reason = damage(tmp_path / file, name)
+    with pytest.raises(InputError, match=file) as raised:
+        _ = Cohort.open(tmp_path)
+    if file != "participants.tsv" or name != "empty":
+        assert reason in str(raised.value)
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_checkpoint_is_refused_by_name(small_run, small_cohort, tmp_path, capsys, name):
+    run = tmp_path / "run"
+    shutil.copytree(small_run, run)
+    reason = damage(run / "checkpoints/best.ckpt", name)
+    line = refused(capsys, "embed", run, small_cohort.folder, "-o", tmp_path / "codes")
+    assert "best.ckpt" in line
+    assert reason in line
+    damage(run / "checkpoints/last.ckpt", name)
+    words = ["train", "wgan_gp", small_cohort.folder, "-o", run, "--resume", "auto"]
+    words += TINY_TRAINING
+    assert "last.ckpt" in refused(capsys, *words, "--device", "cpu")
+
+
+def test_another_checkpoint_of_torch_is_none_of_ours(small_run, tmp_path):
+    import torch
+
+    run = tmp_path / "run"
+    shutil.copytree(small_run, run)
+    for content in ({"epoch": 3}, [1, 2], torch.zeros(3)):
+        torch.save(content, run / "checkpoints/best.ckpt")
+        with pytest.raises(InputError, match=r"checkpoint.*best\.ckpt"):
+            RunFolder.open(run).load()
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_bundle_is_refused_by_name(small_run, small_cohort, tmp_path, capsys, name):
+    bundle = tmp_path / "bundle"
+    assert main(["export", str(small_run), "-o", str(bundle), "--quiet"]) == 0
+    reason = damage(bundle / "models/model.safetensors", name)
+    line = refused(capsys, "embed", bundle, small_cohort.folder, "-o", tmp_path / "codes")
+    assert "model.safetensors" in line
+    assert "config.yaml" not in line
+    assert reason in line
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize("file", ["config.yaml", "data.json"])
+def test_a_damaged_run_folder_is_refused_by_name(
+    small_run, small_cohort, tmp_path, capsys, file, name
+):
+    run = tmp_path / "run"
+    shutil.copytree(small_run, run)
+    if name == "cut":  # half of the text may be enough
+        (run / file).write_bytes((run / file).read_bytes()[:60])
+    else:
+        damage(run / file, name)
+    line = refused(capsys, "embed", run, small_cohort.folder, "-o", tmp_path / "codes")
+    assert file in line
+
+
+def test_a_key_that_json_lacks_is_said_with_its_file(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"Cohort": {"affine": 1}}))
+    with pytest.raises(InputError, match=r"lacks 'preparation': .*a\.json"):
+        _ = read_json(path)["Cohort"]["preparation"]
+    assert read_json(path)["Cohort"].get("preparation") is None
+
+
+def test_annexed_files_are_known_by_their_link_too(tmp_path):
+    path = tmp_path / "a.npy"
+    path.symlink_to(".git/annex/objects/aa/bb/MD5E/MD5E")
+    assert "git annex get" in content_fault(path)
+    with pytest.raises(InputError, match="no such file"):
+        read_array(path)
+
+
+def test_damaged_sidecars_are_made_anew(small_cohort, tmp_path):
+    out, words = tmp_path / "out", ["--voxel-size", "1.5", "--n-procs", "1", "--quiet"]
+    source = small_cohort.folder.parent / "source"
+    command = ["preprocess", str(source), "-o", str(out), *words]
+    assert main(command) == 0
+    before = np.load(out / "volumes.npy")
+    for path in (out / "sub-s00/anat/sub-s00_dseg.json", out / "sub-s01/anat/sub-s01_dseg.json"):
+        path.write_bytes(b"" if "s00" in path.name else path.read_bytes()[:100])
+    assert main(command) == 0
+    assert read_json(out / "run_report.json")["skipped"] == 22
+    assert np.array_equal(np.load(out / "volumes.npy"), before)
