@@ -14,8 +14,10 @@ from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.training.signals import STOPPED
 from foldnorm.pipeline.training.train import refuse_existing_run
 from foldnorm.pipeline.training.train import train as train_run
-from foldnorm.preprocessing.cohort import preprocess as preprocessing
 from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.options import PreprocessOptions
+from foldnorm.preprocessing.cohort.plan import CohortPlan
+from foldnorm.preprocessing.cohort.preprocess import preprocess as run_preprocessing
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.sources import Source
 
@@ -32,8 +34,9 @@ def preprocess(source: PathLike | Sequence[PathLike], out: PathLike, **options: 
     Args:
         source: Morphologist tree, folder of NIfTI files, one file, or a table; or several.
         out: folder to write.
-        options: see `foldnorm.preprocessing.cohort.preprocess.read_options`: ``voxel_size=2``,
-            ``pad="multiple:8"``, ``hemis=["L"]``, ``crop="region:…"``, ``like="cohort"`` and so on.
+        options: flags of the command, such as ``voxel_size=2``, ``pad="multiple:8"``,
+            ``hemi="L"``, ``crop="region:…"``, ``layout_from="cohort"``; see
+            `foldnorm.preprocessing.cohort.options.PreprocessOptions`.
 
     Returns:
         The cohort.
@@ -48,7 +51,8 @@ def preprocess(source: PathLike | Sequence[PathLike], out: PathLike, **options: 
         raise InputError("a shard leaves no cohort: `foldnorm preprocess --shard` prepares one")
     given = [source] if isinstance(source, (str, Path)) else source
     sources = [Source.parse(str(one)) for one in given]
-    report = preprocessing.preprocess(sources, Path(out), preprocessing.read_options(**options))
+    plan = CohortPlan.from_options(PreprocessOptions.from_words(options))
+    report = run_preprocessing(sources, Path(out), plan)
     for failure in report["failed"]:
         LOG.warning("%s: %s", failure["volume"], failure["reason"])
     cohort = Cohort.open(out)

@@ -36,7 +36,7 @@ def phantoms(
         pad: of the cohort's box.
         seed: of what is drawn.
         variant: departure from healthy folding that each of them gets, as ``absent:central``.
-        options: of `foldnorm.preprocess`: ``fractions=(0.5, 0.25, 0.25)``, ``pair="grey-white"``.
+        options: of `foldnorm.preprocess`, such as ``split_fractions=(0.5, 0.25, 0.25)``.
 
     Returns:
         The cohort.

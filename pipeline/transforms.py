@@ -17,6 +17,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.core.choices import Resampling
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme, discretise, load_scheme
 from foldnorm.preprocessing.io.sources import Source, find_volumes
@@ -28,7 +29,7 @@ from foldnorm.preprocessing.spatial.crop import (
     paste,
     shifted_affine,
 )
-from foldnorm.preprocessing.spatial.downsample import Method, ResamplingPlan, downsample
+from foldnorm.preprocessing.spatial.downsample import ResamplingPlan, downsample
 
 
 class MorphologistReader(ImageReader):
@@ -147,7 +148,7 @@ class SulcusPriorityDownsample(Transform):
         ((1, 4, 4, 4), [2.0, 2.0, 2.0, 1.0])
     """
 
-    def __init__(self, voxel_size: float, method: Method = "sulcus-priority") -> None:
+    def __init__(self, voxel_size: float, method: Resampling = "sulcus-priority") -> None:
         self.voxel_size, self.method = voxel_size, method
 
     def __call__(self, volume: Any) -> MetaTensor:
@@ -238,7 +239,7 @@ class SulcusPriorityDownsampled(_Dictionary):
     """
 
     def __init__(
-        self, keys: KeysCollection, voxel_size: float, method: Method = "sulcus-priority"
+        self, keys: KeysCollection, voxel_size: float, method: Resampling = "sulcus-priority"
     ) -> None:
         super().__init__(keys, SulcusPriorityDownsample(voxel_size, method))
 

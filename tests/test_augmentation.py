@@ -225,7 +225,7 @@ def test_cubes_become_void_in_the_volume_of_the_key_alone(key, scheme, void):
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_only_what_is_translated_has_holes(reverse, tmp_path):
-    cohort = phantoms(4, tmp_path, voxel_size=8.0, pair="grey-white", fractions=(1, 0, 0))
+    cohort = phantoms(4, tmp_path, voxel_size=8.0, pair="grey-white", split_fractions=(1, 0, 0))
     words = [f"--model.init_args.reverse={reverse}", "--model.init_args.channels=[4]",
              "--model.init_args.convolutions=[1]", "--training.augmentation.dropout=9",
              "--training.batch_size=1"]  # fmt: skip

@@ -114,7 +114,7 @@ def test_a_flag_means_one_thing():
     for _, flag, action in options():
         types[flag].add(action.type)
         choices[flag].add(tuple(action.choices or ()))
-    types["--voxel-size"] -= {None}  # of preprocess: or native
+    types["--voxel-size"] -= {str}  # of preprocess: or native
     for flag, found in types.items():
         assert len(found) == 1, (flag, found)
     for flag, found in choices.items():

@@ -6,10 +6,11 @@ import pickle
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from doctest import script_from_examples
 from pathlib import Path
 
+import docstring_parser
 import numpy as np
 import pytest
 import torch
@@ -26,7 +27,8 @@ from foldnorm.pipeline.bundle.export import export
 from foldnorm.pipeline.cli import build_parser
 from foldnorm.pipeline.commands.preprocess import _options
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.preprocessing.cohort.preprocess import read_options
+from foldnorm.preprocessing.cohort.options import PreprocessOptions, flag
+from foldnorm.preprocessing.cohort.plan import CohortPlan
 
 ROOT = Path(__file__).parents[1]
 NAMES = [
@@ -43,7 +45,7 @@ def pairs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantoms")
     return fn.datasets.phantoms(
         8, str(folder), crop="mm:-72,-8,-70,-6,-28,36", pair="grey-white",
-        fractions=[0.5, 0.25, 0.25],
+        split_fractions=[0.5, 0.25, 0.25],
     )  # fmt: skip
 
 
@@ -107,16 +109,46 @@ def test_options_are_those_of_the_command(tmp_path):
         ([], {}),
         (["--voxel-size", "native", "--hemi", "L", "--thin", "--pad", "cubic", "--pair",
           "grey-white", "--crop", "mm:0,1,0,1,0,1", "--split-fractions", "0", "0", "1"],
-         {"voxel_size": "native", "hemis": "L", "thin": True, "pad": "cubic", "pair": "grey-white",
-          "crop": "mm:0,1,0,1,0,1", "fractions": [0, 0, 1]}),
-        (["--factor", "2", "--rule", "nearest"], {"factor": 2, "rule": "nearest"}),
+         {"voxel_size": "native", "hemi": "L", "thin": True, "pad": "cubic", "pair": "grey-white",
+          "crop": "mm:0,1,0,1,0,1", "split_fractions": [0, 0, 1]}),
+        (["--factor", "2", "--rule", "nearest", "--shard", "1/2", "--fold-labels", "none"],
+         {"factor": 2, "rule": "nearest", "shard": "1/2", "fold_labels": "none"}),
     ):  # fmt: skip
         command = ["preprocess", "SOURCE", "-o", "OUT", "--n-procs", "1", *words]
-        assert _options(build_parser()[0].parse_args(command)) == read_options(**options)
+        given = _options(build_parser()[0].parse_args(command))
+        assert given == PreprocessOptions.from_words(options)
     with pytest.raises(fn.InputError, match="no option 'voxelsize'"):
         fn.preprocess(tmp_path, tmp_path / "out", voxelsize=2)
-    with pytest.raises(fn.InputError, match="expected mm or native"):
-        read_options(voxel_size="two")
+
+
+def test_options_and_flags_are_the_same_words():
+    _, commands = build_parser()
+    flags = set(commands["preprocess"]._option_string_actions)
+    others = {"-h", "--help", "-o", "--out", "--from", "--labels", "--align", "--cluster", "--jobs",
+              "--cluster-option", "--debug", "--trust"}  # fmt: skip
+    assert flags - others == {flag(option.name) for option in fields(PreprocessOptions)}
+    docstring = docstring_parser.parse(PreprocessOptions.__doc__)
+    assert [one.args[1] for one in docstring.params] == [
+        option.name for option in fields(PreprocessOptions)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"voxel_size": "two"}, "--voxel-size: expected mm or native, got 'two'"),
+        ({"hull": "gone"}, "--hull: expected keep or remove, got 'gone'"),
+        ({"hemi": ["L", "left"]}, "--hemi: expected L or R, got 'left'"),
+        ({"factor": 0}, "--factor: expected at least 1, got 0"),
+        ({"factor": 2, "voxel_size": 2}, "a voxel size or a factor, not both"),
+        ({"shard": "3/2", "finalize": True}, "--shard: expected I/N with 1 ≤ I ≤ N, got '3/2'"),
+        ({"split_fractions": (1, 1, 1)}, "three shares that sum to 1"),
+        ({"outside_class": "sulcus"}, "--outside-class needs a region"),
+    ],
+)
+def test_options_that_do_not_suit_are_refused(words, said):
+    with pytest.raises(fn.InputError, match=re.escape(said)):
+        CohortPlan.from_options(PreprocessOptions.from_words(words))
 
 
 def test_preprocess_gives_the_cohort_and_says_what_failed(tmp_path, caplog):
@@ -126,10 +158,11 @@ def test_preprocess_gives_the_cohort_and_says_what_failed(tmp_path, caplog):
     assert len(cohort) == 3
     assert "sub-broken" in caplog.text
     assert (cohort.folder / "qc.html").is_file()
-    alike = fn.preprocess([source], tmp_path / "b", like=str(tmp_path / "a"), quiet=True)
+    alike = fn.preprocess([source], tmp_path / "b", layout_from=str(tmp_path / "a"), quiet=True)
     assert np.array_equal(alike.volumes, cohort.volumes)
-    with pytest.raises(fn.InputError, match="is that of the cohort to be like"):
-        fn.preprocess(source, tmp_path / "c", like=tmp_path / "a", voxel_size=2)
+    for words in ({"voxel_size": 2}, {"pad": "cubic"}, {"rule": "nearest"}, {"crop": "none"}):
+        with pytest.raises(fn.InputError, match="is fixed by --layout-from"):
+            fn.preprocess(source, tmp_path / "c", layout_from=tmp_path / "a", **words)
 
 
 def test_a_cohort_is_a_sequence_of_brains(pairs):

@@ -9,11 +9,11 @@ from conftest import skeleton_source, skeleton_volume, write_nifti
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.cohort.preparation import Preparation
-from foldnorm.preprocessing.cohort.preprocess import PreprocessOptions, preprocess
+from foldnorm.preprocessing.cohort.options import PreprocessOptions
+from foldnorm.preprocessing.cohort.plan import CohortPlan
+from foldnorm.preprocessing.cohort.preprocess import preprocess
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
-from foldnorm.preprocessing.io.schemes import SKELETON
 from foldnorm.preprocessing.io.sources import Source
 from foldnorm.preprocessing.io.volumes import write_labels
 from foldnorm.preprocessing.topology.thinning import thin
@@ -400,9 +400,7 @@ def test_packing_is_skipped_only_where_the_very_same_is_packed(tmp_path, monkeyp
     write_labels(source / "sub-s03.nii.gz", skeleton_volume(3), np.eye(4))
     monkeypatch.setattr("foldnorm.preprocessing.cohort.pack.write_participants", die)
     with pytest.raises(KeyboardInterrupt):
-        preprocess(
-            [Source(source)], out, PreprocessOptions(Preparation(SKELETON), n_procs=1, quiet=True)
-        )
+        preprocess([Source(source)], out, CohortPlan.from_options(PreprocessOptions(quiet=True)))
     monkeypatch.undo()
     assert np.load(out / "volumes.npy", mmap_mode="r").shape[0] == 4
     (source / "sub-s03.nii.gz").unlink()

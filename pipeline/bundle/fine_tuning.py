@@ -17,8 +17,9 @@ from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
 from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, write_image_cohort
 from foldnorm.preprocessing.cohort.images import find_images
-from foldnorm.preprocessing.cohort.preprocess import preprocess, read_options
-from foldnorm.preprocessing.cohort.split import DEFAULT_FRACTIONS
+from foldnorm.preprocessing.cohort.options import PreprocessOptions
+from foldnorm.preprocessing.cohort.plan import CohortPlan
+from foldnorm.preprocessing.cohort.preprocess import preprocess
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_tsv
 from foldnorm.preprocessing.io.sources import COMPANIONS, Source
@@ -96,12 +97,13 @@ class FineTuning:
             images, problems = find_images(self.source.absolute())
             preparation = ImagePreparation.from_cohort(self.folder)
             report = write_image_cohort(
-                images, problems, out, preparation, fractions=DEFAULT_FRACTIONS
+                images, problems, out, preparation, fractions=PreprocessOptions.split_fractions
             )
         else:
             source = self.source if self.datalist is None else self._listed(self.datalist)
-            options = read_options(like=self.folder, quiet=True)
-            report = preprocess([Source.parse(str(source))], out, options)
+            options = PreprocessOptions(layout_from=self.folder, quiet=True)
+            plan = CohortPlan.from_options(options)
+            report = preprocess([Source.parse(str(source))], out, plan)
         for failure in report["failed"]:
             LOG.warning("%s", "; ".join(map(str, failure.values())))
         return Cohort.open(out)

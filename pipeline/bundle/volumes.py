@@ -234,7 +234,7 @@ def _input_of(run: RunFolder) -> tuple[Preparation, LabelScheme, bool]:
     translates = isinstance(model, Translates)
     if isinstance(model, Translates) and model.reverse:
         preparation = preparation.for_second_volume()
-    return replace(preparation, pair=None, folds="none"), preparation.scheme, translates
+    return replace(preparation, pair=None, fold_labels="none"), preparation.scheme, translates
 
 
 def _output_of(run: RunFolder) -> tuple[list[str], list[int]]:

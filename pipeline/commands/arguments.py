@@ -4,9 +4,15 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import NoneType
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
+import docstring_parser
+
+from foldnorm.preprocessing.cohort.options import PreprocessOptions, flag
+from foldnorm.preprocessing.core.choices import choices_of
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 
@@ -128,46 +134,51 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_options(
+    parser: argparse.ArgumentParser, options: type, *names: str
+) -> dict[str, argparse._ArgumentGroup]:
+    """Add flags for the fields of a dataclass: those named, or all that say a group of the help.
+
+    The docstring of the dataclass says what each is for, its default what is taken where it is not
+    given, and its annotation which words and how many are taken; of several types, the last.
+
+    Returns:
+        The groups by their titles.
+    """
+    attributes = docstring_parser.parse(options.__doc__ or "").params
+    texts = {one.args[1]: " ".join((one.description or "").split()) for one in attributes}
+    kinds = get_type_hints(options)
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for option in fields(options):
+        title = option.metadata.get("group")
+        if title is None or (names and option.name not in names):
+            continue
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        text, default = texts[option.name], option.default
+        if default not in (None, ()) and default is not False:
+            shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+            text += f" (default: {shown})"
+        keywords = _keywords(kinds[option.name], option.metadata.get("metavar"))
+        groups[title].add_argument(flag(option.name), default=default, help=text, **keywords)
+    return groups
+
+
+def _keywords(kind: Any, metavar: Any) -> dict[str, Any]:
+    """Return what argparse is told of an annotation: how many words there are, and of what kind."""
+    if kind is bool:
+        return {"action": "store_true"}
+    several = get_args(kind) if get_origin(kind) is tuple else ()
+    number = {"nargs": "+" if ... in several else len(several)} if several else {}
+    if choices_of(kind):
+        return {**number, "choices": choices_of(kind), "metavar": metavar}
+    kinds = [one for one in get_args(kind) or (kind,) if one not in (NoneType, ...)]
+    return {**number, "type": kinds[-1], "metavar": metavar}
+
+
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Add ``--participant-label``, ``--hemi`` and ``--prefer``."""
-    parser.add_argument(
-        "--participant-label",
-        nargs="+",
-        type=str,
-        default=[],
-        help="restrict to these participants",
-    )
-    parser.add_argument(
-        "--hemi", nargs="+", choices=("L", "R"), default=[], help="restrict to these hemispheres"
-    )
-    add_prefer(parser)
-
-
-def add_prefer(parser: argparse.ArgumentParser) -> None:
-    """Add ``--prefer``."""
-    parser.add_argument(
-        "--prefer",
-        nargs="+",
-        type=str,
-        default=[],
-        metavar="NAME",
-        help="acquisitions, analyses or fold sessions to prefer to others",
-    )
-
-
-def add_split(parser: argparse._ActionsContainer) -> None:
-    """Add ``--split-fractions`` and ``--split-seed``."""
-    parser.add_argument(
-        "--split-fractions",
-        nargs=3,
-        type=float,
-        metavar=("TRAIN", "VALIDATION", "TEST"),
-        default=(0.75, 0.15, 0.10),
-        help="share of participants in each split (default: 0.75 0.15 0.10)",
-    )
-    parser.add_argument(
-        "--split-seed", type=int, default=0, help="random seed of the split (default: 0)"
-    )
+    add_options(parser, PreprocessOptions, "participant_label", "hemi", "prefer")
 
 
 def add_n_procs(parser: argparse.ArgumentParser) -> None:
@@ -229,14 +240,6 @@ def not_negative(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"expected at least 0, got {number}")
     return number
-
-
-def shard(text: str) -> tuple[int, int]:
-    """Parse ``I/N``: part I of N, from 1."""
-    first, _, last = text.partition("/")
-    if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
-        raise argparse.ArgumentTypeError(f"expected I/N with 1 ≤ I ≤ N, got {text!r}")
-    return int(first), int(last)
 
 
 def refuse_existing(out: Path, overwrite: bool) -> None:

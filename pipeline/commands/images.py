@@ -11,10 +11,11 @@ from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
     add_n_procs,
+    add_options,
     add_out,
     add_overwrite,
-    add_split,
 )
+from foldnorm.preprocessing.cohort.options import PreprocessOptions
 from foldnorm.preprocessing.core.counts import counted
 
 HELP = "turn images into a cohort folder"
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COHORT",
         help="cohort, or exported model, as whose images these are prepared",
     )
-    add_split(parser)
+    add_options(parser, PreprocessOptions, "split_fractions", "split_seed")
     add_n_procs(parser)
     add_overwrite(parser)
 

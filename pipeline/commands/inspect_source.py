@@ -5,7 +5,8 @@ Exit code 1 if some volume could not be used.
 
 import argparse
 
-from foldnorm.pipeline.commands.arguments import add_prefer, add_sources
+from foldnorm.pipeline.commands.arguments import add_options, add_sources
+from foldnorm.preprocessing.cohort.options import PreprocessOptions
 
 HELP = "list what a source holds, lacks, and leaves unclear"
 
@@ -13,7 +14,7 @@ HELP = "list what a source holds, lacks, and leaves unclear"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_sources(parser)
-    add_prefer(parser)
+    add_options(parser, PreprocessOptions, "prefer")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 

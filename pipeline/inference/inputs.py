@@ -1,7 +1,7 @@
 """Input of a model: a cohort, or files that are prepared as its training cohort was."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,10 @@ from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
 from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, write_image_cohort
 from foldnorm.preprocessing.cohort.images import find_images
+from foldnorm.preprocessing.cohort.options import PreprocessOptions
+from foldnorm.preprocessing.cohort.plan import CohortPlan
 from foldnorm.preprocessing.cohort.preparation import Preparation
-from foldnorm.preprocessing.cohort.preprocess import PreprocessOptions, options_like, preprocess
+from foldnorm.preprocessing.cohort.preprocess import preprocess
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.sources import Problem, Source
 
@@ -112,13 +114,13 @@ def _prepare_volumes(
     Raises:
         InputError: none could be prepared, or the training cohort, whose box they need, has moved.
     """
-    others: dict[str, Any] = {"fractions": ALL_TEST, "overwrite": overwrite, "quiet": quiet}
+    options = PreprocessOptions(split_fractions=ALL_TEST, overwrite=overwrite, quiet=quiet)
     if uncropped is not None:
-        options = PreprocessOptions(preparation=uncropped, mix_origins=True, **others)
+        plan = CohortPlan(replace(options, mix_origins=True), uncropped)
     else:
         like = run.folder if run.is_bundle else run.training_cohort(reference).folder
-        options = options_like(like, folds="none", **others)
-    report = preprocess([Source.parse(source)], prepared, options)
+        plan = CohortPlan.from_options(replace(options, layout_from=like, fold_labels="none"))
+    report = preprocess([Source.parse(source)], prepared, plan)
     if not report["done"]:
         reasons = "; ".join(f"{f['volume']}: {f['reason']}" for f in report["failed"])
         raise InputError(f"no volume of {source} could be prepared: {reasons}")

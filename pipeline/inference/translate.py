@@ -71,7 +71,7 @@ class Translator:
     def source_preparation(self) -> Preparation:
         """Preparation of the volumes to translate, which come without the other of their pair."""
         own = self.preparation.for_second_volume() if self.model.reverse else self.preparation
-        return replace(own, pair=None, folds="none")
+        return replace(own, pair=None, fold_labels="none")
 
     @property
     def source_scheme(self) -> LabelScheme:

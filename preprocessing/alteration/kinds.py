@@ -101,7 +101,7 @@ class _Reprepared(ABC):
         self.cohort = cohort
         # Neither fold labels nor the second volume of a pair change what is altered.
         preparation = Preparation.from_dict(cohort.preparation)
-        self.preparation = replace(preparation, folds="none", pair=None)
+        self.preparation = replace(preparation, fold_labels="none", pair=None)
         self.crop = CropSpec.from_record(cohort.preparation)
         self.layout = Layout.from_cohort(cohort.folder)
         if self.preparation.whole_brain:

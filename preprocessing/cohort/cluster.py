@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import joblib
 
+from foldnorm.preprocessing.cohort.plan import CohortPlan
 from foldnorm.preprocessing.cohort.preprocess import (
     REPORT_OF_SHARD,
-    PreprocessOptions,
     preprocess,
     write_report,
 )
@@ -60,22 +60,22 @@ class Cluster:
 
 
 def preprocess_on(
-    cluster: Cluster, sources: Sequence[Source], out: Path, options: PreprocessOptions
+    cluster: Cluster, sources: Sequence[Source], out: Path, plan: CohortPlan
 ) -> dict[str, Any]:
     """Turn sources into a cohort folder as `preprocess` does, and return its report.
 
     Raises:
         InputError: nothing can be done at all, or the cluster cannot be reached.
     """
-    if options.shard is not None or options.gather:
+    if plan.options.shard is not None or plan.options.finalize:
         raise InputError("--cluster divides and packs by itself: leave --shard and --finalize out")
     if cluster.kind == "dask":
-        return _by_dask(cluster, sources, out, options)
-    return _by_jobs(cluster, sources, out, options)
+        return _by_dask(cluster, sources, out, plan)
+    return _by_jobs(cluster, sources, out, plan)
 
 
 def _by_dask(
-    cluster: Cluster, sources: Sequence[Source], out: Path, options: PreprocessOptions
+    cluster: Cluster, sources: Sequence[Source], out: Path, plan: CohortPlan
 ) -> dict[str, Any]:
     distributed = _imported("distributed", "dask")
     try:
@@ -83,11 +83,11 @@ def _by_dask(
     except (OSError, ValueError) as error:
         raise InputError(f"no Dask scheduler answers at {cluster.address} ({error})") from error
     with client, joblib.parallel_config(backend="dask"):
-        return preprocess(sources, out, replace(options, n_procs=ALL_WORKERS))
+        return preprocess(sources, out, _with(plan, n_procs=ALL_WORKERS))
 
 
 def _by_jobs(
-    cluster: Cluster, sources: Sequence[Source], out: Path, options: PreprocessOptions
+    cluster: Cluster, sources: Sequence[Source], out: Path, plan: CohortPlan
 ) -> dict[str, Any]:
     begin = time.perf_counter()
     submitit = _imported("submitit", "slurm")
@@ -97,7 +97,7 @@ def _by_jobs(
     parameters = {
         "name": "foldnorm",
         "timeout_min": DEFAULT_MINUTES,
-        "cpus_per_task": options.n_procs,
+        "cpus_per_task": plan.options.n_procs,
         **cluster.options,
     }
     try:
@@ -107,7 +107,7 @@ def _by_jobs(
         reason = " ".join(str(error).split())
         raise InputError(f"--cluster {cluster.kind}: {reason}") from error
     chunks = [
-        replace(options, shard=(number, cluster.jobs), quiet=True)
+        _with(plan, shard=f"{number}/{cluster.jobs}", quiet=True)
         for number in range(1, cluster.jobs + 1)
     ]
     jobs = executor.map_array(
@@ -119,11 +119,16 @@ def _by_jobs(
         if raised is not None:
             reason = f"{type(raised).__name__}, see {job.paths.stderr}"
             failed.append({"volume": f"chunk {number}/{cluster.jobs}", "reason": reason})
-    report = preprocess(sources, out, replace(options, gather=True))
+    report = preprocess(sources, out, _with(plan, finalize=True))
     report["failed"] = failed + report["failed"]
     report["seconds"] = round(time.perf_counter() - begin, 2)
     write_report(out, report)
     return report
+
+
+def _with(plan: CohortPlan, **options: Any) -> CohortPlan:
+    """Return the plan with other options."""
+    return replace(plan, options=replace(plan.options, **options))
 
 
 def _imported(name: str, extra: str) -> Any:

@@ -219,14 +219,14 @@ def _fold_labels(
     volume: LabelVolume, preparation: Preparation, companions: Companions
 ) -> _FoldLabels:
     wants_graph = preparation.hull == "remove" or (
-        preparation.folds == "auto" and companions.folds is None
+        preparation.fold_labels == "auto" and companions.folds is None
     )
     graph, voxels, numbers = None, None, None
     if wants_graph and companions.graph is not None and preparation.scheme.stem == SKELETON.stem:
         graph = read_fold_graph(companions.graph)
         numbers = graph_fold_numbers(graph, shape_of(volume.data))[::-1, ::-1, ::-1]
         voxels = numbers > 0 if graph_matches(volume.data, numbers > 0) else None
-    if preparation.folds == "none":
+    if preparation.fold_labels == "none":
         return _FoldLabels(graph=voxels)
     if companions.folds is not None:
         return _FoldLabels(_read_folds(companions.folds, volume), {}, "label volume", voxels)

@@ -28,56 +28,20 @@ from foldnorm.preprocessing.cohort.cohort import (
 )
 from foldnorm.preprocessing.cohort.duplicates import SameScan, same_scans
 from foldnorm.preprocessing.cohort.layout import Layout, fit_layout
+from foldnorm.preprocessing.cohort.options import PreprocessOptions
+from foldnorm.preprocessing.cohort.plan import CohortPlan
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.prepared_index import PreparedVolume, prepared_volumes
 from foldnorm.preprocessing.cohort.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.cohort.quality import QC_TABLE, quality_rows
-from foldnorm.preprocessing.cohort.split import DEFAULT_FRACTIONS, assign_split
+from foldnorm.preprocessing.cohort.split import assign_split
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, threaded_map, write_tsv
+from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.sources import Problem, bids_label
 from foldnorm.preprocessing.spatial.crop import missing_sides, paste, shifted_affine
-from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 from foldnorm.preprocessing.spatial.downsample import SAME_SIZE
-
-
-@dataclass(frozen=True)
-class PackOptions:
-    """Options of packing the prepared volumes; attributes as in `PreprocessOptions`."""
-
-    preparation: Preparation
-    crop: CropSpec = field(default_factory=CropSpec)
-    pad: str = "none"
-    off_mask: str | None = None
-    mix_origins: bool = False
-    frozen: Layout | None = None
-    fractions: tuple[float, ...] = DEFAULT_FRACTIONS
-    split_seed: int = 0
-    fold_names: Mapping[int, str] = field(default_factory=dict)
-    refit: bool = False
-    excluded: frozenset[str] = frozenset()
-    drop_duplicates: bool = False
-    n_procs: int = 1
-
-    def preparation_record(self) -> dict[str, Any]:
-        """Everything that must be equal for the volumes of two cohorts to be comparable."""
-        return {
-            **self.preparation.as_dict(),
-            "crop": self.crop.text,
-            "regions": {name: list(sulci) for name, sulci in self.crop.regions.items()},
-            "off_mask": self.off_mask,
-            "pad": self.pad,
-        }
-
-    def layout(self, volumes: list[PreparedVolume], out: Path) -> Layout:
-        """Return the layout of another cohort, or the one frozen in ``out``, or fit a new one."""
-        if self.frozen is not None:
-            return self.frozen
-        if (out / DESCRIPTION).is_file() and not self.refit:
-            return Layout.from_cohort(out)
-        record = self.preparation_record()
-        return fit_layout(volumes, self.crop, self.pad, self.fold_names, record)
 
 
 @dataclass(frozen=True)
@@ -97,30 +61,36 @@ class Packed:
     warnings: list[str] = field(default_factory=list)
 
 
-def pack(out: Path, options: PackOptions) -> Packed:
+def pack(out: Path, plan: CohortPlan, fold_names: Mapping[int, str]) -> Packed:
     """Pack every finished volume of the cohort folder ``out``.
+
+    Args:
+        out: cohort folder.
+        plan: of the cohort.
+        fold_names: label → name of the source.
 
     Raises:
         InputError: volumes of different makers, and they may not be mixed.
     """
+    excluded = {bids_label(name.removeprefix("sub-")) for name in plan.excluded}
     every = [
         volume
         for volume in prepared_volumes(out)
-        if bids_label(volume.sidecar["Participant"]) not in options.excluded
+        if bids_label(volume.sidecar["Participant"]) not in excluded
     ]
-    if not options.mix_origins:
+    if not plan.options.mix_origins:
         refuse_mixed([volume.sidecar["Origin"] for volume in every])
-    finished, problems = _same_voxels(every, out, options)
+    finished, problems = _same_voxels(every, out, refit=plan.options.overwrite)
     scans = same_scans(finished)
-    finished, dropped = _first_of_each_scan(finished, scans, options)
-    said = _scan_warnings(finished, scans, options) + _source_warnings(finished)
+    finished, dropped = _first_of_each_scan(finished, scans, plan.options)
+    said = _scan_warnings(finished, scans, plan.options) + _source_warnings(finished)
     packed = Packed(problems, scans, dropped, said)
     if not finished:
         return packed
-    layout = options.layout(finished, out)
+    layout = _layout(finished, out, plan, fold_names)
     fitting = []
     for volume in finished:
-        outside = "" if options.crop.may_cut else missing_sides(volume.bounds, layout.box)
+        outside = "" if plan.crop.may_cut else missing_sides(volume.bounds, layout.box)
         if outside:
             problems.append(
                 Problem(
@@ -133,16 +103,16 @@ def pack(out: Path, options: PackOptions) -> Packed:
             fitting.append(volume)
     if not fitting:
         return packed
-    description = _description(fitting, layout, options)
-    if not options.refit and _is_packed(out, description):
+    description = _description(fitting, layout, plan, fold_names)
+    if not plan.options.overwrite and _is_packed(out, description):
         return packed
     _begin_packing(out)
     layout.write_region(out, fitting[0].sidecar["VoxelSize"])
-    _write_volumes(out, fitting, layout, options)
-    _write_pairs(out, fitting, layout, options)
-    _write_folds(out, fitting, layout, options)
-    write_participants(out, [_row(volume, options) for volume in fitting])
-    write_tsv(out / QC_TABLE, _quality(fitting, scans, options), QC_COLUMNS)
+    _write_volumes(out, fitting, layout, plan)
+    _write_pairs(out, fitting, layout, plan)
+    _write_folds(out, fitting, layout, plan, fold_names)
+    write_participants(out, [_row(volume, plan.options) for volume in fitting])
+    write_tsv(out / QC_TABLE, _quality(fitting, scans, plan.preparation), QC_COLUMNS)
     write_description(out, "foldnorm cohort", description)  # last: what it says is then there
     return packed
 
@@ -189,14 +159,25 @@ def fold_rows(
     ]
 
 
+def _layout(
+    volumes: list[PreparedVolume], out: Path, plan: CohortPlan, fold_names: Mapping[int, str]
+) -> Layout:
+    """Return the layout of another cohort, or the one frozen in ``out``, or fit a new one."""
+    if plan.frozen is not None:
+        return plan.frozen
+    if (out / DESCRIPTION).is_file() and not plan.options.overwrite:
+        return Layout.from_cohort(out)
+    return fit_layout(volumes, plan.crop, plan.pad, fold_names, plan.record())
+
+
 def _same_voxels(
-    volumes: list[PreparedVolume], out: Path, options: PackOptions
+    volumes: list[PreparedVolume], out: Path, *, refit: bool
 ) -> tuple[list[PreparedVolume], list[Problem]]:
     """Keep the volumes whose voxels have the cohort's size: the frozen one, or the first's."""
     if not volumes:
         return [], []
     expected = volumes[0].sidecar["VoxelSize"]
-    if (out / DESCRIPTION).is_file() and not options.refit:
+    if (out / DESCRIPTION).is_file() and not refit:
         expected = read_json(out / DESCRIPTION)["Cohort"]["voxel_size"]
     kept, problems = [], []
     for volume in volumes:
@@ -211,42 +192,46 @@ def _same_voxels(
 
 
 def _write_volumes(
-    out: Path, volumes: list[PreparedVolume], layout: Layout, options: PackOptions
+    out: Path, volumes: list[PreparedVolume], layout: Layout, plan: CohortPlan
 ) -> None:
-    scheme = options.preparation.scheme
+    scheme = plan.preparation.scheme
 
     def placed(volume: PreparedVolume) -> NDArray[np.integer]:
-        target = layout.target(volume, options.crop)
+        target = layout.target(volume, plan.crop)
         classes = volume.read("_dseg").data.astype(np.uint8, copy=False)
-        return layout.packed(classes, volume.bounds, target, scheme, options.off_mask)
+        return layout.packed(classes, volume.bounds, target, scheme, plan.outside_class)
 
     shape = (len(volumes), *layout.box.shape)
-    ahead = threaded_map(placed, volumes, options.n_procs)
+    ahead = threaded_map(placed, volumes, max(plan.options.n_procs, 1))
     write_packed(out, VOLUMES, ahead, shape=shape, dtype=np.dtype(np.uint8))
 
 
 def _write_pairs(
-    out: Path, volumes: list[PreparedVolume], layout: Layout, options: PackOptions
+    out: Path, volumes: list[PreparedVolume], layout: Layout, plan: CohortPlan
 ) -> None:
     """Pack the second volume of each pair, in the order and on the grid of the first."""
-    scheme = options.preparation.pair
+    scheme = plan.preparation.pair
     if scheme is None:
         (out / PAIRS).unlink(missing_ok=True)
         return
-    off_mask = None if options.off_mask is None else scheme.names[scheme.fill]
+    outside = None if plan.outside_class is None else scheme.names[scheme.fill]
 
     def placed(volume: PreparedVolume) -> NDArray[np.integer]:
-        target = layout.target(volume, options.crop)
+        target = layout.target(volume, plan.crop)
         classes = volume.read("_desc-pair_dseg").data.astype(np.uint8, copy=False)
-        return layout.packed(classes, volume.bounds, target, scheme, off_mask)
+        return layout.packed(classes, volume.bounds, target, scheme, outside)
 
     shape = (len(volumes), *layout.box.shape)
-    ahead = threaded_map(placed, volumes, options.n_procs)
+    ahead = threaded_map(placed, volumes, max(plan.options.n_procs, 1))
     write_packed(out, PAIRS, ahead, shape=shape, dtype=np.dtype(np.uint8))
 
 
 def _write_folds(
-    out: Path, volumes: list[PreparedVolume], layout: Layout, options: PackOptions
+    out: Path,
+    volumes: list[PreparedVolume],
+    layout: Layout,
+    plan: CohortPlan,
+    fold_names: Mapping[int, str],
 ) -> None:
     """Pack the fold labels and their table, if every volume has them."""
     if not all(volume.has_folds() for volume in volumes):
@@ -258,11 +243,11 @@ def _write_folds(
     def labels() -> Iterator[NDArray[np.uint16]]:
         for volume in volumes:
             whole = volume.read("_desc-folds_dseg").data.astype(np.uint16)
-            target = layout.target(volume, options.crop)
+            target = layout.target(volume, plan.crop)
             inside = paste(whole, volume.bounds, target, fill=0).astype(np.uint16)
-            if options.off_mask is not None and layout.region is not None:
+            if plan.outside_class is not None and layout.region is not None:
                 inside[~layout.region] = 0
-            rows.extend(fold_rows(volume, whole, inside, volume.fold_names(options.fold_names)))
+            rows.extend(fold_rows(volume, whole, inside, volume.fold_names(fold_names)))
             yield inside
 
     shape = (len(volumes), *layout.box.shape)
@@ -271,7 +256,7 @@ def _write_folds(
 
 
 def _first_of_each_scan(
-    volumes: list[PreparedVolume], scans: Sequence[SameScan], options: PackOptions
+    volumes: list[PreparedVolume], scans: Sequence[SameScan], options: PreprocessOptions
 ) -> tuple[list[PreparedVolume], list[str]]:
     """Leave out whoever is of the scan of somebody before, if that is asked for."""
     dropped: list[str] = []
@@ -283,7 +268,7 @@ def _first_of_each_scan(
 
 
 def _scan_warnings(
-    volumes: list[PreparedVolume], scans: Sequence[SameScan], options: PackOptions
+    volumes: list[PreparedVolume], scans: Sequence[SameScan], options: PreprocessOptions
 ) -> list[str]:
     """Say which scans are there twice, and how they are kept out of two splits."""
     by_id = {bids_label(volume.sidecar["Participant"]): volume for volume in volumes}
@@ -327,7 +312,7 @@ def _source_warnings(volumes: list[PreparedVolume]) -> list[str]:
 
 
 def _quality(
-    volumes: list[PreparedVolume], scans: Sequence[SameScan], options: PackOptions
+    volumes: list[PreparedVolume], scans: Sequence[SameScan], preparation: Preparation
 ) -> list[dict[str, Any]]:
     same: dict[tuple[str, str], list[str]] = {}
     for scan in scans:
@@ -348,7 +333,7 @@ def _quality(
                 "same_as": [other for other in others if other in there],
             }
         )
-    return quality_rows(measured, in_mni_space=options.preparation.space == "mni")
+    return quality_rows(measured, in_mni_space=preparation.space == "mni")
 
 
 def _split_unit(volume: PreparedVolume) -> str:
@@ -356,10 +341,11 @@ def _split_unit(volume: PreparedVolume) -> str:
     return str(volume.sidecar["Known"].get("family") or volume.sidecar["Participant"])
 
 
-def _row(volume: PreparedVolume, options: PackOptions) -> dict[str, str]:
+def _row(volume: PreparedVolume, options: PreprocessOptions) -> dict[str, str]:
     known = {k: str(v) for k, v in volume.sidecar["Known"].items() if k != "split"}
     participant = volume.sidecar["Participant"]
-    split = assign_split(_split_unit(volume), seed=options.split_seed, fractions=options.fractions)
+    unit, fractions = _split_unit(volume), options.split_fractions
+    split = assign_split(unit, seed=options.split_seed, fractions=fractions)
     label = f"sub-{bids_label(participant)}"
     return {
         **known,
@@ -370,35 +356,39 @@ def _row(volume: PreparedVolume, options: PackOptions) -> dict[str, str]:
 
 
 def _description(
-    volumes: list[PreparedVolume], layout: Layout, options: PackOptions
+    volumes: list[PreparedVolume],
+    layout: Layout,
+    plan: CohortPlan,
+    fold_names: Mapping[int, str],
 ) -> dict[str, Any]:
     size = np.array(volumes[0].sidecar["VoxelSize"])
-    first = layout.target(volumes[0], options.crop)
+    first = layout.target(volumes[0], plan.crop)
     affine = shifted_affine(np.diag([*size, 1.0]), first.start)
     sidecars = hashlib.sha256()
     for volume in volumes:
         sidecars.update(json.dumps([volume.key, volume.sidecar], sort_keys=True).encode())
+    options = plan.options
     return {
-        "preparation": options.preparation_record(),
+        "preparation": plan.record(),
         "box": str(layout.box),
         "voxel_size": [float(s) for s in size],
         "affine": affine.tolist(),
-        "split": {"fractions": list(options.fractions), "seed": options.split_seed},
+        "split": {"fractions": list(options.split_fractions), "seed": options.split_seed},
         "phantom": all(bool(v.sidecar["Known"].get("phantom")) for v in volumes),
-        "fold_names": {str(n): name for n, name in sorted(options.fold_names.items())},
-        "pairs": _pairs(volumes, options),
+        "fold_names": {str(n): name for n, name in sorted(fold_names.items())},
+        "pairs": _pairs(volumes, plan.preparation.pair),
         "origins": dict(sorted(Counter(v.sidecar["Origin"] for v in volumes).items())),
         "sidecars_sha256": sidecars.hexdigest(),
     }
 
 
-def _pairs(volumes: list[PreparedVolume], options: PackOptions) -> dict[str, Any] | None:
+def _pairs(volumes: list[PreparedVolume], scheme: LabelScheme | None) -> dict[str, Any] | None:
     """Describe the pairs: their scheme, how many have two affines, and the largest shift, mm."""
-    if options.preparation.pair is None:
+    if scheme is None:
         return None
     shifts = np.abs([volume.sidecar["PairShiftMm"] for volume in volumes]).max(axis=1)
     return {
-        "scheme": options.preparation.pair.as_dict(),
+        "scheme": scheme.as_dict(),
         "shifted": int((shifts > 0).sum()),
         "largest_shift_mm": float(shifts.max()),
     }

@@ -1,9 +1,11 @@
 """Options of preparing the volumes of a cohort, and their record."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
+from foldnorm.preprocessing.cohort.options import PreprocessOptions
+from foldnorm.preprocessing.core.choices import FoldLabels, Hull, Resampling, Space
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import (
     GREY_WHITE,
@@ -11,44 +13,36 @@ from foldnorm.preprocessing.io.schemes import (
     LabelScheme,
     scheme_from_dict,
 )
-from foldnorm.preprocessing.spatial.downsample import METHODS, Method
+
+# Names of options in files: dataset_description.json, sidecars, runs and bundles.
+IN_FILES = {"resampling": "method", "fold_labels": "folds"}
 
 
 @dataclass(frozen=True)
 class Preparation:
     """Options of preparing every volume of a cohort, the crop excepted.
 
-    Attributes:
-        scheme: label scheme.
-        voxel_size: mm, or None for that of the input.
-        factor: input voxels a side that become one, instead of a voxel size.
-        space: ``native``, or ``mni``: the ICBM2009c grid at ``voxel_size``.
-        hull: ``keep``, or ``remove``: the sheet between brain and outside becomes outside.
-        thin: thin the sheets of the highest class after downsampling.
-        folds: ``auto``: label folds where there is a label volume, or a fold graph of this very
-            skeleton; ``none``: leave labels out.
-        method: of downsampling.
-        mirror_right: store right hemispheres in left-hemisphere voxel order.
-        pair: scheme of a second volume of each hemisphere, brought to the very same grid.
-        whole_brain: both hemispheres of a participant in one volume.
+    Attributes are those of `PreprocessOptions`, but schemes are read, and a voxel size of None is
+    that of the input, or a factor of it.
     """
 
     scheme: LabelScheme
-    voxel_size: float | None = 1.0
-    method: Method = "sulcus-priority"
-    mirror_right: bool = False
-    factor: int | None = None
-    space: Literal["native", "mni"] = "native"
-    hull: Literal["keep", "remove"] = "keep"
-    thin: bool = False
-    folds: Literal["auto", "none"] = "auto"
+    voxel_size: float | None
+    resampling: Resampling = PreprocessOptions.resampling
+    mirror_right: bool = PreprocessOptions.mirror_right
+    factor: int | None = PreprocessOptions.factor
+    space: Space = PreprocessOptions.space
+    hull: Hull = PreprocessOptions.hull
+    thin: bool = PreprocessOptions.thin
+    fold_labels: FoldLabels = PreprocessOptions.fold_labels
     pair: LabelScheme | None = None
-    whole_brain: bool = False
+    whole_brain: bool = PreprocessOptions.whole_brain
 
     def for_second_volume(self) -> "Preparation":
         """Return the preparation of a second volume that comes without its first."""
         assert self.pair is not None
-        return replace(self, scheme=self.pair, pair=None, method="nearest", thin=False, hull="keep")
+        own: dict[str, Any] = {"resampling": "nearest", "thin": False, "hull": "keep"}
+        return replace(self, scheme=self.pair, pair=None, **own)
 
     def __post_init__(self) -> None:
         if self.space == "mni" and self.voxel_size is None:
@@ -57,10 +51,8 @@ class Preparation:
             raise InputError(f"--hull remove is for skeletons, not for scheme {self.scheme.name!r}")
         if self.voxel_size is not None and not 0 < self.voxel_size < float("inf"):
             raise InputError(f"expected a voxel size above 0 mm, got {self.voxel_size:g}")
-        if self.method not in METHODS:
-            raise InputError(f"method {self.method!r} is none of {', '.join(METHODS)}")
-        if self.factor is not None and self.voxel_size is not None:
-            raise InputError("give a voxel size or a factor, not both")
+        if self.factor is not None and self.factor < 1:
+            raise InputError(f"--factor: expected at least 1, got {self.factor}")
         if self.whole_brain and self.mirror_right:
             raise InputError("a whole brain has both sides; --mirror-right is for one")
         if self.pair is not None and (not self.pair.stem or self.pair.stem == self.scheme.stem):
@@ -73,29 +65,22 @@ class Preparation:
         return stems == (SKELETON.stem, GREY_WHITE.stem)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
+        """Return plain JSON types, under the names that files have for them."""
         return {
+            **{IN_FILES.get(own.name, own.name): getattr(self, own.name) for own in fields(self)},
             "scheme": self.scheme.as_dict(),
-            "voxel_size": self.voxel_size,
-            "method": self.method,
-            "mirror_right": self.mirror_right,
-            "factor": self.factor,
-            "space": self.space,
-            "hull": self.hull,
-            "thin": self.thin,
-            "folds": self.folds,
             "pair": None if self.pair is None else self.pair.as_dict(),
-            "whole_brain": self.whole_brain,
         }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Preparation":
-        """Inverse of `as_dict`."""
-        others = {key: value for key, value in content.items() if key in cls.__dataclass_fields__}
+        """Inverse of `as_dict`; what a file does not know has its default."""
+        keys = {own.name: IN_FILES.get(own.name, own.name) for own in fields(cls)}
+        known = {name: content[key] for name, key in keys.items() if key in content}
         pair = content.get("pair")
         return cls(
             **{
-                **others,
+                **known,
                 "scheme": scheme_from_dict(content["scheme"]),
                 "pair": None if pair is None else scheme_from_dict(pair),
             }

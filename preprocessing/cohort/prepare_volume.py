@@ -108,7 +108,7 @@ def _on_grid(
     scheme = preparation.scheme
     resampled, start = target.resample(
         hemisphere.classes,
-        method=preparation.method,
+        method=preparation.resampling,
         canonical_values=scheme.canonical_values,
         fill=scheme.fill,
     )

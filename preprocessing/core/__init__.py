@@ -1,4 +1,4 @@
-"""The ground floor: errors that are the input's fault, files written whole, numbers in sentences.
+"""The ground floor: errors of the input, files written whole, choices, counts in sentences.
 
 Nothing of brains comes in, and no other room is imported.
 """

@@ -7,17 +7,17 @@ meet, so sulcus-priority downsampling is a maximum.
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.core.choices import Rule
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.kernels import compiled
 from foldnorm.preprocessing.core.yaml_files import read_yaml
 
-Rule = Literal["exact", "topological", "nearest"]
-RULES: tuple[Rule, ...] = ("exact", "topological", "nearest")
+RULES: tuple[Rule, ...] = get_args(Rule)
 MAX_CLASSES = 16  # one-hot channels; more would be a parcellation, not a scheme
 UNKNOWN = 255  # look-up table entry of a value that no class claims
 LOWEST, HIGHEST = -(2**15), 2**15 - 1  # the look-up table covers int16; labels beyond are clipped

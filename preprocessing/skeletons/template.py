@@ -52,7 +52,7 @@ def make_template(sources: Sequence[Source], out: Path) -> tuple[int, list[Probl
     return done, problems
 
 
-def _tissue_in_mni(source: SourceVolume) -> NDArray[np.uint8]:
+def _tissue_in_mni(source: SourceVolume) -> NDArray[np.integer]:
     """Outside, grey and white (0, 1, 2) of one hemisphere on the grid of the template, (I, J, K).
 
     Raises:

@@ -11,17 +11,17 @@ result does not depend on the crop.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.core.choices import Resampling
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.kernels import compiled
 from foldnorm.preprocessing.io.volumes import voxel_size_of
 
-Method = Literal["sulcus-priority", "nearest", "max", "linear"]
-METHODS: tuple[Method, ...] = ("sulcus-priority", "nearest", "max", "linear")
+METHODS: tuple[Resampling, ...] = get_args(Resampling)
 # Headers hold 0.7000122 where 0.7 is meant: sizes this close are the same size.
 SAME_SIZE = 1e-3
 
@@ -81,7 +81,7 @@ def downsample(
     classes: NDArray[np.integer],
     plan: ResamplingPlan,
     *,
-    method: Method = "sulcus-priority",
+    method: Resampling = "sulcus-priority",
     canonical_values: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.integer], tuple[int, int, int]]:
     """Resample class numbers (or fold labels) onto the target grid.

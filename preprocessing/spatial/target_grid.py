@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.core.choices import Resampling
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.volumes import LabelVolume
 from foldnorm.preprocessing.spatial.crop import Box, Index, shifted_affine
-from foldnorm.preprocessing.spatial.downsample import Method, ResamplingPlan, downsample
+from foldnorm.preprocessing.spatial.downsample import ResamplingPlan, downsample
 from foldnorm.preprocessing.spatial.space import (
     Matrix,
     mni_grid,
@@ -40,7 +41,7 @@ class TargetGrid(Protocol):
         self,
         labels: Labels,
         *,
-        method: Method = "sulcus-priority",
+        method: Resampling = "sulcus-priority",
         canonical_values: NDArray[np.int64] | None = None,
         fill: int = 0,
     ) -> tuple[Labels, Index]:
@@ -76,7 +77,7 @@ class NativeTarget:
         self,
         labels: Labels,
         *,
-        method: Method = "sulcus-priority",
+        method: Resampling = "sulcus-priority",
         canonical_values: NDArray[np.int64] | None = None,
         fill: int = 0,
     ) -> tuple[Labels, Index]:
@@ -119,7 +120,7 @@ class MniTarget:
         self,
         labels: Labels,
         *,
-        method: Method = "sulcus-priority",
+        method: Resampling = "sulcus-priority",
         canonical_values: NDArray[np.int64] | None = None,
         fill: int = 0,
     ) -> tuple[Labels, Index]:
