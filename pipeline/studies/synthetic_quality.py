@@ -34,11 +34,11 @@ from foldnorm.pipeline.metrics.two_sample import (
 )
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Brain, Cohort, intensities_of
-from foldnorm.preprocessing.cohort.images import NIFTI, STACKS, ImageFile, read_image
+from foldnorm.preprocessing.cohort.images import ImageFile, read_image
 from foldnorm.preprocessing.cohort.pictures import contact_sheet, png, volume_slices
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_bytes, write_json, write_tsv
-from foldnorm.preprocessing.io.sources import PICTURES
+from foldnorm.preprocessing.io.scan import NIFTI, PICTURES, STACKS
 from foldnorm.preprocessing.io.volumes import read_labels
 
 MIN_VOLUMES = 8  # of a set

@@ -31,7 +31,7 @@ from foldnorm.preprocessing.cohort.preprocess import write_report
 from foldnorm.preprocessing.cohort.split import assign_split, check_fractions
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import json_or_nothing, read_json, sha256_of, threaded_map
-from foldnorm.preprocessing.io.sources import Problem
+from foldnorm.preprocessing.io.sources import Findings, Problem
 
 Rule = Literal["auto", "full", "percentiles", "window"]
 RULES = ("auto", "full", "percentiles")
@@ -133,8 +133,7 @@ class PreparedImage:
 
 
 def write_image_cohort(
-    images: Sequence[ImageFile],
-    problems: Sequence[Problem],
+    found: Findings[ImageFile],
     out: Path,
     preparation: ImagePreparation,
     *,
@@ -146,8 +145,7 @@ def write_image_cohort(
     """Prepare images and pack them.
 
     Args:
-        images: of one source.
-        problems: of those that cannot be read.
+        found: images of one source.
         out: cohort folder.
         preparation: what is left open is settled by the first image.
         fractions: shares of training, validation and test, by participant.
@@ -163,6 +161,8 @@ def write_image_cohort(
     """
     begin = time.perf_counter()
     check_fractions(fractions)
+    found.log()
+    images = found.items
     preparation = completed(images, preparation)
     record = {
         "preparation": preparation.as_dict(),
@@ -174,7 +174,7 @@ def write_image_cohort(
     report = json_or_nothing(out / RUN_REPORT)  # written last
     if _is_finished(out, record, overwrite) and report:
         return {**report, "skipped": report["done"]}
-    failed = list(problems)
+    failed = list(found.problems)
     kept, unread = _pack(images, out, preparation, record, n_threads)
     failed += unread
     report = {
@@ -183,6 +183,7 @@ def write_image_cohort(
         "skipped": 0,
         "excluded": [],
         "failed": [{"volume": p.key, "reason": p.reason} for p in failed],
+        **found.record(),
         "seconds": round(time.perf_counter() - begin, 2),
         "shard": None,
     }

@@ -10,8 +10,8 @@ from foldnorm.preprocessing.cohort.options import PreprocessOptions, flag
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.split import check_fractions
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.io.people import read_excluded
 from foldnorm.preprocessing.io.schemes import load_scheme
-from foldnorm.preprocessing.io.sources import read_excluded
 from foldnorm.preprocessing.spatial.crop import pad_shape
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 from foldnorm.preprocessing.spatial.regions import read_regions

@@ -7,6 +7,7 @@ different affines (FACTS of Morphologist: up to 24 mm), so pairs are made by gri
 
 import gzip
 import logging
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from foldnorm.preprocessing.core.files import sha256, write_bytes
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 MGH_SUFFIXES = (".mgh", ".mgz")  # FreeSurfer's
+VOLUME_SUFFIX = re.compile(r"(\.nii)?(\.gz)?$|\.mg[hz]$", re.IGNORECASE)
 # Cosine between a voxel axis and the nearest world axis below which a grid counts as rotated:
 # at 1e-3 the far corner of a 256 mm volume moves by a quarter of a millimetre.
 MAX_AXIS_TILT = 1e-3
@@ -63,13 +65,12 @@ def voxel_size_of(affine: NDArray[np.float64]) -> tuple[float, float, float]:
 
 def is_volume(path: Path) -> bool:
     """Return whether the name is that of a single-file NIfTI or of a FreeSurfer volume."""
-    return path.name.endswith(NIFTI_SUFFIXES + MGH_SUFFIXES)
+    return path.name.lower().endswith(NIFTI_SUFFIXES + MGH_SUFFIXES)
 
 
 def volume_stem(path: Path) -> str:
-    """File name without ``.nii``, ``.nii.gz``, ``.mgh`` or ``.mgz``."""
-    name = path.name.removesuffix(".gz")
-    return name.removesuffix(".nii").removesuffix(".mgh").removesuffix(".mgz")
+    """File name without ``.nii``, ``.nii.gz``, ``.mgh`` or ``.mgz``, in whatever case."""
+    return VOLUME_SUFFIX.sub("", path.name)
 
 
 def read_labels(path: Path) -> LabelVolume:
@@ -80,9 +81,9 @@ def read_labels(path: Path) -> LabelVolume:
             that are not finite integers.
     """
     compressed = _read_file(path)
-    packed = path.name.endswith((".gz", ".mgz"))
+    packed = path.name.lower().endswith((".gz", ".mgz"))
     content = _decompress(compressed, path) if packed else compressed
-    if path.name.endswith(MGH_SUFFIXES):
+    if path.name.lower().endswith(MGH_SUFFIXES):
         voxels, affine = _read_mgh(content, path)
     else:
         header, affine = _read_header(content, path)
@@ -99,7 +100,7 @@ def read_map(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         InputError: missing, empty, truncated or foreign file; not 3-D.
     """
     content = _read_file(path)
-    if path.name.endswith(".gz"):
+    if path.name.lower().endswith(".gz"):
         content = _decompress(content, path)
     header, affine = _read_header(content, path)
     return np.asarray(_voxels(content, header, path), dtype=np.float64), affine
