@@ -7,6 +7,7 @@ kind's own damages say what becomes of its bytes. `cases` is the product.
 import gzip
 import io
 import os
+import re
 import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -201,7 +202,8 @@ OF_TABLE: Mapping[str, Damage] = {
     "short rows": lambda whole: whole.splitlines()[0] + b"\n1\n",
     "quote": lambda whole: whole + b'"2\tb\n',
     "long cell": lambda whole: whole + b"x" * 200_000 + b"\ty\n",
-    "no id": lambda whole: whole.replace(b"\n1\t", b"\n\t"),
+    "no id": lambda whole: re.sub(rb"\n[^\t\n]+\t", b"\n\t", whole),
+    "zero byte": lambda whole: re.sub(rb"\n([^\t\n]+)\t", b"\n\\1\0\t", whole),
     "latin": lambda whole: whole + "é\té\n".encode("latin-1"),
 }
 OF_GZIP: Mapping[str, Damage] = {
@@ -344,8 +346,10 @@ FOLDERS: Mapping[str, Kind] = {
     "run, config.yaml": Kind(("small_run", "config.yaml"), RUN, OF_YAML, ("report", "view")),
     "run, data.json": Kind(("small_run", "data.json"), RUN, harmless=("view",)),
     "run, best.ckpt": Kind(("small_run", "checkpoints/best.ckpt"), RUN, {}, ("view", "report")),
-    "run, metrics.csv": Kind(("small_run", "metrics.csv"), RUN, OF_TABLE, tuple(RUN)),
-    "run, cost.json": Kind(("small_run", "cost.json"), RUN, {}, tuple(RUN)),
+    **{
+        f"run, {name}": Kind(("small_run", name), {"report": RUN["report"]}, OF_TABLE, ("report",))
+        for name in ("metrics.csv", "cost.json", "environment.json")
+    },
     **{
         f"bundle, {name}": Kind(("bundle", name), {n: RUN[n] for n in ("embed", "generate")})
         for name in ("config.yaml", "data.json", "models/model.safetensors")
@@ -356,7 +360,7 @@ FOLDERS: Mapping[str, Kind] = {
             ("scorer", name), {"score": "score {source} {small_cohort} -o {out}"}
         )
         for name in ("scorer.json", "calibration/arrays.npz", "calibration/values.json",
-                     "suitability/arrays.npz", "model/model.safetensors", "model/data.json")
+                     "suitability/arrays.npz", "model/models/model.safetensors", "model/data.json")
     },
     "scores, scores.tsv": Kind(("scores", "scores.tsv"), RESULTS, OF_TABLE, tuple(RESULTS)),
     "scores, scores.json": Kind(("scores", "scores.json"), RESULTS, {}, ("combine", "report")),

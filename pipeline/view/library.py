@@ -40,7 +40,7 @@ from foldnorm.preprocessing.cohort.pictures import (
     image_slices,
     png,
 )
-from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError, making_sense_of
 from foldnorm.preprocessing.core.files import read_array, read_json, read_tsv
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.volumes import nifti_bytes
@@ -75,7 +75,8 @@ class Library:
         self.scores: dict[Path, list[Path]] = {}  # by cohort
         self.codes: dict[tuple[Path, Path], Path] = {}  # by run and cohort
         for path in paths:
-            self._add(path)
+            with making_sense_of(path):
+                self._add(path)
         if not self.cohorts:
             raise InputError("nothing to look at: expected a cohort folder among "
                              + ", ".join(map(str, paths)))  # fmt: skip
