@@ -180,6 +180,8 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
         raise InputError(f"no such file: {path}") from None
     except (OSError, UnicodeError, csv.Error) as error:
         raise unreadable(path, "a table", error) from error
+    if any("\0" in cell for _, cells in lines for cell in cells):
+        raise InputError(f"not readable as a table (it holds a zero byte): {path}")
     if not lines:
         return []
     header = _header(lines[0][1], path)
