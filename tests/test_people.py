@@ -71,12 +71,12 @@ def test_empty_columns_and_rows_of_a_spreadsheet_do_not_count(tmp_path):
         (("sub-001", "sub-002", "sub-003"), 3, []),
         (("001", "002", "003"), 3, []),
         (("001", "002"), 2, ["1 of 3 volumes got nothing (003)"]),
-        (("001", "002", "003", "x"), 3, ["1 of 4 rows match no volume (x)"]),
+        (("001", "002", "003", "x"), 3, ["no volume for 1 of 4 rows (x)"]),
         (("1", "2", "3"), 0, ["3 of 3 volumes got nothing", "1 and 001 differ by zeros"]),
         (("SUB-001", "sub-002", "sub-003"), 2, ["differ by zeros or letter case"]),
         (('"sub-001"', "002", "003"), 2, ["1 of 3 volumes got nothing (001)"]),
         (("1.0", "2.0", "3.0"), 0, ["ids are floats (1.0) and were read as 1", "by zeros"]),
-        (("", "002", "003"), 2, ["1 rows have no id"]),
+        (("", "002", "003"), 2, ["no id in 1 row"]),
     ],
 )
 def test_a_table_joins_equal_ids_and_says_what_it_did_not_join(flat, ids, got, said):
@@ -131,7 +131,7 @@ def test_rows_that_contradict_each_other_give_what_they_agree_on(tmp_path):
     people = read_people(path)
     assert people.known == {"1": {"family": "F"}, "2": {"family": "G", "age": "30"}}
     (line,) = people.warnings
-    assert "rows of 1 participants (1) contradict each other in age" in line
+    assert "rows of 1 participant (1) contradict each other in age" in line
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_warnings_of_a_table_are_in_the_report(tmp_path, capsys):
     words = ["-o", str(tmp_path / "out"), "--n-procs", "1", "--quiet"]
     assert main(["preprocess", str(source), *words]) == 0
     (line,) = read_json(tmp_path / "out/run_report.json")["source_warnings"]
-    assert "2 of 3 volumes got nothing (s01, s02); 1 of 2 rows match no volume (s9)" in line
+    assert "2 of 3 volumes got nothing (s01, s02); no volume for 1 of 2 rows (s9)" in line
     assert line in capsys.readouterr().err
     ages = [row["age"] for row in Cohort.open(tmp_path / "out").rows]
     assert ages == ["3", "", ""]

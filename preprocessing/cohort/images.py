@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.pictures import grey_png
 from foldnorm.preprocessing.core.choices import Orientation
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import atomic_path, read_tsv, write_bytes
 from foldnorm.preprocessing.io.gzipped import expand, head_of
@@ -160,7 +161,9 @@ def read_image(image: ImageFile) -> tuple[Pixels, tuple[str, ...]]:
     values = pixels.astype(np.float32)
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).sum())
-        raise InputError(f"{bad} values are not finite: {path}")
+        raise InputError(
+            f"expected finite values, got {counted(bad, 'value')} NaN or infinite: {path}"
+        )
     return values, warnings
 
 

@@ -146,7 +146,7 @@ def summary(inspection: Inspection) -> str:
         counts = ", ".join(f"{count} {side}" for side, count in sides.items()) or "none"
         lines.append(f"{kind}: {counts}")
     if inspection.images:
-        lines.append(f"images: {inspection.images} files")
+        lines.append(f"images: {counted(inspection.images, 'file')}")
     for what, keys in content["lacking"].items():
         if keys:
             lines.append(f"without {what}: {len(keys)} ({_some(keys)})")

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.io.names import bids_label, participant_of
@@ -47,11 +48,12 @@ class People:
             return []
         said = []
         if without:
-            said.append(f"{len(without)} of {len(labels)} volumes got nothing ({_some(without)})")
-        if nobody:
             said.append(
-                f"{len(nobody)} of {len(self.known)} rows match no volume ({_some(nobody)})"
+                f"{len(without)} of {counted(len(labels), 'volume')} got nothing ({_some(without)})"
             )
+        if nobody:
+            rows = counted(len(self.known), "row")
+            said.append(f"no volume for {len(nobody)} of {rows} ({_some(nobody)})")
         alike = differing_slightly(nobody, set(without))
         return [f"{'; '.join([*said, *alike])}: {self.path}"]
 
@@ -74,7 +76,7 @@ def read_people(path: Path) -> People:
         others = {k: v for k, v in row.items() if k != PARTICIPANT}
         by_label.setdefault(bids_label(participant), []).append(others)
     if nameless := by_label.pop("", []):
-        warnings.append(f"{len(nameless)} rows have no id: {path}")
+        warnings.append(f"no id in {counted(len(nameless), 'row')}: {path}")
     known, contradicted = {}, {}
     for label, group in by_label.items():
         differing = [key for key in group[0] if len({row[key] for row in group}) > 1]
@@ -84,8 +86,9 @@ def read_people(path: Path) -> People:
     if contradicted:
         columns = sorted({column for differing in contradicted.values() for column in differing})
         warnings.append(
-            f"rows of {len(contradicted)} participants ({_some(sorted(contradicted))}) contradict "
-            f"each other in {', '.join(columns)}, of which they got nothing: {path}"
+            f"rows of {counted(len(contradicted), 'participant')} "
+            f"({_some(sorted(contradicted))}) contradict each other in {', '.join(columns)}, of "
+            f"which they got nothing: {path}"
         )
     return People(path, known, warnings)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.io.volumes import is_volume
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
@@ -270,7 +271,9 @@ def unused_line(unused: Sequence[Unused], where: str) -> str:
     first = {one.reason: one.path.name for one in reversed(unused)}
     rare_last = sorted(counts, key=lambda reason: (reason in ROUTINE, -counts[reason], reason))
     shown = ", ".join(f"{counts[r]} {r} (such as {shown_name(first[r])})" for r in rare_last)
-    return f"{len(unused)} files or folders not used: {shown}: {where}"
+    return (
+        f"{counted(len(unused), 'file or folder', 'files or folders')} not used: {shown}: {where}"
+    )
 
 
 def unused_record(unused: Sequence[Unused]) -> list[dict[str, Any]]:

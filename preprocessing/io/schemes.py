@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.choices import Rule
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.kernels import compiled
 from foldnorm.preprocessing.core.yaml_files import read_yaml
@@ -276,7 +277,9 @@ def _refuse_unknown(
     data: NDArray[np.integer], classes: NDArray[np.uint8], scheme: LabelScheme, path: Path | None
 ) -> None:
     values, counts = np.unique(data[classes == UNKNOWN], return_counts=True)
-    shown = ", ".join(f"{v} ({c} voxels)" for v, c in list(zip(values, counts, strict=True))[:5])
+    shown = ", ".join(
+        f"{v} ({counted(c, 'voxel')})" for v, c in list(zip(values, counts, strict=True))[:5]
+    )
     known = sorted(value for label in scheme.classes for value in label.values)
     raise InputError(
         f"scheme {scheme.name!r} does not know the value {shown}; expected {known}: {path}"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from foldnorm.preprocessing.core.choices import Orientation
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.io.layouts import SEGMENTATION, Located, locate_file, locate_volumes
@@ -514,9 +515,9 @@ def other_kinds(source: Source, stem: str) -> list[str]:
         if other == stem or not located:
             continue
         command = "preprocess" if other == "skeleton" else "skeletonise"
-        hints.append(f"foldnorm {command} takes its {len(located)} {other} volumes")
+        hints.append(f"foldnorm {command} takes its {counted(len(located), f'{other} volume')}")
     if images := sum(map(is_image, scanned.files)):
-        hints.append(f"foldnorm images takes pictures ({images} files)")
+        hints.append(f"foldnorm images takes pictures ({counted(images, 'file')})")
     return hints
 
 

@@ -16,6 +16,7 @@ from isal import igzip
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.choices import Orientation
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import sha256, write_bytes
 from foldnorm.preprocessing.io.gzipped import expand, head_of
@@ -286,15 +287,15 @@ def as_integers(data: NDArray[np.generic], path: Path | None = None) -> NDArray[
         return data.astype(data.dtype.newbyteorder("="), copy=False)
     values = np.asarray(data, dtype=np.float64)
     if not np.isfinite(values).all():
-        count = int(np.count_nonzero(~np.isfinite(values)))
-        raise InputError(f"expected integer labels, got {count} NaN or infinite voxels{_of(path)}")
+        nan = counted(int(np.count_nonzero(~np.isfinite(values))), "NaN or infinite voxel")
+        raise InputError(f"expected integer labels, got {nan}{_of(path)}")
     whole = np.rint(values)
     off = np.abs(values - whole)
     if (off > NEAR_INTEGER).any():
-        count = int(np.count_nonzero(off > NEAR_INTEGER))
+        voxels = counted(int(np.count_nonzero(off > NEAR_INTEGER)), "voxel")
         worst = float(values.flat[int(off.argmax())])
         raise InputError(
-            f"expected integer labels, got {count} voxels such as {worst:.9g} (resample labels "
+            f"expected integer labels, got {voxels} such as {worst:.9g} (resample labels "
             f"with nearest neighbour){_of(path)}"
         )
     if (np.abs(whole) > np.iinfo(np.int32).max).any():
