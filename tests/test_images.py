@@ -168,7 +168,7 @@ def test_one_bad_image_does_not_end_the_others(people, tmp_path, capsys):
     assert main(["images", str(people), "-o", str(tmp_path / "cohort"), "--quiet"]) == 1
     said = capsys.readouterr().err
     assert "not readable as an image" in said
-    assert "(16, 17) pixels, the others have (16, 16); give --shape" in said
+    assert "(16, 17) pixels, expected (16, 16) as the others or the model have them" in said
     assert "expected values of 8 bits as the others have, got uint16" in said
     cohort = Cohort.open(tmp_path / "cohort")
     assert cohort.volumes.shape == (15, 16, 16)

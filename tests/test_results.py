@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 
 from foldnorm.pipeline.inference.restore import RestoreOptions, restore
 from foldnorm.pipeline.inference.results import VolumeResult
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
+from foldnorm.preprocessing.io.sources import Problem
 
 
 @dataclass
@@ -71,3 +74,36 @@ def test_images_are_restored_without_writing(bars, denoiser, tmp_path):
     result.save(tmp_path)
     written = [float(row["psnr"]) for row in read_tsv(tmp_path / "restored.tsv")]
     assert np.allclose(written, [row["psnr"] for row in result.table], atol=1e-4)
+
+
+@dataclass
+class Fragile(VolumeResult[Numbered]):
+    """Volumes of which some cannot be made."""
+
+    bad: tuple[int, ...] = ()
+
+    def _make_one(self, number):
+        if number in self.bad:
+            raise InputError(f"no volume: {number}.nii")
+        return Numbered(number)
+
+    def _make(self):
+        yield from self._isolated(self._make_one, range(5), lambda number: f"sub-{number}")
+
+    def save(self, out):
+        for _ in self:
+            pass
+
+
+def test_one_that_cannot_be_made_does_not_end_the_others(tmp_path):
+    result = Fragile(bad=(0, 3))
+    for _ in range(2):  # each pass anew
+        result.save(tmp_path)
+        assert [row["number"] for row in result.table] == [1, 2, 4]
+        assert result.failed == [Problem("sub-0", "no volume: 0.nii"),
+                                 Problem("sub-3", "no volume: 3.nii")]  # fmt: skip
+
+
+def test_where_none_can_be_made_it_is_said_why():
+    with pytest.raises(InputError, match=r"no volume: 4\.nii"):
+        _ = Fragile(bad=(0, 1, 2, 3, 4)).table

@@ -68,6 +68,6 @@ def run(arguments: argparse.Namespace) -> int:
         figures = f", PSNR {found['psnr']:.2f} dB{gain}, SSIM {found['ssim']:.3f}"
         if found["mask_iou"] is not None:
             figures += f", IoU of damage {found['mask_iou']:.3f}"
-    number, failed = len(result.table), len(given.failed)
-    summary = f"{counted(number, 'image')}, {failed} failed{figures}: {arguments.out}"
-    return conclude(arguments, given.failed, summary)
+    number, failed = len(result.table), [*given.failed, *result.failed]
+    summary = f"{counted(number, 'image')}, {len(failed)} failed{figures}: {arguments.out}"
+    return conclude(arguments, failed, summary)

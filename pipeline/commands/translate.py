@@ -44,10 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
     )
     result = translator.translate(given, arguments.split)
     result.save(arguments.out)
-    number, failed = len(result.table), len(given.failed)
+    failed = [*given.failed, *result.failed]
     return conclude(
         arguments,
-        given.failed,
+        failed,
         *(f"{name:<28} {value:.3f}" for name, value in result.metrics.items()),
-        f"{counted(number, 'volume')} translated, {failed} failed: {arguments.out}",
+        f"{counted(len(result.table), 'volume')} translated, {len(failed)} failed: {arguments.out}",
     )

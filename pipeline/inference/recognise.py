@@ -1,7 +1,8 @@
 """Sulci of brains by name: label volumes, and a table of what each sulcus is like."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -94,24 +95,24 @@ class SulcusLabeller:
         self.run.check_cohort(cohort)
         return SulcusLabellingResult(self, cohort, cohort.some_indices(*splits))
 
-    def labelled(self, cohort: Cohort, indices: NDArray[np.int64]) -> Iterator[LabelledBrain]:
-        """Name the sulci of some brains of a cohort, one brain at a time."""
-        roles = Participants.from_cohorts(self.reference, (), ())
-        brains = self.network.named(cohort.brains(indices))
-        for index, brain in zip(indices, brains, strict=True):
-            row = cohort.rows[index]
-            space = InputSpace.from_row(cohort, row)
-            used, flag = roles.role(row), self.detector.flag(Brain(brain.volume, row))
-            known = {"participant_id": row["participant_id"], "hemi": row["hemi"]}
-            known |= {"used_for": used, "flag": flag}
-            rows = []
-            named = zip(self.network.sulci, self._measures(brain, space), strict=True)
-            for sulcus, measures in named:
-                if used or flag:
-                    measures = {k: v for k, v in measures.items() if not k.startswith("p_")}
-                rows.append({**known, "sulcus": sulcus, **measures})
-            labels = in_space(brain, space, cohort.scheme)
-            yield LabelledBrain(row_key(row), labels, space.affine, space.path, rows)
+    def labelled(self, cohort: Cohort, row: Mapping[str, str], brain: NamedBrain) -> LabelledBrain:
+        """Bring the names of a brain of a cohort to the grid of its input, and measure each."""
+        space = InputSpace.from_row(cohort, row)
+        used, flag = self._roles.role(row), self.detector.flag(Brain(brain.volume, row))
+        known = {"participant_id": row["participant_id"], "hemi": row["hemi"]}
+        known |= {"used_for": used, "flag": flag}
+        rows = []
+        named = zip(self.network.sulci, self._measures(brain, space), strict=True)
+        for sulcus, measures in named:
+            if used or flag:
+                measures = {k: v for k, v in measures.items() if not k.startswith("p_")}
+            rows.append({**known, "sulcus": sulcus, **measures})
+        labels = in_space(brain, space, cohort.scheme)
+        return LabelledBrain(row_key(row), labels, space.affine, space.path, rows)
+
+    @cached_property
+    def _roles(self) -> Participants:
+        return Participants.from_cohorts(self.reference, (), ())
 
     def _measures(self, brain: NamedBrain, space: InputSpace) -> list[dict[str, float]]:
         """Compute the columns of each sulcus of a brain."""
@@ -155,15 +156,24 @@ class SulcusLabellingResult(VolumeResult[LabelledBrain]):
     inputs: dict[str, str | None] = field(default_factory=dict, init=False)
 
     def _make(self) -> Iterator[LabelledBrain]:
-        for made in self.labeller.labelled(self.cohort, self.indices):
+        cohort, labeller = self.cohort, self.labeller
+        rows = [cohort.rows[index] for index in self.indices]
+        brains = labeller.network.named(cohort.brains(self.indices))
+        labelled = self._isolated(
+            lambda item: labeller.labelled(cohort, *item),
+            zip(rows, brains, strict=True),
+            lambda item: row_key(item[0]),
+        )
+        for made in labelled:
             self.inputs[made.key] = None if made.input is None else str(made.input)
             yield made
 
     @property
     def problems(self) -> list[Problem]:
-        """Brains that cannot be judged."""
+        """Brains whose sulci could not be named, and those that cannot be judged."""
         flags = {row_key(row): row["flag"] for row in self.table if row["flag"]}
-        return [Problem(key, f"{flag}; no p-value") for key, flag in flags.items()]
+        unjudged = [Problem(key, f"{flag}; no p-value") for key, flag in flags.items()]
+        return [*self.failed, *unjudged]
 
     @property
     def sidecar(self) -> dict[str, Any]:

@@ -92,18 +92,22 @@ class RestorationResult(VolumeResult[RestoredImage]):
     about: Mapping[str, Any]
 
     def _make(self) -> Iterator[RestoredImage]:
-        model, options = self.trained.model, self.options
+        yield from self._isolated(
+            self._restore, self.indices.tolist(), lambda index: row_key(self.cohort.rows[index])
+        )
+
+    def _restore(self, index: int) -> RestoredImage:
+        model, options, brain = self.trained.model, self.options, self.cohort[index]
         degradation = degradation_of(model, options.damage) if options.degrade else None
-        for brain in self.cohort.brains(self.indices):
-            key = row_key(brain.row)
-            parts = brain.volume[None]
-            if degradation is not None and not came_damaged([brain.row], model)[0]:
-                parts = degraded(brain.volume, degradation, key, options.seed)
-            images = restore_image(self.trained, parts, options)
-            row: Row = {n: brain.row.get(n, "") for n in ("participant_id", "image")}
-            if "clean" in images:
-                row |= restoration_metrics(images)
-            yield RestoredImage(key, images, row)
+        key = row_key(brain.row)
+        parts = brain.volume[None]
+        if degradation is not None and not came_damaged([brain.row], model)[0]:
+            parts = degraded(brain.volume, degradation, key, options.seed)
+        images = restore_image(self.trained, parts, options)
+        row: Row = {n: brain.row.get(n, "") for n in ("participant_id", "image")}
+        if "clean" in images:
+            row |= restoration_metrics(images)
+        return RestoredImage(key, images, row)
 
     @cached_property
     def metrics(self) -> dict[str, float | None]:

@@ -1,5 +1,6 @@
 """Translations: what a model makes of volumes, as label volumes in the space of the input."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -143,6 +144,15 @@ class TranslationResult(VolumeResult[TranslatedVolume]):
     cohort: Cohort
     indices: NDArray[np.int64]
 
+    @abstractmethod
+    def _translate(self, index: int) -> TranslatedVolume:
+        """Translate one volume of the cohort."""
+
+    def _make(self) -> Iterator[TranslatedVolume]:
+        yield from self._isolated(
+            self._translate, self.indices.tolist(), lambda index: row_key(self.cohort.rows[index])
+        )
+
     @property
     def metrics(self) -> dict[str, float]:
         """Means of the figures of the table, leaving out what is NaN."""
@@ -158,7 +168,7 @@ class TranslationResult(VolumeResult[TranslatedVolume]):
             "phantom": self.translator.run.data["phantom"],
             "from": self.translator.source_scheme.name,
             "to": self.translator.target_scheme.as_dict(),
-            "volumes": len(self.indices),
+            "volumes": len(self.table),
             "cohort": str(self.cohort.folder.resolve()),
         }
 
@@ -174,22 +184,20 @@ class TranslationResult(VolumeResult[TranslatedVolume]):
 class CohortTranslations(TranslationResult):
     """Translations in the grid of a cohort, measured where it has the true ones."""
 
-    def _make(self) -> Iterator[TranslatedVolume]:
+    def _translate(self, index: int) -> TranslatedVolume:
         translator, cohort = self.translator, self.cohort
-        reverse = translator.model.reverse
         sources, targets = cohort.volumes, cohort.pairs
-        if reverse:
+        if translator.model.reverse:
             assert cohort.pairs is not None
             sources, targets = cohort.pairs, cohort.volumes
-        for index in self.indices:
-            row = cohort.rows[index]
-            made = translator.trained.translate_volume(np.array(sources[index]))
-            known: Row = {name: row.get(name, "") for name in ("participant_id", "hemi", "split")}
-            if targets is not None:
-                true, scheme = np.array(targets[index]), target_scheme(translator.model, cohort)
-                known |= class_dice(made, true, scheme)
-                known |= class_distances(made, true, scheme, cohort.voxel_size)
-            yield TranslatedVolume(row_key(row), made, cohort.affine_of(row), known)
+        row = cohort.rows[index]
+        made = translator.trained.translate_volume(np.array(sources[index]))
+        known: Row = {name: row.get(name, "") for name in ("participant_id", "hemi", "split")}
+        if targets is not None:
+            true, scheme = np.array(targets[index]), target_scheme(translator.model, cohort)
+            known |= class_dice(made, true, scheme)
+            known |= class_distances(made, true, scheme, cohort.voxel_size)
+        return TranslatedVolume(row_key(row), made, cohort.affine_of(row), known)
 
 
 class FileTranslations(TranslationResult):
@@ -199,19 +207,18 @@ class FileTranslations(TranslationResult):
     brought back to its own grid (nearest neighbour).
     """
 
-    def _make(self) -> Iterator[TranslatedVolume]:
+    def _translate(self, index: int) -> TranslatedVolume:
         box, fill = Layout.from_cohort(self.cohort.folder).box, self.translator.target_scheme.fill
-        for index in self.indices:
-            row = self.cohort.rows[index]
-            prepared = prepared_volume(self.cohort.folder, row)
-            classes = prepared.read("_dseg").data.astype(np.uint8)
-            made = self.translator.trained.translate_volume(classes)
-            space = InputSpace.from_row(self.cohort, row)
-            offset = np.subtract(prepared.bounds.start, box.start).tolist()
-            matrix = shifted_affine(space.matrix, offset)  # of the volume itself, not of the box
-            own = resample_nearest(made, matrix, space.shape, fill).astype(np.uint8)
-            known = {name: row.get(name, "") for name in ("participant_id", "hemi")}
-            yield TranslatedVolume(row_key(row), own, space.affine, known)
+        row = self.cohort.rows[index]
+        prepared = prepared_volume(self.cohort.folder, row)
+        classes = prepared.read("_dseg").data.astype(np.uint8)
+        made = self.translator.trained.translate_volume(classes)
+        space = InputSpace.from_row(self.cohort, row)
+        offset = np.subtract(prepared.bounds.start, box.start).tolist()
+        matrix = shifted_affine(space.matrix, offset)  # of the volume itself, not of the box
+        own = resample_nearest(made, matrix, space.shape, fill).astype(np.uint8)
+        known = {name: row.get(name, "") for name in ("participant_id", "hemi")}
+        return TranslatedVolume(row_key(row), own, space.affine, known)
 
 
 def _write(path: Path, classes: Labels, scheme: LabelScheme, affine: Matrix) -> None:

@@ -8,8 +8,10 @@ import hashlib
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Self, cast
@@ -33,12 +35,14 @@ from foldnorm.preprocessing.cohort.split import assign_split, check_fractions
 from foldnorm.preprocessing.core.counts import listed
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import json_or_nothing, read_json, sha256_of, threaded_map
+from foldnorm.preprocessing.core.isolation import isolated
 from foldnorm.preprocessing.io.sources import Findings, Problem
 
 LOG = logging.getLogger(__name__)
 Rule = Literal["auto", "full", "percentiles", "window"]
 RULES = ("auto", "full", "percentiles")
 PERCENTILES = 0.5, 99.5  # of each image, under that rule
+N_LOOKED_AT = 5  # images that settle what a preparation leaves open
 SMALLEST, LARGEST = 8, 512  # side
 
 
@@ -161,17 +165,19 @@ def write_image_cohort(
     split_seed: int = 0,
     n_threads: int = 1,
     overwrite: bool = False,
+    shape: tuple[int, ...] | None = None,
 ) -> dict[str, Any]:
     """Prepare images and pack them.
 
     Args:
         found: images of one source.
         out: cohort folder.
-        preparation: what is left open is settled by the first image.
+        preparation: what is left open is settled by what most images are like.
         fractions: shares of training, validation and test, by participant.
         split_seed: of the hash that splits.
         n_threads: that read.
         overwrite: replace a cohort of other images.
+        shape: sides that every image must have in the end; None: those of most.
 
     Returns:
         The run report, as `foldnorm.preprocessing.cohort.preprocess.preprocess` returns it.
@@ -183,7 +189,7 @@ def write_image_cohort(
     check_fractions(fractions)
     found.log()
     images = found.items
-    preparation = completed(images, preparation)
+    preparation, usual = completed(images, preparation)
     record = {
         "preparation": preparation.as_dict(),
         "split": {"fractions": list(fractions), "seed": split_seed},
@@ -194,7 +200,7 @@ def write_image_cohort(
     report = json_or_nothing(out / RUN_REPORT)  # written last
     if _is_finished(out, record, overwrite) and report:
         return {**report, "skipped": report["done"]}
-    packed = _pack(images, out, preparation, record, n_threads)
+    packed = _pack(images, out, preparation, record, n_threads, shape or usual)
     failed = [*found.problems, *packed.problems]
     warnings = [f"{listed(keys)}: {line}" for line, keys in packed.warnings.items()]
     for line in warnings:
@@ -214,26 +220,41 @@ def write_image_cohort(
     return report
 
 
-def completed(images: Sequence[ImageFile], asked: ImagePreparation) -> ImagePreparation:
-    """Settle what a preparation leaves open by the first image that is readable.
+def completed(
+    images: Sequence[ImageFile], asked: ImagePreparation
+) -> tuple[ImagePreparation, tuple[int, ...] | None]:
+    """Settle what a preparation leaves open by what most images are like.
+
+    Looked at are `N_LOOKED_AT` images from the first to the last, and where none of these is
+    readable, the first that is: one odd image must not decide what the others are left out for.
+
+    Returns:
+        The preparation, and the sides of its images; None if their size is given, or is that of a
+        preparation that is complete.
 
     Raises:
-        InputError: none is.
+        InputError: no image is readable.
     """
     if asked.bits:
-        return asked
-    reasons = []
-    for image in images:
-        try:
-            pixels, _ = read_image(image)
-        except InputError as error:
-            reasons.append(str(error))
-            continue
+        return asked, None
+    places = np.linspace(0, len(images) - 1, min(N_LOOKED_AT, len(images))).astype(int)
+    reasons, found = [], Counter[tuple[tuple[int, ...], np.dtype[Any]]]()
+    for image in [*(images[place] for place in places), *images]:
+        if found and found.total() + len(reasons) >= len(places):
+            break
+        outcome = isolated(read_image, image)
+        if outcome.reason:
+            reasons.append(outcome.reason)
+        else:
+            pixels = outcome.result[0]
+            found[pixels.shape, pixels.dtype] += 1
+    for (shape, dtype), _ in found.most_common(1):
         rule: Rule = asked.rule
         if rule == "auto":
-            rule = "full" if pixels.dtype.kind == "u" else "percentiles"
-        size = asked.size * pixels.ndim if asked.size and len(asked.size) == 1 else asked.size
-        return replace(asked, rule=rule, size=size, bits=8 if pixels.dtype == np.uint8 else 16)
+            rule = "full" if dtype.kind == "u" else "percentiles"
+        size = asked.size * len(shape) if asked.size and len(asked.size) == 1 else asked.size
+        settled = replace(asked, rule=rule, size=size, bits=8 if dtype == np.uint8 else 16)
+        return settled, shape if size is None else None
     raise InputError(f"none of {len(images)} images is readable, such as: {reasons[0]}")
 
 
@@ -313,28 +334,35 @@ def _pack(
     preparation: ImagePreparation,
     record: Mapping[str, Any],
     n_threads: int,
+    shape: tuple[int, ...] | None,
 ) -> _Packed:
-    """Write the cohort."""
-    packed, rows, shape = _Packed(), list[dict[str, str]](), None
+    """Write the cohort of the images that have a shape; None: that of the first."""
+    packed, rows = _Packed(), list[dict[str, str]]()
     dtype = np.dtype(np.uint8 if preparation.bits == 8 else np.uint16)
     out.mkdir(parents=True, exist_ok=True)
     (out / DESCRIPTION).unlink(missing_ok=True)  # what it says may end with the next line
     # How many are readable is known at the end only: they wait in a file that has no name.
     with tempfile.TemporaryFile(dir=out) as spool:
-        for image, prepared in _in_order(images, preparation, n_threads):
-            if isinstance(prepared, InputError):
-                packed.problems.append(Problem(image.key, str(prepared)))
+        prepare = partial(prepare_image, preparation=preparation)
+        for outcome in threaded_map(partial(isolated, prepare), images, n_threads):
+            image = outcome.item
+            if outcome.reason:
+                packed.problems.append(Problem(image.key, outcome.reason))
                 continue
+            prepared = outcome.result
             shape = shape or prepared.pixels.shape
             if prepared.pixels.shape != shape:
-                reason = f"{prepared.pixels.shape} pixels, the others have {shape}; give --shape"
+                reason = (
+                    f"{prepared.pixels.shape} pixels, expected {shape} as the others or the model "
+                    "have them; --shape resizes"
+                )
                 packed.problems.append(Problem(image.key, f"{reason}: {image.path}"))
                 continue
             for line in prepared.warnings:
                 packed.warnings.setdefault(line, []).append(image.known.get("file", image.key))
             spool.write(prepared.pixels.data)
             rows.append(_row(image, prepared, record))
-        if shape is None:
+        if shape is None or not rows:
             raise InputError(f"no image could be prepared, such as: {packed.problems[0].reason}")
         whole = (len(rows), *shape)
         spool.flush()
@@ -345,20 +373,6 @@ def _pack(
     write_description(out, "foldnorm cohort", {**record, **sides})
     packed.done = len(rows)
     return packed
-
-
-def _in_order(
-    images: Sequence[ImageFile], preparation: ImagePreparation, n_threads: int
-) -> Iterator[tuple[ImageFile, PreparedImage | InputError]]:
-    """Yield each image with its prepared form or its error; only a few are prepared ahead."""
-
-    def prepared(image: ImageFile) -> PreparedImage | InputError:
-        try:
-            return prepare_image(image, preparation)
-        except InputError as error:
-            return error
-
-    yield from zip(images, threaded_map(prepared, images, n_threads), strict=True)
 
 
 def _row(image: ImageFile, prepared: PreparedImage, record: Mapping[str, Any]) -> dict[str, str]:
@@ -381,7 +395,8 @@ def _row(image: ImageFile, prepared: PreparedImage, record: Mapping[str, Any]) -
 
 def _digest(images: Sequence[ImageFile]) -> str:
     """SHA-256 of the images and of what is known of them."""
-    files = {path: sha256_of(path) for path in {image.path for image in images}}
+    paths = {image.path for image in images}
+    files = {path: isolated(sha256_of, path).made for path in paths}  # None: it will fail
     whole = hashlib.sha256()
     for image in images:
         said = (image.key, files[image.path], image.index, sorted(image.known.items()))

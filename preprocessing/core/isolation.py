@@ -66,6 +66,8 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, OSError):
         place = f": {error.filename}" if error.filename else ""
         return f"{error.strerror or error}{place}"
+    if type(error).__name__ == "OutOfMemoryError":  # PyTorch's, which is not imported here
+        return f"not enough memory on the GPU ({str(error).split('. ')[0]})"
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(frame.filename).name}:{frame.lineno}"
     said = " ".join(str(error).split())

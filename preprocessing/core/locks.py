@@ -98,7 +98,7 @@ def _own_record() -> list[str]:
 
 def _has_died(holder: list[str]) -> bool:
     """Say if the process that a lock names has ended; a lock that names none is being taken."""
-    is_here = len(holder) == 4 and holder[0] == socket.gethostname()
+    is_here = len(holder) == 4 and holder[0] == socket.gethostname() and holder[1].isdigit()
     return is_here and not is_alive(int(holder[1]))
 
 
