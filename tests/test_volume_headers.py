@@ -361,6 +361,12 @@ def test_a_bomb_is_not_expanded(tmp_path):
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit < 2**25
 
 
+def test_more_voxels_than_memory_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sysconf", lambda name: 16)  # a computer of 256 bytes
+    with pytest.raises(InputError, match="its 472 bytes do not fit into memory"):
+        read_labels(written(tmp_path, gzip.compress(PLAIN)))
+
+
 def test_a_few_bytes_too_many_are_said(tmp_path):
     volume = read_labels(written(tmp_path, PLAIN + bytes(16)))
     assert volume.warnings == ("16 bytes after its voxels are not accounted for by its header",)
