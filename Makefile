@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= out/demo
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test coverage test-slow check format bench clean
+.PHONY: demo test coverage test-slow fuzz check format bench clean
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +23,9 @@ coverage: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(STAMP)
+	FOLDNORM_FUZZ_SECONDS=3600 $(BIN)/python -m pytest -m slow tests/test_fuzz.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -5,13 +5,17 @@ input; 70 our fault; 75 stopped by a signal with the state saved; 130 Ctrl-C; 14
 printed has left.
 """
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.pop(0)  # the current folder, which `python -m` puts there: what lies in it is data
+
 import argparse
 import importlib
 import io
 import logging
 import os
 import select
-import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress

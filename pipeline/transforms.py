@@ -103,14 +103,14 @@ class MorphologistReader(ImageReader):
     def _find(self, folder: Path) -> Path:
         """Find the volume of a subject."""
         hemis = [self.side] if self.side else []
-        found, problems = find_volumes([Source(folder)], self.stem, hemis=hemis)
-        if len(found) != 1:
-            names = ", ".join([v.key for v in found] + [p.key for p in problems])
+        found = find_volumes([Source(folder)], self.stem, hemis=hemis)
+        if len(found.items) != 1:
+            names = ", ".join([v.key for v in found.items] + [p.key for p in found.problems])
             raise InputError(
-                f"expected one {self.stem} of side {self.side or 'L or R'}, got {len(found)} "
-                f"({names}): {folder}"
+                f"expected one {self.stem} of side {self.side or 'L or R'}, got "
+                f"{len(found.items)} ({names}): {folder}"
             )
-        return found[0].path
+        return found.items[0].path
 
 
 class Discretise(Transform):

@@ -1,7 +1,12 @@
 """Files of somebody else: they run no code, name no file outside, and take no endless memory."""
 
+import io
 import json
+import os
+import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +20,7 @@ from foldnorm.pipeline.artifacts import PAGE_ARRAYS, TRANSLATED
 from foldnorm.pipeline.runs.config import build_model, config_path, resolve
 from foldnorm.pipeline.scoring.scorer import ABOUT, FORMAT, Scorer
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, PARTICIPANTS, VOLUMES, Cohort
+from foldnorm.preprocessing.core.archives import read_npz
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.file_names import checked_name
 
@@ -169,3 +175,72 @@ def test_a_scorer_reads_no_file_outside_its_folder(tmp_path):
     (tmp_path / "scorer.json").write_text(json.dumps(about))
     with pytest.raises(InputError, match="sha256: expected a name"):
         Scorer.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["argparse", "sent_code"])
+def test_no_module_of_the_current_folder_is_on_the_path_of_python_m(beside, name):
+    """Such as ``torchrun -m foldnorm.pipeline.cli`` in the folder of a sent bundle."""
+    if name != "sent_code":
+        (beside / "sent_code.py").rename(beside / f"{name}.py")
+    model = {"class_path": f"{name}.Model", "init_args": {}}
+    (beside / "config.yaml").write_text(yaml.safe_dump({"model": model}))
+    (beside / "checkpoints").mkdir()
+    (beside / "checkpoints" / "last.ckpt").touch()
+    words = ["-m", "foldnorm.pipeline.cli", "translate", ".", ".", "-o", "out", "--trust", name]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=beside, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert f"{name}.Model" in done.stderr
+    assert not (beside / "trace").exists()
+
+
+def packed(**members):
+    """Content of an archive with members of these bytes."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return stream.getvalue()
+
+
+def array_bytes(array):
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=True)
+    return stream.getvalue()
+
+
+def lying_shape():
+    """An array of 8 bytes whose header says terabytes."""
+    return array_bytes(np.zeros(1)).replace(b"(1,), }" + b" " * 12, b"(9999999999999,), }")
+
+
+GOOD_ARCHIVE = packed(a=array_bytes(np.arange(100)))
+ARCHIVES = {
+    "bomb": (packed(a=array_bytes(np.zeros(1 << 20, np.uint8))), r"takes 0\.0 GiB"),
+    "cut off": (GOOD_ARCHIVE[: len(GOOD_ARCHIVE) // 2], "not readable as arrays"),
+    "text": (b"hello", "not readable as arrays"),
+    "empty": (b"", "not readable as arrays"),
+    "objects": (packed(a=array_bytes(np.array([{}], dtype=object))), "allow_pickle=False"),
+    "lying shape": (packed(a=lying_shape()), "not readable as arrays"),
+    "no array": (packed(a=b"hello"), "expected arrays"),  # of which numpy gives the bytes
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_of_somebody_is_arrays_or_one_line(tmp_path, monkeypatch, name):
+    content, reason = ARCHIVES[name]
+    if name == "bomb":
+        monkeypatch.setattr("foldnorm.preprocessing.core.memory.available_memory", lambda: 1 << 19)
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(InputError, match=reason) as refusal:
+        read_npz(tmp_path / "a.npz")
+    assert "a.npz" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_archive_that_fits_is_read(tmp_path):
+    (tmp_path / "a.npz").write_bytes(GOOD_ARCHIVE)
+    assert read_npz(tmp_path / "a.npz")["a"].tolist() == list(range(100))

@@ -137,7 +137,8 @@ def test_broken_graphs_and_transforms_are_one_line_each(tmp_path, capsys):
     assert (
         main(["preprocess", str(tmp_path / "list.tsv"), "-o", str(tmp_path / "out"), *words]) == 1
     )
-    lines = capsys.readouterr().err.splitlines()
+    shared, *lines = capsys.readouterr().err.splitlines()
+    assert "one file of 7 participants" in shared
     assert len(lines) == len(COMPANIONS)
     for line in lines:
         key, reason = line.removeprefix("foldnorm: sub-").split(": ", 1)

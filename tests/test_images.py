@@ -91,11 +91,12 @@ def test_idx_archives_are_read_with_their_labels(tmp_path):
     labels = np.array([3, 1, 4, 1, 5], np.uint8)
     (tmp_path / "x-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
     (tmp_path / "x-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
-    found, problems = find_images(tmp_path)
+    sought = find_images(tmp_path)
+    found, problems = sought.items, sought.problems
     assert not problems
     assert [image.known["class"] for image in found] == ["3", "1", "4", "1", "5"]
     assert np.array_equal([read_image(image)[0] for image in found], images)
-    ones, _ = find_images(tmp_path, classes=["1"])
+    ones = find_images(tmp_path, classes=["1"]).items
     assert [image.index for image in ones] == [1, 3]
 
 
@@ -145,7 +146,7 @@ def test_without_a_table_each_image_is_alone(people, tmp_path):
 
 def test_a_table_of_something_else_is_left_alone(people):
     (people / "participants.tsv").write_text("participant_id\tage\nsub-1\t3\n")
-    assert len(find_images(people)[0]) == 18
+    assert len(find_images(people).items) == 18
     with pytest.raises(InputError, match="file and participant_id"):
         find_images(people, table=people / "participants.tsv")
 

@@ -9,8 +9,13 @@ SMALL = np.zeros((2, 2, 2), np.int16)
 SEGMENTATION = "t1mri/default_acquisition/default_analysis/segmentation"
 
 
+def found(*arguments, **options):
+    findings = find_volumes(*arguments, **options)
+    return findings.items, findings.problems
+
+
 def test_a_real_morphologist_tree(real_data):
-    volumes, problems = find_volumes([Source(real_data / "morphologist")], "skeleton")
+    volumes, problems = found([Source(real_data / "morphologist")], "skeleton")
     assert [v.key for v in volumes] == [
         "sub-001_hemi-L",
         "sub-001_hemi-R",
@@ -18,14 +23,14 @@ def test_a_real_morphologist_tree(real_data):
         "sub-100206_hemi-R",
     ]
     assert not problems
-    grey_white, _ = find_volumes([Source(real_data / "morphologist")], "grey_white", hemis=["R"])
+    grey_white, _ = found([Source(real_data / "morphologist")], "grey_white", hemis=["R"])
     assert [v.key for v in grey_white] == ["sub-001_hemi-R"]
 
 
 def test_a_folder_of_files_takes_ids_from_names(tmp_path):
     for name in ("sub-100206_hemi-L_desc-x_dseg.nii.gz", "plain.nii"):
         write_nifti(tmp_path / name, SMALL)
-    volumes, _ = find_volumes([Source(tmp_path)], "skeleton")
+    volumes, _ = found([Source(tmp_path)], "skeleton")
     assert [(v.participant, v.hemi) for v in volumes] == [("100206", "L"), ("plain", "")]
 
 
@@ -33,7 +38,7 @@ def test_a_table_with_families_keeps_ids_as_text(tmp_path):
     write_nifti(tmp_path / "a.nii.gz", SMALL)
     table = tmp_path / "list.tsv"
     table.write_text("participant_id\tpath\themi\tfamily\n007\ta.nii.gz\tL\tF1\n")
-    (volume,), _ = find_volumes([Source(table)], "skeleton")
+    (volume,), _ = found([Source(table)], "skeleton")
     assert (volume.participant, volume.hemi, volume.known) == ("007", "L", {"family": "F1"})
     assert volume.path == tmp_path / "a.nii.gz"
 
@@ -42,7 +47,7 @@ def test_two_volumes_of_one_id_are_a_problem_and_the_others_go_on(tmp_path):
     for site in ("siteA", "siteB"):
         write_nifti(tmp_path / site / "s1" / SEGMENTATION / "Lskeleton_s1.nii.gz", SMALL)
     write_nifti(tmp_path / "siteA" / "s2" / SEGMENTATION / "Lskeleton_s2.nii.gz", SMALL)
-    volumes, problems = find_volumes([Source(tmp_path)], "skeleton")
+    volumes, problems = found([Source(tmp_path)], "skeleton")
     assert [v.key for v in volumes] == ["sub-s2_hemi-L"]
     assert problems[0].key == "sub-s1_hemi-L"
     assert "siteA" in problems[0].reason
@@ -52,8 +57,8 @@ def test_two_volumes_of_one_id_are_a_problem_and_the_others_go_on(tmp_path):
 def test_what_was_asked_for_and_is_not_there_is_said(tmp_path):
     source = skeleton_source(tmp_path, 2)
     with pytest.raises(InputError, match="no volume of participant nobody"):
-        find_volumes([Source(source)], "skeleton", participants=["nobody"])
-    assert len(find_volumes([Source(source)], "skeleton", participants=["sub-s01"])[0]) == 1
+        found([Source(source)], "skeleton", participants=["nobody"])
+    assert len(found([Source(source)], "skeleton", participants=["sub-s01"])[0]) == 1
 
 
 @pytest.mark.parametrize(
@@ -68,14 +73,14 @@ def test_a_bad_table_is_refused(tmp_path, text, reason):
     table = tmp_path / "list.tsv"
     table.write_text(text)
     with pytest.raises(InputError, match=reason):
-        find_volumes([Source(table)], "skeleton")
+        found([Source(table)], "skeleton")
 
 
 def test_an_empty_or_missing_source_is_refused(tmp_path):
     with pytest.raises(InputError, match="no skeleton volume found"):
-        find_volumes([Source(tmp_path)], "skeleton")
+        found([Source(tmp_path)], "skeleton")
     with pytest.raises(InputError, match="no such file or folder"):
-        find_volumes([Source(tmp_path / "nowhere")], "skeleton")
+        found([Source(tmp_path / "nowhere")], "skeleton")
 
 
 def acquisition(subject, name, analysis="default_analysis"):
@@ -86,11 +91,11 @@ def test_of_several_acquisitions_the_default_one_is_taken_and_the_others_kept_in
     subject = tmp_path / "db/s1"
     for name in ("BL", "default_acquisition", "M24"):
         write_nifti(acquisition(subject, name) / "segmentation/Lskeleton_s1.nii.gz", SMALL)
-    (volume,), problems = find_volumes([Source(tmp_path)], "skeleton")
+    (volume,), problems = found([Source(tmp_path)], "skeleton")
     assert not problems
     assert "default_acquisition" in volume.path.parts
     assert [path.parts[-4] for path in volume.alternatives] == ["BL", "M24"]
-    (volume,), _ = find_volumes([Source(tmp_path)], "skeleton", prefer=["M24"])
+    (volume,), _ = found([Source(tmp_path)], "skeleton", prefer=["M24"])
     assert "M24" in volume.path.parts
 
 
@@ -98,7 +103,7 @@ def test_of_several_sessions_of_a_nested_tree_the_first_is_taken(tmp_path):
     for session in ("ses-2", "ses-1"):
         subject = tmp_path / f"sub-s1/{session}/anat"
         write_nifti(acquisition(subject, "t1") / "segmentation/Rskeleton_s1.nii.gz", SMALL)
-    (volume,), _ = find_volumes([Source(tmp_path)], "skeleton")
+    (volume,), _ = found([Source(tmp_path)], "skeleton")
     assert "ses-1" in volume.path.parts
 
 
@@ -110,19 +115,19 @@ def test_of_several_graphs_the_newest_version_and_there_one_by_hand(tmp_path):
         graph.parent.mkdir(parents=True)
         graph.touch()
     (analysis / "folds/3.10/other/Ls_1_copy.arg").touch()
-    (volume,), _ = find_volumes([Source(tmp_path)], "skeleton")
+    (volume,), _ = found([Source(tmp_path)], "skeleton")
     assert volume.companions.graph == analysis / "folds/3.10/other/Ls_1_other.arg"
     for name in ("3.10/other/Ls_1_other.arg", "3.10/z_auto/Ls_1_z_auto.arg"):
         (analysis / "folds" / name).unlink()
-    (volume,), _ = find_volumes([Source(tmp_path)], "skeleton", prefer=["a_auto"])
+    (volume,), _ = found([Source(tmp_path)], "skeleton", prefer=["a_auto"])
     assert volume.companions.graph.parent.name == "a_auto"
-    (volume,), _ = find_volumes([Source(tmp_path)], "skeleton")
+    (volume,), _ = found([Source(tmp_path)], "skeleton")
     assert volume.companions.graph.parent.name == "b_manual"
     assert volume.companions.transform == volume.companions.graph
 
 
 def test_the_registration_goes_before_the_graph(real_data):
-    volumes, _ = find_volumes([Source(real_data / "morphologist")], "skeleton")
+    volumes, _ = found([Source(real_data / "morphologist")], "skeleton")
     suffixes = {v.key: v.companions.transform.suffix for v in volumes}
     assert suffixes == {
         "sub-001_hemi-L": ".arg", "sub-001_hemi-R": ".arg",
@@ -133,7 +138,7 @@ def test_the_registration_goes_before_the_graph(real_data):
 def test_a_table_may_name_graph_and_transform(tmp_path):
     table = tmp_path / "list.csv"
     table.write_text("participant_id,path,graph,transform\ns1,a.nii,g.arg,t.trm\n")
-    (volume,), _ = find_volumes([Source(table)], "skeleton")
+    (volume,), _ = found([Source(table)], "skeleton")
     assert volume.companions.graph == tmp_path / "g.arg"
     assert volume.companions.transform == tmp_path / "t.trm"
     assert volume.known == {}
@@ -142,7 +147,7 @@ def test_a_table_may_name_graph_and_transform(tmp_path):
 def test_an_id_without_letters_and_digits_is_a_problem_of_its_own(tmp_path):
     table = tmp_path / "t.tsv"
     table.write_text("participant_id\tpath\n../..\ta.nii\ns1\ta.nii\n")
-    (volume,), (problem,) = find_volumes([Source(table)], "skeleton")
+    (volume,), (problem,) = found([Source(table)], "skeleton")
     assert volume.participant == "s1"
     assert problem.key == "'../..'"
     assert "needs a letter or a digit" in problem.reason
@@ -160,19 +165,19 @@ def databases(folder):
 def test_databases_with_names_may_hold_the_same_ids(tmp_path):
     a, b = databases(tmp_path)
     sources = [Source.parse(f"one={a}"), Source.parse(f"two={b}")]
-    volumes, problems = find_volumes(sources, "skeleton")
+    volumes, problems = found(sources, "skeleton")
     assert not problems
     assert [v.key for v in volumes] == ["sub-one001_hemi-L", "sub-two001_hemi-L"]
     assert [v.known["database"] for v in volumes] == ["one", "two"]
     assert "default_acquisition" in volumes[0].path.parts
     assert len(volumes[0].alternatives) == 1
-    (only,), _ = find_volumes(sources, "skeleton", participants=["two001"])
+    (only,), _ = found(sources, "skeleton", participants=["two001"])
     assert only.participant == "two001"
 
 
 def test_databases_without_names_clash_and_it_is_said_how_to_part_them(tmp_path):
     a, b = databases(tmp_path)
-    volumes, (problem,) = find_volumes([Source(a), Source(b)], "skeleton")
+    volumes, (problem,) = found([Source(a), Source(b)], "skeleton")
     assert not volumes
     assert "NAME=PATH sets databases apart" in problem.reason
 

@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -24,7 +26,7 @@ from foldnorm.pipeline.latent.neighbours import nearest
 from foldnorm.pipeline.latent.space import LatentSpace
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.view.library import Library
-from foldnorm.pipeline.view.server import ViewServer
+from foldnorm.pipeline.view.server import MAX_CONNECTIONS, ViewServer
 from foldnorm.preprocessing.core.errors import InputError
 
 pytestmark = pytest.mark.timeout(240)
@@ -142,6 +144,78 @@ def test_only_this_machine_is_listened_to(server):
         pytest.skip("this machine has no address but its loopback")
     with pytest.raises(OSError, match=r"refused|timed out"):
         socket.create_connection((own, server.server_port), timeout=2)
+
+
+@pytest.fixture
+def plain_server(small_cohort):
+    serving = ViewServer(Library([small_cohort.folder]))
+    threading.Thread(target=serving.serve_forever, daemon=True).start()
+    yield serving
+    serving.shutdown()
+    serving.server_close()
+
+
+@pytest.mark.parametrize("header", ["Content-Length: 60", "Transfer-Encoding: chunked"])
+def test_the_body_of_a_request_is_no_second_request(plain_server, header):
+    host = f"127.0.0.1:{plain_server.server_port}"
+    line = f"GET /{plain_server.token}/contents HTTP/1.1\r\nHost: {host}\r\n"
+    with socket.create_connection(("127.0.0.1", plain_server.server_port), timeout=20) as asking:
+        asking.sendall(f"{line}{header}\r\n\r\n{line}\r\n".encode())
+        answers = b"".join(iter(lambda: asking.recv(4096), b""))
+    assert answers.count(b"HTTP/1.1") == 1
+    assert answers.startswith(b"HTTP/1.1 400")
+
+
+def test_connections_that_ask_nothing_do_not_pile_up(plain_server):
+    idle = [
+        socket.create_connection(("127.0.0.1", plain_server.server_port), timeout=20)
+        for _ in range(MAX_CONNECTIONS)
+    ]
+    with socket.create_connection(("127.0.0.1", plain_server.server_port), timeout=20) as another:
+        assert another.recv(1) == b""  # closed at once
+    for connection in idle:
+        connection.close()
+    for _ in range(200):  # their threads end when they see it
+        try:
+            assert ask(plain_server, "contents")[0] == 200
+        except (http.client.HTTPException, OSError):
+            time.sleep(0.05)
+        else:
+            return
+    pytest.fail("no connection after the others were closed")
+
+
+def test_the_token_is_not_in_the_browsers_command_line(small_cohort, monkeypatch):
+    seen = []
+
+    def open_browser(url):
+        path = Path(url.removeprefix("file://"))
+        seen.append((url, path.read_text(), path.stat().st_mode & 0o777, path))
+
+    monkeypatch.setattr("webbrowser.open", open_browser)
+    monkeypatch.setattr(ViewServer, "serve_forever", lambda self: None)
+    assert main(["view", str(small_cohort.folder)]) == 0
+    ((url, page, mode, path),) = seen
+    token = page.partition("http://127.0.0.1:")[2].split("/")[1].partition('"')[0]
+    assert len(token) == 32
+    assert token not in url
+    assert mode == 0o600
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "data.json", "checkpoints/last.ckpt", "models/model.safetensors"]
+)
+def test_no_file_of_a_run_may_lie_elsewhere(small_cohort, tmp_path, name):
+    run_folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    elsewhere.write_text("{}")
+    path = run_folder / name
+    path.parent.mkdir(parents=True)
+    (run_folder / "config.yaml").write_text("{}")
+    path.unlink(missing_ok=True)
+    path.symlink_to(elsewhere)
+    with pytest.raises(InputError, match=f"leads out of the folders that were given.*{name}"):
+        Library([small_cohort.folder, run_folder])
 
 
 def test_headers_keep_the_page_to_itself(server):

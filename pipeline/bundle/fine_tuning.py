@@ -14,7 +14,7 @@ import torch
 from foldnorm.pipeline.artifacts import BUNDLE_DATALIST
 from foldnorm.pipeline.bundle.common import ADDRESS
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, write_image_cohort
 from foldnorm.preprocessing.cohort.images import find_images
 from foldnorm.preprocessing.cohort.options import PreprocessOptions
@@ -88,16 +88,16 @@ class FineTuning:
 
     def _cohort(self) -> Cohort:
         """Open the cohort, or prepare one."""
-        if self.datalist is None and (self.source / DESCRIPTION).is_file():
+        if self.datalist is None and Cohort.is_in(self.source):
             return Cohort.open(self.source)
         out = self.out / COHORT
         if "intensities" in self.run_folder.data["preparation"]:
             if self.datalist is not None:
                 raise InputError("datalist: expected None for images, which come as a folder")
-            images, problems = find_images(self.source.absolute())
+            found = find_images(self.source.absolute())
             preparation = ImagePreparation.from_cohort(self.folder)
             report = write_image_cohort(
-                images, problems, out, preparation, fractions=PreprocessOptions.split_fractions
+                found, out, preparation, fractions=PreprocessOptions.split_fractions
             )
         else:
             source = self.source if self.datalist is None else self._listed(self.datalist)

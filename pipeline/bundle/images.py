@@ -100,11 +100,12 @@ def images_in(dataset_dir: str | Path) -> list[dict[str, ImageFile]]:
     Returns:
         ``{"image": file}`` for each.
     """
-    found, problems = find_images(Path(dataset_dir).absolute())
-    if not found:
-        reason = f" ({problems[0].reason})" if problems else ""
+    found = find_images(Path(dataset_dir).absolute())
+    found.log()
+    if not found.items:
+        reason = f" ({found.problems[0].reason})" if found.problems else ""
         raise InputError(f"no image to take{reason}: {dataset_dir}")
-    return [{"image": image} for image in found]
+    return [{"image": image} for image in found.items]
 
 
 class PreparedImaged(MapTransform):

@@ -156,11 +156,12 @@ def volumes_in(folder: str | Path, dataset_dir: str | Path) -> list[dict[str, So
         ``{"image": volume}`` for each.
     """
     _, scheme, _ = _input_of(RunFolder.open(Path(folder)))
-    found, problems = find_volumes([Source.parse(str(dataset_dir))], scheme.stem)
-    if not found:
-        reason = f" ({problems[0].reason})" if problems else ""
+    found = find_volumes([Source.parse(str(dataset_dir))], scheme.stem)
+    found.log()
+    if not found.items:
+        reason = f" ({found.problems[0].reason})" if found.problems else ""
         raise InputError(f"no volume to take{reason}: {dataset_dir}")
-    return [{"image": volume} for volume in found]
+    return [{"image": volume} for volume in found.items]
 
 
 class PreparedVolumed(MapTransform):

@@ -36,18 +36,19 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.preprocessing.io.sources import Source, find_volumes
 
     refuse_existing(arguments.out / TABLE, arguments.overwrite)
-    volumes, problems = find_volumes(
+    found = find_volumes(
         [Source.parse(text) for text in arguments.source],
         SKELETON.stem,
         hemis=arguments.hemi,
         participants=arguments.participant_label,
         prefer=arguments.prefer,
     )
-    number, failed = write_fold_table(volumes, arguments.out, n_procs=arguments.n_procs)
-    problems += failed
+    found.log()
+    number, failed = write_fold_table(found, arguments.out, n_procs=arguments.n_procs)
+    problems = found.problems + failed
     return conclude(
         arguments,
         problems,
-        f"{counted(number, 'fold')} of {counted(len(volumes) - len(failed), 'hemisphere')}, "
+        f"{counted(number, 'fold')} of {counted(len(found.items) - len(failed), 'hemisphere')}, "
         f"{len(problems)} failed: {arguments.out}",
     )

@@ -70,15 +70,14 @@ def run(arguments: argparse.Namespace) -> int:
         preparation = ImagePreparation.parse(arguments.shape, arguments.intensities)
     else:
         preparation = ImagePreparation.from_cohort(arguments.layout_from)
-    images, problems = find_images(
+    found = find_images(
         arguments.source.absolute(),
         table=arguments.table,
         classes=arguments.classes,
         assume=arguments.assume,
     )
     report = write_image_cohort(
-        images,
-        problems,
+        found,
         arguments.out,
         preparation,
         fractions=tuple(arguments.split_fractions),

@@ -11,6 +11,7 @@ from pathlib import Path
 from foldnorm.pipeline.commands.arguments import add_device
 
 HELP = "walk through brains or images in a browser"
+REDIRECT = '<!doctype html><meta http-equiv="refresh" content="0;url={url}">'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
+    import tempfile
     import webbrowser
 
     from foldnorm.pipeline.view.library import Library
@@ -39,9 +41,14 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         print(f"{server.url}  (Ctrl-C ends it)", flush=True)
         server.library.warm_up()
-        if not arguments.no_browser:
-            webbrowser.open(server.url)
-        server.serve_forever()
+        # The browser's command line, which others on this machine can read, names a file that only
+        # its owner can, and not the token.
+        with tempfile.NamedTemporaryFile("w", prefix="foldnorm-", suffix=".html") as redirect:
+            if not arguments.no_browser:
+                redirect.write(REDIRECT.format(url=server.url))
+                redirect.flush()
+                webbrowser.open(Path(redirect.name).as_uri())
+            server.serve_forever()
     except KeyboardInterrupt:
         return 0
     finally:

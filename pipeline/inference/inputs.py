@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, write_image_cohort
 from foldnorm.preprocessing.cohort.images import find_images
 from foldnorm.preprocessing.cohort.options import PreprocessOptions
@@ -63,7 +63,7 @@ def open_input(
         InputError: the cohort was prepared otherwise than the run's; or nothing is there, or
             nothing of it can be prepared.
     """
-    if (Path(source) / DESCRIPTION).is_file():
+    if Cohort.is_in(Path(source)):
         cohort = Cohort.open(source)
         run.check_cohort(cohort)
         return ModelInput(cohort)
@@ -87,10 +87,10 @@ def _prepare_images(
     Raises:
         InputError: there is none, or they are of another size than the model takes.
     """
-    images, problems = find_images(source.absolute())
+    found = find_images(source.absolute())
     preparation = ImagePreparation.from_record(run.data["preparation"])
     report = write_image_cohort(
-        images, problems, prepared, preparation, fractions=ALL_TEST, overwrite=overwrite
+        found, prepared, preparation, fractions=ALL_TEST, overwrite=overwrite
     )
     shape = Cohort.open(prepared).shape
     if list(shape) != run.data["shape"]:

@@ -40,7 +40,7 @@ from foldnorm.pipeline.report.viewers import cohort_viewer, plotly_script, stati
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, RUN_REPORT, Cohort
 from foldnorm.preprocessing.cohort.quality import QC_TABLE
 from foldnorm.preprocessing.core.counts import counted
-from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError, making_sense_of
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_text
 
 TEMPLATES = files("foldnorm.pipeline.report") / "templates"
@@ -61,9 +61,10 @@ def write_report(paths: Sequence[Path], out: Path, choice: PageChoice | None = N
     """
     sections = [_section(path) for path in paths]
     for section, path in zip(sections, paths, strict=True):
-        section["pages"] = (
-            brain_pages(path, choice or PageChoice()) if section["kind"] == "scores" else []
-        )
+        section["pages"] = []
+        if section["kind"] == "scores":
+            with making_sense_of(path):
+                section["pages"] = brain_pages(path, choice or PageChoice())
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (TEMPLATES / name).read_text(encoding="utf-8")),
         autoescape=True,
@@ -106,7 +107,8 @@ def _section(path: Path) -> dict[str, Any]:
     ):
         if (path / name).is_file():
             kind = build.__name__.removeprefix("_").removesuffix("_section")
-            return {"kind": kind, "path": str(path), "warnings": [], **build(path)}
+            with making_sense_of(path):
+                return {"kind": kind, "path": str(path), "warnings": [], **build(path)}
     raise InputError(
         "neither a cohort, a run, scores, sulci, classes, restored images, quality, a benchmark, a "
         f"comparison, a search nor a latent analysis: {path}"

@@ -5,8 +5,6 @@ report reads them without a model, without a cohort, and without pickle.
 """
 
 import io
-import zipfile
-import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.core.archives import read_npz
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_bytes
 
@@ -78,11 +77,11 @@ class PageArrays:
             InputError: there is no such file, or something else in it.
         """
         try:
-            with np.load(path, allow_pickle=False) as held:
-                return cls(**{own.name: held[own.name] for own in fields(cls)})
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            held = read_npz(path)
+            return cls(**{own.name: held[own.name] for own in fields(cls)})
+        except (InputError, KeyError) as error:
             raise InputError(
-                f"not the arrays of a page, score again with --maps: {path}"
+                f"not the arrays of a page ({error}), score again with --maps: {path}"
             ) from error
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 from pathlib import Path
 
+from foldnorm.preprocessing.core.errors import making_sense_of
 from foldnorm.preprocessing.core.files import read_tsv, write_text
 
 
@@ -19,10 +20,11 @@ class MetricsLog:
         self.path = path
         self.rows: dict[int, dict[str, float]] = {}
         if up_to and path.is_file():
-            for row in read_tsv(path):
-                if int(row["step"]) <= up_to:
-                    figures = {k: float(v) for k, v in row.items() if k != "step" and v}
-                    self.rows[int(row["step"])] = figures
+            with making_sense_of(path):
+                for row in read_tsv(path):
+                    if int(row["step"]) <= up_to:
+                        figures = {k: float(v) for k, v in row.items() if k != "step" and v}
+                        self.rows[int(row["step"])] = figures
 
     def add(self, step: int, figures: dict[str, float]) -> None:
         """Add figures to the row of ``step``."""

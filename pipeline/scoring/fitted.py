@@ -2,8 +2,6 @@
 
 import io
 import json
-import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +10,9 @@ from typing import Any, Self
 import numpy as np
 
 from foldnorm.pipeline.artifacts import SCORER_ARRAYS, SCORER_VALUES
+from foldnorm.preprocessing.core.archives import read_npz
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, unreadable, write_bytes, write_json
+from foldnorm.preprocessing.core.files import read_json, write_bytes, write_json
 
 State = dict[str, Any]  # name → array, what JSON can hold, or a state again
 
@@ -74,23 +73,15 @@ def read_state(folder: Path) -> State:
     Raises:
         InputError: a file is not there, or unreadable.
     """
-    path = folder / SCORER_ARRAYS
-    try:
-        with np.load(path, allow_pickle=False) as held:
-            flat = {
-                **read_json(folder / SCORER_VALUES),
-                **{name: held[name] for name in held.files},
-            }
-    except (OSError, EOFError, AttributeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
-        raise unreadable(path, "arrays", error) from error
+    flat = {**read_json(folder / SCORER_VALUES), **read_npz(folder / SCORER_ARRAYS)}
     state: State = {}
     for name, value in flat.items():
         *above, last = name.split("/")
         place = state
         for part in above:
             place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise InputError(f"two values of one name, {name}: {folder}")
         place[last] = value
     return state
 

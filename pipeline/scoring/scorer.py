@@ -22,7 +22,7 @@ from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, REGION_MASK, Cohort, row_key
 from foldnorm.preprocessing.cohort.layout import LAYOUT_FOLDER
 from foldnorm.preprocessing.cohort.quality import read_warnings
-from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError, making_sense_of
 from foldnorm.preprocessing.core.file_names import checked_name
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes, write_json
 
@@ -252,6 +252,11 @@ class Scorer:
         Raises:
             InputError: it is none, of another version of foldnorm, or damaged.
         """
+        with making_sense_of(folder):
+            return cls._load(folder, device)
+
+    @classmethod
+    def _load(cls, folder: Path, device: "torch.device | str") -> Self:
         about = _read_about(folder)
         precision = about["precision"]  # None without a model
         model = None

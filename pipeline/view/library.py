@@ -20,6 +20,7 @@ from foldnorm.pipeline.artifacts import (
     PAGES_SIDECAR,
     REGIONS,
     RUN_CONFIG,
+    RUN_DATA,
     SCORES,
     SCORES_SIDECAR,
 )
@@ -39,7 +40,7 @@ from foldnorm.preprocessing.cohort.pictures import (
     image_slices,
     png,
 )
-from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError, making_sense_of
 from foldnorm.preprocessing.core.files import read_array, read_json, read_tsv
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.volumes import nifti_bytes
@@ -74,7 +75,8 @@ class Library:
         self.scores: dict[Path, list[Path]] = {}  # by cohort
         self.codes: dict[tuple[Path, Path], Path] = {}  # by run and cohort
         for path in paths:
-            self._add(path)
+            with making_sense_of(path):
+                self._add(path)
         if not self.cohorts:
             raise InputError("nothing to look at: expected a cohort folder among "
                              + ", ".join(map(str, paths)))  # fmt: skip
@@ -105,7 +107,9 @@ class Library:
             sidecar = read_json(path / CODES_SIDECAR)
             self.codes[Path(sidecar["run"]), Path(sidecar["cohort"])] = path
         elif (path / RUN_CONFIG).is_file():
-            self._check_inside(path / RUN_CONFIG, path / "checkpoints", path / "models")
+            weights = [own for own in (path / "checkpoints", path / "models") if own.is_dir()]
+            self._check_inside(path / RUN_CONFIG, path / RUN_DATA, *weights)
+            self._check_inside(*(file for own in weights for file in own.iterdir()))
             self.runs.append(path)
         else:
             raise InputError(f"neither a cohort, a run, scores nor codes: {path}")

@@ -8,6 +8,7 @@ Requests name numbers, never files.
 import json
 import re
 import secrets
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ PAGE, SCRIPT, VOLUME, PICTURE, JSON = (
     "application/json; charset=utf-8",
 )
 PNG_MAGIC = b"\x89PNG"
+MAX_CONNECTIONS = 32  # at once; a browser opens six
 NUMBER = re.compile("[0-9]{1,9}")
 STATIC = {
     "": ("view.html", PAGE),
@@ -45,6 +47,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
 }
 
 
@@ -70,6 +73,7 @@ class ViewServer(ThreadingHTTPServer):
     def __init__(self, library: Library, port: int = 0) -> None:
         self.library = library
         self.token = secrets.token_urlsafe(24)
+        self._free = threading.Semaphore(MAX_CONNECTIONS)
         super().__init__((LOOPBACK, port), _Handler)
 
     @property
@@ -77,12 +81,26 @@ class ViewServer(ThreadingHTTPServer):
         """Address of the page."""
         return f"http://{LOOPBACK}:{self.server_port}/{self.token}/"
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread, or close it where there are too many."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection until it is closed."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: ViewServer
     server_version, sys_version = "foldnorm", ""
     protocol_version = "HTTP/1.1"
-    timeout = 60
+    timeout = 15  # seconds that a connection may be idle
 
     def do_GET(self) -> None:
         """Answer a request, or say in one line why not."""
@@ -98,10 +116,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Type", answer.kind)
         self.send_header("Content-Length", str(len(answer.content)))
+        if answer.status == HTTPStatus.BAD_REQUEST:
+            self.send_header("Connection", "close")  # what follows is no request
         self.end_headers()
         self.wfile.write(answer.content)
 
     def _answer(self) -> Answer:
+        if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
+            return _refusal(HTTPStatus.BAD_REQUEST, "a request to read has no body")
         known = {f"{name}:{self.server.server_port}" for name in NAMES}
         if self.headers.get("Host") not in known:
             return _refusal(HTTPStatus.MISDIRECTED_REQUEST, "asked by another name")

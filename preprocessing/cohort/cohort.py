@@ -120,6 +120,11 @@ class Cohort:
             raise InputError(f"not a foldnorm cohort (no key Cohort): {folder / DESCRIPTION}")
         return description
 
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Return whether a folder is a cohort; BIDS derivatives have a description, too."""
+        return (folder / DESCRIPTION).is_file() and "Cohort" in read_json(folder / DESCRIPTION)
+
     @cached_property
     def volumes(self) -> NDArray[np.uint8]:
         """Class numbers, (N, I, J, K) uint8, a read-only memory map.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from foldnorm.preprocessing.cohort.prepared_index import PreparedVolume
-from foldnorm.preprocessing.io.sources import bids_label
+from foldnorm.preprocessing.io.names import bids_label
 
 BUCKETS, ROWS = 256, 4
 MAX_PAIRED = 16  # rows that one is paired with, at most

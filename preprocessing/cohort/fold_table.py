@@ -1,6 +1,5 @@
 """The morphometry table: one row a fold, from the fold graphs of a source."""
 
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, write_json, write_tsv
 from foldnorm.preprocessing.core.isolation import isolated_map
 from foldnorm.preprocessing.io.fold_graph import GraphFold, Points, read_fold_graph
-from foldnorm.preprocessing.io.sources import Problem, SourceVolume
+from foldnorm.preprocessing.io.sources import Findings, Problem, SourceVolume
 from foldnorm.preprocessing.io.volumes import read_labels, volume_stem
 from foldnorm.preprocessing.spatial.space import Matrix, graph_to_mni, voxel_to_mni
 
@@ -41,25 +40,32 @@ COLUMNS = {
 
 
 def write_fold_table(
-    volumes: Sequence[SourceVolume], out: Path, *, n_procs: int = 1
+    found: Findings[SourceVolume], out: Path, *, n_procs: int = 1
 ) -> tuple[int, list[Problem]]:
     """Write ``folds.tsv`` and ``folds.json``.
 
     Args:
-        volumes: whose companions name a graph, and perhaps a ``.trm`` to MNI space.
+        found: volumes whose companions name a graph, and perhaps a ``.trm`` to MNI space.
         out: folder to write to.
         n_procs: processes.
 
     Returns:
         Number of folds, and the hemispheres that could not be read.
     """
+    volumes = found.items
     outcomes = list(isolated_map(fold_rows, volumes, n_procs, in_order=True))
     rows = [row for outcome in outcomes if not outcome.reason for row in outcome.result]
     problems = [Problem(o.item.key, o.reason) for o in outcomes if o.reason]
     write_tsv(out / TABLE, rows, tuple(COLUMNS))
     graphs = {v.key: str(v.companions.graph) for v in volumes if v.companions.graph}
     write_json(
-        out / SIDECAR, {"Columns": COLUMNS, "Graphs": graphs, "Version": version("foldnorm")}
+        out / SIDECAR,
+        {
+            "Columns": COLUMNS,
+            "Graphs": graphs,
+            "Sources": found.record(),
+            "Version": version("foldnorm"),
+        },
     )
     return len(rows), problems
 

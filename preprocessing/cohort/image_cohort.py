@@ -33,7 +33,7 @@ from foldnorm.preprocessing.cohort.split import assign_split, check_fractions
 from foldnorm.preprocessing.core.counts import listed
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import json_or_nothing, read_json, sha256_of, threaded_map
-from foldnorm.preprocessing.io.sources import Problem
+from foldnorm.preprocessing.io.sources import Findings, Problem
 
 LOG = logging.getLogger(__name__)
 Rule = Literal["auto", "full", "percentiles", "window"]
@@ -153,8 +153,7 @@ class _Packed:
 
 
 def write_image_cohort(
-    images: Sequence[ImageFile],
-    problems: Sequence[Problem],
+    found: Findings[ImageFile],
     out: Path,
     preparation: ImagePreparation,
     *,
@@ -166,8 +165,7 @@ def write_image_cohort(
     """Prepare images and pack them.
 
     Args:
-        images: of one source.
-        problems: of those that cannot be read.
+        found: images of one source.
         out: cohort folder.
         preparation: what is left open is settled by the first image.
         fractions: shares of training, validation and test, by participant.
@@ -183,6 +181,8 @@ def write_image_cohort(
     """
     begin = time.perf_counter()
     check_fractions(fractions)
+    found.log()
+    images = found.items
     preparation = completed(images, preparation)
     record = {
         "preparation": preparation.as_dict(),
@@ -195,7 +195,7 @@ def write_image_cohort(
     if _is_finished(out, record, overwrite) and report:
         return {**report, "skipped": report["done"]}
     packed = _pack(images, out, preparation, record, n_threads)
-    failed = [*problems, *packed.problems]
+    failed = [*found.problems, *packed.problems]
     warnings = [f"{listed(keys)}: {line}" for line, keys in packed.warnings.items()]
     for line in warnings:
         LOG.warning("%s", line)
@@ -205,6 +205,7 @@ def write_image_cohort(
         "skipped": 0,
         "excluded": [],
         "failed": [{"volume": p.key, "reason": p.reason} for p in failed],
+        **found.record(),
         "warnings": warnings,
         "seconds": round(time.perf_counter() - begin, 2),
         "shard": None,

@@ -21,12 +21,29 @@ from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import atomic_path, read_tsv, write_bytes
 from foldnorm.preprocessing.io.gzipped import expand, head_of
-from foldnorm.preprocessing.io.picture_files import STACKS, read_picture
-from foldnorm.preprocessing.io.sources import PARTICIPANTS, PICTURES, Problem, bids_label
+from foldnorm.preprocessing.io.names import bids_label
+from foldnorm.preprocessing.io.people import (
+    PARTICIPANTS,
+    differing_slightly,
+    participant_ids,
+    require_columns,
+)
+from foldnorm.preprocessing.io.picture_files import read_picture
+from foldnorm.preprocessing.io.scan import (
+    NIFTI,
+    Scan,
+    Unused,
+    fault_of,
+    is_idx,
+    is_image,
+    not_used,
+    scan,
+    unused_line,
+)
+from foldnorm.preprocessing.io.sources import Findings, Problem
 from foldnorm.preprocessing.io.volumes import read_intensities
 
-NIFTI = (".nii", ".nii.gz")
-IDX_IMAGES, IDX_LABELS = ("images-idx3-ubyte", "images.idx3-ubyte"), "labels"
+IDX_LABELS = "labels"
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 CLASS = "class"  # column of `participants.tsv`: the folder or label of an image
 Pixels = NDArray[Any]
@@ -64,7 +81,7 @@ def find_images(
     table: Path | None = None,
     classes: Sequence[str] = (),
     assume: Orientation | None = None,
-) -> tuple[list[ImageFile], list[Problem]]:
+) -> Findings[ImageFile]:
     """List the images of a folder, in subfolders by class if there are any, or of an idx archive.
 
     Args:
@@ -80,27 +97,38 @@ def find_images(
     """
     if not source.exists():
         raise InputError(f"no such file or folder: {source}")
-    found = _files(source)
-    rows = _table(source, table)
-    problems: list[Problem] = []
-    if rows is not None:
-        found, problems = _by_table(found, rows, source)
+    scanned = scan(source) if source.is_dir() else Scan([source])
+    every, others = _files(scanned, source)
+    every, problems = _without_faults(every)
+    rows, warnings = _table(source, table)
+    found = every
+    if rows is None:
+        warnings += _shared_prefix(found)
+    else:
+        found, unclear = _by_table(found, rows, source)
+        problems += unclear
     known = {image.known.get(CLASS, "") for image in found}
     for name in classes:
         if name not in known:
             shown = ", ".join(sorted(known - {""})) or "none"
             raise InputError(f"no image of class {name!r}; there are {shown}: {source}")
     found = [image for image in found if not classes or image.known.get(CLASS) in classes]
+    used = {image.path for image in every} | {source / PARTICIPANTS}
+    used |= {_labels_of(image.path) for image in every if image.index is not None}
+    unused = not_used(scanned, used, others, images=True)
     if not found:
-        raise InputError(f"no image found (PNG, JPEG, BMP, TIFF, NIfTI, idx): {source}")
+        line = unused_line(unused, str(source)) or f"nothing else: {source}"
+        failed = f"; {problems[0].key}: {problems[0].reason}" if problems else ""
+        raise InputError(f"no image found (PNG, JPEG, BMP, TIFF, NIfTI, idx){failed}; {line}")
     counts = Counter(image.key for image in found)
     problems += [
         Problem(key, f"{count} images of one name; a table with participant_id tells them apart")
         for key, count in counts.items()
         if count > 1
     ]
-    single = [replace(image, assume=assume) for image in found if counts[image.key] == 1]
-    return sorted(single, key=lambda image: image.key), problems
+    of_one = (replace(image, assume=assume) for image in found if counts[image.key] == 1)
+    single = sorted(of_one, key=lambda image: image.key)
+    return Findings(single, problems, unused, warnings, str(source))
 
 
 def read_image(image: ImageFile) -> tuple[Pixels, tuple[str, ...]]:
@@ -179,21 +207,38 @@ def write_image(stem: Path, image: NDArray[np.floating], bits: int) -> None:
         temporary.write_bytes(whole.to_bytes())
 
 
-def _files(source: Path) -> list[ImageFile]:
-    if source.is_file():
-        return (
-            _images_from_idx(source)
-            if _is_idx(source)
-            else [_image_from_file(source, source.parent)]
-        )
-    paths = [path for path in sorted(source.rglob("*")) if path.is_file()]
-    archives = [path for path in paths if _is_idx(path)]
+def _files(scanned: Scan, source: Path) -> tuple[list[ImageFile], list[Unused]]:
+    """List the images, and files that would be some if there were no idx archive."""
+    if source.is_file() and not is_idx(source):
+        return [_image_from_file(source, source.parent)], []
+    archives = [path for path in scanned.files if is_idx(path)]
+    paths = [
+        path
+        for path in scanned.files
+        if path not in archives and (is_image(path) or _suffix(path) in NIFTI)
+    ]
     if archives:
-        return [image for path in archives for image in _images_from_idx(path)]
+        beside = [Unused(path, "beside an idx archive, which is read") for path in paths]
+        return [image for path in archives for image in _images_from_idx(path)], beside
+    return [_image_from_file(path, source) for path in paths], []
+
+
+def _without_faults(images: Sequence[ImageFile]) -> tuple[list[ImageFile], list[Problem]]:
+    """Keep the images whose files are there."""
+    faults = {path: fault_of(path) for path in {image.path for image in images}}
+    problems = [Problem(str(path), fault) for path, fault in sorted(faults.items()) if fault]
+    return [image for image in images if not faults[image.path]], problems
+
+
+def _shared_prefix(images: Sequence[ImageFile]) -> list[str]:
+    """Warn if names say that several images are one participant's, and no table does."""
+    named = [i.path.name for i in images if i.path.name.startswith("sub-") and "_" in i.path.name]
+    shared = len(named) - len({name.partition("_")[0] for name in named})
+    if not shared:
+        return []
     return [
-        _image_from_file(path, source)
-        for path in paths
-        if _suffix(path) in (*PICTURES, *STACKS, *NIFTI) and not path.name.startswith(".")
+        f"{len(named)} file names begin with sub-, some alike ({named[0]}); without a table of "
+        "file and participant_id each image is a participant of its own, and splits part them"
     ]
 
 
@@ -207,14 +252,10 @@ def _image_from_file(path: Path, source: Path) -> ImageFile:
     return ImageFile(bids_label(name), "0", path, known=known)
 
 
-def _is_idx(path: Path) -> bool:
-    return any(name in path.name for name in IDX_IMAGES)
-
-
 def _images_from_idx(path: Path) -> list[ImageFile]:
     """Images of an archive, with the labels that lie beside it."""
     images = read_idx(path)
-    label_path = path.with_name(path.name.replace("images", IDX_LABELS).replace("idx3", "idx1"))
+    label_path = _labels_of(path)
     labels = read_idx(label_path) if label_path.is_file() else None
     if labels is not None and labels.shape != images.shape[:1]:
         raise InputError(f"{len(images)} images and labels of {labels.shape}: {label_path}")
@@ -232,18 +273,23 @@ def _images_from_idx(path: Path) -> list[ImageFile]:
     ]
 
 
-def _table(source: Path, table: Path | None) -> list[dict[str, str]] | None:
-    """Rows that say whose images are; None if nothing does."""
+def _labels_of(path: Path) -> Path:
+    """Archive of the labels of an idx archive of images."""
+    return path.with_name(path.name.replace("images", IDX_LABELS).replace("idx3", "idx1"))
+
+
+def _table(source: Path, table: Path | None) -> tuple[list[dict[str, str]] | None, list[str]]:
+    """Rows that say whose images are, None if nothing does; and warnings."""
     path = table or source / PARTICIPANTS
     if table is None and not path.is_file():
-        return None
+        return None, []
     rows = read_tsv(path)
-    columns = set(rows[0]) if rows else set()
-    if {"file", "participant_id"} <= columns:
-        return rows
-    if table is None:  # it may be a table of something else
-        return None
-    raise InputError(f"expected the columns file and participant_id: {path}")
+    if table is None and not (rows and "file" in rows[0]):
+        return None, [f"no column file: it does not say whose images are, and is not used: {path}"]
+    require_columns(rows, ("file", "participant_id"), path)
+    ids, warnings = participant_ids(rows, path)
+    named = [{**row, "participant_id": name} for row, name in zip(rows, ids, strict=True)]
+    return named, warnings
 
 
 def _by_table(
@@ -251,12 +297,23 @@ def _by_table(
 ) -> tuple[list[ImageFile], list[Problem]]:
     """Images under the participants of a table, numbered within each."""
     by_file = {image.known["file"]: image for image in found}
-    images, problems, numbers = [], [], Counter[str]()
+    of_file: dict[str, Mapping[str, str]] = {}
+    contradicted = set()
     for row in rows:
-        participant = bids_label(row["participant_id"].removeprefix("sub-"))
-        image = by_file.pop(row["file"], None)
+        name = Path(row["file"]).as_posix()
+        if of_file.setdefault(name, {**row, "file": name}) != {**row, "file": name}:
+            contradicted.add(name)
+    images, problems, numbers = [], [], Counter[str]()
+    for name, row in of_file.items():
+        participant = bids_label(row["participant_id"])
+        image = by_file.pop(name, None)
+        if name in contradicted:
+            problems.append(Problem(name, "rows of the table contradict each other"))
+            continue
         if image is None:
-            problems.append(Problem(row["file"], f"the table names it, but it is not in {source}"))
+            alike = differing_slightly([name], set(by_file))
+            reason = "; ".join([f"the table names it, but it is not in {source}", *alike])
+            problems.append(Problem(row["file"], reason))
             continue
         if not participant:
             problems.append(Problem(row["file"], "an id needs a letter or a digit"))

@@ -38,8 +38,9 @@ from foldnorm.preprocessing.cohort.split import assign_split
 from foldnorm.preprocessing.core.counts import counted, listed
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, threaded_map, write_tsv
+from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.schemes import LabelScheme
-from foldnorm.preprocessing.io.sources import Problem, bids_label
+from foldnorm.preprocessing.io.sources import Problem
 from foldnorm.preprocessing.spatial.crop import missing_sides, paste, shifted_affine
 from foldnorm.preprocessing.spatial.downsample import SAME_SIZE
 
@@ -72,7 +73,7 @@ def pack(out: Path, plan: CohortPlan, fold_names: Mapping[int, str]) -> Packed:
     Raises:
         InputError: volumes of different makers, and they may not be mixed.
     """
-    excluded = {bids_label(name.removeprefix("sub-")) for name in plan.excluded}
+    excluded = {bids_label(name) for name in plan.excluded}
     every = [
         volume
         for volume in prepared_volumes(out)

@@ -33,12 +33,12 @@ from foldnorm.preprocessing.core.files import (
     write_json,
 )
 from foldnorm.preprocessing.core.isolation import isolated_map
+from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.sources import (
     Problem,
     Source,
     SourceVolume,
-    bids_label,
     find_volumes,
     origin_of,
     read_fold_names,
@@ -57,7 +57,8 @@ def preprocess(sources: Sequence[Source], out: Path, plan: CohortPlan) -> dict[s
     Returns:
         The run report, also written to ``run_report.json``: numbers of volumes done, skipped and
         failed, and why each of the latter did; scans that are there twice, and which participants
-        were left out for that; warnings, which are logged too.
+        were left out for that; warnings, which are logged too; files of the sources that are not
+        used, and why.
 
     Raises:
         InputError: nothing can be done at all (no volume, bad parameters).
@@ -65,7 +66,7 @@ def preprocess(sources: Sequence[Source], out: Path, plan: CohortPlan) -> dict[s
     begin = time.perf_counter()
     _check_same_cohort(out, plan)
     options, preparation = plan.options, plan.preparation
-    volumes, problems = find_volumes(
+    found = find_volumes(
         sources,
         preparation.scheme.stem,
         pair_stem=preparation.pair.stem if preparation.pair else "",
@@ -75,7 +76,9 @@ def preprocess(sources: Sequence[Source], out: Path, plan: CohortPlan) -> dict[s
         prefer=options.prefer,
         whole_brain=preparation.whole_brain,
     )
-    volumes = [volume.assuming(options.assume) for volume in volumes]
+    found.log()
+    volumes = [volume.assuming(options.assume) for volume in found.items]
+    problems = found.problems
     if not options.mix_origins:
         refuse_mixed([origin_of(volume) for volume in volumes])
     names = read_fold_names(sources)
@@ -105,6 +108,7 @@ def preprocess(sources: Sequence[Source], out: Path, plan: CohortPlan) -> dict[s
         "duplicates": [asdict(scan) for scan in packed.same_scans],
         "dropped": packed.dropped,
         "warnings": packed.warnings,
+        **found.record(),
         "seconds": round(time.perf_counter() - begin, 2),
         "shard": None if options.part is None else list(options.part),
     }

@@ -1,5 +1,9 @@
 """Errors that are the input's fault, told to the user in one line."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class InputError(ValueError):
     """Error of the input: something that was given cannot be used.
@@ -13,3 +17,22 @@ class InputError(ValueError):
         ...     print(error)
         not a cohort folder (no dataset_description.json): nowhere
     """
+
+
+@contextmanager
+def making_sense_of(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with the content of a file or folder of ours into an `InputError`.
+
+    For content that was read, such as a column that is not there or a word in the place of a
+    number; not for work on brains, where the same errors would be our fault.
+
+    Raises:
+        InputError: with the path, in the place of the error.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"damaged, or of another release ({reason:.200}): {path}") from error

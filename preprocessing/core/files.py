@@ -160,20 +160,53 @@ def write_tsv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[s
 
 
 def read_tsv(path: Path) -> list[dict[str, str]]:
-    """Read a table of strings, tab separated (comma for ``.csv``); ``n/a`` becomes ``""``."""
-    delimiter = "," if path.suffix == ".csv" else "\t"
+    """Read a table of strings, tab separated (comma for ``.csv``); ``n/a`` becomes ``""``.
+
+    Tab-separated tables know no quoting (BIDS); in ``.csv`` a cell may stand in double quotes.
+
+    Raises:
+        InputError: no such file, no table, a column given twice, or a row of another length.
+    """
+    is_csv = path.suffix.lower() == ".csv"
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, delimiter=delimiter)
-            rows = [
-                {k: ("" if v in (None, "n/a") else v) for k, v in row.items() if k is not None}
-                for row in reader
-            ]
+            reader = (
+                csv.reader(stream, strict=True)
+                if is_csv
+                else csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+            )
+            lines = [(reader.line_num, cells) for cells in reader if any(cells)]
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeError, csv.Error) as error:
         raise unreadable(path, "a table", error) from error
-    return rows
+    if any("\0" in cell for _, cells in lines for cell in cells):
+        raise InputError(f"not readable as a table (it holds a zero byte): {path}")
+    if not lines:
+        return []
+    header = _header(lines[0][1], path)
+    return [_row(cells, header, number, path) for number, cells in lines[1:]]
+
+
+def _header(cells: Sequence[str], path: Path) -> list[str]:
+    """Names of the columns, none of them twice."""
+    names = list(cells)
+    while names and not names[-1]:  # of empty columns that a spreadsheet leaves at the end
+        names.pop()
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"column {twice[0]!r} is there twice: {path}")
+    return names
+
+
+def _row(cells: Sequence[str], header: Sequence[str], number: int, path: Path) -> dict[str, str]:
+    """Cells by column; empty cells beyond the last column do not count."""
+    beyond = any(cells[len(header) :])
+    if beyond or len(cells) < len(header):
+        raise InputError(
+            f"line {number}: {len(cells)} cells, expected {len(header)} as in the header: {path}"
+        )
+    return {name: "" if cell == "n/a" else cell for name, cell in zip(header, cells, strict=False)}
 
 
 def sha256(content: bytes) -> str:

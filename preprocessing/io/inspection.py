@@ -1,4 +1,4 @@
-"""Contents of a source: found, missing and ambiguous, without opening a single volume."""
+"""Contents of a source: found, missing, ambiguous and not used, without opening a single volume."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,10 +7,18 @@ from typing import Any
 
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.io.layouts import SEGMENTATION
+from foldnorm.preprocessing.io.scan import ROUTINE, Scan, Unused, is_image, scan, unused_record
 from foldnorm.preprocessing.io.schemes import GREY_WHITE, SKELETON
-from foldnorm.preprocessing.io.sources import Problem, Source, SourceVolume, find_volumes
+from foldnorm.preprocessing.io.sources import Findings, Problem, Source, SourceVolume, find_volumes
 
-STEMS = (SKELETON.stem, GREY_WHITE.stem)
+# Kind of volume → command that reads it.
+COMMANDS = {
+    SKELETON.stem: "preprocess",
+    GREY_WHITE.stem: "skeletonise",
+    SEGMENTATION: "skeletonise",
+}
+IMAGE_COMMAND = "images"
 MAX_LISTED = 20  # keys a line of the summary names at most
 
 
@@ -19,12 +27,18 @@ class Inspection:
     """Result of `inspect_source`.
 
     Attributes:
-        volumes: by kind (``skeleton``, ``grey_white``), those that would be used.
+        volumes: by kind (``skeleton``, ``grey_white``, ``segmentation``), those that would be used.
         problems: by kind, those that would not, and why.
+        images: number of pictures and idx archives.
+        unused: what none of the commands reads, and why.
+        warnings: on tables, a line each.
     """
 
     volumes: dict[str, list[SourceVolume]]
     problems: dict[str, list[Problem]]
+    images: int
+    unused: list[Unused]
+    warnings: list[str]
 
     @property
     def lacking(self) -> dict[str, list[str]]:
@@ -45,6 +59,12 @@ class Inspection:
             ],
         }
 
+    @property
+    def commands(self) -> list[str]:
+        """Commands that read what is there."""
+        found = [command for kind, command in COMMANDS.items() if self.volumes[kind]]
+        return list(dict.fromkeys([*found, *([IMAGE_COMMAND] if self.images else [])]))
+
     def as_dict(self) -> dict[str, Any]:
         """Return counts, and everything that deserves a look, by key, for ``--json``."""
         return {
@@ -53,6 +73,8 @@ class Inspection:
                 kind: dict(sorted(Counter(v.hemi or "n/a" for v in group).items()))
                 for kind, group in self.volumes.items()
             },
+            "images": self.images,
+            "commands": self.commands,
             "lacking": self.lacking,
             "ambiguous": {
                 v.key: {"chosen": str(v.path), "others": [str(path) for path in v.alternatives]}
@@ -63,27 +85,57 @@ class Inspection:
             "problems": {
                 problem.key: problem.reason for group in self.problems.values() for problem in group
             },
+            "unused": unused_record(self.unused),
+            "warnings": self.warnings,
         }
 
 
 def inspect_source(sources: Sequence[Source], prefer: Sequence[str] = ()) -> Inspection:
-    """Look through sources as ``preprocess`` would.
+    """Look through sources as ``preprocess``, ``skeletonise`` and ``images`` would.
 
     Raises:
-        InputError: it holds no volume of any kind.
+        InputError: it holds no volume or image of any kind.
     """
-    volumes: dict[str, list[SourceVolume]] = {}
-    problems: dict[str, list[Problem]] = {}
+    found: dict[str, Findings[SourceVolume]] = {}
     reasons = []
-    for stem in STEMS:
+    for kind in COMMANDS:
         try:
-            volumes[stem], problems[stem] = find_volumes(sources, stem, prefer=prefer)
+            found[kind] = find_volumes(sources, kind, prefer=prefer)
         except InputError as error:
-            volumes[stem], problems[stem] = [], []
+            found[kind] = Findings([], [])
             reasons.append(error)
-    if len(reasons) == len(STEMS):
+    scanned = [scan(source.path) for source in sources if source.path.is_dir()]
+    images = sum(is_image(path) for one in scanned for path in one.files)
+    if len(reasons) == len(COMMANDS) and not images:
         raise reasons[0]
-    return Inspection(volumes, problems)
+    listed = {v.path for stem in (SKELETON.stem, GREY_WHITE.stem) for v in found[stem].items}
+    if {v.path for v in found[SEGMENTATION].items} <= listed:
+        found[SEGMENTATION] = Findings([], [])
+    warnings = [line for one in found.values() for line in one.warnings]
+    return Inspection(
+        {kind: one.items for kind, one in found.items()},
+        {kind: one.problems for kind, one in found.items()},
+        images,
+        _unused_by_all(scanned, list(found.values())),
+        list(dict.fromkeys(warnings)),
+    )
+
+
+def _unused_by_all(
+    scanned: Sequence[Scan], found: Sequence[Findings[SourceVolume]]
+) -> list[Unused]:
+    """List what no command reads; a reason that some command has goes before a routine one."""
+    reasons: dict[Any, Unused] = {}
+    readers = [one for one in found if one.unused or one.items]
+    for one in readers or [Findings[SourceVolume]([], [], unused=s.unused) for s in scanned]:
+        for unused in one.unused:
+            if unused.path not in reasons or reasons[unused.path].reason in ROUTINE:
+                reasons[unused.path] = unused
+    used = {v.path for one in readers for v in one.items} | {
+        path for one in scanned for path in one.files if is_image(path)
+    }
+    used |= {folder for path in used for folder in path.parents}
+    return [unused for path, unused in sorted(reasons.items()) if path not in used]
 
 
 def summary(inspection: Inspection) -> str:
@@ -93,13 +145,21 @@ def summary(inspection: Inspection) -> str:
     for kind, sides in content["volumes"].items():
         counts = ", ".join(f"{count} {side}" for side, count in sides.items()) or "none"
         lines.append(f"{kind}: {counts}")
+    if inspection.images:
+        lines.append(f"images: {inspection.images} files")
     for what, keys in content["lacking"].items():
         if keys:
             lines.append(f"without {what}: {len(keys)} ({_some(keys)})")
     for key, choice in content["ambiguous"].items():
         lines.append(f"{key}: of {1 + len(choice['others'])} taken: {choice['chosen']}")
     lines += [f"{key}: {reason}" for key, reason in content["problems"].items()]
-    return "\n".join(lines)
+    lines += content["warnings"]
+    lines += [
+        f"not used, {group['reason']}: {group['count']} ({_some(group['files'])})"
+        for group in content["unused"]
+    ]
+    reading = " and ".join(f"foldnorm {command}" for command in inspection.commands)
+    return "\n".join([*lines, f"read by {reading or 'no command'}"])
 
 
 def _some(keys: list[str]) -> str:

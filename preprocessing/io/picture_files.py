@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.io.scan import STACKS
 
-STACKS = (".tif", ".tiff")
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue: ITU-R BT.601
 # LZW, the furthest, writes a string of at most 3838 bytes as 12 bits.
 MAX_EXPANSION = 4000
@@ -138,18 +138,16 @@ def _photometric(picture: Image.Image) -> int | None:
 
 
 def _by_tifffile(path: Path) -> tuple[Pixels, Warnings]:
-    with tifffile.TiffFile(path) as file:
+    with tifffile.TiffFile(path) as file:  # tags are read when they are asked for
         series, others = file.series[0], file.series[1:]
         page = series.keyframe
         _check_size(file, series, path)
-        samples = series.asarray()
+        samples = _in_order(series.asarray(), series.axes, path)
+        grey, warnings = _grey(samples, page, path)
         tag = page.tags.get(ORIENTATION)
-    samples = _in_order(samples, series.axes, path)
-    grey, warnings = _grey(samples, page, path)
-    if len(grey) == 1:
-        grey = grey[0]
-    unlike = sum(len(s.pages) for s in others if not s.keyframe.is_reduced)
-    shown = upright(grey, int(tag.value) if tag is not None else 1)
+        orientation = int(tag.value) if tag is not None else 1
+        unlike = sum(len(s.pages) for s in others if not s.keyframe.is_reduced)
+    shown = upright(grey[0] if len(grey) == 1 else grey, orientation)
     return shown, (*warnings, *_pages_left_out(unlike))
 
 

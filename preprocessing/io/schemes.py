@@ -192,15 +192,18 @@ def scheme_from_dict(content: Any) -> LabelScheme:
             for c in content["classes"]
         )
     except (TypeError, KeyError, ValueError):
-        raise InputError("each class of a label scheme holds name and a list of integers") from None
+        classes = ()
+    if not classes:
+        raise InputError("each class of a label scheme holds name and a list of integers")
     numbers = {label.name: number for number, label in enumerate(classes)}
     for key in ("fill", "void"):
-        if content.get(key, classes[0].name) not in numbers:
+        if str(content.get(key, classes[0].name)) not in numbers:
             raise InputError(f"{key}: {content[key]!r} is none of the classes {list(numbers)}")
-    fill = numbers[content.get("fill", classes[0].name)]
-    void = numbers[content.get("void", classes[fill].name)]
+    fill = numbers[str(content.get("fill", classes[0].name))]
+    void = numbers[str(content.get("void", classes[fill].name))]
     rule = content.get("rule", "exact")
-    return LabelScheme(str(content["name"]), classes, rule, fill, void, content.get("stem", ""))
+    stem = str(content.get("stem", ""))
+    return LabelScheme(str(content["name"]), classes, rule, fill, void, stem)
 
 
 def discretise(

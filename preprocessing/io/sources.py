@@ -1,47 +1,60 @@
 """Find the volumes of a source: a Morphologist tree, a folder of NIfTI files, one file, a table.
 
 A source is only ever read. What cannot be used is returned as a problem, not raised: the other
-subjects go on.
+subjects go on; and everything else that a source holds is returned with the reason why it is not.
 """
 
-import itertools
+import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
-from foldnorm.preprocessing.io.volumes import NIFTI_SUFFIXES, is_volume, volume_stem
+from foldnorm.preprocessing.io.layouts import SEGMENTATION, Located, locate_file, locate_volumes
+from foldnorm.preprocessing.io.names import MORPHOLOGIST, STEMS, bids_label
+from foldnorm.preprocessing.io.people import (
+    PARTICIPANTS,
+    People,
+    participant_ids,
+    read_people,
+    refuse_pointer,
+    refuse_unknown,
+    require_columns,
+)
+from foldnorm.preprocessing.io.scan import (
+    NOT_ASKED,
+    Scan,
+    Unused,
+    fault_of,
+    is_cohort,
+    is_image,
+    not_used,
+    scan,
+    unused_line,
+    unused_record,
+)
+from foldnorm.preprocessing.io.volumes import NIFTI_SUFFIXES, volume_stem
 
+LOG = logging.getLogger(__name__)
 FOLDS_STEM = "folds"  # fold labels lie beside the skeleton: Lfolds_<subject>.nii.gz
 FOLD_NAMES = "fold_names.tsv"  # label and name, at the root of a source
-PARTICIPANTS = "participants.tsv"
-SEGMENTATION = "segmentation"  # asked for as a stem: grey and white matter of any origin
 SEGMENTATION_FOLDER = Path("t1mri/default_acquisition/default_analysis/segmentation")
-# Of a FreeSurfer or FastSurfer subject, the first that is there: cortex from surfaces before
-# cortex from voxels.
-FREESURFER_VOLUMES = (
-    "aparc+aseg.mgz",
-    "aparc.DKTatlas+aseg.deep.mgz",
-    "aparc.a2009s+aseg.mgz",
-    "wmparc.mgz",
-    "aseg.mgz",
-    "ribbon.mgz",
-)
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
-N_INSPECTED = 100  # files, for what a folder without volumes holds
-BIDS_ENTITIES = re.compile(r"sub-(?P<participant>[A-Za-z0-9]+)(?:_.*?hemi-(?P<hemi>[LR]))?")
 TABLE_SUFFIXES = (".tsv", ".csv")
 COMPANIONS = ("folds", "graph", "transform", "pair")
 TABLE_COLUMNS = ("participant_id", "path", "hemi", *COMPANIONS)
 RIGHT_LABELS = 10_000  # what fold labels of the right are moved up by in a whole brain
 NAMED_SOURCE = re.compile(r"(?P<name>[A-Za-z0-9]+)=(?P<path>.+)")
-QC_PASS, QC_FAIL = {"", "1", "pass", "ok", "yes"}, {"0", "fail", "exclude", "no"}
 DEFAULT_ACQUISITION, DEFAULT_ANALYSIS = "default_acquisition", "default_analysis"
+SESSION = re.compile(r"_?ses-[A-Za-z0-9]+")
+# Of several segmentations of a person in BIDS derivatives, FreeSurfer's go first.
+SEGMENTATION_DESCRIPTIONS = ("_desc-aparcaseg_", "_desc-aseg_")
+NOT_CHOSEN = "another acquisition, session or description of a hemisphere that is read"
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -111,6 +124,35 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Findings(Generic[Item]):
+    """Contents of sources: volumes, or images.
+
+    Attributes:
+        items: to be used, sorted.
+        problems: those that were to be used, and cannot.
+        unused: everything else that lies there.
+        warnings: on tables, a line each.
+        where: the sources, for messages.
+    """
+
+    items: list[Item]
+    problems: list[Problem]
+    unused: list[Unused] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    where: str = ""
+
+    def log(self) -> None:
+        """Log the warnings, and in one line how many files are not used and why."""
+        for line in [*self.warnings, unused_line(self.unused, self.where)]:
+            if line:
+                LOG.warning("%s", line)
+
+    def record(self) -> dict[str, Any]:
+        """Return what a run report says of the sources beside its failures."""
+        return {"unused": unused_record(self.unused), "source_warnings": self.warnings}
+
+
+@dataclass(frozen=True)
 class Source:
     """A database, folder, file or table.
 
@@ -141,7 +183,7 @@ def find_volumes(
     excluded: Iterable[str] = (),
     prefer: Sequence[str] = (),
     whole_brain: bool = False,
-) -> tuple[list[SourceVolume], list[Problem]]:
+) -> Findings[SourceVolume]:
     """List the volumes of ``sources``, sorted by participant and hemisphere.
 
     Args:
@@ -156,46 +198,41 @@ def find_volumes(
         whole_brain: join the hemispheres of a participant.
 
     Raises:
-        InputError: nothing is there, or a participant that was asked for is not.
+        InputError: nothing is there, or a participant that was named is not.
     """
-    wanted = {bids_label(p.removeprefix("sub-")) for p in participants}
-    unwanted = {bids_label(p.removeprefix("sub-")) for p in excluded}
+    wanted, unwanted = ({bids_label(p) for p in asked} for asked in (participants, excluded))
     found, problems, ids = [], list[Problem](), set[str]()
+    unused, warnings = list[Unused](), list[str]()
+    where = ", ".join(str(source.path) for source in sources)
     for source in sources:
-        if not source.path.exists():
-            raise InputError(f"no such file or folder: {source.path}")
-        here = list(_read_source(source.path, stem, pair_stem, prefer))
+        read = _read_source(source.path, stem, pair_stem, prefer)
+        here, unclear = _with_clear_ids(read.volumes, source)
+        problems += read.problems + unclear
         label = {v.participant: bids_label(source.name + v.participant) for v in here}
-        problems += [
-            Problem(repr(v.participant), f"an id needs a letter or a digit: {v.path}")
-            for v in here
-            if not label[v.participant]
-        ]
         ids.update(label.values())
         kept = [
             v
             for v in here
-            if label[v.participant]
-            and label[v.participant] not in unwanted
+            if label[v.participant] not in unwanted
             and (not wanted or label[v.participant] in wanted)
             and (not hemis or not v.hemi or v.hemi in hemis)
         ]
-        single, unclear = _without_duplicates(kept, prefer)
+        readable, faulty = _without_faults(kept)
+        single, twice = _without_duplicates(readable, prefer)
+        problems += faulty + twice
         found += [_named(v, source) for v in single]
-        problems += unclear
-    where = ", ".join(str(source.path) for source in sources)
-    if wanted - ids:
-        raise InputError(f"no volume of participant {', '.join(sorted(wanted - ids))} in {where}")
+        unused += read.not_used(kept, single)
+        warnings += read.warnings
+    refuse_unknown(wanted, ids, where)
+    refuse_unknown(unwanted, ids, where, what="of those to be left out: ")
     if not found and not problems:
-        kind = f"{stem} volume" if stem else "volume"
-        hint = "; foldnorm images takes pictures" if _has_pictures(sources) else ""
-        raise InputError(f"no {kind} found in {where}{hint}")
-    single, unclear = _without_duplicates(found, prefer)
-    problems += unclear
+        raise InputError(_nothing_found(sources, stem, unused, bool(ids), where))
+    single, twice = _without_duplicates(found, prefer)
+    problems += twice
     if whole_brain:
         single, lonely = _whole_brains(single)
         problems += lonely
-    return single, problems
+    return Findings(single, problems, unused, warnings, where)
 
 
 def read_fold_names(sources: Sequence[Source]) -> dict[int, str]:
@@ -209,11 +246,14 @@ def read_fold_names(sources: Sequence[Source]) -> dict[int, str]:
         path = source.path / FOLD_NAMES
         if not path.is_file():
             continue
-        rows = read_tsv(path)
-        try:
-            found = {int(row["label"]): row["name"] for row in rows}
-        except (KeyError, ValueError):
-            raise InputError(f"expected the columns label (integer) and name: {path}") from None
+        found: dict[int, str] = {}
+        for row in read_tsv(path):
+            try:
+                label, name = int(row["label"]), row["name"]
+            except (KeyError, ValueError):
+                raise InputError(f"expected the columns label (integer) and name: {path}") from None
+            if found.setdefault(label, name) != name:
+                raise InputError(f"label {label} is {found[label]!r} and {name!r}: {path}")
         for label in found.keys() & names.keys():
             if found[label] != names[label]:
                 raise InputError(
@@ -222,32 +262,6 @@ def read_fold_names(sources: Sequence[Source]) -> dict[int, str]:
                 )
         names |= found
     return names
-
-
-def read_excluded(path: Path) -> set[str]:
-    """Ids that a table of quality control excludes.
-
-    Args:
-        path: table with ``participant_id`` and ``qc``: 1, pass, ok or yes keeps a participant; 0,
-            fail, exclude or no leaves it out; empty keeps it.
-
-    Raises:
-        InputError: other columns or words.
-    """
-    rows = read_tsv(path)
-    if not rows or not {"participant_id", "qc"} <= set(rows[0]):
-        raise InputError(f"expected the columns participant_id and qc: {path}")
-    excluded = set()
-    for number, row in enumerate(rows, start=2):
-        verdict = row["qc"].strip().lower()
-        if verdict in QC_FAIL:
-            excluded.add(row["participant_id"])
-        elif verdict not in QC_PASS:
-            expected = ", ".join(sorted((QC_PASS | QC_FAIL) - {""}))
-            raise InputError(
-                f"line {number}: qc is {row['qc']!r}, expected one of {expected}: {path}"
-            )
-    return excluded
 
 
 def origin_of(volume: SourceVolume) -> str:
@@ -274,14 +288,13 @@ def source_warnings(volume: SourceVolume) -> list[str]:
     return [f"left: {line}" for line in warnings] + [f"right: {line}" for line in right]
 
 
+def _sidecar_path(path: Path) -> Path:
+    return path.with_name(f"{volume_stem(path)}.json")
+
+
 def _sidecar_of(volume: SourceVolume) -> dict[str, Any]:
-    path = volume.path.with_name(f"{volume_stem(volume.path)}.json")
+    path = _sidecar_path(volume.path)
     return read_json(path) if path.is_file() else {}
-
-
-def bids_label(participant: str) -> str:
-    """Return the id with only the letters and digits that BIDS allows."""
-    return re.sub(r"[^A-Za-z0-9]", "", participant)
 
 
 def _named(volume: SourceVolume, source: Source) -> SourceVolume:
@@ -312,77 +325,210 @@ def _whole_brains(volumes: list[SourceVolume]) -> tuple[list[SourceVolume], list
     return brains, problems
 
 
-def _read_source(
-    source: Path, stem: str, pair_stem: str, prefer: Sequence[str]
-) -> Iterator[SourceVolume]:
-    if source.is_file() and source.suffix in TABLE_SUFFIXES:
-        yield from _read_table(source)
-    elif source.is_file():
-        yield _from_name(source)
-    elif stem == SEGMENTATION and (subjects := list(_freesurfer_volumes(source))):
-        yield from map(_freesurfer_volume, subjects)
-    elif stem == SEGMENTATION:
-        yield from _read_tree(source, "grey_white", pair_stem, prefer)
-    else:
-        yield from _read_tree(source, stem, pair_stem, prefer)
+@dataclass(frozen=True)
+class _Read:
+    """One source, as it was found."""
+
+    volumes: list[SourceVolume]
+    problems: list[Problem] = field(default_factory=list)
+    others: list[Unused] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    scanned: Scan = field(default_factory=Scan)
+
+    def not_used(
+        self, kept: Sequence[SourceVolume], single: Sequence[SourceVolume]
+    ) -> list[Unused]:
+        """List what is not used, once it is known which volumes are."""
+        asked = {v.path for v in kept}
+        reasons = [Unused(v.path, NOT_ASKED) for v in self.volumes if v.path not in asked]
+        reasons += [Unused(path, NOT_CHOSEN) for v in single for path in v.alternatives]
+        rejected = asked - {v.path for v in single} - {one.path for one in reasons}
+        used = {v.path for v in single} | rejected  # the latter are problems
+        for volume in single:
+            used.update(Path(path) for path in volume.companions.as_dict().values())
+            used.add(_sidecar_path(volume.path))
+        refused = {Path(problem.key) for problem in self.problems}
+        used |= {
+            p for p in self.scanned.files if p in refused or p.name in (PARTICIPANTS, FOLD_NAMES)
+        }
+        return not_used(self.scanned, used, [*self.others, *reasons])
 
 
-def _read_table(path: Path) -> Iterator[SourceVolume]:
+def _read_source(source: Path, stem: str, pair_stem: str, prefer: Sequence[str]) -> _Read:
+    if not source.exists():
+        fault = f" ({fault_of(source)})" if source.is_symlink() else ""
+        raise InputError(f"no such file or folder{fault}: {source}")
+    if source.is_file() and source.suffix.lower() in TABLE_SUFFIXES:
+        volumes, warnings = _read_table(source)
+        return _Read(volumes, warnings=warnings)
+    if source.is_file():
+        return _Read([_volume_of(locate_file(source), {}, "", prefer)])
+    return _read_tree(source, stem, pair_stem, prefer)
+
+
+def _read_table(path: Path) -> tuple[list[SourceVolume], list[str]]:
+    """Read the volumes of a table, and warnings.
+
+    Raises:
+        InputError: rows without id or path, or that contradict each other.
+    """
+    refuse_pointer(path)
     rows = read_tsv(path)
-    for number, row in enumerate(rows, start=2):
-        if not row.get("participant_id") or not row.get("path"):
+    if not rows:
+        return [], []
+    require_columns(rows, ("participant_id", "path"), path)
+    ids, warnings = participant_ids(rows, path)
+    volumes = []
+    for number, (participant, row) in enumerate(zip(ids, rows, strict=True), start=2):
+        if not participant or not row["path"]:
             raise InputError(f"line {number}: expected participant_id and path: {path}")
         hemi = row.get("hemi", "")
         if hemi not in ("", "L", "R"):
             raise InputError(f"line {number}: hemi is L, R or n/a, got {hemi!r}: {path}")
         known = {k: v for k, v in row.items() if k not in TABLE_COLUMNS}
-        participant = row["participant_id"].removeprefix("sub-")
         beside = {kind: path.parent / row[kind] for kind in COMPANIONS if row.get(kind)}
-        yield SourceVolume(
-            participant, hemi, path.parent / row["path"], Companions(**beside), known
+        volumes.append(
+            SourceVolume(participant, hemi, path.parent / row["path"], Companions(**beside), known)
         )
+    warnings += _check_rows(volumes, path)
+    return list({(v.key, v.path): v for v in volumes}.values()), warnings
 
 
-def _read_tree(
-    source: Path, stem: str, pair_stem: str, prefer: Sequence[str]
-) -> Iterator[SourceVolume]:
-    """Morphologist volumes if there are any, every NIfTI file that is in the folder otherwise."""
-    known = _known_participants(source)
-    morphologist = (
-        re.compile(rf"(?P<hemi>[LR]){re.escape(stem)}_(?P<participant>.+)") if stem else None
-    )
-    plain = []
-    any_morphologist = False
-    for path in _volume_files(source):
-        match = morphologist.fullmatch(volume_stem(path)) if morphologist else None
-        if match and path.parent.name == "segmentation":
-            any_morphologist = True
-            participant, hemi = match["participant"], match["hemi"]
-            yield SourceVolume(
-                participant,
-                hemi,
-                path,
-                _beside(path, hemi, participant, pair_stem, prefer),
-                known.get(bids_label(participant), {}),
+def _check_rows(volumes: Sequence[SourceVolume], table: Path) -> list[str]:
+    """Refuse rows that contradict each other; warn of files that are given to two people.
+
+    Raises:
+        InputError: one volume has two accounts, or one participant two families.
+    """
+    owners: dict[Path, set[str]] = {}
+    row: dict[tuple[str, Path], SourceVolume] = {}
+    family: dict[str, str] = {}
+    for volume in volumes:
+        label = bids_label(volume.participant)
+        owners.setdefault(volume.path, set()).add(label)
+        if row.setdefault((volume.key, volume.path), volume) != volume:
+            raise InputError(f"rows of {volume.key} contradict each other: {table}")
+        said = volume.known.get("family", "")
+        if family.setdefault(label, said) != said:
+            raise InputError(
+                f"{label} is of family {family[label] or 'n/a'} in one row and of "
+                f"{said or 'n/a'} in another: {table}"
             )
-        elif path.parent == source:
-            plain.append(path)
-    if not any_morphologist:
-        for path in plain:
-            volume = _from_name(path)
-            known_here = known.get(bids_label(volume.participant), {})
-            yield SourceVolume(volume.participant, volume.hemi, path, Companions(), known_here)
+    shared = {path: labels for path, labels in owners.items() if len(labels) > 1}
+    return [
+        f"one file of {len(labels)} participants ({', '.join(sorted(labels))}): {path} in {table}"
+        for path, labels in shared.items()
+    ]
 
 
-def _beside(
-    path: Path, hemi: str, participant: str, pair_stem: str, prefer: Sequence[str]
-) -> Companions:
+def _read_tree(source: Path, stem: str, pair_stem: str, prefer: Sequence[str]) -> _Read:
+    """Find the volumes of a folder.
+
+    Raises:
+        InputError: it is a cohort already.
+    """
+    if is_cohort(path.name for path in source.iterdir()):
+        raise InputError(f"a cohort of foldnorm already, no source of one: {source}")
+    table = source / PARTICIPANTS
+    people = read_people(table) if os.path.lexists(table) else People(table, {})
+    scanned = scan(source)
+    contents = locate_volumes(scanned, source, stem)
+    volumes = [_volume_of(one, people.known, pair_stem, prefer) for one in contents.volumes]
+    problems = [Problem(str(one.path), one.reason) for one in contents.refused]
+    joined = people.join_warnings([bids_label(v.participant) for v in volumes])
+    warnings = [*people.warnings, *(joined if os.path.lexists(table) else [])]
+    return _Read(volumes, problems, contents.others, warnings, scanned)
+
+
+def _volume_of(
+    located: Located,
+    known: Mapping[str, dict[str, str]],
+    pair_stem: str,
+    prefer: Sequence[str],
+) -> SourceVolume:
+    """Return a volume with what goes with it."""
+    path, name = located.path, located.name
+    companions = Companions()
+    if name.of_morphologist:
+        companions = _beside(path, name.hemi, pair_stem, prefer)
+    elif located.freesurfer:
+        transform = path.parent / "transforms" / "talairach.xfm"
+        companions = Companions(transform=transform if transform.is_file() else None)
+    of_table = known.get(bids_label(name.participant), {})
+    return SourceVolume(name.participant, name.hemi, path, companions, of_table)
+
+
+def _with_clear_ids(
+    volumes: Sequence[SourceVolume], source: Source
+) -> tuple[list[SourceVolume], list[Problem]]:
+    """Keep the volumes whose ids are told apart by letters and digits."""
+    written: dict[str, set[str]] = {}
+    for volume in volumes:
+        written.setdefault(bids_label(volume.participant), set()).add(volume.participant)
+    clear, problems = [], []
+    for volume in volumes:
+        label = bids_label(volume.participant)
+        if not bids_label(source.name + volume.participant) or not label:
+            reason = f"an id needs a letter or a digit: {volume.path}"
+            problems.append(Problem(repr(volume.participant), reason))
+        elif len(written[label]) > 1:
+            alike = " and ".join(sorted(written[label]))
+            reason = f"{alike} are one id by their letters and digits; rename one: {volume.path}"
+            problems.append(Problem(volume.key, reason))
+        else:
+            clear.append(volume)
+    return clear, problems
+
+
+def _without_faults(
+    volumes: Sequence[SourceVolume],
+) -> tuple[list[SourceVolume], list[Problem]]:
+    """Keep the volumes whose files are there."""
+    faults = {volume.path: fault_of(volume.path) for volume in volumes}
+    problems = [Problem(v.key, f"{faults[v.path]}: {v.path}") for v in volumes if faults[v.path]]
+    return [v for v in volumes if not faults[v.path]], problems
+
+
+def _nothing_found(
+    sources: Sequence[Source], stem: str, unused: Sequence[Unused], has_ids: bool, where: str
+) -> str:
+    """Say that there is no volume of the kind, what there is, and what reads it."""
+    if has_ids:
+        return f"every volume is left out as asked (side, participants, quality control): {where}"
+    hints = list(dict.fromkeys(hint for source in sources for hint in other_kinds(source, stem)))
+    if line := unused_line(unused, where):
+        hints.append(line.removesuffix(f": {where}"))
+    kind = f"{stem} volume" if stem else "volume"
+    return "; ".join([f"no {kind} found in {where}", *hints])
+
+
+def other_kinds(source: Source, stem: str) -> list[str]:
+    """Say what else a folder holds, and which command reads it."""
+    if not source.path.is_dir():
+        return []
+    scanned, hints = scan(source.path), []
+    for other in (*STEMS, SEGMENTATION):
+        located = locate_volumes(scanned, source.path, other).volumes
+        if other != SEGMENTATION:
+            located = [one for one in located if one.name.of_morphologist]
+        if other == stem or not located:
+            continue
+        command = "preprocess" if other == "skeleton" else "skeletonise"
+        hints.append(f"foldnorm {command} takes its {len(located)} {other} volumes")
+    if images := sum(map(is_image, scanned.files)):
+        hints.append(f"foldnorm images takes pictures ({images} files)")
+    return hints
+
+
+def _beside(path: Path, hemi: str, pair_stem: str, prefer: Sequence[str]) -> Companions:
     """Find what Morphologist wrote for a volume of ``<acquisition>/<analysis>/segmentation``.
 
     Of several fold graphs the newest version of the format, and there a session by hand before
     automatic ones, then the first by name. The transform is that of the registration; without
     it, the graph's own.
     """
+    match = MORPHOLOGIST.fullmatch(volume_stem(path))
+    participant = match["participant"] if match else volume_stem(path).partition("_")[2]
     folds = path.with_name(f"{hemi}{FOLDS_STEM}_{participant}.nii.gz")
     analysis = path.parent.parent
     graphs = [
@@ -400,73 +546,15 @@ def _beside(
     ]
     pairs = [path.with_name(f"{hemi}{pair_stem}_{participant}{s}") for s in NIFTI_SUFFIXES]
     return Companions(
-        folds if folds.is_file() else None,
+        folds if os.path.lexists(folds) else None,  # a dangling link is said when it is read
         graph,
         registered[0] if registered else graph,
-        next((pair for pair in pairs if pair_stem and pair.is_file()), None),
+        next((pair for pair in pairs if pair_stem and os.path.lexists(pair)), None),
     )
 
 
 def _version(name: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", name)]
-
-
-def _freesurfer_volume(path: Path) -> SourceVolume:
-    """Return a volume of ``<subject>/mri``, with the transform that lies there."""
-    transform = path.parent / "transforms" / "talairach.xfm"
-    companions = Companions(transform=transform if transform.is_file() else None)
-    return SourceVolume(path.parents[1].name, "", path, companions)
-
-
-def _freesurfer_volumes(source: Path) -> Iterator[Path]:
-    """Yield the segmentation of each FreeSurfer subject of a folder, or of the one that it is."""
-    for folder in [source / "mri", *sorted(source.glob("*/mri"))]:
-        found = [folder / name for name in FREESURFER_VOLUMES if (folder / name).is_file()]
-        if found:
-            yield found[0]
-
-
-def _has_pictures(sources: Sequence[Source]) -> bool:
-    """Return whether there are pictures among the first files of a folder."""
-    return any(
-        path.suffix.lower() in PICTURES
-        for source in sources
-        if source.path.is_dir()
-        for path in itertools.islice(source.path.rglob("*"), N_INSPECTED)
-    )
-
-
-def _volume_files(source: Path) -> Iterator[Path]:
-    for folder, subfolders, names in os.walk(source):
-        subfolders.sort()
-        for name in sorted(names):
-            path = Path(folder) / name
-            if is_volume(path) and not name.startswith("."):
-                yield path
-
-
-def _from_name(path: Path) -> SourceVolume:
-    if path.parent.name == "mri" and path.name in FREESURFER_VOLUMES:
-        return _freesurfer_volume(path)
-    match = BIDS_ENTITIES.match(volume_stem(path))
-    if match:
-        return SourceVolume(match["participant"], match["hemi"] or "", path)
-    return SourceVolume(volume_stem(path), "", path)
-
-
-def _known_participants(source: Path) -> dict[str, dict[str, str]]:
-    path = source / PARTICIPANTS
-    if not path.is_file():
-        return {}
-    rows = read_tsv(path)
-    if rows and "participant_id" not in rows[0]:
-        raise InputError(f"expected a column participant_id: {path}")
-    return {
-        bids_label(row["participant_id"].removeprefix("sub-")): {
-            k: v for k, v in row.items() if k != "participant_id"
-        }
-        for row in rows
-    }
 
 
 def _without_duplicates(
@@ -476,36 +564,54 @@ def _without_duplicates(
 
     Of several acquisitions of one subject folder, the default acquisition and analysis, or else
     the first by name, is taken, and the others are kept in mind. Volumes of one key in different
-    places are a problem: nothing says which is right.
+    places, or of one acquisition, are a problem: nothing says which is right.
     """
     by_key: dict[str, list[SourceVolume]] = {}
     for volume in sorted(volumes, key=lambda v: (v.key, str(v.path))):
         by_key.setdefault(volume.key, []).append(volume)
     single, problems = [], []
     for key, group in by_key.items():
-        if len({_subject_folder(volume) for volume in group}) > 1:
+        chosen, *others = sorted(group, key=lambda v: _acquisition_order(v, prefer))
+        rank = _acquisition_order(chosen, prefer)[:-1], _session_of(chosen), chosen.path.parent
+        rivals = [
+            v
+            for v in others
+            if rank == (_acquisition_order(v, prefer)[:-1], _session_of(v), v.path.parent)
+        ]
+        if rivals or len({_place_of(volume) for volume in group}) > 1:
             paths = ", ".join(str(volume.path) for volume in group)
             reason = f"several volumes of the same id (NAME=PATH sets databases apart): {paths}"
             problems.append(Problem(key, reason))
             continue
-        chosen, *others = sorted(group, key=lambda v: _acquisition_order(v, prefer))
         alternatives = chosen.alternatives + tuple(volume.path for volume in others)
         single.append(replace(chosen, alternatives=alternatives))
     return single, problems
 
 
-def _subject_folder(volume: SourceVolume) -> Path:
-    """Folder of a subject in a database: above it, nothing belongs to one subject alone."""
+def _place_of(volume: SourceVolume) -> str:
+    """Place in a database that belongs to one subject alone, whatever the session."""
     for folder in volume.path.parents:
-        if bids_label(folder.name.removeprefix("sub-")) == bids_label(volume.participant):
-            return folder
-    return volume.path
+        if bids_label(folder.name) == bids_label(volume.participant):
+            return str(folder)
+    path = SESSION.sub("", str(volume.path))
+    for description in SEGMENTATION_DESCRIPTIONS:
+        path = path.replace(description, "_")
+    return path
 
 
-def _acquisition_order(volume: SourceVolume, prefer: Sequence[str]) -> tuple[int, bool, bool, str]:
+def _session_of(volume: SourceVolume) -> str:
+    return next(iter(SESSION.findall(str(volume.path))), "")
+
+
+def _acquisition_order(
+    volume: SourceVolume, prefer: Sequence[str]
+) -> tuple[int, int, bool, bool, bool, str]:
     names = {folder.name for folder in volume.path.parents}
+    described = [d in volume.path.name for d in SEGMENTATION_DESCRIPTIONS]
     return (
         -len(names & set(prefer)),
+        described.index(True) if any(described) else len(described),
+        "_space-" in volume.path.name and "_space-T1w" not in volume.path.name,
         DEFAULT_ACQUISITION not in names,
         DEFAULT_ANALYSIS not in names,
         str(volume.path),

@@ -5,6 +5,7 @@ in the world. Volumes of one subject that agree voxel for voxel after this may s
 different affines (FACTS of Morphologist: up to 24 mm), so pairs are made by grid, not by affine.
 """
 
+import re
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -26,6 +27,7 @@ from foldnorm.preprocessing.io.volume_headers import (
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 MGH_SUFFIXES = (".mgh", ".mgz")  # FreeSurfer's
+VOLUME_SUFFIX = re.compile(r"(\.nii)?(\.gz)?$|\.mg[hz]$", re.IGNORECASE)
 # Cosine between a voxel axis and the nearest world axis below which a grid counts as rotated:
 # at 1e-3 the far corner of a 256 mm volume moves by a quarter of a millimetre.
 MAX_AXIS_TILT = 1e-3
@@ -67,13 +69,12 @@ def voxel_size_of(affine: NDArray[np.float64]) -> tuple[float, float, float]:
 
 def is_volume(path: Path) -> bool:
     """Return whether the name is that of a single-file NIfTI or of a FreeSurfer volume."""
-    return path.name.endswith(NIFTI_SUFFIXES + MGH_SUFFIXES)
+    return path.name.lower().endswith(NIFTI_SUFFIXES + MGH_SUFFIXES)
 
 
 def volume_stem(path: Path) -> str:
-    """File name without ``.nii``, ``.nii.gz``, ``.mgh`` or ``.mgz``."""
-    name = path.name.removesuffix(".gz")
-    return name.removesuffix(".nii").removesuffix(".mgh").removesuffix(".mgz")
+    """File name without ``.nii``, ``.nii.gz``, ``.mgh`` or ``.mgz``, in whatever case."""
+    return VOLUME_SUFFIX.sub("", path.name)
 
 
 def read_labels(path: Path, *, assume: Orientation | None = None) -> LabelVolume:

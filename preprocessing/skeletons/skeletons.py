@@ -25,14 +25,14 @@ from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import json_or_nothing, sha256_of, write_json
 from foldnorm.preprocessing.core.isolation import isolated_map
+from foldnorm.preprocessing.io.layouts import SEGMENTATION
+from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.sources import (
     FOLDS_STEM,
-    SEGMENTATION,
     SEGMENTATION_FOLDER,
     Problem,
     Source,
     SourceVolume,
-    bids_label,
     find_volumes,
 )
 from foldnorm.preprocessing.io.volumes import (
@@ -116,9 +116,11 @@ def skeletonise_sources(
         InputError: there is no segmentation at all.
     """
     begin = time.perf_counter()
-    volumes, problems = find_volumes(
+    sought = find_volumes(
         sources, SEGMENTATION, hemis=options.hemis, participants=options.participants
     )
+    sought.log()
+    volumes, problems = sought.items, sought.problems
     work = partial(skeletonise_to_folder, out=out, options=options)
     outcomes = isolated_map(work, volumes, options.n_procs)
     hidden = options.quiet or not sys.stderr.isatty()
@@ -142,6 +144,7 @@ def skeletonise_sources(
         "skipped": skipped,
         "failed": [{"volume": p.key, "reason": p.reason} for p in failed],
         "warnings": warned,
+        **sought.record(),
         "seconds": round(time.perf_counter() - begin, 2),
     }
     write_json(out / RUN_REPORT, report)

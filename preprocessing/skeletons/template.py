@@ -37,9 +37,11 @@ def make_template(sources: Sequence[Source], out: Path) -> tuple[int, list[Probl
     """
     shape, affine = mni_grid(VOXEL_MM)
     counts = np.zeros((2, 3, *shape), dtype=np.uint32)
-    volumes, problems = find_volumes(sources, "grey_white")
+    found = find_volumes(sources, "grey_white")
+    found.log()
+    problems = found.problems
     done = 0
-    for outcome in isolated_map(_tissue_in_mni, volumes, 1, in_order=True):
+    for outcome in isolated_map(_tissue_in_mni, found.items, 1, in_order=True):
         if outcome.reason:
             problems.append(Problem(outcome.item.key, outcome.reason))
             continue

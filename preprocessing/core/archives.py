@@ -1,0 +1,35 @@
+"""Arrays out of ``.npz`` archives, which may come from anyone."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import unreadable
+from foldnorm.preprocessing.core.memory import check_fits
+
+
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an archive by name, never a pickled object.
+
+    Raises:
+        InputError: there is no such file, it is none, or it unpacks to more than the free memory.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        check_fits(size, f"archive of arrays unpacks to too much, {path}")
+        with np.load(path, allow_pickle=False) as held:
+            found = {name: held[name] for name in held.files}
+        if not all(isinstance(own, np.ndarray) for own in found.values()):
+            raise InputError(f"expected arrays, and nothing else: {path}")
+        return found
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}") from None
+    except Exception as error:  # numpy and zipfile raise many kinds on foreign bytes
+        raise unreadable(path, "arrays", error) from error

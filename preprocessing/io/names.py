@@ -1,0 +1,221 @@
+"""Whose a volume is, and of which side, by the name of its file.
+
+Known are the names of Morphologist (``Lskeleton_ID``) and of deep_folding
+(``Lskeleton_generated_ID``), of BIDS (``sub-ID_ses-1_hemi-L_desc-x_dseg``), and plain ones with the
+side at one end (``ID_left``, ``lh.ID``). A name that says a side unclearly is refused.
+"""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from foldnorm.preprocessing.core.errors import InputError
+
+EXPECTED = "expected sub-ID_hemi-L or sub-ID_hemi-R, or a table with participant_id, path and hemi"
+STEMS = ("skeleton", "grey_white")  # of volumes that cohorts are made of
+# Other volumes of one hemisphere, as Morphologist, deep_folding and foldnorm name them.
+OF_HEMISPHERE = (
+    *STEMS, "resampled_skeleton", "folds", "foldlabel", "resampled_foldlabel", "hull", "depth",
+    "bottom", "cortex", "csf", "roots", "sulci", "sulcivoronoi", "distmap", "resampled_distmap",
+    "gw_interface", "head", "white", "hemi", "mask_skeleton", "mask_foldlabel",
+)  # fmt: skip
+SIDES = {"L": "L", "R": "R", "lh": "L", "rh": "R", "left": "L", "right": "R"}
+OTHER_SIDE = {"l": "r", "r": "l", "lh": "rh", "rh": "lh", "left": "right", "right": "left"}
+ENTITIES = {
+    "ses", "acq", "rec", "run", "hemi", "space", "res", "den", "desc", "label", "atlas",
+    "seg", "cohort", "proc", "ce", "dir", "inv", "part", "chunk", "task", "tpl", "sample",
+    "split", "echo", "mod", "from", "to", "mode", "model",
+}  # fmt: skip
+INTENSITIES = {
+    "T1w", "T2w", "FLAIR", "PDw", "T1map", "T2map", "T2starw", "UNIT1", "inplaneT1", "bold",
+    "boldref", "dwi", "dwiref", "sbref", "epi", "probseg", "xfm", "defacemask", "angio",
+}  # fmt: skip
+# Ends of names that say which kind of labels a file holds.
+LABELS = {
+    "dseg", "seg", "segmentation", "labels", "synthseg", "aseg", "ribbon", "aparc+aseg",
+    "skeleton", "mask",
+}  # fmt: skip
+COMPANION_DESCRIPTIONS = ("folds", "pair")  # desc- of what goes with a volume
+NOBODY = LABELS | {  # file names that say what a file holds and not whose it is
+    "grey_white", "greywhite", "label", "brain", "volume", "image", "t1", "t1w", "t2", "t2w",
+    "wm", "gm", "csf", "hull", "folds", "anat", "template", "atlas", "average", "mean",
+    "orig", "norm", "brainmask", "wmparc", "lskeleton", "rskeleton", "lgrey_white",
+    "rgrey_white", "left", "right", "lh", "rh", "l", "r",
+}  # fmt: skip
+MORPHOLOGIST = re.compile(
+    rf"(?P<hemi>[LR])(?P<kind>{'|'.join(OF_HEMISPHERE)})(?:_generated)?_(?P<participant>.+)"
+)
+CROPPED = "cropped_skeleton"  # as in crops of deep_folding, Lcrops/ID_cropped_skeleton
+COPY = re.compile(r".*(?:\s?\(\d+\)|[ _-][Cc]opy(?:[ _-]?\d+)?)")
+SEPARATORS = "._-"
+TOKENS = re.compile(r"[._\-\s]+")
+
+
+@dataclass(frozen=True)
+class FileName:
+    """Name of a volume's file, understood.
+
+    Attributes:
+        participant: id as it is written, without the ``sub-`` of BIDS.
+        hemi: ``L``, ``R``, or empty where the name does not say.
+        kind: what the volume holds (``skeleton``, ``dseg``, ``T1w``), or empty.
+        desc: the BIDS entity of that name.
+        of_morphologist: True if the name is one of Morphologist or deep_folding.
+    """
+
+    participant: str
+    hemi: str = ""
+    kind: str = ""
+    desc: str = ""
+    of_morphologist: bool = False
+
+
+def bids_label(participant: str) -> str:
+    """Return the id with only the letters and digits that BIDS allows, without its ``sub-``."""
+    return re.sub(r"[^A-Za-z0-9]", "", participant_of(participant))
+
+
+def participant_of(text: str) -> str:
+    """Return the id without the ``sub-`` that BIDS puts before it."""
+    return text.strip().removeprefix("sub-")
+
+
+def side_of(word: str) -> str:
+    """Side that a word says (``L``, ``lh``, ``Left``, ``Lcrops``): ``L``, ``R``, or empty."""
+    word = word.removesuffix("crops")
+    return SIDES.get(word) or (SIDES.get(word.lower(), "") if len(word) > 1 else "")
+
+
+def understand(stem: str, stems: Collection[str] = (), own_kind: str = "") -> FileName:
+    """Tell whose volume a file is, by its name.
+
+    Args:
+        stem: name without suffix.
+        stems: those of the files beside it: a single letter at the beginning is a side if some
+            file has the other one there, and a name that differs from another by the side alone
+            names a side.
+        own_kind: kind of volume that a label scheme names, beside `OF_HEMISPHERE`.
+
+    Raises:
+        InputError: it names no participant, or a side unclearly.
+    """
+    if COPY.fullmatch(stem):
+        raise InputError("the name is that of a copy")
+    own = re.fullmatch(rf"(?P<hemi>[LR])(?P<kind>{re.escape(own_kind)})_(?P<participant>.+)", stem)
+    match = MORPHOLOGIST.fullmatch(stem) or (own if own_kind else None)
+    if match:
+        kind = match["kind"].removeprefix("resampled_")
+        return FileName(participant_of(match["participant"]), match["hemi"], kind, "", True)
+    if stem.startswith("sub-") or _has_entities(stem):
+        return _of_bids(stem)
+    found = _plain(stem, stems)
+    if not bids_label(found.participant) or found.participant.lower() in NOBODY:
+        raise InputError(f"the name says nobody's id; {EXPECTED}")
+    if not found.hemi and (_says_side(found.participant) or _mirrored(stem) & set(stems)):
+        raise InputError(f"the name says a side, but not clearly; {EXPECTED}")
+    return found
+
+
+def _has_entities(stem: str) -> bool:
+    """Return whether a name holds entities of BIDS behind an id: ``100206_hemi-L``."""
+    return any("-" in part and part.partition("-")[0] in ENTITIES for part in stem.split("_")[1:])
+
+
+def _of_bids(stem: str) -> FileName:
+    """Read ``sub-ID[_entity-value…][_suffix]``; an ID may hold underscores, as OASIS's do."""
+    head, *parts = stem.removeprefix("sub-").split("_")
+    participant, entities, kind = [head], dict[str, str](), ""
+    for n, part in enumerate(parts):
+        key, dash, value = part.partition("-")
+        if dash and key in ENTITIES:
+            entities.setdefault(key, value)
+        elif side_of(part):
+            entities.setdefault("hemi", part)
+        elif n == len(parts) - 1 and (entities or part in INTENSITIES | LABELS):
+            kind = part
+        elif not entities:
+            participant.append(part)
+    said = entities.get("hemi", "")
+    if said and not (side_of(said) or side_of(said.upper())):
+        raise InputError(f"hemi-{said} is no side; {EXPECTED}")
+    hemi = side_of(said) or side_of(said.upper())
+    return FileName("_".join(participant), hemi, kind, entities.get("desc", ""))
+
+
+def _plain(stem: str, stems: Collection[str]) -> FileName:
+    """Take a side and a kind from the ends of a name; the rest is the id."""
+    hemis, kind, rest = list[str](), "", stem
+    while True:
+        begin, end = _first(rest), _last(rest)
+        if end and side_of(end) and not hemis:
+            hemis, rest = [side_of(end)], rest[: -len(end) - 1]
+        elif end and end in (CROPPED, *LABELS, *STEMS) and not kind:
+            kind, rest = end.removeprefix("cropped_"), rest[: -len(end) - 1]
+        elif begin and side_of(begin) and not hemis and _is_side(begin, stem, stems):
+            hemis, rest = [side_of(begin)], rest[len(begin) + 1 :]
+        elif begin in STEMS and not kind:
+            kind, rest = begin, rest[len(begin) + 1 :]
+        else:
+            return FileName(rest, hemis[0] if hemis else "", kind)
+
+
+def _first(rest: str) -> str:
+    """First word of a name of several, or empty."""
+    known = [kind for kind in STEMS if rest.startswith(tuple(kind + s for s in SEPARATORS))]
+    match = re.match(r"([^._\-]+)[._\-].", rest)
+    return known[0] if known else match[1] if match else ""
+
+
+def _last(rest: str) -> str:
+    """Last word of a name of several, or empty."""
+    known = [
+        kind
+        for kind in (CROPPED, *STEMS, "aparc+aseg")
+        if rest.endswith(tuple(s + kind for s in SEPARATORS))
+    ]
+    match = re.search(r".[._\-]([^._\-]+)$", rest)
+    return known[0] if known else match[1] if match else ""
+
+
+def _is_side(begin: str, stem: str, stems: Collection[str]) -> bool:
+    """Return whether a first word is a side: ``lh`` is, ``L`` if another name begins with ``R``."""
+    if len(begin) > 1:
+        return True
+    other = OTHER_SIDE[begin.lower()].upper()
+    return any(name.startswith(tuple(other + s for s in SEPARATORS)) for name in stems)
+
+
+def _says_side(participant: str) -> bool:
+    """Return whether a word within an id is a side, or its first a letter that may be one."""
+    words = TOKENS.split(participant)
+    return any(side_of(word) and len(word) > 1 for word in words) or (
+        len(words) > 1 and words[0] in ("L", "R")
+    )
+
+
+def _mirrored(stem: str) -> set[str]:
+    """Names of the other side, wherever this one may say its own."""
+    swapped = {
+        re.sub(
+            r"left|right",
+            lambda match: _as_written(OTHER_SIDE[match[0].lower()], match[0]),
+            stem,
+            flags=re.IGNORECASE,
+        ),
+        re.sub(
+            r"(?<![A-Za-z])([LlRr][Hh]?)(?![A-Za-z])",
+            lambda match: _as_written(OTHER_SIDE[match[0].lower()], match[0]),
+            stem,
+        ),
+    }
+    ends = {"L": "R", "R": "L"}
+    if stem[0] in ends:
+        swapped.add(ends[stem[0]] + stem[1:])
+    if stem[-1] in ends:
+        swapped.add(stem[:-1] + ends[stem[-1]])
+    return swapped - {stem}
+
+
+def _as_written(word: str, like: str) -> str:
+    """Word in the case of another."""
+    return word.upper() if like.isupper() else word.title() if like[0].isupper() else word

@@ -1,0 +1,417 @@
+"""One table of broken inputs: every kind of file that a command reads, damaged in every way.
+
+`KINDS` says how a good file of each kind is made and which commands read it; `GENERIC` and the
+kind's own damages say what becomes of its bytes. `cases` is the product.
+"""
+
+import gzip
+import io
+import os
+import re
+import shutil
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import tifffile
+import yaml
+from conftest import skeleton_volume
+from PIL import Image
+from test_fold_graph import write_graph
+
+from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.runs.config import config_path
+
+Damage = Callable[[bytes], bytes]
+MAX_LINE = 1000  # characters of a message
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
+GENERIC: Mapping[str, Damage] = {
+    "empty": lambda whole: b"",
+    "half": lambda whole: whole[: len(whole) // 2],
+    "text": lambda whole: b"not what it is named\n",
+    "ones": lambda whole: b"\xff" * 500,
+    "zeros": lambda whole: bytes(len(whole)),
+    "pointer": lambda whole: LFS,
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file.
+
+    Attributes:
+        make: writes good input into a folder, and returns the file that is to be damaged; or the
+            fixture whose folder is copied, and the file in it.
+        commands: that read it, by name; ``{source}`` is the folder, ``{file}`` the damaged file,
+            ``{out}`` where to write, other fields are fixtures.
+        damages: of this kind, beside the generic ones.
+        harmless: commands, damages, or both (``command/damage``) after which a command may well
+            succeed: it does not need the file, or what is left of it is good.
+    """
+
+    make: Callable[[Path], Path] | tuple[str, str]
+    commands: Mapping[str, str]
+    damages: Mapping[str, Damage] = field(default_factory=dict)
+    harmless: tuple[str, ...] = ()
+
+
+def nifti(folder: Path) -> Path:
+    return written(folder / "sub-1.nii.gz", gzip.compress(plain_nifti(), mtime=0))
+
+
+def plain_nifti() -> bytes:
+    return nibabel.Nifti1Image(skeleton_volume(), np.eye(4)).to_bytes()
+
+
+def unpacked_nifti(folder: Path) -> Path:
+    return written(folder / "sub-1.nii", plain_nifti())
+
+
+def mgz(folder: Path) -> Path:
+    image = nibabel.MGHImage(skeleton_volume().astype(np.int32), np.eye(4))
+    return written(folder / "sub-1" / "mri" / "aseg.mgz", gzip.compress(image.to_bytes()))
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def picture(name: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+        stream = io.BytesIO()
+        if name.endswith("tif"):
+            tifffile.imwrite(stream, grey)
+        else:
+            Image.fromarray(grey).save(stream, format={"jpg": "JPEG"}.get(name[-3:], name[-3:]))
+        return written(folder / name, stream.getvalue())
+
+    return make
+
+
+def idx(folder: Path) -> Path:
+    head = bytes([0, 0, 8, 3]) + struct.pack(">3I", 4, 8, 8)
+    return written(folder / "train-images-idx3-ubyte", head + bytes(range(256)))
+
+
+def table(folder: Path) -> Path:
+    nifti(folder / "volumes")
+    text = "participant_id\tpath\n1\tvolumes/sub-1.nii.gz\n"
+    return written(folder / "list.tsv", text.encode())
+
+
+def image_table(folder: Path) -> Path:
+    picture("a.png")(folder)
+    return written(folder / "participants.tsv", b"participant_id\tfile\n1\ta.png\n")
+
+
+def graph(folder: Path) -> Path:
+    nifti(folder)
+    write_graph(folder)
+    text = "participant_id\tpath\tgraph\n1\tsub-1.nii.gz\tL1_session.arg\n"
+    written(folder / "list.tsv", text.encode())
+    return folder / "L1_session.arg"
+
+
+def bucket(folder: Path) -> Path:
+    return graph(folder).with_suffix(".data") / "ss_Bucket.bck"
+
+
+def transform(folder: Path) -> Path:
+    nifti(folder)
+    text = "participant_id\tpath\ttransform\n1\tsub-1.nii.gz\ta.trm\n"
+    written(folder / "list.tsv", text.encode())
+    return written(folder / "a.trm", b"0 0 0\n-1 0 0\n0 -1 0\n0 0 -1\n")
+
+
+def scheme(folder: Path) -> Path:
+    nifti(folder / "source")
+    classes = [{"name": "rest", "values": [0, 11]}, {"name": "sulcus", "values": [60]}]
+    return written(folder / "a.yaml", yaml.safe_dump({"name": "a", "classes": classes}).encode())
+
+
+def regions(folder: Path) -> Path:
+    nifti(folder / "source")
+    return written(folder / "a.yaml", b"mine: [S.C.]\n")
+
+
+def tissues(folder: Path) -> Path:
+    nifti(folder)
+    sides = {side: {"grey": [n + 1], "white": [n]} for side, n in (("left", 2), ("right", 41))}
+    return written(folder / "a.yaml", yaml.safe_dump(sides).encode())
+
+
+def configuration(folder: Path) -> Path:
+    return written(folder / "a.yaml", config_path("wgan_gp").read_bytes())
+
+
+def header(place: int, form: str, *values: object) -> Damage:
+    """Other values in the header of an unpacked NIfTI."""
+
+    def damage(whole: bytes) -> bytes:
+        content = bytearray(whole)
+        struct.pack_into(form, content, place, *values)
+        return bytes(content)
+
+    return damage
+
+
+PREPROCESS = "preprocess {source} -o {out} --n-procs 1"
+OF_LIST = "preprocess {source}/list.tsv -o {out} --n-procs 1"
+WITHIN = "preprocess {source}/source -o {out} --n-procs 1"
+IMAGES = "images {source} -o {out}"
+INSPECT = "inspect {source}"
+SKELETONISE = "skeletonise {source} -o {out} --n-procs 1"
+TEMPLATE = "template {source} -o {out}"
+FOLDS = "folds {source} -o {out}"
+
+
+LAUGHS = b"a0: &a0 [x, x]\n" + b"".join(
+    b"a%d: &a%d [%s]\n" % (n, n, b", ".join([b"*a%d" % (n - 1)] * 9)) for n in range(1, 9)
+)
+OF_YAML: Mapping[str, Damage] = {
+    "deep": lambda whole: b"[" * 5000,
+    "laughs": lambda whole: LAUGHS,
+    "itself": lambda whole: b"&a [*a]",
+    "object": lambda whole: b"!!python/object/apply:os.system ['touch PWNED']",
+    "list": lambda whole: b"- 1\n- 2\n",
+    "number": lambda whole: b"3\n",
+    "date": lambda whole: b"2024-13-45\n",
+    "twice": lambda whole: whole + whole,
+}
+OF_HEADER: Mapping[str, Damage] = {
+    "terabytes": header(40, "<8h", 3, 32767, 32767, 32767, 1, 1, 1, 1),
+    "negative side": header(40, "<8h", 3, 24, -24, 24, 1, 1, 1, 1),
+    "no side": header(40, "<8h", 3, 24, 0, 24, 1, 1, 1, 1),
+    "unknown type": header(70, "<h", 999),
+    "colours": header(70, "<h", 128),
+    "nowhere": header(280, "<12f", *[0.0] * 12),
+    "NaN affine": header(280, "<12f", *[float("nan")] * 12),
+    "NaN slope": header(112, "<2f", float("inf"), float("nan")),
+    "offset": header(108, "<f", 1e30),
+}
+OF_TABLE: Mapping[str, Damage] = {
+    "header only": lambda whole: whole.splitlines()[0] + b"\n",
+    "unknown columns": lambda whole: b"a\tb\n1\t2\n",
+    "short rows": lambda whole: whole.splitlines()[0] + b"\n1\n",
+    "quote": lambda whole: whole + b'"2\tb\n',
+    "long cell": lambda whole: whole + b"x" * 200_000 + b"\ty\n",
+    "no id": lambda whole: re.sub(rb"\n[^\t\n]+\t", b"\n\t", whole),
+    "zero byte": lambda whole: re.sub(rb"\n([^\t\n]+)\t", b"\n\\1\0\t", whole),
+    "latin": lambda whole: whole + "é\té\n".encode("latin-1"),
+}
+OF_GZIP: Mapping[str, Damage] = {
+    "garbage within": lambda whole: gzip.compress(b"\xff" * 500),
+    "cut within": lambda whole: gzip.compress(gzip.decompress(whole)[:-100]),
+    "checksum": lambda whole: whole[:-8] + b"\0\0\0\0" + whole[-4:],
+    "lying size": lambda whole: whole[:-4] + b"\xff\xff\xff\xff",
+}
+OF_IDX: Mapping[str, Damage] = {
+    "lying size": lambda whole: whole[:4] + b"\xff" * 12 + whole[16:],
+    "unknown type": lambda whole: whole[:2] + b"\x07" + whole[3:],
+    "no image": lambda whole: whole[:4] + bytes(4) + whole[8:16],
+    "many axes": lambda whole: whole[:3] + b"\xff" + whole[4:],
+}
+OF_PNG: Mapping[str, Damage] = {
+    "lying size": lambda whole: whole[:16] + b"\x7f\xff\xff\xff" * 2 + whole[24:],
+}
+FILES: Mapping[str, Kind] = {
+    "nii.gz": Kind(
+        nifti,
+        {"preprocess": PREPROCESS, "images": IMAGES, "inspect": INSPECT,
+         "skeletonise": SKELETONISE, "template": TEMPLATE},
+        OF_GZIP,
+        harmless=("inspect", "images/lying size"),
+    ),
+    "nii": Kind(
+        unpacked_nifti,
+        {"preprocess": PREPROCESS, "images": IMAGES, "skeletonise": SKELETONISE},
+        OF_HEADER,
+        harmless=("images/nowhere", "images/NaN affine", "NaN slope", "preprocess/nowhere",
+                  "images/colours"),
+    ),
+    "mgz": Kind(
+        mgz,
+        {"preprocess": PREPROCESS, "inspect": INSPECT, "skeletonise": SKELETONISE},
+        OF_GZIP,
+        harmless=("inspect",),
+    ),
+    "png": Kind(picture("a.png"), {"images": IMAGES, "inspect": INSPECT}, OF_PNG, ("inspect",)),
+    "jpg": Kind(picture("a.jpg"), {"images": IMAGES}, harmless=("half",)),
+    "bmp": Kind(picture("a.bmp"), {"images": IMAGES}),
+    "tif": Kind(picture("a.tif"), {"images": IMAGES, "inspect": INSPECT}, harmless=("inspect",)),
+    "idx": Kind(idx, {"images": IMAGES, "inspect": INSPECT}, OF_IDX, harmless=("inspect",)),
+    "table": Kind(
+        table,
+        {"preprocess": OF_LIST, "inspect": "inspect {file}"},
+        OF_TABLE,
+        harmless=("inspect", "half", "preprocess/quote", "preprocess/no id"),
+    ),
+    "table of images": Kind(
+        image_table,
+        {"images": IMAGES + " --table {file}"},
+        OF_TABLE,
+        harmless=("half",),
+    ),
+    "graph": Kind(
+        graph,
+        {"folds": FOLDS, "preprocess": OF_LIST, "inspect": INSPECT},
+        harmless=("inspect", "preprocess/half"),
+    ),
+    "bucket": Kind(bucket, {"folds": FOLDS, "preprocess": OF_LIST}, harmless=("folds",)),
+    "transform": Kind(
+        transform,
+        {"preprocess": OF_LIST + " --space mni"},
+        {"not finite": lambda whole: whole.replace(b"-1", b"1e999"),
+         "flat": lambda whole: b"0 0 0\n" * 4},
+    ),
+    "scheme": Kind(
+        scheme,
+        {"preprocess": WITHIN + " --scheme {file}"},
+        OF_YAML | {
+            "no class": lambda whole: b"{name: a, classes: []}",
+            "one class": lambda whole: b"{name: a, classes: [{name: b, values: [1]}]}",
+            "words": lambda whole: whole.replace(b"60", b"sixty"),
+            "fill": lambda whole: whole + b"fill: [1]\n",
+            "rule": lambda whole: whole + b"rule: {a: 1}\n",
+            "vast": lambda whole: whole.replace(b"60", b"6" * 60),
+        },
+        harmless=("half",),
+    ),
+    "regions": Kind(
+        regions,
+        {"preprocess": WITHIN + " --crop region:mine --regions {file}"},
+        OF_YAML,
+    ),
+    "tissues": Kind(
+        tissues,
+        {"skeletonise": SKELETONISE + " --labels {file}"},
+        OF_YAML | {"words": lambda whole: whole.replace(b"41", b"white")},
+    ),
+}  # fmt: skip
+
+
+COHORT: Mapping[str, str] = {
+    "train": "train wgan_gp {source} -o {out} --device cpu --training.steps 1",
+    "embed": "embed {small_run} {source} -o {out}",
+    "score": "score {small_run} {source} -o {out} --reference {source}",
+    "score void": "score void {source} -o {out} --reference {source}",
+    "score with a scorer": "score {scorer} {source} -o {out}",
+    "alter": "alter {source} -o {out} --size 1:5",
+    "benchmark": "benchmark {small_run} {source} -o {out} --size 1:5",
+    "latent": "latent clusters {small_run} {source} -o {out}",
+    "crossvalidate": "crossvalidate wgan_gp {source} -o {out} --cv-folds 2 --training.steps 1",
+    "evaluate-synthetic": "evaluate-synthetic {source} {source} -o {out}",
+    "compare": "compare wgan_gp {source} -o {out} --training.steps 1",
+    "search": "search wgan_gp {source} -o {out} --vary training.seed=1,2 --sampler grid",
+    "export": "export {small_run} -o {out} --reference {source}",
+    "view": "view {source} --no-browser",
+    "preprocess like it": "preprocess {volumes} -o {out} --n-procs 1 --layout-from {source}",
+}
+RUN: Mapping[str, str] = {
+    "embed": "embed {source} {small_cohort} -o {out}",
+    "score": "score {source} {small_cohort} -o {out}",
+    "generate": "generate {source} -o {out} --n 1",
+    "export": "export {source} -o {out}",
+    "latent": "latent clusters {source} {small_cohort} -o {out}",
+    "benchmark": "benchmark {source} {small_cohort} -o {out} --size 1:5",
+    "report": "report {source} -o {out}.html",
+    "view": "view {small_cohort} {source} --no-browser",
+    "train from it": COHORT["train"].format(source="{small_cohort}", out="{out}")
+    + " --init-from {source}",
+}
+RESULTS: Mapping[str, str] = {
+    "report": "report {source} -o {out}.html",
+    "combine": "combine {source} {source} -o {out}",
+    "view": "view {small_cohort} {source} --no-browser",
+}
+LAYOUT = {"preprocess like it": COHORT["preprocess like it"]}
+DESCRIPTION = ("dataset_description.json", "participants.tsv", "volumes.npy")
+FOLDERS: Mapping[str, Kind] = {
+    **{
+        f"cohort, {name}": Kind(
+            ("small_cohort", name),
+            COHORT,
+            OF_TABLE if name.endswith("tsv") else {},
+            harmless=("preprocess like it",) * (name != DESCRIPTION[0]),
+        )
+        for name in DESCRIPTION
+    },
+    "run, config.yaml": Kind(("small_run", "config.yaml"), RUN, OF_YAML, ("report", "view")),
+    "run, data.json": Kind(("small_run", "data.json"), RUN, harmless=("view",)),
+    "run, best.ckpt": Kind(("small_run", "checkpoints/best.ckpt"), RUN, {}, ("view", "report")),
+    **{
+        f"run, {name}": Kind(("small_run", name), {"report": RUN["report"]}, OF_TABLE, ("report",))
+        for name in ("metrics.csv", "cost.json", "environment.json")
+    },
+    **{
+        f"bundle, {name}": Kind(("bundle", name), {n: RUN[n] for n in ("embed", "generate")})
+        for name in ("config.yaml", "data.json", "models/model.safetensors")
+    },
+    "bundle, cohort": Kind(("bundle", "cohort/dataset_description.json"), LAYOUT),
+    **{
+        f"scorer, {name}": Kind(
+            ("scorer", name), {"score": "score {source} {small_cohort} -o {out}"}
+        )
+        for name in ("scorer.json", "calibration/arrays.npz", "calibration/values.json",
+                     "suitability/arrays.npz", "model/models/model.safetensors", "model/data.json")
+    },
+    "scores, scores.tsv": Kind(("scores", "scores.tsv"), RESULTS, OF_TABLE, tuple(RESULTS)),
+    "scores, scores.json": Kind(("scores", "scores.json"), RESULTS, {}, ("combine", "report")),
+}  # fmt: skip
+
+
+def cases(kinds: Mapping[str, Kind]) -> Iterator[tuple[str, str, str]]:
+    """Yield kind, damage and command of every case."""
+    for name, kind in kinds.items():
+        for damage in [*GENERIC, *kind.damages]:
+            for command in kind.commands:
+                yield name, damage, command
+
+
+def written_input(kind: Kind, folder: Path, fixture: Path | None) -> Path:
+    """Write good input of a kind into a folder; returns the file that is to be damaged."""
+    if not isinstance(kind.make, tuple):
+        return kind.make(folder)
+    assert fixture is not None
+    shutil.copytree(fixture, folder, copy_function=os.link)
+    return folder / kind.make[1]
+
+
+def replace(file: Path, content: bytes) -> None:
+    """Replace a file, and leave alone what else its content is linked to."""
+    file.unlink()
+    file.write_bytes(content)
+
+
+def run(template: str, places: Mapping[str, Path], root: Path) -> tuple[int, str]:
+    """Run a command on what may be damaged; returns its code, and what it said on stderr.
+
+    Whatever the damage: only our own error, in lines that can be read, and nothing is written but
+    to ``{out}``.
+
+    Args:
+        template: see `Kind.commands`.
+        places: by field.
+        root: folder that holds input and output.
+    """
+    before = set(root.rglob("*"))
+    err, out = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in "eo")
+    with redirect_stderr(err), redirect_stdout(out):
+        code = main([*(word.format(**places) for word in template.split()), "--quiet"])
+        err.flush()
+    said = err.buffer.getvalue().decode()
+    assert code in (0, 1, 2), said[:2000]
+    for word in ("internal error", "unexpected", "Traceback"):
+        assert word not in said, said[:2000]
+    assert not any(len(line) > MAX_LINE for line in said.splitlines()), said[:2000]
+    new = [path for path in root.rglob("*") if path not in before]
+    outside = [path for path in new if not str(path).startswith(str(places["out"]))]
+    assert not outside
+    return code, said

@@ -1,0 +1,240 @@
+"""Tables of people: quoting, ids that match nobody, rows that contradict each other."""
+
+import numpy as np
+import pytest
+from conftest import skeleton_source, write_nifti
+from PIL import Image
+
+from foldnorm.pipeline.cli import main
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.images import find_images
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_json, read_tsv
+from foldnorm.preprocessing.io.people import read_excluded, read_people
+from foldnorm.preprocessing.io.sources import Source, find_volumes
+
+SMALL = np.zeros((2, 2, 2), np.int16)
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """Volumes of three people whose ids begin with zeros."""
+    for n in (1, 2, 3):
+        write_nifti(tmp_path / f"flat/sub-{n:03d}.nii.gz", SMALL)
+    return tmp_path / "flat"
+
+
+def joined(flat, text):
+    """Ages by id, and the warnings."""
+    (flat / "participants.tsv").write_text(text)
+    found = find_volumes([Source(flat)], "skeleton")
+    return {v.participant: v.known.get("age") for v in found.items}, found.warnings
+
+
+def test_a_quote_in_a_tsv_is_a_sign_like_any_other(tmp_path):
+    table = tmp_path / "a.tsv"
+    table.write_text('participant_id\tnote\ns1\t"left handed\ns2\t5" tall\n')
+    notes = {row["participant_id"]: row["note"] for row in read_tsv(table)}
+    assert notes == {"s1": '"left handed', "s2": '5" tall'}
+
+
+def test_a_csv_may_quote(tmp_path):
+    table = tmp_path / "a.CSV"
+    table.write_text('participant_id,note\n"s1","a, ""b"""\n')
+    assert read_tsv(table) == [{"participant_id": "s1", "note": 'a, "b"'}]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("a.csv", 'id,note\ns1,"open\ns2,b\n', "not readable as a table"),
+        ("a.tsv", "id\tage\tage\ns1\t1\t2\n", "column 'age' is there twice"),
+        ("a.tsv", "id\tage\ns1\t1\t2\n", "line 2: 3 cells, expected 2"),
+        ("a.tsv", "id\tage\n\ns1\n", "line 3: 1 cells, expected 2"),
+        ("a.csv", "id,age\ns1,1,5\n", "line 2: 3 cells, expected 2"),
+    ],
+)
+def test_a_table_whose_cells_have_no_column_is_refused(tmp_path, name, text, reason):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=reason):
+        read_tsv(tmp_path / name)
+
+
+def test_empty_columns_and_rows_of_a_spreadsheet_do_not_count(tmp_path):
+    (tmp_path / "a.csv").write_text("id,age,,\ns1,n/a,,\n,,,\ns2,3,,\n")
+    assert read_tsv(tmp_path / "a.csv") == [{"id": "s1", "age": ""}, {"id": "s2", "age": "3"}]
+
+
+@pytest.mark.parametrize(
+    ("ids", "got", "said"),
+    [
+        (("sub-001", "sub-002", "sub-003"), 3, []),
+        (("001", "002", "003"), 3, []),
+        (("001", "002"), 2, ["1 of 3 volumes got nothing (003)"]),
+        (("001", "002", "003", "x"), 3, ["1 of 4 rows match no volume (x)"]),
+        (("1", "2", "3"), 0, ["3 of 3 volumes got nothing", "1 and 001 differ by zeros"]),
+        (("SUB-001", "sub-002", "sub-003"), 2, ["differ by zeros or letter case"]),
+        (('"sub-001"', "002", "003"), 2, ["1 of 3 volumes got nothing (001)"]),
+        (("1.0", "2.0", "3.0"), 0, ["ids are floats (1.0) and were read as 1", "by zeros"]),
+        (("", "002", "003"), 2, ["1 rows have no id"]),
+    ],
+)
+def test_a_table_joins_equal_ids_and_says_what_it_did_not_join(flat, ids, got, said):
+    ages, warnings = joined(flat, "participant_id\tage\n" + "".join(f"{i}\t7\n" for i in ids))
+    assert list(ages.values()).count("7") == got
+    assert bool(warnings) == bool(said)
+    for part in said:
+        assert any(part in line and "participants.tsv" in line for line in warnings), warnings
+
+
+@pytest.mark.parametrize("kind", ["empty", "lfs", "dangling"])
+def test_a_table_that_holds_nothing_is_said(flat, kind):
+    path = flat / "participants.tsv"
+    if kind == "empty":
+        path.write_text("participant_id\tage\n")
+        (line,) = find_volumes([Source(flat)], "skeleton").warnings
+        assert "3 of 3 volumes got nothing" in line
+        return
+    if kind == "lfs":
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    else:
+        path.symlink_to("nowhere")
+    with pytest.raises(InputError, match="git-LFS" if kind == "lfs" else "dangling link"):
+        find_volumes([Source(flat)], "skeleton")
+
+
+def test_integers_written_as_floats_are_the_integers(tmp_path):
+    for n in (100206, 100307):
+        write_nifti(tmp_path / f"sub-{n}.nii.gz", SMALL)
+    ages, warnings = joined(tmp_path, "participant_id\tage\n100206.0\t25\n100307.0\t26\n")
+    assert ages == {"100206": "25", "100307": "26"}
+    assert "ids are floats (100206.0)" in warnings[0]
+    table = tmp_path / "t.csv"
+    table.write_text("participant_id,path\n100206.0,sub-100206.nii.gz\n")
+    (volume,) = find_volumes([Source(table)], "skeleton").items
+    assert volume.key == "sub-100206"
+
+
+@pytest.mark.parametrize("ids", [("1.0", "b"), ("1.00206E+05", "2.1E+05"), ("1e+05", "x")])
+def test_ids_that_were_numbers_for_a_while_are_refused(tmp_path, ids):
+    table = tmp_path / "t.tsv"
+    table.write_text("participant_id\tpath\n" + "".join(f"{i}\ta.nii\n" for i in ids))
+    with pytest.raises(InputError, match="expected text"):
+        find_volumes([Source(table)], "skeleton")
+
+
+def test_rows_that_contradict_each_other_give_what_they_agree_on(tmp_path):
+    path = tmp_path / "p.tsv"
+    path.write_text(
+        "participant_id\tfamily\tage\nsub-1\tF\t20\nsub-2\tG\t30\nsub-1\tF\t21\nsub-2\tG\t30\n"
+    )
+    people = read_people(path)
+    assert people.known == {"1": {"family": "F"}, "2": {"family": "G", "age": "30"}}
+    (line,) = people.warnings
+    assert "rows of 1 participants (1) contradict each other in age" in line
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        (("s1\ta.nii\tL\tF\t1", "s1\tb.nii\tR\tG\t1"), "of family F in one row and of G"),
+        (("s1\ta.nii\tL\tF\t1", "s1\ta.nii\tL\tF\t2"), "rows of sub-s1_hemi-L contradict"),
+        (("s1\ta.nii\tL\tF\t1", "sub-s1\tb.nii\tR\tn/a\t1"), "family F in one row and of n/a"),
+    ],
+)
+def test_a_table_of_volumes_that_contradicts_itself_is_refused(tmp_path, rows, reason):
+    table = tmp_path / "t.tsv"
+    table.write_text("\n".join(["participant_id\tpath\themi\tfamily\tage", *rows]) + "\n")
+    with pytest.raises(InputError, match=reason):
+        find_volumes([Source(table)], "skeleton")
+
+
+def test_one_file_of_two_people_is_said(tmp_path):
+    write_nifti(tmp_path / "a.nii", SMALL)
+    (tmp_path / "t.tsv").write_text("participant_id\tpath\ns1\ta.nii\ns2\ta.nii\n")
+    found = find_volumes([Source(tmp_path / "t.tsv")], "skeleton")
+    assert len(found.items) == 2
+    assert "one file of 2 participants (s1, s2)" in found.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("s1\tpass\ns1\tfail\n", "s1 passes in one row and fails in another"),
+        ("s1\tperhaps\n", "line 2: qc is 'perhaps'"),
+        ("1.0\tfail\nx\tpass\n", "ids are floats"),
+    ],
+)
+def test_a_quality_table_of_unclear_verdicts_is_refused(tmp_path, text, reason):
+    path = tmp_path / "qc.tsv"
+    path.write_text("participant_id\tqc\n" + text)
+    with pytest.raises(InputError, match=reason):
+        read_excluded(path)
+
+
+@pytest.mark.parametrize("name", ["1", "sub-01", "nobody", "s1"])
+def test_a_quality_table_that_fails_nobody_here_stops(flat, tmp_path, name, capsys):
+    table = tmp_path / "qc.tsv"
+    table.write_text(f"participant_id\tqc\n{name}\tfail\n")
+    words = ["-o", str(tmp_path / "out"), "--qc", str(table), "--n-procs", "1"]
+    assert main(["preprocess", str(flat), *words]) == 2
+    said = capsys.readouterr().err
+    assert "no volume of participant" in said
+    assert ("differ by zeros" in said) == ("1" in name and name != "s1")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_quality_table_fails_by_equal_ids_whatever_their_prefix(flat):
+    found = find_volumes([Source(flat)], "skeleton", excluded=["sub-001", "002"])
+    assert [v.key for v in found.items] == ["sub-003"]
+    with pytest.raises(InputError, match="every volume is left out as asked"):
+        find_volumes([Source(flat)], "skeleton", excluded=["001", "002", "003"])
+
+
+def test_warnings_of_a_table_are_in_the_report(tmp_path, capsys):
+    source = skeleton_source(tmp_path / "source", 3)
+    (source / "participants.tsv").write_text("participant_id\tage\ns00\t3\ns9\t4\n")
+    words = ["-o", str(tmp_path / "out"), "--n-procs", "1", "--quiet"]
+    assert main(["preprocess", str(source), *words]) == 0
+    (line,) = read_json(tmp_path / "out/run_report.json")["source_warnings"]
+    assert "2 of 3 volumes got nothing (s01, s02); 1 of 2 rows match no volume (s9)" in line
+    assert line in capsys.readouterr().err
+    ages = [row["age"] for row in Cohort.open(tmp_path / "out").rows]
+    assert ages == ["3", "", ""]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two pictures."""
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / name)
+    return tmp_path
+
+
+def test_a_file_with_two_owners_in_a_table_of_images_is_nobodys(pictures):
+    table = pictures / "participants.tsv"
+    table.write_text("file\tparticipant_id\na.png\ts1\n./a.png\ts2\nb.png\ts1\nb.png\ts1\n")
+    found = find_images(pictures)
+    assert [(i.path.name, i.participant) for i in found.items] == [("b.png", "s1")]
+    assert [(p.key, p.reason) for p in found.problems] == [
+        ("a.png", "rows of the table contradict each other")
+    ]
+
+
+def test_float_ids_of_images_are_integers(pictures):
+    table = pictures / "participants.tsv"
+    table.write_text("file\tparticipant_id\na.png\t7.0\nb.png\t8.0\n")
+    found = find_images(pictures)
+    assert [i.participant for i in found.items] == ["7", "8"]
+    assert "ids are floats" in found.warnings[0]
+
+
+def test_a_table_without_files_says_that_it_is_not_used(pictures):
+    (pictures / "participants.tsv").write_text("participant_id\tage\ns1\t3\n")
+    assert "no column file" in find_images(pictures).warnings[0]
+
+
+def test_images_of_one_name_without_a_table_are_said(pictures):
+    for name in ("a.png", "b.png"):
+        (pictures / name).rename(pictures / f"sub-1_{name}")
+    assert "file names begin with sub-, some alike" in find_images(pictures).warnings[0]
