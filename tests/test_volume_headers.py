@@ -264,7 +264,7 @@ def test_what_other_tools_read_is_read(tmp_path, name, suffix):
         assert np.array_equal(np.asarray(image.dataobj).reshape(LABELS.shape), LABELS)
 
 
-@pytest.mark.parametrize("suffix", [".mgh", ".mgz"])
+@pytest.mark.parametrize("suffix", [".mgh", ".mgz", ".MGZ"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_freesurfer_volumes_are_read_gzipped_or_not(tmp_path, suffix, pack):
     volume = read_labels(written(tmp_path, pack(mgh()), f"v{suffix}"))
