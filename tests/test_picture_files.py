@@ -72,7 +72,7 @@ WRITTEN = {
     **{f"orientation {n}.tif": tagged(n) for n in range(1, 9)},
     **{f"orientation {n}, LZW.tif": by_pillow(Image.fromarray(oriented(n)), compression="tiff_lzw",
                                               tiffinfo={274: n}) for n in (3, 6)},
-    **{f"orientation {n}.png": with_exif(n) for n in (3, 5, 6, 8)},
+    **{f"orientation {n}.png": with_exif(n) for n in range(1, 9)},
     "orientation 9.tif": tiff(GREY, extratags=[(274, "H", 1, 9, True)]),
     "white is 0.tif": tiff(255 - GREY, photometric="miniswhite"),
     "white is 0, deflated.tif": tiff(255 - GREY, photometric="miniswhite", compression="zlib"),

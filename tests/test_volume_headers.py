@@ -264,7 +264,7 @@ def test_what_other_tools_read_is_read(tmp_path, name, suffix):
         assert np.array_equal(np.asarray(image.dataobj).reshape(LABELS.shape), LABELS)
 
 
-@pytest.mark.parametrize("suffix", [".mgh", ".mgz"])
+@pytest.mark.parametrize("suffix", [".mgh", ".mgz", ".MGZ"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_freesurfer_volumes_are_read_gzipped_or_not(tmp_path, suffix, pack):
     volume = read_labels(written(tmp_path, pack(mgh()), f"v{suffix}"))
@@ -359,6 +359,12 @@ def test_a_bomb_is_not_expanded(tmp_path):
         read_labels(path)
     unit = 1 if sys.platform == "darwin" else 1024
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit < 2**25
+
+
+def test_more_voxels_than_memory_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sysconf", lambda name: 16)  # a computer of 256 bytes
+    with pytest.raises(InputError, match="its 472 bytes do not fit into memory"):
+        read_labels(written(tmp_path, gzip.compress(PLAIN)))
 
 
 def test_a_few_bytes_too_many_are_said(tmp_path):

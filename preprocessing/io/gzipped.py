@@ -1,5 +1,6 @@
 """Content of a file that may be gzipped, expanded no further than its own header accounts for."""
 
+import os
 import zlib
 from pathlib import Path
 
@@ -44,12 +45,16 @@ def expand(content: bytes, size: int, path: Path) -> bytes:
         path: named in the error.
 
     Raises:
-        InputError: truncated, damaged, or more than `MAX_TRAILING_BYTES` longer than ``size``.
+        InputError: truncated, damaged, more than `MAX_TRAILING_BYTES` longer than ``size``, or
+            larger than memory.
     """
     is_gzipped = content.startswith(GZIP_MAGIC)
     if size > len(content) * (MAX_DEFLATE_RATIO if is_gzipped else 1):
         gzipped = " gzipped" if is_gzipped else ""
         raise InputError(f"truncated: {size} bytes expected, got {len(content)}{gzipped}: {path}")
+    if is_gzipped and size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        # Before the system ends the process for it.
+        raise InputError(f"its {size} bytes do not fit into memory: {path}")
     limit = size + MAX_TRAILING_BYTES
     expanded = _expanded(content, limit, path) if is_gzipped else content
     if len(expanded) < size:

@@ -152,7 +152,9 @@ def _shape(dim: Sequence[int], path: Path) -> tuple[int, tuple[int, int, int]]:
     # The standard's own library reads a count below 1 as 1 where it is not of space.
     later = [max(side, 1) for side in sides[3:]]
     if any(side != 1 for side in later) or not n_axes:
-        raise InputError(f"expected a 3-D volume, got shape {tuple(sides)}: {path}")
+        raise InputError(
+            f"expected a 3-D volume, got shape {tuple(sides)}; keep one volume of it: {path}"
+        )
     space = (*sides[:3], 1, 1)[:3]
     if min(space) < 1:
         raise InputError(f"volume has an empty side, shape {tuple(sides)}: {path}")
@@ -309,7 +311,8 @@ def _assumed(
     if assume is None:
         raise InputError(
             f"left and right cannot be known ({reason}); expected an orientation in the header, or "
-            f"--assume ras or las, the directions that voxels run in: {path}"
+            "--assume ras or las (of preprocess, skeletonise, images), the directions that voxels "
+            f"run in: {path}"
         )
     if not all(0 < size < np.inf for size in sizes):
         raise InputError(f"voxel sizes are {_mm(sizes)}; expected three above 0: {path}")

@@ -239,7 +239,7 @@ def _read_voxels(
     content: bytes, path: Path, assume: Orientation | None
 ) -> tuple[NDArray[np.generic], VolumeHeader]:
     """Voxels (I, J, K) in the order of the file, and their header."""
-    is_mgh = path.name.endswith(MGH_SUFFIXES)
+    is_mgh = path.name.lower().endswith(MGH_SUFFIXES)
     read_header = read_mgh_header if is_mgh else read_nifti_header
     header = read_header(head_of(content, path), path, assume)
     try:
