@@ -21,7 +21,7 @@ from foldnorm.preprocessing.core.choices import Resampling
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme, discretise, load_scheme
 from foldnorm.preprocessing.io.sources import Source, find_volumes
-from foldnorm.preprocessing.io.volumes import LabelVolume, is_volume, read_labels
+from foldnorm.preprocessing.io.volumes import LabelVolume, as_integers, is_volume, read_labels
 from foldnorm.preprocessing.spatial.crop import (
     Box,
     lattice_start,
@@ -131,7 +131,7 @@ class Discretise(Transform):
     def __call__(self, volume: Any) -> MetaTensor:
         """(1, I, J, K) raw values → (1, I, J, K) uint8."""
         data, affine = unpack(volume)
-        return _pack(volume, discretise(as_labels(data), self.scheme), affine)
+        return _pack(volume, discretise(as_integers(data), self.scheme), affine)
 
 
 class SulcusPriorityDownsample(Transform):
@@ -155,7 +155,7 @@ class SulcusPriorityDownsample(Transform):
         """(1, I, J, K) class numbers of an axis-aligned grid → fewer of them."""
         data, affine = unpack(volume)
         plan = ResamplingPlan.to_voxel_size(affine, self.voxel_size)
-        small, _ = downsample(as_labels(data), plan, method=self.method)
+        small, _ = downsample(as_integers(data), plan, method=self.method)
         return _pack(volume, small, plan.target_affine(affine))
 
 
@@ -270,20 +270,6 @@ def unpack(volume: Any) -> tuple[NDArray[Any], NDArray[np.float64]]:
         raise InputError(f"expected a channel-first volume (1, I, J, K), got {tuple(shape)}")
     affine = volume.affine if isinstance(volume, MetaTensor) else np.eye(4)
     return np.asarray(volume)[0], np.asarray(affine, dtype=np.float64)
-
-
-def as_labels(data: NDArray[Any]) -> NDArray[np.integer]:
-    """Return labels, which may be stored as floats, as integers.
-
-    Raises:
-        InputError: a value is no integer.
-    """
-    if data.dtype.kind in "iu":
-        return data
-    labels = np.rint(data)
-    if not np.isfinite(data).all() or (labels != data).any():
-        raise InputError("expected integer labels")
-    return labels.astype(np.int32)
 
 
 def _pack(volume: Any, data: NDArray[Any], affine: NDArray[np.float64]) -> MetaTensor:

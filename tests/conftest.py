@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from foldnorm.models.noise import StepNoise
 from foldnorm.pipeline.cli import main
@@ -20,6 +21,12 @@ from foldnorm.preprocessing.io.volumes import write_labels
 # Compilation of a kernel counts in the first example: no test asserts speed.
 settings.register_profile("foldnorm", deadline=None)
 settings.load_profile("foldnorm")
+
+# One thread computes, here and in the processes that tests start: what they train is tiny, and
+# threads that wait for a core, beside other work, would make that many times slower.
+os.environ["OMP_NUM_THREADS"] = "1"
+threadpool_limits(1)
+torch.set_num_threads(1)
 
 DATA_VARIABLE = "FOLDNORM_TEST_DATA"
 

@@ -1,6 +1,7 @@
 """Flags that are made of a dataclass of options."""
 
 import argparse
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,7 @@ class Drawing:
         size: width and height in mm
         title: title, if any
         on: file to draw on
+        seed: random seed
         dry: draw nothing
         threads: number of threads
     """
@@ -30,6 +32,7 @@ class Drawing:
     size: tuple[float, float] = field(default=(1.0, 2.0), metadata=SHOWN | {"metavar": ("W", "H")})
     title: str | None = field(default=None, metadata=SHOWN)
     on: str | Path | None = field(default=None, metadata=SHOWN)
+    seed: int = field(default=0, metadata=SHOWN)
     dry: bool = field(default=False, metadata=SHOWN)
     threads: int = 1
 
@@ -42,11 +45,13 @@ def parser():
 def test_values_are_read_as_annotations_say(parser):
     add_options(parser, Drawing)
     assert vars(parser.parse_args([])) == {
-        "colours": (), "size": (1.0, 2.0), "title": None, "on": None, "dry": False,
+        "colours": (), "size": (1.0, 2.0), "title": None, "on": None, "seed": 0,
+        "dry": False,
     }  # fmt: skip
-    words = ["--colours", "red", "blue", "--size", "3", "4", "--title", "a", "--on", "b", "--dry"]
+    words = shlex.split("--colours red blue --size 3 4 --title a --on b --seed 3 --dry")
     assert vars(parser.parse_args(words)) == {
-        "colours": ["red", "blue"], "size": [3.0, 4.0], "title": "a", "on": Path("b"), "dry": True,
+        "colours": ["red", "blue"], "size": [3.0, 4.0], "title": "a", "on": Path("b"), "seed": 3,
+        "dry": True,
     }  # fmt: skip
     for wrong in ("--colours green", "--size 3", "--threads 2"):
         with pytest.raises(SystemExit):
@@ -61,6 +66,7 @@ def test_help_is_what_the_docstring_says(parser):
         "size": "width and height in mm (default: 1.0 2.0)",
         "title": "title, if any",
         "on": "file to draw on",
+        "seed": "random seed (default: 0)",
         "dry": "draw nothing",
     }
 

@@ -158,10 +158,11 @@ def test_preprocess_gives_the_cohort_and_says_what_failed(tmp_path, caplog):
     assert len(cohort) == 3
     assert "sub-broken" in caplog.text
     assert (cohort.folder / "qc.html").is_file()
-    alike = fn.preprocess([source], tmp_path / "b", layout_from=str(tmp_path / "a"), quiet=True)
+    like = {"layout_from": str(tmp_path / "a"), "voxel_size": "1.5", "quiet": True}
+    alike = fn.preprocess([source], tmp_path / "b", **like)
     assert np.array_equal(alike.volumes, cohort.volumes)
     for words in ({"voxel_size": 2}, {"pad": "cubic"}, {"rule": "nearest"}, {"crop": "none"}):
-        with pytest.raises(fn.InputError, match="is fixed by --layout-from"):
+        with pytest.raises(fn.InputError, match="is not that of the cohort of --layout-from"):
             fn.preprocess(source, tmp_path / "c", layout_from=tmp_path / "a", **words)
 
 

@@ -29,7 +29,7 @@ def save(path, pixels, mode=None):
 
 
 def read(path, index=None):
-    return read_image(ImageFile("a", "0", path, index))
+    return read_image(ImageFile("a", "0", path, index))[0]
 
 
 def idx(array):
@@ -70,13 +70,13 @@ def test_colour_becomes_luminance(tmp_path):
     colour = RNG.integers(0, 256, (12, 16, 3), dtype=np.uint8)
     expected = np.rint(colour @ [0.299, 0.587, 0.114])
     assert np.array_equal(read(save(tmp_path / "a.png", colour)), expected)
-    opaque = np.dstack([colour, np.full((12, 16), 9, np.uint8)])
+    opaque = np.dstack([colour, np.full((12, 16), 255, np.uint8)])
     assert np.array_equal(read(save(tmp_path / "b.png", opaque)), expected)
     palette = Image.fromarray(colour).quantize(8)
     palette.save(tmp_path / "c.png")
     shown = np.asarray(palette.convert("RGB")) @ [0.299, 0.587, 0.114]
     assert np.array_equal(read(tmp_path / "c.png"), np.rint(shown))
-    faint = np.dstack([GREY, np.full((12, 16), 9, np.uint8)])
+    faint = np.dstack([GREY, np.full((12, 16), 255, np.uint8)])
     assert np.array_equal(read(save(tmp_path / "d.png", faint, "LA")), GREY)
 
 
@@ -95,7 +95,7 @@ def test_idx_archives_are_read_with_their_labels(tmp_path):
     found, problems = sought.items, sought.problems
     assert not problems
     assert [image.known["class"] for image in found] == ["3", "1", "4", "1", "5"]
-    assert np.array_equal([read_image(image) for image in found], images)
+    assert np.array_equal([read_image(image)[0] for image in found], images)
     ones = find_images(tmp_path, classes=["1"]).items
     assert [image.index for image in ones] == [1, 3]
 
@@ -103,17 +103,26 @@ def test_idx_archives_are_read_with_their_labels(tmp_path):
 def test_damaged_archives_are_said_to_be(tmp_path):
     path = tmp_path / "images-idx3-ubyte"
     path.write_bytes(idx(np.zeros((2, 3, 3), np.uint8))[:-1])
-    with pytest.raises(InputError, match=r"expected 18 bytes .* got 17"):
+    with pytest.raises(InputError, match=r"truncated: 34 bytes expected, got 33"):
         read_idx(path)
     for content in (b"", b"PK\3\4", b"\0\0\x09"):
         other = tmp_path / f"other{len(content)}"
         other.write_bytes(content)
-        with pytest.raises(InputError, match=r"idx archive|expected"):
+        with pytest.raises(InputError, match=r"not an idx archive"):
             read_idx(other)
     squeezed = tmp_path / "images-idx3-ubyte.gz"
     squeezed.write_bytes(gzip.compress(idx(np.zeros((2, 3, 3), np.uint8)))[:-9])
-    with pytest.raises(InputError, match="not readable"):
+    with pytest.raises(InputError, match="truncated or damaged gzip"):
         read_idx(squeezed)
+    lying = tmp_path / "lying-images-idx3-ubyte"
+    head = b"\0\0\x0e\3" + b"\x7f\xff\xff\xff" * 3
+    for content in (head, gzip.compress(head + bytes(999))):
+        lying.write_bytes(content)
+        with pytest.raises(InputError, match=r"truncated: .* bytes expected"):
+            read_idx(lying)
+    lying.write_bytes(gzip.compress(idx(np.zeros((2, 3, 3), np.uint8)) + bytes(2**21)))
+    with pytest.raises(InputError, match="far more than the 34 bytes"):
+        read_idx(lying)
 
 
 def test_images_of_one_person_share_a_split(people, tmp_path):

@@ -437,7 +437,8 @@ def test_mean_neighbours_and_paths_are_written_and_shown(small_run, small_cohort
 
 
 def test_quantities_of_folds_can_be_probed():
-    brains = [{"participant_id": f"p{n}", "hemi": "L"} for n in range(3)]
+    # A cohort writes sub-, the table of foldnorm folds does not.
+    brains = [{"participant_id": f"sub-p{n}", "hemi": "L"} for n in range(3)]
     fold = {"hemi": "L", "voxels": "9", "bottom_mm": ""}
     folds = [
         {**fold, "participant_id": "p0", "name": "S.C.", "surface_mm2": "10", "depth_mm": "5"},

@@ -48,6 +48,8 @@ def keys(found):
         ("s1_L", "s1", "L"),
         ("s1_R_skeleton", "s1", "R"),
         ("s1_skeleton_right", "s1", "R"),
+        ("100206_hemi-L", "100206", "L"),
+        ("100206_cropped_skeleton", "100206", ""),
     ],
 )
 def test_a_name_says_whose_and_of_which_side(stem, participant, hemi):
@@ -96,6 +98,7 @@ def test_a_letter_is_a_side_where_the_other_side_is_there():
         (f"sub-s1/ses-1/anat/{MORPHOLOGIST}/Lskeleton_sub-s1.nii.gz",
          f"sub-s1/ses-1/anat/{MORPHOLOGIST}/Rskeleton_sub-s1.nii.gz"),
         ("s1/Lskeleton_s1.nii.gz", "s1/Rskeleton_s1.nii.gz"),
+        ("Lcrops/s1_cropped_skeleton.nii.gz", "Rcrops/s1_cropped_skeleton.nii.gz"),
     ],
 )  # fmt: skip
 def test_two_hemispheres_are_one_person(tmp_path, names):

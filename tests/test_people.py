@@ -87,6 +87,22 @@ def test_a_table_joins_equal_ids_and_says_what_it_did_not_join(flat, ids, got, s
         assert any(part in line and "participants.tsv" in line for line in warnings), warnings
 
 
+@pytest.mark.parametrize("kind", ["empty", "lfs", "dangling"])
+def test_a_table_that_holds_nothing_is_said(flat, kind):
+    path = flat / "participants.tsv"
+    if kind == "empty":
+        path.write_text("participant_id\tage\n")
+        (line,) = find_volumes([Source(flat)], "skeleton").warnings
+        assert "3 of 3 volumes got nothing" in line
+        return
+    if kind == "lfs":
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    else:
+        path.symlink_to("nowhere")
+    with pytest.raises(InputError, match="git-LFS" if kind == "lfs" else "dangling link"):
+        find_volumes([Source(flat)], "skeleton")
+
+
 def test_integers_written_as_floats_are_the_integers(tmp_path):
     for n in (100206, 100307):
         write_nifti(tmp_path / f"sub-{n}.nii.gz", SMALL)

@@ -11,6 +11,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.options import PreprocessOptions
 from foldnorm.preprocessing.cohort.plan import CohortPlan
+from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.preprocess import preprocess
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
@@ -386,6 +387,18 @@ def test_preparing_without_fold_labels_takes_earlier_ones_away(phantom_source, t
     )
     assert Cohort.open(out).folds is None
     assert not list(out.rglob("*desc-folds*"))
+
+
+def test_names_in_files_stay():
+    options = {"resampling": "max", "fold_labels": "none", "crop": "region:central"}
+    plan = CohortPlan.from_options(PreprocessOptions(**options, outside_class="outside"))
+    record = plan.record()
+    assert list(record) == [
+        "scheme", "voxel_size", "method", "mirror_right", "factor", "space", "hull", "thin",
+        "folds", "pair", "whole_brain", "crop", "regions", "off_mask", "pad",
+    ]  # fmt: skip
+    assert (record["method"], record["folds"], record["off_mask"]) == ("max", "none", "outside")
+    assert Preparation.from_dict(json.loads(json.dumps(record))) == plan.preparation
 
 
 def test_packing_is_skipped_only_where_the_very_same_is_packed(tmp_path, monkeypatch):

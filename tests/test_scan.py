@@ -8,7 +8,7 @@ from conftest import skeleton_source, skeleton_volume, write_nifti
 from PIL import Image
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.cohort.images import find_images
+from foldnorm.preprocessing.cohort.images import find_images, read_image
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
 from foldnorm.preprocessing.io.layouts import SEGMENTATION
@@ -168,10 +168,27 @@ def test_a_folder_that_cannot_be_read_is_said(flat, monkeypatch):
 
 @pytest.mark.parametrize("name", ["fsaverage", "fsaverage5", "cvs_avg35", "p1_base", "p1.long.b"])
 def test_templates_and_longitudinal_runs_of_freesurfer_are_nobody(tmp_path, name):
-    for subject in ("p1", name):
+    for subject in ("subjects/p1", f"store/{name}"):
         volume(tmp_path / subject / "mri/aparc+aseg.mgz")
+    (tmp_path / f"subjects/{name}").symlink_to(tmp_path / f"store/{name}")
+    tmp_path = tmp_path / "subjects"
     assert keys(tmp_path, SEGMENTATION) == ["sub-p1"]
     assert "FreeSurfer" in reasons(tmp_path, SEGMENTATION)[name]
+
+
+def test_a_template_behind_a_link_of_another_name_is_nobody(tmp_path):
+    volume(tmp_path / "store/fsaverage/mri/aseg.mgz")
+    volume(tmp_path / "subjects/p1/mri/aseg.mgz")
+    (tmp_path / "subjects/x").symlink_to(tmp_path / "store/fsaverage")
+    assert keys(tmp_path / "subjects", SEGMENTATION) == ["sub-p1"]
+
+
+def test_skeletons_that_were_written_into_the_source_are_no_second_source(tmp_path):
+    volume(tmp_path / "s1.nii.gz")
+    volume(tmp_path / f"out/s1/{MORPHOLOGIST}/Lgrey_white_s1.nii.gz")
+    (tmp_path / "out/run_report.json").write_text("{}")
+    assert keys(tmp_path, SEGMENTATION) == ["sub-s1"]
+    assert reasons(tmp_path, SEGMENTATION)["out"] == "output of foldnorm"
 
 
 def test_time_points_of_one_base_are_one_person(tmp_path):
@@ -198,7 +215,7 @@ def test_a_cohort_is_no_source_and_is_not_entered(tmp_path, capsys):
     words = ["--n-procs", "1", "--quiet"]
     assert main(["preprocess", str(source), "-o", str(source / "out"), *words]) == 0
     assert keys(source) == [f"sub-s{n:02d}" for n in range(4)]
-    assert reasons(source)["out"] == "cohort of foldnorm"
+    assert reasons(source)["out"] == "output of foldnorm"
     assert main(["preprocess", str(source / "out"), "-o", str(tmp_path / "b"), *words]) == 2
     assert "a cohort of foldnorm already" in capsys.readouterr().err
 
@@ -249,8 +266,9 @@ def test_pictures_beside_an_idx_archive_are_said(tmp_path):
 def test_pages_of_another_shape_are_said(tmp_path):
     pages = [Image.fromarray(np.zeros(shape, np.uint8)) for shape in ((8, 8), (4, 4), (4, 4))]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    (unused,) = find_images(tmp_path).unused
-    assert unused.reason == "page of a TIFF, of another shape than the first"
+    (image,) = find_images(tmp_path).items
+    _, warnings = read_image(image)
+    assert warnings == ("2 of its pages, of another size than the first, left out",)
 
 
 @pytest.mark.parametrize(

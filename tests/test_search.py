@@ -1,16 +1,21 @@
 """Search: what varies, trials that are ordinary runs, stops and restarts, processes that share."""
 
+import errno
+import fcntl
 import subprocess
 import sys
+from pathlib import Path
 
 import optuna
 import pytest
 import yaml
+from optuna.storages.journal import JournalFileSymlinkLock
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.studies import search as search_module
 from foldnorm.pipeline.studies.search import Stopped
+from foldnorm.pipeline.studies.search_journal import journal_lock, sampler_of, worker_number
 from foldnorm.pipeline.studies.search_space import Axis, SearchOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
@@ -178,3 +183,97 @@ def test_two_processes_share_one_grid(small_cohort, tmp_path):
 def test_searches_that_make_no_sense_are_refused(more, reason):
     with pytest.raises(InputError, match=reason):
         SearchOptions(**{"axes": (Axis("a", (1, 2)),), "trials": None, **more})
+
+
+@pytest.fixture
+def tiny(small_cohort):
+    """Searches of one trial, in a relative folder."""
+
+    def search_in(out, **more):
+        options = SearchOptions(
+            (Axis.parse("training.learning_rate=1e-4..1e-2:log"),),
+            **{"sampler": "random", "trials": 1, "overrides": tuple(TINY), "device": "cpu", **more},
+        )
+        return search_module.search("autoencoder", small_cohort, out, options)
+
+    return search_in
+
+
+@pytest.mark.parametrize("target", ["search/journal.log", "/journal.log", "journal.log"])
+def test_a_lock_of_optuna_that_a_dead_process_left_is_taken_away(
+    tiny, tmp_path, monkeypatch, caplog, target
+):
+    monkeypatch.chdir(tmp_path)
+    out = Path("search")
+    out.mkdir()
+    (out / "journal.log.lock").symlink_to(target)
+    assert len(tiny(out)) == 1
+    assert "journal.log.lock" in caplog.text
+    assert not (out / "journal.log.lock").is_symlink()
+
+
+def test_the_kernel_takes_the_lock_of_a_dead_process_back(tiny, tmp_path):
+    code = (
+        "import os, signal, sys; from pathlib import Path;"
+        "from foldnorm.pipeline.studies.search_journal import KernelLock;"
+        "KernelLock(Path(sys.argv[1])).acquire(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert len(tiny(tmp_path)) == 1
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "journal.log")], check=False)
+    assert len(tiny(tmp_path)) == 2
+
+
+def test_where_the_kernel_knows_no_locks_it_is_optunas(tiny, tmp_path, monkeypatch):
+    def unsupported(handle, how):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    assert isinstance(journal_lock(tmp_path / "journal.log"), JournalFileSymlinkLock)
+    assert len(tiny(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\n", b"\0" * 99,
+                                     b'{"op_code": 99}\n', b"[1]\n"])  # fmt: skip
+def test_a_damaged_journal_is_one_line(tiny, tmp_path, content):
+    assert len(tiny(tmp_path)) == 1
+    (tmp_path / "journal.log").write_bytes(content)
+    with pytest.raises(InputError, match=r"journal of a search .*journal\.log"):
+        tiny(tmp_path)
+
+
+@pytest.mark.parametrize("begin", [0, 1])
+def test_half_a_line_of_a_killed_process_is_taken_away(tiny, tmp_path, caplog, begin):
+    if begin:
+        assert len(tiny(tmp_path)) == begin
+    with (tmp_path / "journal.log").open("ab") as stream:
+        stream.write(b'{"op_code":4,"worker_')
+    assert len(tiny(tmp_path)) == begin + 1
+    assert "half a line" in caplog.text
+    assert len(tiny(tmp_path)) == begin + 2
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random"])
+def test_no_two_processes_draw_the_same_points_nor_does_one_again(kind):
+    def drawn(*which):
+        study = optuna.create_study(sampler=sampler_of(kind, *which))
+        return study.ask().suggest_float("x", 0, 1)
+
+    assert drawn(0, 0, 0) == drawn(0, 0, 0)
+    assert len({drawn(0, 0, 0), drawn(1, 0, 0), drawn(0, 1, 0), drawn(0, 0, 1)}) == 4
+
+
+def test_processes_that_search_at_once_are_numbered(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path;"
+        "from foldnorm.pipeline.studies.search_journal import worker_number\n"
+        "with worker_number(Path(sys.argv[1])) as number: print(number, flush=True); input()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as other:
+        assert other.stdout.readline() == "0\n"
+        with worker_number(tmp_path) as number:
+            assert number == 1
+        other.communicate("\n")
+    with worker_number(tmp_path) as number:
+        assert number == 0

@@ -188,7 +188,7 @@ def test_freesurfer_files_are_read_whatever_their_axes(tmp_path):
     turned = volume[::-1].transpose(0, 2, 1)[:, ::-1]
     nibabel.save(nibabel.MGHImage(turned.astype(np.int32), affine), tmp_path / "aseg.mgz")
     assert (read_labels(tmp_path / "aseg.mgz").data == volume).all()
-    for content, reason in ((b"nothing", "not a gzip file"), (b"", "empty file")):
+    for content, reason in ((b"nothing", "not a FreeSurfer volume"), (b"", "empty file")):
         (tmp_path / "bad.mgz").write_bytes(content)
         with pytest.raises(InputError, match=reason):
             read_labels(tmp_path / "bad.mgz")

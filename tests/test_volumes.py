@@ -74,13 +74,13 @@ def test_a_gzip_of_several_members_is_read_whole(tmp_path):
 def bad_files(folder):
     yield folder / "missing.nii.gz", None, "no such file"
     yield folder / "empty.nii.gz", b"", "empty file"
-    yield folder / "text.nii.gz", b"hello", "not a gzip file"
+    yield folder / "text.nii.gz", b"hello", "not a NIfTI file"
     yield folder / "text.nii", b"hello" * 200, "not a NIfTI file"
     yield folder / "picture.png", b"x", "expected a volume"
     good = gzip.compress(nibabel.Nifti1Image(np.tile(LABELS, (9, 9, 9)), np.eye(4)).to_bytes())
     yield folder / "cut.nii.gz", good[: len(good) // 2], "truncated"
     yield folder / "short.nii.gz", gzip.compress(gzip.decompress(good)[:-100]), "truncated"
-    yield folder / "damaged.nii.gz", good[:-8] + b"\0\0\0\0" + good[-4:], "damaged .*CRC"
+    yield folder / "damaged.nii.gz", good[:-8] + b"\0\0\0\0" + good[-4:], "damaged .*checksum"
 
 
 @pytest.mark.parametrize("number", range(8))

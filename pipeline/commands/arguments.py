@@ -181,13 +181,20 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     add_options(parser, PreprocessOptions, "participant_label", "hemi", "prefer")
 
 
+def _available_cpus() -> int:
+    """Count the cores that this process may use: those of its job, on a cluster."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def add_n_procs(parser: argparse.ArgumentParser) -> None:
     """Add ``--n-procs``."""
     parser.add_argument(
         "--n-procs",
         type=positive,
-        default=os.cpu_count() or 1,
-        help="number of processes (default: one a core)",
+        default=_available_cpus(),
+        help="number of processes (default: one a core that this process may use)",
     )
 
 

@@ -2,8 +2,10 @@
 
 SOURCE is a folder of images (PNG, JPEG, BMP, TIFF of 8 or 16 bit; TIFF stacks and NIfTI in 3-D), in
 subfolders by class if there are any, or an idx archive with its labels. It is only read. Colour
-becomes luminance. Where participants.tsv (or --table) has the columns file and participant_id,
-splits never separate the images of one person; without, each image is a participant of its own.
+becomes luminance, and pictures are what a viewer shows: turned as their orientation tag says, what
+is transparent on black. Where participants.tsv (or --table) has the columns file and
+participant_id, splits never separate the images of one person; without, each image is a participant
+of its own.
 """
 
 import argparse
@@ -53,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COHORT",
         help="cohort, or exported model, as whose images these are prepared",
     )
-    add_options(parser, PreprocessOptions, "split_fractions", "split_seed")
+    add_options(parser, PreprocessOptions, "assume", "split_fractions", "split_seed")
     add_n_procs(parser)
     add_overwrite(parser)
 
@@ -69,7 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         preparation = ImagePreparation.from_cohort(arguments.layout_from)
     found = find_images(
-        arguments.source.absolute(), table=arguments.table, classes=arguments.classes
+        arguments.source.absolute(),
+        table=arguments.table,
+        classes=arguments.classes,
+        assume=arguments.assume,
     )
     report = write_image_cohort(
         found,

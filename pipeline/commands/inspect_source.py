@@ -1,6 +1,7 @@
 """Say what a source holds before anything is read: volumes, what goes with them, what is unclear.
 
-Exit code 1 if some volume could not be used.
+Skeletons, grey-white volumes, segmentations and images are looked for. It is said which files are
+not used and why, and which command reads the source. Exit code 1 if some volume could not be used.
 """
 
 import argparse

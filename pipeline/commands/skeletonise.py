@@ -13,12 +13,14 @@ from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
     add_n_procs,
+    add_options,
     add_out,
     add_overwrite,
     add_segmentation,
     add_selection,
     add_sources,
 )
+from foldnorm.preprocessing.cohort.options import PreprocessOptions
 from foldnorm.preprocessing.core.counts import counted
 
 HELP = "make sulcal skeletons from any grey-white segmentation"
@@ -30,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_out(parser, "tree to write")
     add_selection(parser)
     add_segmentation(parser)
+    add_options(parser, PreprocessOptions, "assume")
     add_n_procs(parser)
     add_overwrite(parser)
 
@@ -64,6 +67,7 @@ def make_skeletons(arguments, sources, out):  # type: ignore[no-untyped-def]  # 
         ),
         hemis=tuple(arguments.hemi),
         participants=tuple(arguments.participant_label),
+        assume=arguments.assume,
         n_procs=arguments.n_procs,
         overwrite=arguments.overwrite,
         quiet=arguments.quiet,

@@ -14,7 +14,8 @@ from monai.utils import convert_to_dst_type
 from numpy.typing import NDArray
 
 from foldnorm.models.noise import seed_of
-from foldnorm.pipeline.transforms import as_labels, unpack
+from foldnorm.pipeline.transforms import unpack
+from foldnorm.preprocessing.io.volumes import as_integers
 
 Item = dict[Any, Any]
 ItemTransform = Callable[[Item], Item]
@@ -79,7 +80,7 @@ def class_numbers(volume: Any) -> NDArray[np.uint8]:
 
 def fold_numbers(volume: Any) -> NDArray[np.integer]:
     """Return channel-first fold labels as (I, J, K) integers; see `class_numbers`."""
-    return as_labels(unpack(volume)[0])
+    return as_integers(unpack(volume)[0])
 
 
 def like(volume: Any, data: NDArray[Any]) -> Any:

@@ -3,10 +3,14 @@
 The table is that of `foldnorm folds`, or the ``folds.tsv`` of a cohort.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.io.names import bids_label
+
+LOG = logging.getLogger(__name__)
 
 # Of the folds of a hemisphere, or of those of one sulcus.
 QUANTITIES: Mapping[str, Callable[[Sequence[float]], float]] = {
@@ -40,8 +44,11 @@ def with_morphometry(
     """
     by_brain: dict[tuple[str, str], list[Mapping[str, str]]] = {}
     for fold in folds:
-        by_brain.setdefault((fold["participant_id"], fold["hemi"]), []).append(fold)
+        by_brain.setdefault(_brain(fold), []).append(fold)
     found = [dict(row) for row in rows]
+    without = sum(_brain(row) not in by_brain for row in found)
+    if without:
+        LOG.warning("%d of %d brains are not in the table of folds", without, len(found))
     for column in columns:
         quantity, at, sulcus = column.partition("@")
         if quantity not in QUANTITIES:
@@ -49,7 +56,7 @@ def with_morphometry(
         if folds and quantity not in folds[0]:
             raise InputError(f"the table of folds has no column {quantity!r}, got {list(folds[0])}")
         for row in found:
-            own = by_brain.get((row["participant_id"], row["hemi"]), [])
+            own = by_brain.get(_brain(row), [])
             values = [
                 float(fold[quantity])
                 for fold in own
@@ -61,3 +68,8 @@ def with_morphometry(
                              f"{counted(len(by_brain), 'hemisphere')} and sulci such as "
                              f"{sorted({f['name'] for f in folds if f['name']})[:5]}")  # fmt: skip
     return found
+
+
+def _brain(row: Mapping[str, str]) -> tuple[str, str]:
+    """Id in letters and digits, without the ``sub-`` that cohorts write, and side."""
+    return bids_label(row["participant_id"]), row["hemi"]

@@ -1,4 +1,4 @@
-"""What a configuration may name, checked before anything that it names is imported.
+"""Classes that a configuration may name, checked before anything that it names is imported.
 
 A configuration may come from anyone, and the parser imports every ``class_path`` that it meets: in
 any section, under keys with dots, in text that it takes for YAML, in files that a section names.

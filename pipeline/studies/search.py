@@ -14,8 +14,6 @@ from typing import Any
 
 import optuna
 import yaml
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from foldnorm.pipeline.artifacts import (
@@ -29,12 +27,13 @@ from foldnorm.pipeline.runs.config import resolve_for, training_options
 from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.studies.search_journal import open_journal, sampler_of, worker_number
 from foldnorm.pipeline.studies.search_space import SearchOptions, Value
 from foldnorm.pipeline.training.signals import STOPPED
 from foldnorm.pipeline.training.train import train
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, write_json, write_text, write_tsv
+from foldnorm.preprocessing.core.files import is_alive, read_json, write_json, write_text, write_tsv
 
 STUDY = "foldnorm"
 # Marks of a trial: that a signal stopped it, which other it goes on with, who makes it, and where.
@@ -67,16 +66,29 @@ def search(config: str, cohort: Cohort, out: Path, options: SearchOptions) -> li
     training = training_options(base)
     _check_same_search(out, config, cohort, options, training)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with worker_number(out) as worker:
+        return _search(config, cohort, out, options, training, worker)
+
+
+def _search(
+    config: str,
+    cohort: Cohort,
+    out: Path,
+    options: SearchOptions,
+    training: TrainingOptions,
+    worker: int,
+) -> list[dict[str, Any]]:
+    """Run the trials of one process."""
     study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(out / SEARCH_JOURNAL))),
+        storage=open_journal(out / SEARCH_JOURNAL),
         study_name=STUDY,
-        sampler=_sampler(options),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS)
         if options.prune
         else optuna.pruners.NopPruner(),
         direction="minimize" if training.monitor_mode == "min" else "maximize",
         load_if_exists=True,
     )
+    study.sampler = sampler_of(options.sampler, options.seed, worker, len(study.get_trials()))
     _begin_again(study)
     if options.sampler == "grid":
         _enqueue_grid(study, options.grid)
@@ -171,20 +183,7 @@ def _is_gone(trial: FrozenTrial) -> bool:
     host, process = trial.user_attrs.get(PROCESS, [None, 0])
     if host != socket.gethostname():
         return False  # another node may well be at it
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return int(process) == os.getpid()
-
-
-def _sampler(options: SearchOptions) -> optuna.samplers.BaseSampler:
-    """Create the sampler. A grid is enqueued: Optuna's grid sampler cannot begin a trial again."""
-    if options.sampler == "tpe":
-        return optuna.samplers.TPESampler(seed=options.seed)
-    return optuna.samplers.RandomSampler(seed=options.seed)
+    return int(process) == os.getpid() or not is_alive(int(process))
 
 
 def _check_same_search(

@@ -4,6 +4,7 @@ What was made and real volumes that were not trained on are both compared with t
 as many of each: a perfect generator would look like the held-out ones.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,15 @@ from foldnorm.preprocessing.cohort.images import ImageFile, read_image
 from foldnorm.preprocessing.cohort.pictures import contact_sheet, png, volume_slices
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_bytes, write_json, write_tsv
-from foldnorm.preprocessing.io.scan import NIFTI, PICTURES, STACKS
+from foldnorm.preprocessing.io.scan import (
+    NIFTI,
+    PICTURES,
+    STACKS,
+    Scan,
+    not_used,
+    scan,
+    unused_line,
+)
 from foldnorm.preprocessing.io.volumes import read_labels
 
 MIN_VOLUMES = 8  # of a set
@@ -46,6 +55,7 @@ N_FITTED = 1000  # training volumes, at most, that features are fitted to
 COMPONENTS = 32  # of the features, where no encoder is given
 MAX_SIDE = 32  # blocks along the longest side of what these are fitted to
 N_SHOWN = 6  # closest pairs
+LOG = logging.getLogger(__name__)
 # Which way a figure is good: the nearer to the floor, or the higher, or the lower.
 BETTER = {"mmd": "low", "precision": "high", "recall": "high", "coverage": "high",
           "ms_ssim": "floor", "nearest_training": "floor", "memorised": "low",
@@ -224,13 +234,21 @@ class _Synthetic:
                 raise InputError(f"expected volumes of {cohort.shape} like the cohort's: {folder}")
             return cls(cohort, [], other)
         suffixes = (*PICTURES, *STACKS, *NIFTI) if cohort.holds_images else NIFTI
+        scanned = scan(folder) if folder.is_dir() else Scan()
         paths = [
             path
-            for path in sorted(folder.glob("*"))
-            if path.name.lower().endswith(suffixes) and path.name != SYNTHETIC_SHEET.name
+            for path in scanned.files
+            if path.name.lower().endswith(suffixes)
+            and path.parent == folder
+            and path.name != SYNTHETIC_SHEET.name
         ]
+        line = unused_line(
+            not_used(scanned, {*paths, folder / SYNTHETIC_SHEET.name}, []), str(folder)
+        )
         if not paths:
-            raise InputError(f"no synthetic volume found: {folder}")
+            raise InputError(line or f"no synthetic volume found: {folder}")
+        if line:
+            LOG.warning("%s", line)
         return cls(cohort, paths)
 
     @property
@@ -263,7 +281,7 @@ def _read(path: Path, cohort: Cohort) -> NDArray[Any]:
                 f"to {classes.max()}: {path}"
             )
         return classes.astype(np.uint8)
-    pixels = read_image(ImageFile("synthetic", "0", path))
+    pixels, _ = read_image(ImageFile("synthetic", "0", path))
     if pixels.dtype.kind == "f":
         return np.clip(pixels, -1, 1).astype(np.float32)
     return intensities_of(pixels)

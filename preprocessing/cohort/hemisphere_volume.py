@@ -1,7 +1,6 @@
 """Input of one volume of a cohort, at full resolution: a hemisphere, or both joined."""
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.fold_graph import Points, graph_fold_numbers, read_fold_graph
 from foldnorm.preprocessing.io.schemes import SKELETON, LabelScheme, discretise
-from foldnorm.preprocessing.io.sources import RIGHT_LABELS, Companions
+from foldnorm.preprocessing.io.sources import RIGHT_LABELS, SourceVolume
 from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
 from foldnorm.preprocessing.spatial.crop import Box, foreground_box, shape_of
 from foldnorm.preprocessing.topology.hull import graph_matches, hull_of, transfer_labels
@@ -35,6 +34,7 @@ class HemisphereVolume:
         folds_from: where fold labels come from, or why there are none.
         hull: what was done to it.
         pair_shift: mm by which the affines of the two volumes of a pair differ, (3,).
+        warnings: of the files that were read, a line each.
     """
 
     volume: LabelVolume
@@ -46,16 +46,16 @@ class HemisphereVolume:
     folds_from: str = "none"
     hull: str = "kept"
     pair_shift: Shift | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def read_hemisphere(
-    path: Path, companions: Companions, preparation: Preparation, erase: Points | None = None
+    source: SourceVolume, preparation: Preparation, erase: Points | None = None
 ) -> HemisphereVolume:
     """Read one volume and what goes with it, and discretise both.
 
     Args:
-        path: the label volume.
-        companions: what goes with it.
+        source: the label volume, and what goes with it; not its right one.
         preparation: scheme, hull, folds, pair.
         erase: (n, 3) voxels in AIMS order, as fold graphs list them: those above the scheme's
             void class become void.
@@ -63,13 +63,16 @@ def read_hemisphere(
     Raises:
         InputError: anything about the files that cannot be used; the message names one.
     """
-    volume = read_labels(path)
-    known = _fold_labels(volume, preparation, companions)
+    path = source.path
+    volume = read_labels(path, assume=source.assume)
+    known = _fold_labels(volume, preparation, source)
+    warnings = [*volume.warnings, *known.warnings]
     scheme = preparation.scheme
     box = _foreground(volume, scheme)
     pair, shift = None, None
     if preparation.pair is not None:
-        second, shift = _read_pair(volume, companions.pair, preparation)
+        second, shift = _read_pair(volume, source, preparation)
+        warnings += [f"its pair: {line}" for line in second.warnings]
         box = box.union(_foreground(second, preparation.pair))
         pair = discretise(second.data[box.slices], preparation.pair, path=second.path)
     classes = discretise(volume.data[box.slices], scheme, path=path)
@@ -84,7 +87,16 @@ def read_hemisphere(
     if labels is not None:
         labels = np.where(classes == scheme.top, labels[box.slices], 0)
     return HemisphereVolume(
-        volume, box, classes, labels, pair, known.names, known.source, hull, shift
+        volume,
+        box,
+        classes,
+        labels,
+        pair,
+        known.names,
+        known.source,
+        hull,
+        shift,
+        tuple(warnings),
     )
 
 
@@ -135,6 +147,10 @@ def join(
         folds_from=_both(left.folds_from, right.folds_from),
         pair_shift=_larger(left.pair_shift, right.pair_shift),
         hull=_both(left.hull, right.hull),
+        warnings=(
+            *(f"left: {line}" for line in left.warnings),
+            *(f"right: {line}" for line in right.warnings),
+        ),
     )
 
 
@@ -159,7 +175,7 @@ def _foreground(volume: LabelVolume, scheme: LabelScheme) -> Box:
 
 
 def _read_pair(
-    volume: LabelVolume, path: Path | None, preparation: Preparation
+    volume: LabelVolume, source: SourceVolume, preparation: Preparation
 ) -> tuple[LabelVolume, Shift]:
     """Read the second volume of a pair, and how far its affine puts it from the first, mm.
 
@@ -170,9 +186,10 @@ def _read_pair(
         InputError: there is none, its grid is another, or a fold lies on white matter.
     """
     assert preparation.pair is not None
+    path = source.companions.pair
     if path is None:
         raise InputError(f"no {preparation.pair.stem} volume beside it: {volume.path}")
-    second = read_labels(path)
+    second = read_labels(path, assume=source.assume)
     if second.data.shape != volume.data.shape:
         raise InputError(
             f"a pair lies on one voxel grid; got {second.data.shape}, that of {volume.path} is "
@@ -213,11 +230,13 @@ class _FoldLabels:
     names: dict[int, str] = field(default_factory=dict)
     source: str = "none"
     graph: NDArray[np.bool_] | None = None  # voxels of a graph made of this skeleton
+    warnings: tuple[str, ...] = ()  # of the file that they were read from
 
 
 def _fold_labels(
-    volume: LabelVolume, preparation: Preparation, companions: Companions
+    volume: LabelVolume, preparation: Preparation, source: SourceVolume
 ) -> _FoldLabels:
+    companions = source.companions
     wants_graph = preparation.hull == "remove" or (
         preparation.fold_labels == "auto" and companions.folds is None
     )
@@ -229,7 +248,9 @@ def _fold_labels(
     if preparation.fold_labels == "none":
         return _FoldLabels(graph=voxels)
     if companions.folds is not None:
-        return _FoldLabels(_read_folds(companions.folds, volume), {}, "label volume", voxels)
+        folds = read_labels(companions.folds, assume=source.assume)
+        said = tuple(f"its fold labels: {line}" for line in folds.warnings)
+        return _FoldLabels(_checked_folds(folds, volume), {}, "label volume", voxels, said)
     if graph is None:
         return _FoldLabels()
     names = {fold.number: fold.sulcus for fold in graph.folds}
@@ -265,13 +286,12 @@ def _erase(
     classes[index] = np.where(classes[index] > scheme.void, scheme.void, classes[index])
 
 
-def _read_folds(path: Path, volume: LabelVolume) -> NDArray[np.uint16]:
-    folds = read_labels(path)
+def _checked_folds(folds: LabelVolume, volume: LabelVolume) -> NDArray[np.uint16]:
     if folds.data.shape != volume.data.shape:
         raise InputError(
             f"fold labels of shape {folds.data.shape}, the skeleton's is {volume.data.shape}: "
-            f"{path}"
+            f"{folds.path}"
         )
     if folds.data.min() < 0 or folds.data.max() > MAX_FOLD_LABEL:
-        raise InputError(f"fold labels must lie in 0…{MAX_FOLD_LABEL}: {path}")
+        raise InputError(f"fold labels must lie in 0…{MAX_FOLD_LABEL}: {folds.path}")
     return folds.data.astype(np.uint16)

@@ -5,10 +5,11 @@ from −1 to 1.
 """
 
 import hashlib
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Self, cast
@@ -29,10 +30,12 @@ from foldnorm.preprocessing.cohort.images import ImageFile, Pixels, read_image
 from foldnorm.preprocessing.cohort.layout import layout_in
 from foldnorm.preprocessing.cohort.preprocess import write_report
 from foldnorm.preprocessing.cohort.split import assign_split, check_fractions
+from foldnorm.preprocessing.core.counts import listed
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import json_or_nothing, read_json, sha256_of, threaded_map
 from foldnorm.preprocessing.io.sources import Findings, Problem
 
+LOG = logging.getLogger(__name__)
 Rule = Literal["auto", "full", "percentiles", "window"]
 RULES = ("auto", "full", "percentiles")
 PERCENTILES = 0.5, 99.5  # of each image, under that rule
@@ -125,11 +128,28 @@ class PreparedImage:
         pixels: grey values, uint8 or uint16.
         low: value of the file that became 0.
         high: value of the file that became the largest.
+        warnings: what is unusual about the file, a line each.
     """
 
     pixels: Pixels
     low: float
     high: float
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass
+class _Packed:
+    """Images of a cohort as they were packed.
+
+    Attributes:
+        done: number of them.
+        problems: those that were left out, and why.
+        warnings: what is unusual about files → keys of the images it is true of.
+    """
+
+    done: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
 
 
 def write_image_cohort(
@@ -174,16 +194,19 @@ def write_image_cohort(
     report = json_or_nothing(out / RUN_REPORT)  # written last
     if _is_finished(out, record, overwrite) and report:
         return {**report, "skipped": report["done"]}
-    failed = list(found.problems)
-    kept, unread = _pack(images, out, preparation, record, n_threads)
-    failed += unread
+    packed = _pack(images, out, preparation, record, n_threads)
+    failed = [*found.problems, *packed.problems]
+    warnings = [f"{listed(keys)}: {line}" for line, keys in packed.warnings.items()]
+    for line in warnings:
+        LOG.warning("%s", line)
     report = {
         "version": version("foldnorm"),
-        "done": kept,
+        "done": packed.done,
         "skipped": 0,
         "excluded": [],
         "failed": [{"volume": p.key, "reason": p.reason} for p in failed],
         **found.record(),
+        "warnings": warnings,
         "seconds": round(time.perf_counter() - begin, 2),
         "shard": None,
     }
@@ -202,7 +225,7 @@ def completed(images: Sequence[ImageFile], asked: ImagePreparation) -> ImagePrep
     reasons = []
     for image in images:
         try:
-            pixels = read_image(image)
+            pixels, _ = read_image(image)
         except InputError as error:
             reasons.append(str(error))
             continue
@@ -220,7 +243,7 @@ def prepare_image(image: ImageFile, preparation: ImagePreparation) -> PreparedIm
     Raises:
         InputError: it is not readable, or the rule does not suit it.
     """
-    pixels = read_image(image)
+    pixels, warnings = read_image(image)
     low, high = _range(pixels, preparation, image.path)
     if preparation.size is not None:
         pixels = resized_to(pixels, preparation.size, image.path)
@@ -229,7 +252,7 @@ def prepare_image(image: ImageFile, preparation: ImagePreparation) -> PreparedIm
     if (low, high) != (0, highest):
         share = (pixels.astype(np.float64) - low) / (high - low)
         pixels = np.rint(np.clip(share, 0, 1) * highest)
-    return PreparedImage(np.ascontiguousarray(pixels, dtype=dtype), low, high)
+    return PreparedImage(np.ascontiguousarray(pixels, dtype=dtype), low, high, warnings)
 
 
 def resized_to(pixels: Pixels, size: tuple[int, ...], path: Path) -> Pixels:
@@ -290,9 +313,9 @@ def _pack(
     preparation: ImagePreparation,
     record: Mapping[str, Any],
     n_threads: int,
-) -> tuple[int, list[Problem]]:
-    """Write the cohort; return the number of its images, and those that were left out."""
-    problems, rows, shape = [], list[dict[str, str]](), None
+) -> _Packed:
+    """Write the cohort."""
+    packed, rows, shape = _Packed(), list[dict[str, str]](), None
     dtype = np.dtype(np.uint8 if preparation.bits == 8 else np.uint16)
     out.mkdir(parents=True, exist_ok=True)
     (out / DESCRIPTION).unlink(missing_ok=True)  # what it says may end with the next line
@@ -300,17 +323,19 @@ def _pack(
     with tempfile.TemporaryFile(dir=out) as spool:
         for image, prepared in _in_order(images, preparation, n_threads):
             if isinstance(prepared, InputError):
-                problems.append(Problem(image.key, str(prepared)))
+                packed.problems.append(Problem(image.key, str(prepared)))
                 continue
             shape = shape or prepared.pixels.shape
             if prepared.pixels.shape != shape:
                 reason = f"{prepared.pixels.shape} pixels, the others have {shape}; give --shape"
-                problems.append(Problem(image.key, f"{reason}: {image.path}"))
+                packed.problems.append(Problem(image.key, f"{reason}: {image.path}"))
                 continue
+            for line in prepared.warnings:
+                packed.warnings.setdefault(line, []).append(image.known.get("file", image.key))
             spool.write(prepared.pixels.data)
             rows.append(_row(image, prepared, record))
         if shape is None:
-            raise InputError(f"no image could be prepared, such as: {problems[0].reason}")
+            raise InputError(f"no image could be prepared, such as: {packed.problems[0].reason}")
         whole = (len(rows), *shape)
         spool.flush()
         waiting = np.memmap(spool, dtype=dtype, mode="r", shape=whole)
@@ -318,7 +343,8 @@ def _pack(
     write_participants(out, rows)
     sides = {"voxel_size": [1.0] * len(shape), "affine": np.eye(4).tolist()}
     write_description(out, "foldnorm cohort", {**record, **sides})
-    return len(rows), problems
+    packed.done = len(rows)
+    return packed
 
 
 def _in_order(
@@ -358,8 +384,8 @@ def _digest(images: Sequence[ImageFile]) -> str:
     files = {path: sha256_of(path) for path in {image.path for image in images}}
     whole = hashlib.sha256()
     for image in images:
-        whole.update(repr((image.key, files[image.path], image.index,
-                           sorted(image.known.items()))).encode())  # fmt: skip
+        said = (image.key, files[image.path], image.index, sorted(image.known.items()))
+        whole.update(repr((*said, image.assume) if image.assume else said).encode())
     return whole.hexdigest()
 
 

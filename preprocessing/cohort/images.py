@@ -4,10 +4,9 @@ PNG, JPEG, BMP and TIFF of 8 or 16 bit, grey or colour; TIFF stacks and intensit
 idx archives (the format of MNIST, LeCun et al. 1998), gzipped or not.
 """
 
-import gzip
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -15,15 +14,13 @@ from typing import Any
 
 import nibabel
 import numpy as np
-import tifffile
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from foldnorm.preprocessing.cohort.pictures import grey_png
+from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import atomic_path, read_tsv, write_bytes
+from foldnorm.preprocessing.io.gzipped import expand, head_of
 from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.people import (
     PARTICIPANTS,
@@ -31,9 +28,9 @@ from foldnorm.preprocessing.io.people import (
     participant_ids,
     require_columns,
 )
+from foldnorm.preprocessing.io.picture_files import read_picture
 from foldnorm.preprocessing.io.scan import (
     NIFTI,
-    STACKS,
     Scan,
     Unused,
     fault_of,
@@ -44,10 +41,10 @@ from foldnorm.preprocessing.io.scan import (
     unused_line,
 )
 from foldnorm.preprocessing.io.sources import Findings, Problem
+from foldnorm.preprocessing.io.volumes import read_intensities
 
 IDX_LABELS = "labels"
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue: ITU-R BT.601
 CLASS = "class"  # column of `participants.tsv`: the folder or label of an image
 Pixels = NDArray[Any]
 
@@ -62,6 +59,7 @@ class ImageFile:
         path: the file.
         index: of the image in an idx archive; None for other files.
         known: what is known of it, such as its `CLASS`.
+        assume: directions that the voxels of a volume run in, if its header does not say.
     """
 
     participant: str
@@ -69,6 +67,7 @@ class ImageFile:
     path: Path
     index: int | None = None
     known: Mapping[str, str] = field(default_factory=dict)
+    assume: Orientation | None = None
 
     @property
     def key(self) -> str:
@@ -77,7 +76,11 @@ class ImageFile:
 
 
 def find_images(
-    source: Path, *, table: Path | None = None, classes: Sequence[str] = ()
+    source: Path,
+    *,
+    table: Path | None = None,
+    classes: Sequence[str] = (),
+    assume: Orientation | None = None,
 ) -> Findings[ImageFile]:
     """List the images of a folder, in subfolders by class if there are any, or of an idx archive.
 
@@ -87,6 +90,7 @@ def find_images(
             anything else of them; None: ``participants.tsv`` of the folder, if it has ``file``.
             Without a table every image is a participant of its own.
         classes: keep only these.
+        assume: directions that voxels run in, where the header of a volume does not say.
 
     Raises:
         InputError: there are none, or no image of a class that was asked for.
@@ -111,7 +115,7 @@ def find_images(
     found = [image for image in found if not classes or image.known.get(CLASS) in classes]
     used = {image.path for image in every} | {source / PARTICIPANTS}
     used |= {_labels_of(image.path) for image in every if image.index is not None}
-    unused = not_used(scanned, used, [*others, *_further_pages(found)], images=True)
+    unused = not_used(scanned, used, others, images=True)
     if not found:
         line = unused_line(unused, str(source)) or f"nothing else: {source}"
         failed = f"; {problems[0].key}: {problems[0].reason}" if problems else ""
@@ -122,71 +126,66 @@ def find_images(
         for key, count in counts.items()
         if count > 1
     ]
-    single = sorted((i for i in found if counts[i.key] == 1), key=lambda i: i.key)
+    of_one = (replace(image, assume=assume) for image in found if counts[image.key] == 1)
+    single = sorted(of_one, key=lambda image: image.key)
     return Findings(single, problems, unused, warnings, str(source))
 
 
-def read_image(image: ImageFile) -> Pixels:
-    """Grey values of an image, 2-D or 3-D, uint8, uint16 or float32.
+def read_image(image: ImageFile) -> tuple[Pixels, tuple[str, ...]]:
+    """Grey values of an image as a viewer shows it, and what is unusual about its file.
 
-    Colour becomes luminance (ITU-R BT.601), and transparency is left out. NIfTI axes come in the
-    order right, anterior, superior.
+    Colour becomes luminance (ITU-R BT.601), and what is transparent black. NIfTI axes come in the
+    order right, anterior, superior; a third one is of space, whatever its length.
+
+    Returns:
+        (I, J) or (I, J, K) uint8, uint16 or float32, and warnings, a line each.
 
     Raises:
         InputError: it is not readable, or has other dimensions.
     """
-    path = image.path
-    try:
-        if image.index is not None:
-            pixels = read_idx(path)[image.index]
-        elif _suffix(path) in NIFTI:
-            pixels = _nifti(path)
-        elif _suffix(path) in STACKS:
-            pixels = tifffile.imread(path)
-        else:
-            pixels = _picture(path)
-    except InputError:
-        raise
-    except (OSError, ValueError, SyntaxError, EOFError, ImageFileError, UnidentifiedImageError,
-            tifffile.TiffFileError, Image.DecompressionBombError) as error:  # fmt: skip
-        reason = str(error).split("\n")[0]
-        raise InputError(f"not readable as an image ({reason}): {path}") from error
-    pixels = _grey(pixels)
+    path, warnings = image.path, tuple[str, ...]()
+    if image.index is not None:
+        pixels = read_idx(path)[image.index]
+    elif _suffix(path) in NIFTI:
+        pixels, warnings = read_intensities(path, assume=image.assume)
+        pixels = pixels.squeeze()
+    else:
+        pixels, warnings = read_picture(path)
     if pixels.ndim not in (2, 3) or not pixels.size:
         raise InputError(f"expected an image of 2 or 3 axes, got shape {pixels.shape}: {path}")
     if pixels.dtype == np.bool_:
-        return pixels.astype(np.uint8) * 255
+        return pixels.astype(np.uint8) * 255, warnings
     if pixels.dtype in (np.uint8, np.uint16):
-        return pixels.astype(pixels.dtype.newbyteorder("="))
+        return pixels.astype(pixels.dtype.newbyteorder("=")), warnings
     values = pixels.astype(np.float32)
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).sum())
         raise InputError(f"{bad} values are not finite: {path}")
-    return values
+    return values, warnings
 
 
 @lru_cache(maxsize=4)
 def read_idx(path: Path) -> Pixels:
-    """Read an idx archive as an array.
+    """Read an idx archive, gzipped or not, as an array.
 
     Raises:
         InputError: it is none, or is cut off.
     """
     try:
         content = path.read_bytes()
-        content = gzip.decompress(content) if path.suffix == ".gz" else content
-    except (OSError, EOFError) as error:
-        raise InputError(f"not readable ({error}): {path}") from error
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in IDX_TYPES:
+    except OSError as error:
+        raise InputError(f"not readable ({error.strerror}): {path}") from error
+    head = head_of(content, path)
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES:
         raise InputError(f"not an idx archive: {path}")
-    dtype, first = np.dtype(IDX_TYPES[content[2]]), 4 + 4 * content[3]
-    shape = tuple(int(side) for side in np.frombuffer(content[4:first], ">u4"))
-    if len(content) - first != prod(shape) * dtype.itemsize:
-        raise InputError(
-            f"expected {prod(shape) * dtype.itemsize} bytes of {shape} values, got "
-            f"{len(content) - first}: {path}"
-        )
-    return np.frombuffer(content[first:], dtype).reshape(shape)
+    dtype, first = np.dtype(IDX_TYPES[head[2]]), 4 + 4 * head[3]
+    shape = tuple(int(side) for side in np.frombuffer(head[4:first], ">u4"))
+    n_values = prod(shape)
+    whole = expand(content, first + n_values * dtype.itemsize, path)
+    surplus = len(whole) - first - n_values * dtype.itemsize
+    if surplus or len(shape) != head[3]:
+        raise InputError(f"expected {shape} values, got {surplus} bytes more: {path}")
+    return np.frombuffer(whole, dtype, offset=first).reshape(shape)
 
 
 def write_image(stem: Path, image: NDArray[np.floating], bits: int) -> None:
@@ -229,21 +228,6 @@ def _without_faults(images: Sequence[ImageFile]) -> tuple[list[ImageFile], list[
     faults = {path: fault_of(path) for path in {image.path for image in images}}
     problems = [Problem(str(path), fault) for path, fault in sorted(faults.items()) if fault]
     return [image for image in images if not faults[image.path]], problems
-
-
-def _further_pages(images: Sequence[ImageFile]) -> list[Unused]:
-    """Pages of TIFF files that are of another shape than the first, and are not read."""
-    unused = []
-    for path in (image.path for image in images if _suffix(image.path) in STACKS):
-        try:
-            with tifffile.TiffFile(path) as file:
-                number = sum(len(series.pages) for series in file.series[1:])
-        except (OSError, ValueError, tifffile.TiffFileError):
-            continue  # said when it is read
-        if number:
-            part = path.with_name(f"{path.name}#page-{number}")
-            unused.append(Unused(part, "page of a TIFF, of another shape than the first"))
-    return unused
 
 
 def _shared_prefix(images: Sequence[ImageFile]) -> list[str]:
@@ -347,28 +331,3 @@ def _by_table(
 def _suffix(path: Path) -> str:
     name = path.name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
-
-
-def _picture(path: Path) -> Pixels:
-    with Image.open(path) as picture:
-        if picture.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
-            return np.asarray(picture.convert("RGB"))
-        return np.asarray(picture)
-
-
-def _nifti(path: Path) -> Pixels:
-    loaded = nibabel.load(path)
-    if not isinstance(loaded, SpatialImage):
-        raise ValueError(f"{type(loaded).__name__} holds no volume")
-    volume = nibabel.as_closest_canonical(loaded)
-    return np.asanyarray(volume.dataobj).squeeze()
-
-
-def _grey(pixels: Pixels) -> Pixels:
-    """Luminance, where the last axis is of colours."""
-    if pixels.ndim != 3 or pixels.shape[2] not in (2, 3, 4):
-        return pixels
-    if pixels.shape[2] == 2:  # grey and transparency
-        return pixels[..., 0]
-    grey = pixels[..., :3] @ np.array(LUMINANCE)
-    return np.rint(grey).astype(pixels.dtype) if pixels.dtype.kind in "ui" else grey

@@ -56,7 +56,7 @@ class InputSpace:
             finished = prepared_volume(cohort.folder, row)
             prepared = finished.read("_dseg")
             source = finished.source
-            volume = read_labels(source.path)
+            volume = read_labels(source.path, assume=source.assume)
         except (InputError, OSError):
             return stays
         layout = Layout.from_cohort(cohort.folder)

@@ -13,6 +13,7 @@ from foldnorm.preprocessing.core.choices import (
     FoldLabels,
     Hemi,
     Hull,
+    Orientation,
     Resampling,
     Rule,
     Space,
@@ -53,6 +54,8 @@ class PreprocessOptions:
             beside each volume
         hull: keep or remove the hull of raw skeletons: exactly where a fold graph tells, else what
             touches the outside
+        assume: directions in which voxels run where a header does not say: right, anterior,
+            superior (ras) or left, anterior, superior (las); such volumes are refused otherwise
         thin: thin sheets to one voxel after downsampling
         fold_labels: label folds by the label volume or fold graph that goes with the skeleton, if
             there is one (auto), or not (none)
@@ -67,7 +70,7 @@ class PreprocessOptions:
         outside_class: class to give voxels outside the region's mask
         pad: padding: none, cubic, multiple:N or I,J,K
         layout_from: cohort, or exported model, exactly as whose volumes these are prepared, in the
-            same box; options that it fixes are not given again
+            same box; what it fixes need not be given again
         split_fractions: share of participants in each split
         split_seed: random seed of the split
         drop_duplicates: keep the first of a scan that is there under several ids, rather than all
@@ -90,6 +93,7 @@ class PreprocessOptions:
     resampling: Resampling = field(default="sulcus-priority", metadata=EACH)
     space: Space = field(default="native", metadata=EACH)
     hull: Hull = field(default="keep", metadata=EACH)
+    assume: Orientation | None = field(default=None, metadata=EACH)
     thin: bool = field(default=False, metadata=EACH)
     fold_labels: FoldLabels = field(default="auto", metadata=EACH)
     mirror_right: bool = field(default=False, metadata=EACH)

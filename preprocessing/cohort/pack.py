@@ -35,7 +35,7 @@ from foldnorm.preprocessing.cohort.prepared_index import PreparedVolume, prepare
 from foldnorm.preprocessing.cohort.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.cohort.quality import QC_TABLE, quality_rows
 from foldnorm.preprocessing.cohort.split import assign_split
-from foldnorm.preprocessing.core.counts import counted
+from foldnorm.preprocessing.core.counts import counted, listed
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, threaded_map, write_tsv
 from foldnorm.preprocessing.io.names import bids_label
@@ -84,7 +84,7 @@ def pack(out: Path, plan: CohortPlan, fold_names: Mapping[int, str]) -> Packed:
     finished, problems = _same_voxels(every, out, refit=plan.options.overwrite)
     scans = same_scans(finished)
     finished, dropped = _first_of_each_scan(finished, scans, plan.options)
-    said = _scan_warnings(finished, scans, plan.options) + _source_warnings(finished)
+    said = _source_warnings(finished) + _scan_warnings(finished, scans, plan.options)
     packed = Packed(problems, scans, dropped, said)
     if not finished:
         return packed
@@ -307,9 +307,16 @@ def _remedy(first: PreparedVolume, second: PreparedVolume) -> str:
 
 
 def _source_warnings(volumes: list[PreparedVolume]) -> list[str]:
-    number = sum(bool(volume.sidecar.get("Warnings")) for volume in volumes)
-    said = f"{counted(number, 'volume')} with warnings of the source, see {QC_TABLE}"
-    return [said] if number else []
+    """Say what files say oddly, once for all that do, and how many volumes have any warning."""
+    keys: dict[str, list[str]] = {}
+    for volume in volumes:
+        for line in volume.sidecar.get("FileWarnings", []):
+            keys.setdefault(line, []).append(volume.key)
+    said = [f"{listed(found)}: {line}" for line, found in keys.items()]
+    number = sum(bool(volume.warnings) for volume in volumes)
+    if number:
+        said.append(f"{counted(number, 'volume')} with warnings of the source, see {QC_TABLE}")
+    return said
 
 
 def _quality(
@@ -330,7 +337,7 @@ def _quality(
                 **volume.sidecar["Quality"],
                 "participant_id": participant,
                 "hemi": volume.sidecar["Hemisphere"],
-                "warnings": volume.sidecar.get("Warnings", []),
+                "warnings": volume.warnings,
                 "same_as": [other for other in others if other in there],
             }
         )

@@ -1,5 +1,6 @@
 """Plan of a cohort: the options of preprocessing, and what the files that they name hold."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -7,7 +8,7 @@ from typing import Any, Self
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.layout import Layout, layout_in
 from foldnorm.preprocessing.cohort.options import PreprocessOptions, flag
-from foldnorm.preprocessing.cohort.preparation import Preparation
+from foldnorm.preprocessing.cohort.preparation import IN_FILES, Preparation
 from foldnorm.preprocessing.cohort.split import check_fractions
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.people import read_excluded
@@ -15,9 +16,6 @@ from foldnorm.preprocessing.io.schemes import load_scheme
 from foldnorm.preprocessing.spatial.crop import pad_shape
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 from foldnorm.preprocessing.spatial.regions import read_regions
-
-# Options that a cohort fixes for those that are laid out like it, besides those of its volumes.
-FIXED = {"rule", "crop", "regions", "pad", "outside_class"}
 
 
 @dataclass(frozen=True)
@@ -75,14 +73,11 @@ class CohortPlan:
         """Take what a cohort, or an exported model, fixes; whether folds are labelled it does not.
 
         Raises:
-            InputError: it is neither, or an option that it fixes is given.
+            InputError: it is neither, or an option is given that is another there.
         """
-        fixed = FIXED | {own.name for own in fields(Preparation)} - {"fold_labels"}
-        for option in fields(options):
-            if option.name in fixed and getattr(options, option.name) != option.default:
-                raise InputError(f"{flag(option.name)} is fixed by --layout-from: {folder}")
         layout = layout_in(folder)
         record = Cohort.describe(layout)["Cohort"]["preparation"]
+        _check_given(options, record, folder)
         return cls(
             options,
             replace(Preparation.from_dict(record), fold_labels=options.fold_labels),
@@ -102,6 +97,20 @@ class CohortPlan:
             "off_mask": self.outside_class,
             "pad": self.pad,
         }
+
+
+def _check_given(options: PreprocessOptions, record: Mapping[str, Any], folder: Path) -> None:
+    """Refuse an option that is not that of the cohort to be laid out like; folds are no matter."""
+    ours = CohortPlan.from_options(replace(options, layout_from=None))
+    asked = {**ours.record(), "rule": ours.preparation.scheme.as_dict()}
+    known = {**record, "rule": record["scheme"]}
+    for option in fields(options):
+        word, key = getattr(options, option.name), IN_FILES.get(option.name, option.name)
+        fixed = key in known and option.name not in ("fold_labels", "regions")
+        if fixed and word != option.default and asked[key] != known[key]:
+            raise InputError(
+                f"{flag(option.name)}: {word} is not that of the cohort of --layout-from: {folder}"
+            )
 
 
 def _preparation_of(options: PreprocessOptions) -> Preparation:

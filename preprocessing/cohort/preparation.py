@@ -15,7 +15,7 @@ from foldnorm.preprocessing.io.schemes import (
 )
 
 # Names of options in files: dataset_description.json, sidecars, runs and bundles.
-IN_FILES = {"resampling": "method", "fold_labels": "folds"}
+IN_FILES = {"resampling": "method", "fold_labels": "folds", "outside_class": "off_mask"}
 
 
 @dataclass(frozen=True)

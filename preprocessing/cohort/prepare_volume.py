@@ -26,7 +26,9 @@ from foldnorm.preprocessing.spatial.space import voxel_to_mni
 from foldnorm.preprocessing.spatial.target_grid import MniTarget, NativeTarget, TargetGrid
 from foldnorm.preprocessing.topology.thinning import thin
 
-MAX_SIDE = 4096  # voxels: a wrong voxel size must not allocate terabytes
+# Voxels that the longest side may have afterwards: a wrong voxel size must neither allocate
+# terabytes nor leave a whole brain in one voxel.
+MIN_SIDE, MAX_SIDE = 2, 4096
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,9 @@ def prepare_volume(
         InputError: anything about the files that cannot be used; the message names one.
     """
     scheme = preparation.scheme
-    hemisphere = read_hemisphere(source.path, source.companions, preparation, erase)
+    hemisphere = read_hemisphere(source, preparation, erase)
     if source.right is not None:
-        right = read_hemisphere(source.right.path, source.right.companions, preparation)
+        right = read_hemisphere(source.right, preparation)
         hemisphere = join(hemisphere, right, scheme, preparation.pair)
     touches = touched_sides(hemisphere.box, hemisphere.volume.data.shape)
     native, affine = hemisphere.classes, hemisphere.volume.affine
@@ -185,10 +187,13 @@ def _resampling_plan(volume: LabelVolume, preparation: Preparation, start: Index
     if preparation.voxel_size is None:
         return ResamplingPlan((1.0, 1.0, 1.0), start)
     plan = ResamplingPlan.to_voxel_size(volume.affine, preparation.voxel_size, start)
-    if max(n * s for n, s in zip(volume.data.shape, plan.scale, strict=True)) > MAX_SIDE:
+    longest = max(n * s for n, s in zip(volume.data.shape, plan.scale, strict=True))
+    if longest > MAX_SIDE or longest < MIN_SIDE <= max(volume.data.shape):
         size = " × ".join(f"{s:.3g}" for s in volume.voxel_size)
+        bound = f"more than {MAX_SIDE}" if longest > MAX_SIDE else f"less than {MIN_SIDE}"
+        said = f" ({'; '.join(volume.warnings)})" if volume.warnings else ""
         raise InputError(
-            f"voxels of {size} mm would make a side of more than {MAX_SIDE} voxels of "
-            f"{preparation.voxel_size:g} mm: {volume.path}"
+            f"voxels of {size} mm would make a longest side of {bound} voxels of "
+            f"{preparation.voxel_size:g} mm{said}; expected voxels of a brain in mm: {volume.path}"
         )
     return plan

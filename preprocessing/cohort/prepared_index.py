@@ -32,6 +32,11 @@ class PreparedVolume:
         return Box.parse(self.sidecar["FieldOfView"])
 
     @property
+    def warnings(self) -> list[str]:
+        """Warnings of its source: of who made that, then of the files as they were read."""
+        return [*self.sidecar.get("Warnings", []), *self.sidecar.get("FileWarnings", [])]
+
+    @property
     def is_mirrored(self) -> bool:
         """True if the lattice of this volume runs from right to left."""
         return self.sidecar["Parameters"]["mirror_right"] and self.sidecar["Hemisphere"] == "R"
@@ -91,6 +96,8 @@ def source_record(source: SourceVolume) -> dict[str, Any]:
         "Alternatives": [str(path) for path in source.alternatives],
         "Known": source.known,
     }
+    if source.assume is not None:
+        record["Assumed"] = source.assume
     if source.right is not None:
         record["Right"] = source_record(source.right)
     return record
@@ -107,4 +114,5 @@ def source_of(record: Mapping[str, Any]) -> SourceVolume:
         dict(record["Known"]),
         tuple(Path(path) for path in record["Alternatives"]),
         source_of(record["Right"]) if "Right" in record else None,
+        record.get("Assumed"),
     )

@@ -77,7 +77,8 @@ def preprocess(sources: Sequence[Source], out: Path, plan: CohortPlan) -> dict[s
         whole_brain=preparation.whole_brain,
     )
     found.log()
-    volumes, problems = found.items, found.problems
+    volumes = [volume.assuming(options.assume) for volume in found.items]
+    problems = found.problems
     if not options.mix_origins:
         refuse_mixed([origin_of(volume) for volume in volumes])
     names = read_fold_names(sources)
@@ -195,6 +196,7 @@ def _measured(prepared: PreparedArrays, preparation: Preparation) -> dict[str, A
         "FoldLabels": prepared.source.folds_from,
         "FoldNames": {str(label): name for label, name in prepared.source.fold_names.items()},
         "FoldSizes": {str(label): round(size, 3) for label, size in prepared.fold_sizes.items()},
+        **({"FileWarnings": list(said)} if (said := prepared.source.warnings) else {}),
     }
 
 

@@ -4,6 +4,7 @@ from typing import Any, Literal, get_args, get_origin
 
 FoldLabels = Literal["auto", "none"]
 Hemi = Literal["L", "R"]
+Orientation = Literal["ras", "las"]
 Hull = Literal["keep", "remove"]
 Resampling = Literal["sulcus-priority", "nearest", "max", "linear"]
 Rule = Literal["exact", "topological", "nearest"]

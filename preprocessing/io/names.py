@@ -35,7 +35,7 @@ LABELS = {
     "dseg", "seg", "segmentation", "labels", "synthseg", "aseg", "ribbon", "aparc+aseg",
     "skeleton", "mask",
 }  # fmt: skip
-COMPANION_DESCRIPTIONS = ("folds", "pair", "brain")  # desc- of what goes with a volume
+COMPANION_DESCRIPTIONS = ("folds", "pair")  # desc- of what goes with a volume
 NOBODY = LABELS | {  # file names that say what a file holds and not whose it is
     "grey_white", "greywhite", "label", "brain", "volume", "image", "t1", "t1w", "t2", "t2w",
     "wm", "gm", "csf", "hull", "folds", "anat", "template", "atlas", "average", "mean",
@@ -45,6 +45,7 @@ NOBODY = LABELS | {  # file names that say what a file holds and not whose it is
 MORPHOLOGIST = re.compile(
     rf"(?P<hemi>[LR])(?P<kind>{'|'.join(OF_HEMISPHERE)})(?:_generated)?_(?P<participant>.+)"
 )
+CROPPED = "cropped_skeleton"  # as in crops of deep_folding, Lcrops/ID_cropped_skeleton
 COPY = re.compile(r".*(?:\s?\(\d+\)|[ _-][Cc]opy(?:[ _-]?\d+)?)")
 SEPARATORS = "._-"
 TOKENS = re.compile(r"[._\-\s]+")
@@ -80,7 +81,8 @@ def participant_of(text: str) -> str:
 
 
 def side_of(word: str) -> str:
-    """Side that a word says (``L``, ``lh``, ``Left``): ``L``, ``R``, or empty."""
+    """Side that a word says (``L``, ``lh``, ``Left``, ``Lcrops``): ``L``, ``R``, or empty."""
+    word = word.removesuffix("crops")
     return SIDES.get(word) or (SIDES.get(word.lower(), "") if len(word) > 1 else "")
 
 
@@ -104,7 +106,7 @@ def understand(stem: str, stems: Collection[str] = (), own_kind: str = "") -> Fi
     if match:
         kind = match["kind"].removeprefix("resampled_")
         return FileName(participant_of(match["participant"]), match["hemi"], kind, "", True)
-    if stem.startswith("sub-"):
+    if stem.startswith("sub-") or _has_entities(stem):
         return _of_bids(stem)
     found = _plain(stem, stems)
     if not bids_label(found.participant) or found.participant.lower() in NOBODY:
@@ -112,6 +114,11 @@ def understand(stem: str, stems: Collection[str] = (), own_kind: str = "") -> Fi
     if not found.hemi and (_says_side(found.participant) or _mirrored(stem) & set(stems)):
         raise InputError(f"the name says a side, but not clearly; {EXPECTED}")
     return found
+
+
+def _has_entities(stem: str) -> bool:
+    """Return whether a name holds entities of BIDS behind an id: ``100206_hemi-L``."""
+    return any("-" in part and part.partition("-")[0] in ENTITIES for part in stem.split("_")[1:])
 
 
 def _of_bids(stem: str) -> FileName:
@@ -142,8 +149,8 @@ def _plain(stem: str, stems: Collection[str]) -> FileName:
         begin, end = _first(rest), _last(rest)
         if end and side_of(end) and not hemis:
             hemis, rest = [side_of(end)], rest[: -len(end) - 1]
-        elif end and end in (*LABELS, *STEMS) and not kind:
-            kind, rest = end, rest[: -len(end) - 1]
+        elif end and end in (CROPPED, *LABELS, *STEMS) and not kind:
+            kind, rest = end.removeprefix("cropped_"), rest[: -len(end) - 1]
         elif begin and side_of(begin) and not hemis and _is_side(begin, stem, stems):
             hemis, rest = [side_of(begin)], rest[len(begin) + 1 :]
         elif begin in STEMS and not kind:
@@ -163,7 +170,7 @@ def _last(rest: str) -> str:
     """Last word of a name of several, or empty."""
     known = [
         kind
-        for kind in (*STEMS, "aparc+aseg")
+        for kind in (CROPPED, *STEMS, "aparc+aseg")
         if rest.endswith(tuple(s + kind for s in SEPARATORS))
     ]
     match = re.search(r".[._\-]([^._\-]+)$", rest)

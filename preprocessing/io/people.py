@@ -11,6 +11,7 @@ from pathlib import Path
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.io.names import bids_label, participant_of
+from foldnorm.preprocessing.io.scan import fault_of
 
 PARTICIPANTS = "participants.tsv"
 PARTICIPANT = "participant_id"
@@ -63,6 +64,7 @@ def read_people(path: Path) -> People:
     Raises:
         InputError: no such table, no such column, or ids that are no text.
     """
+    refuse_pointer(path)
     rows = read_tsv(path)
     if not rows:
         return People(path, {})
@@ -114,6 +116,16 @@ def participant_ids(rows: Sequence[Mapping[str, str]], path: Path) -> tuple[list
     return whole, [f"ids are floats ({floats[0]}) and were read as {whole[0]}: {path}"]
 
 
+def refuse_pointer(path: Path) -> None:
+    """Refuse a table that is a dangling link, or only points to one.
+
+    Raises:
+        InputError: it says which.
+    """
+    if fault := fault_of(path):
+        raise InputError(f"{fault}: {path}")
+
+
 def require_columns(rows: Sequence[Mapping[str, str]], columns: Sequence[str], path: Path) -> None:
     """Refuse a table without these columns.
 
@@ -136,6 +148,7 @@ def read_excluded(path: Path) -> set[str]:
     Raises:
         InputError: other columns or words, or two verdicts on one participant.
     """
+    refuse_pointer(path)
     rows = read_tsv(path)
     require_columns(rows, (PARTICIPANT, "qc"), path)
     fails: dict[str, bool] = {}

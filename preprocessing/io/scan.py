@@ -45,7 +45,7 @@ AGAIN = "link to what is read under another name"
 DANGLING = "no such file (dangling link)"
 ANNEX = "not fetched (git-annex: datalad get, or git annex get)"
 LFS = "not fetched (git-LFS: git lfs pull)"
-COHORT = "cohort of foldnorm"
+OUTPUT = "output of foldnorm"
 TEMPLATE = "template of FreeSurfer, nobody"
 BASE = "longitudinal base of FreeSurfer: its time points are read"
 TIME_POINT = "longitudinal run of FreeSurfer: the cross-sectional one is read"
@@ -169,12 +169,12 @@ class _Walk:
 def _kind_of_folder(folder: Path, entries: Sequence[os.DirEntry[str]]) -> str:
     """Return why a folder is not entered, or nothing."""
     names = {entry.name for entry in entries}
-    if is_cohort(names):
-        return COHORT
+    if is_cohort(names) or "run_report.json" in names:
+        return OUTPUT
     is_subject = bool({"mri", "surf"} & names) or any(freesurfer_rank(n) is not None for n in names)
     if not is_subject:
         return ""
-    if TEMPLATES.fullmatch(folder.name):
+    if any(TEMPLATES.fullmatch(name) for name in (folder.name, folder.resolve().name)):
         return TEMPLATE
     if LONGITUDINAL.fullmatch(folder.name):
         return TIME_POINT

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.io.layouts import SEGMENTATION, Located, locate_file, locate_volumes
@@ -21,6 +22,7 @@ from foldnorm.preprocessing.io.people import (
     People,
     participant_ids,
     read_people,
+    refuse_pointer,
     refuse_unknown,
     require_columns,
 )
@@ -90,6 +92,7 @@ class SourceVolume:
         alternatives: volumes of the same hemisphere that were not chosen.
         right: of a whole brain, the right hemisphere; this is then the left one, and ``hemi``
             is empty.
+        assume: directions that voxels run in, where the header of a file does not say.
     """
 
     participant: str
@@ -99,11 +102,17 @@ class SourceVolume:
     known: dict[str, str] = field(default_factory=dict)
     alternatives: tuple[Path, ...] = ()
     right: "SourceVolume | None" = None
+    assume: Orientation | None = None
 
     @property
     def key(self) -> str:
         """Name of the volume in a cohort: ``sub-100206_hemi-L``."""
         return f"sub-{bids_label(self.participant)}" + (f"_hemi-{self.hemi}" if self.hemi else "")
+
+    def assuming(self, assume: Orientation | None) -> "SourceVolume":
+        """Return the volume, and its right one, with these directions where a file has none."""
+        right = None if self.right is None else self.right.assuming(assume)
+        return replace(self, assume=assume, right=right)
 
 
 @dataclass(frozen=True)
@@ -363,6 +372,7 @@ def _read_table(path: Path) -> tuple[list[SourceVolume], list[str]]:
     Raises:
         InputError: rows without id or path, or that contradict each other.
     """
+    refuse_pointer(path)
     rows = read_tsv(path)
     if not rows:
         return [], []
@@ -426,7 +436,7 @@ def _read_tree(source: Path, stem: str, pair_stem: str, prefer: Sequence[str]) -
     volumes = [_volume_of(one, people.known, pair_stem, prefer) for one in contents.volumes]
     problems = [Problem(str(one.path), one.reason) for one in contents.refused]
     joined = people.join_warnings([bids_label(v.participant) for v in volumes])
-    warnings = [*people.warnings, *(joined if people.known else [])]
+    warnings = [*people.warnings, *(joined if os.path.lexists(table) else [])]
     return _Read(volumes, problems, contents.others, warnings, scanned)
 
 

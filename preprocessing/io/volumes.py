@@ -5,20 +5,25 @@ in the world. Volumes of one subject that agree voxel for voxel after this may s
 different affines (FACTS of Morphologist: up to 24 mm), so pairs are made by grid, not by affine.
 """
 
-import gzip
-import logging
 import re
-import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 import nibabel
 import numpy as np
-from isal import igzip, isal_zlib
+from isal import igzip
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import sha256, write_bytes
+from foldnorm.preprocessing.io.gzipped import expand, head_of
+from foldnorm.preprocessing.io.volume_headers import (
+    VolumeHeader,
+    read_mgh_header,
+    read_nifti_header,
+)
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 MGH_SUFFIXES = (".mgh", ".mgz")  # FreeSurfer's
@@ -26,12 +31,9 @@ VOLUME_SUFFIX = re.compile(r"(\.nii)?(\.gz)?$|\.mg[hz]$", re.IGNORECASE)
 # Cosine between a voxel axis and the nearest world axis below which a grid counts as rotated:
 # at 1e-3 the far corner of a 256 mm volume moves by a quarter of a millimetre.
 MAX_AXIS_TILT = 1e-3
-GZIP_MAGIC = b"\x1f\x8b"
-MAX_DEFLATE_RATIO = 1100  # deflate cannot expand further: guards against a lying size
-GZIP_WINDOW_BITS = 31  # zlib's number for "expect a gzip header"
-REPAIRS = logging.getLogger(__name__)  # of headers; below a warning they change nothing
-REPAIRS.addHandler(logging.NullHandler())
-REPAIRS.propagate = False
+# Labels come back as 0.9999999 from a slope that is stored in float32; up to 16,000 they are within
+# this of their integer.
+NEAR_INTEGER = 1e-3
 COMPRESSION_LEVEL = 1  # of ISA-L: on label volumes 30 times faster than zlib's 1, and smaller
 
 
@@ -44,12 +46,14 @@ class LabelVolume:
         affine: (4, 4) float64, voxel index of ``data`` → world mm.
         sha256: of the file's bytes as they lie on disk; empty for a volume made in memory.
         path: where it was read.
+        warnings: what is unusual about its file and what was made of it, a line each.
     """
 
     data: NDArray[np.integer]
     affine: NDArray[np.float64]
     sha256: str = ""
     path: Path | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def voxel_size(self) -> tuple[float, float, float]:
@@ -73,37 +77,56 @@ def volume_stem(path: Path) -> str:
     return VOLUME_SUFFIX.sub("", path.name)
 
 
-def read_labels(path: Path) -> LabelVolume:
-    """Read a 3-D label volume and bring it to RAS+ order.
+def read_labels(path: Path, *, assume: Orientation | None = None) -> LabelVolume:
+    """Read a 3-D label volume and bring it to RAS+ order, in mm.
+
+    Args:
+        path: of a NIfTI or a FreeSurfer volume, gzipped or not.
+        assume: directions that its voxels run in, if its header does not say.
 
     Raises:
-        InputError: missing, empty, truncated or foreign file; not 3-D; a rotated affine; values
-            that are not finite integers.
+        InputError: missing, empty, truncated or foreign file; not 3-D; left and right are not
+            known; a rotated affine; values that are not finite integers.
     """
-    compressed = _read_file(path)
-    packed = path.name.lower().endswith((".gz", ".mgz"))
-    content = _decompress(compressed, path) if packed else compressed
-    if path.name.lower().endswith(MGH_SUFFIXES):
-        voxels, affine = _read_mgh(content, path)
-    else:
-        header, affine = _read_header(content, path)
-        voxels = _voxels(content, header, path)
-    data = _as_integers(voxels, path)
-    data, affine = to_ras(data, affine, path)
-    return LabelVolume(data, affine, sha256(compressed), path)
+    content = _read_file(path)
+    voxels, header = _read_voxels(content, path, assume)
+    if header.n_axes < 3:
+        raise InputError(f"expected a 3-D volume, got {header.n_axes} axes: {path}")
+    data, affine = to_ras(as_integers(voxels, path), header.affine, path)
+    return LabelVolume(data, affine, sha256(content), path, header.warnings)
+
+
+def read_intensities(
+    path: Path, *, assume: Orientation | None = None
+) -> tuple[NDArray[np.generic], tuple[str, ...]]:
+    """Read grey values, axes in the order nearest to right, anterior, superior, and warnings.
+
+    Args:
+        path: of a NIfTI or a FreeSurfer volume, gzipped or not.
+        assume: directions that its voxels run in, if its header does not say.
+
+    Returns:
+        (I, J, K) real numbers, a view where possible, and what is unusual about the file.
+
+    Raises:
+        InputError: missing, empty, truncated or foreign file; more than 3 axes; left and right
+            are not known; colours or complex numbers.
+    """
+    voxels, header = _read_voxels(_read_file(path), path, assume)
+    _refuse_unreal(voxels, "grey values", path)
+    orientation = nibabel.orientations.io_orientation(header.affine)
+    return nibabel.orientations.apply_orientation(voxels, orientation), header.warnings
 
 
 def read_map(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Read a 3-D map of quantities, and its affine.
+    """Read a 3-D map of quantities as it is stored, and its affine.
 
     Raises:
         InputError: missing, empty, truncated or foreign file; not 3-D.
     """
-    content = _read_file(path)
-    if path.name.lower().endswith(".gz"):
-        content = _decompress(content, path)
-    header, affine = _read_header(content, path)
-    return np.asarray(_voxels(content, header, path), dtype=np.float64), affine
+    voxels, header = _read_voxels(_read_file(path), path, None)
+    _refuse_unreal(voxels, "a map of quantities", path)
+    return np.asarray(voxels, dtype=np.float64), header.affine
 
 
 def write_labels(
@@ -192,7 +215,7 @@ def mirror_left_right(volume: LabelVolume) -> LabelVolume:
     """
     flip = np.diag([-1.0, 1.0, 1.0, 1.0])
     flip[0, 3] = volume.data.shape[0] - 1
-    return LabelVolume(volume.data[::-1], volume.affine @ flip, volume.sha256, volume.path)
+    return replace(volume, data=volume.data[::-1], affine=volume.affine @ flip)
 
 
 def _read_file(path: Path) -> bytes:
@@ -211,88 +234,73 @@ def _read_file(path: Path) -> bytes:
     return content
 
 
-def _decompress(compressed: bytes, path: Path) -> bytes:
-    if not compressed.startswith(GZIP_MAGIC):
-        raise InputError(f"named {path.suffix} but not a gzip file: {path}")
-    # The last four bytes say the size: the buffer is taken once and never copied as it grows.
-    size = int.from_bytes(compressed[-4:], "little")
-    hint = min(max(size, zlib.DEF_BUF_SIZE), MAX_DEFLATE_RATIO * len(compressed))
+def _read_voxels(
+    content: bytes, path: Path, assume: Orientation | None
+) -> tuple[NDArray[np.generic], VolumeHeader]:
+    """Voxels (I, J, K) in the order of the file, and their header."""
+    is_mgh = path.name.endswith(MGH_SUFFIXES)
+    read_header = read_mgh_header if is_mgh else read_nifti_header
+    header = read_header(head_of(content, path), path, assume)
     try:
-        content = isal_zlib.decompress(compressed, wbits=GZIP_WINDOW_BITS, bufsize=hint)
-        if len(content) == size:
-            return content
-    except isal_zlib.error:  # type: ignore[misc]  # the stub names an instance, not the class
-        pass
-    # Truncated, damaged, or of several members, of which only the first was read.
-    try:
-        return gzip.decompress(compressed)
-    except (EOFError, OSError, zlib.error) as error:
-        raise InputError(f"truncated or damaged gzip file ({error}): {path}") from error
+        whole = expand(content, header.n_bytes, path)
+        voxels = _voxels(whole, header)
+    except MemoryError:
+        shape = " × ".join(map(str, header.shape))
+        raise InputError(f"{shape} voxels do not fit into memory: {path}") from None
+    trailing = len(whole) - header.n_bytes
+    if trailing and not is_mgh:  # FreeSurfer keeps a footer there
+        said = f"{trailing} bytes after its voxels are not accounted for by its header"
+        header = replace(header, warnings=(*header.warnings, said))
+    return voxels, header
 
 
-def _read_header(content: bytes, path: Path) -> tuple[nibabel.Nifti1Header, NDArray[np.float64]]:
-    is_nifti2 = int.from_bytes(content[:4], "little") == 540 or content[:4] == b"\0\0\x02\x1c"
-    kind = nibabel.Nifti2Header if is_nifti2 else nibabel.Nifti1Header
-    try:
-        header = kind(content[: kind.template_dtype.itemsize], check=False)
-        # What nibabel would repair by a guess, and say on stderr without the file's name.
-        header.check_fix(logger=REPAIRS, error_level=logging.WARNING)
-        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
-        shape = header.get_data_shape()
-    except Exception as error:  # nibabel raises many kinds on foreign bytes
-        raise InputError(f"not a NIfTI file ({error}): {path}") from error
-    if len(shape) < 3 or any(side != 1 for side in shape[3:]):
-        raise InputError(f"expected a 3-D volume, got shape {tuple(shape)}: {path}")
-    if min(shape) < 1:
-        raise InputError(f"volume has an empty side, shape {tuple(shape)}: {path}")
-    return header, affine
-
-
-def _read_mgh(content: bytes, path: Path) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
-    """Voxels (I, J, K) and affine of a FreeSurfer volume."""
-    try:
-        image = nibabel.MGHImage.from_bytes(content)
-        affine = np.asarray(image.affine, dtype=np.float64)
-        shape = image.shape
-        expected = int(np.prod(shape, dtype=object)) * image.get_data_dtype().itemsize
-    except Exception as error:  # nibabel raises many kinds on foreign bytes
-        raise InputError(f"not a FreeSurfer volume ({error}): {path}") from error
-    if len(shape) < 3 or any(side != 1 for side in shape[3:]):
-        raise InputError(f"expected a 3-D volume, got shape {tuple(shape)}: {path}")
-    if min(shape) < 1 or expected > len(content):
-        raise InputError(f"truncated: {expected} bytes expected, got {len(content)}: {path}")
-    return np.asarray(image.dataobj).reshape(shape[:3]), affine
-
-
-def _voxels(content: bytes, header: nibabel.Nifti1Header, path: Path) -> NDArray[np.generic]:
+def _voxels(content: bytes, header: VolumeHeader) -> NDArray[np.generic]:
     """View the voxels inside ``content``: (I, J, K) in Fortran order, scaled if the header says."""
-    shape = header.get_data_shape()[:3]
-    dtype = header.get_data_dtype()
-    offset = int(header["vox_offset"])
-    expected = offset + int(np.prod(shape)) * dtype.itemsize
-    if len(content) < expected:
-        raise InputError(f"truncated: {expected} bytes expected, got {len(content)}: {path}")
-    data = np.frombuffer(content, dtype, count=int(np.prod(shape)), offset=offset)
-    data = data.reshape(shape, order="F")
-    slope, intercept = header.get_slope_inter()
-    if slope in (None, 1.0) and intercept in (None, 0.0):
+    count = prod(header.shape)
+    data = np.frombuffer(content, header.dtype, count=count, offset=header.offset)
+    data = data.reshape(header.shape, order="F")
+    if (header.slope, header.intercept) == (1.0, 0.0) or data.dtype.names:
         return data
-    return data * np.float64(slope or 1.0) + np.float64(intercept or 0.0)
+    return data * np.float64(header.slope) + np.float64(header.intercept)
 
 
-def _as_integers(data: NDArray[np.generic], path: Path) -> NDArray[np.integer]:
+def _refuse_unreal(data: NDArray[np.generic], expected: str, path: Path | None) -> None:
+    """Refuse colours and complex numbers."""
     if data.dtype.names or np.iscomplexobj(data):
-        raise InputError(f"expected integer labels, got voxels of type {data.dtype}: {path}")
+        kind = "colours" if data.dtype.names else str(data.dtype)
+        raise InputError(f"expected {expected}, got voxels of type {kind}{_of(path)}")
+
+
+def as_integers(data: NDArray[np.generic], path: Path | None = None) -> NDArray[np.integer]:
+    """Return labels, which may be stored as other numbers, as integers.
+
+    Args:
+        data: labels of any shape; numbers within `NEAR_INTEGER` of an integer are that integer.
+        path: named in errors.
+
+    Raises:
+        InputError: a value is none.
+    """
+    _refuse_unreal(data, "integer labels", path)
     if data.dtype.kind in "iub":
         return data.astype(data.dtype.newbyteorder("="), copy=False)
-    if not np.isfinite(data).all():
-        count = int(np.size(data) - np.isfinite(data).sum())
-        raise InputError(f"expected integer labels, got {count} NaN or infinite voxels: {path}")
-    whole = np.rint(data)
-    if (whole != data).any():
-        value = float(data[whole != data].flat[0])
-        count = int((whole != data).sum())
-        raise InputError(f"expected integer labels, got {count} voxels such as {value:g}: {path}")
+    values = np.asarray(data, dtype=np.float64)
+    if not np.isfinite(values).all():
+        count = int(np.count_nonzero(~np.isfinite(values)))
+        raise InputError(f"expected integer labels, got {count} NaN or infinite voxels{_of(path)}")
+    whole = np.rint(values)
+    off = np.abs(values - whole)
+    if (off > NEAR_INTEGER).any():
+        count = int(np.count_nonzero(off > NEAR_INTEGER))
+        worst = float(values.flat[int(off.argmax())])
+        raise InputError(
+            f"expected integer labels, got {count} voxels such as {worst:.9g} (resample labels "
+            f"with nearest neighbour){_of(path)}"
+        )
     if (np.abs(whole) > np.iinfo(np.int32).max).any():
-        raise InputError(f"expected integer labels, got {float(np.abs(whole).max()):g}: {path}")
+        raise InputError(f"expected integer labels, got {np.abs(whole).max():g}{_of(path)}")
     return whole.astype(np.int32)
+
+
+def _of(path: Path | None) -> str:
+    return "" if path is None else f": {path}"

@@ -20,6 +20,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from foldnorm.preprocessing.cohort.cohort import RUN_REPORT
+from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import json_or_nothing, sha256_of, write_json
@@ -86,6 +87,7 @@ class SkeletoniseOptions:
             structures if labels name them (``auto``), by a template, or not at all.
         hemis: sides to make; both if empty.
         participants: ids to keep; all if empty.
+        assume: directions that voxels run in, where a header does not say.
         n_procs: processes.
         overwrite: redo what is finished.
         quiet: no progress bar.
@@ -96,6 +98,7 @@ class SkeletoniseOptions:
     align: Literal["auto", "none"] | Template = "auto"
     hemis: tuple[str, ...] = ()
     participants: tuple[str, ...] = ()
+    assume: Orientation | None = None
     n_procs: int = 1
     overwrite: bool = False
     quiet: bool = False
@@ -166,12 +169,13 @@ def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseO
         "Recipe": asdict(options.recipe),
         "Labels": None if options.scheme is None else options.scheme.as_dict(),
         "Align": options.align if isinstance(options.align, str) else options.align.sha256,
+        **({"Assumed": options.assume} if options.assume else {}),
         "Version": version("foldnorm"),
     }
     sidecars = {side: folder / f"{side}skeleton_{name}.json" for side in wanted}
     if not options.overwrite and all(_is_finished(path, made_from) for path in sidecars.values()):
         return True
-    volume = read_labels(source.path)
+    volume = read_labels(source.path, assume=options.assume)
     found = hemispheres(volume, options.scheme, side=source.hemi, wanted=wanted)
     alignment, unaligned = _alignment(source, volume, found, options)
     # Both sides of a brain lie on one grid; a hemisphere's own file keeps its own.
@@ -188,7 +192,7 @@ def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseO
     for hemisphere in found:
         measured = _make(hemisphere, box, affine, folder, name, options.recipe)
         measured["Alignment"] = None if alignment is None else alignment.record
-        measured["Warnings"] += unaligned
+        measured["Warnings"] += [*volume.warnings, *unaligned]
         write_json(sidecars[hemisphere.side], {**made_from, **measured})
     return False
 
