@@ -23,7 +23,7 @@ from foldnorm.pipeline.artifacts import (
 )
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
 from foldnorm.pipeline.scoring.score_cohort import discovery_rates
-from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError, making_sense_of
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json, write_tsv
 
 Method = Literal["fisher", "harmonic"]
@@ -86,7 +86,7 @@ def fuse(
     """
     chosen = _chosen(folders, names)
     calibration = [_table(folder / CALIBRATION) for folder, _ in chosen]
-    brains = [_table(folder / SCORES) for folder, _ in chosen]
+    brains = [_table(folder / SCORES, ("used_for", "flag")) for folder, _ in chosen]
     scores = [name for _, name in chosen]
     healthy, asked = _in_all(calibration, scores), _in_all(brains, scores)
     if len(healthy) < MIN_CALIBRATION:
@@ -170,8 +170,14 @@ def _labels(chosen: Sequence[tuple[Path, str]]) -> list[str]:
     return labels
 
 
-def _table(path: Path) -> dict[Key, dict[str, str]]:
-    return {tuple(row[key] for key in BRAIN): row for row in read_tsv(path)}
+def _table(path: Path, needed: Sequence[str] = ()) -> dict[Key, dict[str, str]]:
+    """Read a table by brain; its scores are numbers, and it has the columns that are needed."""
+    rows = read_tsv(path)
+    with making_sense_of(path):
+        for row in rows:
+            _ = [row[name] for name in needed]
+            _ = [float(cell) for name, cell in row.items() if name.startswith("score_") and cell]
+        return {tuple(row[key] for key in BRAIN): row for row in rows}
 
 
 def _in_all(tables: Sequence[dict[Key, dict[str, str]]], names: Sequence[str]) -> list[Key]:
