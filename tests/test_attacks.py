@@ -20,7 +20,7 @@ from foldnorm.pipeline.artifacts import PAGE_ARRAYS, TRANSLATED
 from foldnorm.pipeline.runs.config import build_model, config_path, resolve
 from foldnorm.pipeline.scoring.scorer import ABOUT, FORMAT, Scorer
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, PARTICIPANTS, VOLUMES, Cohort
-from foldnorm.preprocessing.core.archives import read_npz
+from foldnorm.preprocessing.core.arrays import read_npz
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.file_names import checked_name
 

@@ -10,8 +10,9 @@ from conftest import TINY_TRAINING
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.core.arrays import read_array
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import content_fault, read_array, read_json
+from foldnorm.preprocessing.core.files import content_fault, read_json
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
 ANNEX = b"/annex/objects/MD5E-s9--0123456789abcdef.npy\n"

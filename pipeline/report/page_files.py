@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.core.archives import read_npz
+from foldnorm.preprocessing.core.arrays import read_npz
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_bytes
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from foldnorm.pipeline.artifacts import SCORER_ARRAYS, SCORER_VALUES
-from foldnorm.preprocessing.core.archives import read_npz
+from foldnorm.preprocessing.core.arrays import read_npz
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, write_bytes, write_json
 

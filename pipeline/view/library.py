@@ -40,8 +40,9 @@ from foldnorm.preprocessing.cohort.pictures import (
     image_slices,
     png,
 )
+from foldnorm.preprocessing.core.arrays import read_array
 from foldnorm.preprocessing.core.errors import InputError, making_sense_of
-from foldnorm.preprocessing.core.files import read_array, read_json, read_tsv
+from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.volumes import nifti_bytes
 

@@ -30,8 +30,9 @@ from foldnorm.preprocessing.cohort.cohort import (
 )
 from foldnorm.preprocessing.cohort.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.cohort.quality import QC_TABLE
+from foldnorm.preprocessing.core.arrays import read_array
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_array, read_tsv, write_tsv
+from foldnorm.preprocessing.core.files import read_tsv, write_tsv
 from foldnorm.preprocessing.core.isolation import isolated_map
 from foldnorm.preprocessing.io.sources import Problem
 from foldnorm.preprocessing.io.volumes import write_labels

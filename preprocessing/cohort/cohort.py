@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.split import SPLITS
+from foldnorm.preprocessing.core.arrays import read_array
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.file_names import checked_name
 from foldnorm.preprocessing.core.files import (
     atomic_path,
     content_fault,
-    read_array,
     read_json,
     read_tsv,
     write_json,

@@ -16,9 +16,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from foldnorm.preprocessing.core.errors import InputError
 
 Item = TypeVar("Item")
@@ -105,20 +102,6 @@ def json_or_nothing(path: Path) -> dict[str, Any]:
         return read_json(path)
     except InputError:
         return {}
-
-
-def read_array(path: Path) -> NDArray[Any]:
-    """Open an array of a ``.npy`` file as a read-only memory map.
-
-    Raises:
-        InputError: there is none, or it is damaged.
-    """
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError(f"no such file: {path}") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise unreadable(path, "an array", error) from error
 
 
 def unreadable(path: Path, kind: str, error: Exception) -> InputError:

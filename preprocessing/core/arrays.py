@@ -1,4 +1,4 @@
-"""Arrays out of ``.npz`` archives, which may come from anyone."""
+"""Arrays out of ``.npy`` and ``.npz`` files, which may come from anyone: never a pickled object."""
 
 import zipfile
 from pathlib import Path
@@ -33,3 +33,17 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise InputError(f"no such file: {path}") from None
     except Exception as error:  # numpy and zipfile raise many kinds on foreign bytes
         raise unreadable(path, "arrays", error) from error
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """Open an array of a ``.npy`` file as a read-only memory map.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise unreadable(path, "an array", error) from error
