@@ -40,6 +40,14 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "AttentionUnet": LEVELS,
 }  # fmt: skip
 TASKS = ("vnet", "restorer")
+# Ours, and ours without the stem that makes 2×2×2 voxels channels; half as many channels a level.
+OURS: dict[str, dict[str, tuple[str, ...]]] = {
+    "ours": {},
+    "ours_without_stem": {
+        "vnet": ("--model.init_args.stem=1", "--model.init_args.channels=[16,32,64]"),
+        "restorer": ("--model.init_args.stem=1", "--model.init_args.channels=[8,16,32,64]"),
+    },
+}
 
 
 def run(*words: object) -> None:
@@ -56,6 +64,7 @@ def trained(out: Path, cohort: Path, task: str, network: str, steps: int) -> Run
         if network in NETWORKS:
             named = {"class_path": f"monai.networks.nets.{network}", "init_args": NETWORKS[network]}
             words.append(f"--model.init_args.network={json.dumps(named)}")
+        words += OURS.get(network, {}).get(task, ())
         run("train", task, cohort, "-o", folder, "--device", "cpu", "--resume", "auto",
             *words)  # fmt: skip
     return RunFolder.open(folder)
@@ -88,7 +97,7 @@ def main() -> None:
     parser.add_argument("result", type=Path, metavar="RESULT", help="JSON")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--phantoms", type=int, default=PHANTOMS)
-    parser.add_argument("--networks", nargs="+", default=["ours", *NETWORKS])
+    parser.add_argument("--networks", nargs="+", default=[*OURS, *NETWORKS])
     arguments = parser.parse_args()
     out, cohort = arguments.out, arguments.out / "cohort"
     if not (out / "phantoms").is_dir():
