@@ -432,6 +432,10 @@ def test_lengths_that_make_no_brain_are_refused_with_their_unit(tmp_path, capsys
     said = capsys.readouterr().err
     assert "more than 4096 voxels of 1 mm (lengths are in metres" in said
     assert "less than 2 voxels of 1 mm (lengths are in microns" in said
+    assert main(["skeletonise", str(source), *words]) == 1
+    assert "too thick to follow a sulcus, at most 4 mm (lengths are in metres" in (
+        capsys.readouterr().err
+    )
 
 
 def test_assumed_directions_reach_every_reader(tmp_path, capsys):

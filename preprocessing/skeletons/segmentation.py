@@ -175,9 +175,10 @@ def hemispheres(
     """
     thickest = max(volume.voxel_size)
     if thickest > TOO_THICK:
+        said = f" ({'; '.join(volume.warnings)})" if volume.warnings else ""
         raise InputError(
             f"slices of {thickest:g} mm are too thick to follow a sulcus, at most "
-            f"{TOO_THICK:g} mm: {volume.path}"
+            f"{TOO_THICK:g} mm{said}: {volume.path}"
         )
     scheme = scheme or guess_scheme(volume)
     x = volume.affine[0, 0] * np.arange(volume.data.shape[0]) + volume.affine[0, 3]
