@@ -219,7 +219,7 @@ def lying_shape():
 
 GOOD_ARCHIVE = packed(a=array_bytes(np.arange(100)))
 ARCHIVES = {
-    "bomb": (packed(a=array_bytes(np.zeros(1 << 20, np.uint8))), r"takes 0\.0 GiB"),
+    "bomb": (packed(a=array_bytes(np.zeros(1 << 20, np.uint8))), "does not fit into memory"),
     "cut off": (GOOD_ARCHIVE[: len(GOOD_ARCHIVE) // 2], "not readable as arrays"),
     "text": (b"hello", "not readable as arrays"),
     "empty": (b"", "not readable as arrays"),

@@ -30,7 +30,7 @@ def check_fits(size: int, what: str) -> None:
 
     Args:
         size: bytes that it takes.
-        what: it is, and its file; begins the message.
+        what: takes it, such as a file; begins the message.
 
     Raises:
         InputError: with both.
@@ -38,5 +38,6 @@ def check_fits(size: int, what: str) -> None:
     available = available_memory()
     if available is not None and size > available:
         raise InputError(
-            f"{what}: it takes {size / GIB:.1f} GiB, and {available / GIB:.1f} GiB are free"
+            f"{what}: does not fit into memory, it takes {size / GIB:.1f} GiB and "
+            f"{available / GIB:.1f} GiB are free"
         )

@@ -1,12 +1,12 @@
 """Content of a file that may be gzipped, expanded no further than its own header accounts for."""
 
-import os
 import zlib
 from pathlib import Path
 
 from isal import isal_zlib
 
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.memory import check_fits
 
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_WINDOW_BITS = 31  # zlib's number for "expect a gzip header"
@@ -52,9 +52,8 @@ def expand(content: bytes, size: int, path: Path) -> bytes:
     if size > len(content) * (MAX_DEFLATE_RATIO if is_gzipped else 1):
         gzipped = " gzipped" if is_gzipped else ""
         raise InputError(f"truncated: {size} bytes expected, got {len(content)}{gzipped}: {path}")
-    if is_gzipped and size > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
-        # Before the system ends the process for it.
-        raise InputError(f"its {size} bytes do not fit into memory: {path}")
+    if is_gzipped:  # before the system ends the process for it
+        check_fits(size, str(path))
     limit = size + MAX_TRAILING_BYTES
     expanded = _expanded(content, limit, path) if is_gzipped else content
     if len(expanded) < size:
