@@ -238,7 +238,7 @@ def completed(
     if asked.bits:
         return asked, None
     places = np.linspace(0, len(images) - 1, min(N_LOOKED_AT, len(images))).astype(int)
-    reasons, found = [], Counter[tuple[tuple[int, ...], np.dtype[Any]]]()
+    reasons, found = list[str](), Counter[tuple[tuple[int, ...], np.dtype[Any]]]()
     for image in [*(images[place] for place in places), *images]:
         if found and found.total() + len(reasons) >= len(places):
             break
