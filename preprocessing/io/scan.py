@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from foldnorm.preprocessing.core.counts import counted
+from foldnorm.preprocessing.core.files import ANNEXED, content_fault
 from foldnorm.preprocessing.io.volumes import is_volume
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
@@ -44,8 +45,6 @@ HIDDEN = "hidden"
 CYCLE = "cycle of symbolic links"
 AGAIN = "link to what is read under another name"
 DANGLING = "no such file (dangling link)"
-ANNEX = "not fetched (git-annex: datalad get, or git annex get)"
-LFS = "not fetched (git-LFS: git lfs pull)"
 OUTPUT = "output of foldnorm"
 TEMPLATE = "template of FreeSurfer, nobody"
 BASE = "longitudinal base of FreeSurfer: its time points are read"
@@ -203,20 +202,16 @@ def fault_of(path: Path) -> str:
     """Return why a file cannot be read at all, or nothing: a dangling link, a pointer."""
     try:
         size = path.stat().st_size
-        if not os.access(path, os.R_OK):
-            return "not readable (no permission)"
-        if size > MAX_POINTER or not path.is_file():
-            return ""
-        content = path.read_bytes()
     except OSError as error:
         if error.errno == errno.ELOOP:
             return CYCLE
-        if path.is_symlink():
-            return ANNEX if "annex" in path.readlink().parts else DANGLING
-        return "" if error.errno == errno.ENOENT else f"not readable ({error.strerror})"
-    if content.startswith(b"version https://git-lfs"):
-        return LFS
-    return ANNEX if content.startswith(b"/annex/objects/") else ""
+        if error.errno == errno.ENOENT and not path.is_symlink():
+            return ""  # said when it is read
+        fault = content_fault(path)
+        return DANGLING if error.errno == errno.ENOENT and fault != ANNEXED else fault
+    if not os.access(path, os.R_OK):
+        return "not readable (no permission)"
+    return content_fault(path) if 0 < size <= MAX_POINTER and path.is_file() else ""
 
 
 def not_used(
