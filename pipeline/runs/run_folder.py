@@ -7,7 +7,7 @@ import io
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
     from foldnorm.pipeline.runs.trained_model import TrainedModel
 
-CHECKPOINT_PARTS = ("model", "optimizers", "state")
 PACKAGES = ("foldnorm", "torch", "monai", "lightning", "numpy", "scipy", "scikit-learn", "nibabel")
 
 
@@ -171,8 +170,16 @@ class RunFolder:
         torch.save(dict(state), stream)
         write_bytes(self.checkpoint(name), stream.getvalue())
 
-    def load_checkpoint(self, name: str) -> dict[str, Any]:
-        """Read a checkpoint onto the CPU: tensors and plain values only, never a pickled object."""
+    def load_checkpoint(self, name: str, parts: Sequence[str] = ("model",)) -> dict[str, Any]:
+        """Read a checkpoint onto the CPU: tensors and plain values only, never a pickled object.
+
+        Args:
+            name: of the checkpoint, ``best`` or ``last``.
+            parts: of it that are needed: weights alone do for anything but going on with training.
+
+        Raises:
+            InputError: there is none, it is damaged, or lacks a part.
+        """
         import torch
 
         path = self.checkpoint(name)
@@ -183,7 +190,7 @@ class RunFolder:
         except Exception as error:  # torch raises many kinds on foreign bytes, with much advice
             known = ValueError("damaged, or no checkpoint of foldnorm")
             raise unreadable(path, "a checkpoint", known) from error
-        lacking = [part for part in CHECKPOINT_PARTS if part not in checkpoint]
+        lacking = [part for part in parts if part not in checkpoint]
         if lacking:
             raise InputError(f"not a checkpoint of foldnorm (it lacks {lacking[0]!r}): {path}")
         return checkpoint

@@ -231,7 +231,7 @@ def _reached(folder: Path) -> int:
     run = RunFolder(folder)
     if not run.checkpoint("last").is_file():
         return 0
-    return int(run.load_checkpoint("last")["state"]["step"])
+    return int(run.load_checkpoint("last", ("state",))["state"]["step"])
 
 
 def _words(chosen: Mapping[str, Any]) -> list[str]:

@@ -233,7 +233,7 @@ def load_state(
     Adam counts its steps on the CPU, and leaves the counts of a checkpoint where they are: on a GPU
     each would be waited for in every step.
     """
-    checkpoint = run.load_checkpoint("last")
+    checkpoint = run.load_checkpoint("last", ("model", "optimizers", "state"))
     try:
         model.load_state_dict(checkpoint["model"])
         if average is not None:
