@@ -183,7 +183,7 @@ def test_no_module_of_the_current_folder_is_on_the_path_of_python_m(beside, name
     if name != "sent_code":
         (beside / "sent_code.py").rename(beside / f"{name}.py")
     model = {"class_path": f"{name}.Model", "init_args": {}}
-    (beside / "config.yaml").write_text(yaml.safe_dump({"model": model}))
+    (beside / "config.yaml").write_text(yaml.safe_dump({"model": model, "training": {}}))
     (beside / "checkpoints").mkdir()
     (beside / "checkpoints" / "last.ckpt").touch()
     words = ["-m", "foldnorm.pipeline.cli", "translate", ".", ".", "-o", "out", "--trust", name]

@@ -50,7 +50,7 @@ def test_gathering_names_what_no_shard_has_prepared_and_why(tmp_path, capsys):
     assert preprocess(source, tmp_path / "out", "--finalize") == 1
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 3
-    assert "not a gzip file" in lines[0]
+    assert "not a NIfTI file" in lines[0]
     assert all("no shard has prepared it" in line for line in lines[1:])
     assert len(Cohort.open(tmp_path / "out").rows) == 1
 
