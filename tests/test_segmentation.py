@@ -91,12 +91,19 @@ def test_morphologists_volumes_need_their_side_or_a_midline(tmp_path):
     "text",
     ["- 1\n", "name: x\n", "left: {grey: [1]}\n", "left: {grey: 1, white: [2]}\n",
      "both: {grey: [1], white: [2]}\nmidline: here\n", "left: {grey: [a], white: [2]}\n",
-     "both: {grey: [1], white: [2]}\nother: 3\n", "a: {b: c\n"],
+     "both: {grey: [1], white: [2]}\nother: 3\n"],
 )  # fmt: skip
 def test_a_bad_scheme_is_refused(tmp_path, text):
     path = tmp_path / "s.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=r"expected left and right.*s\.yaml"):
+        load_segmentation_scheme(str(path))
+
+
+def test_a_scheme_that_is_no_yaml_is_refused(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text("a: {b: c\n")
+    with pytest.raises(InputError, match=r"not readable as YAML .*s\.yaml"):
         load_segmentation_scheme(str(path))
 
 
