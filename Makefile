@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= out/demo
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test coverage test-slow fuzz check format bench clean
+.PHONY: demo test test-slow fuzz check format bench clean
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -16,10 +16,7 @@ demo: $(STAMP)
 	$(BIN)/foldnorm demo -o $(OUT)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m 'not slow'
-
-coverage: $(STAMP)
-	$(BIN)/python -m pytest -m 'not slow' --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -m 'not slow' $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
