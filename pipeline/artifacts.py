@@ -189,7 +189,8 @@ REGIONS = Artifact(
         "peak_z": "largest z, in standard deviations of healthy brains",
         "mass": "sum of what z has above the threshold, over all that reaches it around the region",
         "p": "share of calibration brains whose heaviest region has at least this mass, with 1 "
-        "added above and below: corrected for the places looked at, not for the brains",
+        "added above and below: corrected for the places looked at, not for the brains; none of a "
+        "brain that has a flag, or took part",
     },
 )
 REGIONS_SIDECAR = Artifact(

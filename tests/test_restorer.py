@@ -464,7 +464,9 @@ def test_maps_lie_in_the_grid_of_the_input_and_name_the_sulcus(tmp_path, capsys)
             # The p of a voxel falls as its z rises.
             order = np.argsort(z, axis=None)
             assert p.ravel()[order[-1]] <= p.ravel()[order[0]]
-    assert {row["direction"] for row in read_tsv(out / "regions.tsv")} <= {"missing", "unexpected"}
+    regions = read_tsv(out / "regions.tsv")
+    assert {row["direction"] for row in regions} <= {"missing", "unexpected"}
+    assert all(0 < float(row["p"]) <= 1 for row in regions)
     assert "warning" not in capsys.readouterr().err
     lost = cohort.keys()[int(cohort.indices("test")[0])]
     Path(sidecar["maps_in_grid_of"][lost]).unlink()
@@ -488,8 +490,11 @@ def test_regions_of_a_missing_fold_are_listed_with_a_sulcus_that_others_have_the
         row["participant_id"] for row in phantom_cohort.rows
     }
     assert any(row["sulcus"] for row in rows)
-    assert all(0 < float(row["p"]) <= 1 and float(row["mass"]) > 0 for row in rows)
-    assert all(row["direction"] == "missing" for row in rows)
+    assert all(float(row["mass"]) > 0 and row["direction"] == "missing" for row in rows)
+    # All took part in calibration: neither a brain nor its regions and maps have a p-value.
+    assert {row["p"] for row in rows} == {""}
+    assert list((out / "maps").glob("*_z.nii.gz"))
+    assert not list((out / "maps").glob("*_p.nii.gz"))
 
 
 def test_an_exported_restorer_gives_the_evidence_of_the_run(small_cohort, tmp_path):

@@ -228,7 +228,7 @@ def _region(region: Mapping[str, str], *, has_p: bool) -> dict[str, Any]:
         "mm3": _grouped(region["mm3"]),
         "peak_z": f"{float(region['peak_z']):.1f}",
         "mass": _grouped(region["mass"]),
-        "p": f"{float(region['p']):.3f}" if has_p else "–",
+        "p": f"{float(region['p']):.3f}" if has_p and region["p"] else "–",
     }
 
 

@@ -33,6 +33,7 @@ class EvidenceMaps:
         sulci: gives the names of places; likewise.
         cohort: the brains.
         indices: which of them.
+        judged: whether each gets p-values.
         method: the run, or how else they were scored.
     """
 
@@ -42,6 +43,7 @@ class EvidenceMaps:
     sulci: Callable[[], NamesPlaces]
     cohort: Cohort
     indices: Sequence[int]
+    judged: Sequence[bool]
     method: str
 
     def __iter__(self) -> Iterator[Map]:
@@ -57,7 +59,8 @@ class MapWriter:
     """Writer of maps, one brain at a time, and of ``regions.tsv``: where each departs most.
 
     ``…_desc-missing_z.nii.gz`` (and ``unexpected``) is the map in standard deviations of healthy
-    brains, ``…_p.nii.gz`` the share of calibration brains that reach as much anywhere. They lie in
+    brains, ``…_p.nii.gz`` the share of calibration brains that reach as much anywhere, of brains
+    that get p-values. They lie in
     the grid of the brain's input where that is still there, else in that of the cohort;
     ``regions.json`` says which. Beside them what a page about the brain needs, see `PageWriter`.
 
@@ -74,20 +77,21 @@ class MapWriter:
         self.pages = PageWriter(maps.scores, maps.folds(), maps.cohort, maps.method, out)
         self.rows: list[dict[str, Any]] = []
         self.inputs: dict[str, str | None] = {}
-        self._waiting = iter(maps.indices)
+        self._waiting = zip(maps.indices, maps.judged, strict=True)
 
     def add(self, z: Map) -> None:
         """Write the maps of the next brain, (directions, I, J, K) float32."""
-        index, cohort = next(self._waiting), self.maps.cohort
+        (index, judged), cohort = next(self._waiting), self.maps.cohort
         row = cohort.rows[index]
         space, threshold = InputSpace.from_row(cohort, row), self.maps.scores.THRESHOLD
         self.inputs[row_key(row)] = None if space.path is None else str(space.path)
         for n, (direction, own) in enumerate(zip(self.maps.scores.directions, z, strict=True)):
-            self._write(row, direction, own, self.maps.calibration.peaks[:, n], space)
+            peaks = self.maps.calibration.peaks[:, n] if judged else None
+            self._write(row, direction, own, peaks, space)
             found = strongest_regions(own, space.to_world, threshold, space.to_mni)
             if direction == "missing" and found:
                 self.pages.add(index, own, [region["voxels"] for region in found])
-            self._add_regions(row, direction, found)
+            self._add_regions(row, direction, found, judged=judged)
 
     def close(self) -> None:
         """Write what is of all brains: ``regions.tsv``, ``regions.json`` and ``pages.json``."""
@@ -101,12 +105,17 @@ class MapWriter:
         row: Mapping[str, str],
         direction: str,
         z: Map,
-        peaks: NDArray[np.float64],
+        peaks: NDArray[np.float64] | None,
         space: InputSpace,
     ) -> None:
-        """Write one map of a brain, as z and as p."""
-        p = conformal_p(z.ravel(), peaks).reshape(z.shape)
-        for what, values, fill in (("z", z, 0.0), ("p", p, 1.0)):
+        """Write one map of a brain, as z, and as p where there are peaks to count it in."""
+        forms: list[tuple[str, NDArray[np.floating], float]] = [("z", z, 0.0)]
+        if peaks is not None:
+            forms.append(("p", conformal_p(z.ravel(), peaks).reshape(z.shape), 1.0))
+        (self.out / SCORE_MAP.of(brain=row_key(row), direction=direction, what="p")).unlink(
+            missing_ok=True  # of earlier scores
+        )
+        for what, values, fill in forms:
             path = self.out / SCORE_MAP.of(brain=row_key(row), direction=direction, what=what)
             description = f"foldnorm {direction} fold, {what}"
             write_map(
@@ -114,7 +123,12 @@ class MapWriter:
             )
 
     def _add_regions(
-        self, row: Mapping[str, str], direction: str, found: Sequence[dict[str, Any]]
+        self,
+        row: Mapping[str, str],
+        direction: str,
+        found: Sequence[dict[str, Any]],
+        *,
+        judged: bool,
     ) -> None:
         """Rows of ``regions.tsv``, the heaviest region first."""
         masses = self.maps.masses(direction)
@@ -130,6 +144,8 @@ class MapWriter:
                     "sulcus": sulcus,
                     "sulcus_share": share,
                     **figures,
-                    "p": float(conformal_p(np.array([region["mass"]]), masses)[0]),
+                    "p": float(conformal_p(np.array([region["mass"]]), masses)[0])
+                    if judged
+                    else None,
                 }
             )

@@ -200,6 +200,11 @@ class ScoreResult:
         }
 
 
+def is_judged(row: Mapping[str, Any]) -> bool:
+    """Say if a brain gets p-values: it has no flag, and took part in nothing."""
+    return not row["flag"] and not row["used_for"]
+
+
 def add_p_values(rows: Rows, scores: ScoreTable, calibration: Calibration) -> None:
     """Add scores to the rows of brains, and p and q to those that have neither flag nor role.
 
@@ -208,7 +213,7 @@ def add_p_values(rows: Rows, scores: ScoreTable, calibration: Calibration) -> No
         scores: by name, (N,) each.
         calibration: that p-values are counted in.
     """
-    judged = np.array([not row["flag"] and not row["used_for"] for row in rows], dtype=np.bool_)
+    judged = np.array([is_judged(row) for row in rows], dtype=np.bool_)
     for name, values in scores.items():
         p = conformal_p(values, calibration.scores[name])
         q = discovery_rates(p, judged)

@@ -17,7 +17,7 @@ from foldnorm.pipeline.scoring.healthy_folds import HealthyFolds
 from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, OnMap
 from foldnorm.pipeline.scoring.out_of_distribution import OutOfDistributionDetector
 from foldnorm.pipeline.scoring.participants import Participants
-from foldnorm.pipeline.scoring.score_cohort import ScoreResult, add_p_values
+from foldnorm.pipeline.scoring.score_cohort import ScoreResult, add_p_values, is_judged
 from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, REGION_MASK, Cohort, row_key
 from foldnorm.preprocessing.cohort.layout import LAYOUT_FOLDER
@@ -150,18 +150,34 @@ class Scorer:
         Raises:
             InputError: the cohort was prepared otherwise, or has no such brain.
         """
+        indices, rows = self._to_be_scored(cohort, splits, across_sites=across_sites)
+        return self._scored(cohort, indices, rows, on_map)
+
+    def _to_be_scored(
+        self, cohort: Cohort, splits: tuple[str, ...], *, across_sites: bool
+    ) -> tuple[list[int], list[dict[str, Any]]]:
+        """Return the indices of the brains to score, and a row for each, see `_rows`."""
         self.check_prepared(cohort)
         indices = cohort.some_indices(*splits).tolist()
+        return indices, self._rows(cohort, indices, across_sites=across_sites)
+
+    def _scored(
+        self,
+        cohort: Cohort,
+        indices: Sequence[int],
+        rows: list[dict[str, Any]],
+        on_map: OnMap | None,
+    ) -> ScoreResult:
         scores = self.scores_.score(cohort.brains(indices), on_map)
-        rows = self._rows(cohort, indices, across_sites=across_sites)
         add_p_values(rows, scores, self.calibration_)
+        evidence = self.evidence_maps(cohort, indices, rows) if self.scores_.map_scores else None
         return ScoreResult(
             table=rows,
             names=tuple(scores),
             calibration=self.calibration_,
             about=self._about(cohort),
             fitted_on=self.fitted_on_,
-            evidence=self.evidence_maps(cohort, indices) if self.scores_.map_scores else None,
+            evidence=evidence,
         )
 
     def check_prepared(self, cohort: Cohort) -> None:
@@ -173,8 +189,15 @@ class Scorer:
         like = self._source if isinstance(self._source, Path) else self._source.folder
         check_alike(self.prepared_, self.shape_, like, cohort)
 
-    def evidence_maps(self, cohort: Cohort, indices: Sequence[int]) -> EvidenceMaps:
+    def evidence_maps(
+        self, cohort: Cohort, indices: Sequence[int], rows: Sequence[Mapping[str, Any]]
+    ) -> EvidenceMaps:
         """Return the maps of brains, and what is needed to write them.
+
+        Args:
+            cohort: the brains.
+            indices: which of them.
+            rows: of each, with ``flag`` and ``used_for``: what has either gets no p-value.
 
         Raises:
             InputError: there are too few healthy brains for maps.
@@ -188,6 +211,7 @@ class Scorer:
             sulci=self.sulci_by_place,
             cohort=cohort,
             indices=indices,
+            judged=[is_judged(row) for row in rows],
             method=self.method,
         )
 
@@ -352,17 +376,11 @@ def score_into(
     Returns:
         The result, and `MapWriter.inputs`.
     """
-    writer = None
     for stale in (REGIONS, REGIONS_SIDECAR, PAGES_SIDECAR):  # of earlier scores, with maps
         (out / stale).unlink(missing_ok=True)
-    if maps:
-        writer = MapWriter(scorer.evidence_maps(cohort, cohort.indices(*splits).tolist()), out)
-    result = scorer.score(
-        cohort,
-        splits=splits,
-        across_sites=across_sites,
-        on_map=None if writer is None else writer.add,
-    )
+    indices, rows = scorer._to_be_scored(cohort, splits, across_sites=across_sites)
+    writer = MapWriter(scorer.evidence_maps(cohort, indices, rows), out) if maps else None
+    result = scorer._scored(cohort, indices, rows, None if writer is None else writer.add)
     result.save(out)
     if writer is None:
         return result, {}
