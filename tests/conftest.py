@@ -90,7 +90,7 @@ class Watched:
 
 
 def colours_of(element) -> int:
-    """How many colours an element shows: few if it is blank."""
+    """Return the number of colours that an element shows: few if it is blank."""
     picture = Image.open(io.BytesIO(element.screenshot())).convert("RGB")
     return len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0))
 

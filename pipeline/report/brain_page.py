@@ -154,7 +154,7 @@ def _page(
             for other in own["healthy"]
         ],
         "is_mirrored": is_mirrored,
-        "regions": [_region(region, has_p=bool(p)) for region in regions],
+        "regions": [_region(region) for region in regions],
         "is_named": any(region["sulcus"] for region in regions),
         "is_both": any(region["direction"] != "missing" for region in regions),
         "space": "MNI" if regions[0]["x_mni"] else "world",
@@ -214,7 +214,7 @@ def _at_peak(about: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     )
 
 
-def _region(region: Mapping[str, str], *, has_p: bool) -> dict[str, Any]:
+def _region(region: Mapping[str, str]) -> dict[str, Any]:
     """Build a row of the table of regions."""
     suffix = "_mni" if region["x_mni"] else ""
     x, y, z = (float(region[f"{axis}{suffix}"]) for axis in "xyz")
@@ -228,7 +228,7 @@ def _region(region: Mapping[str, str], *, has_p: bool) -> dict[str, Any]:
         "mm3": _grouped(region["mm3"]),
         "peak_z": f"{float(region['peak_z']):.1f}",
         "mass": _grouped(region["mass"]),
-        "p": f"{float(region['p']):.3f}" if has_p and region["p"] else "–",
+        "p": f"{float(region['p']):.3f}" if region["p"] else "–",
     }
 
 

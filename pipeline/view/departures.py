@@ -48,14 +48,14 @@ class Departures:
         """Voxel of the largest z of the strongest region."""
         return [int(n) for n in self._about["brains"][key]["peak"]]
 
-    def regions(self, key: str, *, has_p: bool) -> list[list[str]]:
+    def regions(self, key: str) -> list[list[str]]:
         """Sulcus, place in mm, size, largest z and p of each region; no p if the brain has none."""
         rows = []
         for row in self._regions.get(key, []):
             mni = "_mni" if row["x_mni"] else ""
             place = ", ".join(str(round(float(row[axis + mni]))) for axis in "xyz")
             numbers = f"{float(row['mm3']):.0f}", f"{float(row['peak_z']):.1f}"
-            rows.append([row["sulcus"], place, *numbers, row["p"] if has_p else ""])
+            rows.append([row["sulcus"], place, *numbers, row["p"]])
         return rows
 
     def layer(self, key: str) -> NDArray[np.uint8]:

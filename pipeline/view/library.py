@@ -149,8 +149,7 @@ class Library:
         for folder in self.scores.get(own.folder.resolve(), []):
             found = self._scored[folder].get((row["participant_id"], row["hemi"]))
             if found is not None:
-                has_p = not found.get("flag") and not found.get("used_for")
-                regions = self._departures[folder].regions(row_key(row), has_p=has_p)
+                regions = self._departures[folder].regions(row_key(row))
                 scores.append({"name": folder.name, **_scores_of(found), "regions": regions})
         own_departures = self._departing(cohort, brain)
         return {
