@@ -55,7 +55,7 @@ def test_a_damaged_cohort_is_refused_by_name(small_cohort, tmp_path, file, name)
 
 
 def with_class_number(cohort, folder, name, number):
-    """Copy of a cohort of which all volumes but the first hold a class number that its scheme has not."""
+    """Copy of a cohort: all volumes but the first hold a class number that its scheme has not."""
     shutil.copytree(cohort.folder, folder)
     stored = np.load(folder / name)
     stored[1:, 0, 0, 0] = number
