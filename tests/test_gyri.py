@@ -190,6 +190,15 @@ def test_gyri_that_are_shifted_are_said(shift, is_refused):
     assert any(f"expected at most {MAX_BARE:.0%}" in line for line in warnings) == is_refused
 
 
+@pytest.mark.parametrize(("structure", "is_refused"), [(41, False), (16, False), (3, True)])
+def test_white_matter_ends_at_other_structures_too(structure, is_refused):
+    labels, white = brain()
+    half = labels[:16]
+    half[half > 2] = structure  # the other hemisphere, brain stem; 3 is cortex without gyri
+    gyri, _ = find_gyri(labels, {"L": white})["L"]
+    assert (gyri is None) == is_refused
+
+
 def test_a_brain_without_temporal_lobe_is_said_and_the_rest_named():
     lost = (6, 7, 9, 15, 16, 30, 34)
     labels, white = brain(numbers=[n for n in correspondence("dkt").labels if n not in lost])

@@ -21,9 +21,8 @@ COLUMNS = {
     "participant_id": "",
     "hemi": "L or R",
     "fold": "number within the graph, from 1",
-    "name": "sulcus: by hand where the graph has such a name, else by automatic recognition; by "
-    "gyri where foldnorm made the skeleton",
-    "name_automatic": "sulcus by automatic recognition, or by gyri",
+    "name": "sulcus: by hand where the graph has such a name, else by automatic recognition",
+    "name_automatic": "sulcus by automatic recognition",
     "voxels": "simple surface, bottom and other voxels, on the grid of the T1",
     "surface_mm2": "area in native mm²: of the fold's mesh where Morphologist measured it, of its "
     "voxels (times their mean face) where foldnorm made the skeleton",
@@ -40,6 +39,8 @@ COLUMNS = {
     },
 }
 GYRI_COLUMNS = {
+    "name": "sulcus: by gyri; where there is a graph, by hand or else by automatic recognition",
+    "name_automatic": "sulcus by gyri, or by automatic recognition",
     "confidence": "share of the votes of its voxels that are for its name, or for what most see "
     "if it has none",
     "between": "the two gyri on its sides, or the one that it lies in",
@@ -63,7 +64,7 @@ def write_fold_table(
     outcomes = list(isolated_map(fold_rows, volumes, n_procs, in_order=True))
     rows = [row for outcome in outcomes if not outcome.reason for row in outcome.result]
     problems = [Problem(o.item.key, o.reason) for o in outcomes if o.reason]
-    by_gyri = any(row.keys() & GYRI_COLUMNS.keys() for row in rows)
+    by_gyri = any("between" in row for row in rows)
     columns = COLUMNS | (GYRI_COLUMNS if by_gyri else {})
     write_tsv(out / TABLE, rows, tuple(columns))
     vocabularies = {v.key: name for v in volumes if (name := vocabulary_of(v))}
