@@ -359,7 +359,7 @@ def test_brains_without_names_join_those_that_have_some(trees, tmp_path):
     assert not any(path.endswith("folds_c.json") for path in sidecar["Sources"])
 
 
-def test_two_names_of_one_label_table_and_gyri_are_two_vocabularies(trees, tmp_path, capsys):
+def test_a_table_of_names_and_gyri_are_two_vocabularies(trees, tmp_path, capsys):
     tree = cohort_of(tmp_path, "e", two_brains())
     (tree / "fold_names.tsv").write_text("label\tname\n1\tmine\n")
     assert preprocess(tree, trees["dkt"], out=tmp_path / "c") == 2
