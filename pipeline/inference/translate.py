@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from foldnorm.pipeline.runs.predict import target_scheme
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.cohort.input_space import InputSpace
 from foldnorm.preprocessing.cohort.layout import Layout
 from foldnorm.preprocessing.cohort.preparation import Preparation
@@ -149,9 +151,11 @@ class TranslationResult(VolumeResult[TranslatedVolume]):
         """Translate one volume of the cohort."""
 
     def _make(self) -> Iterator[TranslatedVolume]:
-        yield from self._isolated(
-            self._translate, self.indices.tolist(), lambda index: row_key(self.cohort.rows[index])
-        )
+        indices = self.indices.tolist()
+        for _, made in each_volume(
+            self.cohort, indices, partial(map, self._translate), self.failed
+        ):
+            yield made
 
     @property
     def metrics(self) -> dict[str, float]:

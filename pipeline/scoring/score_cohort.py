@@ -48,6 +48,7 @@ class ScoreResult:
         about: how scores were made; more of ``scores.json``.
         fitted_on: number of healthy brains that scores were fitted on.
         evidence: maps, where there are any.
+        failed: brains that could not be scored, and why.
     """
 
     table: Rows
@@ -56,15 +57,17 @@ class ScoreResult:
     about: Mapping[str, Any]
     fitted_on: int
     evidence: EvidenceMaps | None
+    failed: Sequence[Problem] = ()
 
     @property
     def problems(self) -> list[Problem]:
-        """Brains that cannot be judged."""
-        return [
+        """Brains that could not be scored, and those that cannot be judged."""
+        unjudged = [
             Problem(f"{row['participant_id']} {row['hemi']}".strip(), f"{row['flag']}; no p-value")
             for row in self.table
             if row["flag"]
         ]
+        return [*self.failed, *unjudged]
 
     @property
     def both_sides(self) -> Rows:
@@ -116,8 +119,8 @@ class ScoreResult:
             found = self.maps()
             assert self.evidence is not None
             writer = MapWriter(self.evidence, out)
-            for z in found:
-                writer.add(z)
+            for index, z in zip(self.evidence.indices, found, strict=True):
+                writer.add(index, z)
             writer.close()
 
     def _save_both_sides(self, out: Path) -> None:
@@ -145,6 +148,7 @@ class ScoreResult:
         return {
             **self.about,
             "brains": len(self.table),
+            "failed": len(self.failed),
             "flagged": sum(bool(row["flag"]) for row in self.table),
             "warned": sum(bool(row["warning"]) for row in self.table),
             "fitted_on": self.fitted_on,

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -108,6 +108,28 @@ def isolated_map(
                 break
     for number in list(waiting):
         yield _alone(work, waiting.pop(number))
+
+
+def isolated_batches(
+    work: Callable[[Sequence[Item]], Iterable[Made]], items: Sequence[Item], size: int
+) -> Iterator[Outcome[Item, Made]]:
+    """Work on items a few at a time; where that fails, on each of the few by itself.
+
+    Args:
+        work: of a few items; makes one thing of each, in their order.
+        items: to work on.
+        size: number of items that are worked on together.
+    """
+    for start in range(0, len(items), size):
+        few = items[start : start + size]
+        together = isolated(lambda given: list(work(given)), few)
+        if not together.reason:
+            pairs = zip(few, together.result, strict=True)
+            yield from (Outcome(item, made) for item, made in pairs)
+        elif len(few) == 1:
+            yield Outcome(few[0], None, together.reason, together.error)
+        else:
+            yield from isolated_batches(work, few, 1)
 
 
 def _outcomes(
