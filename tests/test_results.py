@@ -37,7 +37,7 @@ class Counted(VolumeResult[Numbered]):
             self.made += 1
             yield Numbered(number)
 
-    def save(self, out):
+    def _write(self, out):
         for one in self:
             (out / str(one.number)).touch()
 
@@ -97,7 +97,7 @@ class Fragile(VolumeResult[Numbered]):
         for _, made in each_volume(cohort, range(5), work, self.failed, together=self.together):
             yield made
 
-    def save(self, out):
+    def _write(self, out):
         for _ in self:
             pass
 

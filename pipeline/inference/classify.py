@@ -21,6 +21,7 @@ from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
+from foldnorm.preprocessing.core.locks import held
 from foldnorm.preprocessing.io.sources import Problem
 
 BOOTSTRAPS = 2000
@@ -60,8 +61,9 @@ class ClassificationResult:
         """Write ``classes.tsv`` and ``classes.json``."""
         known = [name for name in CLASSES.columns if any(name in row for row in self.table)]
         columns = [*known, *(f"p_{level}" for level in self.levels)]
-        write_tsv(out / CLASSES, self.table, columns)
-        write_json(out / CLASSES_SIDECAR, self.sidecar)
+        with held(out):
+            write_tsv(out / CLASSES, self.table, columns)
+            write_json(out / CLASSES_SIDECAR, self.sidecar)
 
 
 def classify(

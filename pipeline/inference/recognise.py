@@ -193,7 +193,7 @@ class SulcusLabellingResult(VolumeResult[LabelledBrain]):
             "labels_in_grid_of": self.inputs,
         }
 
-    def save(self, out: Path) -> None:
+    def _write(self, out: Path) -> None:
         """Write a label volume a brain, ``sulci.tsv``, ``sulcus_names.tsv`` and ``sulci.json``."""
         for made in self:
             path = out / SULCUS_LABELS.of(brain=made.key)

@@ -122,7 +122,7 @@ class RestorationResult(VolumeResult[RestoredImage]):
         """Content of ``restored.json``."""
         return {**self.about, **self.metrics}
 
-    def save(self, out: Path) -> None:
+    def _write(self, out: Path) -> None:
         """Write an image each, ``restored.tsv``, ``restored.json`` and ``contact_sheet.png``.
 
         2-D images are PNG of the bits that the cohort has, volumes NIfTI float32 from −1 to 1;

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from foldnorm.preprocessing.core.locks import held
 from foldnorm.preprocessing.io.sources import Problem
 
 Row = dict[str, Any]
@@ -41,8 +42,17 @@ class VolumeResult(ABC, Generic[M]):
         """Make the volumes, in the order of the input."""
 
     @abstractmethod
-    def save(self, out: Path) -> None:
+    def _write(self, out: Path) -> None:
         """Write the volumes as they are made, then the table and its sidecar."""
+
+    def save(self, out: Path) -> None:
+        """Write the volumes as they are made, then the table and its sidecar.
+
+        Raises:
+            InputError: nothing could be made, or another process writes to that folder.
+        """
+        with held(out):
+            self._write(out)
 
     def __iter__(self) -> Iterator[M]:
         rows: list[Row] = []

@@ -177,7 +177,7 @@ class TranslationResult(VolumeResult[TranslatedVolume]):
             "cohort": str(self.cohort.folder.resolve()),
         }
 
-    def save(self, out: Path) -> None:
+    def _write(self, out: Path) -> None:
         """Write a label volume each, ``translations.tsv`` and ``translations.json``."""
         for made in self:
             path = out / TRANSLATED.of(brain=made.key)

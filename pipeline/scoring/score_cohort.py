@@ -26,6 +26,7 @@ from foldnorm.pipeline.scoring.out_of_distribution import MIN_TRAINING
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
+from foldnorm.preprocessing.core.locks import held
 from foldnorm.preprocessing.io.sources import Problem
 
 FALSE_DISCOVERIES = 0.05  # share of the brains called unusual that may be healthy
@@ -111,17 +112,18 @@ class ScoreResult:
         """
         columns = [*BRAIN, "used_for", "flag", "warning"]
         columns += [f"{what}_{name}" for what in ("score", "p", "q") for name in self.names]
-        write_tsv(out / SCORES, self.table, columns)
-        self._save_calibration(out)
-        self._save_both_sides(out)
-        write_json(out / SCORES_SIDECAR, self.sidecar)
-        if maps:
-            found = self.maps()
-            assert self.evidence is not None
-            writer = MapWriter(self.evidence, out)
-            for index, z in zip(self.evidence.indices, found, strict=True):
-                writer.add(index, z)
-            writer.close()
+        with held(out):
+            write_tsv(out / SCORES, self.table, columns)
+            self._save_calibration(out)
+            self._save_both_sides(out)
+            write_json(out / SCORES_SIDECAR, self.sidecar)
+            if maps:
+                found = self.maps()
+                assert self.evidence is not None
+                writer = MapWriter(self.evidence, out)
+                for index, z in zip(self.evidence.indices, found, strict=True):
+                    writer.add(index, z)
+                writer.close()
 
     def _save_both_sides(self, out: Path) -> None:
         (out / BOTH_SIDES).unlink(missing_ok=True)  # of earlier scores

@@ -28,6 +28,7 @@ from foldnorm.preprocessing.cohort.quality import read_warnings
 from foldnorm.preprocessing.core.errors import InputError, making_sense_of
 from foldnorm.preprocessing.core.file_names import checked_name
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes, write_json
+from foldnorm.preprocessing.core.locks import held
 from foldnorm.preprocessing.io.sources import Problem
 
 if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without it
@@ -274,23 +275,29 @@ class Scorer:
         """Write a folder that `load` reads; see the class for what it holds.
 
         Raises:
-            InputError: the model was not loaded from a run, or the scorer from such a folder.
+            InputError: the model was not loaded from a run, or the scorer from such a folder; or
+                another process writes to the folder.
         """
         if isinstance(self._source, Path):
             raise InputError(f"a saved scorer is copied as a folder: {self._source}")
+        with held(folder):
+            self._write(folder, self._source)
+
+    def _write(self, folder: Path, source: Cohort) -> None:
+        """Write the files of `save`; ``source`` is the cohort that was fitted on."""
         (folder / SCORER).unlink(missing_ok=True)  # it says that the rest is whole
         if self.model is not None:
             from foldnorm.pipeline.scoring.model_files import save_model
 
             save_model(self.model, folder / MODEL)
-        _copy_layout(self._source.folder, folder / LAYOUT_FOLDER)
+        _copy_layout(source.folder, folder / LAYOUT_FOLDER)
         who = self.participants_.without_names()
         self.scores_.save(folder / FAMILIES)
         self.detector_.save(folder / DETECTOR)
         write_state(folder / CALIBRATION, self.calibration_.state_dict(who.salt))
         if self.scores_.map_scores:
             self.healthy_folds().save(folder / FOLDS)
-            SulcusCounts().fit(self._source).save(folder / SULCI)
+            SulcusCounts().fit(source).save(folder / SULCI)
         about = {
             "format": FORMAT,
             "foldnorm": version("foldnorm"),

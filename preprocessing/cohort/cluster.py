@@ -4,6 +4,7 @@ Each job prepares one chunk of the volumes, as ``--shard`` does; no two write on
 have ended, what they prepared is packed here.
 """
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from foldnorm.preprocessing.cohort.preprocess import (
     write_report,
 )
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.isolation import end_with
 from foldnorm.preprocessing.io.sources import Source
 
 LOGS = "logs"
@@ -110,8 +112,13 @@ def _by_jobs(
         _with(plan, shard=f"{number}/{cluster.jobs}", quiet=True)
         for number in range(1, cluster.jobs + 1)
     ]
+    starter = os.getpid() if cluster.kind == "local" else 0
     jobs = executor.map_array(
-        preprocess, [sources] * cluster.jobs, [out.absolute()] * cluster.jobs, chunks
+        _prepare_chunk,
+        [starter] * cluster.jobs,
+        [sources] * cluster.jobs,
+        [out.absolute()] * cluster.jobs,
+        chunks,
     )
     failed = []
     for number, job in enumerate(jobs, start=1):
@@ -124,6 +131,19 @@ def _by_jobs(
     report["seconds"] = round(time.perf_counter() - begin, 2)
     write_report(out, report)
     return report
+
+
+def _prepare_chunk(
+    starter: int, sources: Sequence[Source], out: Path, plan: CohortPlan
+) -> dict[str, Any]:
+    """Prepare a chunk in a job, which ends soon after the process ``starter``, unless that is 0.
+
+    In between is a process of submitit that watches the job.
+    """
+    if starter:
+        end_with(starter)
+        end_with(os.getppid())
+    return preprocess(sources, out, plan)
 
 
 def _with(plan: CohortPlan, **options: Any) -> CohortPlan:

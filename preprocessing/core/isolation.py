@@ -15,12 +15,17 @@ from typing import Any, Generic, TypeVar
 import joblib
 
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import is_alive
 
 LOG = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 KILLED = "its process was killed, most likely because memory ran out; fewer --n-procs need less"
-POLL = 1.0  # seconds between two looks at whether the parent is still there
+KILLED_WORKER = (
+    "its Dask worker was killed, most likely because memory ran out; give each worker more, or "
+    "have fewer of them on a machine"
+)
+POLL = 1.0  # seconds between two looks at whether another process is still there
 
 
 @dataclass(frozen=True)
@@ -86,11 +91,14 @@ def isolated_map(
     Args:
         work: of one item; it and its result are sent between processes.
         items: to work on.
-        n_procs: processes; 1: this one. Under another backend of joblib, such as Dask's, its own
-            number.
+        n_procs: processes; 1: this one; −1: the workers of the backend of joblib that is set, such
+            as Dask's.
         in_order: outcomes come in the order of the items, not as they are finished.
     """
     waiting = dict(enumerate(items))
+    if n_procs < 0:
+        yield from _by_workers(work, waiting, in_order)
+        return
     while waiting:
         try:
             for number, outcome in _outcomes(work, waiting, n_procs, in_order):
@@ -143,6 +151,30 @@ def _outcomes(
         )
 
 
+def _by_workers(
+    work: Callable[[Item], Made], waiting: dict[int, Item], in_order: bool
+) -> Iterator[Outcome[Item, Made]]:
+    """Work on items by Dask workers; one that has them killed is found by halves."""
+    try:
+        for number, outcome in _outcomes(work, waiting, -1, in_order):
+            del waiting[number]
+            yield outcome
+    except Exception as error:
+        if type(error).__name__ != "KilledWorker":  # Dask's, which is not imported here
+            raise
+    if len(waiting) == 1:
+        yield Outcome(*waiting.values(), None, KILLED_WORKER, MemoryError(KILLED_WORKER))
+    elif waiting:
+        LOG.warning(
+            "a Dask worker was killed, most likely because memory ran out; the %d items that are "
+            "left go on by halves", len(waiting),
+        )  # fmt: skip
+        numbers = list(waiting)
+        middle = len(numbers) // 2
+        for half in (numbers[:middle], numbers[middle:]):
+            yield from _by_workers(work, {n: waiting[n] for n in half}, in_order)
+
+
 def _alone(work: Callable[[Item], Made], item: Item) -> Outcome[Item, Made]:
     """Work on one item in a process of its own, which may be killed."""
     try:
@@ -172,20 +204,21 @@ def _of_worker(
 _WATCHED: set[int] = set()
 
 
-def end_with(parent: int, end: Callable[[], None] = lambda: os._exit(1)) -> None:
-    """Have this process end soon after its parent has, however that ended.
+def end_with(process: int, end: Callable[[], None] = lambda: os._exit(1)) -> None:
+    """Have this process end soon after another of this machine has, however that ended.
 
     Args:
-        parent: number of the process that started this one.
+        process: number of the one that started this one, or of one further up.
         end: what is done then.
     """
-    if parent in _WATCHED:
+    if process in _WATCHED:
         return
-    _WATCHED.add(parent)
+    _WATCHED.add(process)
+    is_parent = os.getppid() == process  # whose number may be given to another when it has ended
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == process if is_parent else is_alive(process):
             time.sleep(POLL)
         end()
 
-    threading.Thread(target=watch, name="end with the parent", daemon=True).start()
+    threading.Thread(target=watch, name="end with another", daemon=True).start()
