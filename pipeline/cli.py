@@ -156,10 +156,14 @@ def warnings_as_lines() -> Iterator[None]:
     handler.setFormatter(LineFormatter())
     handler.addFilter(Once())
     log.addHandler(handler)
+    matplotlib = logging.getLogger("matplotlib")
+    level = matplotlib.level
+    matplotlib.setLevel(logging.ERROR)  # it says at length where it could not keep a list of fonts
     try:
         yield
     finally:
         log.removeHandler(handler)
+        matplotlib.setLevel(level)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,12 +6,11 @@ import subprocess
 import sys
 import time
 
-import joblib
 import psutil
 import pytest
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.isolation import isolated, isolated_batches, isolated_map
+from foldnorm.preprocessing.core.isolation import DASK, isolated, isolated_batches, isolated_map
 
 FAULTS = {
     "input": (InputError("not a volume: a.nii"), "not a volume: a.nii"),
@@ -99,9 +98,8 @@ def test_a_killed_dask_worker_takes_only_its_own_item_along(tmp_path):
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None,
                                  local_directory=str(tmp_path)) as cluster,
         distributed.Client(cluster),
-        joblib.parallel_config(backend="dask"),
     ):  # fmt: skip
-        outcomes = list(isolated_map(die_at_three, range(6), -1, in_order=True))
+        outcomes = list(isolated_map(die_at_three, range(6), DASK, in_order=True))
     assert [outcome.made for outcome in outcomes] == [0, 1, 2, None, 4, 5]
     assert "Dask worker was killed, most likely because memory ran out" in outcomes[3].reason
 

@@ -7,11 +7,10 @@ have ended, what they prepared is packed here.
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
-
-import joblib
 
 from foldnorm.preprocessing.cohort.plan import CohortPlan
 from foldnorm.preprocessing.cohort.preprocess import (
@@ -20,11 +19,10 @@ from foldnorm.preprocessing.cohort.preprocess import (
     write_report,
 )
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.isolation import end_with
+from foldnorm.preprocessing.core.isolation import DASK, end_with
 from foldnorm.preprocessing.io.sources import Source
 
 LOGS = "logs"
-ALL_WORKERS = -1  # as joblib counts
 DEFAULT_MINUTES = 240  # of a job; SLURM's own default may be far less
 
 
@@ -84,8 +82,13 @@ def _by_dask(
         client = distributed.Client(cluster.address, timeout="10s")
     except (OSError, ValueError) as error:
         raise InputError(f"no Dask scheduler answers at {cluster.address} ({error})") from error
-    with client, joblib.parallel_config(backend="dask"):
-        return preprocess(sources, out, _with(plan, n_procs=ALL_WORKERS))
+    try:
+        with client:
+            return preprocess(sources, out, _with(plan, n_procs=DASK))
+    except CancelledError as error:
+        raise ConnectionError(
+            f"the Dask scheduler at {cluster.address} has ended; what is finished is not done again"
+        ) from error
 
 
 def _by_jobs(

@@ -25,6 +25,7 @@ KILLED_WORKER = (
     "its Dask worker was killed, most likely because memory ran out; give each worker more, or "
     "have fewer of them on a machine"
 )
+DASK = -1  # in place of a number of processes
 POLL = 1.0  # seconds between two looks at whether another process is still there
 
 
@@ -91,14 +92,13 @@ def isolated_map(
     Args:
         work: of one item; it and its result are sent between processes.
         items: to work on.
-        n_procs: processes; 1: this one; −1: the workers of the backend of joblib that is set, such
-            as Dask's.
+        n_procs: processes; 1: this one; `DASK`: the workers of the Dask cluster that is connected.
         in_order: outcomes come in the order of the items, not as they are finished.
     """
-    waiting = dict(enumerate(items))
-    if n_procs < 0:
-        yield from _by_workers(work, waiting, in_order)
+    if n_procs == DASK:
+        yield from _by_workers(work, items, in_order)
         return
+    waiting = dict(enumerate(items))
     while waiting:
         try:
             for number, outcome in _outcomes(work, waiting, n_procs, in_order):
@@ -152,27 +152,26 @@ def _outcomes(
 
 
 def _by_workers(
-    work: Callable[[Item], Made], waiting: dict[int, Item], in_order: bool
+    work: Callable[[Item], Made], items: Sequence[Item], in_order: bool
 ) -> Iterator[Outcome[Item, Made]]:
-    """Work on items by Dask workers; one that has them killed is found by halves."""
-    try:
-        for number, outcome in _outcomes(work, waiting, -1, in_order):
-            del waiting[number]
-            yield outcome
-    except Exception as error:
-        if type(error).__name__ != "KilledWorker":  # Dask's, which is not imported here
-            raise
-    if len(waiting) == 1:
-        yield Outcome(*waiting.values(), None, KILLED_WORKER, MemoryError(KILLED_WORKER))
-    elif waiting:
-        LOG.warning(
-            "a Dask worker was killed, most likely because memory ran out; the %d items that are "
-            "left go on by halves", len(waiting),
-        )  # fmt: skip
-        numbers = list(waiting)
-        middle = len(numbers) // 2
-        for half in (numbers[:middle], numbers[middle:]):
-            yield from _by_workers(work, {n: waiting[n] for n in half}, in_order)
+    """Work on items by the workers of the Dask cluster that is connected.
+
+    An item is tried once more where its worker was killed, which another item may have caused.
+    joblib's own way to Dask waits for ever for what a killed worker was to return.
+    """
+    from distributed import Client, KilledWorker, as_completed  # an extra
+
+    client = Client.current()
+    item_of = {client.submit(isolated, work, item, pure=False): item for item in items}
+    for future in item_of if in_order else as_completed(item_of):
+        item = item_of[future]
+        if isinstance(future.exception(), KilledWorker):
+            LOG.warning("a Dask worker was killed; what it was working on is tried once more")
+            future = client.submit(isolated, work, item, pure=False)
+        if isinstance(future.exception(), KilledWorker):
+            yield Outcome(item, None, KILLED_WORKER, MemoryError(KILLED_WORKER))
+        else:
+            yield future.result()
 
 
 def _alone(work: Callable[[Item], Made], item: Item) -> Outcome[Item, Made]:
