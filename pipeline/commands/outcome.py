@@ -43,12 +43,12 @@ def conclude_batch(
     """
     from importlib.metadata import version
 
-    from foldnorm.preprocessing.cohort.cohort import RUN_REPORT
+    from foldnorm.pipeline.artifacts import REPORT
     from foldnorm.preprocessing.core.files import write_json
 
     failed = [{"volume": problem.key, "reason": problem.reason} for problem in problems]
     report = {"version": version("foldnorm"), "done": done, "failed": failed}
-    write_json(arguments.out / RUN_REPORT, report)
+    write_json(arguments.out / REPORT, report)
     return conclude(arguments, problems, *summary)
 
 

@@ -44,7 +44,6 @@ FOLDS = "folds.npy"
 PAIRS = "pairs.npy"
 REGION_MASK = "region_mask.nii.gz"
 FOLD_TABLE = "folds.tsv"
-RUN_REPORT = "run_report.json"  # of the command that made the folder
 FOLD_COLUMNS = ("participant_id", "hemi", "label", "name", "size", "voxels")
 KEY_COLUMNS = ("participant_id", "hemi", "image")  # what `row_key` makes a name of
 FIRST_COLUMNS = ("participant_id", "hemi", "split")
