@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import verify_net_in_out
+from test_each_volume import damage
 
 from foldnorm.models.classes import to_classes
 from foldnorm.models.sulcus_segmenter import SulcusSegmenter
@@ -259,6 +260,19 @@ def test_recognising_names_voxels_in_the_grid_of_the_input(cohort, run, tmp_path
     assert labels.data.shape == original.data.shape
     assert not labels.data[(original.data == 0) | (original.data == 11)].any()
     assert main([*map(str, words), "--quiet"]) == 2
+
+
+def test_a_brain_that_cannot_be_read_ends_no_other(cohort, run, tmp_path, capsys):
+    bad, *others = cohort.indices("test").tolist()
+    damaged, out = damage(cohort, tmp_path / "damaged", [bad]), tmp_path / "out"
+    words = ["label-sulci", run, damaged, "-o", out, "--split", "test", "--device", "cpu"]
+    assert main([*map(str, words), "--quiet"]) == 1
+    assert f"{cohort.keys()[bad]}: class number 99" in capsys.readouterr().err
+    keys = {row_key(row) for row in read_tsv(out / "sulci.tsv")}
+    assert keys == {cohort.keys()[n] for n in others}
+    assert {path.name.split("_desc")[0] for path in out.glob("*_dseg.nii.gz")} == keys
+    (failed,) = read_json(out / "run_report.json")["failed"]
+    assert failed["volume"] == cohort.keys()[bad]
 
 
 def test_a_file_is_prepared_as_the_training_cohort_was(cohort, run, tmp_path):

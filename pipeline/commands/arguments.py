@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import docstring_parser
 
@@ -95,7 +95,7 @@ def add_out(
     what: str = "folder to write to",
     metavar: str = "OUT",
     *,
-    holds: bool = True,
+    holds: Literal["folder", "file", ""] = "folder",
 ) -> None:
     """Add ``-o``, ``--out``, which every command that writes has.
 
@@ -103,7 +103,7 @@ def add_out(
         parser: of the command.
         what: help.
         metavar: its name there.
-        holds: no other process may write to that folder meanwhile.
+        holds: what no other process may write to meanwhile; empty if the command sees to that.
     """
     parser.set_defaults(holds_out=holds)
     parser.add_argument("-o", "--out", type=Path, required=True, metavar=metavar, help=what)

@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.artifacts import SULCI
     from foldnorm.pipeline.commands.arguments import refuse_existing, warn_of_lost_inputs
-    from foldnorm.pipeline.commands.outcome import conclude
+    from foldnorm.pipeline.commands.outcome import conclude_batch
     from foldnorm.pipeline.inference.inputs import open_input
     from foldnorm.pipeline.inference.recognise import SulcusLabeller
     from foldnorm.pipeline.runs.devices import choose_device
@@ -54,4 +54,4 @@ def run(arguments: argparse.Namespace) -> int:
     sulci = counted(len(labeller.network.sulci), "sulcus", "sulci")
     brains = counted(len(result.inputs), "brain")
     summary = f"{sulci} of {brains}, {len(problems)} failed: {arguments.out}"
-    return conclude(arguments, problems, summary)
+    return conclude_batch(arguments, len(result.inputs), problems, summary)

@@ -16,7 +16,7 @@ HELP = "make a template for alignment, from skeletons that lead to MNI space"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_sources(parser)
-    add_out(parser, "NIfTI file to write", holds=False)
+    add_out(parser, "NIfTI file to write", holds="file")
     add_overwrite(parser)
 
 

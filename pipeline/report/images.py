@@ -15,11 +15,12 @@ from foldnorm.pipeline.artifacts import (
     RESTORED_SIDECAR,
 )
 from foldnorm.pipeline.report import figures
-from foldnorm.preprocessing.cohort.cohort import RUN_REPORT, Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.images import CLASS
 from foldnorm.preprocessing.cohort.pictures import inline_png
 from foldnorm.preprocessing.cohort.split import SPLITS
 from foldnorm.preprocessing.core.counts import counted
+from foldnorm.preprocessing.core.file_names import RUN_REPORT
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 
 MAX_LISTED = 15  # images of a list

@@ -37,10 +37,11 @@ from foldnorm.pipeline.report.latent import latent_section
 from foldnorm.pipeline.report.runs import run_section
 from foldnorm.pipeline.report.scores import fusion_section, recognition_section, scores_section
 from foldnorm.pipeline.report.viewers import cohort_viewer, plotly_script, static
-from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, RUN_REPORT, Cohort
+from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
 from foldnorm.preprocessing.cohort.quality import QC_TABLE
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError, making_sense_of
+from foldnorm.preprocessing.core.file_names import RUN_REPORT
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_text
 
 TEMPLATES = files("foldnorm.pipeline.report") / "templates"

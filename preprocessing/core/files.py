@@ -260,14 +260,18 @@ def _remove_what_was_left(path: Path) -> None:
 
 
 def is_alive(process: int) -> bool:
-    """Say if a process of this machine still runs."""
+    """Say if a process of this machine still runs; one that waits to be reaped does not."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # of another user
+        pass
+    try:
+        state = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except OSError:  # not Linux, or it has ended meanwhile
         return True
-    return True
+    return state != b"Z"
 
 
 def _umask() -> int:

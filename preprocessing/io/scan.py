@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from foldnorm.preprocessing.core.counts import counted
+from foldnorm.preprocessing.core.file_names import RUN_REPORT
 from foldnorm.preprocessing.core.files import ANNEXED, content_fault
 from foldnorm.preprocessing.io.volumes import is_volume
 
@@ -169,7 +170,7 @@ class _Walk:
 def _kind_of_folder(folder: Path, entries: Sequence[os.DirEntry[str]]) -> str:
     """Return why a folder is not entered, or nothing."""
     names = {entry.name for entry in entries}
-    if is_cohort(names) or "run_report.json" in names:
+    if is_cohort(names) or RUN_REPORT in names:
         return OUTPUT
     is_subject = bool({"mri", "surf"} & names) or any(freesurfer_rank(n) is not None for n in names)
     if not is_subject:

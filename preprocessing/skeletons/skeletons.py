@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from tqdm import tqdm
 
-from foldnorm.preprocessing.cohort.cohort import RUN_REPORT
 from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.file_names import RUN_REPORT
 from foldnorm.preprocessing.core.files import json_or_nothing, sha256_of, write_json
 from foldnorm.preprocessing.core.isolation import isolated_map
 from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
