@@ -110,11 +110,6 @@ class SourceVolume:
         """Name of the volume in a cohort: ``sub-100206_hemi-L``."""
         return f"sub-{bids_label(self.participant)}" + (f"_hemi-{self.hemi}" if self.hemi else "")
 
-    def assuming(self, assume: Orientation | None) -> "SourceVolume":
-        """Return the volume, and its right one, with these directions where a file has none."""
-        right = None if self.right is None else self.right.assuming(assume)
-        return replace(self, assume=assume, right=right)
-
 
 @dataclass(frozen=True)
 class Problem:
@@ -184,6 +179,7 @@ def find_volumes(
     excluded: Iterable[str] = (),
     prefer: Sequence[str] = (),
     whole_brain: bool = False,
+    assume: Orientation | None = None,
 ) -> Findings[SourceVolume]:
     """List the volumes of ``sources``, sorted by participant and hemisphere.
 
@@ -197,6 +193,7 @@ def find_volumes(
         excluded: leave these ids out.
         prefer: names of acquisitions, analyses, or fold sessions that are taken before others.
         whole_brain: join the hemispheres of a participant.
+        assume: directions that voxels run in, where the header of a file does not say.
 
     Raises:
         InputError: nothing is there, or a participant that was named is not.
@@ -221,7 +218,7 @@ def find_volumes(
         readable, faulty = _without_faults(kept)
         single, twice = _without_duplicates(readable, prefer)
         problems += faulty + twice
-        found += [_named(v, source) for v in single]
+        found += [replace(_named(v, source), assume=assume) for v in single]
         unused += read.not_used(kept, single)
         warnings += read.warnings
     refuse_unknown(wanted, ids, where)
