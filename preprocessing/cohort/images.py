@@ -21,6 +21,7 @@ from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import atomic_path, read_tsv, write_bytes
+from foldnorm.preprocessing.io.file_pairs import pair_fault
 from foldnorm.preprocessing.io.gzipped import expand, head_of
 from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.people import (
@@ -98,6 +99,8 @@ def find_images(
     """
     if not source.exists():
         raise InputError(f"no such file or folder: {source}")
+    if fault := pair_fault(source):
+        raise InputError(f"{fault}: {source}")
     scanned = scan(source) if source.is_dir() else Scan([source])
     every, others = _files(scanned, source)
     every, problems = _without_faults(every)
