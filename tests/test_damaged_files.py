@@ -1,6 +1,7 @@
 """Files of ours that are empty, cut off, or pointers to what was not fetched: one line each."""
 
 import json
+import pickle
 import shutil
 
 import numpy as np
@@ -12,7 +13,7 @@ from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.arrays import read_array
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import content_fault, read_json
+from foldnorm.preprocessing.core.files import content_fault, read_json, read_tsv
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
 ANNEX = b"/annex/objects/MD5E-s9--0123456789abcdef.npy\n"
@@ -51,6 +52,59 @@ def test_a_damaged_cohort_is_refused_by_name(small_cohort, tmp_path, file, name)
         _ = Cohort.open(tmp_path)
     if file != "participants.tsv" or name != "empty":
         assert reason in str(raised.value)
+
+
+def with_class_number(cohort, folder, name, number):
+    """Copy of a cohort: all volumes but the first hold a class number that its scheme has not."""
+    shutil.copytree(cohort.folder, folder)
+    stored = np.load(folder / name)
+    stored[1:, 0, 0, 0] = number
+    np.save(folder / name, stored)
+    return Cohort.open(folder)
+
+
+def test_a_class_number_that_the_scheme_has_not_is_refused_as_it_is_read(small_cohort, tmp_path):
+    cohort = with_class_number(small_cohort, tmp_path / "cohort", "volumes.npy", 3)
+    assert np.array_equal(cohort.volumes[0], small_cohort.volumes[0])
+    for read in (
+        lambda: cohort[1].volume,
+        lambda: np.asarray(cohort.volumes),
+        lambda: cohort.volumes[:2],
+        lambda: list(cohort.brains([1])),
+        lambda: cohort.dataset()[1],
+    ):
+        with pytest.raises(InputError, match=r"class number 3, expected 0 to 2 .*volumes\.npy"):
+            read()
+
+
+def test_training_ends_at_such_a_volume_in_one_line(small_cohort, tmp_path, capsys):
+    cohort = with_class_number(small_cohort, tmp_path / "cohort", "volumes.npy", 223)
+    words = ["train", "wgan_gp", cohort.folder, "-o", tmp_path / "run", *TINY_TRAINING]
+    assert "class number 223, expected 0 to 2" in refused(capsys, *words)
+
+
+def test_arrays_beside_the_volumes_have_their_shape(phantom_cohort, tmp_path):
+    shutil.copytree(phantom_cohort.folder, tmp_path / "cohort")
+    np.save(tmp_path / "cohort/folds.npy", np.array(phantom_cohort.folds)[..., 1:])
+    with pytest.raises(InputError, match=r"expected an array of .*folds\.npy"):
+        _ = Cohort.open(tmp_path / "cohort").folds
+
+
+def test_class_numbers_are_bytes(small_cohort, tmp_path):
+    shutil.copytree(small_cohort.folder, tmp_path / "cohort")
+    np.save(tmp_path / "cohort/volumes.npy", np.asarray(small_cohort.volumes).astype(np.float32))
+    with pytest.raises(InputError, match=r"expected class numbers \(uint8\), got float32"):
+        Cohort.open(tmp_path / "cohort")
+
+
+def test_a_row_says_which_column_its_table_lacks(tmp_path):
+    (tmp_path / "scores.tsv").write_text("id\tz\nsub-1\t2.5\n")
+    (row,) = read_tsv(tmp_path / "scores.tsv")
+    assert row["z"] == "2.5"
+    assert row.get("hemi") is None
+    for joined in (row, row | {"flag": "x"}, {"flag": "x"} | row, pickle.loads(pickle.dumps(row))):
+        with pytest.raises(InputError, match=r"lacks 'participant_id': .*scores\.tsv"):
+            _ = joined["participant_id"]
 
 
 @pytest.mark.parametrize("name", DAMAGES)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from multiprocessing.sharedctypes import RawValue
 from types import FrameType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,15 +26,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from foldnorm.models.noise import seed_of
 from foldnorm.pipeline.data.items import Item, ItemTransform, stacked, transformed
+from foldnorm.preprocessing.core.arrays import VolumeArray
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
-
-
-class AuxiliaryArray(Protocol):
-    """Array that accompanies the volumes: a memory map, or something that is read like one."""
-
-    def __getitem__(self, index: int, /) -> Any:
-        """(I, J, K) of one volume, or a number."""
 
 
 class Drawn(NamedTuple):
@@ -53,7 +47,7 @@ class Draws(Dataset["Drawn | InputError"]):
     """Training volumes by the number of their draw, without end.
 
     Args:
-        volumes: (N, I, J, K) uint8, usually a memory map: many processes share one copy.
+        volumes: (N, I, J, K) uint8, usually in a file: many processes share one copy.
         indices: volumes to draw from.
         seed: of the permutations.
         auxiliary: by name, what lies beside each volume: second of a pair, folds, sulci.
@@ -69,11 +63,11 @@ class Draws(Dataset["Drawn | InputError"]):
 
     def __init__(
         self,
-        volumes: NDArray[np.uint8],
+        volumes: VolumeArray,
         indices: NDArray[np.int64],
         *,
         seed: int = 0,
-        auxiliary: Mapping[str, AuxiliaryArray] | None = None,
+        auxiliary: Mapping[str, VolumeArray] | None = None,
         paired: bool = True,
         conditions: NDArray[np.float32] | None = None,
         transforms: Sequence[ItemTransform] = (),

@@ -23,6 +23,7 @@ from foldnorm.preprocessing.cohort.input_space import InputSpace
 from foldnorm.preprocessing.cohort.layout import Layout
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.prepared_index import prepared_volume
+from foldnorm.preprocessing.core.arrays import VolumeArray
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.io.schemes import LabelScheme
@@ -186,15 +187,16 @@ class CohortTranslations(TranslationResult):
 
     def _translate(self, index: int) -> TranslatedVolume:
         translator, cohort = self.translator, self.cohort
-        sources, targets = cohort.volumes, cohort.pairs
+        sources: VolumeArray | None = cohort.volumes
+        targets: VolumeArray | None = cohort.pairs
         if translator.model.reverse:
-            assert cohort.pairs is not None
-            sources, targets = cohort.pairs, cohort.volumes
+            sources, targets = targets, sources
+        assert sources is not None
         row = cohort.rows[index]
-        made = translator.trained.translate_volume(np.array(sources[index]))
+        made = translator.trained.translate_volume(sources[index])
         known: Row = {name: row.get(name, "") for name in ("participant_id", "hemi", "split")}
         if targets is not None:
-            true, scheme = np.array(targets[index]), target_scheme(translator.model, cohort)
+            true, scheme = targets[index], target_scheme(translator.model, cohort)
             known |= class_dice(made, true, scheme)
             known |= class_distances(made, true, scheme, cohort.voxel_size)
         return TranslatedVolume(row_key(row), made, cohort.affine_of(row), known)

@@ -197,7 +197,7 @@ def _volumes_of(
 
 
 def _brain_layer(cohort: Cohort, index: int) -> Layer:
-    volume: NDArray[np.uint8] = np.array(cohort.volumes[index])
+    volume: NDArray[np.uint8] = cohort.volumes[index]
     return labels_layer(nifti_bytes(volume, cohort.affine))
 
 

@@ -56,7 +56,7 @@ class PageWriter:
         expected, spread = (own[MISSING] for own in self.scores.healthy_statistics(row))
         shown = self.folds.beside(row)
         share = np.rint(255 * counts / number).astype(np.uint8)
-        volume = np.array(self.cohort.volumes[index])
+        volume = self.cohort.volumes[index]
         arrays = PageArrays(
             volume=volume,
             z=np.rint(255 * np.clip(z / peak, 0, 1)).astype(np.uint8),

@@ -132,7 +132,7 @@ class AtlasTemplate(Fitted):
         sulci = SulcusLabels(cohort, self.sulci)
         counts = np.zeros((len(self.sulci) + 1, *cohort.shape), dtype=np.float32)
         for index in cohort.indices("train"):
-            structure = self.scheme.foreground(np.array(cohort.volumes[index]))
+            structure = self.scheme.foreground(cohort.volumes[index])
             places = np.nonzero(structure)
             counts[(sulci[int(index)][places], *places)] += 1
         sigma = [self.spread / side for side in cohort.voxel_size]

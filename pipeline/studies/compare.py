@@ -33,7 +33,7 @@ from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.studies.benchmark import BenchmarkOptions, benchmark
 from foldnorm.preprocessing.alteration.deletion import HALF_WAY, Refilling, SizeRange
 from foldnorm.preprocessing.alteration.kinds import DEFORMING
-from foldnorm.preprocessing.cohort.cohort import Cohort, iterate
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, write_json, write_tsv
 
@@ -244,10 +244,10 @@ def _summary(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _baselines(cohort: Cohort) -> list[dict[str, Any]]:
     """Compute the baseline: the training brain that overlaps most with each validation brain."""
     top = cohort.scheme.foreground
-    training = [top(volume) for volume in iterate(cohort.volumes, cohort.indices("train"))]
+    training = [top(cohort.volumes[index]) for index in cohort.indices("train")]
     pairs = []
-    for volume in iterate(cohort.volumes, cohort.indices("validation")):
-        true = top(volume)
+    for index in cohort.indices("validation"):
+        true = top(cohort.volumes[index])
         pairs.append((max(training, key=lambda other: int((other & true).sum())), true))
     return [{"model": "(nearest training brain)", "seeds": 0, **mean_panel(pairs)}]
 

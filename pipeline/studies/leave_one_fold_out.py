@@ -140,7 +140,7 @@ def leave_one_fold_out(
 
     def without(index: int, fold: dict[str, Any]) -> NDArray[np.uint8]:
         deletion = Deletion("fold", fold["label"])
-        volume = np.array(cohort.volumes[index])
+        volume = cohort.volumes[index]
         return apply_deletion(
             volume, deletion, scheme, folds=folds[index], has_hull=cohort.has_hull
         )

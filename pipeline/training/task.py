@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from foldnorm.models.classes import to_classes
 from foldnorm.models.protocols import Conditioned, Decodes, Diffuses, TakesPatches, Trainable
-from foldnorm.pipeline.data.batches import AuxiliaryArray
 from foldnorm.pipeline.data.items import ItemTransform, stacked, transformed
 from foldnorm.pipeline.data.sheet_affine import RandSheetAffined
 from foldnorm.pipeline.metrics.sheets import compare_populations, sheet_panel
@@ -24,6 +23,7 @@ from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import volume_slices
 from foldnorm.preprocessing.cohort.preparation import Preparation
+from foldnorm.preprocessing.core.arrays import VolumeArray
 from foldnorm.preprocessing.core.errors import InputError
 
 Labels = NDArray[np.uint8]
@@ -53,7 +53,7 @@ class Task:
         assert isinstance(model, Trainable)
         self.model: Any = model
         self.cohort = cohort
-        self.auxiliary: dict[str, AuxiliaryArray] = {}
+        self.auxiliary: dict[str, VolumeArray] = {}
         self.check()
 
     def check(self) -> None:

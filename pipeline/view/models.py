@@ -119,14 +119,14 @@ class ViewedModel:
         """Return the volume of a brain that the model starts from."""
         sources = cohort.pairs if self.from_pair else cohort.volumes
         assert sources is not None
-        return np.array(sources[index])
+        return sources[index]
 
     def true(self, cohort: Cohort, index: int) -> NDArray[np.uint8] | None:
         """Return the volume that the model should make of a brain; None if it is not known."""
         if self.translator is None:
-            return np.array(cohort.volumes[index])
+            return cohort.volumes[index]
         wanted = cohort.volumes if self.from_pair else cohort.pairs
-        return None if wanted is None else np.array(wanted[index])
+        return None if wanted is None else wanted[index]
 
     def codes(self, cohort: Cohort) -> NDArray[np.float32]:
         """Codes of all brains of a cohort, (N, d)."""

@@ -128,7 +128,7 @@ class FoldAlteration(ABC):
         """Read a volume of the cohort."""
         assert self.cohort.folds is not None
         return Parts.from_volume(
-            np.array(self.cohort.volumes[index]),
+            self.cohort.volumes[index],
             np.array(self.cohort.folds[index]),
             self.scheme,
             has_hull=self.cohort.has_hull,

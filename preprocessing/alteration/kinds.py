@@ -69,7 +69,7 @@ class FoldDeletion:
     def apply(self, index: int, deletion: Deletion) -> Volume:
         """Erase the fold."""
         assert self.cohort.folds is not None
-        volume, folds = np.array(self.cohort.volumes[index]), np.array(self.cohort.folds[index])
+        volume, folds = self.cohort.volumes[index], np.array(self.cohort.folds[index])
         return apply_deletion(
             volume, deletion, self.cohort.scheme, folds=folds, has_hull=self.cohort.has_hull
         )
@@ -83,11 +83,11 @@ class BallDeletion:
 
     def draw(self, index: int, sizes: SizeRange, rng: np.random.Generator) -> Deletion | None:
         """Draw a ball centred on a voxel above void."""
-        return sample_ball(rng, np.array(self.cohort.volumes[index]), self.cohort.scheme, sizes)
+        return sample_ball(rng, self.cohort.volumes[index], self.cohort.scheme, sizes)
 
     def apply(self, index: int, deletion: Deletion) -> Volume:
         """Erase the ball."""
-        volume, size = np.array(self.cohort.volumes[index]), self.cohort.voxel_size
+        volume, size = self.cohort.volumes[index], self.cohort.voxel_size
         return apply_deletion(volume, deletion, self.cohort.scheme, voxel_size=size)
 
 
@@ -229,7 +229,7 @@ class FoldAddition:
 
         Where it lands beside a sheet of the subject, it is thinned: two sheets would be a block.
         """
-        volume, scheme = np.array(self.cohort.volumes[index]), self.cohort.scheme
+        volume, scheme = self.cohort.volumes[index], self.cohort.scheme
         if deletion.kind != "none":
             assert self.cohort.folds is not None
             fold = np.array(self.cohort.folds[self.index[deletion.donor]]) == deletion.label
@@ -306,7 +306,7 @@ class OtherSide:
     def apply(self, index: int, deletion: Deletion) -> Volume:
         """Return the volume of the other hemisphere."""
         other = None if deletion.kind == "none" else self.cohort.other_side(index)
-        return np.array(self.cohort.volumes[index if other is None else other])
+        return self.cohort.volumes[index if other is None else other]
 
 
 KINDS: Mapping[str, Callable[..., AlterationKind]] = {

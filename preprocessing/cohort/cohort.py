@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.split import SPLITS
-from foldnorm.preprocessing.core.arrays import read_array
+from foldnorm.preprocessing.core.arrays import LabelArray, read_array
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.file_names import checked_name
@@ -126,12 +126,14 @@ class Cohort:
         return (folder / DESCRIPTION).is_file() and "Cohort" in read_json(folder / DESCRIPTION)
 
     @cached_property
-    def volumes(self) -> NDArray[np.uint8]:
-        """Class numbers, (N, I, J, K) uint8, a read-only memory map.
+    def volumes(self) -> LabelArray | NDArray[Any]:
+        """Class numbers, (N, I, J, K) uint8, each volume read and checked on access.
 
-        Of images, (N, I, J) or (N, I, J, K) uint8 or uint16; `intensities` says what they mean.
+        Of images, (N, I, J) or (N, I, J, K) uint8 or uint16, a read-only memory map; `intensities`
+        says what they mean.
         """
-        return read_array(self.folder / VOLUMES)
+        path = self.folder / VOLUMES
+        return read_array(path) if self.holds_images else LabelArray(path, self.scheme.n_classes)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -170,7 +172,7 @@ class Cohort:
     def brains(self, indices: Iterable[int]) -> Iterator["Brain"]:
         """Volumes in memory, one at a time, with their rows."""
         for index in indices:
-            yield self.brain(int(index), np.array(self.volumes[index]))
+            yield self.brain(int(index), self._volume(int(index)))
 
     def brain(self, index: int, volume: NDArray[Any]) -> "Brain":
         """Brain of a volume: one of the cohort's, or what it has become by an alteration."""
@@ -191,7 +193,7 @@ class Cohort:
         return {key: index for index, key in enumerate(self.keys())}
 
     def _volume(self, index: int) -> NDArray[np.uint8]:
-        return np.array(self.volumes[index])
+        return np.array(self.volumes[index])  # images are a memory map
 
     def view(self, indices: Iterable[int]) -> "CohortView":
         """Return some of the volumes as a sequence of brains, each read on access."""
@@ -212,13 +214,24 @@ class Cohort:
     def folds(self) -> NDArray[np.uint16] | None:
         """Fold labels, (N, I, J, K) uint16, 0 where there is no fold; None if unknown."""
         path = self.folder / FOLDS
-        return read_array(path) if path.is_file() else None
+        return self._beside_volumes(read_array(path), path) if path.is_file() else None
 
     @cached_property
-    def pairs(self) -> NDArray[np.uint8] | None:
+    def pairs(self) -> LabelArray | None:
         """Classes of the second volume of each pair, (N, I, J, K) uint8; None if there are none."""
-        path = self.folder / PAIRS
-        return read_array(path) if path.is_file() else None
+        path, scheme = self.folder / PAIRS, self.pair_scheme
+        if scheme is None or not path.is_file():
+            return None
+        return self._beside_volumes(LabelArray(path, scheme.n_classes), path)
+
+    def _beside_volumes(self, array: Any, path: Path) -> Any:
+        """Return an array of which row n belongs to volume n, if it has the volumes' shape."""
+        if array.shape == self.volumes.shape:
+            return array
+        raise InputError(
+            f"expected an array of {self.volumes.shape} as {VOLUMES} is, got one of "
+            f"{array.shape}; run preprocess again: {path}"
+        )
 
     @cached_property
     def fold_table(self) -> list[dict[str, str]]:
@@ -449,9 +462,3 @@ def few_at_a_time(brains: Iterable[Brain]) -> Iterator[list[Brain]]:
     for first in waiting:
         count = min(FEW, max(FEW_VOXELS // first.volume.size, 1))
         yield [first, *islice(waiting, count - 1)]
-
-
-def iterate(volumes: NDArray[Any], indices: Iterable[int]) -> Iterator[NDArray[Any]]:
-    """Yield volumes of a memory map as arrays in memory, one at a time."""
-    for index in indices:
-        yield np.array(volumes[index])

@@ -1,8 +1,9 @@
 """Arrays out of ``.npy`` and ``.npz`` files, which may come from anyone: never a pickled object."""
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,13 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import unreadable
 from foldnorm.preprocessing.core.memory import check_fits
+
+
+class VolumeArray(Protocol):
+    """Volumes by number: an array in memory or in a file, or what is read like one."""
+
+    def __getitem__(self, index: int, /) -> Any:
+        """(I, J, K) of one volume, or a number."""
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
@@ -47,3 +55,63 @@ def read_array(path: Path) -> NDArray[Any]:
         raise InputError(f"no such file: {path}") from None
     except (OSError, ValueError, EOFError) as error:
         raise unreadable(path, "an array", error) from error
+
+
+class LabelArray(Sequence[NDArray[np.uint8]]):
+    """Volumes of class numbers in a ``.npy`` file, which are checked as they are read.
+
+    A file of gigabytes is not read to see whether all of it is good: each volume is looked at when
+    it is taken out, so that no class number reaches a network or a table that has no such class.
+
+    Args:
+        path: of the array, (N, I, J, K) or (N, I, J) uint8.
+        n_classes: of its label scheme: 0 to ``n_classes`` − 1 are allowed.
+
+    Raises:
+        InputError: there is no such file, or it is no array of that kind.
+    """
+
+    def __init__(self, path: Path, n_classes: int) -> None:
+        self.path, self.n_classes = path, n_classes
+        self._stored = read_array(path)
+        if self.dtype != np.uint8:
+            raise InputError(f"expected class numbers (uint8), got {self.dtype}: {path}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of volumes, then their sides."""
+        return self._stored.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes, that of the volumes included."""
+        return self._stored.ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of a class number."""
+        return self._stored.dtype
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __getitem__(self, index: Any) -> NDArray[np.uint8]:  # type: ignore[override]
+        """Read one volume, or several, into memory.
+
+        Raises:
+            InputError: a class number is none of the scheme's.
+        """
+        found: NDArray[np.uint8] = np.array(self._stored[index])
+        if found.size and found.max() >= self.n_classes:
+            raise InputError(
+                f"class number {found.max()}, expected 0 to {self.n_classes - 1} as the label "
+                f"scheme of the cohort says; run preprocess again: {self.path}"
+            )
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Other processes open the file anew, rather than being sent what is in it.
+        return LabelArray, (self.path, self.n_classes)

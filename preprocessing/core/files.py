@@ -66,19 +66,25 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 class Record(dict[str, Any]):
-    """Object of a JSON file; a key that it lacks is an `InputError` that names the file.
+    """Object of a JSON file, or row of a table; what it lacks is an `InputError` with the file.
 
     Args:
-        content: of the object.
+        content: of the object, or cells by column.
         path: of the file.
     """
 
     def __init__(self, content: Mapping[str, Any], path: Path | None = None) -> None:
         super().__init__(content)
-        self.path = path
+        self._path = path  # hidden: templates take an attribute before a column
 
     def __missing__(self, key: str) -> Any:
-        raise InputError(f"damaged, or of another release: it lacks {key!r}: {self.path}")
+        raise InputError(f"damaged, or of another release: it lacks {key!r}: {self._path}")
+
+    def __or__(self, other: Any) -> Any:
+        return Record({**self, **other}, self._path)
+
+    def __ror__(self, other: Any) -> Any:
+        return Record({**other, **self}, self._path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -146,6 +152,7 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
     """Read a table of strings, tab separated (comma for ``.csv``); ``n/a`` becomes ``""``.
 
     Tab-separated tables know no quoting (BIDS); in ``.csv`` a cell may stand in double quotes.
+    A row that is asked for a column that the table lacks raises an `InputError`.
 
     Raises:
         InputError: no such file, no table, a column given twice, or a row of another length.
@@ -189,7 +196,8 @@ def _row(cells: Sequence[str], header: Sequence[str], number: int, path: Path) -
         raise InputError(
             f"line {number}: {len(cells)} cells, expected {len(header)} as in the header: {path}"
         )
-    return {name: "" if cell == "n/a" else cell for name, cell in zip(header, cells, strict=False)}
+    named = zip(header, cells, strict=False)
+    return Record({name: "" if cell == "n/a" else cell for name, cell in named}, path)
 
 
 def sha256(content: bytes) -> str:
