@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, read_tsv
+from foldnorm.preprocessing.core.files import read_json, read_tsv, whole_number
 from foldnorm.preprocessing.io.layouts import SEGMENTATION, Located, locate_file, locate_volumes
 from foldnorm.preprocessing.io.names import MORPHOLOGIST, STEMS, bids_label
 from foldnorm.preprocessing.io.people import (
@@ -246,10 +246,7 @@ def read_fold_names(sources: Sequence[Source]) -> dict[int, str]:
             continue
         found: dict[int, str] = {}
         for row in read_tsv(path):
-            try:
-                label, name = int(row["label"]), row["name"]
-            except (KeyError, ValueError):
-                raise InputError(f"expected the columns label (integer) and name: {path}") from None
+            label, name = whole_number(row, "label"), row["name"]
             if found.setdefault(label, name) != name:
                 raise InputError(f"label {label} is {found[label]!r} and {name!r}: {path}")
         for label in found.keys() & names.keys():
