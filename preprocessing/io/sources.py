@@ -245,7 +245,10 @@ def read_fold_names(sources: Sequence[Source]) -> dict[int, str]:
         if not path.is_file():
             continue
         found: dict[int, str] = {}
-        for row in read_tsv(path):
+        rows = read_tsv(path)
+        if not rows:
+            LOG.warning("no row, so that it names no fold: %s", path)
+        for row in rows:
             label, name = whole_number(row, "label"), row["name"]
             if found.setdefault(label, name) != name:
                 raise InputError(f"label {label} is {found[label]!r} and {name!r}: {path}")
