@@ -144,6 +144,14 @@ def test_other_folds_take_the_place_of_a_sulcus_and_get_no_name():
     assert np.array_equal(replaced_at(0, bare, named * 0, folds)[0], bare)
 
 
+def test_where_every_fold_has_a_name_nothing_takes_the_place_of_a_sulcus():
+    volume, named, folds = brain_of_folds()
+    named[folds > 0] = 1
+    new, names = replaced_at(0, volume, named, folds)
+    assert not (new == 2).any()
+    assert not names.any()
+
+
 def test_only_sulcus_voxels_count_in_the_loss():
     torch.manual_seed(0)
     model = SulcusSegmenter((8, 8, 8), sulci=["a", "b"], channels=[8], convolutions=[1])
