@@ -217,14 +217,24 @@ def annotated_source(folder: Path, count: int) -> Path:
 
 @pytest.fixture(scope="session")
 def annotated_cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    """36 skeletons of 16³ with pairs and named folds, half of them for validation."""
+    """36 skeletons of 16³ with named folds, half of them for validation."""
     folder = tmp_path_factory.mktemp("annotated")
-    source, out = annotated_source(folder / "source", 36), folder / "cohort"
-    words = ["preprocess", str(source), "-o", str(out), "--voxel-size", "1.5", "--pad", "16,16,16",
-             "--pair", "grey-white", "--split-fractions", "0.25", "0.5", "0.25", "--quiet",
+    annotated_source(folder / "source", 36)
+    return prepare_annotated(folder, "cohort")
+
+
+@pytest.fixture(scope="session")
+def paired_cohort(annotated_cohort: Cohort) -> Cohort:
+    """Those skeletons with their grey-white volumes."""
+    return prepare_annotated(annotated_cohort.folder.parent, "paired", "--pair", "grey-white")
+
+
+def prepare_annotated(folder: Path, name: str, *more: str) -> Cohort:
+    words = ["preprocess", str(folder / "source"), "-o", str(folder / name), "--voxel-size", "1.5",
+             "--pad", "16,16,16", "--split-fractions", "0.25", "0.5", "0.25", "--quiet",
              "--n-procs", "1"]  # fmt: skip
-    assert main(words) == 0
-    return Cohort.open(out)
+    assert main([*words, *more]) == 0
+    return Cohort.open(folder / name)
 
 
 FEW_LEVELS = [
@@ -235,10 +245,10 @@ FEW_LEVELS = [
 
 
 @pytest.fixture(scope="session")
-def translator(annotated_cohort: Cohort) -> Path:
+def translator(paired_cohort: Cohort) -> Path:
     """Makes grey-white volumes of skeletons, after four steps."""
-    out = annotated_cohort.folder.parent / "translator"
-    assert main(["train", "vnet", str(annotated_cohort.folder), "-o", str(out), *FEW_LEVELS]) == 0
+    out = paired_cohort.folder.parent / "translator"
+    assert main(["train", "vnet", str(paired_cohort.folder), "-o", str(out), *FEW_LEVELS]) == 0
     return out
 
 

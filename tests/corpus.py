@@ -403,8 +403,8 @@ COHORT: Mapping[str, str] = {
     "score": "score {small_run} {source} -o {out} --reference {source}",
     "score void": "score void {source} -o {out} --reference {source}",
     "score with a scorer": "score {scorer} {source} -o {out}",
-    "alter": "alter {source} -o {out} --size 1:5",
-    "benchmark": "benchmark {small_run} {source} -o {out} --size 1:5",
+    "alter": "alter {source} -o {out} --size 1 --kind ball",
+    "benchmark": "benchmark {small_run} {source} -o {out} --size 1 --kind ball",
     "latent": "latent clusters {small_run} {source} -o {out}",
     "crossvalidate": "crossvalidate wgan_gp {source} -o {out} --cv-folds 2 --training.steps 1",
     "evaluate-synthetic": "evaluate-synthetic {source} {source} -o {out}",
@@ -421,7 +421,7 @@ RUN: Mapping[str, str] = {
     "generate": "generate {source} -o {out} --n 1",
     "export": "export {source} -o {out}",
     "latent": "latent clusters {source} {small_cohort} -o {out}",
-    "benchmark": "benchmark {source} {small_cohort} -o {out} --size 1:5",
+    "benchmark": "benchmark {source} {small_cohort} -o {out} --size 1 --kind ball",
     "report": "report {source} -o {out}.html",
     "view": "view {small_cohort} {source} --no-browser",
     "train from it": COHORT["train"].format(source="{small_cohort}", out="{out}")
@@ -434,12 +434,14 @@ RESULTS: Mapping[str, str] = {
 }
 APPLIED_RUN: Mapping[str, str] = {
     "translator": "translate {source} {volumes} -o {out} --device cpu",
-    "labeller": "label-sulci {source} {volumes} -o {out} --device cpu",
+    "labeller": "label-sulci {source} {volumes} -o {out} --device cpu "
+    "--reference {annotated_cohort}",
     "denoiser": "restore {source} {pictures} -o {out} --device cpu",
     "classifier": "classify {source} {pictures} -o {out} --device cpu",
 }
 APPLIED_COHORT: Mapping[str, Mapping[str, str]] = {
-    "annotated_cohort": APPLIED,
+    "annotated_cohort": {"label-sulci": APPLIED["label-sulci"]},
+    "paired_cohort": {"translate": APPLIED["translate"]},
     "bars": {name: TO_IMAGES[name] for name in ("restore", "classify")},
 }
 LAYOUT = {"preprocess like it": COHORT["preprocess like it"]}
@@ -480,15 +482,15 @@ FOLDERS: Mapping[str, Kind] = {
         for cohort, words in APPLIED_COHORT.items()
         for name in DESCRIPTION
     },
-    "annotated_cohort, pairs.npy": Kind(
-        ("annotated_cohort", "pairs.npy"),
+    "paired_cohort, pairs.npy": Kind(
+        ("paired_cohort", "pairs.npy"),
         {"train": "train vnet {source} -o {out} --device cpu --training.steps 1"},
     ),
     **{
         f"annotated_cohort, {name}": Kind(
             ("annotated_cohort", name),
             {"train": "train sulcus_segmenter {source} -o {out} --device cpu --training.steps 1",
-             "alter": COHORT["alter"]},
+             "alter": "alter {source} -o {out} --size 1"},
             OF_TABLE if name.endswith("tsv") else {},
         )
         for name in ("folds.npy", "folds.tsv")
