@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import FOLD_TABLE, Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import whole_number
 
@@ -24,13 +24,21 @@ def sulcus_name(name: str, *, both_sides: bool) -> str:
 
 
 def sulcus_voxels(cohort: Cohort) -> dict[str, dict[str, int]]:
-    """Voxels of each sulcus in each volume: ``sub-…_hemi-…`` → name → count."""
+    """Voxels of each sulcus in each volume: ``sub-…_hemi-…`` → name → count.
+
+    Raises:
+        InputError: the table of folds names a volume that the cohort has not.
+    """
     both = bool(cohort.preparation["whole_brain"])
     found: dict[str, dict[str, int]] = {row_key(row): defaultdict(int) for row in cohort.rows}
     for row in cohort.fold_table:
         if row["name"] not in NOT_NAMES:
-            name = sulcus_name(row["name"], both_sides=both)
-            found[row_key(row)][name] += whole_number(row, "voxels")
+            name, key = sulcus_name(row["name"], both_sides=both), row_key(row)
+            if key not in found:
+                raise InputError(
+                    f"{key!r} is no volume of the cohort: {cohort.folder / FOLD_TABLE}"
+                )
+            found[key][name] += whole_number(row, "voxels")
     return found
 
 

@@ -28,6 +28,7 @@ from foldnorm.preprocessing.io.people import (
     PARTICIPANTS,
     differing_slightly,
     participant_ids,
+    refuse_pointer,
     require_columns,
 )
 from foldnorm.preprocessing.io.picture_files import read_picture
@@ -289,6 +290,7 @@ def _table(source: Path, table: Path | None) -> tuple[list[dict[str, str]] | Non
     path = table or source / PARTICIPANTS
     if table is None and not path.is_file():
         return None, []
+    refuse_pointer(path)
     rows = read_tsv(path)
     if table is None and not (rows and "file" in rows[0]):
         return None, [f"no column file: it does not say whose images are, and is not used: {path}"]
