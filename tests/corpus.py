@@ -416,9 +416,8 @@ COHORT: Mapping[str, str] = {
     "alter": "alter {source} -o {out} --size 1 --kind ball",
     "benchmark": "benchmark {small_run} {source} -o {out} --size 1 --kind ball",
     "latent": "latent clusters {small_run} {source} -o {out}",
-    "crossvalidate": f"crossvalidate wgan_gp {{source}} -o {{out}} --cv-folds 2 {TINY}",
     "evaluate-synthetic": "evaluate-synthetic {source} {source} -o {out}",
-    "compare": f"compare wgan_gp {{source}} -o {{out}} {TINY}",
+    "compare": "compare wgan_gp {source} -o {out} --steps 1 --device cpu",
     "search": "search wgan_gp {source} -o {out} --vary training.seed=1,2 --sampler grid " + TINY,
     "export": "export {small_run} -o {out} --reference {source}",
     "view": "view {source} --no-browser",
@@ -452,7 +451,12 @@ APPLIED_RUN: Mapping[str, str] = {
 APPLIED_COHORT: Mapping[str, Mapping[str, str]] = {
     "annotated_cohort": {"label-sulci": APPLIED["label-sulci"]},
     "paired_cohort": {"translate": APPLIED["translate"]},
-    "bars": {name: TO_IMAGES[name] for name in ("restore", "classify")},
+    "bars": {
+        "restore": TO_IMAGES["restore"],
+        "classify": TO_IMAGES["classify"],
+        "crossvalidate": "crossvalidate cnn_classifier {source} -o {out} --cv-folds 2 "
+        "--model.init_args.target way --training.steps 1 --device cpu",
+    },
 }
 LAYOUT = {"preprocess like it": COHORT["preprocess like it"]}
 DESCRIPTION = ("dataset_description.json", "participants.tsv", "volumes.npy")
