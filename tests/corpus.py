@@ -439,7 +439,7 @@ RUN: Mapping[str, str] = {
 RESULTS: Mapping[str, str] = {
     "report": "report {source} -o {out}.html",
     "combine": "combine {source} {source} -o {out}",
-    "view": "view {small_cohort} {source} --no-browser",
+    "view": "view {annotated_cohort} {source} --no-browser",
 }
 APPLIED_RUN: Mapping[str, str] = {
     "translator": "translate {source} {volumes} -o {out} --device cpu",

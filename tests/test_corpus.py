@@ -73,8 +73,12 @@ def scorer(small_run, small_cohort, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def scores(scorer):
-    return scorer.parent / "scores"
+def scores(annotated_cohort, tmp_path_factory):
+    """Scores of which enough brains calibrate to be combined."""
+    out, cohort = tmp_path_factory.mktemp("void") / "scores", str(annotated_cohort.folder)
+    words = ["score", "void", cohort, "-o", str(out), "--reference", cohort, "--quiet"]
+    assert main(words) == 0
+    return out
 
 
 def folder_of(request, name):
