@@ -434,7 +434,7 @@ RUN: Mapping[str, str] = {
     "report": "report {source} -o {out}.html",
     "view": "view {small_cohort} {source} --no-browser",
     "train from it": COHORT["train"].format(source="{small_cohort}", out="{out}")
-    + " --init-from {source}",
+    + " --weights {source}",
 }
 RESULTS: Mapping[str, str] = {
     "report": "report {source} -o {out}.html",
