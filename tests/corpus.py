@@ -405,7 +405,7 @@ FILES: Mapping[str, Kind] = {
 TINY = (
     "--training.steps 1 --training.batch_size 4 --training.validate_every 1 "
     "--model.init_args.channels [8] --model.init_args.critic_channels [8] "
-    "--model.init_args.critic_steps 1 --model.init_args.reconstruction_steps 1"
+    "--model.init_args.critic_steps 2 --model.init_args.reconstruction_steps 1"
 )
 COHORT: Mapping[str, str] = {
     "train": f"train wgan_gp {{source}} -o {{out}} --device cpu {TINY}",
