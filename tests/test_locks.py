@@ -105,7 +105,10 @@ def test_folders_that_nothing_was_written_to_are_taken_away(tmp_path):
 def test_locks_of_other_names_do_not_hinder(holder, tmp_path):
     holder(tmp_path, f"{LOCK}.1")
     with held(tmp_path), held(tmp_path, f"{LOCK}.2"):
-        pass
+        names = [LOCK, f"{LOCK}.1", f"{LOCK}.2"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == names
+        with pytest.raises(InputError, match="is writing there"), held(tmp_path, names[1]):
+            pass
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"\xff\t\t\t", b"a\tb"])

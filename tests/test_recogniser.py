@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -142,6 +143,14 @@ def test_other_folds_take_the_place_of_a_sulcus_and_get_no_name():
     assert np.mean(untouched) == pytest.approx(0.7, abs=0.08)
     bare = np.where(folds > 0, 1, volume).astype(np.uint8)
     assert np.array_equal(replaced_at(0, bare, named * 0, folds)[0], bare)
+
+
+def test_where_every_fold_has_a_name_nothing_takes_the_place_of_a_sulcus():
+    volume, named, folds = brain_of_folds()
+    named[folds > 0] = 1
+    new, names = replaced_at(0, volume, named, folds)
+    assert not (new == 2).any()
+    assert not names.any()
 
 
 def test_only_sulcus_voxels_count_in_the_loss():
@@ -289,6 +298,23 @@ def test_a_file_is_prepared_as_the_training_cohort_was(cohort, run, tmp_path):
     for row in read_tsv(tmp_path / "a/sulci.tsv"):
         twin = whole[cohort.rows[index]["participant_id"], row["sulcus"]]
         assert float(row["size_mm2"]) == pytest.approx(float(twin["size_mm2"]), rel=1e-4)
+
+
+def test_a_file_whose_directions_are_assumed_is_labelled_in_its_grid(cohort, run, tmp_path):
+    participant = cohort.rows[0]["participant_id"].removeprefix("sub-")
+    source = next((cohort.folder.parent / "source").rglob(f"Lskeleton_{participant}.nii.gz"))
+    image = nibabel.load(source)
+    image.set_sform(None, 0)
+    image.set_qform(None, 0)
+    nibabel.save(image, tmp_path / "sub-a.nii.gz")
+    words = ["label-sulci", run, tmp_path / "sub-a.nii.gz", "-o", tmp_path / "out", "--quiet",
+             "--device", "cpu"]  # fmt: skip
+    assert main(list(map(str, words))) == 2
+    assert main([*map(str, words), "--assume", "ras"]) == 0
+    given = read_labels(tmp_path / "sub-a.nii.gz", assume="ras")
+    (made,) = (tmp_path / "out").glob("*_desc-sulci_dseg.nii.gz")
+    assert read_labels(made).data.shape == given.data.shape
+    assert read_labels(made).affine == pytest.approx(given.affine)
 
 
 def test_nonsense_is_refused(cohort, run, small_run, tmp_path, capsys):

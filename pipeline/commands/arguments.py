@@ -181,6 +181,11 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     add_options(parser, PreprocessOptions, "participant_label", "hemi", "prefer")
 
 
+def add_assume(parser: argparse.ArgumentParser) -> None:
+    """Add ``--assume``, for every command that reads files whose headers may lack directions."""
+    add_options(parser, PreprocessOptions, "assume")
+
+
 def _available_cpus() -> int:
     """Count the cores that this process may use: those of its job, on a cluster."""
     if hasattr(os, "sched_getaffinity"):
@@ -261,6 +266,7 @@ def add_run_and_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="INPUT", help="cohort, folder, table or file")
     add_out(parser)
     add_selected_splits(parser)
+    add_assume(parser)
 
 
 def open_run_and_input(
@@ -278,6 +284,7 @@ def open_run_and_input(
         arguments.input,
         arguments.out,
         splits=arguments.split,
+        assume=arguments.assume,
         overwrite=arguments.overwrite,
         quiet=arguments.quiet,
     )

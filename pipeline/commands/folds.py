@@ -8,6 +8,7 @@ Writes OUT/folds.tsv, and OUT/folds.json, which says what each column is.
 import argparse
 
 from foldnorm.pipeline.commands.arguments import (
+    add_assume,
     add_n_procs,
     add_out,
     add_overwrite,
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sources(parser)
     add_out(parser)
     add_selection(parser)
+    add_assume(parser)
     add_n_procs(parser)
     add_overwrite(parser)
 
@@ -43,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         hemis=arguments.hemi,
         participants=arguments.participant_label,
         prefer=arguments.prefer,
+        assume=arguments.assume,
     )
     found.log()
     number, failed = write_fold_table(found, arguments.out, n_procs=arguments.n_procs)

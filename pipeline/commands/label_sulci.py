@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.input,
         arguments.out,
         splits=arguments.split,
+        assume=arguments.assume,
         reference=arguments.reference,
         overwrite=arguments.overwrite,
         quiet=arguments.quiet,

@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.input,
         arguments.out,
         splits=arguments.split,
+        assume=arguments.assume,
         uncropped=translator.source_preparation,
         overwrite=arguments.overwrite,
         quiet=arguments.quiet,

@@ -209,6 +209,6 @@ def in_space(brain: NamedBrain, space: InputSpace, scheme: LabelScheme) -> NDArr
     """Labels of a brain in a space, (I, J, K) uint8, 0 where it has no structure there."""
     labels = space.labels_to_input_grid(brain.labels).astype(np.uint8)
     if space.path is not None:
-        own = read_labels(space.path)
+        own = read_labels(space.path, assume=space.assume)
         labels *= scheme.foreground(discretise(own.data, scheme, path=space.path))
     return labels

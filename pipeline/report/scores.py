@@ -20,7 +20,7 @@ from foldnorm.pipeline.artifacts import (
 from foldnorm.pipeline.report import figures
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, read_tsv
+from foldnorm.preprocessing.core.files import number, read_json, read_tsv
 
 MAX_LISTED = 15  # brains, sulci and regions
 MAX_MAPPED = 60  # in the picture of sulci
@@ -38,7 +38,7 @@ def scores_section(path: Path) -> dict[str, Any]:
     flagged = [row for row in rows if row["flag"]]
     columns = [name for name in rows[0] if name.startswith("p_")]
     key = next((f"p_{name}" for name in USUAL_SCORES if f"p_{name}" in columns), columns[0])
-    judged.sort(key=lambda row: float(row[key]))
+    judged.sort(key=lambda row: number(row, key))
     warnings = []
     if not judged:
         warnings.append(f"{path.name}: no brain has a p-value")
@@ -46,9 +46,9 @@ def scores_section(path: Path) -> dict[str, Any]:
         brains = counted(len(flagged), "brain")
         warnings.append(f"{path.name}: {brains} cannot be judged by this model")
     both = [row for row in _rows_if_any(path / BOTH_SIDES) if row[key]]
-    both.sort(key=lambda row: float(row[key]))
+    both.sort(key=lambda row: number(row, key))
     regions = _rows_if_any(path / REGIONS)
-    regions.sort(key=lambda row: -float(row["mass"]))
+    regions.sort(key=lambda row: -number(row, "mass"))
     return {
         "title": f"Scores: {path.name}",
         "phantom": sidecar["phantom"],
@@ -85,7 +85,7 @@ def fusion_section(path: Path) -> dict[str, Any]:
     """Build the report section of a folder that `foldnorm combine` wrote."""
     rows, sidecar = read_tsv(path / FUSED), read_json(path / FUSED_SIDECAR)
     judged = [row for row in rows if row["p_fused"]]
-    judged.sort(key=lambda row: float(row["p_fused"]))
+    judged.sort(key=lambda row: number(row, "p_fused"))
     return {
         "title": f"Joined scores: {path.name}",
         "phantom": sidecar["phantom"],
@@ -105,10 +105,10 @@ def recognition_section(path: Path) -> dict[str, Any]:
     """Build the report section of a folder that `foldnorm label-sulci` wrote."""
     rows, sidecar = read_tsv(path / SULCI), read_json(path / SULCI_SIDECAR)
     sulci = sidecar["sulci"]
-    z = np.array([float(row["z_missing"]) for row in rows]).reshape(-1, len(sulci))
+    z = np.array([number(row, "z_missing") for row in rows]).reshape(-1, len(sulci))
     brains = [f"{row['participant_id']} {row['hemi']}" for row in rows[:: len(sulci)]]
     order = np.argsort(-z.max(axis=1), kind="stable")[:MAX_MAPPED]
-    unusual = sorted(rows, key=lambda row: -float(row["z_missing"]))
+    unusual = sorted(rows, key=lambda row: -number(row, "z_missing"))
     return {
         "title": f"Sulci: {path.name}",
         "phantom": sidecar["phantom"],

@@ -78,10 +78,10 @@ def preprocess(sources: Sequence[Source], out: Path, plan: CohortPlan) -> dict[s
         excluded=plan.excluded,
         prefer=options.prefer,
         whole_brain=preparation.whole_brain,
+        assume=options.assume,
     )
     found.log()
-    volumes = [volume.assuming(options.assume) for volume in found.items]
-    problems = found.problems
+    volumes, problems = found.items, found.problems
     if not options.mix_origins:
         refuse_mixed([origin_of(volume) for volume in volumes])
         if preparation.fold_labels == "auto":

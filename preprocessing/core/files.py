@@ -178,6 +178,33 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
     return [_row(cells, header, number, path) for number, cells in lines[1:]]
 
 
+def number(row: Mapping[str, Any], column: str) -> float:
+    """Read a cell of a table as a number.
+
+    Raises:
+        InputError: it holds none; or the table lacks the column, see `read_tsv`.
+    """
+    return _parsed(row, column, float, "a number")
+
+
+def whole_number(row: Mapping[str, Any], column: str) -> int:
+    """Read a cell of a table as a whole number; the errors are those of `number`."""
+    return _parsed(row, column, int, "a whole number")
+
+
+def _parsed(
+    row: Mapping[str, Any], column: str, parse: Callable[[Any], Made], expected: str
+) -> Made:
+    cell = row[column]
+    try:
+        return parse(cell)
+    except (TypeError, ValueError):
+        place = f": {row._path}" if isinstance(row, Record) else ""
+        raise InputError(
+            f"expected {expected} under {column}, got {cell or 'n/a'!r}{place}"
+        ) from None
+
+
 def _header(cells: Sequence[str], path: Path) -> list[str]:
     """Names of the columns, none of them twice."""
     names = list(cells)

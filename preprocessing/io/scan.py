@@ -16,6 +16,7 @@ from typing import Any
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.file_names import RUN_REPORT
 from foldnorm.preprocessing.core.files import ANNEXED, content_fault
+from foldnorm.preprocessing.io.file_pairs import pair_fault
 from foldnorm.preprocessing.io.volumes import is_volume
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
@@ -241,6 +242,8 @@ def _reason(path: Path, images: bool) -> str:
     if is_volume(path):
         return fault_of(path) or OTHER_KIND
     if path.is_symlink() and (fault := fault_of(path)):
+        return fault
+    if fault := pair_fault(path):
         return fault
     if FOREIGN.fullmatch(path.name):
         return f"format not read ({path.suffix})"

@@ -120,7 +120,11 @@ def skeletonise_sources(
     """
     begin = time.perf_counter()
     sought = find_volumes(
-        sources, SEGMENTATION, hemis=options.hemis, participants=options.participants
+        sources,
+        SEGMENTATION,
+        hemis=options.hemis,
+        participants=options.participants,
+        assume=options.assume,
     )
     sought.log()
     volumes, problems = sought.items, sought.problems
@@ -172,13 +176,13 @@ def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseO
         "Recipe": asdict(options.recipe),
         "Labels": None if options.scheme is None else options.scheme.as_dict(),
         "Align": options.align if isinstance(options.align, str) else options.align.sha256,
-        **({"Assumed": options.assume} if options.assume else {}),
+        **({"Assumed": source.assume} if source.assume else {}),
         "Version": version("foldnorm"),
     }
     sidecars = {side: folder / f"{side}skeleton_{name}.json" for side in wanted}
     if not options.overwrite and all(_is_finished(path, made_from) for path in sidecars.values()):
         return True
-    volume = read_labels(source.path, assume=options.assume)
+    volume = read_labels(source.path, assume=source.assume)
     found = hemispheres(volume, options.scheme, side=source.hemi, wanted=wanted)
     alignment, unaligned = _alignment(source, volume, found, options)
     # Both sides of a brain lie on one grid; a hemisphere's own file keeps its own.
