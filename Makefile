@@ -16,7 +16,8 @@ demo: $(STAMP)
 	$(BIN)/foldnorm demo -o $(OUT)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m 'not slow' $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadfile \
+		$(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

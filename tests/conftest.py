@@ -144,26 +144,26 @@ def small_cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     return Cohort.open(out)
 
 
+def draw_phantoms(source: Path, count: int, voxel_size: int) -> Path:
+    """Draw a source tree of phantoms."""
+    words = ["--subjects", str(count), "--voxel-size", str(voxel_size), "--n-procs", "1"]
+    assert main(["phantom", "-o", str(source), *words, "--quiet"]) == 0
+    return source
+
+
 @pytest.fixture(scope="session")
 def phantom_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve coarse phantoms as a source tree."""
-    source = tmp_path_factory.mktemp("phantoms") / "source"
-    code = main(
-        [
-            "phantom",
-            "-o",
-            str(source),
-            "--subjects",
-            "12",
-            "--voxel-size",
-            "2",
-            "--n-procs",
-            "1",
-            "--quiet",
-        ]
-    )
-    assert code == 0
-    return source
+    return draw_phantoms(tmp_path_factory.mktemp("phantoms") / "source", 12, 2)
+
+
+@pytest.fixture(scope="session")
+def many_phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty coarser phantoms as a source tree."""
+    return draw_phantoms(tmp_path_factory.mktemp("many-phantoms") / "source", 60, 3)
+
+
+FORTY_PHANTOMS = ["--participant-label", *(f"phantom{number:05d}" for number in range(40))]
 
 
 @pytest.fixture(scope="session")
@@ -298,16 +298,24 @@ def train_images(cohort: Path, out: Path, config: str, *words: str) -> Path:
     return out
 
 
+CLASSIFYING = [
+    "--model.init_args.target", "way", "--model.init_args.widths", "[8,16]",
+    "--model.init_args.hidden", "32", "--training.steps", "60", "--training.batch_size", "32",
+    "--training.learning_rate", "3e-3",
+]  # fmt: skip
+DENOISING = [
+    "--model.init_args.noise_factor", "0.2", "--model.init_args.widths", "[8,16]",
+    "--training.steps", "100", "--training.batch_size", "16", "--training.learning_rate", "5e-3",
+]  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def classifier(bars: Path) -> Path:
     """Tells upright bars from lying ones."""
-    words = ["--model.init_args.target", "way", "--training.steps", "60"]
-    return train_images(bars, bars.parent / "classifier", "cnn_classifier", *words)
+    return train_images(bars, bars.parent / "classifier", "cnn_classifier", *CLASSIFYING)
 
 
 @pytest.fixture(scope="session")
 def denoiser(bars: Path) -> Path:
     """Takes noise from bars."""
-    words = ["--model.init_args.noise_factor", "0.2", "--training.steps", "150",
-             "--training.batch_size", "32"]  # fmt: skip
-    return train_images(bars, bars.parent / "denoiser", "denoising_autoencoder", *words)
+    return train_images(bars, bars.parent / "denoiser", "denoising_autoencoder", *DENOISING)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import train_images
+from conftest import DENOISING, train_images
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
@@ -71,9 +71,7 @@ def test_without_degrading_nothing_is_compared(bars, denoiser, tmp_path, capsys)
     assert main(words) == 2  # it is there already
 
 
-def test_noise_in_validation_is_always_the_same(bars, denoiser):
+def test_noise_in_validation_is_always_the_same(bars, denoiser, tmp_path):
     table = (denoiser / "metrics.csv").read_text()
-    again = train_images(bars, bars.parent / "again", "denoising_autoencoder",
-                  "--model.init_args.noise_factor", "0.2", "--training.steps", "150",
-                  "--training.batch_size", "32")  # fmt: skip
+    again = train_images(bars, tmp_path / "again", "denoising_autoencoder", *DENOISING)
     assert (again / "metrics.csv").read_text() == table

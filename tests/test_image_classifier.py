@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from conftest import noise_of
+from conftest import CLASSIFYING, noise_of
 from PIL import Image
 
 from foldnorm.models.image_classifier import ImageClassifier
@@ -68,9 +68,8 @@ def test_a_classifier_tells_upright_from_lying(bars, classifier, tmp_path):
 
 def test_cross_validation_tests_everyone_once(bars, tmp_path):
     out = tmp_path / "out"
-    sizes = ["--model.init_args.target", "way", "--training.steps", "60", "--device", "cpu"]
     words = ["crossvalidate", "cnn_classifier", bars, "-o", out, "--cv-folds", "3", "--quiet",
-             *sizes]  # fmt: skip
+             "--device", "cpu", *CLASSIFYING]  # fmt: skip
     words = list(map(str, words))
     assert main(words) == 0
     found = json.loads((out / "classes.json").read_text())

@@ -26,12 +26,10 @@ from foldnorm.preprocessing.io.schemes import SKELETON
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory):
+def cohort(many_phantoms, tmp_path_factory):
     """Sixty coarse phantoms, two thirds of them for training."""
     folder = tmp_path_factory.mktemp("many")
-    words = ["phantom", "-o", folder / "source", "--subjects", "60", "--voxel-size", "3"]
-    assert main([*map(str, words), "--n-procs", "1", "--quiet"]) == 0
-    words = ["preprocess", folder / "source", "-o", folder / "cohort", "--voxel-size", "4",
+    words = ["preprocess", many_phantoms, "-o", folder / "cohort", "--voxel-size", "4",
              "--crop", "mm:-76,4,-70,10,-40,40", "--split-fractions", ".6", ".2", ".2",
              "--n-procs", "1"]  # fmt: skip
     assert main([*map(str, words), "--quiet"]) == 0
@@ -210,7 +208,9 @@ def test_shares_and_hull_are_what_they_say():
     assert hull_share(np.ones((4, 4, 4), np.uint8), SKELETON) == 0
 
 
-def test_a_flagged_brain_has_no_p_and_the_others_are_finished(cohort, tmp_path, capsys):
+def test_a_flagged_brain_has_no_p_and_the_others_are_finished(
+    cohort, many_phantoms, tmp_path, capsys
+):
     run, out = tmp_path / "run", tmp_path / "scores"
     words = ["train", "restorer", cohort.folder, "-o", run,
              "--model.init_args.channels", "[8, 8]", "--model.init_args.convolutions", "[1, 1]",
@@ -241,7 +241,7 @@ def test_a_flagged_brain_has_no_p_and_the_others_are_finished(cohort, tmp_path, 
 
     controls = tmp_path / "controls"
     tested = [row["participant_id"] for row in cohort.rows if row["split"] == "test"]
-    words = ["preprocess", cohort.folder.parent / "source", "-o", controls,
+    words = ["preprocess", many_phantoms, "-o", controls,
              "--layout-from", cohort.folder, "--participant-label", *tested,
              "--split-fractions", 0, 0, 1, "--n-procs", 1, "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0

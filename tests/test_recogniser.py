@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from conftest import FORTY_PHANTOMS
 from monai.bundle import verify_net_in_out
 from test_each_volume import damage
 
@@ -48,15 +49,12 @@ SMALL = ["--model.init_args.channels", "[8, 8]", "--model.init_args.convolutions
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory):
+def cohort(many_phantoms, tmp_path_factory):
     """Forty coarse phantoms with fold labels, half of them for validation."""
     folder = tmp_path_factory.mktemp("named")
-    words = ["phantom", "-o", folder / "source", "--subjects", "40", "--voxel-size", "3",
-             "--n-procs", "1"]  # fmt: skip
-    assert main([*map(str, words), "--quiet"]) == 0
-    words = ["preprocess", folder / "source", "-o", folder / "cohort", "--voxel-size", "4",
+    words = ["preprocess", many_phantoms, "-o", folder / "cohort", "--voxel-size", "4",
              "--crop", "mm:-76,4,-70,10,-40,40", "--split-fractions", ".3", ".5", ".2",
-             "--n-procs", "1"]  # fmt: skip
+             *FORTY_PHANTOMS, "--n-procs", "1"]  # fmt: skip
     assert main([*map(str, words), "--quiet"]) == 0
     return Cohort.open(folder / "cohort")
 
@@ -284,10 +282,10 @@ def test_a_brain_that_cannot_be_read_ends_no_other(cohort, run, tmp_path, capsys
     assert failed["volume"] == cohort.keys()[bad]
 
 
-def test_a_file_is_prepared_as_the_training_cohort_was(cohort, run, tmp_path):
+def test_a_file_is_prepared_as_the_training_cohort_was(cohort, many_phantoms, run, tmp_path):
     index = int(cohort.indices("test")[0])
     participant = cohort.rows[index]["participant_id"].removeprefix("sub-")
-    source = next((cohort.folder.parent / "source").rglob(f"Lskeleton_{participant}.nii.gz"))
+    source = next(many_phantoms.rglob(f"Lskeleton_{participant}.nii.gz"))
     words = ["label-sulci", run, source, "-o", tmp_path / "a", "--device", "cpu", "--quiet"]
     assert main(list(map(str, words))) == 0
     prepared = Cohort.open(tmp_path / "a/prepared")

@@ -280,7 +280,7 @@ def repairer(tmp_path_factory):
     assert main([*map(str, words), "--quiet"]) == 0
     sizes = ["channels=8", "max_damage=3", "widths=[2.0,3.0]"]
     words = ["train", "damage_unet", folder / "cohort", "-o",
-             folder / "run", "--training.steps", 400, "--training.learning_rate", "3e-3",
+             folder / "run", "--training.steps", 160, "--training.learning_rate", "5e-3",
              "--device", "cpu", *(f"--model.init_args.{size}" for size in sizes)]  # fmt: skip
     assert main([*map(str, words), "--quiet"]) == 0
     return folder

@@ -1,11 +1,13 @@
 """Erasing, restoring, and what a restored brain is evidence of."""
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import skeleton_source
+from conftest import FORTY_PHANTOMS, skeleton_source
 from scipy import ndimage
 
 from foldnorm.models.restorer import Restorer
@@ -438,12 +440,10 @@ def test_evidence_is_compared_with_the_place_of_the_deletion(small_cohort):
     assert second["error_mm"] > 5
 
 
-def test_maps_lie_in_the_grid_of_the_input_and_name_the_sulcus(tmp_path, capsys):
+def test_maps_lie_in_the_grid_of_the_input_and_name_the_sulcus(many_phantoms, tmp_path, capsys):
     source, folder = tmp_path / "source", tmp_path / "cohort"
-    words = ["phantom", "-o", source, "--subjects", 40, "--voxel-size", 3, "--n-procs", 1,
-             "--quiet"]  # fmt: skip
-    assert main(list(map(str, words))) == 0
-    words = ["preprocess", source, "-o", folder, "--voxel-size", 6,
+    shutil.copytree(many_phantoms, source, copy_function=os.link)
+    words = ["preprocess", source, "-o", folder, "--voxel-size", 6, *FORTY_PHANTOMS,
              "--split-fractions", ".3", ".5", ".2", "--n-procs", 1, "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
     cohort, run, out = Cohort.open(folder), tmp_path / "run", tmp_path / "scores"
