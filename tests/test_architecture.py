@@ -80,7 +80,8 @@ INNER_PREPROCESSING = {
     "io": ("core",),
     "spatial": ("io", "core"),
     "cohort": ("spatial", "io", "topology", "core"),
-    "skeletons": ("cohort", "spatial", "io", "topology", "core"),
+    "naming": ("cohort", "spatial", "io", "topology", "core"),
+    "skeletons": ("naming", "cohort", "spatial", "io", "topology", "core"),
     "alteration": ("cohort", "spatial", "io", "topology", "core"),
     "phantom": ("io", "core"),
 }

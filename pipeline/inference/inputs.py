@@ -79,6 +79,38 @@ def open_input(
     return ModelInput(Cohort.open(out / PREPARED), from_files=True, failed=failed)
 
 
+def open_hemispheres(
+    source: str | Path,
+    out: Path,
+    *,
+    splits: Sequence[str] = (),
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> ModelInput:
+    """Open a cohort; or prepare skeletons at 1 mm, without hull and with fold labels, in ``out``.
+
+    Args:
+        source: cohort folder; or source tree, folder, table or file of skeletons.
+        out: folder to write to.
+        splits: asked for, of a cohort.
+        overwrite: prepare again what is finished.
+        quiet: no progress bar.
+
+    Raises:
+        InputError: nothing is there, or nothing of it can be prepared.
+    """
+    if Cohort.is_in(Path(source)):
+        return ModelInput(Cohort.open(source))
+    if splits:
+        raise InputError(f"--split requires a cohort folder, got {source}")
+    options = PreprocessOptions(
+        hull="remove", mix_origins=True, split_fractions=ALL_TEST, overwrite=overwrite, quiet=quiet
+    )
+    report = _prepared(str(source), out / PREPARED, CohortPlan.from_options(options))
+    failed = tuple(Problem(failure["volume"], failure["reason"]) for failure in report["failed"])
+    return ModelInput(Cohort.open(out / PREPARED), from_files=True, failed=failed)
+
+
 def _prepare_images(
     run: RunFolder, source: Path, prepared: Path, *, overwrite: bool
 ) -> Mapping[str, Any]:
@@ -121,6 +153,10 @@ def _prepare_volumes(
     else:
         like = run.folder if run.is_bundle else run.training_cohort(reference).folder
         plan = CohortPlan.from_options(replace(options, layout_from=like, fold_labels="none"))
+    return _prepared(source, prepared, plan)
+
+
+def _prepared(source: str, prepared: Path, plan: CohortPlan) -> Mapping[str, Any]:
     report = preprocess([Source.parse(source)], prepared, plan)
     if not report["done"]:
         reasons = "; ".join(f"{f['volume']}: {f['reason']}" for f in report["failed"])
