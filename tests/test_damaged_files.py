@@ -107,6 +107,15 @@ def test_a_row_says_which_column_its_table_lacks(tmp_path):
             _ = joined["participant_id"]
 
 
+def test_a_header_of_an_array_that_does_not_parse_is_one_error(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    whole = (tmp_path / "a.npy").read_bytes()
+    for damage in (whole.replace(b"}", b"("), whole.replace(b"}", b"\0"), whole[:20]):
+        (tmp_path / "a.npy").write_bytes(damage)
+        with pytest.raises(InputError, match=r"not readable as an array .*a\.npy"):
+            read_array(tmp_path / "a.npy")
+
+
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_damaged_checkpoint_is_refused_by_name(small_run, small_cohort, tmp_path, capsys, name):
     run = tmp_path / "run"

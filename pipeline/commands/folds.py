@@ -1,6 +1,7 @@
 """One row a fold: its sulcus, size, depth and place in MNI space.
 
-From Morphologist's fold graphs, or from skeletons that foldnorm made (their folds have no names).
+From Morphologist's fold graphs, or from skeletons that foldnorm made (folds of these have names
+where the segmentation had gyri).
 Writes OUT/folds.tsv, and OUT/folds.json, which says what each column is.
 """
 

@@ -4,7 +4,8 @@ SOURCE is a FreeSurfer or FastSurfer subjects folder or one subject of it, a fol
 volumes (SynthSeg, aseg …), one file, a Morphologist tree (its grey_white volumes), or a table with
 participant_id, path and optionally hemi. OUT is laid out as a Morphologist tree, so that preprocess
 and folds read it: skeletons with Morphologist's values, grey-white volumes, hulls, fold labels,
-depth, bottom lines, and sidecars.
+depth, bottom lines, and sidecars. Where a segmentation has gyri (aparc+aseg, aparc.a2009s+aseg,
+wmparc, SynthSeg --parc), folds get the names of the sulci between them.
 """
 
 import argparse

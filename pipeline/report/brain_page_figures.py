@@ -9,10 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("agg")  # no display, no windows
-
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
@@ -20,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.report.figures import subplots
 from foldnorm.pipeline.report.hemisphere import hemisphere_views
 from foldnorm.pipeline.report.page_files import AXES, PageArrays, planes_at
 from foldnorm.preprocessing.cohort.pictures import class_colours, inline_png
@@ -82,8 +79,8 @@ class PagePictures:
             "Healthy brains:\nshare with a fold",
             f"Healthy brains: mean\n{self.about['quantity']}",
         )
-        with plt.rc_context(STYLE):
-            figure = plt.figure(figsize=(7.3, 4.75))
+        with matplotlib.rc_context(STYLE):
+            figure = Figure(figsize=(7.3, 4.75))
             grid = figure.add_gridspec(
                 4, 5, height_ratios=[1, 1, 1, 0.05], width_ratios=[1, 1, 1, 1, 1.12],
                 left=0.025, right=0.995, top=0.925, bottom=0.055, wspace=0.1, hspace=0.09,
@@ -130,8 +127,8 @@ class PagePictures:
         own = planes_at(self.arrays.volume, self.at)[n]
         others = self.arrays.planes("healthy")[n]
         regions = planes_at(self.arrays.regions, self.at)[n]
-        with plt.rc_context(STYLE):
-            figure, grid = plt.subplots(1, 1 + len(others), figsize=(7.3, 1.42), squeeze=False)
+        with matplotlib.rc_context(STYLE):
+            figure, grid = subplots(1, 1 + len(others), figsize=(7.3, 1.42), squeeze=False)
             figure.subplots_adjust(left=0.025, right=0.995, top=0.87, bottom=0.02, wspace=0.06)
             titles = ["This brain", *(other["key"] for other in self.own["healthy"])]
             for number, (axes, plane) in enumerate(zip(grid[0], [own, *others], strict=True)):
@@ -221,5 +218,4 @@ class PagePictures:
 def _inline(figure: Figure) -> str:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
-    plt.close(figure)
     return inline_png(stream.getvalue())

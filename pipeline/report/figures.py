@@ -5,10 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("agg")  # no display, no windows
-
-import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
@@ -74,8 +70,8 @@ def first_images(cohort: Cohort, classes: Sequence[str]) -> str:
 def class_counts(cohort: Cohort) -> str:
     """Histogram of the share of the highest class, by split."""
     scheme = cohort.scheme
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(5, 2.6))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = subplots(figsize=(5, 2.6))
         for split in ("train", "validation", "test"):
             shares = [
                 100 * float(scheme.foreground(cohort.volumes[i]).mean())
@@ -107,8 +103,8 @@ def training_curves(metrics: MetricsLog) -> str:
         ("loss", entropies), ("critic", critic), ("accuracy", accuracy), ("validation", shown),
     ]  # fmt: skip
     panels = [(title, columns) for title, columns in panels if columns]
-    with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(1, len(panels), figsize=(11, 2.8), squeeze=False)
+    with matplotlib.rc_context(STYLE):
+        figure, grid = subplots(1, len(panels), figsize=(11, 2.8), squeeze=False)
         for axes, (title, columns) in zip(grid[0], panels, strict=True):
             for name in columns:
                 axes.plot(*metrics.column(name), label=name)
@@ -127,8 +123,8 @@ def p_value_histograms(rows: Sequence[Mapping[str, str]]) -> str:
     names = [name for name in rows[0] if name.startswith("p_")]
     columns = 4
     lines = -(-len(names) // columns)
-    with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(
+    with matplotlib.rc_context(STYLE):
+        figure, grid = subplots(
             lines, columns, figsize=(11, 1.9 * lines), squeeze=False, sharex=True
         )
         for axes, name in zip(grid.flat, names, strict=False):
@@ -141,9 +137,9 @@ def p_value_histograms(rows: Sequence[Mapping[str, str]]) -> str:
 
 def sulci_by_brain(z: NDArray[np.float64], brains: Sequence[str], sulci: Sequence[str]) -> str:
     """(N, n) departures of sulci as a picture, a row a brain."""
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         height = 1.8 + 0.16 * len(brains)
-        figure, axes = plt.subplots(figsize=(2.5 + 0.32 * len(sulci), height))
+        figure, axes = subplots(figsize=(2.5 + 0.32 * len(sulci), height))
         image = axes.imshow(z, cmap="Oranges", vmin=0, vmax=6, aspect="auto")
         axes.set_xticks(range(len(sulci)), sulci, rotation=60, ha="right", fontsize=7)
         axes.set_yticks(range(len(brains)), brains, fontsize=6)
@@ -156,8 +152,8 @@ def roc_by_size(rows: Sequence[Mapping[str, str]]) -> str:
     """One ROC panel a size, one curve a score, all draws pooled."""
     sizes = list(dict.fromkeys(row["size"] for row in rows))
     names = [n for n in rows[0] if n not in ("size", "draw", "volume", "altered")]
-    with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(1, len(sizes), figsize=(2.9 * len(sizes), 3.1), squeeze=False)
+    with matplotlib.rc_context(STYLE):
+        figure, grid = subplots(1, len(sizes), figsize=(2.9 * len(sizes), 3.1), squeeze=False)
         for axes, size in zip(grid[0], sizes, strict=True):
             chosen = [row for row in rows if row["size"] == size]
             altered = np.array([row["altered"] == "1" for row in chosen])
@@ -179,9 +175,9 @@ def roc_by_size(rows: Sequence[Mapping[str, str]]) -> str:
 def dots_by_model(runs: Sequence[Mapping[str, str]], names: Sequence[str]) -> str:
     """One panel a figure, one line a model, one dot a training."""
     models = list(dict.fromkeys(run["model"] for run in runs))
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         size = (2.6 * len(names), 0.6 + 0.28 * len(models))
-        figure, grid = plt.subplots(1, len(names), figsize=size, squeeze=False, sharey=True)
+        figure, grid = subplots(1, len(names), figsize=size, squeeze=False, sharey=True)
         for axes, name in zip(grid[0], names, strict=True):
             shown = [run for run in runs if run[name]]
             positions = [models.index(run["model"]) for run in shown]
@@ -196,9 +192,9 @@ def dots_by_model(runs: Sequence[Mapping[str, str]], names: Sequence[str]) -> st
 def silhouettes_by_k(rows: Sequence[Mapping[str, str]]) -> str:
     """One panel a number of clusters: the silhouette of each brain, sorted within its cluster."""
     ks = [int(name.rpartition("_")[2]) for name in rows[0] if name.startswith("cluster_")]
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         size = (2.4 * len(ks), 2.8)
-        figure, grid = plt.subplots(1, len(ks), figsize=size, squeeze=False, sharex=True)
+        figure, grid = subplots(1, len(ks), figsize=size, squeeze=False, sharex=True)
         for axes, k in zip(grid[0], ks, strict=True):
             labels = np.array([int(row[f"cluster_{k}"]) for row in rows])
             values = np.array([float(row[f"silhouette_{k}"]) for row in rows])
@@ -221,8 +217,8 @@ def spreads(rows: Sequence[Mapping[str, str]]) -> str:
     from scipy.stats import gaussian_kde  # half a second that most reports need not spend
 
     names = [name for name in rows[0] if name != "brain"]
-    with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(1, len(names), figsize=(11, 1.9), squeeze=False)
+    with matplotlib.rc_context(STYLE):
+        figure, grid = subplots(1, len(names), figsize=(11, 1.9), squeeze=False)
         for axes, name in zip(grid[0], names, strict=True):
             values = np.array([float(row[name]) for row in rows])
             axes.hist(values, bins=20, density=True, alpha=0.5)
@@ -242,9 +238,9 @@ def parameter_slices(
     lines = -(-len(keys) // columns)
     figures_of = np.array([float(trial["value"]) for trial in trials])
     best = figures_of.argmin() if lowest else figures_of.argmax()
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         wide = min(len(keys), columns)
-        figure, grid = plt.subplots(
+        figure, grid = subplots(
             lines, wide, figsize=(2.9 * wide, 2.5 * lines), squeeze=False, sharey=True
         )
         for axes, key in zip(grid.flat, keys, strict=False):
@@ -281,11 +277,25 @@ def _scale(shape: Sequence[int]) -> int:
     return max(1, round(120 / max(shape)))
 
 
+def subplots(
+    rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **settings: Any
+) -> tuple[Figure, Any]:
+    """Return a figure and its axes, which `pyplot` knows nothing of: it would keep the figure.
+
+    Args:
+        rows: of axes.
+        columns: of axes.
+        figsize: inches.
+        settings: of ``Figure.subplots``.
+    """
+    figure = Figure(figsize=figsize)
+    return figure, figure.subplots(rows, columns, **settings)
+
+
 def _svg(figure: Figure, *, tight: bool = True) -> str:
     if tight:
         figure.tight_layout()
     stream = io.StringIO()
     figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    plt.close(figure)
     text = stream.getvalue()
     return text[text.index("<svg") :]

@@ -1,7 +1,7 @@
 """One self-contained HTML page about any of the folders that foldnorm writes."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -132,6 +132,7 @@ def _cohort_section(path: Path) -> dict[str, Any]:
         # Without the column: a table of an earlier version.
         flagged = [{"warnings": ""} | row for row in read_tsv(path / QC_TABLE) if row["flags"]]
     origins = cohort.description["Cohort"]["origins"]
+    named = cohort.description["Cohort"].get("fold_vocabularies", {})
     if len(origins) > 1:
         warnings.append(
             f"{path.name} mixes volumes of different makers, whose counts differ systematically"
@@ -149,7 +150,8 @@ def _cohort_section(path: Path) -> dict[str, Any]:
             "box": " × ".join(map(str, cohort.shape)) + " voxels",
             "voxel size": " × ".join(f"{size:.3g}" for size in cohort.voxel_size) + " mm",
             "classes": ", ".join(cohort.scheme.names),
-            "made by": ", ".join(f"{origin} ({n})" for origin, n in origins.items()),
+            "made by": _numbers_of(origins),
+            **({"sulci named by": _numbers_of(named)} if named else {}),
             "crop": cohort.preparation["crop"],
             "downsampling": cohort.preparation["method"],
         },
@@ -162,6 +164,10 @@ def _cohort_section(path: Path) -> dict[str, Any]:
         "counts": figures.class_counts(cohort),
         "settings": json.dumps(cohort.description["Cohort"], indent=2, ensure_ascii=False),
     }
+
+
+def _numbers_of(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({n})" for name, n in counts.items())
 
 
 # What the kinds of alteration of `benchmark` do to a brain.

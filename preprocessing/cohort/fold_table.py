@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, write_json, write_tsv
+from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.core.isolation import isolated_map
 from foldnorm.preprocessing.io.fold_graph import GraphFold, Points, read_fold_graph
-from foldnorm.preprocessing.io.sources import Findings, Problem, SourceVolume
-from foldnorm.preprocessing.io.volumes import read_labels, volume_stem
+from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
+from foldnorm.preprocessing.io.sources import Findings, Problem, SourceVolume, vocabulary_of
+from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.spatial.space import Matrix, graph_to_mni, voxel_to_mni
 
 TABLE, SIDECAR = "folds.tsv", "folds.json"
@@ -37,6 +38,13 @@ COLUMNS = {
         for axis in "xyz"
     },
 }
+GYRI_COLUMNS = {
+    "name": "sulcus: by gyri; where there is a graph, by hand or else by automatic recognition",
+    "name_automatic": "sulcus by gyri, or by automatic recognition",
+    "confidence": "share of the votes of its voxels that are for its name, or for what most see "
+    "if it has none",
+    "between": "the two gyri on its sides, or the one that it lies in",
+}
 
 
 def write_fold_table(
@@ -56,13 +64,17 @@ def write_fold_table(
     outcomes = list(isolated_map(fold_rows, volumes, n_procs, in_order=True))
     rows = [row for outcome in outcomes if not outcome.reason for row in outcome.result]
     problems = [Problem(o.item.key, o.reason) for o in outcomes if o.reason]
-    write_tsv(out / TABLE, rows, tuple(COLUMNS))
+    by_gyri = any("between" in row for row in rows)
+    columns = COLUMNS | (GYRI_COLUMNS if by_gyri else {})
+    write_tsv(out / TABLE, rows, tuple(columns))
+    vocabularies = {v.key: name for v in volumes if (name := vocabulary_of(v))}
     graphs = {v.key: str(v.companions.graph) for v in volumes if v.companions.graph}
     write_json(
         out / SIDECAR,
         {
-            "Columns": COLUMNS,
+            "Columns": columns,
             "Graphs": graphs,
+            **({"Vocabularies": vocabularies} if vocabularies else {}),
             "Sources": found.record(),
             "Version": version("foldnorm"),
         },
@@ -101,10 +113,9 @@ def fold_rows(volume: SourceVolume) -> list[dict[str, Any]]:
 def _rows_of_sidecar(volume: SourceVolume) -> list[dict[str, Any]]:
     """Rows of a skeleton that foldnorm made: beside its fold labels, in native millimetres."""
     labelled = volume.companions.folds
-    sidecar = labelled and labelled.with_name(f"{volume_stem(labelled)}.json")
-    if sidecar is None or not sidecar.is_file():
+    sidecar = None if labelled is None else FoldSidecar.beside(labelled)
+    if sidecar is None:
         raise InputError(f"no fold graph beside it: {volume.path}")
-    folds = read_json(sidecar)["Folds"]
     to_mni, transform = None, volume.companions.transform
     if transform is not None:
         labels = read_labels(volume.path)
@@ -112,9 +123,12 @@ def _rows_of_sidecar(volume: SourceVolume) -> list[dict[str, Any]]:
         to_mni = voxel_to_mni(transform, (i, j, k), labels.affine, labels.voxel_size)
         to_mni = to_mni @ np.linalg.inv(labels.affine)
     rows = []
-    for fold in folds:
+    for fold in sidecar.folds:
         row = {"participant_id": volume.participant, "hemi": volume.hemi, "fold": fold["fold"]}
         row |= {key: fold[key] for key in ("voxels", "surface_mm2", "depth_mm", "bottom_mm")}
+        if sidecar.vocabulary:
+            row |= {"name": fold["name"], "name_automatic": fold["name"]}
+            row |= {"confidence": fold["confidence"], "between": ", ".join(fold["between"])}
         if to_mni is not None:
             corners = np.array([fold["min"], fold["max"]])
             eight = np.where(np.array(list(np.ndindex(2, 2, 2))), corners[1], corners[0])

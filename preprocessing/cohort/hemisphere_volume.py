@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.fold_graph import Points, graph_fold_numbers, read_fold_graph
+from foldnorm.preprocessing.io.fold_graph import (
+    BRAINVISA,
+    Points,
+    graph_fold_numbers,
+    read_fold_graph,
+)
+from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
 from foldnorm.preprocessing.io.schemes import SKELETON, LabelScheme, discretise
 from foldnorm.preprocessing.io.sources import RIGHT_LABELS, SourceVolume
 from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
@@ -30,7 +36,8 @@ class HemisphereVolume:
         classes: (I, J, K) uint8 class numbers.
         labels: (I, J, K) uint16 fold labels where ``classes`` is highest, or None.
         pair: (I, J, K) uint8 class numbers of the second volume, or None.
-        fold_names: label → sulcus, from a fold graph.
+        fold_names: label → sulcus, from a fold graph or from gyri.
+        fold_vocabulary: whose names these are; empty if there are none.
         folds_from: where fold labels come from, or why there are none.
         hull: what was done to it.
         pair_shift: mm by which the affines of the two volumes of a pair differ, (3,).
@@ -43,6 +50,7 @@ class HemisphereVolume:
     labels: NDArray[np.uint16] | None = None
     pair: NDArray[np.uint8] | None = None
     fold_names: dict[int, str] = field(default_factory=dict)
+    fold_vocabulary: str = ""
     folds_from: str = "none"
     hull: str = "kept"
     pair_shift: Shift | None = None
@@ -93,6 +101,7 @@ def read_hemisphere(
         labels,
         pair,
         known.names,
+        known.vocabulary,
         known.source,
         hull,
         shift,
@@ -112,8 +121,14 @@ def join(
     `RIGHT_LABELS`.
 
     Raises:
-        InputError: their grids differ.
+        InputError: their grids differ, or the names of their folds are of two vocabularies.
     """
+    vocabularies = sorted({left.fold_vocabulary, right.fold_vocabulary} - {""})
+    if len(vocabularies) > 1:
+        raise InputError(
+            f"the folds of the two hemispheres have names of {' and '.join(vocabularies)}: "
+            f"{left.volume.path}, {right.volume.path}"
+        )
     first, second = left.volume, right.volume
     if first.data.shape != second.data.shape or np.abs(first.affine - second.affine).max() > 1e-3:
         raise InputError(
@@ -144,6 +159,7 @@ def join(
         labels=labels,
         pair=None if pair_scheme is None else joined("pair", pair_scheme.fill),
         fold_names=names,
+        fold_vocabulary=vocabularies[0] if names else "",
         folds_from=_both(left.folds_from, right.folds_from),
         pair_shift=_larger(left.pair_shift, right.pair_shift),
         hull=_both(left.hull, right.hull),
@@ -228,6 +244,7 @@ class _FoldLabels:
 
     labels: NDArray[np.uint16] | None = None
     names: dict[int, str] = field(default_factory=dict)
+    vocabulary: str = ""
     source: str = "none"
     graph: NDArray[np.bool_] | None = None  # voxels of a graph made of this skeleton
     warnings: tuple[str, ...] = ()  # of the file that they were read from
@@ -250,17 +267,21 @@ def _fold_labels(
     if companions.folds is not None:
         folds = read_labels(companions.folds, assume=source.assume)
         said = tuple(f"its fold labels: {line}" for line in folds.warnings)
-        return _FoldLabels(_checked_folds(folds, volume), {}, "label volume", voxels, said)
+        sidecar = FoldSidecar.beside(companions.folds)
+        names, vocabulary = ({}, "") if sidecar is None else (sidecar.names, sidecar.vocabulary)
+        labels = _checked_folds(folds, volume)
+        return _FoldLabels(labels, names, vocabulary, "label volume", voxels, said)
     if graph is None:
         return _FoldLabels()
     names = {fold.number: fold.sulcus for fold in graph.folds}
     if voxels is not None:
-        return _FoldLabels(numbers, names, "fold graph", voxels)
+        return _FoldLabels(numbers, names, BRAINVISA, "fold graph", voxels)
     assert numbers is not None
     moved = transfer_labels(volume.data, numbers)
     if moved is None:
         return _FoldLabels(source="none: the fold graph is of another brain")
-    return _FoldLabels(moved, names, "fold graph of another skeleton, moved to the nearest voxels")
+    source_of_labels = "fold graph of another skeleton, moved to the nearest voxels"
+    return _FoldLabels(moved, names, BRAINVISA, source_of_labels)
 
 
 def _remove_hull(

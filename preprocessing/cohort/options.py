@@ -66,7 +66,8 @@ class PreprocessOptions:
         crop: box to cut out: cohort, the smallest box that holds every volume; none;
             region:NAME[+NAME…][@MM], mask:FILE[@MM], box:i0,i1,j0,j1,k0,k1 or mm:x0,x1,y0,y1,z0,z1
         regions: YAML file of regions: names, lists of sulci
-        mix_origins: allow volumes of different makers (Morphologist, foldnorm) in one cohort
+        mix_origins: allow volumes of different makers (Morphologist, foldnorm), and names of folds
+            of different vocabularies, in one cohort
         outside_class: class to give voxels outside the region's mask
         pad: padding: none, cubic, multiple:N or I,J,K
         layout_from: cohort, or exported model, exactly as whose volumes these are prepared, in the

@@ -6,7 +6,7 @@ The volumes of ``sub-*/anat`` are cut to what they hold; here each is placed in 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, threaded_map, write_tsv
 from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.schemes import LabelScheme
-from foldnorm.preprocessing.io.sources import Problem
+from foldnorm.preprocessing.io.sources import FOLD_NAMES, Problem
 from foldnorm.preprocessing.spatial.crop import missing_sides, paste, shifted_affine
 from foldnorm.preprocessing.spatial.downsample import SAME_SIZE
 
@@ -71,7 +71,8 @@ def pack(out: Path, plan: CohortPlan, fold_names: Mapping[int, str]) -> Packed:
         fold_names: label → name of the source.
 
     Raises:
-        InputError: volumes of different makers, and they may not be mixed.
+        InputError: volumes of different makers, or folds with names of different vocabularies,
+            and they may not be mixed.
     """
     excluded = {bids_label(name) for name in plan.excluded}
     every = [
@@ -81,10 +82,12 @@ def pack(out: Path, plan: CohortPlan, fold_names: Mapping[int, str]) -> Packed:
     ]
     if not plan.options.mix_origins:
         refuse_mixed([volume.sidecar["Origin"] for volume in every])
+        refuse_mixed_names(_vocabularies(every, fold_names))
     finished, problems = _same_voxels(every, out, refit=plan.options.overwrite)
     scans = same_scans(finished)
     finished, dropped = _first_of_each_scan(finished, scans, plan.options)
-    said = _source_warnings(finished) + _scan_warnings(finished, scans, plan.options)
+    said = _mixed_names_warnings(_vocabularies(finished, fold_names))
+    said += _source_warnings(finished) + _scan_warnings(finished, scans, plan.options)
     packed = Packed(problems, scans, dropped, said)
     if not finished:
         return packed
@@ -131,6 +134,34 @@ def refuse_mixed(origins: Sequence[str]) -> None:
             f"volumes of different origin ({shown}): their counts differ systematically; "
             "--mix-origins takes them all the same"
         )
+
+
+def refuse_mixed_names(vocabularies: Iterable[str]) -> None:
+    """Refuse volumes whose folds have names of different vocabularies.
+
+    Args:
+        vocabularies: of each volume; empty where its folds have no names.
+
+    Raises:
+        InputError: there are several; it says how many of each.
+    """
+    if said := _mixed_names_warnings(vocabularies):
+        raise InputError(
+            f"{said[0]}; --fold-labels none takes them without folds, --mix-origins all the same"
+        )
+
+
+def _mixed_names_warnings(vocabularies: Iterable[str]) -> list[str]:
+    counts = Counter(vocabulary for vocabulary in vocabularies if vocabulary)
+    if len(counts) < 2:
+        return []
+    shown = ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
+    return [f"volumes whose folds have names of different vocabularies ({shown})"]
+
+
+def _vocabularies(volumes: Sequence[PreparedVolume], of_source: Mapping[int, str]) -> list[str]:
+    """Vocabulary of each volume; what names labels for the whole source is one of its own."""
+    return [volume.fold_vocabulary or (FOLD_NAMES if of_source else "") for volume in volumes]
 
 
 def fold_rows(
@@ -376,6 +407,7 @@ def _description(
     for volume in volumes:
         sidecars.update(json.dumps([volume.key, volume.sidecar], sort_keys=True).encode())
     options = plan.options
+    named = dict(sorted(Counter(v.fold_vocabulary for v in volumes if v.fold_vocabulary).items()))
     return {
         "preparation": plan.record(),
         "box": str(layout.box),
@@ -385,6 +417,7 @@ def _description(
         "phantom": all(bool(v.sidecar["Known"].get("phantom")) for v in volumes),
         "fold_names": {str(n): name for n, name in sorted(fold_names.items())},
         "pairs": _pairs(volumes, plan.preparation.pair),
+        **({"fold_vocabularies": named} if named else {}),
         "origins": dict(sorted(Counter(v.sidecar["Origin"] for v in volumes).items())),
         "sidecars_sha256": sidecars.hexdigest(),
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 from foldnorm.preprocessing.cohort.cohort import row_key
 from foldnorm.preprocessing.core.files import read_json
+from foldnorm.preprocessing.io.fold_graph import BRAINVISA
 from foldnorm.preprocessing.io.sources import RIGHT_LABELS, Companions, SourceVolume
 from foldnorm.preprocessing.io.volumes import LabelVolume, mirror_left_right, read_labels
 from foldnorm.preprocessing.spatial.crop import Box
@@ -53,6 +54,14 @@ class PreparedVolume:
             return own or of_source
         right = {label + RIGHT_LABELS: f"{name}_right" for label, name in of_source.items()}
         return {**of_source, **right}
+
+    @property
+    def fold_vocabulary(self) -> str:
+        """Whose names its own folds have; empty if they have none of their own."""
+        # Sidecars of earlier versions, where only fold graphs gave names, do not say it.
+        return str(
+            self.sidecar.get("FoldVocabulary", BRAINVISA if self.sidecar["FoldNames"] else "")
+        )
 
     @property
     def source(self) -> SourceVolume:

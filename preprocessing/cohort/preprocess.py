@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, RUN_REPORT, same_preparation
-from foldnorm.preprocessing.cohort.pack import Packed, pack, refuse_mixed
+from foldnorm.preprocessing.cohort.pack import Packed, pack, refuse_mixed, refuse_mixed_names
 from foldnorm.preprocessing.cohort.pictures import montage
 from foldnorm.preprocessing.cohort.plan import CohortPlan
 from foldnorm.preprocessing.cohort.preparation import Preparation
@@ -33,6 +33,7 @@ from foldnorm.preprocessing.core.files import (
     write_json,
 )
 from foldnorm.preprocessing.core.isolation import isolated_map
+from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
 from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.sources import (
@@ -43,6 +44,7 @@ from foldnorm.preprocessing.io.sources import (
     origin_of,
     read_fold_names,
     source_warnings,
+    vocabulary_of,
 )
 from foldnorm.preprocessing.io.volumes import write_labels
 
@@ -81,6 +83,8 @@ def preprocess(sources: Sequence[Source], out: Path, plan: CohortPlan) -> dict[s
     problems = found.problems
     if not options.mix_origins:
         refuse_mixed([origin_of(volume) for volume in volumes])
+        if preparation.fold_labels == "auto":
+            refuse_mixed_names([vocabulary_of(volume) for volume in volumes])
     names = read_fold_names(sources)
     if names:
         plan.crop.labels(names)  # a region that nothing is named after is refused here too
@@ -158,12 +162,19 @@ def _read_by(preparation: Preparation, volume: SourceVolume) -> list[Path]:
     paths = [
         volume.path,
         beside.folds if labelled else None,
+        _naming_sidecar(beside.folds) if labelled else None,
         beside.graph if labelled or preparation.hull == "remove" else None,
         beside.transform if preparation.space == "mni" else None,
         beside.pair if preparation.pair is not None else None,
     ]
     read = list(dict.fromkeys(path for path in paths if path is not None))
     return read if volume.right is None else read + _read_by(preparation, volume.right)
+
+
+def _naming_sidecar(folds: Path | None) -> Path | None:
+    """Sidecar of fold labels, if it names any fold."""
+    sidecar = None if folds is None else FoldSidecar.beside(folds)
+    return sidecar.path if sidecar is not None and sidecar.names else None
 
 
 def _write_prepared(prepared: PreparedArrays, stem: Path, scheme: LabelScheme) -> None:
@@ -195,8 +206,9 @@ def _measured(prepared: PreparedArrays, preparation: Preparation) -> dict[str, A
         "PairShiftMm": prepared.source.pair_shift,
         "FoldLabels": prepared.source.folds_from,
         "FoldNames": {str(label): name for label, name in prepared.source.fold_names.items()},
+        **({"FoldVocabulary": said} if (said := prepared.source.fold_vocabulary) else {}),
         "FoldSizes": {str(label): round(size, 3) for label, size in prepared.fold_sizes.items()},
-        **({"FileWarnings": list(said)} if (said := prepared.source.warnings) else {}),
+        **({"FileWarnings": list(lines)} if (lines := prepared.source.warnings) else {}),
     }
 
 

@@ -53,7 +53,7 @@ def read_array(path: Path) -> NDArray[Any]:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # numpy reads the header by Python's own parser
         raise unreadable(path, "an array", error) from error
 
 

@@ -21,6 +21,7 @@ RelationKind = Literal["junction", "hull_junction", "plidepassage"]
 RELATIONS: tuple[RelationKind, ...] = ("junction", "hull_junction", "plidepassage")
 
 _RELATION_WORDS = [[kind] for kind in RELATIONS]
+BRAINVISA = "brainvisa"  # vocabulary of its names
 UNKNOWN = "unknown"  # what a graph without manual names calls every fold
 HEADER = "# graph"
 BUCKET_MAGIC = b"binarDCBAVOID"

@@ -16,6 +16,8 @@ from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
+from foldnorm.preprocessing.io.fold_graph import BRAINVISA
+from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
 from foldnorm.preprocessing.io.layouts import SEGMENTATION, Located, locate_file, locate_volumes
 from foldnorm.preprocessing.io.names import MORPHOLOGIST, STEMS, bids_label
 from foldnorm.preprocessing.io.people import (
@@ -39,7 +41,7 @@ from foldnorm.preprocessing.io.scan import (
     unused_line,
     unused_record,
 )
-from foldnorm.preprocessing.io.volumes import NIFTI_SUFFIXES, volume_stem
+from foldnorm.preprocessing.io.volumes import NIFTI_SUFFIXES, sidecar_path, volume_stem
 
 LOG = logging.getLogger(__name__)
 FOLDS_STEM = "folds"  # fold labels lie beside the skeleton: Lfolds_<subject>.nii.gz
@@ -279,6 +281,15 @@ def origin_of(volume: SourceVolume) -> str:
     return "Morphologist" if in_tree else "unknown"
 
 
+def vocabulary_of(volume: SourceVolume) -> str:
+    """Return whose names the folds of a volume have; empty if nothing beside it names them."""
+    beside = volume.companions
+    if beside.folds is not None:
+        sidecar = FoldSidecar.beside(beside.folds)
+        return "" if sidecar is None else sidecar.vocabulary
+    return "" if beside.graph is None else BRAINVISA
+
+
 def source_warnings(volume: SourceVolume) -> list[str]:
     """Warnings that a volume's own sidecar holds, as `skeletonise` writes them."""
     said = _sidecar_of(volume).get("Warnings")
@@ -289,12 +300,8 @@ def source_warnings(volume: SourceVolume) -> list[str]:
     return [f"left: {line}" for line in warnings] + [f"right: {line}" for line in right]
 
 
-def _sidecar_path(path: Path) -> Path:
-    return path.with_name(f"{volume_stem(path)}.json")
-
-
 def _sidecar_of(volume: SourceVolume) -> dict[str, Any]:
-    path = _sidecar_path(volume.path)
+    path = sidecar_path(volume.path)
     return read_json(path) if path.is_file() else {}
 
 
@@ -347,7 +354,7 @@ class _Read:
         used = {v.path for v in single} | rejected  # the latter are problems
         for volume in single:
             used.update(Path(path) for path in volume.companions.as_dict().values())
-            used.add(_sidecar_path(volume.path))
+            used.add(sidecar_path(volume.path))
         refused = {Path(problem.key) for problem in self.problems}
         used |= {
             p for p in self.scanned.files if p in refused or p.name in (PARTICIPANTS, FOLD_NAMES)

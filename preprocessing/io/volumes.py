@@ -78,6 +78,11 @@ def volume_stem(path: Path) -> str:
     return VOLUME_SUFFIX.sub("", path.name)
 
 
+def sidecar_path(path: Path) -> Path:
+    """Path of the JSON file beside a volume that says what it is."""
+    return path.with_name(f"{volume_stem(path)}.json")
+
+
 def read_labels(path: Path, *, assume: Orientation | None = None) -> LabelVolume:
     """Read a 3-D label volume and bring it to RAS+ order, in mm.
 

@@ -7,7 +7,7 @@ it holds. Everything that reads a Morphologist tree reads this one.
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -25,6 +25,7 @@ from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import json_or_nothing, sha256_of, write_json
 from foldnorm.preprocessing.core.isolation import isolated_map
+from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
 from foldnorm.preprocessing.io.layouts import SEGMENTATION
 from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.sources import (
@@ -42,6 +43,7 @@ from foldnorm.preprocessing.io.volumes import (
     write_labels,
     write_map,
 )
+from foldnorm.preprocessing.naming.gyri import FoldName, Gyri, find_gyri, name_folds
 from foldnorm.preprocessing.skeletons.alignment import (
     Alignment,
     Template,
@@ -50,6 +52,7 @@ from foldnorm.preprocessing.skeletons.alignment import (
 )
 from foldnorm.preprocessing.skeletons.segmentation import (
     FREESURFER,
+    NAMES,
     SegmentationScheme,
     SegmentedHemisphere,
     guess_scheme,
@@ -189,12 +192,28 @@ def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseO
     if alignment is not None:
         sides = voxel_to_aims(box.shape, voxel_size_of(affine))
         write_trm(path, alignment.world_to_mni @ affine @ np.linalg.inv(sides))
+    gyri = _gyri(volume, found, box, options.scheme)
     for hemisphere in found:
-        measured = _make(hemisphere, box, affine, folder, name, options.recipe)
+        sidecar = sidecars[hemisphere.side]
+        own_gyri, said = gyri.get(hemisphere.side, (None, []))
+        measured = _make(hemisphere, box, affine, sidecar, own_gyri, options.recipe)
         measured["Alignment"] = None if alignment is None else alignment.record
-        measured["Warnings"] += [*volume.warnings, *unaligned]
-        write_json(sidecars[hemisphere.side], {**made_from, **measured})
+        measured["Warnings"] += [*said, *volume.warnings, *unaligned]
+        write_json(sidecar, {**made_from, **measured})
     return False
+
+
+def _gyri(
+    volume: LabelVolume,
+    found: Sequence[SegmentedHemisphere],
+    box: Box,
+    scheme: SegmentationScheme | None,
+) -> dict[str, tuple[Gyri | None, list[str]]]:
+    """Return the gyri of each side, if the labels are FreeSurfer's and there are any."""
+    if scheme not in (None, FREESURFER):
+        return {}
+    whites = {hemisphere.side: hemisphere.white[box.slices] for hemisphere in found}
+    return find_gyri(volume.data[box.slices], whites)
 
 
 def _alignment(
@@ -221,11 +240,12 @@ def _make(
     hemisphere: SegmentedHemisphere,
     box: Box,
     affine: NDArray[np.float64],
-    folder: Path,
-    name: str,
+    sidecar: Path,
+    gyri: Gyri | None,
     recipe: Recipe,
 ) -> dict[str, Any]:
     """Write the volumes of one hemisphere; return what its sidecar says of them."""
+    side, name = hemisphere.side, sidecar.stem.partition("_")[2]
     grey, white = hemisphere.grey[box.slices], hemisphere.white[box.slices]
     size = voxel_size_of(affine)
     skeleton = skeletonise(grey, white, size, recipe)
@@ -245,9 +265,9 @@ def _make(
         "bottom": bottom.astype(np.uint8),
     }
     for stem, data in volumes.items():
-        path = folder / f"{hemisphere.side}{stem}_{name}.nii.gz"
+        path = sidecar.with_name(f"{side}{stem}_{name}.nii.gz")
         write_labels(path, data, affine, description=f"foldnorm {stem}")
-    path = folder / f"{hemisphere.side}depth_{name}.nii.gz"
+    path = sidecar.with_name(f"{side}depth_{name}.nii.gz")
     write_map(path, depth, affine, description="foldnorm geodesic depth, mm")
     warnings = [
         *hemisphere.warnings,
@@ -256,7 +276,11 @@ def _make(
     ]
     # In a file of its own: the skeleton's sidecar is looked at for every volume of a run.
     folds = fold_measures(labels, skeleton.values, depth, affine)
-    write_json(folder / f"{hemisphere.side}{FOLDS_STEM}_{name}.json", {"Folds": folds})
+    vocabulary = ""
+    if gyri is not None:
+        vocabulary = gyri.correspondence.vocabulary
+        folds = named_measures(folds, name_folds(gyri, labels, size), side)
+    FoldSidecar(sidecar.with_name(f"{side}{FOLDS_STEM}_{name}.json"), folds, vocabulary).write()
     return {"Topology": _topology(skeleton), "Warnings": warnings}
 
 
@@ -378,6 +402,30 @@ def fold_measures(
         }
         for n in np.flatnonzero(counts)
     ]
+
+
+def named_measures(
+    folds: Sequence[Mapping[str, Any]], names: Mapping[int, FoldName], side: str
+) -> list[dict[str, Any]]:
+    """Add to the measures of each fold its sulcus with the side, as fold graphs have it.
+
+    Args:
+        folds: of `fold_measures`.
+        names: fold label → name.
+        side: ``L`` or ``R``.
+    """
+    named = []
+    for fold in folds:
+        one = names[fold["fold"]]
+        named.append(
+            {
+                **fold,
+                "name": f"{one.sulcus}_{NAMES[side]}" if one.sulcus else "",
+                "confidence": round(one.share, 3),
+                "between": list(one.between),
+            }
+        )
+    return named
 
 
 def _topology(skeleton: Skeleton) -> dict[str, int]:

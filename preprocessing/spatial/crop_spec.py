@@ -114,7 +114,7 @@ class CropSpec:
             elif name.isdigit():
                 labels.add(int(name))
             elif must_exist:
-                known = ", ".join(sorted(by_name)[:30]) or "none; the source has no fold_names.tsv"
+                known = ", ".join(sorted(by_name)[:30]) or "none; no fold has a name"
                 raise InputError(f"--crop: no fold or region is named {name!r}; folds: {known}")
         return labels
 
