@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -15,9 +16,9 @@ from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.io.volumes import read_labels
-from foldnorm.preprocessing.naming.alignment import NEAR, _fitted, align, transformed
+from foldnorm.preprocessing.naming.alignment import align, transformed
 from foldnorm.preprocessing.naming.atlas import SulcusAtlas
-from foldnorm.preprocessing.naming.fold_names import name_folds
+from foldnorm.preprocessing.naming.atlas_names import name_by_atlas
 
 AFFINE = np.array([[4.0, 0, 0, -62], [0, 4, 0, -62], [0, 0, 4, -62], [0, 0, 0, 1]])
 SHAPE = (32, 32, 32)
@@ -76,7 +77,7 @@ def test_a_hemisphere_is_found_in_the_atlas_from_where_it_lies(atlas, angle, shi
     turn = Rotation.from_rotvec(np.deg2rad(angle) * np.array([0.6, 0, 0.8])).as_matrix()
     centre = points.mean(axis=0)
     elsewhere = (points - centre) @ turn.T + centre + np.array(shift)
-    found = name_folds(atlas.side("L"), elsewhere, numbers)
+    found = name_by_atlas(atlas.side("L"), elsewhere, numbers)
     assert right_share(found, numbers) == 1
     back = transformed(elsewhere, found.alignment.matrix)
     assert np.linalg.norm(back - points, axis=1).mean() < 3
@@ -87,9 +88,9 @@ def test_a_hemisphere_is_found_in_the_atlas_from_where_it_lies(atlas, angle, shi
 def test_without_a_position_a_hemisphere_is_brought_there_by_its_extent(atlas):
     points, numbers = sheets()
     far = 1.15 * points + np.array([300, -200, 100])
-    found = name_folds(atlas.side("L"), far, numbers, is_placed=False)
+    found = name_by_atlas(atlas.side("L"), far, numbers, is_placed=False)
     assert right_share(found, numbers) == 1
-    assert not right_share(name_folds(atlas.side("L"), far, numbers), numbers)
+    assert not right_share(name_by_atlas(atlas.side("L"), far, numbers), numbers)
 
 
 def test_the_slope_of_the_likelihood_is_that_of_its_values(atlas):
@@ -104,31 +105,30 @@ def test_the_slope_of_the_likelihood_is_that_of_its_values(atlas):
     for direction in np.eye(3, dtype=np.float32):
         step = 0.02 * direction
         high, low = (
-            _likelihood(
-                side.log_density, voxels + sign * step, numbers - 1, weights, -4.0, spare
-            )
+            _likelihood(side.log_density, voxels + sign * step, numbers - 1, weights, -4.0, spare)[
+                0
+            ]
             for sign in (1, -1)
         )
         assert slope.sum(axis=0) @ direction == pytest.approx((high - low) / 0.04, rel=0.1, abs=0.3)
 
 
-def test_the_prior_holds_back_what_the_likelihood_would_crowd_together(atlas):
+def test_folds_are_not_crowded_where_all_sulci_are_likely(atlas):
     points, numbers = sheets()
-    near = _fitted(atlas.side("L"), points, numbers, NEAR)
-    loose = _fitted(atlas.side("L"), points, numbers, replace(NEAR, weight=1e-6))
-    assert near.moved < loose.moved
-    assert near.likelihood <= loose.likelihood
-    assert align(atlas.side("L"), points, numbers).moved < 3
+    for elsewhere in (points * [-1, 1, 1] - [90, 0, 0], points * [1, -1, 1], points * 1.4):
+        alignment = align(atlas.side("L"), elsewhere, numbers)
+        assert 0.6 < np.linalg.det(alignment.matrix[:3, :3]) ** (1 / 3) < 1.4
+        assert alignment.likelihood < align(atlas.side("L"), points, numbers).likelihood - 0.2
 
 
 def test_a_posterior_is_shared_between_names_that_share_a_place(atlas):
     points, numbers = sheets()
-    apart = name_folds(atlas.side("L"), points, numbers)
+    apart = name_by_atlas(atlas.side("L"), points, numbers)
     assert (apart.probabilities() > 0.9).all()
     assert np.allclose(apart.posterior.sum(axis=1), 1)
     doubled = np.concatenate([atlas.counts["L"], atlas.counts["L"][:1]])
     twin = replace(atlas, names=(*SULCI, "twin"), counts={"L": doubled})
-    found = name_folds(twin.side("L"), points, numbers)
+    found = name_by_atlas(twin.side("L"), points, numbers)
     assert {found.names()[0], found.names(1)[0]} == {"across", "twin"}
     assert found.probabilities()[0] == pytest.approx(0.5, abs=0.05)
     assert found.probabilities(1)[0] == pytest.approx(0.5, abs=0.05)
@@ -137,7 +137,7 @@ def test_a_posterior_is_shared_between_names_that_share_a_place(atlas):
 def test_a_fold_where_no_sulcus_runs_gets_no_name(atlas):
     points, numbers = sheets()
     stray = np.array([-35.0, 5, -45]) + np.random.default_rng(0).uniform(-3, 3, (60, 3))
-    found = name_folds(
+    found = name_by_atlas(
         atlas.side("L"), np.concatenate([points, stray]), np.append(numbers, [9] * len(stray))
     )
     assert found.names()[-1] == found.names(1)[-1] == ""
@@ -148,10 +148,10 @@ def test_a_fold_where_no_sulcus_runs_gets_no_name(atlas):
 def test_a_side_that_is_not_there_is_the_other_one_mirrored(atlas, tmp_path):
     points, numbers = sheets()
     right = points * [-1, 1, 1]
-    assert right_share(name_folds(atlas.side("R"), right, numbers), numbers) == 1
+    assert right_share(name_by_atlas(atlas.side("R"), right, numbers), numbers) == 1
     both = SulcusAtlas.from_masks(maps(maps(tmp_path), "R"))
     assert both.sides == ("L", "R")
-    own = name_folds(both.side("R"), right, numbers)
+    own = name_by_atlas(both.side("R"), right, numbers)
     assert right_share(own, numbers) == 1
     assert own.alignment.moved < 3
 
@@ -269,7 +269,7 @@ def test_label_sulci_names_hemispheres_by_an_atlas_of_others(hemispheres, tmp_pa
     assert all(own["transform_known"] for own in sidecar["alignments"].values())
     key = hemispheres.keys()[0]
     labels = read_labels(tmp_path / f"out/{key}_desc-sulci_dseg.nii.gz")
-    original = read_labels(sidecar["labels_in_grid_of"][key])
+    original = read_labels(Path(sidecar["labels_in_grid_of"][key]))
     assert labels.data.shape == original.data.shape
     assert 0 < labels.data.max() <= len(names)
     assert (tmp_path / f"out/{key}_desc-sulci.png").read_bytes().startswith(b"\x89PNG")
@@ -282,8 +282,8 @@ def test_without_fold_labels_the_skeleton_is_cut_into_surfaces(hemispheres):
     brain = hemispheres[0]
     bare = labeller.name(brain._replace(folds=None))
     known = labeller.name(brain)
-    agree = (bare.labels == known.labels)[known.labels > 0].mean()
-    assert agree > 0.5
+    named = known.labels > 0
+    assert (bare.labels == known.labels)[named].mean() > 0.3  # surfaces of 6 mm hang together
     assert len(bare.folds.labels) > 1
     assert np.allclose(bare.probabilities.sum(axis=0), 1)
 

@@ -12,7 +12,7 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.naming.alignment import transformed
 from foldnorm.preprocessing.naming.atlas import AtlasSide, SulcusAtlas
-from foldnorm.preprocessing.naming.fold_names import FoldNames, name_folds
+from foldnorm.preprocessing.naming.atlas_names import AtlasFoldNames, name_by_atlas
 from foldnorm.preprocessing.spatial.space import Matrix
 from foldnorm.preprocessing.topology.simple_surfaces import simple_surfaces
 
@@ -36,7 +36,7 @@ class AtlasNamedBrain(NamedBrain):
         volume: Labels,
         probabilities: NDArray[np.float32],
         scheme: LabelScheme,
-        folds: FoldNames,
+        folds: AtlasFoldNames,
         fold_labels: NDArray[np.integer],
         is_placed: bool,
     ) -> None:
@@ -94,7 +94,7 @@ class AtlasLabeller:
         to_mni = _to_mni(self.cohort, brain.row)
         matrix = self.cohort.affine_of(brain.row) if to_mni is None else to_mni
         points = transformed(places, matrix)
-        found = name_folds(side, points, labels[labels > 0], is_placed=to_mni is not None)
+        found = name_by_atlas(side, points, labels[labels > 0], is_placed=to_mni is not None)
         likely = np.zeros((len(self.sulci) + 1, len(labels)), dtype=np.float32)
         rows = np.searchsorted(found.labels, labels[labels > 0])
         for n, name in enumerate(side.names):

@@ -4,11 +4,12 @@ The likelihood of a fold is that of the geometric mean over its points of P(plac
 whichever sulcus it is: folds keep together, so that half a sulcus over the line is no reason to
 move. It is maximised over affine maps by L-BFGS with its exact gradient, under a Gaussian prior
 around the given position: brains in MNI space lie within millimetres of it, and a free affine map
-would crowd them into the middle, where all sulci are likely. The same from where a search from
-further away ends (rigid, nearly) finds brains that lie 20 mm and 20° off; the likelier is taken.
+leave that for little. A map that shrinks a brain pays for it by its determinant, as densities do:
+else it would crowd all folds into one place where any sulcus is likely. Fits from where a search
+from further away ends find brains that lie 20 mm and 20° off; the likelier one is taken.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -51,11 +52,13 @@ class Prior:
 NEAR = Prior()
 FAR = Prior(rotation=0.3, translation=20.0, scale=0.1, shear=0.03, weight=1.0, points=1500)
 MAX_STEPS = 60
+RENEWALS = 3  # fits, each with the prior around where the one before ended
+DOUBTFUL = 10.0  # mm that a fit moves a brain: its given position is no guide, and fits are renewed
 TINY = 1e-3  # determinant
 # Density of the likeliest sulcus, as a share of the atlas's peak, below which a fold is none that
 # the atlas knows: less than one brain in fifty. Folds of ventricles lie there.
 LEAST_DENSITY = 0.02
-BETTER = 0.02  # in mean log likelihood of a fold: less is no reason to leave the given position
+BETTER = 0.1  # in mean log likelihood of a fold: less is no reason to leave the given position
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,21 @@ def align(side: AtlasSide, points: Points, folds: NDArray[np.integer]) -> Alignm
         points: (N, 3), mm, of voxels of folds; where the brain was given.
         folds: (N,), label of each point's fold.
     """
-    near = _fitted(side, points, folds, NEAR)
-    far = _fitted(side.coarse, points, folds, FAR)
-    again = _fitted(side, transformed(points, far.matrix), folds, NEAR)
-    if again.likelihood < near.likelihood + BETTER:
-        return near
-    matrix = again.matrix @ far.matrix
-    return replace(again, matrix=matrix, moved=_moved(points, matrix))
+    near = _fitted(side, points, folds, NEAR, np.eye(4))
+    far = _fitted(side.coarse, points, folds, FAR, np.eye(4))
+    far = _renewed(side, points, folds, far)
+    if far.likelihood > near.likelihood + BETTER:
+        return far
+    return near if near.moved < DOUBTFUL else _renewed(side, points, folds, near)
+
+
+def _renewed(
+    side: AtlasSide, points: Points, folds: NDArray[np.integer], found: Alignment
+) -> Alignment:
+    """Fit anew, the prior around where the fit before ended."""
+    for _ in range(RENEWALS):
+        found = _fitted(side, points, folds, NEAR, found.matrix)
+    return found
 
 
 def roughly_placed(side: AtlasSide, points: Points) -> Matrix:
@@ -112,45 +123,47 @@ def transformed(points: NDArray[Any], matrix: Matrix) -> Points:
     return moved
 
 
-def _moved(points: Points, matrix: Matrix) -> float:
-    return float(np.linalg.norm(transformed(points, matrix) - points, axis=1).mean())
-
-
-def _fitted(side: AtlasSide, points: Points, folds: NDArray[np.integer], prior: Prior) -> Alignment:
-    """Maximise likelihood and prior."""
+def _fitted(
+    side: AtlasSide, points: Points, folds: NDArray[np.integer], prior: Prior, start: Matrix
+) -> Alignment:
+    """Maximise likelihood and prior around a map; returns the whole map."""
     chosen = np.arange(0, len(points), max(len(points) // prior.points, 1))
     # Anywhere in their voxels: on a common grid they would sit on the bends of the interpolation.
     jitter = np.random.default_rng(0).uniform(-0.5, 0.5, (len(chosen), 3))
-    some = points[chosen] + jitter
+    given = points[chosen] + jitter
+    some = transformed(given, start)
     _, numbers = np.unique(folds[chosen], return_inverse=True)
     sizes = np.bincount(numbers).astype(np.float32)
     weights = np.sqrt(sizes / sizes.mean())
     centre = some.mean(axis=0)
     spread, to_voxel = prior.spread, side.to_voxel
     slope = np.empty((len(some), 3), dtype=np.float32)
-    none, total = np.float32(np.log(LEAST_DENSITY)), float(weights.sum())
+    total, begun = float(weights.sum()), float(np.log(np.linalg.det(start[:3, :3])))
+    none = np.log(LEAST_DENSITY) - begun
 
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         linear, shift = _affine(parameters * spread)
+        shrinking = -np.log(max(np.linalg.det(linear), TINY))
         voxels = transformed((some - centre) @ linear.T + centre + shift, to_voxel)
-        value = _likelihood(
-            side.log_density, voxels.astype(np.float32), numbers, weights, none, slope
+        value, known = _likelihood(
+            side.log_density, voxels.astype(np.float32), numbers, weights, none + shrinking, slope
         )
         own = slope.astype(np.float64) @ to_voxel[:3, :3]
-        outer = own.T @ (some - centre) + total * np.linalg.inv(linear).T
+        outer = own.T @ (some - centre) + known * np.linalg.inv(linear).T
         gradient = _gradient(outer, own.sum(axis=0)) * spread
         cost = 0.5 * prior.weight * float(parameters @ parameters)
-        value += total * np.log(max(np.linalg.det(linear), TINY))
-        return cost - value, prior.weight * parameters - gradient
+        return cost + total * shrinking - value, prior.weight * parameters - gradient
 
     found = optimize.minimize(
         loss, np.zeros(12), jac=True, method="L-BFGS-B", options={"maxiter": MAX_STEPS}
     )
     linear, shift = _affine(found.x * spread)
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = linear, centre + shift - linear @ centre
-    likelihood = 0.5 * prior.weight * float(found.x @ found.x) - float(found.fun)
-    return Alignment(matrix, _moved(some, matrix), likelihood / total)
+    own = np.eye(4)
+    own[:3, :3], own[:3, 3] = linear, centre + shift - linear @ centre
+    matrix = own @ start
+    likelihood = (0.5 * prior.weight * float(found.x @ found.x) - float(found.fun)) / total
+    moved = float(np.linalg.norm(transformed(given, matrix) - given, axis=1).mean())
+    return Alignment(matrix, moved, likelihood + begun)
 
 
 def _affine(parameters: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -177,18 +190,20 @@ def _gradient(outer: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArray
 def _likelihood(log_density, voxels, folds, weights, none, slope):  # type: ignore[no-untyped-def]
     """Σ over folds of weight · log Σ over sulci of P(fold | sulcus); fills its slope by point.
 
-    A fold that is none of them has the log likelihood ``none`` anywhere.
+    A fold that is none of them has the log likelihood ``none`` anywhere. Returned as well: the
+    weight of the folds that are one of them.
     """
     means = fold_means(log_density, voxels, folds, len(weights))
     count = np.zeros(len(weights), dtype=np.float32)
     for p in range(len(voxels)):
         count[folds[p]] += 1
-    total = 0.0
+    total, known = 0.0, 0.0
     for f in range(len(weights)):
         most = max(means[f].max(), none)
         likely = np.exp(means[f] - most)
         norm = likely.sum() + np.exp(none - most)
         total += weights[f] * (most + np.log(norm))
+        known += weights[f] * likely.sum() / norm
         means[f] = likely * (weights[f] / norm / max(count[f], 1))  # now: weight in the slope
     shape, n = log_density.shape, log_density.shape[3]
     corner, part = np.empty(3, dtype=np.int64), np.empty(3, dtype=np.float32)
@@ -207,7 +222,7 @@ def _likelihood(log_density, voxels, folds, weights, none, slope):  # type: igno
             slope[p, 0] += value * y * z * (2 * a - 1)
             slope[p, 1] += value * x * z * (2 * b - 1)
             slope[p, 2] += value * x * y * (2 * d - 1)
-    return total
+    return total, known
 
 
 @compiled(cache=True, nogil=True, fastmath=True)

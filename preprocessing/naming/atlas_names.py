@@ -23,7 +23,7 @@ SHARPNESS = 1.3
 
 
 @dataclass(frozen=True)
-class FoldNames:
+class AtlasFoldNames:
     """Folds of a hemisphere and what each may be named.
 
     Attributes:
@@ -50,9 +50,9 @@ class FoldNames:
         return np.sort(self.posterior, axis=1)[:, -1 - rank]
 
 
-def name_folds(
+def name_by_atlas(
     side: AtlasSide, points: Points, folds: NDArray[np.integer], *, is_placed: bool = True
-) -> FoldNames:
+) -> AtlasFoldNames:
     """Align a hemisphere with an atlas, and name its folds.
 
     Args:
@@ -69,4 +69,4 @@ def name_folds(
     density = fold_means(side.log_density, voxels.astype(np.float32), numbers, len(labels))
     posterior = softmax(SHARPNESS * density.astype(np.float64), axis=1)
     posterior[density.max(axis=1) < np.log(LEAST_DENSITY)] = 0
-    return FoldNames(side.names, labels, posterior, alignment)
+    return AtlasFoldNames(side.names, labels, posterior, alignment)
