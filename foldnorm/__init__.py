@@ -16,15 +16,13 @@ preprocessing as MONAI transforms, `metrics` the pure functions that figures are
 Names are loaded when they are first asked for: ``import foldnorm`` itself takes no time.
 """
 
-import os
 from importlib.metadata import version
 
 import lazy_loader
 
-# Threads of OpenMP that wait for work spin, unless they are told not to before PyTorch is loaded:
-# beside other processes that costs many times what it saves (`benchmarks/threads.py`).
-for _name, _value in {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}.items():
-    os.environ.setdefault(_name, _value)
+from foldnorm.environment import prepare_environment as _prepare_environment
+
+_prepare_environment()
 
 __version__ = version("foldnorm")
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

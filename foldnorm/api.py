@@ -19,6 +19,7 @@ from foldnorm.preprocessing.cohort.options import PreprocessOptions
 from foldnorm.preprocessing.cohort.plan import CohortPlan
 from foldnorm.preprocessing.cohort.preprocess import preprocess as run_preprocessing
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.locks import held
 from foldnorm.preprocessing.io.sources import Source
 
 LOG = logging.getLogger("foldnorm")
@@ -42,7 +43,8 @@ def preprocess(source: PathLike | Sequence[PathLike], out: PathLike, **options: 
         The cohort.
 
     Raises:
-        InputError: nothing can be done at all, or there is no such option.
+        InputError: nothing can be done at all, or there is no such option, or another process
+            writes to that folder.
 
     Example:
         >>> cohort = fn.preprocess("/data/morphologist", "cohort", voxel_size=2)  # doctest: +SKIP
@@ -52,11 +54,12 @@ def preprocess(source: PathLike | Sequence[PathLike], out: PathLike, **options: 
     given = [source] if isinstance(source, (str, Path)) else source
     sources = [Source.parse(str(one)) for one in given]
     plan = CohortPlan.from_options(PreprocessOptions.from_words(options))
-    report = run_preprocessing(sources, Path(out), plan)
-    for failure in report["failed"]:
-        LOG.warning("%s: %s", failure["volume"], failure["reason"])
-    cohort = Cohort.open(out)
-    write_quality_page(cohort)
+    with held(Path(out)):
+        report = run_preprocessing(sources, Path(out), plan)
+        for failure in report["failed"]:
+            LOG.warning("%s: %s", failure["volume"], failure["reason"])
+        cohort = Cohort.open(out)
+        write_quality_page(cohort)
     return cohort
 
 

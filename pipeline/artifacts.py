@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from foldnorm.preprocessing.core.file_names import checked_name
+from foldnorm.preprocessing.core.file_names import RUN_REPORT, checked_name
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,9 @@ BUNDLE_DATA_TERMS = Artifact(
 )
 BUNDLE_WEIGHTS = Artifact("export", "models/model.safetensors", "The weights.")
 BUNDLE_TORCH_WEIGHTS = Artifact("export", "models/model.pt", "The same, as MONAI looks for them.")
+
+# Of every command that works on volumes one by one.
+REPORT = Artifact("score", RUN_REPORT, "How many volumes were done, which failed, and why.")
 
 # embed
 CODES = Artifact("embed", "codes.npy", "Latent codes, (N, d) float32.")

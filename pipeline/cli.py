@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from foldnorm.pipeline.commands.words import arrange
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.locks import LOCK, held
+from foldnorm.preprocessing.core.locks import LOCK, held, held_file
 
 # Order of `foldnorm --help`: that of a study.
 COMMANDS = (
@@ -157,10 +157,14 @@ def warnings_as_lines() -> Iterator[None]:
     handler.setFormatter(LineFormatter())
     handler.addFilter(Once())
     log.addHandler(handler)
+    matplotlib = logging.getLogger("matplotlib")
+    level = matplotlib.level
+    matplotlib.setLevel(logging.ERROR)  # it says at length where it could not keep a list of fonts
     try:
         yield
     finally:
         log.removeHandler(handler)
+        matplotlib.setLevel(level)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -208,11 +212,13 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _held_output(arguments: argparse.Namespace) -> AbstractContextManager[None]:
-    """Hold the folder that a command writes to, or the part of it that its shard writes."""
-    if not getattr(arguments, "holds_out", False):
-        return nullcontext()
+    """Hold the folder or file that a command writes to, or the part of it that its shard writes."""
+    kind = getattr(arguments, "holds_out", "")
+    if kind == "file":
+        return held_file(arguments.out)
     shard = getattr(arguments, "shard", None)
-    return held(arguments.out, f"{LOCK}.{shard[0]}" if shard else LOCK)
+    name = f"{LOCK}.{shard[0]}" if shard else LOCK
+    return held(arguments.out, name) if kind == "folder" else nullcontext()
 
 
 def _make_printable() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
+from scipy import ndimage
 from threadpoolctl import threadpool_limits
 
 from foldnorm.models.noise import StepNoise
@@ -195,6 +196,68 @@ def small_run(small_cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) ->
          "--device", "cpu", "--quiet", *TINY_TRAINING]
     )  # fmt: skip
     assert code == 0
+    return out
+
+
+def annotated_source(folder: Path, count: int) -> Path:
+    """A tree of left skeletons, each with its grey-white volume and the labels of its two folds."""
+    for n in range(count):
+        skeleton = skeleton_volume(n)
+        sheet = (skeleton == 60).sum(axis=(0, 2)).argmax()
+        folds = np.where(skeleton == 60, 2, 0).astype(np.uint16)
+        folds[:, sheet] = np.minimum(folds[:, sheet], 1)
+        tissue = np.where(skeleton == 0, 100, 0).astype(np.int16)
+        tissue[ndimage.distance_transform_cdt(skeleton == 0) > 2] = 200
+        place = folder / f"s{n}" / "t1mri/default_acquisition/default_analysis/segmentation"
+        for stem, volume in (("skeleton", skeleton), ("folds", folds), ("grey_white", tissue)):
+            write_nifti(place / f"L{stem}_s{n}.nii.gz", volume)
+    (folder / "fold_names.tsv").write_text("label\tname\n1\tlong\n2\tother\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def annotated_cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """36 skeletons of 16³ with named folds, half of them for validation."""
+    folder = tmp_path_factory.mktemp("annotated")
+    annotated_source(folder / "source", 36)
+    return prepare_annotated(folder, "cohort")
+
+
+@pytest.fixture(scope="session")
+def paired_cohort(annotated_cohort: Cohort) -> Cohort:
+    """Those skeletons with their grey-white volumes."""
+    return prepare_annotated(annotated_cohort.folder.parent, "paired", "--pair", "grey-white")
+
+
+def prepare_annotated(folder: Path, name: str, *more: str) -> Cohort:
+    words = ["preprocess", str(folder / "source"), "-o", str(folder / name), "--voxel-size", "1.5",
+             "--pad", "16,16,16", "--split-fractions", "0.25", "0.5", "0.25", "--quiet",
+             "--n-procs", "1"]  # fmt: skip
+    assert main([*words, *more]) == 0
+    return Cohort.open(folder / name)
+
+
+FEW_LEVELS = [
+    "--training.steps", "4", "--training.batch_size", "4", "--training.validate_every", "2",
+    "--model.init_args.channels", "[8,8]", "--model.init_args.convolutions", "[1,1]",
+    "--device", "cpu", "--quiet",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def translator(paired_cohort: Cohort) -> Path:
+    """Makes grey-white volumes of skeletons, after four steps."""
+    out = paired_cohort.folder.parent / "translator"
+    assert main(["train", "vnet", str(paired_cohort.folder), "-o", str(out), *FEW_LEVELS]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def labeller(annotated_cohort: Cohort) -> Path:
+    """Labels the two folds, after four steps."""
+    out = annotated_cohort.folder.parent / "labeller"
+    words = ["train", "sulcus_segmenter", str(annotated_cohort.folder), "-o", str(out)]
+    assert main([*words, *FEW_LEVELS]) == 0
     return out
 
 

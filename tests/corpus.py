@@ -19,16 +19,18 @@ import nibabel
 import numpy as np
 import tifffile
 import yaml
-from conftest import skeleton_volume
+from conftest import annotated_source, skeleton_volume
 from PIL import Image
 from test_fold_graph import write_graph
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.config import config_path
+from foldnorm.preprocessing.naming.atlas import SulcusAtlas
 
 Damage = Callable[[bytes], bytes]
 N_COMMANDS = 3
 MAX_LINE = 1000  # characters of a message
+TO_MNI = b"0 0 0\n-1 0 0\n0 -1 0\n0 0 -1\n"  # a transform in the order of AIMS
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
 GENERIC: Mapping[str, Damage] = {
     "empty": lambda whole: b"",
@@ -52,12 +54,14 @@ class Kind:
         damages: of this kind, beside the generic ones.
         harmless: commands, damages, or both (``command/damage``) after which a command may well
             succeed: it does not need the file, or what is left of it is good.
+        warned: likewise, those after which it succeeds and says so.
     """
 
     make: Callable[[Path], Path] | tuple[str, str]
     commands: Mapping[str, str]
     damages: Mapping[str, Damage] = field(default_factory=dict)
     harmless: tuple[str, ...] = ()
+    warned: tuple[str, ...] = ()
 
 
 def nifti(folder: Path) -> Path:
@@ -72,9 +76,68 @@ def unpacked_nifti(folder: Path) -> Path:
     return written(folder / "sub-1.nii", plain_nifti())
 
 
+def segmented_nifti(folder: Path) -> Path:
+    return segmentation(folder / "sub-1.nii.gz")
+
+
+def freesurfer(folder: Path) -> Path:
+    return segmentation(folder / "sub-1" / "mri" / "aseg.mgz")
+
+
 def mgz(folder: Path) -> Path:
     image = nibabel.MGHImage(skeleton_volume().astype(np.int32), np.eye(4))
-    return written(folder / "sub-1" / "mri" / "aseg.mgz", gzip.compress(image.to_bytes()))
+    return written(folder / "sub-1.mgz", gzip.compress(image.to_bytes(), mtime=0))
+
+
+def in_mni_space(folder: Path) -> Path:
+    """A grey-white volume of a tree, with its way to MNI space."""
+    place = annotated_source(folder, 1) / "s0/t1mri/default_acquisition"
+    way = place / "registration" / "RawT1-s0_default_acquisition_TO_Talairach-MNI.trm"
+    written(way, TO_MNI)
+    return place / "default_analysis/segmentation/Lgrey_white_s0.nii.gz"
+
+
+def companion(stem: str) -> Callable[[Path], Path]:
+    """A volume beside the skeleton of a tree."""
+    return lambda folder: next(annotated_source(folder, 1).rglob(f"L{stem}_*"))
+
+
+def fold_names(folder: Path) -> Path:
+    return annotated_source(folder, 1) / "fold_names.tsv"
+
+
+def people(folder: Path) -> Path:
+    nifti(folder)
+    return written(folder / "participants.tsv", b"participant_id\tage\nsub-1\t30\n")
+
+
+def quality(folder: Path) -> Path:
+    nifti(folder / "source")
+    written(folder / "source" / "sub-2.nii.gz", gzip.compress(plain_nifti(), mtime=0))
+    return written(folder / "qc.tsv", b"participant_id\tqc\n1\t1\n2\t0\n")
+
+
+def mask(folder: Path) -> Path:
+    nifti(folder / "source")
+    image = nibabel.Nifti1Image((skeleton_volume() == 60).astype(np.uint8), np.eye(4))
+    return written(folder / "mask.nii.gz", gzip.compress(image.to_bytes(), mtime=0))
+
+
+def template(folder: Path) -> Path:
+    segmented_nifti(folder / "source")
+    return segmentation(folder / "template.nii.gz")
+
+
+def segmentation(path: Path) -> Path:
+    """Two brains, white within grey, with the numbers of FreeSurfer."""
+    volume = np.zeros((48, 24, 24), np.int16)
+    for start, (grey, white) in ((26, (3, 2)), (2, (42, 41))):
+        volume[start : start + 20, 2:22, 2:22] = grey
+        volume[start + 4 : start + 16, 6:18, 6:18] = white
+    affine = np.diag([-1.0, 1, 1, 1])
+    affine[0, 3] = 24
+    image = (nibabel.MGHImage if path.suffix == ".mgz" else nibabel.Nifti1Image)(volume, affine)
+    return written(path, gzip.compress(image.to_bytes(), mtime=0))
 
 
 def written(path: Path, content: bytes) -> Path:
@@ -97,7 +160,7 @@ def picture(name: str) -> Callable[[Path], Path]:
 
 
 def idx(folder: Path) -> Path:
-    head = bytes([0, 0, 8, 3]) + struct.pack(">3I", 4, 8, 8)
+    head = bytes([0, 0, 8, 3]) + struct.pack(">3I", 1, 16, 16)
     return written(folder / "train-images-idx3-ubyte", head + bytes(range(256)))
 
 
@@ -115,8 +178,9 @@ def image_table(folder: Path) -> Path:
 def graph(folder: Path) -> Path:
     nifti(folder)
     write_graph(folder)
-    text = "participant_id\tpath\tgraph\n1\tsub-1.nii.gz\tL1_session.arg\n"
+    text = "participant_id\tpath\tgraph\ttransform\n1\tsub-1.nii.gz\tL1_session.arg\ta.trm\n"
     written(folder / "list.tsv", text.encode())
+    written(folder / "a.trm", TO_MNI)
     return folder / "L1_session.arg"
 
 
@@ -128,7 +192,7 @@ def transform(folder: Path) -> Path:
     nifti(folder)
     text = "participant_id\tpath\ttransform\n1\tsub-1.nii.gz\ta.trm\n"
     written(folder / "list.tsv", text.encode())
-    return written(folder / "a.trm", b"0 0 0\n-1 0 0\n0 -1 0\n0 0 -1\n")
+    return written(folder / "a.trm", TO_MNI)
 
 
 def scheme(folder: Path) -> Path:
@@ -138,12 +202,25 @@ def scheme(folder: Path) -> Path:
 
 
 def regions(folder: Path) -> Path:
-    nifti(folder / "source")
-    return written(folder / "a.yaml", b"mine: [S.C.]\n")
+    annotated_source(folder / "source", 1)
+    return written(folder / "a.yaml", b"mine: [long]\n")
+
+
+def maps(folder: Path) -> Path:
+    places = np.indices((12, 12, 12)).sum(axis=0)
+    for n, name in enumerate(("one", "other")):
+        image = nibabel.Nifti1Image((places == 10 + 6 * n).astype(np.int16), np.eye(4))
+        written(folder / f"L/{name}_left.nii.gz", gzip.compress(image.to_bytes(), mtime=0))
+    return folder / "L/one_left.nii.gz"
+
+
+def atlas(folder: Path) -> Path:
+    SulcusAtlas.from_masks(maps(folder / "maps").parents[1]).save(folder / "a.npz")
+    return folder / "a.npz"
 
 
 def tissues(folder: Path) -> Path:
-    nifti(folder)
+    segmented_nifti(folder)
     sides = {side: {"grey": [n + 1], "white": [n]} for side, n in (("left", 2), ("right", 41))}
     return written(folder / "a.yaml", yaml.safe_dump(sides).encode())
 
@@ -169,8 +246,18 @@ WITHIN = "preprocess {source}/source -o {out} --n-procs 1"
 IMAGES = "images {source} -o {out}"
 INSPECT = "inspect {source}"
 SKELETONISE = "skeletonise {source} -o {out} --n-procs 1"
-TEMPLATE = "template {source} -o {out}"
-FOLDS = "folds {source} -o {out}"
+TEMPLATE = "template {source} -o {out}.nii.gz"
+FOLDS = "folds {source}/list.tsv -o {out} --n-procs 1"
+APPLIED: Mapping[str, str] = {
+    "translate": "translate {translator} {source} -o {out} --device cpu",
+    "label-sulci": "label-sulci {labeller} {source} -o {out} --device cpu",
+}
+TO_LIST = {name: words.replace("{source}", "{source}/list.tsv") for name, words in APPLIED.items()}
+TO_IMAGES: Mapping[str, str] = {
+    "images": IMAGES,
+    "restore": "restore {denoiser} {source} -o {out} --device cpu",
+    "classify": "classify {classifier} {source} -o {out} --device cpu",
+}
 
 
 LAUGHS = b"a0: &a0 [x, x]\n" + b"".join(
@@ -225,40 +312,71 @@ OF_PNG: Mapping[str, Damage] = {
 FILES: Mapping[str, Kind] = {
     "nii.gz": Kind(
         nifti,
-        {"preprocess": PREPROCESS, "images": IMAGES, "inspect": INSPECT,
-         "skeletonise": SKELETONISE, "template": TEMPLATE},
+        {"preprocess": PREPROCESS, "images": IMAGES, "inspect": INSPECT, **APPLIED},
         OF_GZIP,
         harmless=("inspect", "images/lying size"),
     ),
+    "segmentation": Kind(segmented_nifti, {"skeletonise": SKELETONISE}, OF_GZIP),
+    "grey-white": Kind(in_mni_space, {"template": TEMPLATE}, OF_GZIP),
+    "aseg.mgz": Kind(freesurfer, {"skeletonise": SKELETONISE, "inspect": INSPECT}, OF_GZIP,
+                     harmless=("inspect",)),
+    "pair": Kind(companion("grey_white"), {"preprocess": PREPROCESS + " --pair grey-white"},
+                 OF_GZIP),
+    "folds": Kind(companion("folds"), {"preprocess": PREPROCESS}, OF_GZIP),
+    "mask": Kind(mask, {"preprocess": WITHIN + " --crop mask:{file}"}, OF_GZIP),
+    "template": Kind(
+        template,
+        {"skeletonise": "skeletonise {source}/source -o {out} --n-procs 1 --align {file}"},
+        OF_GZIP,
+    ),
     "nii": Kind(
         unpacked_nifti,
-        {"preprocess": PREPROCESS, "images": IMAGES, "skeletonise": SKELETONISE},
+        {"preprocess": PREPROCESS, "images": IMAGES, **APPLIED},
         OF_HEADER,
         harmless=("images/nowhere", "images/NaN affine", "NaN slope", "preprocess/nowhere",
                   "images/colours"),
     ),
     "mgz": Kind(
         mgz,
-        {"preprocess": PREPROCESS, "inspect": INSPECT, "skeletonise": SKELETONISE},
+        {"preprocess": PREPROCESS, "inspect": INSPECT, **APPLIED},
         OF_GZIP,
         harmless=("inspect",),
     ),
-    "png": Kind(picture("a.png"), {"images": IMAGES, "inspect": INSPECT}, OF_PNG, ("inspect",)),
-    "jpg": Kind(picture("a.jpg"), {"images": IMAGES}, harmless=("half",)),
-    "bmp": Kind(picture("a.bmp"), {"images": IMAGES}),
-    "tif": Kind(picture("a.tif"), {"images": IMAGES, "inspect": INSPECT}, harmless=("inspect",)),
-    "idx": Kind(idx, {"images": IMAGES, "inspect": INSPECT}, OF_IDX, harmless=("inspect",)),
+    "png": Kind(picture("a.png"), {**TO_IMAGES, "inspect": INSPECT}, OF_PNG, ("inspect",)),
+    "jpg": Kind(picture("a.jpg"), TO_IMAGES, harmless=("half",)),
+    "bmp": Kind(picture("a.bmp"), TO_IMAGES),
+    "tif": Kind(picture("a.tif"), {**TO_IMAGES, "inspect": INSPECT}, harmless=("inspect",)),
+    "idx": Kind(idx, {**TO_IMAGES, "inspect": INSPECT}, OF_IDX, harmless=("inspect",)),
     "table": Kind(
         table,
-        {"preprocess": OF_LIST, "inspect": "inspect {file}"},
+        {"preprocess": OF_LIST, "inspect": "inspect {file}", **TO_LIST},
         OF_TABLE,
         harmless=("inspect", "half", "preprocess/quote", "preprocess/no id"),
     ),
     "table of images": Kind(
         image_table,
-        {"images": IMAGES + " --table {file}"},
+        {**TO_IMAGES, "images": IMAGES + " --table {file}"},
         OF_TABLE,
         harmless=("half",),
+        warned=tuple(
+            f"{command}/{damage}"  # without --table: a table that does not say whose images are
+            for command in ("restore", "classify")
+            for damage in ("empty", "text", "header only", "unknown columns")
+        ),
+    ),
+    "table of people": Kind(
+        people,
+        {"preprocess": PREPROCESS},
+        OF_TABLE,
+        warned=("empty", "half", "text", "header only", "quote", "no id"),
+    ),
+    "table of quality": Kind(quality, {"preprocess": WITHIN + " --qc {file}"}, OF_TABLE),
+    "names of folds": Kind(
+        fold_names,
+        {"preprocess": PREPROCESS},
+        OF_TABLE,
+        harmless=("half",),
+        warned=("empty", "text", "header only"),
     ),
     "graph": Kind(
         graph,
@@ -295,24 +413,34 @@ FILES: Mapping[str, Kind] = {
         {"skeletonise": SKELETONISE + " --labels {file}"},
         OF_YAML | {"words": lambda whole: whole.replace(b"41", b"white")},
     ),
+    "maps of sulci": Kind(maps, {"atlas": "atlas {source} -o {out}.npz"}, OF_GZIP),
+    "atlas": Kind(
+        atlas, {"label-sulci": "label-sulci {file} {annotated_cohort} -o {out}"},
+        warned=("whole",),
+    ),
 }  # fmt: skip
 
 
+TINY = (
+    "--training.steps 1 --training.batch_size 4 --training.validate_every 1 "
+    "--model.init_args.channels [8] --model.init_args.critic_channels [8] "
+    "--model.init_args.critic_steps 2 --model.init_args.reconstruction_steps 1"
+)
 COHORT: Mapping[str, str] = {
-    "train": "train wgan_gp {source} -o {out} --device cpu --training.steps 1",
+    "train": f"train wgan_gp {{source}} -o {{out}} --device cpu {TINY}",
     "embed": "embed {small_run} {source} -o {out}",
     "score": "score {small_run} {source} -o {out} --reference {source}",
     "score void": "score void {source} -o {out} --reference {source}",
     "score with a scorer": "score {scorer} {source} -o {out}",
-    "alter": "alter {source} -o {out} --size 1:5",
-    "benchmark": "benchmark {small_run} {source} -o {out} --size 1:5",
+    "alter": "alter {source} -o {out} --size 1 --kind ball",
+    "benchmark": "benchmark {small_run} {source} -o {out} --size 1 --kind ball",
     "latent": "latent clusters {small_run} {source} -o {out}",
-    "crossvalidate": "crossvalidate wgan_gp {source} -o {out} --cv-folds 2 --training.steps 1",
     "evaluate-synthetic": "evaluate-synthetic {source} {source} -o {out}",
-    "compare": "compare wgan_gp {source} -o {out} --training.steps 1",
-    "search": "search wgan_gp {source} -o {out} --vary training.seed=1,2 --sampler grid",
+    "compare": "compare wgan_gp {source} -o {out} --steps 1 --device cpu",
+    "search": "search wgan_gp {source} -o {out} --vary training.seed=1,2 --sampler grid " + TINY,
     "export": "export {small_run} -o {out} --reference {source}",
     "view": "view {source} --no-browser",
+    "report": "report {source} -o {out}.html",
     "preprocess like it": "preprocess {volumes} -o {out} --n-procs 1 --layout-from {source}",
 }
 RUN: Mapping[str, str] = {
@@ -321,16 +449,33 @@ RUN: Mapping[str, str] = {
     "generate": "generate {source} -o {out} --n 1",
     "export": "export {source} -o {out}",
     "latent": "latent clusters {source} {small_cohort} -o {out}",
-    "benchmark": "benchmark {source} {small_cohort} -o {out} --size 1:5",
+    "benchmark": "benchmark {source} {small_cohort} -o {out} --size 1 --kind ball",
     "report": "report {source} -o {out}.html",
     "view": "view {small_cohort} {source} --no-browser",
     "train from it": COHORT["train"].format(source="{small_cohort}", out="{out}")
-    + " --init-from {source}",
+    + " --weights {source}",
 }
 RESULTS: Mapping[str, str] = {
     "report": "report {source} -o {out}.html",
     "combine": "combine {source} {source} -o {out}",
-    "view": "view {small_cohort} {source} --no-browser",
+    "view": "view {annotated_cohort} {source} --no-browser",
+}
+APPLIED_RUN: Mapping[str, str] = {
+    "translator": "translate {source} {volumes} -o {out} --device cpu",
+    "labeller": "label-sulci {source} {volumes} -o {out} --device cpu "
+    "--reference {annotated_cohort}",
+    "denoiser": "restore {source} {pictures} -o {out} --device cpu",
+    "classifier": "classify {source} {pictures} -o {out} --device cpu",
+}
+APPLIED_COHORT: Mapping[str, Mapping[str, str]] = {
+    "annotated_cohort": {"label-sulci": APPLIED["label-sulci"]},
+    "paired_cohort": {"translate": APPLIED["translate"]},
+    "bars": {
+        "restore": TO_IMAGES["restore"],
+        "classify": TO_IMAGES["classify"],
+        "crossvalidate": "crossvalidate cnn_classifier {source} -o {out} --cv-folds 2 "
+        "--model.init_args.target way --training.steps 1 --device cpu",
+    },
 }
 LAYOUT = {"preprocess like it": COHORT["preprocess like it"]}
 DESCRIPTION = ("dataset_description.json", "participants.tsv", "volumes.npy")
@@ -354,6 +499,39 @@ FOLDERS: Mapping[str, Kind] = {
     **{
         f"bundle, {name}": Kind(("bundle", name), {n: RUN[n] for n in ("embed", "generate")})
         for name in ("config.yaml", "data.json", "models/model.safetensors")
+    },
+    **{
+        f"{run}, {name}": Kind(
+            (run, name),
+            {words.split()[0]: words},
+            harmless=("translate/half",) * (name == "config.yaml"),  # the model comes first
+        )
+        for run, words in APPLIED_RUN.items()
+        for name in ("config.yaml", "data.json", "checkpoints/best.ckpt")
+    },
+    **{
+        f"bundle of {run}, {name}": Kind((f"bundle of {run}", name), {words.split()[0]: words})
+        for run, words in APPLIED_RUN.items()
+        for name in ("data.json", "models/model.safetensors")
+    },
+    **{
+        f"{cohort}, {name}": Kind((cohort, name), words)
+        for cohort, words in APPLIED_COHORT.items()
+        for name in DESCRIPTION
+    },
+    "paired_cohort, pairs.npy": Kind(
+        ("paired_cohort", "pairs.npy"),
+        {"train": "train vnet {source} -o {out} --device cpu --training.steps 1"},
+    ),
+    **{
+        f"annotated_cohort, {name}": Kind(
+            ("annotated_cohort", name),
+            {"train": "train sulcus_segmenter {source} -o {out} --device cpu --training.steps 1",
+             "alter": "alter {source} -o {out} --size 1"},
+            OF_TABLE if name.endswith("tsv") else {},
+            harmless=("alter/half",) * (name == "folds.tsv"),
+        )
+        for name in ("folds.npy", "folds.tsv")
     },
     "bundle, cohort": Kind(("bundle", "cohort/dataset_description.json"), LAYOUT),
     **{

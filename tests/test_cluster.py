@@ -1,8 +1,13 @@
 """Preprocessing divided over jobs and workers gives what one process gives."""
 
+import shutil
+import subprocess
+import sys
+import time
 from functools import partial
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from conftest import skeleton_source
 
@@ -149,6 +154,25 @@ def test_jobs_equal_one_process(tmp_path):
     assert preprocess(source, tmp_path / "two", *cluster) == 0
     same_files(tmp_path / "one", tmp_path / "two")
     assert list((tmp_path / "two/logs").glob("*.out"))
+
+
+@pytest.mark.slow
+def test_jobs_of_this_machine_end_soon_after_who_started_them(tmp_path):
+    (volume,) = skeleton_source(tmp_path / "one", 1).iterdir()
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    for n in range(3000):  # more than can be prepared before it is looked again
+        shutil.copy(volume, source / f"sub-s{n:04d}.nii.gz")
+    words = ["preprocess", source, "-o", out, "--cluster", "local", "--jobs", "2", "--n-procs", "2"]
+    process = subprocess.Popen([sys.executable, "-m", "foldnorm.pipeline.cli", *map(str, words)])
+    deadline = time.monotonic() + 120
+    while len(list(out.rglob("*_dseg.json"))) < 4 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert len(started) >= 8  # of each job one that watches, the job, and its workers
+    process.kill()
+    process.wait()
+    assert not psutil.wait_procs(started, timeout=20)[1]
 
 
 @pytest.mark.slow

@@ -13,7 +13,13 @@ from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.arrays import read_array
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import content_fault, read_json, read_tsv
+from foldnorm.preprocessing.core.files import (
+    content_fault,
+    number,
+    read_json,
+    read_tsv,
+    whole_number,
+)
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
 ANNEX = b"/annex/objects/MD5E-s9--0123456789abcdef.npy\n"
@@ -194,3 +200,20 @@ def test_damaged_sidecars_are_made_anew(small_cohort, tmp_path):
     assert main(command) == 0
     assert read_json(out / "run_report.json")["skipped"] == 22
     assert np.array_equal(np.load(out / "volumes.npy"), before)
+
+
+@pytest.mark.parametrize(
+    ("cell", "read", "said"),
+    [
+        ("many", number, "a number under z, got 'many'"),
+        ("n/a", number, "a number under z, got 'n/a'"),
+        ("2.5", whole_number, "a whole number under z, got '2.5'"),
+        ("inf", whole_number, "a whole number under z, got 'inf'"),
+    ],
+)
+def test_a_cell_that_is_no_number_is_named(tmp_path, cell, read, said):
+    (tmp_path / "a.tsv").write_text(f"z\n-3\n{cell}\n")
+    good, bad = read_tsv(tmp_path / "a.tsv")
+    assert read(good, "z") == -3
+    with pytest.raises(InputError, match=rf"expected {said}: .*a\.tsv"):
+        read(bad, "z")

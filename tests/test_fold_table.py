@@ -89,7 +89,8 @@ def test_inspection_says_what_is_there_lacking_and_unclear(tmp_path, capsys):
     assert main(["inspect", str(source), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["participants"] == 2
-    assert found["volumes"] == {"skeleton": {"L": 2}, "grey_white": {}, "segmentation": {}}
+    assert found["volumes"] == {"skeleton": {"L": 2}, "grey_white": {}, "segmentation": {},
+                                "kind_not_named": {}}  # fmt: skip
     assert found["lacking"]["fold graph"] == ["sub-2_hemi-L"]
     assert found["lacking"]["other hemisphere"] == ["sub-1_hemi-L", "sub-2_hemi-L"]
     assert len(found["ambiguous"]["sub-1_hemi-L"]["others"]) == 1

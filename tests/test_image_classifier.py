@@ -2,6 +2,7 @@
 
 import json
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -177,3 +178,15 @@ def test_accuracy_has_an_interval_over_people_not_images():
 
     assert width(10) == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(10), rel=0.2)
     assert width(1000) == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(1000), rel=0.1)
+
+
+def test_an_image_without_directions_is_told_if_they_are_assumed(classifier, tmp_path, capsys):
+    image = nibabel.Nifti1Image(np.zeros((SIDE, SIDE), np.uint8), np.eye(4))
+    image.set_sform(None, 0)
+    image.set_qform(None, 0)
+    nibabel.save(image, tmp_path / "a.nii")
+    words = ["classify", classifier, tmp_path / "a.nii", "-o", tmp_path / "out", "--quiet"]
+    assert main(list(map(str, words))) == 2
+    assert "--assume ras or las" in capsys.readouterr().err
+    assert main([*map(str, words), "--assume", "las"]) == 0
+    assert len(read_tsv(tmp_path / "out/classes.tsv")) == 1

@@ -2,9 +2,10 @@
 
 import shutil
 
+import nibabel
 import numpy as np
 import pytest
-from conftest import skeleton_source, write_nifti
+from conftest import skeleton_source, skeleton_volume, write_nifti
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.inference.inputs import open_input
@@ -62,3 +63,18 @@ def test_splits_are_of_cohorts(small_run, tmp_path):
     with pytest.raises(InputError, match="--split requires a cohort folder"):
         open_input(RunFolder.open(small_run), source, tmp_path, splits=["test"])
     assert not (tmp_path / "prepared").exists()
+
+
+def test_files_without_directions_are_read_as_is_assumed(small_run, small_cohort, tmp_path):
+    run, source = RunFolder.open(small_run), tmp_path / "sub-a.nii"
+    image = nibabel.Nifti1Image(skeleton_volume(1)[::-1], np.diag([-1.0, 1, 1, 1]))
+    image.set_sform(None, 0)
+    image.set_qform(None, 0)
+    nibabel.save(image, source)
+    with pytest.raises(InputError, match=r"cannot be known .* --assume ras or las"):
+        open_input(run, source, tmp_path, quiet=True)
+    given = open_input(run, source, tmp_path, assume="las", quiet=True)
+    known = small_cohort.volumes[small_cohort.keys().index("sub-s01")]
+    assert np.array_equal(given.cohort.volumes[0] == 2, known == 2)
+    with pytest.raises(InputError, match=r"--assume is of files, got a cohort"):
+        open_input(run, small_cohort.folder, tmp_path, assume="las")

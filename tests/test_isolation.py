@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.isolation import isolated, isolated_map
+from foldnorm.preprocessing.core.isolation import DASK, isolated, isolated_batches, isolated_map
 
 FAULTS = {
     "input": (InputError("not a volume: a.nii"), "not a volume: a.nii"),
@@ -52,6 +52,19 @@ def test_the_others_are_finished_in_their_order(n_procs):
     assert [outcome.made for outcome in outcomes if not outcome.reason] == ["A", "B"]
 
 
+def test_of_a_few_that_fail_together_each_is_worked_on_by_itself():
+    given = []
+
+    def work(few):
+        given.append("".join(few))
+        return [fail(name) if name == "input" else name.upper() for name in few]
+
+    outcomes = list(isolated_batches(work, ["a", "b", "c", "input", "d"], 2))
+    assert [outcome.made for outcome in outcomes] == ["A", "B", "C", None, "D"]
+    assert [outcome.reason for outcome in outcomes if outcome.reason] == [FAULTS["input"][1]]
+    assert given == ["ab", "cinput", "c", "input", "d"]
+
+
 def die_of(item):
     """Be killed by the kernel, at the first try or at each."""
     number, marks = item
@@ -69,6 +82,26 @@ def test_a_killed_process_takes_only_its_own_item_along(tmp_path, caplog):
     assert "--n-procs" in outcomes[3].reason
     assert sorted(o.made for o in outcomes.values() if not o.reason) == [0, 1, 2, 4, 5]
     assert "memory ran out" in caplog.text
+
+
+def die_at_three(number):
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.slow
+def test_a_killed_dask_worker_takes_only_its_own_item_along(tmp_path):
+    dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None,
+                                 local_directory=str(tmp_path)) as cluster,
+        distributed.Client(cluster),
+    ):  # fmt: skip
+        outcomes = list(isolated_map(die_at_three, range(6), DASK, in_order=True))
+    assert [outcome.made for outcome in outcomes] == [0, 1, 2, None, 4, 5]
+    assert "Dask worker was killed, most likely because memory ran out" in outcomes[3].reason
 
 
 ORPHANS = """

@@ -10,9 +10,11 @@ import time
 import pytest
 from conftest import skeleton_source
 
+import foldnorm as fn
 from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.inference.classify import ClassificationResult
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.locks import LOCK, held
+from foldnorm.preprocessing.core.locks import LOCK, held, held_file
 
 HOLD = """
 import sys, time
@@ -103,7 +105,10 @@ def test_folders_that_nothing_was_written_to_are_taken_away(tmp_path):
 def test_locks_of_other_names_do_not_hinder(holder, tmp_path):
     holder(tmp_path, f"{LOCK}.1")
     with held(tmp_path), held(tmp_path, f"{LOCK}.2"):
-        pass
+        names = [LOCK, f"{LOCK}.1", f"{LOCK}.2"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == names
+        with pytest.raises(InputError, match="is writing there"), held(tmp_path, names[1]):
+            pass
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"\xff\t\t\t", b"a\tb"])
@@ -122,6 +127,52 @@ def test_every_command_that_writes_a_folder_is_refused(holder, tmp_path, capsys,
     assert main([command, *words, "-o", str(tmp_path / "out"), "--quiet"]) == 2
     assert f"process {process.pid} on" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]
+
+
+@pytest.mark.parametrize(("command", "name"), [("report", "page.html"), ("template", "own.nii.gz")])
+def test_every_command_that_writes_a_file_is_refused(holder, tmp_path, capsys, command, name):
+    source = skeleton_source(tmp_path / "source", 2)
+    out = tmp_path / "out" / name
+    process = holder(out.parent, f"{LOCK}.{name}")
+    assert main([command, str(source), "-o", str(out), "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert f"process {process.pid} on" in said
+    assert f"choose another file: {out}" in said
+    with held_file(out.with_name("other")), held(out.parent):  # these are free
+        assert not out.exists()
+
+
+def test_functions_of_the_library_are_refused_too(holder, tmp_path):
+    source, out = skeleton_source(tmp_path / "source", 2), tmp_path / "out"
+    holder(out)
+    with pytest.raises(InputError, match="is writing there"):
+        fn.preprocess(source, out)
+    with pytest.raises(InputError, match="is writing there"):
+        ClassificationResult([], (), {}).save(out)
+    assert [path.name for path in out.iterdir()] == [LOCK]
+
+
+WITHOUT_LOCKS = """
+import sys
+from pathlib import Path
+sys.modules["fcntl"] = None  # as on Windows
+from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.studies.search_journal import journal_lock
+print(type(journal_lock(Path(sys.argv[1]))).__name__)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_a_platform_without_locks_goes_without(tmp_path):
+    source, out = skeleton_source(tmp_path / "source", 2), tmp_path / "out"
+    words = ["preprocess", source, "-o", out, "--n-procs", "1", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_LOCKS, *map(str, [tmp_path / "journal", *words])],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "JournalFileSymlinkLock\n", "")
+    assert (out / "volumes.npy").is_file()
+    assert not list(out.glob(f"{LOCK}*"))
 
 
 def test_shards_share_a_folder_but_no_shard_runs_twice(holder, tmp_path, capsys):

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from conftest import noise_of
+from monai.networks.nets import EfficientNetBN
 from test_vnet import TINY, pair_cohort, train  # noqa: F401  # a fixture among them
 
 from foldnorm import models
@@ -238,14 +239,15 @@ def test_what_may_not_or_cannot_be_built_is_refused(network, reason):
 
 
 def test_networks_that_would_load_weights_by_default_do_not(monkeypatch):
-    def refused(*_, **__):
-        raise AssertionError("downloads")
+    def load(*_, **__):
+        raise ConnectionRefusedError
 
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refused)
-    build(
-        named("EfficientNetBN", model_name="efficientnet-b0", spatial_dims=2),
-        class_paths.NETWORKS,
-    )
+    monkeypatch.setattr(torch.utils.model_zoo, "load_url", load)
+    arguments = {"model_name": "efficientnet-b0", "spatial_dims": 2}
+    with pytest.raises(ConnectionRefusedError):
+        EfficientNetBN(**arguments)
+    network = build(named("EfficientNetBN", **arguments), class_paths.NETWORKS)
+    assert isinstance(network, EfficientNetBN)
 
 
 def test_a_penalised_critic_has_no_batch_norm():

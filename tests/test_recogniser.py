@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 from monai.bundle import verify_net_in_out
+from test_each_volume import damage
 
 from foldnorm.models.classes import to_classes
 from foldnorm.models.sulcus_segmenter import SulcusSegmenter
@@ -143,6 +145,14 @@ def test_other_folds_take_the_place_of_a_sulcus_and_get_no_name():
     assert np.array_equal(replaced_at(0, bare, named * 0, folds)[0], bare)
 
 
+def test_where_every_fold_has_a_name_nothing_takes_the_place_of_a_sulcus():
+    volume, named, folds = brain_of_folds()
+    named[folds > 0] = 1
+    new, names = replaced_at(0, volume, named, folds)
+    assert not (new == 2).any()
+    assert not names.any()
+
+
 def test_only_sulcus_voxels_count_in_the_loss():
     torch.manual_seed(0)
     model = SulcusSegmenter((8, 8, 8), sulci=["a", "b"], channels=[8], convolutions=[1])
@@ -261,6 +271,19 @@ def test_recognising_names_voxels_in_the_grid_of_the_input(cohort, run, tmp_path
     assert main([*map(str, words), "--quiet"]) == 2
 
 
+def test_a_brain_that_cannot_be_read_ends_no_other(cohort, run, tmp_path, capsys):
+    bad, *others = cohort.indices("test").tolist()
+    damaged, out = damage(cohort, tmp_path / "damaged", [bad]), tmp_path / "out"
+    words = ["label-sulci", run, damaged, "-o", out, "--split", "test", "--device", "cpu"]
+    assert main([*map(str, words), "--quiet"]) == 1
+    assert f"{cohort.keys()[bad]}: class number 99" in capsys.readouterr().err
+    keys = {row_key(row) for row in read_tsv(out / "sulci.tsv")}
+    assert keys == {cohort.keys()[n] for n in others}
+    assert {path.name.split("_desc")[0] for path in out.glob("*_dseg.nii.gz")} == keys
+    (failed,) = read_json(out / "run_report.json")["failed"]
+    assert failed["volume"] == cohort.keys()[bad]
+
+
 def test_a_file_is_prepared_as_the_training_cohort_was(cohort, run, tmp_path):
     index = int(cohort.indices("test")[0])
     participant = cohort.rows[index]["participant_id"].removeprefix("sub-")
@@ -275,6 +298,23 @@ def test_a_file_is_prepared_as_the_training_cohort_was(cohort, run, tmp_path):
     for row in read_tsv(tmp_path / "a/sulci.tsv"):
         twin = whole[cohort.rows[index]["participant_id"], row["sulcus"]]
         assert float(row["size_mm2"]) == pytest.approx(float(twin["size_mm2"]), rel=1e-4)
+
+
+def test_a_file_whose_directions_are_assumed_is_labelled_in_its_grid(cohort, run, tmp_path):
+    participant = cohort.rows[0]["participant_id"].removeprefix("sub-")
+    source = next((cohort.folder.parent / "source").rglob(f"Lskeleton_{participant}.nii.gz"))
+    image = nibabel.load(source)
+    image.set_sform(None, 0)
+    image.set_qform(None, 0)
+    nibabel.save(image, tmp_path / "sub-a.nii.gz")
+    words = ["label-sulci", run, tmp_path / "sub-a.nii.gz", "-o", tmp_path / "out", "--quiet",
+             "--device", "cpu"]  # fmt: skip
+    assert main(list(map(str, words))) == 2
+    assert main([*map(str, words), "--assume", "ras"]) == 0
+    given = read_labels(tmp_path / "sub-a.nii.gz", assume="ras")
+    (made,) = (tmp_path / "out").glob("*_desc-sulci_dseg.nii.gz")
+    assert read_labels(made).data.shape == given.data.shape
+    assert read_labels(made).affine == pytest.approx(given.affine)
 
 
 def test_nonsense_is_refused(cohort, run, small_run, tmp_path, capsys):

@@ -67,7 +67,7 @@ def test_the_brain_with_the_smallest_p_comes_first_and_its_sulcus_is_named(score
     rows = {row_key(row): row for row in read_tsv(scored / "scores.tsv")}
     smallest = min(float(row[f"p_{SCORE}"]) for row in rows.values() if row[f"p_{SCORE}"])
     first = pages[0]
-    assert float(first["p"]) == smallest
+    assert first["p"] == smallest
     region = next(r for r in read_tsv(scored / "regions.tsv") if row_key(r) == first["key"])
     assert first["regions"][0]["sulcus"] == region["sulcus"].replace("_", " ")
     assert region["sulcus"]
@@ -91,7 +91,7 @@ def test_none_of_the_five_healthy_brains_is_of_the_family(scored):
 def test_a_flagged_brain_shows_the_flag_and_no_p(pages):
     (flagged,) = [page for page in pages if page["facts"]["site"] == "There"]
     assert "is of site There" in flagged["no_p"]
-    assert flagged["p"] == flagged["q"] == ""
+    assert flagged["p"] is flagged["q"] is None
     assert {region["p"] for region in flagged["regions"]} == {"–"}
     assert pages[-1] is flagged
     assert not any(page["stranger"] or page["no_p"] for page in pages[:-1])
@@ -128,9 +128,9 @@ def both_sides(scored, pages, tmp_path_factory):
 
 def test_a_page_says_what_both_hemispheres_say_together(both_sides):
     one, two, three, four = brain_pages(both_sides, PageChoice(4))
-    said = {"p": "0.02", "q": "0.04", "side": "right", "flag": "", "calibrated_on": 49}
+    said = {"p": 0.02, "q": 0.04, "side": "right", "flag": "", "calibrated_on": 49}
     assert one["both_sides"] == said
-    assert (two["both_sides"]["p"], two["both_sides"]["flag"]) == ("", "R is empty")
+    assert (two["both_sides"]["p"], two["both_sides"]["flag"]) == (None, "R is empty")
     assert three["both_sides"] is None  # its page says that it is of a healthy person
     assert four["both_sides"] is None
 
@@ -151,6 +151,22 @@ def test_the_report_has_a_table_of_both_hemispheres(both_sides, scored, tmp_path
     assert "<td>–</td>" in table  # of a score that has none
     assert "each of 49 healthy people" in text
     assert "Both hemispheres" not in texts[1]
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("scores.tsv", f"p_{SCORE}"), ("scores.tsv", f"q_{SCORE}"), ("regions.tsv", "mass"),
+     ("regions.tsv", "x"), ("regions.tsv", "mm3"), ("regions.tsv", "p")],
+)  # fmt: skip
+def test_a_cell_that_is_no_number_is_named_by_the_report(scored, tmp_path, capsys, table, column):
+    shutil.copytree(scored, tmp_path / "scores")
+    rows = read_tsv(scored / table)
+    bad = [{**row, column: row[column] and "many"} for row in rows]
+    write_tsv(tmp_path / "scores" / table, bad, list(rows[0]))
+    words = ["report", str(tmp_path / "scores"), "-o", str(tmp_path / "r.html"), "--pages", "1"]
+    assert main(words) == 2
+    said = f"expected a number under {column}, got 'many': {tmp_path / 'scores' / table}"
+    assert said in capsys.readouterr().err
 
 
 def test_pages_can_be_few_or_asked_for(scored, pages):

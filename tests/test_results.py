@@ -1,6 +1,8 @@
 """Results whose volumes are made one at a time."""
 
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from foldnorm.pipeline.inference.restore import RestoreOptions, restore
 from foldnorm.pipeline.inference.results import VolumeResult
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.io.sources import Problem
@@ -34,7 +37,7 @@ class Counted(VolumeResult[Numbered]):
             self.made += 1
             yield Numbered(number)
 
-    def save(self, out):
+    def _write(self, out):
         for one in self:
             (out / str(one.number)).touch()
 
@@ -81,6 +84,7 @@ class Fragile(VolumeResult[Numbered]):
     """Volumes of which some cannot be made."""
 
     bad: tuple[int, ...] = ()
+    together: int = 1
 
     def _make_one(self, number):
         if number in self.bad:
@@ -88,15 +92,19 @@ class Fragile(VolumeResult[Numbered]):
         return Numbered(number)
 
     def _make(self):
-        yield from self._isolated(self._make_one, range(5), lambda number: f"sub-{number}")
+        rows = [{"participant_id": f"sub-{n}"} for n in range(5)]
+        cohort, work = Cohort(Path("nowhere"), {}, rows), partial(map, self._make_one)
+        for _, made in each_volume(cohort, range(5), work, self.failed, together=self.together):
+            yield made
 
-    def save(self, out):
+    def _write(self, out):
         for _ in self:
             pass
 
 
-def test_one_that_cannot_be_made_does_not_end_the_others(tmp_path):
-    result = Fragile(bad=(0, 3))
+@pytest.mark.parametrize("together", [1, 2, 8])
+def test_one_that_cannot_be_made_does_not_end_the_others(tmp_path, together):
+    result = Fragile(bad=(0, 3), together=together)
     for _ in range(2):  # each pass anew
         result.save(tmp_path)
         assert [row["number"] for row in result.table] == [1, 2, 4]

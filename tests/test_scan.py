@@ -1,5 +1,6 @@
 """Nothing of a source is left out without a word: links, pointers, hidden and foreign files."""
 
+import json
 import os
 
 import numpy as np
@@ -11,6 +12,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort.images import find_images, read_image
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
+from foldnorm.preprocessing.io.inspection import UNNAMED
 from foldnorm.preprocessing.io.layouts import SEGMENTATION
 from foldnorm.preprocessing.io.scan import fault_of, scan, unused_line
 from foldnorm.preprocessing.io.sources import Source, find_volumes
@@ -269,6 +271,21 @@ def test_pages_of_another_shape_are_said(tmp_path):
     (image,) = find_images(tmp_path).items
     _, warnings = read_image(image)
     assert warnings == ("2 of its pages, of another size than the first, left out",)
+
+
+def test_inspect_says_no_kind_that_names_do_not_say(tmp_path, capsys):
+    skeleton_source(tmp_path, 3)
+    assert main(["inspect", str(tmp_path)]) == 0
+    first, *kinds, unnamed = capsys.readouterr().out.splitlines()[:5]
+    assert first == "3 participants"
+    assert kinds == ["skeleton: none", "grey_white: none", "segmentation: none"]
+    assert unnamed.startswith(
+        "volumes whose names do not say their kind: 3 without a side in the name; preprocess takes"
+    )
+    assert main(["inspect", str(tmp_path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)["volumes"]
+    assert said == {"skeleton": {}, "grey_white": {}, "segmentation": {},
+                    UNNAMED: {"n/a": 3}}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -264,6 +264,13 @@ def test_codes_of_embed_are_used(small_run, small_cohort, tmp_path, monkeypatch)
     space = LatentSpace.open(small_run, small_cohort.folder, [], "cpu")
     expected = [near["key"] for near in nearest(space, 3, 5)]
     assert [near["key"] for near in library.neighbours(0, 3, 0)] == expected
+    codes, table = (tmp_path / "codes" / name for name in ("codes.npy", "codes.tsv"))
+    np.save(codes, np.load(codes)[1:])  # as embed leaves a brain out that it cannot read
+    header, _, *lines = table.read_text().splitlines()
+    table.write_text("\n".join([header, *lines]))
+    library = Library([small_cohort.folder, small_run, tmp_path / "codes"], "cpu")
+    with pytest.raises(InputError, match="24 brains are too many to encode now"):
+        library.neighbours(0, 3, 0)
 
 
 def test_a_translation_is_shown_beside_the_true_pair(pair_cohort, run):  # noqa: F811

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK
 from conftest import skeleton_volume
+from test_fold_graph import write_graph
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort.cohort import Cohort
@@ -456,3 +457,38 @@ def test_assumed_directions_reach_every_reader(tmp_path, capsys):
     (source / "sub-a.nii").write_bytes(content_of(skeleton, codes=(0, 0)))
     space = InputSpace.from_row(cohort, cohort.rows[0])
     assert space.path == source / "sub-a.nii"
+
+
+def unoriented_table(folder, labels):
+    """One volume that does not tell left from right, with a way to MNI space and a fold graph."""
+    written(folder, content_of(labels, codes=(0, 0)))
+    write_graph(folder)
+    (folder / "t.xfm").write_text("Linear_Transform =\n1 0 0 -20\n0 1 0 0\n0 0 1 0;\n")
+    row = "a\tv.nii\tL\tL1_session.arg\tt.xfm"
+    table = folder / "list.tsv"
+    table.write_text(f"participant_id\tpath\themi\tgraph\ttransform\n{row}\n")
+    return str(table)
+
+
+def test_folds_of_a_volume_without_directions_need_an_assumption(tmp_path, capsys):
+    table = unoriented_table(tmp_path, LABELS)
+    words = ["folds", table, "--n-procs", "1", "--quiet", "-o"]
+    assert main([*words, str(tmp_path / "none")]) == 1
+    assert "--assume ras or las" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "las"), "--assume", "las"]) == 0
+    places = [float(row["x_centre"]) + 20 for row in read_tsv(tmp_path / "las" / "folds.tsv")]
+    assert places == [1.0, 0.0]  # mm from the middle of the volume, about which directions turn
+
+
+def test_a_template_is_made_of_volumes_whose_directions_are_assumed(tmp_path, capsys):
+    tissue = np.zeros((24, 24, 24), np.int16)
+    tissue[4:20, 4:20, 4:20], tissue[4:8, 8:16, 8:16] = 100, 200
+    table, out = unoriented_table(tmp_path, tissue), tmp_path / "t.nii.gz"
+    words = ["template", table, "-o", str(out), "--quiet"]
+    assert main(words) == 2
+    assert "--assume ras or las" in capsys.readouterr().err
+    for assume, beyond in (("ras", np.less), ("las", np.greater)):
+        assert main([*words, "--assume", assume, "--overwrite"]) == 0
+        made = read_labels(out)
+        x = made.affine[0, 0] * np.argwhere(made.data == 200)[:, 0] + made.affine[0, 3]
+        assert beyond(x.mean(), -20)

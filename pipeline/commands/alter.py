@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.commands.arguments import refuse_existing
-    from foldnorm.pipeline.commands.outcome import conclude
+    from foldnorm.pipeline.commands.outcome import conclude_batch
     from foldnorm.preprocessing.alteration.alteration import write_altered_cohort
     from foldnorm.preprocessing.alteration.deletion import ANY_SIZE, Refilling, SizeRange
     from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
@@ -82,8 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
         refilling=Refilling(arguments.reach, arguments.share),
     )
     altered = len(indices) - left_out - len(problems)
-    return conclude(
+    return conclude_batch(
         arguments,
+        altered,
         problems,
         f"{counted(altered, 'volume')} altered, {left_out} had nothing eligible, "
         f"{len(problems)} failed: {arguments.out}",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import docstring_parser
 
@@ -95,7 +95,7 @@ def add_out(
     what: str = "folder to write to",
     metavar: str = "OUT",
     *,
-    holds: bool = True,
+    holds: Literal["folder", "file", ""] = "folder",
 ) -> None:
     """Add ``-o``, ``--out``, which every command that writes has.
 
@@ -103,7 +103,7 @@ def add_out(
         parser: of the command.
         what: help.
         metavar: its name there.
-        holds: no other process may write to that folder meanwhile.
+        holds: what no other process may write to meanwhile; empty if the command sees to that.
     """
     parser.set_defaults(holds_out=holds)
     parser.add_argument("-o", "--out", type=Path, required=True, metavar=metavar, help=what)
@@ -179,6 +179,11 @@ def _keywords(kind: Any, metavar: Any) -> dict[str, Any]:
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Add ``--participant-label``, ``--hemi`` and ``--prefer``."""
     add_options(parser, PreprocessOptions, "participant_label", "hemi", "prefer")
+
+
+def add_assume(parser: argparse.ArgumentParser) -> None:
+    """Add ``--assume``, for every command that reads files whose headers may lack directions."""
+    add_options(parser, PreprocessOptions, "assume")
 
 
 def _available_cpus() -> int:
@@ -258,9 +263,15 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
 def add_run_and_input(parser: argparse.ArgumentParser) -> None:
     """Add ``RUN INPUT -o OUT`` and ``--split``, for what a model makes of any volumes."""
     add_run(parser)
+    add_input(parser)
+
+
+def add_input(parser: argparse.ArgumentParser) -> None:
+    """Add ``INPUT -o OUT``, ``--split`` and ``--assume``."""
     parser.add_argument("input", metavar="INPUT", help="cohort, folder, table or file")
     add_out(parser)
     add_selected_splits(parser)
+    add_assume(parser)
 
 
 def open_run_and_input(
@@ -278,6 +289,7 @@ def open_run_and_input(
         arguments.input,
         arguments.out,
         splits=arguments.split,
+        assume=arguments.assume,
         overwrite=arguments.overwrite,
         quiet=arguments.quiet,
     )

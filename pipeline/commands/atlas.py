@@ -17,7 +17,7 @@ HELP = "make an atlas of sulci, of maps or of brains whose folds have names"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of maps, or cohort")
-    add_out(parser, "file to write, .npz", "ATLAS", holds=False)
+    add_out(parser, "file to write, .npz", "ATLAS", holds="file")
     parser.add_argument(
         "--without",
         nargs="+",

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.artifacts import CLASSES
     from foldnorm.pipeline.commands.arguments import open_run_and_input, refuse_existing
-    from foldnorm.pipeline.commands.outcome import conclude
+    from foldnorm.pipeline.commands.outcome import conclude_batch
     from foldnorm.pipeline.inference.classify import classify
 
     refuse_existing(arguments.out / CLASSES, arguments.overwrite)
@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{found['accuracy_high']:.3f}] on {found['tested']} not trained on (commonest class "
             f"{found['commonest_class']:.3f})"
         )
-    number, failed = len(result.table), len(given.failed)
-    summary = f"{counted(number, 'volume')} classified, {failed} failed{known}: {arguments.out}"
-    return conclude(arguments, given.failed, summary)
+    number, failed = len(result.table), [*given.failed, *result.failed]
+    volumes = counted(number, "volume")
+    summary = f"{volumes} classified, {len(failed)} failed{known}: {arguments.out}"
+    return conclude_batch(arguments, number, failed, summary)

@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.artifacts import CLASSES
     from foldnorm.pipeline.commands.arguments import refuse_existing
+    from foldnorm.pipeline.commands.outcome import conclude_batch
     from foldnorm.pipeline.studies.cross_validation import CrossValidationOptions, cross_validate
     from foldnorm.preprocessing.cohort.cohort import Cohort
 
@@ -55,11 +56,10 @@ def run(arguments: argparse.Namespace) -> int:
     result = cross_validate(arguments.config, cohort, arguments.out, options)
     result.save(arguments.out)
     found = result.metrics
-    if not arguments.quiet:
-        print(
-            f"accuracy {found['accuracy']:.3f} [{found['accuracy_low']:.3f}, "
-            f"{found['accuracy_high']:.3f}] on {counted(found['tested'], 'volume')} of "
-            f"{counted(found['participants'], 'participant')} (commonest class "
-            f"{found['commonest_class']:.3f}): {arguments.out}"
-        )
-    return 0
+    summary = (
+        f"accuracy {found['accuracy']:.3f} [{found['accuracy_low']:.3f}, "
+        f"{found['accuracy_high']:.3f}] on {counted(found['tested'], 'volume')} of "
+        f"{counted(found['participants'], 'participant')} (commonest class "
+        f"{found['commonest_class']:.3f}): {arguments.out}"
+    )
+    return conclude_batch(arguments, len(result.table), result.failed, summary)

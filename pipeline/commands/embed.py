@@ -1,6 +1,10 @@
-"""Latent codes of a cohort: OUT/codes.npy, (N, d) float32, and OUT/codes.tsv, a row each."""
+"""Latent codes of a cohort: OUT/codes.npy, (N, d) float32, and OUT/codes.tsv, a row each.
+
+A brain that cannot be read has a row in neither, and is named.
+"""
 
 import argparse
+from collections.abc import Sequence
 
 from foldnorm.pipeline.commands.arguments import (
     add_cohort,
@@ -26,25 +30,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     import numpy as np
+    from numpy.typing import NDArray
 
     from foldnorm.pipeline.artifacts import CODES, CODES_SIDECAR, CODES_TABLE
     from foldnorm.pipeline.commands.arguments import refuse_existing
+    from foldnorm.pipeline.commands.outcome import conclude_batch
     from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.pipeline.runs.run_folder import RunFolder
     from foldnorm.preprocessing.cohort.cohort import Cohort
+    from foldnorm.preprocessing.cohort.each_volume import each_volume
     from foldnorm.preprocessing.core.files import atomic_path, write_json, write_tsv
+    from foldnorm.preprocessing.io.sources import Problem
 
     refuse_existing(arguments.out / CODES, arguments.overwrite)
     device = choose_device(arguments.device)
     run_folder, cohort = RunFolder.open(arguments.run_folder), Cohort.open(arguments.cohort)
     run_folder.check_cohort(cohort)
-    codes = run_folder.load(device).encode(cohort.brains(cohort.indices()))
+    trained, failed = run_folder.load(device), list[Problem]()
+
+    def encode(few: Sequence[int]) -> NDArray[np.float32]:
+        return trained.encode(cohort.brains(few))
+
+    indices = cohort.some_indices().tolist()
+    found = dict(each_volume(cohort, indices, encode, failed, together=cohort.n_together))
+    codes, rows = np.stack(list(found.values())), [cohort.rows[index] for index in found]
     with atomic_path(arguments.out / CODES) as temporary, temporary.open("wb") as stream:
         np.save(stream, codes, allow_pickle=False)
-    write_tsv(arguments.out / CODES_TABLE, cohort.rows, tuple(cohort.rows[0]))
+    write_tsv(arguments.out / CODES_TABLE, rows, tuple(rows[0]))
     of = {"run": str(run_folder.folder.resolve()), "cohort": str(cohort.folder.resolve())}
     write_json(arguments.out / CODES_SIDECAR, of)
-    if not arguments.quiet:
-        sides = counted(codes.shape[1], "dimension")
-        print(f"{counted(len(codes), 'code')} of {sides}: {arguments.out}")
-    return 0
+    sides = counted(codes.shape[1], "dimension")
+    summary = f"{counted(len(codes), 'code')} of {sides}, {len(failed)} failed: {arguments.out}"
+    return conclude_batch(arguments, len(codes), failed, summary)

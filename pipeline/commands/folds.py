@@ -8,6 +8,7 @@ Writes OUT/folds.tsv, and OUT/folds.json, which says what each column is.
 import argparse
 
 from foldnorm.pipeline.commands.arguments import (
+    add_assume,
     add_n_procs,
     add_out,
     add_overwrite,
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sources(parser)
     add_out(parser)
     add_selection(parser)
+    add_assume(parser)
     add_n_procs(parser)
     add_overwrite(parser)
 
@@ -31,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.commands.arguments import refuse_existing
-    from foldnorm.pipeline.commands.outcome import conclude
+    from foldnorm.pipeline.commands.outcome import conclude_batch
     from foldnorm.preprocessing.cohort.fold_table import TABLE, write_fold_table
     from foldnorm.preprocessing.io.schemes import SKELETON
     from foldnorm.preprocessing.io.sources import Source, find_volumes
@@ -43,13 +45,15 @@ def run(arguments: argparse.Namespace) -> int:
         hemis=arguments.hemi,
         participants=arguments.participant_label,
         prefer=arguments.prefer,
+        assume=arguments.assume,
     )
     found.log()
     number, failed = write_fold_table(found, arguments.out, n_procs=arguments.n_procs)
-    problems = found.problems + failed
-    return conclude(
+    problems, done = found.problems + failed, len(found.items) - len(failed)
+    return conclude_batch(
         arguments,
+        done,
         problems,
-        f"{counted(number, 'fold')} of {counted(len(found.items) - len(failed), 'hemisphere')}, "
-        f"{len(problems)} failed: {arguments.out}",
+        f"{counted(number, 'fold')} of {counted(done, 'hemisphere')}, {len(problems)} failed: "
+        f"{arguments.out}",
     )

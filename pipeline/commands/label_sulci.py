@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 
 from foldnorm.pipeline.commands.arguments import (
     add_device,
-    add_out,
+    add_input,
     add_overwrite,
-    add_selected_splits,
 )
 from foldnorm.preprocessing.core.counts import counted
 
@@ -35,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", type=Path, metavar="MODEL", help="atlas of sulci, or run folder of a model"
     )
-    parser.add_argument("input", metavar="INPUT", help="cohort, folder, table or file")
-    add_out(parser)
-    add_selected_splits(parser)
+    add_input(parser)
     parser.add_argument(
         "--reference", type=Path, metavar="COHORT", help="training cohort of a run, if it has moved"
     )
@@ -49,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.artifacts import SULCI
     from foldnorm.pipeline.commands.arguments import refuse_existing, warn_of_lost_inputs
-    from foldnorm.pipeline.commands.outcome import conclude
+    from foldnorm.pipeline.commands.outcome import conclude_batch
 
     refuse_existing(arguments.out / SULCI, arguments.overwrite)
     given, result = (_by_atlas if arguments.model.is_file() else _by_network)(arguments)
@@ -59,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     sulci = counted(len(result.sidecar["sulci"]), "sulcus", "sulci")
     brains = counted(len(result.inputs), "brain")
     summary = f"{sulci} of {brains}, {len(problems)} failed: {arguments.out}"
-    return conclude(arguments, problems, summary)
+    return conclude_batch(arguments, len(result.inputs), problems, summary)
 
 
 def _by_network(
@@ -76,6 +73,7 @@ def _by_network(
         arguments.input,
         arguments.out,
         splits=arguments.split,
+        assume=arguments.assume,
         reference=arguments.reference,
         overwrite=arguments.overwrite,
         quiet=arguments.quiet,
@@ -96,6 +94,7 @@ def _by_atlas(arguments: argparse.Namespace) -> "tuple[ModelInput, AtlasLabellin
         arguments.input,
         arguments.out,
         splits=arguments.split,
+        assume=arguments.assume,
         overwrite=arguments.overwrite,
         quiet=arguments.quiet,
     )

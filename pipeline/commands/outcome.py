@@ -30,6 +30,28 @@ def conclude(arguments: argparse.Namespace, problems: Sequence["Problem"], *summ
     return FAILED if problems else 0
 
 
+def conclude_batch(
+    arguments: argparse.Namespace, done: int, problems: Sequence["Problem"], *summary: str
+) -> int:
+    """Write ``run_report.json``, print what could not be done and a summary; see `conclude`.
+
+    Args:
+        arguments: of the command, with the folder ``out``.
+        done: number of volumes that something was made of.
+        problems: volumes that could not be used.
+        summary: lines.
+    """
+    from importlib.metadata import version
+
+    from foldnorm.pipeline.artifacts import REPORT
+    from foldnorm.preprocessing.core.files import write_json
+
+    failed = [{"volume": problem.key, "reason": problem.reason} for problem in problems]
+    report = {"version": version("foldnorm"), "done": done, "failed": failed}
+    write_json(arguments.out / REPORT, report)
+    return conclude(arguments, problems, *summary)
+
+
 def problems_of(report: Mapping[str, Any]) -> list["Problem"]:
     """List the failures in the report of a batch of volumes."""
     from foldnorm.preprocessing.io.sources import Problem

@@ -16,7 +16,7 @@ HELP = "write one HTML page about any of these folders"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="folder to report on")
-    add_out(parser, "HTML file to write", "OUT.html", holds=False)
+    add_out(parser, "HTML file to write", "OUT.html", holds="file")
     parser.add_argument(
         "--pages",
         type=not_negative,

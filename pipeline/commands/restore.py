@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.artifacts import RESTORED
     from foldnorm.pipeline.commands.arguments import open_run_and_input, refuse_existing
-    from foldnorm.pipeline.commands.outcome import conclude
+    from foldnorm.pipeline.commands.outcome import conclude_batch
     from foldnorm.pipeline.inference.restore import RestoreOptions, restore
 
     refuse_existing(arguments.out / RESTORED, arguments.overwrite)
@@ -70,4 +70,4 @@ def run(arguments: argparse.Namespace) -> int:
             figures += f", IoU of damage {found['mask_iou']:.3f}"
     number, failed = len(result.table), [*given.failed, *result.failed]
     summary = f"{counted(number, 'image')}, {len(failed)} failed{figures}: {arguments.out}"
-    return conclude(arguments, failed, summary)
+    return conclude_batch(arguments, number, failed, summary)

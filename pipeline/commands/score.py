@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.artifacts import SCORER, SCORES
     from foldnorm.pipeline.commands.arguments import refuse_existing, warn_of_lost_inputs
-    from foldnorm.pipeline.commands.outcome import conclude
+    from foldnorm.pipeline.commands.outcome import conclude_batch
     from foldnorm.pipeline.scoring.scorer import score_into
     from foldnorm.pipeline.scoring.setup import open_scorer
     from foldnorm.preprocessing.cohort.cohort import row_key
@@ -128,6 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"training or calibration (such as {row_key(used[0])}, {used[0]['used_for']})",
             file=sys.stderr,
         )
-    problems = result.problems
-    summary = f"{brains} scored, {len(problems)} not judged: {arguments.out}"
-    return conclude(arguments, problems, result.sentence, summary)
+    flagged = sum(bool(row["flag"]) for row in result.table)
+    failed = f"{len(result.failed)} failed, " if result.failed else ""
+    summary = f"{brains} scored, {failed}{flagged} not judged: {arguments.out}"
+    return conclude_batch(arguments, len(result.table), result.problems, result.sentence, summary)

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_config(parser)
     add_cohort(parser)
-    add_out(parser, holds=False)  # several processes share it
+    add_out(parser, holds="")  # several processes share it
     parser.add_argument(
         "--vary", nargs="+", required=True, metavar="KEY=…", help="keys to vary, and their values"
     )

@@ -13,15 +13,14 @@ import sys
 from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
+    add_assume,
     add_n_procs,
-    add_options,
     add_out,
     add_overwrite,
     add_segmentation,
     add_selection,
     add_sources,
 )
-from foldnorm.preprocessing.cohort.options import PreprocessOptions
 from foldnorm.preprocessing.core.counts import counted
 
 HELP = "make sulcal skeletons from any grey-white segmentation"
@@ -33,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_out(parser, "tree to write")
     add_selection(parser)
     add_segmentation(parser)
-    add_options(parser, PreprocessOptions, "assume")
+    add_assume(parser)
     add_n_procs(parser)
     add_overwrite(parser)
 

@@ -7,7 +7,12 @@ segmentations to it that have neither a transform nor labels of deep structures.
 
 import argparse
 
-from foldnorm.pipeline.commands.arguments import add_out, add_overwrite, add_sources
+from foldnorm.pipeline.commands.arguments import (
+    add_assume,
+    add_out,
+    add_overwrite,
+    add_sources,
+)
 from foldnorm.preprocessing.core.counts import counted
 
 HELP = "make a template for alignment, from skeletons that lead to MNI space"
@@ -16,7 +21,8 @@ HELP = "make a template for alignment, from skeletons that lead to MNI space"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_sources(parser)
-    add_out(parser, "NIfTI file to write", holds=False)
+    add_out(parser, "NIfTI file to write", holds="file")
+    add_assume(parser)
     add_overwrite(parser)
 
 
@@ -33,6 +39,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"expected a name that ends in .nii or .nii.gz, got: {arguments.out}")
     refuse_existing(arguments.out, arguments.overwrite)
     sources = [Source.parse(text) for text in arguments.source]
-    done, problems = make_template(sources, arguments.out)
+    done, problems = make_template(sources, arguments.out, assume=arguments.assume)
     summary = f"{counted(done, 'hemisphere')}, {len(problems)} left out: {arguments.out}"
     return conclude(arguments, problems, summary)

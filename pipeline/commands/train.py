@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     add_cohort(parser)
     # The first of several processes holds it.
-    add_out(parser, "run folder to write", "RUN", holds=False)
+    add_out(parser, "run folder to write", "RUN", holds="")
     parser.add_argument(
         "--resume",
         choices=("auto", "never"),

@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.artifacts import TRANSLATIONS_SIDECAR
     from foldnorm.pipeline.commands.arguments import refuse_existing
-    from foldnorm.pipeline.commands.outcome import conclude
+    from foldnorm.pipeline.commands.outcome import conclude_batch
     from foldnorm.pipeline.inference.inputs import open_input
     from foldnorm.pipeline.inference.translate import Translator
     from foldnorm.pipeline.runs.devices import choose_device
@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.input,
         arguments.out,
         splits=arguments.split,
+        assume=arguments.assume,
         uncropped=translator.source_preparation,
         overwrite=arguments.overwrite,
         quiet=arguments.quiet,
@@ -45,8 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
     result = translator.translate(given, arguments.split)
     result.save(arguments.out)
     failed = [*given.failed, *result.failed]
-    return conclude(
+    return conclude_batch(
         arguments,
+        len(result.table),
         failed,
         *(f"{name:<28} {value:.3f}" for name, value in result.metrics.items()),
         f"{counted(len(result.table), 'volume')} translated, {len(failed)} failed: {arguments.out}",

@@ -7,8 +7,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import FOLD_TABLE, Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import whole_number
 from foldnorm.preprocessing.naming.sulcus_names import NOT_NAMES, sulcus_name
 
 LEAST_SHARE = 0.9  # of the training brains that have a sulcus for it to be learned by default
@@ -18,12 +19,21 @@ ASKED = 100  # training brains at most that tell which sulcus lies at a place
 
 
 def sulcus_voxels(cohort: Cohort) -> dict[str, dict[str, int]]:
-    """Voxels of each sulcus in each volume: ``sub-…_hemi-…`` → name → count."""
+    """Voxels of each sulcus in each volume: ``sub-…_hemi-…`` → name → count.
+
+    Raises:
+        InputError: the table of folds names a volume that the cohort has not.
+    """
     both = bool(cohort.preparation["whole_brain"])
     found: dict[str, dict[str, int]] = {row_key(row): defaultdict(int) for row in cohort.rows}
     for row in cohort.fold_table:
         if row["name"] not in NOT_NAMES:
-            found[row_key(row)][sulcus_name(row["name"], both_sides=both)] += int(row["voxels"])
+            name, key = sulcus_name(row["name"], both_sides=both), row_key(row)
+            if key not in found:
+                raise InputError(
+                    f"{key!r} is no volume of the cohort: {cohort.folder / FOLD_TABLE}"
+                )
+            found[key][name] += whole_number(row, "voxels")
     return found
 
 
@@ -78,7 +88,7 @@ def _tables(cohort: Cohort, numbers: Mapping[str, int]) -> list[NDArray[np.uint8
     of_key = defaultdict(list)
     for row in cohort.fold_table:
         number = numbers.get(sulcus_name(row["name"], both_sides=both), 0)
-        of_key[row_key(row)].append((int(row["label"]), number))
+        of_key[row_key(row)].append((whole_number(row, "label"), number))
     unknown = set(numbers.values()) - {n for rows in of_key.values() for _, n in rows}
     if unknown:
         names = [name for name, n in numbers.items() if n in unknown]

@@ -124,4 +124,4 @@ def _unnamed_folds(
     order = np.argsort(numbers, kind="stable")
     cuts = np.flatnonzero(np.diff(numbers[order])) + 1
     groups = np.split(order, cuts)
-    return [places[g] for g in groups if numbers[g[0]] and len(g) >= FEWEST_VOXELS]
+    return [places[g] for g in groups if len(g) >= FEWEST_VOXELS and numbers[g[0]]]

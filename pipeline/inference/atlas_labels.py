@@ -1,9 +1,8 @@
 """Sulci of brains by name, by an atlas: no training, no network."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from foldnorm.pipeline.inference.results import Row, VolumeResult
 from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller, AtlasNamedBrain
 from foldnorm.pipeline.scoring.sulcus_measures import MEASURES
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.cohort.input_space import InputSpace
 from foldnorm.preprocessing.cohort.pictures import contact_sheet, many_colours, png
 from foldnorm.preprocessing.core.files import write_bytes, write_json, write_tsv
@@ -82,11 +82,12 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
     def _make(self) -> Iterator[AtlasLabelledBrain]:
         self.folds.clear()
         names = AtlasLabeller(self.atlas, self.cohort)
-        rows = self.cohort.rows
-        made = self._isolated(
-            partial(self._labelled, names), self.indices.tolist(), lambda n: row_key(rows[n])
-        )
-        for brain in made:
+
+        def label(indices: Sequence[int]) -> Iterator[AtlasLabelledBrain]:
+            for index in indices:
+                yield self._labelled(names, index)
+
+        for _, brain in each_volume(self.cohort, self.indices.tolist(), label, self.failed):
             self.inputs[brain.key] = None if brain.input is None else str(brain.input)
             self.folds += brain.folds
             self.alignments[brain.key] = {
@@ -150,7 +151,7 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
             "labels_in_grid_of": self.inputs,
         }
 
-    def save(self, out: Path) -> None:
+    def _write(self, out: Path) -> None:
         """Write label volumes, pictures, ``sulci.tsv``, ``folds.tsv`` and their sidecars."""
         colours = many_colours(len(self.atlas.names))
         for made in self:

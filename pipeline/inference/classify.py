@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from foldnorm.pipeline.metrics.bootstrap import bootstrap_interval
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
+from foldnorm.preprocessing.core.locks import held
+from foldnorm.preprocessing.io.sources import Problem
 
 BOOTSTRAPS = 2000
 
@@ -33,11 +36,13 @@ class ClassificationResult:
             ``predicted``, and the probability ``p_…`` of each level.
         levels: classes.
         about: how they were predicted; more of ``classes.json``.
+        failed: volumes that could not be classified, and why.
     """
 
     table: list[Row]
     levels: tuple[str, ...]
     about: Mapping[str, Any]
+    failed: Sequence[Problem] = ()
 
     @cached_property
     def metrics(self) -> Row:
@@ -56,8 +61,9 @@ class ClassificationResult:
         """Write ``classes.tsv`` and ``classes.json``."""
         known = [name for name in CLASSES.columns if any(name in row for row in self.table)]
         columns = [*known, *(f"p_{level}" for level in self.levels)]
-        write_tsv(out / CLASSES, self.table, columns)
-        write_json(out / CLASSES_SIDECAR, self.sidecar)
+        with held(out):
+            write_tsv(out / CLASSES, self.table, columns)
+            write_json(out / CLASSES_SIDECAR, self.sidecar)
 
 
 def classify(
@@ -77,7 +83,7 @@ def classify(
     target = check_classifier(trained.model).target
     indices = cohort.some_indices(*splits)
     (column,) = trained.conditions.columns
-    rows = classified_rows(trained, cohort, indices)
+    rows, failed = classified_rows(trained, cohort, indices)
     used = set(run.trained_on({row["participant_id"] for row in rows}))
     for row in rows:
         row["used_for"] = "training" if row["participant_id"] in used else ""
@@ -88,7 +94,7 @@ def classify(
         "target": target,
         "splits": list(splits),
     }
-    return ClassificationResult(rows, tuple(column.levels), about)
+    return ClassificationResult(rows, tuple(column.levels), about, failed)
 
 
 def check_classifier(model: object) -> Classifies:
@@ -102,20 +108,25 @@ def check_classifier(model: object) -> Classifies:
     return model
 
 
-def classified_rows(trained: TrainedModel, cohort: Cohort, indices: NDArray[np.int64]) -> list[Row]:
-    """Classify volumes of a cohort: a row each, with the probability of each level."""
+def classified_rows(
+    trained: TrainedModel, cohort: Cohort, indices: NDArray[np.int64]
+) -> tuple[list[Row], list[Problem]]:
+    """Classify volumes of a cohort: a row each, with the probability of each level.
+
+    Returns:
+        The rows, and the volumes that could not be classified.
+    """
     model = check_classifier(trained.model)
     (column,) = trained.conditions.columns
-    found = probabilities(trained, model, cohort, indices)
-    return [
-        _row(cohort.rows[n], p, column.levels, model.target)
-        for n, p in zip(indices, found, strict=True)
-    ]
+    work, failed = partial(probabilities, trained, model, cohort), list[Problem]()
+    found = each_volume(cohort, indices.tolist(), work, failed, together=cohort.n_together)
+    rows = [_row(cohort.rows[n], p, column.levels, model.target) for n, p in found]
+    return rows, failed
 
 
 @torch.no_grad()
 def probabilities(
-    trained: TrainedModel, model: Classifies, cohort: Cohort, indices: NDArray[np.int64]
+    trained: TrainedModel, model: Classifies, cohort: Cohort, indices: Sequence[int]
 ) -> NDArray[np.float64]:
     """Probability of each level, (N, levels); the column need not be there."""
     # Without its conditions: the column is what it predicts, not what it is conditioned on.

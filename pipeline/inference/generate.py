@@ -18,6 +18,7 @@ from foldnorm.preprocessing.cohort.images import write_image
 from foldnorm.preprocessing.cohort.pictures import contact_sheet, image_slices, middle_slices, png
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_bytes, write_json
+from foldnorm.preprocessing.core.locks import held
 from foldnorm.preprocessing.io.schemes import scheme_from_dict
 from foldnorm.preprocessing.io.volumes import write_labels
 
@@ -92,17 +93,18 @@ class GenerationResult:
 
         Label volumes are NIfTI, 2-D images PNG, 3-D ones NIfTI from −1 to 1.
         """
-        width = max(4, len(str(self.options.number - 1)))
-        shown: list[list[NDArray[np.uint8]]] = []
-        for n, volume in enumerate(self):
-            slices = self._write(out / SYNTHETIC_VOLUME.of(n=f"{n:0{width}d}"), volume)
-            if n < SHEET_PICTURES:
-                shown.append(slices)
-        columns = 8 if len(shown[0]) == 1 else 2
-        rows = [[s for slices in shown[n : n + columns] for s in slices]
-                for n in range(0, len(shown), columns)]  # fmt: skip
-        write_bytes(out / SYNTHETIC_SHEET, png(contact_sheet(rows)))
-        write_json(out / SYNTHETIC_SIDECAR, self.sidecar)
+        with held(out):
+            width = max(4, len(str(self.options.number - 1)))
+            shown: list[list[NDArray[np.uint8]]] = []
+            for n, volume in enumerate(self):
+                slices = self._write(out / SYNTHETIC_VOLUME.of(n=f"{n:0{width}d}"), volume)
+                if n < SHEET_PICTURES:
+                    shown.append(slices)
+            columns = 8 if len(shown[0]) == 1 else 2
+            rows = [[s for slices in shown[n : n + columns] for s in slices]
+                    for n in range(0, len(shown), columns)]  # fmt: skip
+            write_bytes(out / SYNTHETIC_SHEET, png(contact_sheet(rows)))
+            write_json(out / SYNTHETIC_SIDECAR, self.sidecar)
 
     def _write(self, path: Path, volume: NDArray[Any]) -> list[NDArray[np.uint8]]:
         """Write a volume, and return its middle slices."""

@@ -13,6 +13,7 @@ from foldnorm.preprocessing.cohort.options import PreprocessOptions
 from foldnorm.preprocessing.cohort.plan import CohortPlan
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.preprocess import preprocess
+from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.sources import Problem, Source
 
@@ -41,6 +42,7 @@ def open_input(
     out: Path,
     *,
     splits: Sequence[str] = (),
+    assume: Orientation | None = None,
     reference: Path | None = None,
     uncropped: Preparation | None = None,
     overwrite: bool = False,
@@ -53,6 +55,7 @@ def open_input(
         source: cohort folder; or folder, table or file of label volumes, or of images.
         out: folder to write to.
         splits: asked for, of a cohort.
+        assume: directions that voxels run in, where the header of a file does not say.
         reference: training cohort, if it has moved, in whose box label volumes are laid.
         uncropped: preparation of label volumes that keep all that they hold, whatever the box of
             the training cohort is, which then need not be there.
@@ -63,20 +66,18 @@ def open_input(
         InputError: the cohort was prepared otherwise than the run's; or nothing is there, or
             nothing of it can be prepared.
     """
-    if Cohort.is_in(Path(source)):
-        cohort = Cohort.open(source)
+    cohort = _cohort(source, splits, assume)
+    if cohort is not None:
         run.check_cohort(cohort)
         return ModelInput(cohort)
-    if splits:
-        raise InputError(f"--split requires a cohort folder, got {source}")
+    options = PreprocessOptions(
+        split_fractions=ALL_TEST, assume=assume, overwrite=overwrite, quiet=quiet
+    )
     if "intensities" in run.data["preparation"]:
-        report = _prepare_images(run, Path(source), out / PREPARED, overwrite=overwrite)
+        report = _prepare_images(run, Path(source), out / PREPARED, options)
     else:
-        report = _prepare_volumes(
-            run, str(source), out / PREPARED, reference, uncropped, overwrite=overwrite, quiet=quiet
-        )
-    failed = tuple(Problem(failure["volume"], failure["reason"]) for failure in report["failed"])
-    return ModelInput(Cohort.open(out / PREPARED), from_files=True, failed=failed)
+        report = _prepare_volumes(run, str(source), out / PREPARED, options, reference, uncropped)
+    return _from_files(out, report)
 
 
 def open_hemispheres(
@@ -84,6 +85,7 @@ def open_hemispheres(
     out: Path,
     *,
     splits: Sequence[str] = (),
+    assume: Orientation | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> ModelInput:
@@ -93,40 +95,60 @@ def open_hemispheres(
         source: cohort folder; or source tree, folder, table or file of skeletons.
         out: folder to write to.
         splits: asked for, of a cohort.
+        assume: directions that voxels run in, where the header of a file does not say.
         overwrite: prepare again what is finished.
         quiet: no progress bar.
 
     Raises:
         InputError: nothing is there, or nothing of it can be prepared.
     """
+    cohort = _cohort(source, splits, assume)
+    if cohort is not None:
+        return ModelInput(cohort)
+    options = PreprocessOptions(
+        hull="remove", mix_origins=True, split_fractions=ALL_TEST, assume=assume,
+        overwrite=overwrite, quiet=quiet,
+    )  # fmt: skip
+    report = _prepared(str(source), out / PREPARED, CohortPlan.from_options(options))
+    return _from_files(out, report)
+
+
+def _cohort(source: str | Path, splits: Sequence[str], assume: Orientation | None) -> Cohort | None:
+    """Open a cohort; None of files, which have no splits.
+
+    Raises:
+        InputError: one is given what only the other has.
+    """
     if Cohort.is_in(Path(source)):
-        return ModelInput(Cohort.open(source))
+        if assume is not None:
+            raise InputError(f"--assume is of files, got a cohort, which is prepared: {source}")
+        return Cohort.open(source)
     if splits:
         raise InputError(f"--split requires a cohort folder, got {source}")
-    options = PreprocessOptions(
-        hull="remove", mix_origins=True, split_fractions=ALL_TEST, overwrite=overwrite, quiet=quiet
-    )
-    report = _prepared(str(source), out / PREPARED, CohortPlan.from_options(options))
+    return None
+
+
+def _from_files(out: Path, report: Mapping[str, Any]) -> ModelInput:
     failed = tuple(Problem(failure["volume"], failure["reason"]) for failure in report["failed"])
     return ModelInput(Cohort.open(out / PREPARED), from_files=True, failed=failed)
 
 
 def _prepare_images(
-    run: RunFolder, source: Path, prepared: Path, *, overwrite: bool
+    run: RunFolder, source: Path, prepared: Path, options: PreprocessOptions
 ) -> Mapping[str, Any]:
     """Prepare images, and return the report.
 
     Raises:
         InputError: there is none, or they are of another size than the model takes.
     """
-    found = find_images(source.absolute())
+    found = find_images(source.absolute(), assume=options.assume)
     preparation = ImagePreparation.from_record(run.data["preparation"])
     report = write_image_cohort(
         found,
         prepared,
         preparation,
-        fractions=ALL_TEST,
-        overwrite=overwrite,
+        fractions=options.split_fractions,
+        overwrite=options.overwrite,
         shape=tuple(run.data["shape"]),
     )
     return report
@@ -136,18 +158,15 @@ def _prepare_volumes(
     run: RunFolder,
     source: str,
     prepared: Path,
+    options: PreprocessOptions,
     reference: Path | None,
     uncropped: Preparation | None,
-    *,
-    overwrite: bool,
-    quiet: bool,
 ) -> Mapping[str, Any]:
     """Prepare label volumes, and return the report.
 
     Raises:
         InputError: none could be prepared, or the training cohort, whose box they need, has moved.
     """
-    options = PreprocessOptions(split_fractions=ALL_TEST, overwrite=overwrite, quiet=quiet)
     if uncropped is not None:
         plan = CohortPlan(replace(options, mix_origins=True), uncropped)
     else:

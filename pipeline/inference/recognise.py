@@ -20,6 +20,7 @@ from foldnorm.pipeline.scoring.participants import Participants
 from foldnorm.pipeline.scoring.recognition import RecognitionScores
 from foldnorm.pipeline.scoring.sulcus_measures import MEASURES, NamedBrain, NetworkLabeller
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
+from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.cohort.input_space import InputSpace
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.io.schemes import LabelScheme, discretise
@@ -152,14 +153,15 @@ class SulcusLabellingResult(VolumeResult[LabelledBrain]):
 
     def _make(self) -> Iterator[LabelledBrain]:
         cohort, labeller = self.cohort, self.labeller
-        rows = [cohort.rows[index] for index in self.indices]
-        brains = labeller.network.named(cohort.brains(self.indices))
-        labelled = self._isolated(
-            lambda item: labeller.labelled(cohort, *item),
-            zip(rows, brains, strict=True),
-            lambda item: row_key(item[0]),
-        )
-        for made in labelled:
+
+        def label(few: Sequence[int]) -> Iterator[LabelledBrain]:
+            brains = labeller.network.named(cohort.brains(few))
+            for index, brain in zip(few, brains, strict=True):
+                yield labeller.labelled(cohort, cohort.rows[index], brain)
+
+        for _, made in each_volume(
+            cohort, self.indices.tolist(), label, self.failed, together=cohort.n_together
+        ):
             self.inputs[made.key] = None if made.input is None else str(made.input)
             yield made
 
@@ -186,7 +188,7 @@ class SulcusLabellingResult(VolumeResult[LabelledBrain]):
             "labels_in_grid_of": self.inputs,
         }
 
-    def save(self, out: Path) -> None:
+    def _write(self, out: Path) -> None:
         """Write a label volume a brain, ``sulci.tsv``, ``sulcus_names.tsv`` and ``sulci.json``."""
         for made in self:
             path = out / SULCUS_LABELS.of(brain=made.key)
@@ -219,6 +221,6 @@ def in_space(brain: NamedBrain, space: InputSpace, scheme: LabelScheme) -> NDArr
     """Labels of a brain in a space, (I, J, K) uint8, 0 where it has no structure there."""
     labels = space.labels_to_input_grid(brain.labels).astype(np.uint8)
     if space.path is not None:
-        own = read_labels(space.path)
+        own = read_labels(space.path, assume=space.assume)
         labels *= scheme.foreground(discretise(own.data, scheme, path=space.path))
     return labels

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from foldnorm.pipeline.metrics.images import RANGE, iou, repair_figures
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.cohort.images import write_image
 from foldnorm.preprocessing.cohort.pictures import contact_sheet, image_slices, png
 from foldnorm.preprocessing.core.errors import InputError
@@ -92,9 +93,9 @@ class RestorationResult(VolumeResult[RestoredImage]):
     about: Mapping[str, Any]
 
     def _make(self) -> Iterator[RestoredImage]:
-        yield from self._isolated(
-            self._restore, self.indices.tolist(), lambda index: row_key(self.cohort.rows[index])
-        )
+        indices = self.indices.tolist()
+        for _, made in each_volume(self.cohort, indices, partial(map, self._restore), self.failed):
+            yield made
 
     def _restore(self, index: int) -> RestoredImage:
         model, options, brain = self.trained.model, self.options, self.cohort[index]
@@ -121,7 +122,7 @@ class RestorationResult(VolumeResult[RestoredImage]):
         """Content of ``restored.json``."""
         return {**self.about, **self.metrics}
 
-    def save(self, out: Path) -> None:
+    def _write(self, out: Path) -> None:
         """Write an image each, ``restored.tsv``, ``restored.json`` and ``contact_sheet.png``.
 
         2-D images are PNG of the bits that the cohort has, volumes NIfTI float32 from −1 to 1;

@@ -1,12 +1,12 @@
 """Results that hold volumes, which are made one at a time and never kept."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from foldnorm.preprocessing.core.isolation import isolated
+from foldnorm.preprocessing.core.locks import held
 from foldnorm.preprocessing.io.sources import Problem
 
 Row = dict[str, Any]
@@ -21,7 +21,6 @@ class Made(Protocol):
 
 
 M = TypeVar("M", bound=Made, covariant=True)
-Item = TypeVar("Item")
 
 
 @dataclass
@@ -43,8 +42,17 @@ class VolumeResult(ABC, Generic[M]):
         """Make the volumes, in the order of the input."""
 
     @abstractmethod
-    def save(self, out: Path) -> None:
+    def _write(self, out: Path) -> None:
         """Write the volumes as they are made, then the table and its sidecar."""
+
+    def save(self, out: Path) -> None:
+        """Write the volumes as they are made, then the table and its sidecar.
+
+        Raises:
+            InputError: nothing could be made, or another process writes to that folder.
+        """
+        with held(out):
+            self._write(out)
 
     def __iter__(self) -> Iterator[M]:
         rows: list[Row] = []
@@ -53,29 +61,6 @@ class VolumeResult(ABC, Generic[M]):
             rows += made.rows
             yield made
         self._rows = rows
-
-    def _isolated(
-        self, work: Callable[[Item], M], items: Iterable[Item], key: Callable[[Item], str]
-    ) -> Iterator[M]:
-        """Make a volume of each item; one that fails is noted in `failed`, and the others are made.
-
-        If all fail, the last one's error is raised.
-
-        Args:
-            work: makes the volume.
-            items: of which they are made.
-            key: name of an item.
-        """
-        outcome, done = None, 0
-        for item in items:
-            outcome = isolated(work, item)
-            if outcome.reason:
-                self.failed.append(Problem(key(item), outcome.reason))
-                continue
-            done += 1
-            yield outcome.result
-        if outcome is not None and not done:
-            _ = outcome.result
 
     @property
     def table(self) -> list[Row]:

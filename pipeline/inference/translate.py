@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from foldnorm.pipeline.runs.predict import target_scheme
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.cohort.input_space import InputSpace
 from foldnorm.preprocessing.cohort.layout import Layout
 from foldnorm.preprocessing.cohort.preparation import Preparation
@@ -150,9 +152,11 @@ class TranslationResult(VolumeResult[TranslatedVolume]):
         """Translate one volume of the cohort."""
 
     def _make(self) -> Iterator[TranslatedVolume]:
-        yield from self._isolated(
-            self._translate, self.indices.tolist(), lambda index: row_key(self.cohort.rows[index])
-        )
+        indices = self.indices.tolist()
+        for _, made in each_volume(
+            self.cohort, indices, partial(map, self._translate), self.failed
+        ):
+            yield made
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -173,7 +177,7 @@ class TranslationResult(VolumeResult[TranslatedVolume]):
             "cohort": str(self.cohort.folder.resolve()),
         }
 
-    def save(self, out: Path) -> None:
+    def _write(self, out: Path) -> None:
         """Write a label volume each, ``translations.tsv`` and ``translations.json``."""
         for made in self:
             path = out / TRANSLATED.of(brain=made.key)

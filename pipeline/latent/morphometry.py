@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import number
 from foldnorm.preprocessing.io.names import bids_label
 
 LOG = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def with_morphometry(
         for row in found:
             own = by_brain.get(_brain(row), [])
             values = [
-                float(fold[quantity])
+                number(fold, quantity)
                 for fold in own
                 if fold[quantity] and (not at or fold["name"] == sulcus)
             ]

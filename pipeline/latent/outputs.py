@@ -61,6 +61,8 @@ from foldnorm.preprocessing.cohort.pictures import (
 )
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import (
+    Record,
+    number,
     read_json,
     read_tsv,
     write_bytes,
@@ -266,7 +268,7 @@ class Placed:
                     "role": "fitted" if self.fitted[n] else "placed",
                     **{a: float(v) for a, v in zip(names, self.points[n], strict=False)},
                     **row,
-                    "deleted_mm2": float(deleted.get(brain, {}).get("size", 0)),
+                    "deleted_mm2": number(deleted[brain], "size") if brain in deleted else 0.0,
                     **{k: v for table in scored for k, v in table.get(brain, {}).items()},
                 }
             )
@@ -278,9 +280,9 @@ def _by_brain(path: Path, columns: tuple[str, ...]) -> dict[tuple[str, str], dic
     if not path.is_file():
         return {}
     return {
-        (row["participant_id"], row["hemi"]): {
-            k: v for k, v in row.items() if k.startswith(columns)
-        }
+        (row["participant_id"], row["hemi"]): Record(
+            {k: v for k, v in row.items() if k.startswith(columns)}, path
+        )
         for row in read_tsv(path)
     }
 

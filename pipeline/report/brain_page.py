@@ -25,7 +25,7 @@ from foldnorm.pipeline.report.page_files import PageArrays
 from foldnorm.preprocessing.cohort.cohort import row_key
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, read_tsv
+from foldnorm.preprocessing.core.files import number, read_json, read_tsv
 from foldnorm.preprocessing.io.volumes import nifti_bytes
 
 N_PAGES = 20
@@ -91,8 +91,8 @@ def _chosen(
     path: Path,
 ) -> list[dict[str, str]]:
     def order(row: Mapping[str, str]) -> tuple[float, float]:
-        p = row[f"p_{score}"]
-        return float(p) if p else 2.0, -float(regions[row_key(row)][0]["mass"])
+        p = number(row, f"p_{score}") if row[f"p_{score}"] else 2.0
+        return p, -number(regions[row_key(row)][0], "mass")
 
     ordered = sorted(rows, key=order)
     if not choice.brains:
@@ -120,7 +120,7 @@ def _page(
         arrays, i = arrays.mirrored(), len(arrays.volume) - 1 - i
     pictures = PagePictures(arrays, about, own, (i, j, k))
     name = f"p_{about['score']}"
-    p, q = row[name], row[name.replace("p_", "q_", 1)]
+    has_p = bool(row[name])
     reasons = [row["flag"]] if row["flag"] else []
     if row["used_for"]:
         reasons.append(f"took part in {row['used_for']}")
@@ -138,9 +138,9 @@ def _page(
         },
         "no_p": "; ".join(reasons),
         "warning": row["warning"],
-        "stranger": _stranger(about, own) if p else "",  # else the flag may say so already
-        "p": p,
-        "q": q,
+        "stranger": _stranger(about, own) if has_p else "",  # else the flag may say so already
+        "p": number(row, name) if has_p else None,
+        "q": number(row, name.replace("p_", "q_", 1)) if has_p else None,
         "smallest_p": scores["smallest_p"],
         "method": METHODS[about["score"].removesuffix("_component")],
         "compared": _compared(about, own),
@@ -166,13 +166,13 @@ def _both_sides(
     row: Mapping[str, str], score: str, scores: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """Describe what both hemispheres of a person say together; None where that is nothing."""
-    p = row[f"p_{score}"]
-    if not p and not row["flag"]:
+    has_p = bool(row[f"p_{score}"])
+    if not has_p and not row["flag"]:
         return None
     return {
-        "p": p,
-        "q": row[f"q_{score}"],
-        "side": SIDES[row[f"side_{score}"]].split()[0] if p else "",
+        "p": number(row, f"p_{score}") if has_p else None,
+        "q": number(row, f"q_{score}") if has_p else None,
+        "side": SIDES[row[f"side_{score}"]].split()[0] if has_p else "",
         "flag": row["flag"],
         "calibrated_on": scores["both_sides_calibrated_on"],
     }
@@ -217,24 +217,25 @@ def _at_peak(about: Mapping[str, Any], own: Mapping[str, Any]) -> str:
 def _region(region: Mapping[str, str]) -> dict[str, Any]:
     """Build a row of the table of regions."""
     suffix = "_mni" if region["x_mni"] else ""
-    x, y, z = (float(region[f"{axis}{suffix}"]) for axis in "xyz")
-    share = region["sulcus_share"]
+    x, y, z = (number(region, f"{axis}{suffix}") for axis in "xyz")
     return {
         "rank": region["rank"],
         "folds": "fewer" if region["direction"] == "missing" else "more",
         "sulcus": region["sulcus"].replace("_", " ").strip(),
-        "share": f"{100 * float(share):.0f} %" if region["sulcus"] and share else "",
+        "share": f"{100 * number(region, 'sulcus_share'):.0f} %"
+        if region["sulcus"] and region["sulcus_share"]
+        else "",
         "place": ", ".join(str(round(own)) for own in (x, y, z)).replace("-", "−"),
-        "mm3": _grouped(region["mm3"]),
-        "peak_z": f"{float(region['peak_z']):.1f}",
-        "mass": _grouped(region["mass"]),
-        "p": f"{float(region['p']):.3f}" if region["p"] else "–",
+        "mm3": _grouped(number(region, "mm3")),
+        "peak_z": f"{number(region, 'peak_z'):.1f}",
+        "mass": _grouped(number(region, "mass")),
+        "p": f"{number(region, 'p'):.3f}" if region["p"] else "–",
     }
 
 
-def _grouped(number: str) -> str:
+def _grouped(value: float) -> str:
     """Format a whole number with narrow spaces between thousands."""
-    return f"{float(number):,.0f}".replace(",", "\u202f")
+    return f"{value:,.0f}".replace(",", "\u202f")
 
 
 def _viewer(

@@ -14,7 +14,7 @@ from foldnorm.pipeline.artifacts import (
 )
 from foldnorm.pipeline.report import figures
 from foldnorm.preprocessing.core.counts import counted
-from foldnorm.preprocessing.core.files import read_json, read_tsv
+from foldnorm.preprocessing.core.files import number, read_json, read_tsv
 
 # Columns of the comparison, in groups; those that no model has are left out.
 GROUPS = {
@@ -70,7 +70,7 @@ def search_section(path: Path) -> dict[str, Any]:
     rows, sidecar = read_tsv(path / TRIALS), read_json(path / SEARCH_SIDECAR)
     keys, lowest = list(sidecar["vary"]), sidecar["monitor_mode"] == "min"
     done = [row for row in rows if row["value"]]
-    done.sort(key=lambda row: float(row["value"]), reverse=not lowest)
+    done.sort(key=lambda row: number(row, "value"), reverse=not lowest)
     states = [row["state"] for row in rows]
     warnings = [] if done else [f"{path.name}: no trial has finished"]
     return {
@@ -99,16 +99,15 @@ def _is_figure(name: str) -> bool:
 
 def _cell(row: Mapping[str, str], name: str) -> tuple[str, str]:
     """Format a figure and its range over seeds as text."""
-    return _text(row.get(name, "")), " – ".join(
-        _text(row[end]) for end in (f"{name}_low", f"{name}_high") if row.get(end)
-    )
+    ends = [_text(row, end) for end in (f"{name}_low", f"{name}_high")]
+    return _text(row, name), " – ".join(filter(None, ends))
 
 
-def _text(value: str) -> str:
-    if not value:
+def _text(row: Mapping[str, str], name: str) -> str:
+    if not row.get(name):
         return ""
-    number = float(value)
-    return f"{number:,.0f}" if abs(number) >= 1000 or number.is_integer() else f"{number:.3g}"
+    value = number(row, name)
+    return f"{value:,.0f}" if abs(value) >= 1000 or value.is_integer() else f"{value:.3g}"
 
 
 def titles_of(names: Sequence[str]) -> list[str]:

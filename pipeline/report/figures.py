@@ -20,6 +20,7 @@ from foldnorm.preprocessing.cohort.pictures import (
     png,
     volume_slices,
 )
+from foldnorm.preprocessing.core.files import number, whole_number
 
 INK = "#7a818c"  # reads on light and on dark ground
 COLOURS = ("#2f6db5", "#d9772a", "#2b9a77", "#b4345a", "#7d5fb2", "#8a8f98", "#b39b2c", "#4aa3c7")
@@ -128,7 +129,7 @@ def p_value_histograms(rows: Sequence[Mapping[str, str]]) -> str:
             lines, columns, figsize=(11, 1.9 * lines), squeeze=False, sharex=True
         )
         for axes, name in zip(grid.flat, names, strict=False):
-            axes.hist([float(r[name]) for r in rows if r[name]], bins=10, range=(0, 1))
+            axes.hist([number(r, name) for r in rows if r[name]], bins=10, range=(0, 1))
             axes.set_title(name.removeprefix("p_"), fontsize=8)
         for axes in grid.flat[len(names) :]:
             axes.set_axis_off()
@@ -158,7 +159,7 @@ def roc_by_size(rows: Sequence[Mapping[str, str]]) -> str:
             chosen = [row for row in rows if row["size"] == size]
             altered = np.array([row["altered"] == "1" for row in chosen])
             for name in names:
-                values = np.array([float(row[name]) for row in chosen])
+                values = np.array([number(row, name) for row in chosen])
                 style = "-" if name.startswith("latent") else "--"
                 axes.plot(*roc_curve(values[altered], values[~altered]), style, lw=1.2, label=name)
             axes.plot([0, 1], [0, 1], color=INK, lw=0.6)
@@ -181,7 +182,7 @@ def dots_by_model(runs: Sequence[Mapping[str, str]], names: Sequence[str]) -> st
         for axes, name in zip(grid[0], names, strict=True):
             shown = [run for run in runs if run[name]]
             positions = [models.index(run["model"]) for run in shown]
-            axes.plot([float(run[name]) for run in shown], positions, "o", ms=4, alpha=0.7)
+            axes.plot([number(run, name) for run in shown], positions, "o", ms=4, alpha=0.7)
             axes.set_title(name.replace("_", " "))
             axes.grid(axis="x", color=INK, alpha=0.2)
         grid[0][0].set_yticks(range(len(models)), models)
@@ -196,8 +197,8 @@ def silhouettes_by_k(rows: Sequence[Mapping[str, str]]) -> str:
         size = (2.4 * len(ks), 2.8)
         figure, grid = subplots(1, len(ks), figsize=size, squeeze=False, sharex=True)
         for axes, k in zip(grid[0], ks, strict=True):
-            labels = np.array([int(row[f"cluster_{k}"]) for row in rows])
-            values = np.array([float(row[f"silhouette_{k}"]) for row in rows])
+            labels = np.array([whole_number(row, f"cluster_{k}") for row in rows])
+            values = np.array([number(row, f"silhouette_{k}") for row in rows])
             first = 0
             for cluster in range(k):
                 own = np.sort(values[labels == cluster])
@@ -220,7 +221,7 @@ def spreads(rows: Sequence[Mapping[str, str]]) -> str:
     with matplotlib.rc_context(STYLE):
         figure, grid = subplots(1, len(names), figsize=(11, 1.9), squeeze=False)
         for axes, name in zip(grid[0], names, strict=True):
-            values = np.array([float(row[name]) for row in rows])
+            values = np.array([number(row, name) for row in rows])
             axes.hist(values, bins=20, density=True, alpha=0.5)
             if values.std() > 0 and len(values) > 2:
                 positions = np.linspace(values.min(), values.max(), 100)
@@ -236,7 +237,7 @@ def parameter_slices(
     """One panel a parameter: the monitored figure of each trial over its value."""
     columns = 4
     lines = -(-len(keys) // columns)
-    figures_of = np.array([float(trial["value"]) for trial in trials])
+    figures_of = np.array([number(trial, "value") for trial in trials])
     best = figures_of.argmin() if lowest else figures_of.argmax()
     with matplotlib.rc_context(STYLE):
         wide = min(len(keys), columns)

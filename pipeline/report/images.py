@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from foldnorm.pipeline.artifacts import (
     RESTORED_SIDECAR,
 )
 from foldnorm.pipeline.report import figures
-from foldnorm.preprocessing.cohort.cohort import RUN_REPORT, Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.images import CLASS
 from foldnorm.preprocessing.cohort.pictures import inline_png
 from foldnorm.preprocessing.cohort.split import SPLITS
 from foldnorm.preprocessing.core.counts import counted
-from foldnorm.preprocessing.core.files import read_json, read_tsv
+from foldnorm.preprocessing.core.file_names import RUN_REPORT
+from foldnorm.preprocessing.core.files import number, read_json, read_tsv
 
 MAX_LISTED = 15  # images of a list
 
@@ -106,7 +108,7 @@ def restored_section(path: Path) -> dict[str, Any]:
             "participants"
         )
     rows = read_tsv(path / RESTORED)
-    worst = sorted((row for row in rows if row["psnr"]), key=lambda row: float(row["psnr"]))
+    worst = sorted((row for row in rows if row["psnr"]), key=lambda row: number(row, "psnr"))
     return {
         "title": f"Restored images: {path.name}",
         "phantom": sidecar["phantom"],
@@ -139,7 +141,8 @@ def quality_section(path: Path) -> dict[str, Any]:
     rows = read_tsv(path / QUALITY)
     found = {row["figure"]: row for row in rows}
     warnings = []
-    made, floor = (float(found["memorised"][key] or "nan") for key in ("synthetic", "held_out"))
+    copies = found["memorised"]
+    made, floor = (number(copies, key) if copies[key] else nan for key in ("synthetic", "held_out"))
     if made > max(2 * floor, 0.05):
         warnings.append(f"{path.name}: {made:.0%} are nearly copies of training volumes")
     return {

@@ -37,11 +37,12 @@ from foldnorm.pipeline.report.latent import latent_section
 from foldnorm.pipeline.report.runs import run_section
 from foldnorm.pipeline.report.scores import fusion_section, recognition_section, scores_section
 from foldnorm.pipeline.report.viewers import cohort_viewer, plotly_script, static
-from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, RUN_REPORT, Cohort
+from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
 from foldnorm.preprocessing.cohort.quality import QC_TABLE
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError, making_sense_of
-from foldnorm.preprocessing.core.files import read_json, read_tsv, write_text
+from foldnorm.preprocessing.core.file_names import RUN_REPORT
+from foldnorm.preprocessing.core.files import number, read_json, read_tsv, write_text
 
 TEMPLATES = files("foldnorm.pipeline.report") / "templates"
 TEMPLATE = "report.html.jinja"
@@ -72,6 +73,7 @@ def write_report(paths: Sequence[Path], out: Path, choice: PageChoice | None = N
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["cell"] = _cell
     volumes = any(section.get("volumes") or section["pages"] for section in sections)
     points = any(section.get("points") for section in sections)
     scripts = []
@@ -88,6 +90,11 @@ def write_report(paths: Sequence[Path], out: Path, choice: PageChoice | None = N
         warnings=[warning for section in sections for warning in section["warnings"]],
     )
     write_text(out, page)
+
+
+def _cell(row: Mapping[str, str], column: str, form: str) -> str:
+    """Format a number of a table as text; a dash where there is none."""
+    return form % number(row, column) if row[column] else "–"
 
 
 def _section(path: Path) -> dict[str, Any]:
@@ -198,7 +205,7 @@ def _benchmark_section(path: Path) -> dict[str, Any]:
     missed = [
         f"{row['score']}: the interval of the size-0 control leaves 0.5 out"
         for row in rows
-        if row["size"] == "0" and not float(row["auroc_low"]) <= 0.5 <= float(row["auroc_high"])
+        if row["size"] == "0" and not number(row, "auroc_low") <= 0.5 <= number(row, "auroc_high")
     ]
     return {
         "title": f"Deletion benchmark: {path.name}",

@@ -42,7 +42,7 @@ from foldnorm.pipeline.report.layers import (
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import class_colours, inline_png
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, read_tsv
+from foldnorm.preprocessing.core.files import number, read_json, read_tsv, whole_number
 from foldnorm.preprocessing.io.volumes import nifti_bytes, read_map
 
 # Of all volumes of a projection that the page holds, base64; brains beyond it show a slice only.
@@ -91,7 +91,7 @@ def _sweeps(
     values = read_tsv(path / DIMENSION_VALUES)
     groups, at = {}, {}
     for dimension in list(values[0])[1:]:
-        own = [float(row[dimension]) for row in values]
+        own = [number(row, dimension) for row in values]
         places = np.linspace(min(own), max(own), SWEEP_STEPS)
         moved, affine = read_map(path / DIMENSION_MOVED.of(dimension=int(dimension)))
         layer = share_layer(moved, affine)
@@ -191,7 +191,7 @@ def _volumes_of(
     for place in np.linspace(0, len(at_hand) - 1, count).round().astype(int).tolist():
         n = at_hand[place]
         cohort = cohorts[rows[n]["cohort"]]
-        volumes[n] = _brain_layer(cohort, int(rows[n]["index"]))["data"]
+        volumes[n] = _brain_layer(cohort, whole_number(rows[n], "index"))["data"]
     sides = [first.shape[0], first.shape[2], TILES]
     return volumes, sides, first.scheme.n_classes
 

@@ -4,8 +4,7 @@ import csv
 import io
 from pathlib import Path
 
-from foldnorm.preprocessing.core.errors import making_sense_of
-from foldnorm.preprocessing.core.files import read_tsv, write_text
+from foldnorm.preprocessing.core.files import number, read_tsv, whole_number, write_text
 
 
 class MetricsLog:
@@ -20,11 +19,11 @@ class MetricsLog:
         self.path = path
         self.rows: dict[int, dict[str, float]] = {}
         if up_to and path.is_file():
-            with making_sense_of(path):
-                for row in read_tsv(path):
-                    if int(row["step"]) <= up_to:
-                        figures = {k: float(v) for k, v in row.items() if k != "step" and v}
-                        self.rows[int(row["step"])] = figures
+            for row in read_tsv(path):
+                step = whole_number(row, "step")
+                if step <= up_to:
+                    figures = {k: number(row, k) for k, v in row.items() if k != "step" and v}
+                    self.rows[step] = figures
 
     def add(self, step: int, figures: dict[str, float]) -> None:
         """Add figures to the row of ``step``."""

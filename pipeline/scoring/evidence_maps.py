@@ -77,11 +77,16 @@ class MapWriter:
         self.pages = PageWriter(maps.scores, maps.folds(), maps.cohort, maps.method, out)
         self.rows: list[dict[str, Any]] = []
         self.inputs: dict[str, str | None] = {}
-        self._waiting = zip(maps.indices, maps.judged, strict=True)
+        self._judged = dict(zip(maps.indices, maps.judged, strict=True))
 
-    def add(self, z: Map) -> None:
-        """Write the maps of the next brain, (directions, I, J, K) float32."""
-        (index, judged), cohort = next(self._waiting), self.maps.cohort
+    def add(self, index: int, z: Map) -> None:
+        """Write the maps of a brain.
+
+        Args:
+            index: in the cohort.
+            z: (directions, I, J, K) float32.
+        """
+        judged, cohort = self._judged[index], self.maps.cohort
         row = cohort.rows[index]
         space, threshold = InputSpace.from_row(cohort, row), self.maps.scores.THRESHOLD
         self.inputs[row_key(row)] = None if space.path is None else str(space.path)

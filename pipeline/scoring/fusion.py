@@ -23,8 +23,8 @@ from foldnorm.pipeline.artifacts import (
 )
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
 from foldnorm.pipeline.scoring.score_cohort import discovery_rates
-from foldnorm.preprocessing.core.errors import InputError, making_sense_of
-from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json, write_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import number, read_json, read_tsv, write_json, write_tsv
 
 Method = Literal["fisher", "harmonic"]
 MIN_CALIBRATION = 8  # calibration brains
@@ -173,11 +173,10 @@ def _labels(chosen: Sequence[tuple[Path, str]]) -> list[str]:
 def _table(path: Path, needed: Sequence[str] = ()) -> dict[Key, dict[str, str]]:
     """Read a table by brain; its scores are numbers, and it has the columns that are needed."""
     rows = read_tsv(path)
-    with making_sense_of(path):
-        for row in rows:
-            _ = [row[name] for name in needed]
-            _ = [float(cell) for name, cell in row.items() if name.startswith("score_") and cell]
-        return {tuple(row[key] for key in BRAIN): row for row in rows}
+    for row in rows:
+        _ = [row[name] for name in needed]
+        _ = [number(row, name) for name, cell in row.items() if name.startswith("score_") and cell]
+    return {tuple(row[key] for key in BRAIN): row for row in rows}
 
 
 def _in_all(tables: Sequence[dict[Key, dict[str, str]]], names: Sequence[str]) -> list[Key]:
@@ -195,7 +194,7 @@ def _in_all(tables: Sequence[dict[Key, dict[str, str]]], names: Sequence[str]) -
 def _values(
     table: dict[Key, dict[str, str]], keys: Sequence[Key], name: str
 ) -> NDArray[np.float64]:
-    return np.array([float(table[key][f"score_{name}"]) for key in keys])
+    return np.array([number(table[key], f"score_{name}") for key in keys])
 
 
 def _rank_p(values: NDArray[np.float64]) -> NDArray[np.float64]:

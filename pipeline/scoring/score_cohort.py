@@ -26,6 +26,7 @@ from foldnorm.pipeline.scoring.out_of_distribution import MIN_TRAINING
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
+from foldnorm.preprocessing.core.locks import held
 from foldnorm.preprocessing.io.sources import Problem
 
 FALSE_DISCOVERIES = 0.05  # share of the brains called unusual that may be healthy
@@ -48,6 +49,7 @@ class ScoreResult:
         about: how scores were made; more of ``scores.json``.
         fitted_on: number of healthy brains that scores were fitted on.
         evidence: maps, where there are any.
+        failed: brains that could not be scored, and why.
     """
 
     table: Rows
@@ -56,15 +58,17 @@ class ScoreResult:
     about: Mapping[str, Any]
     fitted_on: int
     evidence: EvidenceMaps | None
+    failed: Sequence[Problem] = ()
 
     @property
     def problems(self) -> list[Problem]:
-        """Brains that cannot be judged."""
-        return [
+        """Brains that could not be scored, and those that cannot be judged."""
+        unjudged = [
             Problem(f"{row['participant_id']} {row['hemi']}".strip(), f"{row['flag']}; no p-value")
             for row in self.table
             if row["flag"]
         ]
+        return [*self.failed, *unjudged]
 
     @property
     def both_sides(self) -> Rows:
@@ -108,17 +112,18 @@ class ScoreResult:
         """
         columns = [*BRAIN, "used_for", "flag", "warning"]
         columns += [f"{what}_{name}" for what in ("score", "p", "q") for name in self.names]
-        write_tsv(out / SCORES, self.table, columns)
-        self._save_calibration(out)
-        self._save_both_sides(out)
-        write_json(out / SCORES_SIDECAR, self.sidecar)
-        if maps:
-            found = self.maps()
-            assert self.evidence is not None
-            writer = MapWriter(self.evidence, out)
-            for z in found:
-                writer.add(z)
-            writer.close()
+        with held(out):
+            write_tsv(out / SCORES, self.table, columns)
+            self._save_calibration(out)
+            self._save_both_sides(out)
+            write_json(out / SCORES_SIDECAR, self.sidecar)
+            if maps:
+                found = self.maps()
+                assert self.evidence is not None
+                writer = MapWriter(self.evidence, out)
+                for index, z in zip(self.evidence.indices, found, strict=True):
+                    writer.add(index, z)
+                writer.close()
 
     def _save_both_sides(self, out: Path) -> None:
         (out / BOTH_SIDES).unlink(missing_ok=True)  # of earlier scores
@@ -145,6 +150,7 @@ class ScoreResult:
         return {
             **self.about,
             "brains": len(self.table),
+            "failed": len(self.failed),
             "flagged": sum(bool(row["flag"]) for row in self.table),
             "warned": sum(bool(row["warning"]) for row in self.table),
             "fitted_on": self.fitted_on,

@@ -1,9 +1,11 @@
 """Calibrated anomaly scores: fitted on healthy brains, kept in a folder, applied anywhere."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+import numpy as np
 
 from foldnorm.pipeline.artifacts import PAGES_SIDECAR, REGIONS, REGIONS_SIDECAR, SCORER
 from foldnorm.pipeline.data.sulcus_labels import NamesPlaces, SulciByPlace
@@ -14,17 +16,20 @@ from foldnorm.pipeline.scoring.calibration import Calibration
 from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
 from foldnorm.pipeline.scoring.fitted import read_state, write_state
 from foldnorm.pipeline.scoring.healthy_folds import HealthyFolds
-from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, OnMap
+from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, Map, OnMap
 from foldnorm.pipeline.scoring.out_of_distribution import OutOfDistributionDetector
 from foldnorm.pipeline.scoring.participants import Participants
 from foldnorm.pipeline.scoring.score_cohort import ScoreResult, add_p_values, is_judged
 from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
-from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, REGION_MASK, Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, REGION_MASK, Brain, Cohort, row_key
+from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.cohort.layout import LAYOUT_FOLDER
 from foldnorm.preprocessing.cohort.quality import read_warnings
 from foldnorm.preprocessing.core.errors import InputError, making_sense_of
 from foldnorm.preprocessing.core.file_names import checked_name
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes, write_json
+from foldnorm.preprocessing.core.locks import held
+from foldnorm.preprocessing.io.sources import Problem
 
 if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without it
     import torch
@@ -32,6 +37,7 @@ if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without 
     from foldnorm.pipeline.runs.forward_pass import AskedPrecision, Precision
     from foldnorm.pipeline.runs.trained_model import TrainedModel
 
+Row: TypeAlias = dict[str, Any]
 FORMAT = 3  # of a saved scorer; raised when a score of the same name counts something else
 MODEL, CALIBRATION, DETECTOR = "model", "calibration", "suitability"
 ABOUT = ("method", "precision", "scores", "shape", "fitted_on", "participants", "sha256")
@@ -139,7 +145,8 @@ class Scorer:
     ) -> ScoreResult:
         """Score the brains of a cohort; each goes through the model once.
 
-        One that its source warns of keeps its p-value, with the warning beside it.
+        One that its source warns of keeps its p-value, with the warning beside it. One that cannot
+        be read is named in the result, and the others are scored.
 
         Args:
             cohort: prepared as the healthy brains were.
@@ -148,36 +155,69 @@ class Scorer:
             on_map: called with the map of each brain when it has been made; see `ScoreResult.maps`.
 
         Raises:
-            InputError: the cohort was prepared otherwise, or has no such brain.
+            InputError: the cohort was prepared otherwise, or has no such brain, or none of them
+                can be scored.
         """
-        indices, rows = self._to_be_scored(cohort, splits, across_sites=across_sites)
-        return self._scored(cohort, indices, rows, on_map)
+        rows, failed = self._to_be_scored(cohort, splits, across_sites=across_sites)
+        told = None if on_map is None else (lambda _, z: on_map(z))
+        return self._scored(cohort, rows, failed, told)
 
     def _to_be_scored(
         self, cohort: Cohort, splits: tuple[str, ...], *, across_sites: bool
-    ) -> tuple[list[int], list[dict[str, Any]]]:
-        """Return the indices of the brains to score, and a row for each, see `_rows`."""
+    ) -> tuple[dict[int, Row], list[Problem]]:
+        """Return a row for each brain to score by its index, and the brains that cannot be read."""
         self.check_prepared(cohort)
+        warnings, failed = read_warnings(cohort.folder), list[Problem]()
+
+        def rows_of(few: Sequence[int]) -> Iterator[Row]:
+            for brain in cohort.brains(few):
+                yield self._row(brain, warnings, across_sites=across_sites)
+
         indices = cohort.some_indices(*splits).tolist()
-        return indices, self._rows(cohort, indices, across_sites=across_sites)
+        return dict(each_volume(cohort, indices, rows_of, failed)), failed
 
     def _scored(
         self,
         cohort: Cohort,
-        indices: Sequence[int],
-        rows: list[dict[str, Any]],
-        on_map: OnMap | None,
+        rows: dict[int, Row],
+        failed: list[Problem],
+        on_map: Callable[[int, Map], None] | None,
     ) -> ScoreResult:
-        scores = self.scores_.score(cohort.brains(indices), on_map)
-        add_p_values(rows, scores, self.calibration_)
-        evidence = self.evidence_maps(cohort, indices, rows) if self.scores_.map_scores else None
+        """Score brains.
+
+        Args:
+            cohort: of the brains.
+            rows: of each by its index.
+            failed: brains that could not be read; those that cannot be scored are added.
+            on_map: called with the index of each brain and its map.
+        """
+
+        def score(few: Sequence[int]) -> Iterator[tuple[dict[str, float], Map | None]]:
+            maps: list[Map] = []
+            found = self.scores_.score(cohort.brains(few), None if on_map is None else maps.append)
+            for n in range(len(few)):
+                yield {name: own[n] for name, own in found.items()}, maps[n] if maps else None
+
+        scored: dict[int, dict[str, float]] = {}
+        for index, (own, z) in each_volume(
+            cohort, list(rows), score, failed, together=cohort.n_together
+        ):
+            scored[index] = own
+            if on_map is not None and z is not None:
+                on_map(index, z)
+        names = tuple(next(iter(scored.values())))
+        scores = {name: np.array([own[name] for own in scored.values()]) for name in names}
+        table = [rows[index] for index in scored]
+        add_p_values(table, scores, self.calibration_)
+        has_maps = bool(self.scores_.map_scores)
         return ScoreResult(
-            table=rows,
-            names=tuple(scores),
+            table=table,
+            names=names,
             calibration=self.calibration_,
             about=self._about(cohort),
             fitted_on=self.fitted_on_,
-            evidence=evidence,
+            evidence=self.evidence_maps(cohort, list(scored), table) if has_maps else None,
+            failed=failed,
         )
 
     def check_prepared(self, cohort: Cohort) -> None:
@@ -235,23 +275,29 @@ class Scorer:
         """Write a folder that `load` reads; see the class for what it holds.
 
         Raises:
-            InputError: the model was not loaded from a run, or the scorer from such a folder.
+            InputError: the model was not loaded from a run, or the scorer from such a folder; or
+                another process writes to the folder.
         """
         if isinstance(self._source, Path):
             raise InputError(f"a saved scorer is copied as a folder: {self._source}")
+        with held(folder):
+            self._write(folder, self._source)
+
+    def _write(self, folder: Path, source: Cohort) -> None:
+        """Write the files of `save`; ``source`` is the cohort that was fitted on."""
         (folder / SCORER).unlink(missing_ok=True)  # it says that the rest is whole
         if self.model is not None:
             from foldnorm.pipeline.scoring.model_files import save_model
 
             save_model(self.model, folder / MODEL)
-        _copy_layout(self._source.folder, folder / LAYOUT_FOLDER)
+        _copy_layout(source.folder, folder / LAYOUT_FOLDER)
         who = self.participants_.without_names()
         self.scores_.save(folder / FAMILIES)
         self.detector_.save(folder / DETECTOR)
         write_state(folder / CALIBRATION, self.calibration_.state_dict(who.salt))
         if self.scores_.map_scores:
             self.healthy_folds().save(folder / FOLDS)
-            SulcusCounts().fit(self._source).save(folder / SULCI)
+            SulcusCounts().fit(source).save(folder / SULCI)
         about = {
             "format": FORMAT,
             "foldnorm": version("foldnorm"),
@@ -314,27 +360,19 @@ class Scorer:
         trained = self.scores_.trained
         return None if trained is None else trained.precision
 
-    def _rows(
-        self, cohort: Cohort, indices: Sequence[int], *, across_sites: bool
-    ) -> list[dict[str, Any]]:
-        """Build a row for each brain: whose it is, and why it may have no p-value."""
-        warnings = read_warnings(cohort.folder)
-        rows = []
-        for brain in cohort.brains(indices):
-            row = brain.row
-            flag = self.participants_.flag(row) or self.detector_.flag(brain)
-            if not flag and not across_sites:
-                flag = self.calibration_.without_site(row)
-            rows.append(
-                {
-                    "participant_id": row["participant_id"],
-                    "hemi": row["hemi"],
-                    "used_for": self.participants_.role(row),
-                    "flag": flag,
-                    "warning": warnings.get(row_key(row), ""),
-                }
-            )
-        return rows
+    def _row(self, brain: Brain, warnings: Mapping[str, str], *, across_sites: bool) -> Row:
+        """Build the row of a brain: whose it is, and why it may have no p-value."""
+        row = brain.row
+        flag = self.participants_.flag(row) or self.detector_.flag(brain)
+        if not flag and not across_sites:
+            flag = self.calibration_.without_site(row)
+        return {
+            "participant_id": row["participant_id"],
+            "hemi": row["hemi"],
+            "used_for": self.participants_.role(row),
+            "flag": flag,
+            "warning": warnings.get(row_key(row), ""),
+        }
 
     def _about(self, cohort: Cohort) -> dict[str, Any]:
         """Describe the scorer and the cohort, for ``scores.json``."""
@@ -378,9 +416,11 @@ def score_into(
     """
     for stale in (REGIONS, REGIONS_SIDECAR, PAGES_SIDECAR):  # of earlier scores, with maps
         (out / stale).unlink(missing_ok=True)
-    indices, rows = scorer._to_be_scored(cohort, splits, across_sites=across_sites)
-    writer = MapWriter(scorer.evidence_maps(cohort, indices, rows), out) if maps else None
-    result = scorer._scored(cohort, indices, rows, None if writer is None else writer.add)
+    rows, failed = scorer._to_be_scored(cohort, splits, across_sites=across_sites)
+    writer = None
+    if maps:
+        writer = MapWriter(scorer.evidence_maps(cohort, list(rows), list(rows.values())), out)
+    result = scorer._scored(cohort, rows, failed, None if writer is None else writer.add)
     result.save(out)
     if writer is None:
         return result, {}

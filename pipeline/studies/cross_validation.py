@@ -20,6 +20,7 @@ from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.training.train import train
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.io.sources import Problem
 
 VALIDATION = 0.15  # share of the participants of a training that stop it
 
@@ -69,7 +70,7 @@ def cross_validate(
     fold_of = assign_folds(known, target, options.folds, options.seed)
     rows: list[Row] = []
     levels: tuple[str, ...] = ()
-    accuracies = []
+    accuracies, failed = [], list[Problem]()
     for number in range(options.folds):
         part = split_for_fold(cohort, fold_of, number, options.seed)
         folder = out / f"fold-{number}"
@@ -83,7 +84,8 @@ def cross_validate(
         trained = run.load(choose_device(options.device))
         (column,) = trained.conditions.columns
         levels = tuple(sorted(set(levels) | set(column.levels)))
-        tested = classified_rows(trained, part, part.indices("test"))
+        tested, untested = classified_rows(trained, part, part.indices("test"))
+        failed += untested
         accuracies.append(classification_metrics(tested, column.levels).get("accuracy"))
         rows += [{**row, "fold": number, "used_for": ""} for row in tested]
     about = {
@@ -94,7 +96,7 @@ def cross_validate(
         "seed": options.seed,
         "accuracy_of_folds": accuracies,
     }
-    return ClassificationResult(rows, levels, about)
+    return ClassificationResult(rows, levels, about, failed)
 
 
 def assign_folds(

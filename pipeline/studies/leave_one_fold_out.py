@@ -27,7 +27,7 @@ from foldnorm.pipeline.scoring.localisation import localisation
 from foldnorm.preprocessing.alteration.deletion import Deletion, SizeRange, apply_deletion
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import write_tsv
+from foldnorm.preprocessing.core.files import number, whole_number, write_tsv
 
 BOOTSTRAPS = 1000
 MIN_SHARE = 0.5  # of a fold that lies in the box; of less, hardly anything is taken out
@@ -179,10 +179,10 @@ def _eligible(cohort: Cohort, sizes: SizeRange) -> dict[str, list[dict[str, Any]
     face = float(np.prod(cohort.voxel_size)) ** (2 / 3)
     found: dict[str, list[dict[str, Any]]] = {}
     for row in cohort.fold_table:
-        size, voxels = float(row["size"]), int(row["voxels"])
+        size, voxels = number(row, "size"), whole_number(row, "voxels")
         if sizes.holds(size) and voxels * face >= MIN_SHARE * size:
             fold = {
-                "participant_id": row["participant_id"], "label": int(row["label"]),
+                "participant_id": row["participant_id"], "label": whole_number(row, "label"),
                 "name": row["name"], "size": size, "voxels": voxels,
             }  # fmt: skip
             found.setdefault(row_key(row), []).append(fold)

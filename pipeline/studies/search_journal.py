@@ -1,7 +1,6 @@
 """The journal that the processes of a search share, and which of them this one is."""
 
 import errno
-import fcntl
 import itertools
 import json
 import logging
@@ -19,7 +18,7 @@ from optuna.storages.journal._file import BaseJournalFileLock
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import unreadable
-from foldnorm.preprocessing.core.locks import held
+from foldnorm.preprocessing.core.locks import flock, held
 
 LOG = logging.getLogger(__name__)
 OPTUNAS_LOCK = ".lock"  # what Optuna adds to the name of a journal
@@ -42,11 +41,11 @@ class KernelLock(BaseJournalFileLock):
 
     def acquire(self) -> bool:
         """Wait until no other process holds it."""
-        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         begin, pause = time.monotonic(), PAUSES[0]
         while True:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                flock(handle)
             except BlockingIOError:
                 if time.monotonic() - begin > PATIENCE:
                     LOG.warning("waiting for another process of this search: %s", self._path)

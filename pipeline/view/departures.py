@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from foldnorm.pipeline.artifacts import PAGE_ARRAYS, PAGES_SIDECAR, REGIONS
 from foldnorm.pipeline.report.page_files import PageArrays
 from foldnorm.preprocessing.cohort.cohort import row_key
-from foldnorm.preprocessing.core.files import read_json, read_tsv
+from foldnorm.preprocessing.core.files import number, read_json, read_tsv
 
 
 class Departures:
@@ -53,8 +53,8 @@ class Departures:
         rows = []
         for row in self._regions.get(key, []):
             mni = "_mni" if row["x_mni"] else ""
-            place = ", ".join(str(round(float(row[axis + mni]))) for axis in "xyz")
-            numbers = f"{float(row['mm3']):.0f}", f"{float(row['peak_z']):.1f}"
+            place = ", ".join(str(round(number(row, axis + mni))) for axis in "xyz")
+            numbers = f"{number(row, 'mm3'):.0f}", f"{number(row, 'peak_z'):.1f}"
             rows.append([row["sulcus"], place, *numbers, row["p"]])
         return rows
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from foldnorm.pipeline.artifacts import (
     CODES,
     CODES_SIDECAR,
+    CODES_TABLE,
     PAGE_ARRAYS,
     PAGES_SIDECAR,
     REGIONS,
@@ -104,7 +105,7 @@ class Library:
             cohort = Path(read_json(path / SCORES_SIDECAR)["cohort"]).resolve()
             self.scores.setdefault(cohort, []).append(path)
         elif (path / CODES).is_file():
-            self._check_inside(path / CODES, path / CODES_SIDECAR)
+            self._check_inside(*(path / name for name in (CODES, CODES_TABLE, CODES_SIDECAR)))
             sidecar = read_json(path / CODES_SIDECAR)
             self.codes[Path(sidecar["run"]), Path(sidecar["cohort"])] = path
         elif (path / RUN_CONFIG).is_file():
@@ -293,7 +294,7 @@ class Library:
             known = self._nearest_codes.get((cohort, model))
             if known is not None:
                 return known
-            if embedded is not None:
+            if embedded is not None and _is_of_all(embedded, own):
                 codes = read_array(embedded / CODES)
             elif not self._load(model).encodes:
                 return None
@@ -345,6 +346,11 @@ def palette_of(scheme: LabelScheme) -> list[list[int]]:
 
 def _classes_of(scheme: LabelScheme) -> dict[str, Any]:
     return {"names": scheme.names, "palette": palette_of(scheme)}
+
+
+def _is_of_all(embedded: Path, cohort: Cohort) -> bool:
+    """Say if a folder of codes has one for each volume of a cohort, in their order."""
+    return [row_key(row) for row in read_tsv(embedded / CODES_TABLE)] == cohort.keys()
 
 
 def _as_png(slices: list[NDArray[np.uint8]]) -> bytes:

@@ -32,7 +32,7 @@ from foldnorm.preprocessing.cohort.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.cohort.quality import QC_TABLE
 from foldnorm.preprocessing.core.arrays import read_array
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_tsv, write_tsv
+from foldnorm.preprocessing.core.files import number, read_tsv, whole_number, write_tsv
 from foldnorm.preprocessing.core.isolation import isolated_map
 from foldnorm.preprocessing.io.sources import Problem
 from foldnorm.preprocessing.io.volumes import write_labels
@@ -244,11 +244,11 @@ def _fold_rows(
     """
     counts = np.bincount(labels.ravel(), minlength=int(np.iinfo(labels.dtype).max) + 1)
     for row in rows:
-        voxels, before = int(counts[int(row["label"])]), int(row["voxels"])
+        voxels, before = int(counts[whole_number(row, "label")]), whole_number(row, "voxels")
         if voxels == before:
             yield row
         elif voxels:
-            yield {**row, "voxels": voxels, "size": float(row["size"]) * voxels / before}
+            yield {**row, "voxels": voxels, "size": number(row, "size") * voxels / before}
 
 
 def _write_quality(cohort: Cohort, rows: Sequence[dict[str, str]], out: Path) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.alteration.fold_erasure import fold_and_junctions, hull_voxels
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import number, whole_number
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
 Kind = Literal[
@@ -140,13 +141,13 @@ def sample_fold(
         return CONTROL
     eligible = [
         row
-        for row in sorted(folds, key=lambda row: int(row["label"]))
-        if sizes.holds(float(row["size"])) and int(row["voxels"]) > 0
+        for row in sorted(folds, key=lambda row: whole_number(row, "label"))
+        if sizes.holds(number(row, "size")) and whole_number(row, "voxels") > 0
     ]
     if not eligible:
         return None
     row = eligible[int(rng.integers(len(eligible)))]
-    return Deletion("fold", int(row["label"]), row["name"], float(row["size"]))
+    return Deletion("fold", whole_number(row, "label"), row["name"], number(row, "size"))
 
 
 def sample_ball(

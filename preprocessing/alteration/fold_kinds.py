@@ -29,6 +29,7 @@ from foldnorm.preprocessing.alteration.fold_erasure import (
 from foldnorm.preprocessing.alteration.sheet_deformation import Size
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import whole_number
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.topology.homotopy import Mask
 
@@ -109,7 +110,7 @@ class FoldAlteration(ABC):
             planned = self.planned(replace(drawn, kind=self.kind), index, rng)
             if planned is not None:
                 return planned
-            rows = [row for row in rows if int(row["label"]) != drawn.label]
+            rows = [row for row in rows if whole_number(row, "label") != drawn.label]
         return drawn
 
     def planned(self, drawn: Deletion, index: int, rng: np.random.Generator) -> Deletion | None:

@@ -183,7 +183,7 @@ class GraphFoldDeletion(_Reprepared):
     ) -> list[tuple[GraphFold, int]]:
         """Folds by their voxels in the cohort's region, or in its box where it has none."""
         source = volume.source
-        to_mni = graph_to_mni(graph, source.companions.transform, source.path)
+        to_mni = graph_to_mni(graph, source.companions.transform, source.path, assume=source.assume)
         region = partial(self._in_region, volume) if self.crop.may_cut else None
         return graph_candidates(graph, to_mni, region, sizes)
 

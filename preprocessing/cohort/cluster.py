@@ -4,13 +4,13 @@ Each job prepares one chunk of the volumes, as ``--shard`` does; no two write on
 have ended, what they prepared is packed here.
 """
 
+import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
-
-import joblib
 
 from foldnorm.preprocessing.cohort.plan import CohortPlan
 from foldnorm.preprocessing.cohort.preprocess import (
@@ -19,10 +19,10 @@ from foldnorm.preprocessing.cohort.preprocess import (
     write_report,
 )
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.isolation import DASK, end_with
 from foldnorm.preprocessing.io.sources import Source
 
 LOGS = "logs"
-ALL_WORKERS = -1  # as joblib counts
 DEFAULT_MINUTES = 240  # of a job; SLURM's own default may be far less
 
 
@@ -82,8 +82,13 @@ def _by_dask(
         client = distributed.Client(cluster.address, timeout="10s")
     except (OSError, ValueError) as error:
         raise InputError(f"no Dask scheduler answers at {cluster.address} ({error})") from error
-    with client, joblib.parallel_config(backend="dask"):
-        return preprocess(sources, out, _with(plan, n_procs=ALL_WORKERS))
+    try:
+        with client:
+            return preprocess(sources, out, _with(plan, n_procs=DASK))
+    except CancelledError as error:
+        raise ConnectionError(
+            f"the Dask scheduler at {cluster.address} has ended; what is finished is not done again"
+        ) from error
 
 
 def _by_jobs(
@@ -110,8 +115,13 @@ def _by_jobs(
         _with(plan, shard=f"{number}/{cluster.jobs}", quiet=True)
         for number in range(1, cluster.jobs + 1)
     ]
+    starter = os.getpid() if cluster.kind == "local" else 0
     jobs = executor.map_array(
-        preprocess, [sources] * cluster.jobs, [out.absolute()] * cluster.jobs, chunks
+        _prepare_chunk,
+        [starter] * cluster.jobs,
+        [sources] * cluster.jobs,
+        [out.absolute()] * cluster.jobs,
+        chunks,
     )
     failed = []
     for number, job in enumerate(jobs, start=1):
@@ -124,6 +134,19 @@ def _by_jobs(
     report["seconds"] = round(time.perf_counter() - begin, 2)
     write_report(out, report)
     return report
+
+
+def _prepare_chunk(
+    starter: int, sources: Sequence[Source], out: Path, plan: CohortPlan
+) -> dict[str, Any]:
+    """Prepare a chunk in a job, which ends soon after the process ``starter``, unless that is 0.
+
+    In between is a process of submitit that watches the job.
+    """
+    if starter:
+        end_with(starter)
+        end_with(os.getppid())
+    return preprocess(sources, out, plan)
 
 
 def _with(plan: CohortPlan, **options: Any) -> CohortPlan:

@@ -7,6 +7,7 @@ of ``participants.tsv`` is volume n. ``folds.npy`` holds the fold labels, where 
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -43,7 +44,6 @@ FOLDS = "folds.npy"
 PAIRS = "pairs.npy"
 REGION_MASK = "region_mask.nii.gz"
 FOLD_TABLE = "folds.tsv"
-RUN_REPORT = "run_report.json"  # of the command that made the folder
 FOLD_COLUMNS = ("participant_id", "hemi", "label", "name", "size", "voxels")
 KEY_COLUMNS = ("participant_id", "hemi", "image")  # what `row_key` makes a name of
 FIRST_COLUMNS = ("participant_id", "hemi", "split")
@@ -285,6 +285,11 @@ class Cohort:
         return self.volumes.shape[1:]
 
     @property
+    def n_together(self) -> int:
+        """Number of volumes that are looked at together, see `n_together`."""
+        return n_together(math.prod(self.shape))
+
+    @property
     def voxel_size(self) -> tuple[float, ...]:
         """Sides of a voxel in mm; of images, 1 each."""
         return tuple(self.description["Cohort"]["voxel_size"])
@@ -464,9 +469,13 @@ class CohortView(Sequence[Brain]):
         return CohortView([*self.places, *other.places])
 
 
+def n_together(n_voxels: int) -> int:
+    """Return how many volumes of a size are looked at together: `FEW`, or `FEW_VOXELS` in sum."""
+    return min(FEW, max(FEW_VOXELS // max(n_voxels, 1), 1))
+
+
 def few_at_a_time(brains: Iterable[Brain]) -> Iterator[list[Brain]]:
-    """Brains in lists of `FEW`, or as many as hold `FEW_VOXELS`; the last perhaps shorter."""
+    """Brains in lists of `n_together`; the last perhaps shorter."""
     waiting = iter(brains)
     for first in waiting:
-        count = min(FEW, max(FEW_VOXELS // first.volume.size, 1))
-        yield [first, *islice(waiting, count - 1)]
+        yield [first, *islice(waiting, n_together(first.volume.size) - 1)]

@@ -92,7 +92,7 @@ def fold_rows(volume: SourceVolume) -> list[dict[str, Any]]:
     if graph_path is None:
         return _rows_of_sidecar(volume)
     graph = read_fold_graph(graph_path)
-    to_mni = graph_to_mni(graph, transform, volume.path)
+    to_mni = graph_to_mni(graph, transform, volume.path, assume=volume.assume)
     return [
         {
             "participant_id": volume.participant,
@@ -118,7 +118,7 @@ def _rows_of_sidecar(volume: SourceVolume) -> list[dict[str, Any]]:
         raise InputError(f"no fold graph beside it: {volume.path}")
     to_mni, transform = None, volume.companions.transform
     if transform is not None:
-        labels = read_labels(volume.path)
+        labels = read_labels(volume.path, assume=volume.assume)
         i, j, k = labels.data.shape
         to_mni = voxel_to_mni(transform, (i, j, k), labels.affine, labels.voxel_size)
         to_mni = to_mni @ np.linalg.inv(labels.affine)

@@ -21,7 +21,6 @@ from skimage.transform import resize
 
 from foldnorm.preprocessing.cohort.cohort import (
     DESCRIPTION,
-    RUN_REPORT,
     VOLUMES,
     Cohort,
     write_description,
@@ -34,6 +33,7 @@ from foldnorm.preprocessing.cohort.preprocess import write_report
 from foldnorm.preprocessing.cohort.split import assign_split, check_fractions
 from foldnorm.preprocessing.core.counts import listed
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.file_names import RUN_REPORT
 from foldnorm.preprocessing.core.files import json_or_nothing, read_json, sha256_of, threaded_map
 from foldnorm.preprocessing.core.isolation import isolated
 from foldnorm.preprocessing.io.sources import Findings, Problem

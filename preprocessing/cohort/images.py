@@ -21,12 +21,14 @@ from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import atomic_path, read_tsv, write_bytes
+from foldnorm.preprocessing.io.file_pairs import pair_fault
 from foldnorm.preprocessing.io.gzipped import expand, head_of
 from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.people import (
     PARTICIPANTS,
     differing_slightly,
     participant_ids,
+    refuse_pointer,
     require_columns,
 )
 from foldnorm.preprocessing.io.picture_files import read_picture
@@ -98,6 +100,8 @@ def find_images(
     """
     if not source.exists():
         raise InputError(f"no such file or folder: {source}")
+    if fault := pair_fault(source):
+        raise InputError(f"{fault}: {source}")
     scanned = scan(source) if source.is_dir() else Scan([source])
     every, others = _files(scanned, source)
     every, problems = _without_faults(every)
@@ -286,6 +290,7 @@ def _table(source: Path, table: Path | None) -> tuple[list[dict[str, str]] | Non
     path = table or source / PARTICIPANTS
     if table is None and not path.is_file():
         return None, []
+    refuse_pointer(path)
     rows = read_tsv(path)
     if table is None and not (rows and "file" in rows[0]):
         return None, [f"no column file: it does not say whose images are, and is not used: {path}"]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.layout import Layout
 from foldnorm.preprocessing.cohort.prepared_index import prepared_volume
+from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.spatial.crop import shape_of, shifted_affine
@@ -30,6 +31,7 @@ class InputSpace:
     Attributes:
         path: of the file; None: it is not known or not there any more, so that results stay in the
             grid of the cohort.
+        assume: directions that its voxels are taken to run in, if its header does not say.
         shape: of its grid, RAS+.
         affine: (4, 4) of its grid.
         matrix: (4, 4), packed voxel → voxel of its grid.
@@ -39,6 +41,7 @@ class InputSpace:
     """
 
     path: Path | None
+    assume: Orientation | None
     shape: Shape
     affine: Matrix
     matrix: Matrix
@@ -51,7 +54,8 @@ class InputSpace:
         is_mni = cohort.preparation["space"] == "mni"
         to_world = cohort.affine_of(row)
         i, j, k = cohort.shape
-        stays = cls(None, (i, j, k), to_world, np.eye(4), to_world, to_world if is_mni else None)
+        to_mni = to_world if is_mni else None
+        stays = cls(None, None, (i, j, k), to_world, np.eye(4), to_world, to_mni)
         try:
             finished = prepared_volume(cohort.folder, row)
             prepared = finished.read("_dseg")
@@ -73,7 +77,7 @@ class InputSpace:
             own_to_space = own_to_mni
         matrix = np.linalg.inv(own_to_space) @ packed_to_space
         to_mni = None if own_to_mni is None else own_to_mni @ matrix
-        return cls(source.path, shape, volume.affine, matrix, to_world, to_mni)
+        return cls(source.path, source.assume, shape, volume.affine, matrix, to_world, to_mni)
 
     def to_input_grid(
         self, values: NDArray[np.floating], fill: float = 0.0

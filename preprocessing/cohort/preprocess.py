@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, RUN_REPORT, same_preparation
+from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, same_preparation
 from foldnorm.preprocessing.cohort.pack import Packed, pack, refuse_mixed, refuse_mixed_names
 from foldnorm.preprocessing.cohort.pictures import montage
 from foldnorm.preprocessing.cohort.plan import CohortPlan
@@ -25,6 +25,7 @@ from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.prepare_volume import PreparedArrays, prepare_volume
 from foldnorm.preprocessing.cohort.prepared_index import prepared_volumes, source_record
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.file_names import RUN_REPORT
 from foldnorm.preprocessing.core.files import (
     json_or_nothing,
     read_json,
@@ -77,10 +78,10 @@ def preprocess(sources: Sequence[Source], out: Path, plan: CohortPlan) -> dict[s
         excluded=plan.excluded,
         prefer=options.prefer,
         whole_brain=preparation.whole_brain,
+        assume=options.assume,
     )
     found.log()
-    volumes = [volume.assuming(options.assume) for volume in found.items]
-    problems = found.problems
+    volumes, problems = found.items, found.problems
     if not options.mix_origins:
         refuse_mixed([origin_of(volume) for volume in volumes])
         if preparation.fold_labels == "auto":

@@ -1,4 +1,4 @@
-"""Names that become parts of file names: none leads out of its folder."""
+"""Names of files: parts of them that come from data, none of which leads out of its folder."""
 
 import re
 
@@ -7,6 +7,7 @@ from foldnorm.preprocessing.core.errors import InputError
 # No separator of any system, no drive, no control character, and no leading dot: not "..", not
 # a hidden file.
 NAME = re.compile(r"[^./\\:\x00-\x1f\x7f][^/\\:\x00-\x1f\x7f]*")
+RUN_REPORT = "run_report.json"  # of the command that wrote the folder
 MAX_BYTES = 200  # a file name has 255 at most, and a suffix
 
 

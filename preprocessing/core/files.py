@@ -178,6 +178,33 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
     return [_row(cells, header, number, path) for number, cells in lines[1:]]
 
 
+def number(row: Mapping[str, Any], column: str) -> float:
+    """Read a cell of a table as a number.
+
+    Raises:
+        InputError: it holds none; or the table lacks the column, see `read_tsv`.
+    """
+    return _parsed(row, column, float, "a number")
+
+
+def whole_number(row: Mapping[str, Any], column: str) -> int:
+    """Read a cell of a table as a whole number; the errors are those of `number`."""
+    return _parsed(row, column, int, "a whole number")
+
+
+def _parsed(
+    row: Mapping[str, Any], column: str, parse: Callable[[Any], Made], expected: str
+) -> Made:
+    cell = row[column]
+    try:
+        return parse(cell)
+    except (TypeError, ValueError):
+        place = f": {row._path}" if isinstance(row, Record) else ""
+        raise InputError(
+            f"expected {expected} under {column}, got {cell or 'n/a'!r}{place}"
+        ) from None
+
+
 def _header(cells: Sequence[str], path: Path) -> list[str]:
     """Names of the columns, none of them twice."""
     names = list(cells)
@@ -260,14 +287,18 @@ def _remove_what_was_left(path: Path) -> None:
 
 
 def is_alive(process: int) -> bool:
-    """Say if a process of this machine still runs."""
+    """Say if a process of this machine still runs; one that waits to be reaped does not."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # of another user
+        pass
+    try:
+        state = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except OSError:  # not Linux, or it has ended meanwhile
         return True
-    return True
+    return state != b"Z"
 
 
 def _umask() -> int:

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,12 +15,18 @@ from typing import Any, Generic, TypeVar
 import joblib
 
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import is_alive
 
 LOG = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 KILLED = "its process was killed, most likely because memory ran out; fewer --n-procs need less"
-POLL = 1.0  # seconds between two looks at whether the parent is still there
+KILLED_WORKER = (
+    "its Dask worker was killed, most likely because memory ran out; give each worker more, or "
+    "have fewer of them on a machine"
+)
+DASK = -1  # in place of a number of processes
+POLL = 1.0  # seconds between two looks at whether another process is still there
 
 
 @dataclass(frozen=True)
@@ -86,10 +92,12 @@ def isolated_map(
     Args:
         work: of one item; it and its result are sent between processes.
         items: to work on.
-        n_procs: processes; 1: this one. Under another backend of joblib, such as Dask's, its own
-            number.
+        n_procs: processes; 1: this one; `DASK`: the workers of the Dask cluster that is connected.
         in_order: outcomes come in the order of the items, not as they are finished.
     """
+    if n_procs == DASK:
+        yield from _by_workers(work, items, in_order)
+        return
     waiting = dict(enumerate(items))
     while waiting:
         try:
@@ -110,6 +118,28 @@ def isolated_map(
         yield _alone(work, waiting.pop(number))
 
 
+def isolated_batches(
+    work: Callable[[Sequence[Item]], Iterable[Made]], items: Sequence[Item], size: int
+) -> Iterator[Outcome[Item, Made]]:
+    """Work on items a few at a time; where that fails, on each of the few by itself.
+
+    Args:
+        work: of a few items; makes one thing of each, in their order.
+        items: to work on.
+        size: number of items that are worked on together.
+    """
+    for start in range(0, len(items), size):
+        few = items[start : start + size]
+        together = isolated(lambda given: list(work(given)), few)
+        if not together.reason:
+            pairs = zip(few, together.result, strict=True)
+            yield from (Outcome(item, made) for item, made in pairs)
+        elif len(few) == 1:
+            yield Outcome(few[0], None, together.reason, together.error)
+        else:
+            yield from isolated_batches(work, few, 1)
+
+
 def _outcomes(
     work: Callable[[Item], Made], waiting: Mapping[int, Item], n_procs: int, in_order: bool
 ) -> Iterator[tuple[int, Outcome[Item, Made]]]:
@@ -119,6 +149,29 @@ def _outcomes(
             joblib.delayed(_of_worker)(os.getpid() if n_procs > 1 else 0, work, number, item)
             for number, item in list(waiting.items())
         )
+
+
+def _by_workers(
+    work: Callable[[Item], Made], items: Sequence[Item], in_order: bool
+) -> Iterator[Outcome[Item, Made]]:
+    """Work on items by the workers of the Dask cluster that is connected.
+
+    An item is tried once more where its worker was killed, which another item may have caused.
+    joblib's own way to Dask waits for ever for what a killed worker was to return.
+    """
+    from distributed import Client, KilledWorker, as_completed  # an extra
+
+    client = Client.current()
+    item_of = {client.submit(isolated, work, item, pure=False): item for item in items}
+    for future in item_of if in_order else as_completed(item_of):
+        item = item_of[future]
+        if isinstance(future.exception(), KilledWorker):
+            LOG.warning("a Dask worker was killed; what it was working on is tried once more")
+            future = client.submit(isolated, work, item, pure=False)
+        if isinstance(future.exception(), KilledWorker):
+            yield Outcome(item, None, KILLED_WORKER, MemoryError(KILLED_WORKER))
+        else:
+            yield future.result()
 
 
 def _alone(work: Callable[[Item], Made], item: Item) -> Outcome[Item, Made]:
@@ -150,20 +203,21 @@ def _of_worker(
 _WATCHED: set[int] = set()
 
 
-def end_with(parent: int, end: Callable[[], None] = lambda: os._exit(1)) -> None:
-    """Have this process end soon after its parent has, however that ended.
+def end_with(process: int, end: Callable[[], None] = lambda: os._exit(1)) -> None:
+    """Have this process end soon after another of this machine has, however that ended.
 
     Args:
-        parent: number of the process that started this one.
+        process: number of the one that started this one, or of one further up.
         end: what is done then.
     """
-    if parent in _WATCHED:
+    if process in _WATCHED:
         return
-    _WATCHED.add(parent)
+    _WATCHED.add(process)
+    is_parent = os.getppid() == process  # whose number may be given to another when it has ended
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == process if is_parent else is_alive(process):
             time.sleep(POLL)
         end()
 
-    threading.Thread(target=watch, name="end with the parent", daemon=True).start()
+    threading.Thread(target=watch, name="end with another", daemon=True).start()

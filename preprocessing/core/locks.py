@@ -1,11 +1,11 @@
 """One writer at a time in a folder: who comes second is told who is there.
 
 The lock is the kernel's (``flock``), so that it ends with the process that holds it, however that
-ends; the file says for whom it is. Where the file system knows no such locks, nothing is locked.
+ends; the file says for whom it is. Where the file system, or the platform, knows no such locks,
+nothing is locked.
 """
 
 import errno
-import fcntl
 import logging
 import os
 import socket
@@ -17,6 +17,11 @@ from pathlib import Path
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import is_alive
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
 
 LOG = logging.getLogger(__name__)
 LOCK = ".foldnorm.lock"
@@ -39,14 +44,41 @@ def held(folder: Path, name: str = LOCK) -> Iterator[None]:
     Raises:
         InputError: another process holds it.
     """
-    key = folder.absolute(), name
-    if key in _HELD or (folder.exists() and not folder.is_dir()):
+    if folder.exists() and not folder.is_dir():
         yield
         return
-    missing = [place for place in (key[0], *key[0].parents) if not place.exists()]
+    with _held(folder.absolute(), name, folder):
+        yield
+
+
+@contextmanager
+def held_file(path: Path) -> Iterator[None]:
+    """Hold a file while it is written, as `held` does a folder.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    with _held(path.absolute().parent, f"{LOCK}.{path.name}", path):
+        yield
+
+
+@contextmanager
+def _held(folder: Path, name: str, output: Path) -> Iterator[None]:
+    """Hold what is written by a lock in a folder.
+
+    Args:
+        folder: that the lock lies in.
+        name: of the lock.
+        output: that is held, for the message.
+    """
+    key = folder, name
+    if key in _HELD:
+        yield
+        return
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    path = key[0] / name
-    handle = _locked(path)
+    path = folder / name
+    handle = _locked(path, output)
     _HELD.add(key)
     try:
         yield
@@ -59,7 +91,18 @@ def held(folder: Path, name: str = LOCK) -> Iterator[None]:
                 place.rmdir()
 
 
-def _locked(path: Path) -> int:
+def flock(handle: int) -> None:
+    """Lock an open file for this process alone, until it is closed.
+
+    Raises:
+        OSError: one of `BUSY` if another process has locked it; any other if there are no locks.
+    """
+    if fcntl is None:
+        raise OSError(errno.ENOSYS, "no locks of the kernel on this platform")
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _locked(path: Path, output: Path) -> int:
     """Open and lock a file, and say in it for whom.
 
     Raises:
@@ -67,16 +110,17 @@ def _locked(path: Path) -> int:
     """
     begin, said = time.monotonic(), False
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(handle)
         except OSError as error:
+            if error.errno not in BUSY:  # no locks here
+                os.close(handle)
+                return os.open(os.devnull, os.O_RDONLY)
             holder = os.pread(handle, 4096, 0).decode("utf-8", "replace").split("\t")
             os.close(handle)
-            if error.errno not in BUSY:  # no locks here
-                return os.open(os.devnull, os.O_RDONLY)
             if time.monotonic() - begin > PATIENCE or not _has_died(holder):
-                raise InputError(_refusal(path, holder)) from None
+                raise InputError(_refusal(output, holder)) from None
             if not said:
                 LOG.warning("process %s has died; waiting for what it left: %s", holder[1], path)
                 said = True
@@ -102,14 +146,13 @@ def _has_died(holder: list[str]) -> bool:
     return is_here and not is_alive(int(holder[1]))
 
 
-def _refusal(path: Path, holder: list[str]) -> str:
+def _refusal(output: Path, holder: list[str]) -> str:
     who = "another process"
     if len(holder) == 4:
         host, process, since, words = holder
         who = f"process {process} on {host} ({words}, since {since})"
-    return (
-        f"{who} is writing there; wait until it has ended, or choose another folder: {path.parent}"
-    )
+    what = "folder" if output.is_dir() else "file"
+    return f"{who} is writing there; wait until it has ended, or choose another {what}: {output}"
 
 
 def _is_still_at(handle: int, path: Path) -> bool:

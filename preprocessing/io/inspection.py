@@ -19,6 +19,12 @@ COMMANDS = {
     SEGMENTATION: "skeletonise",
 }
 IMAGE_COMMAND = "images"
+UNNAMED = "kind_not_named"  # in the place of a kind
+READ_AS = (
+    "preprocess takes them for what --scheme says (skeletons, if nothing is said), skeletonise for "
+    "segmentations"
+)
+WITHOUT_SIDE = {"n/a": "without a side in the name"}
 MAX_LISTED = 20  # keys a line of the summary names at most
 
 
@@ -27,7 +33,8 @@ class Inspection:
     """Result of `inspect_source`.
 
     Attributes:
-        volumes: by kind (``skeleton``, ``grey_white``, ``segmentation``), those that would be used.
+        volumes: by kind (``skeleton``, ``grey_white``, ``segmentation``), those that would be used;
+            one whose name says no kind is among both skeletons and grey-white volumes.
         problems: by kind, those that would not, and why.
         images: number of pictures and idx archives.
         unused: what none of the commands reads, and why.
@@ -39,6 +46,14 @@ class Inspection:
     images: int
     unused: list[Unused]
     warnings: list[str]
+
+    @property
+    def by_named_kind(self) -> dict[str, list[SourceVolume]]:
+        """Volumes by the kind that their names say; `UNNAMED` are those whose names say none."""
+        unnamed = {v.path for v in self.volumes[SKELETON.stem]}
+        unnamed &= {v.path for v in self.volumes[GREY_WHITE.stem]}
+        found = {k: [v for v in own if v.path not in unnamed] for k, own in self.volumes.items()}
+        return {**found, UNNAMED: [v for v in self.volumes[SKELETON.stem] if v.path in unnamed]}
 
     @property
     def lacking(self) -> dict[str, list[str]]:
@@ -71,7 +86,7 @@ class Inspection:
             "participants": len({v.participant for group in self.volumes.values() for v in group}),
             "volumes": {
                 kind: dict(sorted(Counter(v.hemi or "n/a" for v in group).items()))
-                for kind, group in self.volumes.items()
+                for kind, group in self.by_named_kind.items()
             },
             "images": self.images,
             "commands": self.commands,
@@ -143,8 +158,11 @@ def summary(inspection: Inspection) -> str:
     content = inspection.as_dict()
     lines = [counted(content["participants"], "participant")]
     for kind, sides in content["volumes"].items():
-        counts = ", ".join(f"{count} {side}" for side, count in sides.items()) or "none"
-        lines.append(f"{kind}: {counts}")
+        counts = ", ".join(f"{n} {WITHOUT_SIDE.get(side, side)}" for side, n in sides.items())
+        if kind != UNNAMED:
+            lines.append(f"{kind}: {counts or 'none'}")
+        elif counts:
+            lines.append(f"volumes whose names do not say their kind: {counts}; {READ_AS}")
     if inspection.images:
         lines.append(f"images: {counted(inspection.images, 'file')}")
     for what, keys in content["lacking"].items():

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from foldnorm.preprocessing.core.counts import counted
+from foldnorm.preprocessing.core.file_names import RUN_REPORT
 from foldnorm.preprocessing.core.files import ANNEXED, content_fault
+from foldnorm.preprocessing.io.file_pairs import pair_fault
 from foldnorm.preprocessing.io.volumes import is_volume
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
@@ -169,7 +171,7 @@ class _Walk:
 def _kind_of_folder(folder: Path, entries: Sequence[os.DirEntry[str]]) -> str:
     """Return why a folder is not entered, or nothing."""
     names = {entry.name for entry in entries}
-    if is_cohort(names) or "run_report.json" in names:
+    if is_cohort(names) or RUN_REPORT in names:
         return OUTPUT
     is_subject = bool({"mri", "surf"} & names) or any(freesurfer_rank(n) is not None for n in names)
     if not is_subject:
@@ -240,6 +242,8 @@ def _reason(path: Path, images: bool) -> str:
     if is_volume(path):
         return fault_of(path) or OTHER_KIND
     if path.is_symlink() and (fault := fault_of(path)):
+        return fault
+    if fault := pair_fault(path):
         return fault
     if FOREIGN.fullmatch(path.name):
         return f"format not read ({path.suffix})"

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, read_tsv
+from foldnorm.preprocessing.core.files import read_json, read_tsv, whole_number
 from foldnorm.preprocessing.io.fold_graph import BRAINVISA
 from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
 from foldnorm.preprocessing.io.layouts import SEGMENTATION, Located, locate_file, locate_volumes
@@ -112,11 +112,6 @@ class SourceVolume:
         """Name of the volume in a cohort: ``sub-100206_hemi-L``."""
         return f"sub-{bids_label(self.participant)}" + (f"_hemi-{self.hemi}" if self.hemi else "")
 
-    def assuming(self, assume: Orientation | None) -> "SourceVolume":
-        """Return the volume, and its right one, with these directions where a file has none."""
-        right = None if self.right is None else self.right.assuming(assume)
-        return replace(self, assume=assume, right=right)
-
 
 @dataclass(frozen=True)
 class Problem:
@@ -186,6 +181,7 @@ def find_volumes(
     excluded: Iterable[str] = (),
     prefer: Sequence[str] = (),
     whole_brain: bool = False,
+    assume: Orientation | None = None,
 ) -> Findings[SourceVolume]:
     """List the volumes of ``sources``, sorted by participant and hemisphere.
 
@@ -199,6 +195,7 @@ def find_volumes(
         excluded: leave these ids out.
         prefer: names of acquisitions, analyses, or fold sessions that are taken before others.
         whole_brain: join the hemispheres of a participant.
+        assume: directions that voxels run in, where the header of a file does not say.
 
     Raises:
         InputError: nothing is there, or a participant that was named is not.
@@ -223,7 +220,7 @@ def find_volumes(
         readable, faulty = _without_faults(kept)
         single, twice = _without_duplicates(readable, prefer)
         problems += faulty + twice
-        found += [_named(v, source) for v in single]
+        found += [replace(_named(v, source), assume=assume) for v in single]
         unused += read.not_used(kept, single)
         warnings += read.warnings
     refuse_unknown(wanted, ids, where)
@@ -250,11 +247,11 @@ def read_fold_names(sources: Sequence[Source]) -> dict[int, str]:
         if not path.is_file():
             continue
         found: dict[int, str] = {}
-        for row in read_tsv(path):
-            try:
-                label, name = int(row["label"]), row["name"]
-            except (KeyError, ValueError):
-                raise InputError(f"expected the columns label (integer) and name: {path}") from None
+        rows = read_tsv(path)
+        if not rows:
+            LOG.warning("no row, so that it names no fold: %s", path)
+        for row in rows:
+            label, name = whole_number(row, "label"), row["name"]
             if found.setdefault(label, name) != name:
                 raise InputError(f"label {label} is {found[label]!r} and {name!r}: {path}")
         for label in found.keys() & names.keys():

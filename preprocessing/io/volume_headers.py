@@ -311,8 +311,7 @@ def _assumed(
     if assume is None:
         raise InputError(
             f"left and right cannot be known ({reason}); expected an orientation in the header, or "
-            "--assume ras or las (of preprocess, skeletonise, images), the directions that voxels "
-            f"run in: {path}"
+            f"--assume ras or las, the directions that its voxels run in: {path}"
         )
     if not all(0 < size < np.inf for size in sizes):
         raise InputError(f"voxel sizes are {_mm(sizes)}; expected three above 0: {path}")

@@ -19,6 +19,7 @@ from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import sha256, write_bytes
+from foldnorm.preprocessing.io.file_pairs import pair_fault
 from foldnorm.preprocessing.io.gzipped import expand, head_of
 from foldnorm.preprocessing.io.volume_headers import (
     VolumeHeader,
@@ -226,9 +227,8 @@ def mirror_left_right(volume: LabelVolume) -> LabelVolume:
 
 def _read_file(path: Path) -> bytes:
     if not is_volume(path):
-        raise InputError(
-            f"expected a volume (.nii, .nii.gz, or FreeSurfer's .mgh, .mgz), got: {path}"
-        )
+        expected = "expected a volume (.nii, .nii.gz, or FreeSurfer's .mgh, .mgz), got"
+        raise InputError(f"{pair_fault(path) or expected}: {path}")
     try:
         content = path.read_bytes()
     except FileNotFoundError:

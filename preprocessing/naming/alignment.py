@@ -1,4 +1,4 @@
-"""Where a brain's folds lie in an atlas of sulci: an affine map that makes their names likely.
+"""Alignment of a brain with an atlas of sulci: an affine map that makes names of its folds likely.
 
 The likelihood of a fold is that of the geometric mean over its points of P(place | sulcus),
 whichever sulcus it is: folds keep together, so that half a sulcus over the line is no reason to

@@ -144,7 +144,7 @@ class SulcusAtlas:
                 own[tuple(present[inside].T)] += 1
         counts = {side: counts[side] for side in SIDES if side in counts}
         about = {
-            "vocabulary": cohort.description["Cohort"].get("vocabulary", "brainvisa"),
+            "vocabulary": _vocabulary(cohort),
             "brains": len(used),
             "sources": [str(cohort.folder.absolute())],
             "without": list(without),
@@ -259,6 +259,18 @@ class AtlasSide:
             smooth[..., n] += FLOOR * own.sum() / total
         np.log(smooth, out=smooth)
         return smooth
+
+
+def _vocabulary(cohort: Cohort) -> str:
+    """Nomenclature of the names of folds; of fold graphs where nothing is said.
+
+    Raises:
+        InputError: there are several.
+    """
+    known = list(cohort.description["Cohort"].get("fold_vocabularies", {"brainvisa": 0}))
+    if len(known) > 1:
+        raise InputError(f"names of several nomenclatures ({', '.join(known)}): {cohort.folder}")
+    return str(known[0])
 
 
 def _names_by_label(cohort: Cohort) -> dict[str, dict[int, str]]:

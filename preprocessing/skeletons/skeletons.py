@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from tqdm import tqdm
 
-from foldnorm.preprocessing.cohort.cohort import RUN_REPORT
 from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.file_names import RUN_REPORT
 from foldnorm.preprocessing.core.files import json_or_nothing, sha256_of, write_json
 from foldnorm.preprocessing.core.isolation import isolated_map
 from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
@@ -120,7 +120,11 @@ def skeletonise_sources(
     """
     begin = time.perf_counter()
     sought = find_volumes(
-        sources, SEGMENTATION, hemis=options.hemis, participants=options.participants
+        sources,
+        SEGMENTATION,
+        hemis=options.hemis,
+        participants=options.participants,
+        assume=options.assume,
     )
     sought.log()
     volumes, problems = sought.items, sought.problems
@@ -172,13 +176,13 @@ def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseO
         "Recipe": asdict(options.recipe),
         "Labels": None if options.scheme is None else options.scheme.as_dict(),
         "Align": options.align if isinstance(options.align, str) else options.align.sha256,
-        **({"Assumed": options.assume} if options.assume else {}),
+        **({"Assumed": source.assume} if source.assume else {}),
         "Version": version("foldnorm"),
     }
     sidecars = {side: folder / f"{side}skeleton_{name}.json" for side in wanted}
     if not options.overwrite and all(_is_finished(path, made_from) for path in sidecars.values()):
         return True
-    volume = read_labels(source.path, assume=options.assume)
+    volume = read_labels(source.path, assume=source.assume)
     found = hemispheres(volume, options.scheme, side=source.hemi, wanted=wanted)
     alignment, unaligned = _alignment(source, volume, found, options)
     # Both sides of a brain lie on one grid; a hemisphere's own file keeps its own.

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.isolation import isolated_map
 from foldnorm.preprocessing.io.sources import Problem, Source, SourceVolume, find_volumes
@@ -22,12 +23,15 @@ from foldnorm.preprocessing.spatial.space import mni_grid, resample_nearest, vox
 VOXEL_MM = 1.0
 
 
-def make_template(sources: Sequence[Source], out: Path) -> tuple[int, list[Problem]]:
+def make_template(
+    sources: Sequence[Source], out: Path, *, assume: Orientation | None = None
+) -> tuple[int, list[Problem]]:
     """Write the template of all grey-white volumes of Morphologist trees that lead to MNI space.
 
     Args:
         sources: trees that Morphologist or `foldnorm.preprocessing.skeletons.skeletons` wrote.
         out: NIfTI file to write.
+        assume: directions that voxels run in, where a header does not say.
 
     Returns:
         Hemispheres that went into it, and those that could not.
@@ -37,7 +41,7 @@ def make_template(sources: Sequence[Source], out: Path) -> tuple[int, list[Probl
     """
     shape, affine = mni_grid(VOXEL_MM)
     counts = np.zeros((2, 3, *shape), dtype=np.uint32)
-    found = find_volumes(sources, "grey_white")
+    found = find_volumes(sources, "grey_white", assume=assume)
     found.log()
     problems = found.problems
     done = 0
@@ -49,7 +53,8 @@ def make_template(sources: Sequence[Source], out: Path) -> tuple[int, list[Probl
             counts["LR".index(outcome.item.hemi), number] += outcome.result == number
         done += 1
     if not done:
-        raise InputError("no grey-white volume with a transform to MNI space")
+        first = f"; {problems[0].key}: {problems[0].reason}" if problems else ""
+        raise InputError(f"no grey-white volume with a transform to MNI space{first}")
     write_labels(out, _most_frequent(counts), affine, description=f"foldnorm template of {done}")
     return done, problems
 
@@ -64,7 +69,7 @@ def _tissue_in_mni(source: SourceVolume) -> NDArray[np.integer]:
         missing = "side" if source.companions.transform else "transform to MNI space"
         raise InputError(f"no {missing} known: {source.path}")
     shape, affine = mni_grid(VOXEL_MM)
-    volume = read_labels(source.path)
+    volume = read_labels(source.path, assume=source.assume)
     to_mni = voxel_to_mni(
         source.companions.transform, shape_of(volume.data), volume.affine, volume.voxel_size
     )

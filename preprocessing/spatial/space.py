@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_text
 from foldnorm.preprocessing.core.kernels import compiled
@@ -137,13 +138,20 @@ def write_trm(path: Path, matrix: Matrix) -> None:
     write_text(path, "\n".join(" ".join(f"{n:.9g}" for n in row) for row in rows) + "\n")
 
 
-def graph_to_mni(graph: FoldGraph, transform: Path | None, volume: Path) -> Matrix:
+def graph_to_mni(
+    graph: FoldGraph,
+    transform: Path | None,
+    volume: Path,
+    *,
+    assume: Orientation | None = None,
+) -> Matrix:
     """Matrix from a voxel of a fold graph, in AIMS order, to MNI mm.
 
     Args:
         graph: of a hemisphere.
         transform: see `voxel_to_mni`; the graph's own way over AC-PC if None.
         volume: the skeleton, read only for transforms that start from its affine.
+        assume: directions that its voxels run in, if its header does not say.
     """
     if transform is None or transform.suffix not in WORLD_SUFFIXES:
         to_mni = (
@@ -152,7 +160,7 @@ def graph_to_mni(graph: FoldGraph, transform: Path | None, volume: Path) -> Matr
             else ACPC_TO_MNI @ acpc_of_graph(graph.attributes, graph.path)
         )
         return to_mni @ np.diag([*graph.voxel_size, 1.0])
-    labels = read_labels(volume)
+    labels = read_labels(volume, assume=assume)
     i, j, k = labels.data.shape
     to_ras = np.diag([-1.0, -1.0, -1.0, 1.0])
     to_ras[:3, 3] = (i - 1, j - 1, k - 1)

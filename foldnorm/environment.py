@@ -1,0 +1,26 @@
+"""Environment variables that libraries read while they are loaded."""
+
+import getpass
+import os
+from pathlib import Path
+
+# Threads of OpenMP that wait for work spin, unless they are told not to before PyTorch is loaded:
+# beside other processes that costs many times what it saves (`benchmarks/threads.py`).
+THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"  # PyTorch makes this folder when it is loaded
+
+
+def prepare_environment() -> None:
+    """Set what libraries wait badly without, or cannot be loaded without, unless the user has."""
+    for name, value in THREADS.items():
+        os.environ.setdefault(name, value)
+    try:
+        getpass.getuser()  # as MONAI asks
+    except (KeyError, OSError):  # in a container, under a number that nobody has
+        os.environ["LOGNAME"] = f"uid_{os.getuid()}"
+    place = os.environ.get(TORCH_CACHE)
+    if place is not None:
+        try:
+            Path(place).mkdir(parents=True, exist_ok=True)
+        except OSError:  # PyTorch then takes one in the folder for temporary files
+            del os.environ[TORCH_CACHE]
