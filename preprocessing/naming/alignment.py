@@ -3,7 +3,7 @@
 The likelihood of a fold is that of the geometric mean over its points of P(place | sulcus),
 whichever sulcus it is: folds keep together, so that half a sulcus over the line is no reason to
 move. It is maximised over affine maps by L-BFGS with its exact gradient, under a Gaussian prior
-around the given position: brains in MNI space lie within millimetres of it, and a free affine map
+around the given position: brains in MNI space lie within millimetres of it, and free affine maps
 leave that for little. A map that shrinks a brain pays for it by its determinant, as densities do:
 else it would crowd all folds into one place where any sulcus is likely. Fits from where a search
 from further away ends find brains that lie 20 mm and 20° off; the likelier one is taken.
