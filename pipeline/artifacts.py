@@ -362,6 +362,23 @@ SULCUS_NAMES = Artifact(
 SULCUS_LABELS = Artifact(
     "recognise", "{brain}_desc-sulci_dseg.nii.gz", "Label of the sulcus of each voxel."
 )
+SULCUS_PICTURE = Artifact(
+    "recognise", "{brain}_desc-sulci.png", "Sulci seen from left, right and above, one colour each."
+)
+NAMED_FOLDS = Artifact(
+    "recognise",
+    "folds.tsv",
+    "Names of the folds of each brain, by an atlas.",
+    {
+        **BRAIN,
+        "fold": "its label in the cohort, or its number by size",
+        "voxels": "of it, in the grid of the cohort",
+        "sulcus": "likeliest name; empty where no sulcus of the atlas runs there",
+        "probability": "of that name: of folds with .9, nine tenths of the voxels are named right",
+        "second": "next likely name",
+        "second_probability": "of that one",
+    },
+)
 
 # translate
 TRANSLATIONS = Artifact(

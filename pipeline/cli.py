@@ -35,6 +35,7 @@ COMMANDS = (
     "skeletonise",
     "template",
     "folds",
+    "atlas",
     "preprocess",
     "images",
     "train",

@@ -25,6 +25,7 @@ from test_fold_graph import write_graph
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.config import config_path
+from foldnorm.preprocessing.naming.atlas import SulcusAtlas
 
 Damage = Callable[[bytes], bytes]
 N_COMMANDS = 3
@@ -203,6 +204,19 @@ def scheme(folder: Path) -> Path:
 def regions(folder: Path) -> Path:
     annotated_source(folder / "source", 1)
     return written(folder / "a.yaml", b"mine: [long]\n")
+
+
+def maps(folder: Path) -> Path:
+    places = np.indices((12, 12, 12)).sum(axis=0)
+    for n, name in enumerate(("one", "other")):
+        image = nibabel.Nifti1Image((places == 10 + 6 * n).astype(np.int16), np.eye(4))
+        written(folder / f"L/{name}_left.nii.gz", gzip.compress(image.to_bytes(), mtime=0))
+    return folder / "L/one_left.nii.gz"
+
+
+def atlas(folder: Path) -> Path:
+    SulcusAtlas.from_masks(maps(folder / "maps").parents[1]).save(folder / "a.npz")
+    return folder / "a.npz"
 
 
 def tissues(folder: Path) -> Path:
@@ -398,6 +412,11 @@ FILES: Mapping[str, Kind] = {
         tissues,
         {"skeletonise": SKELETONISE + " --labels {file}"},
         OF_YAML | {"words": lambda whole: whole.replace(b"41", b"white")},
+    ),
+    "maps of sulci": Kind(maps, {"atlas": "atlas {source} -o {out}.npz"}, OF_GZIP),
+    "atlas": Kind(
+        atlas, {"label-sulci": "label-sulci {file} {annotated_cohort} -o {out}"},
+        warned=("whole",),
     ),
 }  # fmt: skip
 

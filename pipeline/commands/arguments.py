@@ -263,6 +263,11 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
 def add_run_and_input(parser: argparse.ArgumentParser) -> None:
     """Add ``RUN INPUT -o OUT`` and ``--split``, for what a model makes of any volumes."""
     add_run(parser)
+    add_input(parser)
+
+
+def add_input(parser: argparse.ArgumentParser) -> None:
+    """Add ``INPUT -o OUT``, ``--split`` and ``--assume``."""
     parser.add_argument("input", metavar="INPUT", help="cohort, folder, table or file")
     add_out(parser)
     add_selected_splits(parser)

@@ -1,26 +1,42 @@
-"""Label the sulci of brains: which voxel belongs to which, what each is like, and which is missing.
+"""Label the sulci of brains: which voxel belongs to which, and what each is like.
 
-INPUT is a cohort folder, a source tree or folder of label volumes, a table, or one file; what is no
-cohort is first prepared as the run's cohort was, in OUT/prepared. Label volumes lie in the grid of
-each brain's input, sulcus_names.tsv says what their numbers mean. sulci.tsv has a row a brain and
-sulcus: size, confidence, place, depth, pieces, and how far each departs from healthy brains that
-the model was not trained on (half of the validation split; the other half gives the p-values).
+MODEL is an atlas of sulci (see foldnorm atlas), which needs no training, or the run folder of a
+sulcus_segmenter. INPUT is a cohort folder, a source tree or folder of label volumes, a table, or
+one file; what is no cohort is first prepared in OUT/prepared, as the run's cohort was. Label
+volumes lie in the grid of each brain's input, sulcus_names.tsv says what their numbers mean.
+sulci.tsv has a row a brain and sulcus: size, confidence, place, depth, pieces; of a run also how
+far each departs from healthy brains that the model was not trained on (half of the validation
+split; the other half gives the p-values). An atlas also writes folds.tsv, the likeliest name of
+each fold and the next one with their probabilities, and a picture of each brain.
 """
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from foldnorm.pipeline.commands.arguments import add_device, add_overwrite, add_run_and_input
+from foldnorm.pipeline.commands.arguments import (
+    add_device,
+    add_input,
+    add_overwrite,
+)
 from foldnorm.preprocessing.core.counts import counted
+
+if TYPE_CHECKING:
+    from foldnorm.pipeline.inference.atlas_labels import AtlasLabellingResult
+    from foldnorm.pipeline.inference.inputs import ModelInput
+    from foldnorm.pipeline.inference.recognise import SulcusLabellingResult
 
 HELP = "label the sulci of brains, and say which are missing"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    add_run_and_input(parser)
     parser.add_argument(
-        "--reference", type=Path, metavar="COHORT", help="training cohort, if it has moved"
+        "model", type=Path, metavar="MODEL", help="atlas of sulci, or run folder of a model"
+    )
+    add_input(parser)
+    parser.add_argument(
+        "--reference", type=Path, metavar="COHORT", help="training cohort of a run, if it has moved"
     )
     add_device(parser)
     add_overwrite(parser)
@@ -31,13 +47,27 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.artifacts import SULCI
     from foldnorm.pipeline.commands.arguments import refuse_existing, warn_of_lost_inputs
     from foldnorm.pipeline.commands.outcome import conclude_batch
+
+    refuse_existing(arguments.out / SULCI, arguments.overwrite)
+    given, result = (_by_atlas if arguments.model.is_file() else _by_network)(arguments)
+    result.save(arguments.out)
+    warn_of_lost_inputs(result.inputs)
+    problems = [*given.failed, *result.problems]
+    sulci = counted(len(result.sidecar["sulci"]), "sulcus", "sulci")
+    brains = counted(len(result.inputs), "brain")
+    summary = f"{sulci} of {brains}, {len(problems)} failed: {arguments.out}"
+    return conclude_batch(arguments, len(result.inputs), problems, summary)
+
+
+def _by_network(
+    arguments: argparse.Namespace,
+) -> "tuple[ModelInput, SulcusLabellingResult]":
     from foldnorm.pipeline.inference.inputs import open_input
     from foldnorm.pipeline.inference.recognise import SulcusLabeller
     from foldnorm.pipeline.runs.devices import choose_device
 
-    refuse_existing(arguments.out / SULCI, arguments.overwrite)
     device = choose_device(arguments.device)
-    labeller = SulcusLabeller.open(arguments.run_folder, arguments.reference, device)
+    labeller = SulcusLabeller.open(arguments.model, arguments.reference, device)
     given = open_input(
         labeller.run,
         arguments.input,
@@ -48,11 +78,25 @@ def run(arguments: argparse.Namespace) -> int:
         overwrite=arguments.overwrite,
         quiet=arguments.quiet,
     )
-    result = labeller.label(given.cohort, arguments.split)
-    result.save(arguments.out)
-    warn_of_lost_inputs(result.inputs)
-    problems = [*given.failed, *result.problems]
-    sulci = counted(len(labeller.network.sulci), "sulcus", "sulci")
-    brains = counted(len(result.inputs), "brain")
-    summary = f"{sulci} of {brains}, {len(problems)} failed: {arguments.out}"
-    return conclude_batch(arguments, len(result.inputs), problems, summary)
+    return given, labeller.label(given.cohort, arguments.split)
+
+
+def _by_atlas(arguments: argparse.Namespace) -> "tuple[ModelInput, AtlasLabellingResult]":
+    from foldnorm.pipeline.inference.atlas_labels import AtlasLabellingResult
+    from foldnorm.pipeline.inference.inputs import open_hemispheres
+    from foldnorm.preprocessing.core.errors import InputError
+    from foldnorm.preprocessing.naming.atlas import SulcusAtlas
+
+    if arguments.reference is not None:
+        raise InputError(f"--reference requires a run folder, got an atlas: {arguments.model}")
+    atlas = SulcusAtlas.open(arguments.model)
+    given = open_hemispheres(
+        arguments.input,
+        arguments.out,
+        splits=arguments.split,
+        assume=arguments.assume,
+        overwrite=arguments.overwrite,
+        quiet=arguments.quiet,
+    )
+    indices = given.cohort.some_indices(*arguments.split)
+    return given, AtlasLabellingResult(arguments.model, atlas, given.cohort, indices)

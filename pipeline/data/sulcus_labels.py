@@ -10,17 +10,12 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.cohort.cohort import FOLD_TABLE, Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import whole_number
+from foldnorm.preprocessing.naming.sulcus_names import NOT_NAMES, sulcus_name
 
 LEAST_SHARE = 0.9  # of the training brains that have a sulcus for it to be learned by default
 LEAST_VOXELS = 50  # that half of them have of it
-NOT_NAMES = {"", "unknown", "ventricle_left", "ventricle_right"}
 MOST_SULCI = 254  # uint8, and one number for any other
 ASKED = 100  # training brains at most that tell which sulcus lies at a place
-
-
-def sulcus_name(name: str, *, both_sides: bool) -> str:
-    """Name of a sulcus without its side, unless both sides are in one volume."""
-    return name if both_sides else name.removesuffix("_left").removesuffix("_right")
 
 
 def sulcus_voxels(cohort: Cohort) -> dict[str, dict[str, int]]:

@@ -66,14 +66,10 @@ def open_input(
         InputError: the cohort was prepared otherwise than the run's; or nothing is there, or
             nothing of it can be prepared.
     """
-    if Cohort.is_in(Path(source)):
-        if assume is not None:
-            raise InputError(f"--assume is of files, got a cohort, which is prepared: {source}")
-        cohort = Cohort.open(source)
+    cohort = _cohort(source, splits, assume)
+    if cohort is not None:
         run.check_cohort(cohort)
         return ModelInput(cohort)
-    if splits:
-        raise InputError(f"--split requires a cohort folder, got {source}")
     options = PreprocessOptions(
         split_fractions=ALL_TEST, assume=assume, overwrite=overwrite, quiet=quiet
     )
@@ -81,6 +77,58 @@ def open_input(
         report = _prepare_images(run, Path(source), out / PREPARED, options)
     else:
         report = _prepare_volumes(run, str(source), out / PREPARED, options, reference, uncropped)
+    return _from_files(out, report)
+
+
+def open_hemispheres(
+    source: str | Path,
+    out: Path,
+    *,
+    splits: Sequence[str] = (),
+    assume: Orientation | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> ModelInput:
+    """Open a cohort; or prepare skeletons at 1 mm, without hull and with fold labels, in ``out``.
+
+    Args:
+        source: cohort folder; or source tree, folder, table or file of skeletons.
+        out: folder to write to.
+        splits: asked for, of a cohort.
+        assume: directions that voxels run in, where the header of a file does not say.
+        overwrite: prepare again what is finished.
+        quiet: no progress bar.
+
+    Raises:
+        InputError: nothing is there, or nothing of it can be prepared.
+    """
+    cohort = _cohort(source, splits, assume)
+    if cohort is not None:
+        return ModelInput(cohort)
+    options = PreprocessOptions(
+        hull="remove", mix_origins=True, split_fractions=ALL_TEST, assume=assume,
+        overwrite=overwrite, quiet=quiet,
+    )  # fmt: skip
+    report = _prepared(str(source), out / PREPARED, CohortPlan.from_options(options))
+    return _from_files(out, report)
+
+
+def _cohort(source: str | Path, splits: Sequence[str], assume: Orientation | None) -> Cohort | None:
+    """Open a cohort; None of files, which have no splits.
+
+    Raises:
+        InputError: one is given what only the other has.
+    """
+    if Cohort.is_in(Path(source)):
+        if assume is not None:
+            raise InputError(f"--assume is of files, got a cohort, which is prepared: {source}")
+        return Cohort.open(source)
+    if splits:
+        raise InputError(f"--split requires a cohort folder, got {source}")
+    return None
+
+
+def _from_files(out: Path, report: Mapping[str, Any]) -> ModelInput:
     failed = tuple(Problem(failure["volume"], failure["reason"]) for failure in report["failed"])
     return ModelInput(Cohort.open(out / PREPARED), from_files=True, failed=failed)
 
@@ -124,6 +172,10 @@ def _prepare_volumes(
     else:
         like = run.folder if run.is_bundle else run.training_cohort(reference).folder
         plan = CohortPlan.from_options(replace(options, layout_from=like, fold_labels="none"))
+    return _prepared(source, prepared, plan)
+
+
+def _prepared(source: str, prepared: Path, plan: CohortPlan) -> Mapping[str, Any]:
     report = preprocess([Source.parse(source)], prepared, plan)
     if not report["done"]:
         reasons = "; ".join(f"{f['volume']}: {f['reason']}" for f in report["failed"])

@@ -119,15 +119,10 @@ class SulcusLabeller:
         """Compute the columns of each sulcus of a brain."""
         measures = brain.measure(self.reference.affine)
         departures = self.scores.departures(measures[None])
-        to_voxel = np.linalg.inv(self.reference.affine)
         found = []
         for n, own in enumerate(measures):
             figures = dict(zip(MEASURES, map(float, own), strict=True))
-            voxel = to_voxel @ np.append(own[2:5], 1)
-            for suffix, matrix in (("", space.to_world), ("_mni", space.to_mni)):
-                if matrix is not None:
-                    place = zip("xyz", matrix @ voxel, strict=False)
-                    figures |= {f"{axis}{suffix}": float(value) for axis, value in place}
+            figures |= places_of(own[2:5], self.reference.affine, space)
             for kind, z in departures.items():
                 figures[f"z_{kind}"] = float(z[0, n])
                 p = conformal_p(z[:, n], self.calibration[kind][:, n])
@@ -203,6 +198,23 @@ class SulcusLabellingResult(VolumeResult[LabelledBrain]):
         names = [{"label": n, "name": name} for n, name in enumerate(sulci, start=1)]
         write_tsv(out / SULCUS_NAMES, names, tuple(SULCUS_NAMES.columns))
         write_json(out / SULCI_SIDECAR, self.sidecar)
+
+
+def places_of(centre: NDArray[np.float64], affine: Matrix, space: InputSpace) -> dict[str, float]:
+    """Columns of the place of a sulcus: world mm of its input, and MNI mm where that is known.
+
+    Args:
+        centre: (3,), mm of the packed grid.
+        affine: (4, 4) of that grid.
+        space: of the input.
+    """
+    voxel = np.linalg.inv(affine) @ np.append(centre, 1)
+    figures: dict[str, float] = {}
+    for suffix, matrix in (("", space.to_world), ("_mni", space.to_mni)):
+        if matrix is not None:
+            place = zip("xyz", matrix @ voxel, strict=False)
+            figures |= {f"{axis}{suffix}": float(value) for axis, value in place}
+    return figures
 
 
 def in_space(brain: NamedBrain, space: InputSpace, scheme: LabelScheme) -> NDArray[np.uint8]:

@@ -1,6 +1,7 @@
 """Report sections of what is unusual about brains: scores, joined scores, sulci by name."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,19 @@ from foldnorm.pipeline.artifacts import (
     SCORES_SIDECAR,
     SULCI,
     SULCI_SIDECAR,
+    SULCUS_PICTURE,
     USUAL_SCORES,
 )
 from foldnorm.pipeline.report import figures
+from foldnorm.preprocessing.cohort.pictures import inline_png
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import number, read_json, read_tsv
 
 MAX_LISTED = 15  # brains, sulci and regions
 MAX_MAPPED = 60  # in the picture of sulci
+MAX_PICTURED = 6  # brains
+LARGE_MM2 = 200.0  # of a sulcus, whose name is then worth a look
 RESEARCH = "These are research figures, not a diagnosis."
 
 
@@ -105,6 +110,8 @@ def recognition_section(path: Path) -> dict[str, Any]:
     """Build the report section of a folder that `foldnorm label-sulci` wrote."""
     rows, sidecar = read_tsv(path / SULCI), read_json(path / SULCI_SIDECAR)
     sulci = sidecar["sulci"]
+    if "atlas" in sidecar:
+        return _atlas_section(path, rows, sidecar)
     z = np.array([number(row, "z_missing") for row in rows]).reshape(-1, len(sulci))
     brains = [f"{row['participant_id']} {row['hemi']}" for row in rows[:: len(sulci)]]
     order = np.argsort(-z.max(axis=1), kind="stable")[:MAX_MAPPED]
@@ -119,5 +126,32 @@ def recognition_section(path: Path) -> dict[str, Any]:
         "facts": {"brains": len(brains), "sulci": len(sulci)},
         "picture": figures.sulci_by_brain(z[order], [brains[n] for n in order], sulci),
         "rows": unusual[:MAX_LISTED],
+        "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
+    }
+
+
+def _atlas_section(
+    path: Path, rows: Sequence[Mapping[str, str]], sidecar: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Build the same of sulci that were named by an atlas: pictures, and the least sure names."""
+    unsure = sorted(
+        (row for row in rows if number(row, "size_mm2") >= LARGE_MM2),
+        key=lambda row: number(row, "confidence"),
+    )
+    brains = sidecar["alignments"]
+    files = {key: path / SULCUS_PICTURE.of(brain=key) for key in list(brains)[:MAX_PICTURED]}
+    flags = {f"{r['participant_id']} {r['hemi']}: {r['flag']}" for r in rows if r["flag"]}
+    return {
+        "title": f"Sulci: {path.name}",
+        "phantom": sidecar["phantom"],
+        "warnings": sorted(flags),
+        "sentence": f"{counted(len(sidecar['sulci']), 'sulcus', 'sulci')} of "
+        f"{counted(len(brains), 'brain')}, named by an atlas ({sidecar['atlas']['vocabulary']}). "
+        f"Names are likely, not certain: folds.tsv has the probability of each. {RESEARCH}",
+        "facts": {"brains": len(brains), "sulci": len(sidecar["sulci"])},
+        "pictures": [
+            (key, inline_png(file.read_bytes())) for key, file in files.items() if file.is_file()
+        ],
+        "rows": unsure[:MAX_LISTED],
         "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
     }

@@ -81,9 +81,10 @@ class NamedBrain:
         outside = self.volume == self.scheme.fill
         if outside.any():
             depth = ndimage.distance_transform_edt(~outside, sampling=sides)
-            deepest = ndimage.maximum(depth, labels, np.arange(1, len(likely) + 1))
-            present = np.bincount(labels.ravel(), minlength=len(likely) + 1)[1:] > 0
-            found[:, 5] = np.where(present, deepest, np.nan)
+            deepest = np.full(len(likely) + 1, -np.inf)
+            where = tuple(self.places.T)
+            np.maximum.at(deepest, labels[where], depth[where])
+            found[:, 5] = np.where(np.isfinite(deepest), deepest, np.nan)[1:]
         boxes = ndimage.find_objects(labels, max_label=len(likely))
         for number, box in enumerate(boxes, start=1):
             found[number - 1, 6] = 0 if box is None else _pieces(labels[box] == number)

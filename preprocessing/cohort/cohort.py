@@ -178,7 +178,8 @@ class Cohort:
         """Brain of a volume: one of the cohort's, or what it has become by an alteration."""
         other = self.other_side(index)
         read = None if other is None else partial(self._volume, other)
-        return Brain(self.to_model_input(volume), self.rows[index], read)
+        folds = partial(self._fold_labels, index) if (self.folder / FOLDS).is_file() else None
+        return Brain(self.to_model_input(volume), self.rows[index], read, folds)
 
     def other_side(self, index: int) -> int | None:
         """Index of the other hemisphere of a brain, if it is there and in the same layout."""
@@ -191,6 +192,10 @@ class Cohort:
     @cached_property
     def _index_of(self) -> dict[str, int]:
         return {key: index for index, key in enumerate(self.keys())}
+
+    def _fold_labels(self, index: int) -> NDArray[np.uint16]:
+        assert self.folds is not None
+        return np.array(self.folds[index])
 
     def _volume(self, index: int) -> NDArray[np.uint8]:
         return np.array(self.volumes[index])  # images are a memory map
@@ -425,11 +430,14 @@ class Brain(NamedTuple):
         row: of ``participants.tsv``.
         other_side: reads the volume of the other hemisphere of the same brain, if there is one in
             the same layout.
+        folds: reads the fold labels, (I, J, K) uint16, if they are known: of the volume as it is in
+            the cohort.
     """
 
     volume: NDArray[Any]
     row: Mapping[str, str]
     other_side: Callable[[], NDArray[np.uint8]] | None = None
+    folds: Callable[[], NDArray[np.uint16]] | None = None
 
 
 class CohortView(Sequence[Brain]):

@@ -1,0 +1,136 @@
+"""An atlas of sulci as the namer of voxels, in place of a network."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foldnorm.pipeline.scoring.sulcus_measures import Labels, NamedBrain
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
+from foldnorm.preprocessing.cohort.input_space import InputSpace
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.io.schemes import LabelScheme
+from foldnorm.preprocessing.naming.alignment import transformed
+from foldnorm.preprocessing.naming.atlas import AtlasSide, SulcusAtlas
+from foldnorm.preprocessing.naming.atlas_names import AtlasFoldNames, name_by_atlas
+from foldnorm.preprocessing.spatial.space import Matrix
+from foldnorm.preprocessing.topology.simple_surfaces import simple_surfaces
+
+LEAST_VOXELS = 100  # of folds: less is no hemisphere
+
+
+class AtlasNamedBrain(NamedBrain):
+    """A brain whose voxels are named by an atlas.
+
+    Args:
+        volume: see `NamedBrain`.
+        probabilities: see `NamedBrain`.
+        scheme: see `NamedBrain`.
+        folds: that were named.
+        fold_labels: (V,) of the voxels of structure; 0 for those of no fold.
+        is_placed: a transform to MNI space was known.
+    """
+
+    def __init__(
+        self,
+        volume: Labels,
+        probabilities: NDArray[np.float32],
+        scheme: LabelScheme,
+        folds: AtlasFoldNames,
+        fold_labels: NDArray[np.integer],
+        is_placed: bool,
+    ) -> None:
+        super().__init__(volume, probabilities, scheme)
+        self.folds, self.fold_labels, self.is_placed = folds, fold_labels, is_placed
+
+
+class AtlasLabeller:
+    """Names the voxels of a cohort's brains by the folds that they belong to.
+
+    Folds are those of the cohort's labels; without any, the skeleton is cut into simple surfaces,
+    and what lies at the border of the brain is hull.
+
+    Args:
+        atlas: of sulci.
+        cohort: of hemispheres.
+
+    Raises:
+        InputError: the cohort holds whole brains, or images.
+    """
+
+    def __init__(self, atlas: SulcusAtlas, cohort: Cohort) -> None:
+        if cohort.preparation.get("whole_brain"):
+            raise InputError(
+                "expected hemispheres, got both in one volume (preprocess without --whole-brain): "
+                f"{cohort.folder}"
+            )
+        self.atlas, self.cohort, self.scheme = atlas, cohort, cohort.scheme
+        self.sulci = atlas.names
+        self._sides: dict[str, AtlasSide] = {}
+
+    def named(self, brains: Iterable[Brain]) -> Iterator[AtlasNamedBrain]:
+        """Yield each brain with its voxels named.
+
+        Raises:
+            InputError: a brain has no side, or hardly any fold.
+        """
+        for brain in brains:
+            yield self.name(brain)
+
+    def name(self, brain: Brain) -> AtlasNamedBrain:
+        """Name the voxels of a brain.
+
+        Raises:
+            InputError: it has no side, or hardly any fold.
+        """
+        side = self.side(brain.row)
+        structure = self.scheme.foreground(brain.volume)
+        labels = self._fold_labels(brain, structure)[structure]
+        places = np.argwhere(structure)[labels > 0]
+        if len(places) < LEAST_VOXELS:
+            raise InputError(
+                f"{len(places)} voxels of folds, expected a hemisphere: {row_key(brain.row)}"
+            )
+        to_mni = _to_mni(self.cohort, brain.row)
+        matrix = self.cohort.affine_of(brain.row) if to_mni is None else to_mni
+        points = transformed(places, matrix)
+        found = name_by_atlas(side, points, labels[labels > 0], is_placed=to_mni is not None)
+        likely = np.zeros((len(self.sulci) + 1, len(labels)), dtype=np.float32)
+        rows = np.searchsorted(found.labels, labels[labels > 0])
+        for n, name in enumerate(side.names):
+            likely[1 + self.sulci.index(name), labels > 0] = found.posterior[rows, n]
+        likely[0] = 1 - likely[1:].sum(axis=0)
+        return AtlasNamedBrain(
+            brain.volume, likely, self.scheme, found, labels, is_placed=to_mni is not None
+        )
+
+    def side(self, row: Mapping[str, str]) -> AtlasSide:
+        """Return the side of the atlas that a row of ``participants.tsv`` is of.
+
+        Raises:
+            InputError: it is of no side.
+        """
+        hemi = row.get("hemi", "")
+        if not hemi:
+            raise InputError(f"an atlas names left or right hemispheres, got: {row_key(row)}")
+        if hemi not in self._sides:
+            self._sides[hemi] = self.atlas.side(hemi)
+        return self._sides[hemi]
+
+    def _fold_labels(self, brain: Brain, structure: NDArray[np.bool_]) -> NDArray[np.integer]:
+        if brain.folds is not None:
+            return brain.folds()
+        outside = np.pad(self.scheme.outside(brain.volume), 1, constant_values=True)
+        inner = (slice(1, -1),) * 3
+        touched = np.zeros(structure.shape, dtype=np.bool_)
+        for axis in range(3):
+            for step in (-1, 1):
+                touched |= np.roll(outside, step, axis)[inner]
+        return simple_surfaces(structure, structure & touched)
+
+
+def _to_mni(cohort: Cohort, row: Mapping[str, str]) -> Matrix | None:
+    """(4, 4), packed voxel → MNI mm; None if no transform leads there."""
+    if cohort.preparation["space"] == "mni":
+        return cohort.affine_of(row)
+    return InputSpace.from_row(cohort, row).to_mni

@@ -1,0 +1,306 @@
+"""An atlas of sulci: how often each of them runs through each place, in one file."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.core.arrays import read_npz
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import atomic_path
+from foldnorm.preprocessing.io.volumes import as_integers, is_volume, read_labels, volume_stem
+from foldnorm.preprocessing.naming.sulcus_names import NOT_NAMES, sulcus_name
+from foldnorm.preprocessing.spatial.crop import bounding_box, shifted_affine
+from foldnorm.preprocessing.spatial.space import Matrix
+
+SIDES = {"L": "left", "R": "right"}
+SMOOTHING = 1.0  # voxels: sd of the Gaussian by which counts are smoothed
+# What no brain of the atlas shows: of all sulci together, as a share of the highest count; each
+# sulcus has of it what it has of all counts.
+FLOOR = 0.005
+MARGIN = 8  # voxels kept around what the counts fill
+FORMAT = 1
+# Grid of atlases that are made of cohorts: all of a brain in MNI space, in voxels of 2 mm or, where
+# they are larger, in those of the cohort.
+LEAST_MM = 2.0
+FIRST, LAST = np.array([-96.0, -132, -78]), np.array([96.0, 96, 114])  # corners, mm
+# Masks of a folder that name no sulcus of the nomenclature: of another species, or a region.
+NO_SULCI = re.compile(r"chimps_|paracingular")
+Counts = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class SulcusAtlas:
+    """Counts of brains in which a sulcus runs through a voxel.
+
+    Attributes:
+        names: of the sulci, n of them.
+        counts: (n, I, J, K) by side, ``L`` or ``R``.
+        affine: (4, 4), voxel → MNI mm, of both sides.
+        about: ``vocabulary``, ``brains`` (number, or None if unknown), ``sources``.
+    """
+
+    names: tuple[str, ...]
+    counts: Mapping[str, Counts] = field(repr=False)
+    affine: Matrix = field(repr=False)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Sides that it knows."""
+        return tuple(self.counts)
+
+    @classmethod
+    def from_masks(cls, folder: Path, vocabulary: str = "brainvisa") -> "SulcusAtlas":
+        """Read a folder of maps, ``L/NAME_left.nii.gz`` and ``R/NAME_right.nii.gz``.
+
+        Each map holds, per voxel, in how many brains, or with what probability, the sulcus is
+        there; all lie in one grid. A sulcus without any voxel, and masks of what is no sulcus of
+        the nomenclature (of chimpanzees, the paracingular region) are left out.
+
+        Raises:
+            InputError: there is none, or they lie in different grids.
+        """
+        found: dict[str, dict[str, NDArray[Any]]] = {}
+        first: tuple[Path, tuple[int, ...], Matrix] | None = None
+        left_out = []
+        for side, name, path in _masks(folder):
+            volume = read_labels(path)
+            place = (path, volume.data.shape, volume.affine)
+            first = first or place
+            if place[1] != first[1] or not np.allclose(place[2], first[2], atol=1e-3):
+                raise InputError(f"expected one grid, that of {first[0]}, got another: {path}")
+            if NO_SULCI.match(name) or not volume.data.any():
+                left_out.append(f"{name}_{SIDES[side]}")
+            else:
+                found.setdefault(name, {})[side] = as_integers(volume.data).astype(np.uint16)
+        if first is None or not found:
+            raise InputError(
+                f"expected maps of sulci as L/NAME_left.nii.gz and R/NAME_right.nii.gz: {folder}"
+            )
+        names = tuple(sorted(found))
+        sides = [side for side in SIDES if any(side in own for own in found.values())]
+        empty = np.zeros(first[1], dtype=np.uint16)
+        counts = {
+            side: np.stack([found[name].get(side, empty) for name in names]) for side in sides
+        }
+        about = {
+            "vocabulary": vocabulary,
+            "brains": None,
+            "sources": [str(folder.absolute())],
+            "left_out": left_out,
+        }
+        return cls(names, counts, first[2], about)
+
+    @classmethod
+    def from_cohort(cls, cohort: Cohort, without: Sequence[str] = ()) -> "SulcusAtlas":
+        """Count the named folds of a cohort that lies in MNI space.
+
+        Args:
+            cohort: of hemispheres, whose table of folds has names.
+            without: participants to leave out.
+
+        Raises:
+            InputError: it lies elsewhere, its folds have no names, or it has not such participants.
+        """
+        if cohort.preparation["space"] != "mni" or cohort.preparation["whole_brain"]:
+            raise InputError(
+                "expected hemispheres in MNI space (preprocess --space mni, without "
+                f"--whole-brain): {cohort.folder}"
+            )
+        known = {row["participant_id"] for row in cohort.rows}
+        missing = set(without) - known
+        if missing:
+            raise InputError(f"no participant {sorted(missing)[0]} in: {cohort.folder}")
+        tables = _names_by_label(cohort)
+        names = tuple(sorted({name for own in tables.values() for name in own.values()}))
+        if not names or cohort.folds is None:
+            raise InputError(f"the folds of this cohort have no names: {cohort.folder}")
+        size = max(LEAST_MM, *cohort.voxel_size)
+        grid = np.diag([size, size, size, 1])
+        grid[:3, 3] = FIRST + size / 2
+        shape = np.ceil((LAST - FIRST) / size).astype(int)
+        counts: dict[str, Counts] = {}
+        used = set()
+        for index, row in enumerate(cohort.rows):
+            if row["participant_id"] not in without:
+                used.add(row["participant_id"])
+                empty = np.zeros((len(names), *shape), dtype=np.uint16)
+                own = counts.setdefault(row["hemi"], empty)
+                numbers = {label: names.index(name) for label, name in tables[row_key(row)].items()}
+                to_grid = np.linalg.inv(grid) @ cohort.affine_of(row)
+                present = _voxels_of_sulci(np.array(cohort.folds[index]), numbers, to_grid)
+                inside = ((present[:, 1:] >= 0) & (present[:, 1:] < shape)).all(axis=1)
+                own[tuple(present[inside].T)] += 1
+        counts = {side: counts[side] for side in SIDES if side in counts}
+        about = {
+            "vocabulary": _vocabulary(cohort),
+            "brains": len(used),
+            "sources": [str(cohort.folder.absolute())],
+            "without": list(without),
+        }
+        if not any(own.any() for own in counts.values()):
+            raise InputError(f"no named fold is left: {cohort.folder}")
+        return cls(names, counts, grid, about)
+
+    @classmethod
+    def open(cls, path: Path) -> "SulcusAtlas":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: it is none.
+        """
+        arrays = read_npz(path)
+        try:
+            about = json.loads(str(arrays["about"]))
+            is_other = about.pop("format") != FORMAT
+            names = tuple(map(str, about.pop("names")))
+            counts = {side: arrays[side] for side in SIDES if side in arrays}
+            affine = arrays["affine"].astype(np.float64)
+            is_right = affine.shape == (4, 4) and all(
+                own.ndim == 4 and len(own) == len(names) for own in counts.values()
+            )
+        except (KeyError, ValueError, TypeError, AttributeError):
+            is_right = is_other = False
+        if is_other:
+            raise InputError(f"atlas of another release of foldnorm: {path}")
+        if not is_right or not counts or not np.isfinite(affine).all():
+            raise InputError(f"not an atlas of sulci, as foldnorm atlas writes it: {path}")
+        return cls(names, counts, affine, about)
+
+    def save(self, path: Path) -> None:
+        """Write one compressed file, without any pickled object."""
+        about = {**self.about, "format": FORMAT, "names": self.names}
+        text = np.array(json.dumps({**about, "foldnorm": version("foldnorm")}))
+        arrays: dict[str, Any] = {"about": text, "affine": self.affine, **self.counts}
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
+
+    def side(self, hemi: str) -> "AtlasSide":
+        """Return one side of it, mirrored from the other one if it is not there."""
+        is_there = hemi in self.counts
+        counts = self.counts[hemi] if is_there else next(iter(self.counts.values()))
+        known = [n for n, own in enumerate(counts) if own.any()]
+        held = bounding_box(counts.max(axis=0) > 0)
+        assert held is not None  # a sulcus without any voxel is left out
+        affine = shifted_affine(self.affine, held.start)
+        mirror = np.diag([1.0 if is_there else -1.0, 1, 1, 1])
+        names = tuple(self.names[n] for n in known)
+        return AtlasSide(names, counts[(known, *held.slices)], mirror @ affine)
+
+
+@dataclass(frozen=True)
+class AtlasSide:
+    """One side of an atlas, with the sulci that are known there.
+
+    Attributes:
+        names: of the sulci, n of them.
+        counts: (n, I, J, K), without empty borders.
+        affine: (4, 4), voxel of them → MNI mm.
+    """
+
+    names: tuple[str, ...]
+    counts: Counts = field(repr=False)
+    affine: Matrix = field(repr=False)
+
+    @cached_property
+    def to_voxel(self) -> Matrix:
+        """(4, 4), MNI mm → voxel of `log_density`."""
+        inner: Any = np.linalg.inv(shifted_affine(self.affine, (-MARGIN,) * 3))
+        return inner
+
+    @cached_property
+    def peak(self) -> float:
+        """Highest count of any sulcus, about the number of brains."""
+        return float(self.counts.max())
+
+    @cached_property
+    def coarse(self) -> "AtlasSide":
+        """The same in voxels of twice the side, which is seen from further away."""
+        margins = [(0, 0), *((0, side % 2) for side in self.counts.shape[1:])]
+        even = np.pad(self.counts, margins)
+        n, i, j, k = even.shape
+        blocks = even.reshape(n, i // 2, 2, j // 2, 2, k // 2, 2).mean(axis=(2, 4, 6))
+        to_fine = np.diag([2.0, 2, 2, 1])
+        to_fine[:3, 3] = 0.5
+        return AtlasSide(self.names, blocks.astype(np.float32), self.affine @ to_fine)
+
+    @cached_property
+    def expected(self) -> float:
+        """Mean of `log_density` over the counts: about that of the folds of another brain."""
+        inner = self.log_density[(slice(MARGIN, -MARGIN),) * 3]
+        weighted = sum(
+            float((own * inner[..., n]).sum(dtype=np.float64)) for n, own in enumerate(self.counts)
+        )
+        return weighted / float(self.counts.sum(dtype=np.float64))
+
+    @cached_property
+    def log_density(self) -> NDArray[np.float32]:
+        """(I, J, K, n), a `MARGIN` around: log of how often a sulcus runs there.
+
+        As a share of the `peak`, smoothed, with a floor.
+        """
+        shape = np.array(self.counts.shape[1:]) + 2 * MARGIN
+        smooth = np.empty((*shape, len(self.names)), dtype=np.float32)
+        total = self.counts.sum(dtype=np.float64)
+        for n, own in enumerate(self.counts):
+            padded = np.pad(own.astype(np.float32) / np.float32(self.peak), MARGIN)
+            smooth[..., n] = ndimage.gaussian_filter(padded, SMOOTHING)
+            smooth[..., n] += FLOOR * own.sum() / total
+        np.log(smooth, out=smooth)
+        return smooth
+
+
+def _vocabulary(cohort: Cohort) -> str:
+    """Nomenclature of the names of folds; of fold graphs where nothing is said.
+
+    Raises:
+        InputError: there are several.
+    """
+    known = list(cohort.description["Cohort"].get("fold_vocabularies", {"brainvisa": 0}))
+    if len(known) > 1:
+        raise InputError(f"names of several nomenclatures ({', '.join(known)}): {cohort.folder}")
+    return str(known[0])
+
+
+def _names_by_label(cohort: Cohort) -> dict[str, dict[int, str]]:
+    """Fold label → name of its sulcus, of each volume, by its key."""
+    tables: dict[str, dict[int, str]] = defaultdict(dict)
+    for row in cohort.fold_table:
+        if row["name"] not in NOT_NAMES:
+            name = sulcus_name(row["name"], both_sides=False)
+            tables[row_key(row)][int(row["label"])] = name
+    return tables
+
+
+def _voxels_of_sulci(
+    labels: NDArray[np.integer], numbers: Mapping[int, int], to_grid: Matrix
+) -> NDArray[np.int64]:
+    """Return (M, 4): number of a sulcus, and a voxel of a grid that it runs through, each once."""
+    table = np.full(int(labels.max()) + 1, -1)
+    for label, number in numbers.items():
+        if label < len(table):
+            table[label] = number
+    places = np.argwhere(labels > 0)
+    voxels = np.rint(places @ to_grid[:3, :3].T + to_grid[:3, 3]).astype(np.int64)
+    which = table[labels[tuple(places.T)]]
+    return np.unique(np.column_stack([which, voxels])[which >= 0], axis=0)
+
+
+def _masks(folder: Path) -> Iterator[tuple[str, str, Path]]:
+    """Side, name and path of every map in a folder, in their order."""
+    for side, word in SIDES.items():
+        for path in sorted((folder / side).glob("*")):
+            stem = volume_stem(path)
+            if is_volume(path) and stem.endswith(f"_{word}"):
+                yield side, stem.removesuffix(f"_{word}"), path

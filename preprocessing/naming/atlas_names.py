@@ -1,0 +1,72 @@
+"""Names of the folds of a hemisphere, by where they lie in an atlas of sulci."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from foldnorm.preprocessing.naming.alignment import (
+    LEAST_DENSITY,
+    Alignment,
+    Points,
+    align,
+    fold_means,
+    roughly_placed,
+    transformed,
+)
+from foldnorm.preprocessing.naming.atlas import AtlasSide
+
+# Power of P(place | sulcus) at which a posterior of .9 is right in nine of ten voxels: set on the
+# four hemispheres of two people whose names are at hand.
+SHARPNESS = 1.3
+
+
+@dataclass(frozen=True)
+class AtlasFoldNames:
+    """Folds of a hemisphere and what each may be named.
+
+    Attributes:
+        sulci: names, n of them.
+        labels: (F,) of the folds.
+        posterior: (F, n), probability of each name; a row of zeros where a fold is unknown: no
+            sulcus of the atlas runs there.
+        alignment: of the hemisphere with the atlas.
+    """
+
+    sulci: tuple[str, ...]
+    labels: NDArray[np.integer]
+    posterior: NDArray[np.float64] = field(repr=False)
+    alignment: Alignment
+
+    def names(self, rank: int = 0) -> list[str]:
+        """Name of each fold, or the next likely one; empty where it is unknown."""
+        order = np.argsort(-self.posterior, axis=1, kind="stable")[:, rank]
+        likely = self.posterior[np.arange(len(order)), order]
+        return [self.sulci[n] if p else "" for n, p in zip(order, likely, strict=True)]
+
+    def probabilities(self, rank: int = 0) -> NDArray[np.float64]:
+        """Posterior of `names`, (F,)."""
+        return np.sort(self.posterior, axis=1)[:, -1 - rank]
+
+
+def name_by_atlas(
+    side: AtlasSide, points: Points, folds: NDArray[np.integer], *, is_placed: bool = True
+) -> AtlasFoldNames:
+    """Align a hemisphere with an atlas, and name its folds.
+
+    Args:
+        side: of the atlas.
+        points: (N, 3), mm, of voxels of folds.
+        folds: (N,), label of each point's fold.
+        is_placed: the points lie in the space of the atlas, or near; else they are brought there
+            by their extent first.
+    """
+    start = np.eye(4) if is_placed else roughly_placed(side, points)
+    alignment = align(side, transformed(points, start), folds)
+    voxels = transformed(transformed(points, alignment.matrix @ start), side.to_voxel)
+    labels, numbers = np.unique(folds, return_inverse=True)
+    density = fold_means(side.log_density, voxels.astype(np.float32), numbers, len(labels))
+    posterior = softmax(SHARPNESS * density.astype(np.float64), axis=1)
+    posterior[density.max(axis=1) < np.log(LEAST_DENSITY)] = 0
+    return AtlasFoldNames(side.names, labels, posterior, alignment)
