@@ -23,6 +23,7 @@ from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, PARTICIPANTS, VOLU
 from foldnorm.preprocessing.core.arrays import read_npz
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.file_names import checked_name
+from foldnorm.preprocessing.io.schemes import SKELETON
 
 EVIL = {"class_path": "sent_code.Model"}
 ESCAPED = '{"class\\u005fpath": "sent_code.Model"}'  # YAML in text, with the key in disguise
@@ -156,7 +157,8 @@ def test_no_name_from_data_leads_out_of_the_folder(name):
 @pytest.mark.parametrize("column", ["participant_id", "hemi", "image"])
 def test_a_cohort_whose_names_lead_out_is_not_opened(tmp_path, column):
     row = {"participant_id": "sub-1", "hemi": "L", "split": "train", "image": "0"}
-    (tmp_path / DESCRIPTION).write_text('{"Cohort": {}}')
+    about = {"Cohort": {"preparation": {"scheme": SKELETON.as_dict()}}}
+    (tmp_path / DESCRIPTION).write_text(json.dumps(about))
     np.save(tmp_path / VOLUMES, np.zeros((1, 2, 2, 2), np.uint8))
 
     def write(row):

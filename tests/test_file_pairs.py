@@ -60,7 +60,7 @@ def test_every_command_says_what_to_do_with_a_pair(tmp_path, capsys):
     joined = "NIfTI pair of .hdr and .img; expected both in one .nii (fslchfiletype joins them)"
     assert f"not used, {joined}: 1 ({voxels})" in said
     assert f"not used, header of: {joined}: 1 ({voxels.with_suffix('.hdr')})" in said
-    assert "skeleton: 1 n/a" in said
+    assert "volumes whose names do not say their kind: 1 " in said
     for command in ("preprocess", "skeletonise", "images"):
         for path in (voxels, voxels.with_suffix(".hdr")):
             assert main([command, str(path), "-o", str(tmp_path / "out"), "--quiet"])

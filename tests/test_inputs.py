@@ -10,6 +10,7 @@ from conftest import skeleton_source, skeleton_volume, write_nifti
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.inference.inputs import open_input
 from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.core.errors import InputError
 
 
@@ -73,8 +74,13 @@ def test_files_without_directions_are_read_as_is_assumed(small_run, small_cohort
     nibabel.save(image, source)
     with pytest.raises(InputError, match=r"cannot be known .* --assume ras or las"):
         open_input(run, source, tmp_path, quiet=True)
-    given = open_input(run, source, tmp_path, assume="las", quiet=True)
+    # Such a volume lies about the world's origin, which the box of the cohort does not.
+    own = Preparation.from_dict(small_cohort.preparation)
+    given = open_input(run, source, tmp_path, assume="las", uncropped=own, quiet=True)
     known = small_cohort.volumes[small_cohort.keys().index("sub-s01")]
-    assert np.array_equal(given.cohort.volumes[0] == 2, known == 2)
+    low, high = np.argwhere(known).min(axis=0), np.argwhere(known).max(axis=0) + 1
+    held = known[tuple(map(slice, low, high))]
+    assert not np.array_equal(held, held[::-1])
+    assert np.array_equal(given.cohort.volumes[0], held)
     with pytest.raises(InputError, match=r"--assume is of files, got a cohort"):
         open_input(run, small_cohort.folder, tmp_path, assume="las")

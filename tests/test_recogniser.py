@@ -298,9 +298,11 @@ def test_a_file_is_prepared_as_the_training_cohort_was(cohort, many_phantoms, ru
         assert float(row["size_mm2"]) == pytest.approx(float(twin["size_mm2"]), rel=1e-4)
 
 
-def test_a_file_whose_directions_are_assumed_is_labelled_in_its_grid(cohort, run, tmp_path):
+def test_a_file_whose_directions_are_assumed_is_labelled_in_its_grid(
+    cohort, many_phantoms, run, tmp_path
+):
     participant = cohort.rows[0]["participant_id"].removeprefix("sub-")
-    source = next((cohort.folder.parent / "source").rglob(f"Lskeleton_{participant}.nii.gz"))
+    source = next(many_phantoms.rglob(f"Lskeleton_{participant}.nii.gz"))
     image = nibabel.load(source)
     image.set_sform(None, 0)
     image.set_qform(None, 0)
