@@ -276,6 +276,14 @@ def test_label_sulci_names_hemispheres_by_an_atlas_of_others(hemispheres, tmp_pa
     assert main([*map(str, words), "--quiet"]) == 2  # it is there
 
 
+def test_the_atlas_may_be_named_by_a_flag(hemispheres, tmp_path, capsys):
+    SulcusAtlas.from_cohort(hemispheres).save(tmp_path / "a.npz")
+    words = ["recognise", "--atlas", tmp_path / "a.npz", hemispheres.folder, tmp_path / "out"]
+    assert main([*map(str, words), "--quiet"]) == 0
+    assert "label-sulci" in capsys.readouterr().err
+    assert (tmp_path / "out/folds.tsv").is_file()
+
+
 def test_without_fold_labels_the_skeleton_is_cut_into_surfaces(hemispheres):
     atlas = SulcusAtlas.from_cohort(hemispheres)
     labeller = AtlasLabeller(atlas, hemispheres)

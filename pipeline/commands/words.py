@@ -53,6 +53,7 @@ OLD_FLAGS: Mapping[str, Mapping[str, str]] = {
         "--every-fold": "--leave-one-fold-out",
         "--healthy": "--reference",
     },
+    "label-sulci": {"--atlas": "ATLAS"},
     "crossvalidate": {"--folds": "--cv-folds"},
     "compare": {"--cohort": "COHORT", "--sizes": "--size"},
     "search": {"--cohort": "COHORT"},
@@ -110,7 +111,8 @@ class _Line:
         self.old = OLD_FLAGS.get(command, {})
         self.takes_overrides = bool(parser.get_default("takes_overrides"))
         self.inputs: list[str] = []
-        self.by_flag: dict[str, list[str]] = {"CONFIG": [], "COHORT": []}  # inputs of old forms
+        # Inputs of old forms.
+        self.by_flag: dict[str, list[str]] = {"CONFIG": [], "ATLAS": [], "COHORT": []}
         self.options: list[list[str]] = []  # each a flag with its values
         self.overrides: list[str] = []
         self.renamed: list[str] = []
@@ -135,7 +137,8 @@ class _Line:
                 self._read_flag(word, queue)
             else:
                 self.inputs.append(word)
-        self.inputs = [*self.by_flag["CONFIG"], *self.inputs, *self.by_flag["COHORT"]]
+        first = [*self.by_flag["CONFIG"], *self.by_flag["ATLAS"]]
+        self.inputs = [*first, *self.inputs, *self.by_flag["COHORT"]]
 
     def take_old_out(self) -> None:
         """Take the last input for OUT where there is one too many, as release 0.1 wrote it."""

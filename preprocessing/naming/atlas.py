@@ -4,7 +4,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -83,14 +83,14 @@ class SulcusAtlas:
             if NO_SULCI.match(name) or not volume.data.any():
                 left_out.append(f"{name}_{SIDES[side]}")
             else:
-                found.setdefault(name, {})[side] = as_integers(volume.data).astype(np.uint16)
+                found.setdefault(name, {})[side] = _small(as_integers(volume.data))
         if first is None or not found:
             raise InputError(
                 f"expected maps of sulci as L/NAME_left.nii.gz and R/NAME_right.nii.gz: {folder}"
             )
         names = tuple(sorted(found))
         sides = [side for side in SIDES if any(side in own for own in found.values())]
-        empty = np.zeros(first[1], dtype=np.uint16)
+        empty = np.zeros(first[1], dtype=np.uint8)
         counts = {
             side: np.stack([found[name].get(side, empty) for name in names]) for side in sides
         }
@@ -100,7 +100,17 @@ class SulcusAtlas:
             "sources": [str(folder.absolute())],
             "left_out": left_out,
         }
-        return cls(names, counts, first[2], about)
+        return cls(names, counts, first[2], about)._cropped()
+
+    def _cropped(self) -> "SulcusAtlas":
+        """Cut to the box that the counts of all sides fill."""
+        held = bounding_box(sum(own.max(axis=0) for own in self.counts.values()) > 0)
+        assert held is not None  # a sulcus without any voxel is left out
+        counts = {
+            side: np.ascontiguousarray(own[(slice(None), *held.slices)])
+            for side, own in self.counts.items()
+        }
+        return replace(self, counts=counts, affine=shifted_affine(self.affine, held.start))
 
     @classmethod
     def from_cohort(cls, cohort: Cohort, without: Sequence[str] = ()) -> "SulcusAtlas":
@@ -151,7 +161,8 @@ class SulcusAtlas:
         }
         if not any(own.any() for own in counts.values()):
             raise InputError(f"no named fold is left: {cohort.folder}")
-        return cls(names, counts, grid, about)
+        counts = {side: _small(own) for side, own in counts.items()}
+        return cls(names, counts, grid, about)._cropped()
 
     @classmethod
     def open(cls, path: Path) -> "SulcusAtlas":
@@ -259,6 +270,11 @@ class AtlasSide:
             smooth[..., n] += FLOOR * own.sum() / total
         np.log(smooth, out=smooth)
         return smooth
+
+
+def _small(counts: NDArray[np.integer]) -> NDArray[np.unsignedinteger[Any]]:
+    """Return counts in as few bytes as they need."""
+    return counts.astype(np.uint8 if counts.max(initial=0) < 256 else np.uint16)
 
 
 def _vocabulary(cohort: Cohort) -> str:
