@@ -67,25 +67,26 @@ class NamedBrain:
             outside; ``pieces``: 26-connected components of at least `MIN_PIECE_VOXELS` voxels.
             NaN where there is nothing to measure.
         """
-        likely = self.probabilities[1:].astype(np.float64)
-        voxels = likely.sum(axis=1)
         sides = np.linalg.norm(affine[:3, :3], axis=0)
-        known = voxels > 0.5
-        weights = likely / np.maximum(voxels, 1e-9)[:, None]
-        centre = weights @ (self.places @ affine[:3, :3].T + affine[:3, 3])
-        found = np.full((len(likely), len(MEASURES)), np.nan)
-        found[:, 0] = voxels * sides.prod() ** (2 / 3)
-        found[:, 1] = (weights * likely).sum(axis=1)
-        found[known, 2:5] = centre[known]
+        points = self.places @ affine[:3, :3].T + affine[:3, 3]
+        found = np.full((len(self.probabilities) - 1, len(MEASURES)), np.nan)
+        for n, likely in enumerate(self.probabilities[1:]):  # one at a time: they may be many
+            own = likely.astype(np.float64)
+            voxels = own.sum()
+            weights = own / max(voxels, 1e-9)
+            found[n, 0] = voxels * sides.prod() ** (2 / 3)
+            found[n, 1] = (weights * own).sum()
+            if voxels > 0.5:
+                found[n, 2:5] = weights @ points
         labels = self.labels
         outside = self.volume == self.scheme.fill
         if outside.any():
             depth = ndimage.distance_transform_edt(~outside, sampling=sides)
-            deepest = np.full(len(likely) + 1, -np.inf)
+            deepest = np.full(len(self.probabilities), -np.inf)
             where = tuple(self.places.T)
             np.maximum.at(deepest, labels[where], depth[where])
             found[:, 5] = np.where(np.isfinite(deepest), deepest, np.nan)[1:]
-        boxes = ndimage.find_objects(labels, max_label=len(likely))
+        boxes = ndimage.find_objects(labels, max_label=len(found))
         for number, box in enumerate(boxes, start=1):
             found[number - 1, 6] = 0 if box is None else _pieces(labels[box] == number)
         return found
