@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.scoring import recognition
 from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, read_tsv
+from foldnorm.preprocessing.core.files import read_json, read_tsv, write_tsv
 from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.naming.alignment import align, transformed
 from foldnorm.preprocessing.naming.atlas import SulcusAtlas
@@ -284,6 +286,57 @@ def test_the_atlas_may_be_named_by_a_flag(hemispheres, tmp_path, capsys):
     assert (tmp_path / "out/folds.tsv").is_file()
 
 
+def test_sulci_are_compared_with_those_of_healthy_people(hemispheres, tmp_path, monkeypatch):
+    monkeypatch.setattr(recognition, "MIN_HEALTHY", 2)
+    gone = hemispheres.rows[0]["participant_id"]
+    indices = [n for n, row in enumerate(hemispheres.rows) if row["participant_id"] != gone]
+    healthy_folder, patient_folder = tmp_path / "healthy", tmp_path / "patient"
+    for folder in (healthy_folder, patient_folder):
+        shutil.copytree(hemispheres.folder, folder)
+    kept = [hemispheres.rows[n] for n in indices]
+    write_tsv(healthy_folder / "participants.tsv", kept, list(kept[0]))
+    for name in ("volumes.npy", "folds.npy"):
+        np.save(healthy_folder / name, np.load(hemispheres.folder / name)[indices])
+    # The patient has no central sulcus on the left.
+    volumes, folds = (np.load(patient_folder / name) for name in ("volumes.npy", "folds.npy"))
+    (left,) = (
+        n for n, row in enumerate(hemispheres.rows)
+        if (row["participant_id"], row["hemi"]) == (gone, "L")
+    )  # fmt: skip
+    labels = [
+        int(row["label"]) for row in hemispheres.fold_table
+        if (row["participant_id"], row["hemi"], row["name"]) == (gone, "L", "central")
+    ]  # fmt: skip
+    erased = np.isin(folds[left], labels)
+    assert erased.sum() > 10
+    volumes[left][erased], folds[left][erased] = hemispheres.scheme.void, 0
+    np.save(patient_folder / "volumes.npy", volumes)
+    np.save(patient_folder / "folds.npy", folds)
+    SulcusAtlas.from_cohort(hemispheres).save(tmp_path / "a.npz")
+    words = ["label-sulci", tmp_path / "a.npz", patient_folder, "-o", tmp_path / "out",
+             "--reference", healthy_folder]  # fmt: skip
+    assert main([*map(str, words), "--quiet"]) == 0
+    rows = read_tsv(tmp_path / "out/sulci.tsv")
+    own = [row for row in rows if (row["participant_id"], row["hemi"]) == (gone, "L")]
+    (central,) = (row for row in own if row["sulcus"] == "central")
+    healthy = [
+        float(row["z_missing"]) for row in rows
+        if row["sulcus"] == "central" and row is not central
+    ]  # fmt: skip
+    assert float(central["z_missing"]) > max(5, *healthy)
+    assert float(central["size_mm2"]) < 200
+    assert float(central["p_missing"]) == 1 / 3  # two of five people calibrate
+    for row in rows:
+        assert bool(row["p_missing"]) == (row["participant_id"] == gone)
+        assert row["used_for"] == ("" if row["participant_id"] == gone else "calibration")
+    assert read_json(tmp_path / "out/sulci.json")["smallest_p"] == 1 / 3
+    assert main(["report", str(tmp_path / "out"), "-o", str(tmp_path / "a.html")]) == 0
+    other = json.loads((healthy_folder / "dataset_description.json").read_text())
+    other["Cohort"]["preparation"]["thin"] = True
+    (healthy_folder / "dataset_description.json").write_text(json.dumps(other))
+    assert main([*map(str, words), "--quiet", "--overwrite"]) == 2
+
+
 def test_without_fold_labels_the_skeleton_is_cut_into_surfaces(hemispheres):
     atlas = SulcusAtlas.from_cohort(hemispheres)
     labeller = AtlasLabeller(atlas, hemispheres)
@@ -305,7 +358,9 @@ def test_bad_input_of_an_atlas_is_one_line(atlas, hemispheres, small_run, tmp_pa
         (["label-sulci", tmp_path / "none.npz", hemispheres.folder, *out], "none.npz"),
         (["label-sulci", tmp_path / "a.npz", tmp_path / "nowhere", *out], "nowhere"),
         (["label-sulci", tmp_path / "a.npz", hemispheres.folder, *out, "--reference", "x"],
-         "--reference requires a run folder"),
+         "not a cohort folder"),
+        (["label-sulci", tmp_path / "a.npz", hemispheres.folder, *out, "--reference",
+          hemispheres.folder], "at least 8 healthy L (half of those given) brains, got 3"),
         (["atlas", tmp_path / "nowhere", "-o", tmp_path / "b.npz"], "no such folder"),
         (["atlas", tmp_path, "-o", tmp_path / "b.txt"], "ends in .npz"),
         (["atlas", tmp_path, "-o", tmp_path / "b.npz"], "expected maps of sulci"),

@@ -4,10 +4,11 @@ MODEL is an atlas of sulci (see foldnorm atlas), which needs no training, or the
 sulcus_segmenter. INPUT is a cohort folder, a source tree or folder of label volumes, a table, or
 one file; what is no cohort is first prepared in OUT/prepared, as the run's cohort was. Label
 volumes lie in the grid of each brain's input, sulcus_names.tsv says what their numbers mean.
-sulci.tsv has a row a brain and sulcus: size, confidence, place, depth, pieces; of a run also how
-far each departs from healthy brains that the model was not trained on (half of the validation
-split; the other half gives the p-values). An atlas also writes folds.tsv, the likeliest name of
-each fold and the next one with their probabilities, and a picture of each brain.
+sulci.tsv has a row a brain and sulcus: size, confidence, place, depth, pieces; and how far each
+departs from healthy brains: those that the run was not trained on (its validation split), or the
+cohort --reference beside an atlas, half to compare with, half for the p-values. An atlas also
+writes folds.tsv, the likeliest name of each fold and the next one with their probabilities, and a
+picture of each brain.
 """
 
 import argparse
@@ -36,7 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_input(parser)
     parser.add_argument(
-        "--reference", type=Path, metavar="COHORT", help="training cohort of a run, if it has moved"
+        "--reference",
+        type=Path,
+        metavar="COHORT",
+        help="training cohort of a run, if it has moved; healthy hemispheres that the sulci of an "
+        "atlas are compared with",
     )
     add_device(parser)
     add_overwrite(parser)
@@ -84,12 +89,14 @@ def _by_network(
 def _by_atlas(arguments: argparse.Namespace) -> "tuple[ModelInput, AtlasLabellingResult]":
     from foldnorm.pipeline.inference.atlas_labels import AtlasLabellingResult
     from foldnorm.pipeline.inference.inputs import open_hemispheres
-    from foldnorm.preprocessing.core.errors import InputError
+    from foldnorm.pipeline.scoring.atlas_labeller import HealthySulci
+    from foldnorm.preprocessing.cohort.cohort import Cohort
     from foldnorm.preprocessing.naming.atlas import SulcusAtlas
 
-    if arguments.reference is not None:
-        raise InputError(f"--reference requires a run folder, got an atlas: {arguments.model}")
     atlas = SulcusAtlas.open(arguments.model)
+    healthy = None
+    if arguments.reference is not None:
+        healthy = HealthySulci(atlas, Cohort.open(arguments.reference))
     given = open_hemispheres(
         arguments.input,
         arguments.out,
@@ -98,5 +105,7 @@ def _by_atlas(arguments: argparse.Namespace) -> "tuple[ModelInput, AtlasLabellin
         overwrite=arguments.overwrite,
         quiet=arguments.quiet,
     )
+    if healthy is not None:
+        healthy.check(given.cohort)
     indices = given.cohort.some_indices(*arguments.split)
-    return given, AtlasLabellingResult(arguments.model, atlas, given.cohort, indices)
+    return given, AtlasLabellingResult(arguments.model, atlas, given.cohort, indices, healthy)

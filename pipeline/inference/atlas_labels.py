@@ -19,7 +19,7 @@ from foldnorm.pipeline.artifacts import (
 )
 from foldnorm.pipeline.inference.recognise import LabelledBrain, in_space, places_of
 from foldnorm.pipeline.inference.results import Row, VolumeResult
-from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller, AtlasNamedBrain
+from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller, AtlasNamedBrain, HealthySulci
 from foldnorm.pipeline.scoring.sulcus_measures import MEASURES
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.cohort.each_volume import each_volume
@@ -65,6 +65,7 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
         atlas: of sulci.
         cohort: the brains.
         indices: which of them.
+        healthy: to compare with; None: no z and no p.
         inputs: ``sub-…_hemi-…`` → the file in whose grid its labels lie, or None; of those made so
             far.
         folds: rows of ``folds.tsv`` of those made so far.
@@ -75,6 +76,7 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
     atlas: SulcusAtlas
     cohort: Cohort
     indices: NDArray[np.int64]
+    healthy: HealthySulci | None = None
     inputs: dict[str, str | None] = field(default_factory=dict, init=False)
     folds: list[Row] = field(default_factory=list, init=False)
     alignments: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
@@ -114,11 +116,19 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
         side = names.side(row)
         is_odd = alignment.likelihood < side.expected - UNLIKELY and side.peak >= ENOUGH_BRAINS
         flag = "lies in the atlas unlike a hemisphere of that side" if is_odd else ""
+        measures = named.measure(self.cohort.affine)
+        departures: list[dict[str, float]] = [{} for _ in measures]
+        used = ""
+        if self.healthy is not None:
+            departures = self.healthy.compared(named, row["hemi"])
+            used = "calibration" if row["participant_id"] in self.healthy.people else ""
         rows = []
-        for sulcus, own in zip(self.atlas.names, named.measure(self.cohort.affine), strict=True):
+        for sulcus, own, away in zip(self.atlas.names, measures, departures, strict=True):
             figures: Row = dict(zip(MEASURES, map(float, own), strict=True))
             figures |= places_of(own[2:5], self.cohort.affine, space)
-            rows.append({**known, "used_for": "", "flag": flag, "sulcus": sulcus, **figures})
+            is_judged = not (flag or used)
+            figures |= {k: v for k, v in away.items() if is_judged or not k.startswith("p_")}
+            rows.append({**known, "used_for": used, "flag": flag, "sulcus": sulcus, **figures})
         return AtlasLabelledBrain(
             row_key(row),
             in_space(named, space, self.cohort.scheme),
@@ -138,6 +148,12 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
         return [*self.failed, *(Problem(key, flag) for key, flag in flags.items())]
 
     @property
+    def _calibration(self) -> dict[str, Any]:
+        assert self.healthy is not None
+        m = self.healthy.calibrated_on
+        return {"calibrated_on": m, "smallest_p": 1 / (m + 1)}
+
+    @property
     def sidecar(self) -> dict[str, Any]:
         """Content of ``sulci.json``, when the volumes have been made."""
         return {
@@ -146,6 +162,7 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
             "phantom": self.cohort.is_phantom,
             "brains": len(self.indices),
             "sulci": list(self.atlas.names),
+            **({} if self.healthy is None else self._calibration),
             "alignments": self.alignments,
             "columns": dict(SULCI.columns),
             "labels_in_grid_of": self.inputs,

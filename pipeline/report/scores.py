@@ -110,7 +110,7 @@ def recognition_section(path: Path) -> dict[str, Any]:
     """Build the report section of a folder that `foldnorm label-sulci` wrote."""
     rows, sidecar = read_tsv(path / SULCI), read_json(path / SULCI_SIDECAR)
     sulci = sidecar["sulci"]
-    if "atlas" in sidecar:
+    if "atlas" in sidecar and "smallest_p" not in sidecar:
         return _atlas_section(path, rows, sidecar)
     z = np.array([number(row, "z_missing") for row in rows]).reshape(-1, len(sulci))
     brains = [f"{row['participant_id']} {row['hemi']}" for row in rows[:: len(sulci)]]

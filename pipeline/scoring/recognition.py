@@ -57,10 +57,21 @@ class RecognitionScores(Fitted):
         Raises:
             InputError: there are too few.
         """
-        measures = self.measures(healthy)
+        return self.fit_measures(self.measures(healthy))
+
+    def fit_measures(self, measures: Measures, kind: str = "validation") -> Self:
+        """Learn what healthy brains are like by the `measures` of their sulci.
+
+        Args:
+            measures: (N, n, `len(MEASURES)`).
+            kind: of healthy brains, for the message.
+
+        Raises:
+            InputError: there are too few.
+        """
         if len(measures) < MIN_HEALTHY:
             raise InputError(
-                f"sulci are compared with those of at least {MIN_HEALTHY} validation brains, got "
+                f"sulci are compared with those of at least {MIN_HEALTHY} {kind} brains, got "
                 f"{len(measures)}"
             )
         sizes, confidence = np.sqrt(measures[:, :, 0]), measures[:, :, 1]

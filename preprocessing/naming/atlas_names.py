@@ -16,6 +16,7 @@ from foldnorm.preprocessing.naming.alignment import (
     transformed,
 )
 from foldnorm.preprocessing.naming.atlas import AtlasSide
+from foldnorm.preprocessing.spatial.space import Matrix
 
 # Power of P(place | sulcus) at which a posterior of .9 is right in nine of ten voxels: set on the
 # four hemispheres of two people whose names are at hand.
@@ -31,13 +32,15 @@ class AtlasFoldNames:
         labels: (F,) of the folds.
         posterior: (F, n), probability of each name; a row of zeros where a fold is unknown: no
             sulcus of the atlas runs there.
-        alignment: of the hemisphere with the atlas.
+        alignment: of the hemisphere with the atlas, from where it was placed.
+        to_atlas: (4, 4), mm of the points as they were given → mm of the atlas.
     """
 
     sulci: tuple[str, ...]
     labels: NDArray[np.integer]
     posterior: NDArray[np.float64] = field(repr=False)
     alignment: Alignment
+    to_atlas: Matrix = field(repr=False)
 
     def names(self, rank: int = 0) -> list[str]:
         """Name of each fold, or the next likely one; empty where it is unknown."""
@@ -64,9 +67,10 @@ def name_by_atlas(
     """
     start = np.eye(4) if is_placed else roughly_placed(side, points)
     alignment = align(side, transformed(points, start), folds)
-    voxels = transformed(transformed(points, alignment.matrix @ start), side.to_voxel)
+    to_atlas = alignment.matrix @ start
+    voxels = transformed(transformed(points, to_atlas), side.to_voxel)
     labels, numbers = np.unique(folds, return_inverse=True)
     density = fold_means(side.log_density, voxels.astype(np.float32), numbers, len(labels))
     posterior = softmax(SHARPNESS * density.astype(np.float64), axis=1)
     posterior[density.max(axis=1) < np.log(LEAST_DENSITY)] = 0
-    return AtlasFoldNames(side.names, labels, posterior, alignment)
+    return AtlasFoldNames(side.names, labels, posterior, alignment, to_atlas)
