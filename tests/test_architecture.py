@@ -246,3 +246,10 @@ def test_every_shipped_configuration_builds_what_it_names(name):
     assert size["input_kind"] == model.input_kind
     assert ("sample" in size["offers"]) == isinstance(model, Generates)
     assert ("translate" in size["offers"]) == isinstance(model, Translates)
+
+
+def test_kernels_leave_their_cache_to_compiled():
+    """Numba's own refuses to import where no place is writable."""
+    texts = {path: path.read_text() for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    assert not [path for path, text in texts.items() if re.search(r"@compiled\([^)]*cache=", text)]
+    assert any("@compiled(nogil" in text for text in texts.values())

@@ -186,7 +186,7 @@ def _gradient(outer: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArray
     return np.concatenate([rotation, shift, np.diag(outer), upper + lower])
 
 
-@compiled(cache=True, nogil=True, fastmath=True)
+@compiled(nogil=True, fastmath=True)
 def _likelihood(log_density, voxels, folds, weights, none, slope):  # type: ignore[no-untyped-def]
     """Σ over folds of weight · log Σ over sulci of P(fold | sulcus); fills its slope by point.
 
@@ -225,7 +225,7 @@ def _likelihood(log_density, voxels, folds, weights, none, slope):  # type: igno
     return total, known
 
 
-@compiled(cache=True, nogil=True, fastmath=True)
+@compiled(nogil=True, fastmath=True)
 def fold_means(log_density, voxels, folds, n_folds):  # type: ignore[no-untyped-def]
     """Mean of trilinearly interpolated log densities over the points of each fold.
 
@@ -259,7 +259,7 @@ def fold_means(log_density, voxels, folds, n_folds):  # type: ignore[no-untyped-
     return means
 
 
-@compiled(cache=True, nogil=True)
+@compiled(nogil=True)
 def _place(voxel, shape, corner, part):  # type: ignore[no-untyped-def]
     """Corner of the cell that holds a coordinate, and the place within it; clamped to the grid."""
     for axis in range(3):

@@ -237,7 +237,7 @@ class AtlasSide:
 
     @cached_property
     def coarse(self) -> "AtlasSide":
-        """The same in voxels of twice the side, which is seen from further away."""
+        """This side of the atlas in voxels of twice the side, which is seen from further away."""
         margins = [(0, 0), *((0, side % 2) for side in self.counts.shape[1:])]
         even = np.pad(self.counts, margins)
         n, i, j, k = even.shape
