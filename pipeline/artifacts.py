@@ -374,7 +374,7 @@ NAMED_FOLDS = Artifact(
         "fold": "its label in the cohort, or its number by size",
         "voxels": "of it, in the grid of the cohort",
         "sulcus": "likeliest name; empty where no sulcus of the atlas runs there",
-        "probability": "of that name; where it is .9, at least nine tenths of the voxels are named right",
+        "probability": "of that name; from .9 on, at least nine tenths of voxels are right",
         "second": "next likely name",
         "second_probability": "of that one",
     },
