@@ -12,7 +12,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort.images import find_images, read_image
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
-from foldnorm.preprocessing.io.inspection import UNNAMED
+from foldnorm.preprocessing.io.inspection import UNNAMED, inspect_source
 from foldnorm.preprocessing.io.layouts import SEGMENTATION
 from foldnorm.preprocessing.io.scan import fault_of, scan, unused_line
 from foldnorm.preprocessing.io.sources import Source, find_volumes
@@ -191,6 +191,21 @@ def test_skeletons_that_were_written_into_the_source_are_no_second_source(tmp_pa
     (tmp_path / "out/run_report.json").write_text("{}")
     assert keys(tmp_path, SEGMENTATION) == ["sub-s1"]
     assert reasons(tmp_path, SEGMENTATION)["out"] == "output of foldnorm"
+
+
+def test_trees_of_skeletons_are_read_beside_one_another_as_sources_of_a_cohort(tmp_path):
+    for part, subject in (("one", "s1"), ("two", "s2")):
+        volume(tmp_path / part / subject / MORPHOLOGIST / f"Lskeleton_{subject}.nii.gz")
+        (tmp_path / part / "run_report.json").write_text("{}")
+    volume(tmp_path / "scores/Lskeleton_s3.nii.gz")
+    (tmp_path / "scores/run_report.json").write_text("{}")
+    assert keys(tmp_path) == ["sub-s1_hemi-L", "sub-s2_hemi-L"]
+    assert reasons(tmp_path) == {"run_report.json": "no volume", "scores": "output of foldnorm"}
+    inspection = inspect_source([Source(tmp_path)])
+    assert [v.key for v in inspection.volumes["skeleton"]] == keys(tmp_path)
+    assert [one.path.name for one in inspection.unused if one.reason == "output of foldnorm"] == [
+        "scores"
+    ]
 
 
 def test_time_points_of_one_base_are_one_person(tmp_path):

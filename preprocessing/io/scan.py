@@ -35,6 +35,7 @@ FREESURFER_VOLUMES = (
 )
 # Of SUBJECTS_DIR, what is nobody: https://surfer.nmr.mgh.harvard.edu/fswiki/SubjectsDir
 TEMPLATES = re.compile(r"fsaverage.*|cvs_avg35.*|V1_average|[lr]h\.EC_average|fs_avg.*")
+MORPHOLOGIST = "t1mri"  # first folder of a subject in its database
 LONGITUDINAL = re.compile(r"(?P<time_point>.+)\.long\.(?P<base>.+)")
 # Volumes and images in formats that nothing here reads, and what was meant to be a volume.
 FOREIGN = re.compile(
@@ -86,12 +87,17 @@ class Scan:
     unused: list[Unused] = field(default_factory=list)
 
 
-def scan(root: Path) -> Scan:
+def scan(root: Path, *, trees: bool = False) -> Scan:
     """Look through a folder, and through the folders that links in it lead to.
 
     Each folder is entered once, by its own name before that of a link.
+
+    Args:
+        root: the folder.
+        trees: skeletons are looked for, so that trees of them which foldnorm made are entered, as
+            no other output of it is.
     """
-    walk = _Walk(root)
+    walk = _Walk(root, trees)
     walk.enter(root)
     while walk.links:
         links, walk.links = sorted(walk.links), []
@@ -112,8 +118,8 @@ def scan(root: Path) -> Scan:
 class _Walk:
     """State of a look through a folder."""
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.scan = root, Scan()
+    def __init__(self, root: Path, trees: bool) -> None:
+        self.root, self.trees, self.scan = root, trees, Scan()
         self.links: list[Path] = []
         self.entered: set[tuple[int, int]] = set()
 
@@ -130,7 +136,8 @@ class _Walk:
                 self._leave(folder, f"folder not readable ({error.strerror})")
                 continue
             place = (status.st_dev, status.st_ino)
-            reason = "" if folder == self.root else _kind_of_folder(folder, entries)
+            is_wanted = folder == self.root or (self.trees and _is_tree(folder, entries))
+            reason = "" if is_wanted else _kind_of_folder(folder, entries)
             if place in self.entered:
                 self._leave(folder, AGAIN)
                 continue
@@ -181,6 +188,11 @@ def _kind_of_folder(folder: Path, entries: Sequence[os.DirEntry[str]]) -> str:
     if LONGITUDINAL.fullmatch(folder.name):
         return TIME_POINT
     return BASE if folder.name.endswith("_base") else ""
+
+
+def _is_tree(folder: Path, entries: Sequence[os.DirEntry[str]]) -> bool:
+    """Return whether the folder holds subjects as Morphologist's database does."""
+    return any((folder / entry.name / MORPHOLOGIST).is_dir() for entry in entries)
 
 
 def is_cohort(names: Iterable[str]) -> bool:

@@ -436,7 +436,7 @@ def _read_tree(source: Path, stem: str, pair_stem: str, prefer: Sequence[str]) -
         raise InputError(f"a cohort of foldnorm already, no source of one: {source}")
     table = source / PARTICIPANTS
     people = read_people(table) if os.path.lexists(table) else People(table, {})
-    scanned = scan(source)
+    scanned = scan(source, trees=stem != SEGMENTATION)
     contents = locate_volumes(scanned, source, stem)
     volumes = [_volume_of(one, people.known, pair_stem, prefer) for one in contents.volumes]
     problems = [Problem(str(one.path), one.reason) for one in contents.refused]
@@ -511,8 +511,9 @@ def other_kinds(source: Source, stem: str) -> list[str]:
     """Say what else a folder holds, and which command reads it."""
     if not source.path.is_dir():
         return []
-    scanned, hints = scan(source.path), []
+    hints = []
     for other in (*STEMS, SEGMENTATION):
+        scanned = scan(source.path, trees=other != SEGMENTATION)
         located = locate_volumes(scanned, source.path, other).volumes
         if other != SEGMENTATION:
             located = [one for one in located if one.name.of_morphologist]
