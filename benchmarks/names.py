@@ -11,7 +11,8 @@ dkt_sulci.tsv. Printed and written:
     calibration_…             share of rightly named voxels where the posterior lies in a bin
     gyri_vs_atlas             folds named by gyri and by the atlas that agree, of --brains
                               Mindboggle brains; sulci of both vocabularies by dkt_sulci.tsv
-    seconds, mebibytes        a hemisphere at 1 mm, from points to names; all of the process
+    seconds                   a hemisphere at 1 mm, from points to names
+    mebibytes                 most that ``foldnorm label-sulci`` takes for two hemispheres at 1 mm
 
 and, by sulcus, the share of its hand-named voxels that are named right. All of it rests on two
 people named (one by hand), and on the settings of `foldnorm.preprocessing.naming`, of which the
@@ -24,7 +25,8 @@ and machine.
 import argparse
 import itertools
 import json
-import resource
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -145,6 +147,23 @@ def agreement(brains: list[Hemisphere], data: Path) -> dict[str, Any]:
     }
 
 
+# A child's ru_maxrss has that of its parent in it: it says itself what it took.
+LABELLED = """
+import re, sys
+from pathlib import Path
+from foldnorm.pipeline.cli import main
+main(sys.argv[1:])
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def memory(atlas: Path, cohort: Path, out: Path) -> int:
+    """Most MiB that the command takes, in a process of its own."""
+    words = ["label-sulci", atlas, cohort, "-o", out, "--quiet", "--overwrite"]
+    program = [sys.executable, "-c", LABELLED, *map(str, words)]
+    return round(int(subprocess.run(program, check=True, capture_output=True).stdout) / 1024)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -192,7 +211,7 @@ def main() -> None:
     figures["seconds"] = float(np.median(seconds))
     figures = {key: round(float(value), 3) for key, value in figures.items()}
     figures |= agreement(made["gyri"], data)
-    figures["mebibytes"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    figures["mebibytes"] = memory(out / "atlas.npz", out / "archi", out / "labelled")
     right = {
         name: round(float((named == true)[true == name].mean()), 2) for name in np.unique(true)
     }

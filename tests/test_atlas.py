@@ -18,9 +18,10 @@ from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_tsv
 from foldnorm.preprocessing.io.volumes import read_labels
-from foldnorm.preprocessing.naming.alignment import align, transformed
+from foldnorm.preprocessing.naming.alignment import align, fold_means, transformed
 from foldnorm.preprocessing.naming.atlas import SulcusAtlas
 from foldnorm.preprocessing.naming.atlas_names import name_by_atlas
+from foldnorm.preprocessing.naming.sulcus_shifts import _pair_means, shifted_means
 
 AFFINE = np.array([[4.0, 0, 0, -62], [0, 4, 0, -62], [0, 0, 4, -62], [0, 0, 0, 1]])
 SHAPE = (32, 32, 32)
@@ -121,6 +122,47 @@ def test_folds_are_not_crowded_where_all_sulci_are_likely(atlas):
         alignment = align(atlas.side("L"), elsewhere, numbers)
         assert 0.6 < np.linalg.det(alignment.matrix[:3, :3]) ** (1 / 3) < 1.4
         assert alignment.likelihood < align(atlas.side("L"), points, numbers).likelihood - 0.2
+
+
+def test_a_sulcus_that_lies_elsewhere_than_the_others_is_followed(atlas):
+    side, (points, numbers) = atlas.side("L"), sheets()
+    elsewhere = points + np.where(numbers == 5, 7, 0)[:, None] * np.array([0, 0, 1])
+    voxels = [transformed(own, side.to_voxel) for own in (points, elsewhere)]
+    there, given = (
+        fold_means(side.log_density, own.astype(np.float32), numbers - 1, 5) for own in voxels
+    )
+    means, shifts = shifted_means(side, voxels[1], numbers - 1, given)
+    assert -7 < shifts[4, 2] < -4  # the prior holds it back
+    assert np.abs(shifts[:4]).max() < 2
+    gained, lost = means[4, 4] - given[4, 4], there[4, 4] - given[4, 4]
+    assert gained > 0.8 * lost > 0.5
+    far = voxels[1] + 1000
+    none = fold_means(side.log_density, far.astype(np.float32), numbers - 1, 5)
+    nothing, still = shifted_means(side, far, numbers - 1, none)
+    assert not still.any()
+    assert nothing == pytest.approx(none, abs=1e-3)
+
+
+def test_the_slope_of_a_shifted_mean_is_that_of_its_values(atlas):
+    side, (points, numbers) = atlas.side("L"), sheets()
+    points = points + np.random.default_rng(1).uniform(-2, 2, points.shape)
+    voxels = transformed(points, side.to_voxel).astype(np.float32)
+    starts = np.searchsorted(numbers, np.arange(1, 7))
+    folds, sulci, shifts = np.arange(5), np.arange(5), np.full((5, 3), 0.25)
+    slope, spare = np.empty((2, 5, 3), dtype=np.float32)
+    means = _pair_means(side.log_density, voxels, starts, folds, sulci, shifts, slope)
+    moved = voxels + np.float32(0.25)
+    assert means == pytest.approx(
+        np.diag(fold_means(side.log_density, moved, numbers - 1, 5)), abs=1e-4
+    )
+    for axis, direction in enumerate(np.eye(3)):
+        high, low = (
+            _pair_means(
+                side.log_density, voxels, starts, folds, sulci, shifts + step * direction, spare
+            )
+            for step in (0.02, -0.02)
+        )
+        assert slope[:, axis] == pytest.approx((high - low) / 0.04, rel=0.1, abs=0.03)
 
 
 def test_a_posterior_is_shared_between_names_that_share_a_place(atlas):

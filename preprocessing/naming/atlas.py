@@ -28,7 +28,7 @@ SMOOTHING = 1.0  # voxels: sd of the Gaussian by which counts are smoothed
 # What no brain of the atlas shows: of all sulci together, as a share of the highest count; each
 # sulcus has of it what it has of all counts.
 FLOOR = 0.005
-MARGIN = 8  # voxels kept around what the counts fill
+MARGIN = 4  # voxels kept around what the counts fill: beyond, smoothed counts are the floor
 FORMAT = 1
 # Grid of atlases that are made of cohorts: all of a brain in MNI space, in voxels of 2 mm or, where
 # they are larger, in those of the cohort.

@@ -16,11 +16,12 @@ from foldnorm.preprocessing.naming.alignment import (
     transformed,
 )
 from foldnorm.preprocessing.naming.atlas import AtlasSide
+from foldnorm.preprocessing.naming.sulcus_shifts import shifted_means
 from foldnorm.preprocessing.spatial.space import Matrix
 
 # Power of P(place | sulcus) at which a posterior of .9 is right in nine of ten voxels: set on the
 # four hemispheres of two people whose names are at hand.
-SHARPNESS = 1.3
+SHARPNESS = 1.5
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class AtlasFoldNames:
 def name_by_atlas(
     side: AtlasSide, points: Points, folds: NDArray[np.integer], *, is_placed: bool = True
 ) -> AtlasFoldNames:
-    """Align a hemisphere with an atlas, and name its folds.
+    """Align a hemisphere with an atlas, shift each sulcus to its folds, and name these.
 
     Args:
         side: of the atlas.
@@ -70,7 +71,8 @@ def name_by_atlas(
     to_atlas = alignment.matrix @ start
     voxels = transformed(transformed(points, to_atlas), side.to_voxel)
     labels, numbers = np.unique(folds, return_inverse=True)
-    density = fold_means(side.log_density, voxels.astype(np.float32), numbers, len(labels))
+    affine = fold_means(side.log_density, voxels.astype(np.float32), numbers, len(labels))
+    density, _ = shifted_means(side, voxels, numbers, affine)
     posterior = softmax(SHARPNESS * density.astype(np.float64), axis=1)
     posterior[density.max(axis=1) < np.log(LEAST_DENSITY)] = 0
     return AtlasFoldNames(side.names, labels, posterior, alignment, to_atlas)
