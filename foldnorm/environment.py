@@ -16,8 +16,9 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
     try:
         getpass.getuser()  # as MONAI asks
-    except (KeyError, OSError):  # in a container, under a number that nobody has
-        os.environ["LOGNAME"] = f"uid_{os.getuid()}"
+    except (KeyError, OSError, ImportError):  # in a container, under a number that nobody has
+        number = os.getuid() if hasattr(os, "getuid") else 0  # not on Windows
+        os.environ["LOGNAME"] = f"uid_{number}"
     place = os.environ.get(TORCH_CACHE)
     if place is not None:
         try:

@@ -232,7 +232,9 @@ def _make_printable() -> None:
 
 
 def _nobody_reads() -> bool:
-    """Say if who read what is printed has left, as ``| head`` does."""
+    """Say if who read what is printed has left, as ``| head`` does; Windows does not tell."""
+    if not hasattr(select, "poll"):
+        return False
     watched = select.poll()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # it stands for no file

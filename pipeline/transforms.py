@@ -5,6 +5,7 @@ channel-first volumes, (1, I, J, K), and keep the affine of a ``MetaTensor`` tru
 transforms (``…d``) do so for each key. `MorphologistReader` reads what ``LoadImaged`` is given.
 """
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.core.choices import Resampling
+from foldnorm.preprocessing.core.choices import Orientation, Resampling
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme, discretise, load_scheme
 from foldnorm.preprocessing.io.sources import Source, find_volumes
@@ -30,6 +31,8 @@ from foldnorm.preprocessing.spatial.crop import (
     shifted_affine,
 )
 from foldnorm.preprocessing.spatial.downsample import ResamplingPlan, downsample
+
+LOG = logging.getLogger(__name__)
 
 
 class MorphologistReader(ImageReader):
@@ -44,6 +47,8 @@ class MorphologistReader(ImageReader):
         side: ``L`` or ``R``, where the folder of a subject is given instead of a file: the volume
             of the default acquisition and analysis is read.
         stem: name of that volume (``skeleton``, ``grey_white``).
+        assume: directions that voxels run in, ``ras`` or ``las``, where the header of a volume does
+            not say; without it such a volume is refused.
 
     Example:
         >>> from monai.transforms import LoadImaged
@@ -57,9 +62,10 @@ class MorphologistReader(ImageReader):
         *,
         side: str | None = None,
         stem: str = "skeleton",
+        assume: Orientation | None = None,
     ) -> None:
         self.scheme = load_scheme(scheme) if isinstance(scheme, str) else scheme
-        self.side, self.stem = side, stem
+        self.side, self.stem, self.assume = side, stem, assume
 
     def verify_suffix(self, filename: Any) -> bool:
         """Return whether all of these are volumes that it reads, or folders."""
@@ -80,7 +86,10 @@ class MorphologistReader(ImageReader):
         if len(paths) != 1:
             raise InputError(f"expected one volume a key, got {len(paths)}: {paths}")
         (path,) = paths
-        return read_labels(self._find(path) if path.is_dir() else path)
+        volume = read_labels(self._find(path) if path.is_dir() else path, assume=self.assume)
+        for warning in volume.warnings:
+            LOG.warning("%s: %s", volume.path, warning)
+        return volume
 
     def get_data(self, img: LabelVolume) -> tuple[NDArray[np.integer], dict[str, Any]]:
         """(I, J, K) raw values or class numbers, and what MONAI wants to know of them.

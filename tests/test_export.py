@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_TRAINING, skeleton_source
+from conftest import TINY_TRAINING, skeleton_source, skeleton_volume
 from monai.bundle import run as run_bundle
 from monai.bundle import verify_net_in_out
 from test_vnet import pair_cohort, run  # noqa: F401  # fixtures
@@ -28,12 +28,12 @@ from foldnorm.preprocessing.core.files import read_json
 CONFIGS = ("configs/inference.json", "configs/metadata.json")
 
 
-def by_monai(bundle, source, out):
+def by_monai(bundle, source, out, **more):
     """Files that MONAI makes of a source with a bundle."""
     run_bundle(
         config_file=str(bundle / CONFIGS[0]), meta_file=str(bundle / CONFIGS[1]),
         bundle_root=str(bundle), dataset_dir=str(source), output_dir=str(out),
-        device=torch.device("cpu"),
+        device=torch.device("cpu"), **more,
     )  # fmt: skip
     return sorted(out.iterdir())
 
@@ -70,6 +70,25 @@ def test_monai_runs_it_on_files(bundle, small_run, small_cohort, tmp_path):
     assert np.array_equal(np.asarray(made["sub-s00_pred.nii.gz"].dataobj), expected)
     apart = made["sub-s00_pred.nii.gz"].affine - small_cohort.affine
     assert np.abs(apart).max() <= 0.75 + 1e-6  # half a voxel: a packed volume lies on a lattice
+
+
+def test_monai_is_told_directions_that_no_header_says(bundle, tmp_path, caplog):
+    source = tmp_path / "source"
+    source.mkdir()
+    volume = skeleton_volume()
+    for name, data in (("ras", volume), ("las", volume[::-1])):
+        image = nibabel.Nifti1Image(data, None)
+        image.header.set_zooms((1, 1, 1))
+        nibabel.save(image, source / f"sub-{name}.nii.gz")
+    with pytest.raises(RuntimeError):  # MONAI's, of our line
+        by_monai(bundle, source, tmp_path / "refused")
+    made = {}
+    for assume in ("ras", "las"):
+        for path in by_monai(bundle, source, tmp_path / assume, assume=assume):
+            made[assume, path.name[4:7]] = np.asarray(nibabel.load(path).dataobj)
+        assert f"assumed to run {assume}" in caplog.text
+    assert np.array_equal(made["ras", "ras"], made["las", "las"])
+    assert not np.array_equal(made["ras", "ras"], made["las", "ras"])
 
 
 def test_monai_runs_a_translation_in_windows(run, tmp_path):  # noqa: F811

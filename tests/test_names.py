@@ -50,6 +50,12 @@ def keys(found):
         ("s1_skeleton_right", "s1", "R"),
         ("100206_hemi-L", "100206", "L"),
         ("100206_cropped_skeleton", "100206", ""),
+        ("HCP_100206_Lskeleton", "HCP_100206", "L"),
+        ("HCP_100206_Rgrey_white", "HCP_100206", "R"),
+        ("Lskeleton_sub-01_ses-2", "01", "L"),
+        ("Rskeleton_generated_sub-01_ses-2_run-1", "01", "R"),
+        ("sub-01_hemi-R_desc-left_dseg", "01", "R"),
+        ("sub-01_ses-R_dseg", "01", ""),
     ],
 )
 def test_a_name_says_whose_and_of_which_side(stem, participant, hemi):
@@ -71,6 +77,12 @@ def test_a_name_says_whose_and_of_which_side(stem, participant, hemi):
         ("Lthing_s1", ("Rthing_s1",)),
         ("sub-01_hemi-X_dseg", ()),
         ("sub-01 (1)", ()),
+        ("sub-01_side-L", ()),
+        ("sub-01_hemisphere-R_dseg", ()),
+        ("sub-01_desc-left_dseg", ()),
+        ("sub-01L", ("sub-01R",)),
+        ("100206_gauche", ()),
+        ("100206_Rechts", ()),
         ("s1 - Copy", ()),
     ],
 )
@@ -177,6 +189,10 @@ def test_of_two_sessions_the_first_is_taken_and_the_other_is_said(tmp_path):
     assert [(one.path.name, one.reason.split()[0]) for one in found.unused] == [
         ("sub-1_ses-2_dseg.nii.gz", "another")
     ]
+    names = [f"Lskeleton_sub-1_ses-{n}.nii.gz" for n in (2, 1)]
+    found = find(tmp_path / "flat", *names)
+    assert [v.path.name for v in found.items] == [names[1]]
+    assert [one.path.name for one in found.unused] == [names[0]]
 
 
 def test_ids_that_differ_by_signs_alone_are_not_one_person(tmp_path):
@@ -215,6 +231,15 @@ def test_both_sides_of_a_flat_folder_are_in_one_split(tmp_path):
         splits[row["participant_id"]].add(row["split"])
     assert len(splits) == 12
     assert all(len(found) == 1 for found in splits.values())
+
+
+def test_letters_that_bids_does_not_allow_tell_people_apart(tmp_path):
+    assert bids_label("Zo\u00e9") == bids_label("Zoe\u0301") == "Zoe"
+    assert bids_label("\u674e1") != bids_label("\u738b1")
+    assert bids_label("\u674e1") != "1"
+    found = find(tmp_path, "sub-\u674e1.nii.gz", "sub-\u738b1.nii.gz", "sub-1.nii.gz")
+    assert len(keys(found)) == 3
+    assert not find(tmp_path / "b", "sub-\u00e91.nii.gz", "sub-e1.nii.gz").items
 
 
 @pytest.mark.parametrize("text", ["sub-007", "007", " 007 ", "sub-0-0_7"])

@@ -216,6 +216,16 @@ def test_time_points_of_one_base_are_one_person(tmp_path):
     assert "base" in reasons(tmp_path, SEGMENTATION)["base9"]
 
 
+@pytest.mark.parametrize("name", ["base-tps", "base-tps.fastsurfer"])
+def test_a_base_is_known_by_what_it_was_made_of(tmp_path, name):
+    for subject in ("p1_1", "p1_2", "p1", "q1"):
+        volume(tmp_path / subject / "mri/aseg.mgz")
+    (tmp_path / "p1" / name).write_text("p1_2\np1_1\n")
+    assert keys(tmp_path, SEGMENTATION) == ["sub-p11", "sub-q1"]
+    assert "base" in reasons(tmp_path, SEGMENTATION)["p1"]
+    assert "another time point" in reasons(tmp_path, SEGMENTATION)["p1_2"]
+
+
 @pytest.mark.parametrize(
     ("folder", "stem"),
     [("s2/t1mri/t1", "skeleton"), ("s2/mri", SEGMENTATION), ("sub-s2/anat", "skeleton")],

@@ -2,6 +2,7 @@
 
 import doctest
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -251,3 +252,26 @@ def test_the_reader_reads_a_real_skeleton(real_skeleton):
     expected = read_labels(real_skeleton)
     assert np.array_equal(volume, discretise(expected.data, SKELETON))
     assert np.array_equal(volume.affine, expected.affine)
+
+
+def directionless(path):
+    """A skeleton whose header does not say in which directions voxels run."""
+    image = nibabel.Nifti1Image(skeleton_volume(), None)
+    image.header.set_zooms((1, 1, 1))
+    nibabel.save(image, path)
+    return path
+
+
+def test_the_reader_assumes_directions_if_it_is_told_to(tmp_path, caplog):
+    path = directionless(tmp_path / "sub-1.nii.gz")
+    with pytest.raises(InputError, match=r"left and right cannot be known"):
+        MorphologistReader().read(path)
+    with pytest.raises(InputError, match=r"expected ras or las, got 'lps'"):
+        MorphologistReader(assume="lps").read(path)
+    for assume in ("ras", "las"):
+        volume = LoadImage(reader=MorphologistReader(assume=assume), dtype=None)(path)
+        expected = read_labels(path, assume=assume)
+        assert np.array_equal(volume, expected.data)
+        assert np.array_equal(volume.affine, expected.affine)
+        assert f"assumed to run {assume}" in caplog.text
+    assert np.array_equal(volume, skeleton_volume()[::-1])

@@ -166,6 +166,7 @@ def _inference(contents: Contents) -> dict[str, Any]:
         "bundle_root": ".",
         "dataset_dir": "$@bundle_root + '/input'",
         "output_dir": "$@bundle_root + '/output'",
+        "assume": None,
         "given": {},
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "network_def": steps["network_def"],
@@ -240,6 +241,8 @@ With MONAI (`pip install 'foldnorm[bundle]'`); INPUT is {contents.takes}:
 ```
 python -m monai.bundle run --config_file configs/inference.json --dataset_dir INPUT --output_dir OUT
 ```
+
+`--assume ras` or `las` says in which directions voxels run, where a header does not.
 
 To train it further, on a cohort that was prepared like its own or on INPUT as above:
 

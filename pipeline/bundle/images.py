@@ -17,6 +17,7 @@ from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import intensities_of
 from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, prepare_image
 from foldnorm.preprocessing.cohort.images import ImageFile, find_images, write_image
+from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
 
 LOWEST, HIGHEST = -1.0, 1.0  # intensities that models see
@@ -54,7 +55,10 @@ def contents_of(model: nn.Module, run: RunFolder) -> Contents:
         outputs=outputs,
         steps={
             "network_def": {"_target_": f"{ADDRESS}.ImageNetwork", "folder": "@bundle_root"},
-            "data": {"_target_": f"{ADDRESS}.images_in", "dataset_dir": "@dataset_dir"},
+            "data": {
+                "_target_": f"{ADDRESS}.images_in", "dataset_dir": "@dataset_dir",
+                "assume": "@assume",
+            },
             "preprocessing": [
                 {
                     "_target_": f"{ADDRESS}.PreparedImaged", "keys": "image",
@@ -94,13 +98,19 @@ class ImageNetwork(nn.Module):
         return self.model.repair(image[:, 0].float()).float().unsqueeze(1)
 
 
-def images_in(dataset_dir: str | Path) -> list[dict[str, ImageFile]]:
+def images_in(
+    dataset_dir: str | Path, assume: Orientation | None = None
+) -> list[dict[str, ImageFile]]:
     """List the images that a bundle can take: those of a folder, or a single file.
+
+    Args:
+        dataset_dir: the folder, or the file.
+        assume: directions that voxels run in, ``ras`` or ``las``, where a header does not say.
 
     Returns:
         ``{"image": file}`` for each.
     """
-    found = find_images(Path(dataset_dir).absolute())
+    found = find_images(Path(dataset_dir).absolute(), assume=assume)
     found.log()
     if not found.items:
         reason = f" ({found.problems[0].reason})" if found.problems else ""

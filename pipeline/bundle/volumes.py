@@ -3,6 +3,7 @@
 The classes and functions that its ``inference.json`` names are here, too.
 """
 
+import logging
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +25,13 @@ from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.layout import LAYOUT_FOLDER, Layout
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.prepare_volume import prepare_volume
+from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.sources import Source, SourceVolume, find_volumes
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 
+LOG = logging.getLogger(__name__)
 NO_SULCUS = 1e4  # logit of what is no structure
 
 
@@ -74,7 +77,7 @@ def contents_of(model: nn.Module, run: RunFolder) -> Contents:
             },
             "data": {
                 "_target_": f"{ADDRESS}.volumes_in", "folder": "@bundle_root",
-                "dataset_dir": "@dataset_dir",
+                "dataset_dir": "@dataset_dir", "assume": "@assume",
             },
             "preprocessing": [
                 {
@@ -145,18 +148,21 @@ class BundleNetwork(nn.Module):
         return model.decode(model.encode(volumes, told), told).float()
 
 
-def volumes_in(folder: str | Path, dataset_dir: str | Path) -> list[dict[str, SourceVolume]]:
+def volumes_in(
+    folder: str | Path, dataset_dir: str | Path, assume: Orientation | None = None
+) -> list[dict[str, SourceVolume]]:
     """List the volumes that a bundle can take.
 
     Args:
         folder: of the bundle.
         dataset_dir: a Morphologist tree, a folder of NIfTI files, a file, or a table.
+        assume: directions that voxels run in, ``ras`` or ``las``, where a header does not say.
 
     Returns:
         ``{"image": volume}`` for each.
     """
     _, scheme, _ = _input_of(RunFolder.open(Path(folder)))
-    found = find_volumes([Source.parse(str(dataset_dir))], scheme.stem)
+    found = find_volumes([Source.parse(str(dataset_dir))], scheme.stem, assume=assume)
     found.log()
     if not found.items:
         reason = f" ({found.problems[0].reason})" if found.problems else ""
@@ -188,6 +194,8 @@ class PreparedVolumed(MapTransform):
         for key in self.key_iterator(changed):
             source = changed[key]
             prepared = prepare_volume(source, self.preparation)
+            for warning in prepared.source.warnings:
+                LOG.warning("%s: %s", source.key, warning)
             classes, affine = prepared.classes, prepared.affine
             if not self.translates:
                 target = self.layout.target_of(prepared.field_of_view, self.crop)

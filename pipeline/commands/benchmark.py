@@ -6,11 +6,14 @@ of altered brains whose own score rises (paired), and the share of healthy ones 
 Trivial baselines and the size-0 control stand in the same table; localisation.tsv says whether the
 evidence of a model that restores points at what was deleted. --leave-one-fold-out SIZE also takes
 every fold of that size out of every brain, one at a time (every_fold_summary.tsv, every_fold.tsv,
-every_fold_places.tsv): where brains are few, their folds are many.
+every_fold_places.tsv): where brains are few, their folds are many. A brain that cannot be read
+takes no part, and is named.
 """
 
 import argparse
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from foldnorm.pipeline.commands.arguments import (
     add_asymmetry,
@@ -24,6 +27,9 @@ from foldnorm.pipeline.commands.arguments import (
     positive,
 )
 from foldnorm.preprocessing.core.counts import counted
+
+if TYPE_CHECKING:
+    from foldnorm.preprocessing.alteration.deletion import SizeRange
 
 HELP = "deletion benchmark of a trained model, by size"
 
@@ -72,9 +78,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.artifacts import BENCHMARK
     from foldnorm.pipeline.commands.arguments import refuse_existing
+    from foldnorm.pipeline.commands.outcome import conclude_batch
     from foldnorm.pipeline.scoring.brain_scores import BrainScores
     from foldnorm.pipeline.scoring.setup import set_up_scoring
     from foldnorm.pipeline.studies.benchmark import BenchmarkOptions, benchmark
+    from foldnorm.pipeline.studies.leave_one_fold_out import leave_one_fold_out
     from foldnorm.preprocessing.alteration.deletion import ANY_SIZE, Refilling, SizeRange
 
     refuse_existing(arguments.out / BENCHMARK, arguments.overwrite)
@@ -94,32 +102,28 @@ def run(arguments: argparse.Namespace) -> int:
     scores = BrainScores(setup.trained, asymmetry=arguments.asymmetry).fit(setup.reference)
     result = benchmark(scores, setup.cohort, options)
     result.save(arguments.out)
+    summary: list[str] = []
     if arguments.leave_one_fold_out:
-        _leave_one_fold_out(
-            arguments, scores, setup.cohort, SizeRange.parse(arguments.leave_one_fold_out)
+        sizes_left_out = SizeRange.parse(arguments.leave_one_fold_out)
+        by_fold = leave_one_fold_out(scores, setup.cohort, result.indices, sizes_left_out)
+        by_fold.save(arguments.out, seed=arguments.seed)
+        summary += _lines_of_folds(sizes_left_out, by_fold.summary(seed=arguments.seed))
+    summary += [
+        f"learned from {result.about['track']}",
+        f"{'size':>8}  {'score':<26} {'AUROC':>18}  paired    n",
+    ]
+    for row in result.table:
+        interval = f"{row['auroc']:.2f} [{row['auroc_low']:.2f}, {row['auroc_high']:.2f}]"
+        summary.append(
+            f"{row['size']:>8}  {row['score']:<26} {interval:>18}    "
+            f"{row['paired']:.2f} {row['n']:>4}"
         )
-    if not arguments.quiet:
-        print(f"learned from {result.about['track']}")
-        print(f"{'size':>8}  {'score':<26} {'AUROC':>18}  paired    n")
-        for row in result.table:
-            interval = f"{row['auroc']:.2f} [{row['auroc_low']:.2f}, {row['auroc_high']:.2f}]"
-            print(
-                f"{row['size']:>8}  {row['score']:<26} {interval:>18}    "
-                f"{row['paired']:.2f} {row['n']:>4}"
-            )
-    return 0
+    return conclude_batch(arguments, len(result.indices), result.failed, *summary)
 
 
-def _leave_one_fold_out(arguments, fitted, cohort, sizes):  # type: ignore[no-untyped-def]  # imported late
-    from foldnorm.pipeline.studies.leave_one_fold_out import leave_one_fold_out
-
-    indices = cohort.indices(*arguments.split)
-    scores = leave_one_fold_out(fitted, cohort, indices, sizes)
-    scores.save(arguments.out, seed=arguments.seed)
-    if not arguments.quiet:
-        summary = scores.summary(seed=arguments.seed)
-        count, brains = summary[0]["folds"], summary[0]["participants"]
-        print(f"every fold of size {sizes}: {count} of {counted(brains, 'participant')}")
-        for row in summary:
-            interval = f"[{row['paired_low']:.2f}, {row['paired_high']:.2f}]"
-            print(f"          {row['score']:<26} {row['paired']:.2f} {interval}")
+def _lines_of_folds(sizes: "SizeRange", rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    count, brains = rows[0]["folds"], rows[0]["participants"]
+    yield f"every fold of size {sizes}: {count} of {counted(brains, 'participant')}"
+    for row in rows:
+        interval = f"[{row['paired_low']:.2f}, {row['paired_high']:.2f}]"
+        yield f"          {row['score']:<26} {row['paired']:.2f} {interval}"

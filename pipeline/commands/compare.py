@@ -6,7 +6,7 @@ again.
 OUT/comparison.tsv: reconstruction panel or Dice of translations and validation loss, latent
 dimensions and the share in use, silhouette, deletion AUROC by size, parameters, memory, seconds a
 step; means over seeds, and their range. Any key of the YAML can be set for all models:
---training.batch_size 8.
+--training.batch_size 8. A test brain that cannot be read takes no part, and is named.
 """
 
 import argparse
@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
+    from foldnorm.pipeline.commands.outcome import conclude_batch
     from foldnorm.pipeline.studies.compare import CompareOptions, compare
     from foldnorm.preprocessing.alteration.deletion import Refilling, SizeRange
     from foldnorm.preprocessing.cohort.cohort import Cohort
@@ -71,9 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     cohort = Cohort.open(arguments.cohort)
     result = compare(arguments.config, cohort, arguments.out, options)
     result.save(arguments.out)
-    if not arguments.quiet:
-        print(f"{'':<26}", *[f"{name:>14}" for name in SHOWN])
-        for row in result.table:
-            cells = [f"{row[name]:>14.4g}" if name in row else f"{'':>14}" for name in SHOWN]
-            print(f"{row['model']:<26}", *cells)
-    return 0
+    summary = [" ".join([f"{'':<26}", *(f"{name:>14}" for name in SHOWN)])]
+    for row in result.table:
+        cells = [f"{row[name]:>14.4g}" if name in row else f"{'':>14}" for name in SHOWN]
+        summary.append(" ".join([f"{row['model']:<26}", *cells]))
+    return conclude_batch(arguments, len(result.runs), result.failed, *summary)

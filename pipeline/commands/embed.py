@@ -4,7 +4,6 @@ A brain that cannot be read has a row in neither, and is named.
 """
 
 import argparse
-from collections.abc import Sequence
 
 from foldnorm.pipeline.commands.arguments import (
     add_cohort,
@@ -30,15 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     import numpy as np
-    from numpy.typing import NDArray
 
     from foldnorm.pipeline.artifacts import CODES, CODES_SIDECAR, CODES_TABLE
     from foldnorm.pipeline.commands.arguments import refuse_existing
     from foldnorm.pipeline.commands.outcome import conclude_batch
+    from foldnorm.pipeline.latent.space import encode_each
     from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.pipeline.runs.run_folder import RunFolder
     from foldnorm.preprocessing.cohort.cohort import Cohort
-    from foldnorm.preprocessing.cohort.each_volume import each_volume
     from foldnorm.preprocessing.core.files import atomic_path, write_json, write_tsv
     from foldnorm.preprocessing.io.sources import Problem
 
@@ -47,13 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     run_folder, cohort = RunFolder.open(arguments.run_folder), Cohort.open(arguments.cohort)
     run_folder.check_cohort(cohort)
     trained, failed = run_folder.load(device), list[Problem]()
-
-    def encode(few: Sequence[int]) -> NDArray[np.float32]:
-        return trained.encode(cohort.brains(few))
-
-    indices = cohort.some_indices().tolist()
-    found = dict(each_volume(cohort, indices, encode, failed, together=cohort.n_together))
-    codes, rows = np.stack(list(found.values())), [cohort.rows[index] for index in found]
+    indices, codes = encode_each(trained, cohort, cohort.some_indices(), failed)
+    rows = [cohort.rows[index] for index in indices]
     with atomic_path(arguments.out / CODES) as temporary, temporary.open("wb") as stream:
         np.save(stream, codes, allow_pickle=False)
     write_tsv(arguments.out / CODES_TABLE, rows, tuple(rows[0]))

@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.artifacts import QUALITY
     from foldnorm.pipeline.commands.arguments import refuse_existing
+    from foldnorm.pipeline.commands.outcome import conclude_batch
     from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.pipeline.runs.run_folder import RunFolder
     from foldnorm.pipeline.studies.synthetic_quality import QualityOptions, measure_quality
@@ -62,9 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
     options = QualityOptions(arguments.num, arguments.seed, arguments.microstructure)
     result = measure_quality(cohort, arguments.synthetic, options, encoder)
     result.save(arguments.out)
-    if not arguments.quiet:
-        print(f"{'':<24} synthetic  held out")
-        for row in result.table:
-            values = (row["synthetic"], row["held_out"])
-            print(f"{row['figure']:<24}", *(f"{value:9.4g}" for value in values))
-    return 0
+    summary = [f"{'':<24} synthetic  held out"]
+    for row in result.table:
+        values = (row["synthetic"], row["held_out"])
+        summary.append(" ".join([f"{row['figure']:<24}", *(f"{value:9.4g}" for value in values)]))
+    done = result.about["volumes_of_each_set"]
+    return conclude_batch(arguments, done, result.failed, *summary)

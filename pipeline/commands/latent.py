@@ -15,7 +15,7 @@ ANALYSIS is one of:
                other brains and those of the cohorts of --project are projected too, and how far
                they lie is said
 
-Images are taken like brains.
+Images are taken like brains. One that cannot be read takes no part, and is named.
 """
 
 import argparse
@@ -140,6 +140,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.commands.arguments import refuse_existing
+    from foldnorm.pipeline.commands.outcome import conclude_batch
     from foldnorm.pipeline.latent import outputs
     from foldnorm.pipeline.latent.space import LatentSpace
 
@@ -148,11 +149,15 @@ def run(arguments: argparse.Namespace) -> int:
     subject = arguments.run_folder, arguments.cohort, arguments.split
     outputs.check_same_subject(arguments.out, *subject)
     space = LatentSpace.open(*subject, arguments.device)
-    said = analyse(space, arguments)
+    others = [
+        LatentSpace.open(arguments.run_folder, folder, [], arguments.device)
+        for folder in (arguments.project if arguments.analysis == "projection" else [])
+    ]
+    said = analyse(space, arguments, *others)
     outputs.write_sidecar(space, arguments.out, arguments.run_folder, arguments.split)
-    if not arguments.quiet:
-        print(said)
-    return 0
+    spaces = [space, *others]
+    failed = [problem for own in spaces for problem in own.failed]
+    return conclude_batch(arguments, sum(len(own.codes) for own in spaces), failed, said)
 
 
 def _clusters(space: "LatentSpace", arguments: argparse.Namespace) -> str:
@@ -242,17 +247,14 @@ def _dimensions(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     )
 
 
-def _projection(space: "LatentSpace", arguments: argparse.Namespace) -> str:
+def _projection(space: "LatentSpace", arguments: argparse.Namespace, *others: "LatentSpace") -> str:
     import numpy as np
 
     from foldnorm.pipeline.latent.outputs import Placed, write_projection
     from foldnorm.pipeline.latent.projection import departures, fit_projection
-    from foldnorm.pipeline.latent.space import LatentSpace
     from foldnorm.preprocessing.core.errors import InputError
 
-    spaces = [space]
-    for folder in arguments.project:
-        spaces.append(LatentSpace.open(arguments.run_folder, folder, [], arguments.device))
+    spaces = [space, *others]
     scores = _scores_of([s.cohort.folder for s in spaces], arguments.colour_by)
     training = space.training
     if not training.any():
@@ -271,12 +273,12 @@ def _projection(space: "LatentSpace", arguments: argparse.Namespace) -> str:
     if not training.all():
         points[~training] = projection.place(space.codes[~training])
     groups = [Placed(space, points, training, scores[0])]
-    for other, own in zip(spaces[1:], scores[1:], strict=True):
+    for other, own in zip(others, scores[1:], strict=True):
         nobody = np.zeros(len(other.codes), dtype=bool)
         groups.append(Placed(other, projection.place(other.codes), nobody, own))
     apart = []
     if not training.all():
-        named = [(other.cohort.folder.name, other.codes) for other in spaces[1:]]
+        named = [(other.cohort.folder.name, other.codes) for other in others]
         apart = departures(space.codes[training], space.codes[~training], named)
     write_projection(groups, projection, apart, arguments.out)
     brains = sum(len(s.codes) for s in spaces)

@@ -246,12 +246,13 @@ class Batches:
             pin_memory=self.pin,
             worker_init_fn=partial(_leave_signals, self._closed),
         )
+        if not self.workers or threading.current_thread() is not threading.main_thread():
+            return iter(loader)
+        # PyTorch's handler raises wherever Python is when a worker ends, in the middle of a step;
+        # without it, the batch that does not come says so.
         before = signal.getsignal(signal.SIGCHLD)
         loaded = iter(loader)
-        if threading.current_thread() is threading.main_thread():
-            # PyTorch's handler raises wherever Python is when a worker ends, in the middle of a
-            # step; without it, the batch that does not come says so.
-            signal.signal(signal.SIGCHLD, before)
+        signal.signal(signal.SIGCHLD, before)
         return loaded
 
 

@@ -13,7 +13,9 @@ from foldnorm.pipeline.runs.devices import choose_device
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.io.sources import Problem
 
 Codes = NDArray[np.float64]
 
@@ -27,6 +29,7 @@ class LatentSpace:
         cohort: the brains.
         indices: those of its volumes that were encoded, (N,).
         codes: (N, d) float64.
+        failed: brains that cannot be read or encoded, and why.
         training: (N,) which of them the model was trained on, as they are here: none of an altered
             cohort.
     """
@@ -36,27 +39,27 @@ class LatentSpace:
     indices: NDArray[np.int64]
     codes: Codes
     training: NDArray[np.bool_]
+    failed: Sequence[Problem] = ()
 
     @classmethod
     def open(
         cls, run_folder: Path, cohort_folder: Path, splits: Sequence[str], device: str
     ) -> "LatentSpace":
-        """Encode the volumes of some splits, all if none is named.
+        """Encode the volumes of some splits, all if none is named; one that fails is left out.
 
         Raises:
             InputError: the model has no latent space, the cohort was prepared otherwise than the
-                run's, or it has no such brain.
+                run's, or it has no such brain, or none that can be encoded.
         """
         run, cohort = RunFolder.open(run_folder), Cohort.open(cohort_folder)
         run.check_cohort(cohort)
-        indices = cohort.some_indices(*splits)
-        trained = run.load(choose_device(device))
-        codes = trained.encode(cohort.brains(indices)).astype(np.float64)
+        trained, failed = run.load(choose_device(device)), list[Problem]()
+        indices, codes = encode_each(trained, cohort, cohort.some_indices(*splits), failed)
         participants = [cohort.rows[i]["participant_id"] for i in indices]
         altered = cohort.description["Cohort"].get("deletion") is not None
         own = set() if altered else set(run.trained_on(participants))
         training = np.array([participant in own for participant in participants])
-        return cls(trained, cohort, indices, codes, training)
+        return cls(trained, cohort, indices, codes.astype(np.float64), training, failed)
 
     @property
     def rows(self) -> list[Mapping[str, str]]:
@@ -84,6 +87,9 @@ class LatentSpace:
             InputError: none, or several.
         """
         wanted = key if key.startswith("sub-") else f"sub-{key}"
+        for problem in self.failed:
+            if wanted in (problem.key, problem.key.split("_")[0]):
+                raise InputError(f"{problem.key}: {problem.reason}")
         found = [n for n, own in enumerate(self.keys) if own == wanted]
         found = found or [n for n, r in enumerate(self.rows) if r["participant_id"] == wanted]
         if len(found) != 1:
@@ -120,6 +126,32 @@ class LatentSpace:
         if self.cohort.holds_images:
             return decoded[0]
         return decoded.argmax(axis=0).astype(np.uint8)
+
+
+def encode_each(
+    trained: TrainedModel, cohort: Cohort, indices: NDArray[np.int64], failed: list[Problem]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Encode volumes of a cohort; one that fails does not end the others.
+
+    Args:
+        trained: it encodes.
+        cohort: of the volumes.
+        indices: of them.
+        failed: to which those are added that cannot be read or encoded, and why.
+
+    Returns:
+        Indices of the volumes that are encoded, (N,), and their codes, (N, d).
+
+    Raises:
+        InputError: none of them can be encoded.
+    """
+
+    def encode(few: Sequence[int]) -> NDArray[np.float32]:
+        return trained.encode(cohort.brains(few))
+
+    found = dict(each_volume(cohort, indices.tolist(), encode, failed, together=cohort.n_together))
+    codes = np.stack(list(found.values())) if found else trained.encode([])
+    return np.array(list(found), dtype=np.int64), codes
 
 
 def principal_axes(codes: Codes) -> Codes:

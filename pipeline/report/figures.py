@@ -48,11 +48,10 @@ STYLE: Any = {  # Any: matplotlib types the keys as one literal of three hundred
 }
 
 
-def cohort_slices(cohort: Cohort) -> str:
-    """Three slices of the first volumes, two volumes a row."""
+def cohort_slices(cohort: Cohort, indices: NDArray[np.int64]) -> str:
+    """Three slices of the first of these volumes, two volumes a row."""
     slices = [
-        volume_slices(cohort, np.array(cohort.volumes[n]))
-        for n in range(min(N_BRAINS, len(cohort.volumes)))
+        volume_slices(cohort, np.array(cohort.volumes[n])) for n in indices[:N_BRAINS].tolist()
     ]
     rows = [[*a, *b] for a, b in zip(slices[::2], [*slices[1::2], []], strict=False)]
     return inline_png(png(contact_sheet(rows, scale=_scale(cohort.shape))))
@@ -68,15 +67,16 @@ def first_images(cohort: Cohort, classes: Sequence[str]) -> str:
     return inline_png(png(contact_sheet(rows, scale=_scale(cohort.shape))))
 
 
-def class_counts(cohort: Cohort) -> str:
-    """Histogram of the share of the highest class, by split."""
+def class_counts(cohort: Cohort, indices: NDArray[np.int64]) -> str:
+    """Histogram of the share of the highest class in these volumes, by split."""
     scheme = cohort.scheme
     with matplotlib.rc_context(STYLE):
         figure, axes = subplots(figsize=(5, 2.6))
         for split in ("train", "validation", "test"):
             shares = [
                 100 * float(scheme.foreground(cohort.volumes[i]).mean())
-                for i in cohort.indices(split)
+                for i in indices.tolist()
+                if cohort.rows[i]["split"] == split
             ]
             if shares:
                 axes.hist(shares, bins=20, alpha=0.6, label=f"{split} ({len(shares)})")

@@ -1,6 +1,7 @@
 """One self-contained HTML page about any of the folders that foldnorm writes."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.resources import files
@@ -37,16 +38,19 @@ from foldnorm.pipeline.report.latent import latent_section
 from foldnorm.pipeline.report.runs import run_section
 from foldnorm.pipeline.report.scores import fusion_section, recognition_section, scores_section
 from foldnorm.pipeline.report.viewers import cohort_viewer, plotly_script, static
-from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
+from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort, row_key
+from foldnorm.preprocessing.cohort.each_volume import readable
 from foldnorm.preprocessing.cohort.quality import QC_TABLE
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError, making_sense_of
 from foldnorm.preprocessing.core.file_names import RUN_REPORT
 from foldnorm.preprocessing.core.files import number, read_json, read_tsv, write_text
+from foldnorm.preprocessing.io.sources import Problem
 
 TEMPLATES = files("foldnorm.pipeline.report") / "templates"
 TEMPLATE = "report.html.jinja"
 MAX_LISTED = 15  # brains of a list
+LOG = logging.getLogger(__name__)
 
 
 def write_report(paths: Sequence[Path], out: Path, choice: PageChoice | None = None) -> None:
@@ -132,6 +136,13 @@ def _cohort_section(path: Path) -> dict[str, Any]:
         failed = read_json(path / RUN_REPORT)["failed"]
     if failed:
         warnings.append(f"{counted(len(failed), 'volume')} of {path.name} could not be prepared")
+    unreadable: list[Problem] = []
+    indices = readable(cohort, cohort.indices(), unreadable)
+    for problem in unreadable:
+        LOG.warning("%s: %s", problem.key, problem.reason)
+    if unreadable:
+        warnings.append(f"{counted(len(unreadable), 'volume')} of {path.name} cannot be read")
+        failed += [{"volume": own.key, "reason": own.reason} for own in unreadable]
     counts = {split: len(cohort.indices(split)) for split in ("train", "validation", "test")}
     deletion = cohort.description["Cohort"].get("deletion")
     flagged = []
@@ -165,10 +176,10 @@ def _cohort_section(path: Path) -> dict[str, Any]:
         "deletion": deletion,
         "failed": failed[:MAX_LISTED],
         "flagged": flagged[:MAX_LISTED],
-        "slices": figures.cohort_slices(cohort),
-        "volumes": {"cohort": cohort_viewer(cohort)},
-        "shown": ", ".join(cohort.keys()[: figures.N_BRAINS]),
-        "counts": figures.class_counts(cohort),
+        "slices": figures.cohort_slices(cohort, indices),
+        "volumes": {"cohort": cohort_viewer(cohort, indices)},
+        "shown": ", ".join(row_key(cohort.rows[n]) for n in indices[: figures.N_BRAINS]),
+        "counts": figures.class_counts(cohort, indices),
         "settings": json.dumps(cohort.description["Cohort"], indent=2, ensure_ascii=False),
     }
 

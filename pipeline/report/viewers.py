@@ -39,7 +39,7 @@ from foldnorm.pipeline.report.layers import (
     share_layer,
     viewer,
 )
-from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.cohort.pictures import class_colours, inline_png
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import number, read_json, read_tsv, whole_number
@@ -52,12 +52,11 @@ METHOD_NAMES = {"pca": "principal component", "tsne": "t-SNE", "umap": "UMAP"}
 NOT_TO_COLOUR_BY = ("brain", "index", "x", "y", "z")
 
 
-def cohort_viewer(cohort: Cohort) -> dict[str, Any]:
-    """Build the viewer of the first volumes of a cohort."""
-    shown = range(min(N_BRAINS, len(cohort.rows)))
+def cohort_viewer(cohort: Cohort, indices: NDArray[np.int64]) -> dict[str, Any]:
+    """Build the viewer of the first of these volumes of a cohort."""
     steps = [
-        {"name": key, "layers": [_brain_layer(cohort, n)]}
-        for n, key in zip(shown, cohort.keys(), strict=False)
+        {"name": row_key(cohort.rows[n]), "layers": [_brain_layer(cohort, n)]}
+        for n in indices[:N_BRAINS].tolist()
     ]
     return viewer({"": steps}, cohort.scheme.names)
 

@@ -1,6 +1,6 @@
 """All families of scores of brains together: those of the model, and the baselines."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -10,11 +10,19 @@ from foldnorm.pipeline.scoring.asymmetry import AsymmetryScores
 from foldnorm.pipeline.scoring.baselines import Baselines
 from foldnorm.pipeline.scoring.families import LATENT_MAP, ScoreFamily
 from foldnorm.pipeline.scoring.healthy import HealthyBrains
-from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, MapScores, OnMap, ScoreTable
+from foldnorm.pipeline.scoring.map_scores import (
+    MIN_HEALTHY,
+    Map,
+    MapScores,
+    OnMap,
+    ScoreTable,
+)
 from foldnorm.pipeline.scoring.old_names import current_family
 from foldnorm.pipeline.scoring.void import VoidScores
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, CohortView, few_at_a_time
+from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.io.sources import Problem
 
 if TYPE_CHECKING:  # torch and MONAI take seconds, and scores without a model do without them
     from foldnorm.pipeline.runs.trained_model import TrainedModel
@@ -167,6 +175,45 @@ class BrainScores:
         parts = [self._score_few(few, on_map) for few in few_at_a_time(brains)]
         parts = parts or [self._score_few([], None)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def score_each(
+        self,
+        cohort: Cohort,
+        indices: Sequence[int],
+        failed: list[Problem],
+        on_map: Callable[[int, Map], None] | None = None,
+    ) -> tuple[list[int], ScoreTable]:
+        """Score volumes of a cohort; one that cannot be read or scored does not end the others.
+
+        Args:
+            cohort: of the brains.
+            indices: of them.
+            failed: to which those are added that cannot be scored, and why.
+            on_map: called with the index of each brain and its map of `map_scores[0]`.
+
+        Returns:
+            Indices of the brains that are scored, and their scores by name, (N,) each.
+
+        Raises:
+            InputError: none of them can be scored.
+        """
+
+        def score(few: Sequence[int]) -> Iterator[tuple[dict[str, float], Map | None]]:
+            maps: list[Map] = []
+            found = self.score(cohort.brains(few), None if on_map is None else maps.append)
+            for n in range(len(few)):
+                yield {name: own[n] for name, own in found.items()}, maps[n] if maps else None
+
+        scored: dict[int, dict[str, float]] = {}
+        for index, (own, z) in each_volume(
+            cohort, indices, score, failed, together=cohort.n_together
+        ):
+            scored[index] = own
+            if on_map is not None and z is not None:
+                on_map(index, z)
+        names = tuple(next(iter(scored.values()), ()))
+        scores = {name: np.array([own[name] for own in scored.values()]) for name in names}
+        return list(scored), scores
 
     def _score_few(self, brains: Sequence[Brain], on_map: OnMap | None) -> ScoreTable:
         found: ScoreTable = {}

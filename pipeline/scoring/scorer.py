@@ -5,8 +5,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-import numpy as np
-
 from foldnorm.pipeline.artifacts import PAGES_SIDECAR, REGIONS, REGIONS_SIDECAR, SCORER
 from foldnorm.pipeline.data.sulcus_labels import NamesPlaces, SulciByPlace
 from foldnorm.pipeline.runs.provenance import describe_supervision
@@ -191,32 +189,17 @@ class Scorer:
             failed: brains that could not be read; those that cannot be scored are added.
             on_map: called with the index of each brain and its map.
         """
-
-        def score(few: Sequence[int]) -> Iterator[tuple[dict[str, float], Map | None]]:
-            maps: list[Map] = []
-            found = self.scores_.score(cohort.brains(few), None if on_map is None else maps.append)
-            for n in range(len(few)):
-                yield {name: own[n] for name, own in found.items()}, maps[n] if maps else None
-
-        scored: dict[int, dict[str, float]] = {}
-        for index, (own, z) in each_volume(
-            cohort, list(rows), score, failed, together=cohort.n_together
-        ):
-            scored[index] = own
-            if on_map is not None and z is not None:
-                on_map(index, z)
-        names = tuple(next(iter(scored.values())))
-        scores = {name: np.array([own[name] for own in scored.values()]) for name in names}
+        scored, scores = self.scores_.score_each(cohort, list(rows), failed, on_map)
         table = [rows[index] for index in scored]
         add_p_values(table, scores, self.calibration_)
         has_maps = bool(self.scores_.map_scores)
         return ScoreResult(
             table=table,
-            names=names,
+            names=tuple(scores),
             calibration=self.calibration_,
             about=self._about(cohort),
             fitted_on=self.fitted_on_,
-            evidence=self.evidence_maps(cohort, list(scored), table) if has_maps else None,
+            evidence=self.evidence_maps(cohort, scored, table) if has_maps else None,
             failed=failed,
         )
 

@@ -8,6 +8,7 @@ the same code path deletes nothing, and AUROC must be 0.5 within its interval.
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,14 @@ from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
 from foldnorm.pipeline.scoring.localisation import localisation
 from foldnorm.pipeline.scoring.map_scores import ScoreTable
-from foldnorm.preprocessing.alteration.alteration import Altered, alter
+from foldnorm.preprocessing.alteration.alteration import Altered, altering
 from foldnorm.preprocessing.alteration.deletion import HALF_WAY, Refilling, SizeRange
 from foldnorm.preprocessing.alteration.kinds import DEFORMING
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
+from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
+from foldnorm.preprocessing.io.sources import Problem
 
 BOOTSTRAPS = 300
 ALARM = 0.05  # p-value below which a brain is called unusual
@@ -72,12 +75,16 @@ class BenchmarkResult:
         localisation: whether evidence points at what was deleted, a row a deletion; empty where
             there are no maps.
         about: content of ``benchmark.json``.
+        indices: of the brains that were looked at.
+        failed: brains that could not be read, scored or altered, and why.
     """
 
     table: list[dict[str, Any]]
     subjects: list[dict[str, Any]]
     localisation: list[dict[str, Any]]
     about: Mapping[str, Any]
+    indices: NDArray[np.int64]
+    failed: list[Problem]
 
     def save(self, out: Path) -> None:
         """Write ``benchmark.tsv``, the tables behind it, and ``benchmark.json``."""
@@ -91,6 +98,8 @@ class BenchmarkResult:
 def benchmark(scorer: BrainScores, cohort: Cohort, options: BenchmarkOptions) -> BenchmarkResult:
     """Run the benchmark.
 
+    A brain that cannot be read or scored takes no part, and is named in the result.
+
     Args:
         scorer: fitted.
         cohort: the brains.
@@ -101,20 +110,25 @@ def benchmark(scorer: BrainScores, cohort: Cohort, options: BenchmarkOptions) ->
     """
     if "train" in options.splits:
         raise InputError("the benchmark runs on brains never trained on, not on the training split")
-    indices = cohort.indices(*options.splits)
+    failed: list[Problem] = []
+    asked = cohort.indices(*options.splits)
+    scored, healthy = scorer.score_each(cohort, asked.tolist(), failed)
+    indices = np.array(scored, dtype=np.int64)
     if len(indices) < MIN_SUBJECTS:
         raise InputError(
             f"the benchmark needs at least {MIN_SUBJECTS} brains in split "
-            f"{'+'.join(options.splits)}, the cohort has {len(indices)}: {cohort.folder}"
+            f"{'+'.join(options.splits)}, the cohort has {len(indices)}"
+            f"{_besides(failed)}: {cohort.folder}"
         )
-    healthy = scorer.score(cohort.brains(indices))
     participants = [cohort.rows[i]["participant_id"] for i in indices]
     alarms = _false_alarms(scorer, healthy, {cohort.keys()[i] for i in indices})
     rows, subjects = [], []
     places: list[dict[str, Any]] = []
     sizes = [SizeRange(0), *[s for s in options.sizes if not s.is_control]]
     for size in sizes:
-        draws = [_draw(scorer, cohort, indices, size, options, n) for n in range(options.draws)]
+        draws = [
+            _draw(scorer, cohort, indices, size, options, n, failed) for n in range(options.draws)
+        ]
         for name in healthy:
             rows.append(
                 {
@@ -128,7 +142,14 @@ def benchmark(scorer: BrainScores, cohort: Cohort, options: BenchmarkOptions) ->
         places += [row for draw in draws for row in draw.places]
     track = benchmark_track(options.kind, scorer.edits, scorer.sulci)
     about = {"track": track, **_about(cohort, options, len(indices))}
-    return BenchmarkResult(rows, subjects, places, about)
+    return BenchmarkResult(rows, subjects, places, about, indices, list(dict.fromkeys(failed)))
+
+
+def _besides(failed: Sequence[Problem]) -> str:
+    """Say in brackets what could not be used, if anything."""
+    if not failed:
+        return ""
+    return f" (beside {len(failed)} that cannot be used, {failed[0].key}: {failed[0].reason})"
 
 
 def _false_alarms(scorer: BrainScores, healthy: ScoreTable, tested: set[str]) -> dict[str, float]:
@@ -162,13 +183,16 @@ def _draw(
     size: SizeRange,
     options: BenchmarkOptions,
     n: int,
+    failed: list[Problem],
 ) -> _Draw:
     seed = options.seed + n
     chosen = indices[halves(len(indices), seed)]
 
     def altered() -> Iterator[Brain]:
-        refilling = options.refilling
-        for a in alter(cohort, chosen, size, kind=options.kind, seed=seed, refilling=refilling):
+        alter = altering(cohort, size, kind=options.kind, seed=seed, refilling=options.refilling)
+        for _, a in each_volume(cohort, chosen.tolist(), partial(map, alter), failed):
+            if a is None:
+                continue
             order.append(a.index)
             if points:
                 waiting.append(a)

@@ -34,8 +34,10 @@ from foldnorm.pipeline.studies.benchmark import BenchmarkOptions, benchmark
 from foldnorm.preprocessing.alteration.deletion import HALF_WAY, Refilling, SizeRange
 from foldnorm.preprocessing.alteration.kinds import DEFORMING
 from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.each_volume import refuse_unreadable
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, write_json, write_tsv
+from foldnorm.preprocessing.io.sources import Problem
 
 PACING_STEPS = 4  # of a trial run that finds out how long a step takes
 FIRST_COLUMNS = ("model", "seeds")
@@ -80,11 +82,13 @@ class ComparisonResult:
             over seeds.
         runs: a row a training.
         about: content of ``comparison.json``.
+        failed: test brains that could not be read, scored or altered, and why.
     """
 
     table: list[dict[str, Any]]
     runs: list[dict[str, Any]]
     about: Mapping[str, Any]
+    failed: list[Problem]
 
     def save(self, out: Path) -> None:
         """Write ``comparison.tsv``, ``comparison_runs.tsv`` and ``comparison.json``."""
@@ -111,16 +115,17 @@ def compare(
     """
     if not len(cohort.indices("validation")):
         raise InputError(f"no validation brains to compare on: {cohort.folder}")
+    refuse_unreadable(cohort, "train", "validation")
     for config in configs:  # what is wrong with the last is said before the first is trained
         resolve_for(cohort, config, options.overrides)
-    runs = []
+    runs, failed = [], list[Problem]()
     for config in configs:
         name = Path(config).stem
         steps = options.steps or _steps_in(options.minutes or 0.0, config, cohort, out, options)
         for seed in range(options.seeds):
             folder = out / name / f"seed-{seed}"
             _train(config, cohort, folder, steps, seed, options)
-            figures = _measured(folder, cohort, options)
+            figures = _measured(folder, cohort, options, failed)
             runs.append({"model": name, "seed": seed, "steps": steps, **figures})
             _write_runs(out, runs)
     return ComparisonResult(
@@ -140,24 +145,40 @@ def compare(
             "note": "validation brains for reconstructions and translations, test brains for "
             "deletions; _low and _high are the range over seeds",
         },
+        failed=list(dict.fromkeys(failed)),
     )
 
 
-def _measured(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str, float]:
+def _measured(
+    folder: Path, cohort: Cohort, options: CompareOptions, failed: list[Problem]
+) -> dict[str, float]:
     """`measure`, or what it found before."""
     asked: dict[str, Any] = {"sizes": [str(s) for s in options.sizes], "kind": options.kind}
     if options.kind in DEFORMING:
         asked |= asdict(options.refilling)
     path = folder / COMPARISON_MEASURED
     if path.is_file() and (known := read_json(path))["asked"] == asked:
+        failed += [Problem(**problem) for problem in known.get("failed", [])]
         return dict(known["figures"])
-    figures = measure(folder, cohort, options)
-    write_json(path, {"asked": asked, "figures": figures})
+    own: list[Problem] = []
+    figures = measure(folder, cohort, options, own)
+    record = {"asked": asked, "figures": figures, "failed": [asdict(problem) for problem in own]}
+    write_json(path, record)
+    failed += own
     return figures
 
 
-def measure(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str, float]:
-    """Figures of one finished run, by name."""
+def measure(
+    folder: Path, cohort: Cohort, options: CompareOptions, failed: list[Problem]
+) -> dict[str, float]:
+    """Figures of one finished run, by name.
+
+    Args:
+        folder: of the run.
+        cohort: to measure on.
+        options: of the comparison.
+        failed: to which test brains are added that take no part, and why.
+    """
     run, device = RunFolder.open(folder), choose_device(options.device)
     _, panel = run.best_metrics(MetricsLog(folder / RUN_METRICS, up_to=2**62))
     trained = run.load(device)
@@ -177,6 +198,7 @@ def measure(folder: Path, cohort: Cohort, options: CompareOptions) -> dict[str, 
             BenchmarkOptions(options.sizes, kind=options.kind, refilling=options.refilling),
         )
         found.save(folder / "benchmark")
+        failed += found.failed
         figures |= {f"auroc_{row['score']}_{row['size']}": row["auroc"] for row in found.table}
     return figures
 

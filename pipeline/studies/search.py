@@ -32,6 +32,7 @@ from foldnorm.pipeline.studies.search_space import SearchOptions, Value
 from foldnorm.pipeline.training.signals import STOPPED
 from foldnorm.pipeline.training.train import train
 from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.each_volume import refuse_unreadable
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import is_alive, read_json, write_json, write_text, write_tsv
 
@@ -59,11 +60,12 @@ def search(config: str, cohort: Cohort, out: Path, options: SearchOptions) -> li
         Rows of ``trials.tsv``.
 
     Raises:
-        InputError: the folder belongs to another search.
+        InputError: the folder belongs to another search, or a volume cannot be read.
         Stopped: a signal came; the same call goes on.
     """
     base = resolve_for(cohort, config, options.overrides)
     training = training_options(base)
+    refuse_unreadable(cohort, "train", "validation")  # once, not by trial after trial
     _check_same_search(out, config, cohort, options, training)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with worker_number(out) as worker:

@@ -4,7 +4,6 @@ What was made and real volumes that were not trained on are both compared with t
 as many of each: a perfect generator would look like the held-out ones.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from foldnorm.models.noise import seed_of
-from foldnorm.pipeline.artifacts import QUALITY, QUALITY_PAIRS, QUALITY_SIDECAR, SYNTHETIC_SHEET
+from foldnorm.pipeline.artifacts import QUALITY, QUALITY_PAIRS, QUALITY_SIDECAR
 from foldnorm.pipeline.metrics.structure import (
     distance_between,
     microstructure_statistics,
@@ -34,28 +33,19 @@ from foldnorm.pipeline.metrics.two_sample import (
     two_sample_auroc,
 )
 from foldnorm.pipeline.runs.trained_model import TrainedModel
-from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Brain, Cohort, intensities_of
-from foldnorm.preprocessing.cohort.images import ImageFile, read_image
+from foldnorm.pipeline.studies.synthetic_volumes import SyntheticVolumes, VolumeSet, set_of
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
+from foldnorm.preprocessing.cohort.each_volume import readable
 from foldnorm.preprocessing.cohort.pictures import contact_sheet, png, volume_slices
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_bytes, write_json, write_tsv
-from foldnorm.preprocessing.io.scan import (
-    NIFTI,
-    PICTURES,
-    STACKS,
-    Scan,
-    not_used,
-    scan,
-    unused_line,
-)
-from foldnorm.preprocessing.io.volumes import read_labels
+from foldnorm.preprocessing.io.sources import Problem
 
 MIN_VOLUMES = 8  # of a set
 N_FITTED = 1000  # training volumes, at most, that features are fitted to
 COMPONENTS = 32  # of the features, where no encoder is given
 MAX_SIDE = 32  # blocks along the longest side of what these are fitted to
 N_SHOWN = 6  # closest pairs
-LOG = logging.getLogger(__name__)
 # Which way a figure is good: the nearer to the floor, or the higher, or the lower.
 BETTER = {"mmd": "low", "precision": "high", "recall": "high", "coverage": "high",
           "ms_ssim": "floor", "nearest_training": "floor", "memorised": "low",
@@ -80,19 +70,6 @@ class QualityOptions:
 
 
 @dataclass(frozen=True)
-class _Set:
-    """Volumes, and whose each is.
-
-    Attributes:
-        volumes: (N, *sides) as models see them: class numbers, or intensities from −1 to 1.
-        groups: participant of each.
-    """
-
-    volumes: NDArray[Any]
-    groups: list[str]
-
-
-@dataclass(frozen=True)
 class QualityResult:
     """Comparison of synthetic volumes with training ones, beside held-out ones.
 
@@ -101,11 +78,13 @@ class QualityResult:
             themselves where that can be said, and which way is better.
         closest_pairs: PNG of synthetic volumes that are nearest to a training volume, above it.
         about: what was compared; more of ``quality.json``.
+        failed: volumes that cannot be read, and why.
     """
 
     table: list[dict[str, Any]]
     closest_pairs: bytes
     about: Mapping[str, Any]
+    failed: list[Problem]
 
     def save(self, out: Path) -> None:
         """Write ``quality.tsv``, ``closest_pairs.png`` and ``quality.json``."""
@@ -124,6 +103,8 @@ def measure_quality(
 ) -> QualityResult:
     """Compare synthetic volumes with the cohort that their generator was trained on.
 
+    A volume of either that cannot be read takes no part, and is named in the result.
+
     Args:
         cohort: its training split is the reference, the other splits are the floor.
         synthetic: folder that `foldnorm generate` wrote, or a cohort.
@@ -135,8 +116,9 @@ def measure_quality(
         InputError: there are too few volumes, or they are of another shape.
     """
     rng = np.random.default_rng(seed_of(options.seed, "quality"))
-    known = cohort.indices("train")
-    drawn = _drawn(cohort, synthetic, options, rng)
+    failed: list[Problem] = []
+    known = readable(cohort, cohort.indices("train"), failed)
+    drawn = _drawn(cohort, synthetic, known, options, rng, failed)
     figures = _in_features(cohort, drawn, rng.permutation(known)[:N_FITTED], encoder)
     nearest_of = _to_nearest(cohort, drawn, known, figures)
     _in_pictures(cohort, drawn, options, figures)
@@ -157,33 +139,50 @@ def measure_quality(
                     "volumes",
         "seed": options.seed,
     }  # fmt: skip
-    return QualityResult(rows, closest, about)
+    return QualityResult(rows, closest, about, failed)
 
 
 def _drawn(
-    cohort: Cohort, synthetic: Path, options: QualityOptions, rng: np.random.Generator
-) -> dict[str, _Set]:
+    cohort: Cohort,
+    synthetic: Path,
+    known: NDArray[np.int64],
+    options: QualityOptions,
+    rng: np.random.Generator,
+    failed: list[Problem],
+) -> dict[str, VolumeSet]:
     """As many volumes of each set.
+
+    Args:
+        cohort: of the training volumes and those that are held out.
+        synthetic: see `measure_quality`.
+        known: indices of the training volumes.
+        options: how many, at most.
+        rng: draws them.
+        failed: to which volumes are added that cannot be read, and why.
 
     Raises:
         InputError: there are too few.
     """
-    made = _Synthetic.from_folder(synthetic, cohort)
-    known, held_out = cohort.indices("train"), cohort.indices("validation", "test")
-    sizes = {"synthetic": made.count, "held_out": len(held_out), "training": len(known)}
+    made = SyntheticVolumes.from_folder(synthetic, cohort)
+    held_out = readable(cohort, cohort.indices("validation", "test"), failed)
+    found = made.some(rng.permutation(made.count), min(options.number, len(known)), failed)
+    sizes = {"synthetic": len(found.groups), "held_out": len(held_out), "training": len(known)}
     count = min(options.number, *sizes.values())
     if count < MIN_VOLUMES:
         shown = ", ".join(f"{size} {name}" for name, size in sizes.items())
-        raise InputError(f"expected at least {MIN_VOLUMES} volumes of each set, got {shown}")
+        besides = f" (beside {failed[0].key}: {failed[0].reason})" if failed else ""
+        raise InputError(
+            f"expected at least {MIN_VOLUMES} volumes of each set, got {shown}{besides}"
+        )
     return {
-        "synthetic": made.some(rng.permutation(made.count)[:count]),
-        "held_out": _set_of(cohort, rng.permutation(held_out)[:count]),
-        "training": _set_of(cohort, rng.permutation(known)[:count]),
+        "synthetic": VolumeSet(found.volumes[:count], found.groups[:count]),
+        "held_out": set_of(cohort, rng.permutation(held_out)[:count]),
+        "training": set_of(cohort, rng.permutation(known)[:count]),
     }
 
 
 def _to_nearest(
-    cohort: Cohort, drawn: dict[str, _Set], known: NDArray[np.int64], figures: Figures
+    cohort: Cohort, drawn: dict[str, VolumeSet], known: NDArray[np.int64], figures: Figures
 ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]:
     """Distance of each volume to the nearest training volume, and which that is; with figures."""
     found = {}
@@ -197,7 +196,7 @@ def _to_nearest(
 
 
 def _in_pictures(
-    cohort: Cohort, drawn: dict[str, _Set], options: QualityOptions, figures: Figures
+    cohort: Cohort, drawn: dict[str, VolumeSet], options: QualityOptions, figures: Figures
 ) -> None:
     """Measure the diversity of each set, and how well a network tells it from training volumes."""
     volumes = {name: _floats(cohort, own.volumes) for name, own in drawn.items()}
@@ -213,85 +212,6 @@ def _in_pictures(
         )
 
 
-@dataclass(frozen=True)
-class _Synthetic:
-    """Synthetic volumes: files of a folder, or a cohort; read when they are asked for."""
-
-    cohort: Cohort
-    paths: list[Path]
-    other: Cohort | None = None
-
-    @classmethod
-    def from_folder(cls, folder: Path, cohort: Cohort) -> "_Synthetic":
-        """Open the synthetic volumes of a folder.
-
-        Raises:
-            InputError: there are none, or they are of another shape.
-        """
-        if (folder / DESCRIPTION).is_file():
-            other = Cohort.open(folder)
-            if other.holds_images != cohort.holds_images or other.shape != cohort.shape:
-                raise InputError(f"expected volumes of {cohort.shape} like the cohort's: {folder}")
-            return cls(cohort, [], other)
-        suffixes = (*PICTURES, *STACKS, *NIFTI) if cohort.holds_images else NIFTI
-        scanned = scan(folder) if folder.is_dir() else Scan()
-        paths = [
-            path
-            for path in scanned.files
-            if path.name.lower().endswith(suffixes)
-            and path.parent == folder
-            and path.name != SYNTHETIC_SHEET.name
-        ]
-        line = unused_line(
-            not_used(scanned, {*paths, folder / SYNTHETIC_SHEET.name}, []), str(folder)
-        )
-        if not paths:
-            raise InputError(line or f"no synthetic volume found: {folder}")
-        if line:
-            LOG.warning("%s", line)
-        return cls(cohort, paths)
-
-    @property
-    def count(self) -> int:
-        """Number of volumes."""
-        return len(self.paths) if self.other is None else len(self.other.rows)
-
-    def some(self, chosen: NDArray[np.int64]) -> _Set:
-        """Read the volumes with these numbers."""
-        if self.other is not None:
-            return _set_of(self.other, chosen)
-        volumes = []
-        for n in chosen:
-            volume = _read(self.paths[n], self.cohort)
-            if volume.shape != self.cohort.shape:
-                raise InputError(
-                    f"expected {self.cohort.shape}, got {volume.shape}: {self.paths[n]}"
-                )
-            volumes.append(volume)
-        return _Set(np.stack(volumes), [self.paths[n].name for n in chosen])
-
-
-def _read(path: Path, cohort: Cohort) -> NDArray[Any]:
-    """One volume, as models see it."""
-    if not cohort.holds_images:
-        classes = read_labels(path).data
-        if classes.min() < 0 or classes.max() >= cohort.scheme.n_classes:
-            raise InputError(
-                f"expected class numbers 0 to {cohort.scheme.n_classes - 1}, got {classes.min()} "
-                f"to {classes.max()}: {path}"
-            )
-        return classes.astype(np.uint8)
-    pixels, _ = read_image(ImageFile("synthetic", "0", path))
-    if pixels.dtype.kind == "f":
-        return np.clip(pixels, -1, 1).astype(np.float32)
-    return intensities_of(pixels)
-
-
-def _set_of(cohort: Cohort, chosen: NDArray[np.int64]) -> _Set:
-    volumes = np.stack([brain.volume for brain in cohort.brains(chosen)])
-    return _Set(volumes, [cohort.rows[n]["participant_id"] for n in chosen])
-
-
 def _floats(cohort: Cohort, volumes: NDArray[Any]) -> Volumes:
     """Intensities; of label volumes, where there is structure: −1 or 1."""
     if cohort.holds_images:
@@ -300,7 +220,10 @@ def _floats(cohort: Cohort, volumes: NDArray[Any]) -> Volumes:
 
 
 def _in_features(
-    cohort: Cohort, drawn: dict[str, _Set], fitted: NDArray[np.int64], encoder: TrainedModel | None
+    cohort: Cohort,
+    drawn: dict[str, VolumeSet],
+    fitted: NDArray[np.int64],
+    encoder: TrainedModel | None,
 ) -> Figures:
     """MMD, precision, recall and coverage of each set beside the training one."""
     if encoder is not None:
@@ -315,7 +238,7 @@ def _in_features(
             for name, own in drawn.items()
         }
     else:
-        blocks = _blocks(_floats(cohort, _set_of(cohort, fitted).volumes))
+        blocks = _blocks(_floats(cohort, set_of(cohort, fitted).volumes))
         pca = PCA(min(COMPONENTS, len(blocks) - 1), random_state=0).fit(blocks)
         features = {name: pca.transform(_blocks(_floats(cohort, own.volumes)))
                     for name, own in drawn.items()}  # fmt: skip
@@ -346,7 +269,7 @@ def _shrunk(volumes: Volumes) -> Volumes:
 
 
 def _statistics(
-    cohort: Cohort, drawn: dict[str, _Set], options: QualityOptions
+    cohort: Cohort, drawn: dict[str, VolumeSet], options: QualityOptions
 ) -> list[dict[str, Any]]:
     """Compare the distribution of each statistic with that of training volumes."""
     if cohort.holds_images and not options.microstructure:
@@ -373,7 +296,7 @@ def _statistics(
     return rows
 
 
-def _prevalence(cohort: Cohort, drawn: dict[str, _Set]) -> dict[str, Any]:
+def _prevalence(cohort: Cohort, drawn: dict[str, VolumeSet]) -> dict[str, Any]:
     """Compare the share of volumes with structure, on average over blocks of the box."""
     maps = {
         name: _blocks(_floats(cohort, own.volumes)).mean(axis=0) / 2 for name, own in drawn.items()
@@ -385,7 +308,7 @@ def _prevalence(cohort: Cohort, drawn: dict[str, _Set]) -> dict[str, Any]:
 
 def _closest(
     cohort: Cohort,
-    made: _Set,
+    made: VolumeSet,
     known: NDArray[np.int64],
     distances: NDArray[np.float64],
     places: NDArray[np.int64],
@@ -397,7 +320,7 @@ def _closest(
         [
             s
             for n in chosen
-            for s in volume_slices(cohort, _set_of(cohort, known[places[[n]]]).volumes[0])
+            for s in volume_slices(cohort, set_of(cohort, known[places[[n]]]).volumes[0])
         ],
     ]
     return png(contact_sheet(rows))

@@ -1,5 +1,6 @@
 """Estimate of the memory that a training needs, and a warning if it may not fit."""
 
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -11,6 +12,11 @@ from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Trainable
 from foldnorm.pipeline.data.batches import Batches
 from foldnorm.preprocessing.core.memory import GIB, available_memory
+
+try:
+    import resource
+except ModuleNotFoundError:  # Windows has none
+    resource = None  # type: ignore[assignment]
 
 # What is taken, over what is counted: work space of convolutions, gaps of the allocator.
 WORKSPACE_FACTOR = 1.2
@@ -129,3 +135,11 @@ def memory_warning(held: float, batch: int, module: nn.Module, available: int | 
         f"training takes about {needed / GIB:.1f} GiB ({held / GIB:.2f} GiB a volume, "
         f"{batch} at once), and {available / GIB:.1f} GiB are free; {advice}"
     )
+
+
+def peak_memory() -> float:
+    """Return the most memory that this process has held, in MiB; NaN where nobody counts it."""
+    if resource is None:
+        return float("nan")
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

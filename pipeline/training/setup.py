@@ -27,6 +27,7 @@ from foldnorm.pipeline.training.distributed import Group
 from foldnorm.pipeline.training.registry import task_of
 from foldnorm.pipeline.training.task import Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.each_volume import refuse_unreadable
 from foldnorm.preprocessing.core.errors import InputError
 
 
@@ -109,6 +110,7 @@ def set_up(
         raise InputError(f"{type(model).__name__} has no phases to train")
     init_from = None if weights is None else _start_from(weights, model, config, cohort)
     task = task_of(model, cohort)
+    refuse_unreadable(cohort, "train", "validation")  # not when its turn comes, hours later
     optimizers, average = _to_device(model, options, fabric, len(cohort.shape))
     run = RunFolder(out)
     conditions, state = _conditions(model, cohort, init_from), TrainingState()

@@ -8,6 +8,8 @@ from types import FrameType
 
 STOPPED = 75  # "try again later": the exit code schedulers requeue on
 INTERRUPTED = 130
+# By which schedulers say that time is short, and go on otherwise; Windows has none.
+OF_SCHEDULERS = (signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()
 
 
 @dataclass

@@ -8,7 +8,6 @@ and it is exactly the gradient of the whole batch.
 """
 
 import logging
-import resource
 import signal
 import statistics
 import sys
@@ -36,9 +35,14 @@ from foldnorm.pipeline.training.distributed import (
     max_over_ranks,
     mean_over_ranks,
 )
-from foldnorm.pipeline.training.memory import available_bytes, bytes_per_sample, memory_warning
+from foldnorm.pipeline.training.memory import (
+    available_bytes,
+    bytes_per_sample,
+    memory_warning,
+    peak_memory,
+)
 from foldnorm.pipeline.training.setup import Training, networks_of, set_up
-from foldnorm.pipeline.training.signals import STOPPED, StopFlag, stop_on_signals
+from foldnorm.pipeline.training.signals import OF_SCHEDULERS, STOPPED, StopFlag, stop_on_signals
 from foldnorm.pipeline.training.validation import sample_picture, validate
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import png
@@ -87,7 +91,7 @@ def train(
     """
     group = group or Group()
     with ExitStack() as stack:
-        stop = stack.enter_context(stop_on_signals(signal.SIGUSR1))  # schedulers go on with it
+        stop = stack.enter_context(stop_on_signals(*OF_SCHEDULERS))
         stack.enter_context(lost_peers_are_said(group))
         fabric = launch(device, group)
         if fabric.is_global_zero:
@@ -162,8 +166,7 @@ def cost_of(training: Training) -> dict[str, float]:
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) / 2**20
     else:
-        unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB on Linux
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+        peak = peak_memory()
     pace = statistics.median(training.durations) if training.durations else float("nan")
     return {
         "parameters": sum(p.numel() for p in training.model.parameters()),

@@ -1,6 +1,6 @@
 """Altered cohorts: one alteration a subject, drawn from a seed, written like any other cohort."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -89,11 +89,33 @@ def alter(
     Raises:
         InputError: the cohort cannot be altered so.
     """
-    way = _way(kind, cohort, refilling)
+    altered = altering(cohort, sizes, kind=kind, seed=seed, refilling=refilling)
     for index in indices:
-        deletion = _draw(way, cohort, int(index), sizes, seed)
-        if deletion is not None:
-            yield _altered(way, cohort, int(index), deletion)
+        made = altered(int(index))
+        if made is not None:
+            yield made
+
+
+def altering(
+    cohort: Cohort,
+    sizes: SizeRange,
+    *,
+    kind: str = "fold",
+    seed: int = 0,
+    refilling: Refilling = HALF_WAY,
+) -> Callable[[int], Altered | None]:
+    """Return what alters the volume of an index, see `alter`; None if nothing in it is eligible.
+
+    Raises:
+        InputError: the cohort cannot be altered so.
+    """
+    way = _way(kind, cohort, refilling)
+
+    def altered(index: int) -> Altered | None:
+        deletion = _draw(way, cohort, index, sizes, seed)
+        return None if deletion is None else _altered(way, cohort, index, deletion)
+
+    return altered
 
 
 def write_altered_cohort(

@@ -133,7 +133,9 @@ class Cohort:
         says what they mean.
         """
         path = self.folder / VOLUMES
-        return read_array(path) if self.holds_images else LabelArray(path, self.scheme.n_classes)
+        if self.holds_images:
+            return read_array(path)
+        return LabelArray(path, self.scheme.n_classes, self.keys())
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -227,7 +229,7 @@ class Cohort:
         path, scheme = self.folder / PAIRS, self.pair_scheme
         if scheme is None or not path.is_file():
             return None
-        return self._beside_volumes(LabelArray(path, scheme.n_classes), path)
+        return self._beside_volumes(LabelArray(path, scheme.n_classes, self.keys()), path)
 
     def _beside_volumes(self, array: Any, path: Path) -> Any:
         """Return an array of which row n belongs to volume n, if it has the volumes' shape."""

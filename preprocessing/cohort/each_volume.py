@@ -3,7 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.isolation import isolated_batches
 from foldnorm.preprocessing.io.sources import Problem
 
@@ -38,3 +42,40 @@ def each_volume(
         yield outcome.item, outcome.result
     if outcome is not None and not done:
         _ = outcome.result
+
+
+def readable(
+    cohort: Cohort, indices: NDArray[np.int64], failed: list[Problem]
+) -> NDArray[np.int64]:
+    """Return those of the indices whose volumes can be read, with their pairs.
+
+    If none can, the last one's error is raised.
+
+    Args:
+        cohort: of the volumes.
+        indices: to look at.
+        failed: to which the others are added, and why.
+    """
+
+    def read(few: Sequence[int]) -> Iterator[None]:
+        for index in few:
+            _ = cohort.volumes[index]
+            if cohort.pairs is not None:
+                _ = cohort.pairs[index]
+            yield None
+
+    kept = [index for index, _ in each_volume(cohort, indices.tolist(), read, failed)]
+    return np.array(kept, dtype=np.int64)
+
+
+def refuse_unreadable(cohort: Cohort, *splits: str) -> None:
+    """Read the volumes of some splits, and refuse the cohort if one of them cannot be read.
+
+    Raises:
+        InputError: with the first of them, and why.
+    """
+    failed: list[Problem] = []
+    readable(cohort, cohort.indices(*splits), failed)
+    if failed:
+        others = f" (and {len(failed) - 1} more like it)" if len(failed) > 1 else ""
+        raise InputError(f"{failed[0].key}{others}: {failed[0].reason}")

@@ -66,13 +66,14 @@ class LabelArray(Sequence[NDArray[np.uint8]]):
     Args:
         path: of the array, (N, I, J, K) or (N, I, J) uint8.
         n_classes: of its label scheme: 0 to ``n_classes`` − 1 are allowed.
+        names: of the volumes, for what is said of one; none: their numbers.
 
     Raises:
         InputError: there is no such file, or it is no array of that kind.
     """
 
-    def __init__(self, path: Path, n_classes: int) -> None:
-        self.path, self.n_classes = path, n_classes
+    def __init__(self, path: Path, n_classes: int, names: Sequence[str] = ()) -> None:
+        self.path, self.n_classes, self.names = path, n_classes, names
         self._stored = read_array(path)
         if self.dtype != np.uint8:
             raise InputError(f"expected class numbers (uint8), got {self.dtype}: {path}")
@@ -105,13 +106,21 @@ class LabelArray(Sequence[NDArray[np.uint8]]):
         if found.size and found.max() >= self.n_classes:
             raise InputError(
                 f"class number {found.max()}, expected 0 to {self.n_classes - 1} as the label "
-                f"scheme of the cohort says; run preprocess again: {self.path}"
+                f"scheme of the cohort says; run preprocess again: {self.path} "
+                f"({self._name_of_first(found, index)})"
             )
         return found
+
+    def _name_of_first(self, found: NDArray[np.uint8], index: Any) -> str:
+        """Name of the first of the volumes that were taken out which has an unknown class."""
+        taken = np.atleast_1d(np.arange(len(self))[index[0] if isinstance(index, tuple) else index])
+        highest = found.reshape(len(taken), -1).max(axis=1)
+        number = int(taken[int(np.argmax(highest >= self.n_classes))])
+        return self.names[number] if number < len(self.names) else f"volume {number}"
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Other processes open the file anew, rather than being sent what is in it.
-        return LabelArray, (self.path, self.n_classes)
+        return LabelArray, (self.path, self.n_classes, self.names)

@@ -26,6 +26,7 @@ from foldnorm.preprocessing.io.scan import (
     BASE,
     LONGITUDINAL,
     OTHER_KIND,
+    TIME_POINTS,
     Scan,
     Unused,
     freesurfer_rank,
@@ -105,6 +106,8 @@ def _of_freesurfer(scanned: Scan, volumes: Sequence[Path]) -> Contents:
     for one in scanned.unused:
         if match := LONGITUDINAL.fullmatch(one.path.name):
             time_points[match["base"]].append(match["time_point"])
+        elif one.reason == BASE:
+            time_points[one.path.name] += _time_points_of(one.path)
     left_out = dict.fromkeys(time_points, BASE)
     for base, names in time_points.items():
         there = [f.name for f in sorted(by_subject) if f.name in names]
@@ -118,6 +121,15 @@ def _of_freesurfer(scanned: Scan, volumes: Sequence[Path]) -> Contents:
         ranked = sorted(paths, key=lambda path: (freesurfer_rank(path.name), path.parent == folder))
         contents.volumes.append(Located(ranked[0], _of_folder(folder), freesurfer=True))
     return contents
+
+
+def _time_points_of(base: Path) -> list[str]:
+    """Time points that a longitudinal base of FreeSurfer says it was made of."""
+    return [
+        line.strip()
+        for path in sorted(base.glob(f"{TIME_POINTS}*"))
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+    ]
 
 
 def _subject_folder(path: Path) -> Path:

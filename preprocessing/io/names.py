@@ -6,6 +6,7 @@ side at one end (``ID_left``, ``lh.ID``). A name that says a side unclearly is r
 """
 
 import re
+import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -46,6 +47,12 @@ MORPHOLOGIST = re.compile(
     rf"(?P<hemi>[LR])(?P<kind>{'|'.join(OF_HEMISPHERE)})(?:_generated)?_(?P<participant>.+)"
 )
 CROPPED = "cropped_skeleton"  # as in crops of deep_folding, Lcrops/ID_cropped_skeleton
+ONE_SIDED = tuple(side + stem for side in "LR" for stem in STEMS)  # as words of a longer name
+# Sides in other languages: they are not guessed, but such a name says nobody's id alone.
+FOREIGN_SIDES = {
+    "gauche", "droite", "droit", "links", "rechts", "izquierdo", "izquierda", "derecho", "derecha",
+    "sinistro", "sinistra", "destro", "destra", "esquerdo", "esquerda", "direito", "direita",
+}  # fmt: skip
 COPY = re.compile(r".*(?:\s?\(\d+\)|[ _-][Cc]opy(?:[ _-]?\d+)?)")
 SEPARATORS = "._-"
 TOKENS = re.compile(r"[._\-\s]+")
@@ -71,8 +78,20 @@ class FileName:
 
 
 def bids_label(participant: str) -> str:
-    """Return the id with only the letters and digits that BIDS allows, without its ``sub-``."""
-    return re.sub(r"[^A-Za-z0-9]", "", participant_of(participant))
+    """Return the id with only the letters and digits that BIDS allows, without its ``sub-``.
+
+    Accents are dropped, however they are encoded; other letters become their number, so that ids
+    which differ by these stay apart.
+
+    Example:
+        >>> bids_label("sub-Zoé_1"), bids_label("李1")
+        ('Zoe1', 'u674e1')
+    """
+    plain = unicodedata.normalize("NFKD", participant_of(participant))
+    spelled = (
+        f"u{ord(sign):x}" if sign.isalnum() and not sign.isascii() else sign for sign in plain
+    )
+    return re.sub(r"[^A-Za-z0-9]", "", "".join(spelled))
 
 
 def participant_of(text: str) -> str:
@@ -104,12 +123,15 @@ def understand(stem: str, stems: Collection[str] = (), own_kind: str = "") -> Fi
     own = re.fullmatch(rf"(?P<hemi>[LR])(?P<kind>{re.escape(own_kind)})_(?P<participant>.+)", stem)
     match = MORPHOLOGIST.fullmatch(stem) or (own if own_kind else None)
     if match:
-        kind = match["kind"].removeprefix("resampled_")
-        return FileName(participant_of(match["participant"]), match["hemi"], kind, "", True)
-    if stem.startswith("sub-") or _has_entities(stem):
-        return _of_bids(stem)
-    found = _plain(stem, stems)
-    if not bids_label(found.participant) or found.participant.lower() in NOBODY:
+        kind, participant = match["kind"].removeprefix("resampled_"), match["participant"]
+        if _has_entities(participant):  # a session is no person
+            participant = _of_bids(participant).participant
+        return FileName(participant_of(participant), match["hemi"], kind, "", True)
+    is_bids = stem.startswith("sub-") or _has_entities(stem)
+    found = _of_bids(stem) if is_bids else _plain(stem, stems)
+    if not is_bids and not (
+        bids_label(found.participant) and found.participant.lower() not in NOBODY
+    ):
         raise InputError(f"the name says nobody's id; {EXPECTED}")
     if not found.hemi and (_says_side(found.participant) or _mirrored(stem) & set(stems)):
         raise InputError(f"the name says a side, but not clearly; {EXPECTED}")
@@ -125,8 +147,11 @@ def _of_bids(stem: str) -> FileName:
     """Read ``sub-ID[_entity-value…][_suffix]``; an ID may hold underscores, as OASIS's do."""
     head, *parts = stem.removeprefix("sub-").split("_")
     participant, entities, kind = [head], dict[str, str](), ""
+    others: dict[str, str] = {}  # that BIDS does not know, or that may name a side
     for n, part in enumerate(parts):
         key, dash, value = part.partition("-")
+        if dash and (key not in ENTITIES or len(value) > 1):
+            others[key] = value
         if dash and key in ENTITIES:
             entities.setdefault(key, value)
         elif side_of(part):
@@ -138,6 +163,9 @@ def _of_bids(stem: str) -> FileName:
     said = entities.get("hemi", "")
     if said and not (side_of(said) or side_of(said.upper())):
         raise InputError(f"hemi-{said} is no side; {EXPECTED}")
+    unclear = [f"{key}-{value}" for key, value in others.items() if side_of(value)]
+    if unclear and not said:
+        raise InputError(f"{unclear[0]} says a side, but not clearly; {EXPECTED}")
     hemi = side_of(said) or side_of(said.upper())
     return FileName("_".join(participant), hemi, kind, entities.get("desc", ""))
 
@@ -149,6 +177,8 @@ def _plain(stem: str, stems: Collection[str]) -> FileName:
         begin, end = _first(rest), _last(rest)
         if end and side_of(end) and not hemis:
             hemis, rest = [side_of(end)], rest[: -len(end) - 1]
+        elif end in ONE_SIDED and not hemis and not kind:
+            hemis, kind, rest = [end[0]], end[1:], rest[: -len(end) - 1]
         elif end and end in (CROPPED, *LABELS, *STEMS) and not kind:
             kind, rest = end.removeprefix("cropped_"), rest[: -len(end) - 1]
         elif begin and side_of(begin) and not hemis and _is_side(begin, stem, stems):
@@ -170,7 +200,12 @@ def _last(rest: str) -> str:
     """Last word of a name of several, or empty."""
     known = [
         kind
-        for kind in (CROPPED, *STEMS, "aparc+aseg")
+        for kind in (
+            CROPPED,
+            *(side + stem for side in "LR" for stem in STEMS),
+            *STEMS,
+            "aparc+aseg",
+        )
         if rest.endswith(tuple(s + kind for s in SEPARATORS))
     ]
     match = re.search(r".[._\-]([^._\-]+)$", rest)
@@ -188,9 +223,9 @@ def _is_side(begin: str, stem: str, stems: Collection[str]) -> bool:
 def _says_side(participant: str) -> bool:
     """Return whether a word within an id is a side, or its first a letter that may be one."""
     words = TOKENS.split(participant)
-    return any(side_of(word) and len(word) > 1 for word in words) or (
-        len(words) > 1 and words[0] in ("L", "R")
-    )
+    return any(
+        (side_of(word) and len(word) > 1) or word.lower() in FOREIGN_SIDES for word in words
+    ) or (len(words) > 1 and words[0] in ("L", "R"))
 
 
 def _mirrored(stem: str) -> set[str]:

@@ -36,6 +36,7 @@ FREESURFER_VOLUMES = (
 # Of SUBJECTS_DIR, what is nobody: https://surfer.nmr.mgh.harvard.edu/fswiki/SubjectsDir
 TEMPLATES = re.compile(r"fsaverage.*|cvs_avg35.*|V1_average|[lr]h\.EC_average|fs_avg.*")
 MORPHOLOGIST = "t1mri"  # first folder of a subject in its database
+TIME_POINTS = "base-tps"  # file of a base that names them; base-tps.fastsurfer of FastSurfer
 LONGITUDINAL = re.compile(r"(?P<time_point>.+)\.long\.(?P<base>.+)")
 # Volumes and images in formats that nothing here reads, and what was meant to be a volume.
 FOREIGN = re.compile(
@@ -183,11 +184,13 @@ def _kind_of_folder(folder: Path, entries: Sequence[os.DirEntry[str]]) -> str:
     is_subject = bool({"mri", "surf"} & names) or any(freesurfer_rank(n) is not None for n in names)
     if not is_subject:
         return ""
-    if any(TEMPLATES.fullmatch(name) for name in (folder.name, folder.resolve().name)):
+    own = {name.removeprefix("sub-") for name in (folder.name, folder.resolve().name)}
+    if any(map(TEMPLATES.fullmatch, own)):
         return TEMPLATE
     if LONGITUDINAL.fullmatch(folder.name):
         return TIME_POINT
-    return BASE if folder.name.endswith("_base") else ""
+    is_base = folder.name.endswith("_base") or any(name.startswith(TIME_POINTS) for name in names)
+    return BASE if is_base else ""
 
 
 def _is_tree(folder: Path, entries: Sequence[os.DirEntry[str]]) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import get_args
 
 import nibabel
 import numpy as np
@@ -308,6 +309,9 @@ def _assumed(
     Raises:
         InputError: nothing is assumed, or the voxel sizes are not known either.
     """
+    if assume is not None and assume not in get_args(Orientation):
+        expected = " or ".join(get_args(Orientation))
+        raise InputError(f"assume: expected {expected}, got {assume!r}: {path}")
     if assume is None:
         raise InputError(
             f"left and right cannot be known ({reason}); expected an orientation in the header, or "
