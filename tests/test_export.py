@@ -15,7 +15,7 @@ from test_vnet import pair_cohort, run  # noqa: F401  # fixtures
 
 from foldnorm.models.classes import to_classes
 from foldnorm.pipeline.bundle.fine_tuning import FineTuning
-from foldnorm.pipeline.bundle.volumes import BundleNetwork
+from foldnorm.pipeline.bundle.volumes import BundleNetwork, PreparedVolumed, volumes_in
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.run_folder import RunFolder
@@ -72,7 +72,7 @@ def test_monai_runs_it_on_files(bundle, small_run, small_cohort, tmp_path):
     assert np.abs(apart).max() <= 0.75 + 1e-6  # half a voxel: a packed volume lies on a lattice
 
 
-def test_monai_is_told_directions_that_no_header_says(bundle, tmp_path, caplog):
+def test_monai_is_told_directions_that_no_header_says(bundle, tmp_path, capsys):
     source = tmp_path / "source"
     source.mkdir()
     volume = skeleton_volume()
@@ -86,9 +86,13 @@ def test_monai_is_told_directions_that_no_header_says(bundle, tmp_path, caplog):
     for assume in ("ras", "las"):
         for path in by_monai(bundle, source, tmp_path / assume, assume=assume):
             made[assume, path.name[4:7]] = np.asarray(nibabel.load(path).dataobj)
-        assert f"assumed to run {assume}" in caplog.text
+        assert f"assumed to run {assume}" in capsys.readouterr().out  # as its logging.conf says
     assert np.array_equal(made["ras", "ras"], made["las", "las"])
-    assert not np.array_equal(made["ras", "ras"], made["las", "ras"])
+    prepared = [
+        PreparedVolumed("image", bundle)(volumes_in(bundle, source, assume)[0])["image"]
+        for assume in ("ras", "las")
+    ]
+    assert not torch.equal(*prepared)
 
 
 def test_monai_runs_a_translation_in_windows(run, tmp_path):  # noqa: F811

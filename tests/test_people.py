@@ -238,3 +238,17 @@ def test_images_of_one_name_without_a_table_are_said(pictures):
     for name in ("a.png", "b.png"):
         (pictures / name).rename(pictures / f"sub-1_{name}")
     assert "file names begin with sub-, some alike" in find_images(pictures).warnings[0]
+
+
+def test_columns_that_a_cohort_has_of_its_own_are_said(flat):
+    head, tail = "participant_id\tage\tsplit\themi\n", "1\t{s}\t{h}\n"
+    rows = [f"sub-{n:03d}\t" + tail for n in (1, 2, 3)]
+    ages, (said,) = joined(flat, head + "".join(rows).format(s="test", h="R"))
+    assert set(ages.values()) == {"1"}
+    assert "columns split and hemi of the table not used" in said
+    assert not joined(flat, head + "".join(rows).format(s="n/a", h="n/a"))[1]
+    table = flat / "volumes.tsv"
+    table.write_text("participant_id\tpath\themi\tsplit\na\tsub-001.nii.gz\tL\ttest\n")
+    found = find_volumes([Source(table)], "skeleton")
+    assert found.items[0].hemi == "L"
+    assert "column split of the table not used" in found.warnings[0]

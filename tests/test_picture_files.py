@@ -11,7 +11,13 @@ from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
-from foldnorm.preprocessing.io.picture_files import LUMINANCE, ON_BLACK, read_picture, upright
+from foldnorm.preprocessing.io.picture_files import (
+    LUMINANCE,
+    OF_TIME,
+    ON_BLACK,
+    read_picture,
+    upright,
+)
 
 GREY = np.zeros((12, 16), np.uint8)
 GREY[2:8, 3:6], GREY[9:, 10:] = 204, 102  # no symmetry: any turn would be seen
@@ -207,7 +213,17 @@ def test_narrow_pages_are_no_colours(tmp_path, n):
     assert np.array_equal(read_picture(tmp_path / "a.tif")[0], stack)
 
 
+def test_pages_of_different_times_are_said(tmp_path):
+    for axes, said in (("ZYX", ()), ("TYX", (OF_TIME,))):
+        path = tmp_path / f"{axes}.tif"
+        tifffile.imwrite(path, np.stack([GREY] * 2), imagej=True, metadata={"axes": axes})
+        pixels, warnings = read_picture(path)
+        assert pixels.shape == (2, *GREY.shape)
+        assert warnings == said
+
+
 REFUSED = {
+    "complex.tif": (tiff(GREY.astype(np.complex64)), "complex numbers"),
     "channels.tif": (tiff(np.stack([GREY] * 3), imagej=True, metadata={"axes": "CYX"}), "C 3"),
     "time.tif": (tiff(np.zeros((2, 3, 5, 5), np.uint8), imagej=True, metadata={"axes": "TZYX"}),
                  "at most one axis"),

@@ -25,7 +25,10 @@ from foldnorm.preprocessing.io.file_pairs import pair_fault
 from foldnorm.preprocessing.io.gzipped import expand, head_of
 from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.people import (
+    DECIDED,
+    OF_VOLUMES,
     PARTICIPANTS,
+    columns_passed_over,
     differing_slightly,
     participant_ids,
     refuse_pointer,
@@ -296,6 +299,7 @@ def _table(source: Path, table: Path | None) -> tuple[list[dict[str, str]] | Non
         return None, [f"no column file: it does not say whose images are, and is not used: {path}"]
     require_columns(rows, ("file", "participant_id"), path)
     ids, warnings = participant_ids(rows, path)
+    warnings += columns_passed_over(rows, (*DECIDED, *OF_VOLUMES), path)
     named = [{**row, "participant_id": name} for row, name in zip(rows, ids, strict=True)]
     return named, warnings
 

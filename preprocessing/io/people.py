@@ -20,6 +20,8 @@ QC_PASS, QC_FAIL = {"", "1", "pass", "ok", "yes"}, {"0", "fail", "exclude", "no"
 FLOAT = re.compile(r"(?:sub-)?\d+\.0+")  # an integer that was read as a number and written again
 EXPONENT = re.compile(r"(?:sub-)?\d+(?:[.,]\d+)?[eE]\+\d+")
 N_SHOWN = 3  # ids that a message names
+DECIDED = ("split",)  # columns that cohorts have of their own
+OF_VOLUMES = ("hemi", "image")  # likewise, of the names of files where no table lists these
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def read_people(path: Path) -> People:
     if not rows:
         return People(path, {})
     ids, warnings = participant_ids(rows, path)
+    warnings += columns_passed_over(rows, (*DECIDED, *OF_VOLUMES), path)
     by_label: dict[str, list[dict[str, str]]] = {}
     for participant, row in zip(ids, rows, strict=True):
         others = {k: v for k, v in row.items() if k != PARTICIPANT}
@@ -117,6 +120,18 @@ def participant_ids(rows: Sequence[Mapping[str, str]], path: Path) -> tuple[list
         )
     whole = [participant_of(text).partition(".")[0] for text in written]
     return whole, [f"ids are floats ({floats[0]}) and were read as {whole[0]}: {path}"]
+
+
+def columns_passed_over(
+    rows: Sequence[Mapping[str, str]], columns: Sequence[str], path: Path
+) -> list[str]:
+    """Say which columns of a table a cohort does not take, if they hold anything: one line."""
+    held = [name for name in columns if any(row.get(name, "") for row in rows)]
+    if not held:
+        return []
+    what = f"column{'s' * (len(held) > 1)} {' and '.join(held)}"
+    why = "a split is drawn by family or participant, a hemisphere is what names of files say"
+    return [f"{what} of the table not used ({why}): {path}"]
 
 
 def refuse_pointer(path: Path) -> None:

@@ -28,6 +28,7 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, SEPARATED = 0, 1, 2, 3, 5  # photome
 N_SAMPLES = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, SEPARATED: 4}
 PREMULTIPLIED, UNMULTIPLIED = 1, 2  # kinds of transparency among the extra samples
 WHOLE_BITS = (8, 16, 32, 64)
+OF_TIME = "its pages are of different times, as its tags say, and are taken as slices in space"
 ON_BLACK = "its transparent parts are shown on black"
 Pixels = NDArray[Any]
 Warnings = tuple[str, ...]
@@ -143,12 +144,15 @@ def _by_tifffile(path: Path) -> tuple[Pixels, Warnings]:
         page = series.keyframe
         _check_size(file, series, path)
         samples = _in_order(series.asarray(), series.axes, path)
+        if samples.dtype.kind == "c":
+            raise InputError(f"expected grey or colours, got complex numbers: {path}")
+        is_film = dict(zip(series.axes, series.shape, strict=True)).get("T", 1) > 1
         grey, warnings = _grey(samples, page, path)
         tag = page.tags.get(ORIENTATION)
         orientation = int(tag.value) if tag is not None else 1
         unlike = sum(len(s.pages) for s in others if not s.keyframe.is_reduced)
     shown = upright(grey[0] if len(grey) == 1 else grey, orientation)
-    return shown, (*warnings, *_pages_left_out(unlike))
+    return shown, (*warnings, *[OF_TIME] * is_film, *_pages_left_out(unlike))
 
 
 def _pages_left_out(number: int) -> list[str]:

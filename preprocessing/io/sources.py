@@ -21,8 +21,10 @@ from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
 from foldnorm.preprocessing.io.layouts import SEGMENTATION, Located, locate_file, locate_volumes
 from foldnorm.preprocessing.io.names import MORPHOLOGIST, STEMS, bids_label
 from foldnorm.preprocessing.io.people import (
+    DECIDED,
     PARTICIPANTS,
     People,
+    columns_passed_over,
     participant_ids,
     read_people,
     refuse_pointer,
@@ -383,6 +385,7 @@ def _read_table(path: Path) -> tuple[list[SourceVolume], list[str]]:
         return [], []
     require_columns(rows, ("participant_id", "path"), path)
     ids, warnings = participant_ids(rows, path)
+    warnings += columns_passed_over(rows, DECIDED, path)
     volumes = []
     for number, (participant, row) in enumerate(zip(ids, rows, strict=True), start=2):
         if not participant or not row["path"]:
