@@ -139,7 +139,7 @@ def measure_quality(
                     "volumes",
         "seed": options.seed,
     }  # fmt: skip
-    return QualityResult(rows, closest, about, failed)
+    return QualityResult(rows, closest, about, list(dict.fromkeys(failed)))
 
 
 def _drawn(
