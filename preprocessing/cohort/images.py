@@ -25,15 +25,16 @@ from foldnorm.preprocessing.io.file_pairs import pair_fault
 from foldnorm.preprocessing.io.gzipped import expand, head_of
 from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.people import (
-    PARTICIPANTS,
     differing_slightly,
     participant_ids,
     refuse_pointer,
     require_columns,
+    with_known_values,
 )
 from foldnorm.preprocessing.io.picture_files import read_picture
 from foldnorm.preprocessing.io.scan import (
     NIFTI,
+    PARTICIPANTS,
     Scan,
     Unused,
     fault_of,
@@ -296,6 +297,8 @@ def _table(source: Path, table: Path | None) -> tuple[list[dict[str, str]] | Non
         return None, [f"no column file: it does not say whose images are, and is not used: {path}"]
     require_columns(rows, ("file", "participant_id"), path)
     ids, warnings = participant_ids(rows, path)
+    rows, said = with_known_values(rows, ids, path)
+    warnings += said
     named = [{**row, "participant_id": name} for row, name in zip(rows, ids, strict=True)]
     return named, warnings
 
