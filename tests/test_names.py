@@ -1,5 +1,7 @@
 """Whose a volume is: layouts of Morphologist, deep_folding, BIDS, FreeSurfer, and flat folders."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import skeleton_volume, write_nifti
@@ -7,7 +9,7 @@ from conftest import skeleton_volume, write_nifti
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.layouts import SEGMENTATION
+from foldnorm.preprocessing.io.layouts import NOT_CHOSEN, SEGMENTATION
 from foldnorm.preprocessing.io.names import FileName, bids_label, understand
 from foldnorm.preprocessing.io.sources import Source, find_volumes
 from foldnorm.preprocessing.io.volumes import write_labels
@@ -245,3 +247,76 @@ def test_letters_that_bids_does_not_allow_tell_people_apart(tmp_path):
 @pytest.mark.parametrize("text", ["sub-007", "007", " 007 ", "sub-0-0_7"])
 def test_an_id_in_letters_and_digits_keeps_its_zeros(text):
     assert bids_label(text) == "007"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("c1sub-1.nii.gz", "c2sub-1.nii.gz", "c3sub-1.nii.gz"),
+        ("mwp1sub-1.nii.gz", "mwp2sub-1.nii.gz"),
+        ("sub-1_pve_0.nii.gz", "sub-1_pve_1.nii.gz"),
+        ("s1_prob_1.nii.gz", "s1_prob_2.nii.gz"),
+        ("s1Posteriors01.nii.gz", "s1Posteriors02.nii.gz"),
+    ],
+)
+def test_parts_of_one_person_are_not_several_people(tmp_path, names):
+    found = find(tmp_path, *names, "sub-9.nii.gz")
+    assert keys(found) == ["sub-9"]
+    assert {Path(problem.key).name for problem in found.problems} == {*names}
+    assert all("one of several files of a person" in p.reason for p in found.problems)
+
+
+@pytest.mark.parametrize("stem", ["c1_left", "c1abc", "site_1", "p1"])
+def test_a_number_in_an_id_makes_no_part_of_it(stem):
+    assert understand(stem, {stem, "c2_left", "c3", "site_2", "p2"}).participant
+
+
+@pytest.mark.parametrize("stem", ["s1_left_right", "s2_L_R", "lh.s1_R", "sub-1_left_hemi-R"])
+def test_a_name_of_two_sides_is_refused(stem):
+    with pytest.raises(InputError, match="side"):
+        understand(stem)
+
+
+def test_accents_are_written_one_way():
+    assert understand("Zo\u00eb_L") == understand("Zoe\u0308_L")
+    assert bids_label("Zo\u00eb") == "Zoe"
+
+
+def test_an_entity_of_bids_is_the_side_whatever_words_the_id_has():
+    assert understand("sub-R_01_hemi-L") == FileName("R_01", "L")
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (("p1/T1w/aparc+aseg.nii.gz", "p1/MNINonLinear/aparc+aseg.nii.gz"), "T1w"),
+        (("p1/T1w/p1/mri/aparc+aseg.mgz", "p1/T1w/ribbon.nii.gz"), "mri"),
+        (("p1/FreeSurfer/mri/aseg.mgz",), "mri"),
+        (("sub-p1/ses-1/mri/aseg.mgz", "sub-p1/ses-2/mri/aseg.mgz"), "mri"),
+    ],
+)
+def test_folders_within_a_subject_are_no_person(tmp_path, names, chosen):
+    found = find(tmp_path, *names, stem=SEGMENTATION)
+    assert keys(found) == ["sub-p1"]
+    assert found.items[0].path.parent.name == chosen
+    assert not found.problems
+    assert {one.reason for one in found.unused} <= {NOT_CHOSEN}
+    assert len(found.unused) == len(names) - 1
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("p1_tp1/mri/aseg.mgz", "p1_tp2/mri/aseg.mgz"), True),
+        (("OAS1_0001_MR1/mri/aseg.mgz", "OAS1_0001_MR2/mri/aseg.mgz"), True),
+        (("007/mri/aseg.mgz", "7/mri/aseg.mgz"), True),
+        (("NKI-RS-22-1/mri/aseg.mgz", "NKI-RS-22-2/mri/aseg.mgz"), False),
+    ],
+)
+def test_visits_of_one_person_are_said(tmp_path, names, said):
+    found = find(tmp_path, *names, stem=SEGMENTATION)
+    assert len(found.items) == 2
+    assert any("may be one person (1 such case)" in line for line in found.warnings) == said
+    ids = "\n".join(f"{name.split('/')[0]}\tF" for name in names)
+    (tmp_path / "participants.tsv").write_text(f"participant_id\tfamily\n{ids}\n")
+    assert not find_volumes([Source(tmp_path)], SEGMENTATION).warnings

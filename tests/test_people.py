@@ -252,3 +252,66 @@ def test_columns_that_a_cohort_has_of_its_own_are_said(flat):
     found = find_volumes([Source(table)], "skeleton")
     assert found.items[0].hemi == "L"
     assert "column split of the table not used" in found.warnings[0]
+
+
+@pytest.mark.parametrize("word", ["NA", "nan", "N/A", "NULL", "-", "unknown", "<NA>"])
+def test_people_of_unknown_family_are_no_family(flat, word):
+    text = "participant_id\tfamily\tsex\n" + "".join(f"{n:03d}\t{word}\tF\n" for n in (1, 2, 3))
+    (flat / "participants.tsv").write_text(text)
+    found = find_volumes([Source(flat)], "skeleton")
+    assert [v.known["family"] for v in found.items] == [""] * 3
+    (line,) = found.warnings
+    assert f"read as n/a: {word} under family: {flat / 'participants.tsv'}" in line
+
+
+def test_what_is_unknown_is_empty_in_every_table_of_people(flat, pictures):
+    row = "\tNA\t1.0\n"
+    (flat / "list.tsv").write_text("participant_id\tpath\tage\tfamily\ns1\tsub-001.nii.gz" + row)
+    (volume,) = find_volumes([Source(flat / "list.tsv")], "skeleton").items
+    assert volume.known == {"age": "", "family": "1"}
+    (pictures / "participants.tsv").write_text("participant_id\tfile\tage\tfamily\ns1\ta.png" + row)
+    (image,) = find_images(pictures).items
+    assert image.known == {"file": "a.png", "family": "1"}
+
+
+def test_a_family_of_very_many_is_said(tmp_path):
+    rows = "".join(f"s{n}\t0\n" for n in range(9))
+    (tmp_path / "p.tsv").write_text("participant_id\tfamily\n" + rows)
+    assert (
+        "family 0 has 9 participants, all in one split"
+        in read_people(tmp_path / "p.tsv").warnings[0]
+    )
+    (tmp_path / "p.tsv").write_text("participant_id\tfamily\n" + rows[: rows.index("s8")])
+    assert not read_people(tmp_path / "p.tsv").warnings
+
+
+def test_floats_with_a_comma_are_the_integers(tmp_path):
+    write_nifti(tmp_path / "10.nii.gz", SMALL)
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\n1,0\t3\n10,0\t4\n")
+    found = find_volumes([Source(tmp_path)], "skeleton")
+    assert found.items[0].known["age"] == "4"
+    assert "ids are floats (1,0) and were read as 1" in found.warnings[0]
+
+
+def test_one_file_is_not_both_hemispheres(tmp_path):
+    write_nifti(tmp_path / "a.nii", SMALL)
+    (tmp_path / "t.tsv").write_text("participant_id\tpath\themi\ns1\ta.nii\tL\ns1\ta.nii\tR\n")
+    with pytest.raises(InputError, match="one file is hemisphere L of s1 in one row and R in an"):
+        find_volumes([Source(tmp_path / "t.tsv")], "skeleton")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("1\ts1_R.nii\tL\n", "of 1 volume, s1_R.nii is given as L"),
+        ("1\tsub-2.nii\tn/a\n2\tsub-1.nii\tn/a\n", "of 2 volumes, sub-2.nii is given to 1"),
+        ("anonymous\tsub-1.nii\tn/a\n", ""),
+    ],
+)
+def test_a_table_against_the_names_of_files_is_said(tmp_path, rows, said):
+    for name in ("s1_R.nii", "sub-1.nii", "sub-2.nii"):
+        write_nifti(tmp_path / name, SMALL)
+    (tmp_path / "t.tsv").write_text("participant_id\tpath\themi\n" + rows)
+    warnings = find_volumes([Source(tmp_path / "t.tsv")], "skeleton").warnings
+    assert said in "".join(warnings)
+    assert bool(warnings) == bool(said)

@@ -335,3 +335,35 @@ def test_names_of_bytes_that_are_no_text_are_told(flat):
     found = find_volumes([Source(flat)], "skeleton")
     assert "xff.nrrd" in found.record()["unused"][0]["files"][0].encode().decode()
     assert len(scan(flat).files) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["participants.csv", "Participants.tsv", "participants.xlsx", "below/participants.tsv"]
+)
+def test_a_table_of_people_that_is_not_read_is_said(flat, name):
+    (flat / name).parent.mkdir(exist_ok=True)
+    (flat / name).write_text("participant_id\tage\n01\t3\n")
+    assert "expected participants.tsv at the top of a source" in reasons(flat)[name.split("/")[-1]]
+    assert unused_line(find_volumes([Source(flat)], "skeleton").unused, "here")
+
+
+def test_sidecars_of_morphologist_are_no_volumes_that_were_meant(tmp_path):
+    path = tmp_path / "s1" / MORPHOLOGIST / "Lskeleton_s1.nii.gz"
+    volume(path)
+    path.with_name(f"{path.name}.minf").write_text("attributes = {}")
+    found = find_volumes([Source(tmp_path)], "skeleton")
+    assert [one.path.name for one in found.unused] == [f"{path.name}.minf"]
+    assert not unused_line(found.unused, "here")
+
+
+@pytest.mark.parametrize("name", ["sub-02.npy", "sub-02.mat", "a.tif.gz", "sub-02.nii.gz.part"])
+def test_other_formats_are_said_where_nothing_else_is(flat, name):
+    (flat / name).write_bytes(b"1")
+    assert "format not read" in unused_line(find_volumes([Source(flat)], "skeleton").unused, "here")
+
+
+@pytest.mark.parametrize("suffix", ["jpe", "jfif", "JPEG"])
+def test_every_suffix_of_a_jpeg_is_read(tmp_path, suffix):
+    Image.fromarray(np.full((8, 8), 7, np.uint8)).save(tmp_path / f"a.{suffix}", format="JPEG")
+    (image,) = find_images(tmp_path).items
+    assert (read_image(image)[0] == 7).all()

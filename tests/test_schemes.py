@@ -1,18 +1,23 @@
 import numpy as np
 import pytest
+from conftest import write_nifti
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foldnorm.preprocessing.cohort.hemisphere_volume import read_hemisphere
+from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import (
     BINARY_SKELETON,
     GREY_WHITE,
     SKELETON,
     LabelScheme,
+    check_values,
     discretise,
     load_scheme,
     scheme_from_dict,
 )
+from foldnorm.preprocessing.io.sources import SourceVolume
 
 RAW = np.array([[[0, 11, 60, 30, 10, 80]]], dtype=np.int16)
 
@@ -95,3 +100,34 @@ def test_class_number_is_priority():
     assert SKELETON.names[SKELETON.top] == "sulcus"
     assert SKELETON.names[SKELETON.void] == "inside"
     assert SKELETON.names[SKELETON.fill] == "outside"
+
+
+@pytest.mark.parametrize(
+    "values", [(0, 3, 2, 42, 41), (0, 1), (0, 250, 700), (0, 22, 22, 120)],
+    ids=["FreeSurfer", "mask", "intensities", "doubled"],
+)  # fmt: skip
+def test_what_is_no_skeleton_makes_none(tmp_path, values):
+    data = np.resize(np.array(values, np.int16), (8, 8, 8))
+    path = write_nifti(tmp_path / "sub-1.nii", data)
+    with pytest.raises(InputError, match=r"no skeleton of Morphologist has .*foldnorm skeletonise"):
+        check_values(data, discretise(data, SKELETON), SKELETON, path)
+    volume = SourceVolume("1", "", path)
+    with pytest.raises(InputError, match=r"no skeleton of Morphologist has"):
+        read_hemisphere(volume, Preparation(SKELETON, None))
+
+
+def test_a_few_unusual_values_of_a_skeleton_are_said(tmp_path):
+    data = np.resize(np.array([0, 11, 60, 60, 30, 7], np.int16), (12, 12, 12))
+    path = write_nifti(tmp_path / "sub-1.nii", data)
+    found = read_hemisphere(SourceVolume("1", "", path), Preparation(SKELETON, None))
+    assert found.warnings == ("288 of 1152 voxels of sulcus have unusual values (7)",)
+
+
+def test_a_scheme_of_ones_own_takes_every_value():
+    own = scheme_from_dict({**SKELETON.as_dict(), "name": "own"})
+    data = np.full((2, 2, 2), 7, np.int16)
+    assert check_values(data, discretise(data, own), own, "a") == [
+        "8 of 8 voxels of sulcus have unusual values (7)"
+    ]
+    nearest = own.with_rule("nearest")
+    assert not check_values(data, discretise(data, nearest), nearest, "a")

@@ -15,7 +15,7 @@ from foldnorm.preprocessing.io.fold_graph import (
     read_fold_graph,
 )
 from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
-from foldnorm.preprocessing.io.schemes import SKELETON, LabelScheme, discretise
+from foldnorm.preprocessing.io.schemes import SKELETON, LabelScheme, check_values, discretise
 from foldnorm.preprocessing.io.sources import RIGHT_LABELS, SourceVolume
 from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
 from foldnorm.preprocessing.spatial.crop import Box, foreground_box, shape_of
@@ -84,6 +84,7 @@ def read_hemisphere(
         box = box.union(_foreground(second, preparation.pair))
         pair = discretise(second.data[box.slices], preparation.pair, path=second.path)
     classes = discretise(volume.data[box.slices], scheme, path=path)
+    warnings += check_values(volume.data[box.slices], classes, scheme, path)
     hull = "kept"
     if preparation.hull == "remove":
         hull = _remove_hull(classes, volume, box, scheme, known)

@@ -27,16 +27,17 @@ from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.people import (
     DECIDED,
     OF_VOLUMES,
-    PARTICIPANTS,
     columns_passed_over,
     differing_slightly,
     participant_ids,
     refuse_pointer,
     require_columns,
+    with_known_values,
 )
 from foldnorm.preprocessing.io.picture_files import read_picture
 from foldnorm.preprocessing.io.scan import (
     NIFTI,
+    PARTICIPANTS,
     Scan,
     Unused,
     fault_of,
@@ -299,6 +300,8 @@ def _table(source: Path, table: Path | None) -> tuple[list[dict[str, str]] | Non
         return None, [f"no column file: it does not say whose images are, and is not used: {path}"]
     require_columns(rows, ("file", "participant_id"), path)
     ids, warnings = participant_ids(rows, path)
+    rows, said = with_known_values(rows, ids, path)
+    warnings += said
     warnings += columns_passed_over(rows, (*DECIDED, *OF_VOLUMES), path)
     named = [{**row, "participant_id": name} for row, name in zip(rows, ids, strict=True)]
     return named, warnings

@@ -33,8 +33,12 @@ from foldnorm.preprocessing.io.scan import (
 )
 from foldnorm.preprocessing.io.volumes import is_volume, volume_stem
 
+NOT_CHOSEN = "another acquisition, session or description of a hemisphere that is read"
 SEGMENTATION = "segmentation"  # asked for as a stem: grey and white matter of any origin
-WITHIN_SUBJECT = ("mri", "anat")  # folders between a subject's and its volumes, beside sessions
+# Folders between a subject's and its volumes, beside sessions: of FreeSurfer, BIDS, the Human
+# Connectome Project (in standard space: the second of its two) and UK Biobank.
+STANDARD_SPACE = "MNINonLinear"
+WITHIN_SUBJECT = ("mri", "anat", "T1w", STANDARD_SPACE, "FreeSurfer", "freesurfer")
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,18 @@ def _of_freesurfer(scanned: Scan, volumes: Sequence[Path]) -> Contents:
         if reason := left_out.get(folder.name, ""):
             contents.others.append(Unused(folder, reason))
             continue
-        ranked = sorted(paths, key=lambda path: (freesurfer_rank(path.name), path.parent == folder))
+        ranked = sorted(
+            paths,
+            key=lambda path: (
+                path.parent.name == STANDARD_SPACE,
+                freesurfer_rank(path.name),
+                path.parent == folder,
+            ),
+        )
         contents.volumes.append(Located(ranked[0], _of_folder(folder), freesurfer=True))
+        contents.others += [
+            Unused(path, NOT_CHOSEN) for path in ranked[1:] if path.parent != ranked[0].parent
+        ]
     return contents
 
 
@@ -135,9 +149,19 @@ def _time_points_of(base: Path) -> list[str]:
 def _subject_folder(path: Path) -> Path:
     """Folder that is named after the subject of a FreeSurfer volume."""
     folder = path.absolute().parent
-    while folder.name in WITHIN_SUBJECT or folder.name.startswith("ses-"):
+    while _is_within_subject(folder):
         folder = folder.parent
     return folder
+
+
+def _is_within_subject(folder: Path) -> bool:
+    """Return whether a folder belongs to the subject that one further up is named after.
+
+    FreeSurfer's own of the Human Connectome Project is one, ``100307/T1w/100307``.
+    """
+    above = folder.parent
+    is_inner = above.name in WITHIN_SUBJECT and above.parent.name == folder.name
+    return folder.name in WITHIN_SUBJECT or folder.name.startswith("ses-") or is_inner
 
 
 def _of_folder(folder: Path) -> FileName:
@@ -234,6 +258,7 @@ def _participants_without(scanned: Scan, root: Path, contents: Contents) -> list
 
 def _paths(contents: Contents) -> Collection[Path]:
     left_out = [one.path / "any" for one in contents.others if one.path.is_dir()]
+    left_out += [one.path for one in contents.others if one.reason == NOT_CHOSEN]
     return [
         *(v.path for v in contents.volumes), *(r.path for r in contents.refused), *left_out,
     ]  # fmt: skip

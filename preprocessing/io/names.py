@@ -34,7 +34,7 @@ INTENSITIES = {
 # Ends of names that say which kind of labels a file holds.
 LABELS = {
     "dseg", "seg", "segmentation", "labels", "synthseg", "aseg", "ribbon", "aparc+aseg",
-    "skeleton", "mask",
+    "skeleton", "mask", "pveseg",
 }  # fmt: skip
 COMPANION_DESCRIPTIONS = ("folds", "pair")  # desc- of what goes with a volume
 NOBODY = LABELS | {  # file names that say what a file holds and not whose it is
@@ -54,6 +54,13 @@ FOREIGN_SIDES = {
     "sinistro", "sinistra", "destro", "destra", "esquerdo", "esquerda", "direito", "direita",
 }  # fmt: skip
 COPY = re.compile(r".*(?:\s?\(\d+\)|[ _-][Cc]opy(?:[ _-]?\d+)?)")
+# Files of which a person has several, told apart by a number: the tissues of SPM and CAT12 (c1ID,
+# mwp2ID), of FAST (ID_pve_0), of Atropos (IDPosteriors1), and probabilities of labels.
+PARTS = (
+    re.compile(r"(?:m?[wru]{0,2}|s)[cp](?P<number>[0-6])(?=[A-Za-z]..)"),
+    re.compile(r".+_(?:pve|prob|probseg|tissue)_?(?P<number>\d+)"),
+    re.compile(r".+Posteriors?_?(?P<number>\d+)"),
+)
 SEPARATORS = "._-"
 TOKENS = re.compile(r"[._\-\s]+")
 
@@ -95,8 +102,11 @@ def bids_label(participant: str) -> str:
 
 
 def participant_of(text: str) -> str:
-    """Return the id without the ``sub-`` that BIDS puts before it."""
-    return text.strip().removeprefix("sub-")
+    """Return the id without the ``sub-`` that BIDS puts before it.
+
+    Accents are written one way, which macOS and Linux do not do.
+    """
+    return unicodedata.normalize("NFC", text).strip().removeprefix("sub-")
 
 
 def side_of(word: str) -> str:
@@ -118,8 +128,11 @@ def understand(stem: str, stems: Collection[str] = (), own_kind: str = "") -> Fi
     Raises:
         InputError: it names no participant, or a side unclearly.
     """
+    stem = unicodedata.normalize("NFC", stem)
     if COPY.fullmatch(stem):
         raise InputError("the name is that of a copy")
+    if _is_part(stem, stems):
+        raise InputError(f"one of several files of a person, such as tissues; {EXPECTED}")
     own = re.fullmatch(rf"(?P<hemi>[LR])(?P<kind>{re.escape(own_kind)})_(?P<participant>.+)", stem)
     match = MORPHOLOGIST.fullmatch(stem) or (own if own_kind else None)
     if match:
@@ -133,9 +146,22 @@ def understand(stem: str, stems: Collection[str] = (), own_kind: str = "") -> Fi
         bids_label(found.participant) and found.participant.lower() not in NOBODY
     ):
         raise InputError(f"the name says nobody's id; {EXPECTED}")
-    if not found.hemi and (_says_side(found.participant) or _mirrored(stem) & set(stems)):
+    is_clear = is_bids and found.hemi  # hemi-L, whatever words the id has
+    has_mirrored = not found.hemi and not _mirrored(stem).isdisjoint(stems)
+    if not is_clear and (has_mirrored or _says_side(found.participant) or _says_other_side(found)):
         raise InputError(f"the name says a side, but not clearly; {EXPECTED}")
     return found
+
+
+def _is_part(stem: str, stems: Collection[str]) -> bool:
+    """Return whether a number alone tells a name from another, see `PARTS`."""
+    for pattern in PARTS:
+        if match := pattern.match(stem):
+            start, end = match.span("number")
+            others = {f"{stem[:start]}{n:0{end - start}d}{stem[end:]}" for n in range(10)}
+            if not (others - {stem}).isdisjoint(stems):
+                return True
+    return False
 
 
 def _has_entities(stem: str) -> bool:
@@ -166,6 +192,8 @@ def _of_bids(stem: str) -> FileName:
     unclear = [f"{key}-{value}" for key, value in others.items() if side_of(value)]
     if unclear and not said:
         raise InputError(f"{unclear[0]} says a side, but not clearly; {EXPECTED}")
+    if len({side_of(part.removeprefix("hemi-")) for part in parts} - {""}) > 1:
+        raise InputError(f"the name says two sides; {EXPECTED}")
     hemi = side_of(said) or side_of(said.upper())
     return FileName("_".join(participant), hemi, kind, entities.get("desc", ""))
 
@@ -218,6 +246,12 @@ def _is_side(begin: str, stem: str, stems: Collection[str]) -> bool:
         return True
     other = OTHER_SIDE[begin.lower()].upper()
     return any(name.startswith(tuple(other + s for s in SEPARATORS)) for name in stems)
+
+
+def _says_other_side(found: FileName) -> bool:
+    """Return whether a word within an id is the side that the rest of the name does not say."""
+    sides = {side_of(word) for word in TOKENS.split(found.participant)}
+    return bool(found.hemi) and bool(sides - {"", found.hemi})
 
 
 def _says_side(participant: str) -> bool:

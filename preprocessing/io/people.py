@@ -4,6 +4,7 @@ Nothing is joined by guess: an id that differs by zeros or case alone is another
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +15,21 @@ from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.io.names import bids_label, participant_of
 from foldnorm.preprocessing.io.scan import fault_of
 
-PARTICIPANTS = "participants.tsv"
 PARTICIPANT = "participant_id"
 QC_PASS, QC_FAIL = {"", "1", "pass", "ok", "yes"}, {"0", "fail", "exclude", "no"}
-FLOAT = re.compile(r"(?:sub-)?\d+\.0+")  # an integer that was read as a number and written again
+# An integer that was read as a number and written again, in some countries with a comma.
+FLOAT = re.compile(r"(?:sub-)?\d+(?:\.0+|,0)")
 EXPONENT = re.compile(r"(?:sub-)?\d+(?:[.,]\d+)?[eE]\+\d+")
+VISIT = re.compile(
+    r"(?P<person>.+)[._-](?:mr|tp|ses|session|visit|scan|run|wave|timepoint|time|day|[vtm])[._-]?\d+",
+    re.IGNORECASE,
+)
 N_SHOWN = 3  # ids that a message names
+# What R, pandas and spreadsheets write where BIDS has n/a; of a family, what people write too.
+UNKNOWN = ("na", "nan", "n/a", "<na>", "#n/a", "null")
+NO_FAMILY = (*UNKNOWN, "none", "unknown", "-", ".", "?")
+FAMILY = "family"
+MAX_FAMILY = 8  # participants; of more, it is rather a number for those whose family is unknown
 DECIDED = ("split",)  # columns that cohorts have of their own
 OF_VOLUMES = ("hemi", "image")  # likewise, of the names of files where no table lists these
 
@@ -73,6 +83,8 @@ def read_people(path: Path) -> People:
     if not rows:
         return People(path, {})
     ids, warnings = participant_ids(rows, path)
+    rows, said = with_known_values(rows, ids, path)
+    warnings += said
     warnings += columns_passed_over(rows, (*DECIDED, *OF_VOLUMES), path)
     by_label: dict[str, list[dict[str, str]]] = {}
     for participant, row in zip(ids, rows, strict=True):
@@ -118,8 +130,52 @@ def participant_ids(rows: Sequence[Mapping[str, str]], path: Path) -> tuple[list
         raise InputError(
             f"{len(floats)} of {len(given)} ids are floats ({floats[0]}): expected text: {path}"
         )
-    whole = [participant_of(text).partition(".")[0] for text in written]
+    whole = [_integer_of(participant_of(text)) for text in written]
     return whole, [f"ids are floats ({floats[0]}) and were read as {whole[0]}: {path}"]
+
+
+def _integer_of(text: str) -> str:
+    return re.split("[.,]", text)[0]
+
+
+def with_known_values(
+    rows: Sequence[Mapping[str, str]], ids: Sequence[str], path: Path
+) -> tuple[list[dict[str, str]], list[str]]:
+    """Rows of a table of people in which what is unknown is empty, and warnings.
+
+    A value that stood for "unknown" would be a family whose members all come into one split, or a
+    site or a sex of its own.
+
+    Args:
+        rows: of the table.
+        ids: of their participants.
+        path: of the table.
+    """
+    known, read_as_unknown = [], Counter[str]()
+    for row in rows:
+        own = dict(row)
+        for column, value in row.items():
+            unknown = NO_FAMILY if column == FAMILY else UNKNOWN
+            if column != PARTICIPANT and value.strip().lower() in unknown:
+                own[column] = ""
+                read_as_unknown[f"{value.strip()} under {column}"] += 1
+        if FLOAT.fullmatch(own.get(FAMILY, "")):
+            own[FAMILY] = _integer_of(own[FAMILY])
+        known.append(own)
+    warnings = []
+    if read_as_unknown:
+        warnings.append(f"read as n/a: {_some(sorted(read_as_unknown))}: {path}")
+    members: dict[str, set[str]] = {}
+    for participant, row in zip(ids, known, strict=True):
+        members.setdefault(row.get(FAMILY, ""), set()).add(participant)
+    members.pop("", None)
+    large = [name for name, own in members.items() if len(own) > MAX_FAMILY]
+    warnings += [
+        f"family {name} has {counted(len(members[name]), 'participant')}, all in one split; "
+        f"expected n/a where no family is known: {path}"
+        for name in large[:N_SHOWN]
+    ]
+    return known, warnings
 
 
 def columns_passed_over(
@@ -205,6 +261,35 @@ def refuse_unknown(
         alike = differing_slightly(unknown, there)
         reason = "; ".join([f"no volume of participant {_some(unknown)} in {where}", *alike])
         raise InputError(what + reason)
+
+
+def perhaps_one_person(families: Mapping[str, str]) -> list[str]:
+    """Say which ids may be one person's, who would be in two splits: at most one line.
+
+    Those that only a visit tells apart (``OAS1_0001_MR1``), and those that only zeros or letter
+    case do.
+
+    Args:
+        families: id → family, empty where none is known.
+    """
+    groups: dict[str, list[str]] = {}
+    for participant in sorted(families):
+        match = VISIT.fullmatch(participant)
+        groups.setdefault(_core(bids_label(match["person"] if match else participant)), []).append(
+            participant
+        )
+    alike = [
+        ids
+        for ids in groups.values()
+        if len(ids) > 1 and ("" in (own := {families[one] for one in ids}) or len(own) > 1)
+    ]
+    if not alike:
+        return []
+    cases = counted(len(alike), "such case")
+    return [
+        f"{' and '.join(alike[0][:N_SHOWN])} may be one person ({cases}), who would be in two "
+        "splits: give their rows one family, or write ids alike"
+    ]
 
 
 def differing_slightly(labels: Iterable[str], others: Collection[str]) -> list[str]:

@@ -19,7 +19,7 @@ from foldnorm.preprocessing.core.files import ANNEXED, content_fault
 from foldnorm.preprocessing.io.file_pairs import pair_fault
 from foldnorm.preprocessing.io.volumes import is_volume
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
+PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp")
 STACKS = (".tif", ".tiff")
 NIFTI = (".nii", ".nii.gz")
 IDX_IMAGES = ("images-idx3-ubyte", "images.idx3-ubyte")
@@ -39,12 +39,14 @@ MORPHOLOGIST = "t1mri"  # first folder of a subject in its database
 TIME_POINTS = "base-tps"  # file of a base that names them; base-tps.fastsurfer of FastSurfer
 LONGITUDINAL = re.compile(r"(?P<time_point>.+)\.long\.(?P<base>.+)")
 # Volumes and images in formats that nothing here reads, and what was meant to be a volume.
+PARTICIPANTS = "participants.tsv"
 FOREIGN = re.compile(
-    r".*(\.(img|hdr|nrrd|nhdr|mha|mhd|mnc|dcm|ima|par|rec|gif|webp|heic|jp2|svs|zip|tar|tgz|bz2"
-    r"|xz|zst|7z|part|partial|bak|tmp|crdownload)|~)"
-    r"|.*\.(nii|mgz|mgh)\b.*",
+    r".*(\.(img|hdr|nrrd|nhdr|mha|mhd|mnc|dcm|ima|par|rec|gif|webp|heic|avif|jp2|svs|npy|npz|mat"
+    r"|h5|hdf5|zip|tar|tgz|bz2|xz|zst|7z|part|partial|bak|tmp|crdownload)|(png|jpe?g|tiff?|bmp)\.gz"
+    r"|~)|.*\.(nii|mgz|mgh)\b(?!.*\.(minf|json)$).*",  # these two are sidecars
     re.IGNORECASE,
 )
+TABLE_OF_PEOPLE = re.compile(r"participants\.(tsv|csv|txt|xlsx?|ods)", re.IGNORECASE)
 HIDDEN = "hidden"
 CYCLE = "cycle of symbolic links"
 AGAIN = "link to what is read under another name"
@@ -264,6 +266,8 @@ def _reason(path: Path, images: bool) -> str:
         return f"format not read ({path.suffix})"
     if is_image(path) and not images:
         return "picture"
+    if TABLE_OF_PEOPLE.fullmatch(path.name):
+        return f"table of people that is not read: expected {PARTICIPANTS} at the top of a source"
     return NO_VOLUME
 
 

@@ -20,6 +20,7 @@ from foldnorm.preprocessing.core.yaml_files import read_yaml
 
 RULES: tuple[Rule, ...] = get_args(Rule)
 MAX_CLASSES = 16  # one-hot channels; more would be a parcellation, not a scheme
+MAX_SHOWN = 5  # values that a message names
 UNKNOWN = 255  # look-up table entry of a value that no class claims
 LOWEST, HIGHEST = -(2**15), 2**15 - 1  # the look-up table covers int16; labels beyond are clipped
 
@@ -240,6 +241,40 @@ def discretise(
     return classes
 
 
+def check_values(
+    data: NDArray[np.integer], classes: NDArray[np.uint8], scheme: LabelScheme, path: Path
+) -> list[str]:
+    """Check that what rule ``topological`` takes for sulcus is; returns warnings.
+
+    The rule takes any value, so that it makes sulcus of a segmentation, a mask or an intensity.
+
+    Args:
+        data: (I, J, K) raw values.
+        classes: what `discretise` made of them.
+        scheme: the classes.
+        path: named in the error.
+
+    Raises:
+        InputError: most of it has values that no class of a built-in scheme lists.
+    """
+    if scheme.rule != "topological":
+        return []
+    values, counts = np.unique(data[classes == scheme.top], return_counts=True)
+    listed = scheme.classes[scheme.top].values
+    is_strange = ~np.isin(values, listed)
+    strange, total = int(counts[is_strange].sum()), int(counts.sum())
+    if not strange:
+        return []
+    shown = ", ".join(str(value) for value in values[is_strange][:MAX_SHOWN])
+    if 2 * strange > total and BUILT_IN.get(scheme.name) == scheme:
+        raise InputError(
+            f"{strange} of {total} voxels that would be sulcus have values that no skeleton of "
+            f"Morphologist has ({shown}); expected 0 inside, 11 outside and {sorted(listed)}; of a "
+            f"segmentation, foldnorm skeletonise makes a skeleton: {path}"
+        )
+    return [f"{strange} of {total} voxels of sulcus have unusual values ({shown})"]
+
+
 @compiled()
 def _look_up(index, table):  # type: ignore[no-untyped-def]  # numba infers
     """``table[index]`` for (I, J, K) indices, twice as fast as numpy's."""
@@ -278,7 +313,8 @@ def _refuse_unknown(
 ) -> None:
     values, counts = np.unique(data[classes == UNKNOWN], return_counts=True)
     shown = ", ".join(
-        f"{v} ({counted(c, 'voxel')})" for v, c in list(zip(values, counts, strict=True))[:5]
+        f"{v} ({counted(c, 'voxel')})"
+        for v, c in list(zip(values, counts, strict=True))[:MAX_SHOWN]
     )
     known = sorted(value for label in scheme.classes for value in label.values)
     raise InputError(

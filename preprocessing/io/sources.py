@@ -18,21 +18,30 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv, whole_number
 from foldnorm.preprocessing.io.fold_graph import BRAINVISA
 from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
-from foldnorm.preprocessing.io.layouts import SEGMENTATION, Located, locate_file, locate_volumes
+from foldnorm.preprocessing.io.layouts import (
+    NOT_CHOSEN,
+    SEGMENTATION,
+    Located,
+    locate_file,
+    locate_volumes,
+)
 from foldnorm.preprocessing.io.names import MORPHOLOGIST, STEMS, bids_label
 from foldnorm.preprocessing.io.people import (
     DECIDED,
-    PARTICIPANTS,
+    FAMILY,
     People,
     columns_passed_over,
     participant_ids,
+    perhaps_one_person,
     read_people,
     refuse_pointer,
     refuse_unknown,
     require_columns,
+    with_known_values,
 )
 from foldnorm.preprocessing.io.scan import (
     NOT_ASKED,
+    PARTICIPANTS,
     Scan,
     Unused,
     fault_of,
@@ -58,7 +67,6 @@ DEFAULT_ACQUISITION, DEFAULT_ANALYSIS = "default_acquisition", "default_analysis
 SESSION = re.compile(r"_?ses-[A-Za-z0-9]+")
 # Of several segmentations of a person in BIDS derivatives, FreeSurfer's go first.
 SEGMENTATION_DESCRIPTIONS = ("_desc-aparcaseg_", "_desc-aseg_")
-NOT_CHOSEN = "another acquisition, session or description of a hemisphere that is read"
 Item = TypeVar("Item")
 
 
@@ -231,6 +239,7 @@ def find_volumes(
         raise InputError(_nothing_found(sources, stem, unused, bool(ids), where))
     single, twice = _without_duplicates(found, prefer)
     problems += twice
+    warnings += perhaps_one_person({v.participant: v.known.get(FAMILY, "") for v in single})
     if whole_brain:
         single, lonely = _whole_brains(single)
         problems += lonely
@@ -341,6 +350,7 @@ class _Read:
     others: list[Unused] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     scanned: Scan = field(default_factory=Scan)
+    tables: frozenset[Path] = frozenset()
 
     def not_used(
         self, kept: Sequence[SourceVolume], single: Sequence[SourceVolume]
@@ -355,9 +365,7 @@ class _Read:
             used.update(Path(path) for path in volume.companions.as_dict().values())
             used.add(sidecar_path(volume.path))
         refused = {Path(problem.key) for problem in self.problems}
-        used |= {
-            p for p in self.scanned.files if p in refused or p.name in (PARTICIPANTS, FOLD_NAMES)
-        }
+        used |= {path for path in self.scanned.files if path in refused or path in self.tables}
         return not_used(self.scanned, used, [*self.others, *reasons])
 
 
@@ -385,6 +393,8 @@ def _read_table(path: Path) -> tuple[list[SourceVolume], list[str]]:
         return [], []
     require_columns(rows, ("participant_id", "path"), path)
     ids, warnings = participant_ids(rows, path)
+    rows, said = with_known_values(rows, ids, path)
+    warnings += said
     warnings += columns_passed_over(rows, DECIDED, path)
     volumes = []
     for number, (participant, row) in enumerate(zip(ids, rows, strict=True), start=2):
@@ -403,12 +413,14 @@ def _read_table(path: Path) -> tuple[list[SourceVolume], list[str]]:
 
 
 def _check_rows(volumes: Sequence[SourceVolume], table: Path) -> list[str]:
-    """Refuse rows that contradict each other; warn of files that are given to two people.
+    """Refuse rows that contradict each other; warn of what contradicts the names of files.
 
     Raises:
-        InputError: one volume has two accounts, or one participant two families.
+        InputError: one volume has two accounts, one participant two families, or one file is given
+            as both hemispheres.
     """
     owners: dict[Path, set[str]] = {}
+    sides: dict[tuple[str, Path], str] = {}
     row: dict[tuple[str, Path], SourceVolume] = {}
     family: dict[str, str] = {}
     for volume in volumes:
@@ -416,17 +428,41 @@ def _check_rows(volumes: Sequence[SourceVolume], table: Path) -> list[str]:
         owners.setdefault(volume.path, set()).add(label)
         if row.setdefault((volume.key, volume.path), volume) != volume:
             raise InputError(f"rows of {volume.key} contradict each other: {table}")
-        said = volume.known.get("family", "")
+        other = sides.setdefault((label, volume.path), volume.hemi)
+        if other != volume.hemi:
+            raise InputError(
+                f"one file is hemisphere {other or 'n/a'} of {label} in one row and "
+                f"{volume.hemi or 'n/a'} in another: {volume.path} in {table}"
+            )
+        said = volume.known.get(FAMILY, "")
         if family.setdefault(label, said) != said:
             raise InputError(
                 f"{label} is of family {family[label] or 'n/a'} in one row and of "
                 f"{said or 'n/a'} in another: {table}"
             )
     shared = {path: labels for path, labels in owners.items() if len(labels) > 1}
-    return [
+    warnings = [
         f"one file of {len(labels)} participants ({', '.join(sorted(labels))}): {path} in {table}"
         for path, labels in shared.items()
     ]
+    return warnings + [line for line in (_against_names(volumes, table),) if line]
+
+
+def _against_names(volumes: Sequence[SourceVolume], table: Path) -> str:
+    """Say which volumes a table gives another side, or another of its people, than their names."""
+    people = {bids_label(volume.participant) for volume in volumes}
+    against = []
+    for volume in volumes:
+        named = locate_file(volume.path).name
+        given, own = bids_label(volume.participant), bids_label(named.participant)
+        if volume.hemi and named.hemi and volume.hemi != named.hemi:
+            against.append(f"{volume.path.name} is given as {volume.hemi}")
+        elif given != own and own in people:
+            against.append(f"{volume.path.name} is given to {given}")
+    if not against:
+        return ""
+    number = counted(len(against), "volume")
+    return f"the table is followed against the names of {number}, {against[0]}: {table}"
 
 
 def _read_tree(source: Path, stem: str, pair_stem: str, prefer: Sequence[str]) -> _Read:
@@ -445,7 +481,8 @@ def _read_tree(source: Path, stem: str, pair_stem: str, prefer: Sequence[str]) -
     problems = [Problem(str(one.path), one.reason) for one in contents.refused]
     joined = people.join_warnings([bids_label(v.participant) for v in volumes])
     warnings = [*people.warnings, *(joined if os.path.lexists(table) else [])]
-    return _Read(volumes, problems, contents.others, warnings, scanned)
+    tables = frozenset({table, source / FOLD_NAMES})
+    return _Read(volumes, problems, contents.others, warnings, scanned, tables)
 
 
 def _volume_of(
