@@ -3,7 +3,7 @@ import pytest
 from conftest import skeleton_source, write_nifti
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.sources import Source, find_volumes, read_fold_names
+from foldnorm.preprocessing.io.sources import Source, find_volumes, origin_of, read_fold_names
 
 SMALL = np.zeros((2, 2, 2), np.int16)
 SEGMENTATION = "t1mri/default_acquisition/default_analysis/segmentation"
@@ -197,3 +197,13 @@ def test_two_sources_must_agree_on_the_names_of_folds(tmp_path):
     assert read_fold_names([a, b]) == {1: "central"}
     with pytest.raises(InputError, match="label 1 is 'central' in another source"):
         read_fold_names([a, c])
+
+
+@pytest.mark.parametrize(
+    ("said", "origin"), [("true", "phantom"), ("0", "unknown"), ("no", "unknown")]
+)
+def test_a_table_that_says_of_people_that_they_are_no_phantoms_is_believed(tmp_path, said, origin):
+    write_nifti(tmp_path / "sub-a.nii.gz", SMALL)
+    (tmp_path / "participants.tsv").write_text(f"participant_id\tphantom\na\t{said}\n")
+    (volume,) = find_volumes([Source(tmp_path)], "skeleton").items
+    assert origin_of(volume) == origin

@@ -76,4 +76,4 @@ def run(arguments: argparse.Namespace) -> int:
     for row in result.table:
         cells = [f"{row[name]:>14.4g}" if name in row else f"{'':>14}" for name in SHOWN]
         summary.append(" ".join([f"{row['model']:<26}", *cells]))
-    return conclude_batch(arguments, len(result.runs), result.failed, *summary)
+    return conclude_batch(arguments, len(cohort) - len(result.failed), result.failed, *summary)

@@ -40,7 +40,7 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, threaded_map, write_tsv
 from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.schemes import LabelScheme
-from foldnorm.preprocessing.io.sources import FOLD_NAMES, Problem
+from foldnorm.preprocessing.io.sources import FOLD_NAMES, Problem, is_phantom
 from foldnorm.preprocessing.spatial.crop import missing_sides, paste, shifted_affine
 from foldnorm.preprocessing.spatial.downsample import SAME_SIZE
 
@@ -414,7 +414,7 @@ def _description(
         "voxel_size": [float(s) for s in size],
         "affine": affine.tolist(),
         "split": {"fractions": list(options.split_fractions), "seed": options.split_seed},
-        "phantom": all(bool(v.sidecar["Known"].get("phantom")) for v in volumes),
+        "phantom": all(is_phantom(v.sidecar["Known"]) for v in volumes),
         "fold_names": {str(n): name for n, name in sorted(fold_names.items())},
         "pairs": _pairs(volumes, plan.preparation.pair),
         **({"fold_vocabularies": named} if named else {}),

@@ -280,13 +280,21 @@ def origin_of(volume: SourceVolume) -> str:
 
     Skeletons of different makers differ in their counts, so they must not be mixed unnoticed.
     """
-    if volume.known.get("phantom"):
+    if is_phantom(volume.known):
         return "phantom"
     said = _sidecar_of(volume).get("Origin")
     if isinstance(said, str):
         return said
     in_tree = volume.path.parent.name == SEGMENTATION_FOLDER.name
     return "Morphologist" if in_tree else "unknown"
+
+
+def is_phantom(known: Mapping[str, Any]) -> bool:
+    """Return whether a table says of a volume that a program drew it, as `foldnorm phantom` does.
+
+    Tables of people may have such a column too, of what was scanned: ``0``, ``no``.
+    """
+    return str(known.get("phantom", "")).lower() == "true"
 
 
 def vocabulary_of(volume: SourceVolume) -> str:
