@@ -43,7 +43,6 @@ from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.naming.alignment import fold_means, transformed
 from foldnorm.preprocessing.naming.atlas import SulcusAtlas
 from foldnorm.preprocessing.naming.atlas_names import name_by_atlas
-from foldnorm.preprocessing.naming.learned_names import LearnedNames
 from foldnorm.preprocessing.naming.named_folds import names_by_label
 
 SITES = ("MMRR", "HLN", "NKI")
@@ -70,7 +69,7 @@ def named(
     every: int,
 ) -> Arrays:
     """Name the folds of a site: a row a fold, with its truth and what each way of naming says."""
-    learned = LearnedNames.of(atlas)
+    learned = atlas.learned
     assert learned is not None
     assert cohort.folds is not None
     tables = names_by_label(cohort)

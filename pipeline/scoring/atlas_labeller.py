@@ -16,7 +16,6 @@ from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.naming.alignment import transformed
 from foldnorm.preprocessing.naming.atlas import AtlasSide, SulcusAtlas
 from foldnorm.preprocessing.naming.atlas_names import AtlasFoldNames, name_by_atlas
-from foldnorm.preprocessing.naming.learned_names import LearnedNames
 from foldnorm.preprocessing.spatial.space import Matrix
 from foldnorm.preprocessing.topology.simple_surfaces import simple_surfaces
 
@@ -76,7 +75,6 @@ class AtlasLabeller:
             )
         self.atlas, self.cohort, self.scheme = atlas, cohort, cohort.scheme
         self.sulci = atlas.names
-        self.learned = LearnedNames.of(atlas)
         self._sides: dict[str, AtlasSide] = {}
 
     def named(self, brains: Iterable[Brain]) -> Iterator[AtlasNamedBrain]:
@@ -110,7 +108,7 @@ class AtlasLabeller:
             points,
             labels[labels > 0],
             is_placed=to_mni is not None,
-            learned=self.learned,
+            learned=self.atlas.learned,
             hemi=brain.row["hemi"],
         )
         likely = np.zeros((len(self.sulci) + 1, len(labels)), dtype=np.float32)

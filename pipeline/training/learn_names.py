@@ -111,13 +111,14 @@ def learned_atlas(cohort: Cohort, without: Sequence[str] = ()) -> SulcusAtlas:
     classes, sizes = _classes_and_sizes(examples)
     right = likely.argmax(axis=1) == classes
     about = {
+        "temperature": temperature,
         "people": len(people),
         "hemispheres": len(hemispheres),
         "right_share_of_people_left_out": float(np.average(right, weights=sizes)),
     }
     weights = train_fold_namer(examples)
     learned = LearnedNames(counter.places(hemispheres), weights, temperature, about)
-    return learned.with_atlas(atlas)
+    return replace(atlas, learned=learned, about={**atlas.about, "learned": about})
 
 
 def _named_folds(cohort: Cohort, names: Sequence[str], without: set[str]) -> Iterable[NamedFolds]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from foldnorm.preprocessing.naming.named_folds import (
 from foldnorm.preprocessing.spatial.crop import bounding_box, shifted_affine
 from foldnorm.preprocessing.spatial.space import Matrix
 
+if TYPE_CHECKING:
+    from foldnorm.preprocessing.naming.learned_names import LearnedNames
+
 SIDES = {"L": "left", "R": "right"}
 SMOOTHING = 1.0  # voxels: sd of the Gaussian by which counts are smoothed
 # What no brain of the atlas shows: of all sulci together, as a share of the highest count; each
@@ -33,7 +36,6 @@ SMOOTHING = 1.0  # voxels: sd of the Gaussian by which counts are smoothed
 FLOOR = 0.005
 MARGIN = 4  # voxels kept around what the counts fill: beyond, smoothed counts are the floor
 FORMAT = 1
-LEARNED = "learned."  # what arrays of a learned namer begin with in the file
 # Grid of atlases that are made of cohorts: all of a brain in MNI space, in voxels of 2 mm or, where
 # they are larger, in those of the cohort.
 LEAST_MM = 2.0
@@ -52,14 +54,14 @@ class SulcusAtlas:
         counts: (n, I, J, K) by side, ``L`` or ``R``.
         affine: (4, 4), voxel → MNI mm, of both sides.
         about: ``vocabulary``, ``brains`` (number, or None if unknown), ``sources``.
-        learned: arrays of a learned namer of folds, see `LearnedNames.of`; empty without one.
+        learned: namer of folds that was learned with it, None without one.
     """
 
     names: tuple[str, ...]
     counts: Mapping[str, Counts] = field(repr=False)
     affine: Matrix = field(repr=False)
     about: Mapping[str, Any] = field(default_factory=dict)
-    learned: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+    learned: "LearnedNames | None" = field(default=None, repr=False)
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -177,11 +179,6 @@ class SulcusAtlas:
             is_other = about.pop("format") != FORMAT
             names = tuple(map(str, about.pop("names")))
             counts = {side: arrays[side] for side in SIDES if side in arrays}
-            learned = {
-                name.removeprefix(LEARNED): own
-                for name, own in arrays.items()
-                if name.startswith(LEARNED)
-            }
             affine = arrays["affine"].astype(np.float64)
             is_right = affine.shape == (4, 4) and all(
                 own.ndim == 4 and len(own) == len(names) for own in counts.values()
@@ -192,6 +189,9 @@ class SulcusAtlas:
             raise InputError(f"atlas of another release of foldnorm: {path}")
         if not is_right or not counts or not np.isfinite(affine).all():
             raise InputError(f"not an atlas of sulci, as foldnorm atlas writes it: {path}")
+        from foldnorm.preprocessing.naming.learned_names import LearnedNames  # it lies in an atlas
+
+        learned = LearnedNames.in_arrays(arrays, names, about, path)
         return cls(names, counts, affine, about, learned)
 
     def save(self, path: Path) -> None:
@@ -199,7 +199,8 @@ class SulcusAtlas:
         about = {**self.about, "format": FORMAT, "names": self.names}
         text = np.array(json.dumps({**about, "foldnorm": version("foldnorm")}))
         arrays: dict[str, Any] = {"about": text, "affine": self.affine, **self.counts}
-        arrays |= {LEARNED + name: own for name, own in self.learned.items()}
+        if self.learned is not None:
+            arrays |= self.learned.arrays()
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, **arrays)
 
@@ -277,7 +278,7 @@ class AtlasSide:
         for n, own in enumerate(self.counts):
             padded = np.pad(own.astype(np.float32) / np.float32(self.peak), MARGIN)
             smooth[..., n] = ndimage.gaussian_filter(padded, SMOOTHING)
-            smooth[..., n] += FLOOR * own.sum() / total
+            smooth[..., n] += FLOOR * max(own.sum(), 1) / total  # no brain may have it
         np.log(smooth, out=smooth)
         return smooth
 

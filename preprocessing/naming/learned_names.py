@@ -7,7 +7,8 @@ them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,13 @@ from scipy.special import log_softmax, softmax
 
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.naming.alignment import Points, align_near, fold_means, transformed
-from foldnorm.preprocessing.naming.atlas import AtlasSide, SulcusAtlas
+from foldnorm.preprocessing.naming.atlas import AtlasSide
 from foldnorm.preprocessing.naming.fold_features import FoldFeatures, fold_features
 
 LAYERS = ("first", "second", "third", "last")
 WEIGHTS = ("mean", "spread", *(f"{name}.{kind}" for name in LAYERS for kind in ("weight", "bias")))
 PLACES = ("counts", "affine")
+PREFIX = "learned."  # of the names of these arrays in the file of an atlas
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -36,8 +38,8 @@ class LearnedNames:
             (k,) bring features to the order of one.
         temperature: of the posterior, by which it says how often it is right on people who were
             not learned from.
-        about: ``people`` and ``hemispheres`` that it was learned from (numbers), and
-            ``right_share_of_people_left_out``, of folds by size.
+        about: ``temperature``, numbers of ``people`` and ``hemispheres`` that it was learned from,
+            and ``right_share_of_people_left_out``, of folds by size.
     """
 
     places: AtlasSide = field(repr=False)
@@ -68,33 +70,38 @@ class LearnedNames:
         return softmax(log / self.temperature, axis=1)[:, :-1]
 
     @classmethod
-    def of(cls, atlas: SulcusAtlas) -> "LearnedNames | None":
-        """Return the learned part of an atlas, None if it has none.
+    def in_arrays(
+        cls, arrays: Arrays, names: tuple[str, ...], about: Mapping[str, Any], path: Path
+    ) -> "LearnedNames | None":
+        """Return the learned part of an atlas, None if there is none.
+
+        Args:
+            arrays: of the file.
+            names: of the sulci of the atlas.
+            about: of the atlas.
+            path: of the file.
 
         Raises:
             InputError: it is damaged.
         """
-        if not atlas.learned:
+        if "learned" not in about:
             return None
         try:
-            about = dict(atlas.about["learned"])
-            temperature = float(about["temperature"])
-            weights = {name: atlas.learned[name] for name in WEIGHTS}
-            counts, affine = (atlas.learned[name] for name in PLACES)
-            places = AtlasSide((*atlas.names, ""), counts, affine.astype(np.float64))
+            own = dict(about["learned"])
+            weights = {name: arrays[PREFIX + name] for name in WEIGHTS}
+            counts, affine = (arrays[PREFIX + name] for name in PLACES)
+            places = AtlasSide((*names, ""), counts, affine.astype(np.float64))
             _check(places, weights)
-        except (KeyError, TypeError, ValueError) as error:
+            return cls(places, weights, float(own["temperature"]), own)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InputError(
-                f"the learned names in this atlas are damaged ({error}); make it again with "
-                "foldnorm atlas --learn"
+                f"expected learned names as foldnorm atlas --learn writes them, got {error}: {path}"
             ) from error
-        return cls(places, weights, temperature, about)
 
-    def with_atlas(self, atlas: SulcusAtlas) -> SulcusAtlas:
-        """Return the atlas of the same sulci with this as its learned part, see `of`."""
-        arrays = {**self.weights, "counts": self.places.counts, "affine": self.places.affine}
-        about = {**atlas.about, "learned": {**self.about, "temperature": self.temperature}}
-        return replace(atlas, about=about, learned=arrays)
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what `in_arrays` reads."""
+        own = {**self.weights, "counts": self.places.counts, "affine": self.places.affine}
+        return {PREFIX + name: array for name, array in own.items()}
 
 
 def aligned(places: AtlasSide, points: Points, folds: NDArray[np.integer]) -> Points:
