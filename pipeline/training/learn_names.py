@@ -154,7 +154,7 @@ class PlaceCounter:
     def places(self, hemispheres: Iterable[NamedFolds]) -> AtlasSide:
         """Return a left side of an atlas, whose last, empty name is that of folds without one."""
         counts = np.zeros((len(self.names) + 1, *self.shape), dtype=np.uint16)
-        to_grid = np.linalg.inv(self.grid)
+        to_grid: Any = np.linalg.inv(self.grid)
         for own in hemispheres:
             voxels = np.rint(transformed(own.points, to_grid)).astype(np.int64)
             inside = ((voxels >= 0) & (voxels < self.shape)).all(axis=1)
