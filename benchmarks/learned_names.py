@@ -10,10 +10,16 @@ truth is the name of a voxel's fold by the vote of its manual gyri, or that it h
 inside a gyrus, mostly. Rate is the share of all voxels with the right class, Dice the mean over the
 21 classes, each over all voxels. Of
 
-    learned     what was learned; the default of label-sulci with such an atlas
-    atlas       the same atlas alone: folds get the likeliest sulcus, none where no sulcus runs
-    densities   the same with a density of the folds without a name as one of 21
-    masks       the atlas of sulcal_masks, by dkt_sulci.tsv, of one hemisphere in --every
+    learned     what was learned, with hemispheres where they lie in MNI space
+
+and, on one hemisphere in --every, with ``few_`` before them:
+
+    learned     the same
+    command     what label-sulci says with such an atlas: aligned with it from anywhere first
+    atlas       the same atlas without what was learned: a fold gets the likeliest sulcus
+    densities   the same with the density of folds without a name as one of 21
+    both        mean of the probabilities of learned and densities
+    masks       the atlas of sulcal_masks, its names grouped by dkt_sulci.tsv
 
 ``…_named`` are rates over the voxels whose fold has a name. Intervals are of a bootstrap over
 people. ``truth_again_…`` is the truth against itself: two scans that are one, whose gyri were drawn
@@ -41,14 +47,16 @@ from foldnorm.pipeline.metrics.bootstrap import bootstrap_interval
 from foldnorm.preprocessing.cohort.cohort import Cohort, family_of, row_key
 from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.naming.alignment import fold_means, transformed
-from foldnorm.preprocessing.naming.atlas import SulcusAtlas
+from foldnorm.preprocessing.naming.atlas import AtlasSide, SulcusAtlas
 from foldnorm.preprocessing.naming.atlas_names import name_by_atlas
+from foldnorm.preprocessing.naming.learned_names import aligned
 from foldnorm.preprocessing.naming.named_folds import names_by_label
 
 SITES = ("MMRR", "HLN", "NKI")
 TWICE = (("NKIRS2214", "NKITRT2014"), ("NKIRS223", "NKITRT205"))  # one scan each
 BINS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.001)
 DRAWS = 1000
+WAYS = ("command", "atlas", "densities", "both", "masks")  # of one hemisphere in --every
 Arrays = dict[str, np.ndarray]
 
 
@@ -68,48 +76,58 @@ def named(
     groups: Mapping[str, str],
     every: int,
 ) -> Arrays:
-    """Name the folds of a site: a row a fold, with its truth and what each way of naming says."""
-    learned = atlas.learned
-    assert learned is not None
+    """Name the folds of a site: a row a fold, with its truth and the class by each way of naming.
+
+    Classes are −1 where a hemisphere was not named that way.
+    """
+    assert atlas.learned is not None
     assert cohort.folds is not None
     tables = names_by_label(cohort)
     classes = [*atlas.names, ""]
+    number_of = {name: n for n, name in enumerate(classes)}
     sides = {hemi: (atlas.side(hemi), masks.side(hemi)) for hemi in "LR"}
     found: dict[str, list[Any]] = {}
     indices = [n for n, row in enumerate(cohort.rows) if row["site"] == site]
     for number, index in enumerate(indices):
         row = cohort.rows[index]
-        volume = np.array(cohort.folds[index])
+        hemi, volume = row["hemi"], np.array(cohort.folds[index])
         points = transformed(np.argwhere(volume), cohort.affine_of(row))
         labels, folds, voxels = np.unique(
             volume[volume > 0], return_inverse=True, return_counts=True
         )
-        side, side_of_masks = sides[row["hemi"]]
-        by_atlas = name_by_atlas(side, points, folds)
-        placed = transformed(points, by_atlas.to_atlas)
-        left = placed * (-1.0 if row["hemi"] == "R" else 1.0, 1, 1)
-        at = transformed(left, learned.places.to_voxel).astype(np.float32)
-        by_masks = np.full(len(labels), -1)
-        if number % every == 0:
-            names = name_by_atlas(side_of_masks, points, folds).names()
-            by_masks = np.array([classes.index(groups.get(name, "")) for name in names])
         own = tables[row_key(row)]
-        of_side = np.zeros((len(labels), len(classes) - 1))
-        of_side[:, [classes.index(name) for name in by_atlas.sulci]] = by_atlas.posterior
+        likely = with_none(atlas.learned.posterior(points, folds, hemi))
+        ways = dict.fromkeys(WAYS, np.full(len(labels), -1))
+        if number % every == 0:
+            side, of_masks = sides[hemi]
+            density = densities(atlas.learned.places, points, folds, hemi)
+            by_command = name_by_atlas(side, points, folds, learned=atlas.learned, hemi=hemi)
+            by_atlas = name_by_atlas(side, points, folds)
+            by_masks = name_by_atlas(of_masks, points, folds)
+            ways = {
+                "command": [number_of[name] for name in by_command.names()],
+                "atlas": [number_of[name] for name in by_atlas.names()],
+                "densities": density.argmax(axis=1),
+                "both": (likely + density).argmax(axis=1),
+                "masks": [number_of[groups.get(name, "")] for name in by_masks.names()],
+            }
         for key, values in {
-            "truth": [classes.index(own.get(int(label), "")) for label in labels],
+            "truth": [number_of[own.get(int(label), "")] for label in labels],
             "voxels": voxels,
             "hemisphere": np.full(len(labels), row_key(row)),
             "person": np.full(len(labels), family_of(row)),
-            "atlas": with_none(of_side),
-            "densities": softmax(
-                fold_means(learned.places.log_density, at, folds, len(labels)), axis=1
-            ),
-            "learned": with_none(learned.posterior(placed, folds, row["hemi"])),
-            "masks": by_masks,
+            "likely": likely,
+            **ways,
         }.items():
             found.setdefault(key, []).append(np.asarray(values))
     return {key: np.concatenate(values) for key, values in found.items()}
+
+
+def densities(places: AtlasSide, points: np.ndarray, folds: np.ndarray, hemi: str) -> np.ndarray:
+    """Probabilities of the classes by their densities in the learned atlas alone."""
+    left = aligned(places, points * (-1.0 if hemi == "R" else 1.0, 1, 1), folds)
+    voxels = transformed(left, places.to_voxel).astype(np.float32)
+    return softmax(fold_means(places.log_density, voxels, folds, int(folds.max()) + 1), axis=1)
 
 
 def with_none(posterior: np.ndarray) -> np.ndarray:
@@ -180,34 +198,31 @@ def calibration(folds: Arrays, likely: np.ndarray) -> dict[str, list[float]]:
 
 def figures(of_sites: Mapping[str, Arrays], classes: list[str]) -> dict[str, Any]:
     """Compute everything that is written."""
-    folds = {key: np.concatenate([own[key] for own in of_sites.values()]) for key in
-             next(iter(of_sites.values()))}  # fmt: skip
+    first = next(iter(of_sites.values()))
+    folds = {key: np.concatenate([own[key] for own in of_sites.values()]) for key in first}
     n = len(classes)
-    found: dict[str, Any] = {}
-    ways = {way: folds[way].argmax(axis=1) for way in ("learned", "atlas", "densities")}
-    mean = (folds["learned"] + folds["densities"]).argmax(axis=1)
-    for way, given in (ways | {"learned_and_densities": mean}).items():
-        found |= {f"{way}_{key}": value for key, value in rates(folds, given, n).items()}
     some = {key: own[folds["masks"] >= 0] for key, own in folds.items()}
-    for way in ("masks", "learned"):
-        given = some["masks"] if way == "masks" else some[way].argmax(axis=1)
-        found |= {f"{way}_of_some_{k}" if way == "learned" else f"{way}_{k}": v
-                  for k, v in rates(some, given, n).items()}  # fmt: skip
-    for site, own in of_sites.items():
-        given = own["learned"].argmax(axis=1)
-        found |= {f"learned_{site}_{key}": value for key, value in rates(own, given, n).items()}
+    compared = {"learned": (folds, folds["likely"].argmax(axis=1))}
+    compared |= {
+        f"learned_{site}": (own, own["likely"].argmax(axis=1)) for site, own in of_sites.items()
+    }
+    compared["few_learned"] = (some, some["likely"].argmax(axis=1))
+    compared |= {f"few_{way}": (some, some[way]) for way in WAYS}
+    found: dict[str, Any] = {}
+    for way, (own, given) in compared.items():
+        found |= {f"{way}_{key}": value for key, value in rates(own, given, n).items()}
     by_class = {key: found.pop(key) for key in list(found) if key.endswith("by_class")}
     found = {key: value if isinstance(value, int) else round(float(value), 3)
              for key, value in found.items()}  # fmt: skip
     found |= {"dkt_rate": found["learned_rate"], "dkt_dice": found["learned_dice"]}
-    found["calibration"] = calibration(folds, folds["learned"])
+    found["calibration"] = calibration(folds, folds["likely"])
     shares = np.bincount(folds["truth"], folds["voxels"], n) / folds["voxels"].sum()
     found["by_class"] = {
         name or "none": {
             "voxels": round(float(shares[c]), 3),
             "dice": round(float(by_class["learned_dice_by_class"][c]), 2),
             "right": round(float(by_class["learned_right_by_class"][c]), 2),
-            "atlas_dice": round(float(by_class["atlas_dice_by_class"][c]), 2),
+            "few_atlas_dice": round(float(by_class["few_atlas_dice_by_class"][c]), 2),
         }
         for c, name in enumerate(classes)
     }  # fmt: skip
@@ -222,7 +237,7 @@ def main() -> None:
     parser.add_argument("cohort", type=Path, metavar="COHORT")
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--sites", nargs="+", choices=SITES, default=list(SITES))
-    parser.add_argument("--every", type=int, default=6)
+    parser.add_argument("--every", type=int, default=12)
     arguments = parser.parse_args()
     data, out = arguments.data.absolute(), arguments.out.absolute()
     out.mkdir(parents=True, exist_ok=True)

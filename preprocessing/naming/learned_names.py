@@ -92,7 +92,10 @@ class LearnedNames:
             counts, affine = (arrays[PREFIX + name] for name in PLACES)
             places = AtlasSide((*names, ""), counts, affine.astype(np.float64))
             _check(places, weights)
-            return cls(places, weights, float(own["temperature"]), own)
+            temperature = float(own["temperature"])
+            if not temperature > 0:
+                raise ValueError(f"temperature {temperature}")
+            return cls(places, weights, temperature, own)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InputError(
                 f"expected learned names as foldnorm atlas --learn writes them, got {error}: {path}"
