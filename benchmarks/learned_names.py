@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("cohort", type=Path, metavar="COHORT")
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--sites", nargs="+", choices=SITES, default=list(SITES))
-    parser.add_argument("--every", type=int, default=12)
+    parser.add_argument("--every", type=int, default=20)
     arguments = parser.parse_args()
     data, out = arguments.data.absolute(), arguments.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
