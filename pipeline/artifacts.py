@@ -373,7 +373,8 @@ NAMED_FOLDS = Artifact(
         **BRAIN,
         "fold": "its label in the cohort, or its number by size",
         "voxels": "of it, in the grid of the cohort",
-        "sulcus": "likeliest name; empty where no sulcus of the atlas runs there",
+        "sulcus": "likeliest name; empty where no sulcus of the atlas runs there, or where what "
+        "was learned says that it has none",
         "probability": "of that name; from .9 on, at least nine tenths of voxels are right",
         "second": "next likely name",
         "second_probability": "of that one",

@@ -1,14 +1,15 @@
 """Label the sulci of brains: which voxel belongs to which, and what each is like.
 
-MODEL is an atlas of sulci (see foldnorm atlas), which needs no training, or the run folder of a
-sulcus_segmenter. INPUT is a cohort folder, a source tree or folder of label volumes, a table, or
-one file; what is no cohort is first prepared in OUT/prepared, as the run's cohort was. Label
-volumes lie in the grid of each brain's input, sulcus_names.tsv says what their numbers mean.
-sulci.tsv has a row a brain and sulcus: size, confidence, place, depth, pieces; and how far each
-departs from healthy brains: those that the run was not trained on (its validation split), or the
-cohort --reference beside an atlas, half to compare with, half for the p-values. An atlas also
-writes folds.tsv, the likeliest name of each fold and the next one with their probabilities, and a
-picture of each brain.
+MODEL is an atlas of sulci (see foldnorm atlas), which needs no training and names by what was
+learned with it (--learn) if it was, or the run folder of a sulcus_segmenter.
+
+INPUT is a cohort folder, a source tree or folder of label volumes, a table, or one file; what is no
+cohort is first prepared in OUT/prepared, as the run's cohort was. Label volumes lie in the grid of
+each brain's input, sulcus_names.tsv says what their numbers mean. sulci.tsv has a row a brain and
+sulcus: size, confidence, place, depth, pieces; and how far each departs from healthy brains: those
+that the run was not trained on (its validation split), or the cohort --reference beside an atlas,
+half to compare with, half for the p-values. An atlas also writes folds.tsv, the likeliest name of
+each fold and the next one with their probabilities, and a picture of each brain.
 """
 
 import argparse

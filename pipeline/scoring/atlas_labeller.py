@@ -54,6 +54,8 @@ class AtlasNamedBrain(NamedBrain):
 class AtlasLabeller:
     """Names the voxels of a cohort's brains by the folds that they belong to.
 
+    Folds are named by what was learned with the atlas, or, without, by their place in it alone.
+
     Folds are those of the cohort's labels; without any, the skeleton is cut into simple surfaces,
     and what lies at the border of the brain is hull.
 
@@ -101,10 +103,17 @@ class AtlasLabeller:
         to_mni = _to_mni(self.cohort, brain.row)
         matrix = self.cohort.affine_of(brain.row) if to_mni is None else to_mni
         points = transformed(places, matrix)
-        found = name_by_atlas(side, points, labels[labels > 0], is_placed=to_mni is not None)
+        found = name_by_atlas(
+            side,
+            points,
+            labels[labels > 0],
+            is_placed=to_mni is not None,
+            learned=self.atlas.learned,
+            hemi=brain.row["hemi"],
+        )
         likely = np.zeros((len(self.sulci) + 1, len(labels)), dtype=np.float32)
         rows = np.searchsorted(found.labels, labels[labels > 0])
-        for n, name in enumerate(side.names):
+        for n, name in enumerate(found.sulci):
             likely[1 + self.sulci.index(name), labels > 0] = found.posterior[rows, n]
         likely[0] = 1 - likely[1:].sum(axis=0)
         return AtlasNamedBrain(

@@ -84,12 +84,17 @@ def align(side: AtlasSide, points: Points, folds: NDArray[np.integer]) -> Alignm
         points: (N, 3), mm, of voxels of folds; where the brain was given.
         folds: (N,), label of each point's fold.
     """
-    near = _fitted(side, points, folds, NEAR, np.eye(4))
+    near = align_near(side, points, folds)
     far = _fitted(side.coarse, points, folds, FAR, np.eye(4))
     far = _renewed(side, points, folds, far)
     if far.likelihood > near.likelihood + BETTER:
         return far
     return near if near.moved < DOUBTFUL else _renewed(side, points, folds, near)
+
+
+def align_near(side: AtlasSide, points: Points, folds: NDArray[np.integer]) -> Alignment:
+    """Fit around where a hemisphere was given, in MNI space; for arguments see `align`."""
+    return _fitted(side, points, folds, NEAR, np.eye(4))
 
 
 def _renewed(

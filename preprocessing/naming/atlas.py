@@ -2,13 +2,12 @@
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +18,16 @@ from foldnorm.preprocessing.core.arrays import read_npz
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import atomic_path
 from foldnorm.preprocessing.io.volumes import as_integers, is_volume, read_labels, volume_stem
-from foldnorm.preprocessing.naming.sulcus_names import NOT_NAMES, sulcus_name
+from foldnorm.preprocessing.naming.named_folds import (
+    names_by_label,
+    vocabulary_of,
+    with_families,
+)
 from foldnorm.preprocessing.spatial.crop import bounding_box, shifted_affine
 from foldnorm.preprocessing.spatial.space import Matrix
+
+if TYPE_CHECKING:
+    from foldnorm.preprocessing.naming.learned_names import LearnedNames
 
 SIDES = {"L": "left", "R": "right"}
 SMOOTHING = 1.0  # voxels: sd of the Gaussian by which counts are smoothed
@@ -48,12 +54,14 @@ class SulcusAtlas:
         counts: (n, I, J, K) by side, ``L`` or ``R``.
         affine: (4, 4), voxel → MNI mm, of both sides.
         about: ``vocabulary``, ``brains`` (number, or None if unknown), ``sources``.
+        learned: namer of folds that was learned with it, None without one.
     """
 
     names: tuple[str, ...]
     counts: Mapping[str, Counts] = field(repr=False)
     affine: Matrix = field(repr=False)
     about: Mapping[str, Any] = field(default_factory=dict)
+    learned: "LearnedNames | None" = field(default=None, repr=False)
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -118,7 +126,7 @@ class SulcusAtlas:
 
         Args:
             cohort: of hemispheres, whose table of folds has names.
-            without: participants to leave out.
+            without: participants to leave out, with all of their families.
 
         Raises:
             InputError: it lies elsewhere, its folds have no names, or it has not such participants.
@@ -128,22 +136,16 @@ class SulcusAtlas:
                 "expected hemispheres in MNI space (preprocess --space mni, without "
                 f"--whole-brain): {cohort.folder}"
             )
-        known = {row["participant_id"] for row in cohort.rows}
-        missing = set(without) - known
-        if missing:
-            raise InputError(f"no participant {sorted(missing)[0]} in: {cohort.folder}")
-        tables = _names_by_label(cohort)
+        left_out = with_families(cohort, without)
+        tables = names_by_label(cohort)
         names = tuple(sorted({name for own in tables.values() for name in own.values()}))
         if not names or cohort.folds is None:
             raise InputError(f"the folds of this cohort have no names: {cohort.folder}")
-        size = max(LEAST_MM, *cohort.voxel_size)
-        grid = np.diag([size, size, size, 1])
-        grid[:3, 3] = FIRST + size / 2
-        shape = np.ceil((LAST - FIRST) / size).astype(int)
+        grid, shape = mni_grid(cohort.voxel_size)
         counts: dict[str, Counts] = {}
         used = set()
         for index, row in enumerate(cohort.rows):
-            if row["participant_id"] not in without:
+            if row["participant_id"] not in left_out:
                 used.add(row["participant_id"])
                 empty = np.zeros((len(names), *shape), dtype=np.uint16)
                 own = counts.setdefault(row["hemi"], empty)
@@ -154,10 +156,10 @@ class SulcusAtlas:
                 own[tuple(present[inside].T)] += 1
         counts = {side: counts[side] for side in SIDES if side in counts}
         about = {
-            "vocabulary": _vocabulary(cohort),
+            "vocabulary": vocabulary_of(cohort),
             "brains": len(used),
             "sources": [str(cohort.folder.absolute())],
-            "without": list(without),
+            "without": sorted(left_out),
         }
         if not any(own.any() for own in counts.values()):
             raise InputError(f"no named fold is left: {cohort.folder}")
@@ -187,13 +189,18 @@ class SulcusAtlas:
             raise InputError(f"atlas of another release of foldnorm: {path}")
         if not is_right or not counts or not np.isfinite(affine).all():
             raise InputError(f"not an atlas of sulci, as foldnorm atlas writes it: {path}")
-        return cls(names, counts, affine, about)
+        from foldnorm.preprocessing.naming.learned_names import LearnedNames  # it lies in an atlas
+
+        learned = LearnedNames.in_arrays(arrays, names, about, path)
+        return cls(names, counts, affine, about, learned)
 
     def save(self, path: Path) -> None:
         """Write one compressed file, without any pickled object."""
         about = {**self.about, "format": FORMAT, "names": self.names}
         text = np.array(json.dumps({**about, "foldnorm": version("foldnorm")}))
         arrays: dict[str, Any] = {"about": text, "affine": self.affine, **self.counts}
+        if self.learned is not None:
+            arrays |= self.learned.arrays()
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, **arrays)
 
@@ -202,12 +209,9 @@ class SulcusAtlas:
         is_there = hemi in self.counts
         counts = self.counts[hemi] if is_there else next(iter(self.counts.values()))
         known = [n for n, own in enumerate(counts) if own.any()]
-        held = bounding_box(counts.max(axis=0) > 0)
-        assert held is not None  # a sulcus without any voxel is left out
-        affine = shifted_affine(self.affine, held.start)
         mirror = np.diag([1.0 if is_there else -1.0, 1, 1, 1])
         names = tuple(self.names[n] for n in known)
-        return AtlasSide(names, counts[(known, *held.slices)], mirror @ affine)
+        return AtlasSide(names, counts[known], mirror @ self.affine).cropped()
 
 
 @dataclass(frozen=True)
@@ -223,6 +227,13 @@ class AtlasSide:
     names: tuple[str, ...]
     counts: Counts = field(repr=False)
     affine: Matrix = field(repr=False)
+
+    def cropped(self) -> "AtlasSide":
+        """Cut to the box that the counts fill."""
+        held = bounding_box(self.counts.max(axis=0) > 0)
+        assert held is not None  # a sulcus without any voxel is left out
+        counts = np.ascontiguousarray(self.counts[(slice(None), *held.slices)])
+        return replace(self, counts=counts, affine=shifted_affine(self.affine, held.start))
 
     @cached_property
     def to_voxel(self) -> Matrix:
@@ -267,36 +278,22 @@ class AtlasSide:
         for n, own in enumerate(self.counts):
             padded = np.pad(own.astype(np.float32) / np.float32(self.peak), MARGIN)
             smooth[..., n] = ndimage.gaussian_filter(padded, SMOOTHING)
-            smooth[..., n] += FLOOR * own.sum() / total
+            smooth[..., n] += FLOOR * max(own.sum(), 1) / total  # no brain may have it
         np.log(smooth, out=smooth)
         return smooth
+
+
+def mni_grid(voxel_size: Sequence[float]) -> tuple[Matrix, NDArray[np.int64]]:
+    """Grid of an atlas that is made of brains with such voxels: its affine, and its sides."""
+    size = max(LEAST_MM, *voxel_size)
+    grid = np.diag([size, size, size, 1])
+    grid[:3, 3] = FIRST + size / 2
+    return grid, np.ceil((LAST - FIRST) / size).astype(np.int64)
 
 
 def _small(counts: NDArray[np.integer]) -> NDArray[np.unsignedinteger[Any]]:
     """Return counts in as few bytes as they need."""
     return counts.astype(np.uint8 if counts.max(initial=0) < 256 else np.uint16)
-
-
-def _vocabulary(cohort: Cohort) -> str:
-    """Nomenclature of the names of folds; of fold graphs where nothing is said.
-
-    Raises:
-        InputError: there are several.
-    """
-    known = list(cohort.description["Cohort"].get("fold_vocabularies", {"brainvisa": 0}))
-    if len(known) > 1:
-        raise InputError(f"names of several nomenclatures ({', '.join(known)}): {cohort.folder}")
-    return str(known[0])
-
-
-def _names_by_label(cohort: Cohort) -> dict[str, dict[int, str]]:
-    """Fold label → name of its sulcus, of each volume, by its key."""
-    tables: dict[str, dict[int, str]] = defaultdict(dict)
-    for row in cohort.fold_table:
-        if row["name"] not in NOT_NAMES:
-            name = sulcus_name(row["name"], both_sides=False)
-            tables[row_key(row)][int(row["label"])] = name
-    return tables
 
 
 def _voxels_of_sulci(

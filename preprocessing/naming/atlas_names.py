@@ -16,6 +16,7 @@ from foldnorm.preprocessing.naming.alignment import (
     transformed,
 )
 from foldnorm.preprocessing.naming.atlas import AtlasSide
+from foldnorm.preprocessing.naming.learned_names import LearnedNames
 from foldnorm.preprocessing.naming.sulcus_shifts import shifted_means
 from foldnorm.preprocessing.spatial.space import Matrix
 
@@ -32,7 +33,7 @@ class AtlasFoldNames:
         sulci: names, n of them.
         labels: (F,) of the folds.
         posterior: (F, n), probability of each name; a row of zeros where a fold is unknown: no
-            sulcus of the atlas runs there.
+            sulcus of the atlas runs there. What a row lacks to 1 is the probability of no name.
         alignment: of the hemisphere with the atlas, from where it was placed.
         to_atlas: (4, 4), mm of the points as they were given → mm of the atlas.
     """
@@ -44,18 +45,29 @@ class AtlasFoldNames:
     to_atlas: Matrix = field(repr=False)
 
     def names(self, rank: int = 0) -> list[str]:
-        """Name of each fold, or the next likely one; empty where it is unknown."""
-        order = np.argsort(-self.posterior, axis=1, kind="stable")[:, rank]
-        likely = self.posterior[np.arange(len(order)), order]
-        return [self.sulci[n] if p else "" for n, p in zip(order, likely, strict=True)]
+        """Name of each fold, or the next likely one; empty where none is likelier."""
+        return [self.sulci[n] if p else "" for n, p in zip(*self._ranked(rank), strict=True)]
 
     def probabilities(self, rank: int = 0) -> NDArray[np.float64]:
-        """Posterior of `names`, (F,)."""
-        return np.sort(self.posterior, axis=1)[:, -1 - rank]
+        """Posterior of `names`, (F,); 0 where there is none."""
+        return self._ranked(rank)[1]
+
+    def _ranked(self, rank: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the number of the name of a rank, or of none, and its probability, 0 of none."""
+        none = np.maximum(1 - self.posterior.sum(axis=1), 0)
+        order = np.argsort(-np.column_stack([self.posterior, none]), axis=1, kind="stable")[:, rank]
+        named = np.column_stack([self.posterior, np.zeros(len(none))])
+        return order, named[np.arange(len(order)), order]
 
 
 def name_by_atlas(
-    side: AtlasSide, points: Points, folds: NDArray[np.integer], *, is_placed: bool = True
+    side: AtlasSide,
+    points: Points,
+    folds: NDArray[np.integer],
+    *,
+    is_placed: bool = True,
+    learned: LearnedNames | None = None,
+    hemi: str = "",
 ) -> AtlasFoldNames:
     """Align a hemisphere with an atlas, shift each sulcus to its folds, and name these.
 
@@ -65,14 +77,20 @@ def name_by_atlas(
         folds: (N,), label of each point's fold.
         is_placed: the points lie in the space of the atlas, or near; else they are brought there
             by their extent first.
+        learned: what names the folds where they lie in the atlas; else it is their density there.
+        hemi: ``L`` or ``R``, of the hemisphere that is named by what was learned.
     """
     start = np.eye(4) if is_placed else roughly_placed(side, points)
     alignment = align(side, transformed(points, start), folds)
     to_atlas = alignment.matrix @ start
-    voxels = transformed(transformed(points, to_atlas), side.to_voxel)
+    placed = transformed(points, to_atlas)
+    voxels = transformed(placed, side.to_voxel)
     labels, numbers = np.unique(folds, return_inverse=True)
-    affine = fold_means(side.log_density, voxels.astype(np.float32), numbers, len(labels))
-    density, _ = shifted_means(side, voxels, numbers, affine)
-    posterior = softmax(SHARPNESS * density.astype(np.float64), axis=1)
+    density = fold_means(side.log_density, voxels.astype(np.float32), numbers, len(labels))
+    if learned is None:
+        density, _ = shifted_means(side, voxels, numbers, density)
+        names, posterior = side.names, softmax(SHARPNESS * density.astype(np.float64), axis=1)
+    else:
+        names, posterior = learned.names, learned.posterior(placed, numbers, hemi)
     posterior[density.max(axis=1) < np.log(LEAST_DENSITY)] = 0
-    return AtlasFoldNames(side.names, labels, posterior, alignment, to_atlas)
+    return AtlasFoldNames(names, labels, posterior, alignment, to_atlas)
