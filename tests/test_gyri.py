@@ -14,6 +14,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.data.sulcus_labels import common_sulci
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json
+from foldnorm.preprocessing.io.sources import RIGHT_LABELS
 from foldnorm.preprocessing.io.volumes import read_labels, sidecar_path
 from foldnorm.preprocessing.naming.gyri import (
     MAX_BARE,
@@ -264,6 +265,21 @@ def test_skeletonise_names_folds_by_itself(trees):
         assert largest["name"] == f"central_{word}"
         assert largest["confidence"] > 0.9
         assert largest["between"] == ["postcentral", "precentral"]
+
+
+@pytest.mark.parametrize("more", [(), ("--whole-brain",)])
+def test_folds_inside_a_gyrus_are_said_in_the_cohort(tmp_path, more):
+    tree = cohort_of(tmp_path, "e", with_gyri((1000, 2000), PRECENTRAL, PRECENTRAL))
+    sidecar = read_json(tree / "e" / SEGMENTATION / "Lfolds_e.json")
+    inside = [fold["fold"] for fold in sidecar["Folds"] if fold["between"] == ["precentral"]]
+    assert 1 in inside
+    assert preprocess(tree, out=tmp_path / "c", more=more) == 0
+    cohort = Cohort.open(tmp_path / "c")
+    own = {int(r["label"]): r for r in cohort.fold_table if r["hemi"] in ("", "L")}
+    assert [n for n in own if n < RIGHT_LABELS and own[n]["inside"] == "precentral"] == inside
+    assert cohort.fold_gyri[cohort.keys()[0]][1] == "precentral"
+    assert (1 + RIGHT_LABELS in cohort.fold_gyri[cohort.keys()[0]]) is bool(more)
+    assert not any(row["name"] for row in cohort.fold_table if row["inside"])
 
 
 def test_without_gyri_sidecars_are_what_they_were(trees):
