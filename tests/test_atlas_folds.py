@@ -104,8 +104,14 @@ def test_a_name_below_the_least_probability_is_not_given(atlas, tmp_path):
 @pytest.mark.parametrize(("vocabulary", "is_named"), [("brainvisa", True), ("dkt", False)])
 def test_a_fold_inside_a_gyrus_is_no_sulcus_between_gyri(tmp_path, vocabulary, is_named):
     SulcusAtlas.from_masks(maps(tmp_path / "maps"), vocabulary).save(tmp_path / "a.npz")
-    cohort = cohort_of(tmp_path / "cohort", [("L", *sheets())], inside={2: "insula"})
+    points, numbers = sheets()
+    dimple = (points[numbers == 1] + points[numbers == 4]) / 2  # between two sulci
+    brain = "L", np.concatenate([points, dimple]), np.r_[numbers, [6] * 625]
+    inside = {2: "insula", 6: "insula"}
+    cohort = cohort_of(tmp_path / "cohort", [brain], inside=inside)
     rows = label(tmp_path / "a.npz", cohort, tmp_path / "out")
+    assert float(rows["sub-0", "2"]["probability"]) > 0.9 > float(rows["sub-0", "6"]["probability"])
+    assert rows["sub-0", "6"]["unnamed"] == INSIDE
     assert rows["sub-0", "2"]["unnamed"] == ("" if is_named else INSIDE)
     assert rows["sub-0", "2"]["likeliest"] == "along"
     assert [rows["sub-0", str(n)]["unnamed"] for n in (1, 3, 4, 5)] == [""] * 4

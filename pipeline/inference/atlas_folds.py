@@ -11,6 +11,7 @@ from foldnorm.pipeline.scoring.atlas_labeller import AtlasNamedBrain
 # Probability of a name below which it is as often wrong as right: of the hand-named voxels of the
 # two hemispheres of one person, those below .5 are right in .46, those from .5 to .55 in .63.
 LEAST_PROBABILITY = 0.5
+SURE = 0.9  # from here on nine of ten voxels are right
 NO_SULCUS, UNSURE, INSIDE = "no sulcus of the atlas there", "unsure", "inside a gyrus"
 
 
@@ -19,9 +20,9 @@ def why_unnamed(
 ) -> list[str]:
     """Say of each fold why it gets no name; nothing of those that get one.
 
-    The nomenclature of fold graphs names sulci inside gyri, too: there a fold that lies inside one
-    is left without a name only if the atlas is unsure of it. Names by gyri are of sulci between
-    them: no fold inside a gyrus is one.
+    Names by gyri are of sulci between them: no fold inside a gyrus is one. The nomenclature of fold
+    graphs has sulci inside gyri, too (intermediate frontal, occipital): there a fold inside one
+    gets the name that the atlas is sure of, and no other.
 
     Args:
         brain: whose folds an atlas has named.
@@ -32,7 +33,7 @@ def why_unnamed(
     found = []
     for label, likely in zip(brain.folds.labels, brain.folds.probabilities(), strict=True):
         why = ""
-        if int(label) in inside and (by_gyri or likely < least):
+        if int(label) in inside and (by_gyri or likely < max(least, SURE)):
             why = INSIDE
         elif likely == 0:
             why = NO_SULCUS
