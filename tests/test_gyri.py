@@ -282,6 +282,35 @@ def test_folds_inside_a_gyrus_are_said_in_the_cohort(tmp_path, more):
     assert not any(row["name"] for row in cohort.fold_table if row["inside"])
 
 
+@pytest.mark.parametrize("has_gyri", [True, False])
+def test_a_tree_of_before_folds_had_names_is_said(tmp_path, capsys, has_gyri):
+    volume = with_gyri((1000, 2000), PRECENTRAL, POSTCENTRAL) if has_gyri else two_brains()
+    tree = cohort_of(tmp_path, "f", volume)
+    said = "1 brain was made when folds got no names, though gyri are there: --overwrite names them"
+    maps = tmp_path / "maps_f"
+    assert skeletonise(maps, tree) == 0
+    assert said not in capsys.readouterr().err
+    for side in "LR":  # as an earlier release wrote it
+        path = tree / "f" / SEGMENTATION / f"{side}skeleton_f.json"
+        sidecar = read_json(path)
+        assert sidecar.pop("Gyri") == ("dkt" if has_gyri else None)
+        write_json(path, sidecar)
+    assert skeletonise(maps, tree) == 0  # it has names, if there are gyri
+    assert said not in capsys.readouterr().err
+    for side in "LR":
+        path = tree / "f" / SEGMENTATION / f"{side}folds_f.json"
+        folds = read_json(path)["Folds"]
+        unknown = ("name", "confidence", "between")
+        kept = [{k: v for k, v in fold.items() if k not in unknown} for fold in folds]
+        write_json(path, {"Folds": kept})
+    assert skeletonise(maps, tree) == 0
+    assert (said in capsys.readouterr().err) is has_gyri
+    assert read_json(tree / "run_report.json")["skipped"] == 1
+    assert skeletonise(maps, tree, "--overwrite") == 0
+    assert skeletonise(maps, tree) == 0
+    assert said not in capsys.readouterr().err
+
+
 def test_without_gyri_sidecars_are_what_they_were(trees):
     sidecar = read_json(trees["none"] / "c" / SEGMENTATION / "Lfolds_c.json")
     assert set(sidecar) == {"Folds"}
