@@ -1,5 +1,7 @@
 """Folds that an atlas leaves without a name, and hemispheres that lie in it as they should not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_atlas import AFFINE, SHAPE, SULCI, maps, sheets
@@ -8,6 +10,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.inference.atlas_folds import INSIDE, NO_SULCUS, UNSURE
 from foldnorm.pipeline.inference.atlas_orientation import MAX_LOOKED_AT, MirrorCheck
 from foldnorm.preprocessing.cohort.cohort import (
+    DESCRIPTION,
     FOLD_COLUMNS,
     FOLD_TABLE,
     FOLDS,
@@ -16,7 +19,7 @@ from foldnorm.preprocessing.cohort.cohort import (
     write_packed,
     write_participants,
 )
-from foldnorm.preprocessing.core.files import read_json, read_tsv, write_tsv
+from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json, write_tsv
 from foldnorm.preprocessing.io.schemes import SKELETON
 from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.naming.alignment import transformed
@@ -120,6 +123,18 @@ def test_a_fold_inside_a_gyrus_is_no_sulcus_between_gyri(tmp_path, vocabulary, i
     assert rows["sub-0", "1"]["unnamed"] == UNSURE
 
 
+@pytest.mark.parametrize("own", [None, "brainvisa", "dkt"])
+def test_names_of_another_nomenclature_are_said(atlas, tmp_path, caplog, own):
+    cohort = cohort_of(tmp_path / "cohort", [("L", *sheets())])
+    if own is not None:
+        description = read_json(cohort / DESCRIPTION)
+        description["Cohort"]["fold_vocabularies"] = {own: 1}
+        write_json(cohort / DESCRIPTION, description)
+    label(atlas, cohort, tmp_path / "out")
+    said = "names sulci as brainvisa does, the cohort's own folds have names of dkt"
+    assert (said in caplog.text) is (own == "dkt")
+
+
 def test_a_cohort_of_a_release_without_gyri_of_folds_is_named(atlas, tmp_path):
     cohort = cohort_of(tmp_path / "cohort", [("L", *sheets())])
     rows = read_tsv(cohort / FOLD_TABLE)
@@ -153,6 +168,20 @@ def test_a_hemisphere_of_another_side_or_turned_around_is_flagged(atlas, tmp_pat
         assert flags[f"sub-{n}"] == (expected if said else ""), n
     said = capsys.readouterr().err
     assert said.count("it fits better as") == sum(bool(other) for *_, other in brains)
+
+
+@pytest.mark.parametrize("shift", [0, 40, 300])
+def test_an_atlas_in_another_space_is_said(atlas, tmp_path, shift):
+    known = SulcusAtlas.open(atlas)
+    affine = known.affine.copy()
+    affine[1, 3] += shift
+    replace(known, affine=affine).save(tmp_path / "a.npz")
+    cohort = cohort_of(tmp_path / "cohort", [("L", *sheets())])
+    label(tmp_path / "a.npz", cohort, tmp_path / "out")
+    flags = {row["flag"] for row in read_tsv(tmp_path / "out/sulci.tsv")}
+    (flag,) = flags
+    assert ("in another space?" in flag) is (shift > 100)
+    assert bool(flag) is (shift > 100)
 
 
 @pytest.mark.parametrize("is_mirrored", [False, True])

@@ -43,6 +43,13 @@ def why_unnamed(
     return found
 
 
+def known_share(brain: AtlasNamedBrain) -> float:
+    """Return the share of the voxels of folds that lie where a sulcus of the atlas runs."""
+    folds = brain.fold_labels[brain.fold_labels > 0]
+    known = brain.folds.labels[brain.folds.probabilities() > 0]
+    return float(np.isin(folds, known).mean())
+
+
 def named_labels(brain: AtlasNamedBrain, unnamed: list[str]) -> NDArray[np.uint8]:
     """Return the number of the sulcus of each voxel, (I, J, K), 0 where its fold has no name."""
     labels = brain.labels

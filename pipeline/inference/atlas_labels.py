@@ -20,6 +20,7 @@ from foldnorm.pipeline.artifacts import (
 from foldnorm.pipeline.inference.atlas_folds import (
     LEAST_PROBABILITY,
     fold_rows,
+    known_share,
     named_labels,
     why_unnamed,
 )
@@ -42,10 +43,16 @@ from foldnorm.preprocessing.spatial.crop import bounding_box
 
 # mm between where a transform to MNI space puts a brain and where the atlas fits it: more is said.
 FAR_OFF = 4.5
+# A fit from so many mm away is none, as of an atlas whose millimetres are voxels; nor is one that
+# leaves most of the folds where no sulcus of the atlas runs.
+ELSEWHERE, LEAST_KNOWN = 60.0, 0.5
+OTHER_SPACE = "does not lie where the sulci of the atlas do: is one of them in another space?"
 # Mean log likelihood of a fold above what the atlas expects: 42 hemispheres of one site lie .25 to
 # .52 above, turned around or taken for the other side .13 to .7 below. What an atlas of few brains
-# expects says little: there a hemisphere is unlike its side only if it is like something else.
-LEAST_ABOVE, ENOUGH_BRAINS = 0.05, 20
+# expects says little: there a hemisphere is unlike its side only if it is like something else. So
+# it is in an atlas by gyri: folds inside them, which it does not know, fit anywhere (right ones lie
+# .38 to .49 above, turned ones .11 to .26, in eighteen hemispheres of two sites).
+LEAST_ABOVE, LEAST_ABOVE_BY_GYRI, ENOUGH_BRAINS = 0.05, 0.4, 20
 UNLIKE = "lies in the atlas unlike a {} hemisphere"
 EXCHANGED = (
     "the hemispheres fit the mirror image of the atlas better: are left and right exchanged? (%s)"
@@ -103,6 +110,7 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
         self.folds.clear()
         names = AtlasLabeller(self.atlas, self.cohort)
         self.mirror = MirrorCheck(names)
+        self._warn_of_other_names()
 
         def label(indices: Sequence[int]) -> Iterator[AtlasLabelledBrain]:
             for index in indices:
@@ -127,15 +135,36 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
         if self.mirror.is_mirrored:
             LOG.warning(EXCHANGED, counted(len(self.mirror.losses), "hemisphere"))
 
+    def _warn_of_other_names(self) -> None:
+        own = self.atlas.about["vocabulary"]
+        known = self.cohort.description["Cohort"].get("fold_vocabularies", {})
+        others = [vocabulary for vocabulary in known if vocabulary != own]
+        if others:
+            LOG.warning(
+                "the atlas names sulci as %s does, the cohort's own folds have names of %s: the "
+                "same name is not the same sulcus in both",
+                own,
+                " and ".join(others),
+            )
+
     def _flag(self, names: AtlasLabeller, named: AtlasNamedBrain, row: Row) -> str:
         """Say if a hemisphere lies in the atlas unlike one of its side; empty if it does not."""
         side = names.side(row)
-        is_odd = named.folds.alignment.likelihood - side.expected < LEAST_ABOVE
+        above = LEAST_ABOVE_BY_GYRI if self._is_by_gyri else LEAST_ABOVE
+        is_odd = named.folds.alignment.likelihood - side.expected < above
         flag, like = UNLIKE.format(SIDES[row["hemi"]]), fits_as(names, named, row) if is_odd else ""
         if like:
             return f"{flag}; it fits better as {like}"
+        if named.folds.alignment.moved > ELSEWHERE or known_share(named) < LEAST_KNOWN:
+            return OTHER_SPACE
         self.mirror.look(named, row)
-        return flag if is_odd and side.peak >= ENOUGH_BRAINS else ""
+        is_known = side.peak >= ENOUGH_BRAINS and not self._is_by_gyri
+        return flag if is_odd and is_known else ""
+
+    @property
+    def _is_by_gyri(self) -> bool:
+        """True if the sulci of the atlas are those between gyri."""
+        return self.atlas.about["vocabulary"] in VOCABULARIES
 
     def _labelled(self, names: AtlasLabeller, index: int) -> AtlasLabelledBrain:
         row = self.cohort.rows[index]
@@ -146,8 +175,7 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
         alignment = named.folds.alignment
         flag = self._flag(names, named, row)
         gyri = self.cohort.fold_gyri.get(row_key(row), {})
-        by_gyri = self.atlas.about["vocabulary"] in VOCABULARIES
-        unnamed = why_unnamed(named, self.least_probability, gyri, by_gyri=by_gyri)
+        unnamed = why_unnamed(named, self.least_probability, gyri, by_gyri=self._is_by_gyri)
         measures = named.measure(self.cohort.affine)
         departures: list[dict[str, float]] = [{} for _ in measures]
         used = ""
