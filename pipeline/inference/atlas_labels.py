@@ -157,9 +157,10 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
             return f"{flag}; it fits better as {like}"
         if named.folds.alignment.moved > ELSEWHERE or known_share(named) < LEAST_KNOWN:
             return OTHER_SPACE
+        if self._is_by_gyri:  # sulci between gyri are as likely in the mirror image
+            return ""
         self.mirror.look(named, row)
-        is_known = side.peak >= ENOUGH_BRAINS and not self._is_by_gyri
-        return flag if is_odd and is_known else ""
+        return flag if is_odd and side.peak >= ENOUGH_BRAINS else ""
 
     @property
     def _is_by_gyri(self) -> bool:
