@@ -5,9 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller, AtlasNamedBrain
-from foldnorm.preprocessing.naming.alignment import transformed
+from foldnorm.preprocessing.naming.alignment import align, roughly_placed, transformed
 from foldnorm.preprocessing.naming.atlas import SIDES
-from foldnorm.preprocessing.naming.atlas_names import name_by_atlas
 
 TURNS = {
     "": (1, 1, 1),
@@ -33,7 +32,7 @@ def fits_as(names: AtlasLabeller, brain: AtlasNamedBrain, row: Mapping[str, str]
     """
     known = brain.folds.alignment.likelihood - names.side(row).expected
     fits = {
-        f"a {SIDES[hemi]} hemisphere{turn}": _gain(names, brain, hemi, signs)
+        f"a {SIDES[hemi]} hemisphere{turn}": gain(names, brain, hemi, signs)
         for hemi in SIDES
         for turn, signs in TURNS.items()
         if turn or hemi != row["hemi"]
@@ -42,7 +41,7 @@ def fits_as(names: AtlasLabeller, brain: AtlasNamedBrain, row: Mapping[str, str]
     return best if fits[best] > known + CLEARLY else ""
 
 
-def _gain(
+def gain(
     names: AtlasLabeller, brain: AtlasNamedBrain, hemi: str, signs: tuple[int, int, int]
 ) -> float:
     """Likelihood of a hemisphere as one of a side, above what the atlas expects.
@@ -57,9 +56,9 @@ def _gain(
     middle[0] = 0
     turned = (points - middle) * np.array(signs) + middle
     side = names.side({"hemi": hemi})
+    start = np.eye(4) if brain.is_placed else roughly_placed(side, turned)
     labels = brain.fold_labels[brain.fold_labels > 0]
-    fitted = name_by_atlas(side, turned, labels, is_placed=brain.is_placed)
-    return fitted.alignment.likelihood - side.expected
+    return align(side, transformed(turned, start), labels).likelihood - side.expected
 
 
 class MirrorCheck:
@@ -81,7 +80,7 @@ class MirrorCheck:
         if len(self.losses) < MAX_LOOKED_AT and len(self.names.atlas.sides) == len(SIDES):
             (other,) = set(SIDES) - {row["hemi"]}
             known = brain.folds.alignment.likelihood - self.names.side(row).expected
-            self.losses.append(known - _gain(self.names, brain, other, (-1, 1, 1)))
+            self.losses.append(known - gain(self.names, brain, other, (-1, 1, 1)))
 
     @property
     def is_mirrored(self) -> bool:
