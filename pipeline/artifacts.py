@@ -373,8 +373,11 @@ NAMED_FOLDS = Artifact(
         **BRAIN,
         "fold": "its label in the cohort, or its number by size",
         "voxels": "of it, in the grid of the cohort",
-        "sulcus": "likeliest name; empty where no sulcus of the atlas runs there, or where what "
-        "was learned says that it has none",
+        "sulcus": "its name; empty if it has none",
+        "unnamed": "why it has none: `no sulcus of the atlas there`; `like folds without a name`, "
+        "by what was learned; `unsure`, its likeliest name is less likely than "
+        "--least-probability; `inside a gyrus`, as the cohort's gyri say",
+        "likeliest": "name that the atlas would give it; empty where it would give none",
         "probability": "of that name; from .9 on, at least nine tenths of voxels are right",
         "second": "next likely name",
         "second_probability": "of that one",

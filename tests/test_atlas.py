@@ -43,9 +43,13 @@ def sheets():
     return points, np.repeat(np.arange(1, 6), a.size)
 
 
-def maps(folder, side="L", shape=SHAPE, affine=AFFINE, names=SULCI):
-    """Folder of maps: 20 brains with those sheets, each a little elsewhere."""
+def maps(folder, side="L", shape=SHAPE, affine=AFFINE, names=SULCI, unlike=(0, 0, 0)):
+    """Folder of maps: 20 brains with those sheets, each a little elsewhere.
+
+    The first sheet lies ``unlike`` mm off, as of a side that is no mirror image of the other.
+    """
     points, numbers = sheets()
+    points = points + np.where(numbers[:, None] == 1, unlike, 0)
     rng = np.random.default_rng(0)
     counts = np.zeros((len(names), *shape), dtype=np.int16)
     flip = np.array([1 if side == "L" else -1, 1, 1])

@@ -14,6 +14,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.data.sulcus_labels import common_sulci
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json
+from foldnorm.preprocessing.io.sources import RIGHT_LABELS
 from foldnorm.preprocessing.io.volumes import read_labels, sidecar_path
 from foldnorm.preprocessing.naming.gyri import (
     MAX_BARE,
@@ -264,6 +265,50 @@ def test_skeletonise_names_folds_by_itself(trees):
         assert largest["name"] == f"central_{word}"
         assert largest["confidence"] > 0.9
         assert largest["between"] == ["postcentral", "precentral"]
+
+
+@pytest.mark.parametrize("more", [(), ("--whole-brain",)])
+def test_folds_inside_a_gyrus_are_said_in_the_cohort(tmp_path, more):
+    tree = cohort_of(tmp_path, "e", with_gyri((1000, 2000), PRECENTRAL, PRECENTRAL))
+    sidecar = read_json(tree / "e" / SEGMENTATION / "Lfolds_e.json")
+    inside = [fold["fold"] for fold in sidecar["Folds"] if fold["between"] == ["precentral"]]
+    assert 1 in inside
+    assert preprocess(tree, out=tmp_path / "c", more=more) == 0
+    cohort = Cohort.open(tmp_path / "c")
+    own = {int(r["label"]): r for r in cohort.fold_table if r["hemi"] in ("", "L")}
+    assert [n for n in own if n < RIGHT_LABELS and own[n]["inside"] == "precentral"] == inside
+    assert cohort.fold_gyri[cohort.keys()[0]][1] == "precentral"
+    assert (1 + RIGHT_LABELS in cohort.fold_gyri[cohort.keys()[0]]) is bool(more)
+    assert not any(row["name"] for row in cohort.fold_table if row["inside"])
+
+
+@pytest.mark.parametrize("has_gyri", [True, False])
+def test_a_tree_of_before_folds_had_names_is_said(tmp_path, capsys, has_gyri):
+    volume = with_gyri((1000, 2000), PRECENTRAL, POSTCENTRAL) if has_gyri else two_brains()
+    tree = cohort_of(tmp_path, "f", volume)
+    said = "1 brain was made when folds got no names, though gyri are there: --overwrite names them"
+    maps = tmp_path / "maps_f"
+    assert skeletonise(maps, tree) == 0
+    assert said not in capsys.readouterr().err
+    for side in "LR":  # as an earlier release wrote it
+        path = tree / "f" / SEGMENTATION / f"{side}skeleton_f.json"
+        sidecar = read_json(path)
+        assert sidecar.pop("Gyri") == ("dkt" if has_gyri else None)
+        write_json(path, sidecar)
+    assert skeletonise(maps, tree) == 0  # it has names, if there are gyri
+    assert said not in capsys.readouterr().err
+    for side in "LR":
+        path = tree / "f" / SEGMENTATION / f"{side}folds_f.json"
+        folds = read_json(path)["Folds"]
+        unknown = ("name", "confidence", "between")
+        kept = [{k: v for k, v in fold.items() if k not in unknown} for fold in folds]
+        write_json(path, {"Folds": kept})
+    assert skeletonise(maps, tree) == 0
+    assert (said in capsys.readouterr().err) is has_gyri
+    assert read_json(tree / "run_report.json")["skipped"] == 1
+    assert skeletonise(maps, tree, "--overwrite") == 0
+    assert skeletonise(maps, tree) == 0
+    assert said not in capsys.readouterr().err
 
 
 def test_without_gyri_sidecars_are_what_they_were(trees):

@@ -9,7 +9,8 @@ each brain's input, sulcus_names.tsv says what their numbers mean. sulci.tsv has
 sulcus: size, confidence, place, depth, pieces; and how far each departs from healthy brains: those
 that the run was not trained on (its validation split), or the cohort --reference beside an atlas,
 half to compare with, half for the p-values. An atlas also writes folds.tsv, the likeliest name of
-each fold and the next one with their probabilities, and a picture of each brain.
+each fold and the next one with their probabilities, why a fold has no name (no sulcus of the atlas
+runs there, the atlas is unsure, it lies inside a gyrus), and a picture of each brain.
 """
 
 import argparse
@@ -44,6 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="training cohort of a run, if it has moved; healthy hemispheres that the sulci of an "
         "atlas are compared with",
     )
+    parser.add_argument(
+        "--least-probability",
+        type=float,
+        metavar="P",
+        help="of a name by an atlas: folds whose likeliest name is less likely get none "
+        "(default: 0.5)",
+    )
     add_device(parser)
     add_overwrite(parser)
 
@@ -53,8 +61,14 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.artifacts import SULCI
     from foldnorm.pipeline.commands.arguments import refuse_existing, warn_of_lost_inputs
     from foldnorm.pipeline.commands.outcome import conclude_batch
+    from foldnorm.preprocessing.core.errors import InputError
 
     refuse_existing(arguments.out / SULCI, arguments.overwrite)
+    least = arguments.least_probability
+    if least is not None and not arguments.model.is_file():
+        raise InputError(f"--least-probability requires an atlas, got a run: {arguments.model}")
+    if least is not None and not 0 <= least <= 1:
+        raise InputError(f"--least-probability: expected a number from 0 to 1, got {least:g}")
     given, result = (_by_atlas if arguments.model.is_file() else _by_network)(arguments)
     result.save(arguments.out)
     warn_of_lost_inputs(result.inputs)
@@ -88,6 +102,7 @@ def _by_network(
 
 
 def _by_atlas(arguments: argparse.Namespace) -> "tuple[ModelInput, AtlasLabellingResult]":
+    from foldnorm.pipeline.inference.atlas_folds import LEAST_PROBABILITY
     from foldnorm.pipeline.inference.atlas_labels import AtlasLabellingResult
     from foldnorm.pipeline.inference.inputs import open_hemispheres
     from foldnorm.pipeline.scoring.atlas_labeller import HealthySulci
@@ -109,4 +124,12 @@ def _by_atlas(arguments: argparse.Namespace) -> "tuple[ModelInput, AtlasLabellin
     if healthy is not None:
         healthy.check(given.cohort)
     indices = given.cohort.some_indices(*arguments.split)
-    return given, AtlasLabellingResult(arguments.model, atlas, given.cohort, indices, healthy)
+    least = arguments.least_probability
+    return given, AtlasLabellingResult(
+        arguments.model,
+        atlas,
+        given.cohort,
+        indices,
+        healthy,
+        LEAST_PROBABILITY if least is None else least,
+    )

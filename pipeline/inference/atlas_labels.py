@@ -17,6 +17,14 @@ from foldnorm.pipeline.artifacts import (
     SULCUS_NAMES,
     SULCUS_PICTURE,
 )
+from foldnorm.pipeline.inference.atlas_folds import (
+    LEAST_PROBABILITY,
+    fold_rows,
+    known_share,
+    named_labels,
+    why_unnamed,
+)
+from foldnorm.pipeline.inference.atlas_orientation import MirrorCheck, fits_as
 from foldnorm.pipeline.inference.recognise import LabelledBrain, in_space, places_of
 from foldnorm.pipeline.inference.results import Row, VolumeResult
 from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller, AtlasNamedBrain, HealthySulci
@@ -25,17 +33,30 @@ from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.cohort.input_space import InputSpace
 from foldnorm.preprocessing.cohort.pictures import contact_sheet, many_colours, png
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.files import write_bytes, write_json, write_tsv
 from foldnorm.preprocessing.io.sources import Problem
 from foldnorm.preprocessing.io.volumes import write_labels
-from foldnorm.preprocessing.naming.atlas import SulcusAtlas
+from foldnorm.preprocessing.naming.atlas import SIDES, SulcusAtlas
+from foldnorm.preprocessing.naming.gyri import VOCABULARIES
 from foldnorm.preprocessing.spatial.crop import bounding_box
 
 # mm between where a transform to MNI space puts a brain and where the atlas fits it: more is said.
 FAR_OFF = 4.5
-# Mean log likelihood of a fold below what the atlas expects: sixteen hemispheres of three sites lie
-# .1 to .5 above, turned around they lie .37 and more below. An atlas of few brains says nothing.
-UNLIKELY, ENOUGH_BRAINS = 0.35, 20
+# A fit from so many mm away is none, as of an atlas whose millimetres are voxels; nor is one that
+# leaves most of the folds where no sulcus of the atlas runs.
+ELSEWHERE, LEAST_KNOWN = 60.0, 0.5
+OTHER_SPACE = "does not lie where the sulci of the atlas do: is one of them in another space?"
+# Mean log likelihood of a fold above what the atlas expects: 42 hemispheres of one site lie .25 to
+# .52 above, turned around or taken for the other side .13 to .7 below. What an atlas of few brains
+# expects says little: there a hemisphere is unlike its side only if it is like something else. So
+# it is in an atlas by gyri: folds inside them, which it does not know, fit anywhere (right ones lie
+# .38 to .49 above, turned ones .11 to .26, in eighteen hemispheres of two sites).
+LEAST_ABOVE, LEAST_ABOVE_BY_GYRI, ENOUGH_BRAINS = 0.05, 0.4, 20
+UNLIKE = "lies in the atlas unlike a {} hemisphere"
+EXCHANGED = (
+    "the hemispheres fit the mirror image of the atlas better: are left and right exchanged? (%s)"
+)
 LOG = logging.getLogger(__name__)
 
 
@@ -66,10 +87,12 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
         cohort: the brains.
         indices: which of them.
         healthy: to compare with; None: no z and no p.
+        least_probability: of a name that is given to a fold.
         inputs: ``sub-…_hemi-…`` → the file in whose grid its labels lie, or None; of those made so
             far.
         folds: rows of ``folds.tsv`` of those made so far.
         alignments: how each lies in the atlas, of those made so far.
+        mirror: comparison of the first of them with the mirror image of the atlas.
     """
 
     path: Path
@@ -77,13 +100,17 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
     cohort: Cohort
     indices: NDArray[np.int64]
     healthy: HealthySulci | None = None
+    least_probability: float = LEAST_PROBABILITY
     inputs: dict[str, str | None] = field(default_factory=dict, init=False)
     folds: list[Row] = field(default_factory=list, init=False)
     alignments: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
+    mirror: MirrorCheck = field(init=False)
 
     def _make(self) -> Iterator[AtlasLabelledBrain]:
         self.folds.clear()
         names = AtlasLabeller(self.atlas, self.cohort)
+        self.mirror = MirrorCheck(names)
+        self._warn_of_other_names()
 
         def label(indices: Sequence[int]) -> Iterator[AtlasLabelledBrain]:
             for index in indices:
@@ -105,6 +132,40 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
                     brain.moved,
                 )
             yield brain
+        if self.mirror.is_mirrored:
+            LOG.warning(EXCHANGED, counted(len(self.mirror.losses), "hemisphere"))
+
+    def _warn_of_other_names(self) -> None:
+        own = self.atlas.about["vocabulary"]
+        known = self.cohort.description["Cohort"].get("fold_vocabularies", {})
+        others = [vocabulary for vocabulary in known if vocabulary != own]
+        if others:
+            LOG.warning(
+                "the atlas names sulci as %s does, the cohort's own folds have names of %s: the "
+                "same name is not the same sulcus in both",
+                own,
+                " and ".join(others),
+            )
+
+    def _flag(self, names: AtlasLabeller, named: AtlasNamedBrain, row: Row) -> str:
+        """Say if a hemisphere lies in the atlas unlike one of its side; empty if it does not."""
+        side = names.side(row)
+        above = LEAST_ABOVE_BY_GYRI if self._is_by_gyri else LEAST_ABOVE
+        is_odd = named.folds.alignment.likelihood - side.expected < above
+        flag, like = UNLIKE.format(SIDES[row["hemi"]]), fits_as(names, named, row) if is_odd else ""
+        if like:
+            return f"{flag}; it fits better as {like}"
+        if named.folds.alignment.moved > ELSEWHERE or known_share(named) < LEAST_KNOWN:
+            return OTHER_SPACE
+        if self._is_by_gyri:  # sulci between gyri are as likely in the mirror image
+            return ""
+        self.mirror.look(named, row)
+        return flag if is_odd and side.peak >= ENOUGH_BRAINS else ""
+
+    @property
+    def _is_by_gyri(self) -> bool:
+        """True if the sulci of the atlas are those between gyri."""
+        return self.atlas.about["vocabulary"] in VOCABULARIES
 
     def _labelled(self, names: AtlasLabeller, index: int) -> AtlasLabelledBrain:
         row = self.cohort.rows[index]
@@ -113,9 +174,9 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
         space = InputSpace.from_row(self.cohort, row)
         known: Row = {"participant_id": row["participant_id"], "hemi": row["hemi"]}
         alignment = named.folds.alignment
-        side = names.side(row)
-        is_odd = alignment.likelihood < side.expected - UNLIKELY and side.peak >= ENOUGH_BRAINS
-        flag = "lies in the atlas unlike a hemisphere of that side" if is_odd else ""
+        flag = self._flag(names, named, row)
+        gyri = self.cohort.fold_gyri.get(row_key(row), {})
+        unnamed = why_unnamed(named, self.least_probability, gyri, by_gyri=self._is_by_gyri)
         measures = named.measure(self.cohort.affine)
         departures: list[dict[str, float]] = [{} for _ in measures]
         used = ""
@@ -131,11 +192,11 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
             rows.append({**known, "used_for": used, "flag": flag, "sulcus": sulcus, **figures})
         return AtlasLabelledBrain(
             row_key(row),
-            in_space(named, space, self.cohort.scheme),
+            in_space(named_labels(named, unnamed), space, self.cohort.scheme),
             space.affine,
             space.path,
             rows,
-            [known | own for own in _fold_rows(named)],
+            [known | own for own in fold_rows(named, unnamed)],
             alignment.moved,
             alignment.likelihood,
             named.is_placed,
@@ -162,8 +223,10 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
             "phantom": self.cohort.is_phantom,
             "brains": len(self.indices),
             "sulci": list(self.atlas.names),
+            "least_probability": self.least_probability,
             **({} if self.healthy is None else self._calibration),
             "alignments": self.alignments,
+            "mirrored": self.mirror.is_mirrored,
             "columns": dict(SULCI.columns),
             "labels_in_grid_of": self.inputs,
         }
@@ -201,19 +264,3 @@ def seen_from_outside(
         seen = np.take_along_axis(rows, first, axis).squeeze(axis)
         views.append(colours[seen].transpose(1, 0, 2)[::-1])
     return views
-
-
-def _fold_rows(brain: AtlasNamedBrain) -> list[Row]:
-    """Rows of ``folds.tsv``, largest fold first."""
-    folds = brain.folds
-    voxels = np.bincount(brain.fold_labels, minlength=int(folds.labels.max()) + 1)[folds.labels]
-    columns = {
-        "fold": folds.labels.tolist(),
-        "voxels": voxels.tolist(),
-        "sulcus": folds.names(),
-        "probability": np.round(folds.probabilities(), 3).tolist(),
-        "second": folds.names(1),
-        "second_probability": np.round(folds.probabilities(1), 3).tolist(),
-    }
-    rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
-    return sorted(rows, key=lambda row: -row["voxels"])

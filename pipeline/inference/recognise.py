@@ -108,7 +108,7 @@ class SulcusLabeller:
             if used or flag:
                 measures = {k: v for k, v in measures.items() if not k.startswith("p_")}
             rows.append({**known, "sulcus": sulcus, **measures})
-        labels = in_space(brain, space, cohort.scheme)
+        labels = in_space(brain.labels, space, cohort.scheme)
         return LabelledBrain(row_key(row), labels, space.affine, space.path, rows)
 
     @cached_property
@@ -217,9 +217,17 @@ def places_of(centre: NDArray[np.float64], affine: Matrix, space: InputSpace) ->
     return figures
 
 
-def in_space(brain: NamedBrain, space: InputSpace, scheme: LabelScheme) -> NDArray[np.uint8]:
-    """Labels of a brain in a space, (I, J, K) uint8, 0 where it has no structure there."""
-    labels = space.labels_to_input_grid(brain.labels).astype(np.uint8)
+def in_space(
+    packed: NDArray[np.integer], space: InputSpace, scheme: LabelScheme
+) -> NDArray[np.uint8]:
+    """Labels of a brain in a space, (I, J, K) uint8, 0 where it has no structure there.
+
+    Args:
+        packed: (I, J, K) of them, in the grid of the cohort.
+        space: of the input.
+        scheme: of the input.
+    """
+    labels = space.labels_to_input_grid(packed).astype(np.uint8)
     if space.path is not None:
         own = read_labels(space.path, assume=space.assume)
         labels *= scheme.foreground(discretise(own.data, scheme, path=space.path))

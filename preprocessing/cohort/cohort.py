@@ -44,7 +44,7 @@ FOLDS = "folds.npy"
 PAIRS = "pairs.npy"
 REGION_MASK = "region_mask.nii.gz"
 FOLD_TABLE = "folds.tsv"
-FOLD_COLUMNS = ("participant_id", "hemi", "label", "name", "size", "voxels")
+FOLD_COLUMNS = ("participant_id", "hemi", "label", "name", "inside", "size", "voxels")
 KEY_COLUMNS = ("participant_id", "hemi", "image")  # what `row_key` makes a name of
 FIRST_COLUMNS = ("participant_id", "hemi", "split")
 BIDS_VERSION = "1.10.0"
@@ -242,9 +242,21 @@ class Cohort:
 
     @cached_property
     def fold_table(self) -> list[dict[str, str]]:
-        """Table of folds: label, name, size in mm² of sheet, voxels in the packed volume."""
+        """Table of folds: label, name, the gyrus that one without a name lies inside, if known.
+
+        And size in mm² of sheet, voxels in the packed volume.
+        """
         path = self.folder / FOLD_TABLE
         return read_tsv(path) if path.is_file() else []
+
+    @cached_property
+    def fold_gyri(self) -> dict[str, dict[int, str]]:
+        """Fold label → gyrus that the fold lies inside, of each volume, by its key."""
+        found: dict[str, dict[int, str]] = {}
+        for row in self.fold_table:
+            if row.keys() >= {"inside"} and row["inside"]:  # no column in cohorts of release 0.2
+                found.setdefault(row_key(row), {})[int(row["label"])] = row["inside"]
+        return found
 
     @cached_property
     def scheme(self) -> LabelScheme:

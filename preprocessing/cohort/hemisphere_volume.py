@@ -37,6 +37,7 @@ class HemisphereVolume:
         labels: (I, J, K) uint16 fold labels where ``classes`` is highest, or None.
         pair: (I, J, K) uint8 class numbers of the second volume, or None.
         fold_names: label → sulcus, from a fold graph or from gyri.
+        fold_gyri: label → gyrus, of folds without a name that lie inside one.
         fold_vocabulary: whose names these are; empty if there are none.
         folds_from: where fold labels come from, or why there are none.
         hull: what was done to it.
@@ -50,6 +51,7 @@ class HemisphereVolume:
     labels: NDArray[np.uint16] | None = None
     pair: NDArray[np.uint8] | None = None
     fold_names: dict[int, str] = field(default_factory=dict)
+    fold_gyri: dict[int, str] = field(default_factory=dict)
     fold_vocabulary: str = ""
     folds_from: str = "none"
     hull: str = "kept"
@@ -102,6 +104,7 @@ def read_hemisphere(
         labels,
         pair,
         known.names,
+        known.gyri,
         known.vocabulary,
         known.source,
         hull,
@@ -147,12 +150,13 @@ def join(
             arrays.append(whole)
         return np.maximum(*arrays)
 
-    labels, names = None, dict[int, str]()
+    labels, names, gyri = None, dict[int, str](), dict[int, str]()
     if left.labels is not None and right.labels is not None:
         moved = np.where(right.labels > 0, right.labels + RIGHT_LABELS, 0).astype(np.uint16)
         right = replace(right, labels=moved)
         labels = joined("labels", 0)
         names = {**left.fold_names, **{n + RIGHT_LABELS: s for n, s in right.fold_names.items()}}
+        gyri = {**left.fold_gyri, **{n + RIGHT_LABELS: s for n, s in right.fold_gyri.items()}}
     return replace(
         left,
         box=box,
@@ -160,6 +164,7 @@ def join(
         labels=labels,
         pair=None if pair_scheme is None else joined("pair", pair_scheme.fill),
         fold_names=names,
+        fold_gyri=gyri,
         fold_vocabulary=vocabularies[0] if names else "",
         folds_from=_both(left.folds_from, right.folds_from),
         pair_shift=_larger(left.pair_shift, right.pair_shift),
@@ -249,6 +254,7 @@ class _FoldLabels:
     source: str = "none"
     graph: NDArray[np.bool_] | None = None  # voxels of a graph made of this skeleton
     warnings: tuple[str, ...] = ()  # of the file that they were read from
+    gyri: dict[int, str] = field(default_factory=dict)  # of folds that lie inside one
 
 
 def _fold_labels(
@@ -269,9 +275,16 @@ def _fold_labels(
         folds = read_labels(companions.folds, assume=source.assume)
         said = tuple(f"its fold labels: {line}" for line in folds.warnings)
         sidecar = FoldSidecar.beside(companions.folds)
-        names, vocabulary = ({}, "") if sidecar is None else (sidecar.names, sidecar.vocabulary)
-        labels = _checked_folds(folds, volume)
-        return _FoldLabels(labels, names, vocabulary, "label volume", voxels, said)
+        known = sidecar or FoldSidecar(companions.folds, ())
+        return _FoldLabels(
+            _checked_folds(folds, volume),
+            known.names,
+            known.vocabulary,
+            "label volume",
+            voxels,
+            said,
+            known.gyri,
+        )
     if graph is None:
         return _FoldLabels()
     names = {fold.number: fold.sulcus for fold in graph.folds}

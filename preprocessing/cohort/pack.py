@@ -176,13 +176,14 @@ def fold_rows(
     """
     total = np.bincount(labels.ravel())
     held = np.bincount(inside.ravel(), minlength=len(total))
-    sizes = volume.sidecar["FoldSizes"]
+    sizes, gyri = volume.sidecar["FoldSizes"], volume.fold_gyri
     return [
         {
             "participant_id": f"sub-{bids_label(volume.sidecar['Participant'])}",
             "hemi": volume.sidecar["Hemisphere"],
             "label": int(label),
             "name": names.get(int(label), ""),
+            "inside": gyri.get(int(label), ""),
             "size": sizes[str(label)] * held[label] / total[label],
             "voxels": int(held[label]),
         }

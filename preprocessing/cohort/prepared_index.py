@@ -56,6 +56,11 @@ class PreparedVolume:
         return {**of_source, **right}
 
     @property
+    def fold_gyri(self) -> Mapping[int, str]:
+        """Label → gyrus, of folds without a name that lie inside one; empty where none is known."""
+        return {int(n): gyrus for n, gyrus in self.sidecar.get("FoldGyri", {}).items()}
+
+    @property
     def fold_vocabulary(self) -> str:
         """Whose names its own folds have; empty if they have none of their own."""
         # Sidecars of earlier versions, where only fold graphs gave names, do not say it.

@@ -195,7 +195,7 @@ def _write_prepared(prepared: PreparedArrays, stem: Path, scheme: LabelScheme) -
 
 
 def _measured(prepared: PreparedArrays, preparation: Preparation) -> dict[str, Any]:
-    names = preparation.scheme.names
+    names, gyri = preparation.scheme.names, prepared.source.fold_gyri
     return {
         "VoxelSize": list(prepared.voxel_size),
         "LatticeBox": str(prepared.bounds),
@@ -207,6 +207,7 @@ def _measured(prepared: PreparedArrays, preparation: Preparation) -> dict[str, A
         "PairShiftMm": prepared.source.pair_shift,
         "FoldLabels": prepared.source.folds_from,
         "FoldNames": {str(label): name for label, name in prepared.source.fold_names.items()},
+        **({"FoldGyri": {str(n): gyrus for n, gyrus in gyri.items()}} if gyri else {}),
         **({"FoldVocabulary": said} if (said := prepared.source.fold_vocabulary) else {}),
         "FoldSizes": {str(label): round(size, 3) for label, size in prepared.fold_sizes.items()},
         **({"FileWarnings": list(lines)} if (lines := prepared.source.warnings) else {}),

@@ -44,6 +44,15 @@ class FoldSidecar:
         """Fold label → sulcus, of the folds that have a name."""
         return {int(f["fold"]): str(f["name"]) for f in self.folds if f.get("name")}
 
+    @property
+    def gyri(self) -> dict[int, str]:
+        """Fold label → gyrus, of the folds without a name that lie inside one gyrus."""
+        return {
+            int(f["fold"]): str(f["between"][0])
+            for f in self.folds
+            if not f.get("name") and len(f.get("between", ())) == 1
+        }
+
 
 def _is_fold(fold: Any) -> bool:
     return isinstance(fold, dict) and isinstance(fold.get("fold"), int)

@@ -118,6 +118,12 @@ def correspondence(vocabulary: str) -> Correspondence:
     return Correspondence(vocabulary, labels, optional, tuple(content["sulci"]), table)
 
 
+def parcellations(labels: Labels) -> dict[str, list[str]]:
+    """Return the vocabularies whose gyri each side of a segmentation has, (I, J, K) labels."""
+    counts = np.bincount(np.clip(labels, 0, MOST).ravel(), minlength=MOST + 1)
+    return {side: [v for v in VOCABULARIES if _held(counts, v, side)] for side in SIDES}
+
+
 def find_gyri(
     labels: Labels, whites: Mapping[str, Mask]
 ) -> dict[str, tuple[Gyri | None, list[str]]]:
@@ -131,16 +137,14 @@ def find_gyri(
         Of each of these sides its gyri, None if they cannot be used, and warnings; empty if the
         segmentation has no gyri at all.
     """
-    clipped = np.clip(labels, 0, MOST)
-    counts = np.bincount(clipped.ravel(), minlength=MOST + 1)
-    there = {side: [v for v in VOCABULARIES if _held(counts, v, side)] for side in SIDES}
+    there = parcellations(labels)
     vocabularies = sorted({v for of_side in there.values() for v in of_side})
     if not vocabularies:
         return {}
     if len(vocabularies) > 1:
         said = f"gyri of two parcellations ({' and '.join(vocabularies)}): its folds get no names"
         return {side: (None, [said]) for side in whites}
-    known = correspondence(vocabularies[0])
+    known, clipped = correspondence(vocabularies[0]), np.clip(labels, 0, MOST)
     return {
         side: _checked(Gyri(known, _numbers(clipped, known, side)), white, there[side])
         for side, white in whites.items()

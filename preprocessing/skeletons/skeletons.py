@@ -5,9 +5,11 @@ grid, hull, fold labels, depth, bottom lines, and a sidecar that says what it wa
 it holds. Everything that reads a Morphologist tree reads this one.
 """
 
+import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -43,7 +45,13 @@ from foldnorm.preprocessing.io.volumes import (
     write_labels,
     write_map,
 )
-from foldnorm.preprocessing.naming.gyri import FoldName, Gyri, find_gyri, name_folds
+from foldnorm.preprocessing.naming.gyri import (
+    FoldName,
+    Gyri,
+    find_gyri,
+    name_folds,
+    parcellations,
+)
 from foldnorm.preprocessing.skeletons.alignment import (
     Alignment,
     Template,
@@ -77,6 +85,11 @@ MANY_FOLDS = 1000  # at 1 mm; smaller voxels give more, smaller ones
 SPECKLED = 1e-3  # lone voxels ÷ voxels of white matter
 GREY, WHITE = 100, 200
 ORIGIN = "foldnorm skeletonise"
+GYRI = (
+    "Gyri"  # key of a sidecar: whose gyri name the folds, if any; not there before folds had names
+)
+Made = Literal["now", "before", "before names"]
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -131,14 +144,19 @@ def skeletonise_sources(
     work = partial(skeletonise_to_folder, out=out, options=options)
     outcomes = isolated_map(work, volumes, options.n_procs)
     hidden = options.quiet or not sys.stderr.isatty()
-    skipped = 0
+    made: Counter[Made] = Counter()
     for outcome in tqdm(
         outcomes, desc="skeletonise", total=len(volumes), unit="brain", disable=hidden
     ):
         if outcome.reason:
             problems.append(Problem(outcome.item.key, outcome.reason))
         else:
-            skipped += outcome.result
+            made[outcome.result] += 1
+    if made["before names"]:
+        LOG.warning(
+            "%s made when folds got no names, though gyri are there: --overwrite names them",
+            counted(made["before names"], "brain was", "brains were"),
+        )
     failed = sorted(problems, key=lambda problem: problem.key)
     warned = {
         path.stem: found
@@ -148,7 +166,7 @@ def skeletonise_sources(
     report = {
         "version": version("foldnorm"),
         "done": len(volumes) - sum(v.key in {p.key for p in failed} for v in volumes),
-        "skipped": skipped,
+        "skipped": made["before"] + made["before names"],
         "failed": [{"volume": p.key, "reason": p.reason} for p in failed],
         "warnings": warned,
         **sought.record(),
@@ -158,8 +176,10 @@ def skeletonise_sources(
     return report
 
 
-def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseOptions) -> bool:
-    """Make both hemispheres of one segmentation, or one; True if all was finished already.
+def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseOptions) -> Made:
+    """Make both hemispheres of one segmentation, or one, and say if all was finished before.
+
+    Then also if that was before folds got names, and its gyri could name them.
 
     Raises:
         InputError: the segmentation cannot be used.
@@ -181,7 +201,8 @@ def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseO
     }
     sidecars = {side: folder / f"{side}skeleton_{name}.json" for side in wanted}
     if not options.overwrite and all(_is_finished(path, made_from) for path in sidecars.values()):
-        return True
+        is_nameable = _could_be_named(source, sidecars.values(), options.scheme)
+        return "before names" if is_nameable else "before"
     volume = read_labels(source.path, assume=source.assume)
     found = hemispheres(volume, options.scheme, side=source.hemi, wanted=wanted)
     alignment, unaligned = _alignment(source, volume, found, options)
@@ -203,8 +224,27 @@ def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseO
         measured = _make(hemisphere, box, affine, sidecar, own_gyri, options.recipe)
         measured["Alignment"] = None if alignment is None else alignment.record
         measured["Warnings"] += [*said, *volume.warnings, *unaligned]
+        measured[GYRI] = None if own_gyri is None else own_gyri.correspondence.vocabulary
         write_json(sidecar, {**made_from, **measured})
-    return False
+    return "now"
+
+
+def _could_be_named(
+    source: SourceVolume, sidecars: Iterable[Path], scheme: SegmentationScheme | None
+) -> bool:
+    """Return whether gyri could name folds that were made before folds got names."""
+    if scheme not in (None, FREESURFER) or all(map(_was_to_be_named, sidecars)):
+        return False
+    return any(parcellations(read_labels(source.path, assume=source.assume).data).values())
+
+
+def _was_to_be_named(sidecar: Path) -> bool:
+    """Return whether a skeleton was made when folds got names, if there were gyri."""
+    if GYRI in json_or_nothing(sidecar):
+        return True
+    folds = sidecar.name.replace("skeleton", FOLDS_STEM, 1).replace(".json", ".nii.gz")
+    known = FoldSidecar.beside(sidecar.with_name(folds))
+    return known is not None and bool(known.vocabulary)
 
 
 def _gyri(
