@@ -1,9 +1,9 @@
 """Names of folds that were learned from gyri by hand, on people of a site left out.
 
-COHORT is 1mm of real_cohort.py: 144 hemispheres whose folds are named by manual gyri, of three
-sites. DATA holds sulcal_masks and dkt_sulci.tsv. For each site, an atlas is made and names are
-learned from the two others (``foldnorm atlas COHORT --learn --without …``, one person under two ids
-counted as one), and the folds of its people are named.
+COHORT is 1mm of real_cohort.py: 148 hemispheres of 72 people (two are there twice) whose folds are
+named by manual gyri, of three sites. DATA holds sulcal_masks and dkt_sulci.tsv. For each site, an
+atlas is made and names are learned from the two others (``foldnorm atlas COHORT --learn --without
+…``, one person under two ids counted as one), and the folds of its people are named.
 
 What is counted are voxels of folds, by 21 classes: 20 sulci of the DKT protocol, and none. The
 truth is the name of a voxel's fold by the vote of its manual gyri, or that it has none: it lies
@@ -11,11 +11,12 @@ inside a gyrus, mostly. Rate is the share of all voxels with the right class, Di
 21 classes, each over all voxels. Of
 
     learned     what was learned, with hemispheres where they lie in MNI space
+    given       the same, but no name that is less likely than label-sulci gives
 
 and, on one hemisphere in --every, with ``few_`` before them:
 
     learned     the same
-    command     what label-sulci says with such an atlas: aligned with it from anywhere first
+    placed      learned, after the hemisphere was aligned with the atlas as label-sulci does it
     atlas       the same atlas without what was learned: a fold gets the likeliest sulcus
     densities   the same with the density of folds without a name as one of 21
     both        mean of the probabilities of learned and densities
@@ -43,6 +44,7 @@ from real_cohort import run
 from scipy.spatial import cKDTree
 from scipy.special import softmax
 
+from foldnorm.pipeline.inference.atlas_folds import LEAST_PROBABILITY
 from foldnorm.pipeline.metrics.bootstrap import bootstrap_interval
 from foldnorm.preprocessing.cohort.cohort import Cohort, family_of, row_key
 from foldnorm.preprocessing.core.files import read_tsv
@@ -56,7 +58,7 @@ SITES = ("MMRR", "HLN", "NKI")
 TWICE = (("NKIRS2214", "NKITRT2014"), ("NKIRS223", "NKITRT205"))  # one scan each
 BINS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.001)
 DRAWS = 1000
-WAYS = ("command", "atlas", "densities", "both", "masks")  # of one hemisphere in --every
+WAYS = ("placed", "atlas", "densities", "both", "masks")  # of one hemisphere in --every
 Arrays = dict[str, np.ndarray]
 
 
@@ -101,11 +103,11 @@ def named(
         if number % every == 0:
             side, of_masks = sides[hemi]
             density = densities(atlas.learned.places, points, folds, hemi)
-            by_command = name_by_atlas(side, points, folds, learned=atlas.learned, hemi=hemi)
+            by_placed = name_by_atlas(side, points, folds, learned=atlas.learned, hemi=hemi)
             by_atlas = name_by_atlas(side, points, folds)
             by_masks = name_by_atlas(of_masks, points, folds)
             ways = {
-                "command": [number_of[name] for name in by_command.names()],
+                "placed": [number_of[name] for name in by_placed.names()],
                 "atlas": [number_of[name] for name in by_atlas.names()],
                 "densities": density.argmax(axis=1),
                 "both": (likely + density).argmax(axis=1),
@@ -202,7 +204,9 @@ def figures(of_sites: Mapping[str, Arrays], classes: list[str]) -> dict[str, Any
     folds = {key: np.concatenate([own[key] for own in of_sites.values()]) for key in first}
     n = len(classes)
     some = {key: own[folds["masks"] >= 0] for key, own in folds.items()}
-    compared = {"learned": (folds, folds["likely"].argmax(axis=1))}
+    learned, none = folds["likely"].argmax(axis=1), n - 1
+    given = np.where(folds["likely"].max(axis=1) < LEAST_PROBABILITY, none, learned)
+    compared = {"learned": (folds, learned), "given": (folds, given)}
     compared |= {
         f"learned_{site}": (own, own["likely"].argmax(axis=1)) for site, own in of_sites.items()
     }
