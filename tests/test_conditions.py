@@ -77,6 +77,16 @@ def test_a_column_that_tells_nothing_is_refused(names, message):
         Conditions.fit(names, rows)
 
 
+@pytest.mark.parametrize("odd", ["30,5", "unknown", "inf"])
+def test_a_word_among_numbers_does_not_make_categories_of_them(odd):
+    rows = [{"age": age} for age in ("20", "30", "40.5", "", odd)]
+    with pytest.raises(InputError, match=rf"3 of 4 values are numbers, but not '{odd}'"):
+        Conditions.fit(["age"], rows)
+    assert Conditions.fit(["age:category"], rows).columns[0].levels == tuple(
+        sorted({"20", "30", "40.5", odd})
+    )
+
+
 def test_what_training_never_had_is_refused_with_its_participant():
     fitted = Conditions.fit(["hemi", "age"], ROWS)
     with pytest.raises(InputError, match="z: hemi: expected one of L, R, as in training, got 'B'"):

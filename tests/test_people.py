@@ -237,7 +237,8 @@ def test_a_table_without_files_says_that_it_is_not_used(pictures):
 def test_images_of_one_name_without_a_table_are_said(pictures):
     for name in ("a.png", "b.png"):
         (pictures / name).rename(pictures / f"sub-1_{name}")
-    assert "file names begin with sub-, some alike" in find_images(pictures).warnings[0]
+    (line,) = find_images(pictures).warnings
+    assert "2 file names seem to be of 1 participant (sub-1_a.png and sub-1_b.png)" in line
 
 
 def test_columns_that_a_cohort_has_of_its_own_are_said(flat):
@@ -315,3 +316,36 @@ def test_a_table_against_the_names_of_files_is_said(tmp_path, rows, said):
     warnings = find_volumes([Source(tmp_path / "t.tsv")], "skeleton").warnings
     assert said in "".join(warnings)
     assert bool(warnings) == bool(said)
+
+
+@pytest.mark.parametrize("word", ["NA", "nan", "NULL"])
+def test_an_id_that_is_not_known_is_nobodys(pictures, flat, word):
+    (pictures / "participants.tsv").write_text(f"file\tparticipant_id\na.png\t{word}\nb.png\ts1\n")
+    found = find_images(pictures)
+    assert [image.participant for image in found.items] == ["s1"]
+    assert "an id needs a letter or a digit" in found.problems[0].reason
+    (flat / "list.tsv").write_text(f"participant_id\tpath\n{word}\tsub-001.nii.gz\n")
+    with pytest.raises(InputError, match="line 2: expected participant_id and path"):
+        find_volumes([Source(flat / "list.tsv")], "skeleton")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("s1_left", "s1_right", "s2_left"), "2 file names seem to be of 1 participant"),
+        (("s1_slice3", "s1_slice4", "s2-slice3", "s2-slice4"), "4 file names seem to be of 2"),
+        (("test_image_1", "test_image_2"), ""),
+        (("1", "2", "10"), ""),
+    ],
+)
+def test_images_of_one_person_by_their_names_are_said(tmp_path, names, said):
+    for name in names:
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / f"{name}.png")
+    warnings = find_images(tmp_path).warnings
+    assert said in "".join(warnings)
+    assert bool(warnings) == bool(said)
+
+
+def test_visits_in_a_table_of_images_are_said(pictures):
+    (pictures / "participants.tsv").write_text("file\tparticipant_id\na.png\tp_v1\nb.png\tp_v2\n")
+    assert "p_v1 and p_v2 may be one person" in find_images(pictures).warnings[0]

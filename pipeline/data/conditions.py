@@ -170,7 +170,14 @@ def _fitted(name: str, rows: Sequence[Row]) -> Column:
     if len(levels) < 2:
         known = f"is {levels[0]!r}" if levels else "is missing"
         raise InputError(f"condition {column!r} {known} for all training volumes")
-    if not category and all(_is_number(value) for value in levels):
+    n_numbers = sum(map(_is_number, values))
+    if not category and len(values) / 2 < n_numbers < len(values):
+        odd = next(value for value in levels if not _is_number(value))
+        raise InputError(
+            f"condition {column!r}: {n_numbers} of {len(values)} values are numbers, but not "
+            f"{odd!r}; expected numbers and n/a, or {column}{CATEGORY} for words"
+        )
+    if not category and n_numbers == len(values):
         numbers = np.array([float(value) for value in values])
         return Column(column, mean=float(numbers.mean()), sd=float(numbers.std()))
     shares = tuple(values.count(level) / len(values) for level in levels)

@@ -23,13 +23,15 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import atomic_path, read_tsv, write_bytes
 from foldnorm.preprocessing.io.file_pairs import pair_fault
 from foldnorm.preprocessing.io.gzipped import expand, head_of
-from foldnorm.preprocessing.io.names import bids_label
+from foldnorm.preprocessing.io.names import bids_label, files_of_one_person
 from foldnorm.preprocessing.io.people import (
     DECIDED,
+    FAMILY,
     OF_VOLUMES,
     columns_passed_over,
     differing_slightly,
     participant_ids,
+    perhaps_one_person,
     refuse_pointer,
     require_columns,
     with_known_values,
@@ -112,7 +114,7 @@ def find_images(
     rows, warnings = _table(source, table)
     found = every
     if rows is None:
-        warnings += _shared_prefix(found)
+        warnings += files_of_one_person([image.path for image in found if image.index is None])
     else:
         found, unclear = _by_table(found, rows, source)
         problems += unclear
@@ -241,18 +243,6 @@ def _without_faults(images: Sequence[ImageFile]) -> tuple[list[ImageFile], list[
     return [image for image in images if not faults[image.path]], problems
 
 
-def _shared_prefix(images: Sequence[ImageFile]) -> list[str]:
-    """Warn if names say that several images are one participant's, and no table does."""
-    named = [i.path.name for i in images if i.path.name.startswith("sub-") and "_" in i.path.name]
-    shared = len(named) - len({name.partition("_")[0] for name in named})
-    if not shared:
-        return []
-    return [
-        f"{len(named)} file names begin with sub-, some alike ({named[0]}); without a table of "
-        "file and participant_id each image is a participant of its own, and splits part them"
-    ]
-
-
 def _image_from_file(path: Path, source: Path) -> ImageFile:
     """Return the image of a file; its class is the folder of ``source`` that holds it, if any."""
     within = path.relative_to(source)
@@ -301,7 +291,8 @@ def _table(source: Path, table: Path | None) -> tuple[list[dict[str, str]] | Non
     require_columns(rows, ("file", "participant_id"), path)
     ids, warnings = participant_ids(rows, path)
     rows, said = with_known_values(rows, ids, path)
-    warnings += said
+    families = {name: row.get(FAMILY, "") for name, row in zip(ids, rows, strict=True)}
+    warnings += [*said, *perhaps_one_person(families)]
     warnings += columns_passed_over(rows, (*DECIDED, *OF_VOLUMES), path)
     named = [{**row, "participant_id": name} for row, name in zip(rows, ids, strict=True)]
     return named, warnings

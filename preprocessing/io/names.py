@@ -7,9 +7,11 @@ side at one end (``ID_left``, ``lh.ID``). A name that says a side unclearly is r
 
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 
 EXPECTED = "expected sub-ID_hemi-L or sub-ID_hemi-R, or a table with participant_id, path and hemi"
@@ -60,6 +62,12 @@ PARTS = (
     re.compile(r"(?:m?[wru]{0,2}|s)[cp](?P<number>[0-6])(?=[A-Za-z]..)"),
     re.compile(r".+_(?:pve|prob|probseg|tissue)_?(?P<number>\d+)"),
     re.compile(r".+Posteriors?_?(?P<number>\d+)"),
+)
+# Names of which a participant has several: sides, visits, slices.
+ONE_OF_SEVERAL = re.compile(
+    r"(?P<person>.+?)(?:[._ -](?:left|right|[lr]h?)|[._ -]?(?:slice|image|img|page|frame|view|visit"
+    r"|session|ses|scan|run|tp)[._ -]?\d+)",
+    re.IGNORECASE,
 )
 SEPARATORS = "._-"
 TOKENS = re.compile(r"[._\-\s]+")
@@ -151,6 +159,28 @@ def understand(stem: str, stems: Collection[str] = (), own_kind: str = "") -> Fi
     if not is_clear and (has_mirrored or _says_side(found.participant) or _says_other_side(found)):
         raise InputError(f"the name says a side, but not clearly; {EXPECTED}")
     return found
+
+
+def files_of_one_person(paths: Iterable[Path]) -> list[str]:
+    """Warn if names say that several pictures are one participant's: at most one line.
+
+    Args:
+        paths: of pictures, of which no table says whose they are.
+    """
+    people: dict[str, list[str]] = {}
+    for path in paths:
+        of_bids = path.name.partition("_")[0] if re.match("sub-[^_]+_", path.name) else ""
+        match = ONE_OF_SEVERAL.fullmatch(path.name.removesuffix(path.suffix))
+        if person := of_bids or (match["person"] if match else ""):
+            people.setdefault(f"{path.parent}/{person}", []).append(path.name)
+    several = [names for names in people.values() if len(names) > 1]
+    if not several or (len(people) < 2 and not several[0][0].startswith("sub-")):
+        return []  # of one alone, the word is rather that of the collection
+    return [
+        f"{counted(sum(map(len, several)), 'file name')} seem to be of "
+        f"{counted(len(several), 'participant')} ({' and '.join(several[0][:2])}); without a table "
+        "of file and participant_id each image is a participant of its own, and splits part them"
+    ]
 
 
 def _is_part(stem: str, stems: Collection[str]) -> bool:

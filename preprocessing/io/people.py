@@ -118,7 +118,7 @@ def participant_ids(rows: Sequence[Mapping[str, str]], path: Path) -> tuple[list
         InputError: no column of ids; ids rounded by a spreadsheet, or only some of them floats.
     """
     require_columns(rows, (PARTICIPANT,), path)
-    written = [row[PARTICIPANT].strip() for row in rows]
+    written = [_known(row[PARTICIPANT].strip()) for row in rows]
     given = [text for text in written if text]
     rounded = [text for text in given if EXPONENT.fullmatch(text)]
     floats = [text for text in given if FLOAT.fullmatch(text)]
@@ -132,6 +132,10 @@ def participant_ids(rows: Sequence[Mapping[str, str]], path: Path) -> tuple[list
         )
     whole = [_integer_of(participant_of(text)) for text in written]
     return whole, [f"ids are floats ({floats[0]}) and were read as {whole[0]}: {path}"]
+
+
+def _known(text: str) -> str:
+    return "" if text.lower() in UNKNOWN else text
 
 
 def _integer_of(text: str) -> str:
