@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="P",
         help="of a name by an atlas: folds whose likeliest name is less likely get none "
-        "(default: 0.5)",
+        "(default: 0.3)",
     )
     add_device(parser)
     add_overwrite(parser)
