@@ -4,7 +4,7 @@ ATLAS is of maps (foldnorm atlas), COHORT real hemispheres in MNI space, of both
 written, of the participants whose id begins with sub-CHOSEN, on whom the bounds of
 `foldnorm.pipeline.inference.atlas_labels` and `atlas_orientation` were set, and of all others:
 
-    hemispheres                    as many as were fitted, every --step th
+    hemispheres                    of every --step th of them
     own_least, own_most            mean log likelihood of a fold above what the atlas expects
     turned_most                    the same of those taken for the other side, turned back to front,
                                    and upside down
@@ -35,9 +35,12 @@ SIMPLE = [signs for signs in TURNS.values() if signs.count(-1) == 1]
 
 
 def fits(cohort: Cohort, atlas: SulcusAtlas, step: int) -> list[dict[str, Any]]:
-    """Likelihoods of every so many hemispheres, as they are and as they should not be."""
+    """Likelihoods of hemispheres of every so many people, as they are and as they should not be."""
     names, rows = AtlasLabeller(atlas, cohort), []
-    for index in cohort.indices()[::step]:
+    people = sorted({row["participant_id"] for row in cohort.rows})[::step]
+    for index, row in enumerate(cohort.rows):
+        if row["participant_id"] not in people:
+            continue
         (brain,) = cohort.brains([index])
         named, hemi = names.name(brain), brain.row["hemi"]
         (other,) = set(SIDES) - {hemi}

@@ -44,8 +44,8 @@ from foldnorm.preprocessing.spatial.crop import bounding_box
 # mm between where a transform to MNI space puts a brain and where the atlas fits it: more is said.
 FAR_OFF = 4.5
 # A fit from so many mm away is none, as of an atlas whose millimetres are voxels; nor is one that
-# leaves most of the folds where no sulcus of the atlas runs.
-ELSEWHERE, LEAST_KNOWN = 60.0, 0.5
+# leaves nearly all folds where no sulcus of the atlas runs: by gyri that is every second voxel.
+ELSEWHERE, LEAST_KNOWN = 60.0, 0.2
 OTHER_SPACE = "does not lie where the sulci of the atlas do: is one of them in another space?"
 # Mean log likelihood of a fold above what the atlas expects: 42 hemispheres of one site lie .25 to
 # .52 above, turned around or taken for the other side .13 to .7 below. What an atlas of few brains
