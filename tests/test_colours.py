@@ -15,7 +15,7 @@ def least_apart(colours):
     return (apart + np.diag([np.inf] * len(colours))).min(axis=(1, 2))
 
 
-@pytest.mark.parametrize(("count", "times"), [(1, 10), (20, 5), (66, 3), (132, 1.5)])
+@pytest.mark.parametrize(("count", "times"), [(1, 9), (20, 5), (66, 3), (132, 1.5)])
 def test_colours_are_told_apart_by_eyes_of_all_kinds(count, times):
     colours = many_colours(count)
     assert colours.shape == (count + 2, 3)
