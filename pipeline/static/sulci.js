@@ -45,6 +45,8 @@ function foldnormSulci(find, draw) {
     panel.names = [...classes, ...naming().names];
   }
 
+  const clear = () => find("legend").replaceChildren();
+
   // Names that a cohort has, and which of them are shown: their number, or -1.
   function offer(all) {
     if (all === offered) return;
@@ -57,7 +59,7 @@ function foldnormSulci(find, draw) {
 
   find("names").addEventListener("change", () => {
     [chosen, alone] = [Number(find("names").value), ""];
-    find("legend").replaceChildren();
+    clear();
     draw();
   });
   find("sulci").addEventListener("keydown", (event) => {
@@ -86,5 +88,5 @@ function foldnormSulci(find, draw) {
     canvas.addEventListener("pointerleave", () => { last = null; hover.hidden = true; });
   }
 
-  return { offer, show, watch, chosen: () => chosen };
+  return { offer, show, clear, watch, chosen: () => chosen };
 }

@@ -161,6 +161,20 @@
     }));
   }
 
+  // A brain with the names of its sulci, or, where none are asked for or known, without.
+  async function named(cohort, brain, naming) {
+    if (naming >= 0) {
+      try {
+        return { kind: "sulci", content: await bytes(`named/${cohort}/${brain}/${naming}`) };
+      } catch (error) {
+        if (!(error instanceof Refused)) throw error;
+        at("message").textContent = error.message;
+        sulci.clear();
+      }
+    }
+    return { kind: "classes", content: await bytes(`volume/${cohort}/${brain}`) };
+  }
+
   async function volumes(mine) {
     const { cohort, brain, model } = state;
     const own = contents.cohorts[cohort];
@@ -170,15 +184,13 @@
     differences("volumes");
     at("overlaid").hidden = model < 0;
     sulci.offer(own.sulci);
-    const naming = sulci.chosen();
-    const path = naming < 0 ? `volume/${cohort}/${brain}` : `named/${cohort}/${brain}/${naming}`;
-    const content = await bytes(path);
+    const { kind, content } = await named(cohort, brain, sulci.chosen());
     const { peak } = await json(`brain/${cohort}/${brain}`);
-    const layers = [{ kind: naming < 0 ? "classes" : "sulci", bytes: content }];
+    const layers = [{ kind, bytes: content }];
     if (peak) layers.push({ kind: "share", bytes: await bytes(`departure/${cohort}/${brain}`) });
     if (mine !== turn) return;
     await draw("input", layers, own.palette, own.names);
-    if (naming >= 0) sulci.show(panels.input, own.names);
+    if (kind === "sulci") sulci.show(panels.input, own.names);
     if (peak) panels.input.viewer.goTo(peak);
     if (model < 0) return;
     at("message").textContent = "the model is at work …";
