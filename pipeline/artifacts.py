@@ -605,6 +605,7 @@ DIMENSION_SWEEP = Artifact(
 )
 SWEEP_STEPS = 7
 DIMENSIONS_PICTURE = Artifact("latent", "dimensions.png", "The sweeps, in slices.")
+SULCUS_SIZE = "size_mm2@"  # and the name of a sulcus: columns of the projection
 PROJECTION = Artifact(
     "latent",
     "projection.tsv",
@@ -621,6 +622,7 @@ PROJECTION = Artifact(
         "deleted_mm2": "size of the deletion, of an altered cohort",
         "score_*": "of foldnorm score",
         "p_*": "of foldnorm score",
+        f"{SULCUS_SIZE}*": "of a sulcus, by foldnorm label-sulci or the names of a cohort's folds",
     },
 )
 PROJECTION_SIDECAR = Artifact("latent", "projection.json", "The method, and how far groups lie.")

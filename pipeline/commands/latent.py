@@ -13,7 +13,8 @@ ANALYSIS is one of:
                voxels that the first --num of them move (of label volumes only)
   projection   one picture of the codes by --reduction, fitted on the training brains of COHORT; its
                other brains and those of the cohorts of --project are projected too, and how far
-               they lie is said
+               they lie is said; --colour-by has brains coloured by scores, or by the size of a
+               sulcus that is chosen in the report
 
 Images are taken like brains. One that cannot be read takes no part, and is named.
 """
@@ -31,7 +32,6 @@ from foldnorm.pipeline.artifacts import (
     NEIGHBOURS,
     PROBES,
     PROJECTION,
-    SCORES_SIDECAR,
 )
 from foldnorm.pipeline.commands.arguments import (
     add_cohort,
@@ -129,8 +129,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         default=[],
-        metavar="SCORES",
-        help="folders of scores to colour brains by",
+        metavar="FOLDER",
+        help="what to colour brains by: folders of scores, or sizes of sulci, of folders that "
+        "label-sulci wrote or of a cohort whose folds have names",
     )
     add_seed(parser)
     add_device(parser)
@@ -255,7 +256,7 @@ def _projection(space: "LatentSpace", arguments: argparse.Namespace, *others: "L
     from foldnorm.preprocessing.core.errors import InputError
 
     spaces = [space, *others]
-    scores = _scores_of([s.cohort.folder for s in spaces], arguments.colour_by)
+    figures = _figures_of([s.cohort.folder for s in spaces], arguments.colour_by)
     training = space.training
     if not training.any():
         raise InputError(
@@ -272,8 +273,8 @@ def _projection(space: "LatentSpace", arguments: argparse.Namespace, *others: "L
     points[training] = projection.fitted
     if not training.all():
         points[~training] = projection.place(space.codes[~training])
-    groups = [Placed(space, points, training, scores[0])]
-    for other, own in zip(others, scores[1:], strict=True):
+    groups = [Placed(space, points, training, figures[0])]
+    for other, own in zip(others, figures[1:], strict=True):
         nobody = np.zeros(len(other.codes), dtype=bool)
         groups.append(Placed(other, projection.place(other.codes), nobody, own))
     apart = []
@@ -286,18 +287,18 @@ def _projection(space: "LatentSpace", arguments: argparse.Namespace, *others: "L
     return "\n".join([placed, *(d.sentence for d in apart)])
 
 
-def _scores_of(cohorts: list[Path], folders: list[Path]) -> list[list[Path]]:
-    """Sort the score folders by the cohort whose brains they hold the scores of."""
+def _figures_of(cohorts: list[Path], folders: list[Path]) -> list[list[Path]]:
+    """Sort folders of figures by the cohort whose brains they are of."""
+    from foldnorm.pipeline.latent.figures_of_brains import cohort_of
     from foldnorm.preprocessing.core.errors import InputError
-    from foldnorm.preprocessing.core.files import read_json
 
     places = [cohort.resolve() for cohort in cohorts]
     found: list[list[Path]] = [[] for _ in cohorts]
     for folder in folders:
-        scored = Path(read_json(folder / SCORES_SIDECAR)["cohort"]).resolve()
-        if scored not in places:
-            raise InputError(f"scores of another cohort ({scored}): {folder}")
-        found[places.index(scored)].append(folder)
+        own = cohort_of(folder)
+        if own not in places:
+            raise InputError(f"figures of another cohort ({own}): {folder}")
+        found[places.index(own)].append(folder)
     return found
 
 

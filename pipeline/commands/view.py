@@ -1,8 +1,10 @@
 """Walk through cohorts, and what models make of them, in a browser on this machine.
 
-PATHs: cohorts, runs or exported models, score folders, codes of `foldnorm embed`. Nothing is read
-before it is looked at. Scores with maps show where a brain has fewer folds than healthy ones. Only
-this machine can ask, and only with the address that is printed.
+PATHs: cohorts, runs or exported models, score folders, what `foldnorm label-sulci` wrote, codes of
+`foldnorm embed`. Nothing is read before it is looked at. Scores with maps show where a brain has
+fewer folds than healthy ones; sulci have their names under the pointer and can be seen alone, if
+the folds of a cohort or a folder of `label-sulci` name them. Only this machine can ask, and only
+with the address that is printed.
 """
 
 import argparse

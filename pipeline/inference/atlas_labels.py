@@ -30,9 +30,10 @@ from foldnorm.pipeline.inference.results import Row, VolumeResult
 from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller, AtlasNamedBrain, HealthySulci
 from foldnorm.pipeline.scoring.sulcus_measures import MEASURES
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.colours import many_colours
 from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.cohort.input_space import InputSpace
-from foldnorm.preprocessing.cohort.pictures import contact_sheet, many_colours, png
+from foldnorm.preprocessing.cohort.pictures import contact_sheet, png
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.files import write_bytes, write_json, write_tsv
 from foldnorm.preprocessing.io.sources import Problem

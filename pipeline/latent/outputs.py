@@ -35,12 +35,12 @@ from foldnorm.pipeline.artifacts import (
     PROJECTION,
     PROJECTION_SIDECAR,
     PROJECTION_SLICES,
-    SCORES,
     SWEEP_STEPS,
     TILES,
 )
 from foldnorm.pipeline.latent.clusters import ClusterAnalysis
 from foldnorm.pipeline.latent.dimensions import Ranking, sweep
+from foldnorm.pipeline.latent.figures_of_brains import by_brain, figures_by_brain
 from foldnorm.pipeline.latent.mean_brain import MeanBrain
 from foldnorm.pipeline.latent.probes import Probe
 from foldnorm.pipeline.latent.projection import Departure, Projection
@@ -61,10 +61,8 @@ from foldnorm.preprocessing.cohort.pictures import (
 )
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import (
-    Record,
     number,
     read_json,
-    read_tsv,
     write_bytes,
     write_json,
     write_tsv,
@@ -243,20 +241,20 @@ class Placed:
         space: the brains.
         points: (N, 2 or 3) of them.
         fitted: (N,) whether the projection was fitted on each.
-        scores: folders of `foldnorm score` on that cohort.
+        figures: folders that have figures of that cohort's brains, see `figures_by_brain`.
     """
 
     space: LatentSpace
     points: NDArray[np.float64]
     fitted: NDArray[np.bool_]
-    scores: Sequence[Path] = ()
+    figures: Sequence[Path] = ()
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """A row a brain: where it lies, and all that is known of it."""
         cohort, names = self.space.cohort, ("x", "y", "z")
-        deleted = _by_brain(cohort.folder / DELETIONS, ("size",))
-        scored = [_by_brain(folder / SCORES, ("score_", "p_")) for folder in self.scores]
+        deleted = by_brain(cohort.folder / DELETIONS, ("size",))
+        figures = [figures_by_brain(folder) for folder in self.figures]
         rows = []
         for n, row in enumerate(self.space.rows):
             brain = (row["participant_id"], row["hemi"])
@@ -269,22 +267,10 @@ class Placed:
                     **{a: float(v) for a, v in zip(names, self.points[n], strict=False)},
                     **row,
                     "deleted_mm2": number(deleted[brain], "size") if brain in deleted else 0.0,
-                    **{k: v for table in scored for k, v in table.get(brain, {}).items()},
+                    **{k: v for table in figures for k, v in table.get(brain, {}).items()},
                 }
             )
         return rows
-
-
-def _by_brain(path: Path, columns: tuple[str, ...]) -> dict[tuple[str, str], dict[str, str]]:
-    """Columns of a table whose names start so, by participant and hemisphere; {} if it is none."""
-    if not path.is_file():
-        return {}
-    return {
-        (row["participant_id"], row["hemi"]): Record(
-            {k: v for k, v in row.items() if k.startswith(columns)}, path
-        )
-        for row in read_tsv(path)
-    }
 
 
 def write_projection(

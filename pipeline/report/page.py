@@ -36,7 +36,8 @@ from foldnorm.pipeline.report.images import (
 )
 from foldnorm.pipeline.report.latent import latent_section
 from foldnorm.pipeline.report.runs import run_section
-from foldnorm.pipeline.report.scores import fusion_section, recognition_section, scores_section
+from foldnorm.pipeline.report.scores import fusion_section, scores_section
+from foldnorm.pipeline.report.sulci import recognition_section
 from foldnorm.pipeline.report.viewers import cohort_viewer, plotly_script, static
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort, row_key
 from foldnorm.preprocessing.cohort.each_volume import readable
@@ -85,6 +86,8 @@ def write_report(paths: Sequence[Path], out: Path, choice: PageChoice | None = N
         scripts += [static("niivue.umd.js"), static("volumes.js")]
     if points:
         scripts += [plotly_script(), static("points.js")]
+    if any(section["kind"] == "recognition" for section in sections):
+        scripts.append(static("sulci_table.js"))
     page = environment.get_template(TEMPLATE).render(
         titles_of=titles_of,
         sections=sections,

@@ -1,11 +1,8 @@
-"""Report sections of what is unusual about brains: scores, joined scores, sulci by name."""
+"""Report sections of what is unusual about brains: scores, joined scores."""
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from foldnorm.pipeline.artifacts import (
     BOTH_SIDES,
@@ -14,21 +11,14 @@ from foldnorm.pipeline.artifacts import (
     REGIONS,
     SCORES,
     SCORES_SIDECAR,
-    SULCI,
-    SULCI_SIDECAR,
-    SULCUS_PICTURE,
     USUAL_SCORES,
 )
 from foldnorm.pipeline.report import figures
-from foldnorm.preprocessing.cohort.pictures import inline_png
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import number, read_json, read_tsv
 
-MAX_LISTED = 15  # brains, sulci and regions
-MAX_MAPPED = 60  # in the picture of sulci
-MAX_PICTURED = 6  # brains
-LARGE_MM2 = 200.0  # of a sulcus, whose name is then worth a look
+MAX_LISTED = 15  # brains and regions
 RESEARCH = "These are research figures, not a diagnosis."
 
 
@@ -102,56 +92,5 @@ def fusion_section(path: Path) -> dict[str, Any]:
         "columns": [name for name in rows[0] if name.startswith(("p_", "q_"))],
         "rows": judged[:MAX_LISTED],
         "histograms": figures.p_value_histograms(judged) if judged else None,
-        "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
-    }
-
-
-def recognition_section(path: Path) -> dict[str, Any]:
-    """Build the report section of a folder that `foldnorm label-sulci` wrote."""
-    rows, sidecar = read_tsv(path / SULCI), read_json(path / SULCI_SIDECAR)
-    sulci = sidecar["sulci"]
-    if "atlas" in sidecar and "smallest_p" not in sidecar:
-        return _atlas_section(path, rows, sidecar)
-    z = np.array([number(row, "z_missing") for row in rows]).reshape(-1, len(sulci))
-    brains = [f"{row['participant_id']} {row['hemi']}" for row in rows[:: len(sulci)]]
-    order = np.argsort(-z.max(axis=1), kind="stable")[:MAX_MAPPED]
-    unusual = sorted(rows, key=lambda row: -number(row, "z_missing"))
-    return {
-        "title": f"Sulci: {path.name}",
-        "phantom": sidecar["phantom"],
-        "warnings": [],
-        "sentence": f"{counted(len(sulci), 'sulcus', 'sulci')} of {counted(len(brains), 'brain')}, "
-        "each compared with the same one of healthy brains; no p-value can be below "
-        f"{sidecar['smallest_p']:.3g}, and none is corrected for the number of sulci. {RESEARCH}",
-        "facts": {"brains": len(brains), "sulci": len(sulci)},
-        "picture": figures.sulci_by_brain(z[order], [brains[n] for n in order], sulci),
-        "rows": unusual[:MAX_LISTED],
-        "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
-    }
-
-
-def _atlas_section(
-    path: Path, rows: Sequence[Mapping[str, str]], sidecar: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Build the same of sulci that were named by an atlas: pictures, and the least sure names."""
-    unsure = sorted(
-        (row for row in rows if number(row, "size_mm2") >= LARGE_MM2),
-        key=lambda row: number(row, "confidence"),
-    )
-    brains = sidecar["alignments"]
-    files = {key: path / SULCUS_PICTURE.of(brain=key) for key in list(brains)[:MAX_PICTURED]}
-    flags = {f"{r['participant_id']} {r['hemi']}: {r['flag']}" for r in rows if r["flag"]}
-    return {
-        "title": f"Sulci: {path.name}",
-        "phantom": sidecar["phantom"],
-        "warnings": sorted(flags),
-        "sentence": f"{counted(len(sidecar['sulci']), 'sulcus', 'sulci')} of "
-        f"{counted(len(brains), 'brain')}, named by an atlas ({sidecar['atlas']['vocabulary']}). "
-        f"Names are likely, not certain: folds.tsv has the probability of each. {RESEARCH}",
-        "facts": {"brains": len(brains), "sulci": len(sidecar["sulci"])},
-        "pictures": [
-            (key, inline_png(file.read_bytes())) for key, file in files.items() if file.is_file()
-        ],
-        "rows": unsure[:MAX_LISTED],
         "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
     }

@@ -27,6 +27,7 @@ from foldnorm.pipeline.artifacts import (
     PROJECTION,
     PROJECTION_SIDECAR,
     PROJECTION_SLICES,
+    SULCUS_SIZE,
     SWEEP_STEPS,
     TILES,
 )
@@ -132,7 +133,8 @@ def projection_points(path: Path) -> dict[str, Any]:
     volumes, tile, classes = _volumes_of(rows, sidecar["cohorts"])
     method = METHOD_NAMES[sidecar["method"]]
     return {
-        "colours": shown,
+        "colours": [name for name in shown if not name.startswith(SULCUS_SIZE)],
+        "sulci": [name.removeprefix(SULCUS_SIZE) for name in shown if name.startswith(SULCUS_SIZE)],
         "brains": len(rows),
         "with_volume": len(volumes),
         "volumes": in_script(volumes),

@@ -24,6 +24,9 @@ function foldnormPoints(figure) {
     };
   }
 
+  // Name of what colours the points, for people.
+  const title = () => colour.value.replace(/^size_mm2@(.*)$/, "$1, mm²");
+
   function traces() {
     const values = data.columns[colour.value];
     const known = every.filter((n) => values[n] !== null);
@@ -32,7 +35,7 @@ function foldnormPoints(figure) {
     if (known.every((n) => typeof values[n] === "number")) {
       const marker = {
         color: known.map((n) => values[n]), colorscale: "Viridis",
-        colorbar: { thickness: 12, tickfont: { color: ink }, x: 1.02 },
+        colorbar: { thickness: 12, tickfont: { color: ink }, x: 1.02, title: { text: title(), side: "right" } },
       };
       return [...rest, { ...trace(known, colour.value, marker), showlegend: false }];
     }
@@ -66,7 +69,7 @@ function foldnormPoints(figure) {
   function describe(target, n) {
     const value = data.columns[colour.value][n];
     const text = `${data.columns.brain[n]} · ${data.columns.cohort[n]} · ${data.columns.role[n]}` +
-      (colour.value === "cohort" || colour.value === "role" ? "" : ` · ${colour.value} ${value ?? "not known"}`);
+      (colour.value === "cohort" || colour.value === "role" ? "" : ` · ${title()} ${typeof value === "number" ? Number(value.toPrecision(4)) : value ?? "not known"}`);
     target.replaceChildren(...(data.slices ? [tile(n)] : []), document.createTextNode(text));
   }
 

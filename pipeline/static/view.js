@@ -6,6 +6,7 @@
   const state = { cohort: 0, brain: 0, model: -1 };
   const keysOf = new Map();
   const panels = {};
+  const sulci = foldnormSulci(at, () => go({}));
   let contents = null, turn = 0;
 
   class Refused extends Error {}
@@ -33,6 +34,7 @@
         if (place) place.textContent = foldnormVolumes.placeText(data, own.names);
       }, "GRID");
       panels[name] = own;
+      sulci.watch(figure.querySelector("canvas"), own);
       const every = Object.values(panels).map((other) => other.viewer.nv);
       every.forEach((nv) => nv.broadcastTo(every.filter((other) => other !== nv), { "2d": true, "3d": true }));
     }
@@ -72,7 +74,7 @@
   async function images(mine) {
     const { cohort, brain, model } = state;
     for (const name of ["made", "difference", "original"]) at(name).hidden = true;
-    at("overlaid").hidden = true;
+    at("overlaid").hidden = at("sulci").hidden = true;
     differences("images");
     if (model < 0) {
       at("degraded").hidden = at("repair").hidden = true;
@@ -159,6 +161,20 @@
     }));
   }
 
+  // A brain with the names of its sulci, or, where none are asked for or known, without.
+  async function named(cohort, brain, naming) {
+    if (naming >= 0) {
+      try {
+        return { kind: "sulci", content: await bytes(`named/${cohort}/${brain}/${naming}`) };
+      } catch (error) {
+        if (!(error instanceof Refused)) throw error;
+        at("message").textContent = error.message;
+        sulci.clear();
+      }
+    }
+    return { kind: "classes", content: await bytes(`volume/${cohort}/${brain}`) };
+  }
+
   async function volumes(mine) {
     const { cohort, brain, model } = state;
     const own = contents.cohorts[cohort];
@@ -167,12 +183,14 @@
     table(at("figures"), []);
     differences("volumes");
     at("overlaid").hidden = model < 0;
-    const content = await bytes(`volume/${cohort}/${brain}`);
+    sulci.offer(own.sulci);
+    const { kind, content } = await named(cohort, brain, sulci.chosen());
     const { peak } = await json(`brain/${cohort}/${brain}`);
-    const layers = [{ kind: "classes", bytes: content }];
+    const layers = [{ kind, bytes: content }];
     if (peak) layers.push({ kind: "share", bytes: await bytes(`departure/${cohort}/${brain}`) });
     if (mine !== turn) return;
     await draw("input", layers, own.palette, own.names);
+    if (kind === "sulci") sulci.show(panels.input, own.names);
     if (peak) panels.input.viewer.goTo(peak);
     if (model < 0) return;
     at("message").textContent = "the model is at work …";

@@ -4,6 +4,25 @@
 const foldnormVolumes = (() => {
   const inkOf = () => (matchMedia("(prefers-color-scheme: dark)").matches ? 0.85 : 0.3);
 
+  // A colour a number: NiiVue has 256 of them, and gives the first two to what is no number. In 3-D,
+  // sulci are opaque, and all folds a haze beside one that is shown alone: no ray may stop in it.
+  const FIRST = 2;
+  function sulciColormap(palette, sulci = [], alone = 0) {
+    const map = { R: [], G: [], B: [], A: [], I: [] };
+    const haze = [190, 194, 200], classes = palette.length;
+    for (let n = 0; n < 256; n++) {
+      const value = Math.max(n - FIRST, 0);
+      const number = value - classes + 1; // of a sulcus, from 1
+      const isNamed = number > 0 && number <= sulci.length;
+      const isShown = isNamed && (!alone || alone === number);
+      const isFold = value >= classes - 1;
+      const [r, g, b] = isShown ? sulci[number - 1] : isFold ? haze : palette[value];
+      map.R.push(r); map.G.push(g); map.B.push(b); map.I.push(n);
+      map.A.push(isShown ? 255 : isFold ? (alone ? 14 : 0) : 0);
+    }
+    return map;
+  }
+
   function addColormaps(nv, palette) {
     // Only the highest class is opaque in 3-D; in slices the lowest layer is opaque all over.
     const last = palette.length - 1;
@@ -13,6 +32,7 @@ const foldnormVolumes = (() => {
       R: channel(0), G: channel(1), B: channel(2),
       A: palette.map((_, n) => (n === last ? 255 : 0)), I: places,
     });
+    nv.addColormap("sulci", sulciColormap(palette));
     nv.addColormap("share", {
       R: [240, 230, 178], G: [170, 120, 24], B: [60, 30, 43], A: [0, 70, 255], I: [0, 128, 255],
     });
@@ -23,7 +43,38 @@ const foldnormVolumes = (() => {
 
   // Values that the ends of each colormap stand for.
   const rangeOf = (kind, palette) =>
-    ({ classes: [0, palette.length - 1], difference: [0, 2], share: [25, 255] })[kind];
+    ({ classes: [0, palette.length - 1], sulci: [-FIRST - 0.5, 255.5 - FIRST], difference: [0, 2], share: [25, 255] })[kind];
+
+  // Place, as shares of the volume, where a ray from the pointer meets a surface; null if it meets none.
+  // NiiVue draws such places as colours when its own crosshair is to go there, which stays here.
+  function picked(nv, [x, y]) {
+    const colour = new Uint8Array(4), { gl } = nv;
+    nv.depthPicker = () => {
+      nv.uiData.mouseDepthPicker = false;
+      gl.readPixels(x, gl.canvas.height - y - 1, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, colour);
+    };
+    nv.uiData.mouseDepthPicker = true;
+    nv.drawScene();
+    nv.uiData.mouseDepthPicker = false;
+    delete nv.depthPicker;
+    const opaque = nv.VOLUME_ID - 4; // blended once, and rounded
+    return colour[3] < opaque ? null : Array.from(colour.slice(0, 3), (v) => Math.min(v / nv.VOLUME_ID, 1));
+  }
+
+  // Value of the lowest layer under the pointer; on a surface the highest one around where the ray
+  // meets it, as it may stop just before. null: nothing is there.
+  function valueUnder(nv, event) {
+    const place = [event.offsetX * nv.uiData.dpr, event.offsetY * nv.uiData.dpr];
+    const isSurface = nv.inRenderTile(...place) >= 0;
+    const share = isSurface ? picked(nv, place) : nv.canvasPos2frac(place);
+    const [volume] = nv.volumes;
+    if (!volume || !share || share[0] < 0) return null;
+    const voxel = volume.mm2vox(Array.from(nv.frac2mm(share)));
+    const reach = isSurface ? [-1, 0, 1] : [0];
+    const values = reach.flatMap((i) => reach.flatMap((j) => reach.map((k) =>
+      volume.getValue(voxel[0] + i, voxel[1] + j, voxel[2] + k))));
+    return Math.max(...values.filter(Number.isFinite));
+  }
 
   // One canvas. show(layers) takes [{kind, bytes}], bytes an ArrayBuffer of a NIfTI file.
   async function create(canvas, palette, onPlace, layout = "ROW") {
@@ -70,6 +121,12 @@ const foldnormVolumes = (() => {
         nv.volumes = [];
         images.forEach((own) => nv.addVolume(own));
       },
+      // Colours of sulci, and the number of one that is shown alone, or 0.
+      setSulci(colours, alone) {
+        nv.addColormap("sulci", sulciColormap(palette, colours, alone));
+        if (nv.volumes.length) nv.updateGLVolume();
+      },
+      valueUnder: (event) => valueUnder(nv, event),
       goTo(voxel) {
         nv.scene.crosshairPos = nv.vox2frac(voxel);
         nv.drawScene();

@@ -23,7 +23,8 @@ from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.predict import recognise, structure_probability, target_scheme
 from foldnorm.pipeline.training.task import Slices, Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.cohort.pictures import many_colours, middle_slices
+from foldnorm.preprocessing.cohort.colours import many_colours
+from foldnorm.preprocessing.cohort.pictures import middle_slices
 from foldnorm.preprocessing.core.errors import InputError
 
 # Voxels around a patch that are moved and edited with it, then cut off: there sheets are thinned,

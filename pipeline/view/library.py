@@ -24,8 +24,10 @@ from foldnorm.pipeline.artifacts import (
     RUN_DATA,
     SCORES,
     SCORES_SIDECAR,
+    SULCI_SIDECAR,
 )
 from foldnorm.pipeline.view.departures import Departures
+from foldnorm.pipeline.view.sulci import NamesSulci, above_classes, described, namers
 from foldnorm.preprocessing.cohort.cohort import (
     DESCRIPTION,
     PAIRS,
@@ -58,10 +60,11 @@ Volume = NDArray[np.uint8]
 
 
 class Library:
-    """Cohorts, models, scores and codes.
+    """Cohorts, models, scores, names of sulci and codes.
 
     Args:
-        paths: of cohorts, runs, exported models, scores and codes, in any order.
+        paths: of cohorts, runs, exported models, scores, what `label-sulci` wrote, and codes, in
+            any order.
         device: of the models.
 
     Raises:
@@ -76,6 +79,7 @@ class Library:
         self.runs: list[Path] = []
         self.scores: dict[Path, list[Path]] = {}  # by cohort
         self.codes: dict[tuple[Path, Path], Path] = {}  # by run and cohort
+        self.named: dict[Path, list[Path]] = {}  # by cohort
         for path in paths:
             with making_sense_of(path):
                 self._add(path)
@@ -104,6 +108,10 @@ class Library:
             self._check_inside(*(path / name for name in of_scores))
             cohort = Path(read_json(path / SCORES_SIDECAR)["cohort"]).resolve()
             self.scores.setdefault(cohort, []).append(path)
+        elif (path / SULCI_SIDECAR).is_file():
+            self._check_inside(path / SULCI_SIDECAR)
+            cohort = Path(read_json(path / SULCI_SIDECAR)["cohort"]).resolve()
+            self.named.setdefault(cohort, []).append(path)
         elif (path / CODES).is_file():
             self._check_inside(*(path / name for name in (CODES, CODES_TABLE, CODES_SIDECAR)))
             sidecar = read_json(path / CODES_SIDECAR)
@@ -114,7 +122,7 @@ class Library:
             self._check_inside(*(file for own in weights for file in own.iterdir()))
             self.runs.append(path)
         else:
-            raise InputError(f"neither a cohort, a run, scores nor codes: {path}")
+            raise InputError(f"neither a cohort, a run, scores, named sulci nor codes: {path}")
 
     def _check_inside(self, *files: Path) -> None:
         for file in files:
@@ -132,8 +140,9 @@ class Library:
                     "phantom": cohort.is_phantom,
                     "images": cohort.holds_images,
                     **({} if cohort.holds_images else _classes_of(cohort.scheme)),
+                    "sulci": [described(own) for own in named],
                 }
-                for cohort in self.cohorts
+                for cohort, named in zip(self.cohorts, self.sulci, strict=True)
             ],
             "models": [_name_of(run) for run in self.runs],
         }
@@ -196,6 +205,18 @@ class Library:
         """Return a brain as ``.nii.gz``."""
         own = self.cohorts[cohort]
         return nifti_bytes(np.array(own.volumes[brain]), own.affine)
+
+    @cached_property
+    def sulci(self) -> list[list[NamesSulci]]:
+        """What names the sulci of each cohort."""
+        return [namers(own, self.named.get(own.folder.resolve(), [])) for own in self.cohorts]
+
+    def named_volume(self, cohort: int, brain: int, names: int) -> bytes:
+        """Return a brain as ``.nii.gz``: above its classes, the numbers of its sulci."""
+        own, namer = self.cohorts[cohort], self.sulci[cohort][names]
+        self._check_inside(*namer.files(brain))
+        volume = above_classes(np.array(own.volumes[brain]), namer.labels(brain), own.scheme)
+        return nifti_bytes(volume, own.affine)
 
     def source(self, cohort: int, brain: int, model: int) -> bytes:
         """Return the input of a model for a brain, as ``.nii.gz``."""

@@ -36,6 +36,7 @@ STATIC = {
     "": ("view.html", PAGE),
     "view.js": ("view.js", SCRIPT),
     "volumes.js": ("volumes.js", SCRIPT),
+    "sulci.js": ("sulci.js", SCRIPT),
     "niivue.umd.js": ("niivue.umd.js", SCRIPT),
 }
 HEADERS = {
@@ -153,12 +154,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _routes(library: Library) -> dict[str, tuple[Callable[..., Any], str]]:
-    """Map each request to its function and its numbers: of cohort, brain, model, or 0 or 1."""
+    """Map each request to its function and its numbers: of cohort, brain, model, names, 0 or 1."""
     return {
         "contents": (library.contents, ""),
         "keys": (library.keys, "c"),
         "brain": (library.brain, "cb"),
         "volume": (library.volume, "cb"),
+        "named": (library.named_volume, "cbs"),
         "departure": (library.departure, "cb"),
         "model": (library.model, "cm"),
         "source": (library.source, "cbm"),
@@ -180,6 +182,7 @@ def _exist(places: list[int], sizes: str, library: Library) -> bool:
         "c": len(library.cohorts),
         "b": len(library.cohorts[places[0]].rows) if "b" in sizes else 0,
         "m": len(library.runs),
+        "s": len(library.sulci[places[0]]) if "s" in sizes else 0,
         "d": 2,
     }
     return all(place < limits[size] for place, size in zip(places, sizes, strict=True))

@@ -1,7 +1,6 @@
 """Label volumes as pictures: slices side by side, one colour a class."""
 
 import base64
-import colorsys
 import io
 import itertools
 from collections.abc import Sequence
@@ -29,13 +28,6 @@ PALETTE = np.array(
 )
 GAP = 2  # pixels between slices
 FULL_CHANGE = 64.0  # grey values of 255, from which on a change has its full colour
-
-
-def many_colours(count: int) -> NDArray[np.uint8]:
-    """Colours (count + 2, 3): white, ``count`` that tell neighbours apart, and grey."""
-    hues = (np.arange(count) * 0.61803) % 1  # the golden angle: no two early ones are alike
-    shades = [colorsys.hsv_to_rgb(h, 0.9, 0.85 - 0.3 * (n % 2)) for n, h in enumerate(hues)]
-    return np.rint(255 * np.array([(1.0,) * 3, *shades, (0.75,) * 3])).astype(np.uint8)
 
 
 def class_colours(n_classes: int) -> NDArray[np.uint8]:
