@@ -105,7 +105,7 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
     inputs: dict[str, str | None] = field(default_factory=dict, init=False)
     folds: list[Row] = field(default_factory=list, init=False)
     alignments: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
-    mirror: MirrorCheck = field(init=False)
+    mirror: MirrorCheck = field(init=False, repr=False)
 
     def _make(self) -> Iterator[AtlasLabelledBrain]:
         self.folds.clear()
