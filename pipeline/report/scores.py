@@ -17,6 +17,7 @@ from foldnorm.pipeline.artifacts import (
     SULCI,
     SULCI_SIDECAR,
     SULCUS_PICTURE,
+    SULCUS_SCORES,
     USUAL_SCORES,
 )
 from foldnorm.pipeline.report import figures
@@ -73,6 +74,7 @@ def scores_section(path: Path) -> dict[str, Any]:
         "flagged": flagged[:MAX_LISTED],
         "warned": [row for row in rows if row.get("warning")][:MAX_LISTED],
         "regions": regions[:MAX_LISTED],
+        "sulci": _sulci_of_scores(path / SULCUS_SCORES),
         "sorted_by": key,
         "both_sides": both[:MAX_LISTED],
         "both_sides_calibrated_on": sidecar.get("both_sides_calibrated_on", 0),
@@ -112,10 +114,7 @@ def recognition_section(path: Path) -> dict[str, Any]:
     sulci = sidecar["sulci"]
     if "atlas" in sidecar and "smallest_p" not in sidecar:
         return _atlas_section(path, rows, sidecar)
-    z = np.array([number(row, "z_missing") for row in rows]).reshape(-1, len(sulci))
-    brains = [f"{row['participant_id']} {row['hemi']}" for row in rows[:: len(sulci)]]
-    order = np.argsort(-z.max(axis=1), kind="stable")[:MAX_MAPPED]
-    unusual = sorted(rows, key=lambda row: -number(row, "z_missing"))
+    brains = rows[:: len(sulci)]
     return {
         "title": f"Sulci: {path.name}",
         "phantom": sidecar["phantom"],
@@ -124,10 +123,32 @@ def recognition_section(path: Path) -> dict[str, Any]:
         "each compared with the same one of healthy brains; no p-value can be below "
         f"{sidecar['smallest_p']:.3g}, and none is corrected for the number of sulci. {RESEARCH}",
         "facts": {"brains": len(brains), "sulci": len(sulci)},
-        "picture": figures.sulci_by_brain(z[order], [brains[n] for n in order], sulci),
-        "rows": unusual[:MAX_LISTED],
+        **_most_missing(rows, sulci),
         "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
     }
+
+
+def _most_missing(rows: Sequence[dict[str, str]], sulci: Sequence[str]) -> dict[str, Any]:
+    """Picture of the sulci of brains, and the most missing ones.
+
+    Args:
+        rows: one a brain and sulcus.
+        sulci: in the order in which each brain has them.
+    """
+    z = np.array([number(row, "z_missing") for row in rows]).reshape(-1, len(sulci))
+    brains = [f"{row['participant_id']} {row['hemi']}" for row in rows[:: len(sulci)]]
+    order = np.argsort(-z.max(axis=1), kind="stable")[:MAX_MAPPED]
+    return {
+        "picture": figures.sulci_by_brain(z[order], [brains[n] for n in order], sulci),
+        "rows": sorted(rows, key=lambda row: -number(row, "z_missing"))[:MAX_LISTED],
+    }
+
+
+def _sulci_of_scores(path: Path) -> dict[str, Any]:
+    """Build what a section of scores shows of named sulci; empty where an atlas named none."""
+    rows = _rows_if_any(path)
+    sulci = list(dict.fromkeys(row["sulcus"] for row in rows))
+    return _most_missing(rows, sulci) if rows else {}
 
 
 def _atlas_section(
