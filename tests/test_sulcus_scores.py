@@ -229,7 +229,7 @@ def test_a_missing_sulcus_is_a_score_with_its_name(patients, monkeypatch, tmp_pa
         assert 0 < float(left[f"p_sulcus_{name}"]) <= 1
     assert float(left["score_sulcus_missing"]) > 2 * float(right["score_sulcus_missing"])
     assert float(left["p_sulcus_missing"]) == pytest.approx(1 / 11, abs=1e-5)
-    sulci = read_tsv(patients / "out/sulci.tsv")
+    sulci = read_tsv(patients / "out/sulcus_scores.tsv")
     names = SulcusAtlas.open(patients / "atlas.npz").names
     assert [row["sulcus"] for row in sulci] == [*names, *names]
     central = next(row for row in sulci if (row["hemi"], row["sulcus"]) == ("L", "central"))
@@ -254,10 +254,10 @@ def test_healthy_people_among_the_patients_get_no_p_value(patients, monkeypatch,
     words = ["score", "sulci", patients / "healthy", "-o", tmp_path / "out", "--atlas",
              patients / "atlas.npz", "--reference", patients / "healthy"]  # fmt: skip
     assert main([*map(str, words), "--quiet"]) == 0
-    for table in ("scores", "sulci"):
+    for table in ("scores", "sulcus_scores"):
         rows = read_tsv(tmp_path / f"out/{table}.tsv")
         assert {row["used_for"] for row in rows} == {"calibration"}
-        p = "p_missing" if table == "sulci" else "p_sulcus_missing"
+        p = "p_missing" if table == "sulcus_scores" else "p_sulcus_missing"
         assert {row[p] for row in rows} <= {"", "n/a"}
 
 

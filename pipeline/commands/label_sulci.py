@@ -8,9 +8,9 @@ cohort is first prepared in OUT/prepared, as the run's cohort was. Label volumes
 each brain's input, sulcus_names.tsv says what their numbers mean. sulci.tsv has a row a brain and
 sulcus: size, confidence, place, depth, pieces; and how far each departs from healthy brains: those
 that the run was not trained on (its validation split), or the cohort --reference beside an atlas,
-each compared with the others for the p-values. An atlas also writes folds.tsv, the likeliest name of
-each fold and the next one with their probabilities, why a fold has no name (no sulcus of the atlas
-runs there, the atlas is unsure, it lies inside a gyrus), and a picture of each brain.
+each compared with the others for the p-values. An atlas also writes folds.tsv, the likeliest name
+of each fold and the next one with their probabilities, why a fold has no name (no sulcus of the
+atlas runs there, the atlas is unsure, it lies inside a gyrus), and a picture of each brain.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 RUN is a trained model, or the word `void`: no model, only how far each place is from the nearest
 fold, compared with the healthy brains of --reference; or the word `sulci`: also which sulcus is
-missing, large, displaced or interrupted, by the names that --atlas gives, with OUT/sulci.tsv; or a
+missing, large, displaced or interrupted, by the names that --atlas gives, with OUT/sulcus_scores.tsv; or a
 folder that --save-scorer has written, which needs no healthy brains any more and can be sent to
 others (scorer.json says what it holds of persons).
 Scores are fitted on healthy brains and turned into conformal

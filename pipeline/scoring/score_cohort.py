@@ -52,7 +52,7 @@ class ScoreResult:
         fitted_on: number of healthy brains that scores were fitted on.
         evidence: maps, where there are any.
         failed: brains that could not be scored, and why.
-        sulci: rows of ``sulci.tsv``, where an atlas names them.
+        sulci: rows of ``sulcus_scores.tsv``, where an atlas names them.
     """
 
     table: Rows
