@@ -149,7 +149,7 @@ SCORES = Artifact(
         "used_for": "training or calibration, if the brain took part in it",
         "flag": "why the model cannot judge this brain",
         "warning": "what the source of this brain warns of; its p-value stands",
-        MISSING_SULCUS: "sulcus that is most missing, where an atlas names them (sulcus_scores.tsv)",
+        MISSING_SULCUS: "that is most missing, where an atlas names them (sulcus_scores.tsv)",
         "score_*": "high means unusual",
         "p_*": "share of the calibration brains at least as unusual, with 1 added above and "
         "below; n/a for brains that took part in training or calibration, or have a flag",
