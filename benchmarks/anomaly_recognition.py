@@ -14,8 +14,9 @@ from foldnorm.pipeline.data.sulcus_labels import SulcusLabels, sulcus_voxels
 from foldnorm.pipeline.metrics.classes import sulcus_dice
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.healthy import split_validation
+from foldnorm.pipeline.scoring.network_labeller import NetworkLabeller
 from foldnorm.pipeline.scoring.recognition import RecognitionScores
-from foldnorm.pipeline.scoring.sulcus_measures import AtlasTemplate, NetworkLabeller
+from foldnorm.pipeline.scoring.sulcus_measures import AtlasTemplate
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.io.volumes import read_labels
@@ -113,9 +114,9 @@ def _name(
         scores.fit(reference.view(compared))
         for group, (cohort, rows) in groups.items():
             measures = scores.measures(cohort.brains(rows))
-            departures = scores.departures(measures)
+            departures = scores.norms.departures(measures)
             kept[group] |= {f"{who}_{group}_{name}": z for name, z in departures.items()}
-            kept[group][f"{who}_panel"] = scores.panel_
+            kept[group][f"{who}_panel"] = scores.norms.panel_
     if "healthy" in groups:
         cohort, rows = groups["healthy"]
         sulci = SulcusLabels(cohort, model.sulci)

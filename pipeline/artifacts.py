@@ -139,6 +139,7 @@ CODES_TABLE = Artifact("embed", "codes.tsv", "Whose each code is, a row each.", 
 CODES_SIDECAR = Artifact("embed", "codes.json", "The run and the cohort.")
 
 # score
+MISSING_SULCUS = "missing_sulcus"
 SCORES = Artifact(
     "score",
     "scores.tsv",
@@ -148,6 +149,7 @@ SCORES = Artifact(
         "used_for": "training or calibration, if the brain took part in it",
         "flag": "why the model cannot judge this brain",
         "warning": "what the source of this brain warns of; its p-value stands",
+        MISSING_SULCUS: "that is most missing, where an atlas names them (sulcus_scores.tsv)",
         "score_*": "high means unusual",
         "p_*": "share of the calibration brains at least as unusual, with 1 added above and "
         "below; n/a for brains that took part in training or calibration, or have a flag",
@@ -167,6 +169,30 @@ BOTH_SIDES = Artifact(
         "p_*": "share of the calibration participants with both sides whose higher score is at "
         "least as high, with 1 added above and below; n/a as in scores.tsv",
         "q_*": "after Benjamini and Hochberg (1995), over the participants that have one",
+    },
+)
+_DEPARTURES = ("missing", "large", "displaced", "interrupted")
+SULCUS_DEPARTURES = {
+    **{
+        f"z_{kind}": "in standard deviations of healthy brains; high is unusual"
+        for kind in _DEPARTURES
+    },
+    **{
+        f"p_{kind}": "share of calibration brains whose same sulcus is at least as unusual, "
+        "with 1 added above and below; not corrected for the number of sulci"
+        for kind in _DEPARTURES
+    },
+}
+SULCUS_SCORES = Artifact(
+    "score",
+    "sulcus_scores.tsv",
+    "How each sulcus of each brain departs from healthy ones, where an atlas names them.",
+    {
+        **BRAIN,
+        "used_for": "as in scores.tsv",
+        "flag": "as in scores.tsv",
+        "sulcus": "its name",
+        **SULCUS_DEPARTURES,
     },
 )
 SCORES_SIDECAR = Artifact("score", "scores.json", "How the scores were made and calibrated.")
@@ -221,6 +247,7 @@ SCORER_VALUES = Artifact("score", "values.json", "All else that this part has le
 USUAL_SCORES = (
     "evidence_component",
     "sulci_missing",
+    "sulcus_missing",
     "latent_map_component",
     "latent_centre",
     "reconstruction_missing_local",
@@ -325,7 +352,6 @@ EVERY_FOLD_PLACES = Artifact(
 )
 
 # recognise
-_DEPARTURES = ("missing", "large", "displaced", "interrupted")
 SULCI = Artifact(
     "recognise",
     "sulci.tsv",
@@ -341,15 +367,7 @@ SULCI = Artifact(
         **MNI_PLACE,
         "depth_mm": "of its deepest voxel below the outside of the brain",
         "pieces": "26-connected",
-        **{
-            f"z_{kind}": "in standard deviations of healthy brains; high is unusual"
-            for kind in _DEPARTURES
-        },
-        **{
-            f"p_{kind}": "share of calibration brains whose same sulcus is at least as unusual, "
-            "with 1 added above and below; not corrected for the number of sulci"
-            for kind in _DEPARTURES
-        },
+        **SULCUS_DEPARTURES,
     },
 )
 SULCI_SIDECAR = Artifact("recognise", "sulci.json", "The run, the sulci, meaning of the columns.")

@@ -12,7 +12,7 @@ import pytest
 from foldnorm.pipeline import artifacts
 from foldnorm.pipeline.artifacts import Artifact
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.scoring.recognition import DEPARTURES
+from foldnorm.pipeline.scoring.sulcus_norms import DEPARTURES
 from foldnorm.preprocessing.core.files import read_tsv
 
 PIPELINE = Path(__file__).parents[1] / "pipeline"

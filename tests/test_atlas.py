@@ -12,7 +12,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.scoring import recognition
+from foldnorm.pipeline.scoring import sulcus_norms
 from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
@@ -333,7 +333,7 @@ def test_the_atlas_may_be_named_by_a_flag(hemispheres, tmp_path, capsys):
 
 
 def test_sulci_are_compared_with_those_of_healthy_people(hemispheres, tmp_path, monkeypatch):
-    monkeypatch.setattr(recognition, "MIN_HEALTHY", 2)
+    monkeypatch.setattr(sulcus_norms, "MIN_HEALTHY", 2)
     gone = hemispheres.rows[0]["participant_id"]
     indices = [n for n, row in enumerate(hemispheres.rows) if row["participant_id"] != gone]
     healthy_folder, patient_folder = tmp_path / "healthy", tmp_path / "patient"
@@ -370,11 +370,11 @@ def test_sulci_are_compared_with_those_of_healthy_people(hemispheres, tmp_path, 
         if row["sulcus"] == "central" and row is not central
     ]  # fmt: skip
     assert float(central["z_missing"]) > max(5, *healthy)
-    assert float(central["p_missing"]) == pytest.approx(1 / 3, abs=1e-5)
+    assert float(central["p_missing"]) == pytest.approx(1 / 6, abs=1e-5)
     for row in rows:
         assert bool(row["p_missing"]) == (row["participant_id"] == gone)
         assert row["used_for"] == ("" if row["participant_id"] == gone else "calibration")
-    assert read_json(tmp_path / "out/sulci.json")["smallest_p"] == 1 / 3
+    assert read_json(tmp_path / "out/sulci.json")["smallest_p"] == 1 / 6
     assert main(["report", str(tmp_path / "out"), "-o", str(tmp_path / "a.html")]) == 0
     other = json.loads((healthy_folder / "dataset_description.json").read_text())
     other["Cohort"]["preparation"]["thin"] = True
@@ -405,7 +405,7 @@ def test_bad_input_of_an_atlas_is_one_line(atlas, hemispheres, small_run, tmp_pa
         (["label-sulci", tmp_path / "a.npz", hemispheres.folder, *out, "--reference", "x"],
          "not a cohort folder"),
         (["label-sulci", tmp_path / "a.npz", hemispheres.folder, *out, "--reference",
-          hemispheres.folder], "at least 8 healthy L (half of those given) brains, got 3"),
+          hemispheres.folder], "at least 8 healthy L brains, got 6"),
         (["atlas", tmp_path / "nowhere", "-o", tmp_path / "b.npz"], "no such folder"),
         (["atlas", tmp_path, "-o", tmp_path / "b.txt"], "ends in .npz"),
         (["atlas", tmp_path, "-o", tmp_path / "b.npz"], "expected maps of sulci"),

@@ -27,14 +27,15 @@ from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.predict import recognise
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
-from foldnorm.pipeline.scoring.recognition import MIN_HEALTHY, RecognitionScores
+from foldnorm.pipeline.scoring.network_labeller import NetworkLabeller
+from foldnorm.pipeline.scoring.recognition import RecognitionScores
 from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
 from foldnorm.pipeline.scoring.sulcus_measures import (
     MEASURES,
     AtlasTemplate,
     NamedBrain,
-    NetworkLabeller,
 )
+from foldnorm.pipeline.scoring.sulcus_norms import DEPARTURES, MIN_HEALTHY
 from foldnorm.pipeline.training.distributed import launch
 from foldnorm.pipeline.training.setup import set_up
 from foldnorm.pipeline.view.models import ViewedModel
@@ -218,14 +219,14 @@ def test_a_missing_sulcus_stands_out_and_is_named():
     gone = named_brain()
     gone.probabilities[1] = 0.05
     gone.probabilities[0, gone.probabilities[2] == 0] = 0.95
-    departures = scores.departures(np.stack([b.measure(np.eye(4)) for b in [*healthy, gone]]))
+    departures = scores.norms.departures(np.stack([b.measure(np.eye(4)) for b in [*healthy, gone]]))
     missing = departures["missing"]
     assert missing[-1].argmax() == 0
     assert missing[-1, 0] > 5 > np.abs(missing[:-1]).max()
-    of_brains = scores.scores_of_departures(departures)
-    assert set(of_brains) == set(scores.columns)
-    assert of_brains["sulci_missing"][-1] == missing[-1].max()
-    assert scores.panel_.all()
+    of_brains = scores.norms.scores(departures)
+    assert set(of_brains) == {*DEPARTURES, "missing_panel"}
+    assert of_brains["missing"][-1] == missing[-1].max()
+    assert scores.norms.panel_.all()
     with pytest.raises(InputError, match=f"at least {MIN_HEALTHY} validation brains, got 3"):
         RecognitionScores(Named(healthy[:3]), np.eye(4)).fit([])
 

@@ -8,9 +8,9 @@ cohort is first prepared in OUT/prepared, as the run's cohort was. Label volumes
 each brain's input, sulcus_names.tsv says what their numbers mean. sulci.tsv has a row a brain and
 sulcus: size, confidence, place, depth, pieces; and how far each departs from healthy brains: those
 that the run was not trained on (its validation split), or the cohort --reference beside an atlas,
-half to compare with, half for the p-values. An atlas also writes folds.tsv, the likeliest name of
-each fold and the next one with their probabilities, why a fold has no name (no sulcus of the atlas
-runs there, the atlas is unsure, it lies inside a gyrus), and a picture of each brain.
+each compared with the others for the p-values. An atlas also writes folds.tsv, the likeliest name
+of each fold and the next one with their probabilities, why a fold has no name (no sulcus of the
+atlas runs there, the atlas is unsure, it lies inside a gyrus), and a picture of each brain.
 """
 
 import argparse
@@ -105,14 +105,15 @@ def _by_atlas(arguments: argparse.Namespace) -> "tuple[ModelInput, AtlasLabellin
     from foldnorm.pipeline.inference.atlas_folds import LEAST_PROBABILITY
     from foldnorm.pipeline.inference.atlas_labels import AtlasLabellingResult
     from foldnorm.pipeline.inference.inputs import open_hemispheres
-    from foldnorm.pipeline.scoring.atlas_labeller import HealthySulci
+    from foldnorm.pipeline.scoring.sulcus_scores import SulcusScores
     from foldnorm.preprocessing.cohort.cohort import Cohort
     from foldnorm.preprocessing.naming.atlas import SulcusAtlas
 
     atlas = SulcusAtlas.open(arguments.model)
     healthy = None
     if arguments.reference is not None:
-        healthy = HealthySulci(atlas, Cohort.open(arguments.reference))
+        reference = Cohort.open(arguments.reference)
+        healthy = SulcusScores(reference, atlas).fit(reference.select())
     given = open_hemispheres(
         arguments.input,
         arguments.out,

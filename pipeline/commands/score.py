@@ -1,17 +1,17 @@
 """Score the brains of a cohort by their distance from the healthy ones.
 
 RUN is a trained model, or the word `void`: no model, only how far each place is from the nearest
-fold, compared with the healthy brains of --reference; or a folder that --save-scorer has written,
-which needs no healthy brains any more and can be sent to others (scorer.json says what it holds of
-persons).
-Scores are fitted on healthy brains and turned into conformal
-p-values with brains that the weights were never fitted to: the validation split, or --controls of
-the site of those that are scored, towards whom the healthy mean is moved too. OUT/scores.tsv has a
-row a brain: scores, p, q (false discoveries over the cohort), and a flag with the reason where it
-cannot be judged (another side, region or space; cut off; mirrored; empty; of a site without
-controls), which then has no p. What its source warned of, as skeletonise does, stands beside it
-under warning. OUT/scores.json says how it was made, and which p-value is the smallest that can be
-reached.
+fold, compared with the healthy brains of --reference; or the word `sulci`: also which sulcus is
+missing, large, displaced or interrupted, by the names that --atlas gives (sulcus_scores.tsv has
+each); or a folder that --save-scorer has written, which needs no healthy brains any more and can be
+sent to others (scorer.json says what it holds of persons). Scores are fitted on healthy brains and
+turned into conformal p-values with brains that the weights were never fitted to: the validation
+split, or --controls of the site of those that are scored, towards whom the healthy mean is moved
+too. OUT/scores.tsv has a row a brain: scores, p, q (false discoveries over the cohort), and a flag
+with the reason where it cannot be judged (another side, region or space; cut off; mirrored; empty;
+of a site without controls), which then has no p. What its source warned of, as skeletonise does,
+stands beside it under warning. OUT/scores.json says how it was made, and which p-value is the
+smallest that can be reached.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run_folder",
         type=Path,
         metavar="RUN",
-        help="run folder, exported model, saved scorer, or the word void",
+        help="run folder, exported model, saved scorer, or the word void or sulci",
     )
     add_cohort(parser)
     add_out(parser)
@@ -63,6 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="columns that maps of healthy brains depend on, such as age; sex:category",
     )
     add_asymmetry(parser)
+    parser.add_argument(
+        "--atlas",
+        type=Path,
+        metavar="ATLAS",
+        help="atlas of sulci (see foldnorm atlas) that names them, with the word sulci",
+    )
     parser.add_argument(
         "--maps", action="store_true", help="write where folds are missing, and regions.tsv"
     )
@@ -105,6 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
         covariates=arguments.covariates,
         precision=arguments.precision,
         asymmetry=arguments.asymmetry,
+        atlas=arguments.atlas,
     )
     if arguments.save_scorer is not None:
         scorer.save(arguments.save_scorer)

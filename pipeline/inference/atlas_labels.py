@@ -27,8 +27,9 @@ from foldnorm.pipeline.inference.atlas_folds import (
 from foldnorm.pipeline.inference.atlas_orientation import MirrorCheck, fits_as
 from foldnorm.pipeline.inference.recognise import LabelledBrain, in_space, places_of
 from foldnorm.pipeline.inference.results import Row, VolumeResult
-from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller, AtlasNamedBrain, HealthySulci
+from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller, AtlasNamedBrain
 from foldnorm.pipeline.scoring.sulcus_measures import MEASURES
+from foldnorm.pipeline.scoring.sulcus_scores import SulcusScores, sulcus_columns
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.cohort.colours import many_colours
 from foldnorm.preprocessing.cohort.each_volume import each_volume
@@ -100,7 +101,7 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
     atlas: SulcusAtlas
     cohort: Cohort
     indices: NDArray[np.int64]
-    healthy: HealthySulci | None = None
+    healthy: SulcusScores | None = None
     least_probability: float = LEAST_PROBABILITY
     inputs: dict[str, str | None] = field(default_factory=dict, init=False)
     folds: list[Row] = field(default_factory=list, init=False)
@@ -179,17 +180,19 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
         gyri = self.cohort.fold_gyri.get(row_key(row), {})
         unnamed = why_unnamed(named, self.least_probability, gyri, by_gyri=self._is_by_gyri)
         measures = named.measure(self.cohort.affine)
-        departures: list[dict[str, float]] = [{} for _ in measures]
+        departures: list[Row] = [{} for _ in measures]
         used = ""
         if self.healthy is not None:
-            departures = self.healthy.compared(named, row["hemi"])
             used = "calibration" if row["participant_id"] in self.healthy.people else ""
+            if row["hemi"] in self.healthy.norms_:
+                measured = self.healthy.measured(brain, alignment)
+                compared = self.healthy.compared(measured, row)
+                departures = sulcus_columns(compared, is_judged=not (flag or used))
         rows = []
         for sulcus, own, away in zip(self.atlas.names, measures, departures, strict=True):
             figures: Row = dict(zip(MEASURES, map(float, own), strict=True))
             figures |= places_of(own[2:5], self.cohort.affine, space)
-            is_judged = not (flag or used)
-            figures |= {k: v for k, v in away.items() if is_judged or not k.startswith("p_")}
+            figures |= away
             rows.append({**known, "used_for": used, "flag": flag, "sulcus": sulcus, **figures})
         return AtlasLabelledBrain(
             row_key(row),

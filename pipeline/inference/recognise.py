@@ -15,10 +15,11 @@ from foldnorm.pipeline.inference.results import Row, VolumeResult
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.healthy import split_validation
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
+from foldnorm.pipeline.scoring.network_labeller import NetworkLabeller
 from foldnorm.pipeline.scoring.out_of_distribution import OutOfDistributionDetector
 from foldnorm.pipeline.scoring.participants import Participants
 from foldnorm.pipeline.scoring.recognition import RecognitionScores
-from foldnorm.pipeline.scoring.sulcus_measures import MEASURES, NamedBrain, NetworkLabeller
+from foldnorm.pipeline.scoring.sulcus_measures import MEASURES, NamedBrain
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.cohort.input_space import InputSpace
@@ -82,7 +83,7 @@ class SulcusLabeller:
         compared, others = split_validation(cohort)
         scores = RecognitionScores(network, cohort.affine)
         scores.fit(cohort.view(compared))
-        calibration = scores.departures(scores.measures(cohort.brains(others)))
+        calibration = scores.norms.departures(scores.measures(cohort.brains(others)))
         detector = OutOfDistributionDetector(cohort.scheme).fit(cohort)
         return cls(run, cohort, network, scores, calibration, detector)
 
@@ -118,7 +119,7 @@ class SulcusLabeller:
     def _measures(self, brain: NamedBrain, space: InputSpace) -> list[dict[str, float]]:
         """Compute the columns of each sulcus of a brain."""
         measures = brain.measure(self.reference.affine)
-        departures = self.scores.departures(measures[None])
+        departures = self.scores.norms.departures(measures[None])
         found = []
         for n, own in enumerate(measures):
             figures = dict(zip(MEASURES, map(float, own), strict=True))

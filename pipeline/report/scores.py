@@ -1,8 +1,11 @@
 """Report sections of what is unusual about brains: scores, joined scores."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from foldnorm.pipeline.artifacts import (
     BOTH_SIDES,
@@ -11,6 +14,7 @@ from foldnorm.pipeline.artifacts import (
     REGIONS,
     SCORES,
     SCORES_SIDECAR,
+    SULCUS_SCORES,
     USUAL_SCORES,
 )
 from foldnorm.pipeline.report import figures
@@ -19,6 +23,7 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import number, read_json, read_tsv
 
 MAX_LISTED = 15  # brains and regions
+MAX_MAPPED = 60  # brains in the picture of missing sulci
 RESEARCH = "These are research figures, not a diagnosis."
 
 
@@ -63,6 +68,7 @@ def scores_section(path: Path) -> dict[str, Any]:
         "flagged": flagged[:MAX_LISTED],
         "warned": [row for row in rows if row.get("warning")][:MAX_LISTED],
         "regions": regions[:MAX_LISTED],
+        "sulci": _sulci_of_scores(path / SULCUS_SCORES),
         "sorted_by": key,
         "both_sides": both[:MAX_LISTED],
         "both_sides_calibrated_on": sidecar.get("both_sides_calibrated_on", 0),
@@ -94,3 +100,26 @@ def fusion_section(path: Path) -> dict[str, Any]:
         "histograms": figures.p_value_histograms(judged) if judged else None,
         "settings": json.dumps(sidecar, indent=2, ensure_ascii=False),
     }
+
+
+def _sulci_of_scores(path: Path) -> dict[str, Any]:
+    """Build what a section of scores shows of named sulci; empty where an atlas named none."""
+    rows = _rows_if_any(path)
+    sulci = list(dict.fromkeys(row["sulcus"] for row in rows))
+    if not rows:
+        return {}
+    most = sorted(rows, key=lambda row: -number(row, "z_missing"))[:MAX_LISTED]
+    return {"picture": picture_of_missing(rows, sulci), "rows": most}
+
+
+def picture_of_missing(rows: Sequence[Mapping[str, str]], sulci: Sequence[str]) -> str:
+    """Picture of what is missing, the brains with the strongest departures at the top.
+
+    Args:
+        rows: one a brain and sulcus.
+        sulci: in the order in which each brain has them.
+    """
+    z = np.array([number(row, "z_missing") for row in rows]).reshape(-1, len(sulci))
+    brains = [f"{row['participant_id']} {row['hemi']}" for row in rows[:: len(sulci)]]
+    order = np.argsort(-z.max(axis=1), kind="stable")[:MAX_MAPPED]
+    return figures.sulci_by_brain(z[order], [brains[n] for n in order], sulci)

@@ -8,16 +8,14 @@ from typing import Any
 import numpy as np
 
 from foldnorm.pipeline.artifacts import SULCI, SULCI_SIDECAR, SULCUS_PICTURE
-from foldnorm.pipeline.report import figures
 from foldnorm.pipeline.report.layers import in_script
-from foldnorm.pipeline.report.scores import MAX_LISTED, RESEARCH
+from foldnorm.pipeline.report.scores import MAX_LISTED, RESEARCH, picture_of_missing
 from foldnorm.preprocessing.cohort.cohort import row_key
 from foldnorm.preprocessing.cohort.colours import many_colours
 from foldnorm.preprocessing.cohort.pictures import inline_png
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.files import number, read_json, read_tsv
 
-MAX_MAPPED = 60  # brains in the picture of departures
 LARGE_MM2 = 200.0  # of a sulcus, whose name is then worth a look
 PICTURES_BUDGET = 8_000_000  # characters that pictures of brains have in the page
 Row = Mapping[str, str]
@@ -51,7 +49,7 @@ def recognition_section(path: Path) -> dict[str, Any]:
         "warnings": sorted(flags),
         "sentence": _sentence(sidecar, len(brains)),
         "facts": {"brains": len(brains), "sulci": len(sulci)},
-        "picture": _departures(rows, brains, sulci) if is_compared else None,
+        "picture": picture_of_missing(rows, sulci) if is_compared else None,
         "heading": "Sulci that depart most" if is_compared else "Least certain large sulci",
         "brains": brains,
         "sulci": sulci,
@@ -122,13 +120,6 @@ def _cells(row: Row, *, is_compared: bool) -> list[str]:
 
 def _text(row: Row, column: str, form: str) -> str:
     return format(number(row, column), form) if row.get(column) else "–"
-
-
-def _departures(rows: Sequence[Row], brains: Sequence[str], sulci: Sequence[str]) -> str:
-    """Picture of what is missing, the brains with the strongest departures at the top."""
-    z = np.array([number(row, "z_missing") for row in rows]).reshape(-1, len(sulci))
-    order = np.argsort(-z.max(axis=1), kind="stable")[:MAX_MAPPED]
-    return figures.sulci_by_brain(z[order], [brains[n] for n in order], sulci)
 
 
 def _pictures(path: Path, keys: Sequence[str]) -> list[str | None]:

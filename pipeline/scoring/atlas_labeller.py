@@ -1,25 +1,20 @@
 """An atlas of sulci as the namer of voxels, in place of a network."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.scoring.latent_distance import conformal_p
-from foldnorm.pipeline.scoring.recognition import RecognitionScores
-from foldnorm.pipeline.scoring.sulcus_measures import Labels, NamedBrain
-from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, family_of, row_key, same_preparation
-from foldnorm.preprocessing.cohort.input_space import InputSpace
+from foldnorm.pipeline.scoring.sulcus_measures import Labels, NamedBrain, face_of
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
-from foldnorm.preprocessing.naming.alignment import transformed
+from foldnorm.preprocessing.naming.alignment import Alignment, transformed
 from foldnorm.preprocessing.naming.atlas import AtlasSide, SulcusAtlas
 from foldnorm.preprocessing.naming.atlas_names import AtlasFoldNames, name_by_atlas
 from foldnorm.preprocessing.spatial.space import Matrix
 from foldnorm.preprocessing.topology.simple_surfaces import simple_surfaces
 
-SIZES = ("scheme", "voxel_size", "factor", "method", "thin")  # preparation that sizes depend on
 LEAST_VOXELS = 100  # of folds: less is no hemisphere
 
 
@@ -50,6 +45,18 @@ class AtlasNamedBrain(NamedBrain):
         self.folds, self.fold_labels, self.is_placed = folds, fold_labels, is_placed
         self.to_atlas = to_atlas
 
+    def lost(self) -> NDArray[np.float64]:
+        """Size of each sulcus that goes if all folds are gone whose likeliest name is one of them.
+
+        Returns:
+            (n, n) mm² in the space of the atlas; row: the sulcus after which folds are named.
+        """
+        named = self.probabilities.argmax(axis=0)
+        voxels = np.zeros((len(self.probabilities),) * 2)
+        for n in np.unique(named):
+            voxels[n] = self.probabilities[:, named == n].sum(axis=1)
+        return voxels[1:, 1:] * face_of(self.to_atlas)
+
 
 class AtlasLabeller:
     """Names the voxels of a cohort's brains by the folds that they belong to.
@@ -62,18 +69,21 @@ class AtlasLabeller:
     Args:
         atlas: of sulci.
         cohort: of hemispheres.
+        by_place: name folds by where the affine map of the hemisphere puts them alone: no sulcus is
+            shifted to its folds, and nothing learned is used.
 
     Raises:
         InputError: the cohort holds whole brains, or images.
     """
 
-    def __init__(self, atlas: SulcusAtlas, cohort: Cohort) -> None:
+    def __init__(self, atlas: SulcusAtlas, cohort: Cohort, *, by_place: bool = False) -> None:
         if cohort.preparation.get("whole_brain"):
             raise InputError(
                 "expected hemispheres, got both in one volume (preprocess without --whole-brain): "
                 f"{cohort.folder}"
             )
         self.atlas, self.cohort, self.scheme = atlas, cohort, cohort.scheme
+        self.by_place = by_place
         self.sulci = atlas.names
         self._sides: dict[str, AtlasSide] = {}
 
@@ -86,8 +96,12 @@ class AtlasLabeller:
         for brain in brains:
             yield self.name(brain)
 
-    def name(self, brain: Brain) -> AtlasNamedBrain:
+    def name(self, brain: Brain, alignment: Alignment | None = None) -> AtlasNamedBrain:
         """Name the voxels of a brain.
+
+        Args:
+            brain: prepared as the cohort was.
+            alignment: of its folds with the atlas, if it is known already.
 
         Raises:
             InputError: it has no side, or hardly any fold.
@@ -100,7 +114,7 @@ class AtlasLabeller:
             raise InputError(
                 f"{len(places)} voxels of folds, expected a hemisphere: {row_key(brain.row)}"
             )
-        to_mni = _to_mni(self.cohort, brain.row)
+        to_mni = None if brain.to_mni is None else brain.to_mni()
         matrix = self.cohort.affine_of(brain.row) if to_mni is None else to_mni
         points = transformed(places, matrix)
         found = name_by_atlas(
@@ -108,8 +122,10 @@ class AtlasLabeller:
             points,
             labels[labels > 0],
             is_placed=to_mni is not None,
-            learned=self.atlas.learned,
+            learned=None if self.by_place else self.atlas.learned,
             hemi=brain.row["hemi"],
+            alignment=alignment,
+            shifts=not self.by_place,
         )
         likely = np.zeros((len(self.sulci) + 1, len(labels)), dtype=np.float32)
         rows = np.searchsorted(found.labels, labels[labels > 0])
@@ -149,79 +165,3 @@ class AtlasLabeller:
             for step in (-1, 1):
                 touched |= np.roll(outside, step, axis)[inner]
         return simple_surfaces(structure, structure & touched)
-
-
-def _to_mni(cohort: Cohort, row: Mapping[str, str]) -> Matrix | None:
-    """(4, 4), packed voxel → MNI mm; None if no transform leads there."""
-    if cohort.preparation["space"] == "mni":
-        return cohort.affine_of(row)
-    return InputSpace.from_row(cohort, row).to_mni
-
-
-class HealthySulci:
-    """Sulci of healthy hemispheres, each with those of its side, in the space of the atlas.
-
-    Sizes are as they are there, so that a large brain is none with large sulci. Half of the people
-    are what others are compared with, the other half gives the p-values.
-
-    Args:
-        atlas: of sulci.
-        cohort: of healthy hemispheres.
-
-    Attributes:
-        people: participants of the cohort, who have no p-value in it.
-
-    Raises:
-        InputError: there are too few of a side, or the cohort holds no hemispheres.
-    """
-
-    def __init__(self, atlas: SulcusAtlas, cohort: Cohort) -> None:
-        names, self.cohort = AtlasLabeller(atlas, cohort), cohort
-        self.people = {row["participant_id"] for row in cohort.rows}
-        found: dict[str, dict[str, list[Any]]] = {}
-        for brain in cohort.brains(cohort.indices()):
-            named = names.name(brain)
-            of_side = found.setdefault(brain.row["hemi"], {})
-            of_side.setdefault(family_of(brain.row), []).append(named.measure(named.to_atlas))
-        self.scores: dict[str, RecognitionScores] = {}
-        self.calibration: dict[str, dict[str, NDArray[np.float64]]] = {}
-        for hemi, of_side in found.items():
-            people = [np.array(of_side[key]) for key in sorted(of_side)]
-            own = RecognitionScores(names, np.eye(4))
-            compared = np.concatenate(people[::2])
-            others = np.concatenate(people[1::2]) if len(people) > 1 else compared[:0]
-            self.scores[hemi] = own.fit_measures(compared, f"healthy {hemi} (half of those given)")
-            self.calibration[hemi] = own.departures(others)
-
-    @property
-    def calibrated_on(self) -> int:
-        """Number of hemispheres that p-values of a side are counted in, the least of the sides."""
-        return min(len(own["missing"]) for own in self.calibration.values())
-
-    def check(self, cohort: Cohort) -> None:
-        """Refuse brains whose sheets were made otherwise: their sizes would be others.
-
-        Raises:
-            InputError: what is unlike.
-        """
-        unlike = same_preparation(
-            *({key: own.preparation.get(key) for key in SIZES} for own in (self.cohort, cohort))
-        )
-        if unlike:
-            raise InputError(
-                f"prepared otherwise ({', '.join(unlike)}) than {self.cohort.folder}: "
-                f"{cohort.folder}"
-            )
-
-    def compared(self, named: AtlasNamedBrain, hemi: str) -> list[dict[str, float]]:
-        """Columns ``z_…`` and ``p_…`` of each sulcus; empty if no healthy brain is of that side."""
-        if hemi not in self.scores:
-            return [{} for _ in named.probabilities[1:]]
-        departures = self.scores[hemi].departures(named.measure(named.to_atlas)[None])
-        known = self.calibration[hemi]
-        rows: list[dict[str, float]] = [{} for _ in departures["missing"][0]]
-        for kind, z in departures.items():
-            for n, row in enumerate(rows):
-                row[f"z_{kind}"] = float(z[0, n])
-                row[f"p_{kind}"] = float(conformal_p(z[:, n], known[kind][:, n])[0])
-        return rows

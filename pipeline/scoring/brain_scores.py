@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
@@ -18,17 +18,21 @@ from foldnorm.pipeline.scoring.map_scores import (
     ScoreTable,
 )
 from foldnorm.pipeline.scoring.old_names import current_family
+from foldnorm.pipeline.scoring.sulcus_scores import ComparedSulci, OnSulci, SulcusScores
 from foldnorm.pipeline.scoring.void import VoidScores
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, CohortView, few_at_a_time
 from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.sources import Problem
+from foldnorm.preprocessing.naming.atlas import SulcusAtlas
 
 if TYPE_CHECKING:  # torch and MONAI take seconds, and scores without a model do without them
     from foldnorm.pipeline.runs.trained_model import TrainedModel
 
 VOID = "void"  # name of a family, and how brains are scored without a model
 ASYMMETRY = "asymmetry"
+BY_SULCI = "sulci"  # the other way: by sulci that an atlas names
+NAMED_SULCI = "named_sulci"  # name of the family of these
 
 
 def unfitted_families(
@@ -37,6 +41,8 @@ def unfitted_families(
     covariates: Sequence[str] = (),
     *,
     asymmetry: bool = False,
+    by_sulci: bool = False,
+    atlas: SulcusAtlas | None = None,
 ) -> dict[str, ScoreFamily]:
     """Every family of scores that suits a model: name of its folder → family.
 
@@ -49,6 +55,8 @@ def unfitted_families(
         cohort: says how brains were prepared; no brain of it is read.
         covariates: columns that the healthy mean of a map depends on.
         asymmetry: with `AsymmetryScores`.
+        by_sulci: with `SulcusScores`.
+        atlas: for these; None before they are loaded.
     """
     of_model: dict[str, ScoreFamily] = {}
     if trained is not None:
@@ -60,7 +68,17 @@ def unfitted_families(
     if asymmetry:
         maps[ASYMMETRY] = AsymmetryScores(cohort.scheme, cohort.voxel_size, covariates)
     others = {name: own for name, own in of_model.items() if name not in maps}
+    if by_sulci:
+        others[NAMED_SULCI] = SulcusScores(cohort, atlas, covariates)
     return {**maps, **others, "baselines": Baselines(cohort.scheme)}
+
+
+class _Scored(NamedTuple):
+    """Scores of a brain, its map, and its sulci."""
+
+    scores: dict[str, float]
+    z: Map | None
+    sulci: ComparedSulci | None
 
 
 class BrainScores:
@@ -74,6 +92,7 @@ class BrainScores:
     Args:
         trained: the model; None scores brains without any, by `VoidScores` and the baselines.
         asymmetry: also by `AsymmetryScores`.
+        atlas: also by `SulcusScores`, whose sulci it names.
 
     Attributes:
         edits: kinds that the model learned from.
@@ -85,8 +104,14 @@ class BrainScores:
         InputError: the model neither encodes nor restores nor recognises.
     """
 
-    def __init__(self, trained: "TrainedModel | None", *, asymmetry: bool = False) -> None:
-        self.trained, self.asymmetry = trained, asymmetry
+    def __init__(
+        self,
+        trained: "TrainedModel | None",
+        *,
+        asymmetry: bool = False,
+        atlas: SulcusAtlas | None = None,
+    ) -> None:
+        self.trained, self.asymmetry, self.atlas = trained, asymmetry, atlas
         self.edits: tuple[str, ...] = ()
         self.sulci: tuple[str, ...] = ()
         if trained is not None:
@@ -126,12 +151,17 @@ class BrainScores:
             names_sulci=bool(self.sulci),
         )
         self.families_ = unfitted_families(
-            self.trained, reference, covariates, asymmetry=self.asymmetry
+            self.trained,
+            reference,
+            covariates,
+            asymmetry=self.asymmetry,
+            by_sulci=self.atlas is not None,
+            atlas=self.atlas,
         )
         self._drop_families_with_too_few(reference)
         for family in self.families_.values():
             brains, local = self.healthy_.group(family.FITTED_ON), self.healthy_.local
-            if isinstance(family, MapScores):
+            if isinstance(family, MapScores | SulcusScores):
                 family.fit(brains + local, len(local))
                 continue
             family.fit(brains)
@@ -164,16 +194,34 @@ class BrainScores:
         """Healthy brains that p-values are counted in."""
         return self.healthy_.calibration
 
-    def score(self, brains: Iterable[Brain], on_map: OnMap | None = None) -> ScoreTable:
+    @property
+    def named_sulci(self) -> SulcusScores | None:
+        """Scores by sulci that an atlas names, if there are any."""
+        family = self.families_.get(NAMED_SULCI)
+        return family if isinstance(family, SulcusScores) else None
+
+    @property
+    def compared_families(self) -> set[str]:
+        """Families of the healthy brains that maps and sulci are compared with."""
+        found = {family for own in self.map_scores for family in own.families}
+        return found if self.named_sulci is None else found | set(self.named_sulci.families)
+
+    def score(
+        self,
+        brains: Iterable[Brain],
+        on_map: OnMap | None = None,
+        on_sulci: OnSulci | None = None,
+    ) -> ScoreTable:
         """Scores by name, (N,) each.
 
         Args:
             brains: in any number, read once, a few at a time; all families look at these before
                 the next are read, so that what they need of the model is computed once.
             on_map: called with each brain's map of `map_scores[0]`, if there is any.
+            on_sulci: called with each brain's sulci, if an atlas names them.
         """
-        parts = [self._score_few(few, on_map) for few in few_at_a_time(brains)]
-        parts = parts or [self._score_few([], None)]
+        parts = [self._score_few(few, on_map, on_sulci) for few in few_at_a_time(brains)]
+        parts = parts or [self._score_few([], None, None)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def score_each(
@@ -182,6 +230,7 @@ class BrainScores:
         indices: Sequence[int],
         failed: list[Problem],
         on_map: Callable[[int, Map], None] | None = None,
+        on_sulci: Callable[[int, ComparedSulci], None] | None = None,
     ) -> tuple[list[int], ScoreTable]:
         """Score volumes of a cohort; one that cannot be read or scored does not end the others.
 
@@ -190,6 +239,7 @@ class BrainScores:
             indices: of them.
             failed: to which those are added that cannot be scored, and why.
             on_map: called with the index of each brain and its map of `map_scores[0]`.
+            on_sulci: called with the index of each brain and its sulci, if an atlas names them.
 
         Returns:
             Indices of the brains that are scored, and their scores by name, (N,) each.
@@ -198,29 +248,38 @@ class BrainScores:
             InputError: none of them can be scored.
         """
 
-        def score(few: Sequence[int]) -> Iterator[tuple[dict[str, float], Map | None]]:
+        def score(few: Sequence[int]) -> Iterator[_Scored]:
             maps: list[Map] = []
-            found = self.score(cohort.brains(few), None if on_map is None else maps.append)
+            sulci: list[ComparedSulci] = []
+            on_maps = None if on_map is None else maps.append
+            found = self.score(cohort.brains(few), on_maps, sulci.append)
             for n in range(len(few)):
-                yield {name: own[n] for name, own in found.items()}, maps[n] if maps else None
+                own = {name: values[n] for name, values in found.items()}
+                yield _Scored(own, maps[n] if maps else None, sulci[n] if sulci else None)
 
         scored: dict[int, dict[str, float]] = {}
-        for index, (own, z) in each_volume(
+        for index, (own, z, sulci) in each_volume(
             cohort, indices, score, failed, together=cohort.n_together
         ):
             scored[index] = own
             if on_map is not None and z is not None:
                 on_map(index, z)
+            if on_sulci is not None and sulci is not None:
+                on_sulci(index, sulci)
         names = tuple(next(iter(scored.values()), ()))
         scores = {name: np.array([own[name] for own in scored.values()]) for name in names}
         return list(scored), scores
 
-    def _score_few(self, brains: Sequence[Brain], on_map: OnMap | None) -> ScoreTable:
+    def _score_few(
+        self, brains: Sequence[Brain], on_map: OnMap | None, on_sulci: OnSulci | None
+    ) -> ScoreTable:
         found: ScoreTable = {}
         first = next(iter(self.map_scores), None)
         for family in self.families_.values():
             if isinstance(family, MapScores):
                 found |= family.score(brains, on_map if family is first else None)
+            elif isinstance(family, SulcusScores):
+                found |= family.score(brains, on_sulci)
             else:
                 found |= family.score(brains)
         return found
@@ -241,7 +300,9 @@ class BrainScores:
         Raises:
             InputError: a family is not there, or does not suit the model.
         """
-        found = unfitted_families(self.trained, cohort, asymmetry=self.asymmetry)
+        found = unfitted_families(
+            self.trained, cohort, asymmetry=self.asymmetry, by_sulci=NAMED_SULCI in names
+        )
         unknown = [name for name in names if current_family(name) not in found]
         if unknown:
             raise InputError(

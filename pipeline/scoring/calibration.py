@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from foldnorm.pipeline.runs.leakage import refuse_leak
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
+from foldnorm.pipeline.scoring.design import UNKNOWN, large_sites
 from foldnorm.pipeline.scoring.fitted import State
 from foldnorm.pipeline.scoring.map_scores import Map, ScoreTable
 from foldnorm.pipeline.scoring.old_names import current_score
+from foldnorm.pipeline.scoring.sulcus_scores import MIN_OF_SITE
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import hashed
 
-UNKNOWN = {"", "n/a"}  # values of a column that say nothing
 PSEUDONYM = 12  # hexadecimal digits
 
 
@@ -28,7 +29,7 @@ class Calibration:
         scores: by name, (m,) each.
         peaks: (m, directions) largest z of each brain's map; none where there are no maps.
         rows: ``participant_id`` and ``hemi`` of each.
-        sites: that they are of, where that is known.
+        sites: that they are of, where that is known; to compare sulci, `MIN_OF_SITE` of each.
         are_local: whether they are controls of the site, not validation brains.
     """
 
@@ -59,8 +60,8 @@ class Calibration:
             peaks.append([float(own.max()) for own in z])
 
         found = scores.score(calibrating, on_map)
-        sites = sorted({row.get("site", "") for row in rows} - UNKNOWN)
-        return cls(found, np.array(peaks), rows, tuple(sites), controls is not None)
+        least = MIN_OF_SITE if scores.named_sulci is not None else 1
+        return cls(found, np.array(peaks), rows, large_sites(rows, least), controls is not None)
 
     @property
     def smallest_p(self) -> float:

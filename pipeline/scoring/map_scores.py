@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from foldnorm.pipeline.data.conditions import Conditions
+from foldnorm.pipeline.scoring.design import Design
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.normative import NormativeMap
@@ -49,7 +49,7 @@ class MapScores(Fitted):
         directions: what the maps are of, the first axis of each: ``missing``, and perhaps
             ``unexpected`` folds.
         normative: what healthy brains have at each place.
-        conditions_: how the covariates become numbers.
+        design_: what the healthy mean depends on, as numbers.
     """
 
     FITTED_ON: ClassVar[Group] = "unseen"  # and on controls
@@ -89,28 +89,21 @@ class MapScores(Fitted):
         self._healthy: Sequence[Brain] = healthy
         self._kept: list[Map] = []
         rows = healthy.rows if isinstance(healthy, CohortView) else [b.row for b in healthy]
-        self.conditions_ = Conditions.fit(self.covariates, rows)
-        self._is_mixed = 0 < n_local < len(healthy)
-        is_local = np.arange(len(rows)) >= len(rows) - n_local
-        self._design = self._regressors(rows, is_local)
+        self.design_ = Design.fit(self.covariates, rows, n_local)
+        self._regressors = self.design_.encode(rows, np.arange(len(rows)) >= len(rows) - n_local)
         self._owners = [family_of(row) for row in rows]
-        self.normative.fit(self._healthy_maps, self._design, self._owners)
+        self.normative.fit(self._healthy_maps, self._regressors, self._owners)
         self._without = lru_cache(maxsize=1)(self._left_out)
         return self
 
     def state_dict(self) -> State:
         """Return sums over the healthy brains, and the rule by which covariates become numbers."""
-        return {
-            "normative": self.normative.state_dict(),
-            "conditions": self.conditions_.as_dicts(),
-            "is_mixed": self._is_mixed,
-        }
+        return {"normative": self.normative.state_dict(), **self.design_.as_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
         """Take what `state_dict` gave."""
         self.normative.load_state_dict(state["normative"])
-        self.conditions_ = Conditions.from_dicts(state["conditions"])
-        self._is_mixed = state["is_mixed"]
+        self.design_ = Design.from_dict(state)
         self._healthy, self._owners = (), []
         return self
 
@@ -185,20 +178,9 @@ class MapScores(Fitted):
         """Normative map without a brain's family, and the brain's covariates (p,)."""
         family = family_of(row)
         known = bool(family) and family in self._owners
-        covariates = self._regressors([row], np.array([True]))
+        covariates = self.design_.encode([row], np.array([True]))
         normative = self._without(family) if known else self.normative
         return normative, None if covariates is None else covariates[0]
-
-    def _regressors(
-        self, rows: Sequence[Mapping[str, str]], is_local: NDArray[np.bool_]
-    ) -> NDArray[np.float64] | None:
-        """Covariates of brains, and whether they are of the site that is scored: (N, p) or None."""
-        columns: list[NDArray[np.floating]] = []
-        if self.conditions_.size:
-            columns.append(self.conditions_.encode(rows))
-        if self._is_mixed:
-            columns.append(is_local[:, None].astype(np.float64))
-        return np.hstack(columns).astype(np.float64) if columns else None
 
     def _healthy_maps(self) -> Iterator[Map]:
         """Raw map of each healthy brain; the first ones are kept, and not made again."""
@@ -215,7 +197,7 @@ class MapScores(Fitted):
         own = [n for n, owner in enumerate(self._owners) if owner == family]
         if len(own) == len(self._owners):
             raise InputError(f"no healthy brain but those of {family} to compare it with")
-        design = None if self._design is None else self._design[own]
+        design = None if self._regressors is None else self._regressors[own]
         kept = [self._kept[n] for n in own if n < len(self._kept)]
         rest = self.raw_maps(self._healthy[n] for n in own if n >= len(self._kept))
         maps = chain(kept, rest)

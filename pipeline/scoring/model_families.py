@@ -16,9 +16,9 @@ from foldnorm.pipeline.scoring.evidence import EvidenceScores
 from foldnorm.pipeline.scoring.families import LATENT_MAP, ScoreFamily
 from foldnorm.pipeline.scoring.latent import FeatureScores, LatentScores
 from foldnorm.pipeline.scoring.latent_maps import LatentMapScores
+from foldnorm.pipeline.scoring.network_labeller import NetworkLabeller
 from foldnorm.pipeline.scoring.recognition import AtlasScores, RecognitionScores
 from foldnorm.pipeline.scoring.reconstruction import ReconstructionScores
-from foldnorm.pipeline.scoring.sulcus_measures import NetworkLabeller
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 

@@ -1,7 +1,7 @@
 """Scores of the brains of a cohort: ``scores.tsv`` with a p-value for each score."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from foldnorm.pipeline.artifacts import (
     BOTH_SIDES,
     BRAIN,
     CALIBRATION,
+    MISSING_SULCUS,
     SCORES,
     SCORES_SIDECAR,
+    SULCUS_SCORES,
 )
 from foldnorm.pipeline.scoring.both_sides import join_both_sides
 from foldnorm.pipeline.scoring.calibration import Calibration
@@ -50,6 +52,7 @@ class ScoreResult:
         fitted_on: number of healthy brains that scores were fitted on.
         evidence: maps, where there are any.
         failed: brains that could not be scored, and why.
+        sulci: rows of ``sulcus_scores.tsv``, where an atlas names them.
     """
 
     table: Rows
@@ -59,6 +62,7 @@ class ScoreResult:
     fitted_on: int
     evidence: EvidenceMaps | None
     failed: Sequence[Problem] = ()
+    sulci: Rows = field(default_factory=list)
 
     @property
     def problems(self) -> list[Problem]:
@@ -111,11 +115,15 @@ class ScoreResult:
             maps: write maps, ``regions.tsv`` and what pages need as well; see `MapWriter`.
         """
         columns = [*BRAIN, "used_for", "flag", "warning"]
+        columns += [MISSING_SULCUS] if self.sulci else []
         columns += [f"{what}_{name}" for what in ("score", "p", "q") for name in self.names]
         with held(out):
             write_tsv(out / SCORES, self.table, columns)
             self._save_calibration(out)
             self._save_both_sides(out)
+            (out / SULCUS_SCORES).unlink(missing_ok=True)  # of earlier scores
+            if self.sulci:
+                write_tsv(out / SULCUS_SCORES, self.sulci, tuple(SULCUS_SCORES.columns))
             write_json(out / SCORES_SIDECAR, self.sidecar)
             if maps:
                 found = self.maps()

@@ -5,7 +5,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from foldnorm.pipeline.artifacts import PAGES_SIDECAR, REGIONS, REGIONS_SIDECAR, SCORER
+from foldnorm.pipeline.artifacts import (
+    BRAIN,
+    MISSING_SULCUS,
+    PAGES_SIDECAR,
+    REGIONS,
+    REGIONS_SIDECAR,
+    SCORER,
+)
 from foldnorm.pipeline.data.sulcus_labels import NamesPlaces, SulciByPlace
 from foldnorm.pipeline.runs.provenance import describe_supervision
 from foldnorm.pipeline.scoring.alike import check_alike
@@ -19,6 +26,7 @@ from foldnorm.pipeline.scoring.out_of_distribution import OutOfDistributionDetec
 from foldnorm.pipeline.scoring.participants import Participants
 from foldnorm.pipeline.scoring.score_cohort import ScoreResult, add_p_values, is_judged
 from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
+from foldnorm.pipeline.scoring.sulcus_scores import ComparedSulci, sulcus_columns
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, REGION_MASK, Brain, Cohort, row_key
 from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.cohort.layout import LAYOUT_FOLDER
@@ -28,6 +36,7 @@ from foldnorm.preprocessing.core.file_names import checked_name
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes, write_json
 from foldnorm.preprocessing.core.locks import held
 from foldnorm.preprocessing.io.sources import Problem
+from foldnorm.preprocessing.naming.atlas import SulcusAtlas
 
 if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without it
     import torch
@@ -76,6 +85,7 @@ class Scorer:
         method: what results call it; by default the class of the model, or ``void``.
         asymmetry: also compare each hemisphere with the other one of its brain, see
             `AsymmetryScores`.
+        atlas: of sulci, to compare those that it names, see `SulcusScores`.
 
     Attributes:
         scores_: fitted scores of all families.
@@ -94,8 +104,10 @@ class Scorer:
         precision: "AskedPrecision" = "auto",
         method: str = "",
         asymmetry: bool = False,
+        atlas: SulcusAtlas | None = None,
     ) -> None:
         self.model, self.precision, self.asymmetry = model, precision, asymmetry
+        self.atlas = atlas
         self.method = method or (VOID if model is None else type(model.model).__name__)
 
     def fit(
@@ -123,12 +135,13 @@ class Scorer:
         if controls is not None:
             self.check_prepared(controls)
         model = None if self.model is None else self.model.for_scoring(self.precision)
-        self.scores_ = BrainScores(model, asymmetry=self.asymmetry)
+        self.scores_ = BrainScores(model, asymmetry=self.asymmetry, atlas=self.atlas)
         self.scores_.fit(cohort, controls=controls, covariates=covariates)
         self.calibration_ = Calibration.from_scores(self.scores_, cohort, controls)
         self.detector_ = OutOfDistributionDetector(cohort.scheme).fit(cohort, controls)
-        families = {family for own in self.scores_.map_scores for family in own.families}
-        self.participants_ = Participants.from_cohorts(cohort, self.calibration_.rows, families)
+        self.participants_ = Participants.from_cohorts(
+            cohort, self.calibration_.rows, self.scores_.compared_families
+        )
         of_fit = cohort.indices(*(() if self.model is None else ("train",)))
         self.fitted_on_ = len(of_fit)
         return self
@@ -189,7 +202,14 @@ class Scorer:
             failed: brains that could not be read; those that cannot be scored are added.
             on_map: called with the index of each brain and its map.
         """
-        scored, scores = self.scores_.score_each(cohort, list(rows), failed, on_map)
+        sulci: list[Row] = []
+        scored, scores = self.scores_.score_each(
+            cohort,
+            list(rows),
+            failed,
+            on_map,
+            lambda index, compared: sulci.extend(self._sulcus_rows(rows[index], compared)),
+        )
         table = [rows[index] for index in scored]
         add_p_values(table, scores, self.calibration_)
         has_maps = bool(self.scores_.map_scores)
@@ -201,7 +221,17 @@ class Scorer:
             fitted_on=self.fitted_on_,
             evidence=self.evidence_maps(cohort, scored, table) if has_maps else None,
             failed=failed,
+            sulci=sulci,
         )
+
+    def _sulcus_rows(self, row: Row, compared: ComparedSulci) -> list[Row]:
+        """Rows of the sulci of a brain; its own row gets the name of the most missing one."""
+        assert self.scores_.named_sulci is not None
+        names = self.scores_.named_sulci.sulci
+        row[MISSING_SULCUS] = names[int(compared.z["missing"].argmax())]
+        known = {key: row[key] for key in (*BRAIN, "used_for", "flag")}
+        found = sulcus_columns(compared, is_judged=is_judged(row))
+        return [{**known, "sulcus": name, **own} for name, own in zip(names, found, strict=True)]
 
     def check_prepared(self, cohort: Cohort) -> None:
         """Refuse brains that were not prepared as the healthy ones were.

@@ -4,13 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from foldnorm.pipeline.data.sulcus_labels import SulcusLabels
-from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.io.schemes import LabelScheme
@@ -75,7 +73,7 @@ class NamedBrain:
             own = likely.astype(np.float64)
             voxels = own.sum()
             weights = own / max(voxels, 1e-9)
-            found[n, 0] = voxels * sides.prod() ** (2 / 3)
+            found[n, 0] = voxels * face_of(affine)
             found[n, 1] = (weights * own).sum()
             if voxels > 0.5:
                 found[n, 2:5] = weights @ points
@@ -90,28 +88,6 @@ class NamedBrain:
         for number, box in enumerate(boxes, start=1):
             found[number - 1, 6] = 0 if box is None else _pieces(labels[box] == number)
         return found
-
-
-class NetworkLabeller:
-    """Trained recogniser, as the namer of voxels of brains.
-
-    Args:
-        trained: the model.
-        scheme: of the volumes.
-    """
-
-    def __init__(self, trained: TrainedModel, scheme: LabelScheme) -> None:
-        self.trained, self.model, self.scheme = trained, trained.recognises, scheme
-        self.sulci = tuple(self.model.sulci)
-
-    def named(self, brains: Iterable[Brain]) -> Iterator[NamedBrain]:
-        """Yield each brain with its voxels named."""
-        for few in self.trained.passes(brains):
-            probabilities = torch.softmax(few.recognised, dim=1)
-            for volume, own in zip(few.volumes, probabilities, strict=True):
-                structure = volume > self.scheme.void
-                likely = own[:, structure].cpu().numpy()
-                yield NamedBrain(volume.cpu().numpy(), likely, self.scheme)
 
 
 class AtlasTemplate(Fitted):
@@ -167,6 +143,11 @@ def _distances(
     """
     border = np.argwhere(mask & ndimage.binary_dilation(~mask))
     return np.asarray(cKDTree(border * sides).query(places * sides)[0])
+
+
+def face_of(affine: Matrix) -> float:
+    """Mean face of a voxel, mm²."""
+    return float(np.linalg.norm(affine[:3, :3], axis=0).prod() ** (2 / 3))
 
 
 def _pieces(mask: NDArray[np.bool_]) -> int:

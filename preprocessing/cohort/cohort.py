@@ -181,7 +181,8 @@ class Cohort:
         other = self.other_side(index)
         read = None if other is None else partial(self._volume, other)
         folds = partial(self._fold_labels, index) if (self.folder / FOLDS).is_file() else None
-        return Brain(self.to_model_input(volume), self.rows[index], read, folds)
+        row = self.rows[index]
+        return Brain(self.to_model_input(volume), row, read, folds, partial(self.to_mni, row))
 
     def other_side(self, index: int) -> int | None:
         """Index of the other hemisphere of a brain, if it is there and in the same layout."""
@@ -318,6 +319,14 @@ class Cohort:
         is_mirrored = self.preparation.get("mirror_right") and row.get("hemi") == "R"
         return np.diag([-1.0 if is_mirrored else 1.0, 1, 1, 1]) @ self.affine
 
+    def to_mni(self, row: Mapping[str, str]) -> NDArray[np.float64] | None:
+        """Return (4, 4), packed voxel → MNI mm; None if no transform leads there."""
+        if self.preparation["space"] == "mni":
+            return self.affine_of(row)
+        from foldnorm.preprocessing.cohort.input_space import InputSpace  # it reads cohorts
+
+        return InputSpace.from_row(self, row).to_mni
+
     def indices(self, *splits: str) -> NDArray[np.int64]:
         """Return the indices of the volumes of these splits, all if none is named."""
         unknown = set(splits) - set(SPLITS)
@@ -446,12 +455,14 @@ class Brain(NamedTuple):
             the same layout.
         folds: reads the fold labels, (I, J, K) uint16, if they are known: of the volume as it is in
             the cohort.
+        to_mni: reads the way to MNI mm, (4, 4) of its voxels, if a transform leads there.
     """
 
     volume: NDArray[Any]
     row: Mapping[str, str]
     other_side: Callable[[], NDArray[np.uint8]] | None = None
     folds: Callable[[], NDArray[np.uint16]] | None = None
+    to_mni: Callable[[], NDArray[np.float64] | None] | None = None
 
 
 class CohortView(Sequence[Brain]):

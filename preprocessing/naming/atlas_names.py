@@ -68,6 +68,8 @@ def name_by_atlas(
     is_placed: bool = True,
     learned: LearnedNames | None = None,
     hemi: str = "",
+    alignment: Alignment | None = None,
+    shifts: bool = True,
 ) -> AtlasFoldNames:
     """Align a hemisphere with an atlas, shift each sulcus to its folds, and name these.
 
@@ -79,16 +81,19 @@ def name_by_atlas(
             by their extent first.
         learned: what names the folds where they lie in the atlas; else it is their density there.
         hemi: ``L`` or ``R``, of the hemisphere that is named by what was learned.
+        alignment: from there on, if it is known already.
+        shifts: shift sulci where nothing was learned, see `shifted_means`.
     """
     start = np.eye(4) if is_placed else roughly_placed(side, points)
-    alignment = align(side, transformed(points, start), folds)
+    alignment = alignment or align(side, transformed(points, start), folds)
     to_atlas = alignment.matrix @ start
     placed = transformed(points, to_atlas)
     voxels = transformed(placed, side.to_voxel)
     labels, numbers = np.unique(folds, return_inverse=True)
     density = fold_means(side.log_density, voxels.astype(np.float32), numbers, len(labels))
     if learned is None:
-        density, _ = shifted_means(side, voxels, numbers, density)
+        if shifts:
+            density, _ = shifted_means(side, voxels, numbers, density)
         names, posterior = side.names, softmax(SHARPNESS * density.astype(np.float64), axis=1)
     else:
         names, posterior = learned.names, learned.posterior(placed, numbers, hemi)
