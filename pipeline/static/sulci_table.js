@@ -33,7 +33,7 @@ function foldnormSulciTable(figure) {
       const content = brain.value === "" ? null : data.pictures[Number(brain.value)];
       picture.hidden = !content;
       if (content) picture.src = content;
-      picture.alt = content ? `Named sulci of ${brain.selectedOptions[0].textContent}` : "";
+      picture.alt = `Named sulci of ${brain.selectedOptions[0].textContent}`;
     }
     figure.dataset.shown = `${brain.value}/${sulcus.value}`;
   }
