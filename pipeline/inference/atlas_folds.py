@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from foldnorm.pipeline.inference.results import Row
 from foldnorm.pipeline.scoring.atlas_labeller import AtlasNamedBrain
 
-# Probability of a name below which none is given. Of the voxels of four hemispheres with names, those
-# from .3 to .5 are right in .6, and hardly any lies below.
+# Probability of a name below which none is given. Of the voxels of four hemispheres with names,
+# those from .3 to .5 are right in .6, and hardly any lies below.
 LEAST_PROBABILITY = 0.3
 SURE = 0.9  # from here on nine of ten voxels are right
 NO_SULCUS, UNSURE, INSIDE = "no sulcus of the atlas there", "unsure", "inside a gyrus"
