@@ -28,7 +28,7 @@ Regressors = NDArray[np.float64] | None
 
 
 class SulcusNorms(Fitted):
-    """What is usual of the sulci of healthy hemispheres, and the departures of others from it.
+    """Usual measures of the sulci of healthy hemispheres, and the departures of others from them.
 
     Of each sulcus, in standard deviations of healthy brains: ``missing``; ``large``; ``displaced``,
     Mahalanobis distance of its centre; ``interrupted``, its pieces.
