@@ -241,6 +241,7 @@ SCORER = Artifact(
     "What a saved scorer is (--save-scorer), with a digest of each of its files; written last.",
 )
 SCORER_ARRAYS = Artifact("score", "arrays.npz", "Arrays of one part of a saved scorer.")
+SCORER_ATLAS = Artifact("score", "atlas.npz", "Atlas of sulci of a saved scorer.")
 SCORER_VALUES = Artifact("score", "values.json", "All else that this part has learned.")
 # Of a folder of scores the first of these that it has speaks for it, where none is named. Settled
 # on one site (MMRR-21 of Mindboggle-101), of sulci on validation phantoms.

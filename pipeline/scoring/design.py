@@ -16,7 +16,7 @@ Row = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Design:
-    """What the mean of healthy brains depends on, as numbers.
+    """Regressors of the mean of healthy brains, as numbers.
 
     Attributes:
         conditions: columns of ``participants.tsv``, such as age.

@@ -53,11 +53,12 @@ PERSONAL_DATA = (
     "No volume, name, age or sex of anyone. Sums over healthy brains, and half of the principal "
     "components of their maps (distances to the nearest fold, and what a model says of each "
     "place): mixtures of all, from which someone who has a brain can tell whether it was one of "
-    "them. Of each calibration brain its scores and hemisphere under a salted hash of its "
-    "participant; salted hashes of the participants and families who took part, which tell someone "
-    "who knows an identifier whether it is among them; names of sites. Of a model with a latent "
-    "space, the code of each training brain, without a name; with a decoder in model/, a code "
-    "gives an image of that brain."
+    "them; where an atlas names sulci, how far each sulcus of each healthy hemisphere departs "
+    "from the others', without a name. Of each calibration brain its scores and hemisphere under "
+    "a salted hash of its participant; salted hashes of the participants and families who took "
+    "part, which tell someone who knows an identifier whether it is among them; names of sites. "
+    "Of a model with a latent space, the code of each training brain, without a name; with a "
+    "decoder in model/, a code gives an image of that brain."
 )
 
 

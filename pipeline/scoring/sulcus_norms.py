@@ -28,7 +28,7 @@ Regressors = NDArray[np.float64] | None
 
 
 class SulcusNorms(Fitted):
-    """What is usual of the sulci of healthy hemispheres, and the departures of others from it.
+    """Usual measures of the sulci of healthy hemispheres, and the departures of others from them.
 
     Of each sulcus, in standard deviations of healthy brains: ``missing``; ``large``; ``displaced``,
     Mahalanobis distance of its centre; ``interrupted``, its pieces.
@@ -36,8 +36,7 @@ class SulcusNorms(Fitted):
     ``missing`` is how small a sulcus is and how unsure its name is, together. Where it is known
     what goes with each sulcus (``lost``), it is the matched filter of its absence instead: with z
     the sizes of all sulci, C their correlations in healthy brains (shrunk, with the noise of a
-    size), and d the mean change of z if
-    all that is named after the sulcus were gone,
+    size), and d the mean change of z if all that is named after the sulcus were gone,
 
         d' C⁻¹ z / √(d' C⁻¹ d + e²)
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.artifacts import SCORER_ATLAS
 from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller, AtlasNamedBrain
 from foldnorm.pipeline.scoring.design import Design
 from foldnorm.pipeline.scoring.fitted import Fitted, State
@@ -38,7 +39,6 @@ from foldnorm.preprocessing.naming.atlas import SulcusAtlas
 
 MIN_OF_SITE = 16  # healthy hemispheres of a site, for brains to be compared with those of their own
 SIZES = ("scheme", "voxel_size", "factor", "method", "thin")  # preparation that sizes depend on
-ATLAS = "atlas.npz"
 PREFIX = "sulcus"
 Row = Mapping[str, str]
 
@@ -197,11 +197,11 @@ class SulcusScores(Fitted):
     def save(self, folder: Path) -> None:
         """Write what was learned, and the atlas."""
         super().save(folder)
-        self.atlas.save(folder / ATLAS)
+        self.atlas.save(folder / SCORER_ATLAS)
 
     def load(self, folder: Path) -> Self:
         """Read what `save` has written."""
-        self._use(SulcusAtlas.open(folder / ATLAS))
+        self._use(SulcusAtlas.open(folder / SCORER_ATLAS))
         return super().load(folder)
 
     def score(self, brains: Iterable[Brain], on_sulci: OnSulci | None = None) -> ScoreTable:
