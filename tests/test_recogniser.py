@@ -412,7 +412,7 @@ def test_the_report_shows_sulci_scores_and_joined_scores(cohort, run, tmp_path):
     assert main(["report", *map(str, folders), "-o", str(out)]) == 0
     page = out.read_text()
     assert page.count("These are research figures, not a diagnosis.") == 4
-    for said in ("Sulci most likely missing", "Joined scores", "something was erased"):
+    for said in ("Sulci that depart most", "Joined scores", "something was erased"):
         assert said in page
     with pytest.raises(InputError, match="SulcusSegmenter makes no volume to show"):
         ViewedModel.open(run, "cpu")

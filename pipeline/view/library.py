@@ -208,7 +208,7 @@ class Library:
 
     @cached_property
     def sulci(self) -> list[list[NamesSulci]]:
-        """What names the sulci of each cohort."""
+        """Names of the sulci of each cohort."""
         return [namers(own, self.named.get(own.folder.resolve(), [])) for own in self.cohorts]
 
     def named_volume(self, cohort: int, brain: int, names: int) -> bytes:
