@@ -49,8 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--least-probability",
         type=float,
         metavar="P",
-        help="of a name by an atlas: folds whose likeliest name is less likely get none "
-        "(default: 0.3)",
+        help="probability below which an atlas gives a fold no name (default: 0.3)",
     )
     add_device(parser)
     add_overwrite(parser)

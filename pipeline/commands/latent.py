@@ -130,7 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=[],
         metavar="FOLDER",
-        help="what to colour brains by: folders of scores, or sizes of sulci, of folders that "
+        help="colour brains by scores, of folders of these, or by sizes of sulci, of folders that "
         "label-sulci wrote or of a cohort whose folds have names",
     )
     add_seed(parser)
