@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -380,6 +382,20 @@ def test_sulci_are_compared_with_those_of_healthy_people(hemispheres, tmp_path, 
     other["Cohort"]["preparation"]["thin"] = True
     (healthy_folder / "dataset_description.json").write_text(json.dumps(other))
     assert main([*map(str, words), "--quiet", "--overwrite"]) == 2
+
+
+def test_names_by_an_atlas_need_no_torch(hemispheres, tmp_path):
+    """It has a third of the memory that they take."""
+    SulcusAtlas.from_cohort(hemispheres).save(tmp_path / "a.npz")
+    words = ["label-sulci", tmp_path / "a.npz", hemispheres.folder, "-o", tmp_path / "out",
+             "--quiet"]  # fmt: skip
+    code = (
+        "import sys\nfrom foldnorm.pipeline.cli import main\n"
+        f"assert main({[*map(str, words)]}) in (0, 1)\n"
+        "print(*sorted({'torch', 'sklearn', 'monai', 'matplotlib'} & set(sys.modules)))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not said.stdout.strip()
 
 
 def test_without_fold_labels_the_skeleton_is_cut_into_surfaces(hemispheres):

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.artifacts import SULCI, SULCI_SIDECAR, SULCUS_LABELS, SULCUS_NAMES
@@ -15,7 +14,6 @@ from foldnorm.pipeline.inference.results import Row, VolumeResult
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.healthy import split_validation
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
-from foldnorm.pipeline.scoring.network_labeller import NetworkLabeller
 from foldnorm.pipeline.scoring.out_of_distribution import OutOfDistributionDetector
 from foldnorm.pipeline.scoring.participants import Participants
 from foldnorm.pipeline.scoring.recognition import RecognitionScores
@@ -28,6 +26,11 @@ from foldnorm.preprocessing.io.schemes import LabelScheme, discretise
 from foldnorm.preprocessing.io.sources import Problem
 from foldnorm.preprocessing.io.volumes import read_labels, write_labels
 from foldnorm.preprocessing.spatial.space import Matrix
+
+if TYPE_CHECKING:  # torch and MONAI take seconds and memory, and names by an atlas do without them
+    import torch
+
+    from foldnorm.pipeline.scoring.network_labeller import NetworkLabeller
 
 
 @dataclass(frozen=True)
@@ -64,18 +67,20 @@ class SulcusLabeller:
 
     run: RunFolder
     reference: Cohort
-    network: NetworkLabeller
+    network: "NetworkLabeller"
     scores: RecognitionScores
     calibration: dict[str, NDArray[np.float64]]
     detector: OutOfDistributionDetector
 
     @classmethod
-    def open(cls, folder: Path, reference: Path | None, device: torch.device) -> "SulcusLabeller":
+    def open(cls, folder: Path, reference: Path | None, device: "torch.device") -> "SulcusLabeller":
         """Load a run.
 
         Raises:
             InputError: its model names no sulci.
         """
+        from foldnorm.pipeline.scoring.network_labeller import NetworkLabeller
+
         run = RunFolder.open(folder)
         trained = run.load(device)
         cohort = run.training_cohort(reference)
