@@ -189,7 +189,8 @@ def by_sulcus(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
         for kind in (VOID, REFILL):
             hits = [row["hit"] for row in rows if row["sulcus"] == sulcus and row["kind"] == kind]
             if hits:
-                found[sulcus] |= {kind: float(np.mean(hits)), f"n_{kind}": len(hits)}
+                share = round(float(np.mean(hits)), 3)
+                found[sulcus] |= {kind: share, f"n_{kind}": len(hits)}
     return dict(found)
 
 
