@@ -171,16 +171,16 @@ BOTH_SIDES = Artifact(
         "q_*": "after Benjamini and Hochberg (1995), over the participants that have one",
     },
 )
-_DEPARTURES = ("missing", "large", "displaced", "interrupted")
-SULCUS_DEPARTURES = {
+SULCUS_DEPARTURES = ("missing", "large", "displaced", "interrupted")
+SULCUSSULCUS_DEPARTURES = {
     **{
         f"z_{kind}": "in standard deviations of healthy brains; high is unusual"
-        for kind in _DEPARTURES
+        for kind in SULCUS_DEPARTURES
     },
     **{
         f"p_{kind}": "share of calibration brains whose same sulcus is at least as unusual, "
         "with 1 added above and below; not corrected for the number of sulci"
-        for kind in _DEPARTURES
+        for kind in SULCUS_DEPARTURES
     },
 }
 SULCUS_SCORES = Artifact(
@@ -192,7 +192,7 @@ SULCUS_SCORES = Artifact(
         "used_for": "as in scores.tsv",
         "flag": "as in scores.tsv",
         "sulcus": "its name",
-        **SULCUS_DEPARTURES,
+        **SULCUSSULCUS_DEPARTURES,
     },
 )
 SCORES_SIDECAR = Artifact("score", "scores.json", "How the scores were made and calibrated.")
@@ -368,7 +368,7 @@ SULCI = Artifact(
         **MNI_PLACE,
         "depth_mm": "of its deepest voxel below the outside of the brain",
         "pieces": "26-connected",
-        **SULCUS_DEPARTURES,
+        **SULCUSSULCUS_DEPARTURES,
     },
 )
 SULCI_SIDECAR = Artifact("recognise", "sulci.json", "The run, the sulci, meaning of the columns.")

@@ -20,7 +20,7 @@ from foldnorm.preprocessing.core.files import read_tsv, write_bytes, write_json,
 pytestmark = pytest.mark.timeout(240)
 SULCI = ["calm", "odd"]
 COLUMNS = ("participant_id", "hemi", "used_for", "flag", "sulcus", "size_mm2", "confidence",
-           "depth_mm", "pieces", "z_missing", "z_large", "p_missing", "p_large")  # fmt: skip
+           "depth_mm", "pieces", "z_missing", "z_large", "p_missing", "p_large", "z_mni")  # fmt: skip
 PEOPLE = ("sub-a", "sub-b", "sub-c")
 
 
@@ -31,7 +31,7 @@ def labelled(folder, *, is_compared, flag=""):
         for sulcus, large in zip(SULCI, (0.5 + n, -7.0 if n == 1 else 1.0), strict=True):
             values = [person, "L", "", flag, sulcus, 300 + n, 0.9 - n / 10, 12.3, 2]
             z = [-large, large, 0.25, 0.5] if is_compared else [""] * 4
-            rows.append(dict(zip(COLUMNS, [*values, *z], strict=True)))
+            rows.append(dict(zip(COLUMNS, [*values, *z, 66.5], strict=True)))
         write_bytes(folder / f"{person}_hemi-L_desc-sulci.png", png(np.zeros((4, 4, 3), np.uint8)))
     write_tsv(folder / "sulci.tsv", rows, COLUMNS)
     about = {"atlas": {"vocabulary": "dkt"}, "phantom": False, "sulci": SULCI}

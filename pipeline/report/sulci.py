@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from foldnorm.pipeline.artifacts import SULCI, SULCI_SIDECAR, SULCUS_PICTURE
+from foldnorm.pipeline.artifacts import SULCI, SULCI_SIDECAR, SULCUS_DEPARTURES, SULCUS_PICTURE
 from foldnorm.pipeline.report.layers import in_script
 from foldnorm.pipeline.report.scores import MAX_LISTED, RESEARCH, picture_of_missing
 from foldnorm.preprocessing.cohort.cohort import row_key
@@ -87,9 +87,10 @@ def _confidence(row: Row) -> float:
 
 def _departs(row: Row) -> tuple[str, float]:
     """Departure of a sulcus that is the largest, and its z; none where nothing is known."""
-    known = {name: number(row, name) for name in row if name.startswith("z_") and row[name]}
-    best = max(known, key=lambda name: known[name], default="")
-    return best.removeprefix("z_"), known.get(best, -np.inf)
+    # Not every column that begins so: z_mni is a place.
+    known = {k: number(row, f"z_{k}") for k in SULCUS_DEPARTURES if row.get(f"z_{k}")}
+    best = max(known, key=lambda kind: known[kind], default="")
+    return best, known.get(best, -np.inf)
 
 
 def _largest_z(row: Row) -> float:
