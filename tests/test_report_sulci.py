@@ -20,7 +20,8 @@ from foldnorm.preprocessing.core.files import read_tsv, write_bytes, write_json,
 pytestmark = pytest.mark.timeout(240)
 SULCI = ["calm", "odd"]
 COLUMNS = ("participant_id", "hemi", "used_for", "flag", "sulcus", "size_mm2", "confidence",
-           "depth_mm", "pieces", "z_missing", "z_large", "p_missing", "p_large", "z_mni")  # fmt: skip
+           "depth_mm", "pieces", "z_missing", "z_large", "p_missing", "p_large",
+           "z_mni")  # fmt: skip
 PEOPLE = ("sub-a", "sub-b", "sub-c")
 
 
