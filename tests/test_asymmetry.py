@@ -87,8 +87,8 @@ def test_controls_move_the_mean_only_if_both_of_their_sides_are_there(healthy):
     local = [brain(n, "L") for n in range(70, 73)]
     few = AsymmetryScores(SKELETON, MM).fit([*healthy, *alone], len(alone))
     some = AsymmetryScores(SKELETON, MM).fit([*healthy, *alone, *local], len(alone + local))
-    assert few._design is None
-    assert some._design[:, 0].sum() == len(local)
+    assert few._regressors is None
+    assert some._regressors[:, 0].sum() == len(local)
 
 
 def test_too_few_brains_with_both_sides_are_refused(healthy):

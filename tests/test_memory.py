@@ -11,6 +11,7 @@ from foldnorm.models.checkpointed import Checkpointed
 from foldnorm.models.ddpm import DDPM
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.config import resolve_for
+from foldnorm.pipeline.training import memory
 from foldnorm.pipeline.training import train as train_module
 from foldnorm.pipeline.training.distributed import launch
 from foldnorm.pipeline.training.memory import (
@@ -130,6 +131,6 @@ def test_the_peak_is_in_mib_whatever_the_system_counts_in(system, mib, monkeypat
         durations=[],
     )
     used = SimpleNamespace(ru_maxrss=3 * 2**20)
-    monkeypatch.setattr(train_module.resource, "getrusage", lambda who: used)
-    monkeypatch.setattr(train_module.sys, "platform", system)
+    monkeypatch.setattr(memory.resource, "getrusage", lambda who: used)
+    monkeypatch.setattr(memory.sys, "platform", system)
     assert train_module.cost_of(training)["peak_memory_mib"] == mib

@@ -249,7 +249,7 @@ def test_a_cohort_prepared_otherwise_is_a_line_not_a_crash(small_run, phantom_co
         library.model(0, 0)
     with pytest.raises(InputError, match="nothing to look at"):
         Library([small_run])
-    with pytest.raises(InputError, match="neither a cohort, a run, scores nor codes"):
+    with pytest.raises(InputError, match="neither a cohort, a run, scores, named sulci nor codes"):
         Library([small_cohort.folder.parent / "nothing"])
 
 

@@ -55,6 +55,7 @@ OTHER_SPACE = "does not lie where the sulci of the atlas do: is one of them in a
 # it is in an atlas by gyri: folds inside them, which it does not know, fit anywhere (right ones lie
 # .38 to .49 above, turned ones .11 to .26, in eighteen hemispheres of two sites).
 LEAST_ABOVE, LEAST_ABOVE_BY_GYRI, ENOUGH_BRAINS = 0.05, 0.4, 20
+SOME_BRAINS = 5  # an atlas of fewer knows no side from another
 UNLIKE = "lies in the atlas unlike a {} hemisphere"
 EXCHANGED = (
     "the hemispheres fit the mirror image of the atlas better: are left and right exchanged? (%s)"
@@ -154,6 +155,7 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
         side = names.side(row)
         above = LEAST_ABOVE_BY_GYRI if self._is_by_gyri else LEAST_ABOVE
         is_odd = named.folds.alignment.likelihood - side.expected < above
+        is_odd = is_odd and side.peak >= SOME_BRAINS
         flag, like = UNLIKE.format(SIDES[row["hemi"]]), fits_as(names, named, row) if is_odd else ""
         if like:
             return f"{flag}; it fits better as {like}"

@@ -1,5 +1,6 @@
 """Sulci of a cohort's brains by name: of its own table of folds, or as `label-sulci` found them."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from foldnorm.preprocessing.core.files import read_json
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.volumes import read_labels
 
+LOG = logging.getLogger(__name__)
 MOST_COLOURS = 253  # the largest number that the page has a colour for
 NEAR = 1.5  # voxels of the cohort: a name that lies further away in the label volume is another's
 
@@ -122,8 +124,15 @@ class LabelledSulci:
 
 
 def namers(cohort: Cohort, folders: Sequence[Path]) -> list[NamesSulci]:
-    """List what names the sulci of a cohort: folders that `label-sulci` wrote, then itself."""
-    own = CohortSulci.of(cohort)
+    """List what names the sulci of a cohort: folders that `label-sulci` wrote, then itself.
+
+    Names that cannot be read are said, and its brains are shown without them.
+    """
+    try:
+        own = CohortSulci.of(cohort)
+    except InputError as error:
+        LOG.warning("its sulci are shown without names: %s", error)
+        own = None
     return [*(LabelledSulci(folder, cohort) for folder in folders), *([own] if own else [])]
 
 
