@@ -6,6 +6,7 @@ dkt_sulci.tsv. Printed and written:
 
     rate60_hand, dice_hand    voxels of hand-named folds with the right name, mean Dice of the names
     rate60_own                the same for skeletons made here; the nearest named voxel is the truth
+    dice17_hand, dice17_graph mean Dice of the 17 large sulci of `LARGE`, of these and of the graphs
     rate60_auto, dice_auto    against automatic names
     captured_rate             brains turned by 20° and shifted by 20 mm at random, least of 8
     calibration_…             share of rightly named voxels where the posterior lies in a bin
@@ -49,6 +50,19 @@ LAYOUT = ("--space", "mni", "--voxel-size", "1", "--hull", "remove", "--quiet")
 BINS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1.001)
 TURNS, DEGREES, SHIFT_MM = 2, 20.0, 20.0
 
+# Large sulci, and the names that each of them has in graphs.
+LARGE = {
+    "lateral_fissure": ("F.C.L.p.", "S.C.sylvian.", "F.C.L.a."), "superior_temporal": ("S.T.s.",),
+    "central": ("S.C.",), "postcentral": ("S.Po.C.sup.", "F.I.P.Po.C.inf."),
+    "superior_frontal": ("S.F.sup.",), "inferior_frontal": ("S.F.inf.",),
+    "precentral_superior": ("S.Pe.C.sup.", "S.Pe.C.inter."),
+    "precentral_inferior": ("S.Pe.C.inf.",),
+    "intraparietal": ("F.I.P.",), "inferior_temporal": ("S.T.i.ant.", "S.T.i.post."),
+    "cingulate": ("F.C.M.ant.", "F.C.M.post."), "calcarine": ("F.Cal.ant.-Sc.Cal.",),
+    "parieto_occipital": ("F.P.O.",), "collateral": ("F.Coll.",), "subparietal": ("S.s.P.",),
+    "orbital": ("S.Or.",), "callosal": ("S.Call.",),
+}  # fmt: skip
+
 
 class Hemisphere(NamedTuple):
     """Points of the folds of a hemisphere, and their names."""
@@ -90,6 +104,22 @@ def dice(named: np.ndarray, true: np.ndarray) -> float:
     for name in np.unique(true):
         own, real = named == name, true == name
         found.append(2 * (own & real).sum() / (own.sum() + real.sum()))
+    return float(np.mean(found))
+
+
+def dice_of_large(every: list[tuple[np.ndarray, ...]]) -> float:
+    """Mean Dice of the sulci of `LARGE`, of the names and the truth of each hemisphere."""
+    large = {name: sulcus for sulcus, names in LARGE.items() for name in names}
+    found = []
+    for parts in every:
+        named, true = (np.array([large.get(name, "") for name in part]) for part in parts[:2])
+        # Voxels of no large sulcus count where they are named after one.
+        dices = [
+            2 * ((named == sulcus) & (true == sulcus)).sum()
+            / ((named == sulcus).sum() + (true == sulcus).sum())
+            for sulcus in LARGE if (true == sulcus).any()
+        ]  # fmt: skip
+        found.append(np.mean(dices))
     return float(np.mean(found))
 
 
@@ -189,11 +219,12 @@ def main() -> None:
         made[name] = hemispheres(Cohort.open(out / name), atlas)
     rate_hand, dice_hand, of_hand = rates(made["archi"])
     rate_auto, dice_auto, of_auto = rates(made["hcp"])
-    rate_own, dice_own, _ = rates(with_names_of(made["own"], made["archi"]))
+    rate_own, dice_own, of_own = rates(with_names_of(made["own"], made["archi"]))
     named, true, likely = (np.concatenate(part) for part in zip(*of_hand, *of_auto, strict=True))
     figures: dict[str, Any] = {
         "rate60_hand": rate_hand, "dice_hand": dice_hand, "rate60_own": rate_own,
-        "dice_own": dice_own, "rate60_auto": rate_auto, "dice_auto": dice_auto,
+        "dice_own": dice_own, "dice17_hand": dice_of_large(of_own),
+        "dice17_graph": dice_of_large(of_hand), "rate60_auto": rate_auto, "dice_auto": dice_auto,
     }  # fmt: skip
     for low, high in itertools.pairwise(BINS):
         within = (likely >= low) & (likely < high)
