@@ -39,7 +39,7 @@ FAR = 1.5  # voxels between a moved sheet and what it became, at most
 
 
 class Item(NamedTuple):
-    """What is done to a hemisphere.
+    """Alteration of a hemisphere.
 
     Attributes:
         kind: `HEALTHY`, `SEARCHED`, `SHAM`, `VOID`, `REFILL` or `DEFORM`.

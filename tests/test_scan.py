@@ -200,12 +200,15 @@ def test_trees_of_skeletons_are_read_beside_one_another_as_sources_of_a_cohort(t
     volume(tmp_path / "scores/Lskeleton_s3.nii.gz")
     (tmp_path / "scores/run_report.json").write_text("{}")
     assert keys(tmp_path) == ["sub-s1_hemi-L", "sub-s2_hemi-L"]
-    assert reasons(tmp_path) == {"run_report.json": "no volume", "scores": "output of foldnorm"}
+    for name in ("dataset_description.json", "volumes.npy"):  # of a cohort, whatever lies in it
+        (tmp_path / "cohort/s4" / MORPHOLOGIST).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cohort" / name).write_text("{}")
+    of_output = dict.fromkeys(("cohort", "scores"), "output of foldnorm")
+    assert reasons(tmp_path) == {"run_report.json": "no volume", **of_output}
     inspection = inspect_source([Source(tmp_path)])
     assert [v.key for v in inspection.volumes["skeleton"]] == keys(tmp_path)
-    assert [one.path.name for one in inspection.unused if one.reason == "output of foldnorm"] == [
-        "scores"
-    ]
+    unused = [one.path.name for one in inspection.unused if one.reason == "output of foldnorm"]
+    assert unused == [*of_output]
 
 
 def test_time_points_of_one_base_are_one_person(tmp_path):

@@ -139,8 +139,8 @@ class _Walk:
                 self._leave(folder, f"folder not readable ({error.strerror})")
                 continue
             place = (status.st_dev, status.st_ino)
-            is_wanted = folder == self.root or (self.trees and _is_tree(folder, entries))
-            reason = "" if is_wanted else _kind_of_folder(folder, entries)
+            is_root = folder == self.root
+            reason = "" if is_root else _kind_of_folder(folder, entries, self.trees)
             if place in self.entered:
                 self._leave(folder, AGAIN)
                 continue
@@ -178,10 +178,12 @@ class _Walk:
         self.scan.unused.append(Unused(path, reason))
 
 
-def _kind_of_folder(folder: Path, entries: Sequence[os.DirEntry[str]]) -> str:
+def _kind_of_folder(folder: Path, entries: Sequence[os.DirEntry[str]], trees: bool) -> str:
     """Return why a folder is not entered, or nothing."""
     names = {entry.name for entry in entries}
-    if is_cohort(names) or RUN_REPORT in names:
+    if is_cohort(names):
+        return OUTPUT
+    if RUN_REPORT in names and not (trees and _is_tree(folder, entries)):
         return OUTPUT
     is_subject = bool({"mri", "surf"} & names) or any(freesurfer_rank(n) is not None for n in names)
     if not is_subject:
