@@ -5,13 +5,17 @@ import os
 from pathlib import Path
 
 # Threads of OpenMP that wait for work spin, unless they are told not to before PyTorch is loaded:
-# beside other processes that costs many times what it saves (`benchmarks/threads.py`).
+# beside other processes that costs many times what it saves (`benchmarks/threads.py`). GNU's may
+# spin 1,000 times, some 25 µs, before they sleep: where nothing else runs they then lose nothing.
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+SPINS = ("GOMP_SPINCOUNT", "1000")
 TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"  # PyTorch makes this folder when it is loaded
 
 
 def prepare_environment() -> None:
     """Set what libraries wait badly without, or cannot be loaded without, unless the user has."""
+    if "OMP_WAIT_POLICY" not in os.environ:  # a count of spins outweighs the policy
+        os.environ.setdefault(*SPINS)
     for name, value in THREADS.items():
         os.environ.setdefault(name, value)
     try:
