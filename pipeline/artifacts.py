@@ -172,7 +172,7 @@ BOTH_SIDES = Artifact(
     },
 )
 SULCUS_DEPARTURES = ("missing", "large", "displaced", "interrupted")
-SULCUSSULCUS_DEPARTURES = {
+SULCUS_DEPARTURE_COLUMNS = {
     **{
         f"z_{kind}": "in standard deviations of healthy brains; high is unusual"
         for kind in SULCUS_DEPARTURES
@@ -192,7 +192,7 @@ SULCUS_SCORES = Artifact(
         "used_for": "as in scores.tsv",
         "flag": "as in scores.tsv",
         "sulcus": "its name",
-        **SULCUSSULCUS_DEPARTURES,
+        **SULCUS_DEPARTURE_COLUMNS,
     },
 )
 SCORES_SIDECAR = Artifact("score", "scores.json", "How the scores were made and calibrated.")
@@ -368,7 +368,7 @@ SULCI = Artifact(
         **MNI_PLACE,
         "depth_mm": "of its deepest voxel below the outside of the brain",
         "pieces": "26-connected",
-        **SULCUSSULCUS_DEPARTURES,
+        **SULCUS_DEPARTURE_COLUMNS,
     },
 )
 SULCI_SIDECAR = Artifact("recognise", "sulci.json", "The run, the sulci, meaning of the columns.")
