@@ -27,8 +27,10 @@ OTHERS = {
     "pipeline/bundle/export.py": {"--given"},
     "pipeline/studies/compare.py": {"--config", "--cohort"},
 }
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"),
-             *(ROOT / "docs").glob("*.ipynb"), *(ROOT / "docs").glob("*.slurm")]  # fmt: skip
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md",
+             *(path for suffix in ("md", "ipynb", "slurm")
+               for path in (ROOT / "docs").rglob(f"*.{suffix}")
+               if not any(part.startswith("_") for part in path.parts))]  # fmt: skip
 CODE = [p for r in ("benchmarks", "foldnorm", "pipeline", "preprocessing", "models")
         for p in (ROOT / r).rglob("*.py") if p.name != "words.py"]  # fmt: skip
 
@@ -163,8 +165,10 @@ def test_documents_and_messages_use_the_new_form(capsys):
             assert not re.search(rf"(?<![\w-]){flag}(?![\w-])", text), f"{place}: {flag}"
 
 
-def test_the_commands_of_the_readme_are_complete():
-    (blocks,) = [re.findall(r"^```[a-z]*\n(.*?)^```", text_of(ROOT / "README.md"), re.S | re.M)]
+def test_the_commands_of_readme_and_guides_are_complete():
+    pages = [path for path in DOCUMENTS if path.suffix == ".md"]
+    block = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    blocks = [found for path in pages for found in block.findall(text_of(path))]
     lines = [line for block in blocks for line in command_lines(block)]
     assert len(lines) > 60
     for line in lines:

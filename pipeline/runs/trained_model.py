@@ -321,7 +321,7 @@ class TrainedModel:
     def features(self, brains: Iterable[Brain]) -> list[NDArray[np.float32]]:
         """Compute features of brains at each level of the network, (N, d) float32 a level, inwards.
 
-        Maps are averaged in `N_BLOCKS`³ parts. Empty for a model without feature maps.
+        Maps are averaged in `N_BLOCKS` parts an axis. Empty for a model without feature maps.
         """
         if not isinstance(self.model, HasFeatureMaps):
             return []

@@ -1,0 +1,54 @@
+"""Which figures are older than the code that they measure.
+
+For each file of `benchmarks/results`: commits since the one that it names which changed its script
+or what that measures. What they changed may not matter to the figures: look before running anew.
+"""
+
+import subprocess
+from pathlib import Path
+
+from foldnorm.preprocessing.core.counts import counted
+from foldnorm.preprocessing.core.files import read_json
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks/results"
+# By file: its script, and what that measures.
+MEASURED = {
+    "anomaly_real.json": ("benchmarks/anomaly_real.py", "pipeline/scoring", "models/restorer.py",
+                          "preprocessing/alteration", "preprocessing/skeletons"),
+    "gpu_h100.json": ("benchmarks/gpu.py", "pipeline/training", "models"),
+    "learned_names.json": ("benchmarks/learned_names.py", "preprocessing/naming",
+                           "pipeline/training/learn_names.py", "models/fold_namer.py"),
+    "learning_curve.json": ("benchmarks/anomaly_real.py", "pipeline/scoring", "models/restorer.py"),
+    "loader.json": ("benchmarks/loader.py", "pipeline/data"),
+    "missing_sulci.json": ("benchmarks/missing_sulci.py", "pipeline/scoring",
+                           "preprocessing/naming"),
+    "names.json": ("benchmarks/names.py", "preprocessing/naming", "pipeline/inference"),
+    "networks.json": ("benchmarks/networks.py", "models"),
+    "threads.json": ("benchmarks/threads.py", "foldnorm/environment.py"),
+}  # fmt: skip
+
+
+def newer(name: str) -> list[str] | None:
+    """List the commits since a file's own that touch what it measures; None: no such commit."""
+    commit = str(read_json(RESULTS / name)["commit"]).removesuffix("-dirty")
+    done = subprocess.run(
+        ["git", "log", "--oneline", f"{commit}..HEAD", "--", *MEASURED[name]],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return None if done.returncode else done.stdout.splitlines()
+
+
+def main() -> None:
+    for path in sorted(RESULTS.glob("*.json")):
+        commits = newer(path.name)
+        if commits is None:
+            print(f"{path.name}: made at a commit that is not in this history")
+        elif commits:
+            print(f"{path.name}: {counted(len(commits), 'commit')} since, the last {commits[0]}")
+        else:
+            print(f"{path.name}: up to date")
+
+
+if __name__ == "__main__":
+    main()

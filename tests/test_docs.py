@@ -1,0 +1,84 @@
+"""The documentation: its figures are those of the results, and it builds without a warning."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from foldnorm.preprocessing.core.files import read_json
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks/results"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def module_of(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # a dataclass looks for its module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def figures():
+    pytest.importorskip("sphinx", reason="the extra docs is not installed")
+    return module_of(ROOT / "docs/extensions/figures.py")
+
+
+def test_tables_of_the_readme_are_those_of_the_results(figures):
+    assert figures.with_tables(README) == README
+    wrong = README.replace("| `void`, no network | .", "| `void`, no network | 7")
+    assert wrong != README
+    assert figures.with_tables(wrong) == README
+
+
+def test_the_readme_is_read_in_a_minute_and_names_files_that_there_are():
+    assert len(re.sub(r"<!--.*?-->\n", "", README, flags=re.DOTALL).splitlines()) <= 120
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert len(links) > 15
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "expected"),
+    [(0.9449, 2, ".94"), (0.995, 2, "1.00"), (1.0, 2, "1.00"), (-0.011, 2, "-.01"),
+     (12345, 2, "12,345"), (1717955.0, 2, "1,717,955"), (74.11, 2, "74.1"), (0.8764, 3, ".876")],
+)  # fmt: skip
+def test_numbers_are_written_as_papers_do(figures, value, digits, expected):
+    assert figures.number(value, digits) == expected
+
+
+def test_a_table_has_a_cell_for_each_key_and_refuses_unknown_ones(figures):
+    record = read_json(RESULTS / "threads.json")["figures"]
+    table = figures.Table({"cost": "{}", "other": "{}_of_nobody"}, {"here": "cost_alone"},
+                          file="threads.json")  # fmt: skip
+    last = table.to_markdown().splitlines()[-1]
+    assert last == f"| here | {figures.number(record['cost_alone'])} | – |"
+    with pytest.raises(figures.UnknownFigure, match=r"threads\.json"):
+        figures.Table({"cost": "{}"}, {"here": "nothing"}, file="threads.json").to_markdown()
+
+
+def test_every_file_of_results_says_where_it_comes_from_and_what_it_measures():
+    measured = module_of(ROOT / "benchmarks/stale.py").MEASURED
+    names = {path.name for path in RESULTS.glob("*.json")}
+    assert measured.keys() == names
+    for name in names:
+        assert {"commit", "date", "machine", "figures"} <= read_json(RESULTS / name).keys()
+        assert all((ROOT / path).exists() for path in measured[name]), name
+
+
+@pytest.mark.slow
+def test_the_pages_build_without_a_warning(figures, tmp_path):
+    words = ["-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "docs", tmp_path]
+    done = subprocess.run(
+        [sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    command = (tmp_path / "reference/_made/command-score.html").read_text(encoding="utf-8")
+    assert "--reference" in command
+    assert ".94 [.93" in (tmp_path / "results/missing_folds.html").read_text(encoding="utf-8")
