@@ -174,3 +174,18 @@ def test_the_commands_of_readme_and_guides_are_complete():
     for line in lines:
         words, _ = arrange(shlex.split(line), PARSERS)
         PARSER.parse_args(words)
+
+
+def test_a_shell_completes_commands_and_options(tmp_path, capsys):
+    pytest.importorskip("shtab", reason="the extra completion is not installed")
+    with pytest.raises(SystemExit) as left:
+        main(["--print-completion", "bash"])
+    assert left.value.code == 0
+    script = tmp_path / "completion.bash"
+    script.write_text(capsys.readouterr().out)
+    asked = (
+        f"source {script}; COMP_WORDS=(foldnorm score --refer); COMP_CWORD=2;"
+        "_shtab_foldnorm foldnorm --refer; echo ${COMPREPLY[@]}"
+    )
+    done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["--reference"]

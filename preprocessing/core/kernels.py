@@ -43,3 +43,9 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         return dispatcher
 
     return decorate
+
+
+def cache_folder(kernel: Any) -> str | None:
+    """Return the folder that a compiled kernel is kept in; None if no place is writable."""
+    cache = kernel._cache
+    return str(cache.cache_path) if isinstance(cache, ForgivingCache) else None
