@@ -129,6 +129,37 @@ def test_the_other_side_is_known_by_its_name(cohort, detector):
     assert detector.flag(Brain(brain.volume, row)) == "is of side R, the training brains of L"
 
 
+class TrainedOn:
+    """A cohort that has training brains and no validation brains."""
+
+    def __init__(self, cohort, indices):
+        self.cohort, self.training = cohort, indices
+
+    def __getattr__(self, name):
+        return getattr(self.cohort, name)
+
+    def indices(self, *splits):
+        return self.training[:0] if "validation" in splits else self.training
+
+
+def test_without_validation_brains_each_training_brain_is_compared_with_the_others(cohort):
+    """Among its own it departs less than any new brain: by (n - 1) / √n at most, where n is few."""
+    training = cohort.indices("train")[:20]
+    detector = OutOfDistributionDetector(cohort.scheme).fit(TrainedOn(cohort, training))
+    left_out, own = [], []
+    for index in training:
+        others = TrainedOn(cohort, training[training != index])
+        alone = OutOfDistributionDetector(cohort.scheme)
+        alone._fit_usual(others, others.indices())
+        (brain,) = cohort.brains([index])
+        left_out.append(alone._distance_departure(brain.volume))
+        own.append(detector._distance_departure(brain.volume))
+    assert max(own) < max(left_out)
+    assert detector.max_distance_departure_ == pytest.approx(max(left_out), rel=1e-4)
+    new = cohort.indices("train")[20:]
+    assert not any(detector.flags(cohort.brains(new)))
+
+
 class Dotted:
     """A cohort whose brains have thirty voxels of sulcus in each part, anywhere in it."""
 

@@ -8,7 +8,8 @@ which a missing fold changes less. With fewer than `MIN_TRAINING` training brain
 or of another side is known.
 """
 
-from collections.abc import Iterable, Mapping
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -19,7 +20,7 @@ from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.healthy import subsample_evenly
 from foldnorm.pipeline.scoring.map_scores import top_share_mean
 from foldnorm.pipeline.scoring.normative import NormativeMap
-from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, family_of
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
 N_BLOCKS = 4  # along each axis of the coarse grid
@@ -34,6 +35,7 @@ SHIFTED_MARGIN = 0.04  # nats a voxel that it must gain beyond what any validati
 # Nats a voxel that it must gain at least, however alike validation brains are. Of real brains at
 # 2 mm, each judged by three other sites, intact ones gain .017 at most, and 10 mm off .05 at least.
 MIN_GAIN = 0.02
+USUAL_SHARE = 0.95  # of healthy brains, whose distances to a sulcus are usual
 N_MEASURED = 200  # validation brains, at most, and training brains whose distances are measured
 MIN_DISTANCE_SPREAD = 0.3  # voxels that distances to a sulcus vary by, at least
 PRIOR = 1.0  # pseudo-count of a class in the prevalence map
@@ -67,9 +69,9 @@ class OutOfDistributionDetector(Fitted):
         log_prevalence_: (classes, I, J, K) float32, log of the share of each class at each voxel.
         shares, hull, distances: what is usual of the class shares of blocks, of the share of the
             border that is hull, and of distances to a sulcus.
-        max_shares_: largest z of class shares of any validation brain; likewise ``max_hull_`` of
-            the hull, ``max_nll_`` (negative log-likelihood), ``max_gain_`` (of a shift), and
-            ``max_distance_departure_``.
+        max_shares_: largest z of class shares of any healthy brain that was left out; likewise
+            ``max_hull_`` of the hull, ``max_nll_`` (negative log-likelihood), ``max_gain_`` (of a
+            shift), and ``max_distance_departure_``, but for the most unusual of many brains.
     """
 
     def __init__(self, scheme: LabelScheme) -> None:
@@ -101,11 +103,10 @@ class OutOfDistributionDetector(Fitted):
         counts = np.full((self.scheme.n_classes, *reference.shape), PRIOR, dtype=np.float32)
         shares, hulls = [], []
         for brain in reference.brains(training):
-            for number in range(self.scheme.n_classes):
-                counts[number] += brain.volume == number
+            self._count(counts, brain.volume)
             shares.append(block_shares(brain.volume, self.scheme.n_classes))
             hulls.append(hull_share(brain.volume, self.scheme))
-        self.log_prevalence_ = np.log(counts / counts.sum(axis=0))
+        self._set_prevalence(counts)
         self.shares.fit(lambda: shares)
         self.hull.fit(lambda: np.array(hulls)[:, None])
         few = subsample_evenly(training, N_MEASURED)
@@ -113,25 +114,68 @@ class OutOfDistributionDetector(Fitted):
             lambda: (self._distances(brain.volume) for brain in reference.brains(few))
         )
 
+    def _count(self, counts: NDArray[np.float32], volume: Labels, sign: int = 1) -> None:
+        """Add a brain to the counts of classes at each voxel, or take it away."""
+        for number in range(self.scheme.n_classes):
+            counts[number] += sign * (volume == number)
+
+    def _set_prevalence(self, counts: NDArray[np.float32]) -> None:
+        self._counts = counts
+        self.log_prevalence_ = np.log(counts / counts.sum(axis=0))
+
+    def _without(self, brains: Sequence[Brain]) -> Self:
+        """Return what is usual of the training brains but these, whose distances were measured."""
+        left, volumes = copy.copy(self), [brain.volume for brain in brains]
+        counts = self._counts.copy()
+        for volume in volumes:
+            self._count(counts, volume, -1)
+        left._set_prevalence(counts)
+        left.shares = self.shares.without(
+            block_shares(volume, self.scheme.n_classes) for volume in volumes
+        )
+        left.hull = self.hull.without(
+            np.array([hull_share(volume, self.scheme)]) for volume in volumes
+        )
+        left.distances = self.distances.without(self._distances(volume) for volume in volumes)
+        return left
+
     def _fit_limits(
         self, reference: Cohort, training: NDArray[np.int64], controls: Cohort | None
     ) -> None:
-        """Fit limits: how unusual a healthy brain may be that was not trained on."""
-        held_out = reference.indices("validation")
-        measured = held_out[:N_MEASURED] if len(held_out) else training[:N_MEASURED]
-        limits, in_distribution = [], []
-        for brain in reference.brains(measured):
-            gain, _ = self._gain_by_shift(brain.volume)
-            limits.append((*self._departures(brain.volume), gain))
-            in_distribution.append(self._distance_departure(brain.volume))
+        """Fit limits: how unusual a healthy brain may be that was not trained on.
+
+        Where there is no validation brain, each training brain is compared with those of other
+        families: among its own it would look more usual than any new brain.
+        """
+        limits, departures = [], []
+        for usual, brain in self._left_out(reference, training):
+            gain, _ = usual._gain_by_shift(brain.volume)
+            limits.append((*usual._departures(brain.volume), gain))
+            departures.append(usual._distance_departure(brain.volume))
         self.max_shares_, self.max_hull_, self.max_nll_, self.max_gain_ = map(
             float, np.max(limits, axis=0)
         )
+        self.max_distance_departure_ = _usual_limit(departures)
         if controls is not None:
             indices = subsample_evenly(controls.indices(), N_MEASURED)
-            own = controls.brains(indices)
-            in_distribution += [self._distance_departure(brain.volume) for brain in own]
-        self.max_distance_departure_ = float(max(in_distribution))
+            own = [self._distance_departure(brain.volume) for brain in controls.brains(indices)]
+            self.max_distance_departure_ = max(self.max_distance_departure_, _usual_limit(own))
+
+    def _left_out(
+        self, reference: Cohort, training: NDArray[np.int64]
+    ) -> Iterator[tuple[Self, Brain]]:
+        """Yield healthy brains, each with what is usual of training brains that it is not among."""
+        held_out = reference.indices("validation")[:N_MEASURED]
+        if len(held_out):
+            yield from ((self, brain) for brain in reference.brains(held_out))
+            return
+        families: dict[str, list[int]] = {}
+        for index in subsample_evenly(training, N_MEASURED):
+            families.setdefault(family_of(reference.rows[index]) or str(index), []).append(index)
+        for indices in families.values():
+            brains = list(reference.brains(indices))
+            usual = self._without(brains) if len(families) > 1 else self
+            yield from ((usual, brain) for brain in brains)
 
     def state_dict(self) -> State:
         """Return sums over the training brains, and extremes over the validation brains."""
@@ -230,6 +274,11 @@ class OutOfDistributionDetector(Fitted):
         """Negative log-likelihood under the share of each class at each voxel, nats a voxel."""
         log_p = np.take_along_axis(self.log_prevalence_, volume[None].astype(np.intp), axis=0)
         return -float(log_p.mean())
+
+
+def _usual_limit(departures: Sequence[float]) -> float:
+    """Return the largest departure, but for the twentieth of many brains that departs most."""
+    return float(np.quantile(departures, USUAL_SHARE, method="higher"))
 
 
 def block_shares(volume: Labels, n_classes: int) -> NDArray[np.float64]:
