@@ -97,13 +97,28 @@ def test_shifted_affine_keeps_the_world():
 
 
 @pytest.mark.parametrize(
-    "text", ["cohort", "none", "region:central@7", "box:0,4,0,4,0,4", "mm:-8,8,-8,8,-8,8"]
+    "text",
+    ["cohort", "cohort@6", "none", "region:central@7", "box:0,4,0,4,0,4", "mm:-8,8,-8,8,-8,8"],
 )
 def test_crop_specs_keep_their_text(text):
     assert CropSpec.parse(text).text == text
 
 
-@pytest.mark.parametrize("text", ["", "box", "box:1,2,3", "mm:a,b,c,d,e,f", "region:", "sphere:3"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "box",
+        "box:1,2,3",
+        "mm:a,b,c,d,e,f",
+        "region:",
+        "sphere:3",
+        "cohort@x",
+        "cohort@-1",
+        "cohort@500",
+        "cohort@6@2",
+    ],
+)
 def test_a_bad_crop_is_refused(text):
     with pytest.raises(InputError, match="--crop"):
         CropSpec.parse(text)

@@ -136,6 +136,27 @@ def test_a_subject_that_does_not_fit_the_frozen_box_is_named(tmp_path, capsys):
     assert len(Cohort.open(tmp_path / "out").rows) == 2
 
 
+def test_a_margin_leaves_room_for_larger_brains_that_are_laid_out_alike(tmp_path, capsys):
+    small = np.full((24, 24, 24), 11, np.int16)
+    small[8:16, 8:16, 8:16] = 60
+    write_nifti(tmp_path / "healthy/sub-a.nii.gz", small)
+    large = small.copy()
+    large[6:16, 8:17, 8:16] = 60
+    write_nifti(tmp_path / "others/sub-b.nii.gz", large)
+    for room, code in (("cohort", 1), ("cohort@2", 0)):
+        healthy = tmp_path / room
+        assert run(tmp_path / "healthy", healthy, "--crop", room) == 0
+        others = tmp_path / f"others-{room}"
+        assert run(tmp_path / "others", others, "--layout-from", str(healthy)) == code
+        said = capsys.readouterr().err
+        if code:
+            assert f"2 voxels left, 1 voxel anterior too far (prepare {healthy} with room" in said
+    assert Cohort.open(tmp_path / "cohort").shape == (8, 8, 8)
+    cohort = Cohort.open(tmp_path / "others-cohort@2")
+    assert cohort.shape == (12, 12, 12)
+    assert (cohort.volumes[0][:10, 2:11, 2:10] == 2).all()
+
+
 def test_like_prepares_as_another_cohort_was(tmp_path, small_cohort):
     source = skeleton_source(tmp_path / "source", 2)
     assert run(source, tmp_path / "out", "--layout-from", str(small_cohort.folder)) == 0

@@ -3,6 +3,7 @@
 Fitted once over the prepared volumes, and frozen in the cohort folder.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,8 @@ def fit_layout(
         box = region.box.padded(pad)
         return Layout(box, region.within(box))
     boxes = [v.bounds if crop.kind == "cohort" else v.field_of_view for v in volumes]
-    return Layout(union_box(boxes).padded(pad))
+    margin = math.ceil(crop.margin / voxel_size[0]) if crop.kind == "cohort" else 0
+    return Layout(union_box(boxes).grown(margin).padded(pad))
 
 
 def _region_of_folds(

@@ -63,8 +63,9 @@ class PreprocessOptions:
         whole_brain: put both hemispheres of a subject in one volume
         pair: label scheme of a second volume of each hemisphere, on the very same grid
             (grey-white for skeletons)
-        crop: box to cut out: cohort, the smallest box that holds every volume; none;
-            region:NAME[+NAME…][@MM], mask:FILE[@MM], box:i0,i1,j0,j1,k0,k1 or mm:x0,x1,y0,y1,z0,z1
+        crop: box to cut out: cohort[@MM], the smallest box that holds every volume, and MM around
+            it (room for those of --layout-from); none; region:NAME[+NAME…][@MM], mask:FILE[@MM],
+            box:i0,i1,j0,j1,k0,k1 or mm:x0,x1,y0,y1,z0,z1
         regions: YAML file of regions: names, lists of sulci
         mix_origins: allow volumes of different makers (Morphologist, foldnorm), and names of folds
             of different vocabularies, in one cohort

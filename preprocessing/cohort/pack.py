@@ -99,8 +99,8 @@ def pack(out: Path, plan: CohortPlan, fold_names: Mapping[int, str]) -> Packed:
             problems.append(
                 Problem(
                     volume.key,
-                    f"does not fit the cohort's box, {outside} too far (--overwrite fits the box "
-                    f"anew): {volume.sidecar['Sources'][0]}",
+                    f"does not fit the cohort's box, {outside} too far ({_more_room(plan)}): "
+                    f"{volume.sidecar['Sources'][0]}",
                 )
             )
         else:
@@ -201,6 +201,13 @@ def _layout(
     if (out / DESCRIPTION).is_file() and not plan.options.overwrite:
         return Layout.from_cohort(out)
     return fit_layout(volumes, plan.crop, plan.pad, fold_names, plan.record())
+
+
+def _more_room(plan: CohortPlan) -> str:
+    """Say what makes the box of a cohort larger."""
+    if plan.frozen is None:
+        return "--overwrite fits the box anew; --crop cohort@6 leaves 6 mm of room for others"
+    return f"prepare {plan.options.layout_from} with room for others, as by --crop cohort@6"
 
 
 def _same_voxels(

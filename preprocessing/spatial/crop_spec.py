@@ -12,7 +12,7 @@ from foldnorm.preprocessing.spatial.regions import Regions
 Kind = Literal["cohort", "none", "region", "mask", "box", "mm"]
 DEFAULT_MARGIN_MM, MAX_MARGIN_MM = 5.0, 100.0
 EXPECTED = (
-    "cohort, none, region:NAME[+NAME…][@MARGIN_MM], mask:FILE[@MARGIN_MM], "
+    "cohort[@MARGIN_MM], none, region:NAME[+NAME…][@MARGIN_MM], mask:FILE[@MARGIN_MM], "
     "box:i0,i1,j0,j1,k0,k1 or mm:x0,x1,y0,y1,z0,z1"
 )
 
@@ -22,15 +22,15 @@ class CropSpec:
     """A crop as the user asks for it.
 
     Attributes:
-        kind: ``cohort``: minimal box that holds every volume. ``none``: whole field of view.
-            ``region``: box of fold labels in all volumes. ``mask``: box of a mask. ``box``: voxels
-            of each volume's own downsampled grid. ``mm``: world millimetres (x mirrored for a
-            mirrored hemisphere).
+        kind: ``cohort``: minimal box that holds every volume, and a margin if one is asked for.
+            ``none``: whole field of view. ``region``: box of fold labels in all volumes. ``mask``:
+            box of a mask. ``box``: voxels of each volume's own downsampled grid. ``mm``: world
+            millimetres (x mirrored for a mirrored hemisphere).
         bounds: the six numbers of ``box`` and ``mm``.
         names: names of regions or folds, or numbers of folds, of ``region``.
         regions: those among ``names`` that are regions, and their sulci.
         mask: file of ``mask``.
-        margin: mm around a region or mask.
+        margin: mm around a region, a mask, or what the cohort holds (there 0 unless given).
         text: as the user wrote it.
     """
 
@@ -54,16 +54,19 @@ class CropSpec:
             >>> spec = CropSpec.parse("region:central+S.T.s.@3")
             >>> spec.kind, spec.names, spec.margin
             ('region', ('central', 'S.T.s.'), 3.0)
+            >>> CropSpec.parse("cohort@6").margin
+            6.0
         """
         kind, _, rest = text.partition(":")
         try:
-            if text in ("cohort", "none"):
-                return cls("cohort" if text == "cohort" else "none", text=text)
+            if text == "none":
+                return cls("none", margin=0.0, text=text)
+            if text.startswith("cohort"):
+                what, mm = _split_margin(text, 0.0)
+                if what == "cohort":
+                    return cls("cohort", margin=mm, text=text)
             if kind in ("region", "mask") and rest:
-                what, _, margin = rest.rpartition("@") if "@" in rest else (rest, "", "")
-                mm = float(margin) if margin else DEFAULT_MARGIN_MM
-                if not 0 <= mm <= MAX_MARGIN_MM:
-                    raise InputError(f"--crop: a margin is 0 to {MAX_MARGIN_MM:g} mm, got {mm:g}")
+                what, mm = _split_margin(rest, DEFAULT_MARGIN_MM)
                 if kind == "mask":
                     return cls("mask", mask=Path(what), margin=mm, text=text)
                 names = tuple(what.split("+"))
@@ -124,3 +127,17 @@ class CropSpec:
         low = [round(b / s) for b, s in zip(self.bounds[::2], sides, strict=True)]
         high = [round(b / s) for b, s in zip(self.bounds[1::2], sides, strict=True)]
         return Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+
+
+def _split_margin(text: str, default: float) -> tuple[str, float]:
+    """Split ``WHAT@MARGIN_MM``; the margin is ``default`` where none is given.
+
+    Raises:
+        InputError: it is negative or too large.
+        ValueError: it is no number.
+    """
+    what, _, margin = text.rpartition("@") if "@" in text else (text, "", "")
+    mm = float(margin) if margin else default
+    if not 0 <= mm <= MAX_MARGIN_MM:
+        raise InputError(f"--crop: a margin is 0 to {MAX_MARGIN_MM:g} mm, got {mm:g}")
+    return what, mm
