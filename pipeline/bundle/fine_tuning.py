@@ -22,7 +22,8 @@ from foldnorm.preprocessing.cohort.plan import CohortPlan
 from foldnorm.preprocessing.cohort.preprocess import preprocess
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_tsv
-from foldnorm.preprocessing.io.sources import COMPANIONS, Source
+from foldnorm.preprocessing.io.source_volume import COMPANIONS
+from foldnorm.preprocessing.io.sources import Source
 from foldnorm.preprocessing.io.volumes import volume_stem
 
 LOG = logging.getLogger("foldnorm")

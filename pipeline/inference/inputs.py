@@ -15,7 +15,8 @@ from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.preprocess import preprocess
 from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.sources import Problem, Source
+from foldnorm.preprocessing.core.problems import Problem
+from foldnorm.preprocessing.io.sources import Source
 
 PREPARED = "prepared"  # cohort in the output folder, of inputs that are none
 ALL_TEST = (0.0, 0.0, 1.0)  # split of that cohort: nobody is trained on

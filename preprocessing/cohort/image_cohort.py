@@ -36,7 +36,8 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.file_names import RUN_REPORT
 from foldnorm.preprocessing.core.files import json_or_nothing, read_json, sha256_of, threaded_map
 from foldnorm.preprocessing.core.isolation import isolated
-from foldnorm.preprocessing.io.sources import Findings, Problem
+from foldnorm.preprocessing.core.problems import Problem
+from foldnorm.preprocessing.io.sources import Findings
 
 LOG = logging.getLogger(__name__)
 Rule = Literal["auto", "full", "percentiles", "window"]

@@ -27,17 +27,12 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.file_names import RUN_REPORT
 from foldnorm.preprocessing.core.files import json_or_nothing, sha256_of, write_json
 from foldnorm.preprocessing.core.isolation import isolated_map
+from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
 from foldnorm.preprocessing.io.layouts import SEGMENTATION
 from foldnorm.preprocessing.io.names import bids_label
-from foldnorm.preprocessing.io.sources import (
-    FOLDS_STEM,
-    SEGMENTATION_FOLDER,
-    Problem,
-    Source,
-    SourceVolume,
-    find_volumes,
-)
+from foldnorm.preprocessing.io.source_volume import FOLDS_STEM, SEGMENTATION_FOLDER, SourceVolume
+from foldnorm.preprocessing.io.sources import Source, find_volumes
 from foldnorm.preprocessing.io.volumes import (
     LabelVolume,
     read_labels,
