@@ -118,7 +118,7 @@ from pathlib import Path
 import foldnorm.preprocessing.cohort.preprocess
 from foldnorm.preprocessing.cohort.preparation import SKELETON, Preparation
 from foldnorm.preprocessing.cohort.prepare_volume import prepare_volume
-from foldnorm.preprocessing.io.sources import SourceVolume
+from foldnorm.preprocessing.io.source_volume import SourceVolume
 prepare_volume(SourceVolume("s", "L", Path(sys.argv[1])), Preparation(SKELETON, 1.0))
 # Not ru_maxrss: that starts from the memory of whoever started the process.
 status = Path("/proc/self/status").read_text()

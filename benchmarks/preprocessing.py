@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.prepare_volume import prepare_volume
 from foldnorm.preprocessing.io.schemes import SKELETON
-from foldnorm.preprocessing.io.sources import Companions, SourceVolume
+from foldnorm.preprocessing.io.source_volume import Companions, SourceVolume
 from foldnorm.preprocessing.io.volumes import write_labels
 from foldnorm.preprocessing.phantom.hemisphere import draw_hemisphere
 

@@ -20,7 +20,7 @@ from foldnorm.preprocessing.cohort.prepare_volume import prepare_volume
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
 from foldnorm.preprocessing.io.schemes import SKELETON
-from foldnorm.preprocessing.io.sources import Companions, SourceVolume
+from foldnorm.preprocessing.io.source_volume import Companions, SourceVolume
 from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.spatial.space import read_trm
 

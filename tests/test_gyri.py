@@ -14,7 +14,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.data.sulcus_labels import common_sulci
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json
-from foldnorm.preprocessing.io.sources import RIGHT_LABELS
+from foldnorm.preprocessing.io.source_volume import RIGHT_LABELS
 from foldnorm.preprocessing.io.volumes import read_labels, sidecar_path
 from foldnorm.preprocessing.naming.gyri import (
     MAX_BARE,

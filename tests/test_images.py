@@ -11,7 +11,7 @@ from PIL import Image
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, resized_to
+from foldnorm.preprocessing.cohort.image_preparation import ImagePreparation, resized_to
 from foldnorm.preprocessing.cohort.images import ImageFile, find_images, read_idx, read_image
 from foldnorm.preprocessing.core.errors import InputError
 

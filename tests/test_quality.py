@@ -17,7 +17,7 @@ from foldnorm.preprocessing.cohort.quality import (
 )
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json
 from foldnorm.preprocessing.io.schemes import SKELETON
-from foldnorm.preprocessing.io.sources import SourceVolume, source_warnings
+from foldnorm.preprocessing.io.source_volume import SourceVolume, source_warnings
 from foldnorm.preprocessing.spatial.crop import Box
 
 

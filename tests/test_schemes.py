@@ -17,7 +17,7 @@ from foldnorm.preprocessing.io.schemes import (
     load_scheme,
     scheme_from_dict,
 )
-from foldnorm.preprocessing.io.sources import SourceVolume
+from foldnorm.preprocessing.io.source_volume import SourceVolume
 
 RAW = np.array([[[0, 11, 60, 30, 10, 80]]], dtype=np.int16)
 

@@ -11,16 +11,16 @@ from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
+from foldnorm.preprocessing.skeletons.quality import (
+    lone_voxels,
+    many_folds_warning,
+    tissue_warnings,
+)
 from foldnorm.preprocessing.skeletons.segmentation import (
     BUILT_IN,
     guess_scheme,
     hemispheres,
     load_segmentation_scheme,
-)
-from foldnorm.preprocessing.skeletons.skeletons import (
-    lone_voxels,
-    many_folds_warning,
-    tissue_warnings,
 )
 
 SEGMENTATION = "t1mri/default_acquisition/default_analysis/segmentation"

@@ -3,7 +3,8 @@ import pytest
 from conftest import skeleton_source, write_nifti
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.sources import Source, find_volumes, origin_of, read_fold_names
+from foldnorm.preprocessing.io.source_volume import origin_of
+from foldnorm.preprocessing.io.sources import Source, find_volumes, read_fold_names
 
 SMALL = np.zeros((2, 2, 2), np.int16)
 SEGMENTATION = "t1mri/default_acquisition/default_analysis/segmentation"

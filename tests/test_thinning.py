@@ -10,7 +10,7 @@ from skimage.measure import euler_number
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.prepare_volume import prepare_volume
 from foldnorm.preprocessing.io.schemes import SKELETON
-from foldnorm.preprocessing.io.sources import SourceVolume
+from foldnorm.preprocessing.io.source_volume import SourceVolume
 from foldnorm.preprocessing.topology.thinning import thin
 from foldnorm.preprocessing.topology.topology import simple_points
 

@@ -6,7 +6,7 @@ from conftest import skeleton_volume, write_nifti
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.files import read_json
-from foldnorm.preprocessing.io.sources import RIGHT_LABELS
+from foldnorm.preprocessing.io.source_volume import RIGHT_LABELS
 
 SEGMENTATION = "t1mri/default_acquisition/default_analysis/segmentation"
 

@@ -15,14 +15,16 @@ from foldnorm.pipeline.artifacts import BUNDLE_DATALIST
 from foldnorm.pipeline.bundle.common import ADDRESS
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, write_image_cohort
+from foldnorm.preprocessing.cohort.image_cohort import write_image_cohort
+from foldnorm.preprocessing.cohort.image_preparation import ImagePreparation
 from foldnorm.preprocessing.cohort.images import find_images
 from foldnorm.preprocessing.cohort.options import PreprocessOptions
 from foldnorm.preprocessing.cohort.plan import CohortPlan
 from foldnorm.preprocessing.cohort.preprocess import preprocess
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_tsv
-from foldnorm.preprocessing.io.sources import COMPANIONS, Source
+from foldnorm.preprocessing.io.source_volume import COMPANIONS
+from foldnorm.preprocessing.io.sources import Source
 from foldnorm.preprocessing.io.volumes import volume_stem
 
 LOG = logging.getLogger("foldnorm")

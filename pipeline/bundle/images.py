@@ -15,7 +15,7 @@ from foldnorm.models.protocols import Classifies, LearnsFromDamage, RestoresImag
 from foldnorm.pipeline.bundle.common import ADDRESS, Contents, class_steps, data_format, levels_of
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import intensities_of
-from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, prepare_image
+from foldnorm.preprocessing.cohort.image_preparation import ImagePreparation, prepare_image
 from foldnorm.preprocessing.cohort.images import ImageFile, find_images, write_image
 from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError

@@ -28,7 +28,8 @@ from foldnorm.preprocessing.cohort.prepare_volume import prepare_volume
 from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
-from foldnorm.preprocessing.io.sources import Source, SourceVolume, find_volumes
+from foldnorm.preprocessing.io.source_volume import SourceVolume
+from foldnorm.preprocessing.io.sources import Source, find_volumes
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 
 LOG = logging.getLogger(__name__)

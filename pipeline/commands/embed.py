@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.runs.run_folder import RunFolder
     from foldnorm.preprocessing.cohort.cohort import Cohort
     from foldnorm.preprocessing.core.files import atomic_path, write_json, write_tsv
-    from foldnorm.preprocessing.io.sources import Problem
+    from foldnorm.preprocessing.core.problems import Problem
 
     refuse_existing(arguments.out / CODES, arguments.overwrite)
     device = choose_device(arguments.device)

@@ -63,7 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.commands.outcome import conclude, problems_of
-    from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, write_image_cohort
+    from foldnorm.preprocessing.cohort.image_cohort import write_image_cohort
+    from foldnorm.preprocessing.cohort.image_preparation import ImagePreparation
     from foldnorm.preprocessing.cohort.images import find_images
 
     if arguments.layout_from is None:

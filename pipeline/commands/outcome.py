@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from foldnorm.preprocessing.io.sources import Problem
+    from foldnorm.preprocessing.core.problems import Problem
 
 FAILED = 1
 
@@ -54,6 +54,6 @@ def conclude_batch(
 
 def problems_of(report: Mapping[str, Any]) -> list["Problem"]:
     """List the failures in the report of a batch of volumes."""
-    from foldnorm.preprocessing.io.sources import Problem
+    from foldnorm.preprocessing.core.problems import Problem
 
     return [Problem(failure["volume"], failure["reason"]) for failure in report["failed"]]

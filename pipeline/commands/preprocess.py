@@ -69,7 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort
     from foldnorm.preprocessing.cohort.plan import CohortPlan
     from foldnorm.preprocessing.cohort.preprocess import preprocess
-    from foldnorm.preprocessing.io.sources import Problem, Source
+    from foldnorm.preprocessing.core.problems import Problem
+    from foldnorm.preprocessing.io.sources import Source
 
     sources = [Source.parse(text) for text in arguments.source]
     plan = CohortPlan.from_options(_options(arguments))

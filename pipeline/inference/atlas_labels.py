@@ -37,7 +37,7 @@ from foldnorm.preprocessing.cohort.input_space import InputSpace
 from foldnorm.preprocessing.cohort.pictures import contact_sheet, png
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.files import write_bytes, write_json, write_tsv
-from foldnorm.preprocessing.io.sources import Problem
+from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.io.volumes import write_labels
 from foldnorm.preprocessing.naming.atlas import SIDES, SulcusAtlas
 from foldnorm.preprocessing.naming.gyri import VOCABULARIES

@@ -7,7 +7,8 @@ from typing import Any
 
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.cohort.image_cohort import ImagePreparation, write_image_cohort
+from foldnorm.preprocessing.cohort.image_cohort import write_image_cohort
+from foldnorm.preprocessing.cohort.image_preparation import ImagePreparation
 from foldnorm.preprocessing.cohort.images import find_images
 from foldnorm.preprocessing.cohort.options import PreprocessOptions
 from foldnorm.preprocessing.cohort.plan import CohortPlan
@@ -15,7 +16,8 @@ from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.preprocess import preprocess
 from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.sources import Problem, Source
+from foldnorm.preprocessing.core.problems import Problem
+from foldnorm.preprocessing.io.sources import Source
 
 PREPARED = "prepared"  # cohort in the output folder, of inputs that are none
 ALL_TEST = (0.0, 0.0, 1.0)  # split of that cohort: nobody is trained on

@@ -22,8 +22,8 @@ from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.cohort.input_space import InputSpace
 from foldnorm.preprocessing.core.files import write_json, write_tsv
+from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.io.schemes import LabelScheme, discretise
-from foldnorm.preprocessing.io.sources import Problem
 from foldnorm.preprocessing.io.volumes import read_labels, write_labels
 from foldnorm.preprocessing.spatial.space import Matrix
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from foldnorm.preprocessing.core.locks import held
-from foldnorm.preprocessing.io.sources import Problem
+from foldnorm.preprocessing.core.problems import Problem
 
 Row = dict[str, Any]
 

@@ -15,7 +15,7 @@ from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.sources import Problem
+from foldnorm.preprocessing.core.problems import Problem
 
 Codes = NDArray[np.float64]
 

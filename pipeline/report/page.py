@@ -46,7 +46,7 @@ from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError, making_sense_of
 from foldnorm.preprocessing.core.file_names import RUN_REPORT
 from foldnorm.preprocessing.core.files import number, read_json, read_tsv, write_text
-from foldnorm.preprocessing.io.sources import Problem
+from foldnorm.preprocessing.core.problems import Problem
 
 TEMPLATES = files("foldnorm.pipeline.report") / "templates"
 TEMPLATE = "report.html.jinja"

@@ -23,7 +23,7 @@ from foldnorm.pipeline.scoring.void import VoidScores
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, CohortView, few_at_a_time
 from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.sources import Problem
+from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.naming.atlas import SulcusAtlas
 
 if TYPE_CHECKING:  # torch and MONAI take seconds, and scores without a model do without them

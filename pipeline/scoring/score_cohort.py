@@ -29,7 +29,7 @@ from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.core.locks import held
-from foldnorm.preprocessing.io.sources import Problem
+from foldnorm.preprocessing.core.problems import Problem
 
 FALSE_DISCOVERIES = 0.05  # share of the brains called unusual that may be healthy
 MIN_CONTROLS = 19  # for a p-value of 0.05

@@ -35,7 +35,7 @@ from foldnorm.preprocessing.core.errors import InputError, making_sense_of
 from foldnorm.preprocessing.core.file_names import checked_name
 from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes, write_json
 from foldnorm.preprocessing.core.locks import held
-from foldnorm.preprocessing.io.sources import Problem
+from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.naming.atlas import SulcusAtlas
 
 if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without it

@@ -20,7 +20,7 @@ from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.training.train import train
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.sources import Problem
+from foldnorm.preprocessing.core.problems import Problem
 
 VALIDATION = 0.15  # share of the participants of a training that stop it
 

@@ -39,7 +39,7 @@ from foldnorm.preprocessing.cohort.each_volume import readable
 from foldnorm.preprocessing.cohort.pictures import contact_sheet, png, volume_slices
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_bytes, write_json, write_tsv
-from foldnorm.preprocessing.io.sources import Problem
+from foldnorm.preprocessing.core.problems import Problem
 
 MIN_VOLUMES = 8  # of a set
 N_FITTED = 1000  # training volumes, at most, that features are fitted to

@@ -15,6 +15,7 @@ from foldnorm.preprocessing.cohort.each_volume import readable
 from foldnorm.preprocessing.cohort.images import ImageFile, read_image
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.isolation import isolated_batches
+from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.io.scan import (
     NIFTI,
     PICTURES,
@@ -24,7 +25,6 @@ from foldnorm.preprocessing.io.scan import (
     scan,
     unused_line,
 )
-from foldnorm.preprocessing.io.sources import Problem
 from foldnorm.preprocessing.io.volumes import read_labels
 
 LOG = logging.getLogger(__name__)

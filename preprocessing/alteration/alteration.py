@@ -34,7 +34,7 @@ from foldnorm.preprocessing.core.arrays import read_array
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import number, read_tsv, whole_number, write_tsv
 from foldnorm.preprocessing.core.isolation import isolated_map
-from foldnorm.preprocessing.io.sources import Problem
+from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.io.volumes import write_labels
 
 FOLDLESS = ("ball", "add", "random", "asymmetry")  # kinds that need no fold of the subject

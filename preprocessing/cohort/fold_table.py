@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.core.isolation import isolated_map
+from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.io.fold_graph import GraphFold, Points, read_fold_graph
 from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
-from foldnorm.preprocessing.io.sources import Findings, Problem, SourceVolume, vocabulary_of
+from foldnorm.preprocessing.io.source_volume import SourceVolume, vocabulary_of
+from foldnorm.preprocessing.io.sources import Findings
 from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.spatial.space import Matrix, graph_to_mni, voxel_to_mni
 

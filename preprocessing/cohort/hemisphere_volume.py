@@ -16,7 +16,7 @@ from foldnorm.preprocessing.io.fold_graph import (
 )
 from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
 from foldnorm.preprocessing.io.schemes import SKELETON, LabelScheme, check_values, discretise
-from foldnorm.preprocessing.io.sources import RIGHT_LABELS, SourceVolume
+from foldnorm.preprocessing.io.source_volume import RIGHT_LABELS, SourceVolume
 from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
 from foldnorm.preprocessing.spatial.crop import Box, foreground_box, shape_of
 from foldnorm.preprocessing.topology.hull import graph_matches, hull_of, transfer_labels

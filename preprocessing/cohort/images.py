@@ -21,6 +21,7 @@ from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import atomic_path, read_tsv, write_bytes
+from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.io.file_pairs import pair_fault
 from foldnorm.preprocessing.io.gzipped import expand, head_of
 from foldnorm.preprocessing.io.names import bids_label, files_of_one_person
@@ -49,7 +50,7 @@ from foldnorm.preprocessing.io.scan import (
     scan,
     unused_line,
 )
-from foldnorm.preprocessing.io.sources import Findings, Problem
+from foldnorm.preprocessing.io.sources import Findings
 from foldnorm.preprocessing.io.volumes import read_intensities
 
 IDX_LABELS = "labels"

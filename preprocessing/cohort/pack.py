@@ -38,9 +38,11 @@ from foldnorm.preprocessing.cohort.split import assign_split
 from foldnorm.preprocessing.core.counts import counted, listed
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, threaded_map, write_tsv
+from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.schemes import LabelScheme
-from foldnorm.preprocessing.io.sources import FOLD_NAMES, Problem, is_phantom
+from foldnorm.preprocessing.io.source_contents import FOLD_NAMES
+from foldnorm.preprocessing.io.source_volume import is_phantom
 from foldnorm.preprocessing.spatial.crop import missing_sides, paste, shifted_affine
 from foldnorm.preprocessing.spatial.downsample import SAME_SIZE
 

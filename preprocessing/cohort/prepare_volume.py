@@ -18,7 +18,7 @@ from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.quality import measure, touched_sides
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.fold_graph import Points
-from foldnorm.preprocessing.io.sources import SourceVolume
+from foldnorm.preprocessing.io.source_volume import SourceVolume
 from foldnorm.preprocessing.io.volumes import LabelVolume, mirror_left_right, voxel_size_of
 from foldnorm.preprocessing.spatial.crop import Box, Index, lattice_start, shape_of, shifted_affine
 from foldnorm.preprocessing.spatial.downsample import ResamplingPlan

@@ -9,7 +9,7 @@ from typing import Any
 from foldnorm.preprocessing.cohort.cohort import row_key
 from foldnorm.preprocessing.core.files import read_json
 from foldnorm.preprocessing.io.fold_graph import BRAINVISA
-from foldnorm.preprocessing.io.sources import RIGHT_LABELS, Companions, SourceVolume
+from foldnorm.preprocessing.io.source_volume import RIGHT_LABELS, Companions, SourceVolume
 from foldnorm.preprocessing.io.volumes import LabelVolume, mirror_left_right, read_labels
 from foldnorm.preprocessing.spatial.crop import Box
 

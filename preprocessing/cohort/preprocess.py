@@ -34,19 +34,17 @@ from foldnorm.preprocessing.core.files import (
     write_json,
 )
 from foldnorm.preprocessing.core.isolation import isolated_map
+from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
 from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.schemes import LabelScheme
-from foldnorm.preprocessing.io.sources import (
-    Problem,
-    Source,
+from foldnorm.preprocessing.io.source_volume import (
     SourceVolume,
-    find_volumes,
     origin_of,
-    read_fold_names,
     source_warnings,
     vocabulary_of,
 )
+from foldnorm.preprocessing.io.sources import Source, find_volumes, read_fold_names
 from foldnorm.preprocessing.io.volumes import write_labels
 
 LOG = logging.getLogger(__name__)

@@ -7,10 +7,12 @@ from typing import Any
 
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.io.layouts import SEGMENTATION
 from foldnorm.preprocessing.io.scan import ROUTINE, Scan, Unused, is_image, scan, unused_record
 from foldnorm.preprocessing.io.schemes import GREY_WHITE, SKELETON
-from foldnorm.preprocessing.io.sources import Findings, Problem, Source, SourceVolume, find_volumes
+from foldnorm.preprocessing.io.source_volume import SourceVolume
+from foldnorm.preprocessing.io.sources import Findings, Source, find_volumes
 
 # Kind of volume → command that reads it.
 COMMANDS = {

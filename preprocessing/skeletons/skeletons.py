@@ -9,7 +9,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from tqdm import tqdm
 
 from foldnorm.preprocessing.core.choices import Orientation
@@ -27,17 +26,12 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.file_names import RUN_REPORT
 from foldnorm.preprocessing.core.files import json_or_nothing, sha256_of, write_json
 from foldnorm.preprocessing.core.isolation import isolated_map
+from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
 from foldnorm.preprocessing.io.layouts import SEGMENTATION
 from foldnorm.preprocessing.io.names import bids_label
-from foldnorm.preprocessing.io.sources import (
-    FOLDS_STEM,
-    SEGMENTATION_FOLDER,
-    Problem,
-    Source,
-    SourceVolume,
-    find_volumes,
-)
+from foldnorm.preprocessing.io.source_volume import FOLDS_STEM, SEGMENTATION_FOLDER, SourceVolume
+from foldnorm.preprocessing.io.sources import Source, find_volumes
 from foldnorm.preprocessing.io.volumes import (
     LabelVolume,
     read_labels,
@@ -46,7 +40,6 @@ from foldnorm.preprocessing.io.volumes import (
     write_map,
 )
 from foldnorm.preprocessing.naming.gyri import (
-    FoldName,
     Gyri,
     find_gyri,
     name_folds,
@@ -58,31 +51,23 @@ from foldnorm.preprocessing.skeletons.alignment import (
     align_to_structures,
     align_to_template,
 )
+from foldnorm.preprocessing.skeletons.fold_measures import fold_measures, named_measures
+from foldnorm.preprocessing.skeletons.quality import skeleton_warnings, tissue_warnings
 from foldnorm.preprocessing.skeletons.segmentation import (
     FREESURFER,
-    NAMES,
     SegmentationScheme,
     SegmentedHemisphere,
     guess_scheme,
     hemispheres,
 )
-from foldnorm.preprocessing.skeletons.skeletonise import Recipe, Size, Skeleton, skeletonise
+from foldnorm.preprocessing.skeletons.skeletonise import Recipe, Skeleton, skeletonise
 from foldnorm.preprocessing.spatial.crop import Box, bounding_box, shape_of, shifted_affine
 from foldnorm.preprocessing.spatial.space import voxel_to_aims, voxel_to_mni, write_trm
-from foldnorm.preprocessing.topology.homotopy import Mask
 from foldnorm.preprocessing.topology.simple_surfaces import geodesic_depth, simple_surfaces
 from foldnorm.preprocessing.topology.topology import BORDER
 
 TRANSFORM = "{0}RawT1-{1}_default_acquisition_TO_Talairach-MNI.trm"
 MARGIN = 12  # voxels around the brain: the hull is no more than a few away
-FEW_FOLDS = 0.02  # share of fold voxels at 1 mm; adults have about 0.06
-# Cortex is thinner than 8 mm and sulci are narrower, but for some 0.9 cm³ of amygdala or Sylvian
-# fissure; ventricles that count as cortex or as sulcus are not.
-WIDE_MM, WIDE_CM3 = 4.0, 1.1
-# Of 176 hemispheres of four sites, 1 mm: 305 to 566 folds, and at most 0.2 lone voxels for a
-# thousand of white matter; where 1 % of these are flipped at random there are 7.
-MANY_FOLDS = 1000  # at 1 mm; smaller voxels give more, smaller ones
-SPECKLED = 1e-3  # lone voxels ÷ voxels of white matter
 GREY, WHITE = 100, 200
 ORIGIN = "foldnorm skeletonise"
 GYRI = (
@@ -316,7 +301,7 @@ def _make(
     warnings = [
         *hemisphere.warnings,
         *tissue_warnings(grey, white, size),
-        *_skeleton_warnings(skeleton, labels, grey, white, size),
+        *skeleton_warnings(skeleton, labels, grey, white, size),
     ]
     # In a file of its own: the skeleton's sidecar is looked at for every volume of a run.
     folds = fold_measures(labels, skeleton.values, depth, affine)
@@ -326,150 +311,6 @@ def _make(
         folds = named_measures(folds, name_folds(gyri, labels, size), side)
     FoldSidecar(sidecar.with_name(f"{side}{FOLDS_STEM}_{name}.json"), folds, vocabulary).write()
     return {"Topology": _topology(skeleton), "Warnings": warnings}
-
-
-def tissue_warnings(grey: Mask, white: Mask, size: Size) -> list[str]:
-    """Describe what is unusual in a segmentation: specks, and ventricles that count as cortex."""
-    warnings = []
-    lone = lone_voxels(white)
-    per_thousand = 1000 * lone / max(int(np.count_nonzero(white)), 1)
-    if per_thousand > 1000 * SPECKLED:
-        warnings.append(
-            f"speckled: {lone} lone voxels in or of white matter, {per_thousand:.1f} for a "
-            f"thousand of its voxels; clean maps have at most 0.2"
-        )
-    return warnings + _wide_warning("grey matter", grey, size)
-
-
-def _skeleton_warnings(
-    skeleton: Skeleton, labels: NDArray[np.uint16], grey: Mask, white: Mask, size: Size
-) -> list[str]:
-    warnings = []
-    share = np.count_nonzero(labels) * float(np.prod(size)) ** (2 / 3)
-    share /= max(np.count_nonzero(grey | white) * float(np.prod(size)), 1)
-    if share < FEW_FOLDS:
-        warnings.append(f"hardly any fold: {share:.3f} mm² a mm³ of brain, adults have about 0.06")
-    warnings += many_folds_warning(len(np.unique(labels[labels > 0])), size)
-    fluid = skeleton.ball & ~skeleton.hull & ~grey & ~white
-    warnings += _wide_warning("sulci", fluid, size)
-    if not skeleton.is_right:
-        warnings.append(
-            f"{counted(skeleton.components, 'component')}, Euler number {skeleton.euler}, "
-            f"{counted(skeleton.blocks, '2×2×2 block')}; expected 1, 2, 0"
-        )
-    return warnings
-
-
-def many_folds_warning(folds: int, size: Size) -> list[str]:
-    """Warn of a hemisphere with far more folds than any brain has.
-
-    Args:
-        folds: number of folds.
-        size: of a voxel, mm; a brain's number grows as voxels get smaller than 1 mm³, about as
-            their number does.
-    """
-    usual = MANY_FOLDS / min(float(np.prod(size)), 1.0)
-    if folds <= usual:
-        return []
-    return [f"{folds} folds, expected at most {usual:.0f}: is the segmentation speckled?"]
-
-
-def lone_voxels(mask: Mask) -> int:
-    """Count voxels that differ from all six neighbours, (I, J, K); beyond the edge nothing is."""
-    padded = np.pad(mask, 1)
-    differs = np.ones(mask.shape, dtype=np.bool_)
-    for axis in range(3):
-        for shift in (0, 2):
-            window = [slice(1, -1)] * 3
-            window[axis] = slice(shift, shift + mask.shape[axis])
-            differs &= padded[tuple(window)] != mask
-    return int(np.count_nonzero(differs))
-
-
-def _wide_warning(what: str, mask: Mask, size: Size) -> list[str]:
-    wide = wide_volume(mask, size)
-    if wide <= WIDE_CM3:
-        return []
-    return [
-        f"{wide:.1f} cm³ of {what} lie more than {WIDE_MM:g} mm from anything else: "
-        "ventricles? they belong to white matter"
-    ]
-
-
-def wide_volume(mask: NDArray[np.bool_], size: tuple[float, float, float]) -> float:
-    """Volume in cm³ of what lies more than `WIDE_MM` within a mask, read every 2 mm."""
-    i, j, k = (max(int(2 / side), 1) for side in size)
-    sampled = np.pad(mask[::i, ::j, ::k], 1)
-    apart = (i * size[0], j * size[1], k * size[2])
-    within = ndimage.distance_transform_edt(sampled, sampling=apart) > WIDE_MM
-    return float(np.count_nonzero(within) * np.prod(apart) / 1000)
-
-
-def fold_measures(
-    labels: NDArray[np.uint16],
-    values: NDArray[np.uint8],
-    depth: NDArray[np.float32],
-    affine: NDArray[np.float64],
-) -> list[dict[str, Any]]:
-    """Measure each fold: its voxels, sheet, depth, bottom line, box and centre.
-
-    Args:
-        labels: (I, J, K) fold labels.
-        values: (I, J, K) Morphologist's values of the skeleton.
-        depth: (I, J, K) mm.
-        affine: (4, 4), voxel index → world mm, in which boxes and centres are given.
-    """
-    size = np.array(voxel_size_of(affine))
-    places = np.argwhere(labels)
-    label = labels[tuple(places.T)]
-    mm = places @ affine[:3, :3].T + affine[:3, 3]
-    counts = np.bincount(label)
-    bottoms = np.bincount(label[values[tuple(places.T)] == BORDER], minlength=len(counts))
-    deepest = np.zeros(len(counts))
-    np.maximum.at(deepest, label, depth[tuple(places.T)])
-    low, high = np.full((len(counts), 3), np.inf), np.full((len(counts), 3), -np.inf)
-    np.minimum.at(low, label, mm)
-    np.maximum.at(high, label, mm)
-    total = np.zeros((len(counts), 3))
-    np.add.at(total, label, mm)
-    face, side = float(np.prod(size)) ** (2 / 3), float(np.prod(size)) ** (1 / 3)
-    return [
-        {
-            "fold": int(n),
-            "voxels": int(counts[n]),
-            "surface_mm2": round(float(counts[n]) * face, 2),
-            "depth_mm": round(float(deepest[n]), 2),
-            "bottom_mm": round(float(bottoms[n]) * side, 2),
-            "min": [round(float(v), 2) for v in low[n]],
-            "max": [round(float(v), 2) for v in high[n]],
-            "centre": [round(float(v), 2) for v in total[n] / counts[n]],
-        }
-        for n in np.flatnonzero(counts)
-    ]
-
-
-def named_measures(
-    folds: Sequence[Mapping[str, Any]], names: Mapping[int, FoldName], side: str
-) -> list[dict[str, Any]]:
-    """Add to the measures of each fold its sulcus with the side, as fold graphs have it.
-
-    Args:
-        folds: of `fold_measures`.
-        names: fold label → name.
-        side: ``L`` or ``R``.
-    """
-    named = []
-    for fold in folds:
-        one = names[fold["fold"]]
-        named.append(
-            {
-                **fold,
-                "name": f"{one.sulcus}_{NAMES[side]}" if one.sulcus else "",
-                "confidence": round(one.share, 3),
-                "between": list(one.between),
-            }
-        )
-    return named
 
 
 def _topology(skeleton: Skeleton) -> dict[str, int]:

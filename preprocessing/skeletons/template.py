@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.isolation import isolated_map
-from foldnorm.preprocessing.io.sources import Problem, Source, SourceVolume, find_volumes
+from foldnorm.preprocessing.core.problems import Problem
+from foldnorm.preprocessing.io.source_volume import SourceVolume
+from foldnorm.preprocessing.io.sources import Source, find_volumes
 from foldnorm.preprocessing.io.volumes import read_labels, write_labels
 from foldnorm.preprocessing.skeletons.alignment import tissue_of
 from foldnorm.preprocessing.skeletons.segmentation import GREY_WHITE, hemispheres
