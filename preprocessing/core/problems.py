@@ -1,4 +1,4 @@
-"""Problems of a batch: items that cannot be used, each with its reason; the rest goes on.
+"""Problems of a batch: items that cannot be used, each with its reason; the rest goes on."""
 
 from dataclasses import dataclass
 
