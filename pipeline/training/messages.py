@@ -88,7 +88,9 @@ def dealt(fabric: Fabric, count: int, name: str) -> Iterator[int]:
     if fabric.world_size == 1:
         yield from range(count)
         return
-    store = torch.distributed.group.WORLD.get_group_store()
+    everyone = torch.distributed.group.WORLD
+    assert everyone is not None
+    store = everyone.get_group_store()
     while (number := store.add(f"foldnorm/{name}", 1) - 1) < count:
         yield number
 
