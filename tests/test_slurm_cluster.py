@@ -128,7 +128,7 @@ def test_a_killed_chunk_is_named_a_requeued_one_goes_on_and_the_same_command_fin
     slurm, tmp_path
 ):
     (volume,) = skeleton_source(tmp_path / "one", 1).iterdir()
-    source, out, count = tmp_path / "source", tmp_path / "out", 450
+    source, out, count = tmp_path / "source", tmp_path / "out", 3000
     source.mkdir()
     for n in range(count):  # more than can be prepared before it is looked again
         shutil.copy(volume, source / f"sub-s{n:04d}.nii.gz")
