@@ -21,6 +21,7 @@ from foldnorm.pipeline.runs.devices import choose_device
 from foldnorm.pipeline.training.messages import BACKENDS
 from foldnorm.pipeline.training.signals import STOPPED
 from foldnorm.pipeline.training.slurm import SlurmStep, refuse_unstarted_tasks
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.isolation import end_with
 
@@ -84,8 +85,9 @@ def launch(device: str, group: Group | None = None) -> Fabric:
     if chosen.type == "cuda":
         if group.local > torch.cuda.device_count():
             raise InputError(
-                f"{group.local} processes on this node, and each sees {torch.cuda.device_count()} "
-                "GPUs: let all of them see all (SLURM: --gpus-per-node, no --gpus-per-task)"
+                f"{group.local} processes on this node, and each sees "
+                f"{counted(torch.cuda.device_count(), 'GPU')}: let all of them see all (SLURM: "
+                "--gpus-per-node, no --gpus-per-task)"
             )
         devices = [chosen.index] if chosen.index is not None and group.local == 1 else devices
     together = DDPStrategy(process_group_backend=BACKENDS[chosen.type])

@@ -1,4 +1,4 @@
-"""What processes that train together tell each other: gradients, terms, exit codes, shares of work.
+"""Messages of processes that train together: gradients, terms, exit codes, shares of work.
 
 Lightning's messages wait for a barrier first, at which a process stands still until its GPU has
 done all that it was given. These do not. Tensors of a GPU go by NCCL; numbers and all else by Gloo,

@@ -89,7 +89,8 @@ def train(
         resume: continue from the last checkpoint, if there is one.
         weights: a trained run of the same model, or an exported one, to start from.
         quiet: no progress bar.
-        group: processes that train together; None: this one alone, whoever started it.
+        group: processes that train together; None: this one alone, whoever started it. Of several,
+            each ignores signals from the end of its training on: their launcher then ends them.
 
     Returns:
         0 when all steps are done, 75 or 130 when a signal stopped it with its state saved.

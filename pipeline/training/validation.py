@@ -21,7 +21,7 @@ Labels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Validation:
-    """What a validation found: all of it, or one volume, or what the model draws.
+    """Findings of a validation: of all of it, of one volume, or of what the model draws.
 
     Attributes:
         figures: by their names.
