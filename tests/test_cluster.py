@@ -1,5 +1,6 @@
 """Preprocessing divided over jobs and workers gives what one process gives."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import pytest
 from conftest import skeleton_source
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.cohort.cluster import Cluster
+from foldnorm.preprocessing.cohort import cluster as cluster_module
+from foldnorm.preprocessing.cohort.cluster import Cluster, failure_of, has_left_the_queue
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
@@ -115,6 +117,9 @@ class FakeJob:
         if work is not None:
             work()
 
+    def done(self):
+        return True
+
     def exception(self):
         return None if self.work else RuntimeError("out of memory")
 
@@ -144,6 +149,35 @@ def test_a_failed_job_and_its_volumes_are_named_and_the_others_packed(
     assert lines[0] == "foldnorm: chunk 1/3: RuntimeError, see logs/7_log.err"
     assert [line.split(":")[1].strip() for line in lines[1:]] == ["sub-s00", "sub-s03"]
     assert len(Cohort.open(tmp_path / "out").rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("echo 7_1 cpu foldnorm R", False),
+        ("echo 7_[1-3] cpu foldnorm PD", False),
+        ("true", True),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", True),
+        ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", False),
+    ],
+)
+def test_a_job_has_left_the_queue_only_if_the_controller_says_so(
+    answer, expected, tmp_path, monkeypatch
+):
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\n{answer}\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert has_left_the_queue("7_1") is expected
+
+
+def test_a_job_that_is_gone_without_a_result_is_not_waited_for(monkeypatch):
+    """As where SLURM keeps no accounts: submitit never learns that it was killed."""
+    looks = iter([False, True, False, True, True, True])
+    monkeypatch.setattr(cluster_module, "has_left_the_queue", lambda job: next(looks))
+    monkeypatch.setattr(cluster_module, "PAUSE", 0.0)
+    job = SimpleNamespace(job_id="7_1", done=lambda: False)
+    assert failure_of(job, Cluster("slurm")) == "ended without a result"
+    assert list(looks) == []
 
 
 @pytest.mark.slow

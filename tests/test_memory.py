@@ -128,9 +128,9 @@ def test_the_peak_is_in_mib_whatever_the_system_counts_in(system, mib, monkeypat
         fabric=SimpleNamespace(device=torch.device("cpu")),
         model=torch.nn.Linear(1, 1),
         state=SimpleNamespace(seconds=0.0),
-        durations=[],
+        paces=[],
     )
     used = SimpleNamespace(ru_maxrss=3 * 2**20)
     monkeypatch.setattr(memory.resource, "getrusage", lambda who: used)
     monkeypatch.setattr(memory.sys, "platform", system)
-    assert train_module.cost_of(training)["peak_memory_mib"] == mib
+    assert memory.cost_of(training)["peak_memory_mib"] == mib

@@ -115,7 +115,8 @@ def test_weights_of_domains_say_whose_encoder_repairs():
 def test_what_came_damaged_is_not_damaged_again(cohort):
     model = MultiDomainVAE((SIDE, SIDE), damaged_column="state=old", **SMALL)
     task = DegradationTask(model, cohort)
-    for volumes, row in task.validation_volumes(20):
+    for index in cohort.indices("validation")[:20]:
+        volumes, row = task.validation_volume(index)
         assert volumes.shape == (3, SIDE, SIDE)
         is_old = row["state"] == "old"
         assert (volumes[1].min() == -1) == is_old

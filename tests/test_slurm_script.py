@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import TINY_TRAINING
 
 from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.training import distributed
 from foldnorm.pipeline.training.distributed import Group, launch
 from foldnorm.preprocessing.core.errors import InputError
 
@@ -139,6 +141,14 @@ def test_uneven_tasks_are_refused(environment):
 def test_a_training_within_another_command_joins_nobody(environment):
     environment({**STEP, "SLURM_STEP_NUM_TASKS": "4"})
     assert launch("cpu").world_size == 1
+
+
+def test_tasks_that_see_one_gpu_each_are_told_what_to_ask_for(monkeypatch):
+    """As with --gpus-per-task; none waits for the others."""
+    monkeypatch.setattr(distributed, "choose_device", lambda device: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InputError, match="2 processes on this node, and each sees 1 GPU"):
+        launch("auto", Group(local=2))
 
 
 @pytest.mark.slow

@@ -196,6 +196,16 @@ class RunFolder:
         return checkpoint
 
     @property
+    def reached(self) -> int:
+        """Step of the last checkpoint; 0 if there is none."""
+        if not self.checkpoint("last").is_file():
+            return 0
+        try:
+            return int(self.load_checkpoint("last", ("state",))["state"]["step"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise unreadable(self.checkpoint("last"), "a checkpoint", error) from error
+
+    @property
     def conditions(self) -> Conditions:
         """Columns that the model is conditioned on, and how they become numbers."""
         return Conditions.from_dicts(self.data["conditions"])

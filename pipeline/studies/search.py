@@ -123,10 +123,10 @@ def _objective(
     every = resolved["training"]["validate_every"]
     resolved["training"]["session_steps"] = every
     monitor = resolved["training"]["monitor"]
-    reached = _reached(folder)
+    reached = RunFolder(folder).reached
     while True:
         code = train(resolved, cohort, folder, device=options.device, resume=True, quiet=True)
-        before, reached = reached, _reached(folder)
+        before, reached = reached, RunFolder(folder).reached
         if code not in (0, STOPPED) or (code == STOPPED and reached - before < every):
             trial.set_user_attr(INTERRUPTED, True)
             raise Stopped(code)
@@ -227,13 +227,6 @@ def _write_trials(
         best = resolve_for(cohort, config, [*options.overrides, *words])
         write_text(out / SEARCH_BEST, yaml.safe_dump(best, sort_keys=False))
     return rows
-
-
-def _reached(folder: Path) -> int:
-    run = RunFolder(folder)
-    if not run.checkpoint("last").is_file():
-        return 0
-    return int(run.load_checkpoint("last", ("state",))["state"]["step"])
 
 
 def _words(chosen: Mapping[str, Any]) -> list[str]:

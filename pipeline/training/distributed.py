@@ -1,4 +1,4 @@
-"""Processes that train together, as torchrun or srun started them, and what they exchange."""
+"""Processes that train together, as torchrun or srun started them."""
 
 import os
 import signal
@@ -15,11 +15,13 @@ from lightning.fabric.plugins.environments import (
     LightningEnvironment,
     TorchElasticEnvironment,
 )
-from torch import Tensor
+from lightning.fabric.strategies import DDPStrategy
 
 from foldnorm.pipeline.runs.devices import choose_device
+from foldnorm.pipeline.training.messages import BACKENDS
 from foldnorm.pipeline.training.signals import STOPPED
 from foldnorm.pipeline.training.slurm import SlurmStep, refuse_unstarted_tasks
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.isolation import end_with
 
@@ -83,12 +85,15 @@ def launch(device: str, group: Group | None = None) -> Fabric:
     if chosen.type == "cuda":
         if group.local > torch.cuda.device_count():
             raise InputError(
-                f"{group.local} processes on this node, and each sees {torch.cuda.device_count()} "
-                "GPUs: let all of them see all (SLURM: --gpus-per-node, no --gpus-per-task)"
+                f"{group.local} processes on this node, and each sees "
+                f"{counted(torch.cuda.device_count(), 'GPU')}: let all of them see all (SLURM: "
+                "--gpus-per-node, no --gpus-per-task)"
             )
         devices = [chosen.index] if chosen.index is not None and group.local == 1 else devices
+    together = DDPStrategy(process_group_backend=BACKENDS[chosen.type])
     fabric = Fabric(
         accelerator=chosen.type,
+        strategy=together if group.size > 1 else "auto",
         devices=devices,
         num_nodes=group.nodes,
         plugins=[group.environment],
@@ -139,32 +144,3 @@ def clip_gradients(optimizers: Iterable[torch.optim.Optimizer], bound: float) ->
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     parameters = [p for group in groups for p in group["params"]]
     torch.nn.utils.clip_grad_norm_(parameters, bound)
-
-
-def average_gradients(fabric: Fabric, optimizer: torch.optim.Optimizer) -> None:
-    """Replace each gradient by its mean over processes, in one message."""
-    if fabric.world_size == 1:
-        return
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = torch.cat([g.flatten() for g in gradients])
-    flat = mean_over_ranks(fabric, flat)
-    for p, g in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        p.grad = g.view_as(p)
-
-
-def mean_over_ranks(fabric: Fabric, tensor: Tensor) -> Tensor:
-    """Mean of a tensor over all processes; the tensor itself if there is one."""
-    if fabric.world_size == 1:
-        return tensor
-    mean = fabric.all_reduce(tensor, reduce_op="mean")
-    assert isinstance(mean, Tensor)
-    return mean
-
-
-def max_over_ranks(fabric: Fabric, code: int) -> int:
-    """Return the largest exit code of all processes, so that they stop together."""
-    if fabric.world_size == 1:
-        return code
-    codes = fabric.all_gather(torch.tensor(code, device=fabric.device))
-    return int(torch.as_tensor(codes).max())

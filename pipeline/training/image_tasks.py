@@ -188,6 +188,12 @@ class ClassificationTask(ImageTask):
                 f"that can be learned: {self.cohort.folder}"
             )
 
+    def training_indices(self) -> NDArray[np.int64]:
+        """Leave out volumes whose class is not known: a batch is then a mean of as many, always."""
+        rows, target = self.cohort.rows, self.model.target
+        indices = super().training_indices()
+        return indices[[rows[i].get(target, "") not in MISSING for i in indices]]
+
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
         """Return the accuracy of one volume, 1 or 0; NaN if its class is not known."""
         assert isinstance(self.model, Classifies)

@@ -1,8 +1,10 @@
-"""Estimate of the memory that a training needs, and a warning if it may not fit."""
+"""Estimate of the memory that a training needs, a warning if it may not fit, and what it took."""
 
+import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,9 @@ from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Trainable
 from foldnorm.pipeline.data.batches import Batches
 from foldnorm.preprocessing.core.memory import GIB, available_memory
+
+if TYPE_CHECKING:
+    from foldnorm.pipeline.training.setup import Training
 
 try:
     import resource
@@ -143,3 +148,19 @@ def peak_memory() -> float:
         return float("nan")
     unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def cost_of(training: "Training") -> dict[str, float]:
+    """Return the cost of a run: parameters, pace, peak memory of this process or of its GPU."""
+    device = training.fabric.device
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device) / 2**20
+    else:
+        peak = peak_memory()
+    pace = statistics.median(training.paces) if training.paces else float("nan")
+    return {
+        "parameters": sum(p.numel() for p in training.model.parameters()),
+        "seconds_per_step": round(pace, 6),
+        "seconds": round(training.state.seconds, 2),
+        "peak_memory_mib": round(peak, 1),
+    }

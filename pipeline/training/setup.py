@@ -1,5 +1,6 @@
 """State of one training process: model, optimisers, batches and run, built anew or resumed."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +25,15 @@ from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.training.distributed import Group
+from foldnorm.pipeline.training.messages import told_by_first
 from foldnorm.pipeline.training.registry import task_of
 from foldnorm.pipeline.training.task import Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.each_volume import refuse_unreadable
 from foldnorm.preprocessing.core.errors import InputError
+
+SEEN_WITHIN = 60.0  # seconds in which what one node has written is seen by the others
+PAUSE = 0.5  # seconds between two looks
 
 
 @dataclass
@@ -72,7 +77,9 @@ class Training:
     writer: Any = None
     state: TrainingState = field(default_factory=TrainingState)
     average: AveragedModel | None = None
-    durations: list[float] = field(default_factory=list)  # of the steps of this session, seconds
+    # Seconds a step of this session, from one row of metrics.csv to the next: between them the
+    # device works while the process is ahead.
+    paces: list[float] = field(default_factory=list)
     # (first step whose loss was not finite, number of its phase), or -1 twice; on the device, so
     # that looking at every loss does not wait for it.
     diverged: Tensor | None = None
@@ -116,7 +123,7 @@ def set_up(
     conditions, state = _conditions(model, cohort, init_from), TrainingState()
     if options.monitor_mode == "max":
         state.best = -float("inf")
-    if resume and run.checkpoint("last").is_file():
+    if resume and resumes(run, fabric):
         run.check_model(config["model"])
         run.check_cohort(cohort)
         conditions = run.conditions
@@ -140,6 +147,26 @@ def set_up(
         state,
         average,
     )
+
+
+def resumes(run: RunFolder, fabric: Fabric) -> bool:
+    """Say if the first process goes on from a checkpoint; the others wait until they see that one.
+
+    Raises:
+        InputError: this process still sees none, or another, after `SEEN_WITHIN` seconds.
+    """
+    seen, begin = run.reached, time.monotonic()
+    step = told_by_first(fabric, seen)
+    while seen != step:
+        if time.monotonic() - begin > SEEN_WITHIN:
+            raise InputError(
+                f"the first process of this training goes on from step {step}, and process "
+                f"{fabric.global_rank} sees a checkpoint of step {seen}: all nodes must see the "
+                f"same run folder: {run.folder}"
+            )
+        time.sleep(PAUSE)
+        seen = run.reached
+    return step > 0
 
 
 def _check_networks(model: nn.Module, options: TrainingOptions, shape: Sequence[int]) -> None:
@@ -181,7 +208,7 @@ def draws_of(task: Task, options: TrainingOptions, conditions: Conditions) -> Dr
     cohort = task.cohort
     return Draws(
         cohort.volumes,
-        cohort.indices("train"),
+        task.training_indices(),
         seed=options.seed,
         auxiliary=task.auxiliary,
         paired=task.model.input_kind != "unpaired",

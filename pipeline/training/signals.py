@@ -40,4 +40,15 @@ def stop_on_signals(*numbers: int, flag: StopFlag | None = None) -> Iterator[Sto
         yield flag
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is request:
+                signal.signal(number, handler)
+
+
+def ignore(*numbers: int) -> None:
+    """Ignore signals from here to the end of the process, which is at its end.
+
+    A launcher signals the other processes when the first has left; they have saved their state by
+    then, and leave with the same exit code.
+    """
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)

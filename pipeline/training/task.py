@@ -5,7 +5,7 @@ figures and pictures of validation volumes.
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -101,6 +101,10 @@ class Task:
                 "the other one"
             )
 
+    def training_indices(self) -> NDArray[np.int64]:
+        """Return the indices of the volumes that are learned from."""
+        return self.cohort.indices("train")
+
     def transforms(self, options: TrainingOptions) -> list[ItemTransform]:
         """Return the transforms of training items, one after the other."""
         return self.augmentation(options)
@@ -120,14 +124,12 @@ class Task:
         """Return the transforms of validation items, the same at every validation."""
         return []
 
-    def validation_volumes(self, at_most: int) -> Iterator[tuple[NDArray[Any], Mapping[str, str]]]:
-        """(I, J, K), or (2 or 3, I, J, K) with what the model input_kind beside; and their rows."""
-        transforms = self.validation_transforms()
-        for index in map(int, self.cohort.indices("validation")[:at_most]):
-            item = {"image": self.cohort.to_model_input(np.array(self.cohort.volumes[index]))[None]}
-            item |= {name: np.array(a[index])[None] for name, a in self.auxiliary.items()}
-            item = transformed(item, transforms, VALIDATION_SEED, index)
-            yield stacked(item, self.keys), self.cohort.rows[index]
+    def validation_volume(self, index: int) -> tuple[NDArray[Any], Mapping[str, str]]:
+        """Read (I, J, K), or (2 or 3, I, J, K) with what the model reads beside; and its row."""
+        item = {"image": self.cohort.to_model_input(np.array(self.cohort.volumes[index]))[None]}
+        item |= {name: np.array(a[index])[None] for name, a in self.auxiliary.items()}
+        item = transformed(item, self.validation_transforms(), VALIDATION_SEED, index)
+        return stacked(item, self.keys), self.cohort.rows[index]
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
         """Compute metrics of the reconstruction of a batch of one validation volume, if any."""

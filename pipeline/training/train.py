@@ -9,7 +9,6 @@ and it is exactly the gradient of the whole batch.
 
 import logging
 import signal
-import statistics
 import sys
 import time
 from collections.abc import Mapping
@@ -28,22 +27,32 @@ from foldnorm.pipeline.artifacts import RUN_CONFIG, RUN_SAMPLE
 from foldnorm.pipeline.runs.model_card import write_model_card
 from foldnorm.pipeline.training.distributed import (
     Group,
-    average_gradients,
     clip_gradients,
     launch,
     lost_peers_are_said,
-    max_over_ranks,
-    mean_over_ranks,
 )
 from foldnorm.pipeline.training.memory import (
     available_bytes,
     bytes_per_sample,
+    cost_of,
     memory_warning,
-    peak_memory,
+)
+from foldnorm.pipeline.training.messages import (
+    average_gradients,
+    max_over_ranks,
+    mean_over_ranks,
+    told_by_first,
+    wait_for_others,
 )
 from foldnorm.pipeline.training.setup import Training, networks_of, set_up
-from foldnorm.pipeline.training.signals import OF_SCHEDULERS, STOPPED, StopFlag, stop_on_signals
-from foldnorm.pipeline.training.validation import sample_picture, validate
+from foldnorm.pipeline.training.signals import (
+    OF_SCHEDULERS,
+    STOPPED,
+    StopFlag,
+    ignore,
+    stop_on_signals,
+)
+from foldnorm.pipeline.training.validation import validate
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import png
 from foldnorm.preprocessing.core.errors import InputError
@@ -80,7 +89,8 @@ def train(
         resume: continue from the last checkpoint, if there is one.
         weights: a trained run of the same model, or an exported one, to start from.
         quiet: no progress bar.
-        group: processes that train together; None: this one alone, whoever started it.
+        group: processes that train together; None: this one alone, whoever started it. Of several,
+            each ignores signals from the end of its training on: their launcher then ends them.
 
     Returns:
         0 when all steps are done, 75 or 130 when a signal stopped it with its state saved.
@@ -102,7 +112,11 @@ def train(
         stack.callback(_close, training)
         # Nothing is lost before: SIGTERM ends a process that waits for others, too.
         stack.enter_context(stop_on_signals(signal.SIGINT, signal.SIGTERM, flag=stop))
-        return fit(training, stop, quiet=quiet)
+        code = fit(training, stop, quiet=quiet)
+        wait_for_others(fabric)  # the first may still be writing
+        if group.size > 1:
+            ignore(*OF_SCHEDULERS, signal.SIGINT, signal.SIGTERM)
+        return code
 
 
 def _close(training: Training) -> None:
@@ -119,11 +133,10 @@ def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
         _warn_of_memory(training)
     bar = tqdm(initial=state.step, total=options.steps, desc="train", unit="step", disable=hidden)
     begin, before, first = time.perf_counter(), state.seconds, state.step
+    since, reached = begin, first
     with bar:
         while not training.is_over:
-            started = time.perf_counter()
             terms = train_step(training)
-            training.durations.append(time.perf_counter() - started)
             state.step += 1
             state.seconds = before + time.perf_counter() - begin
             last = state.step == options.steps
@@ -133,13 +146,11 @@ def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
             logs = state.step % options.log_every == 0 or last
             code = max_over_ranks(fabric, stop.code)
             if validates or logs or code:
-                _check_finite(training, terms)
-            if logs:
-                _log(training, terms)
-            if validates:
-                _validate_and_save(training)
-            elif code:
-                _save(training)
+                _check_finite(training, terms)  # waits for the device
+                pace = (time.perf_counter() - since) / (state.step - reached)
+                training.paces.append(pace)
+                _write(training, terms, logs=logs, validates=validates, stops=code > 0)
+                since, reached = time.perf_counter(), state.step
             bar.update()
             if code and not training.is_over:
                 return code
@@ -158,22 +169,6 @@ def _warn_of_memory(training: Training) -> None:
     warning = memory_warning(held, batches.local_batch_size, model, available_bytes(device))
     if warning:
         LOG.warning(warning)
-
-
-def cost_of(training: Training) -> dict[str, float]:
-    """Return the cost of a run: parameters, pace, peak memory of this process or of its GPU."""
-    device = training.fabric.device
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device) / 2**20
-    else:
-        peak = peak_memory()
-    pace = statistics.median(training.durations) if training.durations else float("nan")
-    return {
-        "parameters": sum(p.numel() for p in training.model.parameters()),
-        "seconds_per_step": round(pace, 6),
-        "seconds": round(training.state.seconds, 2),
-        "peak_memory_mib": round(peak, 1),
-    }
 
 
 def train_step(training: Training) -> dict[str, Tensor]:
@@ -209,8 +204,7 @@ def train_step(training: Training) -> dict[str, Tensor]:
             optimizer.zero_grad(set_to_none=True)
             optimizer.param_groups[0]["lr"] = options.rate(network, step)
         phase_terms["loss"].backward()
-        for optimizer in optimizers.values():
-            average_gradients(fabric, optimizer)
+        average_gradients(fabric, optimizers.values())
         if options.gradient_clip:
             clip_gradients(optimizers.values(), options.gradient_clip)
         for optimizer in optimizers.values():
@@ -265,16 +259,31 @@ def _freeze_all_but(model: Trainable, phase: str) -> None:
         getattr(model, name).requires_grad_(name in model.phases[phase].networks)
 
 
+def _write(
+    training: Training, terms: Mapping[str, Tensor], *, logs: bool, validates: bool, stops: bool
+) -> None:
+    """Write a row, or validate; save the state if the training was validated, or stops."""
+    if logs:
+        _log(training, terms)
+    if validates:
+        _validate_and_save(training)
+    elif stops:
+        _save(training)
+
+
 def _validate_and_save(training: Training) -> None:
-    """Validate, keep the checkpoint as last and perhaps best, draw samples."""
-    fabric = training.fabric
-    fabric.barrier()
+    """Validate together; the first process keeps the checkpoint as last and perhaps best."""
+    fabric, options, state = training.fabric, training.options, training.state
+    found = validate(
+        training.task,
+        training.eval_model,
+        options.validation_volumes,
+        fabric=fabric,
+        name=f"validation {state.step}",
+    )
     if fabric.is_global_zero:
-        figures = validate(training.task, training.eval_model, training.options.validation_volumes)
-        _record(training, figures)
-        options, state = training.options, training.state
-        row = training.metrics.rows[state.step]
-        value = row.get(options.monitor)
+        _record(training, found.figures)
+        value = training.metrics.rows[state.step].get(options.monitor)
         sign = 1 if options.monitor_mode == "min" else -1
         is_best = value is not None and sign * value < sign * state.best
         state.validations_without_improvement = (
@@ -285,15 +294,13 @@ def _validate_and_save(training: Training) -> None:
         _save(training)
         if is_best:
             training.run.save_checkpoint("best", _checkpoint(training))
-        picture = sample_picture(training.task, training.eval_model)
-        if picture is not None:
+        if found.picture is not None:
             path = training.run.folder / RUN_SAMPLE.of(step=state.step)
-            write_bytes(path, png(picture))
-    if fabric.world_size > 1:  # all processes stop together; only the first has validated
-        state = training.state
-        state.validations_without_improvement = int(
-            fabric.broadcast(state.validations_without_improvement)
-        )
+            write_bytes(path, png(found.picture))
+    # They stop together, and wait here for the first to have saved.
+    state.validations_without_improvement = told_by_first(
+        fabric, state.validations_without_improvement
+    )
 
 
 def _save(training: Training) -> None:
@@ -313,8 +320,10 @@ def _checkpoint(training: Training) -> dict[str, Any]:
 
 
 def _log(training: Training, terms: Mapping[str, Tensor]) -> None:
-    figures = {name: float(mean_over_ranks(training.fabric, t)) for name, t in terms.items()}
-    if training.fabric.is_global_zero:
+    fabric = training.fabric
+    values = torch.stack([term.to(fabric.device) for term in terms.values()])
+    figures = dict(zip(terms, mean_over_ranks(fabric, values).tolist(), strict=True))
+    if fabric.is_global_zero:
         assert isinstance(training.model, Trainable)
         number = training.state.step * len(training.model.phase_order(training.state.step))
         _record(training, {"epoch": training.batches.epoch_of(number), **figures})

@@ -5,6 +5,7 @@ have ended, what they prepared is packed here.
 """
 
 import os
+import subprocess
 import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
@@ -24,6 +25,8 @@ from foldnorm.preprocessing.io.sources import Source
 
 LOGS = "logs"
 DEFAULT_MINUTES = 240  # of a job; SLURM's own default may be far less
+PAUSE = 5.0  # seconds between two looks at a job
+LOOKS = 3  # without a result and a place in the queue: its file may be seen late here
 
 
 @dataclass(frozen=True)
@@ -125,15 +128,44 @@ def _by_jobs(
     )
     failed = []
     for number, job in enumerate(jobs, start=1):
-        raised = job.exception()
-        if raised is not None:
-            reason = f"{type(raised).__name__}, see {job.paths.stderr}"
+        reason = failure_of(job, cluster)
+        if reason:
+            reason = f"{reason}, see {job.paths.stderr}"
             failed.append({"volume": f"chunk {number}/{cluster.jobs}", "reason": reason})
     report = preprocess(sources, out, _with(plan, finalize=True))
     report["failed"] = failed + report["failed"]
     report["seconds"] = round(time.perf_counter() - begin, 2)
     write_report(out, report)
     return report
+
+
+def failure_of(job: Any, cluster: Cluster) -> str:
+    """Wait until a job has ended; why it failed, or nothing.
+
+    submitit asks the accounting of SLURM, and waits for ever for a job that was killed where there
+    is none; here the queue is asked, too.
+    """
+    missed = 0
+    while cluster.kind == "slurm" and not job.done():
+        missed = missed + 1 if has_left_the_queue(job.job_id) else 0
+        if missed == LOOKS:
+            return "ended without a result"
+        time.sleep(PAUSE)
+    raised = job.exception()
+    return "" if raised is None else type(raised).__name__
+
+
+def has_left_the_queue(job: str) -> bool:
+    """Say if SLURM's controller has nothing to do with a job any more.
+
+    Args:
+        job: its number, of one of an array ``NUMBER_INDEX``.
+    """
+    words = ["squeue", "--noheader", "--jobs", job]
+    asked = subprocess.run(words, capture_output=True, text=True, check=False)
+    if asked.returncode:  # of long ago; or the controller does not answer just now
+        return "Invalid job id" in asked.stderr
+    return not asked.stdout.strip()
 
 
 def _prepare_chunk(
