@@ -22,7 +22,8 @@ from foldnorm.pipeline.scoring.calibration import Calibration
 from foldnorm.pipeline.scoring.fitted import read_state, write_state
 from foldnorm.pipeline.scoring.latent import FeatureScores
 from foldnorm.pipeline.scoring.scorer import Scorer
-from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, write_participants
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
+from foldnorm.preprocessing.cohort.cohort_files import write_participants
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.io.schemes import SKELETON
