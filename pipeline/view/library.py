@@ -55,8 +55,8 @@ class Library:
     """
 
     def __init__(self, paths: Sequence[Path], device: str = "auto") -> None:
-        self.given = GivenFolders.sort(paths)
-        self.cohorts, self.runs = self.given.cohorts, self.given.runs
+        self.folders = GivenFolders.sort(paths)
+        self.cohorts, self.runs = self.folders.cohorts, self.folders.runs
         self.device = device
         self._models = threading.Lock()
         self._made = lru_cache(MAX_CACHED)(self._make)
@@ -96,7 +96,7 @@ class Library:
         own = self.cohorts[cohort]
         row = own.rows[brain]
         scores = []
-        for folder in self.given.scores.get(own.folder.resolve(), []):
+        for folder in self.folders.scores.get(own.folder.resolve(), []):
             found = self._scored[folder].get((row["participant_id"], row["hemi"]))
             if found is not None:
                 regions = self._departures[folder].regions(row_key(row))
@@ -119,25 +119,25 @@ class Library:
         key, found = row_key(own.rows[brain]), self._departing(cohort, brain)
         if found is None:
             raise InputError(f"no scores with maps say where {key} departs")
-        self.given.check_inside(found.path(key))
+        self.folders.check_inside(found.path(key))
         return nifti_bytes(found.layer(key), own.affine, "none")
 
     def _departing(self, cohort: int, brain: int) -> Departures | None:
         """Return the first folder of scores that has a map of a brain."""
         own = self.cohorts[cohort]
-        folders = self.given.scores.get(own.folder.resolve(), [])
+        folders = self.folders.scores.get(own.folder.resolve(), [])
         key = row_key(own.rows[brain])
         return next((d for d in map(self._departures.get, folders) if d and d.knows(key)), None)
 
     @cached_property
     def _departures(self) -> dict[Path, Departures]:
-        return {f: Departures(f) for folders in self.given.scores.values() for f in folders}
+        return {f: Departures(f) for folders in self.folders.scores.values() for f in folders}
 
     @cached_property
     def _scored(self) -> dict[Path, dict[tuple[str, str], dict[str, str]]]:
         return {
             folder: {(row["participant_id"], row["hemi"]): row for row in read_tsv(folder / SCORES)}
-            for folders in self.given.scores.values()
+            for folders in self.folders.scores.values()
             for folder in folders
         }
 
@@ -149,12 +149,14 @@ class Library:
     @cached_property
     def sulci(self) -> list[list[NamesSulci]]:
         """Names of the sulci of each cohort."""
-        return [namers(own, self.given.named.get(own.folder.resolve(), [])) for own in self.cohorts]
+        return [
+            namers(own, self.folders.named.get(own.folder.resolve(), [])) for own in self.cohorts
+        ]
 
     def named_volume(self, cohort: int, brain: int, names: int) -> bytes:
         """Return a brain as ``.nii.gz``: above its classes, the numbers of its sulci."""
         own, namer = self.cohorts[cohort], self.sulci[cohort][names]
-        self.given.check_inside(*namer.files(brain))
+        self.folders.check_inside(*namer.files(brain))
         volume = above_classes(np.array(own.volumes[brain]), namer.labels(brain), own.scheme)
         return nifti_bytes(volume, own.affine)
 
@@ -250,7 +252,7 @@ class Library:
 
     def _codes(self, cohort: int, model: int) -> NDArray[np.float32] | None:
         own, run = self.cohorts[cohort], self.runs[model]
-        embedded = self.given.codes.get((run.resolve(), own.folder.resolve()))
+        embedded = self.folders.codes.get((run.resolve(), own.folder.resolve()))
         with self._models:
             known = self._nearest_codes.get((cohort, model))
             if known is not None:
