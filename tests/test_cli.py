@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
