@@ -38,10 +38,8 @@ from foldnorm.pipeline.latent.dimensions import (
 from foldnorm.pipeline.latent.space import LatentSpace
 from foldnorm.pipeline.runs.config import config_path
 from foldnorm.pipeline.runs.trained_model import TrainedModel
-from foldnorm.preprocessing.cohort.cohort import (
-    VOLUMES,
-    Brain,
-    Cohort,
+from foldnorm.preprocessing.cohort.cohort import VOLUMES, Brain, Cohort
+from foldnorm.preprocessing.cohort.cohort_files import (
     write_description,
     write_packed,
     write_participants,

@@ -24,7 +24,8 @@ from foldnorm.pipeline.report.brain_page import PageChoice, brain_pages
 from foldnorm.pipeline.report.brain_page_figures import DPI, STYLE
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.scoring.void import VoidScores
-from foldnorm.preprocessing.cohort.cohort import Cohort, row_key, write_participants
+from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort_files import write_participants
 from foldnorm.preprocessing.core.files import read_json
 
 PICTURES = Path(__file__).parents[1] / "docs/pictures"

@@ -16,7 +16,8 @@ from foldnorm.preprocessing.alteration.deletion import (
     subject_rng,
 )
 from foldnorm.preprocessing.alteration.kinds import DEFORMING, KINDS, AlterationKind
-from foldnorm.preprocessing.cohort.cohort import Cohort, row_key, write_participants
+from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort_files import write_participants
 
 SITES = ("HLN", "MMRR", "NKI", "SynthSeg")
 COMPARED = 18  # of a hundred people of the other sites, who are not trained on

@@ -32,7 +32,8 @@ from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.studies.leave_one_fold_out import FoldScores, leave_one_fold_out
 from foldnorm.preprocessing.alteration.deletion import SizeRange
-from foldnorm.preprocessing.cohort.cohort import Cohort, write_participants
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort_files import write_participants
 from foldnorm.preprocessing.core.files import read_tsv, write_json, write_text
 from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.skeletons.skeletons import TRANSFORM

@@ -3,6 +3,9 @@
 import io
 import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import nibabel
@@ -104,6 +107,20 @@ def unnamed_controls(page) -> list[str]:
         (e.tagName === "BUTTON" ? e.textContent : "") || (e.labels && e.labels[0]?.textContent);
       return !(text && text.trim());
     }).map((e) => e.outerHTML.slice(0, 80))""")
+
+
+def libraries_of(script: str, among: Iterable[str]) -> set[str]:
+    """Which of these libraries a fresh process has loaded by the end of a script."""
+    code = f"{script}\nimport sys\nprint(*(set({sorted(among)}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def script_of(words: Sequence[object], codes: Sequence[int] = (0,)) -> str:
+    """Script of `libraries_of` that runs a command, which must end with one of these codes."""
+    run = f"assert main({[*map(str, words)]}) in {tuple(codes)}"
+    return f"from foldnorm.pipeline.cli import main\n{run}"
 
 
 def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray | None = None) -> Path:

@@ -3,14 +3,13 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from conftest import libraries_of, script_of
 from scipy.spatial.transform import Rotation
 
 from foldnorm.pipeline.cli import main
@@ -389,13 +388,7 @@ def test_names_by_an_atlas_need_no_torch(hemispheres, tmp_path):
     SulcusAtlas.from_cohort(hemispheres).save(tmp_path / "a.npz")
     words = ["label-sulci", tmp_path / "a.npz", hemispheres.folder, "-o", tmp_path / "out",
              "--quiet"]  # fmt: skip
-    code = (
-        "import sys\nfrom foldnorm.pipeline.cli import main\n"
-        f"assert main({[*map(str, words)]}) in (0, 1)\n"
-        "print(*sorted({'torch', 'sklearn', 'monai', 'matplotlib'} & set(sys.modules)))"
-    )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not said.stdout.strip()
+    assert not libraries_of(script_of(words, (0, 1)), {"torch", "sklearn", "monai", "matplotlib"})
 
 
 def test_without_fold_labels_the_skeleton_is_cut_into_surfaces(hemispheres):

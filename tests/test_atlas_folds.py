@@ -15,6 +15,8 @@ from foldnorm.preprocessing.cohort.cohort import (
     FOLD_TABLE,
     FOLDS,
     VOLUMES,
+)
+from foldnorm.preprocessing.cohort.cohort_files import (
     write_description,
     write_packed,
     write_participants,

@@ -18,7 +18,8 @@ from foldnorm.models.volume_networks import ShapeError
 from foldnorm.models.weight_limit import limited_weights
 from foldnorm.pipeline.artifacts import PAGE_ARRAYS, TRANSLATED
 from foldnorm.pipeline.runs.config import build_model, config_path, resolve
-from foldnorm.pipeline.scoring.scorer import ABOUT, FORMAT, Scorer
+from foldnorm.pipeline.scoring.scorer import Scorer
+from foldnorm.pipeline.scoring.scorer_files import ABOUT, FORMAT
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, PARTICIPANTS, VOLUMES, Cohort
 from foldnorm.preprocessing.core.arrays import read_npz
 from foldnorm.preprocessing.core.errors import InputError

@@ -21,7 +21,8 @@ from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.training.distributed import launch
 from foldnorm.pipeline.training.setup import set_up
-from foldnorm.preprocessing.cohort.cohort import Cohort, write_participants
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort_files import write_participants
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
 

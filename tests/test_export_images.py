@@ -10,7 +10,8 @@ from PIL import Image
 from test_export import CONFIGS, by_monai
 
 from foldnorm.pipeline.cli import main
-from foldnorm.preprocessing.cohort.cohort import Cohort, write_participants
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort_files import write_participants
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 
 

@@ -10,12 +10,8 @@ from foldnorm.preprocessing.alteration.deletion import Refilling, SizeRange
 from foldnorm.preprocessing.alteration.fold_axes import fold_axes, interruption
 from foldnorm.preprocessing.alteration.fold_erasure import hull_voxels, with_junctions
 from foldnorm.preprocessing.alteration.kinds import KINDS
-from foldnorm.preprocessing.cohort.cohort import (
-    FOLD_COLUMNS,
-    FOLD_TABLE,
-    FOLDS,
-    VOLUMES,
-    Cohort,
+from foldnorm.preprocessing.cohort.cohort import FOLD_COLUMNS, FOLD_TABLE, FOLDS, VOLUMES, Cohort
+from foldnorm.preprocessing.cohort.cohort_files import (
     write_description,
     write_packed,
     write_participants,

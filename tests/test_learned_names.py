@@ -12,12 +12,8 @@ from foldnorm.models.fold_namer import FoldNamer
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.training import learn_names
 from foldnorm.pipeline.training.learn_names import learned_atlas
-from foldnorm.preprocessing.cohort.cohort import (
-    FOLD_COLUMNS,
-    FOLD_TABLE,
-    FOLDS,
-    VOLUMES,
-    Cohort,
+from foldnorm.preprocessing.cohort.cohort import FOLD_COLUMNS, FOLD_TABLE, FOLDS, VOLUMES, Cohort
+from foldnorm.preprocessing.cohort.cohort_files import (
     write_description,
     write_packed,
     write_participants,

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -19,6 +22,15 @@ def setup():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     return config["metadata"]
+
+
+def bounds():
+    """Whatever `setup.cfg` may install, with its bounds."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    lists = [config["options"]["install_requires"], *config["options.extras_require"].values()]
+    found = [Requirement(line) for text in lists for line in text.splitlines() if line]
+    return [requirement for requirement in found if requirement.name != "foldnorm"]
 
 
 def steps_of(workflow):
@@ -44,6 +56,26 @@ def test_every_python_that_is_promised_is_tested():
     }
     tests = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8"))
     assert promised == set(tests["jobs"]["versions"]["strategy"]["matrix"]["python"])
+
+
+def pins_of(constraints):
+    lines = (ROOT / constraints).read_text(encoding="utf-8").splitlines()
+    return {
+        canonicalize_name(name): Version(version)
+        for name, _, version in (line.partition("==") for line in lines)
+        if version
+    }
+
+
+def test_the_oldest_dependencies_that_are_tested_are_those_that_are_allowed():
+    pinned = pins_of("constraints-min.txt")
+    for requirement in bounds():
+        (oldest,) = [s.version for s in requirement.specifier if s.operator == ">="]
+        pin, bound = pinned[canonicalize_name(requirement.name)], Version(oldest)
+        assert pin.release[: len(bound.release)] == bound.release, requirement
+        assert pin in requirement.specifier
+    workflow = (ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8")
+    assert "--constraint constraints-min.txt" in workflow
 
 
 def test_hooks_run_what_make_check_runs():

@@ -18,7 +18,8 @@ from foldnorm.pipeline.report.hemisphere import REGION_COLOURS, hemisphere_views
 from foldnorm.pipeline.report.page_files import PageArrays
 from foldnorm.pipeline.view.library import Library
 from foldnorm.pipeline.view.server import ViewServer
-from foldnorm.preprocessing.cohort.cohort import Cohort, row_key, write_participants
+from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort_files import write_participants
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json, write_tsv
 

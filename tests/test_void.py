@@ -7,7 +7,8 @@ from conftest import write_nifti
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.scoring.healthy import HealthyBrains
 from foldnorm.pipeline.scoring.void import MAX_DISTANCE, VoidScores, distance_to_folds
-from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, write_participants
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
+from foldnorm.preprocessing.cohort.cohort_files import write_participants
 from foldnorm.preprocessing.core.files import read_json, read_tsv
 from foldnorm.preprocessing.io.schemes import SKELETON
 

@@ -25,15 +25,27 @@ from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, Map, OnMap
 from foldnorm.pipeline.scoring.out_of_distribution import OutOfDistributionDetector
 from foldnorm.pipeline.scoring.participants import Participants
 from foldnorm.pipeline.scoring.score_cohort import ScoreResult, add_p_values, is_judged
+from foldnorm.pipeline.scoring.scorer_files import (
+    CALIBRATION,
+    DETECTOR,
+    FAMILIES,
+    FOLDS,
+    FORMAT,
+    MODEL,
+    PERSONAL_DATA,
+    SULCI,
+    copy_layout,
+    digests_of,
+    read_about,
+)
 from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
 from foldnorm.pipeline.scoring.sulcus_scores import ComparedSulci, sulcus_columns
-from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, REGION_MASK, Brain, Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.cohort.layout import LAYOUT_FOLDER
 from foldnorm.preprocessing.cohort.quality import read_warnings
 from foldnorm.preprocessing.core.errors import InputError, making_sense_of
-from foldnorm.preprocessing.core.file_names import checked_name
-from foldnorm.preprocessing.core.files import read_json, sha256_of, write_bytes, write_json
+from foldnorm.preprocessing.core.files import write_json
 from foldnorm.preprocessing.core.locks import held
 from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.naming.atlas import SulcusAtlas
@@ -45,21 +57,6 @@ if TYPE_CHECKING:  # torch takes seconds, and scores without a model do without 
     from foldnorm.pipeline.runs.trained_model import TrainedModel
 
 Row: TypeAlias = dict[str, Any]
-FORMAT = 3  # of a saved scorer; raised when a score of the same name counts something else
-MODEL, CALIBRATION, DETECTOR = "model", "calibration", "suitability"
-ABOUT = ("method", "precision", "scores", "shape", "fitted_on", "participants", "sha256")
-FAMILIES, FOLDS, SULCI = "scores", "healthy_folds", "sulci_by_place"
-PERSONAL_DATA = (
-    "No volume, name, age or sex of anyone. Sums over healthy brains, and half of the principal "
-    "components of their maps (distances to the nearest fold, and what a model says of each "
-    "place): mixtures of all, from which someone who has a brain can tell whether it was one of "
-    "them; where an atlas names sulci, how far each sulcus of each healthy hemisphere departs "
-    "from the others', without a name. Of each calibration brain its scores and hemisphere under "
-    "a salted hash of its participant; salted hashes of the participants and families who took "
-    "part, which tell someone who knows an identifier whether it is among them; names of sites. "
-    "Of a model with a latent space, the code of each training brain, without a name; with a "
-    "decoder in model/, a code gives an image of that brain."
-)
 
 
 class Scorer:
@@ -304,7 +301,7 @@ class Scorer:
             from foldnorm.pipeline.scoring.model_files import save_model
 
             save_model(self.model, folder / MODEL)
-        _copy_layout(source.folder, folder / LAYOUT_FOLDER)
+        copy_layout(source.folder, folder / LAYOUT_FOLDER)
         who = self.participants_.without_names()
         self.scores_.save(folder / FAMILIES)
         self.detector_.save(folder / DETECTOR)
@@ -323,7 +320,7 @@ class Scorer:
             "personal_data": PERSONAL_DATA,
             "participants": who.as_dict(),
         }
-        write_json(folder / SCORER, {**about, "sha256": _digests(folder, about)})
+        write_json(folder / SCORER, {**about, "sha256": digests_of(folder, about)})
 
     @classmethod
     def load(cls, folder: Path, device: "torch.device | str" = "cpu") -> Self:
@@ -341,7 +338,7 @@ class Scorer:
 
     @classmethod
     def _load(cls, folder: Path, device: "torch.device | str") -> Self:
-        about = _read_about(folder)
+        about = read_about(folder)
         precision = about["precision"]  # None without a model
         model = None
         if precision:
@@ -401,11 +398,6 @@ class Scorer:
         }
 
 
-def is_scorer(folder: Path) -> bool:
-    """Return whether a scorer was saved in a folder."""
-    return (folder / SCORER).is_file()
-
-
 def score_into(
     out: Path,
     scorer: Scorer,
@@ -440,46 +432,3 @@ def score_into(
         return result, {}
     writer.close()
     return result, writer.inputs
-
-
-def _copy_layout(source: Path, out: Path) -> None:
-    """Copy how a cohort was prepared: its description, and the mask of its region if it has one."""
-    for name in (DESCRIPTION, REGION_MASK):
-        if (source / name).is_file():
-            write_bytes(out / name, (source / name).read_bytes())
-        else:
-            (out / name).unlink(missing_ok=True)
-
-
-def _digests(folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
-    """SHA-256 of each file of a scorer."""
-    parts = [
-        *(f"{FAMILIES}/{name}" for name in about["scores"]),
-        LAYOUT_FOLDER,
-        CALIBRATION,
-        DETECTOR,
-        FOLDS,
-        SULCI,
-    ]
-    parts += [MODEL] if about["precision"] else []
-    files = sorted(path for part in parts for path in (folder / part).rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
-
-
-def _read_about(folder: Path) -> dict[str, Any]:
-    """Read a scorer's description of itself, and check that its files were written together."""
-    about = read_json(folder / SCORER)
-    if about.get("format") != FORMAT:
-        raise InputError(
-            f"expected a scorer of format {FORMAT}, got {about.get('format')}; save it again with "
-            f"this version of foldnorm: {folder / SCORER}"
-        )
-    lacking = [name for name in ABOUT if name not in about]
-    if lacking:
-        raise InputError(f"damaged scorer, it lacks {', '.join(lacking)}: {folder / SCORER}")
-    for name, digest in about["sha256"].items():
-        for part in name.split("/"):  # no file elsewhere, which may have no end
-            checked_name(part, f"{folder / SCORER}: sha256")
-        if sha256_of(folder / name) != digest:
-            raise InputError(f"damaged scorer, not the file that was saved: {folder / name}")
-    return about

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from foldnorm.pipeline.runs.leakage import refuse_leak
 from foldnorm.pipeline.scoring.alike import check_alike
 from foldnorm.pipeline.scoring.brain_scores import BY_SULCI, VOID
-from foldnorm.pipeline.scoring.scorer import Scorer, is_scorer
+from foldnorm.pipeline.scoring.scorer import Scorer
+from foldnorm.pipeline.scoring.scorer_files import is_scorer
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.naming.atlas import SulcusAtlas

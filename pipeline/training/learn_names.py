@@ -23,7 +23,7 @@ from foldnorm.models.fold_namer import FoldNamer
 from foldnorm.preprocessing.cohort.cohort import Cohort, family_of, row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.naming.alignment import Points, transformed
-from foldnorm.preprocessing.naming.atlas import AtlasSide, SulcusAtlas, mni_grid
+from foldnorm.preprocessing.naming.atlas import AtlasSide, SulcusAtlas, count_brain, mni_grid
 from foldnorm.preprocessing.naming.fold_features import FoldFeatures
 from foldnorm.preprocessing.naming.learned_names import (
     LearnedNames,
@@ -156,10 +156,7 @@ class PlaceCounter:
         counts = np.zeros((len(self.names) + 1, *self.shape), dtype=np.uint16)
         to_grid: Any = np.linalg.inv(self.grid)
         for own in hemispheres:
-            voxels = np.rint(transformed(own.points, to_grid)).astype(np.int64)
-            inside = ((voxels >= 0) & (voxels < self.shape)).all(axis=1)
-            present = np.column_stack([own.classes[own.folds], voxels])[inside]
-            counts[tuple(np.unique(present, axis=0).T)] += 1
+            count_brain(counts, own.classes[own.folds], transformed(own.points, to_grid))
         return AtlasSide((*self.names, ""), counts, self.grid).cropped()
 
 

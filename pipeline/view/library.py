@@ -13,29 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.artifacts import (
-    CODES,
-    CODES_SIDECAR,
-    CODES_TABLE,
-    PAGE_ARRAYS,
-    PAGES_SIDECAR,
-    REGIONS,
-    RUN_CONFIG,
-    RUN_DATA,
-    SCORES,
-    SCORES_SIDECAR,
-    SULCI_SIDECAR,
-)
+from foldnorm.pipeline.artifacts import CODES, CODES_TABLE, SCORES
 from foldnorm.pipeline.view.departures import Departures
+from foldnorm.pipeline.view.given import GivenFolders
 from foldnorm.pipeline.view.sulci import NamesSulci, above_classes, described, namers
-from foldnorm.preprocessing.cohort.cohort import (
-    DESCRIPTION,
-    PAIRS,
-    PARTICIPANTS,
-    VOLUMES,
-    Cohort,
-    row_key,
-)
+from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.cohort.pictures import (
     changed_slices,
     class_colours,
@@ -44,8 +26,8 @@ from foldnorm.preprocessing.cohort.pictures import (
     png,
 )
 from foldnorm.preprocessing.core.arrays import read_array
-from foldnorm.preprocessing.core.errors import InputError, making_sense_of
-from foldnorm.preprocessing.core.files import read_json, read_tsv
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.volumes import nifti_bytes
 
@@ -73,19 +55,9 @@ class Library:
     """
 
     def __init__(self, paths: Sequence[Path], device: str = "auto") -> None:
-        self.roots = [path.resolve() for path in paths]
+        self.folders = GivenFolders.sort(paths)
+        self.cohorts, self.runs = self.folders.cohorts, self.folders.runs
         self.device = device
-        self.cohorts: list[Cohort] = []
-        self.runs: list[Path] = []
-        self.scores: dict[Path, list[Path]] = {}  # by cohort
-        self.codes: dict[tuple[Path, Path], Path] = {}  # by run and cohort
-        self.named: dict[Path, list[Path]] = {}  # by cohort
-        for path in paths:
-            with making_sense_of(path):
-                self._add(path)
-        if not self.cohorts:
-            raise InputError("nothing to look at: expected a cohort folder among "
-                             + ", ".join(map(str, paths)))  # fmt: skip
         self._models = threading.Lock()
         self._made = lru_cache(MAX_CACHED)(self._make)
         self._repaired = lru_cache(MAX_CACHED)(self._repair)
@@ -97,38 +69,6 @@ class Library:
         if self.runs:
             work = partial(importlib.import_module, "foldnorm.pipeline.view.models")
             threading.Thread(target=work, daemon=True).start()
-
-    def _add(self, path: Path) -> None:
-        if (path / DESCRIPTION).is_file():
-            files = (DESCRIPTION, PARTICIPANTS, VOLUMES, PAIRS)
-            self._check_inside(*(path / name for name in files))
-            self.cohorts.append(Cohort.open(path))
-        elif (path / SCORES).is_file():
-            of_scores = (SCORES, SCORES_SIDECAR, REGIONS, Path(PAGE_ARRAYS).parent, PAGES_SIDECAR)
-            self._check_inside(*(path / name for name in of_scores))
-            cohort = Path(read_json(path / SCORES_SIDECAR)["cohort"]).resolve()
-            self.scores.setdefault(cohort, []).append(path)
-        elif (path / SULCI_SIDECAR).is_file():
-            self._check_inside(path / SULCI_SIDECAR)
-            cohort = Path(read_json(path / SULCI_SIDECAR)["cohort"]).resolve()
-            self.named.setdefault(cohort, []).append(path)
-        elif (path / CODES).is_file():
-            self._check_inside(*(path / name for name in (CODES, CODES_TABLE, CODES_SIDECAR)))
-            sidecar = read_json(path / CODES_SIDECAR)
-            self.codes[Path(sidecar["run"]), Path(sidecar["cohort"])] = path
-        elif (path / RUN_CONFIG).is_file():
-            weights = [own for own in (path / "checkpoints", path / "models") if own.is_dir()]
-            self._check_inside(path / RUN_CONFIG, path / RUN_DATA, *weights)
-            self._check_inside(*(file for own in weights for file in own.iterdir()))
-            self.runs.append(path)
-        else:
-            raise InputError(f"neither a cohort, a run, scores, named sulci nor codes: {path}")
-
-    def _check_inside(self, *files: Path) -> None:
-        for file in files:
-            place = file.resolve()
-            if not any(place.is_relative_to(root) for root in self.roots):
-                raise InputError(f"leads out of the folders that were given, to {place}: {file}")
 
     def contents(self) -> dict[str, Any]:
         """List the cohorts and models that can be chosen."""
@@ -156,7 +96,7 @@ class Library:
         own = self.cohorts[cohort]
         row = own.rows[brain]
         scores = []
-        for folder in self.scores.get(own.folder.resolve(), []):
+        for folder in self.folders.scores.get(own.folder.resolve(), []):
             found = self._scored[folder].get((row["participant_id"], row["hemi"]))
             if found is not None:
                 regions = self._departures[folder].regions(row_key(row))
@@ -179,25 +119,25 @@ class Library:
         key, found = row_key(own.rows[brain]), self._departing(cohort, brain)
         if found is None:
             raise InputError(f"no scores with maps say where {key} departs")
-        self._check_inside(found.path(key))
+        self.folders.check_inside(found.path(key))
         return nifti_bytes(found.layer(key), own.affine, "none")
 
     def _departing(self, cohort: int, brain: int) -> Departures | None:
         """Return the first folder of scores that has a map of a brain."""
         own = self.cohorts[cohort]
-        folders = self.scores.get(own.folder.resolve(), [])
+        folders = self.folders.scores.get(own.folder.resolve(), [])
         key = row_key(own.rows[brain])
         return next((d for d in map(self._departures.get, folders) if d and d.knows(key)), None)
 
     @cached_property
     def _departures(self) -> dict[Path, Departures]:
-        return {f: Departures(f) for folders in self.scores.values() for f in folders}
+        return {f: Departures(f) for folders in self.folders.scores.values() for f in folders}
 
     @cached_property
     def _scored(self) -> dict[Path, dict[tuple[str, str], dict[str, str]]]:
         return {
             folder: {(row["participant_id"], row["hemi"]): row for row in read_tsv(folder / SCORES)}
-            for folders in self.scores.values()
+            for folders in self.folders.scores.values()
             for folder in folders
         }
 
@@ -209,12 +149,14 @@ class Library:
     @cached_property
     def sulci(self) -> list[list[NamesSulci]]:
         """Names of the sulci of each cohort."""
-        return [namers(own, self.named.get(own.folder.resolve(), [])) for own in self.cohorts]
+        return [
+            namers(own, self.folders.named.get(own.folder.resolve(), [])) for own in self.cohorts
+        ]
 
     def named_volume(self, cohort: int, brain: int, names: int) -> bytes:
         """Return a brain as ``.nii.gz``: above its classes, the numbers of its sulci."""
         own, namer = self.cohorts[cohort], self.sulci[cohort][names]
-        self._check_inside(*namer.files(brain))
+        self.folders.check_inside(*namer.files(brain))
         volume = above_classes(np.array(own.volumes[brain]), namer.labels(brain), own.scheme)
         return nifti_bytes(volume, own.affine)
 
@@ -310,7 +252,7 @@ class Library:
 
     def _codes(self, cohort: int, model: int) -> NDArray[np.float32] | None:
         own, run = self.cohorts[cohort], self.runs[model]
-        embedded = self.codes.get((run.resolve(), own.folder.resolve()))
+        embedded = self.folders.codes.get((run.resolve(), own.folder.resolve()))
         with self._models:
             known = self._nearest_codes.get((cohort, model))
             if known is not None:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,14 +23,7 @@ from foldnorm.preprocessing.core.arrays import LabelArray, read_array
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.file_names import checked_name
-from foldnorm.preprocessing.core.files import (
-    atomic_path,
-    content_fault,
-    read_json,
-    read_tsv,
-    write_json,
-    write_tsv,
-)
+from foldnorm.preprocessing.core.files import content_fault, read_json, read_tsv
 from foldnorm.preprocessing.io.schemes import LabelScheme, scheme_from_dict
 
 if TYPE_CHECKING:
@@ -47,7 +39,6 @@ FOLD_TABLE = "folds.tsv"
 FOLD_COLUMNS = ("participant_id", "hemi", "label", "name", "inside", "size", "voxels")
 KEY_COLUMNS = ("participant_id", "hemi", "image")  # what `row_key` makes a name of
 FIRST_COLUMNS = ("participant_id", "hemi", "split")
-BIDS_VERSION = "1.10.0"
 FEW = 8  # volumes that are looked at together
 FEW_VOXELS = 1 << 22  # of these volumes in sum; one hemisphere at 1 mm, more than 8 at 2 mm
 
@@ -399,50 +390,6 @@ def prepared_otherwise(
     if differing:
         return ", ".join(differing)
     return "" if cohort.shape == tuple(shape) else f"shape, {cohort.shape} not {tuple(shape)}"
-
-
-def write_packed(
-    folder: Path,
-    name: str,
-    volumes: Iterable[NDArray[Any]],
-    *,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-) -> None:
-    """Write volumes one after the other into one ``.npy``, never holding more than one.
-
-    Args:
-        folder: the cohort folder.
-        name: file name.
-        volumes: as many as ``shape[0]``.
-        shape: (N, I, J, K).
-        dtype: of the voxels.
-    """
-    with atomic_path(folder / name) as temporary, temporary.open("wb") as stream:
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
-        np.lib.format.write_array_header_2_0(stream, {**header, "shape": shape})
-        for volume in volumes:
-            stream.write(np.ascontiguousarray(volume, dtype=dtype).data)
-
-
-def write_participants(folder: Path, rows: list[dict[str, str]]) -> None:
-    """Write ``participants.tsv``: id, hemisphere, split, then what else is known."""
-    others = sorted({key for row in rows for key in row} - set(FIRST_COLUMNS))
-    write_tsv(folder / PARTICIPANTS, rows, [*FIRST_COLUMNS, *others])
-
-
-def write_description(folder: Path, name: str, cohort: Mapping[str, Any]) -> None:
-    """Write ``dataset_description.json``; key ``Cohort`` holds what is ours."""
-    write_json(
-        folder / DESCRIPTION,
-        {
-            "Name": name,
-            "BIDSVersion": BIDS_VERSION,
-            "DatasetType": "derivative",
-            "GeneratedBy": [{"Name": "foldnorm", "Version": version("foldnorm")}],
-            "Cohort": dict(cohort),
-        },
-    )
 
 
 class Brain(NamedTuple):

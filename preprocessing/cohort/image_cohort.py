@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from foldnorm.preprocessing.cohort.cohort import (
-    DESCRIPTION,
-    VOLUMES,
+from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, VOLUMES
+from foldnorm.preprocessing.cohort.cohort_files import (
     write_description,
     write_packed,
     write_participants,

@@ -22,6 +22,8 @@ from foldnorm.preprocessing.cohort.cohort import (
     PAIRS,
     PARTICIPANTS,
     VOLUMES,
+)
+from foldnorm.preprocessing.cohort.cohort_files import (
     write_description,
     write_packed,
     write_participants,

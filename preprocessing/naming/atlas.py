@@ -151,9 +151,8 @@ class SulcusAtlas:
                 own = counts.setdefault(row["hemi"], empty)
                 numbers = {label: names.index(name) for label, name in tables[row_key(row)].items()}
                 to_grid = np.linalg.inv(grid) @ cohort.affine_of(row)
-                present = _voxels_of_sulci(np.array(cohort.folds[index]), numbers, to_grid)
-                inside = ((present[:, 1:] >= 0) & (present[:, 1:] < shape)).all(axis=1)
-                own[tuple(present[inside].T)] += 1
+                labels = np.array(cohort.folds[index])
+                count_brain(own, *_sulci_and_points(labels, numbers, to_grid))
         counts = {side: counts[side] for side in SIDES if side in counts}
         about = {
             "vocabulary": vocabulary_of(cohort),
@@ -296,18 +295,31 @@ def _small(counts: NDArray[np.integer]) -> NDArray[np.unsignedinteger[Any]]:
     return counts.astype(np.uint8 if counts.max(initial=0) < 256 else np.uint16)
 
 
-def _voxels_of_sulci(
+def count_brain(counts: Counts, sulci: NDArray[np.integer], points: NDArray[np.floating]) -> None:
+    """Count a brain in each voxel that each of its sulci runs through; in each of them once.
+
+    Args:
+        counts: (n, I, J, K), added to.
+        sulci: (M,) numbers of the sulci that the points are of, from 0.
+        points: (M, 3) in voxels of the grid; those outside are of no voxel.
+    """
+    voxels = np.rint(points).astype(np.int64)
+    inside = ((voxels >= 0) & (voxels < counts.shape[1:])).all(axis=1)
+    present = np.column_stack([sulci, voxels])[inside]
+    counts[tuple(np.unique(present, axis=0).T)] += 1
+
+
+def _sulci_and_points(
     labels: NDArray[np.integer], numbers: Mapping[int, int], to_grid: Matrix
-) -> NDArray[np.int64]:
-    """Return (M, 4): number of a sulcus, and a voxel of a grid that it runs through, each once."""
+) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
+    """Return the sulcus of each voxel of named folds, (M,), and its place, (M, 3) in a grid."""
     table = np.full(int(labels.max()) + 1, -1)
     for label, number in numbers.items():
         if label < len(table):
             table[label] = number
-    places = np.argwhere(labels > 0)
-    voxels = np.rint(places @ to_grid[:3, :3].T + to_grid[:3, 3]).astype(np.int64)
-    which = table[labels[tuple(places.T)]]
-    return np.unique(np.column_stack([which, voxels])[which >= 0], axis=0)
+    sulci = table[labels[labels > 0]]
+    places = np.argwhere(labels > 0)[sulci >= 0]
+    return sulci[sulci >= 0], places @ to_grid[:3, :3].T + to_grid[:3, 3]
 
 
 def _masks(folder: Path) -> Iterator[tuple[str, str, Path]]:

@@ -7,6 +7,9 @@ normalization", Medical Image Analysis 15(4). All shifts are found together, wit
 left open, by L-BFGS with the exact gradient.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
@@ -18,6 +21,7 @@ from foldnorm.preprocessing.naming.atlas import AtlasSide
 BAND = 5.0  # of log likelihood below the likeliest name of a fold: less likely ones are left out
 LEAST_FOLDS = 0.1  # mean folds that may belong to a sulcus: what has fewer hardly moves
 MAX_STEPS = 40
+NOWHERE = float(np.log(LEAST_DENSITY))  # mean log density of a fold that belongs to no sulcus
 
 
 def shifted_means(
@@ -37,54 +41,118 @@ def shifted_means(
     Returns:
         (F, n) means, and (n, 3) shifts of the sulci, mm.
     """
-    order = np.argsort(folds, kind="stable")
-    count = np.bincount(folds, minlength=len(means))
-    starts = np.concatenate([[0], np.cumsum(count)])
-    points = voxels[order].astype(np.float32)
-    none = float(np.log(LEAST_DENSITY))
-    likeliest = np.maximum(means.max(axis=1, keepdims=True), none)
-    fold, sulcus = np.nonzero(means > likeliest - BAND)
+    pairs = _Pairs.likely(side, voxels, folds, means)
     new = means.copy()
-    if not len(fold):
+    if not len(pairs.fold):
         return new, np.zeros((means.shape[1], 3))
-    weights = (count / count.mean())[fold]
-    first = np.flatnonzero(np.diff(fold, prepend=-1))
-    place = np.cumsum(np.diff(fold, prepend=fold[0]) > 0)  # of each pair's fold among those
-    slope = np.empty((len(fold), 3), dtype=np.float32)
-    to_voxel = side.to_voxel[:3, :3]
-
-    def likelihood(own: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Log likelihood of each fold, and probability of each pair."""
-        value = np.logaddexp(np.logaddexp.reduceat(own.astype(np.float64), first), none)
-        return value, np.exp(own - value[place])
-
-    _, given = likelihood(means[fold, sulcus])
-    seen = np.bincount(sulcus, weights * given, minlength=means.shape[1])
+    own = pairs.fold, pairs.sulcus
+    _, given = pairs.likelihoods(means[own])
+    seen = np.bincount(pairs.sulcus, pairs.weights * given, minlength=means.shape[1])
     precision = np.maximum(seen, LEAST_FOLDS)[:, None] / NEAR.translation**2
-
-    def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        shifts = parameters.reshape(-1, 3)
-        own = _pair_means(
-            side.log_density, points, starts, fold, sulcus, shifts @ to_voxel.T, slope
-        )
-        value, likely = likelihood(own)
-        pull = np.zeros_like(shifts)
-        np.add.at(pull, sulcus, (weights * likely)[:, None] * slope)
-        cost = 0.5 * float((precision * shifts**2).sum()) - float(weights[first] @ value)
-        return cost, (precision * shifts - pull @ to_voxel).ravel()
-
     found = optimize.minimize(
-        loss,
+        _loss,
         np.zeros(3 * means.shape[1]),
+        args=(pairs, precision),
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": MAX_STEPS},
     )
     shifts = found.x.reshape(-1, 3)
-    new[fold, sulcus] = _pair_means(
-        side.log_density, points, starts, fold, sulcus, shifts @ to_voxel.T, slope
-    )
+    new[own], _ = pairs.means_and_slopes(shifts)
     return new, shifts
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Pairs of a fold and a sulcus that it may belong to, sorted by fold.
+
+    Attributes:
+        side: of the atlas.
+        points: (N, 3) float32, voxels of its ``log_density``, sorted by fold.
+        starts: (F + 1,) first point of each fold, and the end of the last.
+        fold: (P,) of each pair.
+        sulcus: (P,) of each pair.
+        weights: (P,) points of the fold, as a multiple of the mean over folds.
+    """
+
+    side: AtlasSide
+    points: NDArray[np.float32]
+    starts: NDArray[np.integer]
+    fold: NDArray[np.integer]
+    sulcus: NDArray[np.integer]
+    weights: NDArray[np.float64]
+
+    @classmethod
+    def likely(
+        cls,
+        side: AtlasSide,
+        voxels: Points,
+        folds: NDArray[np.integer],
+        means: NDArray[np.float32],
+    ) -> "_Pairs":
+        """Find the pairs within `BAND` of the likeliest of their fold; see `shifted_means`."""
+        points = voxels[np.argsort(folds, kind="stable")].astype(np.float32)
+        count = np.bincount(folds, minlength=len(means))
+        starts = np.concatenate([[0], np.cumsum(count)])
+        likeliest = np.maximum(means.max(axis=1, keepdims=True), NOWHERE)
+        fold, sulcus = np.nonzero(means > likeliest - BAND)
+        return cls(side, points, starts, fold, sulcus, (count / count.mean())[fold])
+
+    @cached_property
+    def first(self) -> NDArray[np.integer]:
+        """First pair of each fold that has any."""
+        return np.flatnonzero(np.diff(self.fold, prepend=-1))
+
+    @cached_property
+    def place(self) -> NDArray[np.integer]:
+        """Number of each pair's fold among those that have any, (P,)."""
+        return np.cumsum(np.diff(self.fold, prepend=self.fold[0]) > 0)
+
+    def likelihoods(
+        self, own: NDArray[np.floating]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the log likelihood of each fold, and the probability of each pair.
+
+        Args:
+            own: (P,) mean log density of each pair.
+        """
+        value = np.logaddexp.reduceat(own.astype(np.float64), self.first)
+        value = np.logaddexp(value, NOWHERE)
+        return value, np.exp(own - value[self.place])
+
+    def means_and_slopes(
+        self, shifts: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean log density of each pair after shifts of the sulci, (n, 3) mm, and its slope.
+
+        Returns:
+            (P,) means, and (P, 3) slopes a voxel.
+        """
+        slope = np.empty((len(self.fold), 3), dtype=np.float32)
+        moved = shifts @ self.side.to_voxel[:3, :3].T
+        means = _pair_means(
+            self.side.log_density, self.points, self.starts, self.fold, self.sulcus, moved, slope
+        )
+        return means, slope
+
+
+def _loss(
+    parameters: NDArray[np.float64], pairs: _Pairs, precision: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64]]:
+    """Negative log posterior of shifts, and its gradient.
+
+    Args:
+        parameters: (3 n,) shifts, mm.
+        pairs: of folds and sulci.
+        precision: (n, 1) of the prior of each sulcus's shift, 1 / mm².
+    """
+    shifts = parameters.reshape(-1, 3)
+    own, slope = pairs.means_and_slopes(shifts)
+    value, likely = pairs.likelihoods(own)
+    pull = np.zeros_like(shifts)
+    np.add.at(pull, pairs.sulcus, (pairs.weights * likely)[:, None] * slope)
+    cost = 0.5 * float((precision * shifts**2).sum()) - float(pairs.weights[pairs.first] @ value)
+    return cost, (precision * shifts - pull @ pairs.side.to_voxel[:3, :3]).ravel()
 
 
 @compiled(nogil=True, fastmath=True)
