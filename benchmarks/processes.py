@@ -47,8 +47,8 @@ def measure(config: str, cohort: Cohort, arguments: argparse.Namespace) -> dict[
     train_module.average_gradients, train_module.train_step = timed_average, timed_step
     chosen = load_config(config, cohort)
     chosen["training"] |= {
-        "steps": arguments.steps, "batch_size": arguments.batch_size, "precision": "32",
-        "validate_every": arguments.steps, "validation_volumes": 1,
+        "steps": 2 * arguments.steps, "session_steps": arguments.steps, "precision": "32",
+        "validate_every": 2 * arguments.steps, "batch_size": arguments.batch_size,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as place:
         train_module.train(
