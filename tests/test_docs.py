@@ -72,6 +72,31 @@ def test_every_file_of_results_says_where_it_comes_from_and_what_it_measures():
         assert all((ROOT / path).exists() for path in measured[name]), name
 
 
+def pages_of(folder):
+    paths = sorted((ROOT / "docs" / folder).glob("*.md"))
+    return [pytest.param(path, id=path.stem) for path in paths if path.stem != "index"]
+
+
+@pytest.mark.parametrize("page", pages_of("results"))
+def test_a_page_of_results_begins_with_what_came_out(page):
+    title, outcome, *_ = page.read_text(encoding="utf-8").split("\n\n")
+    assert title.startswith("# ")
+    assert re.match(r"[A-Z`]", outcome), f"{page}: {outcome}"
+
+
+@pytest.mark.parametrize("page", pages_of("results/studies"))
+def test_a_page_of_a_study_has_what_it_printed_and_what_its_configuration_measures(page):
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == [
+        "What was asked", "What was built", "What the report printed", "What is wrong with it",
+        "The same here", "What is reported here",
+    ]  # fmt: skip
+    trained = re.findall(r"^foldnorm train (\w+)", text, re.MULTILINE)
+    assert trained
+    for name in trained:
+        assert (ROOT / f"configs/{name}.yaml").is_file(), name
+
+
 @pytest.mark.slow
 def test_the_pages_build_without_a_warning(figures, tmp_path):
     words = ["-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "docs", tmp_path]
