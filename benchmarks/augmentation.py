@@ -1,7 +1,7 @@
 """Effect of augmentation on thin sheets, and what it costs: plain nearest neighbour against ours.
 
-COHORT was prepared with --thin. Each of `--volumes` volumes is altered once by each kind. Means over
-volumes: holes (by how much the Euler number of the sheets changes, inside a margin that nothing
+COHORT was prepared with --thin. Each of `--volumes` volumes is altered once by each kind. Means
+over volumes: holes (by how much the Euler number of the sheets changes, inside a margin that nothing
 from beyond the border reaches), change of the number of 26-connected pieces, voxels of sheet
 relative to before; of a truth warped by nearest neighbour at three times the resolution, where
 sheets are three voxels thick and do not tear: the share of our sheet that holds a voxel of its
