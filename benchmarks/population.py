@@ -13,7 +13,6 @@ to OUT.
 """
 
 import argparse
-import gc
 import json
 import os
 import resource
@@ -94,13 +93,11 @@ def tables(like: Cohort, out: Path, number: int, folds: int) -> Figures:
         read_warnings(out)
     with timed(found, "other side of each"):
         assert sum(cohort.other_side(n) is not None for n in range(number)) in (0, number)
-    folds_of = [{"participant_id": row["participant_id"], "hemi": row["hemi"], "label": n,
+    folds_of = ({"participant_id": row["participant_id"], "hemi": row["hemi"], "label": n,
                  "name": "", "inside": "", "size": 10.0, "voxels": 9}
-                for row in rows for n in range(folds)]  # fmt: skip
+                for row in rows for n in range(folds))  # fmt: skip
     with timed(found, "write folds"):
         write_tsv(out / FOLD_TABLE, folds_of, FOLD_COLUMNS)
-    del folds_of
-    gc.collect()
     before = peak()
     with timed(found, "read folds"):
         assert len(cohort.fold_table) == number * folds

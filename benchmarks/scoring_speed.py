@@ -1,12 +1,11 @@
 """Seconds a hemisphere that scoring takes on one core: with a restorer and without a model.
 
-COHORT is the 2mm cohort of `real_cohort.py`, or any with fold labels and a validation split. A
-restorer is trained for `--steps`, which is enough to time it, or taken from `--run`. Each way is
-fitted on the cohort, then the first `--brains` of its test split (or of what other split is named)
-are scored twice: tables alone, and with --maps. Seconds are of processor time of this process,
-which has one thread (a busy machine alters them less than the clock's), and of the clock beside
-them. `--profile` prints where the time goes. Ends with one line of JSON, which is also written to
-OUT.
+COHORT is the 2mm cohort of `real_cohort.py`, or any with fold labels. Of its first hemispheres,
+`--healthy` are learned from and fitted on, and `--brains` more are scored twice: tables alone, and
+with --maps. A restorer is trained for `--steps`, which is enough to time it. Seconds are of
+processor time of this process, which has one thread (a busy machine alters them less than the
+clock's), and of the clock beside them; `fit` is of all healthy ones together. `--profile` prints
+where the time goes. Ends with one line of JSON, which is also written to OUT.
 """
 
 import os
@@ -21,36 +20,61 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from figures import write_figures
 
 from foldnorm.pipeline.cli import main as foldnorm
+from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.scorer import Scorer, score_into
-from foldnorm.pipeline.scoring.setup import open_scorer
-from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import (
+    FOLD_COLUMNS,
+    FOLD_TABLE,
+    FOLDS,
+    VOLUMES,
+    Cohort,
+    row_key,
+    write_description,
+    write_packed,
+    write_participants,
+)
+from foldnorm.preprocessing.core.arrays import read_row
+from foldnorm.preprocessing.core.files import write_tsv
 
 LINES = 25  # of a profile
 
 
-def train(cohort: Path, out: Path, steps: int) -> None:
-    words = ["train", "restorer", str(cohort), "-o", str(out), "--device", "cpu", "--quiet",
-             "--training.steps", str(steps), "--training.validate_every", str(steps),
+def trained(cohort: Path, scratch: Path, steps: int) -> TrainedModel:
+    """Train a restorer for a few steps."""
+    words = ["train", "restorer", str(cohort), "-o", str(scratch / "run"), "--device", "cpu",
+             "--quiet", "--training.steps", str(steps), "--training.validate_every", str(steps),
              "--training.workers", "0"]  # fmt: skip
     if code := foldnorm(words):
         raise SystemExit(code)
+    return RunFolder.open(scratch / "run").load("cpu")
 
 
-def first_of(cohort: Cohort, split: str, number: int) -> Cohort:
-    """Keep so few volumes of a split in it; the others go to one that is not scored."""
-    chosen = set(cohort.indices(split)[:number].tolist())
-    if len(chosen) < number:
-        raise SystemExit(f"{len(chosen)} volumes of split {split}, {number} are asked for")
-    rows = [{**row, "split": split if n in chosen else "train"}
-            for n, row in enumerate(cohort.rows)]  # fmt: skip
-    return replace(cohort, rows=rows)
+def subset(cohort: Cohort, out: Path, number: int, scored: int) -> Cohort:
+    """Write a cohort of so many hemispheres: a third to learn, the rest healthy, and the scored."""
+    rows = [dict(row) for row in cohort.rows[: number + scored]]
+    if len(rows) < number + scored:
+        raise SystemExit(f"{len(rows)} volumes, {number + scored} are asked for")
+    for n, row in enumerate(rows):
+        row["split"] = "train" if n < number // 3 else "validation" if n < number else "test"
+    for name, volumes in ((VOLUMES, cohort.volumes), (FOLDS, cohort.folds)):
+        assert volumes is not None
+        kept = (read_row(volumes, n) for n in range(len(rows)))
+        shape, dtype = (len(rows), *cohort.shape), np.dtype(volumes.dtype)
+        write_packed(out, name, kept, shape=shape, dtype=dtype)
+    keys = {row_key(row) for row in rows}
+    folds = (row for row in cohort.fold_table if row_key(row) in keys)
+    write_tsv(out / FOLD_TABLE, folds, FOLD_COLUMNS)
+    write_participants(out, rows)
+    write_description(out, "benchmark", cohort.description["Cohort"])
+    return Cohort.open(out)
 
 
 @contextmanager
@@ -63,18 +87,16 @@ def timed(found: dict[str, float], name: str, per: int) -> Iterator[None]:
 
 
 def measured(
-    scorer: Scorer, some: Cohort, split: str, number: int, out: Path, *, profile: bool
+    scorer: Scorer, cohort: Cohort, number: int, out: Path, *, profile: bool
 ) -> dict[str, float]:
-    """Seconds a hemisphere, tables alone and with maps."""
+    """Seconds a hemisphere of the test split, tables alone and with maps."""
     found: dict[str, float] = {}
-    warm = first_of(some, split, 1)
-    score_into(out / "warm", scorer, warm, splits=(split,), maps=True)  # compiles, reads modules
     for name, maps in (("tables", False), ("with_maps", True)):
         profiler = cProfile.Profile()
         with timed(found, name, number):
             if profile:
                 profiler.enable()
-            result, _ = score_into(out / name, scorer, some, splits=(split,), maps=maps)
+            result, _ = score_into(out / name, scorer, cohort, splits=("test",), maps=maps)
             profiler.disable()
         assert len(result.table) == number, result.failed
         if profile:
@@ -89,31 +111,27 @@ def main() -> None:
     )
     parser.add_argument("cohort", type=Path, metavar="COHORT")
     parser.add_argument("out", type=Path, metavar="OUT", help="JSON")
-    parser.add_argument("--run", type=Path, help="of a restorer, trained on COHORT")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--split", default="test")
+    parser.add_argument("--healthy", type=int, default=60)
     parser.add_argument("--brains", type=int, default=10)
     parser.add_argument("--ways", nargs="+", default=["void", "restorer"])
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    cohort = Cohort.open(arguments.cohort)
-    some = first_of(cohort, arguments.split, arguments.brains)
-    figures: dict[str, object] = {"shape": list(cohort.shape), "healthy": len(cohort),
-                                  "brains": arguments.brains}  # fmt: skip
-    with tempfile.TemporaryDirectory() as scratch:
+    number, scored = arguments.healthy, arguments.brains
+    with tempfile.TemporaryDirectory(dir=arguments.out.parent) as name:
+        scratch = Path(name)
+        cohort = subset(Cohort.open(arguments.cohort), scratch / "cohort", number, scored)
+        figures: dict[str, object] = {"shape": list(cohort.shape), "healthy": number,
+                                      "brains": scored}  # fmt: skip
         for way in arguments.ways:
-            run = arguments.run or Path(scratch) / "run"
-            if way != "void" and arguments.run is None:
-                train(arguments.cohort, run, arguments.steps)
+            model = None if way == "void" else trained(cohort.folder, scratch, arguments.steps)
             fitting: dict[str, float] = {}
             with timed(fitting, "fit", 1):
-                whence = (Path("void"), arguments.cohort) if way == "void" else (run, None)
-                scorer, _ = open_scorer(whence[0], arguments.cohort, whence[1], "cpu")
+                scorer = Scorer(model).fit(cohort)
             figures[way] = fitting | measured(
-                scorer, some, arguments.split, arguments.brains, Path(scratch) / way,
-                profile=arguments.profile,
-            )  # fmt: skip
+                scorer, cohort, scored, scratch / way, profile=arguments.profile
+            )
     write_figures(arguments.out, figures)
     print(json.dumps(figures))
 
