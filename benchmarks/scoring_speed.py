@@ -37,6 +37,8 @@ from foldnorm.preprocessing.cohort.cohort import (
     VOLUMES,
     Cohort,
     row_key,
+)
+from foldnorm.preprocessing.cohort.cohort_files import (
     write_description,
     write_packed,
     write_participants,
