@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from figures import write_figures
+from figures import flattened, write_figures
 from scipy import ndimage
 from skimage.measure import euler_number, label
 
@@ -29,9 +29,9 @@ MARGIN = 5  # voxels
 FINER = 3  # times the resolution, of the truth
 FULL = np.ones((3, 3, 3))
 KINDS = {
-    "rotation 5°": {"rotation": 5},
-    "stretch 5 %": {"stretch": 0.05},
-    "shift 2": {"shift": 2},
+    "rotation": {"rotation": 5},
+    "stretch": {"stretch": 0.05},
+    "shift": {"shift": 2},
     "elastic 1": {"elastic": 1.0},
     "elastic 2": {"elastic": 2.0},
     "all": {"rotation": 5, "stretch": 0.05, "shift": 2, "elastic": 2.0},
@@ -115,7 +115,7 @@ def main() -> None:
     if arguments.before is not None:
         earlier = json.loads(arguments.before.read_text(encoding="utf-8"))
         figures["before"] = {"commit": earlier["commit"], **earlier["figures"]}
-    write_figures(arguments.out, figures)
+    write_figures(arguments.out, flattened(figures))
     print(json.dumps(figures))
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figures import write_figures
+from figures import flattened, write_figures
 
 from foldnorm.pipeline.scoring.calibration import Calibration
 from foldnorm.pipeline.scoring.participants import Participants
@@ -300,7 +300,7 @@ def main() -> None:
                 figures["reads"] = reads(volumes, scratch, arguments.chosen, arguments.repeats)
             if "look" in asked:
                 figures["look"] = look(like, volumes, scratch)
-    write_figures(arguments.out, figures)
+    write_figures(arguments.out, flattened(figures))
     print(json.dumps(figures))
 
 

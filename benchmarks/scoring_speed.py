@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from figures import write_figures
+from figures import flattened, write_figures
 
 from foldnorm.pipeline.cli import main as foldnorm
 from foldnorm.pipeline.runs.run_folder import RunFolder
@@ -134,7 +134,7 @@ def main() -> None:
             figures[way] = fitting | measured(
                 scorer, cohort, scored, scratch / way, profile=arguments.profile
             )
-    write_figures(arguments.out, figures)
+    write_figures(arguments.out, flattened(figures))
     print(json.dumps(figures))
 
 
