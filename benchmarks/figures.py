@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -24,6 +25,15 @@ def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
         },
     }
     write_json(path, {**made, "figures": dict(figures)})
+
+
+def flattened(figures: Mapping[str, Any], beginning: str = "") -> dict[str, Any]:
+    """Return figures of figures under one name each, as pages ask for them: ``pack_240_cpu_s``."""
+    found: dict[str, Any] = {}
+    for key, value in figures.items():
+        name = beginning + "_".join(re.findall(r"\w+", key))
+        found |= flattened(value, f"{name}_") if isinstance(value, Mapping) else {name: value}
+    return found
 
 
 def commit() -> str:

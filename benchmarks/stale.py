@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 # By file: its script, and what that measures.
 MEASURED = {
+    "augmentation.json": ("benchmarks/augmentation.py", "pipeline/data/sheet_affine.py",
+                          "preprocessing/spatial", "preprocessing/topology/thinning.py"),
     "anomaly_real.json": ("benchmarks/anomaly_real.py", "pipeline/scoring", "models/restorer.py",
                           "preprocessing/alteration", "preprocessing/skeletons"),
     "gpu_h100.json": ("benchmarks/gpu.py", "pipeline/training", "models"),
@@ -25,6 +27,9 @@ MEASURED = {
                            "preprocessing/naming"),
     "names.json": ("benchmarks/names.py", "preprocessing/naming", "pipeline/inference"),
     "networks.json": ("benchmarks/networks.py", "models"),
+    "population.json": ("benchmarks/population.py", "preprocessing/cohort",
+                        "preprocessing/core/arrays.py", "preprocessing/core/files.py"),
+    "scoring_speed.json": ("benchmarks/scoring_speed.py", "pipeline/scoring"),
     "threads.json": ("benchmarks/threads.py", "foldnorm/environment.py"),
 }  # fmt: skip
 

@@ -24,7 +24,12 @@ from foldnorm.pipeline.training.distributed import launch
 from foldnorm.pipeline.training.setup import set_up
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.spatial.space import resample_nearest, resample_sheets
-from foldnorm.preprocessing.spatial.warp import smooth_displacement, warp_nearest, warp_sheets
+from foldnorm.preprocessing.spatial.warp import (
+    BESIDE,
+    smooth_displacement,
+    warp_nearest,
+    warp_sheets,
+)
 
 FULL = np.ones((3, 3, 3))
 
@@ -186,6 +191,85 @@ def test_both_ways_of_an_elastic_deformation_put_a_voxel_at_the_same_place():
     assert (pulled != pushed).sum() < 0.2 * pulled.sum()  # half a layer all around
     assert ndimage.binary_dilation(pulled, FULL)[pushed].all()
     assert ndimage.binary_dilation(pushed, FULL)[pulled].all()
+
+
+def drawn_deformation(side=20, elastic=3.0):
+    """A matrix and a displacement of a volume."""
+    rng = np.random.default_rng(1)
+    matrix = draw_affine(rng, AugmentationOptions(rotation=10, stretch=0.1), (side,) * 3)
+    return matrix, smooth_displacement(rng, (side,) * 3, elastic, 16.0)
+
+
+def test_what_is_pulled_is_the_nearest_voxel_to_what_is_shown():
+    volume = np.random.default_rng(0).integers(0, 3, (20, 20, 20)).astype(np.uint8)
+    matrix, displacement = drawn_deformation()
+    back = np.linalg.inv(matrix)
+    expected = np.zeros_like(volume)
+    for place in np.ndindex(volume.shape):
+        shown = back @ [*(np.array(place) + displacement[:, *place]), 1]
+        i, j, k = np.rint(shown[:3]).astype(int)
+        if min(i, j, k) >= 0 and max(i, j, k) < 20:
+            expected[place] = volume[i, j, k]
+    assert np.array_equal(warp_nearest(volume, matrix, displacement, 0), expected)
+
+
+def test_every_point_that_is_pushed_solves_the_equation_of_the_deformation():
+    """Against all points of all voxels, each solved by many steps from far away."""
+    volume = np.ones((20, 20, 20), np.uint8)
+    volume[:, :, :5], volume[4:-4, 9, 4:-4] = 0, 2
+    matrix, displacement = drawn_deformation()
+    corners = np.array(
+        [(0, 0, 0), *(BESIDE * (2.0 * np.array(c) - 1) for c in np.ndindex(2, 2, 2))]
+    )
+    places = np.argwhere(volume < 3)
+    landed = np.full(volume.shape, -1)
+    for corner in corners:
+        plain = (places + corner) @ matrix[:3, :3].T + matrix[:3, 3]
+        found = plain
+        for _ in range(40):
+            found = plain - np.stack(
+                [
+                    ndimage.map_coordinates(e, found.T, order=1, mode="nearest")
+                    for e in displacement
+                ],
+                axis=1,
+            )
+        at = np.rint(found).astype(int)
+        lands = ((at >= 0) & (at < 20)).all(axis=1) & ((volume.ravel() == 2) | ~corner.any())
+        np.maximum.at(landed, tuple(at[lands].T), volume.ravel()[lands])
+    expected = np.where(landed >= 0, landed, warp_nearest(volume, matrix, displacement, 0))
+    pushed = warp_sheets(volume, matrix, displacement, 0, 2)
+    # A point within .01 of half-way between two voxels may land on either: 2 % of them, an axis.
+    assert (pushed != expected).sum() <= 0.02 * (expected == 2).sum()
+    assert (expected == 2).sum() > 200
+
+
+def test_a_displacement_is_a_cubic_spline_of_its_control_points():
+    found = smooth_displacement(np.random.default_rng(0), (9, 20, 14), 2.0, 8.0)
+    control = np.random.default_rng(0).uniform(-2, 2, (3, 5, 6, 5))
+    middle = np.array([4.0, 9.5, 6.5])
+    for place in [(0, 0, 0), (4, 10, 7), (8, 19, 13)]:
+        at = (np.array(place) - middle) / 8 + (np.array([5, 6, 5]) - 1) / 2
+        for one, drawn in zip(found, control, strict=True):
+            (expected,) = ndimage.map_coordinates(drawn, at[:, None], order=3, mode="nearest")
+            assert one[place] == pytest.approx(expected)
+
+
+def test_elastic_sheets_lie_where_a_warp_of_three_times_the_resolution_brings_them():
+    """Sheets three voxels thick are not torn by nearest neighbour: where they lie is known."""
+    volume, fine = slope(20)[0], np.ones((3, 3, 3), np.uint8)
+    for draw in range(3):
+        move = RandSheetAffine(elastic=2).set_random_state(seed=draw)
+        motion = move.draw(move.rng, volume.shape)
+        sheet = move.moved(volume, motion) == 2
+        displacement = np.stack([ndimage.zoom(e, 3, order=1, grid_mode=True, mode="nearest")
+                                 for e in motion.elastic])  # fmt: skip
+        truth = warp_nearest(np.kron(volume, fine), np.eye(4), 3 * displacement, 0) == 2
+        share = truth.reshape(20, 3, 20, 3, 20, 3).mean(axis=(1, 3, 5))
+        assert (share[sheet] > 0).mean() > 0.97
+        assert ndimage.binary_dilation(sheet, FULL)[share > 0].mean() > 0.99
+        assert 0.85 < sheet.sum() / (volume == 2).sum() < 1.25
+        assert ndimage.label(sheet, FULL)[1] == 1
 
 
 def test_elastic_sheets_stay_whole_where_nearest_neighbour_tears_them():

@@ -8,6 +8,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY_TRAINING
@@ -355,6 +356,25 @@ def test_two_processes_end_early_together(small_cohort, tmp_path):
         check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert RunFolder(out).load_checkpoint("last")["state"]["step"] < 50
+
+
+@pytest.mark.slow
+def test_what_one_process_cannot_read_ends_both(small_cohort, tmp_path):
+    shutil.copytree(small_cohort.folder, tmp_path / "cohort")
+    stored = np.load(tmp_path / "cohort/volumes.npy")
+    stored[small_cohort.indices("train")[0], 3, 3, 3] = 99
+    np.save(tmp_path / "cohort/volumes.npy", stored)
+    arguments = ["train", "wgan_gp", str(tmp_path / "cohort"), "-o", str(tmp_path / "run"),
+                 "--device", "cpu", "--quiet", *TINY_TRAINING]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         "-m", "foldnorm.pipeline.cli", *arguments],
+        timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode
+    said = [line for line in done.stderr.splitlines() if "class number 99" in line]
+    assert len(said) == 2, done.stderr
+    assert not (tmp_path / "run/metrics.csv").exists()
 
 
 def test_gradients_are_shortened_together():

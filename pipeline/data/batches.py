@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from foldnorm.models.noise import seed_of
 from foldnorm.pipeline.data.items import Item, ItemTransform, stacked, transformed
-from foldnorm.preprocessing.core.arrays import VolumeArray
+from foldnorm.preprocessing.core.arrays import VolumeArray, read_row
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 
@@ -88,9 +88,9 @@ class Draws(Dataset["Drawn | InputError"]):
     def read(self, draw: int) -> Drawn:
         """Read a volume, with what lies beside it, and alter it."""
         index = self.index(draw)
-        item: Item = {"image": np.array(self.volumes[index])[None]}
+        item: Item = {"image": read_row(self.volumes, index)[None]}
         other = index if self.paired else self._index(draw, "second epoch")
-        item |= {name: np.array(array[other])[None] for name, array in self.auxiliary.items()}
+        item |= {name: read_row(array, other)[None] for name, array in self.auxiliary.items()}
         if self.conditions is not None:
             item["condition"] = self.conditions[index]
         item = transformed(item, self.transforms, self.seed, draw)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.core.arrays import read_row
 
 
 class CohortDataset(Dataset[Any]):
@@ -42,9 +43,9 @@ class CohortDataset(Dataset[Any]):
     def __getitem__(self, number: int) -> Any:
         cohort, index = self.cohort, self.indices[number]
         item: dict[str, Any] = dict(cohort.rows[index])
-        item["image"] = self._tensor(cohort.to_model_input(np.array(cohort.volumes[index])), index)
+        item["image"] = self._tensor(cohort.to_model_input(read_row(cohort.volumes, index)), index)
         if cohort.pairs is not None:
-            item["pair"] = self._tensor(np.array(cohort.pairs[index]), index)
+            item["pair"] = self._tensor(read_row(cohort.pairs, index), index)
         if cohort.folds is not None:
             item["folds"] = self._tensor(cohort.folds[index].astype(np.int32), index)
         return item if self.transform is None else self.transform(item)

@@ -26,6 +26,7 @@ def recognition_section(path: Path) -> dict[str, Any]:
     rows, sidecar = read_tsv(path / SULCI), read_json(path / SULCI_SIDECAR)
     sulci, is_compared = sidecar["sulci"], "smallest_p" in sidecar
     keys = list(dict.fromkeys(map(row_key, rows)))
+    place = {key: n for n, key in enumerate(keys)}
     brains = [f"{row['participant_id']} {row['hemi']}" for row in rows[:: len(sulci)]]
     listed = sorted(rows, key=_largest_z if is_compared else _confidence)
     if not is_compared:  # small ones, of which nobody is sure, come last
@@ -38,7 +39,7 @@ def recognition_section(path: Path) -> dict[str, Any]:
     data = {
         "rows": cells,
         "sulci": numbers,
-        "brains": [keys.index(row_key(row)) for row in listed],
+        "brains": [place[row_key(row)] for row in listed],
         "colours": colours,
         "pictures": pictures,
         "listed": MAX_LISTED,

@@ -106,7 +106,7 @@ class EvidenceScores(MapScores):
         return torch.stack([both[direction] for direction in self.directions], dim=1)
 
     def _scores(self, z: Map, raw: Map, direction: int, family: str) -> list[float]:
-        known = bool(family) and family in self._owners
+        known = family in self._known
         usual = self._blocks_without(direction, family) if known else self.pooled_[direction]
         pooled = float(usual.score(block_means(raw)[None])[0])
         return [*super()._scores(z, raw, direction, family), pooled, float(raw.sum())]

@@ -92,6 +92,7 @@ class MapScores(Fitted):
         self.design_ = Design.fit(self.covariates, rows, n_local)
         self._regressors = self.design_.encode(rows, np.arange(len(rows)) >= len(rows) - n_local)
         self._owners = [family_of(row) for row in rows]
+        self._known = frozenset(self._owners) - {""}
         self.normative.fit(self._healthy_maps, self._regressors, self._owners)
         self._without = lru_cache(maxsize=1)(self._left_out)
         return self
@@ -104,7 +105,7 @@ class MapScores(Fitted):
         """Take what `state_dict` gave."""
         self.normative.load_state_dict(state["normative"])
         self.design_ = Design.from_dict(state)
-        self._healthy, self._owners = (), []
+        self._healthy, self._owners, self._known = (), [], frozenset()
         return self
 
     def maps(self, brains: Iterable[Brain]) -> Iterator[Map]:
@@ -177,7 +178,7 @@ class MapScores(Fitted):
     ) -> tuple[NormativeMap, NDArray[np.float64] | None]:
         """Normative map without a brain's family, and the brain's covariates (p,)."""
         family = family_of(row)
-        known = bool(family) and family in self._owners
+        known = family in self._known
         covariates = self.design_.encode([row], np.array([True]))
         normative = self._without(family) if known else self.normative
         return normative, None if covariates is None else covariates[0]

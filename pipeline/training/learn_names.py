@@ -21,6 +21,7 @@ from torch import Tensor
 
 from foldnorm.models.fold_namer import FoldNamer
 from foldnorm.preprocessing.cohort.cohort import Cohort, family_of, row_key
+from foldnorm.preprocessing.core.arrays import read_row
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.naming.alignment import Points, transformed
 from foldnorm.preprocessing.naming.atlas import AtlasSide, SulcusAtlas, count_brain, mni_grid
@@ -129,7 +130,7 @@ def _named_folds(cohort: Cohort, names: Sequence[str], without: set[str]) -> Ite
         own = tables.get(row_key(row), {})
         if row["participant_id"] in without or not own or cohort.folds is None:
             continue
-        volume = np.array(cohort.folds[index])
+        volume = read_row(cohort.folds, index)
         points = transformed(np.argwhere(volume), cohort.affine_of(row))
         labels, folds = np.unique(volume[volume > 0], return_inverse=True)
         classes = np.array([number_of.get(own.get(int(n), ""), len(names)) for n in labels])

@@ -29,7 +29,7 @@ from foldnorm.pipeline.training.messages import told_by_first
 from foldnorm.pipeline.training.registry import task_of
 from foldnorm.pipeline.training.task import Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.cohort.each_volume import refuse_unreadable
+from foldnorm.preprocessing.cohort.each_volume import fault_of_volumes
 from foldnorm.preprocessing.core.errors import InputError
 
 SEEN_WITHIN = 60.0  # seconds in which what one node has written is seen by the others
@@ -117,7 +117,7 @@ def set_up(
         raise InputError(f"{type(model).__name__} has no phases to train")
     init_from = None if weights is None else _start_from(weights, model, config, cohort)
     task = task_of(model, cohort)
-    refuse_unreadable(cohort, "train", "validation")  # not when its turn comes, hours later
+    _refuse_unreadable(cohort, fabric)
     optimizers, average = _to_device(model, options, fabric, len(cohort.shape))
     run = RunFolder(out)
     conditions, state = _conditions(model, cohort, init_from), TrainingState()
@@ -167,6 +167,17 @@ def resumes(run: RunFolder, fabric: Fabric) -> bool:
         time.sleep(PAUSE)
         seen = run.reached
     return step > 0
+
+
+def _refuse_unreadable(cohort: Cohort, fabric: Fabric) -> None:
+    """Have one process read what is trained and validated on, not when its turn comes, hours later.
+
+    Raises:
+        InputError: in all processes, a volume cannot be read.
+    """
+    fault = fault_of_volumes(cohort, "train", "validation") if fabric.is_global_zero else ""
+    if fault := told_by_first(fabric, fault):
+        raise InputError(fault)
 
 
 def _check_networks(model: nn.Module, options: TrainingOptions, shape: Sequence[int]) -> None:

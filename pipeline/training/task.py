@@ -23,7 +23,7 @@ from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import volume_slices
 from foldnorm.preprocessing.cohort.preparation import Preparation
-from foldnorm.preprocessing.core.arrays import VolumeArray
+from foldnorm.preprocessing.core.arrays import VolumeArray, read_row
 from foldnorm.preprocessing.core.errors import InputError
 
 Labels = NDArray[np.uint8]
@@ -126,8 +126,8 @@ class Task:
 
     def validation_volume(self, index: int) -> tuple[NDArray[Any], Mapping[str, str]]:
         """Read (I, J, K), or (2 or 3, I, J, K) with what the model reads beside; and its row."""
-        item = {"image": self.cohort.to_model_input(np.array(self.cohort.volumes[index]))[None]}
-        item |= {name: np.array(a[index])[None] for name, a in self.auxiliary.items()}
+        item = {"image": self.cohort.to_model_input(read_row(self.cohort.volumes, index))[None]}
+        item |= {name: read_row(a, index)[None] for name, a in self.auxiliary.items()}
         item = transformed(item, self.validation_transforms(), VALIDATION_SEED, index)
         return stacked(item, self.keys), self.cohort.rows[index]
 

@@ -258,7 +258,7 @@ class Library:
             if known is not None:
                 return known
             if embedded is not None and _is_of_all(embedded, own):
-                codes = read_array(embedded / CODES)
+                codes: NDArray[np.float32] = read_array(embedded / CODES)
             elif not self._load(model).encodes:
                 return None
             elif len(own.rows) <= MAX_ENCODED:

@@ -28,6 +28,7 @@ from foldnorm.preprocessing.alteration.fold_erasure import (
 )
 from foldnorm.preprocessing.alteration.sheet_deformation import Size
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.core.arrays import read_row
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import whole_number
 from foldnorm.preprocessing.io.schemes import LabelScheme
@@ -130,7 +131,7 @@ class FoldAlteration(ABC):
         assert self.cohort.folds is not None
         return Parts.from_volume(
             self.cohort.volumes[index],
-            np.array(self.cohort.folds[index]),
+            read_row(self.cohort.folds, index),
             self.scheme,
             has_hull=self.cohort.has_hull,
         )

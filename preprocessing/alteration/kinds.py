@@ -34,6 +34,7 @@ from foldnorm.preprocessing.cohort.layout import Layout
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.prepare_volume import prepare_volume
 from foldnorm.preprocessing.cohort.prepared_index import PreparedVolume, prepared_volume
+from foldnorm.preprocessing.core.arrays import read_row
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.fold_graph import FoldGraph, GraphFold, Points, read_fold_graph
 from foldnorm.preprocessing.spatial.crop import Box
@@ -69,7 +70,7 @@ class FoldDeletion:
     def apply(self, index: int, deletion: Deletion) -> Volume:
         """Erase the fold."""
         assert self.cohort.folds is not None
-        volume, folds = self.cohort.volumes[index], np.array(self.cohort.folds[index])
+        volume, folds = self.cohort.volumes[index], read_row(self.cohort.folds, index)
         return apply_deletion(
             volume, deletion, self.cohort.scheme, folds=folds, has_hull=self.cohort.has_hull
         )
@@ -232,7 +233,7 @@ class FoldAddition:
         volume, scheme = self.cohort.volumes[index], self.cohort.scheme
         if deletion.kind != "none":
             assert self.cohort.folds is not None
-            fold = np.array(self.cohort.folds[self.index[deletion.donor]]) == deletion.label
+            fold = read_row(self.cohort.folds, self.index[deletion.donor]) == deletion.label
             written = fold & (volume == scheme.void)
             volume[written] = scheme.top
             thinned = thin(volume, scheme.top, scheme.fill, within=written)

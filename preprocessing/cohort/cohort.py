@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.split import SPLITS
-from foldnorm.preprocessing.core.arrays import LabelArray, read_array
+from foldnorm.preprocessing.core.arrays import LabelArray, read_array, read_row
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.file_names import checked_name
@@ -189,10 +189,10 @@ class Cohort:
 
     def _fold_labels(self, index: int) -> NDArray[np.uint16]:
         assert self.folds is not None
-        return np.array(self.folds[index])
+        return read_row(self.folds, index)
 
     def _volume(self, index: int) -> NDArray[np.uint8]:
-        return np.array(self.volumes[index])  # images are a memory map
+        return read_row(self.volumes, index)
 
     def view(self, indices: Iterable[int]) -> "CohortView":
         """Return some of the volumes as a sequence of brains, each read on access."""

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
+from foldnorm.preprocessing.core.arrays import read_row
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.isolation import isolated_batches
 from foldnorm.preprocessing.core.problems import Problem
@@ -59,9 +60,9 @@ def readable(
 
     def read(few: Sequence[int]) -> Iterator[None]:
         for index in few:
-            _ = cohort.volumes[index]
+            read_row(cohort.volumes, index)
             if cohort.pairs is not None:
-                _ = cohort.pairs[index]
+                read_row(cohort.pairs, index)
             yield None
 
     kept = [index for index, _ in each_volume(cohort, indices.tolist(), read, failed)]
@@ -74,8 +75,22 @@ def refuse_unreadable(cohort: Cohort, *splits: str) -> None:
     Raises:
         InputError: with the first of them, and why.
     """
+    if fault := fault_of_volumes(cohort, *splits):
+        raise InputError(fault)
+
+
+def fault_of_volumes(cohort: Cohort, *splits: str) -> str:
+    """Read the volumes of some splits; the first that cannot be read, and why, or empty text.
+
+    A file that is cut is told by its size, when the cohort is opened. A disk that fails, and a
+    class number that no scheme has, only by reading all of it: one process of several does so.
+    """
     failed: list[Problem] = []
-    readable(cohort, cohort.indices(*splits), failed)
-    if failed:
-        others = f" (and {len(failed) - 1} more like it)" if len(failed) > 1 else ""
-        raise InputError(f"{failed[0].key}{others}: {failed[0].reason}")
+    try:
+        readable(cohort, cohort.indices(*splits), failed)
+    except InputError:
+        assert failed  # of all, which are then no use: the first is said
+    if not failed:
+        return ""
+    others = f" (and {len(failed) - 1} more like it)" if len(failed) > 1 else ""
+    return f"{failed[0].key}{others}: {failed[0].reason}"

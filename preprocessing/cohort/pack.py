@@ -6,7 +6,7 @@ The volumes of ``sub-*/anat`` are cut to what they hold; here each is placed in 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from foldnorm.preprocessing.cohort.quality import QC_TABLE, quality_rows
 from foldnorm.preprocessing.cohort.split import assign_split
 from foldnorm.preprocessing.core.counts import counted, listed
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, threaded_map, write_tsv
+from foldnorm.preprocessing.core.files import read_json, threaded_map, tsv_writer, write_tsv
 from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.schemes import LabelScheme
@@ -282,21 +282,21 @@ def _write_folds(
         for name in (FOLDS, FOLD_TABLE):
             (out / name).unlink(missing_ok=True)
         return
-    rows: list[dict[str, Any]] = []
+    shape = (len(volumes), *layout.box.shape)
 
-    def labels() -> Iterator[NDArray[np.uint16]]:
+    def labels(write_row: Callable[[Mapping[str, Any]], None]) -> Iterator[NDArray[np.uint16]]:
         for volume in volumes:
             whole = volume.read("_desc-folds_dseg").data.astype(np.uint16)
             target = layout.target(volume, plan.crop)
             inside = paste(whole, volume.bounds, target, fill=0).astype(np.uint16)
             if plan.outside_class is not None and layout.region is not None:
                 inside[~layout.region] = 0
-            rows.extend(fold_rows(volume, whole, inside, volume.fold_names(fold_names)))
+            for row in fold_rows(volume, whole, inside, volume.fold_names(fold_names)):
+                write_row(row)
             yield inside
 
-    shape = (len(volumes), *layout.box.shape)
-    write_packed(out, FOLDS, labels(), shape=shape, dtype=np.dtype(np.uint16))
-    write_tsv(out / FOLD_TABLE, rows, FOLD_COLUMNS)
+    with tsv_writer(out / FOLD_TABLE, FOLD_COLUMNS) as write_row:
+        write_packed(out, FOLDS, labels(write_row), shape=shape, dtype=np.dtype(np.uint16))
 
 
 def _first_of_each_scan(

@@ -4,14 +4,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 from foldnorm.preprocessing.cohort.cohort import row_key
-from foldnorm.preprocessing.core.files import read_json
+from foldnorm.preprocessing.core.files import Record, read_json
 from foldnorm.preprocessing.io.fold_graph import BRAINVISA
 from foldnorm.preprocessing.io.source_volume import RIGHT_LABELS, Companions, SourceVolume
 from foldnorm.preprocessing.io.volumes import LabelVolume, mirror_left_right, read_labels
 from foldnorm.preprocessing.spatial.crop import Box
+
+OF_FOLDS = {"FoldNames", "FoldGyri", "FoldSizes"}  # tables of a sidecar: its bulk, the same words
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,12 @@ def prepared_volumes(out: Path) -> list[PreparedVolume]:
         key, sidecar = path.name.removesuffix("_dseg.json"), read_json(path)
         parameters = sidecar["Parameters"]
         sidecar["Parameters"] = shared.setdefault(json.dumps(parameters), parameters)
+        for table in OF_FOLDS & sidecar.keys():
+            words = {
+                intern(label): intern(own) if isinstance(own, str) else own
+                for label, own in sidecar[table].items()
+            }
+            sidecar[table] = Record(words, path)
         volumes.append(PreparedVolume(key, path.with_name(key), sidecar))
     return volumes
 

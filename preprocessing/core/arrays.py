@@ -1,9 +1,10 @@
 """Arrays out of ``.npy`` and ``.npz`` files, which may come from anyone: never a pickled object."""
 
+import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,18 +44,76 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise unreadable(path, "arrays", error) from error
 
 
-def read_array(path: Path) -> NDArray[Any]:
+class MappedArray(np.memmap[Any, Any]):
+    """Memory map of a whole ``.npy`` file, which stays open, so that rows can be read from it.
+
+    Attributes:
+        stream: the file; None in what is made of the map, and where rows do not lie in one piece.
+    """
+
+    stream: BinaryIO | None = None
+
+    @classmethod
+    def of(cls, path: Path) -> "MappedArray":
+        """Open a file."""
+        stream = path.open("rb", buffering=0)
+        array: MappedArray = np.load(path, mmap_mode="r", allow_pickle=False).view(cls)
+        if array.ndim and array.size and array.flags.c_contiguous:
+            array.stream = stream
+        return array
+
+
+def read_array(path: Path) -> MappedArray:
     """Open an array of a ``.npy`` file as a read-only memory map.
 
     Raises:
         InputError: there is none, or it is damaged.
     """
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return MappedArray.of(path)
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
     except Exception as error:  # numpy reads the header by Python's own parser
         raise unreadable(path, "an array", error) from error
+
+
+def read_row(array: VolumeArray, index: int) -> NDArray[Any]:
+    """Read one row of an array into memory; of a `MappedArray`, by one call to the system.
+
+    A map fetches page by page what is not in memory, which takes twice the processor's time
+    (`benchmarks/population.py`), and ends the process by a signal where the file was cut meanwhile
+    or the disk fails.
+
+    Args:
+        array: that `read_array` opened, or any other.
+        index: of the row, from 0; below 0 from the end.
+
+    Raises:
+        InputError: the row cannot be read from its file.
+    """
+    stream = array.stream if isinstance(array, MappedArray) else None
+    if stream is None or not hasattr(os, "preadv"):  # Windows
+        return np.array(array[index])
+    assert isinstance(array, MappedArray)
+    row = range(len(array))[index]
+    found: NDArray[Any] = np.empty(array.shape[1:], dtype=array.dtype)
+    _fill(found, stream, array.offset + row * found.nbytes, row)
+    return found
+
+
+def _fill(found: NDArray[Any], stream: BinaryIO, offset: int, row: int) -> None:
+    """Read an array from a place in a file; one call reads 2 GiB at most."""
+    into, done = memoryview(found.reshape(-1).view(np.uint8)), 0
+    while done < len(into):
+        try:
+            got = os.preadv(stream.fileno(), [into[done:]], offset + done)
+        except OSError as error:
+            raise InputError(
+                f"row {row} is not readable ({error.strerror}): {stream.name}"
+            ) from error
+        if not got:
+            raise InputError(f"the file ends within row {row}: {stream.name}")
+        done += got
 
 
 class LabelArray(Sequence[NDArray[np.uint8]]):
@@ -102,7 +161,11 @@ class LabelArray(Sequence[NDArray[np.uint8]]):
         Raises:
             InputError: a class number is none of the scheme's.
         """
-        found: NDArray[np.uint8] = np.array(self._stored[index])
+        found: NDArray[np.uint8] = (
+            read_row(self._stored, int(index))
+            if isinstance(index, int | np.integer)
+            else np.array(self._stored[index])
+        )
         if found.size and found.max() >= self.n_classes:
             raise InputError(
                 f"class number {found.max()}, expected 0 to {self.n_classes - 1} as the label "

@@ -74,6 +74,8 @@ class Record(dict[str, Any]):
         path: of the file.
     """
 
+    __slots__ = ("_path",)  # tables of populations have millions of rows
+
     def __init__(self, content: Mapping[str, Any], path: Path | None = None) -> None:
         super().__init__(content)
         self._path = path  # hidden: templates take an attribute before a column
@@ -141,12 +143,29 @@ def content_fault(path: Path) -> str:
     return "" if begin else "empty file"
 
 
-def write_tsv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Write a BIDS table: tab separated, one header line, ``n/a`` for what is missing."""
-    lines = ["\t".join(columns)]
-    for row in rows:
-        lines.append("\t".join(_cell(row.get(column)) for column in columns))
-    write_text(path, "\n".join(lines) + "\n")
+    with tsv_writer(path, columns) as write_row:
+        for row in rows:
+            write_row(row)
+
+
+@contextmanager
+def tsv_writer(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Yield what writes one row of a table, as `write_tsv` does; the table is whole or not there.
+
+    For tables that are too long to be held, such as that of the folds of a population.
+    """
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream,
+    ):
+        stream.write("\t".join(columns) + "\n")
+
+        def write_row(row: Mapping[str, Any]) -> None:
+            stream.write("\t".join(_cell(row.get(column)) for column in columns) + "\n")
+
+        yield write_row
 
 
 def read_tsv(path: Path) -> list[dict[str, str]]:
@@ -166,17 +185,30 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
                 if is_csv
                 else csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
             )
-            lines = [(reader.line_num, cells) for cells in reader if any(cells)]
+            return _rows((cells for cells in reader if any(cells)), lambda: reader.line_num, path)
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
     except (OSError, UnicodeError, csv.Error) as error:
         raise unreadable(path, "a table", error) from error
-    if any("\0" in cell for _, cells in lines for cell in cells):
-        raise InputError(f"not readable as a table (it holds a zero byte): {path}")
-    if not lines:
-        return []
-    header = _header(lines[0][1], path)
-    return [_row(cells, header, number, path) for number, cells in lines[1:]]
+
+
+def _rows(
+    lines: Iterator[Sequence[str]], number: Callable[[], int], path: Path
+) -> list[dict[str, str]]:
+    """Rows of a table, made as they are read; what is equal in the row before is kept once."""
+    header: list[str] | None = None
+    found: list[dict[str, str]] = []
+    for cells in lines:
+        if any("\0" in cell for cell in cells):
+            raise InputError(f"not readable as a table (it holds a zero byte): {path}")
+        if header is None:
+            header = _header(cells, path)
+            continue
+        row = _row(cells, header, number(), path)
+        before = found[-1] if found else {}
+        row.update((name, before[name]) for name in before if before[name] == row[name])
+        found.append(row)
+    return found
 
 
 def number(row: Mapping[str, Any], column: str) -> float:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
-from foldnorm.preprocessing.core.arrays import read_npz
+from foldnorm.preprocessing.core.arrays import read_npz, read_row
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import atomic_path
 from foldnorm.preprocessing.io.volumes import as_integers, is_volume, read_labels, volume_stem
@@ -151,7 +151,7 @@ class SulcusAtlas:
                 own = counts.setdefault(row["hemi"], empty)
                 numbers = {label: names.index(name) for label, name in tables[row_key(row)].items()}
                 to_grid = np.linalg.inv(grid) @ cohort.affine_of(row)
-                labels = np.array(cohort.folds[index])
+                labels = read_row(cohort.folds, index)
                 count_brain(own, *_sulci_and_points(labels, numbers, to_grid))
         counts = {side: counts[side] for side in SIDES if side in counts}
         about = {
