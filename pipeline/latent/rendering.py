@@ -36,7 +36,7 @@ def shaded_surface(
     """
     size = np.array(field.shape, dtype=np.float64)
     diagonal = float(np.linalg.norm(size))
-    eye = Eye.from_angles(azimuth, elevation, size, diagonal / pixels, is_square=True)
+    eye = Eye.from_angles(azimuth, elevation, size.tolist(), diagonal / pixels, is_square=True)
     seen = Surface(field, (1, 1, 1), level).seen_by(eye)
     near = 1 - 0.5 * seen.depth[seen.hit] / diagonal  # what lies far back is paler
     picture = np.full((pixels, pixels, 3), PAPER)

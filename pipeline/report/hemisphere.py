@@ -189,7 +189,7 @@ class Hemisphere:
     def _view(self, side: str, names: Mapping[str, str], pixel: float) -> View:
         azimuth, elevation, letters = EYES[side]
         name = names.get(side, f"from {'' if side == 'above' else 'the '}{side}")
-        eye = Eye.from_angles(azimuth, elevation, self.size, pixel / OVERSAMPLING)
+        eye = Eye.from_angles(azimuth, elevation, self.size.tolist(), pixel / OVERSAMPLING)
         picture = np.full((*eye.origins.shape[:2], 3), 255.0)
         gyri = self.gyri.seen_by(eye)
         picture[gyri.hit] = TISSUE * gyri.light[:, None]
