@@ -1,17 +1,17 @@
-"""Pictures of README and of docstrings, made of phantoms: no real brain is in them.
+"""Pictures of README and of pages: of phantoms, and one of a real hemisphere.
 
-    python benchmarks/pictures.py OUT
+    python benchmarks/pictures.py OUT [--real COHORT_2MM COHORT_1MM --atlas ATLAS --brain KEY]
 
-OUT keeps the phantoms and their scores; what is there is not made again. Writes
+OUT keeps the phantoms; what is there is not made again. Writes
 
     docs/pictures/floor.png   the void map of a phantom that lacks a fold, with two floors
-    docs/pictures/page.png    the pictures of its page, as `foldnorm report` makes them
     docs/pictures/learning_curve.png  AUROC and hits by the number of hemispheres trained on, of
                               benchmarks/results/learning_curve.json
+    docs/pictures/hemisphere.png  with --real: a hemisphere with its sulci by name, and what `void`
+                              finds in it once its central sulcus is erased; see `real_hemisphere`
 """
 
 import argparse
-import base64
 import re
 from pathlib import Path
 
@@ -19,8 +19,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 from real_cohort import run
+from real_hemisphere import hemisphere_picture
 
-from foldnorm.pipeline.report.brain_page import PageChoice, brain_pages
 from foldnorm.pipeline.report.brain_page_figures import DPI, STYLE
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.pipeline.scoring.void import VoidScores
@@ -38,9 +38,9 @@ COLOURS = 256  # of a PNG
 
 
 def make(out: Path) -> tuple[Cohort, Cohort]:
-    """Draw phantoms, take a fold out of one, and score it: healthy ones, and that one."""
+    """Draw phantoms, and take a fold out of one: healthy ones, and that one."""
     healthy, patient = out / "healthy", out / "patient"
-    if not (out / "scores" / "pages.json").is_file():
+    if not Cohort.is_in(patient):
         run("phantom", "-o", out / "source", "--subjects", PEOPLE, "--voxel-size", 1.5, "--quiet")
         run("preprocess", out / "source", "-o", out / "all", "--voxel-size", 2, "--thin", "--quiet")
         cohort = Cohort.open(out / "all")
@@ -51,8 +51,6 @@ def make(out: Path) -> tuple[Cohort, Cohort]:
         run("alter", out / "intact", "-o", patient, "--size", SIZE, "--quiet")
         rows = [{**row, "split": "train"} for row in Cohort.open(healthy).rows]
         write_participants(healthy, rows)
-        run("score", "void", patient, "-o", out / "scores", "--reference", healthy, "--maps",
-            "--quiet")  # fmt: skip
     return Cohort.open(healthy), Cohort.open(patient)
 
 
@@ -92,14 +90,6 @@ def _near(erased: np.ndarray, place: tuple[np.intp, ...]) -> bool:
     return bool(np.linalg.norm(np.argwhere(erased) - np.array(place), axis=1).min() <= 2)
 
 
-def page_picture(scores: Path) -> None:
-    """Pictures of the page: the hemisphere, and planes through the strongest region."""
-    (page,) = brain_pages(scores, PageChoice(1))
-    content = base64.b64decode(page["planes"].partition(",")[2])
-    (PICTURES / "page.png").write_bytes(content)
-    _shrink(PICTURES / "page.png")
-
-
 def learning_curve_picture() -> None:
     """Draw AUROC and hits of erased folds by the number of hemispheres trained on."""
     record = read_json(CURVE)
@@ -130,7 +120,7 @@ def learning_curve_picture() -> None:
 
 def _shrink(path: Path) -> None:
     """Keep few colours: a README is read over slow lines too."""
-    Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
+    Image.open(path).convert("RGB").quantize(COLOURS, kmeans=1).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size / 1024:.0f} kB")
 
 
@@ -139,11 +129,22 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder that keeps everything")
-    out = parser.parse_args().out.absolute()
+    parser.add_argument("--real", type=Path, nargs=2, metavar=("COHORT_2MM", "COHORT_1MM"),
+                        help="the same real brains in MNI space at two voxel sizes")  # fmt: skip
+    parser.add_argument("--atlas", type=Path, help="of sulci, of foldnorm atlas")
+    parser.add_argument("--brain", metavar="KEY", help="such as sub-01_hemi-L, of those cohorts")
+    arguments = parser.parse_args()
+    out = arguments.out.absolute()
     PICTURES.mkdir(exist_ok=True)
+    if arguments.real:
+        if not (arguments.atlas and arguments.brain):
+            parser.error("--real needs --atlas and --brain")
+        path = PICTURES / "hemisphere.png"
+        hemisphere_picture(*arguments.real, arguments.atlas, arguments.brain, path)
+        _shrink(path)
+        return
     healthy, patient = make(out)
     floor_picture(healthy, patient, Cohort.open(out / "intact"))
-    page_picture(out / "scores")
     if CURVE.is_file():
         learning_curve_picture()
 

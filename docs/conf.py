@@ -37,6 +37,7 @@ html_theme = "furo"
 html_title = f"foldnorm {release}"
 html_static_path: list[str] = []
 
+smartquotes_action = "qe"  # not dashes: they are options of commands
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the tutorial holds what it printed; a test runs it anew
@@ -62,6 +63,8 @@ sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "_gallery",
     "filename_pattern": r"/plot_",
+    "image_scrapers": ("gallery_figures.save_figures",),
+    "capture_repr": (),
     "download_all_examples": False,
     "notebook_extensions": set(),
     "show_signature": False,

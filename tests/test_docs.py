@@ -106,4 +106,6 @@ def test_the_pages_build_without_a_warning(figures, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     command = (tmp_path / "reference/_made/command-score.html").read_text(encoding="utf-8")
     assert "--reference" in command
-    assert ".94 [.93" in (tmp_path / "results/missing_folds.html").read_text(encoding="utf-8")
+    assert ".94\N{NO-BREAK SPACE}[.93" in (tmp_path / "results/missing_folds.html").read_text(
+        encoding="utf-8"
+    )

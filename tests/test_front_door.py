@@ -369,6 +369,56 @@ def test_a_volume_is_plotted(pairs, bars):
         fn.plot(np.zeros((2, 3, 4, 5), np.uint8))
 
 
+def test_a_hemisphere_is_drawn_with_its_sulci_by_name(pairs):
+    names = {int(row["label"]): row["name"] for row in pairs.fold_table}
+    figure = fn.plot(pairs[0], "a phantom", surface=True, labels=pairs.folds[0], names=names)
+    lateral, medial = figure.axes
+    assert [lateral.get_title(), medial.get_title()] == ["lateral", "medial"]
+    written = {text.get_text() for axes in figure.axes for text in axes.texts}
+    assert {"A", "P", "20 mm"} < written
+    assert written & set(names.values())
+    plain = fn.plot(pairs[0], surface=True)
+    assert not np.array_equal(picture_of(figure), picture_of(plain))
+
+
+def picture_of(figure):
+    return np.asarray(figure.axes[0].images[0].get_array())
+
+
+def test_evidence_and_a_difference_have_scales_of_their_own(pairs):
+    volume = pairs.volumes[0]
+    evidence = np.zeros(volume.shape, np.float32)
+    evidence[4:12, 4:12, 4:12] = 3
+    one, two = (fn.plot(volume, surface=True, values=v) for v in (evidence, -evidence))
+    assert one.axes[-1].get_ylim() == (0, 3)
+    assert two.axes[-1].get_ylim() == (-3, 3)
+    assert not np.array_equal(picture_of(one), picture_of(two))
+
+
+def test_a_mirrored_right_hemisphere_is_drawn_on_the_right(pairs):
+    left = pairs[0]
+    mirrored = np.diag([-1.0, 1, 1, 1]) @ left.affine
+    right = left._replace(row={**left.row, "hemi": "R"}, affine=mirrored)
+    first, second = (fn.plot(brain, surface=True) for brain in (left, right))
+    assert first.axes[0].get_title() == second.axes[0].get_title() == "lateral"
+    seen, turned = (np.any(picture_of(figure) < 250, axis=-1) for figure in (first, second))
+    assert (seen != turned[:, ::-1]).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"labels": np.zeros((2, 2, 2), int)}, "surface=True"),
+        ({"surface": True, "values": np.zeros((2, 2, 2))}, "of shape"),
+    ],
+)
+def test_arrays_that_cannot_be_drawn_are_refused(pairs, words, message):
+    with pytest.raises(fn.InputError, match=message):
+        fn.plot(pairs.volumes[0], **words)
+    with pytest.raises(fn.InputError, match="class numbers"):
+        fn.plot(np.zeros((4, 4, 4)), surface=True)
+
+
 def test_functions_and_transforms_are_exported():
     for module in (fn.metrics, fn.transforms):
         assert all(callable(getattr(module, name)) for name in module.__all__)

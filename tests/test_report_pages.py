@@ -14,7 +14,7 @@ from foldnorm.pipeline.artifacts import PAGE_ARRAYS
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.report.brain_page import PageChoice, brain_pages, unmirrored
 from foldnorm.pipeline.report.brain_page_figures import PagePictures
-from foldnorm.pipeline.report.hemisphere import REGION_COLOURS, hemisphere_views
+from foldnorm.pipeline.report.hemisphere import Glow, Hemisphere, glows_of_regions
 from foldnorm.pipeline.report.page_files import PageArrays
 from foldnorm.pipeline.view.library import Library
 from foldnorm.pipeline.view.server import ViewServer
@@ -253,21 +253,68 @@ def test_a_hemisphere_is_seen_from_its_sides_with_its_region():
     inside[5:55, 30:37, 5:10] = True  # in front, below
     regions = np.zeros(inside.shape, np.uint8)
     regions[8:12, 10:16, 25:30] = 1
-    views = hemisphere_views(inside, regions, (1, 1, 1), "L")
-    assert [name for name, _, _ in views] == ["lateral", "medial", "from above"]
+    glows = glows_of_regions(regions)
+    views = Hemisphere(inside, np.zeros_like(inside), (1, 1, 1), "L", glows=glows).views(pixel=1)
+    assert [view.name for view in views] == ["lateral", "medial", "from above"]
 
-    def red(picture):
+    def red(view):
+        picture = view.picture
         return np.argwhere((picture[..., 0] > 1.8 * picture[..., 1]) & (picture[..., 0] > 60))
 
-    (_, letters, lateral), (_, _, medial), (_, _, above) = views
-    assert letters == "AP"
+    lateral, medial, above = views
+    assert lateral.letters == "AP"
     assert len(red(medial)) == 0  # too deep
     rows, columns = red(lateral).mean(axis=0)
     assert (rows, columns) == pytest.approx((12, 27), abs=1)  # above the middle, behind it
-    dark = np.argwhere((lateral < 250).any(axis=-1))
+    dark = np.argwhere((lateral.picture < 250).any(axis=-1))
     assert dark[dark[:, 0] > 32, 1].min() < 5 < dark[dark[:, 0] < 20, 1].min()  # bump at the left
     assert red(above)[:, 1].max() < 15  # left is left
-    assert REGION_COLOURS[0][0] > REGION_COLOURS[0][1]
+
+
+def a_box_with_two_furrows():
+    """Box of tissue in a hull, cut from its left face by two sheets, 8 mm deep."""
+    volume = np.zeros((24, 40, 40), np.uint8)
+    volume[2:22, 2:38, 2:38] = 2  # hull
+    volume[3:21, 3:37, 3:37] = 1
+    volume[2:11, 12, 8:32] = volume[2:11, 28, 8:32] = 2
+    labels = np.zeros(volume.shape, int)
+    labels[3:11, 12, 8:32], labels[3:11, 28, 8:32] = 1, 2
+    return volume, labels
+
+
+def test_sheets_are_seen_in_their_colours_between_gyri_and_the_hull_is_not():
+    volume, labels = a_box_with_two_furrows()
+    colours = np.array([[250.0, 0, 0], [0, 0, 250]])
+    drawn = Hemisphere(volume == 1, volume == 2, (1, 1, 1), "L", labels=labels, colours=colours)
+    lateral, medial = drawn.views(("left", "right"), pixel=1)
+    _, column = lateral.named[2].places[0]
+    assert column == pytest.approx(40 - 28.5, abs=1)  # anterior is on the left
+    assert set(lateral.named) == {1, 2}
+    assert lateral.named[2].pixels > 20
+    r, g, b = np.moveaxis(lateral.picture.astype(int), -1, 0)
+    assert (b > r + 60).sum() > 20
+    assert (r > b + 60).sum() > 20
+    assert (abs(r - g) < 25)[15:25, 16:24].all()  # a gyrus, not the hull
+    assert not medial.named
+    assert (np.ptp(medial.picture.astype(int), axis=-1) < 30).all()
+
+
+def test_what_shines_through_is_coloured_by_its_strongest_value():
+    volume, _ = a_box_with_two_furrows()
+    values = np.zeros(volume.shape, np.float32)
+    values[4:8, 18:23, 18:23] = 2
+    values[12:14, 18:23, 18:23] = 5  # deeper, stronger
+    seen = []
+
+    def colours_of(found):
+        seen.append(found)
+        return np.repeat([[0.0, 200, 0]], len(found), axis=0)
+
+    Hemisphere(volume == 1, volume == 2, (1, 1, 1), "L", glows=[Glow(values, 1, colours_of)]).views(
+        ["left"], pixel=1
+    )
+    assert seen[0].max() == 5
+    assert 80 < len(seen[0]) < 180  # 5 by 5 mm of 4 rays a pixel, and their rims
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/results"
+IN_INTERVAL = re.compile(r" (?=\[[-.\d])|(?<=\d,) (?=[-.\d]+\])")  # no line may end there
 IN_README = re.compile(r"(<!-- figures\n(.*?)-->\n)(.*?)(<!-- end of figures -->)", re.DOTALL)
 
 
@@ -168,6 +169,7 @@ class Figures(SphinxDirective):
         self.env.note_dependency(str(RESULTS / name))
         try:
             text = Table(**yaml.safe_load("\n".join(self.content)), file=name).to_markdown()
+            text = IN_INTERVAL.sub("\N{NO-BREAK SPACE}", text)
         except UnknownFigure as error:
             raise self.error(str(error)) from None
         below = nodes.paragraph("", "", nodes.emphasis(text=provenance(name)))

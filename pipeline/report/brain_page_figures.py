@@ -17,18 +17,15 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.report.figures import subplots
-from foldnorm.pipeline.report.hemisphere import hemisphere_views
+from foldnorm.pipeline.report.hemisphere import HALO, INK, SCALE_BAR, Hemisphere, glows_of_regions
 from foldnorm.pipeline.report.page_files import AXES, PageArrays, planes_at
 from foldnorm.preprocessing.cohort.pictures import class_colours, inline_png
 from foldnorm.preprocessing.io.volumes import voxel_size_of
 
 FIELD = 100.0  # mm, side of each plane shown
-SCALE_BAR = 20.0  # mm
 DPI = 170
 MIN_TOP_Z = 6.0  # standard deviations that the strongest colour stands for, at least
-INK = "#1d2430"
 MARK = "#d0021b"  # outline of the strongest region
-HALO = withStroke(linewidth=1.8, foreground="white")  # keeps letters legible on folds
 STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 7,
@@ -152,15 +149,11 @@ class PagePictures:
     def _hemisphere(self, figure: Figure, grid: Any) -> None:
         volume, void, fill = self.arrays.volume, self.about["void"], self.about["fill"]
         inside = volume == void if void != fill else volume > void
-        views = hemisphere_views(inside, self.arrays.regions, self.voxel_size, self.own["hemi"])
-        for n, (name, letters, picture) in enumerate(views):
-            axes = figure.add_subplot(grid[n, 4])
-            axes.imshow(picture, interpolation="antialiased")
-            axes.set_axis_off()
-            axes.set_title(name, fontsize=6.5, pad=1)
-            for x, letter in zip((0.0, 1.0), tuple(letters), strict=True):
-                axes.text(x, 0.0, letter, transform=axes.transAxes, fontsize=6.5, weight="bold",
-                          ha="left" if not x else "right", va="bottom")  # fmt: skip
+        sheets = (volume > void) & ~inside
+        glows = glows_of_regions(self.arrays.regions)
+        shown = Hemisphere(inside, sheets, self.voxel_size, self.own["hemi"], glows=glows)
+        for n, view in enumerate(shown.views()):
+            view.show(figure.add_subplot(grid[n, 4]), scale_bar=n == 0)
 
     def _oriented(self, axis: str, plane: Plane) -> tuple[Plane, tuple[float, float, float, float]]:
         """Plane (rows, columns) as shown, and left, right, bottom, top in mm from the place."""

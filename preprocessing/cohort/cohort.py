@@ -173,7 +173,14 @@ class Cohort:
         read = None if other is None else partial(self._volume, other)
         folds = partial(self._fold_labels, index) if (self.folder / FOLDS).is_file() else None
         row = self.rows[index]
-        return Brain(self.to_model_input(volume), row, read, folds, partial(self.to_mni, row))
+        return Brain(
+            self.to_model_input(volume),
+            row,
+            read,
+            folds,
+            partial(self.to_mni, row),
+            None if self.holds_images else self.affine_of(row),
+        )
 
     def other_side(self, index: int) -> int | None:
         """Index of the other hemisphere of a brain, if it is there and in the same layout."""
@@ -403,6 +410,8 @@ class Brain(NamedTuple):
         folds: reads the fold labels, (I, J, K) uint16, if they are known: of the volume as it is in
             the cohort.
         to_mni: reads the way to MNI mm, (4, 4) of its voxels, if a transform leads there.
+        affine: (4, 4), voxel → mm of its own space, if it is known; of a mirrored right hemisphere
+            the first axis runs from right to left.
     """
 
     volume: NDArray[Any]
@@ -410,6 +419,7 @@ class Brain(NamedTuple):
     other_side: Callable[[], NDArray[np.uint8]] | None = None
     folds: Callable[[], NDArray[np.uint16]] | None = None
     to_mni: Callable[[], NDArray[np.float64] | None] | None = None
+    affine: NDArray[np.float64] | None = None
 
 
 class CohortView(Sequence[Brain]):
