@@ -29,6 +29,8 @@ MEASURED = {
     "networks.json": ("benchmarks/networks.py", "models"),
     "population.json": ("benchmarks/population.py", "preprocessing/cohort",
                         "preprocessing/core/arrays.py", "preprocessing/core/files.py"),
+    "processes.json": ("benchmarks/processes.py", "pipeline/training/distributed.py",
+                       "pipeline/training/messages.py"),
     "scoring_speed.json": ("benchmarks/scoring_speed.py", "pipeline/scoring"),
     "threads.json": ("benchmarks/threads.py", "foldnorm/environment.py"),
 }  # fmt: skip
