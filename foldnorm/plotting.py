@@ -73,7 +73,7 @@ def plot(
         affine = volume.affine if affine is None else affine
     return hemisphere_figure(
         data,
-        np.eye(4) if affine is None else np.asarray(affine),
+        np.eye(4) if affine is None else np.asarray(affine, dtype=np.float64),
         hemi,
         labels=labels,
         names=names,

@@ -32,7 +32,7 @@ Array = NDArray[Any]
 
 def hemisphere_figure(
     classes: Array,
-    affine: NDArray[np.floating],
+    affine: NDArray[np.float64],
     hemi: str = "",
     *,
     labels: Array | None = None,
@@ -66,8 +66,8 @@ def hemisphere_figure(
         voxel_size,
         hemi,
         labels=None if labels is None else _ranked(cut(labels), numbers),
-        colours=many_colours(len(numbers))[1:-1] if len(numbers) else None,
-        glows=[] if scale is None else scale.glows(cut(values)),
+        colours=many_colours(len(numbers))[1:-1].astype(float) if len(numbers) else None,
+        glows=[] if values is None or scale is None else scale.glows(cut(values)),
     )
     figure = Figure(figsize=SIZE, layout="constrained")
     cells = figure.subplots(1, len(SIDES))
@@ -105,7 +105,8 @@ def write_names(axes: Axes, view: View, names: list[str]) -> None:
         names: by label; empty ones are not written.
     """
     height, width = view.picture.shape[:2]
-    size, points = NAME_SIZE * LETTERS, 72 * axes.bbox.width / axes.get_figure(root=True).dpi
+    points = axes.get_window_extent().transformed(axes.figure.dpi_scale_trans.inverted()).width * 72
+    size = NAME_SIZE * LETTERS
     mm_a_point = width * view.pixel / points
     taken: list[Bbox] = []
     for label, seen in sorted(view.named.items(), key=lambda own: -own[1].pixels):
