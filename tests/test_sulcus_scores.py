@@ -283,6 +283,7 @@ def test_bad_input_of_scores_by_sulci_is_one_line(patients, tmp_path, capsys):
         (["sulci", patients / "patient", *atlas], "sulci compares brains with healthy ones"),
         (["sulci", patients / "patient", *healthy, "--atlas", tmp_path / "text.npz"], "text.npz"),
         (["sulci", patients / "patient", *healthy, "--atlas", tmp_path / "none.npz"], "none.npz"),
+        (["sulci", patients / "patient", *healthy, "--atlas", patients], "Is a directory"),
         (["sulci", other, *healthy, *atlas], "prepared otherwise than the healthy one (thin)"),
         (["sulci", patients / "patient", *healthy, *atlas], "at least 8 healthy"),
     ):
