@@ -1,6 +1,7 @@
 """Sulci that an atlas names, compared with those of healthy people: what is missing, and where."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -221,6 +222,12 @@ def score(folder, *words):
     )
 
 
+def listed(page):
+    """Sides of the sulci that a report lists as most missing."""
+    table = page.read_text().split("Sulci that are most missing")[1].split("</table>")[0]
+    return set(re.findall("<td>([LR])</td>", table))
+
+
 def test_a_missing_sulcus_is_a_score_with_its_name(patients, monkeypatch, tmp_path):
     monkeypatch.setattr(sulcus_norms, "MIN_HEALTHY", 4)
     assert score(patients, "--save-scorer", tmp_path / "kept") == 0
@@ -243,6 +250,13 @@ def test_a_missing_sulcus_is_a_score_with_its_name(patients, monkeypatch, tmp_pa
     assert "central" in sorted(void, key=void.__getitem__)[-2:]  # its neighbour lies close
     assert main(["report", str(patients / "out"), "-o", str(tmp_path / "a.html")]) == 0
     assert "central" in (tmp_path / "a.html").read_text()
+    assert listed(tmp_path / "a.html") == {"L", "R"}
+    flagged = tmp_path / "flagged"
+    shutil.copytree(patients / "out", flagged)
+    rows = [row | {"flag": "turned" if row["hemi"] == "L" else ""} for row in sulci]
+    write_tsv(flagged / "sulcus_scores.tsv", rows, list(rows[0]))
+    assert main(["report", str(flagged), "-o", str(tmp_path / "b.html")]) == 0
+    assert listed(tmp_path / "b.html") == {"R"}
     words = ["score", tmp_path / "kept", patients / "patient", "-o", tmp_path / "again"]
     assert main([*map(str, words), "--quiet"]) == 0
     again = read_tsv(tmp_path / "again/scores.tsv")
