@@ -13,7 +13,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller
-from foldnorm.pipeline.scoring.sulcus_scores import Measured
+from foldnorm.pipeline.scoring.compared_sulci import Measured
 from foldnorm.preprocessing.alteration.deforming_kinds import Deform, Refill, neighbourhood
 from foldnorm.preprocessing.alteration.deletion import HALF_WAY, Deletion, subject_rng
 from foldnorm.preprocessing.alteration.fold_kinds import Parts
@@ -131,7 +131,7 @@ class Namings:
 
     Args:
         labeller: of the cohort.
-        folder: a file for each hemisphere and item, of its alignment and of its measures.
+        folder: a file for each hemisphere and item, of its volume, alignment and measures.
     """
 
     def __init__(self, labeller: AtlasLabeller, folder: Path) -> None:
@@ -140,16 +140,24 @@ class Namings:
 
     def measured(self, index: int, item: Item) -> tuple[Measured, int]:
         """Name and measure a hemisphere after a deletion; how many voxels of sheet it has."""
-        path = self._path("measures", index, item)
+        path = self.path("measures", index, item)
         if not path.is_file():
             brain = self.deletions.brain(index, item)
             named = self.labeller.name(brain, self.alignment(brain, index, item))
             measured = Measured.of(named)
             lost = measured.lost.astype(np.float32) if item.kind == HEALTHY else np.zeros(0)
-            _save(path, measures=measured.measures, lost=lost, voxels=len(named.places))
+            save(path, measures=measured.measures, lost=lost, voxels=len(named.places))
         with np.load(path) as kept:
             own = Measured(kept["measures"], kept["lost"].astype(np.float64))
             return own, int(kept["voxels"])
+
+    def volume(self, index: int, item: Item) -> np.ndarray:
+        """Class numbers of a hemisphere after a deletion, (I, J, K)."""
+        path = self.path("volumes", index, item)
+        if not path.is_file():
+            save(path, volume=self.deletions.brain(index, item).volume)
+        with np.load(path) as kept:
+            return np.asarray(kept["volume"])
 
     def alignment(self, brain: Brain, index: int, item: Item) -> Alignment:
         """Align a hemisphere after a deletion.
@@ -158,7 +166,7 @@ class Namings:
         further away, four fifths of the time, is left out unless it is asked for: it is for brains
         that lie elsewhere.
         """
-        path = self._path("alignments", index, item)
+        path = self.path("alignments", index, item)
         if not path.is_file():
             assert brain.folds is not None
             cohort, side = self.labeller.cohort, self.labeller.side(brain.row)
@@ -167,16 +175,18 @@ class Namings:
             folds = labels[labels > 0]
             fit = align if item.kind == SEARCHED else align_near
             found = fit(side, points, folds)
-            _save(path, matrix=found.matrix, moved=found.moved, likelihood=found.likelihood)
+            save(path, matrix=found.matrix, moved=found.moved, likelihood=found.likelihood)
         with np.load(path) as kept:
             return Alignment(kept["matrix"], float(kept["moved"]), float(kept["likelihood"]))
 
-    def _path(self, what: str, index: int, item: Item) -> Path:
+    def path(self, what: str, index: int, item: Item) -> Path:
+        """File of what is kept of a hemisphere after a deletion."""
         key = row_key(self.labeller.cohort.rows[index])
         return self.folder / what / key / ("-".join(part for part in item if part) + ".npz")
 
 
-def _save(path: Path, **arrays: Any) -> None:
+def save(path: Path, **arrays: Any) -> None:
+    """Write arrays to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)

@@ -3,7 +3,8 @@
 DATA and OUT are those of `real_cohort.py`; OUT/2mm is made first where it is not there. Which folds
 a sulcus has is said by manual gyri (sixteen groups of the DKT protocol, `missing_namings.SULCI`);
 which sulcus is missing is found by the maps of DATA/sulcal_masks, an atlas of other brains in
-another nomenclature, so that no name is its own judge. DATA/dkt_sulci.tsv leads from one to the
+another nomenclature, so that no name is its own judge: by the names of folds and by voids together,
+as score sulci does. DATA/dkt_sulci.tsv leads from one to the
 other. A hemisphere is compared with the healthy ones of its side, its own family left out: with the
 mean of its own site and the spread of all three. Settings were chosen on MMRR-21; figures are means
 over the two other sites, HLN-12 and NKI, and beside them of MMRR (``_mmrr``).
@@ -17,6 +18,7 @@ over the two other sites, HLN-12 and NKI, and beside them of MMRR (``_mmrr``).
                        of the three most missing groups is
     …_panel            the ten groups of most stable manual size at MMRR, by the panel of the atlas
     …_found_at_5pct    sensitivity at the threshold that 5 % of intact brains of the site pass
+    unnamed_…, void_…  the same by names alone, by voids where the atlas has each sulcus alone
     fewer_voxels_…     the trivial baseline: how few voxels of sheet a hemisphere has
     void_map_…         distance to the nearest fold, as score void has it; named by the atlas
                        where the heaviest region lies; of the first --void-rounds
@@ -26,8 +28,9 @@ over the two other sites, HLN-12 and NKI, and beside them of MMRR (``_mmrr``).
     searched_mm        by how much a search from further away moves a hemisphere, at most
 
 Of the sulci of a hemisphere --rounds are taken out in a random order, from at most 42 hemispheres
-of a site. OUT/missing keeps alignments and measures; what is there is not made again. Ends with one
-line of JSON, which OUT/missing/figures.json holds with commit, date and machine.
+of a site. OUT/missing keeps volumes, alignments, measures, voids and areas of null; what is there
+is not made again. Ends with one line of JSON, which OUT/missing/figures.json holds with commit,
+date and machine.
 """
 
 import argparse
@@ -52,11 +55,13 @@ from missing_namings import (
     Item,
     Namings,
     planned,
+    save,
 )
-from missing_void import void_rows
+from missing_void import Voids, void_rows
 from real_cohort import make, run
 from real_figures import measured
 
+from foldnorm.pipeline.artifacts import SULCUS_EVIDENCE
 from foldnorm.pipeline.metrics.bootstrap import INTERVAL
 from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller
 from foldnorm.pipeline.scoring.sulcus_scores import SulcusScores
@@ -67,7 +72,7 @@ from foldnorm.preprocessing.naming.sulcus_names import sulcus_name
 
 SETTLED, *OTHERS = SITES
 STABLE_GROUPS = 10
-CONTROLS, DRAWS = 8, 10  # people, both hemispheres of each; how often they are drawn
+CONTROLS = 8  # people, both hemispheres of each
 Row = dict[str, Any]
 
 
@@ -93,12 +98,13 @@ def stable_groups(cohort: Cohort, site: str) -> list[str]:
     return sorted(SULCI, key=lambda name: variation[name])[:STABLE_GROUPS]
 
 
-def healthy_of(namings: Namings, indices: Sequence[int], n_local: int = 0) -> SulcusScores:
-    """Fit scores on healthy hemispheres, the last ones of the site that is scored."""
-    labeller = namings.labeller
-    every = [namings.measured(n, Item(HEALTHY))[0] for n in indices]
+def healthy_of(voids: Voids, indices: Sequence[int], n_local: int = 0) -> SulcusScores:
+    """Fit scores on the healthy hemispheres of voids, the last ones of the site that is scored."""
+    labeller = voids.namings.labeller
+    every = [voids.measured(n, Item(HEALTHY))[0] for n in indices]
     rows = [labeller.cohort.rows[n] for n in indices]
-    return SulcusScores(labeller.cohort, labeller.atlas).fit_measured(every, rows, n_local)
+    scores = SulcusScores(labeller.cohort, labeller.atlas, void=voids.scores)
+    return scores.fit_measured(every, rows, n_local)
 
 
 def first_groups(z: np.ndarray, groups: np.ndarray) -> list[str]:
@@ -107,13 +113,13 @@ def first_groups(z: np.ndarray, groups: np.ndarray) -> list[str]:
 
 
 def scored(
-    namings: Namings, scores: SulcusScores, groups: np.ndarray, items: Iterable[tuple[int, Item]]
+    voids: Voids, scores: SulcusScores, groups: np.ndarray, items: Iterable[tuple[int, Item]]
 ) -> list[Row]:
     """Scores of hemispheres after deletions, a row each."""
     found = []
     for index, item in sorted(items):
-        row = namings.labeller.cohort.rows[index]
-        own, voxels = namings.measured(index, item)
+        row = voids.cohort.rows[index]
+        own, voxels = voids.measured(index, item)
         compared = scores.compared(own, row)
         order = first_groups(compared.z["missing"], groups)
         norms = scores.norms_of(row)
@@ -128,6 +134,9 @@ def scored(
             "size_only": float(alone.max()),
             "size_only_hit": first_groups(alone, groups)[0] == item.sulcus,
             "hit": order[0] == item.sulcus, "hit3": item.sulcus in order[:3],
+            **{kind: compared.scores[f"sulcus_{kind}"] for kind in SULCUS_EVIDENCE},
+            **{f"{kind}_hit": first_groups(compared.z[kind], groups)[0] == item.sulcus
+               for kind in SULCUS_EVIDENCE},
         })  # fmt: skip
     return found
 
@@ -160,6 +169,10 @@ def summarise(rows: Sequence[Row], stable: Sequence[str]) -> dict[str, float]:
         "missing_{}": (rows, "score", {"": 0, "_named": 1, "_found_at_5pct": 2}, "hit"),
         "missing_{}_of_three": (rows, "score", {"_named3": 1}, "hit3"),
         "missing_{}_panel": (panel, "panel", {"": 0, "_named": 1}, "hit"),
+        **{
+            f"{part}_{{}}": (rows, part, {"": 0, "_named": 1, "_found_at_5pct": 2}, f"{part}_hit")
+            for part in SULCUS_EVIDENCE
+        },
         "fewer_voxels_{}": (rows, "fewer_voxels", {"": 0}, "hit"),
         "size_only_{}": (rows, "size_only", {"": 0, "_named": 1}, "size_only_hit"),
     }
@@ -194,29 +207,45 @@ def by_sulcus(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     return dict(found)
 
 
-def null(namings: Namings, site: str) -> dict[str, float]:
+def null(namings: Namings, site: str, draws: int) -> dict[str, float]:
     """AUROC of the healthy of one site against healthy ones that they are compared with."""
     rows = namings.labeller.cohort.rows
     there = [n for n, row in enumerate(rows) if row["site"] in SITES and row["site"] != site]
     here = [n for n, row in enumerate(rows) if row["site"] == site]
-
-    def missing(scores: SulcusScores, indices: Sequence[int]) -> np.ndarray:
-        own = (scores.compared(namings.measured(n, Item(HEALTHY))[0], rows[n]) for n in indices)
-        return np.array([compared.scores["sulcus_missing"] for compared in own])
-
-    scores = healthy_of(namings, there, len(there))
-    found = {"without": auroc(missing(scores, here), missing(scores, there))}
     people = sorted({family_of(rows[n]) for n in here})
     rng, areas = np.random.default_rng(0), []
-    for _ in range(DRAWS):
+    without = null_area(namings, f"{site}-without", there, len(there), here)
+    for number in range(draws):
         chosen = set(rng.permutation(people)[:CONTROLS])
         controls = [n for n in here if family_of(rows[n]) in chosen]
         others = [n for n in here if family_of(rows[n]) not in chosen]
-        scores = healthy_of(namings, there + controls, len(controls))
-        areas.append(auroc(missing(scores, others), missing(scores, controls)))
+        key = f"{site}-{number}"
+        areas.append(null_area(namings, key, there + controls, len(controls), others))
     low, high = np.percentile(areas, INTERVAL)
-    return {**found, "16_controls": float(np.mean(areas)), "16_controls_low": low,
+    return {"without": without, "16_controls": float(np.mean(areas)), "16_controls_low": low,
             "16_controls_high": high}  # fmt: skip
+
+
+def null_area(
+    namings: Namings, key: str, healthy: Sequence[int], n_local: int, others: Sequence[int]
+) -> float:
+    """AUROC of other healthy hemispheres against the local ones, the last of the healthy."""
+    path = namings.folder / "null" / f"{key}.npz"
+    if not path.is_file():
+        voids = Voids(namings, healthy, n_local)
+        scores = healthy_of(voids, healthy, n_local)
+        local = healthy[len(healthy) - n_local :]
+        of_others, of_local = (
+            np.array([
+                scores.compared(
+                    voids.measured(n, Item(HEALTHY))[0], voids.cohort.rows[n]
+                ).scores["sulcus_missing"]
+                for n in some
+            ]) for some in (others, local)
+        )  # fmt: skip
+        save(path, area=auroc(of_others, of_local))
+    with np.load(path) as kept:
+        return float(kept["area"])
 
 
 def searched(namings: Namings, items: Sequence[tuple[int, Item]]) -> float:
@@ -241,6 +270,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder that keeps everything")
     parser.add_argument("--rounds", type=int, default=len(SULCI))
     parser.add_argument("--void-rounds", type=int, default=2)
+    parser.add_argument("--draws", type=int, default=10, help="of the controls of null")
     arguments = parser.parse_args()
     data, out = arguments.data.absolute(), arguments.out.absolute()
     if not (out / "2mm" / "volumes.npy").is_file():
@@ -257,7 +287,8 @@ def main() -> None:
             print(f"  {number} of {len(items)}", flush=True)
     groups = groups_of(data, atlas)
     healthy = [n for n, item in items if item.kind == HEALTHY]
-    rows = scored(namings, healthy_of(namings, healthy), groups, items)
+    voids = Voids(namings, healthy, kept_in="voids")
+    rows = scored(voids, healthy_of(voids, healthy), groups, items)
     stable = stable_groups(cohort, SETTLED)
     figures: Row = dict(summarise(rows, stable))
     of_void = list(void_rows(namings, groups, OTHERS, arguments.void_rounds))
@@ -266,7 +297,7 @@ def main() -> None:
         figures |= _with_interval(f"void_map_{kind}", values[:, 0])
         figures |= _with_interval(f"void_map_{kind}_named", values[:, 1])
     for site in SITES:
-        for key, value in null(namings, site).items():
+        for key, value in null(namings, site, arguments.draws).items():
             figures[f"null_{site.lower()}_{key}"] = value
     for key in ("without", "16_controls", "16_controls_low", "16_controls_high"):
         figures[f"null_{key}"] = float(np.mean([figures[f"null_{s.lower()}_{key}"] for s in SITES]))

@@ -1,13 +1,15 @@
-"""The baseline of `missing_sulci.py` that looks at voids and names them by where they lie."""
+"""Voids of `missing_sulci.py`: by sulcus, and the baseline that names the heaviest one."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from missing_namings import HEALTHY, REFILL, SITES, VOID, Item, Namings, planned
+from missing_namings import HEALTHY, REFILL, SITES, VOID, Item, Namings, planned, save
 
+from foldnorm.pipeline.scoring.compared_sulci import Measured
 from foldnorm.pipeline.scoring.map_scores import Map
 from foldnorm.pipeline.scoring.regions import strongest_regions
+from foldnorm.pipeline.scoring.sulcus_voids import void_by_sulcus
 from foldnorm.pipeline.scoring.void import VoidScores
 from foldnorm.preprocessing.cohort.cohort import family_of, row_key
 from foldnorm.preprocessing.core.files import read_tsv, write_tsv
@@ -16,6 +18,53 @@ from foldnorm.preprocessing.naming.atlas import AtlasSide
 
 COLUMNS = ("kind", "size", "sulcus", "site", "family", "void", "void_hit")
 Row = dict[str, Any]
+
+
+class Voids:
+    """Voids of hemispheres by sulcus, against healthy ones, the own family left out.
+
+    Args:
+        namings: of the hemispheres.
+        indices: of the healthy ones.
+        n_local: so many of them, the last ones, are of the site that is scored.
+        kept_in: name of the folder that keeps what was found; empty keeps nothing.
+    """
+
+    def __init__(
+        self,
+        namings: Namings,
+        indices: Sequence[int],
+        n_local: int = 0,
+        kept_in: str = "",
+    ) -> None:
+        cohort = namings.labeller.cohort
+        self.namings, self.cohort, self.kept_in = namings, cohort, kept_in
+        self._known: dict[tuple[int, Item], tuple[Measured, int]] = {}
+        self.scores = VoidScores(cohort.scheme, cohort.voxel_size)
+        self.scores.fit(cohort.view(indices), n_local)
+
+    def measured(self, index: int, item: Item) -> tuple[Measured, int]:
+        """Name and measure a hemisphere after a deletion, and its voids; see `Namings.measured`."""
+        if (index, item) not in self._known:
+            own, voxels = self.namings.measured(index, item)
+            self._known[index, item] = own._replace(voids=self._voids(index, item)), voxels
+        return self._known[index, item]
+
+    def _voids(self, index: int, item: Item) -> np.ndarray:
+        path = self.namings.path(self.kept_in, index, item)
+        if self.kept_in and path.is_file():
+            with np.load(path) as kept:
+                return np.asarray(kept["voids"])
+        labeller = self.namings.labeller
+        brain = self.cohort.brain(index, self.namings.volume(index, item))
+        side = labeller.side(brain.row)
+        to_mni = self.cohort.affine_of(brain.row)
+        to_atlas = self.namings.alignment(brain, index, item).matrix @ to_mni
+        (z,) = self.scores.maps([brain])
+        voids = void_by_sulcus(z[0], side, to_atlas, labeller.sulci)
+        if self.kept_in:
+            save(path, voids=voids)
+        return voids
 
 
 def void_rows(

@@ -5,7 +5,7 @@ no code of what it reports. The files of a cohort folder are named in `foldnorm.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,17 +172,21 @@ BOTH_SIDES = Artifact(
     },
 )
 SULCUS_DEPARTURES = ("missing", "large", "displaced", "interrupted")
-SULCUS_DEPARTURE_COLUMNS = {
-    **{
-        f"z_{kind}": "in standard deviations of healthy brains; high is unusual"
-        for kind in SULCUS_DEPARTURES
-    },
-    **{
-        f"p_{kind}": "share of calibration brains whose same sulcus is at least as unusual, "
-        "with 1 added above and below; not corrected for the number of sulci"
-        for kind in SULCUS_DEPARTURES
-    },
-}
+SULCUS_EVIDENCE = ("unnamed", "void")  # what missing is joined of
+
+
+def _of_departures(kinds: Sequence[str]) -> dict[str, str]:
+    """Columns of z and p of kinds of departures."""
+    z = "in standard deviations of healthy brains; high is unusual"
+    p = (
+        "share of calibration brains whose same sulcus is at least as unusual, with 1 added above "
+        "and below; not corrected for the number of sulci"
+    )
+    return dict.fromkeys((f"z_{kind}" for kind in kinds), z) | dict.fromkeys(
+        (f"p_{kind}" for kind in kinds), p
+    )
+
+
 SULCUS_SCORES = Artifact(
     "score",
     "sulcus_scores.tsv",
@@ -192,7 +196,11 @@ SULCUS_SCORES = Artifact(
         "used_for": "as in scores.tsv",
         "flag": "as in scores.tsv",
         "sulcus": "its name",
-        **SULCUS_DEPARTURE_COLUMNS,
+        **_of_departures((*SULCUS_DEPARTURES, *SULCUS_EVIDENCE)),
+        "z_missing": "how far it is missing, as names and voids say together: the sum of z_unnamed "
+        "and z_void over √2",
+        "z_unnamed": "evidence that no fold has its name, in standard deviations of healthy brains",
+        "z_void": "evidence of a void where the atlas has it, likewise",
     },
 )
 SCORES_SIDECAR = Artifact("score", "scores.json", "How the scores were made and calibrated.")
@@ -368,7 +376,7 @@ SULCI = Artifact(
         **MNI_PLACE,
         "depth_mm": "of its deepest voxel below the outside of the brain",
         "pieces": "26-connected",
-        **SULCUS_DEPARTURE_COLUMNS,
+        **_of_departures(SULCUS_DEPARTURES),
     },
 )
 SULCI_SIDECAR = Artifact("recognise", "sulci.json", "The run, the sulci, meaning of the columns.")
@@ -390,6 +398,8 @@ NAMED_FOLDS = Artifact(
     "Names of the folds of each brain, by an atlas.",
     {
         **BRAIN,
+        "flag": "why the names of this brain mean little: it lies in the atlas unlike its side, or "
+        "in another space; as in sulci.tsv",
         "fold": "its label in the cohort, or its number by size",
         "voxels": "of it, in the grid of the cohort",
         "sulcus": "its name; empty if it has none",

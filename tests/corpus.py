@@ -240,6 +240,7 @@ def header(place: int, form: str, *values: object) -> Damage:
     return damage
 
 
+SCORE_SULCI = "score sulci {cohort} -o {out} --reference {cohort} --atlas {atlas}"
 PREPROCESS = "preprocess {source} -o {out} --n-procs 1"
 OF_LIST = "preprocess {source}/list.tsv -o {out} --n-procs 1"
 WITHIN = "preprocess {source}/source -o {out} --n-procs 1"
@@ -415,7 +416,10 @@ FILES: Mapping[str, Kind] = {
     ),
     "maps of sulci": Kind(maps, {"atlas": "atlas {source} -o {out}.npz"}, OF_GZIP),
     "atlas": Kind(
-        atlas, {"label-sulci": "label-sulci {file} {annotated_cohort} -o {out}"},
+        atlas,
+        {"label-sulci": "label-sulci {file} {annotated_cohort} -o {out}",
+         "score sulci": SCORE_SULCI.format(
+             cohort="{annotated_cohort}", atlas="{file}", out="{out}")},
         warned=("whole",),
     ),
 }  # fmt: skip
@@ -468,7 +472,10 @@ APPLIED_RUN: Mapping[str, str] = {
     "classifier": "classify {source} {pictures} -o {out} --device cpu",
 }
 APPLIED_COHORT: Mapping[str, Mapping[str, str]] = {
-    "annotated_cohort": {"label-sulci": APPLIED["label-sulci"]},
+    "annotated_cohort": {
+        "label-sulci": APPLIED["label-sulci"],
+        "score sulci": SCORE_SULCI.format(cohort="{source}", atlas="{toy_atlas}", out="{out}"),
+    },
     "paired_cohort": {"translate": APPLIED["translate"]},
     "bars": {
         "restore": TO_IMAGES["restore"],
@@ -540,6 +547,13 @@ FOLDERS: Mapping[str, Kind] = {
         )
         for name in ("scorer.json", "calibration/arrays.npz", "calibration/values.json",
                      "suitability/arrays.npz", "model/models/model.safetensors", "model/data.json")
+    },
+    **{
+        f"sulcus_scorer, {name}": Kind(
+            ("sulcus_scorer", name), {"score": "score {source} {annotated_cohort} -o {out}"}
+        )
+        for name in ("scores/named_sulci/arrays.npz", "scores/named_sulci/values.json",
+                     "scores/named_sulci/atlas.npz", "scores/void/arrays.npz")
     },
     "scores, scores.tsv": Kind(("scores", "scores.tsv"), RESULTS, OF_TABLE, tuple(RESULTS)),
     "scores, scores.json": Kind(("scores", "scores.json"), RESULTS, {}, ("combine", "report")),

@@ -5,13 +5,15 @@ import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import libraries_of, script_of
 
 from foldnorm.pipeline import artifacts
 from foldnorm.pipeline.artifacts import Artifact
 from foldnorm.pipeline.cli import main
-from foldnorm.pipeline.scoring.sulcus_norms import DEPARTURES
+from foldnorm.pipeline.scoring.sulcus_measures import MEASURES
+from foldnorm.pipeline.scoring.sulcus_norms import SulcusNorms
 from foldnorm.preprocessing.core.files import read_tsv
 
 PIPELINE = Path(__file__).parents[1] / "pipeline"
@@ -84,8 +86,13 @@ def test_no_two_commands_write_a_table_of_one_name():
 
 
 def test_departures_of_sulci_are_those_that_are_measured():
-    listed = [c.removeprefix("p_") for c in artifacts.SULCI.columns if c.startswith("p_")]
-    assert listed == list(DEPARTURES)
+    healthy, voids = np.ones((8, 2, len(MEASURES))), np.zeros((8, 2))
+    for table, more in ((artifacts.SULCI, {}), (artifacts.SULCUS_SCORES, {"voids": voids})):
+        norms = SulcusNorms(2).fit(healthy, **more)
+        for sign in "zp":
+            start = f"{sign}_"
+            listed = [c.removeprefix(start) for c in table.columns if c.startswith(start)]
+            assert [c for c in listed if c != "mni"] == list(norms.departures(healthy, **more))
 
 
 def test_files_are_named_nowhere_else():

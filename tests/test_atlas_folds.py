@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import nibabel
 import numpy as np
 import pytest
 from test_atlas import AFFINE, SHAPE, SULCI, maps, sheets
@@ -162,12 +163,20 @@ def test_a_hemisphere_of_another_side_or_turned_around_is_flagged(atlas, tmp_pat
         ("L", left * [-1, 1, 1], "a right hemisphere"),  # left and right exchanged, names kept
     ]
     cohort = cohort_of(tmp_path / "cohort", [(side, own, numbers) for side, own, _ in brains])
-    label(atlas, cohort, tmp_path / "out")
+    rows = label(atlas, cohort, tmp_path / "out")
     flags = {row["participant_id"]: row["flag"] for row in read_tsv(tmp_path / "out/sulci.tsv")}
     for n, (side, _, said) in enumerate(brains):
         word = {"L": "left", "R": "right"}[side]
         expected = f"lies in the atlas unlike a {word} hemisphere; it fits better as {said}"
         assert flags[f"sub-{n}"] == (expected if said else ""), n
+        named = [row for row in rows.values() if row["participant_id"] == f"sub-{n}"]
+        assert {row["flag"] for row in named} == {flags[f"sub-{n}"]}
+        assert len(named) == 5
+        key = f"sub-{n}_hemi-{side}"
+        image = nibabel.load(tmp_path / f"out/{key}_desc-sulci_dseg.nii.gz")
+        assert (b"FLAGGED" in image.header["descrip"].item()) is bool(said)
+        sidecar = read_json(tmp_path / "out/sulci.json")
+        assert sidecar["alignments"][key]["flag"] == flags[f"sub-{n}"]
     said = capsys.readouterr().err
     assert said.count("it fits better as") == sum(bool(other) for *_, other in brains)
 

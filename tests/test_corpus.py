@@ -9,6 +9,8 @@ from corpus import (
     FILES,
     FOLDERS,
     GENERIC,
+    SCORE_SULCI,
+    atlas,
     cases,
     nifti,
     picture,
@@ -69,6 +71,20 @@ def scorer(small_run, small_cohort, tmp_path_factory):
     words = ["score", small_run, small_cohort.folder, "-o", folder / "scores", "--device", "cpu",
              "--save-scorer", folder / "scorer", "--quiet"]  # fmt: skip
     assert main(list(map(str, words))) == 0
+    return folder / "scorer"
+
+
+@pytest.fixture(scope="session")
+def toy_atlas(tmp_path_factory):
+    return atlas(tmp_path_factory.mktemp("atlas"))
+
+
+@pytest.fixture(scope="session")
+def sulcus_scorer(annotated_cohort, toy_atlas, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sulci")
+    places = {"cohort": annotated_cohort.folder, "atlas": toy_atlas, "out": folder / "scores"}
+    words = SCORE_SULCI.format(**places).split()
+    assert main([*words, "--save-scorer", str(folder / "scorer"), "--quiet"]) == 0
     return folder / "scorer"
 
 

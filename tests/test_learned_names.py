@@ -10,6 +10,7 @@ from test_atlas import AFFINE, SHAPE, SULCI, maps, sheets
 
 from foldnorm.models.fold_namer import FoldNamer
 from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller
 from foldnorm.pipeline.training import learn_names
 from foldnorm.pipeline.training.learn_names import learned_atlas
 from foldnorm.preprocessing.cohort.cohort import FOLD_COLUMNS, FOLD_TABLE, FOLDS, VOLUMES, Cohort
@@ -25,7 +26,11 @@ from foldnorm.preprocessing.naming.alignment import transformed
 from foldnorm.preprocessing.naming.atlas import SulcusAtlas
 from foldnorm.preprocessing.naming.atlas_names import name_by_atlas
 from foldnorm.preprocessing.naming.fold_features import FoldFeatures
-from foldnorm.preprocessing.naming.learned_names import LAYERS, class_probabilities
+from foldnorm.preprocessing.naming.learned_names import (
+    LAYERS,
+    class_probabilities,
+    warn_of_coarse_voxels,
+)
 
 PEOPLE = 9
 DIMPLES = (6, 7)  # folds without a name
@@ -86,6 +91,18 @@ def cohort(tmp_path_factory):
 @pytest.fixture(scope="module")
 def atlas(cohort):
     return learned_atlas(cohort)
+
+
+def test_voxels_in_which_no_folds_touch_are_said(cohort, atlas, caplog):
+    said = "expected voxels of at most 2 mm, got 4 mm"
+    AtlasLabeller(atlas, cohort)
+    assert caplog.text.count(said) == 1
+    AtlasLabeller(atlas, cohort, by_place=True)  # nothing learned is used
+    warn_of_coarse_voxels((2.0, 1.0, 2.0), cohort.folder)
+    assert caplog.text.count(said) == 1
+    learned_atlas(cohort)
+    assert caplog.text.count(said) == 2
+    assert str(cohort.folder) in caplog.text
 
 
 @pytest.mark.parametrize("hemi", ["L", "R"])

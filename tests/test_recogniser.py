@@ -12,6 +12,7 @@ from test_each_volume import damage
 
 from foldnorm.models.classes import to_classes
 from foldnorm.models.sulcus_segmenter import SulcusSegmenter
+from foldnorm.pipeline.artifacts import SULCUS_DEPARTURES
 from foldnorm.pipeline.bundle.volumes import BundleNetwork
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.data.items import transformed
@@ -35,7 +36,7 @@ from foldnorm.pipeline.scoring.sulcus_measures import (
     AtlasTemplate,
     NamedBrain,
 )
-from foldnorm.pipeline.scoring.sulcus_norms import DEPARTURES, MIN_HEALTHY
+from foldnorm.pipeline.scoring.sulcus_norms import MIN_HEALTHY
 from foldnorm.pipeline.training.distributed import launch
 from foldnorm.pipeline.training.setup import set_up
 from foldnorm.pipeline.view.models import ViewedModel
@@ -224,7 +225,7 @@ def test_a_missing_sulcus_stands_out_and_is_named():
     assert missing[-1].argmax() == 0
     assert missing[-1, 0] > 5 > np.abs(missing[:-1]).max()
     of_brains = scores.norms.scores(departures)
-    assert set(of_brains) == {*DEPARTURES, "missing_panel"}
+    assert set(of_brains) == {*SULCUS_DEPARTURES, "missing_panel"}
     assert of_brains["missing"][-1] == missing[-1].max()
     assert scores.norms.panel_.all()
     with pytest.raises(InputError, match=f"at least {MIN_HEALTHY} validation brains, got 3"):

@@ -1,12 +1,14 @@
 """Sulci that an atlas names, compared with those of healthy people: what is missing, and where."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 from test_atlas import hemispheres  # noqa: F401  a fixture
 
+from foldnorm.pipeline.artifacts import SULCUS_DEPARTURES, SULCUS_EVIDENCE
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.scoring import sulcus_norms
 from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller
@@ -220,12 +222,19 @@ def score(folder, *words):
     )
 
 
+def listed(page):
+    """Sides of the sulci that a report lists as most missing."""
+    table = page.read_text().split("Sulci that are most missing")[1].split("</table>")[0]
+    return set(re.findall("<td>([LR])</td>", table))
+
+
 def test_a_missing_sulcus_is_a_score_with_its_name(patients, monkeypatch, tmp_path):
     monkeypatch.setattr(sulcus_norms, "MIN_HEALTHY", 4)
     assert score(patients, "--save-scorer", tmp_path / "kept") == 0
     left, right = read_tsv(patients / "out/scores.tsv")
     assert (left["hemi"], left["missing_sulcus"]) == ("L", "central")
-    for name in ("missing", "missing_panel", "large", "displaced", "interrupted"):
+    kinds = (*SULCUS_DEPARTURES, *SULCUS_EVIDENCE)
+    for name in (*kinds, "missing_panel"):
         assert 0 < float(left[f"p_sulcus_{name}"]) <= 1
     assert float(left["score_sulcus_missing"]) > 2 * float(right["score_sulcus_missing"])
     assert float(left["p_sulcus_missing"]) == pytest.approx(1 / 11, abs=1e-5)
@@ -234,8 +243,20 @@ def test_a_missing_sulcus_is_a_score_with_its_name(patients, monkeypatch, tmp_pa
     assert [row["sulcus"] for row in sulci] == [*names, *names]
     central = next(row for row in sulci if (row["hemi"], row["sulcus"]) == ("L", "central"))
     assert float(central["p_missing"]) == pytest.approx(1 / 6, abs=1e-5)
+    for row in sulci:
+        joined = (float(row["z_unnamed"]) + float(row["z_void"])) / np.sqrt(2)
+        assert float(row["z_missing"]) == pytest.approx(joined, abs=1e-4)
+    void = {row["sulcus"]: float(row["z_void"]) for row in sulci if row["hemi"] == "L"}
+    assert "central" in sorted(void, key=void.__getitem__)[-2:]  # its neighbour lies close
     assert main(["report", str(patients / "out"), "-o", str(tmp_path / "a.html")]) == 0
     assert "central" in (tmp_path / "a.html").read_text()
+    assert listed(tmp_path / "a.html") == {"L", "R"}
+    flagged = tmp_path / "flagged"
+    shutil.copytree(patients / "out", flagged)
+    rows = [row | {"flag": "turned" if row["hemi"] == "L" else ""} for row in sulci]
+    write_tsv(flagged / "sulcus_scores.tsv", rows, list(rows[0]))
+    assert main(["report", str(flagged), "-o", str(tmp_path / "b.html")]) == 0
+    assert listed(tmp_path / "b.html") == {"R"}
     words = ["score", tmp_path / "kept", patients / "patient", "-o", tmp_path / "again"]
     assert main([*map(str, words), "--quiet"]) == 0
     again = read_tsv(tmp_path / "again/scores.tsv")
@@ -244,9 +265,10 @@ def test_a_missing_sulcus_is_a_score_with_its_name(patients, monkeypatch, tmp_pa
         right["missing_sulcus"],
     ]
     for row, known in zip(again, (left, right), strict=True):
-        assert float(row["score_sulcus_missing"]) == pytest.approx(
-            float(known["score_sulcus_missing"]), rel=1e-4
-        )
+        for name in ("missing", "unnamed", "void"):
+            assert float(row[f"score_sulcus_{name}"]) == pytest.approx(
+                float(known[f"score_sulcus_{name}"]), rel=1e-4
+            )
 
 
 def test_healthy_people_among_the_patients_get_no_p_value(patients, monkeypatch, tmp_path):
@@ -275,6 +297,7 @@ def test_bad_input_of_scores_by_sulci_is_one_line(patients, tmp_path, capsys):
         (["sulci", patients / "patient", *atlas], "sulci compares brains with healthy ones"),
         (["sulci", patients / "patient", *healthy, "--atlas", tmp_path / "text.npz"], "text.npz"),
         (["sulci", patients / "patient", *healthy, "--atlas", tmp_path / "none.npz"], "none.npz"),
+        (["sulci", patients / "patient", *healthy, "--atlas", patients], "Is a directory"),
         (["sulci", other, *healthy, *atlas], "prepared otherwise than the healthy one (thin)"),
         (["sulci", patients / "patient", *healthy, *atlas], "at least 8 healthy"),
     ):

@@ -2,16 +2,16 @@
 
 RUN is a trained model, or the word `void`: no model, only how far each place is from the nearest
 fold, compared with the healthy brains of --reference; or the word `sulci`: also which sulcus is
-missing, large, displaced or interrupted, by the names that --atlas gives (sulcus_scores.tsv has
-each); or a folder that --save-scorer has written, which needs no healthy brains any more and can be
-sent to others (scorer.json says what it holds of persons). Scores are fitted on healthy brains and
-turned into conformal p-values with brains that the weights were never fitted to: the validation
-split, or --controls of the site of those that are scored, towards whom the healthy mean is moved
-too. OUT/scores.tsv has a row a brain: scores, p, q (false discoveries over the cohort), and a flag
-with the reason where it cannot be judged (another side, region or space; cut off; mirrored; empty;
-of a site without controls), which then has no p. What its source warned of, as skeletonise does,
-stands beside it under warning. OUT/scores.json says how it was made, and which p-value is the
-smallest that can be reached.
+missing, large, displaced or interrupted, by the names that --atlas gives and the voids where it has
+each sulcus (sulcus_scores.tsv); or a folder that --save-scorer has written, which needs no healthy
+brains any more and can be sent to others (scorer.json says what it holds of persons). Scores are
+fitted on healthy brains and turned into conformal p-values with brains that the weights were never
+fitted to: the validation split, or --controls of the site of those that are scored, towards whom
+the healthy mean is moved too. OUT/scores.tsv has a row a brain: scores, p, q (false discoveries
+over the cohort), and a flag with the reason where it cannot be judged (another side, region or
+space; cut off; mirrored; empty; of a site without controls), which then has no p. What its source
+warned of, as skeletonise does, stands beside it under warning. OUT/scores.json says how it was
+made, and which p-value is the smallest that can be reached.
 """
 
 import argparse

@@ -28,8 +28,9 @@ from foldnorm.pipeline.inference.atlas_orientation import MirrorCheck, fits_as
 from foldnorm.pipeline.inference.recognise import LabelledBrain, in_space, places_of
 from foldnorm.pipeline.inference.results import Row, VolumeResult
 from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller, AtlasNamedBrain
+from foldnorm.pipeline.scoring.compared_sulci import sulcus_columns
 from foldnorm.pipeline.scoring.sulcus_measures import MEASURES
-from foldnorm.pipeline.scoring.sulcus_scores import SulcusScores, sulcus_columns
+from foldnorm.pipeline.scoring.sulcus_scores import SulcusScores
 from foldnorm.preprocessing.cohort.cohort import Cohort, row_key
 from foldnorm.preprocessing.cohort.colours import many_colours
 from foldnorm.preprocessing.cohort.each_volume import each_volume
@@ -69,12 +70,14 @@ class AtlasLabelledBrain(LabelledBrain):
 
     Attributes:
         folds: rows of ``folds.tsv``, one a fold.
+        flag: why its names mean little; empty if they do not.
         moved: mm between the given position and that in the atlas.
         likelihood: see `Alignment`.
         is_placed: a transform to MNI space was known.
     """
 
     folds: list[Row] = field(default_factory=list)
+    flag: str = ""
     moved: float = 0.0
     likelihood: float = 0.0
     is_placed: bool = True
@@ -126,6 +129,7 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
                 "transform_known": brain.is_placed,
                 "moved_mm": round(brain.moved, 2),
                 "log_likelihood": round(brain.likelihood, 3),
+                "flag": brain.flag,
             }
             if brain.is_placed and brain.moved > FAR_OFF:
                 LOG.warning(
@@ -202,7 +206,8 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
             space.affine,
             space.path,
             rows,
-            [known | own for own in fold_rows(named, unnamed)],
+            [{**known, "flag": flag, **own} for own in fold_rows(named, unnamed)],
+            flag,
             alignment.moved,
             alignment.likelihood,
             named.is_placed,
@@ -242,7 +247,7 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
         colours = many_colours(len(self.atlas.names))
         for made in self:
             path = out / SULCUS_LABELS.of(brain=made.key)
-            write_labels(path, made.labels, made.affine, description="foldnorm RECOGNISED sulci")
+            write_labels(path, made.labels, made.affine, description=described(made.flag))
             picture = contact_sheet([seen_from_outside(made.labels, colours)])
             write_bytes(out / SULCUS_PICTURE.of(brain=made.key), png(picture))
         write_tsv(out / SULCI, self.table, tuple(SULCI.columns))
@@ -250,6 +255,11 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
         names = [{"label": n, "name": name} for n, name in enumerate(self.atlas.names, start=1)]
         write_tsv(out / SULCUS_NAMES, names, tuple(SULCUS_NAMES.columns))
         write_json(out / SULCI_SIDECAR, self.sidecar)
+
+
+def described(flag: str) -> str:
+    """Describe a label volume in its header, which travels without the tables."""
+    return f"foldnorm RECOGNISED sulci{'; FLAGGED, see sulci.tsv' if flag else ''}"
 
 
 def seen_from_outside(

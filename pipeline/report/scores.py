@@ -103,8 +103,12 @@ def fusion_section(path: Path) -> dict[str, Any]:
 
 
 def _sulci_of_scores(path: Path) -> dict[str, Any]:
-    """Build what a section of scores shows of named sulci; empty where an atlas named none."""
-    rows = _rows_if_any(path)
+    """Build what a section of scores shows of named sulci; empty where an atlas named none.
+
+    Brains with a flag are left out: names of a turned one are of other sulci, and all would be
+    missing most.
+    """
+    rows = [row for row in _rows_if_any(path) if not row["flag"]]
     sulci = list(dict.fromkeys(row["sulcus"] for row in rows))
     if not rows:
         return {}

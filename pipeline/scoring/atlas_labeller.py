@@ -12,6 +12,7 @@ from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.naming.alignment import Alignment, transformed
 from foldnorm.preprocessing.naming.atlas import AtlasSide, SulcusAtlas
 from foldnorm.preprocessing.naming.atlas_names import AtlasFoldNames, name_by_atlas
+from foldnorm.preprocessing.naming.learned_names import warn_of_coarse_voxels
 from foldnorm.preprocessing.spatial.space import Matrix
 from foldnorm.preprocessing.topology.simple_surfaces import simple_surfaces
 
@@ -85,6 +86,8 @@ class AtlasLabeller:
         self.atlas, self.cohort, self.scheme = atlas, cohort, cohort.scheme
         self.by_place = by_place
         self.sulci = atlas.names
+        if atlas.learned is not None and not by_place:
+            warn_of_coarse_voxels(cohort.voxel_size, cohort.folder)
         self._sides: dict[str, AtlasSide] = {}
 
     def named(self, brains: Iterable[Brain]) -> Iterator[AtlasNamedBrain]:

@@ -1,6 +1,7 @@
 """All families of scores of brains together: those of the model, and the baselines."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from foldnorm.pipeline.scoring.asymmetry import AsymmetryScores
 from foldnorm.pipeline.scoring.baselines import Baselines
+from foldnorm.pipeline.scoring.compared_sulci import ComparedSulci, OnSulci
 from foldnorm.pipeline.scoring.families import LATENT_MAP, ScoreFamily
 from foldnorm.pipeline.scoring.healthy import HealthyBrains
 from foldnorm.pipeline.scoring.map_scores import (
@@ -18,7 +20,7 @@ from foldnorm.pipeline.scoring.map_scores import (
     ScoreTable,
 )
 from foldnorm.pipeline.scoring.old_names import current_family
-from foldnorm.pipeline.scoring.sulcus_scores import ComparedSulci, OnSulci, SulcusScores
+from foldnorm.pipeline.scoring.sulcus_scores import SulcusScores
 from foldnorm.pipeline.scoring.void import VoidScores
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, CohortView, few_at_a_time
 from foldnorm.preprocessing.cohort.each_volume import each_volume
@@ -64,12 +66,12 @@ def unfitted_families(
 
         of_model = unfitted_model_families(trained, cohort, covariates)
     maps = {name: own for name, own in of_model.items() if isinstance(own, MapScores)}
-    maps[VOID] = VoidScores(cohort.scheme, cohort.voxel_size, covariates)
+    void = maps[VOID] = VoidScores(cohort.scheme, cohort.voxel_size, covariates)
     if asymmetry:
         maps[ASYMMETRY] = AsymmetryScores(cohort.scheme, cohort.voxel_size, covariates)
     others = {name: own for name, own in of_model.items() if name not in maps}
     if by_sulci:
-        others[NAMED_SULCI] = SulcusScores(cohort, atlas, covariates)
+        others[NAMED_SULCI] = SulcusScores(cohort, atlas, covariates, void)
     return {**maps, **others, "baselines": Baselines(cohort.scheme)}
 
 
@@ -274,12 +276,14 @@ class BrainScores:
         self, brains: Sequence[Brain], on_map: OnMap | None, on_sulci: OnSulci | None
     ) -> ScoreTable:
         found: ScoreTable = {}
-        first = next(iter(self.map_scores), None)
-        for family in self.families_.values():
+        voids: list[Map] = []  # of the brains, for their sulci: maps come first
+        for name, family in self.families_.items():
             if isinstance(family, MapScores):
-                found |= family.score(brains, on_map if family is first else None)
+                told: list[OnMap] = [voids.append] if name == VOID else []
+                told += [on_map] if on_map is not None and family is self.map_scores[0] else []
+                found |= family.score(brains, partial(_tell, told))
             elif isinstance(family, SulcusScores):
-                found |= family.score(brains, on_sulci)
+                found |= family.score(brains, on_sulci, voids)
             else:
                 found |= family.score(brains)
         return found
@@ -312,3 +316,9 @@ class BrainScores:
         for name, family in zip(names, self.families_.values(), strict=True):
             family.load(folder / name)
         return self
+
+
+def _tell(those: Sequence[OnMap], z: Map) -> None:
+    """Call each of several with a map."""
+    for one in those:
+        one(z)

@@ -18,6 +18,7 @@ from foldnorm.pipeline.runs.provenance import describe_supervision
 from foldnorm.pipeline.scoring.alike import check_alike
 from foldnorm.pipeline.scoring.brain_scores import ASYMMETRY, VOID, BrainScores
 from foldnorm.pipeline.scoring.calibration import Calibration
+from foldnorm.pipeline.scoring.compared_sulci import ComparedSulci, sulcus_columns
 from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
 from foldnorm.pipeline.scoring.fitted import read_state, write_state
 from foldnorm.pipeline.scoring.healthy_folds import HealthyFolds
@@ -39,7 +40,6 @@ from foldnorm.pipeline.scoring.scorer_files import (
     read_about,
 )
 from foldnorm.pipeline.scoring.sulcus_counts import SulcusCounts
-from foldnorm.pipeline.scoring.sulcus_scores import ComparedSulci, sulcus_columns
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.cohort.layout import LAYOUT_FOLDER

@@ -6,6 +6,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.pipeline.artifacts import SULCUS_EVIDENCE
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.normative import CLIP, NormativeMap
 from foldnorm.pipeline.scoring.sulcus_measures import Measures
@@ -17,12 +18,13 @@ STABLE = 0.25  # coefficient of variation of a sulcus's size, below which it is 
 # confidence, pieces, and what is in standard deviations already.
 SIZE_FLOOR, CONFIDENCE_FLOOR, PIECES_FLOOR, Z_FLOOR = 0.5, 0.02, 0.25, 0.1
 UNSURE = 0.5  # weight of confidence beside size; settled on validation brains
-# Both settled on one site (MMRR-21 of Mindboggle-101), and on no other.
+# All three settled on one site (MMRR-21 of Mindboggle-101), and on no other.
+VOID_FLOOR = 4.0  # root of z × mm³: most sulci of healthy brains hold no void at all
 SHRINKAGE = 0.5  # of the correlations between sizes
 LEAST_EFFECT = 4.0  # standard deviations: the absence of a sulcus that does less is hardly seen
-DEPARTURES = ("missing", "large", "displaced", "interrupted")
 PANEL = "missing_panel"
 MAPS = ("size", "confidence", "absence", "distance", "pieces")
+VOID_MAP = "void"  # of scores that look at voids
 Departures = NDArray[np.float64]
 Regressors = NDArray[np.float64] | None
 
@@ -45,6 +47,10 @@ class SulcusNorms(Fitted):
     what the sizes of healthy brains have in common is no evidence. The least effect keeps sulci of
     a few voxels, which no one would miss, from speaking as loud as the others.
 
+    Where voids are known, too, that is ``unnamed``, ``void`` is how much more is void where the
+    sulcus runs than in healthy brains, and ``missing`` is their sum over √2 (Stouffer): names see
+    what neighbours have filled, voids what they have not.
+
     Args:
         n_sulci: how many sulci there are.
 
@@ -53,20 +59,22 @@ class SulcusNorms(Fitted):
             absence would stand out (`LEAST_EFFECT`; `STABLE` where ``lost`` is not known).
 
     Source:
-        Kay 1998, Fundamentals of statistical signal processing II, section 4.4.
+        Kay 1998, Fundamentals of statistical signal processing II, section 4.4; Stouffer et al.
+        1949, The American soldier I.
     """
 
     def __init__(self, n_sulci: int) -> None:
         self.n_sulci = n_sulci
         self.size, self.confidence = NormativeMap(SIZE_FLOOR), NormativeMap(CONFIDENCE_FLOOR)
         self.absence, self.distance = NormativeMap(Z_FLOOR), NormativeMap(Z_FLOOR)
-        self.pieces = NormativeMap(PIECES_FLOOR)
+        self.pieces, self.void = NormativeMap(PIECES_FLOOR), NormativeMap(VOID_FLOOR)
 
     def fit(
         self,
         measures: Measures,
         regressors: Regressors = None,
         lost: NDArray[np.float64] | None = None,
+        voids: NDArray[np.float64] | None = None,
     ) -> Self:
         """Learn what healthy brains are like.
 
@@ -74,6 +82,7 @@ class SulcusNorms(Fitted):
             measures: (N, n, `len(MEASURES)`), see `NamedBrain.measure`.
             regressors: (N, p), what the mean depends on.
             lost: (N, n, n), mm² of each sulcus that go if what is named after one is gone.
+            voids: (N, n), see `void_by_sulcus`.
 
         Raises:
             InputError: there is none.
@@ -82,6 +91,10 @@ class SulcusNorms(Fitted):
         self.size.fit(lambda: sizes, regressors)
         self.confidence.fit(lambda: measures[:, :, 1], regressors)
         self.pieces.fit(lambda: measures[:, :, 6], regressors)
+        self.has_voids_ = voids is not None
+        if voids is not None:
+            roots = np.sqrt(voids)
+            self.void.fit(lambda: roots, regressors)
         variation = measures[:, :, 0].std(axis=0) / np.maximum(measures[:, :, 0].mean(axis=0), 1e-9)
         self.filter_, self.panel_ = np.zeros((0, self.n_sulci)), variation < STABLE
         if lost is not None:
@@ -98,26 +111,32 @@ class SulcusNorms(Fitted):
 
     def state_dict(self) -> State:
         """Return sums over the healthy brains, sulcus by sulcus."""
-        state: State = {name: getattr(self, name).state_dict() for name in MAPS}
+        maps = (*MAPS, VOID_MAP) if self.has_voids_ else MAPS
+        state: State = {name: getattr(self, name).state_dict() for name in maps}
         state |= {"centres": self.centres_, "inverses": self.inverses_}
         return {**state, "panel": self.panel_, "filter": self.filter_}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
         """Take what `state_dict` gave."""
-        for name in MAPS:
+        self.has_voids_ = VOID_MAP in state
+        for name in (*MAPS, VOID_MAP) if self.has_voids_ else MAPS:
             getattr(self, name).load_state_dict(state[name])
         self.panel_, self.filter_ = state["panel"], state["filter"]
         self.centres_, self.inverses_ = state["centres"], state["inverses"]
         return self
 
     def departures(
-        self, measures: Measures, regressors: Regressors = None
+        self,
+        measures: Measures,
+        regressors: Regressors = None,
+        voids: NDArray[np.float64] | None = None,
     ) -> dict[str, Departures]:
         """Compute departures of sulci from healthy ones by kind, (N, n) standard deviations.
 
         Args:
             measures: (N, n, `len(MEASURES)`).
             regressors: (N, p), as they were fitted.
+            voids: (N, n), if they were fitted.
         """
         absence = self._absence(measures, regressors)
         found: dict[str, NDArray[np.floating]] = {
@@ -126,11 +145,15 @@ class SulcusNorms(Fitted):
             "displaced": self.distance.z(self._distances(measures)),
             "interrupted": _z(self.pieces, measures[:, :, 6], regressors),
         }
+        if voids is not None:
+            parts = found["missing"], _z(self.void, np.sqrt(voids), regressors)
+            found["missing"] = (parts[0] + parts[1]) / np.sqrt(2)
+            found |= dict(zip(SULCUS_EVIDENCE, parts, strict=True))
         return {kind: np.nan_to_num(z).astype(np.float64) for kind, z in found.items()}
 
     def scores(self, departures: Mapping[str, Departures]) -> dict[str, NDArray[np.float64]]:
         """Scores of brains whose sulci depart so: the most unusual sulcus of each, (N,) by name."""
-        found = {kind: departures[kind].max(axis=1) for kind in DEPARTURES}
+        found = {kind: own.max(axis=1) for kind, own in departures.items()}
         panel = departures["missing"][:, self.panel_]
         found[PANEL] = panel.max(axis=1) if self.panel_.any() else np.zeros(len(panel))
         return found

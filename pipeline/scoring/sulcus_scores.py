@@ -1,29 +1,30 @@
 """Scores of brains by sulci that an atlas names: which is missing, without training or network."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.artifacts import SCORER_ATLAS
-from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller, AtlasNamedBrain
+from foldnorm.pipeline.artifacts import SCORER_ATLAS, SULCUS_DEPARTURES, SULCUS_EVIDENCE
+from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller
+from foldnorm.pipeline.scoring.compared_sulci import ComparedSulci, Measured, OnSulci, Row
 from foldnorm.pipeline.scoring.design import Design
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
-from foldnorm.pipeline.scoring.map_scores import ScoreTable
-from foldnorm.pipeline.scoring.sulcus_measures import Measures
+from foldnorm.pipeline.scoring.map_scores import Map, ScoreTable
 from foldnorm.pipeline.scoring.sulcus_norms import (
-    DEPARTURES,
     PANEL,
     Departures,
     SulcusNorms,
     check_enough,
 )
+from foldnorm.pipeline.scoring.sulcus_voids import void_by_sulcus
+from foldnorm.pipeline.scoring.void import VoidScores
 from foldnorm.preprocessing.cohort.cohort import (
     Brain,
     Cohort,
@@ -40,46 +41,6 @@ from foldnorm.preprocessing.naming.atlas import SulcusAtlas
 MIN_OF_SITE = 16  # healthy hemispheres of a site, for brains to be compared with those of their own
 SIZES = ("scheme", "voxel_size", "factor", "method", "thin")  # preparation that sizes depend on
 PREFIX = "sulcus"
-Row = Mapping[str, str]
-
-
-class Measured(NamedTuple):
-    """A hemisphere as its sulci are measured in the space of the atlas.
-
-    Attributes:
-        measures: (n, `len(MEASURES)`), see `NamedBrain.measure`.
-        lost: (n, n), see `AtlasNamedBrain.lost`.
-    """
-
-    measures: Measures
-    lost: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, named: AtlasNamedBrain) -> "Measured":
-        """Measure a brain whose voxels are named."""
-        return cls(named.measure(named.to_atlas), named.lost())
-
-
-@dataclass(frozen=True)
-class ComparedSulci:
-    """Sulci of a hemisphere beside those of healthy ones.
-
-    Attributes:
-        row: of ``participants.tsv``.
-        measures: (n, `len(MEASURES)`), in the space of the atlas.
-        z: (n,) departures by kind.
-        p: (n,) by kind: share of healthy hemispheres of that side whose same sulcus departs as far.
-        scores: of the hemisphere, by name.
-    """
-
-    row: Row
-    measures: Measures
-    z: Mapping[str, NDArray[np.float64]]
-    p: Mapping[str, NDArray[np.float64]]
-    scores: Mapping[str, float]
-
-
-OnSulci = Callable[[ComparedSulci], None]
 
 
 class SulcusScores(Fitted):
@@ -93,10 +54,14 @@ class SulcusScores(Fitted):
     that is missing to the folds of another (AUROC .96 without and .92 with, 191 deletions of
     MMRR-21).
 
+    Given scores by voids, ``sulcus_missing`` is what names and voids say together; each alone is
+    ``sulcus_unnamed`` and ``sulcus_void``. Without them it is what names say.
+
     Args:
         cohort: says how brains were prepared.
         atlas: of sulci; None before `load`.
         covariates: columns that the healthy mean of sizes depends on.
+        void: fitted, or loaded, before these on the same brains.
 
     Attributes:
         design_: what that mean depends on, as numbers.
@@ -109,9 +74,13 @@ class SulcusScores(Fitted):
     FITTED_ON: ClassVar[Group] = "all_known"
 
     def __init__(
-        self, cohort: Cohort, atlas: SulcusAtlas | None = None, covariates: Sequence[str] = ()
+        self,
+        cohort: Cohort,
+        atlas: SulcusAtlas | None = None,
+        covariates: Sequence[str] = (),
+        void: VoidScores | None = None,
     ) -> None:
-        self.cohort, self.covariates = cohort, tuple(covariates)
+        self.cohort, self.covariates, self.void = cohort, tuple(covariates), void
         self._owners = np.zeros(0, dtype=np.str_)
         self._known: dict[str, Measured] = {}
         if atlas is not None:
@@ -123,9 +92,15 @@ class SulcusScores(Fitted):
         return self.atlas.names
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of departures."""
+        joined = () if self.void is None else SULCUS_EVIDENCE
+        return (*SULCUS_DEPARTURES, *joined)
+
+    @property
     def names(self) -> list[str]:
         """Names of the scores."""
-        return [f"{PREFIX}_{kind}" for kind in (*DEPARTURES, PANEL)]
+        return [f"{PREFIX}_{kind}" for kind in (*self.kinds, PANEL)]
 
     @property
     def families(self) -> list[str]:
@@ -145,8 +120,9 @@ class SulcusScores(Fitted):
         """
         rows = healthy.rows if isinstance(healthy, CohortView) else [b.row for b in healthy]
         measured = []
-        for brain in healthy:
-            measured.append(self.measured(brain))
+        voids: Iterable[Map | None] = repeat(None) if self.void is None else self.void.maps(healthy)
+        for brain, z in zip(healthy, voids, strict=False):
+            measured.append(self.measured(brain, z=z))
             self._known[_digest(brain)] = measured[-1]
         return self.fit_measured(measured, rows, n_local)
 
@@ -172,7 +148,7 @@ class SulcusScores(Fitted):
             found = [self._departures(measured[n], rows[n]) for n in by_family if calibrates[n]]
             self.calibration_[hemi] = {
                 kind: np.array([z[kind][0] for z in found]).reshape(-1, len(self.sulci))
-                for kind in DEPARTURES
+                for kind in self.kinds
             }
         return self
 
@@ -204,31 +180,40 @@ class SulcusScores(Fitted):
         self._use(SulcusAtlas.open(folder / SCORER_ATLAS))
         return super().load(folder)
 
-    def score(self, brains: Iterable[Brain], on_sulci: OnSulci | None = None) -> ScoreTable:
+    def score(
+        self,
+        brains: Iterable[Brain],
+        on_sulci: OnSulci | None = None,
+        voids: Iterable[Map] | None = None,
+    ) -> ScoreTable:
         """Scores of each brain by name, (N,) each: of its most unusual sulcus.
 
         Args:
             brains: hemispheres.
             on_sulci: called with the sulci of each brain.
+            voids: map of each brain by `VoidScores`, if it is known already.
 
         Raises:
             InputError: a brain is none, or of a side that no healthy one is of.
         """
         found = []
-        for brain in brains:
-            own = self.compared(self.measured(brain), brain.row)
+        for brain, z in zip(brains, repeat(None) if voids is None else voids, strict=False):
+            own = self.compared(self.measured(brain, z=z), brain.row)
             found.append([own.scores[name] for name in self.names])
             if on_sulci is not None:
                 on_sulci(own)
         values = np.array(found, dtype=np.float64).reshape(-1, len(self.names))
         return dict(zip(self.names, values.T, strict=True))
 
-    def measured(self, brain: Brain, alignment: Alignment | None = None) -> Measured:
+    def measured(
+        self, brain: Brain, alignment: Alignment | None = None, z: Map | None = None
+    ) -> Measured:
         """Name a brain and measure its sulci; one that was fitted is not aligned again.
 
         Args:
             brain: a hemisphere.
             alignment: of its folds with the atlas, if it is known already.
+            z: (1, I, J, K), its map by `VoidScores`, if it is known already.
 
         Raises:
             InputError: it is no hemisphere.
@@ -236,7 +221,12 @@ class SulcusScores(Fitted):
         digest = _digest(brain)
         if digest in self._known:
             return self._known[digest]
-        return Measured.of(self.labeller.name(brain, alignment))
+        named = self.labeller.name(brain, alignment)
+        if self.void is None:
+            return Measured.of(named)
+        z = next(self.void.maps([brain])) if z is None else z
+        side = self.labeller.side(brain.row)
+        return Measured.of(named, void_by_sulcus(z[0], side, named.to_atlas, self.sulci))
 
     @property
     def calibrated_on(self) -> int:
@@ -302,31 +292,25 @@ class SulcusScores(Fitted):
     def _departures(self, measured: Measured, row: Row) -> dict[str, Departures]:
         """Departures of a hemisphere from those of its side, (1, n) by kind."""
         regressors = self.design_.encode([row], np.array([True]))
-        return self.norms_of(row).departures(measured.measures[None], regressors)
+        voids = None if measured.voids is None else measured.voids[None]
+        return self.norms_of(row).departures(measured.measures[None], regressors, voids)
 
     def _left_out(self, hemi: str, family: str) -> SulcusNorms:
         """Norms of a side without a family."""
         return self._fitted(np.flatnonzero((self._sides == hemi) & (self._owners != family)))
 
     def _fitted(self, indices: NDArray[np.int64]) -> SulcusNorms:
-        measures = np.array([self._healthy[n].measures for n in indices])
-        lost = np.array([self._healthy[n].lost for n in indices])
+        own = [self._healthy[n] for n in indices]
         rows = None if self._regressors is None else self._regressors[indices]
-        return SulcusNorms(len(self.sulci)).fit(measures, rows, lost)
+        return SulcusNorms(len(self.sulci)).fit(
+            np.array([one.measures for one in own]),
+            rows,
+            np.array([one.lost for one in own]),
+            None if self.void is None else np.array([one.voids for one in own]),
+        )
 
 
 def _digest(brain: Brain) -> str:
     """Digest of all that a brain is named by."""
     folds = b"" if brain.folds is None else brain.folds().tobytes()
     return sha256(brain.volume.tobytes() + folds + row_key(brain.row).encode())
-
-
-def sulcus_columns(compared: ComparedSulci, *, is_judged: bool) -> list[dict[str, Any]]:
-    """Columns ``z_…`` of each sulcus of a hemisphere and, if it is judged, ``p_…``."""
-    found: list[dict[str, Any]] = []
-    for n in range(len(compared.measures)):
-        row = {f"z_{kind}": float(z[n]) for kind, z in compared.z.items()}
-        if is_judged:
-            row |= {f"p_{kind}": float(p[n]) for kind, p in compared.p.items()}
-        found.append(row)
-    return found

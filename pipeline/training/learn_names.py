@@ -31,6 +31,7 @@ from foldnorm.preprocessing.naming.learned_names import (
     aligned,
     class_probabilities,
     features_at,
+    warn_of_coarse_voxels,
 )
 from foldnorm.preprocessing.naming.named_folds import names_by_label, with_families
 from foldnorm.preprocessing.spatial.space import Matrix
@@ -98,6 +99,7 @@ def learned_atlas(cohort: Cohort, without: Sequence[str] = ()) -> SulcusAtlas:
             f"learning names requires at least {MIN_PEOPLE} people whose folds have names, got "
             f"{len(people)} (without --learn an atlas of them is made): {cohort.folder}"
         )
+    warn_of_coarse_voxels(cohort.voxel_size, cohort.folder)
     parts = [set(people[n::PARTS]) for n in range(PARTS)]
     counter = PlaceCounter(atlas.names, *mni_grid(cohort.voxel_size))
     hemispheres = [

@@ -6,7 +6,8 @@ arrays in the file of the atlas, applied by NumPy: `foldnorm.pipeline.training.l
 them.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,18 @@ from scipy.special import log_softmax, softmax
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.naming.alignment import Points, align_near, fold_means, transformed
 from foldnorm.preprocessing.naming.atlas import AtlasSide
-from foldnorm.preprocessing.naming.fold_features import FoldFeatures, fold_features
+from foldnorm.preprocessing.naming.fold_features import (
+    TOUCHING_MM,
+    FoldFeatures,
+    fold_features,
+)
 
 LAYERS = ("first", "second", "third", "last")
 WEIGHTS = ("mean", "spread", *(f"{name}.{kind}" for name in LAYERS for kind in ("weight", "bias")))
 PLACES = ("counts", "affine")
 PREFIX = "learned."  # of the names of these arrays in the file of an atlas
+COARSEST_MM = 2.0  # voxels in which folds side by side touch, see `TOUCHING_MM`
+LOG = logging.getLogger(__name__)
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -105,6 +112,24 @@ class LearnedNames:
         """Return what `in_arrays` reads."""
         own = {**self.weights, "counts": self.places.counts, "affine": self.places.affine}
         return {PREFIX + name: array for name, array in own.items()}
+
+
+def warn_of_coarse_voxels(voxel_size: Sequence[float], folder: Path) -> None:
+    """Warn where folds that touch cannot be told from others, by which they are named, too.
+
+    Args:
+        voxel_size: mm.
+        folder: of the cohort.
+    """
+    if max(voxel_size) > COARSEST_MM:
+        LOG.warning(
+            "learned names go by which folds touch, within %g mm: expected voxels of at most %g "
+            "mm, got %g mm, in which few do and names are less sure: %s",
+            TOUCHING_MM,
+            COARSEST_MM,
+            max(voxel_size),
+            folder,
+        )
 
 
 def aligned(places: AtlasSide, points: Points, folds: NDArray[np.integer]) -> Points:
