@@ -80,7 +80,7 @@ def _of_colour(colour: Colours, values: NDArray[np.float64]) -> Colours:
 
 @dataclass(frozen=True)
 class Named:
-    """Where a view shows a label.
+    """Places at which a view shows a label.
 
     Attributes:
         places: rows and columns, the middle one first.

@@ -140,7 +140,7 @@ class ValueScale:
 
     @property
     def shown(self) -> ScalarMappable:
-        """What a colour bar is made of."""
+        """Scale that a colour bar is made of."""
         return ScalarMappable(self.norm, self.colours)
 
     def glows(self, values: Array) -> list[Glow]:

@@ -76,7 +76,7 @@ class Eye:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a picture shows of a surface.
+    """Part of a surface that a picture shows.
 
     Attributes:
         hit: (H, W), whether a ray meets it.
