@@ -175,3 +175,13 @@ def test_asymmetry_is_refused_where_sides_lie_in_different_layouts(tmp_path, cap
     said = capsys.readouterr().err
     assert f"prepared without --mirror-right: {healthy.folder}" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_sides_in_different_layouts_are_scored_with_a_warning(tmp_path, capsys):
+    apart = cohort_of(tmp_path / "apart", people=10)
+    alike = cohort_of(tmp_path / "alike", "--mirror-right", people=10)
+    for cohort, warned in ((apart, True), (alike, False)):
+        words = ["score", "void", cohort.folder, "-o", tmp_path / "out", "--overwrite",
+                 "--reference", cohort.folder]  # fmt: skip
+        assert main([*map(str, words), "--quiet"]) == 0
+        assert ("prepare with --mirror-right" in capsys.readouterr().err) == warned

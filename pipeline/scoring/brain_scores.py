@@ -1,5 +1,6 @@
 """All families of scores of brains together: those of the model, and the baselines."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from foldnorm.preprocessing.naming.atlas import SulcusAtlas
 if TYPE_CHECKING:  # torch and MONAI take seconds, and scores without a model do without them
     from foldnorm.pipeline.runs.trained_model import TrainedModel
 
+LOG = logging.getLogger(__name__)
 VOID = "void"  # name of a family, and how brains are scored without a model
 ASYMMETRY = "asymmetry"
 BY_SULCI = "sulci"  # the other way: by sulci that an atlas names
@@ -145,6 +147,13 @@ class BrainScores:
             raise InputError(
                 "asymmetry compares hemispheres in one layout, and these were prepared without "
                 f"--mirror-right: {reference.folder}"
+            )
+        if _mixes_sides(reference):
+            LOG.warning(
+                "left and right hemispheres lie in different parts of the box, and each place is "
+                "compared with healthy brains of both sides: prepare with --mirror-right, or one "
+                "side alone (--hemi): %s",
+                reference.folder,
             )
         self.healthy_ = HealthyBrains.from_cohorts(
             reference,
@@ -322,3 +331,9 @@ def _tell(those: Sequence[OnMap], z: Map) -> None:
     """Call each of several with a map."""
     for one in those:
         one(z)
+
+
+def _mixes_sides(cohort: Cohort) -> bool:
+    """Say if hemispheres of both sides are in a cohort, and not in one layout."""
+    sides = {row.get("hemi", "") for row in cohort.rows}
+    return {"L", "R"} <= sides and not cohort.preparation["mirror_right"]
