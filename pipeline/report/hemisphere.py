@@ -32,7 +32,7 @@ NAMES = {
     "L": {"left": "lateral", "right": "medial"},
     "R": {"right": "lateral", "left": "medial"},
 }
-PLACES = (0.5, 0.3, 0.7)  # along a sulcus, where its name may stand, the best first
+PLACES = (0.5, 0.3, 0.7, 0.85)  # along a sulcus, where its name may stand, the best first
 SCALE_BAR = 20.0  # mm
 HALO = withStroke(linewidth=2.2, foreground="white")  # keeps letters legible on folds
 INK = "#1d2430"
