@@ -34,18 +34,14 @@ import torch
 from figures import write_figures
 from gpu import draw_cohorts
 from gpu_session import Session, replaced, say, short
-from gpu_smoke import VARIANTS, through
+from gpu_smoke import BF16, CASES, through
 from simulated_tensors import GPU, TRAFFIC, Simulation, Traffic
 
-from foldnorm.pipeline.runs.config import shipped_configs
 from foldnorm.pipeline.training import train as train_module
 from foldnorm.preprocessing.cohort.cohort import Cohort
 
 MAX_WAITS = 2
 NAMES = ("small", "images")  # of the cohorts
-BF16 = " bf16"  # after the name of a configuration that is also trained so
-# Networks of each kind; the others differ in theirs.
-IN_BF16 = ("vnet", "wgan_gp", "unit", "f_anogan", "damage_unet", "ddpm", "restorer")
 
 
 @dataclass
@@ -160,9 +156,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    shipped = [*sorted(shipped_configs()), *VARIANTS, *(name + BF16 for name in IN_BF16)]
     parser.add_argument("out", type=Path, metavar="OUT.json")
-    parser.add_argument("--configs", nargs="+", choices=shipped, default=shipped, metavar="CONFIG")
+    parser.add_argument("--configs", nargs="+", choices=CASES, default=CASES, metavar="CONFIG")
     parser.add_argument("--cohorts", type=Path, help="folder of the cohorts; drawn there once")
     given = parser.parse_args()
     warnings.simplefilter("ignore")

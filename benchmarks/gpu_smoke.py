@@ -52,6 +52,12 @@ SMALLER = {
     "wgan_gp_report": ("--model.init_args.latent_dim=16",),
 }
 
+BF16 = " bf16"  # after the name of a configuration that is also trained so
+# One of each kind of network; the others differ in theirs.
+IN_BF16 = ("vnet", "wgan_gp", "unit", "f_anogan", "damage_unet", "ddpm", "restorer")
+# What `device_simulation` goes through.
+CASES = [*sorted(shipped_configs()), *VARIANTS, *(name + BF16 for name in IN_BF16)]
+
 
 def smoke(session: Session) -> None:
     shipped = sorted(shipped_configs(), key=lambda name: (name not in FIRST, name))

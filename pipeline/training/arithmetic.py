@@ -1,11 +1,12 @@
 """Arithmetic of a training, by ``training.precision``: flags of a GPU's libraries, and autocast."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
 from foldnorm.models.precision import tf32
+from foldnorm.models.protocols import Phase
 from foldnorm.models.small_maps import small_maps_in_float32
 from foldnorm.pipeline.runs.options import TrainingPrecision
 
@@ -36,3 +37,8 @@ def mixed(precision: TrainingPrecision, device: torch.device) -> Iterator[None]:
         small_maps_in_float32(device),
     ):
         yield
+
+
+def of_backward(phase: Phase, device: torch.device) -> AbstractContextManager[None]:
+    """Context of the backward pass of a phase: without TF32, where the phase asks for it."""
+    return tf32(device, allowed=False) if phase.full_float32 else nullcontext()

@@ -285,7 +285,7 @@ def load_state(
             average.module.load_state_dict(checkpoint["average"])
             average.n_averaged.fill_(checkpoint["state"]["step"])
         for name, optimizer in optimizers.items():
-            _load_optimizer(optimizer, checkpoint["optimizers"][name])
+            load_optimizer(optimizer, checkpoint["optimizers"][name])
         return TrainingState.from_dict(checkpoint["state"])
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
@@ -294,7 +294,7 @@ def load_state(
         ) from error
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
     """Take up the state of an optimiser of any device; a fused one counts its steps on its own."""
     own = {name: optimizer.param_groups[0][name] for name in ("fused", "foreach")}
     groups = [{**group, **own} for group in saved["param_groups"]]

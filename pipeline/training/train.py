@@ -21,11 +21,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from foldnorm.models.noise import StepNoise, seed_of
-from foldnorm.models.precision import tf32
 from foldnorm.models.protocols import HasPostStep, Trainable
 from foldnorm.pipeline.artifacts import RUN_CONFIG, RUN_SAMPLE
 from foldnorm.pipeline.runs.model_card import write_model_card
-from foldnorm.pipeline.training.arithmetic import arithmetic, mixed
+from foldnorm.pipeline.training.arithmetic import arithmetic, mixed, of_backward
 from foldnorm.pipeline.training.distributed import (
     Group,
     clip_gradients,
@@ -204,8 +203,7 @@ def train_step(training: Training) -> dict[str, Tensor]:
         for network, optimizer in optimizers.items():
             optimizer.zero_grad(set_to_none=True)
             optimizer.param_groups[0]["lr"] = options.rate(network, step)
-        in_tf32 = options.precision != "32" and not model.phases[phase].full_float32
-        with tf32(fabric.device, allowed=in_tf32):
+        with of_backward(model.phases[phase], fabric.device):
             phase_terms["loss"].backward()
         average_gradients(fabric, optimizers.values())
         if options.gradient_clip:
