@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from foldnorm.models.named_networks import named_networks_of
 from foldnorm.models.noise import seed_of
@@ -28,6 +27,7 @@ from foldnorm.pipeline.training.distributed import Group
 from foldnorm.pipeline.training.messages import told_by_first
 from foldnorm.pipeline.training.registry import task_of
 from foldnorm.pipeline.training.task import Task
+from foldnorm.pipeline.training.weight_average import WeightAverage
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.each_volume import fault_of_volumes
 from foldnorm.preprocessing.core.errors import InputError
@@ -76,7 +76,7 @@ class Training:
     metrics: MetricsLog
     writer: Any = None
     state: TrainingState = field(default_factory=TrainingState)
-    average: AveragedModel | None = None
+    average: WeightAverage | None = None
     # Seconds a step of this session, from one row of metrics.csv to the next: between them the
     # device works while the process is ahead.
     paces: list[float] = field(default_factory=list)
@@ -197,7 +197,7 @@ def _check_networks(model: nn.Module, options: TrainingOptions, shape: Sequence[
 
 def _to_device(
     model: nn.Module, options: TrainingOptions, fabric: Fabric, dims: int
-) -> tuple[dict[str, torch.optim.Optimizer], AveragedModel | None]:
+) -> tuple[dict[str, torch.optim.Optimizer], WeightAverage | None]:
     """Bring the model to its device; an optimiser for each network, and the average of weights."""
     assert isinstance(model, Trainable)
     model.to(fabric.device)
@@ -215,7 +215,7 @@ def _to_device(
     }
     average = None
     if options.ema:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema))
+        average = WeightAverage(model, options.ema)
     return optimizers, average
 
 
@@ -272,7 +272,7 @@ def load_state(
     run: RunFolder,
     model: nn.Module,
     optimizers: Mapping[str, torch.optim.Optimizer],
-    average: AveragedModel | None = None,
+    average: WeightAverage | None = None,
 ) -> TrainingState:
     """Take up model, optimisers and average from the last checkpoint.
 
@@ -283,7 +283,7 @@ def load_state(
         model.load_state_dict(checkpoint["model"])
         if average is not None:
             average.module.load_state_dict(checkpoint["average"])
-            average.n_averaged.fill_(checkpoint["state"]["step"])
+            average.has_begun = checkpoint["state"]["step"] > 0
         for name, optimizer in optimizers.items():
             load_optimizer(optimizer, checkpoint["optimizers"][name])
         return TrainingState.from_dict(checkpoint["state"])

@@ -215,7 +215,7 @@ def train_step(training: Training) -> dict[str, Tensor]:
         _note_divergence(training, phase_terms["loss"].detach(), step * MAX_PHASES + n)
         terms.update({f"{phase}/{name}": term.detach() for name, term in phase_terms.items()})
     if training.average is not None:
-        training.average.update_parameters(model)
+        training.average.update(model)
     return terms
 
 
