@@ -2,9 +2,9 @@
 
 Each is trained, validated, stopped, resumed and used as `gpu_smoke` does, on phantoms (or on the
 cohorts of ``--cohorts``), with a device that refuses what CUDA refuses (`simulated_cuda`). OUT is
-a JSON file with, of each configuration, exit codes, what went wrong, and by step waits and copies:
-of the step itself, and of its row of metrics.csv. Exit code 1 if one failed, or waits more than
-`MAX_WAITS` times in a step that writes a row, or at all in one that does not.
+a JSON file: of each configuration exit codes, what went wrong, and by step what waits and what is
+copied until the next; what it holds of other configurations stays. Exit code 1 if one failed, or
+waits more than `MAX_WAITS` times in a step that writes a row of metrics.csv, or at all in another.
 """
 
 import sys
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from figures import write_figures
+from figures import commit, write_figures
 from gpu import draw_cohorts
 from gpu_session import Session, replaced, say, short
 from gpu_smoke import BF16, CASES, through
@@ -39,6 +39,7 @@ from simulated_tensors import GPU, TRAFFIC, Simulation, Traffic
 
 from foldnorm.pipeline.training import train as train_module
 from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.core.files import read_json
 
 MAX_WAITS = 2
 NAMES = ("small", "images")  # of the cohorts
@@ -104,7 +105,9 @@ def steps_watched() -> Iterator[list[StepTraffic]]:
 def simulate(session: Session, name: str) -> dict[str, Any]:
     """Train and use a configuration on the simulated device; what was found."""
     precision = "bf16" if name.endswith(BF16) else "tf32"
-    row: dict[str, Any] = {"config": name.removesuffix(BF16), "precision": precision}
+    row: dict[str, Any] = {
+        "config": name.removesuffix(BF16), "precision": precision, "commit": commit()
+    }  # fmt: skip
     begin = time.perf_counter()
     try:
         with Simulation(), steps_watched() as steps:
@@ -170,7 +173,8 @@ def main() -> int:
             drawn.mkdir(parents=True, exist_ok=True)
             draw_cohorts(Session(drawn, drawn, torch.device("cpu"), tiny=True), set(NAMES))
         session.cohorts = {name: Cohort.open(drawn / name) for name in NAMES}
-        rows = {}
+        # Rows of other configurations stay, each with the commit that it was made at.
+        rows = read_json(given.out)["figures"]["rows"] if given.out.exists() else {}
         for name in given.configs:
             rows[name] = simulate(session, name)
             say(f"{name}: {rows[name]['seconds']} s, waits {rows[name]['waits']}")
@@ -179,7 +183,7 @@ def main() -> int:
             write_figures(given.out, {"torch": torch.__version__, "rows": rows})
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    return int(any(row["wrong"] for row in rows.values()))
+    return int(any(rows[name]["wrong"] for name in given.configs))
 
 
 if __name__ == "__main__":
