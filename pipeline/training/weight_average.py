@@ -3,7 +3,7 @@
 from copy import deepcopy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class WeightAverage:
@@ -27,7 +27,8 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take a step towards the weights of the model."""
-        own, others = list(self.module.parameters()), list(model.parameters())
+        own: list[Tensor] = list(self.module.parameters())
+        others: list[Tensor] = list(model.parameters())
         if self.has_begun:
             torch._foreach_lerp_(own, others, 1 - self.decay)
         else:
