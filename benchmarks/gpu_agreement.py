@@ -13,10 +13,13 @@ from torch import Tensor
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Trainable
 from foldnorm.pipeline.runs.config import resolve_for
+from foldnorm.pipeline.runs.options import TrainingPrecision
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.training import train as train_module
+from foldnorm.pipeline.training.arithmetic import mixed, of_backward
 
 CONFIGS = ("restorer", "hypersphere_classifier", "vnet", "wgan_gp", "unit")
+KINDS: tuple[tuple[TrainingPrecision, bool], ...]
 KINDS = (("32", False), ("32", True), ("bf16", True))  # precision, TF32
 
 
@@ -49,7 +52,7 @@ def _one_step(session: Session, row: dict[str, Any]) -> None:
 
 
 def _gradients(
-    session: Session, config: str, device: str, precision: str
+    session: Session, config: str, device: str, precision: TrainingPrecision
 ) -> dict[str, tuple[float, Tensor]]:
     """Loss and gradient of each phase, float64 on the CPU."""
     training = session.training(
@@ -61,11 +64,13 @@ def _gradients(
         for n, phase in enumerate(dict.fromkeys(model.phase_order(0))):
             train_module._freeze_all_but(model, phase)
             model.zero_grad(set_to_none=True)
-            noise = StepNoise((0, 0, n), 2, training.fabric.device)
-            volumes = training.batches.batch(n).to(training.fabric.device)
-            with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            there = training.fabric.device
+            noise = StepNoise((0, 0, n), 2, there, source="cpu")
+            volumes = training.batches.batch(n).to(there)
+            with mixed(precision, there):
                 loss = model.loss(phase, volumes, noise)["loss"]
-            loss.backward()
+            with of_backward(model.phases[phase], there):
+                loss.backward()
             gradients = [p.grad for p in model.parameters() if p.grad is not None]
             flat = torch.cat([gradient.flatten().double().cpu() for gradient in gradients])
             found[phase] = float(loss.detach()), flat

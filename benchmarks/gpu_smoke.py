@@ -6,6 +6,7 @@ import numpy as np
 from gpu_session import Session, command
 from torch import nn
 
+from foldnorm.models import WGANGP, BetaVAE, ImageVAE
 from foldnorm.models.protocols import (
     Classifies,
     Decodes,
@@ -35,11 +36,13 @@ VARIANTS = {
         "--model.init_args.encoder_input=distance", "--training.warmup_steps=2",
         "--model.init_args.class_weights=[1,1,2]",
     ),
+    "image_vae told": ("--model.init_args.condition=[class]",),
     "vnet weighted": (
         "--model.init_args.class_weights=[1,1,2]", "--model.init_args.dice_weight=1",
         "--training.augmentation.rotation=5",
     ),
 }  # fmt: skip
+OF_CODES = (BetaVAE, ImageVAE, WGANGP)  # the analyses of codes take longer, and are of no model
 SMALL_DIFFUSION = ("--model.init_args.channels=[8,16]", "--model.init_args.attention=[false,false]")
 # Smaller networks, for a CPU.
 SMALLER = {
@@ -49,6 +52,12 @@ SMALLER = {
     "wgan_gp_report": ("--model.init_args.latent_dim=16",),
 }
 
+BF16 = " bf16"  # after the name of a configuration that is also trained so
+# One of each kind of network; the others differ in theirs.
+IN_BF16 = ("vnet", "wgan_gp", "unit", "f_anogan", "damage_unet", "ddpm", "restorer")
+# What `device_simulation` goes through.
+CASES = [*sorted(shipped_configs()), *VARIANTS, *(name + BF16 for name in IN_BF16)]
+
 
 def smoke(session: Session) -> None:
     shipped = sorted(shipped_configs(), key=lambda name: (name not in FIRST, name))
@@ -56,7 +65,7 @@ def smoke(session: Session) -> None:
     for precision in ["32"] if session.tiny else ["bf16", "32"]:
         for config in chosen:
             row = {"config": config, "precision": precision}
-            session.measure(row, lambda row: _through(session, row), at_most=60)
+            session.measure(row, lambda row: through(session, row), at_most=60)
     session.part["failed"] = [
         f"{row['config']} {row['precision']}"
         for row in session.part.get("rows", [])
@@ -64,7 +73,8 @@ def smoke(session: Session) -> None:
     ]
 
 
-def _through(session: Session, row: dict[str, Any]) -> None:
+def through(session: Session, row: dict[str, Any]) -> None:
+    """Train a configuration in two sessions and use it; ``row`` gets exit codes by command."""
     config, _, variant = row["config"].partition(" ")
     name = f"{config}-{variant}-{row['precision']}"
     cohort = session.cohorts["images" if config in OF_IMAGES else "small"]
@@ -73,7 +83,7 @@ def _through(session: Session, row: dict[str, Any]) -> None:
     words: list[object] = [
         "train", config, cohort.folder, "-o", run, "--resume", "auto",
         *device, "--training.precision", row["precision"], "--training.batch_size", 2,
-        "--training.steps", 4, "--training.log_every", 1, "--training.validate_every", 2,
+        "--training.steps", 4, "--training.log_every", 2, "--training.validate_every", 2,
         "--training.validation_volumes", 2, *VARIANTS.get(row["config"], ()),
     ]  # fmt: skip
     if "ddpm" in config:
@@ -110,9 +120,11 @@ def _uses(model: nn.Module, where: list[object], cohort: Cohort) -> list[list[ob
         return [["restore", run, folder, "-o", out]]
     found: list[list[object]] = []
     if isinstance(model, (Decodes, Restores, Encodes)):
-        found.append(["score", run, folder, "-o", out])
+        found.append(["score", run, folder, "-o", out, "--maps"])
     if isinstance(model, Encodes):
         found.append(["embed", run, folder, "-o", f"{out}-codes"])
+        if isinstance(model, OF_CODES):
+            found.append(["latent", run, folder, "-o", f"{out}-latent"])
     if isinstance(model, Generates):
         found.append(["generate", run, "-o", f"{out}-drawn", "--num", 2])
     return found

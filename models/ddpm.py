@@ -18,7 +18,7 @@ from foldnorm.models.checkpointed import Checkpointed
 from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import as_channels, to_classes
 from foldnorm.models.named_networks import NamedNoisePredictor
-from foldnorm.models.noise import StepNoise
+from foldnorm.models.noise import StepNoise, normal_of
 from foldnorm.models.protocols import InputKind, Phase
 from foldnorm.models.volume_networks import ShapeError
 
@@ -156,7 +156,7 @@ class DDPM(nn.Module):
         if share <= 0:
             return self.to_output(images, condition)
         step = min(round(share * self.diffusion_steps), self.diffusion_steps) - 1
-        added = torch.randn(images.shape, generator=generator).to(images)
+        added = normal_of(generator, images.shape, images.device)
         steps = torch.full((len(images),), max(step, 0), device=images.device)
         return self.to_output(self.schedulers["adding"].add_noise(images, added, steps), condition)
 
@@ -172,7 +172,7 @@ class DDPM(nn.Module):
 
         Args:
             count: how many.
-            generator: of all noise, on the CPU.
+            generator: of all noise, on the CPU or where the model is.
             condition: (count, condition_size), for a model that takes one.
 
         Returns:
@@ -195,22 +195,26 @@ class DDPM(nn.Module):
 
         Each has noise of its own, so that it is the same however many are drawn with it.
         """
-        seeds = [int(torch.randint(2**62, (1,), generator=generator)) for _ in range(count)]
-        own = [torch.Generator().manual_seed(seed) for seed in seeds]
+        where = generator.device
+        seeds = torch.randint(2**62, (count,), generator=generator, device=where).tolist()
+        own = [torch.Generator(where).manual_seed(seed) for seed in seeds]
         device = next(self.network.parameters()).device
         condition = None if condition is None else condition.to(device)
         scheduler = self.schedulers[self.sampler]
         scheduler.set_timesteps(self.num_inference_steps)
         sides = (1, self.n_channels, *self.shape)
-        x = torch.cat([torch.randn(sides, generator=noise) for noise in own]).to(device)
+        x = torch.cat([normal_of(each, sides, device) for each in own])
         for step in scheduler.timesteps.tolist():
             steps = torch.full((count,), step, device=device)
             with torch.no_grad():
-                noise_pred = self._predict_noise(x, steps, condition).cpu()
-            each = zip(noise_pred.split(1), x.cpu().split(1), own, strict=True)
-            x = torch.cat(
-                [scheduler.step(found, step, now, generator=noise)[0] for found, now, noise in each]
-            ).to(device)
+                noise_pred = self._predict_noise(x, steps, condition)
+            if self.sampler == "ddim":
+                x = scheduler.step(noise_pred, step, x)[0]
+            else:
+                x, deviation = _posterior(scheduler, noise_pred, step, x)
+                if step > 0:
+                    added = torch.cat([normal_of(each, sides, device) for each in own])
+                    x = x + deviation * added
             yield x
 
     def _error(
@@ -238,6 +242,22 @@ class DDPM(nn.Module):
         """Turn (B, n_channels, *sides) without noise into images or label volumes, (B, *sides)."""
         del condition
         return x[:, 0].clamp(-1, 1) if self.n_channels == 1 else to_classes(x)
+
+
+def _posterior(scheduler: Any, noise_pred: Tensor, step: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of images before a step, given those after it (Ho et al. 2020, eq. 7).
+
+    That is MONAI's ``step`` without its noise, which it would draw for all images together. The
+    schedule stays on the CPU, from where a GPU takes single numbers without a copy.
+    """
+    alpha_bar = scheduler.alphas_cumprod[step]
+    before = scheduler.alphas_cumprod[step - 1] if step > 0 else scheduler.one
+    clean = (x - (1 - alpha_bar) ** 0.5 * noise_pred) / alpha_bar**0.5
+    clean = clean.clamp(*scheduler.clip_sample_values)
+    of_clean = before**0.5 * scheduler.betas[step] / (1 - alpha_bar)
+    of_x = scheduler.alphas[step] ** 0.5 * (1 - before) / (1 - alpha_bar)
+    variance = ((1 - before) / (1 - alpha_bar) * scheduler.betas[step]).clamp(min=1e-20)
+    return of_clean * clean + of_x * x, variance**0.5
 
 
 def _check(

@@ -19,7 +19,7 @@ from foldnorm.models.adversarial_losses import (
 )
 from foldnorm.models.classes import straight_through
 from foldnorm.models.label_autoencoder import VariationalAutoencoder, draw_code
-from foldnorm.models.losses import gradient_penalty
+from foldnorm.models.losses import critic_values, gradient_penalty
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Phase
 
@@ -81,7 +81,7 @@ class EncoderGAN(VariationalAutoencoder):
         self.clip = clip
         self.generated = generated
         self.phases: Mapping[str, Phase] = {
-            "critic": Phase(("critic",)),
+            "critic": Phase(("critic",), full_float32=True),
             "generator": Phase(("encoder", "generator")),
             "reconstruction": Phase(("encoder", "generator")),
         }
@@ -122,8 +122,10 @@ class EncoderGAN(VariationalAutoencoder):
             is_prior = noise.uniform(1) < 0.5
             code = torch.where(is_prior, prior, posterior)
             generated = self.sharpened(self.decode(code, condition))
-        value = self.critic(torch.cat([real, generated]), repeat_for_real_and_fake(condition))
-        of_real, of_generated = value.float().chunk(2)
+        of_both = repeat_for_real_and_fake(condition)
+        of_real, of_generated = critic_values(
+            lambda volumes: self.critic(volumes, of_both), real, generated
+        )
         loss = critic_loss(self.adversarial, of_real, of_generated)
         # How far apart the critic holds the two; with the Wasserstein loss, its distance.
         terms = {"difference": of_real.mean() - of_generated.mean()}

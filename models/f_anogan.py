@@ -16,10 +16,10 @@ from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import EncoderInput, one_hot, straight_through, to_classes
 from foldnorm.models.encoder_gan import repeat_for_real_and_fake
 from foldnorm.models.label_autoencoder import LabelAutoencoder
-from foldnorm.models.losses import gradient_penalty
+from foldnorm.models.losses import critic_values, gradient_penalty
 from foldnorm.models.named_losses import NamedLoss
 from foldnorm.models.named_networks import encoder_from, generator_from
-from foldnorm.models.noise import StepNoise
+from foldnorm.models.noise import StepNoise, normal_of
 from foldnorm.models.protocols import Phase
 from foldnorm.models.volume_networks import Critic, code_size
 
@@ -98,7 +98,7 @@ class FAnoGAN(LabelAutoencoder):
             else NamedLoss(image_loss, n_classes, len(shape))
         )
         self.phases: Mapping[str, Phase] = {
-            "critic": Phase(("critic",)),
+            "critic": Phase(("critic",), full_float32=True),
             "generator": Phase(("generator",)),
             "encoder": Phase(("encoder",)),
         }
@@ -130,7 +130,7 @@ class FAnoGAN(LabelAutoencoder):
         drawn = []
         for n in range(count):
             own = None if condition is None else condition[n : n + 1].to(device)
-            code = torch.randn(1, self.latent_dim, generator=generator).to(device)
+            code = normal_of(generator, (1, self.latent_dim), device)
             drawn.append(to_classes(self.decode(code, own)))
         return torch.cat(drawn)
 
@@ -140,8 +140,10 @@ class FAnoGAN(LabelAutoencoder):
         real = one_hot(volumes, self.n_classes)
         with torch.no_grad():
             generated = straight_through(self.decode(noise.normal(self.latent_dim), condition))
-        value = self.critic(torch.cat([real, generated]), repeat_for_real_and_fake(condition))
-        of_real, of_generated = value.float().chunk(2)
+        of_both = repeat_for_real_and_fake(condition)
+        of_real, of_generated = critic_values(
+            lambda volumes: self.critic(volumes, of_both), real, generated
+        )
         penalty = gradient_penalty(
             lambda between: self.critic(between, condition), real, generated, noise.uniform()
         )

@@ -43,7 +43,7 @@ def _guess(known: Tensor, weight: Tensor) -> Tensor:
         known: (B, 1, *sides), 0 in holes.
         weight: (B, 1, *sides), share of each pixel that is known.
     """
-    if weight.all() or max(known.shape[2:]) == 1:
+    if max(known.shape[2:]) == 1:
         return known / weight.clamp(min=1e-6)
     means = F.avg_pool2d if known.ndim == 4 else F.avg_pool3d
     block = [min(2, side) for side in known.shape[2:]]

@@ -18,6 +18,7 @@ from foldnorm.models.losses import (
     soft_dice_loss,
 )
 from foldnorm.models.named_losses import named_loss
+from foldnorm.models.noise import normal_of
 from foldnorm.models.protocols import EditKind, InputKind
 from foldnorm.models.volume_networks import Encoder, FeatureEncoder
 
@@ -234,7 +235,7 @@ class VariationalAutoencoder(LabelAutoencoder):
         device = next(self.parameters()).device
 
         def normal() -> Tensor:
-            return torch.randn(1, self.latent_dim, generator=generator).to(device)
+            return normal_of(generator, (1, self.latent_dim), device)
 
         drawn = []
         for n in range(count):

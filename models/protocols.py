@@ -40,9 +40,11 @@ class Phase:
 
     Attributes:
         networks: attributes of the model that it trains; all others are frozen meanwhile.
+        full_float32: its backward pass is computed without TF32.
     """
 
     networks: tuple[str, ...]
+    full_float32: bool = False
 
 
 @runtime_checkable

@@ -141,7 +141,7 @@ class Restorer(EditedVolumes):
         classes = one_hot(volumes, self.n_classes)
         if not self.coordinates:
             return classes
-        where = coordinates(volumes.shape[1:], places).to(classes)
+        where = coordinates(volumes.shape[1:], places, volumes.device).to(classes)
         return torch.cat([classes, where.expand(len(volumes), *where.shape[1:])], dim=1)
 
 

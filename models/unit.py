@@ -14,7 +14,12 @@ from torch import Tensor, nn
 from foldnorm.models.adversarial_losses import Adversarial, critic_loss, generator_loss
 from foldnorm.models.classes import one_hot, straight_through
 from foldnorm.models.label_autoencoder import draw_code
-from foldnorm.models.losses import class_cross_entropy, gradient_penalty, kl_to_standard_normal
+from foldnorm.models.losses import (
+    class_cross_entropy,
+    critic_values,
+    gradient_penalty,
+    kl_to_standard_normal,
+)
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import InputKind, Phase
 from foldnorm.models.volume_networks import Critic, FeatureEncoder, FeatureGenerator
@@ -90,7 +95,7 @@ class UNIT(nn.Module):
             {kind: Critic(shape, self.classes[kind], critic_channels) for kind in KINDS}
         )
         self.phases: Mapping[str, Phase] = {
-            "critics": Phase(("critics",)),
+            "critics": Phase(("critics",), full_float32=True),
             "generators": Phase(("encoders", "to_code", "from_code", "generators")),
         }
 
@@ -137,7 +142,7 @@ class UNIT(nn.Module):
                 code = draw_code(mean, log_variance, noise.normal(*mean.shape[1:]))
                 made = straight_through(self._decoded(code, there))
             critic = self.critics[there]
-            of_real, of_made = critic(torch.cat([real[there], made])).float().chunk(2)
+            of_real, of_made = critic_values(critic, real[there], made)
             penalty = gradient_penalty(critic, real[there], made, noise.uniform())
             terms[f"difference_{there}"] = of_real.mean() - of_made.mean()
             terms[f"penalty_{there}"] = penalty

@@ -43,20 +43,25 @@ def code_size(shape: Sequence[int], levels: int, code_channels: int, stem: int =
     return code_channels * prod(code_grid(shape, levels, stem))
 
 
-def coordinates(shape: Sequence[int], places: Tensor | None = None) -> Tensor:
+def coordinates(
+    shape: Sequence[int],
+    places: Tensor | None = None,
+    device: torch.device | None = None,
+) -> Tensor:
     """Channels that say where a voxel lies along each axis: from −1 to 1 in the cohort's box.
 
     Args:
         shape: sides of the volumes, 2-D or 3-D.
         places: (B, 2 · dims), the coordinates of the first voxel of each volume and of its last,
             for parts of the box; None: the volumes fill it.
+        device: to make them on, where the volumes fill the box; None: the CPU.
 
     Returns:
         (B, dims, *shape) float32; B is 1 where all fill the box.
     """
     dims = len(shape)
     if places is None:
-        axes = [torch.linspace(-1, 1, side) for side in shape]
+        axes = [torch.linspace(-1, 1, side, device=device) for side in shape]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
     first, last = places.view(-1, 2, dims).unbind(1)  # (B, dims) each
     channels = []

@@ -8,7 +8,7 @@ import torch
 from conftest import noise_of, train_images
 from PIL import Image
 
-from foldnorm.models.ddpm import DDPM
+from foldnorm.models.ddpm import DDPM, _posterior
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.cli import main
@@ -85,6 +85,16 @@ def test_an_image_is_the_same_however_many_are_drawn(sampler):
     few, many = (model.sample(n, torch.Generator().manual_seed(3)) for n in (2, 20))
     assert torch.allclose(few, many[:2], atol=1e-5)
     assert (many[0] - many[1]).abs().max() > 0.1
+
+
+def test_a_step_back_is_monais_with_the_same_noise():
+    scheduler = small_ddpm().schedulers["ddpm"]
+    x, noise_pred = torch.randn(2, 3, 1, 8, 8)
+    for step in (19, 7, 0):
+        mean, deviation = _posterior(scheduler, noise_pred, step, x)
+        expected, _ = scheduler.step(noise_pred, step, x, torch.Generator().manual_seed(2))
+        added = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+        assert torch.equal(mean + deviation * added if step else mean, expected)
 
 
 def test_a_network_that_knows_the_noise_takes_it_away():

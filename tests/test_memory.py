@@ -13,6 +13,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.training import memory
 from foldnorm.pipeline.training import train as train_module
+from foldnorm.pipeline.training.arithmetic import mixed
 from foldnorm.pipeline.training.distributed import launch
 from foldnorm.pipeline.training.memory import (
     GIB,
@@ -34,6 +35,15 @@ def test_what_is_held_is_what_backward_needs():
     assert held == 4 * (8 * 100 + 8 * 50)
     deep = nn.Sequential(*[nn.Linear(100, 100, bias=False) for _ in range(5)])
     assert saved_tensor_bytes(lambda: deep(x).sum(), deep) == 4 * 8 * 100 * 5
+
+
+def test_bfloat16_holds_half_and_no_copies_of_weights():
+    layers = nn.Sequential(*[nn.Linear(100, 100, bias=False) for _ in range(5)])
+    x, held = torch.randn(8, 100), {}
+    for precision in ("32", "bf16"):
+        with mixed(precision, torch.device("cpu")):
+            held[precision] = saved_tensor_bytes(lambda: layers(x).sum(), layers)
+    assert held["bf16"] == held["32"] / 2 == 2 * 8 * 100 * 5
 
 
 def test_weights_are_held_four_times():

@@ -9,6 +9,7 @@ from foldnorm.models.classes import one_hot, straight_through, to_classes
 from foldnorm.models.losses import (
     CRITIC_SLOPE,
     class_cross_entropy,
+    critic_values,
     gradient_penalty,
     kl_to_standard_normal,
 )
@@ -16,6 +17,7 @@ from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Encodes, Generates, Trainable
 from foldnorm.models.volume_networks import ShapeError
 from foldnorm.models.wgan_gp import WGANGP
+from foldnorm.pipeline.training.arithmetic import mixed
 
 CPU = torch.device("cpu")
 SHAPE = (8, 8, 12)
@@ -240,6 +242,27 @@ def test_noise_of_two_processes_is_that_of_one():
     assert not torch.equal(
         StepNoise((5, "b"), 4, CPU).normal(3), StepNoise((5, "a"), 4, CPU).normal(3)
     )
+
+
+def test_noise_of_a_cpu_is_the_same_wherever_it_is_asked_to_come_from():
+    assert torch.equal(
+        StepNoise((5, "a"), 4, CPU, source="cpu").normal(3), StepNoise((5, "a"), 4, CPU).normal(3)
+    )
+
+
+def test_the_critic_is_trained_in_float32_whatever_the_rest_is():
+    model, seen = make(), []
+    for part in model.critic.modules():
+        if isinstance(part, nn.Conv3d):
+            part.register_forward_hook(lambda part, given, out: seen.append(out.dtype))
+    with mixed("bf16", CPU):
+        model.loss("critic", batch(), noise())
+    assert set(seen) == {torch.float32}
+    real, generated = one_hot(batch(), 3), one_hot(batch(seed=1), 3)
+    expected = critic_values(model.critic, real, generated)
+    with mixed("bf16", CPU):
+        found = critic_values(model.critic, real, generated)
+    assert all(map(torch.equal, found, expected))
 
 
 def test_a_flat_image_is_a_volume_too():

@@ -132,7 +132,7 @@ def _gpus() -> Iterator[Finding]:
         name = torch.cuda.get_device_name(number)
         text = f"{name}, {free / GIB:.0f} of {total / GIB:.0f} GiB free, CUDA {torch.version.cuda}"
         if not torch.cuda.is_bf16_supported():
-            text += "; no bfloat16: leave --training.precision at 32"
+            text += "; no bfloat16: leave --training.precision at tf32"
         yield Finding(f"GPU {number}", "fine", text)
 
 

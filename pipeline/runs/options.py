@@ -4,9 +4,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from foldnorm.models.noise import NoiseSource
 from foldnorm.pipeline.data.augmentation import AugmentationOptions
 from foldnorm.preprocessing.core.errors import InputError
 
+TrainingPrecision = Literal["32", "tf32", "bf16"]
 DECAY_FLOOR = 0.05  # of the learning rate, at the last step of a cosine decay
 
 
@@ -36,8 +38,11 @@ class TrainingOptions:
         workers: processes beside each that trains, which read, move and edit volumes ahead of it;
             0: none. null: one on a CPU, all of the machine's beside a GPU. What is learned does not
             depend on it.
-        precision: ``32``, or ``bf16`` (mixed; on a CPU convolutions of small maps stay in float32,
-            see `foldnorm.models.small_maps`).
+        precision: ``32`` is float32 everywhere; ``tf32`` lets a GPU multiply in TF32, and is ``32``
+            on a CPU; ``bf16`` is mixed, the rest in TF32 (on a CPU convolutions of small maps stay
+            in float32, see `foldnorm.models.small_maps`). Critics are trained in full float32.
+        noise: where it is drawn: on the ``device`` that trains, on a GPU for each volume by itself;
+            ``cpu`` gives a GPU the numbers of a CPU, to compare the two, and takes longer.
         log_every: steps between rows of metrics.csv.
         validate_every: steps between validations, checkpoints and sample pictures.
         validation_volumes: at most so many for the panel of sheet metrics.
@@ -61,7 +66,8 @@ class TrainingOptions:
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     patch: tuple[int, int, int] | None = None
     workers: int | None = None
-    precision: Literal["32", "bf16"] = "32"
+    precision: TrainingPrecision = "tf32"
+    noise: NoiseSource = "device"
     log_every: int = 10
     validate_every: int = 200
     validation_volumes: int = 32

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foldnorm.models.classes import to_classes
+from foldnorm.models.noise import generator_on
 from foldnorm.models.protocols import (
     Decodes,
     Encodes,
@@ -145,6 +146,11 @@ class TrainedModel:
         """Return this model, computing in the precision of `scoring_precision`."""
         trained_in = self.config.get("training", {}).get("precision", "32")
         return replace(self, precision=scoring_precision(asked, trained_in, self.device))
+
+    def generator(self, seed: int) -> torch.Generator:
+        """Make a generator for `Generates.sample`, where the training drew its noise."""
+        source = self.config.get("training", {}).get("noise", "device")
+        return generator_on(self.device, seed, source)
 
     def condition(self, rows: Sequence[Mapping[str, str]]) -> Tensor | None:
         """Encode conditions of brains, (B, size) on the device; None for an unconditioned model."""
@@ -310,7 +316,7 @@ class TrainedModel:
 
     def draw(self, number: int, seed: int, given: Mapping[str, str]) -> Iterator[NDArray[Any]]:
         """Volumes of `sample` one at a time; never more than `MAX_DRAWN` in memory."""
-        rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+        rng, generator = np.random.default_rng(seed), self.generator(seed)
         model = self.samples
         for first in range(0, number, MAX_DRAWN):
             count = min(MAX_DRAWN, number - first)

@@ -13,6 +13,8 @@ from foldnorm.models.checkpointed import Checkpointed
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Trainable
 from foldnorm.pipeline.data.batches import Batches
+from foldnorm.pipeline.runs.options import TrainingPrecision
+from foldnorm.pipeline.training.arithmetic import mixed
 from foldnorm.preprocessing.core.memory import GIB, available_memory
 
 if TYPE_CHECKING:
@@ -39,12 +41,14 @@ def saved_tensor_bytes(loss: Callable[[], object], module: nn.Module) -> int:
         module: whose weights are left out.
     """
     weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    in_bf16 = {p.shape for p in module.parameters()}  # a copy that autocast makes once a step
     kept: dict[int, int] = {}
     alive: list[Tensor] = []  # so that no address is given out twice
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
+        is_copy = tensor.dtype == torch.bfloat16 and tensor.shape in in_bf16
+        if storage.data_ptr() not in weights and not is_copy:
             kept[storage.data_ptr()] = storage.nbytes()
             alive.append(tensor)
         return tensor
@@ -65,7 +69,12 @@ def saved_tensor_bytes(loss: Callable[[], object], module: nn.Module) -> int:
 
 
 def bytes_per_sample(
-    model: nn.Module, batches: Batches, steps: range, seed: int, device: torch.device
+    model: nn.Module,
+    batches: Batches,
+    steps: range,
+    seed: int,
+    device: torch.device,
+    precision: TrainingPrecision = "32",
 ) -> int:
     """Count the bytes that one training volume keeps for the backward pass, at most.
 
@@ -79,6 +88,7 @@ def bytes_per_sample(
         steps: that are to come.
         seed: of the training.
         device: where the model is.
+        precision: of the training; bfloat16 takes half as much.
     """
     assert isinstance(model, Trainable)
     training = model.training
@@ -92,7 +102,8 @@ def bytes_per_sample(
             condition = None if first.condition is None else first.condition.to(device)
             noise = StepNoise((seed, steps.start, number), len(volumes), device)
             terms = partial(model.loss, phase, volumes, noise, condition)
-            found = max(found, saved_tensor_bytes(terms, model))
+            with mixed(precision, device):
+                found = max(found, saved_tensor_bytes(terms, model))
     model.train(training)
     return found
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from foldnorm.models.named_networks import named_networks_of
 from foldnorm.models.noise import seed_of
@@ -28,6 +27,7 @@ from foldnorm.pipeline.training.distributed import Group
 from foldnorm.pipeline.training.messages import told_by_first
 from foldnorm.pipeline.training.registry import task_of
 from foldnorm.pipeline.training.task import Task
+from foldnorm.pipeline.training.weight_average import WeightAverage
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.each_volume import fault_of_volumes
 from foldnorm.preprocessing.core.errors import InputError
@@ -76,19 +76,20 @@ class Training:
     metrics: MetricsLog
     writer: Any = None
     state: TrainingState = field(default_factory=TrainingState)
-    average: AveragedModel | None = None
+    average: WeightAverage | None = None
     # Seconds a step of this session, from one row of metrics.csv to the next: between them the
     # device works while the process is ahead.
     paces: list[float] = field(default_factory=list)
-    # (first step whose loss was not finite, number of its phase), or -1 twice; on the device, so
-    # that looking at every loss does not wait for it.
+    # The first phase of all whose loss was not finite, or -1 (see `train.MAX_PHASES`); on the
+    # device, so that looking at every loss does not wait for it.
     diverged: Tensor | None = None
 
     @property
     def eval_model(self) -> TrainedModel:
         """The model that is validated: the average of its weights, if one is kept."""
         model = self.model if self.average is None else self.average.module
-        return TrainedModel(model, self.fabric.device, self.conditions)
+        config = {"training": {"noise": self.options.noise}}
+        return TrainedModel(model, self.fabric.device, self.conditions, config=config)
 
     @property
     def is_over(self) -> bool:
@@ -196,20 +197,26 @@ def _check_networks(model: nn.Module, options: TrainingOptions, shape: Sequence[
 
 def _to_device(
     model: nn.Module, options: TrainingOptions, fabric: Fabric, dims: int
-) -> tuple[dict[str, torch.optim.Optimizer], AveragedModel | None]:
+) -> tuple[dict[str, torch.optim.Optimizer], WeightAverage | None]:
     """Bring the model to its device; an optimiser for each network, and the average of weights."""
     assert isinstance(model, Trainable)
     model.to(fabric.device)
-    if fabric.device.type == "cuda" or options.precision == "32":
-        # Not for bf16 on CPUs, where a restorer's step takes a quarter longer with it.
+    if options.precision != "bf16":
+        # In bf16 it takes longer: a tenth on an H100 (V-Net, WGAN-GP; gpu_h100.json), a quarter for
+        # a restorer on CPUs.
         as_channels_last(model, dims)
     optimizers: dict[str, torch.optim.Optimizer] = {
-        network: torch.optim.Adam(getattr(model, network).parameters(), betas=options.betas)
+        network: torch.optim.Adam(
+            getattr(model, network).parameters(),
+            betas=options.betas,
+            # One kernel for all parameters. On CPUs its numbers are others than those of old runs.
+            fused=True if fabric.device.type == "cuda" else None,
+        )
         for network in networks_of(model)
     }
     average = None
     if options.ema:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema))
+        average = WeightAverage(model, options.ema)
     return optimizers, average
 
 
@@ -266,27 +273,33 @@ def load_state(
     run: RunFolder,
     model: nn.Module,
     optimizers: Mapping[str, torch.optim.Optimizer],
-    average: AveragedModel | None = None,
+    average: WeightAverage | None = None,
 ) -> TrainingState:
     """Take up model, optimisers and average from the last checkpoint.
 
-    Adam counts its steps on the CPU, and leaves the counts of a checkpoint where they are: on a GPU
-    each would be waited for in every step.
+    Of an optimiser all but how it computes: a run may go on where another kind of Adam is faster.
     """
     checkpoint = run.load_checkpoint("last", ("model", "optimizers", "state"))
     try:
         model.load_state_dict(checkpoint["model"])
         if average is not None:
             average.module.load_state_dict(checkpoint["average"])
-            average.n_averaged.fill_(checkpoint["state"]["step"])
+            average.has_begun = checkpoint["state"]["step"] > 0
         for name, optimizer in optimizers.items():
-            optimizer.load_state_dict(checkpoint["optimizers"][name])
+            load_optimizer(optimizer, checkpoint["optimizers"][name])
         return TrainingState.from_dict(checkpoint["state"])
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"checkpoint does not fit the configuration ({reason}): {run.checkpoint('last')}"
         ) from error
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Take up the state of an optimiser of any device; a fused one counts its steps on its own."""
+    own = {name: optimizer.param_groups[0][name] for name in ("fused", "foreach")}
+    groups = [{**group, **own} for group in saved["param_groups"]]
+    optimizer.load_state_dict({**saved, "param_groups": groups})
 
 
 def networks_of(model: Trainable) -> list[str]:

@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from foldnorm.models.noise import StepNoise, seed_of
 from foldnorm.models.protocols import HasPostStep, Trainable
-from foldnorm.models.small_maps import small_maps_in_float32
 from foldnorm.pipeline.artifacts import RUN_CONFIG, RUN_SAMPLE
 from foldnorm.pipeline.runs.model_card import write_model_card
+from foldnorm.pipeline.training.arithmetic import arithmetic, mixed, of_backward
 from foldnorm.pipeline.training.distributed import (
     Group,
     clip_gradients,
@@ -60,6 +60,7 @@ from foldnorm.preprocessing.core.files import write_bytes
 from foldnorm.preprocessing.core.locks import held
 
 LOG = logging.getLogger(__name__)
+MAX_PHASES = 2**16  # of a step, so that one number says which phase of which step
 
 
 def refuse_existing_run(out: Path, *, resume: bool, overwrite: bool) -> None:
@@ -110,6 +111,7 @@ def train(
             config, cohort, out, fabric=fabric, resume=resume, weights=weights, group=group
         )
         stack.callback(_close, training)
+        stack.enter_context(arithmetic(training.options.precision, fabric.device))
         # Nothing is lost before: SIGTERM ends a process that waits for others, too.
         stack.enter_context(stop_on_signals(signal.SIGINT, signal.SIGTERM, flag=stop))
         code = fit(training, stop, quiet=quiet)
@@ -165,7 +167,7 @@ def _warn_of_memory(training: Training) -> None:
     model, batches, options = training.model, training.batches, training.options
     device = training.fabric.device
     steps = range(training.state.step, options.steps)
-    held = bytes_per_sample(model, batches, steps, options.seed, device)
+    held = bytes_per_sample(model, batches, steps, options.seed, device, options.precision)
     warning = memory_warning(held, batches.local_batch_size, model, available_bytes(device))
     if warning:
         LOG.warning(warning)
@@ -190,20 +192,19 @@ def train_step(training: Training) -> dict[str, Tensor]:
             fabric.device,
             fabric.global_rank,
             fabric.world_size,
+            options.noise,
         )
         # Dropout, too, is what it would have been in an unbroken run.
         torch.manual_seed(seed_of(options.seed, "dropout", step, n, fabric.global_rank))
         _freeze_all_but(model, phase)
-        mixed = torch.autocast(
-            fabric.device.type, dtype=torch.bfloat16, enabled=options.precision == "bf16"
-        )
-        with mixed, small_maps_in_float32(fabric.device):
+        with mixed(options.precision, fabric.device):
             phase_terms = model.loss(phase, volumes, noise, condition)
         optimizers = {n: training.optimizers[n] for n in model.phases[phase].networks}
         for network, optimizer in optimizers.items():
             optimizer.zero_grad(set_to_none=True)
             optimizer.param_groups[0]["lr"] = options.rate(network, step)
-        phase_terms["loss"].backward()
+        with of_backward(model.phases[phase], fabric.device):
+            phase_terms["loss"].backward()
         average_gradients(fabric, optimizers.values())
         if options.gradient_clip:
             clip_gradients(optimizers.values(), options.gradient_clip)
@@ -211,20 +212,22 @@ def train_step(training: Training) -> dict[str, Tensor]:
             optimizer.step()
         if isinstance(model, HasPostStep):
             model.after_step(phase)
-        _note_divergence(training, phase_terms["loss"].detach(), n)
+        _note_divergence(training, phase_terms["loss"].detach(), step * MAX_PHASES + n)
         terms.update({f"{phase}/{name}": term.detach() for name, term in phase_terms.items()})
     if training.average is not None:
-        training.average.update_parameters(model)
+        training.average.update(model)
     return terms
 
 
 def _note_divergence(training: Training, loss: Tensor, phase: int) -> None:
-    """Remember the first loss that is not finite, without waiting for it."""
+    """Remember the first phase whose loss is not finite, by step · `MAX_PHASES` + its place there.
+
+    Nothing is waited for: the number goes to the device as an argument of a kernel, not as a copy.
+    """
     if training.diverged is None:
-        training.diverged = torch.full((2,), -1, device=loss.device)
-    here = torch.tensor([training.state.step, phase], device=loss.device)
-    is_first = (training.diverged[0] < 0) & ~torch.isfinite(loss)
-    training.diverged = torch.where(is_first, here, training.diverged)
+        training.diverged = torch.full((), -1, device=loss.device)
+    is_first = (training.diverged < 0) & ~torch.isfinite(loss)
+    training.diverged = torch.where(is_first, phase, training.diverged)
 
 
 def _check_finite(training: Training, terms: Mapping[str, Tensor]) -> None:
@@ -234,13 +237,17 @@ def _check_finite(training: Training, terms: Mapping[str, Tensor]) -> None:
         InputError: with the step and the terms.
     """
     assert training.diverged is not None
-    step, phase = (int(x) for x in training.diverged)
-    is_finite = all(bool(torch.isfinite(p).all()) for p in training.model.parameters())
-    bad = sorted(name for name, value in terms.items() if not torch.isfinite(value))
-    if max_over_ranks(training.fabric, int(step >= 0 or not is_finite)):
+    looked_at = [*terms.values(), *training.model.parameters()]
+    finite = torch.stack([torch.isfinite(values).all() for values in looked_at])
+    # All at once: each number that is read waits for the device.
+    first, *each = torch.cat([training.diverged.view(1), finite.long()]).tolist()
+    is_finite = all(each[len(terms) :])
+    bad = sorted(name for name, good in zip(terms, each, strict=False) if not good)
+    if max_over_ranks(training.fabric, int(first >= 0 or not is_finite)):
         assert isinstance(training.model, Trainable)
         what = f"{', '.join(bad) or 'a weight'} is not finite"
-        if step >= 0:
+        if first >= 0:
+            step, phase = divmod(first, MAX_PHASES)
             name = training.model.phase_order(step)[phase]
             what = f"at step {step + 1}, first in phase {name}: {what}"
         else:

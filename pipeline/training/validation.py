@@ -105,7 +105,7 @@ def _of_drawn(task: Task, trained: TrainedModel, at_most: int) -> Validation:
     assert isinstance(trained.model, Generates)
     known, figures = task.cohort.rows, {}
     rows = [known[n % len(known)] for n in range(N_SAMPLES)]
-    generator = torch.Generator().manual_seed(0)
+    generator = trained.generator(0)
     drawn: NDArray[Any] = (
         trained.model.sample(N_SAMPLES, generator, trained.condition(rows)).cpu().numpy()
     )
