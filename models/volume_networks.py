@@ -118,6 +118,7 @@ class FeatureEncoder(nn.Module):
         super().__init__()
         dims = len(shape)
         self.grid = code_grid(shape, len(channels))
+        _check_norm(shape, self.grid, channels[-1], norm)
         widths = [n_classes * STEM**dims, *channels]
         self.levels = _downwards(dims, widths, norm)
         self.refine = conv_block(dims, channels[-1], channels[-1], norm=norm)
@@ -242,6 +243,7 @@ class Generator(nn.Module):
         flat = code_channels * prod(self.grid)
         self.from_code = None if latent_dim is None else nn.Linear(latent_dim, flat)
         width = channels[-1]
+        _check_norm(shape, [-(-side // 2) for side in self.grid], width, norm)
         self.from_map = conv_block(dims, code_channels, width, norm=norm)
         place = (width, *self.grid)
         self.position = nn.Parameter(torch.zeros(1, *place))
@@ -345,6 +347,25 @@ class Up(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, *sides) → (B, outputs, *2·sides)."""
         return self.mix(pixelshuffle(self.widen(x), self.dims, 2))
+
+
+def _check_norm(shape: Sequence[int], grid: Sequence[int], width: int, norm: bool) -> None:
+    """Refuse group norm of single numbers, each of which it would make 0.
+
+    Args:
+        shape: sides of the volumes.
+        grid: of the smallest map.
+        width: channels there.
+        norm: whether there is a norm.
+
+    Raises:
+        ShapeError: the map is one voxel, and each group one channel.
+    """
+    if norm and prod(grid) == 1 and width == gcd(8, width):
+        raise ShapeError(
+            f"volumes of {tuple(shape)} voxels end in a map of one voxel with {width} channels, and "
+            "group norm would make each 0: fewer levels, more than 8 channels, or norm: false"
+        )
 
 
 def conv_block(dims: int, inputs: int, outputs: int, *, stride: int = 1, norm: bool) -> nn.Module:

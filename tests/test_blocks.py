@@ -7,6 +7,7 @@ from monai.networks.utils import pixelshuffle as monai_pixelshuffle
 from torch import nn
 
 from foldnorm.models.blocks import convolution, pixelshuffle, pixelunshuffle
+from foldnorm.models.volume_networks import Encoder, Generator, ShapeError
 
 SIDES = (6, 4, 8)
 
@@ -40,3 +41,16 @@ def test_channels_become_blocks_of_voxels_and_back(dims):
     shuffled = pixelshuffle(x, dims, 2)
     assert torch.equal(shuffled, monai_pixelshuffle(x, dims, 2))
     assert torch.equal(pixelunshuffle(shuffled, dims, 2), x)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "channels"),
+    [(Encoder, (8, 8), (8, 8)), (Generator, (16, 16), (8, 8)), (Generator, (8, 8, 8), (4,))],
+)
+def test_group_norm_of_single_numbers_is_refused_before_the_first_step(network, shape, channels):
+    """PyTorch refuses a batch of one there, and anything else becomes 0."""
+    with pytest.raises(ShapeError, match=r"map of one voxel with \d channels"):
+        network(shape, 3, channels, 4, None)
+    network(shape, 3, channels, 4, None, norm=False)
+    network(shape, 3, (*channels[:-1], 16), 4, None)
+    network([2 * side for side in shape], 3, channels, 4, None)
