@@ -364,7 +364,8 @@ def _check_norm(shape: Sequence[int], grid: Sequence[int], width: int, norm: boo
     if norm and prod(grid) == 1 and width == gcd(8, width):
         raise ShapeError(
             f"volumes of {tuple(shape)} voxels end in a map of one voxel with {width} channels, "
-            "each of which group norm would make 0: fewer levels, more than 8 channels, or norm: false"
+            "each of which group norm would make 0: fewer levels, more than 8 channels, or "
+            "norm: false"
         )
 
 
