@@ -41,7 +41,7 @@ import torch
 from figures import write_figures
 from real_alterations import SITES, left_out
 from real_cohort import make, run
-from real_figures import mean_alarms, same_scans, summarise
+from real_figures import mean_alarms, region_sizes, same_scans, summarise
 from real_scorers import Families, false_alarms, fitted, join_tables, score_hemispheres
 
 from foldnorm.pipeline.scoring.map_scores import MapScores
@@ -191,7 +191,7 @@ def main() -> None:
     figures = {**summarise(folder, names), **mean_alarms(folder, names)}
     for hemispheres in arguments.hemispheres:
         figures |= summarise(folder, names, suffix=_suffix(hemispheres))
-    figures |= same_scans(folder, names)
+    figures |= same_scans(folder, names) | region_sizes(folder, names)
     costs = [
         read_json(folder / site / f"run-{Run(RESTORER, seed).name}" / "cost.json")["seconds"] / 60
         for site in names for seed in arguments.seeds
