@@ -150,13 +150,13 @@ def region_sizes(folder: Path, names: Mapping[str, Sequence[str]]) -> dict[str, 
         model, score, _ = SCORES[title]
         tables = [read_scores(folder / site / f"{name}.tsv", score) for site, own in names.items()
                   for name in own if _is_of(name, model, "")]  # fmt: skip
-        for size, what in ((size, what) for size in SIZES for what in ("cm3", "near")):
+        for size, what in ((size, what) for size in SIZES for what in ("cm3", "near") if tables):
             chosen = [(t["kind"] == "fold") & (t["size"] == size) & (t["hit"] == 1)
-                      & np.isfinite(t[what]) for t in tables]  # fmt: skip
+                      for t in tables]  # fmt: skip
             values = np.concatenate([t[what][c] for t, c in zip(tables, chosen, strict=True)])
             owners = np.concatenate([t["family"][c] for t, c in zip(tables, chosen, strict=True)])
-            if not len(values):
-                continue
+            if not np.isfinite(values).all() or not len(values):
+                continue  # scored before sizes were kept
 
             def median(weights: np.ndarray, values: np.ndarray = values) -> float:
                 return float(np.median(np.repeat(values, weights.astype(int))))
