@@ -189,8 +189,9 @@ def main() -> None:
     if arguments.only or len(names) < len(arguments.sites):
         return
     figures: dict[str, Any] = {**summarise(folder, names), **mean_alarms(folder, names)}
-    for hemispheres in arguments.hemispheres:
-        figures |= summarise(folder, names, suffix=_suffix(hemispheres))
+    for suffix in map(_suffix, arguments.hemispheres):
+        figures |= summarise(folder, names, suffix=suffix)
+        figures |= region_sizes(folder, names, suffix=suffix)
     figures |= same_scans(folder, names) | region_sizes(folder, names)
     if RESTORER in arguments.models:
         costs = [

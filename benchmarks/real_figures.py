@@ -140,16 +140,19 @@ def _is_of(name: str, model: str, suffix: str) -> bool:
     return trained == model and seed.lstrip("0123456789") == suffix
 
 
-def region_sizes(folder: Path, names: Mapping[str, Sequence[str]]) -> dict[str, float]:
+def region_sizes(
+    folder: Path, names: Mapping[str, Sequence[str]], *, suffix: str = ""
+) -> dict[str, float]:
     """Median size of the strongest region, and share of it at the erased fold, where it touches it.
 
-    Over the hemispheres of all sites and all seeds; intervals draw families.
+    Over the hemispheres of all sites and all seeds; intervals draw families. Arguments are those of
+    `summarise`.
     """
     figures = {}
     for title in ("restorer", "void"):
         model, score, _ = SCORES[title]
         tables = [read_scores(folder / site / f"{name}.tsv", score) for site, own in names.items()
-                  for name in own if _is_of(name, model, "")]  # fmt: skip
+                  for name in own if _is_of(name, model, suffix)]  # fmt: skip
         for size, what in ((size, what) for size in SIZES for what in ("cm3", "near") if tables):
             chosen = [(t["kind"] == "fold") & (t["size"] == size) & (t["hit"] == 1)
                       for t in tables]  # fmt: skip
@@ -162,7 +165,7 @@ def region_sizes(folder: Path, names: Mapping[str, Sequence[str]]) -> dict[str, 
                 return float(np.median(np.repeat(values, weights.astype(int))))
 
             low, high = bootstrap_interval(median, owners, BOOTSTRAPS)
-            key = f"{title}_region_{what}_{size}"
+            key = f"{title}_region_{what}_{size}{suffix}"
             figures |= {key: float(np.median(values)), f"{key}_low": low, f"{key}_high": high}
             print(f"{key} {np.median(values):.2f} [{low:.2f}, {high:.2f}]")
     return {name: round(float(value), 3) for name, value in figures.items()}
