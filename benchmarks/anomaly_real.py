@@ -35,13 +35,14 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from figures import write_figures
 from real_alterations import SITES, left_out
 from real_cohort import make, run
-from real_figures import mean_alarms, same_scans, summarise
+from real_figures import mean_alarms, region_sizes, same_scans, summarise
 from real_scorers import Families, false_alarms, fitted, join_tables, score_hemispheres
 
 from foldnorm.pipeline.scoring.map_scores import MapScores
@@ -121,21 +122,20 @@ def score_site(
 
 
 def count_false_alarms(
-    cohort: Cohort, first: Run, folder: Path, arguments: argparse.Namespace
+    cohort: Cohort, first: Sequence[Run], folder: Path, arguments: argparse.Namespace
 ) -> None:
-    """Count healthy brains that void and a restorer call unusual, if that is not done."""
+    """Count healthy brains that void and the first model call unusual, if that is not done."""
     path = folder / "false_alarms.json"
-    if path.is_file():
-        return
-    scorers = fitted(
-        cohort, {first.name: folder / f"run-{first.name}"}, torch.device(arguments.device),
-        free=("void",),
-    )  # fmt: skip
+    known = read_json(path) if path.is_file() else {}
+    paths = {own.name: folder / f"run-{own.name}" for own in first if own.model not in known}
+    free = [name for name in ("void",) if name not in known]
+    scorers = fitted(cohort, paths, torch.device(arguments.device), free=free)
     found = {
         name.partition("-")[0]: false_alarms(cohort, _maps(own), is_network=name != "void")
         for name, own in scorers.items()
     }
-    write_json(path, found)
+    if found:
+        write_json(path, known | found)
 
 
 def _maps(families: Families) -> MapScores:
@@ -155,7 +155,7 @@ def scored_sites(arguments: argparse.Namespace, cohort: Cohort, folder: Path) ->
         if score_site(own, runs, folder / site, arguments):
             names[site] = [*FREE, *(each.name for each in runs)]
             if arguments.only != "score":
-                count_false_alarms(own, runs[0], folder / site, arguments)
+                count_false_alarms(own, runs[:1], folder / site, arguments)
     return names
 
 
@@ -188,17 +188,20 @@ def main() -> None:
     names = scored_sites(arguments, Cohort.open(out / "2mm"), folder)
     if arguments.only or len(names) < len(arguments.sites):
         return
-    figures = {**summarise(folder, names), **mean_alarms(folder, names)}
-    for hemispheres in arguments.hemispheres:
-        figures |= summarise(folder, names, suffix=_suffix(hemispheres))
-    figures |= same_scans(folder, names)
-    costs = [
-        read_json(folder / site / f"run-{Run(RESTORER, seed).name}" / "cost.json")["seconds"] / 60
-        for site in names for seed in arguments.seeds
-    ]  # fmt: skip
-    figures["minutes_of_training"] = round(float(np.median(costs)), 1)
+    figures: dict[str, Any] = {**summarise(folder, names), **mean_alarms(folder, names)}
+    for suffix in map(_suffix, arguments.hemispheres):
+        figures |= summarise(folder, names, suffix=suffix)
+        figures |= region_sizes(folder, names, suffix=suffix)
+    figures |= same_scans(folder, names) | region_sizes(folder, names)
+    if RESTORER in arguments.models:
+        costs = [
+            read_json(folder / site / f"run-{Run(RESTORER, seed).name}" / "cost.json")["seconds"]
+            for site in names for seed in arguments.seeds
+        ]  # fmt: skip
+        figures["minutes_of_training"] = round(float(np.median(costs)) / 60, 1)
     trained = [len(Cohort.open(folder / site / "cohort").indices("train")) for site in names]
     figures["hemispheres"] = int(np.median(trained))
+    figures |= {"sites_left_out": arguments.sites, "seeds": arguments.seeds}
     write_figures(folder / "figures.json", figures)
     print(json.dumps(figures))
 

@@ -8,7 +8,7 @@ from anomaly_statistics import auroc
 from real_alterations import HEALTHY, LARGE, SHAM, SIZES
 from real_scorers import ALARM, CONTROLS, read_scores
 
-from foldnorm.pipeline.metrics.bootstrap import INTERVAL, drawn_weights
+from foldnorm.pipeline.metrics.bootstrap import INTERVAL, bootstrap_interval, drawn_weights
 from foldnorm.preprocessing.core.files import read_json
 
 BOOTSTRAPS = 500
@@ -138,6 +138,37 @@ def _is_of(name: str, model: str, suffix: str) -> bool:
     """Say if a table is of a model: of any seed, if it was trained."""
     trained, _, seed = name.partition("-")
     return trained == model and seed.lstrip("0123456789") == suffix
+
+
+def region_sizes(
+    folder: Path, names: Mapping[str, Sequence[str]], *, suffix: str = ""
+) -> dict[str, float]:
+    """Median size of the strongest region, and share of it at the erased fold, where it touches it.
+
+    Over the hemispheres of all sites and all seeds; intervals draw families. Arguments are those of
+    `summarise`.
+    """
+    figures = {}
+    for title in ("restorer", "void"):
+        model, score, _ = SCORES[title]
+        tables = [read_scores(folder / site / f"{name}.tsv", score) for site, own in names.items()
+                  for name in own if _is_of(name, model, suffix)]  # fmt: skip
+        for size, what in ((size, what) for size in SIZES for what in ("cm3", "near") if tables):
+            chosen = [(t["kind"] == "fold") & (t["size"] == size) & (t["hit"] == 1)
+                      for t in tables]  # fmt: skip
+            values = np.concatenate([t[what][c] for t, c in zip(tables, chosen, strict=True)])
+            owners = np.concatenate([t["family"][c] for t, c in zip(tables, chosen, strict=True)])
+            if not np.isfinite(values).all() or not len(values):
+                continue  # scored before sizes were kept
+
+            def median(weights: np.ndarray, values: np.ndarray = values) -> float:
+                return float(np.median(np.repeat(values, weights.astype(int))))
+
+            low, high = bootstrap_interval(median, owners, BOOTSTRAPS)
+            key = f"{title}_region_{what}_{size}{suffix}"
+            figures |= {key: float(np.median(values)), f"{key}_low": low, f"{key}_high": high}
+            print(f"{key} {np.median(values):.2f} [{low:.2f}, {high:.2f}]")
+    return {name: round(float(value), 3) for name, value in figures.items()}
 
 
 def same_scans(folder: Path, names: Mapping[str, Sequence[str]]) -> dict[str, float]:

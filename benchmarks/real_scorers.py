@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from real_alterations import HEALTHY, SHAM, altered, planned, ways_to_alter
+from scipy import ndimage
 
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.baselines import Baselines
 from foldnorm.pipeline.scoring.families import ScoreFamily
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
-from foldnorm.pipeline.scoring.map_scores import Map, MapScores
+from foldnorm.pipeline.scoring.map_scores import NEIGHBOURS, Map, MapScores
 from foldnorm.pipeline.scoring.model_families import unfitted_model_families
 from foldnorm.pipeline.scoring.regions import strongest_regions
 from foldnorm.pipeline.scoring.void import VoidScores
@@ -26,7 +27,9 @@ OF_ALL = (HEALTHY, SHAM, "fold")
 ALARM = 0.05
 CONTROLS, DRAWS = (8, 16, 32), 10  # people, and how often they are drawn
 CHUNK = 8
-COLUMNS = ("kind", "size", "volume", "family", "label", "mm2", "hit")
+# The strongest region: does it touch the fold, its size, the share within a voxel of the fold.
+OF_REGION = ("hit", "cm3", "near")
+COLUMNS = ("kind", "size", "volume", "family", "label", "mm2", *OF_REGION)
 Families = Sequence[ScoreFamily]
 
 
@@ -100,42 +103,60 @@ def _score_hemisphere(
     plan = list(planned(cohort, ways, index, per_size))
     parted = [[item for item in plan if (item[0] in OF_ALL) == of_all] for of_all in (True, False)]
     tables: dict[str, list[dict[str, Any]]] = {name: [] for name in scorers}
+    nothing = [dict.fromkeys(OF_REGION, "")] * CHUNK
     for some in (part[n : n + CHUNK] for part in parted for n in range(0, len(part), CHUNK)):
         brains = [cohort.brain(index, altered(cohort, ways, index, kind, d)) for kind, _, d in some]
         places = [parts.fold(d.label) for *_, d in some]
         for name, families in scorers.items():
             if some[0][0] not in OF_ALL and name.partition("-")[0] not in ASKED_ALL:
                 continue
-            hits, scores = scored(families, brains, places)
+            regions, scores = scored(families, brains, places, cohort.voxel_size)
             tables[name] += [
                 {**known, "kind": kind, "size": size, "label": d.label, "mm2": d.size,
-                 "hit": hits[n] if hits else "", **{k: v[n] for k, v in scores.items()}}
+                 **(regions or nothing)[n], **{k: v[n] for k, v in scores.items()}}
                 for n, (kind, size, d) in enumerate(some)
             ]  # fmt: skip
     return tables
 
 
 def scored(
-    families: Families, brains: Sequence[Brain], places: Sequence[np.ndarray]
-) -> tuple[list[int], dict[str, np.ndarray]]:
-    """Score brains: whether the strongest region of each touches its place, and the scores."""
-    hits: list[int] = []
+    families: Families,
+    brains: Sequence[Brain],
+    places: Sequence[np.ndarray],
+    voxel_size: Sequence[float],
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """Score brains: what `OF_REGION` says of each by the first family with maps, and the scores."""
+    regions: list[dict[str, Any]] = []
     scores: dict[str, np.ndarray] = {}
     for family in families:
         if not isinstance(family, MapScores):
             scores |= family.score(brains)
             continue
-        found: list[int] = []
-        scores |= family.score(brains, _touches(family.THRESHOLD, places, found))
-        hits = hits or found
-    return hits, scores
+        found: list[dict[str, Any]] = []
+        scores |= family.score(brains, _strongest(family.THRESHOLD, places, voxel_size, found))
+        regions = regions or found
+    return regions, scores
 
 
-def _touches(threshold: float, places: Sequence[np.ndarray], hits: list[int]) -> Any:
+def _strongest(
+    threshold: float,
+    places: Sequence[np.ndarray],
+    voxel_size: Sequence[float],
+    regions: list[dict[str, Any]],
+) -> Any:
+    affine = np.diag([*voxel_size, 1.0])
+
     def on_map(z: Map) -> None:
-        found = strongest_regions(z[0], np.eye(4), threshold)
-        place = places[len(hits)]
-        hits.append(int(bool(found) and bool(place[tuple(found[0]["voxels"].T)].any())))
+        found = strongest_regions(z[0], affine, threshold)
+        place = places[len(regions)]
+        if not found:
+            regions.append({"hit": 0, "cm3": "", "near": ""})
+            return
+        voxels = tuple(found[0]["voxels"].T)
+        near = ndimage.binary_dilation(place, NEIGHBOURS)[voxels].mean()
+        regions.append(
+            {"hit": int(place[voxels].any()), "cm3": found[0]["mm3"] / 1000, "near": float(near)}
+        )
 
     return on_map
 
@@ -208,11 +229,12 @@ def false_alarms(cohort: Cohort, scorer: MapScores, *, is_network: bool) -> dict
 
 
 def read_scores(path: Path, score: str) -> dict[str, np.ndarray]:
-    """Kind, size, family, volume, hit and score of every row."""
+    """Kind, size, family, volume, `OF_REGION` and score of every row; tables may lack sizes."""
     rows = read_tsv(path)
     found = {
         key: np.array([row[key] for row in rows]) for key in ("kind", "size", "family", "volume")
     }
     found["score"] = np.array([float(row[score]) for row in rows])
-    found["hit"] = np.array([float(row["hit"] or "nan") for row in rows])
+    for key in OF_REGION:
+        found[key] = np.array([float(row.get(key) or "nan") for row in rows])
     return found

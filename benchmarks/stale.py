@@ -32,6 +32,7 @@ MEASURED = {
                         "preprocessing/core/arrays.py", "preprocessing/core/files.py"),
     "processes.json": ("benchmarks/processes.py", "pipeline/training/distributed.py",
                        "pipeline/training/messages.py"),
+    "region_sizes.json": ("benchmarks/anomaly_real.py", "pipeline/scoring"),
     "scoring_speed.json": ("benchmarks/scoring_speed.py", "pipeline/scoring"),
     "threads.json": ("benchmarks/threads.py", "foldnorm/environment.py"),
 }  # fmt: skip
