@@ -29,6 +29,7 @@ WITHOUT_INPUT = {
     "demo": "runs other commands on phantoms",
     "phantom": "draws",
     "models": "lists what is shipped",
+    "doctor": "looks at the machine",
 }
 
 

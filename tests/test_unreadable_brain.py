@@ -25,6 +25,7 @@ CODES = {
     "train": (2, 2, 0),
     "embed": (1, 1, 1),
     "score": (2, 2, 1),
+    "score sulci": (2, 2, 2),
     "score void": (2, 2, 2),  # all brains of the reference are healthy ones to compare with
     "score with a scorer": (1, 1, 1),
     "alter": (1, 1, 1),

@@ -148,13 +148,6 @@ class BrainScores:
                 "asymmetry compares hemispheres in one layout, and these were prepared without "
                 f"--mirror-right: {reference.folder}"
             )
-        if _mixes_sides(reference):
-            LOG.warning(
-                "left and right hemispheres lie in different parts of the box, and each place is "
-                "compared with healthy brains of both sides: prepare with --mirror-right, or one "
-                "side alone (--hemi): %s",
-                reference.folder,
-            )
         self.healthy_ = HealthyBrains.from_cohorts(
             reference,
             controls,
@@ -176,6 +169,13 @@ class BrainScores:
                 family.fit(brains + local, len(local))
                 continue
             family.fit(brains)
+        if _mixes_sides(reference):
+            LOG.warning(
+                "left and right hemispheres lie in different parts of the box, and each place is "
+                "compared with healthy brains of both sides: prepare with --mirror-right, or one "
+                "side alone (--hemi): %s",
+                reference.folder,
+            )
         return self
 
     def _drop_families_with_too_few(self, reference: Cohort) -> None:

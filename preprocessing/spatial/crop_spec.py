@@ -39,7 +39,7 @@ class CropSpec:
     names: tuple[str, ...] = ()
     regions: Regions = field(default_factory=dict)
     mask: Path | None = None
-    margin: float = DEFAULT_MARGIN_MM
+    margin: float = 0.0
     text: str = "cohort"
 
     @classmethod
@@ -60,7 +60,7 @@ class CropSpec:
         kind, _, rest = text.partition(":")
         try:
             if text == "none":
-                return cls("none", margin=0.0, text=text)
+                return cls("none", text=text)
             if text.startswith("cohort"):
                 what, mm = _split_margin(text, 0.0)
                 if what == "cohort":
