@@ -6,7 +6,7 @@ from pathlib import Path
 
 # Threads of OpenMP that wait for work spin, unless they are told not to before PyTorch is loaded:
 # beside other processes that costs many times what it saves (`benchmarks/threads.py`). GNU's may
-# spin 1,000 times, some 25 µs, before they sleep: where nothing else runs they then lose nothing.
+# spin 1,000 times, some 25 µs, before they sleep: where nothing else runs they then lose less.
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 SPINS = ("GOMP_SPINCOUNT", "1000")
 TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"  # PyTorch makes this folder when it is loaded
