@@ -11,6 +11,7 @@ from test_corpus import (  # noqa: F401  # fixtures
     no_waiting,
     places_of,
     scorer,
+    toy_atlas,
     volumes,
 )
 
