@@ -511,7 +511,8 @@ FOLDERS: Mapping[str, Kind] = {
         f"{run}, {name}": Kind(
             (run, name),
             {words.split()[0]: words},
-            harmless=("translate/half", "classify/half") * (name == "config.yaml"),  # model first
+            harmless=("translate/half", "classify/half", "restore/half")
+            * (name == "config.yaml"),  # what they need, the model, stands first
         )
         for run, words in APPLIED_RUN.items()
         for name in ("config.yaml", "data.json", "checkpoints/best.ckpt")
