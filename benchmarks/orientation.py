@@ -1,8 +1,9 @@
 """How well an atlas of sulci tells a hemisphere of another side, a turned and a mirrored one.
 
 ATLAS is of maps (foldnorm atlas), COHORT real hemispheres in MNI space, of both sides. Printed and
-written, of the participants whose id begins with sub-CHOSEN, on whom the bounds of
-`foldnorm.pipeline.inference.atlas_labels` and `atlas_orientation` were set, and of all others:
+written, of the participants whose id begins with sub-CHOSEN (`chosen_on_…`), on whom the bounds of
+`foldnorm.pipeline.inference.atlas_labels` and `atlas_orientation` were set, and of all others
+(`others_…`):
 
     hemispheres                    of every --step th of them
     own_least, own_most            mean log likelihood of a fold above what the atlas expects
@@ -91,7 +92,8 @@ def main() -> None:
     rows = fits(Cohort.open(arguments.cohort), SulcusAtlas.open(arguments.atlas), arguments.step)
     chosen = [row for row in rows if row["who"].startswith(f"sub-{arguments.chosen}")]
     others = [row for row in rows if row not in chosen]
-    figures = {"chosen_on": told(chosen), "others": told(others)}
+    parts = {"chosen_on": told(chosen), "others": told(others)}
+    figures = {f"{part}_{key}": value for part, own in parts.items() for key, value in own.items()}
     write_figures(arguments.out, figures)
     print(json.dumps(figures))
 

@@ -27,6 +27,8 @@ MEASURED = {
     "missing_sulci.json": ("benchmarks/missing_sulci.py", "pipeline/scoring",
                            "preprocessing/naming"),
     "names.json": ("benchmarks/names.py", "preprocessing/naming", "pipeline/inference"),
+    "orientation.json": ("benchmarks/orientation.py", "preprocessing/naming",
+                         "pipeline/inference/atlas_orientation.py"),
     "networks.json": ("benchmarks/networks.py", "models"),
     "population.json": ("benchmarks/population.py", "preprocessing/cohort",
                         "preprocessing/core/arrays.py", "preprocessing/core/files.py"),
