@@ -130,16 +130,17 @@ def test_the_other_side_is_known_by_its_name(cohort, detector):
 
 
 class TrainedOn:
-    """A cohort that has training brains and no validation brains."""
+    """A cohort that has other training brains, and no validation brains unless they are given."""
 
-    def __init__(self, cohort, indices):
-        self.cohort, self.training = cohort, indices
+    def __init__(self, cohort, training, validation=()):
+        self.cohort, self.training = cohort, training
+        self.validation = np.array(validation, dtype=np.int64)
 
     def __getattr__(self, name):
         return getattr(self.cohort, name)
 
     def indices(self, *splits):
-        return self.training[:0] if "validation" in splits else self.training
+        return self.validation if "validation" in splits else self.training
 
 
 def test_without_validation_brains_each_training_brain_is_compared_with_the_others(cohort):
@@ -158,6 +159,15 @@ def test_without_validation_brains_each_training_brain_is_compared_with_the_othe
     assert detector.max_distance_departure_ == pytest.approx(max(left_out), rel=1e-4)
     new = cohort.indices("train")[20:]
     assert not any(detector.flags(cohort.brains(new)))
+
+
+def test_of_validation_brains_the_most_unusual_is_usual(cohort):
+    training, validation = np.split(cohort.indices("train"), [8])
+    assert len(validation) > 20  # of fewer, one in twenty is none
+    detector = OutOfDistributionDetector(cohort.scheme)
+    detector.fit(TrainedOn(cohort, training, validation))
+    own = [detector._distance_departure(brain.volume) for brain in cohort.brains(validation)]
+    assert detector.max_distance_departure_ == max(own)
 
 
 class Dotted:

@@ -155,11 +155,12 @@ class OutOfDistributionDetector(Fitted):
         self.max_shares_, self.max_hull_, self.max_nll_, self.max_gain_ = map(
             float, np.max(limits, axis=0)
         )
-        self.max_distance_departure_ = _usual_limit(departures)
+        held_out = len(reference.indices("validation")) > 0
+        self.max_distance_departure_ = max(departures) if held_out else _usual_limit(departures)
         if controls is not None:
             indices = subsample_evenly(controls.indices(), N_MEASURED)
             own = [self._distance_departure(brain.volume) for brain in controls.brains(indices)]
-            self.max_distance_departure_ = max(self.max_distance_departure_, _usual_limit(own))
+            self.max_distance_departure_ = max(self.max_distance_departure_, *own)
 
     def _left_out(
         self, reference: Cohort, training: NDArray[np.int64]
@@ -277,7 +278,10 @@ class OutOfDistributionDetector(Fitted):
 
 
 def _usual_limit(departures: Sequence[float]) -> float:
-    """Return the largest departure, but for the twentieth of many brains that departs most."""
+    """Return the largest departure, but for the twentieth of many brains that departs most.
+
+    Of training brains that were left out: all are here, the strangest too, and there may be many.
+    """
     return float(np.quantile(departures, USUAL_SHARE, method="higher"))
 
 
