@@ -185,7 +185,7 @@ FORTY_PHANTOMS = ["--participant-label", *(f"phantom{number:05d}" for number in 
 
 @pytest.fixture(scope="session")
 def phantom_cohort(phantom_source: Path) -> Cohort:
-    """Those phantoms at 4 mm, 32³ at most, with fold labels."""
+    """Forty phantoms at 4 mm, 32³ at most, with fold labels."""
     out = phantom_source.parent / "cohort"
     code = main(
         ["preprocess", str(phantom_source), "-o", str(out), "--voxel-size", "4",
@@ -242,7 +242,7 @@ def annotated_cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 
 @pytest.fixture(scope="session")
 def paired_cohort(annotated_cohort: Cohort) -> Cohort:
-    """Those skeletons with their grey-white volumes."""
+    """Annotated skeletons with their grey-white volumes."""
     return prepare_annotated(annotated_cohort.folder.parent, "paired", "--pair", "grey-white")
 
 

@@ -179,7 +179,7 @@ class OutOfDistributionDetector(Fitted):
             yield from ((usual, brain) for brain in brains)
 
     def state_dict(self) -> State:
-        """Return sums over the training brains, and extremes over the validation brains."""
+        """Return sums over the training brains, and limits of healthy brains left out."""
         limits = {name: getattr(self, attribute) for name, attribute in LIMITS.items()}
         usual = {name: getattr(self, name).state_dict() for name in USUAL}
         return {
