@@ -185,7 +185,7 @@ FORTY_PHANTOMS = ["--participant-label", *(f"phantom{number:05d}" for number in 
 
 @pytest.fixture(scope="session")
 def phantom_cohort(phantom_source: Path) -> Cohort:
-    """Forty phantoms at 4 mm, 32³ at most, with fold labels."""
+    """Twelve phantoms at 4 mm, 32³ at most, with fold labels."""
     out = phantom_source.parent / "cohort"
     code = main(
         ["preprocess", str(phantom_source), "-o", str(out), "--voxel-size", "4",
