@@ -32,6 +32,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 threadpool_limits(1)
 torch.set_num_threads(1)
 
+pytest_plugins = ["corpus_fixtures"]
 DATA_VARIABLE = "FOLDNORM_TEST_DATA"
 
 

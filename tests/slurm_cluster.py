@@ -132,6 +132,10 @@ class Slurm:
         path = self.place / f"{job}.out"
         return path.read_text() if path.is_file() else ""
 
+    def steps(self) -> str:
+        """Return the steps that run, each followed by a blank."""
+        return self.call("squeue", "--steps", "--noheader", "--format=%i ").stdout
+
     def shown(self, job: str, key: str) -> str:
         """One value of what scontrol shows of a job."""
         words = self.call("scontrol", "--oneliner", "show", "job", job).stdout.split()

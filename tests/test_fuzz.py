@@ -14,18 +14,9 @@ import zipfile
 
 import pytest
 from corpus import FILES, FOLDERS, replace, run, written_input
+from corpus_fixtures import fixture_of, places_of
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from test_corpus import (  # noqa: F401  # fixtures
-    bundle,
-    bundles,
-    fixture_of,
-    no_waiting,
-    places_of,
-    scorer,
-    scores,
-    volumes,
-)
 
 ASKED = os.environ.get("FOLDNORM_FUZZ_SECONDS")
 SECONDS = float(ASKED or 60)
@@ -97,6 +88,7 @@ def repacked(draw, whole):
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
+@pytest.mark.usefixtures("no_waiting")
 @pytest.mark.parametrize("name", [name for name, commands in COMMANDS.items() if commands])
 def test_no_change_of_a_file_is_more_than_an_error_of_ours(request, tmp_path, name):
     kind = ALL[name]

@@ -130,15 +130,18 @@ def test_a_killed_chunk_is_named_a_requeued_one_goes_on_and_the_same_command_fin
     (volume,) = skeleton_source(tmp_path / "one", 1).iterdir()
     source, out, count = tmp_path / "source", tmp_path / "out", 3000
     source.mkdir()
-    for n in range(count):  # more than can be prepared before it is looked again
+    for n in range(count):
         shutil.copy(volume, source / f"sub-s{n:04d}.nii.gz")
     words = ["foldnorm", "preprocess", source, "-o", out, "--voxel-size", "2", "--n-procs", "1",
              "--cluster", "slurm", "--jobs", "3", "--quiet"]  # fmt: skip
     process = subprocess.Popen(
         [str(word) for word in words], env=slurm.environment, stderr=subprocess.PIPE, text=True
     )
-    slurm.wait_for(lambda: len(list(out.rglob("*_dseg.json"))) > 2)
+    slurm.wait_for(lambda: [*(out / "logs").glob("*_submission.sh")])
     (job,) = {path.name.partition("_")[0] for path in (out / "logs").glob("*_submission.sh")}
+    for chunk in (f"{job}_0", f"{job}_1"):  # stopped where they are, before they can be ready
+        slurm.wait_for(lambda chunk=chunk: f"{chunk}.0 " in slurm.steps())
+        slurm.call("scancel", "--signal=STOP", chunk)
     slurm.call("scontrol", "requeue", f"{job}_0")
     slurm.call("scancel", f"{job}_1")
     said = process.communicate(timeout=600)[1]

@@ -5,19 +5,12 @@ import shutil
 import numpy as np
 import pytest
 from corpus import APPLIED_COHORT, COHORT, run
-from test_corpus import (  # noqa: F401  # fixtures
-    bundle,
-    bundles,
-    no_waiting,
-    places_of,
-    scorer,
-    toy_atlas,
-    volumes,
-)
+from corpus_fixtures import places_of
 
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.files import read_json
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
 SPLITS = ("train", "validation", "test")
 # Exit codes where the brain is of the training, validation or test split. 0: nobody looks at it, or
 # (`SHOWN`) it is only left out of what is shown; 1: it is left out, named, and the others are done;
