@@ -38,6 +38,7 @@ from gpu_waiting import waiting
 from PIL import Image
 
 from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.core.resources import available_cores
 
 # What is done, its share of the time, and the cohorts that it takes.
 PARTS: dict[str, tuple[Callable[[Session], None], float, set[str]]] = {
@@ -64,7 +65,7 @@ def draw_cohorts(session: Session, wanted: set[str]) -> None:
     of_volumes = wanted & set(COHORTS)
     if not of_volumes:
         return
-    source, n_procs = session.place / "phantoms", os.cpu_count() or 1
+    source, n_procs = session.place / "phantoms", available_cores()
     size = 4 if session.tiny or of_volumes == {"small"} else 2
     _run(
         "phantom", "-o", source, "--subjects", SUBJECTS, "--voxel-size", size, "--n-procs", n_procs

@@ -235,7 +235,9 @@ ARCHIVES = {
 def test_an_archive_of_somebody_is_arrays_or_one_line(tmp_path, monkeypatch, name):
     content, reason = ARCHIVES[name]
     if name == "bomb":
-        monkeypatch.setattr("foldnorm.preprocessing.core.memory.available_memory", lambda: 1 << 19)
+        monkeypatch.setattr(
+            "foldnorm.preprocessing.core.resources.available_memory", lambda: 1 << 19
+        )
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(InputError, match=reason) as refusal:
         read_npz(tmp_path / "a.npz")

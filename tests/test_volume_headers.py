@@ -363,7 +363,7 @@ def test_a_bomb_is_not_expanded(tmp_path):
 
 
 def test_more_voxels_than_memory_are_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("foldnorm.preprocessing.core.memory.available_memory", lambda: 256)
+    monkeypatch.setattr("foldnorm.preprocessing.core.resources.available_memory", lambda: 256)
     with pytest.raises(InputError, match=r"v\.nii.*does not fit into memory"):
         read_labels(written(tmp_path, gzip.compress(PLAIN)))
 

@@ -1,7 +1,6 @@
 """Arguments that several commands share, so that they are spelt and explained alike."""
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -15,6 +14,7 @@ from foldnorm.preprocessing.cohort.options import PreprocessOptions, flag
 from foldnorm.preprocessing.core.choices import choices_of
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.resources import available_cores
 
 if TYPE_CHECKING:
     from foldnorm.pipeline.inference.inputs import ModelInput
@@ -186,19 +186,12 @@ def add_assume(parser: argparse.ArgumentParser) -> None:
     add_options(parser, PreprocessOptions, "assume")
 
 
-def _available_cpus() -> int:
-    """Count the cores that this process may use: those of its job, on a cluster."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def add_n_procs(parser: argparse.ArgumentParser) -> None:
     """Add ``--n-procs``."""
     parser.add_argument(
         "--n-procs",
         type=positive,
-        default=_available_cpus(),
+        default=available_cores(),
         help="number of processes (default: one a core that this process may use)",
     )
 

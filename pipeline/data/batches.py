@@ -29,6 +29,7 @@ from foldnorm.pipeline.data.items import Item, ItemTransform, stacked, transform
 from foldnorm.preprocessing.core.arrays import VolumeArray, read_row
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.resources import available_cores
 
 
 class Drawn(NamedTuple):
@@ -267,8 +268,7 @@ def workers_for(asked: int | None, device: torch.device, processes: int) -> int:
     """
     if asked is not None or sys.platform != "linux":
         return asked or 0
-    cpus = len(os.sched_getaffinity(0))  # of this job, on a cluster
-    return 1 if device.type == "cpu" else max(cpus // processes, 1)
+    return 1 if device.type == "cpu" else max(available_cores() // processes, 1)
 
 
 def _batch_or_error(drawn: "Sequence[Drawn | InputError]") -> "Drawn | InputError":

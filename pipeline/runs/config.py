@@ -25,7 +25,7 @@ from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.permitted import check_model, check_permitted
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.memory import available_memory
+from foldnorm.preprocessing.core.resources import available_memory
 from foldnorm.preprocessing.core.yaml_files import read_yaml
 
 LOG = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.locks import flock
-from foldnorm.preprocessing.core.memory import GIB, available_memory
+from foldnorm.preprocessing.core.resources import GIB, available_cores, available_memory
 
 State = Literal["fine", "note", "problem"]
 PACKAGE = "foldnorm"
@@ -137,9 +137,8 @@ def _gpus() -> Iterator[Finding]:
 
 
 def _processors() -> Iterator[Finding]:
-    there = os.cpu_count() or 1
-    ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
-    text = f"{ours} of {counted(there, 'core')} may be used"
+    ours = available_cores()
+    text = f"{ours} of {counted(os.cpu_count() or ours, 'core')} may be used"
     quota = _cgroup_cores()
     if quota is not None and quota < ours:
         text += f", a container has the time of {quota:g}: give --n-procs {max(int(quota), 1)}"

@@ -15,7 +15,7 @@ from foldnorm.models.protocols import Trainable
 from foldnorm.pipeline.data.batches import Batches
 from foldnorm.pipeline.runs.options import TrainingPrecision
 from foldnorm.pipeline.training.arithmetic import mixed
-from foldnorm.preprocessing.core.memory import GIB, available_memory
+from foldnorm.preprocessing.core.resources import GIB, available_memory
 
 if TYPE_CHECKING:
     from foldnorm.pipeline.training.setup import Training

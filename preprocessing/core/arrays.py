@@ -1,8 +1,8 @@
-"""Arrays out of ``.npy`` and ``.npz`` files, which may come from anyone: never a pickled object."""
+"""Arrays in ``.npy`` and ``.npz`` files, which may come from anyone: never a pickled object."""
 
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import unreadable
-from foldnorm.preprocessing.core.memory import check_fits
+from foldnorm.preprocessing.core.files import atomic_path, unreadable
+from foldnorm.preprocessing.core.resources import check_fits
 
 
 class VolumeArray(Protocol):
@@ -114,6 +114,28 @@ def _fill(found: NDArray[Any], stream: BinaryIO, offset: int, row: int) -> None:
         if not got:
             raise InputError(f"the file ends within row {row}: {stream.name}")
         done += got
+
+
+def write_array(
+    path: Path,
+    rows: Iterable[NDArray[Any]],
+    *,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+) -> None:
+    """Write rows one after the other into one ``.npy``, never holding more than one.
+
+    Args:
+        path: of the file, which is whole or not there.
+        rows: as many as ``shape[0]``.
+        shape: of the array, (N, I, J, K) of volumes.
+        dtype: of its numbers.
+    """
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
+        np.lib.format.write_array_header_2_0(stream, {**header, "shape": shape})
+        for row in rows:
+            stream.write(np.ascontiguousarray(row, dtype=dtype).data)
 
 
 class LabelArray(Sequence[NDArray[np.uint8]]):

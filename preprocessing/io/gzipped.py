@@ -6,7 +6,7 @@ from pathlib import Path
 from isal import isal_zlib
 
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.memory import check_fits
+from foldnorm.preprocessing.core.resources import check_fits
 
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_WINDOW_BITS = 31  # zlib's number for "expect a gzip header"

@@ -1,5 +1,6 @@
-"""Memory that is free, and refusal of what would not fit into it."""
+"""Memory and cores that this process may use, and refusal of what would not fit."""
 
+import os
 from pathlib import Path
 
 from foldnorm.preprocessing.core.errors import InputError
@@ -23,6 +24,13 @@ def available_memory() -> int | None:
     if limit.isdigit() and used.isdigit():
         found.append(int(limit) - int(used))
     return min(found) if found else None
+
+
+def available_cores() -> int:
+    """Count the cores that this process may use: those of its job, on a cluster."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def check_fits(size: int, what: str) -> None:
