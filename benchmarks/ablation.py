@@ -37,8 +37,9 @@ from foldnorm.pipeline.studies.benchmark import halves
 from foldnorm.preprocessing.alteration.alteration import alter
 from foldnorm.preprocessing.alteration.deletion import SizeRange
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
+from foldnorm.preprocessing.cohort.discretise import discretise
 from foldnorm.preprocessing.core.files import read_tsv, write_json, write_text
-from foldnorm.preprocessing.io.schemes import SKELETON, discretise
+from foldnorm.preprocessing.io.schemes import SKELETON
 
 CPU = torch.device("cpu")
 DELETED = 500

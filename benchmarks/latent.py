@@ -39,11 +39,8 @@ from foldnorm.pipeline.latent.space import LatentSpace
 from foldnorm.pipeline.runs.config import config_path
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import VOLUMES, Brain, Cohort
-from foldnorm.preprocessing.cohort.cohort_files import (
-    write_description,
-    write_packed,
-    write_participants,
-)
+from foldnorm.preprocessing.cohort.cohort_files import write_description, write_participants
+from foldnorm.preprocessing.core.arrays import write_array
 
 SIDE = 80
 TURN = 64  # dimensions, of decoder and ranking in turns: the machine is noisy
@@ -137,7 +134,7 @@ def again_and_again(cohort: Cohort, folder: Path, count: int) -> Path:
     own = cohort.indices("validation", "test").tolist() + cohort.indices("train").tolist()
     places = [own[n % len(own)] for n in range(count)]
     volumes = (np.array(cohort.volumes[n]) for n in places)
-    write_packed(folder, VOLUMES, volumes, shape=(count, *cohort.shape), dtype=np.dtype(np.uint8))
+    write_array(folder / VOLUMES, volumes, shape=(count, *cohort.shape), dtype=np.dtype(np.uint8))
     rows = []
     for n, place in enumerate(places):
         first = n < len(own)  # only these keep their names, and with them that they were trained on

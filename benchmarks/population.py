@@ -38,13 +38,9 @@ from foldnorm.preprocessing.cohort.cohort import (
     VOLUMES,
     Cohort,
 )
-from foldnorm.preprocessing.cohort.cohort_files import (
-    write_description,
-    write_packed,
-    write_participants,
-)
+from foldnorm.preprocessing.cohort.cohort_files import write_description, write_participants
 from foldnorm.preprocessing.cohort.quality import QC_TABLE, read_warnings
-from foldnorm.preprocessing.core.arrays import read_array, read_row
+from foldnorm.preprocessing.core.arrays import read_array, read_row, write_array
 from foldnorm.preprocessing.core.files import read_json, write_json, write_tsv
 
 SIDE = 80  # voxels of a volume that is read
@@ -81,7 +77,7 @@ def tables(like: Cohort, out: Path, number: int, folds: int) -> Figures:
     rows = rows_of(number)
     volumes = (np.zeros(TINY, np.uint8) for _ in range(number))
     with timed(found, "write volumes and participants"):
-        write_packed(out, VOLUMES, volumes, shape=(number, *TINY), dtype=np.dtype(np.uint8))
+        write_array(out / VOLUMES, volumes, shape=(number, *TINY), dtype=np.dtype(np.uint8))
         write_participants(out, rows)
     write_description(out, "benchmark", like.description["Cohort"])
     quality = [{"participant_id": row["participant_id"], "hemi": row["hemi"], "warnings": ""}
@@ -257,7 +253,7 @@ def look(like: Cohort, volumes: np.ndarray, scratch: Path) -> Figures:
 
     out, found = scratch / "look", {"volumes": len(volumes)}
     rows = [{**row, "split": "train"} for row in rows_of(len(volumes))]
-    write_packed(out, VOLUMES, volumes, shape=volumes.shape, dtype=volumes.dtype)
+    write_array(out / VOLUMES, volumes, shape=volumes.shape, dtype=volumes.dtype)
     write_participants(out, rows)
     write_description(out, "benchmark", like.description["Cohort"])
     cohort = Cohort.open(out)

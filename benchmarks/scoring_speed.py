@@ -38,12 +38,8 @@ from foldnorm.preprocessing.cohort.cohort import (
     Cohort,
     row_key,
 )
-from foldnorm.preprocessing.cohort.cohort_files import (
-    write_description,
-    write_packed,
-    write_participants,
-)
-from foldnorm.preprocessing.core.arrays import read_row
+from foldnorm.preprocessing.cohort.cohort_files import write_description, write_participants
+from foldnorm.preprocessing.core.arrays import read_row, write_array
 from foldnorm.preprocessing.core.files import write_tsv
 
 LINES = 25  # of a profile
@@ -70,7 +66,7 @@ def subset(cohort: Cohort, out: Path, number: int, scored: int) -> Cohort:
         assert volumes is not None
         kept = (read_row(volumes, n) for n in range(len(rows)))
         shape, dtype = (len(rows), *cohort.shape), np.dtype(volumes.dtype)
-        write_packed(out, name, kept, shape=shape, dtype=dtype)
+        write_array(out / name, kept, shape=shape, dtype=dtype)
     keys = {row_key(row) for row in rows}
     folds = (row for row in cohort.fold_table if row_key(row) in keys)
     write_tsv(out / FOLD_TABLE, folds, FOLD_COLUMNS)

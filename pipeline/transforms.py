@@ -18,9 +18,10 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.cohort.discretise import discretise
 from foldnorm.preprocessing.core.choices import Orientation, Resampling
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.schemes import LabelScheme, discretise, load_scheme
+from foldnorm.preprocessing.io.schemes import LabelScheme, load_scheme
 from foldnorm.preprocessing.io.sources import Source, find_volumes
 from foldnorm.preprocessing.io.volumes import LabelVolume, as_integers, is_volume, read_labels
 from foldnorm.preprocessing.spatial.crop import (

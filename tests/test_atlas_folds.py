@@ -17,11 +17,8 @@ from foldnorm.preprocessing.cohort.cohort import (
     FOLDS,
     VOLUMES,
 )
-from foldnorm.preprocessing.cohort.cohort_files import (
-    write_description,
-    write_packed,
-    write_participants,
-)
+from foldnorm.preprocessing.cohort.cohort_files import write_description, write_participants
+from foldnorm.preprocessing.core.arrays import write_array
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json, write_tsv
 from foldnorm.preprocessing.io.schemes import SKELETON
 from foldnorm.preprocessing.io.volumes import read_labels
@@ -53,8 +50,8 @@ def cohort_of(folder, brains, inside=None):
             {**who, "label": own, "inside": (inside or {}).get(own, ""), "size": 9, "voxels": 9}
             for own in np.unique(numbers)
         ]
-    write_packed(folder, VOLUMES, volumes, shape=volumes.shape, dtype=volumes.dtype)
-    write_packed(folder, FOLDS, folds, shape=folds.shape, dtype=folds.dtype)
+    write_array(folder / VOLUMES, volumes, shape=volumes.shape, dtype=volumes.dtype)
+    write_array(folder / FOLDS, folds, shape=folds.shape, dtype=folds.dtype)
     write_participants(folder, [{**who, "split": "test"} for who in whose])
     write_tsv(folder / FOLD_TABLE, table, FOLD_COLUMNS)
     preparation = {"scheme": SKELETON.as_dict(), "hull": "keep", "space": "mni"}

@@ -3,12 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foldnorm.preprocessing.cohort.discretise import foreground_box
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import SKELETON
 from foldnorm.preprocessing.spatial.crop import (
     Box,
     bounding_box,
-    foreground_box,
     lattice_start,
     missing_sides,
     paste,

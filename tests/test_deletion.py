@@ -15,13 +15,12 @@ from foldnorm.preprocessing.alteration.deletion import (
     subject_rng,
 )
 from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.cohort.prepare_volume import downsample_folds
+from foldnorm.preprocessing.cohort.volume_companions import downsample_folds
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.io.schemes import SKELETON
 from foldnorm.preprocessing.io.volumes import LabelVolume
-from foldnorm.preprocessing.spatial.downsample import ResamplingPlan, downsample
-from foldnorm.preprocessing.spatial.target_grid import NativeTarget
+from foldnorm.preprocessing.spatial.downsample import NativeTarget, ResamplingPlan, downsample
 
 FOLDS = [
     {"label": "7", "name": "central", "size": "620", "voxels": "100"},

@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from foldnorm.preprocessing.cohort.discretise import discretise
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.schemes import SKELETON, discretise
+from foldnorm.preprocessing.io.schemes import SKELETON
 from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.spatial.downsample import METHODS, ResamplingPlan, downsample
 

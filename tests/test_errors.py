@@ -7,7 +7,7 @@ import pytest
 from foldnorm.pipeline.runs.config import resolve
 from foldnorm.preprocessing.cohort.images import ImageFile, read_image
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.sources import Source, read_fold_names
+from foldnorm.preprocessing.io.fold_sidecar import read_fold_names
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 
 
@@ -27,7 +27,7 @@ def test_a_margin_that_is_too_large_is_said():
 def test_a_table_that_is_no_text_is_said(tmp_path):
     (tmp_path / "fold_names.tsv").write_bytes(b"label\tname\n\xff\xfe")
     with pytest.raises(InputError, match="not readable as a table"):
-        read_fold_names([Source(tmp_path)])
+        read_fold_names([tmp_path])
 
 
 def test_an_archive_that_is_cut_off_is_said_once(tmp_path):

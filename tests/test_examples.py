@@ -23,6 +23,7 @@ FRONT = (
 )
 PURE = (
     "foldnorm.pipeline.transforms",
+    "foldnorm.preprocessing.cohort.discretise",
     "foldnorm.preprocessing.core.choices",
     "foldnorm.preprocessing.core.counts",
     "foldnorm.preprocessing.io.schemes",

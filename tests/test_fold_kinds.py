@@ -11,11 +11,8 @@ from foldnorm.preprocessing.alteration.fold_axes import fold_axes, interruption
 from foldnorm.preprocessing.alteration.fold_erasure import hull_voxels, with_junctions
 from foldnorm.preprocessing.alteration.kinds import KINDS
 from foldnorm.preprocessing.cohort.cohort import FOLD_COLUMNS, FOLD_TABLE, FOLDS, VOLUMES, Cohort
-from foldnorm.preprocessing.cohort.cohort_files import (
-    write_description,
-    write_packed,
-    write_participants,
-)
+from foldnorm.preprocessing.cohort.cohort_files import write_description, write_participants
+from foldnorm.preprocessing.core.arrays import write_array
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv, write_tsv
 from foldnorm.preprocessing.io.schemes import GREY_WHITE, SKELETON
@@ -43,8 +40,8 @@ def cohort_of(folder, bottom, scheme=SKELETON, offsets=(0,)):
     """One brain an offset of its sheets; the middle one can be drawn."""
     brains = [brain(bottom, offset) for offset in offsets]
     shape = (len(brains), *SHAPE)
-    write_packed(folder, VOLUMES, [b[0] for b in brains], shape=shape, dtype=np.dtype("u1"))
-    write_packed(folder, FOLDS, [b[1] for b in brains], shape=shape, dtype=np.dtype("u2"))
+    write_array(folder / VOLUMES, [b[0] for b in brains], shape=shape, dtype=np.dtype("u1"))
+    write_array(folder / FOLDS, [b[1] for b in brains], shape=shape, dtype=np.dtype("u2"))
     whose = [{"participant_id": f"sub-{n}", "hemi": "L"} for n in range(len(brains))]
     write_participants(folder, [{**who, "split": "test"} for who in whose])
     size = int((brains[0][1] == MIDDLE).sum())

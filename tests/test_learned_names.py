@@ -14,11 +14,8 @@ from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller
 from foldnorm.pipeline.training import learn_names
 from foldnorm.pipeline.training.learn_names import learned_atlas
 from foldnorm.preprocessing.cohort.cohort import FOLD_COLUMNS, FOLD_TABLE, FOLDS, VOLUMES, Cohort
-from foldnorm.preprocessing.cohort.cohort_files import (
-    write_description,
-    write_packed,
-    write_participants,
-)
+from foldnorm.preprocessing.cohort.cohort_files import write_description, write_participants
+from foldnorm.preprocessing.core.arrays import write_array
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv, write_tsv
 from foldnorm.preprocessing.io.schemes import SKELETON
@@ -63,8 +60,8 @@ def cohort_of(folder, n_people=PEOPLE, *, families=None, named=True):
             {**own, "label": k, "name": name if named else "", "size": 9, "voxels": 9}
             for k, name in enumerate((*SULCI, "", ""), start=1)
         ]
-    write_packed(folder, VOLUMES, volumes, shape=volumes.shape, dtype=volumes.dtype)
-    write_packed(folder, FOLDS, folds, shape=folds.shape, dtype=folds.dtype)
+    write_array(folder / VOLUMES, volumes, shape=volumes.shape, dtype=volumes.dtype)
+    write_array(folder / FOLDS, folds, shape=folds.shape, dtype=folds.dtype)
     write_participants(folder, rows)
     write_tsv(folder / FOLD_TABLE, table, FOLD_COLUMNS)
     preparation = {"scheme": SKELETON.as_dict(), "hull": "keep", "space": "mni",

@@ -4,16 +4,15 @@ from conftest import write_nifti
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foldnorm.preprocessing.cohort.hemisphere_volume import read_hemisphere
+from foldnorm.preprocessing.cohort.discretise import check_values, discretise
 from foldnorm.preprocessing.cohort.preparation import Preparation
+from foldnorm.preprocessing.cohort.prepare_volume import read_hemisphere
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import (
     BINARY_SKELETON,
     GREY_WHITE,
     SKELETON,
     LabelScheme,
-    check_values,
-    discretise,
     load_scheme,
     scheme_from_dict,
 )

@@ -3,8 +3,9 @@ import pytest
 from conftest import skeleton_source, write_nifti
 
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.io.fold_sidecar import read_fold_names
 from foldnorm.preprocessing.io.source_volume import origin_of
-from foldnorm.preprocessing.io.sources import Source, find_volumes, read_fold_names
+from foldnorm.preprocessing.io.sources import Source, find_volumes
 
 SMALL = np.zeros((2, 2, 2), np.int16)
 SEGMENTATION = "t1mri/default_acquisition/default_analysis/segmentation"
@@ -194,7 +195,7 @@ def test_two_sources_must_agree_on_the_names_of_folds(tmp_path):
     for name, fold in (("a", "central"), ("b", "central"), ("c", "callosal")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "fold_names.tsv").write_text(f"label\tname\n1\t{fold}\n")
-    a, b, c = (Source(tmp_path / name) for name in "abc")
+    a, b, c = (tmp_path / name for name in "abc")
     assert read_fold_names([a, b]) == {1: "central"}
     with pytest.raises(InputError, match="label 1 is 'central' in another source"):
         read_fold_names([a, c])

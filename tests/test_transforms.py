@@ -20,8 +20,9 @@ from monai.transforms import (
 from foldnorm import transforms
 from foldnorm.models.noise import seed_of
 from foldnorm.pipeline.data.items import GeneratorTransform, transformed
+from foldnorm.preprocessing.cohort.discretise import discretise
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.schemes import SKELETON, discretise
+from foldnorm.preprocessing.io.schemes import SKELETON
 from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.transforms import (
     CropToCohortBox,

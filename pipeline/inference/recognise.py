@@ -19,11 +19,12 @@ from foldnorm.pipeline.scoring.participants import Participants
 from foldnorm.pipeline.scoring.recognition import RecognitionScores
 from foldnorm.pipeline.scoring.sulcus_measures import MEASURES, NamedBrain
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
+from foldnorm.preprocessing.cohort.discretise import discretise
 from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.cohort.input_space import InputSpace
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.core.problems import Problem
-from foldnorm.preprocessing.io.schemes import LabelScheme, discretise
+from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.volumes import read_labels, write_labels
 from foldnorm.preprocessing.spatial.space import Matrix
 

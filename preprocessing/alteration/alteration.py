@@ -25,14 +25,10 @@ from foldnorm.preprocessing.cohort.cohort import (
     Cohort,
     row_key,
 )
-from foldnorm.preprocessing.cohort.cohort_files import (
-    write_description,
-    write_packed,
-    write_participants,
-)
+from foldnorm.preprocessing.cohort.cohort_files import write_description, write_participants
 from foldnorm.preprocessing.cohort.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.cohort.quality import QC_TABLE
-from foldnorm.preprocessing.core.arrays import read_array
+from foldnorm.preprocessing.core.arrays import read_array, write_array
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import number, read_tsv, whole_number, write_tsv
 from foldnorm.preprocessing.core.isolation import isolated_map
@@ -161,7 +157,7 @@ def write_altered_cohort(
     table: list[dict[str, Any]] = []
     shape = (len(kept), *cohort.shape)
     volumes = _with_files(cohort, altered, out, table)
-    write_packed(out, VOLUMES, volumes, shape=shape, dtype=np.dtype("u1"))
+    write_array(out / VOLUMES, volumes, shape=shape, dtype=np.dtype("u1"))
     rows = [cohort.rows[index] for index in kept]
     if sizes.is_control or kind not in REARRANGING:
         _write_folds(cohort, plan, out)
@@ -253,7 +249,7 @@ def _write_folds(cohort: Cohort, plan: Sequence[tuple[int, Deletion]], out: Path
             table.extend(_fold_rows(of_volume.get(row_key(cohort.rows[index]), []), left))
             yield left
 
-    write_packed(out, FOLDS, labels(), shape=volumes.shape, dtype=np.dtype("u2"))
+    write_array(out / FOLDS, labels(), shape=volumes.shape, dtype=np.dtype("u2"))
     write_tsv(out / FOLD_TABLE, table, FOLD_COLUMNS)
 
 

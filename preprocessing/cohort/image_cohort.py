@@ -18,11 +18,7 @@ from typing import Any
 import numpy as np
 
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, VOLUMES
-from foldnorm.preprocessing.cohort.cohort_files import (
-    write_description,
-    write_packed,
-    write_participants,
-)
+from foldnorm.preprocessing.cohort.cohort_files import write_description, write_participants
 from foldnorm.preprocessing.cohort.image_preparation import (
     ImagePreparation,
     PreparedImage,
@@ -32,6 +28,7 @@ from foldnorm.preprocessing.cohort.image_preparation import (
 from foldnorm.preprocessing.cohort.images import ImageFile
 from foldnorm.preprocessing.cohort.preprocess import write_report
 from foldnorm.preprocessing.cohort.split import assign_split, check_fractions
+from foldnorm.preprocessing.core.arrays import write_array
 from foldnorm.preprocessing.core.counts import listed
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.file_names import RUN_REPORT
@@ -161,7 +158,7 @@ def _pack(
         whole = (len(rows), *shape)
         spool.flush()
         waiting = np.memmap(spool, dtype=dtype, mode="r", shape=whole)
-        write_packed(out, VOLUMES, iter(waiting), shape=whole, dtype=dtype)
+        write_array(out / VOLUMES, iter(waiting), shape=whole, dtype=dtype)
     write_participants(out, rows)
     sides = {"voxel_size": [1.0] * len(shape), "affine": np.eye(4).tolist()}
     write_description(out, "foldnorm cohort", {**record, **sides})

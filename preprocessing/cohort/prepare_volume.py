@@ -6,24 +6,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.cohort.discretise import check_values, discretise, foreground_box
 from foldnorm.preprocessing.cohort.duplicates import as_text as signature_as_text
 from foldnorm.preprocessing.cohort.duplicates import signature_of
-from foldnorm.preprocessing.cohort.hemisphere_volume import (
-    MAX_FOLD_LABEL,
-    HemisphereVolume,
-    join,
-    read_hemisphere,
-)
+from foldnorm.preprocessing.cohort.hemisphere_volume import HemisphereVolume, join, mirrored
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.quality import measure, touched_sides
+from foldnorm.preprocessing.cohort.volume_companions import (
+    FoldLabels,
+    downsample_folds,
+    fold_labels,
+    fold_sizes,
+    read_pair,
+)
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.fold_graph import Points
+from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.source_volume import SourceVolume
-from foldnorm.preprocessing.io.volumes import LabelVolume, mirror_left_right, voxel_size_of
-from foldnorm.preprocessing.spatial.crop import Box, Index, lattice_start, shape_of, shifted_affine
-from foldnorm.preprocessing.spatial.downsample import ResamplingPlan
+from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels, voxel_size_of
+from foldnorm.preprocessing.spatial.crop import (
+    Box,
+    Index,
+    lattice_start,
+    shape_of,
+    shifted_affine,
+)
+from foldnorm.preprocessing.spatial.downsample import NativeTarget, ResamplingPlan
 from foldnorm.preprocessing.spatial.space import voxel_to_mni
-from foldnorm.preprocessing.spatial.target_grid import MniTarget, NativeTarget, TargetGrid
+from foldnorm.preprocessing.spatial.target_grid import MniTarget, TargetGrid
+from foldnorm.preprocessing.topology.hull import hull_of
 from foldnorm.preprocessing.topology.thinning import thin
 
 # Voxels that the longest side may have afterwards: a wrong voxel size must neither allocate
@@ -87,13 +98,13 @@ def prepare_volume(
     touches = touched_sides(hemisphere.box, hemisphere.volume.data.shape)
     native, affine = hemisphere.classes, hemisphere.volume.affine
     signature = signature_of(native == scheme.top, shifted_affine(affine, hemisphere.box.start))
-    mirrored = preparation.mirror_right and source.hemi == "R"
+    is_mirrored = preparation.mirror_right and source.hemi == "R"
     target: TargetGrid
     if preparation.space == "mni":
-        target = _mni_target(hemisphere, preparation, source, mirrored)
+        target = _mni_target(hemisphere, preparation, source, is_mirrored)
     else:
-        if mirrored:
-            hemisphere = _mirrored(hemisphere)
+        if is_mirrored:
+            hemisphere = mirrored(hemisphere)
         target = NativeTarget(
             hemisphere.volume,
             _resampling_plan(hemisphere.volume, preparation, hemisphere.box.start),
@@ -102,6 +113,93 @@ def prepare_volume(
     quality = measure(native, affine, prepared.classes, prepared.affine, scheme)
     quality["touches"] = touches
     return replace(prepared, quality=quality, signature=signature_as_text(signature))
+
+
+def read_hemisphere(
+    source: SourceVolume, preparation: Preparation, erase: Points | None = None
+) -> HemisphereVolume:
+    """Read one volume and what goes with it, and discretise both.
+
+    Args:
+        source: the label volume, and what goes with it; not its right one.
+        preparation: scheme, hull, folds, pair.
+        erase: (n, 3) voxels in AIMS order, as fold graphs list them: those above the scheme's
+            void class become void.
+
+    Raises:
+        InputError: anything about the files that cannot be used; the message names one.
+    """
+    path = source.path
+    volume = read_labels(path, assume=source.assume)
+    known = fold_labels(volume, preparation, source)
+    warnings = [*volume.warnings, *known.warnings]
+    scheme = preparation.scheme
+    box = _foreground(volume, scheme)
+    pair, shift = None, None
+    if preparation.pair is not None:
+        second, shift = read_pair(volume, box, source, preparation)
+        warnings += [f"its pair: {line}" for line in second.warnings]
+        box = box.union(_foreground(second, preparation.pair))
+        pair = discretise(second.data[box.slices], preparation.pair, path=second.path)
+    classes = discretise(volume.data[box.slices], scheme, path=path)
+    warnings += check_values(volume.data[box.slices], classes, scheme, path)
+    hull = "kept"
+    if preparation.hull == "remove":
+        hull = _remove_hull(classes, volume, box, scheme, known)
+    if erase is not None and len(erase):
+        _erase(classes, volume, box, scheme, erase)
+    if not (classes == scheme.top).any():
+        raise InputError(f"no voxel of class {scheme.names[scheme.top]!r}: {path}")
+    labels = known.labels
+    if labels is not None:
+        labels = np.where(classes == scheme.top, labels[box.slices], 0)
+    return HemisphereVolume(
+        volume,
+        box,
+        classes,
+        labels,
+        pair,
+        known.names,
+        known.gyri,
+        known.vocabulary,
+        known.source,
+        hull,
+        shift,
+        tuple(warnings),
+    )
+
+
+def _foreground(volume: LabelVolume, scheme: LabelScheme) -> Box:
+    box = foreground_box(volume.data, scheme)
+    if box is None:
+        raise InputError(
+            f"empty volume: every voxel is {scheme.names[scheme.fill]!r} under scheme "
+            f"{scheme.name!r}: {volume.path}"
+        )
+    return box
+
+
+def _remove_hull(
+    classes: NDArray[np.uint8],
+    volume: LabelVolume,
+    box: Box,
+    scheme: LabelScheme,
+    known: FoldLabels,
+) -> str:
+    """Turn the hull into fill, in place; says how it was found."""
+    folds = None if known.graph is None else known.graph[box.slices]
+    classes[hull_of(volume.data[box.slices], folds)] = scheme.fill
+    return "removed by " + ("face neighbours" if folds is None else "fold graph")
+
+
+def _erase(
+    classes: NDArray[np.uint8], volume: LabelVolume, box: Box, scheme: LabelScheme, erase: Points
+) -> None:
+    """Turn voxels in AIMS order into void, in place, where they are above it."""
+    places = np.array(volume.data.shape) - 1 - erase - np.array(box.start)
+    inside = ((places >= 0) & (places < classes.shape)).all(axis=1)
+    index = tuple(places[inside].T.astype(np.intp))
+    classes[index] = np.where(classes[index] > scheme.void, scheme.void, classes[index])
 
 
 def _on_grid(
@@ -143,42 +241,6 @@ def _mni_target(
     matrix = voxel_to_mni(transform, shape_of(volume.data), volume.affine, volume.voxel_size)
     matrix = shifted_affine(matrix, hemisphere.box.start)
     return MniTarget(matrix, preparation.voxel_size, mirrored, volume.path)
-
-
-def _mirrored(hemisphere: HemisphereVolume) -> HemisphereVolume:
-    """Reverse the first axis of a volume; in the world nothing moves."""
-    side, box = hemisphere.volume.data.shape[0], hemisphere.box
-    return replace(
-        hemisphere,
-        volume=mirror_left_right(hemisphere.volume),
-        box=Box((side - box.stop[0], *box.start[1:]), (side - box.start[0], *box.stop[1:])),
-        classes=hemisphere.classes[::-1],
-        labels=None if hemisphere.labels is None else hemisphere.labels[::-1],
-        pair=None if hemisphere.pair is None else hemisphere.pair[::-1],
-    )
-
-
-def downsample_folds(
-    labels: NDArray[np.uint16], sulcus: NDArray[np.bool_], target: TargetGrid
-) -> NDArray[np.uint16]:
-    """Bring fold labels to the target grid: a voxel has a label only if all its sulcus has it.
-
-    So deleting a fold after downsampling gives what deleting it before would: a voxel that it
-    shares with the hull or with another fold stays sulcus.
-    """
-    highest, _ = target.resample(labels)
-    complement = np.where(sulcus, MAX_FOLD_LABEL - labels, 0).astype(np.uint16)
-    turned, _ = target.resample(complement)
-    return np.where(turned == MAX_FOLD_LABEL - highest, highest, 0).astype(np.uint16)
-
-
-def fold_sizes(
-    labels: NDArray[np.integer], voxel_size: tuple[float, float, float]
-) -> dict[int, float]:
-    """Size of each fold: voxels × mean voxel face, mm², which is its voxel count at 1 mm."""
-    counts = np.bincount(labels.ravel(order="K"))
-    face = float(np.prod(voxel_size)) ** (2 / 3)
-    return {int(n): float(counts[n]) * face for n in np.flatnonzero(counts) if n}
 
 
 def _resampling_plan(volume: LabelVolume, preparation: Preparation, start: Index) -> ResamplingPlan:

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, same_preparation
-from foldnorm.preprocessing.cohort.pack import Packed, pack, refuse_mixed, refuse_mixed_names
+from foldnorm.preprocessing.cohort.mixtures import refuse_mixed, refuse_mixed_names
+from foldnorm.preprocessing.cohort.pack import Packed, pack
 from foldnorm.preprocessing.cohort.pictures import montage
 from foldnorm.preprocessing.cohort.plan import CohortPlan
 from foldnorm.preprocessing.cohort.preparation import Preparation
@@ -35,7 +36,7 @@ from foldnorm.preprocessing.core.files import (
 )
 from foldnorm.preprocessing.core.isolation import isolated_map
 from foldnorm.preprocessing.core.problems import Problem
-from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
+from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar, read_fold_names
 from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.source_volume import (
@@ -44,7 +45,7 @@ from foldnorm.preprocessing.io.source_volume import (
     source_warnings,
     vocabulary_of,
 )
-from foldnorm.preprocessing.io.sources import Source, find_volumes, read_fold_names
+from foldnorm.preprocessing.io.sources import Source, find_volumes
 from foldnorm.preprocessing.io.volumes import write_labels
 
 LOG = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def preprocess(sources: Sequence[Source], out: Path, plan: CohortPlan) -> dict[s
         refuse_mixed([origin_of(volume) for volume in volumes])
         if preparation.fold_labels == "auto":
             refuse_mixed_names([vocabulary_of(volume) for volume in volumes])
-    names = read_fold_names(sources)
+    names = read_fold_names(source.path for source in sources)
     if names:
         plan.crop.labels(names)  # a region that nothing is named after is refused here too
     if options.part is not None:

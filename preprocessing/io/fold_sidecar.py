@@ -1,12 +1,17 @@
-"""Sidecar of fold labels: measures of each fold, and its sulcus where gyri name it."""
+"""Names of fold labels: of one volume in its sidecar, with measures; of a source in its table."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foldnorm.preprocessing.core.files import json_or_nothing, write_json
+from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import json_or_nothing, read_tsv, whole_number, write_json
 from foldnorm.preprocessing.io.volumes import sidecar_path
+
+LOG = logging.getLogger(__name__)
+FOLD_NAMES = "fold_names.tsv"  # label and name, at the root of a source
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,35 @@ class FoldSidecar:
             for f in self.folds
             if not f.get("name") and len(f.get("between", ())) == 1
         }
+
+
+def read_fold_names(sources: Iterable[Path]) -> dict[int, str]:
+    """Fold label → name, from ``fold_names.tsv`` at the root of sources; empty if absent.
+
+    Raises:
+        InputError: a table is not readable, or two give one label two names.
+    """
+    names: dict[int, str] = {}
+    for source in sources:
+        path = source / FOLD_NAMES
+        if not path.is_file():
+            continue
+        found: dict[int, str] = {}
+        rows = read_tsv(path)
+        if not rows:
+            LOG.warning("no row, so that it names no fold: %s", path)
+        for row in rows:
+            label, name = whole_number(row, "label"), row["name"]
+            if found.setdefault(label, name) != name:
+                raise InputError(f"label {label} is {found[label]!r} and {name!r}: {path}")
+        for label in found.keys() & names.keys():
+            if found[label] != names[label]:
+                raise InputError(
+                    f"label {label} is {names[label]!r} in another source and {found[label]!r} "
+                    f"here: {path}"
+                )
+        names |= found
+    return names
 
 
 def _is_fold(fold: Any) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.names import (
     COMPANION_DESCRIPTIONS,
@@ -30,6 +31,8 @@ from foldnorm.preprocessing.io.scan import (
     Scan,
     Unused,
     freesurfer_rank,
+    is_image,
+    scan,
 )
 from foldnorm.preprocessing.io.volumes import is_volume, volume_stem
 
@@ -88,6 +91,25 @@ def locate_volumes(scanned: Scan, root: Path, stem: str) -> Contents:
         contents = _by_names(volumes, root, stem)
     contents.others += _participants_without(scanned, root, contents)
     return contents
+
+
+def other_kinds(folder: Path, stem: str) -> list[str]:
+    """Say what else a folder holds, and which command reads it."""
+    if not folder.is_dir():
+        return []
+    hints = []
+    for other in (*STEMS, SEGMENTATION):
+        scanned = scan(folder, trees=other != SEGMENTATION)
+        located = locate_volumes(scanned, folder, other).volumes
+        if other != SEGMENTATION:
+            located = [one for one in located if one.name.of_morphologist]
+        if other == stem or not located:
+            continue
+        command = "preprocess" if other == "skeleton" else "skeletonise"
+        hints.append(f"foldnorm {command} takes its {counted(len(located), f'{other} volume')}")
+    if images := sum(map(is_image, scanned.files)):
+        hints.append(f"foldnorm images takes pictures ({counted(images, 'file')})")
+    return hints
 
 
 def locate_file(path: Path) -> Located:

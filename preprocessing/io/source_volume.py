@@ -1,6 +1,8 @@
 """A volume of a source: whose it is, what goes with it, and what is said of it beside it."""
 
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,8 @@ from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.files import read_json
 from foldnorm.preprocessing.io.fold_graph import BRAINVISA
 from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
-from foldnorm.preprocessing.io.names import bids_label
-from foldnorm.preprocessing.io.volumes import sidecar_path
+from foldnorm.preprocessing.io.names import MORPHOLOGIST, bids_label
+from foldnorm.preprocessing.io.volumes import NIFTI_SUFFIXES, sidecar_path, volume_stem
 
 FOLDS_STEM = "folds"  # fold labels lie beside the skeleton: Lfolds_<subject>.nii.gz
 SEGMENTATION_FOLDER = Path("t1mri/default_acquisition/default_analysis/segmentation")
@@ -69,6 +71,43 @@ class SourceVolume:
     def key(self) -> str:
         """Name of the volume in a cohort: ``sub-100206_hemi-L``."""
         return f"sub-{bids_label(self.participant)}" + (f"_hemi-{self.hemi}" if self.hemi else "")
+
+
+def companions_beside(path: Path, hemi: str, pair_stem: str, prefer: Sequence[str]) -> Companions:
+    """Find what Morphologist wrote for a volume of ``<acquisition>/<analysis>/segmentation``.
+
+    Of several fold graphs the newest version of the format, and there a session by hand before
+    automatic ones, then the first by name. The transform is that of the registration; without
+    it, the graph's own.
+    """
+    match = MORPHOLOGIST.fullmatch(volume_stem(path))
+    participant = match["participant"] if match else volume_stem(path).partition("_")[2]
+    folds = path.with_name(f"{hemi}{FOLDS_STEM}_{participant}.nii.gz")
+    analysis = path.parent.parent
+    graphs = [
+        graph
+        for graph in analysis.glob(f"folds/*/*/{hemi}{participant}_*.arg")
+        if graph.stem == f"{hemi}{participant}_{graph.parent.name}"
+    ]
+    graphs.sort(key=lambda graph: ("manual" not in graph.parent.name, graph.parent.name))
+    graphs.sort(key=lambda graph: _version(graph.parent.parent.name), reverse=True)
+    graphs.sort(key=lambda graph: graph.parent.name not in prefer)
+    graph = graphs[0] if graphs else None
+    registered = [  # of the brain, or of this side alone, which has a grid of its own
+        *sorted(analysis.parent.glob("registration/RawT1-*_TO_Talairach-MNI.trm")),
+        *sorted(analysis.parent.glob(f"registration/{hemi}RawT1-*_TO_Talairach-MNI.trm")),
+    ]
+    pairs = [path.with_name(f"{hemi}{pair_stem}_{participant}{s}") for s in NIFTI_SUFFIXES]
+    return Companions(
+        folds if os.path.lexists(folds) else None,  # a dangling link is said when it is read
+        graph,
+        registered[0] if registered else graph,
+        next((pair for pair in pairs if pair_stem and os.path.lexists(pair)), None),
+    )
+
+
+def _version(name: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", name)]
 
 
 def origin_of(volume: SourceVolume) -> str:

@@ -5,33 +5,56 @@ subjects go on; and everything else that a source holds is returned with the rea
 """
 
 import logging
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from foldnorm.preprocessing.core.choices import Orientation
-from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_tsv, whole_number
 from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.io.acquisitions import without_duplicates
-from foldnorm.preprocessing.io.layouts import SEGMENTATION, locate_volumes
-from foldnorm.preprocessing.io.names import STEMS, bids_label
-from foldnorm.preprocessing.io.people import FAMILY, perhaps_one_person, refuse_unknown
+from foldnorm.preprocessing.io.fold_sidecar import FOLD_NAMES
+from foldnorm.preprocessing.io.layouts import (
+    NOT_CHOSEN,
+    SEGMENTATION,
+    Located,
+    locate_file,
+    locate_volumes,
+    other_kinds,
+)
+from foldnorm.preprocessing.io.names import bids_label
+from foldnorm.preprocessing.io.people import (
+    FAMILY,
+    People,
+    perhaps_one_person,
+    read_people,
+    refuse_unknown,
+)
 from foldnorm.preprocessing.io.scan import (
+    NOT_ASKED,
+    PARTICIPANTS,
+    Scan,
     Unused,
     fault_of,
-    is_image,
+    is_cohort,
+    not_used,
     scan,
     unused_line,
     unused_record,
 )
-from foldnorm.preprocessing.io.source_contents import FOLD_NAMES, read_source
-from foldnorm.preprocessing.io.source_volume import SourceVolume
+from foldnorm.preprocessing.io.source_table import read_table
+from foldnorm.preprocessing.io.source_volume import (
+    Companions,
+    SourceVolume,
+    companions_beside,
+)
+from foldnorm.preprocessing.io.volumes import sidecar_path
 
 LOG = logging.getLogger(__name__)
+TABLE_SUFFIXES = (".tsv", ".csv")
 NAMED_SOURCE = re.compile(r"(?P<name>[A-Za-z0-9]+)=(?P<path>.+)")
 Item = TypeVar("Item")
 
@@ -86,6 +109,43 @@ class Source:
         return cls(Path(text).absolute())
 
 
+@dataclass(frozen=True)
+class SourceContents:
+    """Contents of one source, as they were found.
+
+    Attributes:
+        volumes: of the kind that was asked for.
+        problems: files that would be such volumes, and cannot be used.
+        others: files and folders that are not used, where the reason is known.
+        warnings: on tables, a line each.
+        scanned: everything that lies there.
+        tables: of people and of names of folds, which are used beside the volumes.
+    """
+
+    volumes: list[SourceVolume]
+    problems: list[Problem] = field(default_factory=list)
+    others: list[Unused] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    scanned: Scan = field(default_factory=Scan)
+    tables: frozenset[Path] = frozenset()
+
+    def not_used(
+        self, kept: Sequence[SourceVolume], single: Sequence[SourceVolume]
+    ) -> list[Unused]:
+        """List what is not used, once it is known which volumes are."""
+        asked = {v.path for v in kept}
+        reasons = [Unused(v.path, NOT_ASKED) for v in self.volumes if v.path not in asked]
+        reasons += [Unused(path, NOT_CHOSEN) for v in single for path in v.alternatives]
+        rejected = asked - {v.path for v in single} - {one.path for one in reasons}
+        used = {v.path for v in single} | rejected  # the latter are problems
+        for volume in single:
+            used.update(Path(path) for path in volume.companions.as_dict().values())
+            used.add(sidecar_path(volume.path))
+        refused = {Path(problem.key) for problem in self.problems}
+        used |= {path for path in self.scanned.files if path in refused or path in self.tables}
+        return not_used(self.scanned, used, [*self.others, *reasons])
+
+
 def find_volumes(
     sources: Sequence[Source],
     stem: str,
@@ -120,7 +180,7 @@ def find_volumes(
     unused, warnings = list[Unused](), list[str]()
     where = ", ".join(str(source.path) for source in sources)
     for source in sources:
-        read = read_source(source.path, stem, pair_stem, prefer)
+        read = _read_source(source.path, stem, pair_stem, prefer)
         here, unclear = _with_clear_ids(read.volumes, source)
         problems += read.problems + unclear
         label = {v.participant: bids_label(source.name + v.participant) for v in here}
@@ -151,33 +211,65 @@ def find_volumes(
     return Findings(single, problems, unused, warnings, where)
 
 
-def read_fold_names(sources: Sequence[Source]) -> dict[int, str]:
-    """Fold label → name, from ``fold_names.tsv`` at the root of sources; empty if absent.
+def _read_source(source: Path, stem: str, pair_stem: str, prefer: Sequence[str]) -> SourceContents:
+    """Read a folder, a table or one file, without deciding yet which of its volumes are used.
+
+    Args:
+        source: of these.
+        stem: Morphologist name of the volume wanted; may be empty.
+        pair_stem: that of the volume to pair it with; none if empty.
+        prefer: names of fold sessions that are taken before others.
 
     Raises:
-        InputError: a table is not readable, or two give one label two names.
+        InputError: it is not there, or a cohort already; or a table cannot be read.
     """
-    names: dict[int, str] = {}
-    for source in sources:
-        path = source.path / FOLD_NAMES
-        if not path.is_file():
-            continue
-        found: dict[int, str] = {}
-        rows = read_tsv(path)
-        if not rows:
-            LOG.warning("no row, so that it names no fold: %s", path)
-        for row in rows:
-            label, name = whole_number(row, "label"), row["name"]
-            if found.setdefault(label, name) != name:
-                raise InputError(f"label {label} is {found[label]!r} and {name!r}: {path}")
-        for label in found.keys() & names.keys():
-            if found[label] != names[label]:
-                raise InputError(
-                    f"label {label} is {names[label]!r} in another source and {found[label]!r} "
-                    f"here: {path}"
-                )
-        names |= found
-    return names
+    if not source.exists():
+        fault = f" ({fault_of(source)})" if source.is_symlink() else ""
+        raise InputError(f"no such file or folder{fault}: {source}")
+    if source.is_file() and source.suffix.lower() in TABLE_SUFFIXES:
+        volumes, warnings = read_table(source)
+        return SourceContents(volumes, warnings=warnings)
+    if source.is_file():
+        return SourceContents([_volume_of(locate_file(source), {}, "", prefer)])
+    return _read_tree(source, stem, pair_stem, prefer)
+
+
+def _read_tree(source: Path, stem: str, pair_stem: str, prefer: Sequence[str]) -> SourceContents:
+    """Find the volumes of a folder.
+
+    Raises:
+        InputError: it is a cohort already.
+    """
+    if is_cohort(path.name for path in source.iterdir()):
+        raise InputError(f"a cohort of foldnorm already, no source of one: {source}")
+    table = source / PARTICIPANTS
+    people = read_people(table) if os.path.lexists(table) else People(table, {})
+    scanned = scan(source, trees=stem != SEGMENTATION)
+    contents = locate_volumes(scanned, source, stem)
+    volumes = [_volume_of(one, people.known, pair_stem, prefer) for one in contents.volumes]
+    problems = [Problem(str(one.path), one.reason) for one in contents.refused]
+    joined = people.join_warnings([bids_label(v.participant) for v in volumes])
+    warnings = [*people.warnings, *(joined if os.path.lexists(table) else [])]
+    tables = frozenset({table, source / FOLD_NAMES})
+    return SourceContents(volumes, problems, contents.others, warnings, scanned, tables)
+
+
+def _volume_of(
+    located: Located,
+    known: Mapping[str, dict[str, str]],
+    pair_stem: str,
+    prefer: Sequence[str],
+) -> SourceVolume:
+    """Return a volume with what goes with it."""
+    path, name = located.path, located.name
+    companions = Companions()
+    if name.of_morphologist:
+        companions = companions_beside(path, name.hemi, pair_stem, prefer)
+    elif located.freesurfer:
+        transform = path.parent / "transforms" / "talairach.xfm"
+        companions = Companions(transform=transform if transform.is_file() else None)
+    of_table = known.get(bids_label(name.participant), {})
+    return SourceVolume(name.participant, name.hemi, path, companions, of_table)
 
 
 def _named(volume: SourceVolume, source: Source) -> SourceVolume:
@@ -245,27 +337,10 @@ def _nothing_found(
     """Say that there is no volume of the kind, what there is, and what reads it."""
     if has_ids:
         return f"every volume is left out as asked (side, participants, quality control): {where}"
-    hints = list(dict.fromkeys(hint for source in sources for hint in other_kinds(source, stem)))
+    hints = list(
+        dict.fromkeys(hint for source in sources for hint in other_kinds(source.path, stem))
+    )
     if line := unused_line(unused, where):
         hints.append(line.removesuffix(f": {where}"))
     kind = f"{stem} volume" if stem else "volume"
     return "; ".join([f"no {kind} found in {where}", *hints])
-
-
-def other_kinds(source: Source, stem: str) -> list[str]:
-    """Say what else a folder holds, and which command reads it."""
-    if not source.path.is_dir():
-        return []
-    hints = []
-    for other in (*STEMS, SEGMENTATION):
-        scanned = scan(source.path, trees=other != SEGMENTATION)
-        located = locate_volumes(scanned, source.path, other).volumes
-        if other != SEGMENTATION:
-            located = [one for one in located if one.name.of_morphologist]
-        if other == stem or not located:
-            continue
-        command = "preprocess" if other == "skeleton" else "skeletonise"
-        hints.append(f"foldnorm {command} takes its {counted(len(located), f'{other} volume')}")
-    if images := sum(map(is_image, scanned.files)):
-        hints.append(f"foldnorm images takes pictures ({counted(images, 'file')})")
-    return hints

@@ -10,8 +10,8 @@ from tqdm import tqdm
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_text, write_tsv
 from foldnorm.preprocessing.core.isolation import isolated_map
+from foldnorm.preprocessing.io.fold_sidecar import FOLD_NAMES
 from foldnorm.preprocessing.io.scan import PARTICIPANTS
-from foldnorm.preprocessing.io.source_contents import FOLD_NAMES
 from foldnorm.preprocessing.io.source_volume import FOLDS_STEM, SEGMENTATION_FOLDER
 from foldnorm.preprocessing.io.volumes import write_labels
 from foldnorm.preprocessing.phantom.anatomy import BY_NAME, fold_names

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.kernels import compiled
-from foldnorm.preprocessing.io.schemes import LabelScheme, discretise
 
 Index = tuple[int, int, int]
 
@@ -139,43 +137,6 @@ def bounding_box(mask: NDArray[np.bool_]) -> Box | None:
         start.append(int(filled[0]))
         stop.append(int(filled[-1]) + 1)
     return Box(_index(start), _index(stop))
-
-
-def foreground_box(data: NDArray[np.integer], scheme: LabelScheme) -> Box | None:
-    """Smallest box outside which every raw value belongs to the fill class; None if empty."""
-    fill_values = scheme.classes[scheme.fill].values
-    if len(fill_values) != 1 or scheme.rule == "nearest":
-        return bounding_box(discretise(data, scheme) != scheme.fill)
-    # The axis that lies contiguous in memory goes first: the kernel works along it.
-    axes = np.argsort([abs(stride) for stride in data.strides], kind="stable")
-    low, high = _extent(data.transpose(axes), fill_values[0])
-    if high[0] < 0:
-        return None
-    back = np.argsort(axes)
-    return Box(_index(int(n) for n in low[back]), _index(int(n) + 1 for n in high[back]))
-
-
-@compiled()
-def _extent(data, background):  # type: ignore[no-untyped-def]  # numba infers
-    """First and last index along each axis, (3,) each, of what is not ``background``."""
-    sides = data.shape
-    low, high = np.array([sides[0], sides[1], sides[2]]), np.array([-1, -1, -1])
-    for k in range(sides[2]):
-        for j in range(sides[1]):
-            count = 0
-            for i in range(sides[0]):  # no early end: so it runs over many voxels at once
-                count += data[i, j, k] != background
-            if count == 0:
-                continue
-            first, last = 0, sides[0] - 1
-            while data[first, j, k] == background:
-                first += 1
-            while data[last, j, k] == background:
-                last -= 1
-            low[0], high[0] = min(low[0], first), max(high[0], last)
-            low[1], high[1] = min(low[1], j), max(high[1], j)
-            low[2], high[2] = min(low[2], k), max(high[2], k)
-    return low, high
 
 
 def union_box(boxes: Iterable[Box]) -> Box:

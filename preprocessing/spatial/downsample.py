@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from foldnorm.preprocessing.core.choices import Resampling
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.kernels import compiled
-from foldnorm.preprocessing.io.volumes import voxel_size_of
+from foldnorm.preprocessing.io.volumes import LabelVolume, voxel_size_of
 
 METHODS: tuple[Resampling, ...] = get_args(Resampling)
 # Headers hold 0.7000122 where 0.7 is meant: sizes this close are the same size.
@@ -75,6 +75,43 @@ class ResamplingPlan:
         change = np.diag([*steps, 1.0])
         change[:3, 3] = 0.5 * steps - 0.5
         return affine @ change
+
+
+@dataclass(frozen=True)
+class NativeTarget:
+    """The volume's own grid at another voxel size.
+
+    Attributes:
+        volume: the whole volume.
+        plan: scales, and where the crop that is resampled starts.
+    """
+
+    volume: LabelVolume
+    plan: ResamplingPlan
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """Affine of the whole target grid."""
+        return self.plan.target_affine(self.volume.affine)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the whole target grid."""
+        whole = ResamplingPlan(self.plan.scale)
+        sides = enumerate(self.volume.data.shape)
+        i, j, k = (int(whole.target_index(axis, side)[-1]) + 1 for axis, side in sides)
+        return i, j, k
+
+    def resample(
+        self,
+        labels: NDArray[np.integer],
+        *,
+        method: Resampling = "sulcus-priority",
+        canonical_values: NDArray[np.int64] | None = None,
+        fill: int = 0,
+    ) -> tuple[NDArray[np.integer], tuple[int, int, int]]:
+        """Resample as `downsample` does."""
+        return downsample(labels, self.plan, method=method, canonical_values=canonical_values)
 
 
 def downsample(

@@ -1,6 +1,6 @@
-"""The grid that a volume is brought to: its own at another voxel size, or that of MNI space.
+"""The grid that a volume is brought to; that of MNI space, beside its own at another voxel size.
 
-Both resample labels the same way for the classes and for the fold labels of a subject.
+Either resamples the classes and the fold labels of a subject the same way.
 """
 
 from dataclasses import dataclass
@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.choices import Resampling
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.io.volumes import LabelVolume
 from foldnorm.preprocessing.spatial.crop import Box, Index, shifted_affine
-from foldnorm.preprocessing.spatial.downsample import ResamplingPlan, downsample
 from foldnorm.preprocessing.spatial.space import (
     Matrix,
     mni_grid,
@@ -46,43 +44,6 @@ class TargetGrid(Protocol):
         fill: int = 0,
     ) -> tuple[Labels, Index]:
         """Labels on the grid, same dtype, and the index of their first voxel in it."""
-
-
-@dataclass(frozen=True)
-class NativeTarget:
-    """The volume's own grid at another voxel size.
-
-    Attributes:
-        volume: the whole volume.
-        plan: scales, and where the crop that is resampled starts.
-    """
-
-    volume: LabelVolume
-    plan: ResamplingPlan
-
-    @property
-    def affine(self) -> Matrix:
-        """Affine of the whole target grid."""
-        return self.plan.target_affine(self.volume.affine)
-
-    @property
-    def shape(self) -> Index:
-        """Shape of the whole target grid."""
-        whole = ResamplingPlan(self.plan.scale)
-        sides = enumerate(self.volume.data.shape)
-        i, j, k = (int(whole.target_index(axis, side)[-1]) + 1 for axis, side in sides)
-        return i, j, k
-
-    def resample(
-        self,
-        labels: Labels,
-        *,
-        method: Resampling = "sulcus-priority",
-        canonical_values: NDArray[np.int64] | None = None,
-        fill: int = 0,
-    ) -> tuple[Labels, Index]:
-        """Resample as `foldnorm.preprocessing.spatial.downsample.downsample` does."""
-        return downsample(labels, self.plan, method=method, canonical_values=canonical_values)
 
 
 @dataclass(frozen=True)
