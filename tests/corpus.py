@@ -508,12 +508,7 @@ FOLDERS: Mapping[str, Kind] = {
         for name in ("config.yaml", "data.json", "models/model.safetensors")
     },
     **{
-        f"{run}, {name}": Kind(
-            (run, name),
-            {words.split()[0]: words},
-            harmless=("translate/half", "classify/half", "restore/half")
-            * (name == "config.yaml"),  # what they need, the model, stands first
-        )
+        f"{run}, {name}": Kind((run, name), {words.split()[0]: words})
         for run, words in APPLIED_RUN.items()
         for name in ("config.yaml", "data.json", "checkpoints/best.ckpt")
     },

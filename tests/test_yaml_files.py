@@ -4,9 +4,15 @@ import pytest
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.config import config_path, resolve_for
+from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json
-from foldnorm.preprocessing.core.yaml_files import MAX_CHARACTERS, parse_yaml, read_yaml
+from foldnorm.preprocessing.core.yaml_files import (
+    MAX_CHARACTERS,
+    parse_yaml,
+    read_yaml,
+    write_yaml,
+)
 from foldnorm.preprocessing.io.schemes import load_scheme
 from foldnorm.preprocessing.spatial.regions import read_regions
 
@@ -86,3 +92,28 @@ def test_on_and_no_are_booleans_in_a_configuration(small_cohort, tmp_path):
     assert "training:\n" in text
     path.write_text(text.replace("training:\n", "training:\n  tensorboard: on\n"))
     assert resolve_for(small_cohort, str(path), [])["training"]["tensorboard"] is True
+
+
+def test_a_file_that_says_how_it_ends_is_refused_wherever_it_is_cut_off(tmp_path):
+    content = {"model": {"class_path": "a.B"}, "training": {"steps": 2, "betas": [0.5, 0.9]}}
+    path = tmp_path / "config.yaml"
+    write_yaml(path, content)
+    assert read_yaml(path) == content
+    text = path.read_text()
+    after_the_first_line = range(text.index("\n") + 1, len(text) - 1)
+    for length in after_the_first_line:
+        path.write_text(text[:length])
+        with pytest.raises(InputError, match=r"cut off: expected '...' as the last line"):
+            read_yaml(path)
+
+
+def test_a_file_of_somebody_else_or_of_release_0_1_may_end_as_it_likes(tmp_path):
+    (tmp_path / "a.yaml").write_text("---\na: 1\n")
+    assert read_yaml(tmp_path / "a.yaml") == {"a": 1}
+
+
+def test_a_run_whose_configuration_is_cut_off_after_its_model_does_not_open(small_run, tmp_path):
+    text = (small_run / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text[: text.index("training:") + len("training: {}")])
+    with pytest.raises(InputError, match=r"cut off: .*config\.yaml"):
+        _ = RunFolder(tmp_path).config

@@ -14,8 +14,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from foldnorm.pipeline.artifacts import (
     BUNDLE_WEIGHTS,
     CHECKPOINT,
@@ -37,9 +35,8 @@ from foldnorm.preprocessing.core.files import (
     unreadable,
     write_bytes,
     write_json,
-    write_text,
 )
-from foldnorm.preprocessing.core.yaml_files import read_yaml
+from foldnorm.preprocessing.core.yaml_files import read_yaml, write_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +109,7 @@ class RunFolder:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the configuration as resolved."""
-        write_text(self.folder / RUN_CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
+        write_yaml(self.folder / RUN_CONFIG, config)
 
     def write_data(
         self, cohort: Cohort, conditions: Conditions, init_from: "RunFolder | None" = None

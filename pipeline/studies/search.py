@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from foldnorm.pipeline.artifacts import (
@@ -34,7 +33,8 @@ from foldnorm.pipeline.training.train import train
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.each_volume import refuse_unreadable
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import is_alive, read_json, write_json, write_text, write_tsv
+from foldnorm.preprocessing.core.files import is_alive, read_json, write_json, write_tsv
+from foldnorm.preprocessing.core.yaml_files import write_yaml
 
 STUDY = "foldnorm"
 # Marks of a trial: that a signal stopped it, which other it goes on with, who makes it, and where.
@@ -225,7 +225,7 @@ def _write_trials(
     if study.get_trials(states=(TrialState.COMPLETE,)):
         words = _words(study.best_trial.params)
         best = resolve_for(cohort, config, [*options.overrides, *words])
-        write_text(out / SEARCH_BEST, yaml.safe_dump(best, sort_keys=False))
+        write_yaml(out / SEARCH_BEST, best)
     return rows
 
 

@@ -1,16 +1,26 @@
 """YAML of the user or of somebody else: plain values, of a size and depth that can be walked."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import write_text
 
 Version = Literal["1.1", "1.2"]
 BOOLEAN = "tag:yaml.org,2002:bool"
 MAX_CHARACTERS = 4 << 20
 MAX_VALUES = 100_000  # with every alias written out
+END = "..."  # of a YAML document
+MARKED = f"# The last line of this file is {END}; without it, the file is cut off.\n"
+
+
+def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain values as YAML, keys in the order given; its end is marked, as its start says."""
+    text = yaml.safe_dump(dict(content), sort_keys=False, explicit_end=True)
+    write_text(path, MARKED + text)
 
 
 def read_yaml(path: Path, *, version: Version = "1.1") -> Any:
@@ -21,7 +31,8 @@ def read_yaml(path: Path, *, version: Version = "1.1") -> Any:
         version: see `parse_yaml`.
 
     Raises:
-        InputError: it is not there, is no YAML, or holds more than `parse_yaml` takes.
+        InputError: it is not there, is no YAML, is cut off though it says how it ends, or holds
+            more than `parse_yaml` takes.
     """
     try:
         with path.open(encoding="utf-8") as stream:
@@ -30,6 +41,8 @@ def read_yaml(path: Path, *, version: Version = "1.1") -> Any:
         raise InputError(f"no such file: {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"not readable as YAML ({error}): {path}") from error
+    if text.startswith(MARKED) and text.rstrip().rpartition("\n")[2] != END:
+        raise InputError(f"cut off: expected {END!r} as the last line: {path}")
     try:
         return parse_yaml(text, version=version)
     except ValueError as error:
