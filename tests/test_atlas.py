@@ -325,6 +325,18 @@ def test_label_sulci_names_hemispheres_by_an_atlas_of_others(hemispheres, tmp_pa
     assert main([*map(str, words), "--quiet"]) == 2  # it is there
 
 
+def test_a_side_that_an_atlas_lacks_is_said_once_and_recorded(hemispheres, tmp_path, capsys):
+    both = SulcusAtlas.from_cohort(hemispheres)
+    replace(both, counts={"L": both.counts["L"]}).save(tmp_path / "left.npz")
+    both.save(tmp_path / "both.npz")
+    for name, mirrored in (("left", ["R"]), ("both", [])):
+        words = ["label-sulci", tmp_path / f"{name}.npz", hemispheres.folder, "-o", tmp_path / name]
+        assert main([*map(str, words), "--quiet"]) in (0, 1)
+        assert read_json(tmp_path / name / "sulci.json")["atlas"]["mirrored_for"] == mirrored
+        said = capsys.readouterr().err
+        assert said.count("the atlas has no right side: its left one is mirrored") == len(mirrored)
+
+
 def test_the_atlas_may_be_named_by_a_flag(hemispheres, tmp_path, capsys):
     SulcusAtlas.from_cohort(hemispheres).save(tmp_path / "a.npz")
     words = ["recognise", "--atlas", tmp_path / "a.npz", hemispheres.folder, tmp_path / "out"]

@@ -98,6 +98,7 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
             far.
         folds: rows of ``folds.tsv`` of those made so far.
         alignments: how each lies in the atlas, of those made so far.
+        names: the atlas as the namer of the cohort's brains.
         mirror: comparison of the first of them with the mirror image of the atlas.
     """
 
@@ -110,17 +111,18 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
     inputs: dict[str, str | None] = field(default_factory=dict, init=False)
     folds: list[Row] = field(default_factory=list, init=False)
     alignments: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
+    names: AtlasLabeller = field(init=False, repr=False)
     mirror: MirrorCheck = field(init=False, repr=False)
 
     def _make(self) -> Iterator[AtlasLabelledBrain]:
         self.folds.clear()
-        names = AtlasLabeller(self.atlas, self.cohort)
-        self.mirror = MirrorCheck(names)
+        self.names = AtlasLabeller(self.atlas, self.cohort)
+        self.mirror = MirrorCheck(self.names)
         self._warn_of_other_names()
 
         def label(indices: Sequence[int]) -> Iterator[AtlasLabelledBrain]:
             for index in indices:
-                yield self._labelled(names, index)
+                yield self._labelled(index)
 
         for _, brain in each_volume(self.cohort, self.indices.tolist(), label, self.failed):
             self.inputs[brain.key] = None if brain.input is None else str(brain.input)
@@ -154,13 +156,16 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
                 " and ".join(others),
             )
 
-    def _flag(self, names: AtlasLabeller, named: AtlasNamedBrain, row: Row) -> str:
+    def _flag(self, named: AtlasNamedBrain, row: Row) -> str:
         """Say if a hemisphere lies in the atlas unlike one of its side; empty if it does not."""
-        side = names.side(row)
+        side = self.names.side(row)
         above = LEAST_ABOVE_BY_GYRI if self._is_by_gyri else LEAST_ABOVE
         is_odd = named.folds.alignment.likelihood - side.expected < above
         is_odd = is_odd and side.peak >= SOME_BRAINS
-        flag, like = UNLIKE.format(SIDES[row["hemi"]]), fits_as(names, named, row) if is_odd else ""
+        flag, like = (
+            UNLIKE.format(SIDES[row["hemi"]]),
+            fits_as(self.names, named, row) if is_odd else "",
+        )
         if like:
             return f"{flag}; it fits better as {like}"
         if named.folds.alignment.moved > ELSEWHERE or known_share(named) < LEAST_KNOWN:
@@ -175,14 +180,14 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
         """True if the sulci of the atlas are those between gyri."""
         return self.atlas.about["vocabulary"] in VOCABULARIES
 
-    def _labelled(self, names: AtlasLabeller, index: int) -> AtlasLabelledBrain:
+    def _labelled(self, index: int) -> AtlasLabelledBrain:
         row = self.cohort.rows[index]
         (brain,) = self.cohort.brains([index])
-        named = names.name(brain)
+        named = self.names.name(brain)
         space = InputSpace.from_row(self.cohort, row)
         known: Row = {"participant_id": row["participant_id"], "hemi": row["hemi"]}
         alignment = named.folds.alignment
-        flag = self._flag(names, named, row)
+        flag = self._flag(named, row)
         gyri = self.cohort.fold_gyri.get(row_key(row), {})
         unnamed = why_unnamed(named, self.least_probability, gyri, by_gyri=self._is_by_gyri)
         measures = named.measure(self.cohort.affine)
@@ -229,7 +234,11 @@ class AtlasLabellingResult(VolumeResult[AtlasLabelledBrain]):
     def sidecar(self) -> dict[str, Any]:
         """Content of ``sulci.json``, when the volumes have been made."""
         return {
-            "atlas": {"path": str(self.path.resolve()), **self.atlas.about},
+            "atlas": {
+                "path": str(self.path.resolve()),
+                **self.atlas.about,
+                "mirrored_for": self.names.mirrored,
+            },
             "cohort": str(self.cohort.folder.resolve()),
             "phantom": self.cohort.is_phantom,
             "brains": len(self.indices),

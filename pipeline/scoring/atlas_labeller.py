@@ -1,5 +1,6 @@
 """An atlas of sulci as the namer of voxels, in place of a network."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -10,12 +11,13 @@ from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.naming.alignment import Alignment, transformed
-from foldnorm.preprocessing.naming.atlas import AtlasSide, SulcusAtlas
+from foldnorm.preprocessing.naming.atlas import SIDES, AtlasSide, SulcusAtlas
 from foldnorm.preprocessing.naming.atlas_names import AtlasFoldNames, name_by_atlas
 from foldnorm.preprocessing.naming.learned_names import warn_of_coarse_voxels
 from foldnorm.preprocessing.spatial.space import Matrix
 from foldnorm.preprocessing.topology.simple_surfaces import simple_surfaces
 
+LOG = logging.getLogger(__name__)
 LEAST_VOXELS = 100  # of folds: less is no hemisphere
 
 
@@ -73,6 +75,9 @@ class AtlasLabeller:
         by_place: name folds by where the affine map of the hemisphere puts them alone: no sulcus is
             shifted to its folds, and nothing learned is used.
 
+    Attributes:
+        mirrored: sides of the cohort that the atlas lacks, for which its other one is mirrored.
+
     Raises:
         InputError: the cohort holds whole brains, or images.
     """
@@ -88,6 +93,15 @@ class AtlasLabeller:
         self.sulci = atlas.names
         if atlas.learned is not None and not by_place:
             warn_of_coarse_voxels(cohort.voxel_size, cohort.folder)
+        self.mirrored = sorted({row.get("hemi", "") for row in cohort.rows} - {"", *atlas.sides})
+        for hemi in self.mirrored:
+            LOG.warning(
+                "the atlas has no %s side: its %s one is mirrored for the %s hemispheres of %s",
+                SIDES[hemi],
+                SIDES[atlas.sides[0]],
+                SIDES[hemi],
+                cohort.folder,
+            )
         self._sides: dict[str, AtlasSide] = {}
 
     def named(self, brains: Iterable[Brain]) -> Iterator[AtlasNamedBrain]:
