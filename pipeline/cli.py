@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from foldnorm.pipeline.commands.words import arrange
-from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError, Stopped
 from foldnorm.preprocessing.core.locks import LOCK, held, held_file
 
 # Order of `foldnorm --help`: that of a study.
@@ -221,25 +221,33 @@ def _run(argv: Sequence[str] | None) -> int:
             return int(arguments.run(arguments))
     except InputError as error:
         return _failed(str(error), BAD_INPUT, arguments.debug)
+    except Stopped as stopped:
+        print(f"foldnorm: stopped; the same command goes on: {arguments.out}", file=sys.stderr)
+        return stopped.code
     except KeyboardInterrupt:
         return _failed("interrupted", INTERRUPTED, arguments.debug)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
-            return UNREAD
+    except Exception as error:
+        return _explained(error, arguments.debug)
+
+
+def _explained(error: Exception, debug: bool) -> int:
+    """Say what a machine lacks, or that the error is ours; returns the exit code."""
+    if isinstance(error, BrokenPipeError) and _nobody_reads():
+        return UNREAD
+    if isinstance(error, OSError):
         place = f": {error.filename}" if error.filename else ""
-        return _failed(f"{error.strerror or error}{place}", FAILED, arguments.debug)
-    except MemoryError as error:
-        return _failed(f"not enough memory ({error})", FAILED, arguments.debug)
-    except Exception as error:  # whatever is left is ours
-        if type(error).__name__ == "OutOfMemoryError":  # torch's; not imported for its name
-            reason = str(error).split(". ")[0]
-            return _failed(f"not enough memory on the GPU ({reason})", FAILED, arguments.debug)
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        message = (
-            f"internal error, {type(error).__name__} at {frame.name}: {error} "
-            "(please report it, with the output of --debug)"
-        )
-        return _failed(message, OUR_FAULT, arguments.debug)
+        return _failed(f"{error.strerror or error}{place}", FAILED, debug)
+    if isinstance(error, MemoryError):
+        return _failed(f"not enough memory ({error})", FAILED, debug)
+    if type(error).__name__ == "OutOfMemoryError":  # torch's; not imported for its name
+        reason = str(error).split(". ")[0]
+        return _failed(f"not enough memory on the GPU ({reason})", FAILED, debug)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    message = (
+        f"internal error, {type(error).__name__} at {frame.name}: {error} "
+        "(please report it, with the output of --debug)"
+    )
+    return _failed(message, OUR_FAULT, debug)
 
 
 def _held_output(arguments: argparse.Namespace) -> AbstractContextManager[None]:

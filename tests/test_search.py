@@ -14,11 +14,10 @@ from optuna.storages.journal import JournalFileSymlinkLock
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.studies import search as search_module
-from foldnorm.pipeline.studies.search import Stopped
 from foldnorm.pipeline.studies.search_journal import journal_lock, sampler_of, worker_number
 from foldnorm.pipeline.studies.search_space import Axis, SearchOptions
 from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError, Stopped
 from foldnorm.preprocessing.core.files import read_tsv
 
 TINY = ["--model.init_args.channels=[8]", "--model.init_args.code_channels=2",

@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.commands.outcome import conclude_batch
     from foldnorm.pipeline.studies.compare import CompareOptions, compare
+    from foldnorm.pipeline.training.signals import ended_by_signals
     from foldnorm.preprocessing.alteration.deletion import Refilling, SizeRange
     from foldnorm.preprocessing.cohort.cohort import Cohort
 
@@ -70,7 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
     )
     cohort = Cohort.open(arguments.cohort)
-    result = compare(arguments.config, cohort, arguments.out, options)
+    with ended_by_signals():
+        result = compare(arguments.config, cohort, arguments.out, options)
     result.save(arguments.out)
     summary = [" ".join([f"{'':<26}", *(f"{name:>14}" for name in SHOWN)])]
     for row in result.table:

@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.commands.arguments import refuse_existing
     from foldnorm.pipeline.commands.outcome import conclude_batch
     from foldnorm.pipeline.studies.cross_validation import CrossValidationOptions, cross_validate
+    from foldnorm.pipeline.training.signals import ended_by_signals
     from foldnorm.preprocessing.cohort.cohort import Cohort
 
     refuse_existing(arguments.out / CLASSES, arguments.overwrite)
@@ -53,7 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.quiet,
     )
     cohort = Cohort.open(arguments.cohort)
-    result = cross_validate(arguments.config, cohort, arguments.out, options)
+    with ended_by_signals():
+        result = cross_validate(arguments.config, cohort, arguments.out, options)
     result.save(arguments.out)
     found = result.metrics
     summary = (

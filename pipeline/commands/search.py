@@ -8,7 +8,6 @@ share OUT/journal.log. Validation brains decide; test brains are not touched.
 """
 
 import argparse
-import sys
 
 from foldnorm.pipeline.commands.arguments import (
     add_cohort,
@@ -50,11 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
+    from foldnorm.pipeline.training.signals import ended_by_signals
     from foldnorm.preprocessing.cohort.cohort import Cohort
     from foldnorm.preprocessing.core.errors import InputError
 
     try:
-        from foldnorm.pipeline.studies.search import Stopped, search
+        from foldnorm.pipeline.studies.search import search
         from foldnorm.pipeline.studies.search_space import Axis, SearchOptions
     except ModuleNotFoundError as error:
         if error.name != "optuna":
@@ -70,11 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
         overrides=tuple(arguments.overrides),
         device=arguments.device,
     )
-    try:
+    with ended_by_signals():
         rows = search(arguments.config, Cohort.open(arguments.cohort), arguments.out, options)
-    except Stopped as stopped:
-        print(f"foldnorm: stopped; the same command goes on: {arguments.out}", file=sys.stderr)
-        return stopped.code
     failed = [row for row in rows if row["state"] == "fail"]
     if not arguments.quiet:
         done = [row for row in rows if row["value"] != ""]

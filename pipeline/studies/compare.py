@@ -31,11 +31,12 @@ from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.studies.benchmark import BenchmarkOptions, benchmark
+from foldnorm.pipeline.training.signals import INTERRUPTED, STOPPED
 from foldnorm.preprocessing.alteration.deletion import HALF_WAY, Refilling, SizeRange
 from foldnorm.preprocessing.alteration.kinds import DEFORMING
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.each_volume import refuse_unreadable
-from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError, Stopped
 from foldnorm.preprocessing.core.files import read_json, write_json, write_tsv
 from foldnorm.preprocessing.core.problems import Problem
 
@@ -112,6 +113,7 @@ def compare(
 
     Raises:
         InputError: a training failed, or ``out`` holds one with other settings.
+        Stopped: a signal came, and the state of the training is saved; the same call goes on.
     """
     if not len(cohort.indices("validation")):
         raise InputError(f"no validation brains to compare on: {cohort.folder}")
@@ -231,10 +233,28 @@ def _train(
     if (folder / RUN_COST).is_file():
         return
     command = [sys.executable, "-m", "foldnorm.pipeline.cli", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    code, said = _finished(command)
+    if code in (STOPPED, INTERRUPTED):
+        raise Stopped(code)
+    if code:
+        lines = said.strip().splitlines() or [f"exit code {code}"]
         raise InputError(f"training of {config} failed: {lines[-1]}")
+
+
+def _finished(command: Sequence[str]) -> tuple[int, str]:
+    """Run a training to its end; returns its exit code and what it wrote to stderr.
+
+    Whatever ends this process early is passed on to the training, which saves its state first.
+    """
+    null, pipe = subprocess.DEVNULL, subprocess.PIPE
+    with subprocess.Popen(command, stdout=null, stderr=pipe, text=True) as training:
+        try:
+            _, said = training.communicate()
+        except BaseException:
+            training.terminate()
+            training.communicate()
+            raise
+        return training.returncode, said
 
 
 def _read_asked(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from foldnorm.pipeline.runs.devices import choose_device
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.training.train import train
 from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError, Stopped
 from foldnorm.preprocessing.core.problems import Problem
 
 VALIDATION = 0.15  # share of the participants of a training that stop it
@@ -63,6 +63,7 @@ def cross_validate(
 
     Raises:
         InputError: the model is not a classifier, or there are too few participants.
+        Stopped: a signal came, and the state of the training is saved; the same call goes on.
     """
     resolved = resolve_for(cohort, config, options.overrides)
     target = check_classifier(build_model(resolved["model"])).target
@@ -78,7 +79,7 @@ def cross_validate(
         if not (folder / RUN_COST).is_file():
             code = train(own, part, folder, device=options.device, resume=True, quiet=options.quiet)
             if code:
-                raise SystemExit(code)
+                raise Stopped(code)
         run = RunFolder.open(folder)
         run.check_model(own["model"])
         trained = run.load(choose_device(options.device))

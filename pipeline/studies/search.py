@@ -32,7 +32,7 @@ from foldnorm.pipeline.training.signals import STOPPED
 from foldnorm.pipeline.training.train import train
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.each_volume import refuse_unreadable
-from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.errors import InputError, Stopped
 from foldnorm.preprocessing.core.files import is_alive, read_json, write_json, write_tsv
 from foldnorm.preprocessing.core.yaml_files import write_yaml
 
@@ -40,14 +40,6 @@ STUDY = "foldnorm"
 # Marks of a trial: that a signal stopped it, which other it goes on with, who makes it, and where.
 INTERRUPTED, AGAIN, PROCESS, FOLDER = "interrupted", "again", "process", "folder"
 STARTUP_TRIALS = 4  # that are never pruned
-
-
-class Stopped(Exception):
-    """A signal stopped a trial; its state is saved."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(f"stopped with code {code}")
-        self.code = code
 
 
 def search(config: str, cohort: Cohort, out: Path, options: SearchOptions) -> list[dict[str, Any]]:
@@ -125,11 +117,14 @@ def _objective(
     monitor = resolved["training"]["monitor"]
     reached = RunFolder(folder).reached
     while True:
-        code = train(resolved, cohort, folder, device=options.device, resume=True, quiet=True)
-        before, reached = reached, RunFolder(folder).reached
-        if code not in (0, STOPPED) or (code == STOPPED and reached - before < every):
+        try:
+            code = train(resolved, cohort, folder, device=options.device, resume=True, quiet=True)
+            before, reached = reached, RunFolder(folder).reached
+            if code not in (0, STOPPED) or (code == STOPPED and reached - before < every):
+                raise Stopped(code)
+        except Stopped:
             trial.set_user_attr(INTERRUPTED, True)
-            raise Stopped(code)
+            raise
         steps, values = MetricsLog(folder / RUN_METRICS, up_to=2**62).column(monitor)
         if not steps:
             raise InputError(f"the monitored figure {monitor!r} was never measured: {folder}")

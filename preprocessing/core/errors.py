@@ -1,4 +1,4 @@
-"""Errors that are the input's fault, told to the user in one line."""
+"""Ends of a command that are no fault of ours: of the input, told in one line, or of a signal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +17,21 @@ class InputError(ValueError):
         ...     print(error)
         not a cohort folder (no dataset_description.json): nowhere
     """
+
+
+class Stopped(Exception):
+    """A signal stopped a command whose state is saved: the same command goes on.
+
+    Args:
+        code: exit code of the command.
+
+    Attributes:
+        code: likewise.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"stopped with code {code}")
+        self.code = code
 
 
 @contextmanager
