@@ -16,6 +16,7 @@ from foldnorm.pipeline.scoring.out_of_distribution import (
     OutOfDistributionDetector,
     block_shares,
     hull_share,
+    usual_limits,
 )
 from foldnorm.pipeline.scoring.void import VoidScores
 from foldnorm.preprocessing.alteration.alteration import alter
@@ -168,6 +169,13 @@ def test_of_validation_brains_the_most_unusual_is_usual(cohort):
     detector.fit(TrainedOn(cohort, training, validation))
     own = [detector._distance_departure(brain.volume) for brain in cohort.brains(validation)]
     assert detector.max_distance_departure_ == max(own)
+
+
+def test_every_limit_leaves_the_strangest_twentieth_of_training_brains_aside():
+    departures = np.stack([np.arange(40.0), np.arange(40.0)[::-1]], axis=1)
+    assert usual_limits(departures, held_out=False).tolist() == [38, 38]
+    assert usual_limits(departures, held_out=True).tolist() == [39, 39]
+    assert usual_limits(departures[:20], held_out=False).tolist() == [19, 39]  # of few, the largest
 
 
 class Dotted:

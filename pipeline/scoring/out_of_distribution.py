@@ -26,7 +26,7 @@ from foldnorm.preprocessing.io.schemes import LabelScheme
 N_BLOCKS = 4  # along each axis of the coarse grid
 MAX_Z = 8.0  # standard deviations of training brains
 MIN_SHARE_SPREAD = 0.04  # of a share: by so much the blocks of two like brains differ
-MAX_RATIO = 1.5  # times as unusual as the most unusual validation brain
+MAX_RATIO = 1.5  # times as unusual as a usual brain may be
 FLIPPED_MARGIN = 0.05  # nats a voxel that a mirrored brain must fit better
 MIN_TRAINING = 20  # training brains that it takes to know what is usual
 SHIFTS = 20, 10  # parts of a side that a brain is moved by to see whether it fits better there
@@ -35,7 +35,7 @@ SHIFTED_MARGIN = 0.04  # nats a voxel that it must gain beyond what any validati
 # Nats a voxel that it must gain at least, however alike validation brains are. Of real brains at
 # 2 mm, each judged by three other sites, intact ones gain .017 at most, and 10 mm off .05 at least.
 MIN_GAIN = 0.02
-USUAL_SHARE = 0.95  # of healthy brains, whose distances to a sulcus are usual
+USUAL_SHARE = 0.95  # of training brains, each compared with the others, that are usual
 N_MEASURED = 200  # validation brains, at most, and training brains whose distances are measured
 MIN_DISTANCE_SPREAD = 0.3  # voxels that distances to a sulcus vary by, at least
 PRIOR = 1.0  # pseudo-count of a class in the prevalence map
@@ -69,9 +69,9 @@ class OutOfDistributionDetector(Fitted):
         log_prevalence_: (classes, I, J, K) float32, log of the share of each class at each voxel.
         shares, hull, distances: what is usual of the class shares of blocks, of the share of the
             border that is hull, and of distances to a sulcus.
-        max_shares_: largest z of class shares of any healthy brain that was left out; likewise
+        max_shares_: largest z of class shares of a usual brain, see `usual_limits`; likewise
             ``max_hull_`` of the hull, ``max_nll_`` (negative log-likelihood), ``max_gain_`` (of a
-            shift), and ``max_distance_departure_``, but for the most unusual of many brains.
+            shift), and ``max_distance_departure_``.
     """
 
     def __init__(self, scheme: LabelScheme) -> None:
@@ -147,16 +147,15 @@ class OutOfDistributionDetector(Fitted):
         Where there is no validation brain, each training brain is compared with those of other
         families: among its own it would look more usual than any new brain.
         """
-        limits, departures = [], []
+        departures = []
         for usual, brain in self._left_out(reference, training):
             gain, _ = usual._gain_by_shift(brain.volume)
-            limits.append((*usual._departures(brain.volume), gain))
-            departures.append(usual._distance_departure(brain.volume))
-        self.max_shares_, self.max_hull_, self.max_nll_, self.max_gain_ = map(
-            float, np.max(limits, axis=0)
-        )
+            distance = usual._distance_departure(brain.volume)
+            departures.append((*usual._departures(brain.volume), gain, distance))
         held_out = len(reference.indices("validation")) > 0
-        self.max_distance_departure_ = max(departures) if held_out else _usual_limit(departures)
+        limits = usual_limits(np.array(departures), held_out=held_out)
+        self.max_shares_, self.max_hull_, self.max_nll_, self.max_gain_ = map(float, limits[:4])
+        self.max_distance_departure_ = float(limits[4])
         if controls is not None:
             indices = subsample_evenly(controls.indices(), N_MEASURED)
             own = [self._distance_departure(brain.volume) for brain in controls.brains(indices)]
@@ -277,12 +276,23 @@ class OutOfDistributionDetector(Fitted):
         return -float(log_p.mean())
 
 
-def _usual_limit(departures: Sequence[float]) -> float:
-    """Return the largest departure, but for the twentieth of many brains that departs most.
+def usual_limits(departures: NDArray[np.float64], *, held_out: bool) -> NDArray[np.float64]:
+    """Limits of what is usual, of healthy brains that departed so much.
 
-    Of training brains that were left out: all are here, the strangest too, and there may be many.
+    Held-out brains were chosen to be judged by, so that the most unusual of them is usual. Training
+    brains that stand in for them, each compared with the others, are all that there are, the
+    strangest too: of these the twentieth that departs most is left aside, of each kind by itself.
+
+    Args:
+        departures: (N, kinds) of each brain.
+        held_out: whether they are no training brains.
+
+    Returns:
+        (kinds,).
     """
-    return float(np.quantile(departures, USUAL_SHARE, method="higher"))
+    if held_out:
+        return np.asarray(departures.max(axis=0))
+    return np.asarray(np.quantile(departures, USUAL_SHARE, axis=0, method="higher"))
 
 
 def block_shares(volume: Labels, n_classes: int) -> NDArray[np.float64]:
