@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from foldnorm.models.classes import one_hot, to_classes
+from foldnorm.models.grids import STEM
 from foldnorm.models.protocols import Phase
-from foldnorm.models.volume_networks import STEM, Critic
+from foldnorm.models.volume_networks import Critic
 from foldnorm.models.wgan_gp import WGANGP
 
 

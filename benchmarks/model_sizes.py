@@ -39,6 +39,7 @@ def configured(name: str, shape: tuple[int, ...], n_classes: int | None) -> dict
 def measure(name: str) -> dict[str, object]:
     import torch
 
+    from foldnorm.models.blocks import as_channels_last
     from foldnorm.models.noise import StepNoise
     from foldnorm.models.protocols import (
         Classifies,
@@ -50,7 +51,6 @@ def measure(name: str) -> dict[str, object]:
         RestoresImages,
         Translates,
     )
-    from foldnorm.models.volume_networks import as_channels_last
     from foldnorm.pipeline.runs.config import build_model, training_options
 
     side = REPORT_SIDE if name.endswith("_report") else SIDE

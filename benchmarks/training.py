@@ -18,8 +18,8 @@ GIBIBYTE = 2**30
 
 
 def ours(batch: int, steps: int, queue: "multiprocessing.Queue[tuple[float, int]]") -> None:
+    from foldnorm.models.blocks import as_channels_last
     from foldnorm.models.noise import StepNoise
-    from foldnorm.models.volume_networks import as_channels_last
     from foldnorm.pipeline.runs.config import build_model, resolve, training_options
 
     config = resolve(

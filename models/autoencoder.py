@@ -6,11 +6,11 @@ from torch import Tensor
 
 from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import EncoderInput
+from foldnorm.models.grids import code_size
 from foldnorm.models.label_autoencoder import LabelAutoencoder
 from foldnorm.models.named_networks import encoder_from, generator_from
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Phase
-from foldnorm.models.volume_networks import code_size
 
 
 class Autoencoder(LabelAutoencoder):

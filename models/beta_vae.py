@@ -10,11 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from foldnorm.models.class_paths import ClassPath
+from foldnorm.models.grids import code_size
 from foldnorm.models.label_autoencoder import VariationalAutoencoder, draw_code
 from foldnorm.models.named_networks import encoder_from, generator_from
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Phase
-from foldnorm.models.volume_networks import code_size
 
 
 class BetaVAE(VariationalAutoencoder):

@@ -6,7 +6,9 @@ which runs and bundles hold their weights.
 """
 
 from collections import OrderedDict
+from math import gcd
 
+import torch
 from torch import Tensor, nn
 
 
@@ -64,3 +66,30 @@ def pixelunshuffle(x: Tensor, dims: int, factor: int) -> Tensor:
     x = x.reshape(batch, channels, *(n for side in sides for n in (side, factor)))
     axes = [*range(3, 3 + 2 * dims, 2), *range(2, 2 + 2 * dims, 2)]
     return x.permute(0, 1, *axes).reshape(batch, channels * factor**dims, *sides)
+
+
+def conv_block(dims: int, inputs: int, outputs: int, *, stride: int = 1, norm: bool) -> nn.Module:
+    """3-wide convolution, group norm if any, leaky ReLU."""
+    groups = nn.GroupNorm(gcd(8, outputs), outputs) if norm else None
+    act = nn.LeakyReLU(negative_slope=0.2)
+    return convolution(dims, inputs, outputs, 3, stride=stride, norm=groups, act=act)
+
+
+class Up(nn.Module):
+    """Doubles the sides: 2^d times the channels point by point, a pixel shuffle, a convolution."""
+
+    def __init__(self, dims: int, inputs: int, outputs: int, *, norm: bool) -> None:
+        super().__init__()
+        self.dims = dims
+        self.widen = convolution(dims, inputs, outputs * 2**dims, 1)
+        self.mix = conv_block(dims, outputs, outputs, norm=norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, *sides) → (B, outputs, *2·sides)."""
+        return self.mix(pixelshuffle(self.widen(x), self.dims, 2))
+
+
+def as_channels_last(module: nn.Module, dims: int) -> nn.Module:
+    """Lay convolution weights out channels last, which the fast kernels want in 3-D."""
+    formats = {2: torch.channels_last, 3: torch.channels_last_3d}
+    return module.to(memory_format=formats[dims])  # type: ignore[call-overload]

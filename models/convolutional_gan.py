@@ -5,8 +5,9 @@ from typing import Any
 
 from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.encoder_gan import EncoderGAN
+from foldnorm.models.grids import code_size
 from foldnorm.models.named_networks import NamedCritic, encoder_from, generator_from
-from foldnorm.models.volume_networks import Critic, code_size
+from foldnorm.models.volume_networks import Critic
 
 
 class ConvolutionalGAN(EncoderGAN):

@@ -17,11 +17,11 @@ from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 
 from foldnorm.models.class_paths import ClassPath
+from foldnorm.models.grids import ShapeError
 from foldnorm.models.inpainting import biharmonic_fill
 from foldnorm.models.named_networks import NamedNetwork
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import DamageKind, InputKind, Phase
-from foldnorm.models.volume_networks import ShapeError
 
 N_LEVELS = 4  # of each network, that halve the sides of its first map
 SMOOTH = 1.0  # pixels, of the soft Dice

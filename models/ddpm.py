@@ -17,10 +17,10 @@ from foldnorm.models.blocks import pixelshuffle, pixelunshuffle
 from foldnorm.models.checkpointed import Checkpointed
 from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import as_channels, to_classes
+from foldnorm.models.grids import ShapeError
 from foldnorm.models.named_networks import NamedNoisePredictor
 from foldnorm.models.noise import StepNoise, normal_of
 from foldnorm.models.protocols import InputKind, Phase
-from foldnorm.models.volume_networks import ShapeError
 
 N_VALIDATION_STEPS = 8  # of the noise, evenly spaced, at which a validation image is looked at
 

@@ -15,13 +15,14 @@ from foldnorm.models.adversarial_losses import critic_loss, generator_loss
 from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import EncoderInput, one_hot, straight_through, to_classes
 from foldnorm.models.encoder_gan import repeat_for_real_and_fake
+from foldnorm.models.grids import code_size
 from foldnorm.models.label_autoencoder import LabelAutoencoder
 from foldnorm.models.losses import critic_values, gradient_penalty
 from foldnorm.models.named_losses import NamedLoss
 from foldnorm.models.named_networks import encoder_from, generator_from
 from foldnorm.models.noise import StepNoise, normal_of
 from foldnorm.models.protocols import Phase
-from foldnorm.models.volume_networks import Critic, code_size
+from foldnorm.models.volume_networks import Critic
 
 
 class FAnoGAN(LabelAutoencoder):

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from foldnorm.models.adversarial_losses import Adversarial
 from foldnorm.models.encoder_gan import EncoderGAN
-from foldnorm.models.volume_networks import ShapeError, soft_bound
+from foldnorm.models.grids import ShapeError
+from foldnorm.models.volume_networks import soft_bound
 
 MAX_VOXELS = 48**3  # one-hot, times the first width: some 10⁸ weights
 

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import EncoderInput, encode_input
 from foldnorm.models.edited_volumes import EditedVolumes
+from foldnorm.models.grids import code_grid, code_size, coordinates
 from foldnorm.models.losses import hypersphere_loss
 from foldnorm.models.named_networks import NamedNetwork
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import EditKind, Phase
 from foldnorm.models.vnet import VEncoder
-from foldnorm.models.volume_networks import code_grid, code_size, coordinates
 
 
 class HypersphereClassifier(EditedVolumes):

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foldnorm.models.blocks import conv_block
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import InputKind, Phase
-from foldnorm.models.volume_networks import conv_block
 
 
 class ImageAutoencoder(nn.Module):

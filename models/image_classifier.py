@@ -11,12 +11,12 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foldnorm.models.blocks import conv_block
 from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import as_channels
 from foldnorm.models.named_networks import NamedNetwork
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import InputKind, Phase
-from foldnorm.models.volume_networks import conv_block
 
 
 class ImageClassifier(nn.Module):

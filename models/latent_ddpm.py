@@ -13,10 +13,10 @@ from torch import Tensor
 
 from foldnorm.models.beta_vae import BetaVAE
 from foldnorm.models.ddpm import DDPM
+from foldnorm.models.grids import code_grid
 from foldnorm.models.label_autoencoder import draw_code
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import InputKind, Phase
-from foldnorm.models.volume_networks import code_grid
 
 
 class LatentDDPM(DDPM):

@@ -15,11 +15,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from foldnorm.models.blocks import convolution, pixelshuffle, pixelunshuffle
+from foldnorm.models.blocks import Up, conv_block, convolution, pixelshuffle, pixelunshuffle
+from foldnorm.models.grids import STEM, code_grid
 from foldnorm.models.label_autoencoder import draw_code
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import DamageKind, InputKind, Phase
-from foldnorm.models.volume_networks import STEM, Up, code_grid, conv_block, soft_bound
+from foldnorm.models.volume_networks import soft_bound
 
 FLOOR = 1e-5  # of the squared error: that of 8 bits
 N_MAPPING_BLOCKS = 3

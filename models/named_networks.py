@@ -16,13 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foldnorm.models.class_paths import NETWORKS, ClassPath, build, class_of, first_line
-from foldnorm.models.volume_networks import (
-    Encoder,
-    Generator,
-    ShapeError,
-    code_size,
-    soft_bound,
-)
+from foldnorm.models.grids import ShapeError, code_size
+from foldnorm.models.volume_networks import Encoder, Generator, soft_bound
 
 # Arguments that are filled in, by the names that networks of MONAI and ours give them.
 INPUTS = ("in_channels", "n_input_channels", "inputs")

@@ -6,9 +6,12 @@ and off for products.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Literal
 
 import torch
+
+TrainingPrecision = Literal["32", "tf32", "bf16"]
 
 
 @contextmanager
@@ -24,6 +27,11 @@ def tf32(device: torch.device, *, allowed: bool) -> Iterator[None]:
         yield
     finally:
         cudnn.allow_tf32, products.allow_tf32 = before
+
+
+def float32_of(precision: TrainingPrecision, device: torch.device) -> AbstractContextManager[None]:
+    """Compute what is in float32 as a training of this precision does, and what uses its model."""
+    return tf32(device, allowed=precision != "32")
 
 
 @contextmanager

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import one_hot
 from foldnorm.models.edited_volumes import EditedVolumes
+from foldnorm.models.grids import coordinates
 from foldnorm.models.losses import class_weights_of
 from foldnorm.models.named_networks import NamedNetwork
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import ADDING, EditKind, Phase
 from foldnorm.models.vnet import VNetwork
-from foldnorm.models.volume_networks import coordinates
 
 INITIAL_TRUST = 5.0  # logits of the classes of the input, so 99 %
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from foldnorm.models.class_paths import ClassPath
 from foldnorm.models.classes import one_hot
+from foldnorm.models.grids import coordinates
 from foldnorm.models.named_networks import NamedNetwork
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import InputKind, Phase
 from foldnorm.models.vnet import VNetwork
-from foldnorm.models.volume_networks import coordinates
 
 
 class SulcusSegmenter(nn.Module):

@@ -13,64 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foldnorm.models.blocks import convolution, pixelshuffle, pixelunshuffle
+from foldnorm.models.blocks import Up, conv_block, convolution, pixelshuffle, pixelunshuffle
+from foldnorm.models.grids import STEM, ShapeError, code_grid
 
-STEM = 2  # side of the block of voxels that becomes channels
 MAX_LOG_VARIANCE = 6.0  # of a code; beyond, e^x is noise only
-
-
-class ShapeError(ValueError):
-    """A volume's sides do not suit the network."""
-
-
-def code_grid(shape: Sequence[int], levels: int, stem: int = STEM) -> tuple[int, ...]:
-    """Sides of the deepest map: each side of the volume over stem · 2^levels.
-
-    Raises:
-        ShapeError: a side is not a multiple of that.
-    """
-    factor = stem * 2**levels
-    if any(side % factor for side in shape):
-        raise ShapeError(
-            f"volumes of {tuple(shape)} voxels do not suit {levels} levels: each side must be a "
-            f"multiple of {factor} (preprocess --pad multiple:{factor}; images --shape)"
-        )
-    return tuple(side // factor for side in shape)
-
-
-def code_size(shape: Sequence[int], levels: int, code_channels: int, stem: int = STEM) -> int:
-    """Numbers of a code that is the deepest map itself."""
-    return code_channels * prod(code_grid(shape, levels, stem))
-
-
-def coordinates(
-    shape: Sequence[int],
-    places: Tensor | None = None,
-    device: torch.device | None = None,
-) -> Tensor:
-    """Channels that say where a voxel lies along each axis: from −1 to 1 in the cohort's box.
-
-    Args:
-        shape: sides of the volumes, 2-D or 3-D.
-        places: (B, 2 · dims), the coordinates of the first voxel of each volume and of its last,
-            for parts of the box; None: the volumes fill it.
-        device: to make them on, where the volumes fill the box; None: the CPU.
-
-    Returns:
-        (B, dims, *shape) float32; B is 1 where all fill the box.
-    """
-    dims = len(shape)
-    if places is None:
-        axes = [torch.linspace(-1, 1, side, device=device) for side in shape]
-        return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
-    first, last = places.view(-1, 2, dims).unbind(1)  # (B, dims) each
-    channels = []
-    for n, side in enumerate(shape):
-        steps = torch.linspace(0, 1, side, device=places.device)
-        along = first[:, n, None] + (last - first)[:, n, None] * steps  # (B, side)
-        line = [side if axis == n else 1 for axis in range(dims)]
-        channels.append(along.view(-1, *line).expand(-1, *shape))
-    return torch.stack(channels, dim=1)
 
 
 def soft_bound(log_variance: Tensor) -> Tensor:
@@ -335,20 +281,6 @@ def _upwards(
     return levels, head
 
 
-class Up(nn.Module):
-    """Doubles the sides: 2^d times the channels point by point, a pixel shuffle, a convolution."""
-
-    def __init__(self, dims: int, inputs: int, outputs: int, *, norm: bool) -> None:
-        super().__init__()
-        self.dims = dims
-        self.widen = convolution(dims, inputs, outputs * 2**dims, 1)
-        self.mix = conv_block(dims, outputs, outputs, norm=norm)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, *sides) → (B, outputs, *2·sides)."""
-        return self.mix(pixelshuffle(self.widen(x), self.dims, 2))
-
-
 def _check_norm(shape: Sequence[int], grid: Sequence[int], width: int, norm: bool) -> None:
     """Refuse group norm of single numbers, each of which it would make 0.
 
@@ -367,16 +299,3 @@ def _check_norm(shape: Sequence[int], grid: Sequence[int], width: int, norm: boo
             "each of which group norm would make 0: fewer levels, more than 8 channels, or "
             "norm: false"
         )
-
-
-def conv_block(dims: int, inputs: int, outputs: int, *, stride: int = 1, norm: bool) -> nn.Module:
-    """3-wide convolution, group norm if any, leaky ReLU."""
-    groups = nn.GroupNorm(gcd(8, outputs), outputs) if norm else None
-    act = nn.LeakyReLU(negative_slope=0.2)
-    return convolution(dims, inputs, outputs, 3, stride=stride, norm=groups, act=act)
-
-
-def as_channels_last(module: nn.Module, dims: int) -> nn.Module:
-    """Lay convolution weights out channels last, which the fast kernels want in 3-D."""
-    formats = {2: torch.channels_last, 3: torch.channels_last_3d}
-    return module.to(memory_format=formats[dims])  # type: ignore[call-overload]

@@ -13,7 +13,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from foldnorm.models.volume_networks import ShapeError
+from foldnorm.models.grids import ShapeError
 
 GIB = 2**30
 

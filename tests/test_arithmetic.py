@@ -1,12 +1,15 @@
 """Flags of a GPU's libraries, and an optimiser that goes on elsewhere."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from foldnorm.models.autoencoder import Autoencoder
 from foldnorm.models.losses import gradient_penalty
-from foldnorm.models.precision import full_float32, tf32
+from foldnorm.models.precision import float32_of, full_float32, tf32
 from foldnorm.models.protocols import Phase
+from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.training.arithmetic import arithmetic, of_backward
 from foldnorm.pipeline.training.setup import load_optimizer
 
@@ -32,6 +35,26 @@ def test_the_precision_of_a_training_sets_both_flags_and_leaves_them_as_they_wer
         with of_backward(Phase(("generator",)), GPU):
             assert flags() == (allowed, allowed)
     assert (*flags(), torch.backends.cudnn.benchmark) == before
+
+
+@pytest.mark.parametrize(
+    ("trained_in", "allowed"), [("32", False), ("tf32", True), ("bf16", True), (None, None)]
+)
+def test_a_model_is_used_in_the_arithmetic_of_its_training(trained_in, allowed, monkeypatch):
+    as_on_a_gpu = lambda precision, device: float32_of(precision, GPU)  # noqa: E731
+    monkeypatch.setattr("foldnorm.pipeline.runs.trained_model.float32_of", as_on_a_gpu)
+    model, before, seen = Autoencoder((8, 8, 8), channels=[8]).eval(), flags(), []
+    for network in (model.encoder.refine, model.generator):
+        network.register_forward_hook(lambda *_: seen.append((*flags(), torch.is_grad_enabled())))
+    config = {} if trained_in is None else {"training": {"precision": trained_in}}
+    trained = TrainedModel(model, torch.device("cpu"), config=config)
+    brain = np.ones((8, 8, 8), np.uint8)
+    codes = trained.encode(brain)
+    assert trained.decode(codes).shape == trained.reconstruct(brain).shape == (1, 8, 8, 8)
+    assert len(seen) == 4  # encoded and decoded, and both at once
+    expected = before if allowed is None else (allowed, allowed)
+    assert set(seen) == {(*expected, False)}
+    assert flags() == before
 
 
 def test_algorithms_are_not_raced_where_they_are_to_be_deterministic():

@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 
 from foldnorm.models import class_paths
-from foldnorm.models.volume_networks import ShapeError
+from foldnorm.models.grids import ShapeError
 from foldnorm.models.weight_limit import limited_weights
 from foldnorm.pipeline.artifacts import PAGE_ARRAYS, TRANSLATED
 from foldnorm.pipeline.runs.config import build_model, config_path, resolve

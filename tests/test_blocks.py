@@ -7,7 +7,8 @@ from monai.networks.utils import pixelshuffle as monai_pixelshuffle
 from torch import nn
 
 from foldnorm.models.blocks import convolution, pixelshuffle, pixelunshuffle
-from foldnorm.models.volume_networks import Encoder, Generator, ShapeError
+from foldnorm.models.grids import ShapeError
+from foldnorm.models.volume_networks import Encoder, Generator
 
 SIDES = (6, 4, 8)
 

@@ -9,8 +9,8 @@ from conftest import noise_of, train_images
 from PIL import Image
 
 from foldnorm.models.ddpm import DDPM, _posterior
+from foldnorm.models.grids import ShapeError
 from foldnorm.models.noise import StepNoise
-from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.cli import main
 
 SIDE = 16

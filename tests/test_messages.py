@@ -10,7 +10,7 @@ from conftest import TINY_TRAINING
 from processes import joined, together
 from torch import nn
 
-from foldnorm.models.volume_networks import as_channels_last
+from foldnorm.models.blocks import as_channels_last
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.training import messages, setup

@@ -13,6 +13,7 @@ from foldnorm.models.classes import MAX_DISTANCE, one_hot, signed_distances, to_
 from foldnorm.models.dcgan import DCGAN
 from foldnorm.models.f_anogan import FAnoGAN
 from foldnorm.models.gan import GAN
+from foldnorm.models.grids import ShapeError
 from foldnorm.models.hypersphere_classifier import HypersphereClassifier
 from foldnorm.models.latent_ddpm import LatentDDPM
 from foldnorm.models.noise import StepNoise
@@ -31,7 +32,6 @@ from foldnorm.models.restorer import Restorer
 from foldnorm.models.sulcus_segmenter import SulcusSegmenter
 from foldnorm.models.unit import UNIT
 from foldnorm.models.vnet import VNet
-from foldnorm.models.volume_networks import ShapeError
 from foldnorm.models.wgan import WGAN
 from foldnorm.models.wgan_gp import WGANGP
 from foldnorm.pipeline.cli import main

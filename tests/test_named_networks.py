@@ -19,6 +19,7 @@ from foldnorm.models.damage_unet import DamageUNet
 from foldnorm.models.dcgan import DCGAN
 from foldnorm.models.ddpm import DDPM
 from foldnorm.models.f_anogan import FAnoGAN
+from foldnorm.models.grids import ShapeError
 from foldnorm.models.hypersphere_classifier import HypersphereClassifier
 from foldnorm.models.image_classifier import ImageClassifier
 from foldnorm.models.image_vae import ImageVAE
@@ -28,7 +29,6 @@ from foldnorm.models.named_networks import NamedNetwork, named_networks_of
 from foldnorm.models.restorer import Restorer
 from foldnorm.models.sulcus_segmenter import SulcusSegmenter
 from foldnorm.models.vnet import VNet
-from foldnorm.models.volume_networks import ShapeError
 from foldnorm.models.wgan_gp import WGANGP
 from foldnorm.pipeline import cli
 from foldnorm.pipeline.cli import main

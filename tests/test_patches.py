@@ -5,8 +5,8 @@ import pytest
 import torch
 from test_augmentation import at_draw, two_folds
 
+from foldnorm.models.grids import coordinates
 from foldnorm.models.restorer import Restorer
-from foldnorm.models.volume_networks import coordinates
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.data.batches import Batches, Draws
 from foldnorm.pipeline.data.items import transformed

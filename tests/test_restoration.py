@@ -18,9 +18,9 @@ from foldnorm.models.damage_unet import (
     _finder_input,
     as_scanned,
 )
+from foldnorm.models.grids import ShapeError
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import FindsDamage
-from foldnorm.models.volume_networks import ShapeError
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.data.damage import VISIBLE, RandStrokes, RandStrokesd, degradation_of
 from foldnorm.pipeline.data.items import transformed

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from foldnorm.models.classes import one_hot, straight_through, to_classes
+from foldnorm.models.grids import ShapeError
 from foldnorm.models.losses import (
     CRITIC_SLOPE,
     class_cross_entropy,
@@ -15,7 +16,6 @@ from foldnorm.models.losses import (
 )
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Encodes, Generates, Trainable
-from foldnorm.models.volume_networks import ShapeError
 from foldnorm.models.wgan_gp import WGANGP
 from foldnorm.pipeline.training.arithmetic import mixed
 

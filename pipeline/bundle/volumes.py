@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from foldnorm.models.protocols import Classifies, Decodes, Recognises, Restores, Translates
 from foldnorm.pipeline.bundle.common import ADDRESS, Contents, class_steps, data_format, levels_of
 from foldnorm.pipeline.runs.config import build_model
+from foldnorm.pipeline.runs.predict import OVERLAP_OF_TRANSLATION
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.runs.trained_model import OVERLAP
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.layout import LAYOUT_FOLDER, Layout
 from foldnorm.preprocessing.cohort.preparation import Preparation
@@ -62,7 +62,7 @@ def contents_of(model: nn.Module, run: RunFolder) -> Contents:
     if isinstance(model, Translates):
         inferer = {
             "_target_": "SlidingWindowInferer", "roi_size": run.data["shape"],
-            "overlap": OVERLAP, "mode": "gaussian",
+            "overlap": OVERLAP_OF_TRANSLATION, "mode": "gaussian",
         }  # fmt: skip
     highest = len(source.names) - 1
     return Contents(

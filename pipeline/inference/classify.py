@@ -124,19 +124,18 @@ def classified_rows(
     return rows, failed
 
 
-@torch.no_grad()
 def probabilities(
     trained: TrainedModel, model: Classifies, cohort: Cohort, indices: Sequence[int]
 ) -> NDArray[np.float64]:
     """Probability of each level, (N, levels); the column need not be there."""
     # Without its conditions: the column is what it predicts, not what it is conditioned on.
     unconditioned = TrainedModel(trained.model, trained.device)
-    return np.concatenate(
-        [
+    with trained.computing():
+        found = [
             torch.softmax(model.classify(volumes).double(), dim=1).cpu().numpy()
             for volumes, _ in unconditioned.batches(cohort.brains(indices))
         ]
-    )
+    return np.concatenate(found)
 
 
 def _row(known: dict[str, str], p: NDArray[np.float64], levels: Sequence[str], target: str) -> Row:

@@ -207,7 +207,7 @@ def restore_image(trained: TrainedModel, parts: Image, options: RestoreOptions) 
         images |= {"degraded": images.pop("given"), "clean": parts[-1]}
     if len(parts) == 3:
         images["mask"] = 2 * parts[1] - 1
-    with torch.no_grad():
+    with trained.computing():
         if isinstance(model, FindsDamage):
             found = model.find_damage(given)[0].float().cpu().numpy() > LIKELY
             images["found"] = np.where(found, 1, -1).astype(np.float32)

@@ -132,21 +132,22 @@ def predict_effects(
     for b, index in enumerate(indices):
         volume, code, told = _brain(space, index)
         code = code[None].requires_grad_()
-        logits = space.trained.decodes.decode(code, told).float()
-        voxels = volume[0].numel()
-        (own,) = torch.autograd.grad(
-            class_cross_entropy(logits, volume).sum(), code, retain_graph=True
-        )
-        slopes[b] = own[0].abs().double().cpu().numpy()
-        for n in range(draws):
-            drawn = _draw(logits.detach(), generator)
-            (other,) = torch.autograd.grad(
-                class_cross_entropy(logits, drawn).sum() * voxels,
-                code,
-                retain_graph=n + 1 < draws,
+        with space.trained.computing(), torch.enable_grad():
+            logits = space.trained.decodes.decode(code, told).float()
+            voxels = volume[0].numel()
+            (own,) = torch.autograd.grad(
+                class_cross_entropy(logits, volume).sum(), code, retain_graph=True
             )
-            squares = other[0].double().square().cpu().numpy()
-            curvature += squares / voxels / (draws * len(indices))
+            slopes[b] = own[0].abs().double().cpu().numpy()
+            for n in range(draws):
+                drawn = _draw(logits.detach(), generator)
+                (other,) = torch.autograd.grad(
+                    class_cross_entropy(logits, drawn).sum() * voxels,
+                    code,
+                    retain_graph=n + 1 < draws,
+                )
+                squares = other[0].double().square().cpu().numpy()
+                curvature += squares / voxels / (draws * len(indices))
     return np.maximum(step * slopes, step**2 / 2 * curvature).mean(axis=0)
 
 
@@ -187,7 +188,8 @@ def _losses(
 
     def losses(codes: Tensor) -> Tensor:
         own = None if told is None else told.expand(len(codes), -1)
-        logits = space.trained.decodes.decode(codes, own).float().flatten(2)
+        with space.trained.computing():
+            logits = space.trained.decodes.decode(codes, own).float().flatten(2)
         # The cross entropy of each volume in two thirds of the time of torch's, which counts beside
         # a decoder of 20 ms.
         likely = torch.log_softmax(logits, dim=1)

@@ -99,7 +99,6 @@ class LatentSpace:
             )
         return found[0]
 
-    @torch.no_grad()
     def decode(
         self, codes: Codes, condition_of: Mapping[str, str] | None = None
     ) -> Iterator[NDArray[np.float32]]:
@@ -116,7 +115,8 @@ class LatentSpace:
         condition = trained.condition([row])
         for code in codes:
             batch = torch.from_numpy(code[None].astype(np.float32)).to(trained.device)
-            made = trained.decodes.decode(batch, condition).float()
+            with trained.computing():
+                made = trained.decodes.decode(batch, condition).float()
             if not self.cohort.holds_images:
                 made = torch.softmax(made, dim=1)
             yield made[0].cpu().numpy()

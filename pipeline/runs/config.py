@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from foldnorm.models.class_paths import ClassPath, ClassPathError, first_line, takes
-from foldnorm.models.volume_networks import ShapeError
+from foldnorm.models.grids import ShapeError
 from foldnorm.models.weight_limit import limited_weights
 from foldnorm.pipeline.data.augmentation import AugmentationOptions
 from foldnorm.pipeline.data.conditions import Conditions

@@ -1,16 +1,18 @@
 """One pass of a few brains through a model, shared by everything that needs its outputs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foldnorm.models.protocols import Decodes, Encodes, HasFeatureMaps, Recognises, Restores
 from foldnorm.pipeline.runs.predict import restored_in_windows
 
+N_BLOCKS = 3  # along each axis, in which feature maps are averaged
 Precision = Literal["32", "bf16"]
 AskedPrecision = Literal["auto", "32", "bf16"]
 
@@ -23,6 +25,7 @@ class ForwardPass:
         volumes: (B, I, J, K) on its device.
         condition: (B, size) of each, or None.
         precision: ``bf16`` computes what autocast does in bfloat16.
+        computing: context of every use of the model, see `TrainedModel.computing`.
         patch: sides of the patches that a model was trained on, if not on whole volumes.
 
     Attributes:
@@ -36,9 +39,11 @@ class ForwardPass:
         volumes: Tensor,
         condition: Tensor | None,
         precision: Precision,
+        computing: Callable[[], AbstractContextManager[None]],
         patch: Sequence[int] | None = None,
     ) -> None:
         self.model, self.precision, self.patch = model, precision, patch
+        self._computing = computing
         self.volumes, self.condition = volumes, condition
 
     def is_of(self, volumes: Tensor, condition: Tensor | None) -> bool:
@@ -52,28 +57,35 @@ class ForwardPass:
         """Map of each level of the network, inwards; empty for a model without feature maps."""
         if not isinstance(self.model, HasFeatureMaps):
             return []
-        with torch.no_grad(), self._autocast():
+        with self._computing(), self._autocast():
             return self.model.feature_maps(self.volumes, self.condition)
+
+    @property
+    def features(self) -> list[Tensor]:
+        """(B, d) float32 of each level: the means of its map in `N_BLOCKS` parts an axis."""
+        return [
+            F.adaptive_avg_pool3d(own.float(), N_BLOCKS).flatten(1) for own in self.feature_maps
+        ]
 
     @cached_property
     def codes(self) -> Tensor:
         """Codes, (B, latent_dim) float32."""
         assert isinstance(self.model, Encodes)
-        with torch.no_grad(), self._autocast():
+        with self._computing(), self._autocast():
             return self.model.encode(self.volumes, self.condition, **self._known).float()
 
     @cached_property
     def reconstructed(self) -> Tensor:
         """(B, C, I, J, K) float32 class logits of the volumes made of the codes."""
         assert isinstance(self.model, Decodes)
-        with torch.no_grad(), self._autocast():
+        with self._computing(), self._autocast():
             return self.model.decode(self.codes, self.condition).float()
 
     @cached_property
     def restored(self) -> Tensor:
         """(B, C, I, J, K) float32 class logits of a healthy brain."""
         assert isinstance(self.model, Restores)
-        with torch.no_grad(), self._autocast():
+        with self._computing(), self._autocast():
             if self.patch is not None:
                 return restored_in_windows(self.model, self.volumes, self.patch)
             return self.model.restore(self.volumes, **self._known).float()
@@ -82,7 +94,7 @@ class ForwardPass:
     def recognised(self) -> Tensor:
         """(B, n + 1, I, J, K) float32 logits of sulci."""
         assert isinstance(self.model, Recognises)
-        with torch.no_grad(), self._autocast():
+        with self._computing(), self._autocast():
             return self.model.recognise(self.volumes).float()
 
     @property

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from foldnorm.models.noise import NoiseSource
+from foldnorm.models.precision import TrainingPrecision
 from foldnorm.pipeline.data.augmentation import AugmentationOptions
 from foldnorm.preprocessing.core.errors import InputError
 
-TrainingPrecision = Literal["32", "tf32", "bf16"]
 DECAY_FLOOR = 0.05  # of the learning rate, at the last step of a cosine decay
 
 
@@ -40,7 +40,8 @@ class TrainingOptions:
             depend on it.
         precision: ``32`` is float32 everywhere; ``tf32`` lets a GPU multiply in TF32, and is ``32``
             on a CPU; ``bf16`` is mixed, the rest in TF32 (on a CPU convolutions of small maps stay
-            in float32, see `foldnorm.models.small_maps`). Critics are trained in full float32.
+            in float32, see `foldnorm.models.small_maps`). Critics are trained in full float32. A
+            GPU on which the model is used later multiplies alike.
         noise: where it is drawn: on the ``device`` that trains, on a GPU for each volume by itself;
             ``cpu`` gives a GPU the numbers of a CPU, to compare the two, and takes longer.
         log_every: steps between rows of metrics.csv.

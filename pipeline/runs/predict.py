@@ -1,18 +1,22 @@
 """Classes, probabilities and volumes from a model's logits: pure functions of a batch."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from foldnorm.models.classes import to_classes
+from foldnorm.models.grids import coordinates
 from foldnorm.models.label_autoencoder import LabelAutoencoder
 from foldnorm.models.protocols import Decodes, Recognises, Restores, Translates
-from foldnorm.models.volume_networks import coordinates
 from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
-OVERLAP = 0.25  # of windows; with half, evidence was the same and took twice the time
+OVERLAP = 0.25  # of windows of a restorer; with half, evidence was the same in twice the time
+OVERLAP_OF_TRANSLATION = 0.5
 N_WINDOWS = 4  # predicted together
 
 
@@ -63,3 +67,47 @@ def decoded(model: Decodes, codes: Tensor, condition: Tensor | None = None) -> T
     """Decode codes: (B, *sides) uint8 class numbers; of images, float32 from −1 to 1."""
     logits = model.decode(codes, condition)
     return model.to_output(logits) if isinstance(model, LabelAutoencoder) else to_classes(logits)
+
+
+def translated(model: Translates, volumes: Tensor, sides: Sequence[int], fill: int) -> Tensor:
+    """Translate volumes, in windows where they are not of the sides that were trained on.
+
+    Windows overlap by half; there logits are averaged, those of a window's middle weigh more.
+
+    Args:
+        model: takes volumes of these sides, and perhaps of others.
+        volumes: (B, I, J, K) uint8 class numbers.
+        sides: of the training volumes.
+        fill: class number of what lies outside.
+
+    Returns:
+        (B, I, J, K) uint8 class numbers of the other volume.
+    """
+    window = [int(side) for side in sides]
+    shape = list(volumes.shape[1:])
+    is_smaller = all(side <= most for side, most in zip(shape, window, strict=True))
+    if shape == window or (is_smaller and model.any_sides):
+        return to_classes(model.translate(volumes))
+
+    def predict(windows: Tensor) -> Tensor:
+        return model.translate(windows[:, 0].to(torch.uint8)).float()
+
+    from monai.inferers import sliding_window_inference  # seconds, for the largest volumes only
+
+    logits = sliding_window_inference(
+        volumes[:, None].float(), window, 1, predict, overlap=OVERLAP_OF_TRANSLATION,
+        mode="gaussian", cval=float(fill),
+    )  # fmt: skip
+    assert isinstance(logits, Tensor)
+    return to_classes(logits)
+
+
+def joined(made: Sequence[Tensor]) -> NDArray[Any]:
+    """Join what was made of batches, (N, …) in memory.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not made:
+        raise InputError("expected at least one brain, got none")
+    return torch.cat(list(made)).cpu().numpy()

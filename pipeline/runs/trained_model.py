@@ -1,18 +1,19 @@
 """A trained model, and what it needs to be applied to brains."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foldnorm.models.classes import to_classes
 from foldnorm.models.noise import generator_on
+from foldnorm.models.precision import float32_of
 from foldnorm.models.protocols import (
     Decodes,
     Encodes,
@@ -31,14 +32,12 @@ from foldnorm.pipeline.runs.forward_pass import (
     Precision,
     scoring_precision,
 )
-from foldnorm.pipeline.runs.predict import decoded, recognise
+from foldnorm.pipeline.runs.predict import decoded, joined, recognise, translated
 from foldnorm.preprocessing.cohort.cohort import FEW, Brain, Cohort, few_at_a_time
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.core.errors import InputError
 
 MAX_DRAWN = 64  # volumes drawn together
-OVERLAP = 0.5  # of the windows of a translation
-N_BLOCKS = 3  # along each axis, in which feature maps are averaged
 
 
 @dataclass(frozen=True)
@@ -147,6 +146,14 @@ class TrainedModel:
         trained_in = self.config.get("training", {}).get("precision", "32")
         return replace(self, precision=scoring_precision(asked, trained_in, self.device))
 
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Context of every use of the model: no gradients, and float32 as its training has it."""
+        trained_in = self.config.get("training", {}).get("precision")
+        as_trained = float32_of(trained_in, self.device) if trained_in else nullcontext()
+        with torch.no_grad(), as_trained:
+            yield
+
     def generator(self, seed: int) -> torch.Generator:
         """Make a generator for `Generates.sample`, where the training drew its noise."""
         source = self.config.get("training", {}).get("noise", "device")
@@ -172,7 +179,9 @@ class TrainedModel:
         for volumes, condition in self.batches(brains):
             if not any(last.is_of(volumes, condition) for last in self._last):
                 self._last.clear()  # before another is made: two would need twice the memory
-                last = ForwardPass(self.model, volumes, condition, self.precision, self.patch)
+                last = ForwardPass(
+                    self.model, volumes, condition, self.precision, self.computing, self.patch
+                )
                 self._last.append(last)
             yield self._last[0]
 
@@ -188,7 +197,6 @@ class TrainedModel:
             return np.empty((0, model.latent_dim), dtype=np.float32)
         return np.concatenate(codes)
 
-    @torch.no_grad()
     def decode(
         self, codes: NDArray[np.floating], rows: Sequence[Mapping[str, str]] = ()
     ) -> NDArray[Any]:
@@ -205,14 +213,14 @@ class TrainedModel:
         if given.shape[1:] != (model.latent_dim,):
             raise InputError(f"expected codes of {model.latent_dim} numbers, got {given.shape}")
         told = self.condition(rows or [self._unconditioned] * len(given))
-        made = [
-            decoded(model, part, None if told is None else told[n : n + FEW])
-            for n in range(0, len(given), FEW)
-            for part in [torch.from_numpy(given[n : n + FEW]).to(self.device)]
-        ]
+        with self.computing():
+            made = [
+                decoded(model, part, None if told is None else told[n : n + FEW])
+                for n in range(0, len(given), FEW)
+                for part in [torch.from_numpy(given[n : n + FEW]).to(self.device)]
+            ]
         return torch.cat(made).cpu().numpy()
 
-    @torch.no_grad()
     def reconstruct(self, brains: BrainsLike) -> NDArray[Any]:
         """Encode and decode brains, shape and type as they are.
 
@@ -222,13 +230,13 @@ class TrainedModel:
         if isinstance(self.model, RestoresImages):
             return self.restore(brains)
         model = self.decodes
-        made = [
-            decoded(model, model.encode(volumes, condition), condition)
-            for volumes, condition in self.batches(self._checked(brains))
-        ]
-        return _joined(made)
+        with self.computing():
+            made = [
+                decoded(model, model.encode(volumes, condition), condition)
+                for volumes, condition in self.batches(self._checked(brains))
+            ]
+        return joined(made)
 
-    @torch.no_grad()
     def restore(self, brains: BrainsLike) -> NDArray[Any]:
         """Restore brains to what is healthy, or repair images; shape and type as they are.
 
@@ -239,10 +247,11 @@ class TrainedModel:
             raise InputError(f"{type(self.model).__name__} restores nothing")
         given = self._checked(brains)
         if isinstance(self.model, Restores):
-            return _joined([to_classes(own.restored) for own in self.passes(given)])
-        return _joined([self.model.repair(volumes).float() for volumes, _ in self.batches(given)])
+            return joined([to_classes(own.restored) for own in self.passes(given)])
+        with self.computing():
+            made = [self.model.repair(volumes).float() for volumes, _ in self.batches(given)]
+        return joined(made)
 
-    @torch.no_grad()
     def recognise(self, brains: BrainsLike) -> NDArray[np.uint8]:
         """Sulci of brains, (N, I, J, K) uint8: number n is ``model.sulci[n - 1]``, 0 any other.
 
@@ -251,7 +260,8 @@ class TrainedModel:
         """
         model, scheme = self.recognises, self.preparation.scheme
         batches = self.batches(self._checked(brains))
-        return _joined([recognise(model, volumes, scheme) for volumes, _ in batches])
+        with self.computing():
+            return joined([recognise(model, volumes, scheme) for volumes, _ in batches])
 
     def translate(self, brains: BrainsLike) -> NDArray[np.uint8]:
         """Predict the other volume of each pair, (N, I, J, K) uint8 class numbers.
@@ -271,7 +281,6 @@ class TrainedModel:
         given = self._checked(brains, any_shape=True)
         return np.stack([self.translate_volume(brain.volume) for brain in given])
 
-    @torch.no_grad()
     def translate_volume(self, volume: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(I, J, K) uint8 class numbers in, those of the other volume out.
 
@@ -279,25 +288,12 @@ class TrainedModel:
         size that overlap by half; where they do, logits are averaged, those of a window's middle
         weighing more. So is every volume of other sides, where the network does not take any.
         """
-        model, window = self.translates, [int(side) for side in self.data["shape"]]
-        batch = torch.from_numpy(volume)[None].to(self.device)
-        is_smaller = all(side <= most for side, most in zip(volume.shape, window, strict=True))
-        if list(volume.shape) == window or (is_smaller and model.any_sides):
-            return to_classes(model.translate(batch))[0].cpu().numpy()
-
-        def predict(windows: Tensor) -> Tensor:
-            return model.translate(windows[:, 0].to(torch.uint8)).float()
-
-        from monai.inferers import sliding_window_inference  # seconds, for the largest volumes only
-
-        preparation = self.preparation
+        model, preparation = self.translates, self.preparation
         source = preparation.for_second_volume().scheme if model.reverse else preparation.scheme
-        logits = sliding_window_inference(
-            batch[:, None].float(), window, 1, predict, overlap=OVERLAP, mode="gaussian",
-            cval=float(source.fill),
-        )  # fmt: skip
-        assert isinstance(logits, Tensor)
-        return to_classes(logits)[0].cpu().numpy()
+        batch = torch.from_numpy(volume)[None].to(self.device)
+        with self.computing():
+            made = translated(model, batch, self.data["shape"], source.fill)
+        return made[0].cpu().numpy()
 
     def sample(
         self, number: int = 1, *, seed: int = 0, given: Mapping[str, str] | None = None
@@ -322,21 +318,18 @@ class TrainedModel:
             count = min(MAX_DRAWN, number - first)
             drawn = self.conditions.draw(count, rng, given)
             condition = torch.from_numpy(drawn) if self.conditions.size else None
-            yield from model.sample(count, generator, condition).cpu().numpy()
+            with self.computing():
+                made = model.sample(count, generator, condition)
+            yield from made.cpu().numpy()
 
     def features(self, brains: Iterable[Brain]) -> list[NDArray[np.float32]]:
         """Compute features of brains at each level of the network, (N, d) float32 a level, inwards.
 
-        Maps are averaged in `N_BLOCKS` parts an axis. Empty for a model without feature maps.
+        See `ForwardPass.features`. Empty for a model without feature maps.
         """
         if not isinstance(self.model, HasFeatureMaps):
             return []
-        found: list[list[NDArray[np.float32]]] = []
-        for own in self.passes(brains):
-            pooled = [
-                F.adaptive_avg_pool3d(m.float(), N_BLOCKS).flatten(1) for m in own.feature_maps
-            ]
-            found.append([level.cpu().numpy() for level in pooled])
+        found = [[level.cpu().numpy() for level in own.features] for own in self.passes(brains)]
         return [np.concatenate(level) for level in zip(*found, strict=True)]
 
     @property
@@ -351,9 +344,3 @@ class TrainedModel:
             if shape is not None:
                 self.check_cohort(cohort)
         return brains_of(given, shape, self._unconditioned, any_shape=any_shape)
-
-
-def _joined(made: Sequence[Tensor]) -> NDArray[Any]:
-    if not made:
-        raise InputError("expected at least one brain, got none")
-    return torch.cat(list(made)).cpu().numpy()

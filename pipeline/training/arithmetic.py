@@ -5,10 +5,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from foldnorm.models.precision import tf32
+from foldnorm.models.precision import TrainingPrecision, float32_of, tf32
 from foldnorm.models.protocols import Phase
 from foldnorm.models.small_maps import small_maps_in_float32
-from foldnorm.pipeline.runs.options import TrainingPrecision
 
 
 @contextmanager
@@ -22,7 +21,7 @@ def arithmetic(precision: TrainingPrecision, device: torch.device) -> Iterator[N
     before = cudnn.benchmark
     cudnn.benchmark = device.type == "cuda" and not torch.are_deterministic_algorithms_enabled()
     try:
-        with tf32(device, allowed=precision != "32"):
+        with float32_of(precision, device):
             yield
     finally:
         cudnn.benchmark = before

@@ -10,10 +10,11 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from foldnorm.models.blocks import as_channels_last
+from foldnorm.models.grids import ShapeError
 from foldnorm.models.named_networks import named_networks_of
 from foldnorm.models.noise import seed_of
 from foldnorm.models.protocols import Conditioned, Trainable
-from foldnorm.models.volume_networks import ShapeError, as_channels_last
 from foldnorm.pipeline.artifacts import RUN_METRICS
 from foldnorm.pipeline.data.batches import Batches, Draws, workers_for
 from foldnorm.pipeline.data.conditions import Conditions
