@@ -33,7 +33,7 @@ def discretise(
         InputError: under rule ``exact``, a value that no class lists; it names value and count.
 
     Example:
-        >>> discretise(np.int16([[[11, 0, 60, 30]]]), load_scheme("skeleton")).tolist()
+        >>> discretise(np.int16([[[11, 0, 60, 30]]]), BUILT_IN["skeleton"]).tolist()
         [[[0, 1, 2, 2]]]
     """
     offset = 0 if data.dtype.itemsize == 1 and data.dtype.kind in "ub" else LOWEST
