@@ -60,6 +60,18 @@ class Traffic:
 TRAFFIC = Traffic()
 
 
+def dispatched(
+    owner: Any,
+    func: Any,
+    types: Sequence[type],
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+) -> Any:
+    """Compute an operator that PyTorch hands to a tensor of the device, or to a simulation."""
+    del owner, types
+    return run(func, args, dict(kwargs or {}))
+
+
 class GPUTensor(Tensor):
     """A tensor that says it is on the GPU."""
 
@@ -77,16 +89,7 @@ class GPUTensor(Tensor):
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
-    @classmethod
-    def __torch_dispatch__(
-        cls,
-        func: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        del types
-        return run(func, args, dict(kwargs or {}))
+    __torch_dispatch__ = classmethod(dispatched)
 
     def untyped_storage(self) -> Any:
         """Return where its data are."""
@@ -127,15 +130,7 @@ class GPUTensor(Tensor):
 class Simulation(TorchDispatchMode):
     """Computes operators of tensors that are on the GPU, and makes tensors there."""
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        del types
-        return run(func, args, dict(kwargs or {}))
+    __torch_dispatch__ = dispatched
 
     def __enter__(self) -> "Simulation":
         self._patches = _patched()
