@@ -28,6 +28,9 @@ def without_duplicates(
         by_key.setdefault(volume.key, []).append(volume)
     single, problems = [], []
     for key, group in by_key.items():
+        if len(group) == 1:
+            single += group
+            continue
         chosen, *others = sorted(group, key=lambda v: _acquisition_order(v, prefer))
         rank = _acquisition_order(chosen, prefer)[:-1], _session_of(chosen), chosen.path.parent
         rivals = [

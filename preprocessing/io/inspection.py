@@ -151,7 +151,8 @@ def _unused_by_all(
     used = {v.path for one in readers for v in one.items} | {
         path for one in scanned for path in one.files if is_image(path)
     }
-    used |= {folder for path in used for folder in path.parents}
+    above = {path.parent for path in used}
+    used |= above | {folder for own in above for folder in own.parents}
     return [unused for path, unused in sorted(reasons.items()) if path not in used]
 
 

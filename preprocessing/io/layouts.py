@@ -267,8 +267,8 @@ def _side_of_folder(path: Path, root: Path) -> str:
 def _participants_without(scanned: Scan, root: Path, contents: Contents) -> list[Unused]:
     """List folders of a participant in which there is no volume that was asked for."""
     held: set[Path] = set()
-    for path in _paths(contents):
-        held.update(path.parents)
+    for folder in {path.parent for path in _paths(contents)}:
+        held.update((folder, *folder.parents))
     inner = {f.parent for f in scanned.folders if f.name in ("t1mri", "mri") and f != root}
     bids = {f for f in scanned.folders if f.name.startswith("sub-") and f != root}
     return [

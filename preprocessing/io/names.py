@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from foldnorm.preprocessing.core.counts import counted
@@ -70,6 +71,7 @@ ONE_OF_SEVERAL = re.compile(
     re.IGNORECASE,
 )
 SEPARATORS = "._-"
+MAX_KNOWN = 1 << 17  # ids whose labels are kept: those of a population, asked for again and again
 TOKENS = re.compile(r"[._\-\s]+")
 
 
@@ -92,6 +94,7 @@ class FileName:
     of_morphologist: bool = False
 
 
+@lru_cache(MAX_KNOWN)
 def bids_label(participant: str) -> str:
     """Return the id with only the letters and digits that BIDS allows, without its ``sub-``.
 
