@@ -115,7 +115,7 @@ def simulate(session: Session, name: str) -> dict[str, Any]:
     except Exception as error:
         row["error"] = short(error)
     finally:
-        for folder in ("runs", "used"):
+        for folder in ("runs", "used", "bundles"):
             shutil.rmtree(session.place / folder, ignore_errors=True)
     row["steps"] = [asdict(step) for step in steps]
     row["waits"] = _summary(steps)

@@ -1,5 +1,6 @@
 """Every shipped configuration trained, stopped, resumed and used, in both precisions."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from foldnorm.models.protocols import (
 )
 from foldnorm.pipeline.runs.config import shipped_configs
 from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.view.library import Library
 from foldnorm.preprocessing.cohort.cohort import Cohort
 
 FIRST = ("restorer", "hypersphere_classifier", "vnet", "wgan_gp")
@@ -107,6 +109,20 @@ def through(session: Session, row: dict[str, Any]) -> None:
         code, line = command(*asked, *device)
         # 2: too few phantoms to calibrate with and the like; no matter of the device.
         codes[str(asked[0])], said[str(asked[0])] = (0 if code == 2 else code), line
+    codes["export"], said["export"] = command("export", run, "-o", session.place / "bundles" / name)
+    if isinstance(model, (Decodes, Restores, RestoresImages, Translates)):
+        _view(run, cohort, session.device.type)
+        codes["view"], said["view"] = 0, ""  # or it has raised
+
+
+def _view(run: Path, cohort: Cohort, device: str) -> None:
+    """Make what the walk in a browser shows of the first brain."""
+    library = Library([cohort.folder, run], device)
+    if cohort.holds_images:
+        assert library.repaired(0, 0, 0, 0)
+    else:
+        assert library.made(0, 0, 0)
+        assert library.difference(0, 0, 0)
 
 
 def _uses(model: nn.Module, where: list[object], cohort: Cohort) -> list[list[object]]:
@@ -125,6 +141,8 @@ def _uses(model: nn.Module, where: list[object], cohort: Cohort) -> list[list[ob
         found.append(["embed", run, folder, "-o", f"{out}-codes"])
         if isinstance(model, OF_CODES):
             found.append(["latent", run, folder, "-o", f"{out}-latent"])
+            if not cohort.holds_images:
+                found.append(["benchmark", run, folder, "-o", f"{out}-benchmark", "--size", 100])
     if isinstance(model, Generates):
         found.append(["generate", run, "-o", f"{out}-drawn", "--num", 2])
     return found
