@@ -1,4 +1,4 @@
-"""Volumes that must not come into one cohort unnoticed: of two makers, or of one scan twice."""
+"""Volumes that no cohort may take unnoticed: of two makers, of one scan twice, odd ones."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
