@@ -25,6 +25,7 @@ import yaml
 from anomaly import COHORTS, TESTED
 from anomaly import run as foldnorm
 from anomaly_statistics import auroc
+from figures import flattened, write_figures
 from sklearn.manifold import TSNE
 
 from foldnorm.models.classes import to_classes
@@ -38,7 +39,7 @@ from foldnorm.preprocessing.alteration.alteration import alter
 from foldnorm.preprocessing.alteration.deletion import SizeRange
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.cohort.discretise import discretise
-from foldnorm.preprocessing.core.files import read_tsv, write_json, write_text
+from foldnorm.preprocessing.core.files import read_tsv, write_text
 from foldnorm.preprocessing.io.schemes import SKELETON
 
 CPU = torch.device("cpu")
@@ -238,7 +239,7 @@ def main() -> None:
     figures["known_brains"] = of_known_brains(out)
     figures["maps"] = of_maps(out)
     figures["loops"] = of_loops()
-    write_json(out / "ablation/figures.json", figures)
+    write_figures(out / "ablation/figures.json", flattened(figures))
     print(json.dumps(figures))
 
 

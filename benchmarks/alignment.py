@@ -5,7 +5,7 @@ morphologist/{archi/001,hcp/100206}. What is printed: how far deep structures li
 after the fit, and one that was left out of it; how far apart the two ways put each of the maps,
 the template being made of the other maps; and how far from Morphologist's own transforms the
 template puts its hemispheres (of HCP there is no segmentation: the filled brain is registered).
-Ends with one line of JSON, in mm.
+Ends with one line of JSON, in mm, which is also written to OUT.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from figures import write_figures
 from scipy import ndimage
 
 from foldnorm.preprocessing.io.sources import Source
@@ -95,7 +96,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, metavar="DATA")
-    data = parser.parse_args().data
+    parser.add_argument("out", type=Path, metavar="OUT", help="JSON")
+    arguments = parser.parse_args()
+    data = arguments.data
     residuals, outside, ways, seconds = [], [], [], []
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch) / "tree"
@@ -130,7 +133,9 @@ def main() -> None:
         "seconds": float(np.median(seconds)),
         **morphologist,
     }
-    print(json.dumps({name: round(value, 2) for name, value in figures.items()}))
+    figures = {name: round(value, 2) for name, value in figures.items()}
+    write_figures(arguments.out, figures)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

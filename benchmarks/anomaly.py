@@ -16,7 +16,7 @@
 
 OUT keeps everything; what is there is not made again, so that --seeds can be given one at a time,
 and --only train stops before the tests. Scores and settings were fixed on validation brains. Ends
-with one line of JSON.
+with one line of JSON, which OUT/figures.json holds.
 """
 
 import argparse
@@ -42,6 +42,7 @@ from anomaly_recognition import (
     report_recognition,
 )
 from anomaly_statistics import BOOTSTRAPS, INTERVAL, auroc, interval_of
+from figures import write_figures
 from scipy.stats import binom
 
 from foldnorm.pipeline.artifacts import BENCHMARK, BENCHMARK_SUBJECTS, LOCALISATION
@@ -347,7 +348,9 @@ def main() -> None:
     flat = {"seconds_per_crop": cost(arguments.out)}
     for name, (point, low, high) in figures.items():
         flat |= {name: point, f"{name}_low": low, f"{name}_high": high}
-    print(json.dumps({name: round(value, 4) for name, value in flat.items()}))
+    flat = {name: round(value, 4) for name, value in flat.items()}
+    write_figures(arguments.out / "figures.json", flat)
+    print(json.dumps(flat))
 
 
 if __name__ == "__main__":

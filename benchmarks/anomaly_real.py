@@ -55,8 +55,12 @@ MODELS: dict[str, tuple[str, ...]] = {  # configuration → what is said beside 
     RESTORER: (),
     "hypersphere_classifier": (OF_FOLDS,),
     "beta_vae": (OF_FOLDS, "--training.steps=1500"),
-    "wgan_gp": (OF_FOLDS, "--training.steps=300"),
-}
+    # Thin, and of few phases a round: a round of its configuration takes minutes of a core.
+    "wgan_gp": (OF_FOLDS, "--training.steps=300", "--training.batch_size=2",
+                "--model.init_args.channels=[24,48]", "--model.init_args.critic_channels=[16,32]",
+                "--model.init_args.critic_steps=2", "--model.init_args.reconstruction_steps=3",
+                "--model.init_args.sampling_rounds=1"),
+}  # fmt: skip
 AT_THE_END = 10**6  # steps: no checkpoint is chosen by the brains that others are compared with
 FREE = ("void", "baselines")  # need no model
 

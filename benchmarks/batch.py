@@ -5,7 +5,8 @@ among 100 and among 2,000; how long it takes to see that 2,000 are done, and `fo
 look through them; memory of one worker on a
 hemisphere of 260×311×260 voxels; time and memory of gathering 10,000 crops of 80³ (5 GB), beside
 copying the same bytes. A few phantoms are drawn and copied under many ids: what is measured is
-reading, preparing and packing, not drawing. Ends with one line of JSON.
+reading, preparing and packing, not drawing. Ends with one line of JSON, which is also written to
+OUT.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from figures import flattened, write_figures
 
 from foldnorm.preprocessing.io.volumes import write_labels
 from foldnorm.preprocessing.phantom.hemisphere import draw_hemisphere
@@ -141,6 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("out", type=Path, metavar="OUT", help="JSON")
     parser.add_argument("--few", type=int, default=100, help="subjects (default 100)")
     parser.add_argument("--many", type=int, default=2000, help="subjects (default 2000)")
     parser.add_argument("--repeats", type=int, default=3, help="runs, medians count (default 3)")
@@ -182,8 +185,10 @@ def main() -> None:
             f"inspect_seconds_{arguments.many}": round(inspected, 2),
             "worker_mib": round(worker_mib(folder), 1),
             f"gather_{arguments.crops}": gathering(folder, drawn, arguments.crops),
-            "subjects_per_second": {n: round(1 / s, 1) for n, s in seconds.items()},
+            "subjects_per_second": {f"{n}_workers": round(1 / s, 1) for n, s in seconds.items()},
         }
+    figures = flattened(figures)
+    write_figures(arguments.out, figures)
     print(json.dumps(figures))
 
 

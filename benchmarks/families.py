@@ -14,7 +14,8 @@ DATA holds `mnist` (idx archives) and `brain_slices`.
    for each kind of stroke, and in JPEGs; beside it biharmonic inpainting with the mask that they
    find, and with the true one; and multi-domain VAEs in their three forms.
 
-OUT keeps everything; what is there is not made again. Ends with one line of JSON.
+OUT keeps everything; what is there is not made again. Ends with one line of JSON, which
+OUT/figures.json holds with commit, date and machine.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import write_figures
 from PIL import Image
 
 from foldnorm.pipeline.cli import main as foldnorm
@@ -222,7 +224,9 @@ def main() -> None:
     arguments = parser.parse_args()
     data, out = arguments.data.absolute(), arguments.out.absolute()
     figures = of_digits(data, out) | of_slices(data, out) | of_diffusion(data, out) | of_crops(out)
-    print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+    figures = {name: round(value, 4) for name, value in figures.items()}
+    write_figures(out / "figures.json", figures)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@
    shows its projection.
 4. foldnorm view on 10,000 brains: seconds from the command to the first volume, and to the next.
 
-Ends with one line of JSON.
+Ends with one line of JSON, which OUT/figures.json holds.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 import yaml
+from figures import write_figures
 
 from foldnorm.models.wgan_gp import WGANGP
 from foldnorm.pipeline.cli import main as foldnorm
@@ -237,7 +238,9 @@ def main() -> None:
     found |= report(arguments.run, thousand, arguments.out)
     print("4. foldnorm view of 10,000 brains")
     found |= view(again_and_again(cohort, arguments.out / "ten_thousand", 10_000))
-    print(json.dumps({key: round(value, 4) for key, value in found.items()}))
+    figures = {key: round(value, 4) for key, value in found.items()}
+    write_figures(arguments.out / "figures.json", figures)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@
    brains.
 3. Translation of the same crops, both ways: V-Net, UNIT, and the most frequent class.
 
-OUT keeps everything; what is there is not made again. Ends with one line of JSON.
+OUT keeps everything; what is there is not made again. Ends with one line of JSON, which
+OUT/figures.json holds with commit, date and machine.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+from figures import write_figures
 from scipy.ndimage import binary_dilation, generate_binary_structure
 from sklearn.decomposition import PCA
 
@@ -246,7 +248,9 @@ def main() -> None:
         compare(configs, cohort, out / "runs", CompareOptions(arguments.minutes, device="cpu"))
     found |= reconstruction(cohort, out) | translation(cohort, out)
     print(f"{(time.perf_counter() - begin) / 60:.0f} minutes in all")
-    print(json.dumps({key: round(value, 4) for key, value in found.items()}))
+    figures = {key: round(value, 4) for key, value in found.items()}
+    write_figures(arguments.out / "figures.json", figures)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

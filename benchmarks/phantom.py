@@ -2,7 +2,8 @@
 
 DATA is a folder of whole-brain maps with FreeSurfer's numbers, 1 mm; both hemispheres of each are
 skeletonised, and as many phantoms are drawn at 1 mm. Folds of both are simple surfaces, found by
-one method. Ends with one line of JSON: phantom over real, by quantity.
+one method. Ends with one line of JSON, which is also written to OUT: medians of both, by quantity,
+and phantom over real.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import joblib
 import numpy as np
+from figures import write_figures
 from scipy import ndimage
 
 from foldnorm.preprocessing.io.volumes import read_labels
@@ -72,6 +74,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, metavar="DATA")
+    parser.add_argument("out", type=Path, metavar="OUT", help="JSON")
     arguments = parser.parse_args()
     print(__doc__.splitlines()[0])
     real = [
@@ -81,10 +84,14 @@ def main() -> None:
     ]
     phantom = parallel(of_phantom, list(range(len(real))))
     one, other = medians(real), medians(phantom)
-    ratio = {name: round(other[name] / one[name], 3) if one[name] else None for name in one}
+    figures: dict[str, float] = {"hemispheres": len(real)}
     for name in one:
-        print(f"{name:18} real {one[name]:9.3f}  phantom {other[name]:9.3f}  {ratio[name]}")
-    print(json.dumps(ratio))
+        print(f"{name:18} real {one[name]:9.3f}  phantom {other[name]:9.3f}")
+        figures |= {f"real_{name}": round(one[name], 4), f"phantom_{name}": round(other[name], 4)}
+        if one[name]:
+            figures[f"ratio_{name}"] = round(other[name] / one[name], 3)
+    write_figures(arguments.out, figures)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ Ours: read → discretise → crop → sulcus-priority downsampling to 1 mm → 
 (a) reading the file with nibabel, and (b) MONAI: LoadImage, Spacing (nearest), CropForeground,
 SaveImage. One core, medians, all three in turns so that noise falls on each alike, each in a
 process of its own so that none inherits the other's memory. Peak memory is what a fresh process
-allocates for one volume, the file's bytes and the array included. Ends with one line of JSON.
+allocates for one volume, the file's bytes and the array included. Ends with one line of
+JSON, which is also written to OUT.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import nibabel
 import numpy as np
 import SimpleITK
 import torch
+from figures import flattened, write_figures
 from threadpoolctl import threadpool_limits
 
 from foldnorm.preprocessing.cohort.preparation import Preparation
@@ -174,6 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("out", type=Path, metavar="OUT", help="JSON")
     parser.add_argument(
         "volumes", type=Path, nargs="*", help="raw skeletons; a phantom at 0.7 mm is always added"
     )
@@ -197,7 +200,9 @@ def main() -> None:
         "vs_monai": min(r["vs_monai"] for r in results.values()),
         "peak_memory_ratio": max(r["peak_memory_ratio"] for r in results.values()),
     }
-    print(json.dumps({**worst, "volumes": results}))
+    figures = flattened({**worst, **results})
+    write_figures(arguments.out, figures)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

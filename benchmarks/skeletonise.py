@@ -4,7 +4,8 @@ DATA is a folder with morphologist/archi/001 (skeletons, grey-white volumes, fol
 hemispheres) and brain_labels (whole-brain maps with FreeSurfer's numbers). The recipe was settled
 on the left hemisphere of archi/001; the right one is untouched. F1 is strict: within one voxel is
 itself or a face neighbour; within the 26 neighbours is printed beside it. Without the hull, each
-skeleton is without its own. Ends with one line of JSON; of both sides the worse counts.
+skeleton is without its own. Ends with one line of JSON, which is also written to OUT; of both
+sides the worse counts.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from figures import write_figures
 from scipy import ndimage
 from sklearn.metrics import adjusted_rand_score
 
@@ -148,6 +150,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, metavar="DATA")
+    parser.add_argument("out", type=Path, metavar="OUT", help="JSON")
     parser.add_argument("--repeats", type=int, default=5, help="of timings (default 5)")
     arguments = parser.parse_args()
     print(__doc__.splitlines()[0])
@@ -174,7 +177,10 @@ def main() -> None:
     figures["bad_topology"] = len(bad)
     figures["seconds"] = max(sides[side]["seconds"] for side in "LR")
     figures |= stable | whole_brain(maps[0])
-    print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+    figures |= {f"{name}_{side}": value for side in "LR" for name, value in sides[side].items()}
+    figures = {name: round(value, 4) for name, value in figures.items()}
+    write_figures(arguments.out, figures)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Same batch, same machine, one run; each in a process of its own so that peak memory is its own. A
 step is five critic steps and one of encoder and generator (ours: without the reconstruction steps
-that follow, which the study has not). Ends with one line of JSON.
+that follow, which the study has not). Ends with one line of JSON, which is also written to OUT.
 """
 
 import argparse
@@ -11,8 +11,10 @@ import multiprocessing
 import resource
 import statistics
 import time
+from pathlib import Path
 
 import torch
+from figures import write_figures
 
 GIBIBYTE = 2**30
 
@@ -72,6 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("out", type=Path, metavar="OUT", help="JSON")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=3, help="of each, after one to warm up")
     arguments = parser.parse_args()
@@ -86,15 +89,18 @@ def main() -> None:
         process.join()
         seconds, memory = found[method.__name__]
         print(f"{method.__name__}: {seconds:.2f} s a step, peak {memory / GIBIBYTE:.2f} GiB")
-    print(
-        json.dumps(
-            {
-                "speedup_vs_study": round(found["study"][0] / found["ours"][0], 2),
-                "memory_vs_study": round(found["ours"][1] / found["study"][1], 3),
-                "batch": arguments.batch,
-            }
-        )
-    )
+    figures = {
+        "speedup_vs_study": round(found["study"][0] / found["ours"][0], 2),
+        "memory_vs_study": round(found["ours"][1] / found["study"][1], 3),
+        "batch": arguments.batch,
+    }
+    for name, (seconds, memory) in found.items():
+        figures |= {
+            f"{name}_seconds": round(seconds, 2),
+            f"{name}_gib": round(memory / GIBIBYTE, 2),
+        }
+    write_figures(arguments.out, figures)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":
