@@ -11,7 +11,8 @@ phantoms, stretched to the same outer planes, likewise. Then
 
 Printed: the sheet panel of reconstructions, the Dice of translations beside the most frequent class
 of each voxel, the deletion benchmark, and every fold over 500 mm² taken out of its brain. OUT keeps
-everything; what is there is not made again. Ends with one line of JSON.
+everything; what is there is not made again. Ends with one line of JSON, which OUT/figures.json
+holds with commit, date and machine.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from figures import write_figures
 
 from foldnorm.models.classes import to_classes
 from foldnorm.pipeline.cli import main as foldnorm
@@ -34,19 +36,12 @@ from foldnorm.pipeline.studies.leave_one_fold_out import FoldScores, leave_one_f
 from foldnorm.preprocessing.alteration.deletion import SizeRange
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.cohort_files import write_participants
-from foldnorm.preprocessing.core.files import read_tsv, write_json, write_text
-from foldnorm.preprocessing.io.volumes import read_labels
-from foldnorm.preprocessing.skeletons.skeletons import TRANSFORM
-from foldnorm.preprocessing.spatial.space import voxel_to_aims, write_trm
+from foldnorm.preprocessing.core.files import read_tsv, write_text
 
 CPU = torch.device("cpu")
 CROP = "mm:-66,-6,-60,0,-30,30"
 LAYOUT = ["--space", "mni", "--voxel-size", "1.5", "--thin", "--mirror-right", "--crop", CROP,
           "--pair", "grey-white"]  # fmt: skip
-# Native phantoms lie between these planes (mm) on average, and a cerebrum in MNI space between
-# those: left, back, bottom; medial, front, top.
-PHANTOM_PLANES = np.array([[-68.0, -99.0, -44.0], [-1.0, 62.5, 63.5]])
-MNI_PLANES = np.array([[-69.0, -105.0, -49.0], [0.0, 71.0, 79.0]])
 LARGE = SizeRange(500)
 AUGMENTED = ["--training.augmentation.rotation", "5", "--training.augmentation.stretch", "0.05",
              "--training.augmentation.shift", "2"]  # fmt: skip
@@ -70,11 +65,6 @@ def prepare(data: Path, out: Path, phantoms: int) -> None:
         run("skeletonise", out / "archi.tsv", "-o", out / "archi", "--align",
             out / "template.nii.gz")  # fmt: skip
         run("phantom", "-o", out / "phantoms", "--subjects", phantoms, "--seed", 0)
-        for path in sorted((out / "phantoms").glob("phantom*")):
-            # The stretch, as a Morphologist tree would hold it: from voxels in AIMS order.
-            folder = path / "t1mri/default_acquisition/registration"
-            write_trm_of(path / SEGMENTATION / f"Lskeleton_{path.name}.nii.gz",
-                         folder / TRANSFORM.format("", path.name))  # fmt: skip
         run("preprocess", out / "phantoms", "-o", out / "phantom_cohort", *LAYOUT,
             "--split-fractions", ".6", ".15", ".25")  # fmt: skip
         run("preprocess", out / "skeletons", "-o", out / "real",
@@ -84,21 +74,6 @@ def prepare(data: Path, out: Path, phantoms: int) -> None:
                              ("archi_theirs", data / "morphologist/archi")):  # fmt: skip
             run("preprocess", source, "-o", out / name, "--layout-from", out / "phantom_cohort",
                 "--split-fractions", "0", "0", "1")  # fmt: skip
-
-
-def matrix() -> np.ndarray:
-    """Native mm of phantoms → MNI mm."""
-    scale = (MNI_PLANES[1] - MNI_PLANES[0]) / (PHANTOM_PLANES[1] - PHANTOM_PLANES[0])
-    affine = np.diag([*scale, 1.0])
-    affine[:3, 3] = MNI_PLANES[0] - scale * PHANTOM_PLANES[0]
-    return affine
-
-
-def write_trm_of(volume: Path, path: Path) -> None:
-    labels = read_labels(volume)
-    i, j, k = labels.data.shape
-    aims = voxel_to_aims((i, j, k), labels.voxel_size)
-    write_trm(path, matrix() @ labels.affine @ np.linalg.inv(aims))
 
 
 def train(config: str, cohort: Path, out: Path, steps: int, *more: str) -> Path:
@@ -282,7 +257,7 @@ def main() -> None:
     figures = from_phantoms(out, *arguments.steps)
     figures |= leave_one_out(out, *arguments.real_steps)
     rounded = {name: round(value, 3) for name, value in figures.items()}
-    write_json(out / "figures.json", rounded)
+    write_figures(out / "figures.json", rounded)
     print(json.dumps(rounded))
 
 

@@ -1,7 +1,6 @@
 """An atlas of sulci: what it is made of, how a brain is brought to it, how its folds are named."""
 
 import json
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -250,17 +249,6 @@ def test_maps_of_several_grids_or_none_are_refused(tmp_path, kind):
         SulcusAtlas.from_masks(tmp_path)
 
 
-def to_mni_where_it_lies(path):
-    """Write the transform of a phantom whose own millimetres are those of MNI space."""
-    volume = read_labels(path)
-    sides = np.array(volume.voxel_size) * (np.array(volume.data.shape) - 1)
-    shift = volume.affine[:3, 3] + sides
-    name = f"{path.name[0]}RawT1-{path.parents[4].name}_TO_Talairach-MNI.trm"
-    out = path.parents[2] / "registration" / name
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(" ".join(map(str, shift)) + "\n-1 0 0\n0 -1 0\n0 0 -1\n")
-
-
 @pytest.fixture(scope="module")
 def hemispheres(tmp_path_factory):
     """Six coarse phantoms, both sides, whole hemispheres in MNI space with named folds."""
@@ -268,13 +256,9 @@ def hemispheres(tmp_path_factory):
     words = ["phantom", "-o", folder / "source", "--subjects", "6", "--voxel-size", "3",
              "--hemi", "L", "R", "--n-procs", "1"]  # fmt: skip
     assert main([*map(str, words), "--quiet"]) == 0
-    for path in folder.glob("source/*/t1mri/*/default_analysis/segmentation/?skeleton_*.nii.gz"):
-        to_mni_where_it_lies(path)
     words = ["preprocess", folder / "source", "-o", folder / "cohort", "--voxel-size", "6",
              "--space", "mni", "--hull", "remove", "--n-procs", "1"]  # fmt: skip
     assert main([*map(str, words), "--quiet"]) == 0
-    table = folder / "cohort/folds.tsv"  # secondary folds lie anywhere: they are no sulci
-    table.write_text(re.sub(r"secondary_\d+", "n/a", table.read_text()))
     return Cohort.open(folder / "cohort")
 
 
@@ -293,6 +277,15 @@ def test_an_atlas_of_a_cohort_counts_its_brains(hemispheres):
     assert transformed(where, every.affine)[:, 0].mean() < -20
     with pytest.raises(InputError, match="no participant sub-nobody"):
         SulcusAtlas.from_cohort(hemispheres, ["sub-nobody"])
+
+
+def test_an_atlas_of_the_training_split_leaves_the_others_out(hemispheres, tmp_path):
+    words = ["atlas", hemispheres.folder, "-o", tmp_path / "a.npz", "--split", "train"]
+    assert main([*map(str, words), "--quiet"]) == 0
+    splits = {row["participant_id"]: row["split"] for row in hemispheres.rows}
+    others = sorted(name for name, split in splits.items() if split != "train")
+    assert others
+    assert SulcusAtlas.open(tmp_path / "a.npz").about["without"] == others
 
 
 def test_label_sulci_names_hemispheres_by_an_atlas_of_others(hemispheres, tmp_path):

@@ -4,9 +4,10 @@ from scipy import ndimage
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.metrics.sheets import opening_fraction
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
-from foldnorm.preprocessing.phantom.anatomy import BY_NAME, PRIMARY
+from foldnorm.preprocessing.phantom.anatomy import BY_NAME, MNI_PLANES, PRIMARY
 from foldnorm.preprocessing.phantom.folds import ADDED_LABEL, Variant
 from foldnorm.preprocessing.phantom.hemisphere import draw_hemisphere
 
@@ -105,12 +106,29 @@ def test_a_right_hemisphere_is_on_the_right():
     ] < -20
 
 
+def test_both_sides_lead_to_where_a_brain_lies_in_mni_space(tmp_path):
+    words = ["phantom", "-o", str(tmp_path / "source"), "--subjects", "2", "--voxel-size", "3",
+             "--hemi", "L", "R", "--n-procs", "1", "--quiet"]  # fmt: skip
+    assert main(words) == 0
+    words = ["preprocess", str(tmp_path / "source"), "-o", str(tmp_path / "cohort"), "--space",
+             "mni", "--voxel-size", "4", "--n-procs", "1", "--quiet"]  # fmt: skip
+    assert main(words) == 0
+    cohort = Cohort.open(tmp_path / "cohort")
+    for row, volume in zip(cohort.rows, cohort.volumes, strict=True):
+        voxels = np.argwhere(np.asarray(volume) == 2)
+        mm = voxels @ cohort.affine_of(row)[:3, :3].T + cohort.affine_of(row)[:3, 3]
+        low, high = mm.min(axis=0), mm.max(axis=0)
+        if row["hemi"] == "R":
+            low[0], high[0] = -high[0], -low[0]
+        assert np.abs([low, high] - MNI_PLANES).max() < 14, row
+
+
 def test_the_tree_says_phantom_and_is_the_same_each_time(tmp_path):
     arguments = ["--subjects", "2", "--voxel-size", "3", "--quiet", "--n-procs", "1"]
     for name in ("a", "b"):
         assert main(["phantom", "-o", str(tmp_path / name), *arguments]) == 0
     files = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()]
-    assert len(files) == 2 * 3 + 3
+    assert len(files) == 2 * 4 + 3
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     assert "PHANTOM" in (tmp_path / "a/README").read_text()

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldnorm.pipeline.commands.arguments import add_out, add_overwrite
+from foldnorm.pipeline.commands.arguments import add_out, add_overwrite, add_selected_splits
 from foldnorm.preprocessing.core.counts import counted
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PARTICIPANT",
         help="participants of the cohort to leave out, with all of their families",
     )
+    add_selected_splits(parser)
     parser.add_argument(
         "--vocabulary",
         default="brainvisa",
@@ -78,12 +79,15 @@ def _atlas_of(arguments: argparse.Namespace) -> "SulcusAtlas":
 
     if Cohort.is_in(arguments.source):
         cohort = Cohort.open(arguments.source)
+        used = {cohort.rows[n]["participant_id"] for n in cohort.indices(*arguments.split)}
+        others = {row["participant_id"] for row in cohort.rows} - used
+        without = [*arguments.without, *sorted(others)]
         if not arguments.learn:
-            return SulcusAtlas.from_cohort(cohort, arguments.without)
+            return SulcusAtlas.from_cohort(cohort, without)
         from foldnorm.pipeline.training.learn_names import learned_atlas
 
-        return learned_atlas(cohort, arguments.without)
-    for option in ("without", "learn"):
+        return learned_atlas(cohort, without)
+    for option in ("without", "split", "learn"):
         if getattr(arguments, option):
             raise InputError(f"--{option} requires a cohort, got maps: {arguments.source}")
     return SulcusAtlas.from_masks(arguments.source, arguments.vocabulary)

@@ -16,6 +16,9 @@ from foldnorm.preprocessing.io.volumes import NIFTI_SUFFIXES, sidecar_path, volu
 
 FOLDS_STEM = "folds"  # fold labels lie beside the skeleton: Lfolds_<subject>.nii.gz
 SEGMENTATION_FOLDER = Path("t1mri/default_acquisition/default_analysis/segmentation")
+REGISTRATION_FOLDER = Path("t1mri/default_acquisition/registration")
+# Of a side alone, which has a grid of its own, or of the brain (empty): side, participant.
+TRANSFORM_NAME = "{0}RawT1-{1}_default_acquisition_TO_Talairach-MNI.trm"
 COMPANIONS = ("folds", "graph", "transform", "pair")
 RIGHT_LABELS = 10_000  # what fold labels of the right are moved up by in a whole brain
 

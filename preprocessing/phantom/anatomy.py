@@ -17,6 +17,11 @@ CENTRE = np.array([-10.0, -18.0, 10.0])
 # The field of view leaves room for the largest subject: ±4 sd of size, place and warp.
 FIELD_OF_VIEW = ((-84.0, 10.0), (-120.0, 86.0), (-64.0, 84.0))
 
+# Phantoms lie between these planes on average, and a cerebrum in MNI space between those, mm: left,
+# back, bottom; medial, front, top.
+PLANES = np.array([[-68.0, -99.0, -44.0], [-1.0, 62.5, 63.5]])
+MNI_PLANES = np.array([[-69.0, -105.0, -49.0], [0.0, 71.0, 79.0]])
+
 DEPTH_SCALE = 1.3  # of the primary depths: sheets end above the depth that is aimed at
 SECONDARY_FIRST_LABEL = 100
 SECONDARY_COUNT = 90
@@ -182,11 +187,18 @@ SHARES_END_OF = {3: 2, 4: 2}
 
 
 def fold_names() -> dict[int, str]:
-    """Label → name of the folds that have one in every subject."""
-    names = {sulcus.label: sulcus.name for sulcus in PRIMARY}
-    for n in range(SECONDARY_COUNT):
-        names[SECONDARY_FIRST_LABEL + n] = f"secondary_{n:02d}"
-    return names
+    """Label → name of the sulci; secondary and tertiary folds have none, as in a brain."""
+    return {sulcus.label: sulcus.name for sulcus in PRIMARY}
+
+
+def phantom_to_mni(hemi: str) -> NDArray[np.float64]:
+    """Matrix, (4, 4), from phantom mm to MNI mm: a stretch that gives it a brain's size."""
+    scale = (MNI_PLANES[1] - MNI_PLANES[0]) / (PLANES[1] - PLANES[0])
+    matrix = np.diag([*scale, 1.0])
+    matrix[:3, 3] = MNI_PLANES[0] - scale * PLANES[0]
+    if hemi == "R":
+        matrix[0, 3] *= -1
+    return matrix
 
 
 def on_hull(points: NDArray[np.float64]) -> NDArray[np.float64]:

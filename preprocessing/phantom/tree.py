@@ -12,11 +12,18 @@ from foldnorm.preprocessing.core.files import write_text, write_tsv
 from foldnorm.preprocessing.core.isolation import isolated_map
 from foldnorm.preprocessing.io.fold_sidecar import FOLD_NAMES
 from foldnorm.preprocessing.io.scan import PARTICIPANTS
-from foldnorm.preprocessing.io.source_volume import FOLDS_STEM, SEGMENTATION_FOLDER
+from foldnorm.preprocessing.io.source_volume import (
+    FOLDS_STEM,
+    REGISTRATION_FOLDER,
+    SEGMENTATION_FOLDER,
+    TRANSFORM_NAME,
+)
 from foldnorm.preprocessing.io.volumes import write_labels
-from foldnorm.preprocessing.phantom.anatomy import BY_NAME, fold_names
+from foldnorm.preprocessing.phantom.anatomy import BY_NAME, fold_names, phantom_to_mni
 from foldnorm.preprocessing.phantom.folds import VARIANT_KINDS, Variant
 from foldnorm.preprocessing.phantom.hemisphere import draw_hemisphere
+from foldnorm.preprocessing.spatial.crop import shape_of
+from foldnorm.preprocessing.spatial.space import write_world_to_mni
 
 NOTICE = """These are PHANTOMS: label volumes drawn by a program (foldnorm phantom), not brains.
 Skeletons hold 0 inside, 11 outside, 60 skeleton; fold labels are named in fold_names.tsv;
@@ -63,7 +70,7 @@ def parse_variant(text: str) -> Variant:
 
 
 def write_phantoms(out: Path, options: PhantomOptions) -> None:
-    """Write the tree: volumes, ``participants.tsv``, ``fold_names.tsv``, ``README``."""
+    """Write the tree: volumes, ways to MNI space, tables of participants and names, ``README``."""
     if options.subjects < 1:
         raise InputError(f"phantom: expected at least 1 subject, got {options.subjects}")
     numbers = range(options.first, options.first + options.subjects)
@@ -92,12 +99,13 @@ def _name(number: int) -> str:
 
 def _write_one(out: Path, options: PhantomOptions, task: tuple[int, str]) -> None:
     number, hemi = task
-    folder = out / _name(number) / SEGMENTATION_FOLDER
+    name = _name(number)
+    folder = out / name / SEGMENTATION_FOLDER
+    transform = out / name / REGISTRATION_FOLDER / TRANSFORM_NAME.format(hemi, name)
     paths = [
-        folder / f"{hemi}{stem}_{_name(number)}.nii.gz"
-        for stem in (FOLDS_STEM, "grey_white", "skeleton")
+        folder / f"{hemi}{stem}_{name}.nii.gz" for stem in (FOLDS_STEM, "grey_white", "skeleton")
     ]
-    if not options.overwrite and all(path.is_file() for path in paths):
+    if not options.overwrite and all(path.is_file() for path in (*paths, transform)):
         return
     hemisphere = draw_hemisphere(
         number,
@@ -106,6 +114,8 @@ def _write_one(out: Path, options: PhantomOptions, task: tuple[int, str]) -> Non
         hemi=hemi,
         variant=options.variant,
     )
+    shape = shape_of(hemisphere.skeleton)
+    write_world_to_mni(transform, phantom_to_mni(hemi), hemisphere.affine, shape)
     volumes = (hemisphere.folds, hemisphere.grey_white, hemisphere.skeleton)
     for path, volume in zip(paths, volumes, strict=True):
         write_labels(path, volume, hemisphere.affine, description="foldnorm PHANTOM, not a brain")

@@ -30,7 +30,13 @@ from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
 from foldnorm.preprocessing.io.layouts import SEGMENTATION
 from foldnorm.preprocessing.io.names import bids_label
-from foldnorm.preprocessing.io.source_volume import FOLDS_STEM, SEGMENTATION_FOLDER, SourceVolume
+from foldnorm.preprocessing.io.source_volume import (
+    FOLDS_STEM,
+    REGISTRATION_FOLDER,
+    SEGMENTATION_FOLDER,
+    TRANSFORM_NAME,
+    SourceVolume,
+)
 from foldnorm.preprocessing.io.sources import Source, find_volumes
 from foldnorm.preprocessing.io.volumes import (
     LabelVolume,
@@ -62,11 +68,10 @@ from foldnorm.preprocessing.skeletons.segmentation import (
 )
 from foldnorm.preprocessing.skeletons.skeletonise import Recipe, Skeleton, skeletonise
 from foldnorm.preprocessing.spatial.crop import Box, bounding_box, shape_of, shifted_affine
-from foldnorm.preprocessing.spatial.space import voxel_to_aims, voxel_to_mni, write_trm
+from foldnorm.preprocessing.spatial.space import voxel_to_mni, write_world_to_mni
 from foldnorm.preprocessing.topology.simple_surfaces import geodesic_depth, simple_surfaces
 from foldnorm.preprocessing.topology.topology import BORDER
 
-TRANSFORM = "{0}RawT1-{1}_default_acquisition_TO_Talairach-MNI.trm"
 MARGIN = 12  # voxels around the brain: the hull is no more than a few away
 GREY, WHITE = 100, 200
 ORIGIN = "foldnorm skeletonise"
@@ -197,11 +202,10 @@ def skeletonise_to_folder(source: SourceVolume, out: Path, options: SkeletoniseO
     for sidecar in sidecars.values():
         sidecar.unlink(missing_ok=True)
     # A hemisphere's own file has its own transform: the other side may lie on another grid.
-    path = folder.parents[1] / "registration" / TRANSFORM.format(source.hemi, name)
+    path = out / name / REGISTRATION_FOLDER / TRANSFORM_NAME.format(source.hemi, name)
     path.unlink(missing_ok=True)
     if alignment is not None:
-        sides = voxel_to_aims(box.shape, voxel_size_of(affine))
-        write_trm(path, alignment.world_to_mni @ affine @ np.linalg.inv(sides))
+        write_world_to_mni(path, alignment.world_to_mni, affine, box.shape)
     gyri = _gyri(volume, found, box, options.scheme)
     for hemisphere in found:
         sidecar = sidecars[hemisphere.side]

@@ -18,7 +18,7 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_text
 from foldnorm.preprocessing.core.kernels import compiled
 from foldnorm.preprocessing.io.fold_graph import FoldGraph, read_graph_header
-from foldnorm.preprocessing.io.volumes import read_labels
+from foldnorm.preprocessing.io.volumes import read_labels, voxel_size_of
 
 Matrix = NDArray[np.float64]  # (4, 4), acts on columns (x, y, z, 1)
 Shape = tuple[int, int, int]
@@ -136,6 +136,12 @@ def write_trm(path: Path, matrix: Matrix) -> None:
     """Write a ``.trm``: inverse of `read_trm`."""
     rows = [matrix[:3, 3], *matrix[:3, :3]]
     write_text(path, "\n".join(" ".join(f"{n:.9g}" for n in row) for row in rows) + "\n")
+
+
+def write_world_to_mni(path: Path, world_to_mni: Matrix, affine: Matrix, shape: Shape) -> None:
+    """Write the ``.trm`` of volumes in the grid of ``affine``: from their world mm to MNI mm."""
+    aims = voxel_to_aims(shape, voxel_size_of(affine))
+    write_trm(path, world_to_mni @ affine @ np.linalg.inv(aims))
 
 
 def graph_to_mni(
