@@ -35,6 +35,7 @@ from foldnorm.pipeline.report.images import (
     restored_section,
 )
 from foldnorm.pipeline.report.latent import latent_section
+from foldnorm.pipeline.report.overview import answers, compared_scores
 from foldnorm.pipeline.report.runs import run_section
 from foldnorm.pipeline.report.scores import fusion_section, scores_section
 from foldnorm.pipeline.report.sulci import recognition_section
@@ -93,6 +94,8 @@ def write_report(paths: Sequence[Path], out: Path, choice: PageChoice | None = N
         sections=sections,
         scripts=scripts,
         version=version("foldnorm"),
+        answers=answers(sections),
+        compared=compared_scores(sections),
         is_phantom=any(section["phantom"] for section in sections),
         warnings=[warning for section in sections for warning in section["warnings"]],
     )
