@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-OUT ?= out/demo
+OUT ?= $(if $(DATA),out/own,out/demo)
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test test-slow fuzz check format bench docs results clean
@@ -13,7 +13,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/foldnorm demo -o $(OUT)
+	$(BIN)/foldnorm demo -o $(OUT) $(if $(DATA),--data $(DATA))
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses auto --maxprocesses 4 --dist loadfile \
@@ -35,9 +35,9 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/preprocessing.py
-	$(BIN)/python benchmarks/batch.py
-	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/preprocessing.py benchmarks/results/preprocessing.json
+	$(BIN)/python benchmarks/batch.py benchmarks/results/batch.json
+	$(BIN)/python benchmarks/training.py benchmarks/results/training.json
 
 docs: $(STAMP)
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html

@@ -18,6 +18,7 @@ MEASURED = {
                           "preprocessing/spatial", "preprocessing/topology/thinning.py"),
     "anomaly_real.json": ("benchmarks/anomaly_real.py", "pipeline/scoring", "models/restorer.py",
                           "preprocessing/alteration", "preprocessing/skeletons"),
+    "demo.json": ("benchmarks/demo.py", "pipeline/commands/demo.py", "models", "pipeline/scoring"),
     "device_simulation.json": ("benchmarks/device_simulation.py", "pipeline/training", "models"),
     "gpu_h100.json": ("benchmarks/gpu.py", "pipeline/training", "models"),
     "learned_names.json": ("benchmarks/learned_names.py", "preprocessing/naming",

@@ -7,15 +7,20 @@ from foldnorm.preprocessing.core.files import read_tsv
 
 @pytest.mark.slow
 def test_the_demo_ends_with_a_report_and_can_be_continued(tmp_path, capsys):
-    words = ["demo", "-o", str(tmp_path / "out"), "--subjects", "40", "--steps", "2", "--device",
-             "cpu"]  # fmt: skip
+    out = tmp_path / "out"
+    words = ["demo", "-o", str(out), "--subjects", "40", "--steps", "2", "1", "--device", "cpu"]
     assert main(words) == 0
-    page = (tmp_path / "out/report.html").read_text()
+    page = (out / "report.html").read_text()
     assert "PHANTOM data" in page
-    assert "Deletion benchmark" in page
-    assert Cohort.open(tmp_path / "out/cohort").shape == (40, 40, 40)
-    sizes = {row["size"] for row in read_tsv(tmp_path / "out/benchmark/benchmark.tsv")}
-    assert sizes == {"0", "200", "500", "800"}
-    checkpoint = (tmp_path / "out/wgan_gp/checkpoints/last.ckpt").read_bytes()
+    assert "Which brains are unusual?" in page
+    assert "What finds it" in page
+    cohort = Cohort.open(out / "cohort")
+    assert cohort.preparation["space"] == "mni"
+    assert cohort.voxel_size == (2.0, 2.0, 2.0)
+    assert {row["sulcus"] for row in read_tsv(out / "names/sulci.tsv")} >= {"central", "calcarine"}
+    for name in ("void", "restorer", "wgan_gp"):
+        sizes = {row["size"] for row in read_tsv(out / f"benchmark_{name}/benchmark.tsv")}
+        assert sizes == {"0", "200", "500", "800"}
+    checkpoint = (out / "wgan_gp/checkpoints/last.ckpt").read_bytes()
     assert main([*words, "--quiet"]) == 0
-    assert (tmp_path / "out/wgan_gp/checkpoints/last.ckpt").read_bytes() == checkpoint
+    assert (out / "wgan_gp/checkpoints/last.ckpt").read_bytes() == checkpoint

@@ -1,0 +1,73 @@
+"""The demonstration on phantoms: how long it takes, and what its three ways find.
+
+Runs `foldnorm demo` into OUT/alone, or reads what has been made there, and with --beside also into
+OUT/beside while two other processes keep two cores busy. Figures: seconds of both, and AUROC by
+score and size of the erased fold, of the benchmarks of `void`, `restorer` and `wgan_gp`. Ends with
+one line of JSON, which is also written to RESULT.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from figures import write_figures
+
+from foldnorm.preprocessing.core.files import number, read_json, read_tsv, write_json
+
+FOLDNORM = [sys.executable, "-m", "foldnorm.pipeline.cli"]
+BUSY = [sys.executable, "-c", "while True: pass"]
+N_BUSY = 2
+WAYS = ("void", "restorer", "wgan_gp")
+SECONDS = "seconds.json"
+
+
+def seconds_of(out: Path, n_busy: int = 0) -> float:
+    """Seconds of a demonstration, made now unless it is there."""
+    if not (out / SECONDS).is_file():
+        others = [subprocess.Popen(BUSY) for _ in range(n_busy)]
+        begin = time.perf_counter()
+        try:
+            subprocess.run([*FOLDNORM, "demo", "-o", str(out)], check=True)
+        finally:
+            for other in others:
+                other.kill()
+                other.wait()
+        write_json(out / SECONDS, {"seconds": round(time.perf_counter() - begin)})
+    seconds: float = read_json(out / SECONDS)["seconds"]
+    return seconds
+
+
+def found(out: Path) -> dict[str, float]:
+    """AUROC by way, score and size; baselines once."""
+    figures = {}
+    for way in WAYS:
+        for row in read_tsv(out / f"benchmark_{way}" / "benchmark.tsv"):
+            score = row["score"]
+            name = score if score.startswith("baseline") else f"{way}_{score}"
+            for column, end in (("auroc", ""), ("auroc_low", "_low"), ("auroc_high", "_high")):
+                figures[f"{name}_{row['size']}{end}"] = round(number(row, column), 3)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder that keeps everything")
+    parser.add_argument("result", type=Path, metavar="RESULT", help="JSON")
+    parser.add_argument("--beside", action="store_true", help="also beside two busy processes")
+    arguments = parser.parse_args()
+    figures = {"seconds": seconds_of(arguments.out / "alone")}
+    if arguments.beside:
+        figures["seconds_beside_two"] = seconds_of(arguments.out / "beside", N_BUSY)
+        figures["beside_two_ratio"] = round(figures["seconds_beside_two"] / figures["seconds"], 2)
+    figures |= found(arguments.out / "alone")
+    write_figures(arguments.result, figures)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
