@@ -83,7 +83,7 @@ INNER_PREPROCESSING = {
     "naming": ("cohort", "spatial", "io", "topology", "core"),
     "skeletons": ("naming", "cohort", "spatial", "io", "topology", "core"),
     "alteration": ("cohort", "spatial", "io", "topology", "core"),
-    "phantom": ("io", "core"),
+    "phantom": ("io", "spatial", "core"),
 }
 TABLES = {"pipeline": INNER, "preprocessing": INNER_PREPROCESSING}
 

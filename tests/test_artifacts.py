@@ -20,7 +20,7 @@ PIPELINE = Path(__file__).parents[1] / "pipeline"
 LISTED = {name: value for name, value in vars(artifacts).items() if isinstance(value, Artifact)}
 HEAVY = {"torch", "sklearn", "monai", "lightning", "optuna", "SimpleITK"}
 # What looks like the name of a file of results, and is none.
-NO_RESULTS = {"OUT.html", "folds.tsv", "report.html", "view.html", "sizes.json"}
+NO_RESULTS = {"OUT.html", "folds.tsv", "report.html", "sulcus_atlas.npz", "view.html", "sizes.json"}
 RESULT = re.compile(r"[a-z][\w/-]*\.(tsv|csv|json|npy|npz|png|gif|html|yaml|md|nii\.gz)")
 TABLES = {a.name: a for a in LISTED.values() if a.columns}
 

@@ -94,7 +94,7 @@ def commands(arguments: argparse.Namespace) -> Iterator[list[str]]:
     given = [source] if arguments.data is None else [arguments.data, "--from", "segmentation"]
     yield line("preprocess", *given, "-o", cohort, *LAYOUT, "--split-fractions", *SPLIT, *procs)
     if has_names(cohort):
-        atlas, names = out / "atlas.npz", out / "names"
+        atlas, names = out / "sulcus_atlas.npz", out / "names"
         yield line("atlas", cohort, "-o", atlas, "--split", "train", *fresh)
         yield line("label-sulci", atlas, cohort, "-o", names, "--split", "validation",
                    *fresh)  # fmt: skip
