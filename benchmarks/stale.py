@@ -37,6 +37,7 @@ MEASURED = {
                        "pipeline/training/messages.py"),
     "region_sizes.json": ("benchmarks/anomaly_real.py", "pipeline/scoring"),
     "scoring_speed.json": ("benchmarks/scoring_speed.py", "pipeline/scoring"),
+    "wgan_gp_real.json": ("benchmarks/anomaly_real.py", "pipeline/scoring", "models/wgan_gp.py"),
     "threads.json": ("benchmarks/threads.py", "foldnorm/environment.py"),
 }  # fmt: skip
 

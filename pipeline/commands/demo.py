@@ -45,9 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps",
         type=positive,
         nargs=2,
-        default=(600, 80),
+        default=(600, 250),
         metavar=("RESTORER", "WGAN_GP"),
-        help="number of training steps of both networks (default: 600 80)",
+        help="number of training steps of both networks (default: 600 250)",
     )
     add_n_procs(parser)
     add_device(parser)
