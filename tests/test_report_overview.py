@@ -12,7 +12,9 @@ def cohort(**more):
 
 
 def scores(values, with_p, regions=()):
-    rows = [{"participant_id": f"sub-{n}", "p_void": str(p)} for n, p in enumerate(values)]
+    rows = [
+        {"participant_id": f"sub-{n}", "hemi": "L", "p_void": str(p)} for n, p in enumerate(values)
+    ]
     pages = [{"title": "sub-0, left hemisphere", "regions": list(regions)}]
     return {"kind": "scores", "title": "Scores: s", "phantom": False, "sorted_by": "p_void",
             "facts": {"with a p-value": with_p}, "rows": rows, "pages": pages}  # fmt: skip
@@ -49,7 +51,7 @@ def test_what_went_wrong_is_counted():
 
 def test_unusual_brains_are_counted_and_the_first_are_named():
     (said,) = answer("Which brains are unusual?", scores([0.01, 0.05, 0.3], 3))
-    assert "s: 2 of 3 brains with p ≤ 0.05 by void, first sub-0, sub-1; " in said
+    assert "s: 2 of 3 brains with p ≤ 0.05 by void, first sub-0 L, sub-1 L; " in said
     (said,) = answer("Which brains are unusual?", scores([0.3], 1))
     assert "s: 0 of 1 brain with p ≤ 0.05 by void; " in said
     (said,) = answer("Which brains are unusual?", scores([0.01] * 4, 20))  # not all are listed

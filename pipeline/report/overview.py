@@ -114,7 +114,7 @@ def _unusual(section: Section) -> str:
     low = [row for row in section["rows"] if number(row, key) <= ALARM]
     listed = len(section["rows"])
     at_least = "at least " if len(low) == listed < judged else ""
-    named = ", ".join(row["participant_id"] for row in low[:MAX_NAMED])
+    named = ", ".join(f"{row['participant_id']} {row['hemi']}" for row in low[:MAX_NAMED])
     who = f", first {named}" if low else ""
     return (
         f"{name}: {at_least}{len(low)} of {counted(judged, 'brain')} with p ≤ {ALARM:g} by "

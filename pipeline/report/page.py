@@ -97,7 +97,7 @@ def write_report(paths: Sequence[Path], out: Path, choice: PageChoice | None = N
         answers=answers(sections),
         compared=compared_scores(sections),
         is_phantom=any(section["phantom"] for section in sections),
-        warnings=[warning for section in sections for warning in section["warnings"]],
+        warnings=dict.fromkeys(w for section in sections for w in section["warnings"]),
     )
     write_text(out, page)
 
