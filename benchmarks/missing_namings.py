@@ -192,12 +192,13 @@ def save(path: Path, **arrays: Any) -> None:
         np.savez_compressed(stream, **arrays)
 
 
-def planned(cohort: Cohort, rounds: int) -> Iterator[tuple[int, Item]]:
+def planned(cohort: Cohort, rounds: int, per_site: int = PER_SITE) -> Iterator[tuple[int, Item]]:
     """Plan what is done: all hemispheres healthy first, then round by round a sulcus of each.
 
     Args:
-        cohort: of hemispheres of several sites, at most `PER_SITE` of each of which are altered.
+        cohort: of hemispheres of several sites.
         rounds: sulci that are taken out of each, one at a time, in a random order of its own.
+        per_site: hemispheres of each site that are altered, at most.
     """
     indices = [n for n, row in enumerate(cohort.rows) if row["site"] in SITES]
     for index in indices:
@@ -205,7 +206,7 @@ def planned(cohort: Cohort, rounds: int) -> Iterator[tuple[int, Item]]:
     order = np.random.default_rng(0).permutation(indices).tolist()
     altered: list[int] = []
     for site in SITES:
-        altered += [n for n in order if cohort.rows[n]["site"] == site][:PER_SITE]
+        altered += [n for n in order if cohort.rows[n]["site"] == site][:per_site]
     sulci = {
         index: subject_rng(0, f"missing/{row_key(cohort.rows[index])}").permutation(len(SULCI))
         for index in altered

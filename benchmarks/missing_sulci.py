@@ -1,6 +1,7 @@
 """Missing sulci of real brains by name: one sulcus taken out of a hemisphere at a time.
 
-DATA and OUT are those of `real_cohort.py`; OUT/2mm is made first where it is not there. Which folds
+DATA and OUT are those of `real_cohort.py`; OUT/2mm is made first where it is not there, or the
+cohort of --size, whose figures lie in OUT/missing-1mm. Which folds
 a sulcus has is said by manual gyri (sixteen groups of the DKT protocol, `missing_namings.SULCI`);
 which sulcus is missing is found by the maps of DATA/sulcal_masks, an atlas of other brains in
 another nomenclature, so that no name is its own judge: by the names of folds and by voids together,
@@ -27,10 +28,10 @@ over the two other sites, HLN-12 and NKI, and beside them of MMRR (``_mmrr``).
                        with these; null_16_controls: against sixteen of their own among them
     searched_mm        by how much a search from further away moves a hemisphere, at most
 
-Of the sulci of a hemisphere --rounds are taken out in a random order, from at most 42 hemispheres
-of a site. OUT/missing keeps volumes, alignments, measures, voids and areas of null; what is there
-is not made again. Ends with one line of JSON, which OUT/missing/figures.json holds with commit,
-date and machine.
+Of the sulci of a hemisphere --rounds are taken out in a random order, from at most --per-site
+hemispheres of a site; --void-rounds 0 leaves void_map out, --draws 0 null. OUT/missing
+keeps volumes, alignments, measures, voids and areas of null; what is there is not made again. Ends
+with one line of JSON, which OUT/missing/figures.json holds with commit, date and machine.
 """
 
 import argparse
@@ -46,6 +47,7 @@ from figures import write_figures
 from missing_namings import (
     DEFORM,
     HEALTHY,
+    PER_SITE,
     REFILL,
     SEARCHED,
     SHAM,
@@ -58,7 +60,7 @@ from missing_namings import (
     save,
 )
 from missing_void import Voids, void_rows
-from real_cohort import make, run
+from real_cohort import SIZES, make, run
 from real_figures import measured
 
 from foldnorm.pipeline.artifacts import SULCUS_EVIDENCE
@@ -271,16 +273,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=len(SULCI))
     parser.add_argument("--void-rounds", type=int, default=2)
     parser.add_argument("--draws", type=int, default=10, help="of the controls of null")
+    parser.add_argument("--size", choices=tuple(SIZES), default="2mm", help="of voxels")
+    parser.add_argument("--per-site", type=int, default=PER_SITE, help="hemispheres altered")
     arguments = parser.parse_args()
-    data, out = arguments.data.absolute(), arguments.out.absolute()
-    if not (out / "2mm" / "volumes.npy").is_file():
-        make(data, out, sizes=("2mm",))
-    folder, cohort = out / "missing", Cohort.open(out / "2mm")
+    data, out, size = arguments.data.absolute(), arguments.out.absolute(), arguments.size
+    if not (out / size / "volumes.npy").is_file():
+        make(data, out, sizes=(size,))
+    folder = out / ("missing" if size == "2mm" else f"missing-{size}")
+    cohort = Cohort.open(out / size)
     if not (folder / "atlas.npz").is_file():
         run("atlas", data / "sulcal_masks", "-o", folder / "atlas.npz", "--quiet")
     atlas = SulcusAtlas.open(folder / "atlas.npz")
     namings = Namings(AtlasLabeller(atlas, cohort, by_place=True), folder)
-    items = list(planned(cohort, arguments.rounds))
+    items = list(planned(cohort, arguments.rounds, arguments.per_site))
     for number, (index, item) in enumerate(items):
         namings.measured(index, item)
         if number % 100 == 0:
@@ -291,15 +296,18 @@ def main() -> None:
     rows = scored(voids, healthy_of(voids, healthy), groups, items)
     stable = stable_groups(cohort, SETTLED)
     figures: Row = dict(summarise(rows, stable))
-    of_void = list(void_rows(namings, groups, OTHERS, arguments.void_rounds))
-    for kind in (VOID, REFILL):
+    of_void: list[Row] = []
+    if arguments.void_rounds:
+        of_void = list(void_rows(namings, groups, OTHERS, arguments.void_rounds))
+    for kind in (VOID, REFILL) if of_void else ():
         values = over_sites(of_void, kind, "void", "void_hit", OTHERS)
         figures |= _with_interval(f"void_map_{kind}", values[:, 0])
         figures |= _with_interval(f"void_map_{kind}_named", values[:, 1])
-    for site in SITES:
+    for site in SITES if arguments.draws else ():
         for key, value in null(namings, site, arguments.draws).items():
             figures[f"null_{site.lower()}_{key}"] = value
-    for key in ("without", "16_controls", "16_controls_low", "16_controls_high"):
+    ends = ("without", "16_controls", "16_controls_low", "16_controls_high")
+    for key in ends if arguments.draws else ():
         figures[f"null_{key}"] = float(np.mean([figures[f"null_{s.lower()}_{key}"] for s in SITES]))
     figures["searched_mm"] = searched(namings, items)
     figures = {key: round(float(value), 3) for key, value in figures.items()}
