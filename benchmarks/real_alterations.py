@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,9 @@ OTHER_KINDS = ("refill", "deform", "interrupt", "displace", "add", "scar", "rim"
 MIN_SHARE = 0.5  # of a fold that lies in the box
 
 
-def left_out(cohort: Cohort, site: str, folder: Path, hemispheres: int = 0) -> Cohort:
+def left_out(
+    cohort: Cohort, site: str, folder: Path, hemispheres: int = 0, others: Collection[str] = ()
+) -> Cohort:
     """Split the cohort anew: one site to test, the others to train on and to compare with.
 
     Args:
@@ -38,6 +40,7 @@ def left_out(cohort: Cohort, site: str, folder: Path, hemispheres: int = 0) -> C
         site: to be left out.
         folder: of the cohort that is returned; volumes are linked.
         hemispheres: to train on, the first ones of a fixed order; 0 for all.
+        others: sites to train on; none for all but the one.
     """
     if (folder / "participants.tsv").is_file():  # perhaps of a process beside this one
         return Cohort.open(folder)
@@ -46,8 +49,9 @@ def left_out(cohort: Cohort, site: str, folder: Path, hemispheres: int = 0) -> C
         if path.is_file() and path.name != "participants.tsv":
             with contextlib.suppress(FileExistsError):
                 os.link(path, folder / path.name)
+    used = set(others or (row["site"] for row in cohort.rows)) - {site}
     splits = [
-        "test" if row["site"] == site else "validation" if _is_held_out(row) else "train"
+        "test" if row["site"] not in used else "validation" if _is_held_out(row) else "train"
         for row in cohort.rows
     ]
     trained = [n for n, split in enumerate(splits) if split == "train"]

@@ -1,5 +1,6 @@
 """Naming sulci: what is learned from, what is measured, which are missing."""
 
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -38,11 +39,12 @@ from foldnorm.pipeline.scoring.sulcus_measures import (
 )
 from foldnorm.pipeline.scoring.sulcus_norms import MIN_HEALTHY
 from foldnorm.pipeline.training.distributed import launch
+from foldnorm.pipeline.training.label_tasks import SulcusTask
 from foldnorm.pipeline.training.setup import set_up
 from foldnorm.pipeline.view.models import ViewedModel
-from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import FOLD_TABLE, Brain, Cohort, row_key
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, read_tsv
+from foldnorm.preprocessing.core.files import read_json, read_tsv, write_tsv
 from foldnorm.preprocessing.io.schemes import SKELETON
 from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.phantom.anatomy import BY_NAME
@@ -107,6 +109,29 @@ def test_a_cohort_without_names_is_refused(small_cohort, tmp_path, capsys):
     assert "expected sulci to recognise, got none" in capsys.readouterr().err
     assert train(small_cohort, tmp_path / "run", "--model.init_args.sulci", '["S.C."]') == 2
     assert "needs fold labels, and has none" in capsys.readouterr().err
+
+
+def test_brains_whose_folds_have_no_names_are_not_learned_from(cohort, tmp_path, caplog):
+    folder = tmp_path / "cohort"
+    shutil.copytree(cohort.folder, folder)
+    unnamed = {split: cohort.indices(split)[::2].tolist() for split in ("train", "validation")}
+    keys = {row_key(cohort.rows[index]) for indices in unnamed.values() for index in indices}
+    rows = [{**row, "name": "n/a" if row_key(row) in keys else row["name"]}
+            for row in cohort.fold_table]  # fmt: skip
+    write_tsv(folder / FOLD_TABLE, rows, tuple(rows[0]))
+    partly, sulci = Cohort.open(folder), ("superior_temporal", "lateral_fissure")
+    assert set(sulci) <= set(common_sulci(partly))
+    task = SulcusTask(
+        SulcusSegmenter(cohort.shape, sulci=sulci, channels=[8], convolutions=[1]), partly
+    )
+    learned = task.training_indices().tolist()
+    assert learned == cohort.indices("train")[1::2].tolist()
+    n = len(cohort.indices("train"))
+    assert f"{len(unnamed['train'])} of {n} volumes to train on have no fold" in caplog.text
+    assert task.validation_indices().tolist() == cohort.indices("validation")[1::2].tolist()
+    assert SulciByPlace(partly).indices == learned
+    course = SulcusLabels(partly, sulci)[learned[0]] == 2
+    assert AtlasTemplate(sulci, SKELETON).fit(partly).share_[2][course].mean() > 0.5
 
 
 def brain_of_folds():

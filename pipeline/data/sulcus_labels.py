@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.cohort import FOLD_TABLE, Cohort, row_key
+from foldnorm.preprocessing.cohort.split import Split
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import whole_number
 from foldnorm.preprocessing.naming.sulcus_names import NOT_NAMES, sulcus_name
@@ -37,13 +38,22 @@ def sulcus_voxels(cohort: Cohort) -> dict[str, dict[str, int]]:
     return found
 
 
+def named_indices(cohort: Cohort, split: Split) -> NDArray[np.int64]:
+    """Return the indices of the volumes of a split that have at least one fold with a name.
+
+    The others, such as those of a segmentation without gyri, say nothing of where sulci are.
+    """
+    voxels, keys, indices = sulcus_voxels(cohort), cohort.keys(), cohort.indices(split)
+    return indices[[bool(voxels[keys[index]]) for index in indices]]
+
+
 def common_sulci(cohort: Cohort) -> list[str]:
-    """Sulci that nearly all training brains have, by name.
+    """Sulci that nearly all training brains have whose folds have names, by name.
 
     That is `LEAST_SHARE` of them, with a median of at least `LEAST_VOXELS` voxels.
     """
     voxels, keys = sulcus_voxels(cohort), cohort.keys()
-    training = [voxels[keys[index]] for index in cohort.indices("train")]
+    training = [voxels[keys[index]] for index in named_indices(cohort, "train")]
     names = sorted({name for brain in training for name in brain})
     counts = np.array([[brain.get(name, 0) for name in names] for brain in training])
     if not counts.size:
@@ -125,8 +135,8 @@ class SulciByPlace:
             return
         names = sorted({name for brain in sulcus_voxels(cohort).values() for name in brain})
         self.sulci = names[:MOST_SULCI]
-        training = cohort.indices("train")
-        self.indices = training[:: -(-len(training) // ASKED)].tolist() if self.sulci else []
+        training = named_indices(cohort, "train")
+        self.indices = training[:: -(-len(training) // ASKED)].tolist() if len(training) else []
         numbers = {name: n for n, name in enumerate(self.sulci, start=1)}
         self.tables = _tables(cohort, numbers) if self.sulci else []
 

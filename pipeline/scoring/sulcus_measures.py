@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from foldnorm.pipeline.data.sulcus_labels import SulcusLabels
+from foldnorm.pipeline.data.sulcus_labels import SulcusLabels, named_indices
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.io.schemes import LabelScheme
@@ -106,10 +106,10 @@ class AtlasTemplate(Fitted):
         self.sulci, self.scheme, self.spread = sulci, scheme, spread
 
     def fit(self, cohort: Cohort) -> Self:
-        """Count sulci in the training split of a cohort with fold labels."""
+        """Count sulci in the training brains of a cohort whose folds have names."""
         sulci = SulcusLabels(cohort, self.sulci)
         counts = np.zeros((len(self.sulci) + 1, *cohort.shape), dtype=np.float32)
-        for index in cohort.indices("train"):
+        for index in named_indices(cohort, "train"):
             structure = self.scheme.foreground(cohort.volumes[index])
             places = np.nonzero(structure)
             counts[(sulci[int(index)][places], *places)] += 1

@@ -1,7 +1,10 @@
 """Training tasks of models of label volumes: pairs, edited volumes, and names of sulci."""
 
+import logging
+
 import numpy as np
 from monai.transforms import CopyItemsd, Lambdad
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foldnorm.models.classes import to_classes
@@ -16,7 +19,7 @@ from foldnorm.pipeline.data.edits import RandEditFoldsd
 from foldnorm.pipeline.data.items import ItemTransform
 from foldnorm.pipeline.data.patches import RandStructureWindowd
 from foldnorm.pipeline.data.sheet_affine import RandCubeDropoutd
-from foldnorm.pipeline.data.sulcus_labels import SulcusLabels
+from foldnorm.pipeline.data.sulcus_labels import SulcusLabels, named_indices
 from foldnorm.pipeline.data.sulcus_replacement import RandReplaceSulcusd
 from foldnorm.pipeline.metrics.classes import class_dice, sulcus_dice
 from foldnorm.pipeline.runs.options import TrainingOptions
@@ -25,8 +28,10 @@ from foldnorm.pipeline.training.task import Slices, Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.colours import many_colours
 from foldnorm.preprocessing.cohort.pictures import middle_slices
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 
+LOG = logging.getLogger(__name__)
 # Voxels around a patch that are moved and edited with it, then cut off: there sheets are thinned,
 # the hull is told by what is outside, and junctions by the folds that meet there.
 PATCH_MARGIN = 4
@@ -174,6 +179,22 @@ class SulcusTask(Task):
         assert isinstance(model, Recognises)
         sulci = SulcusLabels(cohort, model.sulci)
         self.auxiliary = {"sulci": sulci, "folds": sulci.folds}
+
+    def training_indices(self) -> NDArray[np.int64]:
+        """Leave out volumes whose folds have no names: they would teach that no sulcus is there."""
+        indices, every = named_indices(self.cohort, "train"), super().training_indices()
+        if len(indices) < len(every):
+            LOG.warning(
+                "%d of %s to train on have no fold with a name, and are left out: %s",
+                len(every) - len(indices),
+                counted(len(every), "volume"),
+                self.cohort.folder,
+            )
+        return indices
+
+    def validation_indices(self) -> NDArray[np.int64]:
+        """Leave out volumes whose folds have no names."""
+        return named_indices(self.cohort, "validation")
 
     def transforms(self, options: TrainingOptions) -> list[ItemTransform]:
         """Take out sulci and fill their place, then move both volumes alike."""

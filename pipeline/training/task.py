@@ -105,6 +105,10 @@ class Task:
         """Return the indices of the volumes that are learned from."""
         return self.cohort.indices("train")
 
+    def validation_indices(self) -> NDArray[np.int64]:
+        """Return the indices of the volumes that are validated."""
+        return self.cohort.indices("validation")
+
     def transforms(self, options: TrainingOptions) -> list[ItemTransform]:
         """Return the transforms of training items, one after the other."""
         return self.augmentation(options)

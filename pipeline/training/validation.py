@@ -62,7 +62,7 @@ def validate(
     model = trained.model.eval()
     share_buffers(fabric, model)
     task = task.with_model(model)
-    volumes = task.cohort.indices("validation")[: max(at_most, N_PICTURED)]
+    volumes = task.validation_indices()[: max(at_most, N_PICTURED)]
     n_draws = int(isinstance(model, Generates))  # comes first, because it takes longest
     made = {
         number: _of_drawn(task, trained, at_most)
