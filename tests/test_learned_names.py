@@ -143,6 +143,31 @@ def test_the_temperature_undoes_what_is_too_sure():
     assert learn_names._temperature(true, [example]) == pytest.approx(1, rel=0.1)
 
 
+def test_networks_of_all_people_are_less_too_sure_than_those_that_lacked_some(monkeypatch):
+    monkeypatch.setattr(learn_names, "STEPS", 200)
+    monkeypatch.setattr(learn_names, "BATCH", 128)
+    monkeypatch.setattr(learn_names, "MEMBERS", 1)
+    rng = np.random.default_rng(0)
+
+    def people(count):
+        """Yield folds of two classes that one feature of ten tells apart, hardly."""
+        for n in range(count):
+            values, classes = rng.normal(size=(20, 10)), rng.integers(0, 2, 20)
+            values[:, 0] += classes
+            features = FoldFeatures(values.astype(np.float32), np.ones(20))
+            yield learn_names.Example(f"sub-{n}", features, classes, 2)
+
+    known, others = list(people(60)), list(people(200))
+    parts = [{f"sub-{n}" for n in range(part, 60, 3)} for part in range(3)]
+    lacking = learn_names._temperature(learn_names._cross_fitted(known, parts), known)
+    weights = learn_names.train_fold_namer(known)
+    likely = np.concatenate([class_probabilities(weights, own.features) for own in others])
+    needed = learn_names._temperature(likely, others)
+    kept = learn_names._of_all(lacking)
+    assert 1 < kept < lacking
+    assert abs(np.log(kept / needed)) < abs(np.log(lacking / needed))
+
+
 def test_what_was_learned_is_in_the_file_of_the_atlas(atlas, tmp_path):
     atlas.save(tmp_path / "a.npz")
     again = SulcusAtlas.open(tmp_path / "a.npz")
