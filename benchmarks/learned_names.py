@@ -185,17 +185,19 @@ def truth_again(cohort: Cohort, classes: list[str]) -> dict[str, float]:
     return {"truth_again_rate": round(rate, 3), "truth_again_dice": round(dice, 3)}
 
 
-def calibration(folds: Arrays, likely: np.ndarray) -> dict[str, list[float]]:
+def calibration(folds: Arrays, likely: np.ndarray) -> dict[str, float]:
     """Probability of the likeliest class and share of voxels that are right, by bins of it."""
     said, right = likely.max(axis=1), likely.argmax(axis=1) == folds["truth"]
     found = {}
     for low, high in itertools.pairwise(BINS):
         within = (said >= low) & (said < high)
         weights = folds["voxels"] * within
-        share = weights.sum() / folds["voxels"].sum()
-        means = (np.average(own, weights=weights) for own in (said, right))
-        found[f"{low:g}"] = [round(float(value), 3) for value in (*means, share)]
-    return found
+        found |= {
+            f"calibration_{low:g}_said": np.average(said, weights=weights),
+            f"calibration_{low:g}_right": np.average(right, weights=weights),
+            f"calibration_{low:g}_voxels": weights.sum() / folds["voxels"].sum(),
+        }
+    return {key: round(float(value), 3) for key, value in found.items()}
 
 
 def figures(of_sites: Mapping[str, Arrays], classes: list[str]) -> dict[str, Any]:
@@ -219,7 +221,7 @@ def figures(of_sites: Mapping[str, Arrays], classes: list[str]) -> dict[str, Any
     found = {key: value if isinstance(value, int) else round(float(value), 3)
              for key, value in found.items()}  # fmt: skip
     found |= {"dkt_rate": found["learned_rate"], "dkt_dice": found["learned_dice"]}
-    found["calibration"] = calibration(folds, folds["likely"])
+    found |= calibration(folds, folds["likely"])
     shares = np.bincount(folds["truth"], folds["voxels"], n) / folds["voxels"].sum()
     found["by_class"] = {
         name or "none": {
