@@ -38,6 +38,8 @@ MEASURED = {
     "region_sizes.json": ("benchmarks/anomaly_real.py", "pipeline/scoring"),
     "scoring_speed.json": ("benchmarks/scoring_speed.py", "pipeline/scoring"),
     "wgan_gp_real.json": ("benchmarks/anomaly_real.py", "pipeline/scoring", "models/wgan_gp.py"),
+    "voxel_names.json": ("benchmarks/voxel_names.py", "models/sulcus_segmenter.py",
+                         "preprocessing/naming"),
     "threads.json": ("benchmarks/threads.py", "foldnorm/environment.py"),
 }  # fmt: skip
 
