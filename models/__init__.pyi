@@ -16,6 +16,8 @@ from .restorer import Restorer as Restorer
 from .sulcus_segmenter import SulcusSegmenter as SulcusSegmenter
 from .unit import UNIT as UNIT
 from .vnet import VNet as VNet
+from .vqvae import VQVAE as VQVAE
+from .vqvae_transformer import VQVAETransformer as VQVAETransformer
 from .wgan import WGAN as WGAN
 from .wgan_gp import WGANGP as WGANGP
 

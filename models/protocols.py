@@ -84,6 +84,17 @@ class HasPostStep(Protocol):
 
 
 @runtime_checkable
+class HasFirstStage(Protocol):
+    """A model that may start from the weights of another, which is its first stage.
+
+    Attributes:
+        first_stage: class of that model; its arguments are arguments of this one.
+    """
+
+    first_stage: type
+
+
+@runtime_checkable
 class Conditioned(Protocol):
     """A model that may be conditioned on columns of each volume, such as hemisphere, age or sex.
 
@@ -126,6 +137,17 @@ class EncodesPlaces(Encodes, Protocol):
     """
 
     healthy_grid: tuple[int, ...]
+
+
+@runtime_checkable
+class JudgesPlaces(Protocol):
+    """A model that knows how likely each place of a brain is, given the others."""
+
+    def surprise(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
+        """(B, I, J, K) uint8 class numbers → (B, *grid) float32 nats; 0 is as likely as expected.
+
+        Each side of the grid divides the volume's.
+        """
 
 
 @runtime_checkable
@@ -283,7 +305,7 @@ class LearnsFromEdits(Protocol):
 
 
 @runtime_checkable
-class Restores(LearnsFromEdits, Protocol):
+class Restores(Protocol):
     """A model that restores brains to what a healthy brain would hold."""
 
     def restore(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:

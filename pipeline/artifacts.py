@@ -258,6 +258,7 @@ USUAL_SCORES = (
     "sulci_missing",
     "sulcus_missing",
     "latent_map_component",
+    "likelihood_component",
     "latent_centre",
     "reconstruction_missing_local",
     "void_component",

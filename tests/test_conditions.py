@@ -5,9 +5,11 @@ import pytest
 import torch
 from conftest import skeleton_source
 from test_models import (
+    CODES,
     CONVOLUTIONAL,
     ENCODING,
     SHAPE,
+    TRANSFORMER,
     VAE,
     batch,
     noise,
@@ -21,6 +23,8 @@ from foldnorm.models.dcgan import DCGAN
 from foldnorm.models.f_anogan import FAnoGAN
 from foldnorm.models.gan import GAN
 from foldnorm.models.protocols import Conditioned, Diffuses, Generates
+from foldnorm.models.vqvae import VQVAE
+from foldnorm.models.vqvae_transformer import VQVAETransformer
 from foldnorm.models.wgan import WGAN
 from foldnorm.models.wgan_gp import WGANGP
 from foldnorm.pipeline.cli import main
@@ -44,6 +48,8 @@ MODELS = {
     "f_anogan": lambda: FAnoGAN(SHAPE, **CONVOLUTIONAL, **TOLD, training_steps=4),
     "gan": lambda: GAN(SHAPE, widths=[8], critic_widths=[8], latent_dim=4, **TOLD),
     "latent_ddpm": lambda: small_latent_ddpm(training_steps=4, **TOLD),
+    "vqvae": lambda: VQVAE(SHAPE, **CODES, **TOLD),
+    "vqvae_transformer": lambda: VQVAETransformer(SHAPE, **TRANSFORMER, **TOLD, training_steps=4),
     "wgan": lambda: WGAN(SHAPE, **CONVOLUTIONAL, **TOLD),
     "wgan_gp": lambda: WGANGP(SHAPE, **CONVOLUTIONAL, **TOLD),
 }

@@ -32,6 +32,8 @@ from foldnorm.models.restorer import Restorer
 from foldnorm.models.sulcus_segmenter import SulcusSegmenter
 from foldnorm.models.unit import UNIT
 from foldnorm.models.vnet import VNet
+from foldnorm.models.vqvae import VQVAE
+from foldnorm.models.vqvae_transformer import VQVAETransformer
 from foldnorm.models.wgan import WGAN
 from foldnorm.models.wgan_gp import WGANGP
 from foldnorm.pipeline.cli import main
@@ -42,6 +44,8 @@ CPU = torch.device("cpu")
 SHAPE = (8, 8, 12)
 CONVOLUTIONAL = {"channels": [8], "critic_channels": [8], "code_channels": 2}
 VAE = {"channels": [8], "code_channels": 2}
+CODES = {"channels": [8], "code_channels": 4, "n_codebooks": 2, "n_codes": 6}
+TRANSFORMER = {**CODES, "width": 8, "depth": 1, "heads": 2, "n_orders": 2}
 LATENT_DDPM = {"code_channels": 2, "channels": [8], "attention": [False], "sampling_steps": 2}
 
 
@@ -69,11 +73,14 @@ MODELS = {
     "restorer": lambda: Restorer(channels=[8, 8], convolutions=[1, 1]),
     "unit": lambda: UNIT(SHAPE, 3, 4, channels=[8], critic_channels=[8]),
     "vnet": lambda: VNet(3, 4, channels=[8, 8], convolutions=[1, 1]),
+    "vqvae": lambda: VQVAE(SHAPE, **CODES),
+    "vqvae_transformer": lambda: VQVAETransformer(SHAPE, **TRANSFORMER, training_steps=4),
     "wgan": lambda: WGAN(SHAPE, **CONVOLUTIONAL, critic_steps=2),
     "wgan_gp": lambda: WGANGP(SHAPE, **CONVOLUTIONAL, critic_steps=2),
 }
 ENCODING = {
-    *("autoencoder", "beta_vae", "dcgan", "f_anogan", "gan", "latent_ddpm", "wgan", "wgan_gp")
+    *("autoencoder", "beta_vae", "dcgan", "f_anogan", "gan", "latent_ddpm"),
+    *("vqvae", "vqvae_transformer", "wgan", "wgan_gp"),
 }
 TRANSLATING = {"unit", "vnet"}
 EDITING = {"restorer", "hypersphere_classifier"}
@@ -93,6 +100,8 @@ TINY = {
         "latent_ddpm": {**LATENT_DDPM, "encoder_channels": [8], "autoencoder_share": 0.5},
         "restorer": {"channels": [8, 8], "convolutions": [1, 1], "edits": "[balls, slabs, noise]"},
         "unit": {"channels": [8], "critic_channels": [8]},
+        "vqvae": CODES,
+        "vqvae_transformer": TRANSFORMER,
         "wgan": {**CONVOLUTIONAL, "critic_steps": 2},
     }.items()
 }
@@ -138,8 +147,8 @@ def test_it_offers_what_it_can(name):
     assert isinstance(model, Decodes) == (name in ENCODING)
     assert isinstance(model, Encodes) == (name in ENCODING | {"hypersphere_classifier"})
     assert isinstance(model, Translates) == (name in TRANSLATING)
-    assert isinstance(model, Generates) == (name in ENCODING - {"autoencoder"})
-    assert isinstance(model, Restores) == (name == "restorer")
+    assert isinstance(model, Generates) == (name in ENCODING - {"autoencoder", "vqvae"})
+    assert isinstance(model, Restores) == (name in ("restorer", "vqvae_transformer"))
     assert isinstance(model, Recognises) == (name == "sulcus_segmenter")
     kinds = {"unit": "unpaired", "vnet": "pairs", "sulcus_segmenter": "sulci"}
     assert model.input_kind == ("edits" if name in EDITING else kinds.get(name, "volumes"))
@@ -197,17 +206,19 @@ def test_distances_to_a_class_are_euclidean_and_signed():
 @pytest.mark.parametrize("name", sorted(ENCODING - {"gan", "dcgan", "wgan", "latent_ddpm"}))
 def test_an_encoder_may_see_distances(name):
     torch.manual_seed(0)
-    sizes = VAE if name in ("autoencoder", "beta_vae") else CONVOLUTIONAL
     kinds = {
-        "autoencoder": Autoencoder,
-        "beta_vae": BetaVAE,
-        "f_anogan": FAnoGAN,
-        "wgan_gp": WGANGP,
+        "autoencoder": (Autoencoder, VAE),
+        "beta_vae": (BetaVAE, VAE),
+        "f_anogan": (FAnoGAN, CONVOLUTIONAL),
+        "vqvae": (VQVAE, CODES),
+        "vqvae_transformer": (VQVAETransformer, TRANSFORMER),
+        "wgan_gp": (WGANGP, CONVOLUTIONAL),
     }
+    kind, sizes = kinds[name]
     models = []
     for sees in ("one-hot", "distance"):
         torch.manual_seed(0)
-        models.append(kinds[name](SHAPE, **sizes, encoder_input=sees))
+        models.append(kind(SHAPE, **sizes, encoder_input=sees))
     codes = [model.encode(batch(name)) for model in models]
     assert codes[0].shape == codes[1].shape
     assert not torch.allclose(*codes)

@@ -137,15 +137,15 @@ class BundleNetwork(nn.Module):
             return model.classify(volumes).float()
         if isinstance(model, Translates):
             return model.translate(volumes).float()
+        told = self.condition.expand(len(volumes), -1) if self.condition.numel() else None
         if isinstance(model, Restores):
-            return model.restore(volumes).float()
+            return model.restore(volumes, told).float()
         if isinstance(model, Recognises):  # what is no structure is no sulcus
             logits = model.recognise(volumes).float()
             nothing = torch.zeros_like(logits)
             nothing[:, 0] = NO_SULCUS
             return torch.where((volumes > self.void).unsqueeze(1), logits, nothing)
         assert isinstance(model, Decodes)
-        told = self.condition.expand(len(volumes), -1) if self.condition.numel() else None
         return model.decode(model.encode(volumes, told), told).float()
 
 

@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         type=Path,
         metavar="RUN",
-        help="run, or exported model, of the same model, from whose weights training starts",
+        help="run, or exported model, of the same model or of its first stage, from whose weights "
+        "training starts",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="start anew in an existing run folder"

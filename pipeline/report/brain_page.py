@@ -39,6 +39,8 @@ METHODS = {  # by the beginning of the names of the scores that the maps are of
     "is not there.",
     "latent_map": "A network that has learned to tell healthy folding from folding with folds "
     "erased says how far each place, a block of voxels, is from healthy.",
+    "likelihood": "A network that has learned how healthy brains go on says how unlikely each "
+    "place, a block of voxels, is given the others.",
 }
 
 

@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foldnorm.models.protocols import Decodes, Encodes, HasFeatureMaps, Recognises, Restores
+from foldnorm.models.protocols import (
+    Decodes,
+    Encodes,
+    HasFeatureMaps,
+    JudgesPlaces,
+    Recognises,
+    Restores,
+)
 from foldnorm.pipeline.runs.predict import restored_in_windows
 
 N_BLOCKS = 3  # along each axis, in which feature maps are averaged
@@ -88,7 +95,15 @@ class ForwardPass:
         with self._computing(), self._autocast():
             if self.patch is not None:
                 return restored_in_windows(self.model, self.volumes, self.patch)
-            return self.model.restore(self.volumes, **self._known).float()
+            known = {**self._known, **self._known_of_places}
+            return self.model.restore(self.volumes, self.condition, **known).float()
+
+    @cached_property
+    def surprise(self) -> Tensor:
+        """(B, *grid) float32 nats by which each place is less likely than expected."""
+        assert isinstance(self.model, JudgesPlaces)
+        with torch.no_grad(), self._autocast():
+            return self.model.surprise(self.volumes, self.condition).float()
 
     @cached_property
     def recognised(self) -> Tensor:
@@ -101,6 +116,11 @@ class ForwardPass:
     def _known(self) -> dict[str, Any]:
         """Outputs that `encode` and `restore` need not compute again."""
         return {"feature_maps": self.feature_maps} if isinstance(self.model, HasFeatureMaps) else {}
+
+    @property
+    def _known_of_places(self) -> dict[str, Any]:
+        """Outputs that `restore` need not compute again besides."""
+        return {"surprise": self.surprise} if isinstance(self.model, JudgesPlaces) else {}
 
     def _autocast(self) -> AbstractContextManager[Any]:
         device = self.volumes.device.type

@@ -237,21 +237,23 @@ class RunFolder:
         where = torch.device(device)
         return TrainedModel(model.to(where).eval(), where, self.conditions, self.data, self.config)
 
-    def check_model(self, model: Mapping[str, Any]) -> None:
+    def check_model(self, model: Mapping[str, Any], *, is_first_stage: bool = False) -> None:
         """Refuse to go on with another model than the run's.
 
         Args:
             model: ``class_path`` and ``init_args``, as resolved.
+            is_first_stage: the run's model is the first stage of this one, which has more of them.
 
         Raises:
             InputError: with what differs.
         """
         own = self.config["model"]
-        differing = [] if own["class_path"] == model["class_path"] else ["class_path"]
+        same = is_first_stage or own["class_path"] == model["class_path"]
+        differing = [] if same else ["class_path"]
         ours, theirs = own.get("init_args", {}), model.get("init_args", {})
         differing += [
             name
-            for name in sorted(set(ours) | set(theirs))
+            for name in sorted(set(ours) if is_first_stage else set(ours) | set(theirs))
             if name != "training_steps" and ours.get(name) != theirs.get(name)
         ]
         if differing:

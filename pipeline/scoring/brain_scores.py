@@ -11,7 +11,7 @@ import numpy as np
 from foldnorm.pipeline.scoring.asymmetry import AsymmetryScores
 from foldnorm.pipeline.scoring.baselines import Baselines
 from foldnorm.pipeline.scoring.compared_sulci import ComparedSulci, OnSulci
-from foldnorm.pipeline.scoring.families import LATENT_MAP, ScoreFamily
+from foldnorm.pipeline.scoring.families import EVIDENCE, LATENT_MAP, LIKELIHOOD, ScoreFamily
 from foldnorm.pipeline.scoring.healthy import HealthyBrains
 from foldnorm.pipeline.scoring.map_scores import (
     MIN_HEALTHY,
@@ -181,10 +181,16 @@ class BrainScores:
     def _drop_families_with_too_few(self, reference: Cohort) -> None:
         """Leave out distances to folds where there are fewer than `MIN_HEALTHY` brains.
 
-        Maps of codes need as many that the model was not trained on. A model can do without both.
+        Maps of codes, and what is drawn anew by them, need as many that the model was not trained
+        on. A model with codes can do without all.
         """
         if len(self.healthy_.unseen + self.healthy_.local) < MIN_HEALTHY:
-            self.families_.pop(LATENT_MAP, None)
+            of_codes = (
+                LATENT_MAP,
+                *((LIKELIHOOD, EVIDENCE) if LIKELIHOOD in self.families_ else ()),
+            )
+            for name in of_codes:
+                self.families_.pop(name, None)
         count = len(self.healthy_.all_known + self.healthy_.local)
         if count >= MIN_HEALTHY:
             return

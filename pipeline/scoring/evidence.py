@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foldnorm.models.protocols import ADDING, Restores
+from foldnorm.models.protocols import ADDING, LearnsFromEdits, Restores
 from foldnorm.pipeline.runs.forward_pass import ForwardPass
 from foldnorm.pipeline.runs.predict import structure_probability
 from foldnorm.pipeline.runs.trained_model import TrainedModel
@@ -39,7 +39,8 @@ class EvidenceScores(MapScores):
     ``evidence_pooled``: Mahalanobis distance (Ledoit–Wolf) of the evidence averaged in `N_BLOCKS`³
     blocks.
     ``evidence_sum``: of all evidence. Both count what lies inside the brain, as maps do.
-    The same as ``unexpected_…``, if the model has learned to take away what was added.
+    The same as ``unexpected_…``, if the model has learned to take away what was added, or from no
+    edits at all.
 
     Args:
         trained: the model; it restores.
@@ -64,7 +65,8 @@ class EvidenceScores(MapScores):
         super().__init__(covariates)
         assert isinstance(trained.model, Restores)
         self.trained, self.scheme = trained, scheme
-        adds = ADDING.intersection(trained.model.edits)
+        learned = trained.model.edits if isinstance(trained.model, LearnsFromEdits) else ADDING
+        adds = ADDING.intersection(learned)
         self.directions = ("missing", "unexpected") if adds else ("missing",)
         self.normative = ConditionalNormativeMap(FLOOR, [SMOOTHING / side for side in voxel_size])
 

@@ -8,7 +8,9 @@ from foldnorm.pipeline.scoring.healthy import Group
 from foldnorm.pipeline.scoring.map_scores import ScoreTable
 from foldnorm.preprocessing.cohort.cohort import Brain
 
+EVIDENCE = "evidence"  # name of a family, of models that restore
 LATENT_MAP = "latent_map"  # name of a family, of models whose code is a map
+LIKELIHOOD = "likelihood"  # of models that know how likely each place is
 
 
 class ScoreFamily(Protocol):

@@ -7,15 +7,17 @@ from foldnorm.models.protocols import (
     Encodes,
     EncodesPlaces,
     HasFeatureMaps,
+    JudgesPlaces,
     LearnsFromEdits,
     Recognises,
     Restores,
 )
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.evidence import EvidenceScores
-from foldnorm.pipeline.scoring.families import LATENT_MAP, ScoreFamily
+from foldnorm.pipeline.scoring.families import EVIDENCE, LATENT_MAP, LIKELIHOOD, ScoreFamily
 from foldnorm.pipeline.scoring.latent import FeatureScores, LatentScores
 from foldnorm.pipeline.scoring.latent_maps import LatentMapScores
+from foldnorm.pipeline.scoring.likelihood import LikelihoodScores
 from foldnorm.pipeline.scoring.network_labeller import NetworkLabeller
 from foldnorm.pipeline.scoring.recognition import AtlasScores, RecognitionScores
 from foldnorm.pipeline.scoring.reconstruction import ReconstructionScores
@@ -35,8 +37,10 @@ def unfitted_model_families(
     """
     model, scheme = trained.model, cohort.scheme
     found: dict[str, ScoreFamily] = {}
+    if isinstance(model, JudgesPlaces):
+        found[LIKELIHOOD] = LikelihoodScores(trained, scheme, covariates)
     if isinstance(model, Restores):
-        found["evidence"] = EvidenceScores(trained, scheme, cohort.voxel_size, covariates)
+        found[EVIDENCE] = EvidenceScores(trained, scheme, cohort.voxel_size, covariates)
     if isinstance(model, EncodesPlaces) and model.healthy_grid:
         found[LATENT_MAP] = LatentMapScores(trained, scheme, covariates)
     if isinstance(model, Encodes):

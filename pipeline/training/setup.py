@@ -14,7 +14,7 @@ from foldnorm.models.blocks import as_channels_last
 from foldnorm.models.grids import ShapeError
 from foldnorm.models.named_networks import named_networks_of
 from foldnorm.models.noise import seed_of
-from foldnorm.models.protocols import Conditioned, Trainable
+from foldnorm.models.protocols import Conditioned, HasFirstStage, Trainable
 from foldnorm.pipeline.artifacts import RUN_METRICS
 from foldnorm.pipeline.data.batches import Batches, Draws, workers_for
 from foldnorm.pipeline.data.conditions import Conditions
@@ -252,13 +252,15 @@ def _batches(draws: Draws, options: TrainingOptions, fabric: Fabric, group: Grou
 def _start_from(
     weights: Path, model: nn.Module, config: Mapping[str, Any], cohort: Cohort
 ) -> RunFolder:
-    """Give a model the weights of a trained run, and return that."""
+    """Give a model the weights of a trained run, of it or of its first stage, and return that."""
     run = RunFolder.open(weights)
-    run.check_model(config["model"])
+    trained = run.load().model
+    is_first_stage = isinstance(model, HasFirstStage) and type(trained) is model.first_stage
+    run.check_model(config["model"], is_first_stage=is_first_stage)
     run.check_cohort(cohort)
     held_out = {cohort.rows[i]["participant_id"] for i in cohort.indices("validation", "test")}
     refuse_leak(run.trained_on(held_out), "held out of this training", weights)
-    model.load_state_dict(run.load().model.state_dict())
+    model.load_state_dict(trained.state_dict(), strict=not is_first_stage)
     return run
 
 

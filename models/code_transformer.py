@@ -1,0 +1,221 @@
+"""Probability of a grid of codes, place after place in any order of the places."""
+
+from collections.abc import Sequence
+from itertools import product
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foldnorm.models.causal_transformer import CausalTransformer, axial_waves
+from foldnorm.models.volume_networks import ConditionMap
+
+
+class CodeTransformer(nn.Module):
+    """p(codes of a place | codes of the places before it), for any order of the places.
+
+    A step of the sequence holds the codes of the place before, where that lies, and where the next
+    one lies (Pannatier et al. 2024): so one network knows every order, and what is to be drawn anew
+    comes last, after all that stays. It is also given which of the neighbours of the next place are
+    known, and their codes, for of those most follows. Several codes of one place come one after the
+    other (Lee et al. 2022), from one step of the sequence.
+
+    Tokens are numbers of codes, (B, places, codebooks) int64, entries the codes themselves,
+    (codebooks, codes, channels); an order is (B, places) int64, the place of each step.
+
+    Args:
+        grid: sides of the grid, 2-D or 3-D.
+        n_codebooks: codes of a place.
+        n_codes: entries of each codebook.
+        channels: of a code.
+        width: of a step.
+        depth: layers.
+        heads: of the attention.
+        condition_size: numbers of the condition of each volume; 0 if there is none.
+
+    Source:
+        Pannatier et al. 2024, σ-GPT (arXiv:2404.09562); Lee et al. 2022, RQ-Transformer
+        (arXiv:2203.01941).
+    """
+
+    neighbours: Tensor
+
+    def __init__(
+        self,
+        grid: Sequence[int],
+        n_codebooks: int,
+        n_codes: int,
+        channels: int,
+        width: int,
+        depth: int,
+        heads: int,
+        condition_size: int = 0,
+    ) -> None:
+        super().__init__()
+        self.places = prod(grid)
+        whole = n_codebooks * channels
+        self.register_buffer("neighbours", neighbour_table(grid), persistent=False)
+        self.begin = nn.Parameter(torch.zeros(width))
+        self.here = nn.Parameter(axial_waves(tuple(grid), width))
+        self.there = nn.Parameter(axial_waves(tuple(grid), width))
+        self.from_code = nn.Linear(whole, width)
+        self.from_neighbours = nn.Linear(self.neighbours.shape[1] * (whole + 1), width)
+        self.condition = ConditionMap(condition_size, [width]) if condition_size else None
+        self.transformer = CausalTransformer(width, depth, heads)
+        self.to_logits = nn.ModuleList(
+            _Head(n * channels, width, n_codes) for n in range(n_codebooks)
+        )
+
+    def log_probability(
+        self, tokens: Tensor, entries: Tensor, order: Tensor, condition: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the log probability of each place's codes, and what it is on average.
+
+        Returns:
+            (B, places) nats of what is there, by place, not by step; and its expectation under the
+            model, minus the entropy of what the place could hold, likewise.
+        """
+        codes = codes_of(tokens, entries)
+        rank = order.argsort(dim=1)
+        steps = self._steps(codes, order, rank, condition, 0, self.places)
+        hidden = self.transformer(steps)
+        found, expected = 0.0, 0.0
+        at = order.unsqueeze(2)
+        known = codes.gather(1, at.expand_as(codes))  # in the order of the steps
+        asked = tokens.gather(1, at.expand_as(tokens))
+        for n, head in enumerate(self.to_logits):
+            log_p = torch.log_softmax(head(hidden, known).float(), dim=2)
+            found = found + log_p.gather(2, asked[:, :, n : n + 1]).squeeze(2)
+            expected = expected + (log_p.exp() * log_p).sum(2)
+        return torch.as_tensor(found).gather(1, rank), torch.as_tensor(expected).gather(1, rank)
+
+    @torch.no_grad()
+    def draw(
+        self,
+        tokens: Tensor,
+        entries: Tensor,
+        order: Tensor,
+        first: int,
+        uniform: Tensor,
+        condition: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+    ) -> Tensor:
+        """Draw the codes of the places from a step on, given those of the steps before.
+
+        Args:
+            tokens: what stays; of the others anything.
+            entries: of the codebooks.
+            order: of the places.
+            first: step of the first place that is drawn; 0 for all.
+            uniform: (B, places, codebooks) in [0, 1), the chance of each draw, by step.
+            condition: (B, condition_size).
+            temperature: that log probabilities are divided by.
+            top_p: see `chosen`.
+
+        Returns:
+            Tokens of all places.
+        """
+        tokens, codes = tokens.clone(), codes_of(tokens, entries)
+        rank, every = order.argsort(dim=1), torch.arange(len(tokens), device=tokens.device)
+        caches = self.transformer.caches(len(tokens), self.places)
+        begin = 0
+        for step in range(first, self.places):
+            steps = self._steps(codes, order, rank, condition, begin, step + 1)
+            hidden, begin = self.transformer(steps, caches)[:, -1:], step + 1
+            place, parts = order[:, step], [codes[:, :1, :0]]
+            for n, head in enumerate(self.to_logits):
+                logits = head(hidden, torch.cat(parts, dim=2))[:, 0].float()
+                own = chosen(logits / temperature, uniform[:, step, n], top_p)
+                tokens[every, place, n] = own
+                parts.append(entries[n, own].unsqueeze(1))
+            codes[every, place] = torch.cat(parts, dim=2)[:, 0]
+        return tokens
+
+    def _steps(
+        self,
+        codes: Tensor,
+        order: Tensor,
+        rank: Tensor,
+        condition: Tensor | None,
+        begin: int,
+        end: int,
+    ) -> Tensor:
+        """Input of the steps from one to before another, (B, end − begin, width).
+
+        Args:
+            codes: (B, places, n) of each place; of those that are not known yet, anything.
+            order: place of each step.
+            rank: (B, places) step of each place.
+            condition: of each volume.
+            begin: first step.
+            end: after the last.
+        """
+        batch = torch.arange(len(codes), device=codes.device)[:, None]
+        step = torch.arange(begin, end, device=codes.device)
+        asked, read = order[:, begin:end], order[:, (step - 1).clamp(min=0)]
+        before = self.from_code(codes[batch, read]) + self.here[read]  # (B, steps, width)
+        x = torch.where((step > 0)[:, None], before, self.begin) + self.there[asked]
+        beside = self.neighbours[asked]  # (B, steps, neighbours); beyond the grid: `places`
+        is_known = F.pad(rank, (0, 1), value=self.places)[batch[..., None], beside]
+        is_known = (is_known < step[:, None]).unsqueeze(3).to(codes.dtype)
+        of_them = F.pad(codes, (0, 0, 0, 1))[batch[..., None], beside] * is_known
+        x = x + self.from_neighbours(torch.cat([of_them, is_known], dim=3).flatten(2))
+        return x if self.condition is None else x + self.condition(condition).unsqueeze(1)
+
+
+class _Head(nn.Module):
+    """Logits of one of a place's codes, given the step and the codes of the place before it."""
+
+    def __init__(self, known: int, width: int, n_codes: int) -> None:
+        super().__init__()
+        self.known = known
+        self.from_known = nn.Linear(known, width, bias=False) if known else None
+        self.layers = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width), nn.Linear(width, n_codes)
+        )
+
+    def forward(self, hidden: Tensor, codes: Tensor) -> Tensor:
+        """(B, steps, width) and (B, steps, ≥ known) → (B, steps, n_codes)."""
+        if self.from_known is not None:
+            hidden = hidden + self.from_known(codes[..., : self.known])
+        return self.layers(hidden)
+
+
+def codes_of(tokens: Tensor, entries: Tensor) -> Tensor:
+    """(B, places, codebooks) int64 and entries → (B, places, codebooks · channels)."""
+    number = torch.arange(len(entries), device=entries.device)
+    return entries[number, tokens].flatten(2)
+
+
+def chosen(logits: Tensor, uniform: Tensor, top_p: float) -> Tensor:
+    """Draw from each row of logits by a number of its own.
+
+    Args:
+        logits: (B, n).
+        uniform: (B,) in [0, 1).
+        top_p: only the likeliest are drawn, as few as have this probability together (Holtzman et
+            al. 2020, arXiv:1904.09751); 1: all.
+
+    Returns:
+        (B,) int64.
+    """
+    probability, number = torch.softmax(logits, dim=1).sort(dim=1, descending=True, stable=True)
+    reached = probability.cumsum(dim=1)
+    kept = torch.where(reached - probability < top_p, probability, 0.0).cumsum(dim=1)
+    below = (kept <= uniform[:, None] * kept[:, -1:]).sum(dim=1, keepdim=True)
+    return number.gather(1, below.clamp(max=logits.shape[1] - 1)).squeeze(1)
+
+
+def neighbour_table(grid: Sequence[int]) -> Tensor:
+    """Numbers of the places around each, (places, 3^dims − 1) int64; ``places`` beyond the grid."""
+    numbers = torch.arange(prod(grid)).view(*grid)
+    padded = F.pad(numbers, [1, 1] * len(grid), value=prod(grid))
+    shifts = [s for s in product(range(3), repeat=len(grid)) if s != (1,) * len(grid)]
+    parts = [
+        padded[tuple(slice(n, n + side) for n, side in zip(shift, grid, strict=True))]
+        for shift in shifts
+    ]
+    return torch.stack([part.flatten() for part in parts], dim=1)

@@ -1,0 +1,265 @@
+"""The probability of codes in any order, what is drawn from it, and places that are unlikely."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from test_models import SHAPE, TRANSFORMER, make, noise, train, weights
+
+from foldnorm.models import VQVAETransformer
+from foldnorm.models.causal_transformer import CausalTransformer
+from foldnorm.models.classes import one_hot, to_classes
+from foldnorm.models.code_transformer import CodeTransformer, chosen, neighbour_table
+from foldnorm.pipeline.runs.trained_model import TrainedModel
+from foldnorm.pipeline.scoring.brain_scores import BrainScores, unfitted_families
+from foldnorm.pipeline.scoring.families import LIKELIHOOD
+
+CPU = torch.device("cpu")
+ORDERS = torch.tensor([[0, 1, 2], [2, 0, 1], [1, 2, 0]])
+
+
+def tiny(places=(1, 3), n_codebooks=2, n_codes=2):
+    """A transformer that was not trained, but whose parts all say something; and entries."""
+    torch.manual_seed(0)
+    model = CodeTransformer(places, n_codebooks, n_codes, 2, 8, 2, 2).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model, torch.randn(n_codebooks, n_codes, 2)
+
+
+def every(places=3, n_codebooks=2, n_codes=2):
+    """All that a grid can hold, (n, places, codebooks)."""
+    found = list(product(range(n_codes), repeat=places * n_codebooks))
+    return torch.tensor(found).view(-1, places, n_codebooks)
+
+
+def test_steps_one_by_one_are_those_of_the_whole_sequence():
+    torch.manual_seed(0)
+    model, x = CausalTransformer(8, 2, 2), torch.randn(3, 6, 8)
+    caches = model.caches(3, 6)
+    with torch.no_grad():
+        parts = [model(x[:, :3], caches)] + [model(x[:, n : n + 1], caches) for n in range(3, 6)]
+        torch.testing.assert_close(torch.cat(parts, dim=1), model(x))
+        with pytest.raises(ValueError, match="one at a time, got 2"):
+            model(x[:, :2], caches)
+
+
+def test_the_neighbours_of_a_place_are_those_that_touch_it():
+    table = neighbour_table((2, 3))
+    assert table.shape == (6, 8)
+    assert sorted(set(table[0].tolist()) - {6}) == [1, 3, 4]
+    assert sorted(table[1].tolist()) == [0, 2, 3, 4, 5, 6, 6, 6]
+    assert neighbour_table((3, 3, 3))[13].tolist() == [n for n in range(27) if n != 13]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_probabilities_of_all_that_a_grid_can_hold_are_one_together(order):
+    model, entries = tiny()
+    tokens = every()
+    with torch.no_grad():
+        log_p, _ = model.log_probability(tokens, entries, order.expand(len(tokens), -1))
+    assert log_p.shape == (64, 3)
+    assert log_p.sum(1).exp().sum().item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_place_depends_on_those_before_it_alone(order):
+    model, entries = tiny()
+    tokens = every()[:1].clone()
+    changed = tokens.clone()
+    changed[0, order[1], 1] = 1  # the last code of the second that is read
+    with torch.no_grad():
+        before, after = (model.log_probability(t, entries, order[None]) for t in (tokens, changed))
+    first, last = order[0], order[2]
+    assert before[0][0, first] == after[0][0, first]
+    assert before[1][0, order[1]] == pytest.approx(after[1][0, order[1]].item())
+    assert before[0][0, last] != after[0][0, last]
+
+
+def test_what_is_expected_is_the_mean_of_what_is_drawn():
+    model, entries = tiny()
+    tokens, order = every(), ORDERS[0]
+    with torch.no_grad():
+        log_p, expected = model.log_probability(tokens, entries, order.expand(len(tokens), -1))
+    first = log_p[:, 0].view(4, 16)[:, 0]  # of the four that the first place can hold
+    assert (first.exp() * first).sum().item() == pytest.approx(
+        (first.exp() * expected[::16, 0]).sum().item(), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("order", ORDERS[:2])
+def test_volumes_are_drawn_as_often_as_they_are_likely(order):
+    model, entries = tiny()
+    count, tokens = 6000, every()
+    with torch.no_grad():
+        log_p, _ = model.log_probability(tokens, entries, order.expand(len(tokens), -1))
+    uniform = torch.rand(count, 3, 2, generator=torch.Generator().manual_seed(1))
+    nothing = torch.zeros(count, 3, 2, dtype=torch.long)
+    drawn = model.draw(nothing, entries, order.expand(count, -1), 0, uniform)
+    number = (drawn.flatten(1) * 2 ** torch.arange(5, -1, -1)).sum(1)
+    share = torch.bincount(number, minlength=64) / count
+    assert (share - log_p.sum(1).exp()).abs().max() < 0.02
+    assert share.max() > 0.05  # it is not one like the other
+
+
+def test_what_stays_is_given_to_what_is_drawn_anew():
+    model, entries = tiny()
+    order = torch.tensor([[0, 2, 1]])
+    count = 4000
+    kept = torch.tensor([[1, 0], [0, 0], [1, 1]]).expand(count, -1, -1)
+    uniform = torch.rand(count, 3, 2, generator=torch.Generator().manual_seed(1))
+    drawn = model.draw(kept, entries, order.expand(count, -1), 2, uniform)
+    assert torch.equal(drawn[:, [0, 2]], kept[:, [0, 2]])
+    asked = torch.stack([kept[0], kept[0], kept[0], kept[0]])
+    asked[:, 1] = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
+    with torch.no_grad():
+        log_p, _ = model.log_probability(asked, entries, order.expand(4, -1))
+    share = torch.bincount(2 * drawn[:, 1, 0] + drawn[:, 1, 1], minlength=4) / count
+    torch.testing.assert_close(share, log_p[:, 1].exp(), atol=0.03, rtol=0)
+
+
+def test_only_the_likeliest_are_drawn():
+    logits = torch.tensor([[0.1, 0.6, 0.3]]).log().expand(101, -1)
+    uniform = torch.linspace(0, 0.9999, 101)
+    all_of_them = chosen(logits, uniform, 1.0)
+    assert torch.bincount(all_of_them, minlength=3).tolist() == [10, 61, 30]
+    assert set(chosen(logits, uniform, 0.8).tolist()) == {1, 2}
+    assert set(chosen(logits, uniform, 0.5).tolist()) == {1}
+
+
+def test_a_volume_is_the_same_however_many_are_drawn():
+    model = make("vqvae_transformer").eval()
+    two, one = (model.sample(n, torch.Generator().manual_seed(3)) for n in (2, 1))
+    assert two.shape == (2, *SHAPE)
+    other = model.sample(1, torch.Generator().manual_seed(4))
+    assert not torch.equal(one, other)
+    torch.testing.assert_close(model.sample(2, torch.Generator().manual_seed(3)), two)
+    five = model.sample(5, torch.Generator().manual_seed(3))
+    assert torch.equal(five[:1], one)
+
+
+def patterned(count, seed):
+    """Volumes in which every block of 4³ holds the same sheet, across one axis or another."""
+    generator = torch.Generator().manual_seed(seed)
+    volumes = torch.ones(count, *SHAPE, dtype=torch.uint8)
+    for volume in volumes:
+        place = int(torch.randint(4, (1,), generator=generator))
+        volume[place::4] = 2
+    return volumes
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """A model that knows volumes of one sheet after the other."""
+    torch.manual_seed(0)
+    sizes = {"channels": [16], "code_channels": 8, "n_codebooks": 2, "n_codes": 8}
+    stages = {"training_steps": 300, "autoencoder_share": 0.6}
+    model = VQVAETransformer(SHAPE, **sizes, width=16, depth=2, heads=2, **stages).train()
+    optimizers = {
+        "reconstruction": torch.optim.Adam(
+            [*model.encoder.parameters(), *model.generator.parameters()], 1e-2
+        ),
+        "codes": torch.optim.Adam(model.transformer.parameters(), 1e-2),
+    }
+    for step in range(300):
+        (phase,) = model.phase_order(step)
+        terms = model.loss(phase, patterned(4, step), noise(step, count=4))
+        optimizers[phase].zero_grad()
+        terms["loss"].backward()
+        optimizers[phase].step()
+        model.after_step(phase)
+    return model.eval()
+
+
+def damaged():
+    """A volume of the pattern, and the same with the sheet of one block gone."""
+    true = patterned(1, 1000)
+    without = true.clone()
+    without[:, 4:, 4:, 4:8] = 1
+    return true, without
+
+
+def test_the_second_stage_leaves_the_first_as_it_is(learned):
+    true, _ = damaged()
+    assert learned.phase_order(179) == ("reconstruction",)
+    assert learned.phase_order(180) == ("codes",)
+    with torch.no_grad():
+        back = to_classes(learned.decode(learned.encode(true)))
+    assert (back != true).float().mean() < 0.02
+
+
+def test_the_place_that_does_not_go_with_the_others_is_surprising(learned):
+    true, without = damaged()
+    nats = learned.surprise(without)
+    assert nats.shape == (1, 2, 2, 3)
+    assert nats[0, 1, 1, 1] == nats.max()
+    assert nats.max() > learned.surprise(true).max() + 2
+
+
+def test_what_is_surprising_is_drawn_anew_and_the_rest_stays(learned):
+    true, without = damaged()
+    learned.redraw_above = 2.0
+    restored = to_classes(learned.restore(without))
+    filled = (restored == true)[:, 4:, 4:, 4:8]
+    assert filled.float().mean() > 0.9
+    assert torch.equal(learned.restore(without), learned.restore(without))
+    learned.redraw_above = 1e6
+    kept = learned.restore(without)
+    assert torch.equal(to_classes(kept), without)
+    assert torch.equal(kept, 10 * one_hot(without, 3))
+
+
+def test_likely_volumes_of_the_model_are_drawn(learned):
+    drawn = learned.sample(4, torch.Generator().manual_seed(0))
+    unlike = [min((own != p).float().mean() for p in patterned(40, 7)) for own in drawn]
+    assert np.mean(unlike) < 0.05
+
+
+def test_it_may_start_from_the_weights_of_its_first_stage(small_cohort, tmp_path, capsys):
+    assert train("vqvae", small_cohort, tmp_path / "first") == 0
+    words = ["--weights", str(tmp_path / "first")]
+    only = ["--model.init_args.autoencoder_share", "0"]
+    assert train("vqvae_transformer", small_cohort, tmp_path / "run", *words, *only) == 0
+    first, second = weights(tmp_path / "first"), weights(tmp_path / "run")
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert set(second) - set(first) == {n for n in second if n.startswith("transformer.")}
+    wider = [*words, "--model.init_args.n_codes", "7"]
+    assert train("vqvae_transformer", small_cohort, tmp_path / "wide", *wider) == 2
+    assert "differs from the run's config.yaml (n_codes)" in capsys.readouterr().err
+    other = ["--weights", str(tmp_path / "run")]
+    assert train("vqvae", small_cohort, tmp_path / "back", *other) == 2
+    assert "class_path" in capsys.readouterr().err
+
+
+def test_it_scores_brains_by_place_and_by_what_it_draws_anew(phantom_cohort):
+    torch.manual_seed(0)
+    model = VQVAETransformer(phantom_cohort.shape, **{**TRANSFORMER, "channels": [8, 8]}).eval()
+    trained = TrainedModel(model, CPU)
+    families = unfitted_families(trained, phantom_cohort)
+    assert list(families)[:2] == [LIKELIHOOD, "evidence"]  # maps are written of the first
+    assert families["evidence"].directions == ("missing", "unexpected")
+    raw = next(families[LIKELIHOOD].raw_maps(phantom_cohort.brains([0])))
+    assert raw.shape == (1, *phantom_cohort.shape)
+    volume = torch.from_numpy(np.array(phantom_cohort.volumes[:1]))
+    assert raw.mean() == pytest.approx(model.surprise(volume).mean().item(), abs=0.5)
+    without = BrainScores(trained).fit(phantom_cohort)
+    assert LIKELIHOOD not in without.families_
+    fitted = BrainScores(trained).fit(phantom_cohort, controls=phantom_cohort)
+    found = fitted.score(phantom_cohort.select("test"))
+    assert np.isfinite(found["likelihood_component"]).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"raster_share": 1.5}, "raster_share: expected a share, got 1.5"),
+        ({"top_p": 0.0}, "top_p: expected a share"),
+        ({"temperature": 0.0}, "a temperature above 0, got 2 and 0"),
+        ({"heads": 3}, "a width that 3 heads divide, got 1 and 8"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        VQVAETransformer(SHAPE, **{**TRANSFORMER, **wrong})
