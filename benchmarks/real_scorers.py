@@ -21,7 +21,8 @@ from foldnorm.preprocessing.alteration.fold_kinds import Parts
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, family_of, row_key
 from foldnorm.preprocessing.core.files import read_tsv, write_tsv
 
-FAMILIES = ("evidence", "latent_map", "latent", "reconstruction")  # of a model, that are looked at
+# Of a model, that are looked at.
+FAMILIES = ("likelihood", "evidence", "latent_map", "latent", "reconstruction")
 ASKED_ALL = ("restorer", "void")  # others are asked about erased folds alone
 OF_ALL = (HEALTHY, SHAM, "fold")
 ALARM = 0.05

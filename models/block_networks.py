@@ -29,7 +29,7 @@ class BlockEncoder(Encoder):
         self.factor = STEM * 2 ** len(channels)
         self.blocks = convolution(dims, n_classes * self.factor**dims, code_channels, 1)
 
-    def forward(
+    def forward(  # type: ignore[override]  # as `Encoder.forward`
         self,
         volume: Tensor,
         condition: Tensor | None = None,

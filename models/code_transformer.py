@@ -80,7 +80,7 @@ class CodeTransformer(nn.Module):
         rank = order.argsort(dim=1)
         steps = self._steps(codes, order, rank, condition, 0, self.places)
         hidden = self.transformer(steps)
-        found, expected = 0.0, 0.0
+        found = expected = torch.zeros(order.shape, device=order.device)
         at = order.unsqueeze(2)
         known = codes.gather(1, at.expand_as(codes))  # in the order of the steps
         asked = tokens.gather(1, at.expand_as(tokens))
@@ -88,7 +88,7 @@ class CodeTransformer(nn.Module):
             log_p = torch.log_softmax(head(hidden, known).float(), dim=2)
             found = found + log_p.gather(2, asked[:, :, n : n + 1]).squeeze(2)
             expected = expected + (log_p.exp() * log_p).sum(2)
-        return torch.as_tensor(found).gather(1, rank), torch.as_tensor(expected).gather(1, rank)
+        return found.gather(1, rank), expected.gather(1, rank)
 
     @torch.no_grad()
     def draw(

@@ -67,11 +67,13 @@ class VQVAETransformer(VQVAE):
         condition_size: int = 0,
         **others: Any,
     ) -> None:
-        of_both: dict[str, Any] = {
-            "training_steps": training_steps,
-            "condition_size": condition_size,
-        }
-        super().__init__(shape, n_classes, **of_both, **others)
+        super().__init__(
+            shape,
+            n_classes,
+            training_steps=round(autoencoder_share * training_steps),
+            condition_size=condition_size,
+            **others,
+        )
         _check(raster_share, n_orders, temperature, top_p, autoencoder_share)
         books = self.codebooks
         self.transformer = CodeTransformer(

@@ -205,6 +205,9 @@ def test_what_is_surprising_is_drawn_anew_and_the_rest_stays(learned):
     filled = (restored == true)[:, 4:, 4:, 4:8]
     assert filled.float().mean() > 0.9
     assert torch.equal(learned.restore(without), learned.restore(without))
+    with torch.autocast("cpu", torch.bfloat16):  # as brains are scored
+        in_half = to_classes(learned.restore(without))
+    assert (in_half == restored).float().mean() > 0.95
     learned.redraw_above = 1e6
     kept = learned.restore(without)
     assert torch.equal(to_classes(kept), without)

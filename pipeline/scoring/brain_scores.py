@@ -185,11 +185,8 @@ class BrainScores:
         on. A model with codes can do without all.
         """
         if len(self.healthy_.unseen + self.healthy_.local) < MIN_HEALTHY:
-            of_codes = (
-                LATENT_MAP,
-                *((LIKELIHOOD, EVIDENCE) if LIKELIHOOD in self.families_ else ()),
-            )
-            for name in of_codes:
+            drawn = (LIKELIHOOD, EVIDENCE) if LIKELIHOOD in self.families_ else ()
+            for name in (LATENT_MAP, *drawn):
                 self.families_.pop(name, None)
         count = len(self.healthy_.all_known + self.healthy_.local)
         if count >= MIN_HEALTHY:

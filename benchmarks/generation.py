@@ -1,0 +1,218 @@
+"""Drawn crops of real hemispheres beside real ones, and what is unlikely in a brain.
+
+OUT is that of `real_cohort.py` (skeletons of 72 brains of three sites and others). OUT/generation
+gets crops of 80 mm at 2 mm (40³) of the 72 brains, one site (HLN) left out, and two trainings on
+the others: a `vqvae`, and a `vqvae_transformer` that starts from its weights. Measured on the site
+left out: the sheet panel of reconstructions and the codes in use; drawn crops beside training ones,
+with real held-out crops as the floor (`evaluate-synthetic`); and scores of hemispheres with one
+fold erased against intact ones, as `anomaly_real.py` has them, with how much of the fold is drawn
+anew. Settings of the scores were chosen on MMRR brains that were not trained on, and on no others.
+
+OUT/generation keeps everything; what is there is not made again. Ends with one line of JSON.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from anomaly_real import AT_THE_END
+from figures import write_figures
+from real_alterations import SIZES, altered, left_out, planned, ways_to_alter
+from real_cohort import run
+from real_figures import measured
+from real_scorers import fitted, join_tables, read_scores, score_hemispheres
+from scipy import ndimage
+
+from foldnorm.models.classes import to_classes
+from foldnorm.models.vqvae import VQVAE
+from foldnorm.pipeline.metrics.sheets import mean_panel
+from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.runs.trained_model import TrainedModel
+from foldnorm.preprocessing.alteration.fold_kinds import Parts
+from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.pictures import contact_sheet, png, volume_slices
+from foldnorm.preprocessing.core.files import read_json, read_tsv, write_bytes
+
+LEFT_OUT = "HLN"
+LAYOUT = ["--space", "mni", "--mirror-right", "--thin", "--voxel-size", "2",
+          "--crop", "mm:-72,8,-58,22,-6,74"]  # fmt: skip
+MODELS = {
+    "vqvae": (),
+    "vqvae_transformer": ("--model.init_args.autoencoder_share=0", "--training.batch_size=2"),
+}
+LARGE = ("200", "500", "800")
+SCORES = {"likelihood": "likelihood_component", "redrawn": "evidence_component",
+          "reconstruction": "reconstruction_missing_local", "latent_knn": "latent_knn",
+          "void": "void_component"}  # fmt: skip
+WITHIN = 1  # voxels
+SHOWN = 6  # drawn crops, and real ones below
+
+
+def crops(out: Path) -> Cohort:
+    """Cohort of the 72 brains, with one site as its test split."""
+    place = out / "generation"
+    if not (place / "crops" / "volumes.npy").is_file():
+        rows = read_tsv(out / "skeletons/participants.tsv")
+        brains = [row["participant_id"] for row in rows if row["site"] != "SynthSeg"]
+        run("preprocess", out / "skeletons", "-o", place / "crops", *LAYOUT,
+            "--participant-label", *brains, "--n-procs", 1, "--quiet")  # fmt: skip
+    return left_out(Cohort.open(place / "crops"), LEFT_OUT, place / "cohort")
+
+
+def trained(cohort: Cohort, place: Path, steps: Sequence[int]) -> dict[str, Path]:
+    """Train the autoencoder, then the transformer over its codes; run folders by name."""
+    runs = {name: place / name for name in MODELS}
+    for (name, path), number in zip(runs.items(), steps, strict=True):
+        if (path / "cost.json").is_file():
+            continue
+        weights = [] if name == "vqvae" else ["--weights", runs["vqvae"]]
+        run("train", name, cohort.folder, "-o", path, "--resume", "auto", "--device", "cpu",
+            "--training.steps", number, "--training.validate_every", AT_THE_END,
+            "--training.validation_volumes", 2, "--training.workers", 0,
+            *weights, *MODELS[name], "--quiet")  # fmt: skip
+    return runs
+
+
+def reconstructions(cohort: Cohort, model: TrainedModel) -> dict[str, float]:
+    """Sheet panel of the site left out, and the share of codebook entries that are used there."""
+    assert isinstance(model.model, VQVAE)
+    indices, structure = cohort.indices("test"), cohort.scheme.foreground
+    made = model.reconstruct(cohort.brains(indices))
+    panel = mean_panel(
+        (structure(own), structure(np.array(cohort.volumes[n])))
+        for own, n in zip(made, indices, strict=True)
+    )
+    with torch.no_grad():
+        tokens = torch.cat(
+            [model.model.tokens(v, c) for v, c in model.batches(cohort.brains(indices))]
+        )
+    books = model.model.codebooks
+    used = [len(part.unique()) / books.size for part in tokens.unbind(1)]
+    return {**{f"reconstruction_{name}": value for name, value in panel.items()},
+            "codes_in_use": float(np.mean(used)), "codes_alive": float(books.in_use)}  # fmt: skip
+
+
+def drawn(cohort: Cohort, path: Path, place: Path, count: int) -> dict[str, float]:
+    """Compare drawn crops with training ones, beside the floor of real held-out ones."""
+    folder, compared = place / "drawn", place / "quality"
+    seconds = {}
+    if not (folder / "synthetic.json").is_file():
+        begin = time.process_time()
+        run("generate", path, "-o", folder, "--num", count, "--device", "cpu", "--quiet")
+        seconds = {"cpu_seconds_to_draw_one": (time.process_time() - begin) / count}
+    if not (compared / "quality.json").is_file():
+        run(
+            "evaluate-synthetic",
+            cohort.folder,
+            folder,
+            "-o",
+            compared,
+            "--device",
+            "cpu",
+            "--quiet",
+        )
+    found = {}
+    quality = read_json(compared / "quality.json")
+    for name, values in quality["figures"].items():
+        for kind in ("synthetic", "held_out", "training"):
+            if values.get(kind) is not None:
+                found[f"{kind}_{name}"] = float(values[kind])
+    return {**found, **seconds, "volumes_of_each_set": quality["volumes_of_each_set"]}
+
+
+def scores(cohort: Cohort, path: Path, place: Path, per_size: int) -> dict[str, float]:
+    """AUROC of hemispheres with a fold erased against intact ones of other families, by size."""
+    device = torch.device("cpu")
+    free = ["void"]
+    if not join_tables(cohort, place / "scores", path.name):
+        scorers = fitted(cohort, {path.name: path}, device, free=free)
+        score_hemispheres(cohort, scorers, place / "scores/hemispheres", per_size, (0, 1))
+        for name in (path.name, *free):
+            assert join_tables(cohort, place / "scores", name)
+    found = {}
+    for title, score in SCORES.items():
+        name = "void" if title == "void" else path.name
+        table = read_scores(place / "scores" / f"{name}.tsv", score)
+        for size in LARGE:
+            rows = measured(table, "fold", (size,), "healthy")
+            low, high = np.percentile(rows[1:, 0], (2.5, 97.5))
+            key = f"{title}_auroc_{size}"
+            found |= {key: rows[0, 0], f"{key}_low": low, f"{key}_high": high}
+    return found
+
+
+def _erased(cohort: Cohort, per_size: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Size class, volume without a fold, and where that was, of the site left out."""
+    ways = ways_to_alter(cohort)
+    for index in cohort.indices("test").tolist():
+        volume, folds = np.array(cohort.volumes[index]), np.array(cohort.folds[index])
+        parts = Parts.from_volume(volume, folds, cohort.scheme)
+        for kind, size, deletion in planned(cohort, ways, index, per_size):
+            if kind == "fold" and size in LARGE:
+                without = altered(cohort, ways, index, kind, deletion)
+                yield size, without, (without != volume) & parts.fold(deletion.label)
+
+
+def refilled(cohort: Cohort, model: TrainedModel, per_size: int) -> dict[str, float]:
+    """Share of the voxels of erased folds that a restored volume has within a voxel, by size."""
+    near: dict[str, list[float]] = {size: [] for size in SIZES}
+    for size, without, where in _erased(cohort, per_size):
+        with torch.no_grad():
+            restored = to_classes(model.model.restore(torch.from_numpy(without)[None]))[0].numpy()
+        added = cohort.scheme.foreground(restored) & ~cohort.scheme.foreground(without)
+        reach = ndimage.binary_dilation(added, np.ones((3, 3, 3)), iterations=WITHIN)
+        near[size].append(float(reach[where].mean()))
+    return {f"refilled_{size}": float(np.mean(own)) for size, own in near.items() if own}
+
+
+def picture(cohort: Cohort, model: TrainedModel) -> bytes:
+    """Drawn crops above, real ones of the site left out below."""
+    real = [np.array(cohort.volumes[n]) for n in cohort.indices("test")[:SHOWN]]
+    rows = [[s for volume in volumes for s in volume_slices(cohort, volume)]
+            for volumes in (model.sample(SHOWN, seed=0), real)]  # fmt: skip
+    return png(contact_sheet(rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("--steps", type=int, nargs=2, default=[1000, 450], metavar="N",
+                        help="of the autoencoder and of the transformer")  # fmt: skip
+    parser.add_argument("--drawn", type=int, default=24)
+    parser.add_argument("--per-size", type=int, default=1)
+    arguments = parser.parse_args()
+    out = arguments.out.absolute()
+    place, cohort = out / "generation", crops(out)
+    runs = trained(cohort, place, arguments.steps)
+    path = runs["vqvae_transformer"]
+    model = RunFolder.open(path).load(torch.device("cpu"))
+    steps = dict(zip(("steps_vqvae", "steps_vqvae_transformer"), arguments.steps, strict=True))
+    figures: dict[str, Any] = {
+        **steps,
+        **{f"minutes_{name}": read_json(own / "cost.json")["seconds"] / 60
+           for name, own in runs.items()},
+        "crops_trained_on": len(cohort.indices("train")),
+        "crops_left_out": len(cohort.indices("test")),
+    }  # fmt: skip
+    parts: list[Callable[[], dict[str, float]]] = [
+        lambda: reconstructions(cohort, model),
+        lambda: drawn(cohort, path, place, arguments.drawn),
+        lambda: refilled(cohort, model, arguments.per_size),
+        lambda: scores(cohort, path, place, arguments.per_size),
+    ]
+    for part in parts:
+        figures |= {name: round(float(value), 4) for name, value in part().items()}
+        write_figures(place / "figures.json", figures)
+    write_bytes(place / "drawn_and_real.png", picture(cohort, model))
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
