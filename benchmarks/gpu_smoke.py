@@ -51,6 +51,7 @@ SMALLER = {
     "ddpm": SMALL_DIFFUSION,
     "latent_ddpm": SMALL_DIFFUSION,
     "damage_unet": ("--model.init_args.channels=8", "--model.init_args.tta_flips=false"),
+    "vqvae_transformer": ("--model.init_args.width=16", "--model.init_args.depth=1"),
     "wgan_gp_report": ("--model.init_args.latent_dim=16",),
 }
 
