@@ -61,7 +61,7 @@ class VQVAETransformer(VQVAE):
         n_orders: int = 4,
         temperature: float = 1.0,
         top_p: float = 0.95,
-        redraw_above: float = 6.0,
+        redraw_above: float = 9.0,
         autoencoder_share: float = 0.5,
         training_steps: int = 1,
         condition_size: int = 0,
