@@ -30,13 +30,14 @@ from scipy import ndimage
 
 from foldnorm.models.classes import to_classes
 from foldnorm.models.vqvae import VQVAE
-from foldnorm.pipeline.metrics.sheets import mean_panel
+from foldnorm.pipeline.metrics.sheets import compare_populations, mean_panel
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.alteration.fold_kinds import Parts
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import contact_sheet, png, volume_slices
-from foldnorm.preprocessing.core.files import read_json, read_tsv, write_bytes
+from foldnorm.preprocessing.core.files import read_json, read_tsv, write_bytes, write_json
+from foldnorm.preprocessing.io.volumes import read_labels
 
 LEFT_OUT = "HLN"
 LAYOUT = ["--space", "mni", "--mirror-right", "--thin", "--voxel-size", "2",
@@ -97,32 +98,33 @@ def reconstructions(cohort: Cohort, model: TrainedModel) -> dict[str, float]:
             "codes_in_use": float(np.mean(used)), "codes_alive": float(books.in_use)}  # fmt: skip
 
 
-def drawn(cohort: Cohort, path: Path, place: Path, count: int) -> dict[str, float]:
-    """Compare drawn crops with training ones, beside the floor of real held-out ones."""
-    folder, compared = place / "drawn", place / "quality"
-    seconds = {}
+def sheets_of_drawn(cohort: Cohort, path: Path, place: Path, count: int) -> dict[str, float]:
+    """Compare voxels, pieces and thickness of drawn sheets with real ones; what a crop costs."""
+    structure, folder = cohort.scheme.foreground, place / "drawn"
+    begin = time.process_time()
     if not (folder / "synthetic.json").is_file():
-        begin = time.process_time()
         run("generate", path, "-o", folder, "--num", count, "--device", "cpu", "--quiet")
-        seconds = {"cpu_seconds_to_draw_one": (time.process_time() - begin) / count}
-    if not (compared / "quality.json").is_file():
-        run(
-            "evaluate-synthetic",
-            cohort.folder,
-            folder,
-            "-o",
-            compared,
-            "--device",
-            "cpu",
-            "--quiet",
-        )
-    found = {}
-    quality = read_json(compared / "quality.json")
-    for name, values in quality["figures"].items():
-        for kind in ("synthetic", "held_out", "training"):
-            if values.get(kind) is not None:
-                found[f"{kind}_{name}"] = float(values[kind])
-    return {**found, **seconds, "volumes_of_each_set": quality["volumes_of_each_set"]}
+        write_json(place / "cost_of_drawn.json", {"cpu_seconds": time.process_time() - begin})
+    made = [read_labels(file).data for file in sorted(folder.glob("*.nii.gz"))]
+    real = [np.array(cohort.volumes[n]) for n in cohort.indices("test")]
+    found = compare_populations([structure(v) for v in made], [structure(v) for v in real])
+    seconds = read_json(place / "cost_of_drawn.json")["cpu_seconds"] / len(made)
+    return {**{f"drawn_{name}": value for name, value in found.items()},
+            "cpu_seconds_to_draw_one": seconds}  # fmt: skip
+
+
+def compared(cohort: Cohort, place: Path) -> dict[str, float]:
+    """Compare drawn crops with training ones, beside the floor of real held-out ones."""
+    out = place / "quality"
+    if not (out / "quality.json").is_file():
+        run("evaluate-synthetic", cohort.folder, place / "drawn", "-o", out, "--device", "cpu",
+            "--quiet")  # fmt: skip
+    quality = read_json(out / "quality.json")
+    sets = ("synthetic", "held_out", "training")
+    found = {f"{kind}_{name}": float(values[kind])
+             for name, values in quality["figures"].items()
+             for kind in sets if values.get(kind) is not None}  # fmt: skip
+    return {**found, "volumes_of_each_set": quality["volumes_of_each_set"]}
 
 
 def scores(cohort: Cohort, path: Path, place: Path, per_size: int) -> dict[str, float]:
@@ -203,9 +205,10 @@ def main() -> None:
     }  # fmt: skip
     parts: list[Callable[[], dict[str, float]]] = [
         lambda: reconstructions(cohort, model),
-        lambda: drawn(cohort, path, place, arguments.drawn),
+        lambda: sheets_of_drawn(cohort, path, place, arguments.drawn),
         lambda: refilled(cohort, model, arguments.per_size),
         lambda: scores(cohort, path, place, arguments.per_size),
+        lambda: compared(cohort, place),
     ]
     for part in parts:
         figures |= {name: round(float(value), 4) for name, value in part().items()}

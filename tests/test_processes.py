@@ -98,7 +98,9 @@ def test_the_mean_gradient_of_two_processes_is_that_of_the_whole_batch(name, coh
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dcgan", "f_anogan", "gan", "latent_ddpm", "unit", "vqvae", "wgan"])
+@pytest.mark.parametrize(
+    "name", ["dcgan", "f_anogan", "gan", "latent_ddpm", "unit", "vqvae", "wgan"]
+)
 def test_so_are_the_weights_that_are_learned(name, cohort_of, tmp_path):
     cohort = cohort_of(name)
     assert run(name, cohort, tmp_path / "one", LOW_RATE) == 0
