@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from foldnorm.models.blocks import convolution, pixelshuffle, pixelunshuffle
-from foldnorm.models.volume_networks import STEM, Encoder, Generator
+from foldnorm.models.grids import STEM
+from foldnorm.models.volume_networks import Encoder, Generator
 
 
 class BlockEncoder(Encoder):
