@@ -12,8 +12,8 @@ from foldnorm.models.volume_networks import Encoder, Generator
 class BlockEncoder(Encoder):
     """An `Encoder` whose code is a linear map of each block of voxels, and what the others add.
 
-    Sheets one voxel thick are learned first along the short way, in a hundredth of the steps:
-    the principal components of blocks are not far from it.
+    Sheets one voxel thick are learned first along the short way, in fewer steps: the principal
+    components of blocks are not far from it.
     """
 
     def __init__(

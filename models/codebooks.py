@@ -22,7 +22,7 @@ class Codebooks(nn.Module):
     is done depends on nothing but averages over all processes, so it is the same in each and after
     a resume.
 
-    MONAI's `EMAQuantizer` revives none, and took three times as long as these do together.
+    MONAI's `EMAQuantizer` revives none, and takes longer.
 
     Args:
         channels: of a code, a multiple of ``count``.
