@@ -10,6 +10,6 @@ gives the same bytes. They are no brains, and what is measured on them says litt
 import foldnorm as fn
 
 cohort = fn.datasets.phantoms(1, voxel_size=3)
-names = {int(row["label"]): row["name"].replace("_", " ") for row in cohort.fold_table}
-primary = {label: name for label, name in names.items() if "secondary" not in name}
-figure = fn.plot(cohort[0], surface=True, labels=cohort.folds[0], names=primary)
+rows = [row for row in cohort.fold_table if row["name"]]
+names = {int(row["label"]): row["name"].replace("_", " ") for row in rows}
+figure = fn.plot(cohort[0], surface=True, labels=cohort.folds[0], names=names)

@@ -14,8 +14,8 @@ from foldnorm.pipeline.scoring.atlas_labeller import AtlasLabeller
 from foldnorm.preprocessing.naming.atlas import SulcusAtlas
 
 cohort = fn.datasets.phantoms(16, voxel_size=3, hull="remove")
-table = {int(row["label"]): row["name"].replace("_", " ") for row in cohort.fold_table}
-sulci = {label: name for label, name in table.items() if "secondary" not in name}
+rows = [row for row in cohort.fold_table if row["name"]]
+sulci = {int(row["label"]): row["name"].replace("_", " ") for row in rows}
 folds = np.array(cohort.folds[1:])
 counts = np.array([(folds == label).sum(axis=0) for label in sulci], dtype=np.uint16)
 atlas = SulcusAtlas(tuple(sulci.values()), {"L": counts}, cohort.affine)
