@@ -169,7 +169,7 @@ class Expects(torch.nn.Module):
 
     edits, max_edits, radii = ("folds",), 1, RADII
 
-    def restore(self, volumes):
+    def restore(self, volumes, condition=None):
         logits = torch.zeros(len(volumes), 3, *volumes.shape[1:])
         logits[:, 1] = 6.0
         logits[:, 2, 5, 2:10, 2:10] = 9.0
@@ -212,7 +212,7 @@ def test_evidence_outside_the_brain_counts_in_no_score():
     """The model expects folds where nobody has any brain, the more the more there is at a place."""
 
     class ExpectsOutside(Expects):
-        def restore(self, volumes):
+        def restore(self, volumes, condition=None):
             logits = super().restore(volumes)
             logits[:, 2, 0] = 3.0 * (volumes == 2)[:, 9].sum((1, 2))[:, None, None]
             return logits

@@ -84,7 +84,9 @@ def test_a_sulcus_that_no_one_would_miss_says_little():
 
 
 def fitted(rows, sizes, **more):
-    cohort = type("Prepared", (), {"preparation": {}, "folder": "there", "scheme": None})()
+    cohort = type(
+        "Prepared", (), {"preparation": {}, "folder": "there", "scheme": None, "rows": []}
+    )()
     atlas = SulcusAtlas(SULCI, {"L": np.ones((4, 2, 2, 2), np.uint8)}, np.eye(4))
     scores = SulcusScores(cohort, atlas)
     measured = [Measured(*own) for own in zip(measures_of(sizes), lost_of(sizes), strict=True)]
@@ -187,9 +189,10 @@ def test_what_goes_with_the_folds_of_a_name_is_what_it_holds_of_each(hemispheres
 
 @pytest.fixture(scope="module")
 def patients(hemispheres, tmp_path_factory):  # noqa: F811
-    """Cohorts of five healthy people, and of one whose left central sulcus was erased."""
+    """Cohorts of five healthy people, and of one without the largest left central sulcus."""
     folder = tmp_path_factory.mktemp("sulci")
-    gone = hemispheres.rows[0]["participant_id"]
+    central = [r for r in hemispheres.fold_table if (r["hemi"], r["name"]) == ("L", "central")]
+    gone = max(central, key=lambda row: float(row["size"]))["participant_id"]
     volumes, folds = (np.load(hemispheres.folder / f"{what}.npy") for what in ("volumes", "folds"))
     keys = {row_key(row): n for n, row in enumerate(hemispheres.rows)}
     left = keys[f"{gone}_hemi-L"]
