@@ -95,6 +95,13 @@ def test_voxels_get_the_number_of_their_sulcus(cohort):
         SulcusLabels(cohort, ["central", "S.C."])
 
 
+def test_a_fold_that_the_table_does_not_know_is_an_error_of_ours(cohort):
+    labels = SulcusLabels(cohort, ["central"])
+    labels.tables[0] = labels.tables[0][:2]
+    with pytest.raises(InputError, match=f"no row for fold .* of {cohort.keys()[0]}: .*folds.tsv"):
+        labels[0]
+
+
 def test_the_sulci_that_nearly_all_have_are_learned_by_default(cohort, run):
     sulci = common_sulci(cohort)
     assert {"lateral_fissure", "superior_temporal"} <= set(sulci)

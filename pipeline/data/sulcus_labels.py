@@ -84,12 +84,21 @@ class SulcusLabels:
             raise InputError(
                 f"expected 1 to {MOST_SULCI} sulci to recognise, got {len(sulci)}: {cohort.folder}"
             )
-        self.folds = cohort.folds
+        self.folds, self.keys, self.path = cohort.folds, cohort.keys(), cohort.folder / FOLD_TABLE
         self.tables = _tables(cohort, {name: n for n, name in enumerate(sulci, start=1)})
 
     def __getitem__(self, index: int, /) -> NDArray[np.uint8]:
-        """(I, J, K) of one volume."""
-        return self.tables[index][self.folds[index]]
+        """(I, J, K) of one volume.
+
+        Raises:
+            InputError: one of its folds is not in the table of folds.
+        """
+        table, labels = self.tables[index], np.asarray(self.folds[index])
+        if labels.max() >= len(table):
+            raise InputError(
+                f"damaged: no row for fold {labels.max()} of {self.keys[index]}: {self.path}"
+            )
+        return table[labels]
 
 
 def _tables(cohort: Cohort, numbers: Mapping[str, int]) -> list[NDArray[np.uint8]]:
