@@ -58,6 +58,8 @@ SMALLER = {
 BF16 = " bf16"  # after the name of a configuration that is also trained so
 # One of each kind of network; the others differ in theirs.
 IN_BF16 = ("vnet", "wgan_gp", "unit", "f_anogan", "damage_unet", "ddpm", "restorer")
+# Kinds of models that a bundle can be made of.
+EXPORTED = (Decodes, Translates, Restores, RestoresImages, Recognises, Classifies)
 # What `device_simulation` goes through.
 CASES = [*sorted(shipped_configs()), *VARIANTS, *(name + BF16 for name in IN_BF16)]
 
@@ -110,7 +112,9 @@ def through(session: Session, row: dict[str, Any]) -> None:
         code, line = command(*asked, *device)
         # 2: too few phantoms to calibrate with and the like; no matter of the device.
         codes[str(asked[0])], said[str(asked[0])] = (0 if code == 2 else code), line
-    codes["export"], said["export"] = command("export", run, "-o", session.place / "bundles" / name)
+    if isinstance(model, EXPORTED):
+        words = ["export", run, "-o", session.place / "bundles" / name]
+        codes["export"], said["export"] = command(*words)
     if isinstance(model, (Decodes, Restores, RestoresImages, Translates)):
         _view(run, cohort, session.device.type)
         codes["view"], said["view"] = 0, ""  # or it has raised
