@@ -12,8 +12,9 @@ from foldnorm.pipeline.scoring.map_scores import Map, MapScores
 from foldnorm.preprocessing.cohort.cohort import Brain
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
-FLOOR = 3.0  # nats, the median spread of MMRR-21 of Mindboggle-101; no other site was looked at
-THRESHOLD = 2.5  # standard deviations
+# The median spread of four crops of MMRR-21 of Mindboggle-101; no other site was looked at.
+FLOOR = 3.0  # nats
+THRESHOLD = 2.5  # standard deviations, as of `LatentMapScores`
 
 
 class LikelihoodScores(MapScores):
