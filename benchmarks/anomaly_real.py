@@ -55,7 +55,7 @@ MODELS: dict[str, tuple[str, ...]] = {  # configuration → what is said beside 
     RESTORER: (),
     "hypersphere_classifier": (OF_FOLDS,),
     "beta_vae": (OF_FOLDS, "--training.steps=1500"),
-    # Thin, and of few phases a round: a round of its configuration takes minutes of a core.
+    # Thin, and of few phases a round: some minutes of a core.
     "wgan_gp": (OF_FOLDS, "--training.steps=300", "--training.batch_size=2",
                 "--model.init_args.channels=[24,48]", "--model.init_args.critic_channels=[16,32]",
                 "--model.init_args.critic_steps=2", "--model.init_args.reconstruction_steps=3",

@@ -1,6 +1,9 @@
+from argparse import Namespace
+
 import pytest
 
 from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.commands import demo
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.files import read_tsv
 
@@ -24,3 +27,14 @@ def test_the_demo_ends_with_a_report_and_can_be_continued(tmp_path, capsys):
     checkpoint = (out / "wgan_gp/checkpoints/last.ckpt").read_bytes()
     assert main([*words, "--quiet"]) == 0
     assert (out / "wgan_gp/checkpoints/last.ckpt").read_bytes() == checkpoint
+
+
+@pytest.mark.parametrize(("codes", "ends", "begun"), [([0, 1, 0], 1, 3), ([0, 2, 0], 2, 2)])
+def test_brains_that_were_left_out_do_not_end_it_and_an_error_does(
+    codes, ends, begun, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(demo, "commands", lambda _: [["report"]] * len(codes))
+    given = iter(codes)
+    arguments = Namespace(quiet=True, out=tmp_path, main=lambda _: next(given))
+    assert demo.run(arguments) == ends
+    assert len(list(given)) == len(codes) - begun

@@ -55,15 +55,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    begin = time.perf_counter()
+    begin, ends = time.perf_counter(), 0
     for number, command in enumerate(commands(arguments), start=1):
         if not arguments.quiet:
             elapsed = time.perf_counter() - begin
             print(f"\n[{elapsed:4.0f} s] {number}. foldnorm {shlex.join(command)}", flush=True)
         code = arguments.main([*command, *(["--quiet"] if arguments.quiet else [])])
-        if code:
+        if code not in (0, 1):  # 1: some brains were left out or not judged, and named
             print(f"foldnorm: demo stopped at step {number}", file=sys.stderr)
             return code
+        ends = max(ends, code)
     if not arguments.quiet:
         out = arguments.out
         print(
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"and walk through the brains: foldnorm view {out}/cohort {out}/patients "
             f"{out}/restorer {out}/wgan_gp {out}/scores_restorer"
         )
-    return 0
+    return ends
 
 
 def commands(arguments: argparse.Namespace) -> Iterator[list[str]]:
