@@ -52,6 +52,18 @@ def test_a_run_folder_holds_what_it_promises(small_run, small_cohort):
         assert table.column(f"validation/{name}")[0] == [2, 4], name
 
 
+def test_figures_reach_their_file_before_a_checkpoint(tmp_path, monkeypatch):
+    """A training of an hour that validates only at its end has to show where it is."""
+    path = tmp_path / "metrics.csv"
+    log = MetricsLog(path)
+    log.add(10, {"loss": 2.0})
+    assert not path.is_file(), "not with every row of a training that logs often"
+    monkeypatch.setattr("foldnorm.pipeline.runs.metrics_log.WRITE_EVERY", 0.0)
+    log.add(20, {"loss": 1.0})
+    assert MetricsLog(path, up_to=20).rows == {10: {"loss": 2.0}, 20: {"loss": 1.0}}
+    assert MetricsLog(path, up_to=10).rows == {10: {"loss": 2.0}}, "resumed from step 10"
+
+
 @pytest.mark.parametrize("stop", [1, 3])
 def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(small_cohort, small_run, tmp_path, stop):
     out = tmp_path / "run"

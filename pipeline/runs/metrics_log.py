@@ -2,13 +2,20 @@
 
 import csv
 import io
+import time
 from pathlib import Path
 
 from foldnorm.preprocessing.core.files import number, read_tsv, whole_number, write_text
 
+WRITE_EVERY = 10.0  # seconds at least, of a training that logs often
+
 
 class MetricsLog:
     """Rows of figures by step, rewritten whole so that the file is never half a row.
+
+    Rows reach the file with each checkpoint, and before that some seconds after they were logged:
+    a long training shows where it is. What was logged after the last checkpoint is dropped when
+    the run is resumed from that.
 
     Args:
         path: of the CSV file.
@@ -18,6 +25,7 @@ class MetricsLog:
     def __init__(self, path: Path, up_to: int = 0) -> None:
         self.path = path
         self.rows: dict[int, dict[str, float]] = {}
+        self._written = time.monotonic()
         if up_to and path.is_file():
             for row in read_tsv(path):
                 step = whole_number(row, "step")
@@ -26,8 +34,10 @@ class MetricsLog:
                     self.rows[step] = figures
 
     def add(self, step: int, figures: dict[str, float]) -> None:
-        """Add figures to the row of ``step``."""
+        """Add figures to the row of ``step``; write the file if that was not done lately."""
         self.rows.setdefault(step, {}).update(figures)
+        if time.monotonic() - self._written >= WRITE_EVERY:
+            self.save()
 
     def column(self, name: str) -> tuple[list[int], list[float]]:
         """Return the steps and values of one column."""
@@ -50,3 +60,4 @@ class MetricsLog:
         for step, row in sorted(self.rows.items()):
             writer.writerow({"step": step, **{k: f"{v:.8g}" for k, v in row.items()}})
         write_text(self.path, stream.getvalue())
+        self._written = time.monotonic()
