@@ -15,13 +15,15 @@
    joined β-VAE.
 
 OUT keeps everything; what is there is not made again, so that --seeds can be given one at a time,
-and --only train stops before the tests. Scores and settings were fixed on validation brains. Ends
+and --only train stops before the tests. With --models, only these of part 1, on the test phantoms
+that it needs (in an OUT of its own). Scores and settings were fixed on validation brains. Ends
 with one line of JSON, which OUT/figures.json holds.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,7 @@ from foldnorm.preprocessing.core.files import read_json, read_tsv
 BOX = ["--crop", "mm:-76,4,-70,10,-40,40"]
 COHORTS = {"1": ["--voxel-size", "1", *BOX], "2": ["--voxel-size", "2", *BOX],
            "h": ["--voxel-size", "2"]}  # fmt: skip
-TESTED = 600
+TRAINED, TESTED = 640, 600  # phantoms; of the former a third validates
 SIZES = ["200", "500", "800"]
 OTHER, BOTH = "[slabs]", "[folds, copies]"
 CLASSIFIER = ["hypersphere_classifier"]
@@ -102,21 +104,36 @@ def run(*words: object) -> None:
     assert code == 0, (code, words)
 
 
+def prepare_deletions(out: Path, models: Iterable[str]) -> None:
+    """Phantoms to train and to test these models of part 1, and cohorts of them."""
+    for tree, first, subjects in (("phantoms", 0, TRAINED), ("test", FIRST_TEST, TESTED)):
+        if not (out / tree).is_dir():
+            run("phantom", "-o", out / tree, "--first", first, "--subjects", subjects)
+    for end in sorted({MODELS[name][0][1] for name in models}):
+        prepare_cohorts(out, end, COHORTS[end])
+
+
+def prepare_cohorts(out: Path, end: str, words: list[str]) -> list[object]:
+    """Training and test cohorts of one layout, if they are not there; words to lay out others."""
+    like = ["--layout-from", out / f"c{end}", "--split-fractions", 0, 0, 1]
+    if not (out / f"t{end}/volumes.npy").is_file():
+        run("preprocess", out / "phantoms", "-o", out / f"c{end}",
+            "--split-fractions", ".68", ".32", "0", *words)  # fmt: skip
+        run("preprocess", out / "test", "-o", out / f"t{end}", *like)
+    return like
+
+
 def prepare(out: Path) -> None:
     """Phantoms, and cohorts of them: the crop at 1 and 2 mm, whole hemispheres at 2 mm."""
     number = ABSENT_FROM - FIRST_TEST + EACH * len(SULCI)
     more = EACH * len(OUTSIDE_THE_CROP)
-    trees = {"phantoms": (0, 640), "test": (FIRST_TEST, number),
+    trees = {"phantoms": (0, TRAINED), "test": (FIRST_TEST, number),
              "extra": (FIRST_TEST + number, more)}  # fmt: skip
     if not (out / "absenth/volumes.npy").is_file():
         for tree, (first, subjects) in trees.items():
             run("phantom", "-o", out / tree, "--first", first, "--subjects", subjects)
     for end, words in COHORTS.items():
-        like = ["--layout-from", out / f"c{end}", "--split-fractions", 0, 0, 1]
-        if not (out / f"t{end}/volumes.npy").is_file():
-            run("preprocess", out / "phantoms", "-o", out / f"c{end}",
-                "--split-fractions", ".68", ".32", "0", *words)  # fmt: skip
-            run("preprocess", out / "test", "-o", out / f"t{end}", *like)
+        like = prepare_cohorts(out, end, words)
         sulci = SULCI + (OUTSIDE_THE_CROP if end == HEMISPHERE.end else [])
         for kind in CROP.kinds if end == CROP.end else ("absent",):
             if (out / f"{kind}{end}/volumes.npy").is_file():
@@ -128,8 +145,9 @@ def prepare(out: Path) -> None:
             run("preprocess", *(out / kind / s for s in sulci), "-o", out / f"{kind}{end}", *like)
 
 
-def train(out: Path, seed: int, steps: int | None) -> None:
-    for name, (cohort, words) in MODELS.items():
+def train(out: Path, seed: int, steps: int | None, models: Iterable[str] = tuple(MODELS)) -> None:
+    for name in models:
+        cohort, words = MODELS[name]
         if seed and name in ONCE:
             continue
         folder = run_folder(out, name, seed)
@@ -211,10 +229,12 @@ def _false_alarm(result: dict[str, Any], score: str) -> float:
     return float(row["false_alarm"])
 
 
-def report_deletions(out: Path, seeds: list[int]) -> dict[str, list[float]]:
-    """Print every score of every model; returns the figures for the JSON."""
+def report_deletions(
+    out: Path, seeds: list[int], models: Iterable[str] = tuple(SCORE)
+) -> dict[str, list[float]]:
+    """Print every score of these models; returns the figures for the JSON."""
     figures: dict[str, list[float]] = {}
-    for name in SCORE:
+    for name in models:
         own = [0] if name in ONCE else seeds
         results = [deletions(out, name, seed) for seed in own]
         scores = list(dict.fromkeys(row["score"] for row in results[0]["table"]))
@@ -243,8 +263,18 @@ def report_deletions(out: Path, seeds: list[int]) -> dict[str, list[float]]:
             print(f"  > {size}: top region hits {shown[0]:.3f} [{shown[1]:.3f}, {shown[2]:.3f}], "
                   f"Dice {dice:.2f}, error {error:.1f} mm")  # fmt: skip
             figures[f"localised_{size}" + ("" if name == "folds" else f"_{name}")] = shown
-    figures["false_alarm_5pct"] = figures.pop("folds_false_alarm")
+    if "folds_false_alarm" in figures:
+        figures["false_alarm_5pct"] = figures.pop("folds_false_alarm")
     return figures
+
+
+def write(out: Path, figures: dict[str, list[float]], flat: dict[str, float]) -> None:
+    """Write figures, points and their intervals, beside what has none."""
+    for name, (point, low, high) in figures.items():
+        flat |= {name: point, f"{name}_low": low, f"{name}_high": high}
+    flat = {name: round(value, 4) for name, value in flat.items()}
+    write_figures(out / "figures.json", flat)
+    print(json.dumps(flat))
 
 
 def report_fused(out: Path, seeds: list[int], draws: int = 10) -> None:
@@ -330,7 +360,16 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, help="of every training, instead of its own")
     parser.add_argument("--only", choices=("train",), help="stop before the tests")
+    parser.add_argument("--models", nargs="+", choices=SCORE, help="of part 1, and no other part")
     arguments = parser.parse_args()
+    if arguments.models:
+        prepare_deletions(arguments.out, arguments.models)
+        for seed in arguments.seeds:
+            train(arguments.out, seed, arguments.steps, arguments.models)
+        if not arguments.only:
+            found = report_deletions(arguments.out, arguments.seeds, arguments.models)
+            write(arguments.out, found, {"seeds": len(arguments.seeds), "tested": TESTED})
+        return
     prepare(arguments.out)
     for seed in arguments.seeds:
         train(arguments.out, seed, arguments.steps)
@@ -345,12 +384,7 @@ def main() -> None:
     report_restored(arguments.out, arguments.seeds)
     report_fused(arguments.out, arguments.seeds)
     report_flags(arguments.out)
-    flat = {"seconds_per_crop": cost(arguments.out)}
-    for name, (point, low, high) in figures.items():
-        flat |= {name: point, f"{name}_low": low, f"{name}_high": high}
-    flat = {name: round(value, 4) for name, value in flat.items()}
-    write_figures(arguments.out / "figures.json", flat)
-    print(json.dumps(flat))
+    write(arguments.out, figures, {"seconds_per_crop": cost(arguments.out)})
 
 
 if __name__ == "__main__":
