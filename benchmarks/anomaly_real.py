@@ -51,15 +51,19 @@ from foldnorm.preprocessing.core.files import read_json, write_json
 
 RESTORER = "restorer"
 OF_FOLDS = "--model.init_args.edits=[folds]"
-MODELS: dict[str, tuple[str, ...]] = {  # configuration → what is said beside it
-    RESTORER: (),
-    "hypersphere_classifier": (OF_FOLDS,),
-    "beta_vae": (OF_FOLDS, "--training.steps=1500"),
-    # Thin, and of few phases a round: some minutes of a core.
-    "wgan_gp": (OF_FOLDS, "--training.steps=300", "--training.batch_size=2",
-                "--model.init_args.channels=[24,48]", "--model.init_args.critic_channels=[16,32]",
-                "--model.init_args.critic_steps=2", "--model.init_args.reconstruction_steps=3",
-                "--model.init_args.sampling_rounds=1"),
+GAN_OF_FOLDS = ("wgan_gp", OF_FOLDS, "--training.steps=300")
+MODELS: dict[str, tuple[str, ...]] = {  # name → configuration, and what is said beside it
+    RESTORER: (RESTORER,),
+    "hypersphere_classifier": ("hypersphere_classifier", OF_FOLDS),
+    "beta_vae": ("beta_vae", OF_FOLDS, "--training.steps=1500"),
+    "wgan_gp": GAN_OF_FOLDS,
+    # Of few channels and of few phases a round: some minutes of a core.
+    "thin_wgan_gp": (*GAN_OF_FOLDS, "--training.batch_size=2",
+                     "--model.init_args.channels=[24,48]",
+                     "--model.init_args.critic_channels=[16,32]",
+                     "--model.init_args.critic_steps=2",
+                     "--model.init_args.reconstruction_steps=3",
+                     "--model.init_args.sampling_rounds=1"),
 }  # fmt: skip
 AT_THE_END = 10**6  # steps: no checkpoint is chosen by the brains that others are compared with
 FREE = ("void", "baselines")  # need no model
@@ -70,7 +74,7 @@ class Run:
     """One training.
 
     Attributes:
-        model: name of its configuration.
+        model: one of `MODELS`.
         seed: of it.
         hemispheres: that it is trained on; 0 for all.
     """
@@ -91,9 +95,10 @@ class Run:
             return
         place = folder / f"cohort{_suffix(self.hemispheres)}"
         place = left_out(cohort, site, place, self.hemispheres).folder
-        run("train", self.model, place, "-o", out, "--resume", "auto",
+        config, *words = MODELS[self.model]
+        run("train", config, place, "-o", out, "--resume", "auto",
             "--device", device, "--training.seed", self.seed, "--training.validation_volumes", 8,
-            "--training.validate_every", AT_THE_END, *MODELS[self.model], "--quiet")  # fmt: skip
+            "--training.validate_every", AT_THE_END, *words, "--quiet")  # fmt: skip
 
 
 def _suffix(hemispheres: int) -> str:
@@ -197,12 +202,12 @@ def main() -> None:
         figures |= summarise(folder, names, suffix=suffix)
         figures |= region_sizes(folder, names, suffix=suffix)
     figures |= same_scans(folder, names) | region_sizes(folder, names)
-    if RESTORER in arguments.models:
+    for model in arguments.models:
         costs = [
-            read_json(folder / site / f"run-{Run(RESTORER, seed).name}" / "cost.json")["seconds"]
+            read_json(folder / site / f"run-{Run(model, seed).name}" / "cost.json")["seconds"]
             for site in names for seed in arguments.seeds
         ]  # fmt: skip
-        figures["minutes_of_training"] = round(float(np.median(costs)) / 60, 1)
+        figures[f"{model}_minutes_of_training"] = round(float(np.median(costs)) / 60, 1)
     trained = [len(Cohort.open(folder / site / "cohort").indices("train")) for site in names]
     figures["hemispheres"] = int(np.median(trained))
     figures |= {"sites_left_out": arguments.sites, "seeds": arguments.seeds}

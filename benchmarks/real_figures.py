@@ -30,7 +30,7 @@ SCORES = {
     "pca": ("baselines", "baseline_pca_residual", False),
     **{
         f"{model}_{name}": (model, score, False)
-        for model in ("hypersphere_classifier", "beta_vae", "wgan_gp")
+        for model in ("hypersphere_classifier", "beta_vae", "wgan_gp", "thin_wgan_gp")
         for name, score in (
             ("latent_map", "latent_map_component"),
             ("latent_distance", "latent_centre"),
