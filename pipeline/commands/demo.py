@@ -22,6 +22,7 @@ LAYOUT = ("--space", "mni", "--voxel-size", "2", "--thin", "--mirror-right", "--
 SPLIT = ("0.5", "0.15", "0.35")
 SIZES = ("200", "500", "800")  # mm² of the folds that are erased
 ERASED = "500"
+DRAWS = "3"  # of the halves that are altered
 # A WGAN-GP that minutes suffice for: thin, fewer phases a round, and it learns from erased folds.
 SMALL = (
     "--model.init_args.edits", "[folds]", "--model.init_args.channels", "[24,48]",
@@ -115,8 +116,8 @@ def commands(arguments: argparse.Namespace) -> Iterator[list[str]]:
         reference: list[str | Path] = ["--reference", healthy] if model == "void" else []
         scores, benchmark = out / f"scores_{name}", out / f"benchmark_{name}"
         yield line("score", model, patients, "-o", scores, "--maps", *reference, *device, *fresh)
-        yield line("benchmark", model, cohort, "-o", benchmark, "--size", *SIZES, *reference,
-                   *device, *fresh)  # fmt: skip
+        yield line("benchmark", model, cohort, "-o", benchmark, "--size", *SIZES, "--draws", DRAWS,
+                   *reference, *device, *fresh)  # fmt: skip
         folders += [scores, benchmark]
     latent = out / "latent"
     yield line("latent", "projection", wgan_gp, cohort, "-o", latent, "--project", patients,
