@@ -70,7 +70,7 @@ def by_name(out: Path) -> dict[str, float]:
         figures[f"{way}_{score}_intact_median"] = round(float(np.median(intact)), 1)
         for size in sorted({row["size"] for row in rows} - {"0"}):
             altered = [row for row in rows if row["size"] == size and row["altered"] == "1"]
-            is_sulcus = np.array([names[_key(row)] != "n/a" for row in altered])
+            is_sulcus = np.array([names[_key(row)] != "" for row in altered])
             values = np.array([number(row, score) for row in altered])
             for end, which in (("sulci", is_sulcus), ("others", ~is_sulcus)):
                 if which.sum() >= LEAST:

@@ -67,19 +67,15 @@ def first_images(cohort: Cohort, classes: Sequence[str]) -> str:
     return inline_png(png(contact_sheet(rows, scale=_scale(cohort.shape))))
 
 
-def class_counts(cohort: Cohort, indices: NDArray[np.int64]) -> str:
-    """Histogram of the share of the highest class in these volumes, by split."""
+def class_counts(cohort: Cohort, shares: Mapping[int, float]) -> str:
+    """Histogram of the share of the highest classes in these volumes, given by index, by split."""
     scheme = cohort.scheme
     with matplotlib.rc_context(STYLE):
         figure, axes = subplots(figsize=(5, 2.6))
         for split in ("train", "validation", "test"):
-            shares = [
-                100 * float(scheme.foreground(cohort.volumes[i]).mean())
-                for i in indices.tolist()
-                if cohort.rows[i]["split"] == split
-            ]
-            if shares:
-                axes.hist(shares, bins=20, alpha=0.6, label=f"{split} ({len(shares)})")
+            own = [100 * s for i, s in shares.items() if cohort.rows[i]["split"] == split]
+            if own:
+                axes.hist(own, bins=20, alpha=0.6, label=f"{split} ({len(own)})")
         axes.set_xlabel(f"{' + '.join(scheme.names[scheme.void + 1 :])} voxels, % of the box")
         axes.set_ylabel("volumes")
         axes.legend()

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
+from numpy.typing import NDArray
 
 from foldnorm.pipeline.artifacts import (
     BENCHMARK,
@@ -41,7 +43,7 @@ from foldnorm.pipeline.report.scores import fusion_section, scores_section
 from foldnorm.pipeline.report.sulci import recognition_section
 from foldnorm.pipeline.report.viewers import cohort_viewer, plotly_script, static
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort, row_key
-from foldnorm.preprocessing.cohort.each_volume import readable
+from foldnorm.preprocessing.cohort.each_volume import each_read
 from foldnorm.preprocessing.cohort.quality import QC_TABLE
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError, making_sense_of
@@ -143,7 +145,8 @@ def _cohort_section(path: Path) -> dict[str, Any]:
     if failed:
         warnings.append(f"{counted(len(failed), 'volume')} of {path.name} could not be prepared")
     unreadable: list[Problem] = []
-    indices = readable(cohort, cohort.indices(), unreadable)
+    shares = _foreground_shares(cohort, unreadable)
+    indices = np.array(list(shares))
     for problem in unreadable:
         LOG.warning("%s: %s", problem.key, problem.reason)
     if unreadable:
@@ -185,9 +188,19 @@ def _cohort_section(path: Path) -> dict[str, Any]:
         "slices": figures.cohort_slices(cohort, indices),
         "volumes": {"cohort": cohort_viewer(cohort, indices)},
         "shown": ", ".join(row_key(cohort.rows[n]) for n in indices[: figures.N_BRAINS]),
-        "counts": figures.class_counts(cohort, indices),
+        "counts": figures.class_counts(cohort, shares),
         "settings": json.dumps(cohort.description["Cohort"], indent=2, ensure_ascii=False),
     }
+
+
+def _foreground_shares(cohort: Cohort, unreadable: list[Problem]) -> dict[int, float]:
+    """Share of the highest classes in each volume, by index; all volumes are read once."""
+    scheme = cohort.scheme
+
+    def share(volume: NDArray[np.uint8]) -> float:
+        return float(scheme.foreground(volume).mean())
+
+    return dict(each_read(cohort, cohort.indices().tolist(), share, unreadable))
 
 
 def _numbers_of(counts: Mapping[str, int]) -> str:

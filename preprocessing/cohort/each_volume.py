@@ -1,7 +1,7 @@
 """Work on the volumes of a cohort, each on its own: one that fails does not end the others."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,16 +57,35 @@ def readable(
         indices: to look at.
         failed: to which the others are added, and why.
     """
+    kept = [index for index, _ in each_read(cohort, indices.tolist(), lambda _: None, failed)]
+    return np.array(kept, dtype=np.int64)
 
-    def read(few: Sequence[int]) -> Iterator[None]:
+
+def each_read(
+    cohort: Cohort,
+    indices: Sequence[int],
+    look: Callable[[NDArray[Any]], Made],
+    failed: list[Problem],
+) -> Iterator[tuple[int, Made]]:
+    """Yield the index of each volume that can be read, with its pair, and what a look at it made.
+
+    If none can, the last one's error is raised.
+
+    Args:
+        cohort: of the volumes.
+        indices: to read.
+        look: at a volume.
+        failed: to which those are added that cannot be read, and why.
+    """
+
+    def read(few: Sequence[int]) -> Iterator[Made]:
         for index in few:
-            read_row(cohort.volumes, index)
+            volume = read_row(cohort.volumes, index)
             if cohort.pairs is not None:
                 read_row(cohort.pairs, index)
-            yield None
+            yield look(volume)
 
-    kept = [index for index, _ in each_volume(cohort, indices.tolist(), read, failed)]
-    return np.array(kept, dtype=np.int64)
+    return each_volume(cohort, indices, read, failed)
 
 
 def refuse_unreadable(cohort: Cohort, *splits: str) -> None:
