@@ -28,6 +28,7 @@ extensions = [
 ]
 exclude_patterns = [
     "_build",
+    "example",
     "extensions",
     "gallery",
     "**/.ipynb_checkpoints",
@@ -36,6 +37,7 @@ exclude_patterns = [
 html_theme = "furo"
 html_title = f"foldnorm {release}"
 html_static_path: list[str] = []
+html_extra_path = ["example"]  # a report of the demo, beside index.html
 
 smartquotes_action = "qe"  # not dashes: they are options of commands
 myst_enable_extensions = ["colon_fence", "deflist"]
