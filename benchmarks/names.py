@@ -32,6 +32,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,13 +79,12 @@ class Hemisphere(NamedTuple):
     names: np.ndarray  # (N,), empty where there is none
 
 
-def hemispheres(cohort: Cohort, atlas: SulcusAtlas) -> list[Hemisphere]:
-    """Hemispheres of a cohort in MNI space."""
+def hemispheres(cohort: Cohort, atlas: SulcusAtlas) -> Iterator[Hemisphere]:
+    """Yield the hemispheres of a cohort in MNI space; all at once are 100 MB each."""
     tables: dict[str, dict[int, str]] = defaultdict(dict)
     for row in cohort.fold_table:
         name = "" if row["name"] in NOT_NAMES else sulcus_name(row["name"], both_sides=False)
         tables[row_key(row)][int(row["label"])] = name
-    found = []
     assert cohort.folds is not None
     for index, row in enumerate(cohort.rows):
         labels = np.array(cohort.folds[index])
@@ -92,8 +92,7 @@ def hemispheres(cohort: Cohort, atlas: SulcusAtlas) -> list[Hemisphere]:
         points = transformed(np.argwhere(labels > 0), cohort.affine_of(row))
         table = tables[row_key(row)]
         names = np.array([table.get(int(label), "") for label in folds])
-        found.append(Hemisphere(row_key(row), atlas.side(row["hemi"]), points, folds, names))
-    return found
+        yield Hemisphere(row_key(row), atlas.side(row["hemi"]), points, folds, names)
 
 
 def of_voxels(found: AtlasFoldNames, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -184,7 +183,7 @@ def with_names_of(brains: list[Hemisphere], truth: list[Hemisphere]) -> list[Hem
     return found
 
 
-def agreement(brains: list[Hemisphere], data: Path) -> dict[str, Any]:
+def agreement(brains: Iterable[Hemisphere], data: Path) -> dict[str, Any]:
     """Compare names by gyri with those of the atlas, on the voxels that both name."""
     groups = {
         name: row["group"]
@@ -201,7 +200,7 @@ def agreement(brains: list[Hemisphere], data: Path) -> dict[str, Any]:
         "gyri_vs_atlas": round(float(np.mean(shares)), 3),
         "gyri_vs_atlas_least": round(float(np.min(shares)), 3),
         "gyri_vs_atlas_voxels": round(float(np.mean(named)), 3),
-        "gyri_vs_atlas_hemispheres": len(brains),
+        "gyri_vs_atlas_hemispheres": len(shares),
     }
 
 
@@ -235,7 +234,7 @@ def main() -> None:
         run("atlas", data / "sulcal_masks", "-o", out / "atlas.npz", "--quiet")
     atlas = SulcusAtlas.open(out / "atlas.npz")
     morphologist = data / "morphologist"
-    made: dict[str, list[Hemisphere]] = {}
+    made: dict[str, Iterator[Hemisphere]] = {}
     for name, more in (
         ("archi", [morphologist / "archi"]), ("hcp", [morphologist / "hcp"]),
         ("own", [morphologist / "archi", "--from", "segmentation"]),
@@ -245,9 +244,10 @@ def main() -> None:
         if not (out / name / "volumes.npy").is_file():
             run("preprocess", more[0], "-o", out / name, *LAYOUT, *more[1:])
         made[name] = hemispheres(Cohort.open(out / name), atlas)
-    rate_hand, dice_hand, of_hand = rates(made["archi"])
-    rate_auto, dice_auto, of_auto = rates(made["hcp"])
-    rate_own, dice_own, of_own = rates(with_names_of(made["own"], made["archi"]))
+    archi, hcp, own = (list(made[name]) for name in ("archi", "hcp", "own"))
+    rate_hand, dice_hand, of_hand = rates(archi)
+    rate_auto, dice_auto, of_auto = rates(hcp)
+    rate_own, dice_own, of_own = rates(with_names_of(own, archi))
     named, true, *_ = (np.concatenate(part) for part in zip(*of_hand, *of_auto, strict=True))
     figures: dict[str, Any] = {
         "rate60_hand": rate_hand, "dice_hand": dice_hand, "rate60_own": rate_own,
@@ -256,7 +256,7 @@ def main() -> None:
     }  # fmt: skip
     figures |= calibration([*of_hand, *of_auto])
     rng = np.random.default_rng(0)
-    both = made["archi"] + made["hcp"]
+    both = archi + hcp
     figures["captured_rate"] = min(captured(brain, rng) for brain in both for _ in range(TURNS))
     seconds = []
     for brain in both:
