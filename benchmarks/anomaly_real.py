@@ -163,7 +163,7 @@ def scored_sites(arguments: argparse.Namespace, cohort: Cohort, folder: Path) ->
             continue
         if score_site(own, runs, folder / site, arguments):
             names[site] = [*FREE, *(each.name for each in runs)]
-            if arguments.only != "score":
+            if not arguments.only:
                 count_false_alarms(own, runs[:1], folder / site, arguments)
     return names
 
@@ -185,7 +185,8 @@ def main() -> None:
     parser.add_argument("--hemispheres", type=int, nargs="*", default=[8, 16, 32, 64])
     parser.add_argument("--sites", nargs="+", choices=SITES, default=list(SITES))
     parser.add_argument("--per-size", type=int, help="erased folds of each size and hemisphere")
-    parser.add_argument("--only", choices=("train", "score"), help="stop after this")
+    parser.add_argument("--only", choices=("train", "score", "figures"),
+                        help="stop after this; figures are then without false alarms")  # fmt: skip
     parser.add_argument("--share", type=share, default=(0, 1), metavar="n/N")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
@@ -195,9 +196,11 @@ def main() -> None:
         make(arguments.data.absolute(), out, sizes=("2mm",))
     folder = out / "anomaly"
     names = scored_sites(arguments, Cohort.open(out / "2mm"), folder)
-    if arguments.only or len(names) < len(arguments.sites):
+    if arguments.only in ("train", "score") or len(names) < len(arguments.sites):
         return
-    figures: dict[str, Any] = {**summarise(folder, names), **mean_alarms(folder, names)}
+    figures: dict[str, Any] = summarise(folder, names)
+    if not arguments.only:
+        figures |= mean_alarms(folder, names)
     for suffix in map(_suffix, arguments.hemispheres):
         figures |= summarise(folder, names, suffix=suffix)
         figures |= region_sizes(folder, names, suffix=suffix)
