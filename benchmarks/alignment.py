@@ -10,6 +10,7 @@ Ends with one line of JSON, in mm, which is also written to OUT.
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from dataclasses import replace
@@ -102,7 +103,7 @@ def main() -> None:
     residuals, outside, ways, seconds = [], [], [], []
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch) / "tree"
-        options = SkeletoniseOptions(n_procs=-1, quiet=True)
+        options = SkeletoniseOptions(n_procs=os.cpu_count() or 1, quiet=True)
         skeletonise_sources([Source(data / "brain_labels")], tree, options)
         names = sorted(path.name for path in tree.iterdir() if path.is_dir())
         for name, path in zip(names, sorted((data / "brain_labels").glob("*.gz")), strict=True):

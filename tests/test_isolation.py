@@ -52,6 +52,13 @@ def test_the_others_are_finished_in_their_order(n_procs):
     assert [outcome.made for outcome in outcomes if not outcome.reason] == ["A", "B"]
 
 
+@pytest.mark.parametrize("n_procs", [0, -2, -1])
+def test_a_number_of_processes_that_is_none_is_said(n_procs):
+    """As many libraries count, -1 is all processors; here it is a cluster, which is not there."""
+    with pytest.raises(InputError, match=f"n_procs: expected 1 or more processes, got {n_procs}"):
+        list(isolated_map(str, [1, 2], n_procs))
+
+
 def test_of_a_few_that_fail_together_each_is_worked_on_by_itself():
     given = []
 

@@ -94,10 +94,15 @@ def isolated_map(
         items: to work on.
         n_procs: processes; 1: this one; `DASK`: the workers of the Dask cluster that is connected.
         in_order: outcomes come in the order of the items, not as they are finished.
+
+    Raises:
+        InputError: there are to be no processes, or the workers of a cluster that is not connected.
     """
     if n_procs == DASK:
         yield from _by_workers(work, items, in_order)
         return
+    if n_procs < 1:
+        raise InputError(f"n_procs: expected 1 or more processes, got {n_procs}")
     waiting = dict(enumerate(items))
     while waiting:
         try:
@@ -159,9 +164,15 @@ def _by_workers(
     An item is tried once more where its worker was killed, which another item may have caused.
     joblib's own way to Dask waits for ever for what a killed worker was to return.
     """
-    from distributed import Client, KilledWorker, as_completed  # an extra
+    try:
+        from distributed import Client, KilledWorker, as_completed  # an extra
 
-    client = Client.current()
+        client = Client.current()
+    except (ImportError, ValueError) as error:
+        raise InputError(
+            f"n_procs: expected 1 or more processes, got {DASK}, which stands for the workers of a "
+            "Dask cluster, and none is connected"
+        ) from error
     item_of = {client.submit(isolated, work, item, pure=False): item for item in items}
     for future in item_of if in_order else as_completed(item_of):
         item = item_of[future]
