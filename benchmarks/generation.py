@@ -90,7 +90,7 @@ def reconstructions(cohort: Cohort, model: TrainedModel) -> dict[str, float]:
     )
     with torch.no_grad():
         tokens = torch.cat(
-            [model.model.tokens(v, c) for v, c in model.batches(cohort.brains(indices))]
+            [model.model.tokens(v) for v, _ in model.batches(cohort.brains(indices))]
         )
     books = model.model.codebooks
     used = [len(part.unique()) / books.size for part in tokens.unbind(1)]

@@ -19,6 +19,7 @@ from foldnorm.models.protocols import Phase
 from foldnorm.models.vqvae import VQVAE
 
 CERTAIN = 10.0  # logit of what stays as it is
+PARTS = 8  # of the places, of which one is drawn anew while the others stay
 REACH = 1  # places around one that is drawn anew, in which the decoder shows it
 
 
@@ -39,6 +40,8 @@ class VQVAETransformer(VQVAE):
         n_orders: orders in which a volume is judged: row by row, and others drawn once.
         temperature: that log probabilities are divided by where volumes are drawn.
         top_p: only the likeliest codes are drawn, as few as have this probability together.
+        sampling_rounds: in each of which a drawn volume's places are all drawn anew, some at a
+            time, given the others; see `sample`.
         redraw_above: nats by which a place is less likely than what the model expects there, from
             which it is drawn anew by `restore`.
         autoencoder_share: of the training that the first stage takes; 0 for one that starts from
@@ -61,6 +64,7 @@ class VQVAETransformer(VQVAE):
         n_orders: int = 4,
         temperature: float = 1.0,
         top_p: float = 0.95,
+        sampling_rounds: int = 0,
         redraw_above: float = 9.0,
         autoencoder_share: float = 0.5,
         training_steps: int = 1,
@@ -81,6 +85,7 @@ class VQVAETransformer(VQVAE):
         )
         self.raster_share, self.n_orders = raster_share, n_orders
         self.temperature, self.top_p = temperature, top_p
+        self.sampling_rounds = sampling_rounds
         self.redraw_above = redraw_above
         self.autoencoder_steps = round(autoencoder_share * training_steps)
         self.phases: Mapping[str, Phase] = {
@@ -101,7 +106,8 @@ class VQVAETransformer(VQVAE):
         shuffled = noise.uniform(prod(self.grid)).argsort(dim=1)
         by_row = noise.uniform() < self.raster_share
         order = torch.where(by_row[:, None], self._raster(len(volumes)), shuffled)
-        found, _ = self._log_probability(volumes, order, condition)
+        tokens = self._by_place(volumes)
+        found = self.transformer.log_probability(tokens, self._entries(), order, condition)
         entropy = -found.mean()
         return {"code_entropy": entropy, "loss": entropy / self.codebooks.count}
 
@@ -110,8 +116,8 @@ class VQVAETransformer(VQVAE):
 
         A bound of the negative log likelihood of the volume.
         """
-        order = self._raster(len(volumes))
-        found, _ = self._log_probability(volumes, order, condition)
+        tokens, order = self._by_place(volumes), self._raster(len(volumes))
+        found = self.transformer.log_probability(tokens, self._entries(), order, condition)
         return super().validation_loss(volumes, condition) - found.sum(1) / prod(self.shape)
 
     @torch.no_grad()
@@ -120,17 +126,31 @@ class VQVAETransformer(VQVAE):
     ) -> Tensor:
         """Draw new volumes, (count, *sides) uint8, row by row.
 
+        A place that was drawn early knew nothing of what came after it. In ``sampling_rounds``
+        rounds all places are drawn anew, one of `PARTS` random parts at a time, given all others:
+        Gibbs sampling (Geman & Geman 1984), which has the model's distribution as its own.
+
         Each has random numbers of its own, so that it is the same however many are drawn with it.
         """
         where, device = generator.device, self.codebooks.entries.device
         seeds = torch.randint(2**62, (count,), generator=generator, device=where).tolist()
         own = [torch.Generator(where).manual_seed(seed) for seed in seeds]
-        sides = (prod(self.grid), self.codebooks.count)
-        uniform = torch.stack([torch.rand(sides, generator=g, device=where) for g in own])
-        tokens = torch.zeros((count, *sides), dtype=torch.long, device=device)
-        condition = None if condition is None else condition.to(device)
-        drawn = self._draw(tokens, self._raster(count), 0, uniform.to(device), condition)
-        return self.to_output(self.decode_tokens(self._as_grid(drawn), condition))
+        places, condition = prod(self.grid), None if condition is None else condition.to(device)
+
+        def uniform() -> Tensor:
+            sides = (places, self.codebooks.count)
+            return torch.stack([torch.rand(sides, generator=g, device=where) for g in own])
+
+        tokens = torch.zeros((count, places, self.codebooks.count), dtype=torch.long, device=device)
+        tokens = self._draw(tokens, self._raster(count), 0, uniform().to(device), condition)
+        for _ in range(self.sampling_rounds):
+            orders = [torch.randperm(places, generator=g, device=where) for g in own]
+            for part in torch.stack(orders).to(device).chunk(PARTS, dim=1):
+                anew = torch.zeros((count, places), device=device).scatter(1, part, 1.0)
+                order = anew.argsort(dim=1, stable=True)  # what stays comes first, row by row
+                first = places - part.shape[1]
+                tokens = self._draw(tokens, order, first, uniform().to(device), condition)
+        return self.to_output(self.decode_tokens(self._as_grid(tokens), condition))
 
     @torch.no_grad()
     def surprise(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -143,13 +163,9 @@ class VQVAETransformer(VQVAE):
         Returns:
             (B, *grid) float32, nats: −log p of what is there, minus the entropy of what could be.
         """
-        found = [
-            expected - log_p
-            for order in self._orders(volumes.device)
-            for log_p, expected in [
-                self._log_probability(volumes, order.expand(len(volumes), -1), condition)
-            ]
-        ]
+        tokens, entries = self._by_place(volumes), self._entries()
+        orders = [order.expand(len(volumes), -1) for order in self._orders(volumes.device)]
+        found = [self.transformer.surprise(tokens, entries, own, condition) for own in orders]
         return torch.stack(found).mean(dim=0).view(-1, *self.grid)
 
     @torch.no_grad()
@@ -170,7 +186,8 @@ class VQVAETransformer(VQVAE):
             feature_maps: of the volumes, if they are known.
             surprise: of the volumes, if it is known.
         """
-        tokens = self._by_place(self.tokens(volumes, condition, feature_maps))
+        del feature_maps  # the encoder has none
+        tokens = self._by_place(volumes)
         if surprise is None:
             surprise = self.surprise(volumes, condition)
         anew = surprise > self.redraw_above
@@ -207,13 +224,10 @@ class VQVAETransformer(VQVAE):
             top_p=self.top_p,
         )
 
-    def _log_probability(
-        self, volumes: Tensor, order: Tensor, condition: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Log probability of the codes of (B, *sides) and its expectation, (B, places) each."""
-        with torch.no_grad():
-            tokens = self._by_place(self.tokens(volumes, condition))
-        return self.transformer.log_probability(tokens, self._entries(), order, condition)
+    @torch.no_grad()
+    def _by_place(self, volumes: Tensor) -> Tensor:
+        """(B, *sides) uint8 → (B, places, codebooks) int64: which entries are at each place."""
+        return self.tokens(volumes).flatten(2).transpose(1, 2)
 
     def _entries(self) -> Tensor:
         """Codes as the transformer is shown them, of about length 1: (codebooks, codes, n)."""
@@ -233,10 +247,6 @@ class VQVAETransformer(VQVAE):
         """Row by row, (count, places)."""
         places = torch.arange(prod(self.grid), device=self.codebooks.entries.device)
         return places.expand(count, -1)
-
-    def _by_place(self, tokens: Tensor) -> Tensor:
-        """(B, codebooks, *grid) → (B, places, codebooks)."""
-        return tokens.flatten(2).transpose(1, 2)
 
     def _as_grid(self, tokens: Tensor) -> Tensor:
         """(B, places, codebooks) → (B, codebooks, *grid)."""
