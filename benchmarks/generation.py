@@ -51,6 +51,7 @@ SCORES = {"likelihood": "likelihood_component", "redrawn": "evidence_component",
           "reconstruction": "reconstruction_missing_local", "latent_knn": "latent_knn",
           "void": "void_component"}  # fmt: skip
 WITHIN = 1  # voxels
+SHEET = 32  # drawn crops, and as many real ones, that a person is to tell apart
 SHOWN = 6  # drawn crops, and real ones below
 
 
@@ -118,7 +119,7 @@ def compared(cohort: Cohort, place: Path) -> dict[str, float]:
     out = place / "quality"
     if not (out / "quality.json").is_file():
         run("evaluate-synthetic", cohort.folder, place / "drawn", "-o", out, "--device", "cpu",
-            "--quiet")  # fmt: skip
+            "--blind-sheet", SHEET, "--quiet")  # fmt: skip
     quality = read_json(out / "quality.json")
     sets = ("synthetic", "held_out", "training")
     found = {f"{kind}_{name}": float(values[kind])
@@ -185,9 +186,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--steps", type=int, nargs=2, default=[1000, 450], metavar="N",
+    parser.add_argument("--steps", type=int, nargs=2, default=[1000, 1800], metavar="N",
                         help="of the autoencoder and of the transformer")  # fmt: skip
-    parser.add_argument("--drawn", type=int, default=24)
+    parser.add_argument("--drawn", type=int, default=32)
     parser.add_argument("--per-size", type=int, default=1)
     arguments = parser.parse_args()
     out = arguments.out.absolute()

@@ -66,7 +66,7 @@ class VQVAETransformer(VQVAE):
         top_p: float = 0.95,
         sampling_rounds: int = 0,
         redraw_above: float = 9.0,
-        autoencoder_share: float = 0.5,
+        autoencoder_share: float = 0.2,
         training_steps: int = 1,
         condition_size: int = 0,
         **others: Any,
