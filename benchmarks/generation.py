@@ -208,8 +208,8 @@ def main() -> None:
         lambda: reconstructions(cohort, model),
         lambda: sheets_of_drawn(cohort, path, place, arguments.drawn),
         lambda: refilled(cohort, model, arguments.per_size),
-        lambda: scores(cohort, path, place, arguments.per_size),
         lambda: compared(cohort, place),
+        lambda: scores(cohort, path, place, arguments.per_size),
     ]
     for part in parts:
         figures |= {name: round(float(value), 4) for name, value in part().items()}

@@ -19,7 +19,6 @@ from foldnorm.models.protocols import Phase
 from foldnorm.models.vqvae import VQVAE
 
 CERTAIN = 10.0  # logit of what stays as it is
-PARTS = 8  # of the places, of which one is drawn anew while the others stay
 REACH = 1  # places around one that is drawn anew, in which the decoder shows it
 
 
@@ -40,8 +39,6 @@ class VQVAETransformer(VQVAE):
         n_orders: orders in which a volume is judged: row by row, and others drawn once.
         temperature: that log probabilities are divided by where volumes are drawn.
         top_p: only the likeliest codes are drawn, as few as have this probability together.
-        sampling_rounds: in each of which a drawn volume's places are all drawn anew, some at a
-            time, given the others; see `sample`.
         redraw_above: nats by which a place is less likely than what the model expects there, from
             which it is drawn anew by `restore`.
         autoencoder_share: of the training that the first stage takes; 0 for one that starts from
@@ -64,8 +61,7 @@ class VQVAETransformer(VQVAE):
         n_orders: int = 4,
         temperature: float = 1.0,
         top_p: float = 0.95,
-        sampling_rounds: int = 0,
-        redraw_above: float = 9.0,
+        redraw_above: float = 6.0,
         autoencoder_share: float = 0.2,
         training_steps: int = 1,
         condition_size: int = 0,
@@ -85,7 +81,6 @@ class VQVAETransformer(VQVAE):
         )
         self.raster_share, self.n_orders = raster_share, n_orders
         self.temperature, self.top_p = temperature, top_p
-        self.sampling_rounds = sampling_rounds
         self.redraw_above = redraw_above
         self.autoencoder_steps = round(autoencoder_share * training_steps)
         self.phases: Mapping[str, Phase] = {
@@ -126,31 +121,17 @@ class VQVAETransformer(VQVAE):
     ) -> Tensor:
         """Draw new volumes, (count, *sides) uint8, row by row.
 
-        A place that was drawn early knew nothing of what came after it. In ``sampling_rounds``
-        rounds all places are drawn anew, one of `PARTS` random parts at a time, given all others:
-        Gibbs sampling (Geman & Geman 1984), which has the model's distribution as its own.
-
         Each has random numbers of its own, so that it is the same however many are drawn with it.
         """
         where, device = generator.device, self.codebooks.entries.device
         seeds = torch.randint(2**62, (count,), generator=generator, device=where).tolist()
         own = [torch.Generator(where).manual_seed(seed) for seed in seeds]
-        places, condition = prod(self.grid), None if condition is None else condition.to(device)
-
-        def uniform() -> Tensor:
-            sides = (places, self.codebooks.count)
-            return torch.stack([torch.rand(sides, generator=g, device=where) for g in own])
-
-        tokens = torch.zeros((count, places, self.codebooks.count), dtype=torch.long, device=device)
-        tokens = self._draw(tokens, self._raster(count), 0, uniform().to(device), condition)
-        for _ in range(self.sampling_rounds):
-            orders = [torch.randperm(places, generator=g, device=where) for g in own]
-            for part in torch.stack(orders).to(device).chunk(PARTS, dim=1):
-                anew = torch.zeros((count, places), device=device).scatter(1, part, 1.0)
-                order = anew.argsort(dim=1, stable=True)  # what stays comes first, row by row
-                first = places - part.shape[1]
-                tokens = self._draw(tokens, order, first, uniform().to(device), condition)
-        return self.to_output(self.decode_tokens(self._as_grid(tokens), condition))
+        sides = (prod(self.grid), self.codebooks.count)
+        uniform = torch.stack([torch.rand(sides, generator=g, device=where) for g in own])
+        tokens = torch.zeros((count, *sides), dtype=torch.long, device=device)
+        condition = None if condition is None else condition.to(device)
+        drawn = self._draw(tokens, self._raster(count), 0, uniform.to(device), condition)
+        return self.to_output(self.decode_tokens(self._as_grid(drawn), condition))
 
     @torch.no_grad()
     def surprise(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
