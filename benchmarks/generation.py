@@ -132,11 +132,10 @@ def scores(cohort: Cohort, path: Path, place: Path, per_size: int) -> dict[str, 
     """AUROC of hemispheres with a fold erased against intact ones of other families, by size."""
     device = torch.device("cpu")
     free = ["void"]
-    if not join_tables(cohort, place / "scores", path.name):
+    if not _joined(cohort, place, (path.name, *free)):
         scorers = fitted(cohort, {path.name: path}, device, free=free)
         score_hemispheres(cohort, scorers, place / "scores/hemispheres", per_size, (0, 1))
-        for name in (path.name, *free):
-            assert join_tables(cohort, place / "scores", name)
+        assert _joined(cohort, place, (path.name, *free))
     found = {}
     for title, score in SCORES.items():
         name = "void" if title == "void" else path.name
@@ -147,6 +146,11 @@ def scores(cohort: Cohort, path: Path, place: Path, per_size: int) -> dict[str, 
             key = f"{title}_auroc_{size}"
             found |= {key: rows[0, 0], f"{key}_low": low, f"{key}_high": high}
     return found
+
+
+def _joined(cohort: Cohort, place: Path, names: Sequence[str]) -> bool:
+    """Join the tables of all hemispheres of each scorer; False if some are missing."""
+    return all([join_tables(cohort, place / "scores", name) for name in names])
 
 
 def _erased(cohort: Cohort, per_size: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
