@@ -150,7 +150,7 @@ def scores(cohort: Cohort, path: Path, place: Path, per_size: int) -> dict[str, 
 
 def _joined(cohort: Cohort, place: Path, names: Sequence[str]) -> bool:
     """Join the tables of all hemispheres of each scorer; False if some are missing."""
-    return all([join_tables(cohort, place / "scores", name) for name in names])
+    return all(join_tables(cohort, place / "scores", name) for name in names)
 
 
 def _erased(cohort: Cohort, per_size: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
