@@ -51,6 +51,7 @@ SCORES = {"likelihood": "likelihood_component", "redrawn": "evidence_component",
           "reconstruction": "reconstruction_missing_local", "latent_knn": "latent_knn",
           "void": "void_component"}  # fmt: skip
 WITHIN = 1  # voxels
+SHEET = 32  # drawn crops, and as many real ones, that a person is to tell apart
 SHOWN = 6  # drawn crops, and real ones below
 
 
@@ -90,7 +91,7 @@ def reconstructions(cohort: Cohort, model: TrainedModel) -> dict[str, float]:
     )
     with torch.no_grad():
         tokens = torch.cat(
-            [model.model.tokens(v, c) for v, c in model.batches(cohort.brains(indices))]
+            [model.model.tokens(v) for v, _ in model.batches(cohort.brains(indices))]
         )
     books = model.model.codebooks
     used = [len(part.unique()) / books.size for part in tokens.unbind(1)]
@@ -118,7 +119,7 @@ def compared(cohort: Cohort, place: Path) -> dict[str, float]:
     out = place / "quality"
     if not (out / "quality.json").is_file():
         run("evaluate-synthetic", cohort.folder, place / "drawn", "-o", out, "--device", "cpu",
-            "--quiet")  # fmt: skip
+            "--blind-sheet", SHEET, "--quiet")  # fmt: skip
     quality = read_json(out / "quality.json")
     sets = ("synthetic", "held_out", "training")
     found = {f"{kind}_{name}": float(values[kind])
@@ -131,11 +132,10 @@ def scores(cohort: Cohort, path: Path, place: Path, per_size: int) -> dict[str, 
     """AUROC of hemispheres with a fold erased against intact ones of other families, by size."""
     device = torch.device("cpu")
     free = ["void"]
-    if not join_tables(cohort, place / "scores", path.name):
+    if not _joined(cohort, place, (path.name, *free)):
         scorers = fitted(cohort, {path.name: path}, device, free=free)
         score_hemispheres(cohort, scorers, place / "scores/hemispheres", per_size, (0, 1))
-        for name in (path.name, *free):
-            assert join_tables(cohort, place / "scores", name)
+        assert _joined(cohort, place, (path.name, *free))
     found = {}
     for title, score in SCORES.items():
         name = "void" if title == "void" else path.name
@@ -146,6 +146,11 @@ def scores(cohort: Cohort, path: Path, place: Path, per_size: int) -> dict[str, 
             key = f"{title}_auroc_{size}"
             found |= {key: rows[0, 0], f"{key}_low": low, f"{key}_high": high}
     return found
+
+
+def _joined(cohort: Cohort, place: Path, names: Sequence[str]) -> bool:
+    """Join the tables of all hemispheres of each scorer; False if some are missing."""
+    return all(join_tables(cohort, place / "scores", name) for name in names)
 
 
 def _erased(cohort: Cohort, per_size: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -185,9 +190,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--steps", type=int, nargs=2, default=[1000, 450], metavar="N",
+    parser.add_argument("--steps", type=int, nargs=2, default=[1000, 1800], metavar="N",
                         help="of the autoencoder and of the transformer")  # fmt: skip
-    parser.add_argument("--drawn", type=int, default=24)
+    parser.add_argument("--drawn", type=int, default=32)
     parser.add_argument("--per-size", type=int, default=1)
     arguments = parser.parse_args()
     out = arguments.out.absolute()
@@ -207,8 +212,8 @@ def main() -> None:
         lambda: reconstructions(cohort, model),
         lambda: sheets_of_drawn(cohort, path, place, arguments.drawn),
         lambda: refilled(cohort, model, arguments.per_size),
-        lambda: scores(cohort, path, place, arguments.per_size),
         lambda: compared(cohort, place),
+        lambda: scores(cohort, path, place, arguments.per_size),
     ]
     for part in parts:
         figures |= {name: round(float(value), 4) for name, value in part().items()}

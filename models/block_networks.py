@@ -1,19 +1,28 @@
-"""Encoder and generator with a short way from a block of voxels to its code and back."""
+"""Encoder that sees a block of voxels cube by cube, and a generator with a short way back."""
 
 from collections.abc import Sequence
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from foldnorm.models.blocks import convolution, pixelshuffle, pixelunshuffle
-from foldnorm.models.grids import STEM
-from foldnorm.models.volume_networks import Encoder, Generator
+from foldnorm.models.grids import STEM, code_grid
+from foldnorm.models.volume_networks import Generator
 
 
-class BlockEncoder(Encoder):
-    """An `Encoder` whose code is a linear map of each block of voxels, and what the others add.
+class BlockEncoder(nn.Module):
+    """Encoder whose code of a block of voxels has a part for each cube of it, told by that alone.
 
-    Sheets one voxel thick are learned first along the short way, in fewer steps: the principal
-    components of blocks are not far from it.
+    An encoder that saw more would say the same with fewer codes, in which everything around a block
+    leaves its traces. A decoder does not mind them; a model of codes has to foresee each before it
+    can say what comes next.
+
+    Args:
+        shape: sides of the volume, 2-D or 3-D.
+        n_classes: input channels.
+        channels: of the generator; each level doubles the sides of a block.
+        code_channels: of a block's code.
+        n_parts: cubes of a block, a number to the power of the dimensions.
     """
 
     def __init__(
@@ -22,24 +31,38 @@ class BlockEncoder(Encoder):
         n_classes: int,
         channels: Sequence[int],
         code_channels: int,
-        norm: bool = True,
-        condition_size: int = 0,
+        n_parts: int,
     ) -> None:
-        super().__init__(shape, n_classes, channels, code_channels, None, norm, condition_size)
-        dims = len(shape)
-        self.factor = STEM * 2 ** len(channels)
-        self.blocks = convolution(dims, n_classes * self.factor**dims, code_channels, 1)
+        super().__init__()
+        dims, block = len(shape), STEM * 2 ** len(channels)
+        self.grid = code_grid(shape, len(channels))
+        self.split = round(n_parts ** (1 / dims))
+        if self.split**dims != n_parts or block % self.split:
+            raise ValueError(
+                f"n_codebooks: expected as many as there are equal cubes in a block of {block} "
+                f"voxels along each of {dims} axes, such as {2**dims}, got {n_parts}"
+            )
+        self.side = block // self.split
+        voxels, width, outputs = n_classes * self.side**dims, channels[-1], code_channels // n_parts
+        self.short = convolution(dims, voxels, outputs, 1)
+        self.layers = nn.Sequential(
+            convolution(dims, voxels, width, 1, act=nn.GELU()),
+            convolution(dims, width, outputs, 1),
+        )
 
-    def forward(  # type: ignore[override]  # as `Encoder.forward`
-        self,
-        volume: Tensor,
-        condition: Tensor | None = None,
-        maps: Sequence[Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """(B, C, *sides) → mean and log-variance, as `Encoder.forward` has them."""
-        mean, log_variance = super().forward(volume, condition, maps)
-        blocks = self.blocks(pixelunshuffle(volume, volume.ndim - 2, self.factor))
-        return mean + blocks.flatten(1).float(), log_variance
+    def forward(self, volume: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, C, *sides) → mean and log-variance, as `Encoder.forward` has them.
+
+        The variance means nothing.
+        """
+        del condition
+        dims = volume.ndim - 2
+        cubes = pixelunshuffle(volume, dims, self.side)  # (B, C · side^d, *split · grid)
+        codes = self.short(cubes) + self.layers(cubes)  # (B, channels of a part, *split · grid)
+        of_blocks = pixelunshuffle(codes, dims, self.split)  # (B, channels · parts, *grid)
+        by_part = of_blocks.unflatten(1, (-1, self.split**dims)).transpose(1, 2)
+        mean = by_part.float().flatten(1)
+        return mean, torch.zeros_like(mean)
 
 
 class BlockGenerator(Generator):

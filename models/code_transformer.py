@@ -1,6 +1,6 @@
 """Probability of a grid of codes, place after place in any order of the places."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from math import prod
 
@@ -60,7 +60,10 @@ class CodeTransformer(nn.Module):
         self.here = nn.Parameter(axial_waves(tuple(grid), width))
         self.there = nn.Parameter(axial_waves(tuple(grid), width))
         self.from_code = nn.Linear(whole, width)
-        self.from_neighbours = nn.Linear(self.neighbours.shape[1] * (whole + 1), width)
+        self.from_neighbours = nn.Sequential(
+            nn.Linear(self.neighbours.shape[1] * (whole + 1), 2 * width), nn.GELU()
+        )
+        self.to_step = nn.Linear(2 * width, width)
         self.condition = ConditionMap(condition_size, [width]) if condition_size else None
         self.transformer = CausalTransformer(width, depth, heads)
         self.to_logits = nn.ModuleList(
@@ -69,26 +72,40 @@ class CodeTransformer(nn.Module):
 
     def log_probability(
         self, tokens: Tensor, entries: Tensor, order: Tensor, condition: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Compute the log probability of each place's codes, and what it is on average.
+    ) -> Tensor:
+        """Compute the log probability of each place's codes, (B, places) nats, by place."""
+        found = torch.zeros(order.shape, device=order.device)
+        for log_p, asked in self._distributions(tokens, entries, order, condition):
+            found = found + log_p.gather(2, asked).squeeze(2)
+        return found.gather(1, order.argsort(dim=1))
+
+    def surprise(
+        self, tokens: Tensor, entries: Tensor, order: Tensor, condition: Tensor | None = None
+    ) -> Tensor:
+        """Compute by how much less likely each place's codes are than what is drawn there.
 
         Returns:
-            (B, places) nats of what is there, by place, not by step; and its expectation under the
-            model, minus the entropy of what the place could hold, likewise.
+            (B, places) nats, by place: −log p of what is there, minus the entropy of what the place
+            could hold.
         """
+        found = torch.zeros(order.shape, device=order.device)
+        for log_p, asked in self._distributions(tokens, entries, order, condition):
+            found = found + (log_p.exp() * log_p).sum(2) - log_p.gather(2, asked).squeeze(2)
+        return found.gather(1, order.argsort(dim=1))
+
+    def _distributions(
+        self, tokens: Tensor, entries: Tensor, order: Tensor, condition: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (B, steps, n_codes) log probabilities and (B, steps, 1) tokens of each codebook."""
         codes = codes_of(tokens, entries)
-        rank = order.argsort(dim=1)
-        steps = self._steps(codes, order, rank, condition, 0, self.places)
+        rank, at = order.argsort(dim=1), order.unsqueeze(2)
+        steps, beside = self._steps(codes, order, rank, condition, 0, self.places)
         hidden = self.transformer(steps)
-        found = expected = torch.zeros(order.shape, device=order.device)
-        at = order.unsqueeze(2)
         known = codes.gather(1, at.expand_as(codes))  # in the order of the steps
         asked = tokens.gather(1, at.expand_as(tokens))
         for n, head in enumerate(self.to_logits):
-            log_p = torch.log_softmax(head(hidden, known).float(), dim=2)
-            found = found + log_p.gather(2, asked[:, :, n : n + 1]).squeeze(2)
-            expected = expected + (log_p.exp() * log_p).sum(2)
-        return found.gather(1, rank), expected.gather(1, rank)
+            log_p = torch.log_softmax(head(hidden, beside, known).float(), dim=2)
+            yield log_p, asked[:, :, n : n + 1]
 
     @torch.no_grad()
     def draw(
@@ -123,11 +140,11 @@ class CodeTransformer(nn.Module):
         caches = self.transformer.caches(len(tokens), self.places)
         begin = 0
         for step in range(first, self.places):
-            steps = self._steps(codes, order, rank, condition, begin, step + 1)
+            steps, beside = self._steps(codes, order, rank, condition, begin, step + 1)
             hidden, begin = self.transformer(steps, caches)[:, -1:], step + 1
             place, parts = order[:, step], [codes[:, :1, :0]]
             for n, head in enumerate(self.to_logits):
-                logits = head(hidden, torch.cat(parts, dim=2))[:, 0].float()
+                logits = head(hidden, beside[:, -1:], torch.cat(parts, dim=2))[:, 0].float()
                 own = chosen(logits / temperature, uniform[:, step, n], top_p)
                 tokens[every, place, n] = own
                 parts.append(entries[n, own].unsqueeze(1))
@@ -142,8 +159,10 @@ class CodeTransformer(nn.Module):
         condition: Tensor | None,
         begin: int,
         end: int,
-    ) -> Tensor:
-        """Input of the steps from one to before another, (B, end − begin, width).
+    ) -> tuple[Tensor, Tensor]:
+        """Input of the steps from one to before another, and what lies beside each step's place.
+
+        (B, end − begin, width) and (B, end − begin, 2 · width).
 
         Args:
             codes: (B, places, n) of each place; of those that are not known yet, anything.
@@ -158,27 +177,32 @@ class CodeTransformer(nn.Module):
         asked, read = order[:, begin:end], order[:, (step - 1).clamp(min=0)]
         before = self.from_code(codes[batch, read]) + self.here[read]  # (B, steps, width)
         x = torch.where((step > 0)[:, None], before, self.begin) + self.there[asked]
-        beside = self.neighbours[asked]  # (B, steps, neighbours); beyond the grid: `places`
-        is_known = F.pad(rank, (0, 1), value=self.places)[batch[..., None], beside]
+        around = self.neighbours[asked]  # (B, steps, neighbours); beyond the grid: `places`
+        is_known = F.pad(rank, (0, 1), value=self.places)[batch[..., None], around]
         is_known = (is_known < step[:, None]).unsqueeze(3).to(codes.dtype)
-        of_them = F.pad(codes, (0, 0, 0, 1))[batch[..., None], beside] * is_known
-        x = x + self.from_neighbours(torch.cat([of_them, is_known], dim=3).flatten(2))
-        return x if self.condition is None else x + self.condition(condition).unsqueeze(1)
+        of_them = F.pad(codes, (0, 0, 0, 1))[batch[..., None], around] * is_known
+        beside = self.from_neighbours(torch.cat([of_them, is_known], dim=3).flatten(2))
+        x = x + self.to_step(beside)
+        if self.condition is not None:
+            x = x + self.condition(condition).unsqueeze(1)
+        return x, beside
 
 
 class _Head(nn.Module):
-    """Logits of one of a place's codes, given the step and the codes of the place before it."""
+    """Logits of one of a place's codes, given the step, its neighbours, and the codes before it."""
 
     def __init__(self, known: int, width: int, n_codes: int) -> None:
         super().__init__()
         self.known = known
+        self.from_beside = nn.Linear(2 * width, width, bias=False)
         self.from_known = nn.Linear(known, width, bias=False) if known else None
         self.layers = nn.Sequential(
             nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width), nn.Linear(width, n_codes)
         )
 
-    def forward(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """(B, steps, width) and (B, steps, ≥ known) → (B, steps, n_codes)."""
+    def forward(self, hidden: Tensor, beside: Tensor, codes: Tensor) -> Tensor:
+        """(B, steps, width), (B, steps, 2 · width), (B, steps, ≥ known) → (B, steps, n_codes)."""
+        hidden = hidden + self.from_beside(beside)
         if self.from_known is not None:
             hidden = hidden + self.from_known(codes[..., : self.known])
         return self.layers(hidden)

@@ -23,17 +23,18 @@ class VQVAE(LabelAutoencoder):
     Args:
         shape: sides of the volumes; taken from the cohort by ``foldnorm train``.
         n_classes: taken from the cohort's label scheme.
-        channels: of encoder and generator, a level each.
+        channels: of the generator, a level each; each doubles the sides of the block of voxels that
+            a place of the code's grid stands for, from `STEM` on.
         code_channels: of the map that is the code, a part for each codebook.
-        n_codebooks: codes of each place.
+        n_codebooks: codes of each place, one for each of so many cubes of its block.
         n_codes: entries of each codebook.
-        norm: group norm in both networks.
+        norm: group norm in the generator.
         commitment_weight: of the squared distance between what is encoded and its code.
         codebook_decay: of the moving averages that codebooks are.
         codebook_annealing: share of the training over which codes take the place of what is
             encoded, so that the encoder first learns what is worth a code.
         training_steps: taken from ``training.steps``.
-        condition: columns of ``participants.tsv`` that the networks are told.
+        condition: columns of ``participants.tsv`` that the generator is told.
         condition_size: numbers they amount to; taken from the cohort.
         others: see `LabelAutoencoder`.
 
@@ -58,11 +59,10 @@ class VQVAE(LabelAutoencoder):
         condition_size: int = 0,
         **others: Any,
     ) -> None:
-        sizes = (shape, n_classes, channels, code_channels, norm, condition_size)
-        encoder = BlockEncoder(*sizes)
+        encoder = BlockEncoder(shape, n_classes, channels, code_channels, n_codebooks)
         super().__init__(
             encoder,
-            BlockGenerator(*sizes),
+            BlockGenerator(shape, n_classes, channels, code_channels, norm, condition_size),
             shape,
             n_classes,
             code_channels * prod(encoder.grid),
@@ -86,7 +86,7 @@ class VQVAE(LabelAutoencoder):
     ) -> dict[str, Tensor]:
         """Cross entropy of the reconstruction, and the commitment of the encoder to its codes."""
         del phase
-        encoded = self._encoded(volumes, condition)
+        encoded = self._encoded(volumes)
         tokens = self.codebooks.tokens(encoded.detach())
         codes = self.codebooks.codes(tokens)
         commitment = F.mse_loss(encoded, codes)
@@ -115,27 +115,18 @@ class VQVAE(LabelAutoencoder):
         feature_maps: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """(B, *sides) uint8 → (B, latent_dim): the entries of each place."""
-        return self.codebooks.codes(self.tokens(volumes, condition, feature_maps)).flatten(1)
+        del condition, feature_maps  # a code says what is there, whoever it is of
+        return self.codebooks.codes(self.tokens(volumes)).flatten(1)
 
-    def tokens(
-        self,
-        volumes: Tensor,
-        condition: Tensor | None = None,
-        feature_maps: Sequence[Tensor] | None = None,
-    ) -> Tensor:
+    def tokens(self, volumes: Tensor) -> Tensor:
         """(B, *sides) uint8 → (B, n_codebooks, *grid) int64: which entries are at each place."""
-        return self.codebooks.tokens(self._encoded(volumes, condition, feature_maps))
+        return self.codebooks.tokens(self._encoded(volumes))
 
     def decode_tokens(self, tokens: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, n_codebooks, *grid) int64 → (B, C, *sides) class logits."""
         return self.decode(self.codebooks.codes(tokens).flatten(1), condition)
 
-    def _encoded(
-        self,
-        volumes: Tensor,
-        condition: Tensor | None,
-        feature_maps: Sequence[Tensor] | None = None,
-    ) -> Tensor:
+    def _encoded(self, volumes: Tensor) -> Tensor:
         """(B, *sides) uint8 → (B, code_channels, *grid) float32, before codes take its place."""
-        mean, _ = self.posterior(volumes, condition, feature_maps)
+        mean, _ = self.posterior(volumes, None)
         return mean.view(len(mean), -1, *self.grid)

@@ -61,8 +61,8 @@ class VQVAETransformer(VQVAE):
         n_orders: int = 4,
         temperature: float = 1.0,
         top_p: float = 0.95,
-        redraw_above: float = 9.0,
-        autoencoder_share: float = 0.5,
+        redraw_above: float = 6.0,
+        autoencoder_share: float = 0.2,
         training_steps: int = 1,
         condition_size: int = 0,
         **others: Any,
@@ -101,7 +101,8 @@ class VQVAETransformer(VQVAE):
         shuffled = noise.uniform(prod(self.grid)).argsort(dim=1)
         by_row = noise.uniform() < self.raster_share
         order = torch.where(by_row[:, None], self._raster(len(volumes)), shuffled)
-        found, _ = self._log_probability(volumes, order, condition)
+        tokens = self._by_place(volumes)
+        found = self.transformer.log_probability(tokens, self._entries(), order, condition)
         entropy = -found.mean()
         return {"code_entropy": entropy, "loss": entropy / self.codebooks.count}
 
@@ -110,8 +111,8 @@ class VQVAETransformer(VQVAE):
 
         A bound of the negative log likelihood of the volume.
         """
-        order = self._raster(len(volumes))
-        found, _ = self._log_probability(volumes, order, condition)
+        tokens, order = self._by_place(volumes), self._raster(len(volumes))
+        found = self.transformer.log_probability(tokens, self._entries(), order, condition)
         return super().validation_loss(volumes, condition) - found.sum(1) / prod(self.shape)
 
     @torch.no_grad()
@@ -143,13 +144,9 @@ class VQVAETransformer(VQVAE):
         Returns:
             (B, *grid) float32, nats: −log p of what is there, minus the entropy of what could be.
         """
-        found = [
-            expected - log_p
-            for order in self._orders(volumes.device)
-            for log_p, expected in [
-                self._log_probability(volumes, order.expand(len(volumes), -1), condition)
-            ]
-        ]
+        tokens, entries = self._by_place(volumes), self._entries()
+        orders = [order.expand(len(volumes), -1) for order in self._orders(volumes.device)]
+        found = [self.transformer.surprise(tokens, entries, own, condition) for own in orders]
         return torch.stack(found).mean(dim=0).view(-1, *self.grid)
 
     @torch.no_grad()
@@ -170,7 +167,8 @@ class VQVAETransformer(VQVAE):
             feature_maps: of the volumes, if they are known.
             surprise: of the volumes, if it is known.
         """
-        tokens = self._by_place(self.tokens(volumes, condition, feature_maps))
+        del feature_maps  # the encoder has none
+        tokens = self._by_place(volumes)
         if surprise is None:
             surprise = self.surprise(volumes, condition)
         anew = surprise > self.redraw_above
@@ -207,13 +205,10 @@ class VQVAETransformer(VQVAE):
             top_p=self.top_p,
         )
 
-    def _log_probability(
-        self, volumes: Tensor, order: Tensor, condition: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Log probability of the codes of (B, *sides) and its expectation, (B, places) each."""
-        with torch.no_grad():
-            tokens = self._by_place(self.tokens(volumes, condition))
-        return self.transformer.log_probability(tokens, self._entries(), order, condition)
+    @torch.no_grad()
+    def _by_place(self, volumes: Tensor) -> Tensor:
+        """(B, *sides) uint8 → (B, places, codebooks) int64: which entries are at each place."""
+        return self.tokens(volumes).flatten(2).transpose(1, 2)
 
     def _entries(self) -> Tensor:
         """Codes as the transformer is shown them, of about length 1: (codebooks, codes, n)."""
@@ -233,10 +228,6 @@ class VQVAETransformer(VQVAE):
         """Row by row, (count, places)."""
         places = torch.arange(prod(self.grid), device=self.codebooks.entries.device)
         return places.expand(count, -1)
-
-    def _by_place(self, tokens: Tensor) -> Tensor:
-        """(B, codebooks, *grid) → (B, places, codebooks)."""
-        return tokens.flatten(2).transpose(1, 2)
 
     def _as_grid(self, tokens: Tensor) -> Tensor:
         """(B, places, codebooks) → (B, codebooks, *grid)."""

@@ -499,6 +499,22 @@ QUALITY_SIDECAR = Artifact("quality", "quality.json", "What was compared, and in
 QUALITY_PAIRS = Artifact(
     "quality", "closest_pairs.png", "Synthetic volumes beside the nearest training ones."
 )
+BLIND_SHEET = Artifact(
+    "quality",
+    "blind_sheet.png",
+    "Synthetic and held-out real volumes in random order, for a reader (`--blind-sheet`).",
+)
+BLIND_KEY = Artifact(
+    "quality",
+    "blind_sheet_key.tsv",
+    "Which volumes of the blind sheet are synthetic; a row a volume.",
+    {
+        "row": "of the sheet, from 1 at the top",
+        "column": "of the sheet, from 1 at the left; a volume is three slices",
+        "kind": "synthetic or real",
+        "volume": "file of a synthetic volume, participant of a real one",
+    },
+)
 
 # compare
 COMPARISON = Artifact(

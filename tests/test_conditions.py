@@ -124,11 +124,12 @@ def test_all_networks_learn_from_what_they_are_told(name):
     assert isinstance(model, Conditioned)
     assert model.condition == ("hemi", "age")
     told = torch.cat([LEFT, LEFT, RIGHT, RIGHT])
+    told_nothing = {"encoder"} if isinstance(model, VQVAE) else set()  # what is there is there
     learned = set()
     for phase in phases_of(model):
         model.zero_grad()
         model.loss(phase, batch(name), noise(step=1), told)["loss"].backward()
-        for part in model.phases[phase].networks:
+        for part in set(model.phases[phase].networks) - told_nothing:
             network = getattr(model, part)
             maps = [
                 p.grad
@@ -140,7 +141,8 @@ def test_all_networks_learn_from_what_they_are_told(name):
             columns = maps[0] if maps[0].shape[0] == 3 else maps[0][:, -3:].T
             assert all(column.any() for column in columns), part
             learned.add(part)
-    assert learned == {n for p in phases_of(model) for n in model.phases[p].networks}
+    all_networks = {n for p in phases_of(model) for n in model.phases[p].networks}
+    assert learned == all_networks - told_nothing
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -167,8 +169,9 @@ def test_a_code_is_decoded_as_it_is_told(name):
 
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {"gan"}))
 def test_a_model_that_is_not_told_says_so(name):
+    model = MODELS[name]()
     with pytest.raises(ValueError, match="give it the condition"):
-        MODELS[name]().encode(batch(name))
+        model.decode(model.encode(batch(name)))
 
 
 def test_two_halves_of_a_batch_give_the_gradient_of_the_whole():

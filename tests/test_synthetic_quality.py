@@ -1,5 +1,6 @@
 """Figures that tell good synthetic volumes from bad ones."""
 
+import io
 import json
 
 import numpy as np
@@ -27,8 +28,11 @@ from foldnorm.pipeline.metrics.two_sample import (
     two_sample_auroc,
 )
 from foldnorm.pipeline.runs.trained_model import TrainedModel
+from foldnorm.pipeline.studies.blind_sheet import BlindSheet
 from foldnorm.pipeline.studies.synthetic_quality import QualityOptions, measure_quality
+from foldnorm.pipeline.studies.synthetic_volumes import VolumeSet
 from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.pictures import GAP
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.io.schemes import SKELETON
@@ -278,3 +282,29 @@ def test_label_volumes_are_compared_in_their_structure(small_cohort, tmp_path):
         assert float(found[name]["synthetic"]) <= 1
     training = float(found["mean_voxels"]["training"])
     assert float(found["mean_voxels"]["synthetic"]) == pytest.approx(training, rel=0.3)
+
+
+def test_the_key_of_the_blind_sheet_says_where_synthetic_volumes_are(discs):
+    black, white = (np.full((11, 16, 16), value, np.float32) for value in (-1, 1))
+    synthetic, real = VolumeSet(black, names(11, "s")), VolumeSet(white, names(11, "r"))
+    sheet = BlindSheet.from_sets(Cohort.open(discs), synthetic, real, np.random.default_rng(0))
+    pixels = np.asarray(Image.open(io.BytesIO(sheet.picture)))[..., 0]
+    places = [(row["row"], row["column"]) for row in sheet.key]
+    assert places == [(n // 8 + 1, n % 8 + 1) for n in range(22)]
+    pitch = 3 * (16 + 2 * GAP)  # of a picture in a picture
+    for row, (down, right) in zip(sheet.key, places, strict=True):
+        middle = pixels[(down - 1) * pitch + 24, (right - 1) * pitch + 24]
+        assert middle == (0 if row["kind"] == "synthetic" else 255)
+        assert row["volume"][0] == row["kind"][0]
+    assert {row["kind"] for row in sheet.key[:11]} == {"synthetic", "real"}  # they are mixed
+    assert sorted(row["volume"] for row in sheet.key) == sorted(synthetic.groups + real.groups)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_blind_sheet_is_written_where_it_is_asked_for(discs, tmp_path):
+    quality_of(discs, blobs(12, 9), tmp_path)
+    assert not list((tmp_path / "q").glob("blind*"))
+    quality_of(discs, blobs(12, 9), tmp_path, "--blind-sheet", "9", "--overwrite")
+    kinds = [row["kind"] for row in read_tsv(tmp_path / "q/blind_sheet_key.tsv")]
+    assert (kinds.count("synthetic"), kinds.count("real")) == (9, 9)
+    assert Image.open(tmp_path / "q/blind_sheet.png").size == (8 * 60, 3 * 60)

@@ -5,7 +5,8 @@ import torch
 from test_models import CODES, batch, make, noise
 
 from foldnorm.models import VQVAE
-from foldnorm.models.classes import to_classes
+from foldnorm.models.block_networks import BlockEncoder
+from foldnorm.models.classes import one_hot, to_classes
 from foldnorm.models.codebooks import Codebooks
 from foldnorm.pipeline.metrics.sheets import sheet_panel
 
@@ -71,10 +72,23 @@ def test_a_volume_is_brought_back_from_the_numbers_of_its_codes():
     model = make("vqvae").eval()
     volumes = batch("vqvae")
     tokens = model.tokens(volumes)
-    assert tokens.shape == (4, 2, 2, 2, 3)
+    assert tokens.shape == (4, 8, 2, 2, 3)
     assert tokens.max() < 6
     with torch.no_grad():
         assert torch.equal(model.decode_tokens(tokens), model.decode(model.encode(volumes)))
+
+
+def test_a_code_tells_of_one_cube_of_a_block_and_of_nothing_else():
+    torch.manual_seed(0)
+    encoder = BlockEncoder((8, 8, 12), 3, [8], 16, 8)
+    volumes = batch("vqvae")[:1]
+    changed = volumes.clone()
+    changed[0, 5, 6, 9] = (changed[0, 5, 6, 9] + 1) % 3
+    with torch.no_grad():
+        before, after = (encoder(one_hot(v, 3))[0].view(8, 2, 2, 2, 3) for v in (volumes, changed))
+    where = (before != after).any(dim=1).nonzero().tolist()
+    # Of the block that begins at (4, 4, 8): the cube that begins 0, 2 and 0 voxels further.
+    assert where == [[2, 1, 1, 2]]
 
 
 def sheets(count, seed):
@@ -90,7 +104,7 @@ def sheets(count, seed):
 
 def test_thin_sheets_survive():
     torch.manual_seed(0)
-    sizes = {"channels": [16], "code_channels": 8, "n_codebooks": 2, "n_codes": 16}
+    sizes = {"channels": [16], "code_channels": 16, "n_codebooks": 8, "n_codes": 16}
     stages = {"codebook_annealing": 0.5, "training_steps": 150}
     model = VQVAE((8, 8, 8), **sizes, **stages).train()
     networks = [*model.encoder.parameters(), *model.generator.parameters()]
@@ -114,7 +128,9 @@ def test_thin_sheets_survive():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"n_codebooks": 3}, "code_channels: expected a multiple of 3 codebooks, got 4"),
+        ({"n_codebooks": 3}, "equal cubes in a block of 4 voxels along each of 3 axes, such as 8"),
+        ({"n_codebooks": 27}, "got 27"),  # of a third of a block's side
+        ({"code_channels": 12}, "code_channels: expected a multiple of 8 codebooks, got 12"),
         ({"n_codes": 1}, "two codes or more"),
         ({"codebook_decay": 1.0}, "a decay between 0 and 1, got 6 and 1"),
     ],

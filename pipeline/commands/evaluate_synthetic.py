@@ -17,6 +17,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_out,
     add_overwrite,
     add_seed,
+    positive,
 )
 
 HELP = "compare synthetic volumes with real ones"
@@ -37,6 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--microstructure",
         action="store_true",
         help="also compare volume fraction, two-point correlation, chords and circles of images",
+    )
+    parser.add_argument(
+        "--blind-sheet",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="also lay out so many synthetic and as many held-out volumes in random order, as a "
+        "picture for a reader; which is which stands in a table beside it",
     )
     add_seed(parser)
     add_device(parser)
@@ -60,7 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
         encoder_run = RunFolder.open(arguments.encoder)
         encoder_run.check_cohort(cohort)
         encoder = encoder_run.load(choose_device(arguments.device))
-    options = QualityOptions(arguments.num, arguments.seed, arguments.microstructure)
+    options = QualityOptions(
+        arguments.num, arguments.seed, arguments.microstructure, arguments.blind_sheet
+    )
     result = measure_quality(cohort, arguments.synthetic, options, encoder)
     result.save(arguments.out)
     summary = [f"{'':<24} synthetic  held out"]

@@ -13,7 +13,7 @@ from foldnorm.preprocessing.cohort.cohort import Brain
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
 # The median spread of four crops of MMRR-21 of Mindboggle-101; no other site was looked at.
-FLOOR = 3.0  # nats
+FLOOR = 1.75  # nats
 THRESHOLD = 2.5  # standard deviations, as of `LatentMapScores`
 
 

@@ -33,6 +33,7 @@ from foldnorm.pipeline.metrics.two_sample import (
     two_sample_auroc,
 )
 from foldnorm.pipeline.runs.trained_model import TrainedModel
+from foldnorm.pipeline.studies.blind_sheet import BlindSheet
 from foldnorm.pipeline.studies.synthetic_volumes import SyntheticVolumes, VolumeSet, set_of
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.cohort.each_volume import readable
@@ -62,11 +63,13 @@ class QualityOptions:
         number: of volumes of each set, at most.
         seed: of what is drawn.
         microstructure: also measure images as microstructures.
+        blind_sheet: volumes of either kind, at most, that a reader is to tell apart; 0: no sheet.
     """
 
     number: int = 200
     seed: int = 0
     microstructure: bool = False
+    blind_sheet: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,20 +82,24 @@ class QualityResult:
         closest_pairs: PNG of synthetic volumes that are nearest to a training volume, above it.
         about: what was compared; more of ``quality.json``.
         failed: volumes that cannot be read, and why.
+        blind_sheet: synthetic and held-out volumes in random order, if asked for.
     """
 
     table: list[dict[str, Any]]
     closest_pairs: bytes
     about: Mapping[str, Any]
     failed: list[Problem]
+    blind_sheet: BlindSheet | None = None
 
     def save(self, out: Path) -> None:
-        """Write ``quality.tsv``, ``closest_pairs.png`` and ``quality.json``."""
+        """Write ``quality.tsv``, ``closest_pairs.png``, ``quality.json`` and the blind sheet."""
         write_tsv(out / QUALITY, self.table, tuple(QUALITY.columns))
         write_bytes(out / QUALITY_PAIRS, self.closest_pairs)
         sets = ("synthetic", "held_out", "training")
         figures = {row["figure"]: {name: row[name] for name in sets} for row in self.table}
         write_json(out / QUALITY_SIDECAR, {**self.about, "figures": figures})
+        if self.blind_sheet is not None:
+            self.blind_sheet.save(out)
 
 
 def measure_quality(
@@ -139,7 +146,20 @@ def measure_quality(
                     "volumes",
         "seed": options.seed,
     }  # fmt: skip
-    return QualityResult(rows, closest, about, list(dict.fromkeys(failed)))
+    sheet = _blind_sheet(cohort, drawn, options) if options.blind_sheet else None
+    return QualityResult(rows, closest, about, list(dict.fromkeys(failed)), sheet)
+
+
+def _blind_sheet(
+    cohort: Cohort, drawn: dict[str, VolumeSet], options: QualityOptions
+) -> BlindSheet:
+    """Lay out as many synthetic as held-out volumes, which are in random order already."""
+    synthetic, real = (
+        VolumeSet(own.volumes[: options.blind_sheet], own.groups[: options.blind_sheet])
+        for own in (drawn["synthetic"], drawn["held_out"])
+    )
+    rng = np.random.default_rng(seed_of(options.seed, "blind sheet"))
+    return BlindSheet.from_sets(cohort, synthetic, real, rng)
 
 
 def _drawn(
