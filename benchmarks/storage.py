@@ -86,7 +86,7 @@ def zarrs(volumes: Sequence[Volume], scratch: Path) -> Iterator[tuple[str, Way]]
     kinds: dict[str, dict[str, Any]] = {
         "zarr": {"compressors": None},
         "zarr_compressed": {},
-        "zarr_in_shards": {"shards": many},
+        "zarr_sharded": {"shards": many},
     }
     for name, kind in kinds.items():
         place = scratch / name

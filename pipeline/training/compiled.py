@@ -37,7 +37,7 @@ def compile_networks(model: nn.Module, how: Compile, device: torch.device) -> No
     if not parts:
         raise InputError(
             f"training.compile: {type(model).__name__} has nothing to compile: its networks are "
-            "single layers of PyTorch, or their gradient is penalised; leave the option out"
+            "rows of PyTorch's own layers, or their gradient is penalised; leave the option out"
         )
     torch.compiler.reset()  # of another training in this process nothing is left to look through
     # At once, not after the run folder is written.
