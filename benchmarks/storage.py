@@ -33,7 +33,7 @@ from figures import flattened, write_figures
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.core.arrays import read_array, read_row, write_array
+from foldnorm.preprocessing.core.arrays import MappedArray, read_array, read_row, write_array
 
 SHARD = 100  # volumes
 Volume = NDArray[np.uint8]
@@ -69,13 +69,16 @@ class Way:
 
 
 def arrays(volumes: Sequence[Volume], scratch: Path) -> Iterator[tuple[str, Way]]:
-    """One file, as a cohort has it."""
-    path = scratch / "volumes.npy"
+    """One file, as a cohort has it; two, because the kernel does not forget what is mapped."""
+    kinds: dict[str, Callable[[MappedArray, int], Volume]] = {
+        "one_call": read_row,
+        "memory_map": lambda array, n: np.array(array[n]),
+    }
     shape = (len(volumes), *volumes[0].shape)
-    write_array(path, volumes, shape=shape, dtype=np.dtype(np.uint8))
-    array = read_array(path)
-    yield "one_call", Way.by_number(path, lambda n: read_row(array, n))
-    yield "memory_map", Way.by_number(path, lambda n: np.array(array[n]))
+    for name, read in kinds.items():
+        path = scratch / f"{name}.npy"
+        write_array(path, volumes, shape=shape, dtype=np.dtype(np.uint8))
+        yield name, Way.by_number(path, partial(read, read_array(path)))
 
 
 def zarrs(volumes: Sequence[Volume], scratch: Path) -> Iterator[tuple[str, Way]]:
