@@ -1,15 +1,12 @@
-"""What a population takes: reading volumes at random, packing, and tables of many rows.
+"""What a population takes: packing, a look at all volumes, and tables of many rows.
 
 `rows`: a cohort of `--rows` hemispheres of 4³ voxels, a table of quality control and `--folds`
 folds each: seconds to write and open it, and of what looks at all rows. `pack`: prepared volumes of
 COHORT, those of each person under the names of as many as `--packed` takes, packed as --finalize
 does: seconds, and by how much the peak memory of the process rises, for a quarter of them and for
-all. `reads`: `--reads` volumes of 80³ in one file, read at random from a disk cache that was given
-up (the kernel is asked to forget the file; a virtual machine's host may not) and again from memory:
-by one call each, through a memory map, and, if the package zarr is there, from chunks of one volume
-each, not compressed and compressed. `look`: what `train` reads before its first step, of the same
-file. Seconds of the clock and of the processor; ends with one line of JSON, which is also written
-to OUT.
+all. `look`: what `train` reads before its first step, of `--looked-at` volumes of 80³, from a disk
+cache that was given up and from memory (how they are read in training: `storage.py`). Seconds of
+the clock and of the processor; ends with one line of JSON, which is also written to OUT.
 """
 
 import argparse
@@ -17,16 +14,16 @@ import json
 import os
 import resource
 import shutil
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from figures import flattened, write_figures
+from storage import forget
 
 from foldnorm.pipeline.scoring.calibration import Calibration
 from foldnorm.pipeline.scoring.participants import Participants
@@ -43,7 +40,7 @@ from foldnorm.preprocessing.cohort.quality import QC_TABLE, read_warnings
 from foldnorm.preprocessing.core.arrays import read_array, read_row, write_array
 from foldnorm.preprocessing.core.files import read_json, write_json, write_tsv
 
-SIDE = 80  # voxels of a volume that is read
+SIDE = 80  # voxels of a volume that is looked at
 TINY = (4, 4, 4)
 Figures = dict[str, Any]
 
@@ -181,72 +178,6 @@ def pack_one(source: Path, out: Path) -> Figures:
             "problems": len(packed.problems)}  # fmt: skip
 
 
-def forget(path: Path) -> None:
-    """Ask the kernel to take files out of the memory that it keeps them in."""
-    for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
-            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def ways_to_read(path: Path, volumes: np.ndarray) -> dict[str, tuple[Path, Callable[[int], Any]]]:
-    """File or folder, and what reads one volume of it."""
-    array = read_array(path)
-    ways: dict[str, tuple[Path, Callable[[int], Any]]] = {
-        "one call": (path, lambda n: read_row(array, n)),
-        "memory map": (path, lambda n: np.array(array[n])),
-    }
-    try:
-        import zarr
-    except ModuleNotFoundError:
-        print("zarr is not installed: not measured")
-        return ways
-    for name, compressors in (("zarr", None), ("zarr compressed", "auto")):
-        folder = path.with_name(name.replace(" ", "-"))
-        stored = zarr.create_array(
-            folder,
-            shape=volumes.shape,
-            dtype=volumes.dtype,
-            chunks=(1, *volumes.shape[1:]),
-            compressors=compressors,
-        )
-        for n, volume in enumerate(volumes):
-            stored[n] = volume
-        ways[name] = folder, lambda n, stored=stored: stored[n]
-    return ways
-
-
-def reads(volumes: np.ndarray, scratch: Path, chosen: int, repeats: int) -> Figures:
-    """Volumes a second, read at random; medians, the ways in turn."""
-    path, rng = scratch / "reads.npy", np.random.default_rng(0)
-    np.save(path, volumes)
-    ways = ways_to_read(path, volumes)
-    paces: dict[str, list[tuple[float, float]]] = {}
-    for _ in range(repeats):
-        for name, (file, read) in ways.items():
-            order = rng.permutation(len(volumes))[:chosen].tolist()
-            for state in ("cold", "warm"):
-                if state == "cold":
-                    forget(file)
-                wall, cpu = time.perf_counter(), time.process_time()
-                for n in order:
-                    read(n)
-                taken = time.perf_counter() - wall, time.process_time() - cpu
-                paces.setdefault(f"{name}, {state}", []).append(taken)
-    found: Figures = {
-        name: {"volumes_a_second": round(chosen / statistics.median(w for w, _ in own), 1),
-               "cpu_ms_a_volume": round(1000 * statistics.median(c for _, c in own) / chosen, 3)}
-        for name, own in paces.items()
-    }  # fmt: skip
-    for file, _ in ways.values():
-        size = file.stat().st_size if file.is_file() else sum(
-            p.stat().st_size for p in file.rglob("*") if p.is_file())  # fmt: skip
-        found[f"{file.name}, MiB"] = round(size / 2**20, 1)
-    for name, own in found.items():
-        print(name, own, flush=True)
-    return found
-
-
 def look(like: Cohort, volumes: np.ndarray, scratch: Path) -> Figures:
     """Seconds of the look at all volumes before training."""
     from foldnorm.preprocessing.cohort.each_volume import fault_of_volumes
@@ -259,7 +190,7 @@ def look(like: Cohort, volumes: np.ndarray, scratch: Path) -> Figures:
     cohort = Cohort.open(out)
     for state in ("cold", "warm"):
         if state == "cold":
-            forget(out)
+            forget([path for path in out.iterdir() if path.is_file()])
         with timed(found, state):
             fault = fault_of_volumes(cohort, "train", "validation")
             assert not fault, fault
@@ -275,14 +206,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--folds", type=int, default=20)
     parser.add_argument("--packed", type=int, default=2000)
-    parser.add_argument("--reads", type=int, default=1000)
-    parser.add_argument("--chosen", type=int, default=100, help="volumes of each measurement")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=("rows", "pack", "reads", "look"))
+    parser.add_argument("--looked-at", type=int, default=400)
+    parser.add_argument("--only", nargs="+", choices=("rows", "pack", "look"))
     arguments = parser.parse_args()
     like = Cohort.open(arguments.cohort)
     assert (arguments.cohort / DESCRIPTION).is_file()
-    asked = arguments.only or ["rows", "pack", "reads", "look"]
+    asked = arguments.only or ["rows", "pack", "look"]
     figures: Figures = {}
     with tempfile.TemporaryDirectory(dir=arguments.out.parent) as name:
         scratch = Path(name)
@@ -290,12 +219,8 @@ def main() -> None:
             figures["pack"] = pack_many(arguments.cohort, scratch, arguments.packed)
         if "rows" in asked:
             figures["rows"] = tables(like, scratch / "rows", arguments.rows, arguments.folds)
-        if {"reads", "look"} & set(asked):
-            volumes = real_volumes(like, arguments.reads)
-            if "reads" in asked:
-                figures["reads"] = reads(volumes, scratch, arguments.chosen, arguments.repeats)
-            if "look" in asked:
-                figures["look"] = look(like, volumes, scratch)
+        if "look" in asked:
+            figures["look"] = look(like, real_volumes(like, arguments.looked_at), scratch)
     write_figures(arguments.out, flattened(figures))
     print(json.dumps(figures))
 

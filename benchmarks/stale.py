@@ -40,6 +40,8 @@ MEASURED = {
     "processes.json": ("benchmarks/processes.py", "pipeline/training/distributed.py",
                        "pipeline/training/messages.py"),
     "region_sizes.json": ("benchmarks/anomaly_real.py", "pipeline/scoring"),
+    "storage.json": ("benchmarks/storage.py", "preprocessing/core/arrays.py"),
+    "widths.json": ("benchmarks/widths.py", "models", "configs/vnet.yaml", "configs/wgan_gp.yaml"),
     "scoring_speed.json": ("benchmarks/scoring_speed.py", "pipeline/scoring"),
     "wgan_gp_real.json": ("benchmarks/anomaly_real.py", "pipeline/scoring", "models/wgan_gp.py"),
     "voxel_names.json": ("benchmarks/voxel_names.py", "models/sulcus_segmenter.py",

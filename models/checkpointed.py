@@ -24,4 +24,8 @@ class Checkpointed(nn.Module):
         """As the block itself."""
         if not torch.is_grad_enabled():
             return self.block(*given)
+        if torch.compiler.is_compiling():
+            # What is compiled is computed again by the same kernels; of contexts the compiler would
+            # have to be told what to keep in each.
+            return checkpoint(self.block, *given, use_reentrant=False)
         return checkpoint(self.block, *given, use_reentrant=False, context_fn=first_and_again)

@@ -81,7 +81,9 @@ class EncoderGAN(VariationalAutoencoder):
         self.clip = clip
         self.generated = generated
         self.phases: Mapping[str, Phase] = {
-            "critic": Phase(("critic",), full_float32=True),
+            "critic": Phase(
+                ("critic",), full_float32=True, penalises_gradient=bool(penalty_weight)
+            ),
             "generator": Phase(("encoder", "generator")),
             "reconstruction": Phase(("encoder", "generator")),
         }

@@ -99,7 +99,7 @@ class FAnoGAN(LabelAutoencoder):
             else NamedLoss(image_loss, n_classes, len(shape))
         )
         self.phases: Mapping[str, Phase] = {
-            "critic": Phase(("critic",), full_float32=True),
+            "critic": Phase(("critic",), full_float32=True, penalises_gradient=True),
             "generator": Phase(("generator",)),
             "encoder": Phase(("encoder",)),
         }

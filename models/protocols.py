@@ -41,10 +41,13 @@ class Phase:
     Attributes:
         networks: attributes of the model that it trains; all others are frozen meanwhile.
         full_float32: its backward pass is computed without TF32.
+        penalises_gradient: its loss holds gradients of its networks, which the backward pass
+            differentiates once more.
     """
 
     networks: tuple[str, ...]
     full_float32: bool = False
+    penalises_gradient: bool = False
 
 
 @runtime_checkable
@@ -73,6 +76,11 @@ class Trainable(Protocol):
 
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Loss of each volume or pair of a batch, (B,) float32, without noise."""
+
+
+def networks_of(model: Trainable) -> list[str]:
+    """List the names of all networks that some phase trains."""
+    return sorted({name for phase in model.phases.values() for name in phase.networks})
 
 
 @runtime_checkable

@@ -95,7 +95,7 @@ class UNIT(nn.Module):
             {kind: Critic(shape, self.classes[kind], critic_channels) for kind in KINDS}
         )
         self.phases: Mapping[str, Phase] = {
-            "critics": Phase(("critics",), full_float32=True),
+            "critics": Phase(("critics",), full_float32=True, penalises_gradient=True),
             "generators": Phase(("encoders", "to_code", "from_code", "generators")),
         }
 

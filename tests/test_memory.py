@@ -12,7 +12,6 @@ from foldnorm.models.ddpm import DDPM
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.training import memory
-from foldnorm.pipeline.training import train as train_module
 from foldnorm.pipeline.training.arithmetic import mixed
 from foldnorm.pipeline.training.distributed import launch
 from foldnorm.pipeline.training.memory import (
@@ -125,7 +124,7 @@ def test_training_says_it_and_goes_on_as_before(small_cohort, tmp_path, capsys, 
              "--model.init_args.channels", "[8]"]  # fmt: skip
     assert main([*words, "-o", str(tmp_path / "a")]) == 0
     assert "warning" not in capsys.readouterr().err
-    monkeypatch.setattr(train_module, "available_bytes", lambda device: 2**20)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 2**20)
     assert main([*words, "-o", str(tmp_path / "b")]) == 0
     assert "foldnorm: warning: training takes about" in capsys.readouterr().err
     first, second = ((tmp_path / name / "metrics.csv").read_text() for name in "ab")

@@ -9,6 +9,7 @@ from foldnorm.models.precision import TrainingPrecision
 from foldnorm.pipeline.data.augmentation import AugmentationOptions
 from foldnorm.preprocessing.core.errors import InputError
 
+Compile = bool | Literal["reduce-overhead"]
 DECAY_FLOOR = 0.05  # of the learning rate, at the last step of a cosine decay
 
 
@@ -42,6 +43,10 @@ class TrainingOptions:
             on a CPU; ``bf16`` is mixed, the rest in TF32 (on a CPU convolutions of small maps stay
             in float32, see `foldnorm.models.small_maps`). Critics are trained in full float32. A
             GPU on which the model is used later multiplies alike.
+        compile: have PyTorch compile the networks, but those whose gradient is penalised;
+            ``reduce-overhead`` also makes them CUDA graphs on a GPU. The first step of each phase
+            then takes up to minutes, and results are the same but for rounding (and dropout, which
+            is drawn otherwise). Validation is not compiled.
         noise: where it is drawn: on the ``device`` that trains, on a GPU for each volume by itself;
             ``cpu`` gives a GPU the numbers of a CPU, to compare the two, and takes longer.
         log_every: steps between rows of metrics.csv.
@@ -68,6 +73,7 @@ class TrainingOptions:
     patch: tuple[int, int, int] | None = None
     workers: int | None = None
     precision: TrainingPrecision = "tf32"
+    compile: Compile = False
     noise: NoiseSource = "device"
     log_every: int = 10
     validate_every: int = 200

@@ -1,5 +1,6 @@
 """Estimate of the memory that a training needs, a warning if it may not fit, and what it took."""
 
+import logging
 import statistics
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from foldnorm.models.protocols import Trainable
 from foldnorm.pipeline.data.batches import Batches
 from foldnorm.pipeline.runs.options import TrainingPrecision
 from foldnorm.pipeline.training.arithmetic import mixed
+from foldnorm.pipeline.training.compiled import not_compiled
 from foldnorm.preprocessing.core.resources import GIB, available_memory
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ try:
 except ModuleNotFoundError:  # Windows has none
     resource = None  # type: ignore[assignment]
 
+LOG = logging.getLogger(__name__)
 # What is taken, over what is counted: work space of convolutions, gaps of the allocator.
 WORKSPACE_FACTOR = 1.2
 MAX_MEMORY_SHARE = 0.9  # of the available memory; a training that takes more is warned of
@@ -151,6 +154,18 @@ def memory_warning(held: float, batch: int, module: nn.Module, available: int | 
         f"training takes about {needed / GIB:.1f} GiB ({held / GIB:.2f} GiB a volume, "
         f"{batch} at once), and {available / GIB:.1f} GiB are free; {advice}"
     )
+
+
+def warn_of_memory(training: "Training") -> None:
+    """Warn before the first step if the training may not fit into memory."""
+    model, batches, options = training.model, training.batches, training.options
+    device = training.fabric.device
+    steps = range(training.state.step, options.steps)
+    with not_compiled():
+        held = bytes_per_sample(model, batches, steps, options.seed, device, options.precision)
+    warning = memory_warning(held, batches.local_batch_size, model, available_bytes(device))
+    if warning:
+        LOG.warning(warning)
 
 
 def peak_memory() -> float:

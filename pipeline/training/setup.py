@@ -14,7 +14,7 @@ from foldnorm.models.blocks import as_channels_last
 from foldnorm.models.grids import ShapeError
 from foldnorm.models.named_networks import named_networks_of
 from foldnorm.models.noise import seed_of
-from foldnorm.models.protocols import Conditioned, HasFirstStage, Trainable
+from foldnorm.models.protocols import Conditioned, HasFirstStage, Trainable, networks_of
 from foldnorm.pipeline.artifacts import RUN_METRICS
 from foldnorm.pipeline.data.batches import Batches, Draws, workers_for
 from foldnorm.pipeline.data.conditions import Conditions
@@ -24,6 +24,7 @@ from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
+from foldnorm.pipeline.training.compiled import compile_networks
 from foldnorm.pipeline.training.distributed import Group
 from foldnorm.pipeline.training.messages import told_by_first
 from foldnorm.pipeline.training.registry import task_of
@@ -121,6 +122,7 @@ def set_up(
     task = task_of(model, cohort)
     _refuse_unreadable(cohort, fabric)
     optimizers, average = _to_device(model, options, fabric, len(cohort.shape))
+    compile_networks(model, options.compile, fabric.device)
     run = RunFolder(out)
     conditions, state = _conditions(model, cohort, init_from), TrainingState()
     if options.monitor_mode == "max":
@@ -303,11 +305,6 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -
     own = {name: optimizer.param_groups[0][name] for name in ("fused", "foreach")}
     groups = [{**group, **own} for group in saved["param_groups"]]
     optimizer.load_state_dict({**saved, "param_groups": groups})
-
-
-def networks_of(model: Trainable) -> list[str]:
-    """List the names of all networks that some phase trains."""
-    return sorted({name for phase in model.phases.values() for name in phase.networks})
 
 
 def _tensorboard(out: Path) -> Any:

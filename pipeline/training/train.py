@@ -7,7 +7,6 @@ alternating networks and a gradient penalty that is simpler than a wrapper aroun
 and it is exactly the gradient of the whole batch.
 """
 
-import logging
 import signal
 import sys
 import time
@@ -21,22 +20,22 @@ from torch import Tensor
 from tqdm import tqdm
 
 from foldnorm.models.noise import StepNoise, seed_of
-from foldnorm.models.protocols import HasPostStep, Trainable
+from foldnorm.models.protocols import HasPostStep, Trainable, networks_of
 from foldnorm.pipeline.artifacts import RUN_CONFIG, RUN_SAMPLE
 from foldnorm.pipeline.runs.model_card import write_model_card
 from foldnorm.pipeline.training.arithmetic import arithmetic, mixed, of_backward
+from foldnorm.pipeline.training.compiled import (
+    compiler_errors_are_said,
+    not_compiled,
+    uses_graphs,
+)
 from foldnorm.pipeline.training.distributed import (
     Group,
     clip_gradients,
     launch,
     lost_peers_are_said,
 )
-from foldnorm.pipeline.training.memory import (
-    available_bytes,
-    bytes_per_sample,
-    cost_of,
-    memory_warning,
-)
+from foldnorm.pipeline.training.memory import cost_of, warn_of_memory
 from foldnorm.pipeline.training.messages import (
     average_gradients,
     max_over_ranks,
@@ -44,7 +43,7 @@ from foldnorm.pipeline.training.messages import (
     told_by_first,
     wait_for_others,
 )
-from foldnorm.pipeline.training.setup import Training, networks_of, set_up
+from foldnorm.pipeline.training.setup import Training, set_up
 from foldnorm.pipeline.training.signals import (
     OF_SCHEDULERS,
     STOPPED,
@@ -59,7 +58,6 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_bytes
 from foldnorm.preprocessing.core.locks import held
 
-LOG = logging.getLogger(__name__)
 MAX_PHASES = 2**16  # of a step, so that one number says which phase of which step
 
 
@@ -104,6 +102,7 @@ def train(
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals(*OF_SCHEDULERS))
         stack.enter_context(lost_peers_are_said(group))
+        stack.enter_context(compiler_errors_are_said())
         fabric = launch(device, group)
         if fabric.is_global_zero:
             stack.enter_context(held(out))
@@ -132,7 +131,7 @@ def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
     options, state, fabric = training.options, training.state, training.fabric
     hidden = quiet or not fabric.is_global_zero or not sys.stderr.isatty()
     if fabric.is_global_zero:
-        _warn_of_memory(training)
+        warn_of_memory(training)
     bar = tqdm(initial=state.step, total=options.steps, desc="train", unit="step", disable=hidden)
     begin, before, first = time.perf_counter(), state.seconds, state.step
     since, reached = begin, first
@@ -162,17 +161,6 @@ def fit(training: Training, stop: StopFlag, *, quiet: bool) -> int:
     return 0
 
 
-def _warn_of_memory(training: Training) -> None:
-    """Warn before the first step if the training may not fit into memory."""
-    model, batches, options = training.model, training.batches, training.options
-    device = training.fabric.device
-    steps = range(training.state.step, options.steps)
-    held = bytes_per_sample(model, batches, steps, options.seed, device, options.precision)
-    warning = memory_warning(held, batches.local_batch_size, model, available_bytes(device))
-    if warning:
-        LOG.warning(warning)
-
-
 def train_step(training: Training) -> dict[str, Tensor]:
     """Run all phases of one step once; returns the terms by ``phase/name``."""
     fabric, model, options = training.fabric, training.model, training.options
@@ -197,6 +185,8 @@ def train_step(training: Training) -> dict[str, Tensor]:
         # Dropout, too, is what it would have been in an unbroken run.
         torch.manual_seed(seed_of(options.seed, "dropout", step, n, fabric.global_rank))
         _freeze_all_but(model, phase)
+        if uses_graphs(options.compile, fabric.device):
+            torch.compiler.cudagraph_mark_step_begin()  # what the last phase has made is done with
         with mixed(options.precision, fabric.device):
             phase_terms = model.loss(phase, volumes, noise, condition)
         optimizers = {n: training.optimizers[n] for n in model.phases[phase].networks}
@@ -281,13 +271,14 @@ def _write(
 def _validate_and_save(training: Training) -> None:
     """Validate together; the first process keeps the checkpoint as last and perhaps best."""
     fabric, options, state = training.fabric, training.options, training.state
-    found = validate(
-        training.task,
-        training.eval_model,
-        options.validation_volumes,
-        fabric=fabric,
-        name=f"validation {state.step}",
-    )
+    with not_compiled():
+        found = validate(
+            training.task,
+            training.eval_model,
+            options.validation_volumes,
+            fabric=fabric,
+            name=f"validation {state.step}",
+        )
     if fabric.is_global_zero:
         _record(training, found.figures)
         value = training.metrics.rows[state.step].get(options.monitor)

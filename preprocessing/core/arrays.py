@@ -81,7 +81,7 @@ def read_row(array: VolumeArray, index: int) -> NDArray[Any]:
     """Read one row of an array into memory; of a `MappedArray`, by one call to the system.
 
     A map fetches page by page what is not in memory, which takes twice the processor's time
-    (`benchmarks/population.py`), and ends the process by a signal where the file was cut meanwhile
+    (`benchmarks/storage.py`), and ends the process by a signal where the file was cut meanwhile
     or the disk fails.
 
     Args:
