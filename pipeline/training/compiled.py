@@ -4,6 +4,7 @@ Steps of training are compiled, nothing else: validation and the look at what a 
 batches of other sizes, and what they find is not to depend on how the steps are computed.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -98,11 +99,13 @@ def compiler_errors_are_said() -> Iterator[None]:
     Raises:
         InputError: in the place of an error of PyTorch's compiler.
     """
-    from torch._dynamo.exc import TorchDynamoException  # takes a second to load
-
     try:
         yield
-    except TorchDynamoException as error:
+    except Exception as error:
+        # Not loaded here: that takes a second, and few trainings compile anything.
+        compiler = sys.modules.get("torch._dynamo.exc")
+        if compiler is None or not isinstance(error, compiler.TorchDynamoException):
+            raise
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"training.compile: networks cannot be compiled here ({reason}); that takes a C++ "
