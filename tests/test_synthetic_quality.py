@@ -308,3 +308,5 @@ def test_a_blind_sheet_is_written_where_it_is_asked_for(discs, tmp_path):
     kinds = [row["kind"] for row in read_tsv(tmp_path / "q/blind_sheet_key.tsv")]
     assert (kinds.count("synthetic"), kinds.count("real")) == (9, 9)
     assert Image.open(tmp_path / "q/blind_sheet.png").size == (8 * 60, 3 * 60)
+    quality_of(discs, blobs(12, 10), tmp_path, "--overwrite")
+    assert not list((tmp_path / "q").glob("blind*")), "of other volumes"

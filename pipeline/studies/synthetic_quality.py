@@ -18,7 +18,13 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from foldnorm.models.noise import seed_of
-from foldnorm.pipeline.artifacts import QUALITY, QUALITY_PAIRS, QUALITY_SIDECAR
+from foldnorm.pipeline.artifacts import (
+    BLIND_KEY,
+    BLIND_SHEET,
+    QUALITY,
+    QUALITY_PAIRS,
+    QUALITY_SIDECAR,
+)
 from foldnorm.pipeline.metrics.structure import (
     distance_between,
     microstructure_statistics,
@@ -98,6 +104,8 @@ class QualityResult:
         sets = ("synthetic", "held_out", "training")
         figures = {row["figure"]: {name: row[name] for name in sets} for row in self.table}
         write_json(out / QUALITY_SIDECAR, {**self.about, "figures": figures})
+        for stale in (BLIND_SHEET, BLIND_KEY):  # of other volumes
+            (out / stale).unlink(missing_ok=True)
         if self.blind_sheet is not None:
             self.blind_sheet.save(out)
 
