@@ -14,10 +14,12 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 # By file: its script, and what that measures.
 MEASURED = {
-    "augmentation.json": ("benchmarks/augmentation.py", "pipeline/data/sheet_affine.py",
-                          "preprocessing/spatial", "preprocessing/topology/thinning.py"),
+    "alignment.json": ("benchmarks/alignment.py", "preprocessing/skeletons",
+                       "preprocessing/spatial"),
     "anomaly_real.json": ("benchmarks/anomaly_real.py", "pipeline/scoring", "models/restorer.py",
                           "preprocessing/alteration", "preprocessing/skeletons"),
+    "augmentation.json": ("benchmarks/augmentation.py", "pipeline/data/sheet_affine.py",
+                          "preprocessing/spatial", "preprocessing/topology/thinning.py"),
     "demo.json": ("benchmarks/demo.py", "pipeline/commands/demo.py", "models", "pipeline/scoring"),
     "device_simulation.json": ("benchmarks/device_simulation.py", "pipeline/training", "models"),
     "generation.json": ("benchmarks/generation.py", "models/vqvae.py", "models/codebooks.py",
@@ -31,10 +33,13 @@ MEASURED = {
     "loader.json": ("benchmarks/loader.py", "pipeline/data"),
     "missing_sulci.json": ("benchmarks/missing_sulci.py", "pipeline/scoring",
                            "preprocessing/naming"),
+    "missing_sulci_1mm.json": ("benchmarks/missing_sulci.py", "pipeline/scoring",
+                               "preprocessing/naming"),
     "names.json": ("benchmarks/names.py", "preprocessing/naming", "pipeline/inference"),
+    "networks.json": ("benchmarks/networks.py", "models"),
     "orientation.json": ("benchmarks/orientation.py", "preprocessing/naming",
                          "pipeline/inference/atlas_orientation.py"),
-    "networks.json": ("benchmarks/networks.py", "models"),
+    "phantom.json": ("benchmarks/phantom.py", "preprocessing/phantom", "preprocessing/skeletons"),
     "population.json": ("benchmarks/population.py", "preprocessing/cohort",
                         "preprocessing/core/arrays.py", "preprocessing/core/files.py"),
     "processes.json": ("benchmarks/processes.py", "pipeline/training/distributed.py",
@@ -43,10 +48,12 @@ MEASURED = {
     "storage.json": ("benchmarks/storage.py", "preprocessing/core/arrays.py"),
     "widths.json": ("benchmarks/widths.py", "models", "configs/vnet.yaml", "configs/wgan_gp.yaml"),
     "scoring_speed.json": ("benchmarks/scoring_speed.py", "pipeline/scoring"),
-    "wgan_gp_real.json": ("benchmarks/anomaly_real.py", "pipeline/scoring", "models/wgan_gp.py"),
+    "skeletonise.json": ("benchmarks/skeletonise.py", "preprocessing/skeletons",
+                         "preprocessing/topology"),
+    "threads.json": ("benchmarks/threads.py", "foldnorm/environment.py"),
     "voxel_names.json": ("benchmarks/voxel_names.py", "models/sulcus_segmenter.py",
                          "preprocessing/naming"),
-    "threads.json": ("benchmarks/threads.py", "foldnorm/environment.py"),
+    "wgan_gp_real.json": ("benchmarks/anomaly_real.py", "pipeline/scoring", "models/wgan_gp.py"),
 }  # fmt: skip
 
 
