@@ -242,6 +242,7 @@ def report_deletions(
         for score in scores:
             found = [pooled_auroc(results, score, size) for size in ("0", *SIZES)]
             print(f"  {score:<28}", *(f"{a:.3f} [{b:.3f}, {c:.3f}]" for a, b, c in found))
+            figures |= {f"{name}_{score}_{s}": f for s, f in zip(("0", *SIZES), found, strict=True)}
             prefix = {"folds": "evidence_same", "other": "evidence_other"}.get(name, name)
             if score == SCORE[name]:
                 figures |= {f"{prefix}_{s}": f for s, f in zip(SIZES, found[1:], strict=True)}
@@ -258,7 +259,7 @@ def report_deletions(
             rows = [row for row in places if row["size"] == size]
             hit = np.array([float(row["hit"]) for row in rows])
             dice = np.mean([float(row["dice"]) for row in rows])
-            error = np.median([float(r["error_mm"]) for r in rows if r["error_mm"] != "n/a"])
+            error = np.median([float(r["error_mm"]) for r in rows if r["error_mm"]])
             shown = interval_of(hit)
             print(f"  > {size}: top region hits {shown[0]:.3f} [{shown[1]:.3f}, {shown[2]:.3f}], "
                   f"Dice {dice:.2f}, error {error:.1f} mm")  # fmt: skip
