@@ -20,6 +20,8 @@ MEASURED = {
                           "preprocessing/alteration", "preprocessing/skeletons"),
     "augmentation.json": ("benchmarks/augmentation.py", "pipeline/data/sheet_affine.py",
                           "preprocessing/spatial", "preprocessing/topology/thinning.py"),
+    "deleted_folds.json": ("benchmarks/anomaly.py", "pipeline/scoring", "models/restorer.py",
+                           "preprocessing/alteration", "preprocessing/phantom"),
     "demo.json": ("benchmarks/demo.py", "pipeline/commands/demo.py", "models", "pipeline/scoring"),
     "device_simulation.json": ("benchmarks/device_simulation.py", "pipeline/training", "models"),
     "generation.json": ("benchmarks/generation.py", "models/vqvae.py", "models/codebooks.py",
