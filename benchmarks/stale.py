@@ -44,6 +44,8 @@ MEASURED = {
     "phantom.json": ("benchmarks/phantom.py", "preprocessing/phantom", "preprocessing/skeletons"),
     "population.json": ("benchmarks/population.py", "preprocessing/cohort",
                         "preprocessing/core/arrays.py", "preprocessing/core/files.py"),
+    "preprocessing.json": ("benchmarks/preprocessing.py", "preprocessing/cohort",
+                           "preprocessing/io", "preprocessing/spatial"),
     "processes.json": ("benchmarks/processes.py", "pipeline/training/distributed.py",
                        "pipeline/training/messages.py"),
     "region_sizes.json": ("benchmarks/anomaly_real.py", "pipeline/scoring"),
