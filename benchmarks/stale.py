@@ -55,6 +55,8 @@ MEASURED = {
     "skeletonise.json": ("benchmarks/skeletonise.py", "preprocessing/skeletons",
                          "preprocessing/topology"),
     "threads.json": ("benchmarks/threads.py", "foldnorm/environment.py"),
+    "training.json": ("benchmarks/training.py", "benchmarks/study_network.py", "models/wgan_gp.py",
+                      "configs/wgan_gp.yaml"),
     "voxel_names.json": ("benchmarks/voxel_names.py", "models/sulcus_segmenter.py",
                          "preprocessing/naming"),
     "wgan_gp_real.json": ("benchmarks/anomaly_real.py", "pipeline/scoring", "models/wgan_gp.py"),
