@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,7 +161,7 @@ def test_a_folder_that_cannot_be_read_is_said(flat, monkeypatch):
     scandir = os.scandir
 
     def refuse(folder):
-        if folder.name == "locked":
+        if Path(folder).name == "locked":
             raise PermissionError(13, "Permission denied")
         return scandir(folder)
 
