@@ -106,10 +106,11 @@ def run(*words: object) -> None:
 
 def prepare_deletions(out: Path, models: Iterable[str]) -> None:
     """Phantoms to train and to test these models of part 1, and cohorts of them."""
-    for tree, first, subjects in (("phantoms", 0, TRAINED), ("test", FIRST_TEST, TESTED)):
-        if not (out / tree).is_dir():
-            run("phantom", "-o", out / tree, "--first", first, "--subjects", subjects)
-    for end in sorted({MODELS[name][0][1] for name in models}):
+    ends = sorted({MODELS[name][0][1] for name in models})
+    if not all((out / f"t{end}/volumes.npy").is_file() for end in ends):
+        run("phantom", "-o", out / "phantoms", "--first", 0, "--subjects", TRAINED)
+        run("phantom", "-o", out / "test", "--first", FIRST_TEST, "--subjects", TESTED)
+    for end in ends:
         prepare_cohorts(out, end, COHORTS[end])
 
 

@@ -50,10 +50,16 @@ class Flops(TorchDispatchMode):
     ) -> Any:
         """Do what is asked, and count it."""
         out = func(*args, **(kwargs or {}))
-        counted: Callable[..., int] | None = flop_registry.get(func._overloadpacket)
+        packet = func._overloadpacket
+        counted: Callable[..., int] | None = flop_registry.get(packet)
         if counted is not None:
-            self.total += counted(*args, **(kwargs or {}), out_val=out)
+            self.add(counted(*args, **(kwargs or {}), out_val=out), packet, args, out)
         return out
+
+    def add(self, flops: int, packet: Any, args: tuple[Any, ...], out: Any) -> None:
+        """Count the operations of one call of an operator, with what it was given and made."""
+        del packet, args, out
+        self.total += flops
 
 
 def throughput(session: Session) -> None:

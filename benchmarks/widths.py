@@ -10,15 +10,12 @@ line of JSON, which is also written to OUT.
 import argparse
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from figures import flattened, write_figures
-from gpu_throughput import CONFIGS
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from gpu_throughput import CONFIGS, Flops
 
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Trainable, networks_of
@@ -29,29 +26,18 @@ CONVOLUTIONS = {torch.ops.aten.convolution: 0, torch.ops.aten.convolution_backwa
 Places = Counter[tuple[int, int]]  # operations by longest side of the grid, and channels
 
 
-class FlopsByPlace(TorchDispatchMode):
+class FlopsByPlace(Flops):
     """Counts operations by where they are; products that know no grid under (0, 0)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: Places = Counter()
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Do what is asked, and count it."""
-        out = func(*args, **(kwargs or {}))
-        packet = func._overloadpacket
-        counted: Callable[..., int] | None = flop_registry.get(packet)
-        if counted is not None:
-            is_backward = CONVOLUTIONS.get(packet)
-            place = (0, 0) if is_backward is None else _place(is_backward, args, out)
-            self.found[place] += counted(*args, **(kwargs or {}), out_val=out)
-        return out
+    def add(self, flops: int, packet: Any, args: tuple[Any, ...], out: Any) -> None:
+        """Count the operations of one call where its kernel is applied."""
+        is_backward = CONVOLUTIONS.get(packet)
+        place = (0, 0) if is_backward is None else _place(is_backward, args, out)
+        self.found[place] += flops
 
 
 def _place(is_backward: int, args: tuple[Any, ...], out: Any) -> tuple[int, int]:
