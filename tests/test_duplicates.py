@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from conftest import skeleton_source, skeleton_volume, write_nifti
+from scipy import ndimage
 
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort.cohort import Cohort
@@ -29,6 +30,23 @@ def scatter(seed, shared=0.0, shape=(40, 40, 40)):
     """Random voxels, of which a share is that of seed 0."""
     common = np.random.default_rng(0).random(shape) < 0.05 * shared
     return common | (np.random.default_rng(seed).random(shape) < 0.05 * (1 - shared))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_signature_is_of_the_surface_whatever_the_order_of_memory(order):
+    """A ball on a turned grid, and the points of its shell on a grid of which all are surface."""
+    i, j, k = np.mgrid[:19, :24, :21]
+    structure = (i - 4) ** 2 + (j - 12) ** 2 + (k - 10) ** 2 < 100  # cut by the border of the array
+    shell = structure & ~ndimage.binary_erosion(structure)
+    affine = np.array([[0, 0.5, 0, 3], [-1, 0, 0, 7], [0, 0, 2, -9], [0, 0, 0, 1.0]])
+    mm = np.argwhere(shell) @ affine[:3, :3].T + affine[:3, 3]
+    points = np.zeros(tuple(np.ptp(2 * mm, axis=0).astype(int) + 1), bool)  # one voxel a point
+    low = mm.min(axis=0)
+    points[tuple((2 * (mm - low)).astype(int).T)] = True
+    scattered = np.diag([0.5, 0.5, 0.5, 1])
+    scattered[:3, 3] = low
+    found = signature_of(np.asarray(structure, order=order), affine)
+    assert np.array_equal(found, signature_of(points, scattered))
 
 
 @pytest.mark.parametrize("shared", [0.0, 0.5, 0.9, 1.0])
