@@ -108,7 +108,7 @@ class _Layer(nn.Module):
 
 
 def seen_by(steps: int, told: Tensor) -> Tensor:
-    """Which steps each step sees, (B, 1, steps, steps); ``told`` as `CausalTransformer` has it."""
+    """Mark the steps that each step sees, (B, 1, steps, steps); ``told`` as of the transformer."""
     step = torch.arange(steps, device=told.device)
     before = step < torch.minimum(step, told[:, None])[..., None]
     return (before | (step == step[:, None])).unsqueeze(1)

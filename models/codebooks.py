@@ -137,7 +137,7 @@ class Codebooks(nn.Module):
 
 
 class CodeMeanings(nn.Module):
-    """What entries of codebooks stand for: how often each voxel of their cubes is of each class.
+    """Shares of the classes at each voxel of the cubes that entries of codebooks stand for.
 
     Averages over what was encoded lately, as the entries are themselves.
 

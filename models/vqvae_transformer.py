@@ -41,8 +41,9 @@ class VQVAETransformer(VQVAE):
         region_share: of those that read all but a region first. Half of them are then asked about
             each place of it, told nothing of the others; half read it on.
         region_sides: of the region, in places, the least and the most.
-        box_side: of the boxes of places that `expected` asks about, told all around.
-        n_tilings: of the grid by such boxes, over which it is averaged.
+        box_sides: of the boxes of places that `expected` asks about, told all around; averaged over
+            them.
+        n_tilings: of the grid by boxes of each side, shifted, likewise.
         temperature: that log probabilities are divided by where volumes are drawn.
         top_p: only the likeliest codes are drawn, as few as have this probability together.
         redraw_above: share of the voxels around a place that are expected to be of the highest
@@ -66,7 +67,7 @@ class VQVAETransformer(VQVAE):
         raster_share: float = 0.4,
         region_share: float = 0.5,
         region_sides: Sequence[float] = (2.0, 6.0),
-        box_side: int = 5,
+        box_sides: Sequence[int] = (5, 6, 8),
         n_tilings: int = 2,
         temperature: float = 1.0,
         top_p: float = 0.95,
@@ -94,8 +95,11 @@ class VQVAETransformer(VQVAE):
             raise ValueError(
                 f"expected a top_p and a temperature above 0, got {top_p:g} and {temperature:g}"
             )
-        if not 1 <= n_tilings <= box_side:
-            raise ValueError(f"n_tilings: expected from 1 to box_side, {box_side}, got {n_tilings}")
+        if not box_sides or not 1 <= n_tilings <= min(box_sides):
+            raise ValueError(
+                "expected one of box_sides or more, none smaller than n_tilings, and this 1 or "
+                f"more, got {list(box_sides)} and {n_tilings}"
+            )
         if not 1 <= region_sides[0] <= region_sides[1]:
             raise ValueError(
                 f"region_sides: expected two sides of 1 or more, the smaller first, got "
@@ -105,7 +109,7 @@ class VQVAETransformer(VQVAE):
         self.transformer = CodeTransformer(
             self.grid, books.count, books.size, books.width, width, depth, heads, condition_size
         )
-        self.box_side, self.n_tilings = box_side, n_tilings
+        self.box_sides, self.n_tilings = tuple(box_sides), n_tilings
         self.raster_share = raster_share
         self.region_share, self.region_sides = region_share, tuple(region_sides)
         self.temperature, self.top_p = temperature, top_p
@@ -163,7 +167,7 @@ class VQVAETransformer(VQVAE):
     def expected(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Say what a healthy brain holds at each voxel, given this one around a box about it.
 
-        Boxes of ``box_side`` places cover the grid. Those that do not touch are asked about
+        Boxes of ``box_sides`` places cover the grid. Those that do not touch are asked about
         together, told all places of the others: half of the boxes along each axis. Likelihoods of
         single places, told their neighbours, do not miss a fold: where all around is empty, that a
         place is empty goes well with it.
@@ -180,14 +184,18 @@ class VQVAETransformer(VQVAE):
         chance = self._chance(volumes.device)
         places, books = tokens.shape[1:]
         found = meanings.new_zeros(len(volumes), places, books, meanings.shape[2])
-        shifts = [n * self.box_side // self.n_tilings for n in range(self.n_tilings)]
-        for asked in (own for shift in shifts for own in tiles(self.grid, self.box_side, shift)):
+        tilings = [
+            tiles(self.grid, side, n * side // self.n_tilings)
+            for side in self.box_sides
+            for n in range(self.n_tilings)
+        ]
+        for asked in (group for tiling in tilings for group in tiling):
             order = asked.to(volumes.device).long().argsort(stable=True)
             told = int((~asked).sum())
             found[:, order[told:]] += self.transformer.expected(
                 tokens, entries, meanings, order, told, chance, condition
             )
-        cubes = (found / self.n_tilings).movedim(1, -1).unflatten(-1, self.grid)
+        cubes = (found / len(tilings)).movedim(1, -1).unflatten(-1, self.grid)
         assert isinstance(self.encoder, BlockEncoder)
         return self.encoder.volume(cubes)
 
