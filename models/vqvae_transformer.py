@@ -71,7 +71,7 @@ class VQVAETransformer(VQVAE):
         n_tilings: int = 2,
         temperature: float = 1.0,
         top_p: float = 0.95,
-        redraw_above: float = 0.05,
+        redraw_above: float = 0.06,
         autoencoder_share: float = 0.2,
         training_steps: int = 1,
         condition_size: int = 0,
