@@ -27,6 +27,8 @@ MEASURED = {
     "generation.json": ("benchmarks/generation.py", "models/vqvae.py", "models/codebooks.py",
                         "models/block_networks.py", "models/vqvae_transformer.py",
                         "models/code_transformer.py", "models/causal_transformer.py",
+                        "models/distance_autoencoder.py", "models/latent_stage.py",
+                        "models/rectified_flow.py", "models/diffusion.py",
                         "pipeline/scoring/likelihood.py"),
     "gpu_h100.json": ("benchmarks/gpu.py", "pipeline/training", "models"),
     "learned_names.json": ("benchmarks/learned_names.py", "preprocessing/naming",
