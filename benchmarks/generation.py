@@ -52,7 +52,7 @@ MODELS = {
     "latent_flow": (FROM_WEIGHTS,),
 }
 FIRST_STAGE = {"vqvae_transformer": "vqvae", "latent_flow": "distance_autoencoder"}
-STEPS = (1000, 1800, 6000, 1800)
+STEPS = (1000, 10_000, 6000, 1800)
 # What figures of each generator begin with; its drawn crops lie in a folder of that name.
 GENERATORS = {"vqvae_transformer": "", "latent_flow": "flow"}
 LARGE = ("200", "500", "800")
