@@ -20,8 +20,10 @@ def of_benchmark(folder: Path, name: str) -> dict[str, float]:
 
 
 def of_training(folder: Path, name: str) -> dict[str, float]:
-    """Minutes of a training, and what its best state measures on validation volumes."""
-    run = RunFolder.open(folder)
-    _, panel = run.best_metrics(MetricsLog(folder / RUN_METRICS, up_to=2**62))
+    """Minutes of a training, and what its best state measures: of validation, of drawn volumes."""
+    run, metrics = RunFolder.open(folder), MetricsLog(folder / RUN_METRICS, up_to=2**62)
+    _, panel = run.best_metrics(metrics)
+    _, samples = run.best_metrics(metrics, prefix="samples")
     figures = {"minutes": run.cost["seconds"] / 60, **panel}
+    figures |= {f"samples_{figure}": value for figure, value in samples.items()}
     return {f"{name}_{figure}": round(value, 4) for figure, value in figures.items()}
