@@ -48,6 +48,8 @@ MEASURED = {
                            "preprocessing/io", "preprocessing/spatial"),
     "processes.json": ("benchmarks/processes.py", "pipeline/training/distributed.py",
                        "pipeline/training/messages.py"),
+    "real_cohort.json": ("benchmarks/real_cohort.py", "preprocessing/cohort",
+                         "preprocessing/skeletons"),
     "region_sizes.json": ("benchmarks/anomaly_real.py", "pipeline/scoring"),
     "storage.json": ("benchmarks/storage.py", "preprocessing/core/arrays.py"),
     "widths.json": ("benchmarks/widths.py", "models", "configs/vnet.yaml", "configs/wgan_gp.yaml"),
