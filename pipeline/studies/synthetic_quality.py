@@ -147,7 +147,7 @@ def measure_quality(
     ]  # fmt: skip
     rows += _statistics(cohort, drawn, options)
     closest = _closest(cohort, drawn["synthetic"], known, *nearest_of["synthetic"])
-    about = {
+    about: dict[str, Any] = {
         "cohort": str(cohort.folder.resolve()),
         "synthetic": str(synthetic.resolve()),
         "phantom": cohort.is_phantom,
