@@ -186,6 +186,9 @@ def test_brains_are_compared_with_a_split_of_the_healthy_ones_if_asked(
     words[4] = str(cohort.folder)
     assert main([*words, "--overwrite", "--reference-split", "test"]) == 2
     assert f"no brain of split test: {cohort.folder}" in capsys.readouterr().err
+    words[1] = str(tmp_path / "run")
+    assert main([*words, "--overwrite", "--reference-split", "train"]) == 2
+    assert "--reference-split goes with the word void or sulci" in capsys.readouterr().err
 
 
 def test_void_needs_healthy_brains_prepared_alike(small_cohort, phantom_cohort, tmp_path, capsys):
