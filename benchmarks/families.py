@@ -69,11 +69,17 @@ def trained(out: Path, config: str, cohort: Path, *words: str) -> Path:
     return out
 
 
-def of_digits(data: Path, out: Path) -> dict[str, float]:
-    """Classifiers and autoencoders on MNIST."""
+def digits(data: Path, out: Path) -> Path:
+    """Cohort of MNIST's test digits."""
     cohort = out / "digits"
     if not (cohort / "volumes.npy").is_file():
         run("images", data / "mnist", "-o", cohort, "--split-fractions", *SPLIT)
+    return cohort
+
+
+def of_digits(data: Path, out: Path) -> dict[str, float]:
+    """Classifiers of digits."""
+    cohort = digits(data, out)
     figures: dict[str, float] = {}
     for kind in ("cnn", "mlp"):
         folder = trained(out / f"digits_{kind}", f"{kind}_classifier", cohort)
@@ -86,7 +92,14 @@ def of_digits(data: Path, out: Path) -> dict[str, float]:
         low, high = told["accuracy_low"], told["accuracy_high"]
         print(f"  {told['tested']} digits: {told['accuracy']:.4f} [{low:.4f}, {high:.4f}], "
               f"commonest class {told['commonest_class']:.3f}")  # fmt: skip
+    return figures
+
+
+def of_noise(data: Path, out: Path) -> dict[str, float]:
+    """Autoencoders that take noise from digits."""
+    cohort = digits(data, out)
     words = ["--model.init_args.noise_factor", str(NOISE)]
+    figures: dict[str, float] = {}
     for config in ("denoising_autoencoder", "dense_autoencoder"):
         folder = trained(out / f"digits_{config}", config, cohort, *words)
         repaired = restored(folder, cohort)
@@ -221,6 +234,7 @@ def found_in_jpegs(folder: Path, quality: int) -> float:
 
 PARTS: dict[str, Callable[[Path, Path], dict[str, float]]] = {
     "digits": of_digits,
+    "noise": of_noise,
     "slices": of_slices,
     "diffusion": of_diffusion,
     "crops": of_crops,
