@@ -47,9 +47,8 @@ MODELS = {
     "vqvae_transformer": ("--model.init_args.autoencoder_share=0", "--training.batch_size=2"),
 }
 LARGE = ("200", "500", "800")
-SCORES = {"likelihood": "likelihood_component", "redrawn": "evidence_component",
-          "reconstruction": "reconstruction_missing_local", "latent_knn": "latent_knn",
-          "void": "void_component"}  # fmt: skip
+SCORES = {"shortfall": "shortfall_component", "reconstruction": "reconstruction_missing_local",
+          "latent_knn": "latent_knn", "void": "void_component"}  # fmt: skip
 WITHIN = 1  # voxels
 SHEET = 32  # drawn crops, and as many real ones, that a person is to tell apart
 SHOWN = 6  # drawn crops, and real ones below

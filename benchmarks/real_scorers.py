@@ -22,7 +22,7 @@ from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, family_of, row_k
 from foldnorm.preprocessing.core.files import read_tsv, write_tsv
 
 # Of a model, that are looked at.
-FAMILIES = ("likelihood", "evidence", "latent_map", "latent", "reconstruction")
+FAMILIES = ("shortfall", "evidence", "latent_map", "latent", "reconstruction")
 ASKED_ALL = ("restorer", "void")  # others are asked about erased folds alone
 OF_ALL = (HEALTHY, SHAM, "fold")
 ALARM = 0.05

@@ -27,7 +27,7 @@ MEASURED = {
     "generation.json": ("benchmarks/generation.py", "models/vqvae.py", "models/codebooks.py",
                         "models/block_networks.py", "models/vqvae_transformer.py",
                         "models/code_transformer.py", "models/causal_transformer.py",
-                        "pipeline/scoring/likelihood.py"),
+                        "pipeline/scoring/shortfall.py"),
     "gpu_h100.json": ("benchmarks/gpu.py", "pipeline/training", "models"),
     "learned_names.json": ("benchmarks/learned_names.py", "preprocessing/naming",
                            "pipeline/training/learn_names.py", "models/fold_namer.py"),

@@ -56,13 +56,25 @@ class BlockEncoder(nn.Module):
         The variance means nothing.
         """
         del condition
-        dims = volume.ndim - 2
-        cubes = pixelunshuffle(volume, dims, self.side)  # (B, C · side^d, *split · grid)
-        codes = self.short(cubes) + self.layers(cubes)  # (B, channels of a part, *split · grid)
-        of_blocks = pixelunshuffle(codes, dims, self.split)  # (B, channels · parts, *grid)
-        by_part = of_blocks.unflatten(1, (-1, self.split**dims)).transpose(1, 2)
-        mean = by_part.float().flatten(1)
+        cubes = pixelunshuffle(volume, volume.ndim - 2, self.side)  # (B, C · side^d, *split · grid)
+        mean = self._by_part(self.short(cubes) + self.layers(cubes)).float().flatten(1)
         return mean, torch.zeros_like(mean)
+
+    def cubes(self, volume: Tensor) -> Tensor:
+        """(B, C, *sides) → (B, parts, C · voxels of a cube, *grid): each block, cube by cube."""
+        return self._by_part(pixelunshuffle(volume, volume.ndim - 2, self.side))
+
+    def volume(self, cubes: Tensor) -> Tensor:
+        """(B, parts, C · voxels of a cube, *grid) → (B, C, *sides): what `cubes` was made of."""
+        dims = cubes.ndim - 3
+        return pixelshuffle(
+            pixelshuffle(cubes.transpose(1, 2).flatten(1, 2), dims, self.split), dims, self.side
+        )
+
+    def _by_part(self, cubes: Tensor) -> Tensor:
+        """(B, n, *split · grid) → (B, parts, n, *grid)."""
+        of_blocks = pixelunshuffle(cubes, cubes.ndim - 2, self.split)  # (B, n · parts, *grid)
+        return of_blocks.unflatten(1, (cubes.shape[1], -1)).transpose(1, 2)
 
 
 class BlockGenerator(Generator):

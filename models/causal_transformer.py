@@ -55,16 +55,24 @@ class CausalTransformer(nn.Module):
         self.layers = nn.ModuleList(_Layer(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, caches: list[KeyValueCache] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        caches: list[KeyValueCache] | None = None,
+        told: Tensor | None = None,
+    ) -> Tensor:
         """(B, steps, width) → likewise; each step has seen itself and those before it.
 
         Args:
             x: the whole sequence; or with caches the steps that come next: many of them where
                 nothing was read yet, else one.
             caches: of each layer, see `caches`.
+            told: (B,) int64, the step from which on each sees itself and those before that step,
+                but none of the others from there on; None: no such step.
         """
+        mask = None if told is None else seen_by(x.shape[1], told)
         for n, layer in enumerate(self.layers):
-            x = layer(x, None if caches is None else caches[n])
+            x = layer(x, None if caches is None else caches[n], mask)
         return self.norm(x)
 
     def caches(self, batch: int, steps: int) -> list[KeyValueCache]:
@@ -85,7 +93,7 @@ class _Layer(nn.Module):
             nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
 
-    def forward(self, x: Tensor, cache: KeyValueCache | None) -> Tensor:
+    def forward(self, x: Tensor, cache: KeyValueCache | None, mask: Tensor | None) -> Tensor:
         qkv = self.to_qkv(self.norms[0](x)).unflatten(2, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, steps, width of a head) each
         is_start = cache is None or not cache.length
@@ -93,9 +101,17 @@ class _Layer(nn.Module):
             if not is_start and x.shape[1] > 1:
                 raise ValueError(f"after the first steps one at a time, got {x.shape[1]}")
             k, v = cache.extended(k, v)
-        seen = F.scaled_dot_product_attention(q, k, v, is_causal=is_start)
+        is_causal = is_start and mask is None
+        seen = F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal)
         x = x + self.to_out(seen.transpose(1, 2).flatten(2))
         return x + self.dense(self.norms[1](x))
+
+
+def seen_by(steps: int, told: Tensor) -> Tensor:
+    """Mark the steps that each step sees, (B, 1, steps, steps); ``told`` as of the transformer."""
+    step = torch.arange(steps, device=told.device)
+    before = step < torch.minimum(step, told[:, None])[..., None]
+    return (before | (step == step[:, None])).unsqueeze(1)
 
 
 def axial_waves(grid: tuple[int, ...], width: int) -> Tensor:

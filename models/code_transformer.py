@@ -71,36 +71,82 @@ class CodeTransformer(nn.Module):
         )
 
     def log_probability(
-        self, tokens: Tensor, entries: Tensor, order: Tensor, condition: Tensor | None = None
+        self,
+        tokens: Tensor,
+        entries: Tensor,
+        order: Tensor,
+        condition: Tensor | None = None,
+        told: Tensor | None = None,
     ) -> Tensor:
-        """Compute the log probability of each place's codes, (B, places) nats, by place."""
+        """Compute the log probability of each place's codes, (B, places) nats, by place.
+
+        Args:
+            tokens: of all places.
+            entries: of the codebooks.
+            order: of the places.
+            condition: (B, condition_size).
+            told: (B,) int64, the step from which on each place is told only what lies before that
+                step, and nothing of the others from there on; None: all that lies before it.
+        """
         found = torch.zeros(order.shape, device=order.device)
-        for log_p, asked in self._distributions(tokens, entries, order, condition):
+        for log_p, asked in self._distributions(tokens, entries, order, condition, told):
             found = found + log_p.gather(2, asked).squeeze(2)
         return found.gather(1, order.argsort(dim=1))
 
-    def surprise(
-        self, tokens: Tensor, entries: Tensor, order: Tensor, condition: Tensor | None = None
+    @torch.no_grad()
+    def expected(
+        self,
+        tokens: Tensor,
+        entries: Tensor,
+        meanings: Tensor,
+        order: Tensor,
+        told: int,
+        uniform: Tensor,
+        condition: Tensor | None = None,
     ) -> Tensor:
-        """Compute by how much less likely each place's codes are than what is drawn there.
+        """Compute what each place from a step on is expected to hold, given those before the step.
+
+        Each is told nothing of the others from there on. Codes of a place depend on each other: the
+        expectation of one is given those before it as they are drawn.
+
+        Args:
+            tokens: of all places; of those from the step on, anything.
+            entries: of the codebooks.
+            meanings: (codebooks, codes, n), what is averaged.
+            order: (places,), of all volumes.
+            told: the step, as in `log_probability`.
+            uniform: (places, codebooks) in [0, 1), the chance of each draw, by place.
+            condition: (B, condition_size).
 
         Returns:
-            (B, places) nats, by place: −log p of what is there, minus the entropy of what the place
-            could hold.
+            (B, places − told, codebooks, n), by step.
         """
-        found = torch.zeros(order.shape, device=order.device)
-        for log_p, asked in self._distributions(tokens, entries, order, condition):
-            found = found + (log_p.exp() * log_p).sum(2) - log_p.gather(2, asked).squeeze(2)
-        return found.gather(1, order.argsort(dim=1))
+        codes, orders = codes_of(tokens, entries), order.expand(len(tokens), -1)
+        rank, step = orders.argsort(dim=1), order.new_tensor([told])
+        steps, beside = self._steps(codes, orders, rank, condition, 0, self.places, step)
+        hidden, beside = self.transformer(steps, told=step)[:, told:], beside[:, told:]
+        chance = uniform[order[told:]].repeat(len(tokens), 1)  # (B · steps, codebooks)
+        parts, found = [hidden[..., :0]], []
+        for n, head in enumerate(self.to_logits):
+            logits = head(hidden, beside, torch.cat(parts, dim=2)).float().flatten(0, 1)
+            found.append(torch.softmax(logits, dim=1) @ meanings[n])
+            drawn = entries[n, chosen(logits, chance[:, n], 1.0)]
+            parts.append(drawn.view(*hidden.shape[:2], -1))
+        return torch.stack(found, dim=1).unflatten(0, hidden.shape[:2])
 
     def _distributions(
-        self, tokens: Tensor, entries: Tensor, order: Tensor, condition: Tensor | None
+        self,
+        tokens: Tensor,
+        entries: Tensor,
+        order: Tensor,
+        condition: Tensor | None,
+        told: Tensor | None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (B, steps, n_codes) log probabilities and (B, steps, 1) tokens of each codebook."""
         codes = codes_of(tokens, entries)
         rank, at = order.argsort(dim=1), order.unsqueeze(2)
-        steps, beside = self._steps(codes, order, rank, condition, 0, self.places)
-        hidden = self.transformer(steps)
+        steps, beside = self._steps(codes, order, rank, condition, 0, self.places, told)
+        hidden = self.transformer(steps, told=told)
         known = codes.gather(1, at.expand_as(codes))  # in the order of the steps
         asked = tokens.gather(1, at.expand_as(tokens))
         for n, head in enumerate(self.to_logits):
@@ -159,6 +205,7 @@ class CodeTransformer(nn.Module):
         condition: Tensor | None,
         begin: int,
         end: int,
+        told: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Input of the steps from one to before another, and what lies beside each step's place.
 
@@ -171,15 +218,18 @@ class CodeTransformer(nn.Module):
             condition: of each volume.
             begin: first step.
             end: after the last.
+            told: see `log_probability`.
         """
         batch = torch.arange(len(codes), device=codes.device)[:, None]
-        step = torch.arange(begin, end, device=codes.device)
-        asked, read = order[:, begin:end], order[:, (step - 1).clamp(min=0)]
+        known = torch.arange(begin, end, device=codes.device).expand(len(codes), -1)
+        if told is not None:
+            known = torch.minimum(known, told[:, None])  # steps before this one
+        asked, read = order[:, begin:end], order.gather(1, (known - 1).clamp(min=0))
         before = self.from_code(codes[batch, read]) + self.here[read]  # (B, steps, width)
-        x = torch.where((step > 0)[:, None], before, self.begin) + self.there[asked]
+        x = torch.where((known > 0)[..., None], before, self.begin) + self.there[asked]
         around = self.neighbours[asked]  # (B, steps, neighbours); beyond the grid: `places`
         is_known = F.pad(rank, (0, 1), value=self.places)[batch[..., None], around]
-        is_known = (is_known < step[:, None]).unsqueeze(3).to(codes.dtype)
+        is_known = (is_known < known[..., None]).unsqueeze(3).to(codes.dtype)
         of_them = F.pad(codes, (0, 0, 0, 1))[batch[..., None], around] * is_known
         beside = self.from_neighbours(torch.cat([of_them, is_known], dim=3).flatten(2))
         x = x + self.to_step(beside)

@@ -1,4 +1,4 @@
-"""Codebooks that follow what an encoder gives: each part of a code becomes its nearest entry."""
+"""Codebooks that follow what an encoder gives, and what their entries stand for."""
 
 import torch
 from torch import Tensor, distributed, nn
@@ -134,3 +134,48 @@ class Codebooks(nn.Module):
         """(B, channels, *grid) → (count, B · places, width)."""
         parts = encoded.unflatten(1, (self.count, self.width)).flatten(3)
         return parts.permute(1, 0, 3, 2).flatten(1, 2)
+
+
+class CodeMeanings(nn.Module):
+    """Shares of the classes at each voxel of the cubes that entries of codebooks stand for.
+
+    Averages over what was encoded lately, as the entries are themselves.
+
+    Args:
+        count: of codebooks.
+        size: entries of each.
+        n_classes: of the volumes.
+        n_voxels: of the cube that a codebook stands for.
+        decay: of the moving averages.
+    """
+
+    seen: Tensor  # places of a batch, on average
+
+    def __init__(self, count: int, size: int, n_classes: int, n_voxels: int, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("seen", torch.zeros(count, size, n_classes, n_voxels))
+
+    def probabilities(self) -> Tensor:
+        """Return P(class | entry) of each voxel, (count, size, n_classes, n_voxels).
+
+        Of an entry that nothing was encoded to, all classes are as likely.
+        """
+        seen = self.seen + torch.finfo(self.seen.dtype).tiny
+        return seen / seen.sum(dim=2, keepdim=True)
+
+    @torch.no_grad()
+    def follow(self, tokens: Tensor, cubes: Tensor) -> None:
+        """Add what was encoded in the batches of all processes.
+
+        Args:
+            tokens: (B, count, *grid) int64.
+            cubes: (B, count, n_classes · n_voxels, *grid) one-hot.
+        """
+        which = tokens.transpose(0, 1).flatten(1).unsqueeze(2)  # (count, B · places, 1)
+        shown = cubes.movedim(2, -1).transpose(0, 1).flatten(1, -2)  # (count, B · places, n)
+        found = torch.zeros_like(self.seen).flatten(2)
+        found.scatter_add_(1, which.expand_as(shown), shown.to(found.dtype))
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(found)
+        self.seen.lerp_(found.view_as(self.seen), 1 - self.decay)

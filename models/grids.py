@@ -61,3 +61,21 @@ def coordinates(
         line = [side if axis == n else 1 for axis in range(dims)]
         channels.append(along.view(-1, *line).expand(-1, *shape))
     return torch.stack(channels, dim=1)
+
+
+def tiles(grid: Sequence[int], side: int, shift: int) -> list[Tensor]:
+    """Part a grid into boxes of a side, and these into groups of boxes that do not touch.
+
+    Args:
+        grid: its sides.
+        side: of a box; those at the ends may be smaller.
+        shift: of the first box, which is smaller by so much.
+
+    Returns:
+        A group each: (places,) bool, row by row, on the CPU. Each place is in one of them.
+    """
+    axes = [((torch.arange(n) + shift) // side) % 2 for n in grid]
+    odd = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    number = sum(own * 2**n for n, own in enumerate(odd))
+    groups = [(number == n).flatten() for n in range(2 ** len(grid))]
+    return [own for own in groups if own.any()]

@@ -148,14 +148,11 @@ class EncodesPlaces(Encodes, Protocol):
 
 
 @runtime_checkable
-class JudgesPlaces(Protocol):
-    """A model that knows how likely each place of a brain is, given the others."""
+class Expects(Protocol):
+    """A model that says what a healthy brain holds at each voxel, given what lies around it."""
 
-    def surprise(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
-        """(B, I, J, K) uint8 class numbers → (B, *grid) float32 nats; 0 is as likely as expected.
-
-        Each side of the grid divides the volume's.
-        """
+    def expected(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
+        """(B, I, J, K) uint8 class numbers → (B, C, I, J, K) float32 probabilities of classes."""
 
 
 @runtime_checkable

@@ -66,11 +66,6 @@ class VNet(nn.Module):
         loss_function: ClassPath | None = None,
     ) -> None:
         super().__init__()
-        if len(channels) != len(convolutions):
-            raise ValueError(
-                f"channels and convolutions: one number a level each, got {list(channels)} and "
-                f"{list(convolutions)}"
-            )
         self.reverse = reverse
         self.classes_in, self.classes_out = (
             (n_pair_classes, n_classes) if reverse else (n_classes, n_pair_classes)
@@ -149,6 +144,11 @@ class VEncoder(nn.Module):
         norm: bool,
     ) -> None:
         super().__init__()
+        if len(channels) != len(convolutions):
+            raise ValueError(
+                f"channels and convolutions: one number a level each, got {list(channels)} and "
+                f"{list(convolutions)}"
+            )
         self.stem, self.factor = stem, stem * 2 ** (len(channels) - 1)
         self.enter = _conv(inputs * stem**3, channels[0], kernel_size, norm=norm)
         self.down = nn.ModuleList(

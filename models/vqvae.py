@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foldnorm.models.block_networks import BlockEncoder, BlockGenerator
-from foldnorm.models.codebooks import Codebooks
+from foldnorm.models.classes import one_hot
+from foldnorm.models.codebooks import Codebooks, CodeMeanings
 from foldnorm.models.label_autoencoder import LabelAutoencoder
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Phase
@@ -71,9 +72,12 @@ class VQVAE(LabelAutoencoder):
         )
         self.grid = tuple(encoder.grid)
         self.codebooks = Codebooks(code_channels, n_codebooks, n_codes, codebook_decay)
+        voxels = encoder.side ** len(shape)
+        self.meanings = CodeMeanings(n_codebooks, n_codes, n_classes, voxels, codebook_decay)
         self.commitment_weight = commitment_weight
         self.annealing_steps = codebook_annealing * training_steps
-        self._last: tuple[Tensor, Tensor] | None = None  # which codebooks follow after the step
+        # What codebooks and their meanings follow after the step.
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
         self.phases: Mapping[str, Phase] = {"reconstruction": Phase(("encoder", "generator"))}
 
     def phase_order(self, step: int) -> Sequence[str]:
@@ -94,7 +98,7 @@ class VQVAE(LabelAutoencoder):
         passed = encoded + share * (codes - encoded).detach()  # the gradient goes straight through
         terms = self.reconstruction_terms(self.decode(passed.flatten(1), condition), volumes)
         if self.training:
-            self._last = encoded.detach(), tokens
+            self._last = volumes, encoded.detach(), tokens
         return {
             **terms,
             "commitment": commitment,
@@ -105,7 +109,10 @@ class VQVAE(LabelAutoencoder):
     def after_step(self, phase: str) -> None:
         """Have the codebooks follow what was encoded in the step."""
         if phase == "reconstruction" and self._last is not None:
-            self.codebooks.follow(*self._last)
+            volumes, encoded, tokens = self._last
+            self.codebooks.follow(encoded, tokens)
+            assert isinstance(self.encoder, BlockEncoder)
+            self.meanings.follow(tokens, self.encoder.cubes(one_hot(volumes, self.n_classes)))
             self._last = None
 
     def encode(

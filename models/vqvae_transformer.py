@@ -1,4 +1,4 @@
-"""A transformer over the codes of a VQ-VAE: new brains, and how likely each place of a brain is.
+"""A transformer over the codes of a VQ-VAE: new brains, and what a brain should hold anywhere.
 
 Pinaya et al. 2022 (doi:10.1016/j.media.2022.102475) for anomalies; Tudosiu et al. 2022
 (arXiv:2209.03177) for drawing brains.
@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foldnorm.models.block_networks import BlockEncoder
 from foldnorm.models.classes import one_hot
 from foldnorm.models.code_transformer import CodeTransformer
+from foldnorm.models.grids import tiles
 from foldnorm.models.noise import StepNoise, generator_on, seed_of
 from foldnorm.models.protocols import Phase
 from foldnorm.models.vqvae import VQVAE
@@ -25,9 +27,9 @@ REACH = 1  # places around one that is drawn anew, in which the decoder shows it
 class VQVAETransformer(VQVAE):
     """Volume → codes → volume in a first stage of the training, codes place by place in a second.
 
-    Half of the second stage's sequences read the grid row by row, which is how volumes are drawn;
-    the others read it in an order of their own each, which is how places are judged: by what lies
-    on all sides of them.
+    Some of the second stage's sequences read the grid row by row, which is how volumes are drawn;
+    others read all but a region first, which is how regions are judged and drawn anew: by what lies
+    on all sides of them; and a few in an order of their own each.
 
     Args:
         shape: sides of the volumes; taken from the cohort by ``foldnorm train``.
@@ -36,11 +38,16 @@ class VQVAETransformer(VQVAE):
         depth: layers.
         heads: of the attention.
         raster_share: of the training sequences that are read row by row.
-        n_orders: orders in which a volume is judged: row by row, and others drawn once.
+        region_share: of those that read all but a region first. Half of them are then asked about
+            each place of it, told nothing of the others; half read it on.
+        region_sides: of the region, in places, the least and the most.
+        box_sides: of the boxes of places that `expected` asks about, told all around; averaged over
+            them.
+        n_tilings: of the grid by boxes of each side, shifted, likewise.
         temperature: that log probabilities are divided by where volumes are drawn.
         top_p: only the likeliest codes are drawn, as few as have this probability together.
-        redraw_above: nats by which a place is less likely than what the model expects there, from
-            which it is drawn anew by `restore`.
+        redraw_above: share of the voxels around a place that are expected to be of the highest
+            class and are not, from which `restore` draws that place anew.
         autoencoder_share: of the training that the first stage takes; 0 for one that starts from
             the weights of a trained `VQVAE`.
         training_steps: taken from ``training.steps``.
@@ -57,11 +64,14 @@ class VQVAETransformer(VQVAE):
         width: int = 96,
         depth: int = 3,
         heads: int = 4,
-        raster_share: float = 0.5,
-        n_orders: int = 4,
+        raster_share: float = 0.4,
+        region_share: float = 0.5,
+        region_sides: Sequence[float] = (2.0, 6.0),
+        box_sides: Sequence[int] = (5, 6, 8),
+        n_tilings: int = 2,
         temperature: float = 1.0,
         top_p: float = 0.95,
-        redraw_above: float = 6.0,
+        redraw_above: float = 0.05,
         autoencoder_share: float = 0.2,
         training_steps: int = 1,
         condition_size: int = 0,
@@ -74,12 +84,34 @@ class VQVAETransformer(VQVAE):
             condition_size=condition_size,
             **others,
         )
-        _check(raster_share, n_orders, temperature, top_p, autoencoder_share)
+        _check_shares(
+            raster_share=raster_share,
+            region_share=region_share,
+            both_shares=raster_share + region_share,
+            top_p=top_p,
+            autoencoder_share=autoencoder_share,
+        )
+        if not top_p or not temperature > 0:
+            raise ValueError(
+                f"expected a top_p and a temperature above 0, got {top_p:g} and {temperature:g}"
+            )
+        if not box_sides or not 1 <= n_tilings <= min(box_sides):
+            raise ValueError(
+                "expected one of box_sides or more, none smaller than n_tilings, and this 1 or "
+                f"more, got {list(box_sides)} and {n_tilings}"
+            )
+        if not 1 <= region_sides[0] <= region_sides[1]:
+            raise ValueError(
+                f"region_sides: expected two sides of 1 or more, the smaller first, got "
+                f"{list(region_sides)}"
+            )
         books = self.codebooks
         self.transformer = CodeTransformer(
             self.grid, books.count, books.size, books.width, width, depth, heads, condition_size
         )
-        self.raster_share, self.n_orders = raster_share, n_orders
+        self.box_sides, self.n_tilings = tuple(box_sides), n_tilings
+        self.raster_share = raster_share
+        self.region_share, self.region_sides = region_share, tuple(region_sides)
         self.temperature, self.top_p = temperature, top_p
         self.redraw_above = redraw_above
         self.autoencoder_steps = round(autoencoder_share * training_steps)
@@ -98,11 +130,9 @@ class VQVAETransformer(VQVAE):
         """Cross entropy of the reconstruction, or of the codes, nats a place; uint8 in."""
         if phase == "reconstruction":
             return super().loss(phase, volumes, noise, condition)
-        shuffled = noise.uniform(prod(self.grid)).argsort(dim=1)
-        by_row = noise.uniform() < self.raster_share
-        order = torch.where(by_row[:, None], self._raster(len(volumes)), shuffled)
+        order, told = self._orders_to_learn(noise)
         tokens = self._by_place(volumes)
-        found = self.transformer.log_probability(tokens, self._entries(), order, condition)
+        found = self.transformer.log_probability(tokens, self._entries(), order, condition, told)
         entropy = -found.mean()
         return {"code_entropy": entropy, "loss": entropy / self.codebooks.count}
 
@@ -134,20 +164,40 @@ class VQVAETransformer(VQVAE):
         return self.to_output(self.decode_tokens(self._as_grid(drawn), condition))
 
     @torch.no_grad()
-    def surprise(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Say how much less likely each place is than the model expects, averaged over orders.
+    def expected(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Say what a healthy brain holds at each voxel, given this one around a box about it.
+
+        Boxes of ``box_sides`` places cover the grid. Those that do not touch are asked about
+        together, told all places of the others: half of the boxes along each axis. Likelihoods of
+        single places, told their neighbours, do not miss a fold: where all around is empty, that a
+        place is empty goes well with it.
 
         Args:
             volumes: (B, *sides) uint8.
             condition: (B, condition_size).
 
         Returns:
-            (B, *grid) float32, nats: −log p of what is there, minus the entropy of what could be.
+            (B, C, *sides) float32, the probability of each class.
         """
         tokens, entries = self._by_place(volumes), self._entries()
-        orders = [order.expand(len(volumes), -1) for order in self._orders(volumes.device)]
-        found = [self.transformer.surprise(tokens, entries, own, condition) for own in orders]
-        return torch.stack(found).mean(dim=0).view(-1, *self.grid)
+        meanings = self.meanings.probabilities().flatten(2)
+        chance = self._chance(volumes.device)
+        places, books = tokens.shape[1:]
+        found = meanings.new_zeros(len(volumes), places, books, meanings.shape[2])
+        tilings = [
+            tiles(self.grid, side, n * side // self.n_tilings)
+            for side in self.box_sides
+            for n in range(self.n_tilings)
+        ]
+        for asked in (group for tiling in tilings for group in tiling):
+            order = asked.to(volumes.device).long().argsort(stable=True)
+            told = int((~asked).sum())
+            found[:, order[told:]] += self.transformer.expected(
+                tokens, entries, meanings, order, told, chance, condition
+            )
+        cubes = (found / len(tilings)).movedim(1, -1).unflatten(-1, self.grid)
+        assert isinstance(self.encoder, BlockEncoder)
+        return self.encoder.volume(cubes)
 
     @torch.no_grad()
     def restore(
@@ -155,9 +205,9 @@ class VQVAETransformer(VQVAE):
         volumes: Tensor,
         condition: Tensor | None = None,
         feature_maps: Sequence[Tensor] | None = None,
-        surprise: Tensor | None = None,
+        expected: Tensor | None = None,
     ) -> Tensor:
-        """(B, *sides) uint8 → (B, C, *sides) logits: unlikely places drawn anew, given the others.
+        """(B, *sides) uint8 → (B, C, *sides) logits: what misses a fold drawn anew, given the rest.
 
         The same at each call. What is not drawn anew, and not beside it, stays as it is.
 
@@ -165,31 +215,46 @@ class VQVAETransformer(VQVAE):
             volumes: class numbers.
             condition: (B, condition_size).
             feature_maps: of the volumes, if they are known.
-            surprise: of the volumes, if it is known.
+            expected: of the volumes, if it is known.
         """
         del feature_maps  # the encoder has none
         tokens = self._by_place(volumes)
-        if surprise is None:
-            surprise = self.surprise(volumes, condition)
-        anew = surprise > self.redraw_above
+        if expected is None:
+            expected = self.expected(volumes, condition)
+        anew = self._misses_a_fold(volumes, expected)
         as_it_is = CERTAIN * one_hot(volumes, self.n_classes)
         if not anew.any():
             return as_it_is
-        generator = generator_on(volumes.device, seed_of("restore"))
-        chance = torch.rand(tokens.shape[1:], generator=generator, device=generator.device)
-        drawn = []
+        chance, drawn = self._chance(volumes.device), []
         for n, own in enumerate(anew.flatten(1)):
             order = own.long().argsort(stable=True)[None]  # what stays comes first, row by row
             told = None if condition is None else condition[n : n + 1]
             first = int((~own).sum())
-            drawn.append(
-                self._draw(tokens[n : n + 1], order, first, chance[None].to(order.device), told)
-            )
+            drawn.append(self._draw(tokens[n : n + 1], order, first, chance[None], told))
         decoded = self.decode_tokens(self._as_grid(torch.cat(drawn)), condition).float()
-        pool = F.max_pool3d if anew.ndim == 4 else F.max_pool2d
-        shown = pool(anew.float().unsqueeze(1), 2 * REACH + 1, 1, REACH)
+        shown = self._pool(anew.float().unsqueeze(1), 2 * REACH + 1, 1, REACH)
         shown = F.interpolate(shown, size=tuple(self.shape), mode="nearest") > 0
         return torch.where(shown, decoded, as_it_is)
+
+    def _misses_a_fold(self, volumes: Tensor, expected: Tensor) -> Tensor:
+        """Find the places around which so much of the highest class is missing: (B, *grid) bool."""
+        dims = len(self.grid)
+        fewer = expected[:, -1:] - (volumes == self.n_classes - 1).unsqueeze(1).float()
+        average = (F.avg_pool2d, F.avg_pool3d)[dims - 2]
+        block = self.shape[0] // self.grid[0]
+        share = average(fewer, block)
+        near = average(F.pad(share, [REACH] * 2 * dims), 2 * REACH + 1, 1)
+        return self._pool((near > self.redraw_above).float(), 2 * REACH + 1, 1, REACH)[:, 0] > 0
+
+    @property
+    def _pool(self) -> Any:
+        return F.max_pool3d if len(self.grid) == 3 else F.max_pool2d
+
+    def _chance(self, device: torch.device) -> Tensor:
+        """Random numbers for a draw that is the same at each call, (places, codebooks)."""
+        generator = generator_on(device, seed_of("restore"))
+        sides = (prod(self.grid), self.codebooks.count)
+        return torch.rand(sides, generator=generator, device=generator.device).to(device)
 
     def _draw(
         self, tokens: Tensor, order: Tensor, first: int, uniform: Tensor, condition: Tensor | None
@@ -215,14 +280,30 @@ class VQVAETransformer(VQVAE):
         entries = self.codebooks.entries
         return entries / entries.square().mean().sqrt().clamp(min=1e-6)
 
-    def _orders(self, device: torch.device) -> list[Tensor]:
-        """Orders in which volumes are judged, (1, places) each."""
-        raster = self._raster(1)
-        drawn = [
-            torch.randperm(prod(self.grid), generator=torch.Generator().manual_seed(n))[None]
-            for n in range(1, self.n_orders)
-        ]
-        return [raster, *(order.to(device) for order in drawn)]
+    def _orders_to_learn(self, noise: StepNoise) -> tuple[Tensor, Tensor]:
+        """Draw the order of each sequence's places, (B, places), and how many it is told, (B,)."""
+        count, kind = prod(self.grid), noise.uniform()
+        shuffled = noise.uniform(count).argsort(dim=1)
+        has_region = kind >= 1 - self.region_share
+        inside = self._drawn_regions(noise) & has_region[:, None]
+        rows = self._raster(len(shuffled))
+        region_last = torch.where(inside, count + shuffled, rows).argsort(dim=1)
+        is_shuffled = (kind >= self.raster_share) & ~has_region
+        order = torch.where(is_shuffled[:, None], shuffled, region_last)
+        at_once = has_region & (noise.uniform() < 0.5)
+        return order, torch.where(at_once, (~inside).sum(dim=1), count)
+
+    def _drawn_regions(self, noise: StepNoise) -> Tensor:
+        """Draw a box of places for each volume, cut where the grid ends: (B, places) bool."""
+        low, high = self.region_sides
+        within = torch.ones(1, *self.grid, dtype=torch.bool, device=noise.device)
+        for axis, side in enumerate(self.grid):
+            middle, extent = noise.uniform() * side, low + noise.uniform() * (high - low)
+            place = torch.arange(side, device=noise.device) + 0.5
+            own = (place - middle[:, None]).abs() <= extent[:, None] / 2
+            line = [side if n == axis else 1 for n in range(len(self.grid))]
+            within = within & own.view(-1, *line)
+        return within.flatten(1)
 
     def _raster(self, count: int) -> Tensor:
         """Row by row, (count, places)."""
@@ -234,20 +315,8 @@ class VQVAETransformer(VQVAE):
         return tokens.transpose(1, 2).unflatten(2, self.grid)
 
 
-def _check(
-    raster_share: float,
-    n_orders: int,
-    temperature: float,
-    top_p: float,
-    autoencoder_share: float,
-) -> None:
-    """Refuse arguments that mean nothing."""
-    shares = {"raster_share": raster_share, "top_p": top_p, "autoencoder_share": autoencoder_share}
+def _check_shares(**shares: float) -> None:
+    """Refuse shares that are none."""
     for name, share in shares.items():
-        if not 0 <= share <= 1 or (name == "top_p" and not share):
+        if not 0 <= share <= 1:
             raise ValueError(f"{name}: expected a share, got {share:g}")
-    if n_orders < 1 or not temperature > 0:
-        raise ValueError(
-            "expected an order or more and a temperature above 0, got "
-            f"{n_orders} and {temperature:g}"
-        )

@@ -252,11 +252,10 @@ SCORER_ARRAYS = Artifact("score", "arrays.npz", "Arrays of one part of a saved s
 SCORER_ATLAS = Artifact("score", "atlas.npz", "Atlas of sulci of a saved scorer.")
 SCORER_VALUES = Artifact("score", "values.json", "All else that this part has learned.")
 # Of a folder of scores the first of these that it has speaks for it, where none is named. Settled
-# on one site (MMRR-21 of Mindboggle-101), of sulci on validation phantoms. A model that has
-# likelihoods has evidence, too, and maps are written of the first.
+# on one site (MMRR-21 of Mindboggle-101), of sulci on validation phantoms.
 USUAL_SCORES = (
-    "likelihood_component",
     "evidence_component",
+    "shortfall_component",
     "sulci_missing",
     "sulcus_missing",
     "latent_map_component",

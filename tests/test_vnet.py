@@ -11,7 +11,10 @@ import torch
 from conftest import skeleton_volume, write_nifti
 from test_pairs import SEGMENTATION, grey_white_of, pair_source, preprocess
 
+from foldnorm.models.hypersphere_classifier import HypersphereClassifier
 from foldnorm.models.noise import StepNoise
+from foldnorm.models.restorer import Restorer
+from foldnorm.models.sulcus_segmenter import SulcusSegmenter
 from foldnorm.models.vnet import VNet
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.inference.inputs import open_input
@@ -104,9 +107,18 @@ def test_it_learns_a_translation():
     assert (found == pairs[:, 1]).float().mean() > 0.95
 
 
-def test_levels_need_as_many_widths_as_stages():
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **levels: VNet(3, 3, **levels),
+        lambda **levels: Restorer(3, **levels),
+        lambda **levels: SulcusSegmenter((8, 8, 8), 3, sulci=["a"], **levels),
+        lambda **levels: HypersphereClassifier((8, 8, 8), 3, **levels),
+    ],
+)
+def test_levels_need_as_many_widths_as_stages(make):
     with pytest.raises(ValueError, match=r"one number a level each, got \[8\] and \[1, 2\]"):
-        VNet(3, 3, channels=[8], convolutions=[1, 2])
+        make(channels=[8], convolutions=[1, 2])
 
 
 def test_training_writes_the_dice_of_each_class(run, pair_cohort):

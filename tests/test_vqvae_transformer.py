@@ -5,17 +5,20 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from test_models import SHAPE, TRANSFORMER, make, noise, train, weights
 
 from foldnorm.models import VQVAETransformer
 from foldnorm.models.causal_transformer import CausalTransformer
 from foldnorm.models.classes import one_hot, to_classes
 from foldnorm.models.code_transformer import CodeTransformer, chosen, neighbour_table
+from foldnorm.models.grids import tiles
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.brain_scores import BrainScores, unfitted_families
-from foldnorm.pipeline.scoring.families import LIKELIHOOD
+from foldnorm.pipeline.scoring.families import SHORTFALL
 
 CPU = torch.device("cpu")
+LONG = (8, 8, 24)  # voxels; 2 × 2 × 6 places
 ORDERS = torch.tensor([[0, 1, 2], [2, 0, 1], [1, 2, 0]])
 
 
@@ -77,16 +80,70 @@ def test_a_place_depends_on_those_before_it_alone(order):
     assert before[0, last] != after[0, last]
 
 
-def test_what_is_drawn_is_no_surprise_on_average():
+@pytest.mark.parametrize("order", ORDERS)
+def test_from_a_step_on_places_are_told_those_before_the_step_alone(order):
     model, entries = tiny()
-    tokens, order = every(), ORDERS[0]
+    tokens, told = every(), torch.ones(64, dtype=torch.long)
     with torch.no_grad():
-        log_p = model.log_probability(tokens, entries, order.expand(len(tokens), -1))
-        surprise = model.surprise(tokens, entries, order.expand(len(tokens), -1))
-    first = log_p[:, 0].view(4, 16)[:, 0]  # of the four that the first place can hold
-    above = surprise[:, 0].view(4, 16)[:, 0]
-    assert (first.exp() * above).sum().item() == pytest.approx(0, abs=1e-5)
-    assert above.max() > 0.1
+        log_p = model.log_probability(tokens, entries, order.expand(64, -1), None, told)
+        usual = model.log_probability(tokens, entries, order.expand(64, -1))
+        swapped = order[[0, 2, 1]].expand(64, -1)
+        other = model.log_probability(tokens, entries, swapped, None, told)
+        nothing = model.log_probability(tokens, entries, order.expand(64, -1), None, 0 * told)
+    first, second, third = order
+    torch.testing.assert_close(log_p[:, [first, second]], usual[:, [first, second]])
+    torch.testing.assert_close(log_p, other)  # in whatever order they are asked about
+    assert not torch.allclose(log_p[:, third], usual[:, third])
+    assert len({round(value, 4) for value in nothing[:, second].tolist()}) == 4  # told nothing
+
+
+def test_what_is_expected_is_the_mean_of_what_places_can_hold():
+    model, entries = tiny(n_codebooks=1, n_codes=3)
+    meanings, order = torch.randn(1, 3, 5), ORDERS[1]
+    tokens = every(n_codebooks=1, n_codes=3)
+    chance = torch.rand(3, 1, generator=torch.Generator().manual_seed(0))
+    found = model.expected(tokens, entries, meanings, order, 1, chance)
+    assert found.shape == (27, 2, 1, 5)
+    told = torch.ones(27, dtype=torch.long)
+    with torch.no_grad():
+        log_p = model.log_probability(tokens, entries, order.expand(27, -1), None, told)
+    for step, place in enumerate(order[1:]):
+        for first in range(3):  # what is known of it
+            same = tokens[:, order[0], 0] == first
+            mean = torch.zeros(5)
+            for code in range(3):
+                (n, *_) = torch.nonzero(same & (tokens[:, place, 0] == code)).flatten()
+                mean += log_p[n, place].exp() * meanings[0, code]
+            torch.testing.assert_close(found[same][:, step, 0], mean.expand(int(same.sum()), -1))
+    assert torch.equal(found, model.expected(tokens, entries, meanings, order, 1, chance))
+
+
+def test_what_is_expected_of_a_second_code_is_given_the_first_that_is_drawn():
+    model, entries = tiny()
+    meanings = torch.tensor([[[0.0], [1.0]], [[0.0], [1.0]]])
+    order, tokens, told = ORDERS[0], every(), torch.zeros(64, dtype=torch.long)
+    with torch.no_grad():
+        p = model.log_probability(tokens, entries, order.expand(64, -1), None, told).exp()[:, 2]
+    joint = {tuple(own): value.item() for own, value in zip(tokens[:, 2].tolist(), p, strict=True)}
+    for chance, first in ((0.0, None), (0.999999, None)):
+        found = model.expected(tokens[:1], entries, meanings, order, 0, torch.full((3, 2), chance))
+        share = joint[0, 1] + joint[1, 1], joint[1, 0] + joint[1, 1]
+        assert found[0, 2, 0].item() == pytest.approx(share[1], abs=1e-5)
+        likeliest = int(share[1] > 0.5)
+        first = likeliest if chance == 0.0 else 1 - likeliest  # the draw sorts by probability
+        given = joint[first, 1] / (joint[first, 0] + joint[first, 1])
+        assert found[0, 2, 1].item() == pytest.approx(given, abs=1e-5)
+
+
+def test_tiles_hold_each_place_once_and_those_of_a_group_do_not_touch():
+    for grid, side, shift in (((5, 7), 3, 1), ((4, 6, 5), 2, 0), ((3, 3, 3), 5, 2)):
+        groups = tiles(grid, side, shift)
+        assert torch.stack(groups).sum(0).tolist() == [1] * int(np.prod(grid))
+        for own in groups:
+            boxes, count = ndimage.label(own.view(grid).numpy(), np.ones([3] * len(grid)))
+            for box in ndimage.find_objects(boxes):
+                assert all(part.stop - part.start <= side for part in box)
+            assert count >= 1
 
 
 @pytest.mark.parametrize("order", ORDERS[:2])
@@ -143,7 +200,7 @@ def test_a_volume_is_the_same_however_many_are_drawn():
 def patterned(count, seed):
     """Volumes in which every block of 4³ holds the same sheet, across one axis or another."""
     generator = torch.Generator().manual_seed(seed)
-    volumes = torch.ones(count, *SHAPE, dtype=torch.uint8)
+    volumes = torch.ones(count, *LONG, dtype=torch.uint8)
     for volume in volumes:
         place = int(torch.randint(4, (1,), generator=generator))
         volume[place::4] = 2
@@ -154,9 +211,10 @@ def patterned(count, seed):
 def learned():
     """A model that knows volumes of one sheet after the other."""
     torch.manual_seed(0)
-    sizes = {"channels": [16], "code_channels": 16, "n_codebooks": 8, "n_codes": 8}
+    sizes = {"channels": [16], "code_channels": 16, "n_codebooks": 8, "n_codes": 8,
+             "region_sides": [1, 2], "box_sides": [1], "n_tilings": 1}  # fmt: skip
     stages = {"training_steps": 300, "autoencoder_share": 0.6}
-    model = VQVAETransformer(SHAPE, **sizes, width=16, depth=2, heads=2, **stages).train()
+    model = VQVAETransformer(LONG, **sizes, width=16, depth=2, heads=2, **stages).train()
     optimizers = {
         "reconstruction": torch.optim.Adam(
             [*model.encoder.parameters(), *model.generator.parameters()], 1e-2
@@ -190,17 +248,23 @@ def test_the_second_stage_leaves_the_first_as_it_is(learned):
     assert (back != true).float().mean() < 0.02
 
 
-def test_the_place_that_does_not_go_with_the_others_is_surprising(learned):
+def test_a_sheet_is_expected_where_it_goes_on_around(learned):
     true, without = damaged()
-    nats = learned.surprise(without)
-    assert nats.shape == (1, 2, 2, 3)
-    assert nats[0, 1, 1, 1] == nats.max()
-    assert nats.max() > learned.surprise(true).max() + 2
+    expected = learned.expected(without)
+    assert expected.shape == (1, 3, *LONG)
+    torch.testing.assert_close(expected.sum(1), torch.ones(1, *LONG))
+    missing = (true != without)[0]
+    sheet = expected[0, 2]
+    assert sheet[missing].mean() > 0.8
+    assert sheet[true[0] == 1].mean() < 0.1
+    with torch.no_grad():
+        both = learned.expected(torch.cat([true, without]))
+    torch.testing.assert_close(both[1:], expected)  # whatever is beside it
 
 
-def test_what_is_surprising_is_drawn_anew_and_the_rest_stays(learned):
+def test_what_misses_a_sheet_is_drawn_anew_and_the_rest_stays(learned):
     true, without = damaged()
-    learned.redraw_above = 2.0
+    learned.redraw_above = 0.002
     restored = to_classes(learned.restore(without))
     filled = (restored == true)[:, 4:, 4:, 4:8]
     assert filled.float().mean() > 0.9
@@ -236,30 +300,36 @@ def test_it_may_start_from_the_weights_of_its_first_stage(small_cohort, tmp_path
     assert "class_path" in capsys.readouterr().err
 
 
-def test_it_scores_brains_by_place_and_by_what_it_draws_anew(phantom_cohort):
+def test_it_scores_brains_by_what_it_expects(phantom_cohort):
     torch.manual_seed(0)
     model = VQVAETransformer(phantom_cohort.shape, **{**TRANSFORMER, "channels": [8, 8]}).eval()
     trained = TrainedModel(model, CPU)
     families = unfitted_families(trained, phantom_cohort)
-    assert list(families)[:2] == [LIKELIHOOD, "evidence"]  # maps are written of the first
-    assert families["evidence"].directions == ("missing", "unexpected")
-    raw = next(families[LIKELIHOOD].raw_maps(phantom_cohort.brains([0])))
-    assert raw.shape == (1, *phantom_cohort.shape)
-    volume = torch.from_numpy(np.array(phantom_cohort.volumes[:1]))
-    assert raw.mean() == pytest.approx(model.surprise(volume).mean().item(), abs=0.5)
+    assert next(iter(families)) == SHORTFALL  # maps are written of the first
+    assert "evidence" not in families
+    (raw,) = families[SHORTFALL].raw_maps(phantom_cohort.brains([0]))
+    assert raw.shape == (2, *phantom_cohort.shape)
+    assert np.array_equal(raw[0], -raw[1])
+    volume = np.array(phantom_cohort.volumes[0])
+    likely = model.expected(torch.from_numpy(volume)[None])[0, 2].numpy()
+    np.testing.assert_allclose(raw[0], likely - (volume == 2), atol=1e-6)
     without = BrainScores(trained).fit(phantom_cohort)
-    assert LIKELIHOOD not in without.families_
+    assert SHORTFALL not in without.families_
     fitted = BrainScores(trained).fit(phantom_cohort, controls=phantom_cohort)
     found = fitted.score(phantom_cohort.select("test"))
-    assert np.isfinite(found["likelihood_component"]).all()
+    assert np.isfinite(found["shortfall_component"]).all()
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"raster_share": 1.5}, "raster_share: expected a share, got 1.5"),
-        ({"top_p": 0.0}, "top_p: expected a share"),
-        ({"temperature": 0.0}, "a temperature above 0, got 2 and 0"),
+        ({"top_p": 0.0}, "a top_p and a temperature above 0"),
+        ({"raster_share": 0.7}, "both_shares: expected a share, got 1.2"),
+        ({"temperature": 0.0}, "a temperature above 0, got 0.95 and 0"),
+        ({"n_tilings": 2}, "got \\[1, 2\\] and 2"),
+        ({"box_sides": []}, "one of box_sides or more"),
+        ({"region_sides": [3, 2]}, "the smaller first, got \\[3, 2\\]"),
         ({"heads": 3}, "a width that 3 heads divide, got 1 and 8"),
     ],
 )

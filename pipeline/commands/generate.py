@@ -1,10 +1,12 @@
 """Draw new volumes or images from a trained model: a file each and a contact sheet.
 
-Label volumes are NIfTI, images PNG (in 3-D, NIfTI from −1 to 1); the same for a seed.
+Label volumes are NIfTI, images PNG (in 3-D, NIfTI from −1 to 1); the same for a seed. With --cohort
+they also become a cohort folder, marked as drawn, that every command takes.
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
     add_device,
@@ -39,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sampling-steps", type=positive, help="number of steps of ddim (default: the run's)"
     )
+    parser.add_argument(
+        "--cohort",
+        type=Path,
+        metavar="COHORT",
+        help="cohort that the model was trained on; makes OUT a cohort folder of the same layout",
+    )
     add_num(parser, 16, "number of volumes")
     parser.add_argument(
         "--keep-if",
@@ -60,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.pipeline.inference.generate import GenerateOptions, generate
     from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.pipeline.runs.run_folder import RunFolder
+    from foldnorm.preprocessing.cohort.cohort import Cohort
     from foldnorm.preprocessing.core.errors import InputError
 
     refuse_existing(arguments.out / SYNTHETIC_SHEET, arguments.overwrite)
@@ -78,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.scheduler,
         arguments.sampling_steps,
         None if arguments.keep_if is None else VolumeFilter.parse(arguments.keep_if),
+        None if arguments.cohort is None else Cohort.open(arguments.cohort),
     )
     result = generate(run_folder, trained, options)
     result.save(arguments.out)

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from foldnorm.models.protocols import Diffuses, Generates
 from foldnorm.pipeline.artifacts import SYNTHETIC_SHEET, SYNTHETIC_SIDECAR, SYNTHETIC_VOLUME
 from foldnorm.pipeline.inference.filters import VolumeFilter
+from foldnorm.pipeline.inference.synthetic_cohort import write_synthetic_cohort
 from foldnorm.pipeline.metrics.structure import microstructure_statistics, sheet_statistics
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.images import write_image
 from foldnorm.preprocessing.cohort.pictures import contact_sheet, image_slices, middle_slices, png
 from foldnorm.preprocessing.core.errors import InputError
@@ -38,6 +40,8 @@ class GenerateOptions:
         sampling_steps: of ddim; None: the run's own.
         keep_if: a condition on the statistics of a volume; those of which it is false are drawn
             again, up to `MAX_TRIES` times as many as asked for.
+        cohort: that the model was trained on, as which label volumes are laid out; with it, the
+            folder that they are saved to is a cohort folder as well.
     """
 
     number: int = 16
@@ -46,6 +50,7 @@ class GenerateOptions:
     sampler: Literal["ddpm", "ddim"] | None = None
     sampling_steps: int | None = None
     keep_if: VolumeFilter | None = None
+    cohort: Cohort | None = None
 
 
 @dataclass
@@ -91,13 +96,16 @@ class GenerationResult:
     def save(self, out: Path) -> None:
         """Write a file each, ``contact_sheet.png`` and ``synthetic.json``.
 
-        Label volumes are NIfTI, 2-D images PNG, 3-D ones NIfTI from −1 to 1.
+        Label volumes are NIfTI, 2-D images PNG, 3-D ones NIfTI from −1 to 1. With the option
+        ``cohort``, what makes the folder a cohort is written, too.
         """
         with held(out):
             width = max(4, len(str(self.options.number - 1)))
             shown: list[list[NDArray[np.uint8]]] = []
+            files = []
             for n, volume in enumerate(self):
-                slices = self._write(out / SYNTHETIC_VOLUME.of(n=f"{n:0{width}d}"), volume)
+                files.append(out / SYNTHETIC_VOLUME.of(n=f"{n:0{width}d}"))
+                slices = self._write(files[-1], volume)
                 if n < SHEET_PICTURES:
                     shown.append(slices)
             columns = 8 if len(shown[0]) == 1 else 2
@@ -105,6 +113,9 @@ class GenerationResult:
                     for n in range(0, len(shown), columns)]  # fmt: skip
             write_bytes(out / SYNTHETIC_SHEET, png(contact_sheet(rows)))
             write_json(out / SYNTHETIC_SIDECAR, self.sidecar)
+            options = self.options
+            if options.cohort is not None:
+                write_synthetic_cohort(files, options.cohort, out, options.given, self.sidecar)
 
     def _write(self, path: Path, volume: NDArray[Any]) -> list[NDArray[np.uint8]]:
         """Write a volume, and return its middle slices."""
@@ -113,7 +124,8 @@ class GenerationResult:
             stem = path.with_name(path.name.removesuffix("_dseg.nii.gz"))
             write_image(stem, volume, int(record["intensities"]["bits"]))
             return image_slices(volume)
-        affine = np.diag([*self.run.data["voxel_size"], 1.0])
+        cohort = self.options.cohort
+        affine = np.diag([*self.run.data["voxel_size"], 1.0]) if cohort is None else cohort.affine
         write_labels(path, volume, affine, description="foldnorm SYNTHETIC, not a brain")
         return middle_slices(volume, len(record["scheme"]["classes"]))
 
@@ -140,8 +152,15 @@ def generate(run: RunFolder, trained: TrainedModel, options: GenerateOptions) ->
     """Draw volumes or images.
 
     Raises:
-        InputError: the model draws none, or is told what it does not take.
+        InputError: the model draws none, or is told what it does not take; or the cohort is not
+            prepared as the one it was trained on, or holds images.
     """
+    if options.cohort is not None:
+        trained.check_cohort(options.cohort)
+        if options.cohort.holds_images:
+            raise InputError(
+                f"--cohort: expected label volumes, got images: {options.cohort.folder}"
+            )
     _set_sampler(trained.samples, options)
     trained.conditions.draw(1, np.random.default_rng(0), options.given)  # refused before the work
     return GenerationResult(run, trained, options)

@@ -39,8 +39,8 @@ METHODS = {  # by the beginning of the names of the scores that the maps are of
     "is not there.",
     "latent_map": "A network that has learned to tell healthy folding from folding with folds "
     "erased says how far each place, a block of voxels, is from healthy.",
-    "likelihood": "A network that has learned how healthy brains go on says how unlikely each "
-    "place, a block of voxels, is given the others.",
+    "shortfall": "A network that has learned how healthy brains go on says how much of sulci it "
+    "expects around each place, given all that lies farther off, and how much less there is.",
 }
 
 

@@ -30,6 +30,7 @@ from foldnorm.pipeline.artifacts import (
 from foldnorm.pipeline.report import figures
 from foldnorm.pipeline.report.brain_page import PageChoice, brain_pages
 from foldnorm.pipeline.report.comparisons import comparison_section, search_section, titles_of
+from foldnorm.pipeline.report.gallery import hemisphere_gallery, shows_sheets
 from foldnorm.pipeline.report.images import (
     classes_section,
     image_cohort_section,
@@ -152,8 +153,10 @@ def _cohort_section(path: Path) -> dict[str, Any]:
     if unreadable:
         warnings.append(f"{counted(len(unreadable), 'volume')} of {path.name} cannot be read")
         failed += [{"volume": own.key, "reason": own.reason} for own in unreadable]
+    full = [n for n, share in shares.items() if share]
     counts = {split: len(cohort.indices(split)) for split in ("train", "validation", "test")}
     deletion = cohort.description["Cohort"].get("deletion")
+    one_split = deletion is not None or "synthetic" in cohort.description["Cohort"]  # on purpose
     flagged = []
     if (path / QC_TABLE).is_file():
         # Without the column: a table of an earlier version.
@@ -165,7 +168,7 @@ def _cohort_section(path: Path) -> dict[str, Any]:
             f"{path.name} mixes volumes of different makers, whose counts differ systematically"
         )
     for split, count in counts.items():
-        if not count and deletion is None:  # altered cohorts are of one split on purpose
+        if not count and not one_split:
             warnings.append(f"{path.name} has no volume in its {split} split")
     return {
         "title": f"Cohort: {path.name}",
@@ -185,6 +188,7 @@ def _cohort_section(path: Path) -> dict[str, Any]:
         "deletion": deletion,
         "failed": failed[:MAX_LISTED],
         "flagged": flagged[:MAX_LISTED],
+        "gallery": hemisphere_gallery(cohort, full) if full and shows_sheets(cohort) else "",
         "slices": figures.cohort_slices(cohort, indices),
         "volumes": {"cohort": cohort_viewer(cohort, indices)},
         "shown": ", ".join(row_key(cohort.rows[n]) for n in indices[: figures.N_BRAINS]),

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from foldnorm.models.protocols import (
     Decodes,
     Encodes,
+    Expects,
     HasFeatureMaps,
-    JudgesPlaces,
     Recognises,
     Restores,
 )
@@ -95,15 +95,15 @@ class ForwardPass:
         with self._computing(), self._autocast():
             if self.patch is not None:
                 return restored_in_windows(self.model, self.volumes, self.patch)
-            known = {**self._known, **self._known_of_places}
+            known = {**self._known, **self._known_of_voxels}
             return self.model.restore(self.volumes, self.condition, **known).float()
 
     @cached_property
-    def surprise(self) -> Tensor:
-        """(B, *grid) float32 nats by which each place is less likely than expected."""
-        assert isinstance(self.model, JudgesPlaces)
+    def expected(self) -> Tensor:
+        """(B, C, I, J, K) float32 probabilities of classes, given what lies around each voxel."""
+        assert isinstance(self.model, Expects)
         with torch.no_grad(), self._autocast():
-            return self.model.surprise(self.volumes, self.condition).float()
+            return self.model.expected(self.volumes, self.condition).float()
 
     @cached_property
     def recognised(self) -> Tensor:
@@ -118,9 +118,9 @@ class ForwardPass:
         return {"feature_maps": self.feature_maps} if isinstance(self.model, HasFeatureMaps) else {}
 
     @property
-    def _known_of_places(self) -> dict[str, Any]:
+    def _known_of_voxels(self) -> dict[str, Any]:
         """Outputs that `restore` need not compute again besides."""
-        return {"surprise": self.surprise} if isinstance(self.model, JudgesPlaces) else {}
+        return {"expected": self.expected} if isinstance(self.model, Expects) else {}
 
     def _autocast(self) -> AbstractContextManager[Any]:
         device = self.volumes.device.type

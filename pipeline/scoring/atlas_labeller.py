@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from foldnorm.pipeline.scoring.sulcus_measures import Labels, NamedBrain, face_of
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
+from foldnorm.preprocessing.cohort.cut_folds import cut_into_folds
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.naming.alignment import Alignment, transformed
@@ -15,7 +16,6 @@ from foldnorm.preprocessing.naming.atlas import SIDES, AtlasSide, SulcusAtlas
 from foldnorm.preprocessing.naming.atlas_names import AtlasFoldNames, name_by_atlas
 from foldnorm.preprocessing.naming.learned_names import warn_of_coarse_voxels
 from foldnorm.preprocessing.spatial.space import Matrix
-from foldnorm.preprocessing.topology.simple_surfaces import simple_surfaces
 
 LOG = logging.getLogger(__name__)
 LEAST_VOXELS = 100  # of folds: less is no hemisphere
@@ -175,10 +175,4 @@ class AtlasLabeller:
     def _fold_labels(self, brain: Brain, structure: NDArray[np.bool_]) -> NDArray[np.integer]:
         if brain.folds is not None:
             return brain.folds()
-        outside = np.pad(self.scheme.outside(brain.volume), 1, constant_values=True)
-        inner = (slice(1, -1),) * 3
-        touched = np.zeros(structure.shape, dtype=np.bool_)
-        for axis in range(3):
-            for step in (-1, 1):
-                touched |= np.roll(outside, step, axis)[inner]
-        return simple_surfaces(structure, structure & touched)
+        return cut_into_folds(brain.volume, self.scheme)

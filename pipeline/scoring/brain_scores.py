@@ -11,7 +11,7 @@ import numpy as np
 from foldnorm.pipeline.scoring.asymmetry import AsymmetryScores
 from foldnorm.pipeline.scoring.baselines import Baselines
 from foldnorm.pipeline.scoring.compared_sulci import ComparedSulci, OnSulci
-from foldnorm.pipeline.scoring.families import EVIDENCE, LATENT_MAP, LIKELIHOOD, ScoreFamily
+from foldnorm.pipeline.scoring.families import LATENT_MAP, SHORTFALL, ScoreFamily
 from foldnorm.pipeline.scoring.healthy import HealthyBrains
 from foldnorm.pipeline.scoring.map_scores import (
     MIN_HEALTHY,
@@ -181,12 +181,11 @@ class BrainScores:
     def _drop_families_with_too_few(self, reference: Cohort) -> None:
         """Leave out distances to folds where there are fewer than `MIN_HEALTHY` brains.
 
-        Maps of codes, and what is drawn anew by them, need as many that the model was not trained
+        Maps of codes, and of what is expected by them, need as many that the model was not trained
         on. A model with codes can do without all.
         """
         if len(self.healthy_.unseen + self.healthy_.local) < MIN_HEALTHY:
-            drawn = (LIKELIHOOD, EVIDENCE) if LIKELIHOOD in self.families_ else ()
-            for name in (LATENT_MAP, *drawn):
+            for name in (LATENT_MAP, SHORTFALL):
                 self.families_.pop(name, None)
         count = len(self.healthy_.all_known + self.healthy_.local)
         if count >= MIN_HEALTHY:

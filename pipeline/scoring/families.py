@@ -10,7 +10,7 @@ from foldnorm.preprocessing.cohort.cohort import Brain
 
 EVIDENCE = "evidence"  # name of a family, of models that restore
 LATENT_MAP = "latent_map"  # name of a family, of models whose code is a map
-LIKELIHOOD = "likelihood"  # of models that know how likely each place is
+SHORTFALL = "shortfall"  # name of a family, of models that say what they expect
 
 
 class ScoreFamily(Protocol):

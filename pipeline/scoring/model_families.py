@@ -6,21 +6,21 @@ from foldnorm.models.protocols import (
     Decodes,
     Encodes,
     EncodesPlaces,
+    Expects,
     HasFeatureMaps,
-    JudgesPlaces,
     LearnsFromEdits,
     Recognises,
     Restores,
 )
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.evidence import EvidenceScores
-from foldnorm.pipeline.scoring.families import EVIDENCE, LATENT_MAP, LIKELIHOOD, ScoreFamily
+from foldnorm.pipeline.scoring.families import EVIDENCE, LATENT_MAP, SHORTFALL, ScoreFamily
 from foldnorm.pipeline.scoring.latent import FeatureScores, LatentScores
 from foldnorm.pipeline.scoring.latent_maps import LatentMapScores
-from foldnorm.pipeline.scoring.likelihood import LikelihoodScores
 from foldnorm.pipeline.scoring.network_labeller import NetworkLabeller
 from foldnorm.pipeline.scoring.recognition import AtlasScores, RecognitionScores
 from foldnorm.pipeline.scoring.reconstruction import ReconstructionScores
+from foldnorm.pipeline.scoring.shortfall import ShortfallScores
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 
@@ -37,9 +37,9 @@ def unfitted_model_families(
     """
     model, scheme = trained.model, cohort.scheme
     found: dict[str, ScoreFamily] = {}
-    if isinstance(model, JudgesPlaces):
-        found[LIKELIHOOD] = LikelihoodScores(trained, scheme, covariates)
-    if isinstance(model, Restores):
+    if isinstance(model, Expects):  # what it restores is drawn: no evidence of its own
+        found[SHORTFALL] = ShortfallScores(trained, scheme, cohort.voxel_size, covariates)
+    elif isinstance(model, Restores):
         found[EVIDENCE] = EvidenceScores(trained, scheme, cohort.voxel_size, covariates)
     if isinstance(model, EncodesPlaces) and model.healthy_grid:
         found[LATENT_MAP] = LatentMapScores(trained, scheme, covariates)
