@@ -29,6 +29,8 @@ MEASURED = {
                         "models/code_transformer.py", "models/causal_transformer.py",
                         "pipeline/scoring/shortfall.py"),
     "gpu_h100.json": ("benchmarks/gpu.py", "pipeline/training", "models"),
+    "hippocampi.json": ("benchmarks/hippocampi.py", "pipeline/scoring", "models/wgan_gp.py",
+                        "models/restorer.py", "models/hypersphere_classifier.py"),
     "learned_names.json": ("benchmarks/learned_names.py", "preprocessing/naming",
                            "pipeline/training/learn_names.py", "models/fold_namer.py"),
     "learning_curve.json": ("benchmarks/anomaly_real.py", "pipeline/scoring", "models/restorer.py"),
