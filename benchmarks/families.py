@@ -22,6 +22,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,22 +78,17 @@ def digits(data: Path, out: Path) -> Path:
     return cohort
 
 
-def of_digits(data: Path, out: Path) -> dict[str, float]:
-    """Classifiers of digits."""
+def of_digits(kind: str, data: Path, out: Path) -> dict[str, float]:
+    """Classifier of digits, ``cnn`` or ``mlp``."""
     cohort = digits(data, out)
-    figures: dict[str, float] = {}
-    for kind in ("cnn", "mlp"):
-        folder = trained(out / f"digits_{kind}", f"{kind}_classifier", cohort)
-        run("classify", folder, cohort, "-o", folder / "told", "--split", "test", "--overwrite")
-        told = read_json(folder / "told/classes.json")
-        figures |= {f"mnist_{kind}_{name}": told[name]
-                    for name in ("accuracy", "accuracy_low", "accuracy_high", "commonest_class",
-                                 "tested")}  # fmt: skip
-        figures[f"mnist_{kind}_minutes"] = read_json(folder / "cost.json")["seconds"] / 60
-        low, high = told["accuracy_low"], told["accuracy_high"]
-        print(f"  {told['tested']} digits: {told['accuracy']:.4f} [{low:.4f}, {high:.4f}], "
-              f"commonest class {told['commonest_class']:.3f}")  # fmt: skip
-    return figures
+    folder = trained(out / f"digits_{kind}", f"{kind}_classifier", cohort)
+    run("classify", folder, cohort, "-o", folder / "told", "--split", "test", "--overwrite")
+    told = read_json(folder / "told/classes.json")
+    low, high = told["accuracy_low"], told["accuracy_high"]
+    print(f"  {told['tested']} digits: {told['accuracy']:.4f} [{low:.4f}, {high:.4f}], "
+          f"commonest class {told['commonest_class']:.3f}")  # fmt: skip
+    names = ("accuracy", "accuracy_low", "accuracy_high", "commonest_class", "tested")
+    return {f"mnist_{kind}_{name}": told[name] for name in names}
 
 
 def of_noise(data: Path, out: Path) -> dict[str, float]:
@@ -233,7 +229,8 @@ def found_in_jpegs(folder: Path, quality: int) -> float:
 
 
 PARTS: dict[str, Callable[[Path, Path], dict[str, float]]] = {
-    "digits": of_digits,
+    "cnn": partial(of_digits, "cnn"),
+    "mlp": partial(of_digits, "mlp"),
     "noise": of_noise,
     "slices": of_slices,
     "diffusion": of_diffusion,
