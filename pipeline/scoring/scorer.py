@@ -387,11 +387,13 @@ class Scorer:
 
     def _about(self, cohort: Cohort) -> dict[str, Any]:
         """Describe the scorer and the cohort, for ``scores.json``."""
-        source: dict[str, Any] = (
-            {"scorer": str(self._source)}
-            if isinstance(self._source, Path)
-            else {"reference": str(self._source.folder), "reference_splits": self._source.splits}
-        )
+        source: dict[str, Any] = {}
+        if isinstance(self._source, Path):
+            source["scorer"] = str(self._source)
+        else:
+            source["reference"] = str(self._source.folder)
+            if self._source.splits:
+                source["reference_splits"] = self._source.splits
         return {
             "cohort": str(cohort.folder),
             **source,
