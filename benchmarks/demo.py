@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from anomaly_statistics import auroc
 from figures import write_figures
+from tables import of_benchmark
 
-from foldnorm.pipeline.artifacts import BENCHMARK, BENCHMARK_SUBJECTS, LOCALISATION
+from foldnorm.pipeline.artifacts import BENCHMARK_SUBJECTS, LOCALISATION
 from foldnorm.preprocessing.core.files import number, read_json, read_tsv, write_json
 
 FOLDNORM = [sys.executable, "-m", "foldnorm.pipeline.cli"]
@@ -49,13 +50,9 @@ def seconds_of(out: Path, n_busy: int = 0) -> float:
 
 def found(out: Path) -> dict[str, float]:
     """AUROC by way, score and size; baselines once."""
-    figures = {}
+    figures: dict[str, float] = {}
     for way in WAYS:
-        for row in read_tsv(out / f"benchmark_{way}" / BENCHMARK):
-            score = row["score"]
-            name = score if score.startswith("baseline") else f"{way}_{score}"
-            for column, end in (("auroc", ""), ("auroc_low", "_low"), ("auroc_high", "_high")):
-                figures[f"{name}_{row['size']}{end}"] = round(number(row, column), 3)
+        figures |= of_benchmark(out / f"benchmark_{way}", way)
     return figures
 
 

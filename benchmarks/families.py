@@ -14,13 +14,15 @@ DATA holds `mnist` (idx archives) and `brain_slices`.
    for each kind of stroke, and in JPEGs; beside it biharmonic inpainting with the mask that they
    find, and with the true one; and multi-domain VAEs in their three forms.
 
-OUT keeps everything; what is there is not made again. Ends with one line of JSON, which
-OUT/figures.json holds with commit, date and machine.
+OUT keeps everything; what is there is not made again. With --parts, only some of this. Ends with
+one line of JSON, which OUT/figures.json holds with commit, date and machine.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,29 +70,39 @@ def trained(out: Path, config: str, cohort: Path, *words: str) -> Path:
     return out
 
 
-def of_digits(data: Path, out: Path) -> dict[str, float]:
-    """Classifiers and autoencoders on MNIST."""
+def digits(data: Path, out: Path) -> Path:
+    """Cohort of MNIST's test digits."""
     cohort = out / "digits"
     if not (cohort / "volumes.npy").is_file():
         run("images", data / "mnist", "-o", cohort, "--split-fractions", *SPLIT)
-    figures: dict[str, float] = {}
-    for kind in ("cnn", "mlp"):
-        folder = trained(out / f"digits_{kind}", f"{kind}_classifier", cohort)
-        run("classify", folder, cohort, "-o", folder / "told", "--split", "test", "--overwrite")
-        told = read_json(folder / "told/classes.json")
-        figures |= {f"mnist_{kind}_{name}": told[name]
-                    for name in ("accuracy", "accuracy_low", "accuracy_high")}  # fmt: skip
-        low, high = told["accuracy_low"], told["accuracy_high"]
-        print(f"  {told['tested']} digits: {told['accuracy']:.4f} [{low:.4f}, {high:.4f}], "
-              f"commonest class {told['commonest_class']:.3f}")  # fmt: skip
+    return cohort
+
+
+def of_digits(kind: str, data: Path, out: Path) -> dict[str, float]:
+    """Classifier of digits, ``cnn`` or ``mlp``."""
+    cohort = digits(data, out)
+    folder = trained(out / f"digits_{kind}", f"{kind}_classifier", cohort)
+    run("classify", folder, cohort, "-o", folder / "told", "--split", "test", "--overwrite")
+    told = read_json(folder / "told/classes.json")
+    low, high = told["accuracy_low"], told["accuracy_high"]
+    print(f"  {told['tested']} digits: {told['accuracy']:.4f} [{low:.4f}, {high:.4f}], "
+          f"commonest class {told['commonest_class']:.3f}")  # fmt: skip
+    names = ("accuracy", "accuracy_low", "accuracy_high", "commonest_class", "tested")
+    return {f"mnist_{kind}_{name}": told[name] for name in names}
+
+
+def of_noise(data: Path, out: Path) -> dict[str, float]:
+    """Autoencoders that take noise from digits."""
+    cohort = digits(data, out)
     words = ["--model.init_args.noise_factor", str(NOISE)]
+    figures: dict[str, float] = {}
     for config in ("denoising_autoencoder", "dense_autoencoder"):
         folder = trained(out / f"digits_{config}", config, cohort, *words)
         repaired = restored(folder, cohort)
         psnr, gain = repaired["psnr"], repaired["psnr_gain"]
         print(f"  noise {NOISE:g}: PSNR {psnr:.2f} dB, {gain:+.2f} dB, SSIM {repaired['ssim']:.3f}")
-        if config == "denoising_autoencoder":
-            figures["denoise_gain_db"] = repaired["psnr_gain"]
+        figures |= {f"{config}_psnr": psnr, f"{config}_psnr_before": psnr - gain,
+                    f"{config}_ssim": repaired["ssim"]}  # fmt: skip
     return figures
 
 
@@ -119,8 +131,9 @@ def of_diffusion(data: Path, out: Path) -> dict[str, float]:
     return {"ddim_speedup": each[0] / each[1], **figures}
 
 
-def of_crops(out: Path) -> dict[str, float]:
-    """Drawn crops of phantoms."""
+def of_crops(data: Path, out: Path) -> dict[str, float]:
+    """Drawn crops of phantoms, for which no data are needed."""
+    del data
     cohort = out / "crops"
     if not (cohort / "volumes.npy").is_file():
         run("phantom", "-o", out / "phantoms", "--subjects", 640)
@@ -215,15 +228,28 @@ def found_in_jpegs(folder: Path, quality: int) -> float:
     return float(np.mean(ious))
 
 
+PARTS: dict[str, Callable[[Path, Path], dict[str, float]]] = {
+    "cnn": partial(of_digits, "cnn"),
+    "mlp": partial(of_digits, "mlp"),
+    "noise": of_noise,
+    "slices": of_slices,
+    "diffusion": of_diffusion,
+    "crops": of_crops,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder that keeps everything")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     arguments = parser.parse_args()
     data, out = arguments.data.absolute(), arguments.out.absolute()
-    figures = of_digits(data, out) | of_slices(data, out) | of_diffusion(data, out) | of_crops(out)
+    figures: dict[str, float] = {}
+    for part in arguments.parts:
+        figures |= PARTS[part](data, out)
     figures = {name: round(value, 4) for name, value in figures.items()}
     write_figures(out / "figures.json", figures)
     print(json.dumps(figures))

@@ -36,7 +36,7 @@ from foldnorm.preprocessing.cohort.cohort import (
     Cohort,
 )
 from foldnorm.preprocessing.cohort.cohort_files import write_description, write_participants
-from foldnorm.preprocessing.cohort.quality import QC_TABLE, read_warnings
+from foldnorm.preprocessing.cohort.quality import COLUMNS, QC_TABLE, read_warnings
 from foldnorm.preprocessing.core.arrays import read_array, read_row, write_array
 from foldnorm.preprocessing.core.files import read_json, write_json, write_tsv
 
@@ -77,9 +77,10 @@ def tables(like: Cohort, out: Path, number: int, folds: int) -> Figures:
         write_array(out / VOLUMES, volumes, shape=(number, *TINY), dtype=np.dtype(np.uint8))
         write_participants(out, rows)
     write_description(out, "benchmark", like.description["Cohort"])
-    quality = [{"participant_id": row["participant_id"], "hemi": row["hemi"], "warnings": ""}
+    quality = [{**dict.fromkeys(COLUMNS, "0"), "participant_id": row["participant_id"],
+                "hemi": row["hemi"], "touches": "", "warnings": "", "flags": ""}
                for row in rows]  # fmt: skip
-    write_tsv(out / QC_TABLE, quality, ("participant_id", "hemi", "warnings"))
+    write_tsv(out / QC_TABLE, quality, COLUMNS)
     with timed(found, "open"):
         cohort = Cohort.open(out)
     with timed(found, "splits, keys and warnings"):

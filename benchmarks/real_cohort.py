@@ -6,8 +6,9 @@ whole-brain maps). OUT gets
     skeletons   of both, with participants.tsv: site, and one family for two scans of one person
     2mm, 1mm    cohorts in MNI space, right hemispheres mirrored, sheets thinned, with fold labels
 
-What is finished is not made again. Prints each command line that it runs, and ends with one line of
-JSON; figures.json holds it too, with commit, date and machine.
+What is finished is not made again, and has no minutes among the figures. Prints each command line
+that it runs, and ends with one line of JSON; figures.json holds it too, with commit, date and
+machine.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from pathlib import Path
 from figures import write_figures
 
 from foldnorm.pipeline.cli import main as foldnorm
+from foldnorm.preprocessing.cohort.cohort import Cohort, family_of
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_tsv
 from foldnorm.preprocessing.skeletons.skeletons import SEGMENTATION_FOLDER
 
@@ -59,35 +61,38 @@ def write_sites(skeletons: Path) -> None:
 
 def make(data: Path, out: Path, *, sizes: Sequence[str] = tuple(SIZES), n_procs: int = 2) -> dict:
     """Make skeletons and cohorts; return the figures."""
-    begin = time.perf_counter()
     procs = ["--n-procs", n_procs, "--quiet"]
-    figures: dict[str, object] = {}
+    figures: dict[str, object] = {"processes": n_procs}
     refused: list[dict[str, str]] = []
     for source in SOURCES:
-        start = time.perf_counter()
-        run("skeletonise", data / source, "-o", out / "skeletons" / source, *procs)
-        report = read_json(out / "skeletons" / source / "run_report.json")
-        figures[f"minutes_{source}"] = round((time.perf_counter() - start) / 60, 1)
-        refused += report["failed"]
+        start, folder = time.perf_counter(), out / "skeletons" / source
+        is_new = not folder.exists()
+        run("skeletonise", data / source, "-o", folder, *procs)
+        if is_new:
+            figures[f"minutes_{source}"] = round((time.perf_counter() - start) / 60, 1)
+        refused += read_json(folder / "run_report.json")["failed"]
     write_sites(out / "skeletons")
     for name in sizes:
         start, cohort = time.perf_counter(), out / name
+        is_new = not cohort.exists()
         run("preprocess", out / "skeletons", "-o", cohort, "--voxel-size", SIZES[name], *LAYOUT,
             *procs)  # fmt: skip
         report, table = read_json(cohort / "run_report.json"), read_tsv(cohort / "qc.tsv")
         refused += report["failed"]
+        if is_new:
+            figures[f"minutes_{name}"] = round((time.perf_counter() - start) / 60, 1)
+        rows, duplicates = Cohort.open(cohort).rows, report["duplicates"]
         figures |= {
-            f"minutes_{name}": round((time.perf_counter() - start) / 60, 1),
             f"hemispheres_{name}": len(table),
+            f"ids_{name}": len({row["participant_id"] for row in rows}),
+            f"people_{name}": len({family_of(row) for row in rows}),
+            f"sites_{name}": len({row["site"] for row in rows}),
             f"flagged_{name}": sum(bool(row["flags"]) for row in table),
             f"warned_{name}": sum(bool(row["warnings"]) for row in table),
-            f"duplicates_{name}": len(report["duplicates"]),
+            f"duplicates_{name}": len(duplicates),
+            f"overlaps_{name}": [round(pair["overlap"], 3) for pair in duplicates],
         }
-    return {
-        "minutes": round((time.perf_counter() - begin) / 60, 1),
-        "refused": [failure["volume"] for failure in refused],
-        **figures,
-    }
+    return {"refused": [failure["volume"] for failure in refused], **figures}
 
 
 def main() -> None:

@@ -72,6 +72,14 @@ def test_every_file_of_results_says_where_it_comes_from_and_what_it_measures():
         assert all((ROOT / path).exists() for path in measured[name]), name
 
 
+def test_a_figure_among_others_has_a_path(figures):
+    record = {"a": 1, "b": {"c": [2, {"d": 3}]}, "e": {}}
+    assert dict(figures.leaves(record)) == {"a": 1, "b/c/0": 2, "b/c/1/d": 3}
+    named = read_json(RESULTS / "missing_sulci.json")["figures"]["named_by_sulcus"]
+    found = figures.load("missing_sulci.json")["figures"]["named_by_sulcus/central/void"]
+    assert found == named["central"]["void"]
+
+
 def pages_of(folder):
     paths = sorted((ROOT / "docs" / folder).glob("*.md"))
     return [pytest.param(path, id=path.stem) for path in paths if path.stem != "index"]
@@ -82,6 +90,14 @@ def test_a_page_of_results_begins_with_what_came_out(page):
     title, outcome, *_ = page.read_text(encoding="utf-8").split("\n\n")
     assert title.startswith("# ")
     assert re.match(r"[A-Z`]", outcome), f"{page}: {outcome}"
+
+
+@pytest.mark.parametrize("page", pages_of("results") + pages_of("results/studies"))
+def test_a_table_of_figures_is_rendered_or_names_the_commit_of_its_run(page):
+    text = page.read_text(encoding="utf-8").partition("## What is reported here")
+    ours = re.sub(r"{figure}`[^`]*`|```{figures}.*?```", "", text[2] or text[0], flags=re.DOTALL)
+    typed = re.search(r"^\|.*\.\d", ours, re.MULTILINE)
+    assert not typed or re.search(r"[Tt]yped\s+from runs up to\s+commit `[0-9a-f]{7}`", ours), page
 
 
 @pytest.mark.parametrize("page", pages_of("results/studies"))

@@ -233,9 +233,10 @@ def test_a_saved_scorer_is_not_fitted_again(saved, patients, tmp_path, capsys):
     _, scorer = saved
     words = ["score", scorer, patients.folder, "-o", tmp_path / "out", "--device", "cpu"]
     options = (["--controls", patients.folder], ["--covariates", "age"], ["--precision", 32])
-    for more in (*options, ["--asymmetry"]):
+    for more in (*options, ["--asymmetry"], ["--reference-split", "train"]):
         assert call(*words, *more) == 2
-        assert "fitted already and takes no --reference, --controls" in capsys.readouterr().err
+        said = "fitted already and takes no --reference, --reference-split, --controls"
+        assert said in capsys.readouterr().err
     assert call(*words, "--save-scorer", tmp_path / "copy") == 2
     assert f"a saved scorer is copied as a folder: {scorer}" in capsys.readouterr().err
 

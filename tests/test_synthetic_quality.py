@@ -178,9 +178,12 @@ def test_a_sheet_is_measured():
 @pytest.fixture(scope="module")
 def discs(tmp_path_factory):
     """Cohort of 120 images."""
-    folder = tmp_path_factory.mktemp("discs")
+    return cohort_of(blobs(120, 0), tmp_path_factory.mktemp("discs"))
+
+
+def cohort_of(images, folder):
     (folder / "source").mkdir()
-    for n, image in enumerate(blobs(120, 0)):
+    for n, image in enumerate(images):
         save(folder / f"source/{n:03d}.png", image)
     words = ["images", folder / "source", "-o", folder / "cohort", "--split-fractions", ".5", ".25",
              ".25"]  # fmt: skip
@@ -242,6 +245,22 @@ def test_copies_of_training_images_are_named(discs, tmp_path):
     page = tmp_path / "report.html"
     assert main(["report", str(tmp_path / "q"), "-o", str(page)]) == 0
     assert "100% are nearly copies of training volumes" in page.read_text()
+
+
+@pytest.mark.usefixtures("hasty")
+def test_where_held_out_images_have_no_recall_it_is_said_to_say_nothing(discs, tmp_path, capsys):
+    # Components of so few images of noise are these images: others lie near the middle of all.
+    noise = np.clip(np.random.default_rng(1).normal(0, 0.4, (60, 16, 16)), -1, 1)
+    found = quality_of(cohort_of(noise[:40], tmp_path), noise[40:], tmp_path)
+    assert float(found["recall"]["held_out"]) == 0
+    said = "with 15 volumes of each set precision and recall say nothing"
+    assert f"foldnorm: warning: {said}" in capsys.readouterr().err
+    page = tmp_path / "report.html"
+    assert main(["report", str(tmp_path / "q"), "-o", str(page)]) == 0
+    assert said in page.read_text()
+    (tmp_path / "other").mkdir()
+    assert float(quality_of(discs, blobs(60, 9), tmp_path / "other")["recall"]["held_out"]) > 0
+    assert "say nothing" not in capsys.readouterr().err
 
 
 def test_nonsense_is_refused(discs, tmp_path, capsys):

@@ -163,6 +163,34 @@ def test_controls_that_are_among_the_healthy_brains_are_counted_once(small_cohor
     ]
 
 
+def test_brains_are_compared_with_a_split_of_the_healthy_ones_if_asked(
+    small_cohort, tmp_path, capsys
+):
+    folder = small_cohort.folder
+    words = ["score", "void", folder, "--reference", folder, "--split", "test", "-o"]
+    words = [*map(str, words), str(tmp_path / "out")]
+    assert main(words) == 0
+    assert {row["used_for"] for row in read_tsv(tmp_path / "out/scores.tsv")} == {"calibration"}
+    assert main([*words, "--overwrite", "--reference-split", "train", "validation"]) == 0
+    found = read_tsv(tmp_path / "out/scores.tsv")
+    assert [row["used_for"] for row in found] == [""] * len(small_cohort.indices("test"))
+    assert all(row["p_void_component"] for row in found)
+    about = read_json(tmp_path / "out/scores.json")
+    assert about["reference_splits"] == ["train", "validation"]
+    assert about["fitted_on"] == len(small_cohort.indices("train", "validation"))
+    cohort = with_sites(small_cohort, tmp_path / "trained", lambda n: "Here")
+    for row in cohort.rows:
+        row["split"] = "train"
+    write_participants(cohort.folder, cohort.rows)
+    capsys.readouterr()
+    words[4] = str(cohort.folder)
+    assert main([*words, "--overwrite", "--reference-split", "test"]) == 2
+    assert f"no brain of split test: {cohort.folder}" in capsys.readouterr().err
+    words[1] = str(tmp_path / "run")
+    assert main([*words, "--overwrite", "--reference-split", "train"]) == 2
+    assert "--reference-split goes with the word void or sulci" in capsys.readouterr().err
+
+
 def test_void_needs_healthy_brains_prepared_alike(small_cohort, phantom_cohort, tmp_path, capsys):
     words = ["score", "void", str(small_cohort.folder), "-o", str(tmp_path / "out")]
     assert main(words) == 2

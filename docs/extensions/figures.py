@@ -16,7 +16,8 @@ The directive ``figures`` makes a table::
 A cell's key is the column's, with the row's text for ``{}``; where it names one of ``each``, the
 values are joined by " / ". A row may also have its key for each column (``AUROC: …``), and a key
 the name of another file before it. A key that is not in the file is an error; a cell is empty where
-a row has none of a column's keys. The role ``figure`` puts one figure into a sentence:
+a row has none of a column's keys. A figure among others under one key is ``key/its key``, of a list
+``key/0``. The role ``figure`` puts one figure into a sentence:
 ``{figure}`anomaly_real.json restorer_auroc_200 3```, with 3 digits; ``±`` adds its interval. Below
 a table stands where it comes from.
 
@@ -26,7 +27,7 @@ writes its tables anew (`make results`).
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
@@ -103,9 +104,23 @@ class Table:
 
 
 def load(name: str) -> dict[str, Any]:
-    """Read a file of results."""
+    """Read a file of results; figures that stand in others have a path as their key."""
     record: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
-    return record
+    return {**record, "figures": dict(leaves(record["figures"]))}
+
+
+def leaves(figures: Mapping[str, Any] | list[Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each figure with its path.
+
+    Example:
+        >>> dict(leaves({"a": 1, "b": {"c": [2, 3]}}))
+        {'a': 1, 'b/c/0': 2, 'b/c/1': 3}
+    """
+    for key, value in figures.items() if isinstance(figures, Mapping) else enumerate(figures):
+        if isinstance(value, Mapping | list):
+            yield from leaves(value, f"{path}{key}/")
+        else:
+            yield f"{path}{key}", value
 
 
 def shown(figures: Mapping[str, Any], key: str, interval: bool = False, digits: int = 2) -> str:

@@ -197,13 +197,20 @@ def add_n_procs(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reference(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--reference``: the cohort that brains are compared with."""
+    """Declare ``--reference``, the cohort that brains are compared with, and its splits."""
     parser.add_argument(
         "--reference",
         type=Path,
         metavar="COHORT",
         help="cohort that brains are compared with: the training cohort, if it has moved; with "
         "void, healthy brains",
+    )
+    parser.add_argument(
+        "--reference-split",
+        nargs="+",
+        choices=("train", "validation", "test"),
+        default=[],
+        help="with the words void and sulci: only these splits of the reference (default: all)",
     )
 
 

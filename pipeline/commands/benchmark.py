@@ -87,7 +87,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     refuse_existing(arguments.out / BENCHMARK, arguments.overwrite)
     setup = set_up_scoring(
-        arguments.run_folder, arguments.cohort, arguments.reference, arguments.device
+        arguments.run_folder,
+        arguments.cohort,
+        arguments.reference,
+        arguments.device,
+        reference_splits=arguments.reference_split,
     )
     has_size = arguments.kind not in ("random", "asymmetry")
     sizes = [SizeRange.parse(size) for size in arguments.size] if has_size else [ANY_SIZE]

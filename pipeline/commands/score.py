@@ -112,6 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
         asymmetry=arguments.asymmetry,
         atlas=arguments.atlas,
+        reference_splits=arguments.reference_split,
     )
     if arguments.save_scorer is not None:
         scorer.save(arguments.save_scorer)

@@ -140,7 +140,7 @@ def quality_section(path: Path) -> dict[str, Any]:
     sidecar = read_json(path / QUALITY_SIDECAR)
     rows = read_tsv(path / QUALITY)
     found = {row["figure"]: row for row in rows}
-    warnings = []
+    warnings = [f"{path.name}: {warning}" for warning in sidecar.get("warnings", [])]
     copies = found["memorised"]
     made, floor = (number(copies, key) if copies[key] else nan for key in ("synthetic", "held_out"))
     if made > max(2 * floor, 0.05):

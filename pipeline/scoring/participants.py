@@ -30,7 +30,8 @@ class Participants:
         cls, reference: Cohort, calibration: Sequence[Row], families: Iterable[str]
     ) -> "Participants":
         """Collect the participants of a training cohort and of the brains that calibrate."""
-        roles = {row["participant_id"]: ROLES.get(row["split"], "") for row in reference.rows}
+        used = [reference.rows[n] for n in reference.indices()]
+        roles = {row["participant_id"]: ROLES.get(row["split"], "") for row in used}
         roles |= {row["participant_id"]: "calibration" for row in calibration}
         kept = {name: role for name, role in roles.items() if role}
         return cls(kept, frozenset(family for family in families if family))

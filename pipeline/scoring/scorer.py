@@ -387,10 +387,16 @@ class Scorer:
 
     def _about(self, cohort: Cohort) -> dict[str, Any]:
         """Describe the scorer and the cohort, for ``scores.json``."""
-        whence = "scorer" if isinstance(self._source, Path) else "reference"
+        source: dict[str, Any] = {}
+        if isinstance(self._source, Path):
+            source["scorer"] = str(self._source)
+        else:
+            source["reference"] = str(self._source.folder)
+            if self._source.splits:
+                source["reference_splits"] = self._source.splits
         return {
             "cohort": str(cohort.folder),
-            whence: str(self._source if isinstance(self._source, Path) else self._source.folder),
+            **source,
             "phantom": cohort.is_phantom,
             "precision": self._computes_in,
             "knows_unlike_brains": self.detector_.knows_,

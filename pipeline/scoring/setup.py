@@ -46,6 +46,7 @@ def set_up_scoring(
     device_name: str,
     *,
     controls_folder: Path | None = None,
+    reference_splits: Sequence[str] = (),
 ) -> ScoringSetup:
     """Open run and cohorts, and refuse what does not belong together.
 
@@ -55,6 +56,11 @@ def set_up_scoring(
         reference_folder: training cohort, if it has moved; without a model, healthy brains.
         device_name: where the model runs.
         controls_folder: healthy brains of the site of those to score.
+        reference_splits: of the reference that brains are compared with, without a model; all if
+            empty.
+
+    Raises:
+        InputError: they do not belong together, or nothing is there to compare with.
     """
     cohort = Cohort.open(cohort_folder)
     controls = None if controls_folder is None else Cohort.open(controls_folder)
@@ -64,10 +70,15 @@ def set_up_scoring(
             raise InputError(
                 f"{run_folder} compares brains with healthy ones; give --reference COHORT"
             )
-        reference = Cohort.open(reference_folder)
+        reference = Cohort.open(reference_folder).restricted(reference_splits)
         for other in others:
             check_alike(reference, reference.shape, reference.folder, other)
         return ScoringSetup(None, reference, cohort, controls)
+    if reference_splits:
+        raise InputError(
+            f"--reference-split goes with the word {' or '.join(WITHOUT_MODEL)}, got {run_folder}: "
+            "with a model, brains are compared with those that it was trained and validated on"
+        )
     from foldnorm.pipeline.runs.devices import choose_device
     from foldnorm.pipeline.runs.run_folder import RunFolder
 
@@ -91,6 +102,7 @@ def open_scorer(
     precision: "AskedPrecision" = "auto",
     asymmetry: bool = False,
     atlas: Path | None = None,
+    reference_splits: Sequence[str] = (),
 ) -> tuple[Scorer, Cohort]:
     """Load a scorer that was saved, or fit one; and open the brains to score.
 
@@ -104,16 +116,17 @@ def open_scorer(
         precision: see `Scorer`; a saved scorer keeps its own.
         asymmetry: likewise.
         atlas: of sulci, for `BY_SULCI`.
+        reference_splits: see `set_up_scoring`.
 
     Raises:
         InputError: a saved scorer, which is fitted already, is given what scorers are fitted with.
     """
     if is_scorer(run_folder):
-        asked = reference_folder or controls_folder or covariates or asymmetry or atlas
-        if asked or precision != "auto":
+        asked = reference_folder or reference_splits or controls_folder or covariates
+        if asked or asymmetry or atlas or precision != "auto":
             raise InputError(
-                "a saved scorer is fitted already and takes no --reference, --controls, "
-                f"--covariates, --asymmetry, --atlas or --precision: {run_folder}"
+                "a saved scorer is fitted already and takes no --reference, --reference-split, "
+                f"--controls, --covariates, --asymmetry, --atlas or --precision: {run_folder}"
             )
         cohort = Cohort.open(cohort_folder)
         scorer = Scorer.load(run_folder, device_name)
@@ -126,7 +139,12 @@ def open_scorer(
         )
     named_by = None if atlas is None else SulcusAtlas.open(atlas)
     setup = set_up_scoring(
-        run_folder, cohort_folder, reference_folder, device_name, controls_folder=controls_folder
+        run_folder,
+        cohort_folder,
+        reference_folder,
+        device_name,
+        controls_folder=controls_folder,
+        reference_splits=reference_splits,
     )
     scorer = Scorer(
         setup.trained,

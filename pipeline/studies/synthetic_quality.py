@@ -4,6 +4,7 @@ What was made and real volumes that were not trained on are both compared with t
 as many of each: a perfect generator would look like the held-out ones.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +45,12 @@ from foldnorm.pipeline.studies.synthetic_volumes import SyntheticVolumes, Volume
 from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.cohort.each_volume import readable
 from foldnorm.preprocessing.cohort.pictures import contact_sheet, png, volume_slices
+from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_bytes, write_json, write_tsv
 from foldnorm.preprocessing.core.problems import Problem
 
+LOG = logging.getLogger(__name__)
 MIN_VOLUMES = 8  # of a set
 N_FITTED = 1000  # training volumes, at most, that features are fitted to
 COMPONENTS = 32  # of the features, where no encoder is given
@@ -144,7 +147,7 @@ def measure_quality(
     ]  # fmt: skip
     rows += _statistics(cohort, drawn, options)
     closest = _closest(cohort, drawn["synthetic"], known, *nearest_of["synthetic"])
-    about = {
+    about: dict[str, Any] = {
         "cohort": str(cohort.folder.resolve()),
         "synthetic": str(synthetic.resolve()),
         "phantom": cohort.is_phantom,
@@ -153,9 +156,23 @@ def measure_quality(
         "features": "codes of the encoder" if encoder else "principal components of the training "
                     "volumes",
         "seed": options.seed,
+        "warnings": _warnings(figures, drawn),
     }  # fmt: skip
+    for warning in about["warnings"]:
+        LOG.warning(warning)
     sheet = _blind_sheet(cohort, drawn, options) if options.blind_sheet else None
     return QualityResult(rows, closest, about, list(dict.fromkeys(failed)), sheet)
+
+
+def _warnings(figures: Figures, drawn: dict[str, VolumeSet]) -> list[str]:
+    """Say that precision and recall say nothing, where held-out volumes have no recall either."""
+    if figures["held_out"]["recall"] > 0:
+        return []
+    count = counted(len(drawn["held_out"].groups), "volume")
+    return [
+        f"with {count} of each set precision and recall say nothing: recall is 0 for held-out real "
+        "volumes too; compare more (--num), or codes (--encoder)"
+    ]
 
 
 def _blind_sheet(

@@ -9,7 +9,7 @@ of ``participants.tsv`` is volume n. ``folds.npy`` holds the fold labels, where 
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -51,6 +51,7 @@ class Cohort:
         folder: where it lies.
         description: of ``dataset_description.json``.
         rows: of ``participants.tsv``, all strings; row n is volume n.
+        splits: that `indices` knows; all if empty.
 
     Example:
         >>> len(cohort), len(cohort.select("train", "validation", "test"))
@@ -62,6 +63,7 @@ class Cohort:
     folder: Path
     description: Mapping[str, Any]
     rows: list[dict[str, str]] = field(repr=False)
+    splits: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, folder: str | Path) -> "Cohort":
@@ -330,10 +332,20 @@ class Cohort:
         unknown = set(splits) - set(SPLITS)
         if unknown:
             raise InputError(f"split is one of {', '.join(SPLITS)}, got {sorted(unknown)}")
+        asked = [set(names) for names in (splits, self.splits) if names]
         return np.array(
-            [n for n, row in enumerate(self.rows) if not splits or row["split"] in splits],
+            [n for n, row in enumerate(self.rows) if all(row["split"] in names for names in asked)],
             dtype=np.int64,
         )
+
+    def restricted(self, splits: Sequence[str]) -> "Cohort":
+        """Return this cohort as if it had no volumes of other splits; all if none is named.
+
+        Raises:
+            InputError: it has none of these.
+        """
+        self.some_indices(*splits)
+        return replace(self, splits=tuple(splits))
 
     def some_indices(self, *splits: str) -> NDArray[np.int64]:
         """Return `indices` of these splits, all if none is named; at least one.
