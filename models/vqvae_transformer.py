@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from foldnorm.models.block_networks import BlockEncoder
 from foldnorm.models.classes import one_hot
@@ -54,8 +54,6 @@ class VQVAETransformer(VQVAE):
         condition_size: numbers that conditions amount to; taken from the cohort.
         others: of the first stage, see `VQVAE`.
     """
-
-    first_stage: type = VQVAE
 
     def __init__(
         self,
@@ -119,6 +117,19 @@ class VQVAETransformer(VQVAE):
             **self.phases,
             "codes": Phase(("transformer",)),
         }
+
+    @property
+    def first_stage(self) -> type[nn.Module]:
+        """Class whose arguments and weights are among those of this one."""
+        return VQVAE
+
+    def first_stage_config(self, model: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the configuration itself, which has all arguments of a `VQVAE`."""
+        return model
+
+    def load_first_stage(self, state: Mapping[str, Tensor]) -> None:
+        """Take the weights of a trained `VQVAE`."""
+        self.load_state_dict(state, strict=False)
 
     def phase_order(self, step: int) -> Sequence[str]:
         """Return the autoencoder's phase in the first stage, the transformer's afterwards."""

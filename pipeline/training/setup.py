@@ -18,7 +18,7 @@ from foldnorm.models.protocols import Conditioned, HasFirstStage, Trainable, net
 from foldnorm.pipeline.artifacts import RUN_METRICS
 from foldnorm.pipeline.data.batches import Batches, Draws, workers_for
 from foldnorm.pipeline.data.conditions import Conditions
-from foldnorm.pipeline.runs.config import build_model, training_options
+from foldnorm.pipeline.runs.config import build_model, spelt_out, training_options
 from foldnorm.pipeline.runs.leakage import refuse_leak
 from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.options import TrainingOptions
@@ -258,11 +258,17 @@ def _start_from(
     run = RunFolder.open(weights)
     trained = run.load().model
     is_first_stage = isinstance(model, HasFirstStage) and type(trained) is model.first_stage
-    run.check_model(config["model"], is_first_stage=is_first_stage)
+    if is_first_stage:
+        assert isinstance(model, HasFirstStage)
+        own = spelt_out(model.first_stage_config(config["model"]))
+        run.check_model(own, is_first_stage=True)
+    else:
+        run.check_model(config["model"])
     run.check_cohort(cohort)
     held_out = {cohort.rows[i]["participant_id"] for i in cohort.indices("validation", "test")}
     refuse_leak(run.trained_on(held_out), "held out of this training", weights)
-    model.load_state_dict(trained.state_dict(), strict=not is_first_stage)
+    load = model.load_first_stage if is_first_stage else model.load_state_dict
+    load(trained.state_dict())
     return run
 
 
