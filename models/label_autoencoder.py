@@ -1,6 +1,6 @@
 """Base classes of models that encode a label volume and decode its code again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -18,8 +18,8 @@ from foldnorm.models.losses import (
     soft_dice_loss,
 )
 from foldnorm.models.named_losses import named_loss
-from foldnorm.models.noise import normal_of
-from foldnorm.models.protocols import EditKind, InputKind
+from foldnorm.models.noise import StepNoise, normal_of
+from foldnorm.models.protocols import EditKind, InputKind, Phase
 from foldnorm.models.volume_networks import Encoder, FeatureEncoder
 
 
@@ -44,6 +44,7 @@ class LabelAutoencoder(nn.Module):
     """
 
     input_kind: InputKind = "volumes"
+    phases: Mapping[str, Phase]
 
     def __init__(
         self,
@@ -74,6 +75,16 @@ class LabelAutoencoder(nn.Module):
         weights = class_weights_of(class_weights, n_classes)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
+
+    def phase_order(self, step: int) -> Sequence[str]:
+        """Return the names of the phases of a step, in order."""
+        raise NotImplementedError
+
+    def loss(
+        self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Compute the named terms of a phase; (B, *sides) uint8 in."""
+        raise NotImplementedError
 
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Cross entropy of the reconstruction of each volume, nats a voxel, (B,)."""

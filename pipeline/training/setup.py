@@ -257,18 +257,18 @@ def _start_from(
     """Give a model the weights of a trained run, of it or of its first stage, and return that."""
     run = RunFolder.open(weights)
     trained = run.load().model
-    is_first_stage = isinstance(model, HasFirstStage) and type(trained) is model.first_stage
-    if is_first_stage:
-        assert isinstance(model, HasFirstStage)
-        own = spelt_out(model.first_stage_config(config["model"]))
-        run.check_model(own, is_first_stage=True)
-    else:
-        run.check_model(config["model"])
+    later = (
+        model if isinstance(model, HasFirstStage) and type(trained) is model.first_stage else None
+    )
+    own = config["model"] if later is None else spelt_out(later.first_stage_config(config["model"]))
+    run.check_model(own, is_first_stage=later is not None)
     run.check_cohort(cohort)
     held_out = {cohort.rows[i]["participant_id"] for i in cohort.indices("validation", "test")}
     refuse_leak(run.trained_on(held_out), "held out of this training", weights)
-    load = model.load_first_stage if is_first_stage else model.load_state_dict
-    load(trained.state_dict())
+    if later is None:
+        model.load_state_dict(trained.state_dict())
+    else:
+        later.load_first_stage(trained.state_dict())
     return run
 
 
