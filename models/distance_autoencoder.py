@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -25,6 +26,9 @@ class DistanceAutoencoder(BetaVAE):
         n_classes: see there.
         longest_distance: at which distances are truncated, voxels.
         sharpness: logits a voxel of distance.
+        sheet_margin: voxels by which the highest class (sulcus) may be farther than another where a
+            volume is drawn: its sheets hold together then, and are thinned afterwards. A code that
+            was drawn says less well how far a sheet is than that it is near.
         others: see there; ``cross_entropy_weight`` is that of the classes beside the distances.
     """
 
@@ -37,6 +41,7 @@ class DistanceAutoencoder(BetaVAE):
         n_classes: int = 3,
         longest_distance: int = 4,
         sharpness: float = 4.0,
+        sheet_margin: float = 0.5,
         **others: Any,
     ) -> None:
         if not 1 <= longest_distance <= LARGEST_DISTANCE or not sharpness > 0:
@@ -46,6 +51,7 @@ class DistanceAutoencoder(BetaVAE):
             )
         super().__init__(shape, n_classes, encoder_input="distance", **others)
         self.longest_distance, self.sharpness = longest_distance, sharpness
+        self.sheet_margin = sheet_margin
 
     def to_encoder_input(self, volumes: Tensor) -> Tensor:
         """Compute distances, (B, C, *sides) from −1 to 1, of (B, *sides) uint8."""
@@ -54,6 +60,12 @@ class DistanceAutoencoder(BetaVAE):
     def decode(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, latent_dim) → (B, C, *sides) class logits: minus the distances."""
         return -self.sharpness * self.distances(codes, condition)
+
+    def to_drawn(self, logits: Tensor) -> Tensor:
+        """Turn logits of a drawn code into volumes, (B, *sides) uint8, of sheets to be thinned."""
+        nearer = torch.zeros(self.n_classes, device=logits.device)
+        nearer[-1] = self.sharpness * self.sheet_margin
+        return self.to_output(logits + nearer.view(-1, *[1] * (logits.ndim - 2)))
 
     def distances(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, latent_dim) → (B, C, *sides) float32 signed distances to each class, voxels."""

@@ -45,6 +45,7 @@ class LabelAutoencoder(nn.Module):
 
     input_kind: InputKind = "volumes"
     phases: Mapping[str, Phase]
+    sheet_margin = 0.0  # see `DrawsThickSheets`
 
     def __init__(
         self,
@@ -129,6 +130,10 @@ class LabelAutoencoder(nn.Module):
     def to_output(self, logits: Tensor) -> Tensor:
         """Turn what was decoded, (B, C, *sides), into volumes, (B, *sides) uint8."""
         return to_classes(logits)
+
+    def to_drawn(self, logits: Tensor) -> Tensor:
+        """Turn what was decoded of a drawn code, (B, C, *sides), into volumes, likewise."""
+        return self.to_output(logits)
 
     def decode(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, latent_dim) → (B, C, *sides) class logits."""
@@ -251,11 +256,11 @@ class VariationalAutoencoder(LabelAutoencoder):
         drawn = []
         for n in range(count):
             own = None if condition is None else condition[n : n + 1].to(device)
-            volume = self.to_output(self.decode(normal(), own))
+            logits = self.decode(normal(), own)
             for _ in range(self.sampling_rounds):
-                mean, log_variance = self.posterior(volume, own)
-                volume = self.to_output(self.decode(draw_code(mean, log_variance, normal()), own))
-            drawn.append(volume)
+                mean, log_variance = self.posterior(self.to_output(logits), own)
+                logits = self.decode(draw_code(mean, log_variance, normal()), own)
+            drawn.append(self.to_drawn(logits))
         return torch.cat(drawn)
 
     def variational_terms(

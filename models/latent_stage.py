@@ -67,6 +67,7 @@ class LatentStage(Diffusion):
         self.autoencoder = autoencoder
         self.scale = CodeScale(code_channels)
         self.latent_dim = autoencoder.latent_dim
+        self.sheet_margin = autoencoder.sheet_margin
         self.autoencoder_steps = autoencoder_steps
         self._last: Tensor | None = None  # codes by which others are normalised after the step
         if autoencoder_steps:
@@ -148,7 +149,7 @@ class LatentStage(Diffusion):
     def to_output(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Decode normalised codes, (B, code_channels, *grid), to volumes, (B, *sides) uint8."""
         codes = self.scale.restored(x).flatten(1).to(next(self.autoencoder.parameters()).device)
-        return self.autoencoder.to_output(self.autoencoder.decode(codes, condition))
+        return self.autoencoder.to_drawn(self.autoencoder.decode(codes, condition))
 
 
 def _built(

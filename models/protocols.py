@@ -201,6 +201,17 @@ class Generates(Protocol):
 
 
 @runtime_checkable
+class DrawsThickSheets(Generates, Protocol):
+    """A model that may draw sheets thicker than they are, which are to be thinned.
+
+    Attributes:
+        sheet_margin: voxels by which they may be thicker on each side; 0: they are as they should.
+    """
+
+    sheet_margin: float
+
+
+@runtime_checkable
 class Classifies(Protocol):
     """A classifier of images or volumes.
 

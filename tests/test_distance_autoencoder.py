@@ -8,6 +8,7 @@ from torch import nn
 
 from foldnorm.models.classes import signed_distances, to_classes
 from foldnorm.models.distance_autoencoder import DistanceAutoencoder
+from foldnorm.pipeline.runs.predict import drawn
 
 SHAPE = (8, 8, 12)
 SMALL = {"channels": [8], "code_channels": 4}
@@ -64,3 +65,25 @@ def test_what_makes_no_sense_is_refused():
             DistanceAutoencoder(SHAPE, **SMALL, **wrong)
     with pytest.raises(ValueError, match="latent_dim: expected null"):
         DistanceAutoencoder(SHAPE, **SMALL, latent_dim=4)
+
+
+def test_drawn_sheets_hold_together_and_are_thin(small_cohort):
+    """A hole of which the code is not sure closes, and what grew thick is thinned."""
+    volumes = sheets(1)
+    model = DistanceAutoencoder(SHAPE, **SMALL, sheet_margin=0.0)
+    true = 4 * signed_distances(volumes, 3, 4)
+    height = int((volumes[0, 0, 0] == 2).nonzero())
+    true[0, 2, 3, 4, height] = true[0, 1, 3, 4, height] + 0.4  # nearly as near as what is inside
+    model.distances = lambda codes, condition=None: true
+
+    def drawn_with(margin):
+        model.sheet_margin = margin
+        return drawn(model, 1, torch.Generator().manual_seed(0), None, lambda: small_cohort.scheme)
+
+    holed, whole = drawn_with(0.0), drawn_with(0.5)
+    assert (holed[0] == 2).sum() == 8 * 8 - 1
+    assert np.array_equal(whole, volumes.numpy())
+    model.sheet_margin = 2.5
+    thick = model.sample(1, torch.Generator().manual_seed(0))
+    assert (thick == 2).sum() > 2 * 8 * 8
+    assert (drawn_with(2.5)[0] == 2).sum() == 8 * 8
