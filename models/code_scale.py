@@ -22,9 +22,10 @@ class CodeScale(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.register_buffer("count", torch.zeros(()))
-        self.register_buffer("sums", torch.zeros(channels))
-        self.register_buffer("squares", torch.zeros(channels))
+        # In float64, so that two processes with half a batch each come to the numbers of one.
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("sums", torch.zeros(channels, dtype=torch.float64))
+        self.register_buffer("squares", torch.zeros(channels, dtype=torch.float64))
 
     def normalised(self, codes: Tensor) -> Tensor:
         """Bring codes, (B, channels, *grid), to mean 0 and standard deviation 1."""
@@ -39,8 +40,8 @@ class CodeScale(nn.Module):
     @torch.no_grad()
     def measure(self, codes: Tensor) -> None:
         """Add the codes of a batch, (B, channels, *grid), of all processes."""
-        places = codes.float().transpose(0, 1).flatten(1)  # (channels, B · places)
-        count = torch.full((1,), float(places.shape[1]), device=codes.device)
+        places = codes.double().transpose(0, 1).flatten(1)  # (channels, B · places)
+        count = torch.full((1,), places.shape[1], dtype=places.dtype, device=codes.device)
         found = torch.cat([count, places.sum(1), places.square().sum(1)])
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(found)
@@ -54,7 +55,7 @@ class CodeScale(nn.Module):
         variance = self.squares / self.count.clamp(min=1) - mean.square()
         sd = torch.where(self.count > 0, variance.clamp(min=MIN_SD**2).sqrt(), 1.0)
         shape = (-1, *[1] * (ndim - 2))
-        return mean.view(shape), sd.view(shape)
+        return mean.float().view(shape), sd.float().view(shape)
 
     def _load_from_state_dict(self, state_dict, prefix, *others):  # type: ignore[no-untyped-def]
         """Take up a state; one without measurements is that of a run that has made none."""

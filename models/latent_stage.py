@@ -61,10 +61,12 @@ class LatentStage(Diffusion):
             raise ValueError(f"autoencoder_share: expected 0 to below 1, got {autoencoder_share:g}")
         autoencoder_steps = round(autoencoder_share * training_steps)
         of_both: dict[str, Any] = {"condition": condition, "condition_size": condition_size}
-        filled = {"n_classes": n_channels, "training_steps": autoencoder_steps, **of_both}
-        autoencoder, grid, code_channels = _built(first_stage, {"shape": shape, **filled})
+        filled = {"shape": shape, "n_classes": n_channels, **of_both}
+        filled["training_steps"] = autoencoder_steps
+        with torch.device("meta"):  # no weights: those of the network are drawn first
+            _, grid, code_channels = _built(first_stage, filled)
         super().__init__(grid, code_channels, **of_both, **others)
-        self.autoencoder = autoencoder
+        self.autoencoder = autoencoder = _built(first_stage, filled)[0]
         self.scale = CodeScale(code_channels)
         self.latent_dim = autoencoder.latent_dim
         self.sheet_margin = autoencoder.sheet_margin
