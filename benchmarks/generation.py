@@ -7,7 +7,8 @@ trained on the others: a `vqvae_transformer` that starts from the weights of a `
 sheet panel of reconstructions and the codes in use; drawn crops beside training ones, with real
 held-out crops as the floor (`evaluate-synthetic`); and, of the transformer, scores of hemispheres
 with one fold erased against intact ones, as `anomaly_real.py` has them, with how much of the fold
-is drawn anew. Figures of the flow begin with ``flow_``. Settings of the scores were chosen on MMRR
+is drawn anew. Figures of the flow are in a file of their own, OUT/generation/flow/figures.json.
+Settings of the scores were chosen on MMRR
 brains that were not trained on, and on no others.
 
 OUT/generation keeps everything; what is there is not made again. Ends with one line of JSON.
@@ -17,6 +18,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +54,8 @@ MODELS = {
     "latent_flow": (FROM_WEIGHTS,),
 }
 FIRST_STAGE = {"vqvae_transformer": "vqvae", "latent_flow": "distance_autoencoder"}
-STEPS = (1000, 1800, 6000, 1800)
-# What figures of each generator begin with; its drawn crops lie in a folder of that name.
+STEPS = (1000, 1800, 6000, 2600)
+# Folder in OUT/generation of the drawn crops of each generator, and of its figures.
 GENERATORS = {"vqvae_transformer": "", "latent_flow": "flow"}
 LARGE = ("200", "500", "800")
 SCORES = {"shortfall": "shortfall_component", "reconstruction": "reconstruction_missing_local",
@@ -74,15 +76,15 @@ def crops(out: Path) -> Cohort:
     return left_out(Cohort.open(place / "crops"), LEFT_OUT, place / "cohort")
 
 
-def trained(cohort: Cohort, place: Path, steps: Sequence[int]) -> dict[str, Path]:
+def trained(cohort: Cohort, place: Path, steps: Mapping[str, int]) -> dict[str, Path]:
     """Train each autoencoder, then the model of its codes; run folders by name."""
-    runs = {name: place / name for name in MODELS}
-    for (name, path), number in zip(runs.items(), steps, strict=True):
+    runs = {name: place / name for name in steps}
+    for name, path in runs.items():
         if (path / "cost.json").is_file():
             continue
         weights = ["--weights", runs[FIRST_STAGE[name]]] if name in FIRST_STAGE else []
         run("train", name, cohort.folder, "-o", path, "--resume", "auto", "--device", "cpu",
-            "--training.steps", number, "--training.validate_every", AT_THE_END,
+            "--training.steps", steps[name], "--training.validate_every", AT_THE_END,
             "--training.validation_volumes", 2, "--training.workers", 0,
             *weights, *MODELS[name], "--quiet")  # fmt: skip
     return runs
@@ -215,10 +217,27 @@ def picture(cohort: Cohort, model: TrainedModel) -> bytes:
     return png(contact_sheet(rows))
 
 
-def rounded(figures: Mapping[str, float], begins: str = "") -> dict[str, float]:
-    """Round figures, under names that begin with a word."""
-    start = f"{begins}_" if begins else ""
-    return {f"{start}{name}": round(float(value), 4) for name, value in figures.items()}
+def measure(
+    cohort: Cohort, name: str, place: Path, steps: Mapping[str, int], drawn: int, per_size: int
+) -> dict[str, Any]:
+    """Train a generator and its autoencoder, measure it, and write its figures."""
+    own = {stage: steps[stage] for stage in (FIRST_STAGE[name], name)}
+    runs = trained(cohort, place, own)
+    figures: dict[str, Any] = {
+        **{f"steps_{stage}": number for stage, number in own.items()},
+        **{f"minutes_{stage}": read_json(path / "cost.json")["seconds"] / 60
+           for stage, path in runs.items()},
+        "crops_trained_on": len(cohort.indices("train")),
+        "crops_left_out": len(cohort.indices("test")),
+    }  # fmt: skip
+    folder = place / GENERATORS[name]
+    parts = of_generator(cohort, runs[name], folder, drawn)
+    if name == "vqvae_transformer":
+        parts = chain(parts, of_anomalies(cohort, runs[name], place, per_size))
+    for part in parts:
+        figures |= {key: round(float(value), 4) for key, value in part.items()}
+        write_figures(folder / "figures.json", figures)
+    return figures
 
 
 def main() -> None:
@@ -228,26 +247,17 @@ def main() -> None:
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--steps", type=int, nargs=len(MODELS), default=list(STEPS), metavar="N",
                         help=f"of {', '.join(MODELS)}")  # fmt: skip
+    parser.add_argument("--only", choices=GENERATORS, help="measure this generator, not both")
     parser.add_argument("--drawn", type=int, default=32)
     parser.add_argument("--per-size", type=int, default=1)
     arguments = parser.parse_args()
     out = arguments.out.absolute()
     place, cohort = out / "generation", crops(out)
-    runs = trained(cohort, place, arguments.steps)
-    figures: dict[str, Any] = {
-        **{f"steps_{name}": number for name, number in zip(MODELS, arguments.steps, strict=True)},
-        **{f"minutes_{name}": read_json(own / "cost.json")["seconds"] / 60
-           for name, own in runs.items()},
-        "crops_trained_on": len(cohort.indices("train")),
-        "crops_left_out": len(cohort.indices("test")),
-    }  # fmt: skip
-    for name, begins in GENERATORS.items():
-        for part in of_generator(cohort, runs[name], place / begins, arguments.drawn):
-            figures |= rounded(part, begins)
-            write_figures(place / "figures.json", figures)
-    for part in of_anomalies(cohort, runs["vqvae_transformer"], place, arguments.per_size):
-        figures |= rounded(part)
-        write_figures(place / "figures.json", figures)
+    steps = dict(zip(MODELS, arguments.steps, strict=True))
+    figures = {
+        name: measure(cohort, name, place, steps, arguments.drawn, arguments.per_size)
+        for name in ([arguments.only] if arguments.only else GENERATORS)
+    }
     print(json.dumps(figures))
 
 
