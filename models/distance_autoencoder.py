@@ -41,7 +41,7 @@ class DistanceAutoencoder(BetaVAE):
         n_classes: int = 3,
         longest_distance: int = 4,
         sharpness: float = 4.0,
-        sheet_margin: float = 0.5,
+        sheet_margin: float = 0.6,
         **others: Any,
     ) -> None:
         if not 1 <= longest_distance <= LARGEST_DISTANCE or not sharpness > 0:
