@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -27,8 +26,7 @@ class DistanceAutoencoder(BetaVAE):
         longest_distance: at which distances are truncated, voxels.
         sharpness: logits a voxel of distance.
         sheet_margin: voxels by which the highest class (sulcus) may be farther than another where a
-            volume is drawn: its sheets hold together then, and are thinned afterwards. A code that
-            was drawn says less well how far a sheet is than that it is near.
+            volume is drawn; its sheets are thinned afterwards.
         others: see there; ``cross_entropy_weight`` is that of the classes beside the distances.
     """
 
@@ -60,12 +58,6 @@ class DistanceAutoencoder(BetaVAE):
     def decode(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, latent_dim) → (B, C, *sides) class logits: minus the distances."""
         return -self.sharpness * self.distances(codes, condition)
-
-    def to_drawn(self, logits: Tensor) -> Tensor:
-        """Turn logits of a drawn code into volumes, (B, *sides) uint8, of sheets to be thinned."""
-        nearer = torch.zeros(self.n_classes, device=logits.device)
-        nearer[-1] = self.sharpness * self.sheet_margin
-        return self.to_output(logits + nearer.view(-1, *[1] * (logits.ndim - 2)))
 
     def distances(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, latent_dim) → (B, C, *sides) float32 signed distances to each class, voxels."""

@@ -46,6 +46,7 @@ class LabelAutoencoder(nn.Module):
     input_kind: InputKind = "volumes"
     phases: Mapping[str, Phase]
     sheet_margin = 0.0  # see `DrawsThickSheets`
+    sharpness = 1.0  # logits of a sheet_margin of 1
 
     def __init__(
         self,
@@ -132,8 +133,16 @@ class LabelAutoencoder(nn.Module):
         return to_classes(logits)
 
     def to_drawn(self, logits: Tensor) -> Tensor:
-        """Turn what was decoded of a drawn code, (B, C, *sides), into volumes, likewise."""
-        return self.to_output(logits)
+        """Turn what was decoded of a drawn code, (B, C, *sides), into volumes, likewise.
+
+        With a `sheet_margin`, sheets are to be thinned: a code that was drawn says less well where
+        a sheet is than that it is near, and without they would have holes.
+        """
+        if not self.sheet_margin:
+            return self.to_output(logits)
+        nearer = torch.zeros(self.n_classes, device=logits.device)
+        nearer[-1] = self.sharpness * self.sheet_margin
+        return self.to_output(logits + nearer.view(-1, *[1] * (logits.ndim - 2)))
 
     def decode(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, latent_dim) → (B, C, *sides) class logits."""

@@ -205,7 +205,8 @@ class DrawsThickSheets(Generates, Protocol):
     """A model that may draw sheets thicker than they are, which are to be thinned.
 
     Attributes:
-        sheet_margin: voxels by which they may be thicker on each side; 0: they are as they should.
+        sheet_margin: voxels, or logits, by which another class may be likelier than the highest one
+            where this is drawn; 0: sheets are as they should be.
     """
 
     sheet_margin: float

@@ -47,7 +47,15 @@ SHAPE = (8, 8, 12)
 CONVOLUTIONAL = {"channels": [8], "critic_channels": [8], "code_channels": 2}
 VAE = {"channels": [8], "code_channels": 2}
 CODES = {"channels": [8], "code_channels": 8, "n_codebooks": 8, "n_codes": 6}
-TRANSFORMER = {**CODES, "width": 8, "depth": 1, "heads": 2, "box_sides": [1, 2], "n_tilings": 1}
+TRANSFORMER = {
+    **CODES,
+    "width": 8,
+    "depth": 1,
+    "heads": 2,
+    "box_sides": [1, 2],
+    "n_tilings": 1,
+    "sheet_margin": 0.0,
+}
 UNET = {"channels": [8], "attention": [False], "sampling_steps": 2}
 
 
