@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--guidance",
         type=float,
         metavar="WEIGHT",
-        help="how far the volumes of a conditional diffusion model follow their condition: 1 as "
-        "the network does, above 1 beyond (default: the run's)",
+        help="weight of the condition of a conditional diffusion model: 1 as its network has it, "
+        "above 1 beyond (default: the run's)",
     )
     parser.add_argument(
         "--cohort",
