@@ -1,12 +1,15 @@
 """Drawn crops of real hemispheres beside real ones, and what is unlikely in a brain.
 
 OUT is that of `real_cohort.py` (skeletons of 72 brains of three sites and others). OUT/generation
-gets crops of 80 mm at 2 mm (40³) of the 72 brains, one site (HLN) left out, and two trainings on
-the others: a `vqvae`, and a `vqvae_transformer` that starts from its weights. Measured on the site
-left out: the sheet panel of reconstructions and the codes in use; drawn crops beside training ones,
-with real held-out crops as the floor (`evaluate-synthetic`); and scores of hemispheres with one
-fold erased against intact ones, as `anomaly_real.py` has them, with how much of the fold is drawn
-anew. Settings of the scores were chosen on MMRR brains that were not trained on, and on no others.
+gets crops of 80 mm at 2 mm (40³) of the 72 brains, one site (HLN) left out, and two generators
+trained on the others: a `vqvae_transformer` that starts from the weights of a `vqvae`, and a
+`latent_flow` that starts from those of a `distance_autoencoder`. Measured on the site left out: the
+sheet panel of reconstructions and the codes in use; drawn crops beside training ones, with real
+held-out crops as the floor (`evaluate-synthetic`); and, of the transformer, scores of hemispheres
+with one fold erased against intact ones, as `anomaly_real.py` has them, with how much of the fold
+is drawn anew. Figures of the flow are in a file of their own, OUT/generation/flow/figures.json.
+Settings of the scores were chosen on MMRR
+brains that were not trained on, and on no others.
 
 OUT/generation keeps everything; what is there is not made again. Ends with one line of JSON.
 """
@@ -14,7 +17,8 @@ OUT/generation keeps everything; what is there is not made again. Ends with one 
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +46,17 @@ from foldnorm.preprocessing.io.volumes import read_labels
 LEFT_OUT = "HLN"
 LAYOUT = ["--space", "mni", "--mirror-right", "--thin", "--voxel-size", "2",
           "--crop", "mm:-72,8,-58,22,-6,74"]  # fmt: skip
+FROM_WEIGHTS = "--model.init_args.autoencoder_share=0"
 MODELS = {
     "vqvae": (),
-    "vqvae_transformer": ("--model.init_args.autoencoder_share=0", "--training.batch_size=2"),
+    "vqvae_transformer": (FROM_WEIGHTS, "--training.batch_size=2"),
+    "distance_autoencoder": (),
+    "latent_flow": (FROM_WEIGHTS,),
 }
+FIRST_STAGE = {"vqvae_transformer": "vqvae", "latent_flow": "distance_autoencoder"}
+STEPS = (1000, 10_000, 6000, 2600)
+# Folder in OUT/generation of the drawn crops of each generator, and of its figures.
+GENERATORS = {"vqvae_transformer": "", "latent_flow": "flow"}
 LARGE = ("200", "500", "800")
 SCORES = {"shortfall": "shortfall_component", "reconstruction": "reconstruction_missing_local",
           "latent_knn": "latent_knn", "void": "void_component"}  # fmt: skip
@@ -65,37 +76,40 @@ def crops(out: Path) -> Cohort:
     return left_out(Cohort.open(place / "crops"), LEFT_OUT, place / "cohort")
 
 
-def trained(cohort: Cohort, place: Path, steps: Sequence[int]) -> dict[str, Path]:
-    """Train the autoencoder, then the transformer over its codes; run folders by name."""
-    runs = {name: place / name for name in MODELS}
-    for (name, path), number in zip(runs.items(), steps, strict=True):
+def trained(cohort: Cohort, place: Path, steps: Mapping[str, int]) -> dict[str, Path]:
+    """Train each autoencoder, then the model of its codes; run folders by name."""
+    runs = {name: place / name for name in steps}
+    for name, path in runs.items():
         if (path / "cost.json").is_file():
             continue
-        weights = [] if name == "vqvae" else ["--weights", runs["vqvae"]]
+        weights = ["--weights", runs[FIRST_STAGE[name]]] if name in FIRST_STAGE else []
         run("train", name, cohort.folder, "-o", path, "--resume", "auto", "--device", "cpu",
-            "--training.steps", number, "--training.validate_every", AT_THE_END,
+            "--training.steps", steps[name], "--training.validate_every", AT_THE_END,
             "--training.validation_volumes", 2, "--training.workers", 0,
             *weights, *MODELS[name], "--quiet")  # fmt: skip
     return runs
 
 
 def reconstructions(cohort: Cohort, model: TrainedModel) -> dict[str, float]:
-    """Sheet panel of the site left out, and the share of codebook entries that are used there."""
-    assert isinstance(model.model, VQVAE)
+    """Sheet panel of the site left out."""
     indices, structure = cohort.indices("test"), cohort.scheme.foreground
     made = model.reconstruct(cohort.brains(indices))
     panel = mean_panel(
         (structure(own), structure(np.array(cohort.volumes[n])))
         for own, n in zip(made, indices, strict=True)
     )
+    return {f"reconstruction_{name}": value for name, value in panel.items()}
+
+
+def codes_in_use(cohort: Cohort, model: TrainedModel) -> dict[str, float]:
+    """Share of the entries of codebooks that are used on the site left out, and at all."""
+    assert isinstance(model.model, VQVAE)
+    brains = cohort.brains(cohort.indices("test"))
     with torch.no_grad():
-        tokens = torch.cat(
-            [model.model.tokens(v) for v, _ in model.batches(cohort.brains(indices))]
-        )
+        tokens = torch.cat([model.model.tokens(v) for v, _ in model.batches(brains)])
     books = model.model.codebooks
     used = [len(part.unique()) / books.size for part in tokens.unbind(1)]
-    return {**{f"reconstruction_{name}": value for name, value in panel.items()},
-            "codes_in_use": float(np.mean(used)), "codes_alive": float(books.in_use)}  # fmt: skip
+    return {"codes_in_use": float(np.mean(used)), "codes_alive": float(books.in_use)}
 
 
 def sheets_of_drawn(cohort: Cohort, path: Path, place: Path, count: int) -> dict[str, float]:
@@ -176,6 +190,25 @@ def refilled(cohort: Cohort, model: TrainedModel, per_size: int) -> dict[str, fl
     return {f"refilled_{size}": float(np.mean(own)) for size, own in near.items() if own}
 
 
+def of_generator(cohort: Cohort, path: Path, place: Path, count: int) -> Iterator[dict[str, float]]:
+    """Yield figures of reconstructions and of drawn crops, which go to a folder."""
+    model = RunFolder.open(path).load(torch.device("cpu"))
+    yield reconstructions(cohort, model)
+    yield sheets_of_drawn(cohort, path, place, count)
+    yield compared(cohort, place)
+    write_bytes(place / "drawn_and_real.png", picture(cohort, model))
+
+
+def of_anomalies(
+    cohort: Cohort, path: Path, place: Path, per_size: int
+) -> Iterator[dict[str, float]]:
+    """Yield figures of the codes of a `vqvae_transformer`, and of what is unlikely to it."""
+    model = RunFolder.open(path).load(torch.device("cpu"))
+    yield codes_in_use(cohort, model)
+    yield refilled(cohort, model, per_size)
+    yield scores(cohort, path, place, per_size)
+
+
 def picture(cohort: Cohort, model: TrainedModel) -> bytes:
     """Drawn crops above, real ones of the site left out below."""
     real = [np.array(cohort.volumes[n]) for n in cohort.indices("test")[:SHOWN]]
@@ -184,40 +217,47 @@ def picture(cohort: Cohort, model: TrainedModel) -> bytes:
     return png(contact_sheet(rows))
 
 
+def measure(
+    cohort: Cohort, name: str, place: Path, steps: Mapping[str, int], drawn: int, per_size: int
+) -> dict[str, Any]:
+    """Train a generator and its autoencoder, measure it, and write its figures."""
+    own = {stage: steps[stage] for stage in (FIRST_STAGE[name], name)}
+    runs = trained(cohort, place, own)
+    figures: dict[str, Any] = {
+        **{f"steps_{stage}": number for stage, number in own.items()},
+        **{f"minutes_{stage}": read_json(path / "cost.json")["seconds"] / 60
+           for stage, path in runs.items()},
+        "crops_trained_on": len(cohort.indices("train")),
+        "crops_left_out": len(cohort.indices("test")),
+    }  # fmt: skip
+    folder = place / GENERATORS[name]
+    parts = of_generator(cohort, runs[name], folder, drawn)
+    if name == "vqvae_transformer":
+        parts = chain(parts, of_anomalies(cohort, runs[name], place, per_size))
+    for part in parts:
+        figures |= {key: round(float(value), 4) for key, value in part.items()}
+        write_figures(folder / "figures.json", figures)
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--steps", type=int, nargs=2, default=[1000, 1800], metavar="N",
-                        help="of the autoencoder and of the transformer")  # fmt: skip
+    parser.add_argument("--steps", type=int, nargs=len(MODELS), default=list(STEPS), metavar="N",
+                        help=f"of {', '.join(MODELS)}")  # fmt: skip
+    parser.add_argument("--only", choices=GENERATORS, help="measure this generator, not both")
     parser.add_argument("--drawn", type=int, default=32)
     parser.add_argument("--per-size", type=int, default=1)
     arguments = parser.parse_args()
     out = arguments.out.absolute()
     place, cohort = out / "generation", crops(out)
-    runs = trained(cohort, place, arguments.steps)
-    path = runs["vqvae_transformer"]
-    model = RunFolder.open(path).load(torch.device("cpu"))
-    steps = dict(zip(("steps_vqvae", "steps_vqvae_transformer"), arguments.steps, strict=True))
-    figures: dict[str, Any] = {
-        **steps,
-        **{f"minutes_{name}": read_json(own / "cost.json")["seconds"] / 60
-           for name, own in runs.items()},
-        "crops_trained_on": len(cohort.indices("train")),
-        "crops_left_out": len(cohort.indices("test")),
-    }  # fmt: skip
-    parts: list[Callable[[], dict[str, float]]] = [
-        lambda: reconstructions(cohort, model),
-        lambda: sheets_of_drawn(cohort, path, place, arguments.drawn),
-        lambda: refilled(cohort, model, arguments.per_size),
-        lambda: compared(cohort, place),
-        lambda: scores(cohort, path, place, arguments.per_size),
-    ]
-    for part in parts:
-        figures |= {name: round(float(value), 4) for name, value in part().items()}
-        write_figures(place / "figures.json", figures)
-    write_bytes(place / "drawn_and_real.png", picture(cohort, model))
+    steps = dict(zip(MODELS, arguments.steps, strict=True))
+    figures = {
+        name: measure(cohort, name, place, steps, arguments.drawn, arguments.per_size)
+        for name in ([arguments.only] if arguments.only else GENERATORS)
+    }
     print(json.dumps(figures))
 
 

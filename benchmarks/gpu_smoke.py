@@ -46,10 +46,10 @@ VARIANTS = {
 }  # fmt: skip
 OF_CODES = (BetaVAE, ImageVAE, WGANGP)  # the analyses of codes take longer, and are of no model
 SMALL_DIFFUSION = ("--model.init_args.channels=[8,16]", "--model.init_args.attention=[false,false]")
+DIFFUSION = ("ddpm", "latent_ddpm", "rectified_flow", "latent_flow")
 # Smaller networks, for a CPU.
 SMALLER = {
-    "ddpm": SMALL_DIFFUSION,
-    "latent_ddpm": SMALL_DIFFUSION,
+    **dict.fromkeys(DIFFUSION, SMALL_DIFFUSION),
     "damage_unet": ("--model.init_args.channels=8", "--model.init_args.tta_flips=false"),
     "vqvae_transformer": ("--model.init_args.width=16", "--model.init_args.depth=1"),
     "wgan_gp_report": ("--model.init_args.latent_dim=16",),
@@ -91,7 +91,7 @@ def through(session: Session, row: dict[str, Any]) -> None:
         "--training.steps", 4, "--training.log_every", 2, "--training.validate_every", 2,
         "--training.validation_volumes", 2, *VARIANTS.get(row["config"], ()),
     ]  # fmt: skip
-    if "ddpm" in config:
+    if config in DIFFUSION:
         words += ["--model.init_args.sampling_steps", 3]
     if session.tiny:
         words += SMALLER.get(config, ())

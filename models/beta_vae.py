@@ -15,6 +15,7 @@ from foldnorm.models.label_autoencoder import VariationalAutoencoder, draw_code
 from foldnorm.models.named_networks import encoder_from, generator_from
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import Phase
+from foldnorm.models.volume_networks import Encoder, Generator
 
 
 class BetaVAE(VariationalAutoencoder):
@@ -37,6 +38,9 @@ class BetaVAE(VariationalAutoencoder):
         others: see `VariationalAutoencoder` and `LabelAutoencoder`.
     """
 
+    own_encoder: type[Encoder] = Encoder  # where the configuration names no other
+    own_generator: type[Generator] = Generator
+
     def __init__(
         self,
         shape: Sequence[int],
@@ -55,8 +59,8 @@ class BetaVAE(VariationalAutoencoder):
     ) -> None:
         sizes = (shape, n_classes, channels, code_channels, latent_dim, norm, condition_size)
         super().__init__(
-            encoder_from(encoder, sizes),
-            generator_from(generator, sizes),
+            encoder_from(encoder, sizes, self.own_encoder),
+            generator_from(generator, sizes, self.own_generator),
             shape,
             n_classes,
             latent_dim or code_size(shape, len(channels), code_channels),

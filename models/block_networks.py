@@ -1,4 +1,4 @@
-"""Encoder that sees a block of voxels cube by cube, and a generator with a short way back."""
+"""Encoders and a generator that know a linear map between a block of voxels and its code."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from foldnorm.models.blocks import convolution, pixelshuffle, pixelunshuffle
 from foldnorm.models.grids import STEM, code_grid
-from foldnorm.models.volume_networks import Generator
+from foldnorm.models.volume_networks import Encoder, Generator, soft_bound
 
 
 class BlockEncoder(nn.Module):
@@ -86,9 +86,11 @@ class BlockGenerator(Generator):
         n_classes: int,
         channels: Sequence[int],
         code_channels: int,
+        latent_dim: int | None,
         norm: bool = True,
         condition_size: int = 0,
     ) -> None:
+        _refuse_dense(latent_dim)
         super().__init__(shape, n_classes, channels, code_channels, None, norm, condition_size)
         dims = len(shape)
         self.factor = STEM * 2 ** len(channels)
@@ -98,3 +100,58 @@ class BlockGenerator(Generator):
         """(B, latent_dim) → (B, C, *sides) logits, unbounded."""
         blocks = self.blocks(code.view(-1, self.code_channels, *self.grid))
         return super().forward(code, condition) + pixelshuffle(blocks, len(self.grid), self.factor)
+
+
+class ShortEncoder(Encoder):
+    """An `Encoder` to whose code each block of voxels adds its own, a linear map of it.
+
+    Made for a code that is a map, as `BlockGenerator`: what is smooth needs hardly more than both
+    linear maps, and what the networks add to them is learned sooner.
+
+    Args:
+        shape: see `Encoder`; likewise what is not named here.
+        n_classes: see there.
+        channels: see there.
+        code_channels: see there.
+        latent_dim: None.
+        norm: see there.
+        condition_size: see there.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        n_classes: int,
+        channels: Sequence[int],
+        code_channels: int,
+        latent_dim: int | None,
+        norm: bool = True,
+        condition_size: int = 0,
+    ) -> None:
+        _refuse_dense(latent_dim)
+        super().__init__(shape, n_classes, channels, code_channels, None, norm, condition_size)
+        self.factor = STEM * 2 ** len(channels)
+        dims = len(shape)
+        self.blocks = convolution(dims, n_classes * self.factor**dims, 2 * code_channels, 1)
+
+    def forward(  # type: ignore[override]  # a code in place of the map
+        self,
+        volume: Tensor,
+        condition: Tensor | None = None,
+        maps: Sequence[Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Encode as `Encoder.forward` does."""
+        mean, log_variance = super().forward(volume, condition, maps)
+        blocks = self.blocks(pixelunshuffle(volume, volume.ndim - 2, self.factor))
+        more, of_variance = blocks.flatten(1).float().chunk(2, dim=1)
+        return mean + more, soft_bound(log_variance + of_variance)
+
+
+def _refuse_dense(latent_dim: int | None) -> None:
+    """Refuse a dense layer, which leaves no code of a block.
+
+    Raises:
+        ValueError: with the size that was asked for.
+    """
+    if latent_dim is not None:
+        raise ValueError(f"latent_dim: expected null, a code that is a map, got {latent_dim}")

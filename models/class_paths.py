@@ -90,7 +90,7 @@ def build(
     """
     class_path, given = named["class_path"], dict(named.get("init_args") or {})
     kind = class_of(class_path, packages)
-    known = inspect.signature(kind).parameters
+    known = arguments_of(kind)
     for name in given:
         if is_loading(name) and given[name]:
             raise ClassPathError(f"{class_path}: {name} is refused, no weights are loaded")
@@ -113,8 +113,18 @@ def takes(named: ClassPath, argument: str) -> bool:
     Raises:
         ClassPathError: see `class_of`.
     """
-    kind = class_of(named["class_path"], NETWORKS)
-    return argument in inspect.signature(kind).parameters
+    return argument in arguments_of(class_of(named["class_path"], NETWORKS))
+
+
+def arguments_of(kind: type[nn.Module]) -> list[str]:
+    """List the arguments of a class, those included that it hands on to its base classes."""
+    found: list[str] = []
+    for base in kind.__mro__:
+        parameters = inspect.signature(base).parameters
+        found += [name for name in parameters if name not in found]
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            break
+    return found
 
 
 def first_line(error: BaseException) -> str:

@@ -1,6 +1,6 @@
 """Base classes of models that encode a label volume and decode its code again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -18,8 +18,8 @@ from foldnorm.models.losses import (
     soft_dice_loss,
 )
 from foldnorm.models.named_losses import named_loss
-from foldnorm.models.noise import normal_of
-from foldnorm.models.protocols import EditKind, InputKind
+from foldnorm.models.noise import StepNoise, normal_of
+from foldnorm.models.protocols import EditKind, InputKind, Phase
 from foldnorm.models.volume_networks import Encoder, FeatureEncoder
 
 
@@ -44,6 +44,9 @@ class LabelAutoencoder(nn.Module):
     """
 
     input_kind: InputKind = "volumes"
+    phases: Mapping[str, Phase]
+    sheet_margin = 0.0  # see `DrawsThickSheets`
+    sharpness = 1.0  # logits of a sheet_margin of 1
 
     def __init__(
         self,
@@ -74,6 +77,16 @@ class LabelAutoencoder(nn.Module):
         weights = class_weights_of(class_weights, n_classes)
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
+
+    def phase_order(self, step: int) -> Sequence[str]:
+        """Return the names of the phases of a step, in order."""
+        raise NotImplementedError
+
+    def loss(
+        self, phase: str, volumes: Tensor, noise: StepNoise, condition: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Compute the named terms of a phase; (B, *sides) uint8 in."""
+        raise NotImplementedError
 
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
         """Cross entropy of the reconstruction of each volume, nats a voxel, (B,)."""
@@ -118,6 +131,18 @@ class LabelAutoencoder(nn.Module):
     def to_output(self, logits: Tensor) -> Tensor:
         """Turn what was decoded, (B, C, *sides), into volumes, (B, *sides) uint8."""
         return to_classes(logits)
+
+    def to_drawn(self, logits: Tensor) -> Tensor:
+        """Turn what was decoded of a drawn code, (B, C, *sides), into volumes, likewise.
+
+        With a `sheet_margin`, sheets are to be thinned: a code that was drawn says less well where
+        a sheet is than that it is near, and without they would have holes.
+        """
+        if not self.sheet_margin:
+            return self.to_output(logits)
+        nearer = torch.zeros(self.n_classes, device=logits.device)
+        nearer[-1] = self.sharpness * self.sheet_margin
+        return self.to_output(logits + nearer.view(-1, *[1] * (logits.ndim - 2)))
 
     def decode(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, latent_dim) → (B, C, *sides) class logits."""
@@ -240,11 +265,11 @@ class VariationalAutoencoder(LabelAutoencoder):
         drawn = []
         for n in range(count):
             own = None if condition is None else condition[n : n + 1].to(device)
-            volume = self.to_output(self.decode(normal(), own))
+            logits = self.decode(normal(), own)
             for _ in range(self.sampling_rounds):
-                mean, log_variance = self.posterior(volume, own)
-                volume = self.to_output(self.decode(draw_code(mean, log_variance, normal()), own))
-            drawn.append(volume)
+                mean, log_variance = self.posterior(self.to_output(logits), own)
+                logits = self.decode(draw_code(mean, log_variance, normal()), own)
+            drawn.append(self.to_drawn(logits))
         return torch.cat(drawn)
 
     def variational_terms(

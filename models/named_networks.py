@@ -302,14 +302,18 @@ class NamedNoisePredictor(nn.Module):
         return self.network(with_condition(x, 2 * steps.view(-1, 1) / self.diffusion_steps - 1))
 
 
-def encoder_from(named: ClassPath | None, sizes: CodeSizes) -> nn.Module:
+def encoder_from(
+    named: ClassPath | None, sizes: CodeSizes, own: type[Encoder] = Encoder
+) -> nn.Module:
     """Build the encoder that a configuration names, or ours."""
-    return Encoder(*sizes) if named is None else NamedEncoder(named, *_of_code(sizes))
+    return own(*sizes) if named is None else NamedEncoder(named, *_of_code(sizes))
 
 
-def generator_from(named: ClassPath | None, sizes: CodeSizes) -> nn.Module:
+def generator_from(
+    named: ClassPath | None, sizes: CodeSizes, own: type[Generator] = Generator
+) -> nn.Module:
     """Build the generator that a configuration names, or ours."""
-    return Generator(*sizes) if named is None else NamedGenerator(named, *_of_code(sizes))
+    return own(*sizes) if named is None else NamedGenerator(named, *_of_code(sizes))
 
 
 def _of_code(sizes: CodeSizes) -> tuple[Sequence[int], int, int, int]:

@@ -6,7 +6,7 @@ networks each optimiser step trains, the order of the steps, and one loss for ea
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -93,13 +93,20 @@ class HasPostStep(Protocol):
 
 @runtime_checkable
 class HasFirstStage(Protocol):
-    """A model that may start from the weights of another, which is its first stage.
+    """A model that may start from the weights of another, which is its first stage."""
 
-    Attributes:
-        first_stage: class of that model; its arguments are arguments of this one.
-    """
+    @property
+    def first_stage(self) -> type:
+        """Class of that model."""
 
-    first_stage: type
+    def first_stage_config(self, model: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what a configuration of this model, resolved, says of its first stage.
+
+        ``class_path`` and ``init_args``, perhaps with arguments of the second stage among them.
+        """
+
+    def load_first_stage(self, state: Mapping[str, Tensor]) -> None:
+        """Take the weights of the first stage."""
 
 
 @runtime_checkable
@@ -194,6 +201,18 @@ class Generates(Protocol):
 
 
 @runtime_checkable
+class DrawsThickSheets(Generates, Protocol):
+    """A model that may draw sheets thicker than they are, which are to be thinned.
+
+    Attributes:
+        sheet_margin: voxels, or logits, by which another class may be likelier than the highest one
+            where this is drawn; 0: sheets are as they should be.
+    """
+
+    sheet_margin: float
+
+
+@runtime_checkable
 class Classifies(Protocol):
     """A classifier of images or volumes.
 
@@ -266,14 +285,20 @@ class Diffuses(Generates, Protocol):
     """A diffusion model: it draws volumes by removing noise step by step.
 
     Attributes:
-        sampler: ``ddpm``, every step; or ``ddim``, few of them.
+        samplers: ways from noise to an image that it knows.
+        sampler: the one that it takes; ``ddpm`` takes every step, others few of them.
         diffusion_steps: number of steps from image to noise.
-        sampling_steps: number of steps that ``ddim`` takes back.
+        sampling_steps: number of steps that those others take back.
+        condition_dropout: share of the training volumes of which it was told nothing.
+        guidance: how far a drawn volume follows its condition; 1 as the network does.
     """
 
-    sampler: Literal["ddpm", "ddim"]
+    samplers: Sequence[str]
+    sampler: str
     diffusion_steps: int
     sampling_steps: int
+    condition_dropout: float
+    guidance: float
 
     @property
     def num_inference_steps(self) -> int:

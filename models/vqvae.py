@@ -63,7 +63,7 @@ class VQVAE(LabelAutoencoder):
         encoder = BlockEncoder(shape, n_classes, channels, code_channels, n_codebooks)
         super().__init__(
             encoder,
-            BlockGenerator(shape, n_classes, channels, code_channels, norm, condition_size),
+            BlockGenerator(shape, n_classes, channels, code_channels, None, norm, condition_size),
             shape,
             n_classes,
             code_channels * prod(encoder.grid),

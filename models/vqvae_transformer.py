@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from foldnorm.models.block_networks import BlockEncoder
 from foldnorm.models.classes import one_hot
@@ -46,6 +46,8 @@ class VQVAETransformer(VQVAE):
         n_tilings: of the grid by boxes of each side, shifted, likewise.
         temperature: that log probabilities are divided by where volumes are drawn.
         top_p: only the likeliest codes are drawn, as few as have this probability together.
+        sheet_margin: nats by which another class may be likelier than the highest one (sulcus)
+            where that is drawn; its sheets are thinned afterwards.
         redraw_above: share of the voxels around a place that are expected to be of the highest
             class and are not, from which `restore` draws that place anew.
         autoencoder_share: of the training that the first stage takes; 0 for one that starts from
@@ -54,8 +56,6 @@ class VQVAETransformer(VQVAE):
         condition_size: numbers that conditions amount to; taken from the cohort.
         others: of the first stage, see `VQVAE`.
     """
-
-    first_stage: type = VQVAE
 
     def __init__(
         self,
@@ -70,8 +70,9 @@ class VQVAETransformer(VQVAE):
         box_sides: Sequence[int] = (5, 6, 8),
         n_tilings: int = 2,
         temperature: float = 1.0,
-        top_p: float = 0.95,
-        redraw_above: float = 0.05,
+        top_p: float = 0.97,
+        sheet_margin: float = 4.0,
+        redraw_above: float = 0.06,
         autoencoder_share: float = 0.2,
         training_steps: int = 1,
         condition_size: int = 0,
@@ -113,12 +114,26 @@ class VQVAETransformer(VQVAE):
         self.raster_share = raster_share
         self.region_share, self.region_sides = region_share, tuple(region_sides)
         self.temperature, self.top_p = temperature, top_p
+        self.sheet_margin = sheet_margin
         self.redraw_above = redraw_above
         self.autoencoder_steps = round(autoencoder_share * training_steps)
         self.phases: Mapping[str, Phase] = {
             **self.phases,
             "codes": Phase(("transformer",)),
         }
+
+    @property
+    def first_stage(self) -> type[nn.Module]:
+        """Class whose arguments and weights are among those of this one."""
+        return VQVAE
+
+    def first_stage_config(self, model: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the configuration itself, which has all arguments of a `VQVAE`."""
+        return model
+
+    def load_first_stage(self, state: Mapping[str, Tensor]) -> None:
+        """Take the weights of a trained `VQVAE`."""
+        self.load_state_dict(state, strict=False)
 
     def phase_order(self, step: int) -> Sequence[str]:
         """Return the autoencoder's phase in the first stage, the transformer's afterwards."""
@@ -161,7 +176,7 @@ class VQVAETransformer(VQVAE):
         tokens = torch.zeros((count, *sides), dtype=torch.long, device=device)
         condition = None if condition is None else condition.to(device)
         drawn = self._draw(tokens, self._raster(count), 0, uniform.to(device), condition)
-        return self.to_output(self.decode_tokens(self._as_grid(drawn), condition))
+        return self.to_drawn(self.decode_tokens(self._as_grid(drawn), condition))
 
     @torch.no_grad()
     def expected(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:

@@ -42,8 +42,8 @@ OLD_TARGETS = (
     "foldnorm.pipeline.bundle_parts.ToldClassd",
 )
 
-BASES = {"ConvolutionalGAN", "EditedVolumes", "EncoderGAN", "LabelAutoencoder", "ImageMixin",
-         "VariationalAutoencoder"}  # fmt: skip
+BASES = {"ConvolutionalGAN", "Diffusion", "EditedVolumes", "EncoderGAN", "LabelAutoencoder",
+         "ImageMixin", "LatentStage", "VariationalAutoencoder"}  # fmt: skip
 
 
 @pytest.fixture
@@ -185,6 +185,27 @@ def test_old_keys_resolve_to_new_ones(name, model, training, tmp_path, caplog):
         word.partition("=")[0] for word in words
     ]
     assert all("; the old form goes with release 0.3" in message for message in caplog.messages)
+
+
+def test_the_autoencoder_of_a_latent_diffusion_may_be_told_as_before(tmp_path, caplog):
+    new = yaml.safe_load(config_path("latent_ddpm").read_text())
+    given = dict(new["model"]["init_args"])
+    (stage,) = [given.pop("first_stage")["init_args"]]
+    told = {"encoder_channels": stage.pop("channels"), **stage}
+    path = tmp_path / "old.yaml"
+    model = {**new["model"], "init_args": {**told, **given}}
+    path.write_text(yaml.safe_dump({**new, "model": model}))
+    size = {"shape": (16,) * 3, "n_classes": 3}
+    assert resolve(str(path), [], **size) == resolve("latent_ddpm", [], **size)
+    assert not caplog.messages
+    words = ["--model.init_args.encoder_channels", "[8]", "--model.init_args.kl_weight=0.1"]
+    found = resolve("latent_ddpm", words, **size)["model"]["init_args"]["first_stage"]
+    assert found["class_path"] == "foldnorm.models.BetaVAE"
+    assert found["init_args"] == {"channels": [8], "code_channels": 10, "kl_weight": 0.1,
+                                  "free_nats": 0.0}  # fmt: skip
+    assert "now --model.init_args.first_stage.init_args.channels" in caplog.messages[0]
+    of_others = resolve("beta_vae", ["--model.init_args.kl_weight=0.1"], **size)
+    assert of_others["model"]["init_args"]["kl_weight"] == 0.1
 
 
 def test_keys_of_a_class_that_is_not_ours_are_left_alone():

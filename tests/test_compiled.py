@@ -35,7 +35,7 @@ PARTS = {
     "latent_ddpm": {"network", "autoencoder.encoder", "autoencoder.generator"},
     "vnet": {"network"},
 }  # fmt: skip
-TAKE_LONG = ("latent_ddpm", "vqvae_transformer")  # to trace
+TAKE_LONG = ("latent_ddpm", "latent_flow", "vqvae_transformer")  # to trace
 
 
 @pytest.fixture

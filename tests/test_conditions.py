@@ -14,14 +14,17 @@ from test_models import (
     batch,
     noise,
     phases_of,
-    small_latent_ddpm,
+    small_latent,
 )
 
 from foldnorm.models.autoencoder import Autoencoder
 from foldnorm.models.beta_vae import BetaVAE
 from foldnorm.models.dcgan import DCGAN
+from foldnorm.models.distance_autoencoder import DistanceAutoencoder
 from foldnorm.models.f_anogan import FAnoGAN
 from foldnorm.models.gan import GAN
+from foldnorm.models.latent_ddpm import LatentDDPM
+from foldnorm.models.latent_flow import LatentFlow
 from foldnorm.models.protocols import Conditioned, Diffuses, Generates
 from foldnorm.models.vqvae import VQVAE
 from foldnorm.models.vqvae_transformer import VQVAETransformer
@@ -45,9 +48,11 @@ MODELS = {
     "autoencoder": lambda: Autoencoder(SHAPE, **VAE, **TOLD),
     "beta_vae": lambda: BetaVAE(SHAPE, **VAE, **TOLD),
     "dcgan": lambda: DCGAN(SHAPE, **CONVOLUTIONAL, **TOLD),
+    "distance_autoencoder": lambda: DistanceAutoencoder(SHAPE, **VAE, **TOLD),
     "f_anogan": lambda: FAnoGAN(SHAPE, **CONVOLUTIONAL, **TOLD, training_steps=4),
     "gan": lambda: GAN(SHAPE, widths=[8], critic_widths=[8], latent_dim=4, **TOLD),
-    "latent_ddpm": lambda: small_latent_ddpm(training_steps=4, **TOLD),
+    "latent_ddpm": lambda: small_latent(LatentDDPM, training_steps=4, **TOLD),
+    "latent_flow": lambda: small_latent(LatentFlow, training_steps=4, norm_groups=1, **TOLD),
     "vqvae": lambda: VQVAE(SHAPE, **CODES, **TOLD),
     "vqvae_transformer": lambda: VQVAETransformer(SHAPE, **TRANSFORMER, **TOLD, training_steps=4),
     "wgan": lambda: WGAN(SHAPE, **CONVOLUTIONAL, **TOLD),

@@ -124,7 +124,7 @@ def test_patches_are_channels_and_noise_lies_where_it_was():
 
     model.network = Echo()
     noisy = torch.arange(64.0).view(1, 1, 8, 8)
-    assert torch.equal(model._predict_noise(noisy, torch.zeros(1), None), noisy)
+    assert torch.equal(model._predict(noisy, torch.zeros(1), None), noisy)
     with pytest.raises(ShapeError, match="multiple of 4"):
         DDPM((8, 10), channels=[8, 8], attention=[False, False], patch=2)
     with pytest.raises(ValueError, match="patch"):

@@ -36,7 +36,7 @@ def test_a_package_that_is_too_old_is_a_problem(tmp_path, monkeypatch, capsys):
     own = metadata.version
     monkeypatch.setattr(machine, "version", lambda name: "1.0" if name == "numpy" else own(name))
     assert main(["doctor", str(tmp_path)]) == 1
-    (line,) = [x for x in capsys.readouterr().out.splitlines() if "packages" in x]
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "packages:" in x]
     assert line.startswith("problem")
     assert "numpy>=2.2 is needed, 1.0 is installed" in line
 

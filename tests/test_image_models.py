@@ -8,6 +8,7 @@ import torch
 from conftest import noise_of
 from scipy import ndimage
 from test_ddpm import small_ddpm
+from test_rectified_flow import small_flow
 
 from foldnorm.models.classes import as_channels
 from foldnorm.models.damage_unet import DamageUNet
@@ -34,6 +35,7 @@ from foldnorm.pipeline.data.items import transformed
 SIDE = 16
 
 
+DIFFUSION = {"ddpm", "rectified_flow"}
 IMAGE_MODELS = {  # configuration → a small one of its class, and its levels or None
     "cnn_classifier": lambda: ImageClassifier(
         (8, 8), condition_size=3, widths=[8, 8], hidden=8, dropout=0.0
@@ -45,6 +47,7 @@ IMAGE_MODELS = {  # configuration → a small one of its class, and its levels o
     "convolutional_autoencoder": lambda: ImageAutoencoder((8, 8), widths=[8]),
     "denoising_autoencoder": lambda: ImageAutoencoder((8, 8), widths=[8], noise_factor=0.3),
     "ddpm": lambda: small_ddpm(),
+    "rectified_flow": lambda: small_flow(),
     "image_vae": lambda: ImageVAE((8, 8), [8], latent_dim=4, code_channels=2),
     "image_wgan_gp": lambda: ImageWGANGP((8, 8), [8], [8], latent_dim=4, code_channels=2),
     "multi_domain_vae": lambda: MultiDomainVAE(
@@ -79,8 +82,8 @@ def test_every_weight_learns(name):
     assert isinstance(model, FindsDamage) == (name == "damage_unet")
     assert isinstance(model, LearnsFromDamage) == (name in {"damage_unet", "multi_domain_vae"})
     assert isinstance(model, LearnsFromTrueDamage) == (name == "multi_domain_vae")
-    assert isinstance(model, Generates) == (name in {"ddpm", "image_vae", "image_wgan_gp"})
-    assert isinstance(model, Diffuses) == (name == "ddpm")
+    assert isinstance(model, Generates) == (name in {*DIFFUSION, "image_vae", "image_wgan_gp"})
+    assert isinstance(model, Diffuses) == (name in DIFFUSION)
     for parameter in model.parameters():  # MONAI starts some of its convolutions at 0
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)

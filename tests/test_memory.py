@@ -98,7 +98,8 @@ def test_what_is_computed_again_keeps_its_input_and_the_largest_of_it():
 
 
 def test_the_stage_that_keeps_most_counts_whenever_it_comes(small_cohort, tmp_path):
-    sizes = ["encoder_channels=[8]", "code_channels=2", "channels=[8]", "attention=[false]"]
+    sizes = ["first_stage.init_args.channels=[8]", "first_stage.init_args.code_channels=2",
+             "channels=[8]", "attention=[false]"]  # fmt: skip
     words = [f"--model.init_args.{size}" for size in sizes]
     config = resolve_for(small_cohort, "latent_ddpm", [*words, "--training.steps", "10"])
     training = set_up(config, small_cohort, tmp_path / "run", fabric=launch("cpu"), resume=False)

@@ -11,11 +11,13 @@ from foldnorm.models.autoencoder import Autoencoder
 from foldnorm.models.beta_vae import BetaVAE
 from foldnorm.models.classes import MAX_DISTANCE, one_hot, signed_distances, to_classes
 from foldnorm.models.dcgan import DCGAN
+from foldnorm.models.distance_autoencoder import DistanceAutoencoder
 from foldnorm.models.f_anogan import FAnoGAN
 from foldnorm.models.gan import GAN
 from foldnorm.models.grids import ShapeError
 from foldnorm.models.hypersphere_classifier import HypersphereClassifier
 from foldnorm.models.latent_ddpm import LatentDDPM
+from foldnorm.models.latent_flow import LatentFlow
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import (
     Decodes,
@@ -45,12 +47,26 @@ SHAPE = (8, 8, 12)
 CONVOLUTIONAL = {"channels": [8], "critic_channels": [8], "code_channels": 2}
 VAE = {"channels": [8], "code_channels": 2}
 CODES = {"channels": [8], "code_channels": 8, "n_codebooks": 8, "n_codes": 6}
-TRANSFORMER = {**CODES, "width": 8, "depth": 1, "heads": 2, "box_sides": [1, 2], "n_tilings": 1}
-LATENT_DDPM = {"code_channels": 2, "channels": [8], "attention": [False], "sampling_steps": 2}
+TRANSFORMER = {
+    **CODES,
+    "width": 8,
+    "depth": 1,
+    "heads": 2,
+    "box_sides": [1, 2],
+    "n_tilings": 1,
+    "sheet_margin": 0.0,
+}
+UNET = {"channels": [8], "attention": [False], "sampling_steps": 2}
 
 
-def small_latent_ddpm(**others):
-    model = LatentDDPM(SHAPE, encoder_channels=[8], **{**LATENT_DDPM, **others})
+def of_codes(kind):
+    """Arguments of a small model of the codes of an autoencoder of this class."""
+    return {**UNET, "first_stage": {"class_path": f"foldnorm.models.{kind}", "init_args": VAE}}
+
+
+def small_latent(kind, **others):
+    first = {LatentDDPM: "BetaVAE", LatentFlow: "DistanceAutoencoder"}[kind]
+    model = kind(SHAPE, **{**of_codes(first), **others})
     for parameter in model.network.parameters():  # MONAI starts some of its convolutions at 0
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
@@ -66,7 +82,9 @@ MODELS = {
     "hypersphere_classifier": lambda: HypersphereClassifier(
         SHAPE, channels=[8, 8], convolutions=[1, 1], code_channels=2
     ),
-    "latent_ddpm": lambda: small_latent_ddpm(training_steps=4),
+    "distance_autoencoder": lambda: DistanceAutoencoder(SHAPE, **VAE),
+    "latent_ddpm": lambda: small_latent(LatentDDPM, training_steps=4),
+    "latent_flow": lambda: small_latent(LatentFlow, training_steps=4, norm_groups=1),
     "sulcus_segmenter": lambda: SulcusSegmenter(
         SHAPE, sulci=["a", "b"], channels=[8, 8], convolutions=[1, 1]
     ),
@@ -79,11 +97,13 @@ MODELS = {
     "wgan_gp": lambda: WGANGP(SHAPE, **CONVOLUTIONAL, critic_steps=2),
 }
 ENCODING = {
-    *("autoencoder", "beta_vae", "dcgan", "f_anogan", "gan", "latent_ddpm"),
-    *("vqvae", "vqvae_transformer", "wgan", "wgan_gp"),
+    *("autoencoder", "beta_vae", "dcgan", "distance_autoencoder", "f_anogan", "gan"),
+    *("latent_ddpm", "latent_flow", "vqvae", "vqvae_transformer", "wgan", "wgan_gp"),
 }
 TRANSLATING = {"unit", "vnet"}
+LATENT = {"latent_ddpm", "latent_flow"}
 EDITING = {"restorer", "hypersphere_classifier"}
+FIRST_STAGE = {f"first_stage.init_args.{key}": value for key, value in VAE.items()}
 TINY = {
     name: [f"--model.init_args.{key}={value}" for key, value in sizes.items()]
     for name, sizes in {
@@ -97,7 +117,9 @@ TINY = {
             "convolutions": [1, 1],
             "edits": "[balls, slabs, noise]",
         },
-        "latent_ddpm": {**LATENT_DDPM, "encoder_channels": [8], "autoencoder_share": 0.5},
+        "distance_autoencoder": VAE,
+        "latent_ddpm": {**UNET, **FIRST_STAGE, "autoencoder_share": 0.5},
+        "latent_flow": {**UNET, **FIRST_STAGE, "norm_groups": 1, "autoencoder_share": 0.5},
         "restorer": {"channels": [8, 8], "convolutions": [1, 1], "edits": "[balls, slabs, noise]"},
         "unit": {"channels": [8], "critic_channels": [8]},
         "vqvae": CODES,
@@ -172,7 +194,7 @@ def test_codes_and_volumes_have_their_shapes(name):
         assert torch.equal(drawn, model.sample(2, torch.Generator().manual_seed(0)))
 
 
-@pytest.mark.parametrize("name", sorted((ENCODING | EDITING) - {"latent_ddpm"}))
+@pytest.mark.parametrize("name", sorted((ENCODING | EDITING) - LATENT))
 def test_each_level_shows_a_map_that_shrinks_inwards(name):
     model = make(name)
     assert isinstance(model, HasFeatureMaps)
@@ -203,7 +225,9 @@ def test_distances_to_a_class_are_euclidean_and_signed():
     assert (empty[:, 0] == -1).all()
 
 
-@pytest.mark.parametrize("name", sorted(ENCODING - {"gan", "dcgan", "wgan", "latent_ddpm"}))
+@pytest.mark.parametrize(
+    "name", sorted(ENCODING - LATENT - {"gan", "dcgan", "wgan", "distance_autoencoder"})
+)
 def test_an_encoder_may_see_distances(name):
     torch.manual_seed(0)
     kinds = {
@@ -239,7 +263,7 @@ def test_the_critic_is_shown_classes_and_the_encoder_distances():
 
 
 def test_diffusion_of_codes_leaves_the_autoencoder_and_decodes_what_it_draws():
-    model = small_latent_ddpm(training_steps=10)
+    model = small_latent(LatentDDPM, training_steps=10)
     order = [model.phase_order(step)[0] for step in range(10)]
     assert order == ["reconstruction"] * 4 + ["diffusion"] * 6
     volumes = batch("latent_ddpm")
@@ -253,7 +277,7 @@ def test_diffusion_of_codes_leaves_the_autoencoder_and_decodes_what_it_draws():
     assert len(stages) == 2
     assert torch.equal(stages[-1], model.sample(2, torch.Generator().manual_seed(0)))
     with pytest.raises(ValueError, match="autoencoder_share"):
-        small_latent_ddpm(autoencoder_share=1.0)
+        small_latent(LatentDDPM, autoencoder_share=1.0)
 
 
 @pytest.mark.parametrize("name", MODELS)

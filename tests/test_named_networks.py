@@ -26,6 +26,7 @@ from foldnorm.models.image_vae import ImageVAE
 from foldnorm.models.latent_ddpm import LatentDDPM
 from foldnorm.models.named_losses import NamedLoss
 from foldnorm.models.named_networks import NamedNetwork, named_networks_of
+from foldnorm.models.rectified_flow import RectifiedFlow
 from foldnorm.models.restorer import Restorer
 from foldnorm.models.sulcus_segmenter import SulcusSegmenter
 from foldnorm.models.vnet import VNet
@@ -47,6 +48,7 @@ def named(name, package="monai.networks.nets", **init_args):
 
 SMALL = {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]}
 SEGRESNET = named("SegResNet", **SMALL)
+SMALL_VAE = named("BetaVAE", "foldnorm.models", channels=[8], code_channels=2)
 DEEP = named("DenseNet", init_features=4, growth_rate=4, block_config=[1, 1, 1, 1])
 DENSENET = named("DenseNet", init_features=4, growth_rate=4, block_config=[1, 1])
 INSTANCE = named("DenseNet", init_features=4, growth_rate=4, block_config=[1, 1], norm="instance")
@@ -141,9 +143,13 @@ MODELS = {  # model, its batch, and the condition of each volume
             "DiffusionModelUNet", channels=[8], attention_levels=[False], num_res_blocks=1,
             norm_num_groups=4)), torch.rand(2, 16, 16), None
     ),
+    "rectified_flow": lambda: (
+        RectifiedFlow((16, 16), network=SEGRESNET, condition=["age"], condition_size=1),
+        torch.rand(2, 16, 16), torch.ones(2, 1)
+    ),
     "latent_ddpm": lambda: (
-        LatentDDPM(SHAPE, encoder_channels=[8], code_channels=2, network=SEGRESNET,
-                   autoencoder_share=0.01), volumes(), None
+        LatentDDPM(SHAPE, first_stage=SMALL_VAE, network=SEGRESNET, autoencoder_share=0.01),
+        volumes(), None
     ),
 }  # fmt: skip
 

@@ -31,6 +31,7 @@ OF_IMAGES = {
     "convolutional_autoencoder": {"widths": [8]},
     "denoising_autoencoder": {"widths": [8]},
     "ddpm": {"channels": [8, 16], "attention": [False, True], "sampling_steps": 2},
+    "rectified_flow": {"channels": [8, 16], "attention": [False, True], "sampling_steps": 2},
     "image_vae": {"channels": [8], "latent_dim": 4},
     "image_wgan_gp": {**CRITIC, "latent_dim": 4},
     "multi_domain_vae": {"channels": [8, 8], "code_channels": 4},
@@ -99,7 +100,7 @@ def test_the_mean_gradient_of_two_processes_is_that_of_the_whole_batch(name, coh
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["dcgan", "f_anogan", "gan", "latent_ddpm", "unit", "vqvae", "wgan"]
+    "name", ["dcgan", "f_anogan", "gan", "latent_ddpm", "latent_flow", "unit", "vqvae", "wgan"]
 )
 def test_so_are_the_weights_that_are_learned(name, cohort_of, tmp_path):
     cohort = cohort_of(name)

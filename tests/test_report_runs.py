@@ -38,8 +38,8 @@ def test_the_words_are_those_of_the_kind(columns, expected, tmp_path):
 
 
 def test_latent_diffusion_shows_how_noise_comes_and_goes(small_cohort, tmp_path):
-    sizes = ["encoder_channels=[8]", "code_channels=2", "channels=[8]", "attention=[false]",
-             "sampling_steps=8"]  # fmt: skip
+    sizes = ["first_stage.init_args.channels=[8]", "first_stage.init_args.code_channels=2",
+             "channels=[8]", "attention=[false]", "sampling_steps=8"]  # fmt: skip
     run, page = tmp_path / "run", tmp_path / "report.html"
     command = ["train", "latent_ddpm", str(small_cohort.folder), "-o",
                str(run), "--device", "cpu", "--quiet", "--training.steps", "4",

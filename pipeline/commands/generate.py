@@ -35,11 +35,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--scheduler",
-        choices=("ddpm", "ddim"),
-        help="scheduler of a diffusion model (default: the run's)",
+        choices=("ddpm", "ddim", "euler", "heun"),
+        help="scheduler of a diffusion model; euler and heun are those of a flow (default: the "
+        "run's)",
     )
     parser.add_argument(
-        "--sampling-steps", type=positive, help="number of steps of ddim (default: the run's)"
+        "--sampling-steps",
+        type=positive,
+        help="number of steps of any scheduler but ddpm (default: the run's)",
+    )
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        metavar="WEIGHT",
+        help="weight of the condition of a conditional diffusion model: 1 as its network has it, "
+        "above 1 beyond (default: the run's)",
     )
     parser.add_argument(
         "--cohort",
@@ -86,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         given,
         arguments.scheduler,
         arguments.sampling_steps,
+        arguments.guidance,
         None if arguments.keep_if is None else VolumeFilter.parse(arguments.keep_if),
         None if arguments.cohort is None else Cohort.open(arguments.cohort),
     )

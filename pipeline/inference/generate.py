@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,9 @@ class GenerateOptions:
         number: how many.
         seed: of everything drawn.
         given: columns that a conditioned model is told; the others are drawn as in training.
-        sampler: of a diffusion model, ``ddpm`` or ``ddim``; None: the run's own.
-        sampling_steps: of ddim; None: the run's own.
+        sampler: of a diffusion model, one of those that it knows; None: the run's own.
+        sampling_steps: of any but ddpm; None: the run's own.
+        guidance: of a conditioned diffusion model; None: the run's own.
         keep_if: a condition on the statistics of a volume; those of which it is false are drawn
             again, up to `MAX_TRIES` times as many as asked for.
         cohort: that the model was trained on, as which label volumes are laid out; with it, the
@@ -47,8 +48,9 @@ class GenerateOptions:
     number: int = 16
     seed: int = 0
     given: Mapping[str, str] = field(default_factory=dict)
-    sampler: Literal["ddpm", "ddim"] | None = None
+    sampler: str | None = None
     sampling_steps: int | None = None
+    guidance: float | None = None
     keep_if: VolumeFilter | None = None
     cohort: Cohort | None = None
 
@@ -134,7 +136,11 @@ class GenerationResult:
         """Content of ``synthetic.json``, when the volumes have been drawn."""
         options, model, of_diffusion = self.options, self.trained.model, {}
         if isinstance(model, Diffuses):
-            of_diffusion = {"sampler": model.sampler, "steps": model.num_inference_steps}
+            of_diffusion = {
+                "sampler": model.sampler,
+                "steps": model.num_inference_steps,
+                "guidance": model.guidance,
+            }
         return {
             "run": str(self.run.folder.resolve()),
             "synthetic": True,
@@ -175,19 +181,27 @@ def _statistics(record: Mapping[str, Any]) -> Callable[[NDArray[Any]], dict[str,
 
 
 def _set_sampler(model: Generates, options: GenerateOptions) -> None:
-    if options.sampler is None and options.sampling_steps is None:
+    if options.sampler is None and options.sampling_steps is None and options.guidance is None:
         return
+    name = type(model).__name__
     if not isinstance(model, Diffuses):
-        raise InputError(
-            f"--scheduler and --sampling-steps: {type(model).__name__} draws in one step"
-        )
+        raise InputError(f"--scheduler, --sampling-steps and --guidance: {name} is no diffusion")
     sampler = options.sampler or model.sampler
+    if sampler not in model.samplers:
+        raise InputError(f"--scheduler: {name} knows {', '.join(model.samplers)}, got {sampler}")
     if options.sampling_steps is not None and (
         sampler == "ddpm" or not 1 <= options.sampling_steps <= model.diffusion_steps
     ):
         raise InputError(
-            f"--sampling-steps: expected 1 to {model.diffusion_steps}, of ddim (ddpm takes every "
-            f"step), got {options.sampling_steps} of {sampler}"
+            f"--sampling-steps: expected 1 to {model.diffusion_steps}, of ddim, euler or heun "
+            f"(ddpm takes every step), got {options.sampling_steps} of {sampler}"
         )
+    if options.guidance is not None:
+        if not model.condition_dropout or not getattr(model, "condition", ()):
+            raise InputError(
+                f"--guidance: {name} was trained without a condition, or always told it "
+                "(condition_dropout 0)"
+            )
+        model.guidance = options.guidance
     model.sampler = sampler
     model.sampling_steps = options.sampling_steps or model.sampling_steps

@@ -268,6 +268,18 @@ def build_model(model: Mapping[str, Any]) -> nn.Module:
     return built.model
 
 
+def spelt_out(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Add every default to ``{"class_path", "init_args"}`` of a model.
+
+    Raises:
+        InputError: unknown argument, or wrong type.
+    """
+    parser = ConfigurationParser(exit_on_error=False)
+    parser.add_argument("--model", type=nn.Module)
+    namespace = parser.parse_object({"model": dict(model)})
+    return dict(yaml.safe_load(parser.dump(namespace, skip_unset=False))["model"])
+
+
 def training_options(config: Mapping[str, Any]) -> TrainingOptions:
     """Return the ``training`` section of a resolved configuration.
 

@@ -25,6 +25,16 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     },
     "training": {"learning_rate_of": "learning_rates"},
 }
+# Class path → argument before its autoencoder was named → what that is called now.
+FIRST_STAGE = {
+    "foldnorm.models.LatentDDPM": {
+        "encoder_channels": "channels",
+        "code_channels": "code_channels",
+        "kl_weight": "kl_weight",
+        "free_nats": "free_nats",
+    }
+}
+OLD_FIRST_STAGE = "foldnorm.models.BetaVAE"
 WORD = re.compile(
     r"--(?P<section>model|training)(?P<path>\.(?:init_args\.)?)(?P<key>\w+)(?P<rest>.*)", re.DOTALL
 )
@@ -40,6 +50,8 @@ def current_config(content: Any) -> Any:
         model = {**model, "class_path": current_class_path(model["class_path"])}
         if is_own(model["class_path"]) and isinstance(model.get("init_args"), dict):
             model["init_args"] = _renamed(model["init_args"], "model")
+            of_first_stage = FIRST_STAGE.get(model["class_path"], {})
+            model["init_args"] = _with_first_stage(model["init_args"], of_first_stage)
         found["model"] = model
     if isinstance(training, dict):
         found["training"] = _renamed(training, "training")
@@ -57,6 +69,8 @@ def current_word(word: str, class_path: str) -> str:
     if match is None or (match["section"] == "model" and not is_own(class_path)):
         return word
     key = KEYS[match["section"]].get(match["key"], match["key"])
+    if match["section"] == "model" and key in FIRST_STAGE.get(class_path, {}):
+        key = f"first_stage.init_args.{FIRST_STAGE[class_path][key]}"
     return f"--{match['section']}{match['path']}{key}{match['rest']}"
 
 
@@ -68,3 +82,11 @@ def is_own(class_path: str) -> bool:
 def _renamed(content: Mapping[str, Any], section: str) -> dict[str, Any]:
     """Rename old keys; the order of the keys stays."""
     return {KEYS[section].get(key, key): value for key, value in content.items()}
+
+
+def _with_first_stage(init_args: Mapping[str, Any], old: Mapping[str, str]) -> dict[str, Any]:
+    """Gather the arguments of the autoencoder, if they are those of before it was named."""
+    given = {old[key]: value for key, value in init_args.items() if key in old}
+    others = {key: value for key, value in init_args.items() if key not in old}
+    named = {"class_path": OLD_FIRST_STAGE, "init_args": given}
+    return {**others, "first_stage": named} if given else others

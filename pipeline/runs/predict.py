@@ -1,8 +1,9 @@
 """Classes, probabilities and volumes from a model's logits: pure functions of a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -10,10 +11,18 @@ from torch import Tensor
 from foldnorm.models.classes import to_classes
 from foldnorm.models.grids import coordinates
 from foldnorm.models.label_autoencoder import LabelAutoencoder
-from foldnorm.models.protocols import Decodes, Recognises, Restores, Translates
+from foldnorm.models.protocols import (
+    Decodes,
+    DrawsThickSheets,
+    Generates,
+    Recognises,
+    Restores,
+    Translates,
+)
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
+from foldnorm.preprocessing.topology.thinning import thin
 
 OVERLAP = 0.25  # of windows of a restorer; with half, evidence was the same in twice the time
 OVERLAP_OF_TRANSLATION = 0.5
@@ -67,6 +76,31 @@ def decoded(model: Decodes, codes: Tensor, condition: Tensor | None = None) -> T
     """Decode codes: (B, *sides) uint8 class numbers; of images, float32 from −1 to 1."""
     logits = model.decode(codes, condition)
     return model.to_output(logits) if isinstance(model, LabelAutoencoder) else to_classes(logits)
+
+
+def drawn(
+    model: Generates,
+    count: int,
+    generator: torch.Generator,
+    condition: Tensor | None,
+    scheme: Callable[[], LabelScheme],
+) -> NDArray[Any]:
+    """Draw volumes, and thin their sheets where the model draws thick ones.
+
+    Args:
+        model: draws.
+        count: how many.
+        generator: of all that is drawn.
+        condition: (count, condition_size), or None.
+        scheme: gives that of the volumes; not asked of images.
+
+    Returns:
+        (count, I, J, K) uint8 class numbers; of images, float32 from −1 to 1.
+    """
+    made = model.sample(count, generator, condition).cpu().numpy()
+    if not isinstance(model, DrawsThickSheets) or not model.sheet_margin:
+        return made
+    return np.stack([thin(volume, scheme().top, scheme().fill) for volume in made])
 
 
 def translated(model: Translates, volumes: Tensor, sides: Sequence[int], fill: int) -> Tensor:

@@ -32,7 +32,7 @@ from foldnorm.pipeline.runs.forward_pass import (
     Precision,
     scoring_precision,
 )
-from foldnorm.pipeline.runs.predict import decoded, joined, recognise, translated
+from foldnorm.pipeline.runs.predict import decoded, drawn, joined, recognise, translated
 from foldnorm.preprocessing.cohort.cohort import FEW, Brain, Cohort, few_at_a_time
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.core.errors import InputError
@@ -316,11 +316,11 @@ class TrainedModel:
         model = self.samples
         for first in range(0, number, MAX_DRAWN):
             count = min(MAX_DRAWN, number - first)
-            drawn = self.conditions.draw(count, rng, given)
-            condition = torch.from_numpy(drawn) if self.conditions.size else None
+            told = self.conditions.draw(count, rng, given)
+            condition = torch.from_numpy(told) if self.conditions.size else None
             with self.computing():
-                made = model.sample(count, generator, condition)
-            yield from made.cpu().numpy()
+                made = drawn(model, count, generator, condition, lambda: self.preparation.scheme)
+            yield from made
 
     def features(self, brains: Iterable[Brain]) -> list[NDArray[np.float32]]:
         """Compute features of brains at each level of the network, (N, d) float32 a level, inwards.

@@ -15,7 +15,7 @@ from foldnorm.preprocessing.io.schemes import LabelScheme
 # All three were chosen on validation crops of MMRR-21 and NKI of Mindboggle-101, HLN left out.
 FLOOR = 0.01
 SMOOTHING = 5.0  # mm, sd
-THRESHOLD = 2.0  # standard deviations
+THRESHOLD = 2.5  # standard deviations, as of `LatentMapScores`
 
 
 class ShortfallScores(MapScores):

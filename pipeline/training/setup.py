@@ -18,7 +18,7 @@ from foldnorm.models.protocols import Conditioned, HasFirstStage, Trainable, net
 from foldnorm.pipeline.artifacts import RUN_METRICS
 from foldnorm.pipeline.data.batches import Batches, Draws, workers_for
 from foldnorm.pipeline.data.conditions import Conditions
-from foldnorm.pipeline.runs.config import build_model, training_options
+from foldnorm.pipeline.runs.config import build_model, spelt_out, training_options
 from foldnorm.pipeline.runs.leakage import refuse_leak
 from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.options import TrainingOptions
@@ -257,12 +257,18 @@ def _start_from(
     """Give a model the weights of a trained run, of it or of its first stage, and return that."""
     run = RunFolder.open(weights)
     trained = run.load().model
-    is_first_stage = isinstance(model, HasFirstStage) and type(trained) is model.first_stage
-    run.check_model(config["model"], is_first_stage=is_first_stage)
+    later = (
+        model if isinstance(model, HasFirstStage) and type(trained) is model.first_stage else None
+    )
+    own = config["model"] if later is None else spelt_out(later.first_stage_config(config["model"]))
+    run.check_model(own, is_first_stage=later is not None)
     run.check_cohort(cohort)
     held_out = {cohort.rows[i]["participant_id"] for i in cohort.indices("validation", "test")}
     refuse_leak(run.trained_on(held_out), "held out of this training", weights)
-    model.load_state_dict(trained.state_dict(), strict=not is_first_stage)
+    if later is None:
+        model.load_state_dict(trained.state_dict())
+    else:
+        later.load_first_stage(trained.state_dict())
     return run
 
 

@@ -1,7 +1,6 @@
 """Figures and pictures of validation volumes while a model trains."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +8,7 @@ from lightning.fabric import Fabric
 from numpy.typing import NDArray
 
 from foldnorm.models.protocols import Generates, Trainable
+from foldnorm.pipeline.runs.predict import drawn
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.training.messages import dealt, gathered, share_buffers
 from foldnorm.pipeline.training.task import Slices, Task
@@ -105,14 +105,17 @@ def _of_drawn(task: Task, trained: TrainedModel, at_most: int) -> Validation:
     assert isinstance(trained.model, Generates)
     known, figures = task.cohort.rows, {}
     rows = [known[n % len(known)] for n in range(N_SAMPLES)]
-    generator = trained.generator(0)
-    drawn: NDArray[Any] = (
-        trained.model.sample(N_SAMPLES, generator, trained.condition(rows)).cpu().numpy()
+    volumes = drawn(
+        trained.model,
+        N_SAMPLES,
+        trained.generator(0),
+        trained.condition(rows),
+        lambda: task.cohort.scheme,
     )
     if len(task.cohort.indices("validation")[:at_most]):
-        compared = task.drawn_figures(drawn, at_most)
+        compared = task.drawn_figures(volumes, at_most)
         figures = {f"samples/{name}": value for name, value in compared.items()}
-    return Validation(figures, task.drawn_pictures(drawn))
+    return Validation(figures, task.drawn_pictures(volumes))
 
 
 def _means(figures: list[dict[str, float]]) -> dict[str, float]:
