@@ -210,7 +210,7 @@ def add_reference(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=("train", "validation", "test"),
         default=[],
-        help="with the words void and sulci: only these splits of the reference (default: all)",
+        help="splits of the reference that void and sulci compare with (default: all)",
     )
 
 
