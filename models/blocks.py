@@ -90,6 +90,13 @@ class Up(nn.Module):
 
 
 def as_channels_last(module: nn.Module, dims: int) -> nn.Module:
-    """Lay convolution weights out channels last, which the fast kernels want in 3-D."""
-    formats = {2: torch.channels_last, 3: torch.channels_last_3d}
-    return module.to(memory_format=formats[dims])  # type: ignore[call-overload]
+    """Lay convolution weights out channels last, which the fast kernels want in 3-D.
+
+    `nn.Module.to` lays out whatever has four or five axes, and fails where that is no convolution
+    of so many dimensions.
+    """
+    format_of = {2: torch.channels_last, 3: torch.channels_last_3d}[dims]
+    for parameter in module.parameters():
+        if parameter.ndim == dims + 2:
+            parameter.data = parameter.data.contiguous(memory_format=format_of)
+    return module

@@ -6,7 +6,7 @@ from monai.networks.blocks import Convolution
 from monai.networks.utils import pixelshuffle as monai_pixelshuffle
 from torch import nn
 
-from foldnorm.models.blocks import convolution, pixelshuffle, pixelunshuffle
+from foldnorm.models.blocks import as_channels_last, convolution, pixelshuffle, pixelunshuffle
 from foldnorm.models.grids import ShapeError
 from foldnorm.models.volume_networks import Encoder, Generator
 
@@ -55,3 +55,19 @@ def test_group_norm_of_single_numbers_is_refused_before_the_first_step(network, 
     network(shape, 3, channels, 4, None, norm=False)
     network(shape, 3, (*channels[:-1], 16), 4, None)
     network([2 * side for side in shape], 3, channels, 4, None)
+
+
+@pytest.mark.parametrize(("dims", "layer"), [(2, nn.Conv2d), (3, nn.Conv3d)])
+def test_only_weights_of_convolutions_are_laid_out_channels_last(dims, layer):
+    """A table of four axes in a network of volumes was taken for one of them, and refused."""
+    torch.manual_seed(0)
+    network = nn.Sequential(layer(4, 6, 3), nn.Linear(4, 2))
+    network.register_buffer("table", torch.rand(2, 3, 4, 5))
+    before = [value.clone() for value in network.state_dict().values()]
+    weights = dict(network.named_parameters())
+    assert as_channels_last(network, dims) is network
+    assert all(weights[name] is own for name, own in network.named_parameters())
+    assert network[0].weight.stride(1) == 1
+    assert network.table.is_contiguous()
+    for old, new in zip(before, network.state_dict().values(), strict=True):
+        assert torch.equal(old, new)
