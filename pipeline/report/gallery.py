@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from foldnorm.pipeline.report.figures import STYLE
 from foldnorm.pipeline.report.hemisphere import Hemisphere
@@ -18,6 +19,7 @@ A_ROW = 2
 PIXEL = 1.2  # mm
 WIDTH, HEIGHT = 7.6, 1.5  # inches, of a row
 DOTS = 160  # an inch
+COLOURS = 64  # of the picture, which is then a quarter as large and looks the same
 
 
 def shows_sheets(cohort: Cohort) -> bool:
@@ -50,6 +52,7 @@ def hemisphere_gallery(cohort: Cohort, indices: Sequence[int]) -> str:
             views = hemisphere.views(SIDES, PIXEL)
             for m, view in enumerate(views):
                 view.show(cells[n * len(SIDES) + m], scale_bar=not (n or m))
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=DOTS)
-    return inline_png(stream.getvalue())
+    whole, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(whole, format="png", dpi=DOTS)
+    Image.open(whole).convert("RGB").quantize(COLOURS).save(small, "png", optimize=True)
+    return inline_png(small.getvalue())
