@@ -31,6 +31,8 @@ MEASURED = {
     "drawn_training.json": ("benchmarks/drawn_training.py", "benchmarks/generation.py",
                             "models/vqvae_transformer.py", "models/restorer.py",
                             "pipeline/inference/synthetic_cohort.py"),
+    "gan_prior.json": ("benchmarks/gan_prior.py", "models/wgan_gp.py", "models/encoder_gan.py",
+                       "models/latent_stage.py", "models/rectified_flow.py"),
     "generation.json": ("benchmarks/generation.py", "models/vqvae.py", "models/codebooks.py",
                         "models/block_networks.py", "models/vqvae_transformer.py",
                         "models/code_transformer.py", "models/causal_transformer.py",
