@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.report.gallery import hemisphere_gallery, shows_sheets
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
 from foldnorm.preprocessing.io.volumes import read_labels
 
@@ -75,6 +77,31 @@ def test_other_commands_take_them(drawn, phantom_cohort, run, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "drawn by a program" in page
     assert "has no volume in its" not in page
+
+
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_a_cohort_that_was_not_drawn_is_not_drawn_over(run, phantom_cohort, tmp_path, capsys, more):
+    out = tmp_path / "brains"
+    shutil.copytree(phantom_cohort.folder, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    words = ["generate", str(run), "-o", str(out), "--num", "1", *more]
+    assert main([*words, "--cohort", str(phantom_cohort.folder)]) == 2
+    assert "a cohort that was not drawn, which would be lost" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+def test_volumes_drawn_over_a_cohort_are_not_taken_for_it(run, drawn, phantom_cohort, tmp_path):
+    out = tmp_path / "again"
+    shutil.copytree(drawn, out)
+    words = ["generate", str(run), "-o", str(out), "--num", "2", "--seed", "5", "--overwrite"]
+    assert main([*words, "--quiet"]) == 0
+    with pytest.raises(InputError, match="not a cohort folder"):
+        Cohort.open(out)
+    assert not (out / "volumes.npy").exists()
+    assert not (out / "folds.npy").exists()
+    assert main([*words, "--quiet", "--cohort", str(phantom_cohort.folder)]) == 0
+    cohort = Cohort.open(out)
+    assert len(cohort.rows) == len(cohort.folds) == 2
 
 
 def test_a_cohort_of_another_layout_or_of_images_is_refused(

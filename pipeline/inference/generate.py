@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 from foldnorm.models.protocols import Diffuses, Generates
 from foldnorm.pipeline.artifacts import SYNTHETIC_SHEET, SYNTHETIC_SIDECAR, SYNTHETIC_VOLUME
 from foldnorm.pipeline.inference.filters import VolumeFilter
-from foldnorm.pipeline.inference.synthetic_cohort import write_synthetic_cohort
+from foldnorm.pipeline.inference.synthetic_cohort import (
+    refuse_other_cohort,
+    take_back_cohort,
+    write_synthetic_cohort,
+)
 from foldnorm.pipeline.metrics.structure import microstructure_statistics, sheet_statistics
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
@@ -100,12 +104,18 @@ class GenerationResult:
 
         Label volumes are NIfTI, 2-D images PNG, 3-D ones NIfTI from −1 to 1. With the option
         ``cohort``, what makes the folder a cohort is written, too.
+
+        Raises:
+            InputError: none was kept, or the folder is a cohort that was not drawn.
         """
+        refuse_other_cohort(out)
         with held(out):
             width = max(4, len(str(self.options.number - 1)))
             shown: list[list[NDArray[np.uint8]]] = []
             files = []
             for n, volume in enumerate(self):
+                if not n:
+                    take_back_cohort(out)
                 files.append(out / SYNTHETIC_VOLUME.of(n=f"{n:0{width}d}"))
                 slices = self._write(files[-1], volume)
                 if n < SHEET_PICTURES:
