@@ -37,7 +37,7 @@ class ShortfallScores(MapScores):
 
     PREFIX: ClassVar = {"missing": "shortfall", "unexpected": "surplus"}
     THRESHOLD: ClassVar = THRESHOLD
-    QUANTITY: ClassVar = "share of the voxels nearby that sulci are expected to fill and do not"
+    QUANTITY: ClassVar = "share of sulcus that is missing"
     UNIT: ClassVar = ""
 
     directions = ("missing", "unexpected")
