@@ -195,7 +195,7 @@ class RandSheetAffine(GeneratorTransform):
 
     def _thinned(self, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Thin sheets again, if they were thin."""
-        return thin(classes, self.scheme.top, self.scheme.fill) if self.thin else classes
+        return thin(classes, self.scheme.top) if self.thin else classes
 
 
 class RandSheetAffined(GeneratorTransform, MapTransform):

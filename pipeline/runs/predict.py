@@ -100,7 +100,7 @@ def drawn(
     made = model.sample(count, generator, condition).cpu().numpy()
     if not isinstance(model, DrawsThickSheets) or not model.sheet_margin:
         return made
-    return np.stack([thin(volume, scheme().top, scheme().fill) for volume in made])
+    return np.stack([thin(volume, scheme().top) for volume in made])
 
 
 def translated(model: Translates, volumes: Tensor, sides: Sequence[int], fill: int) -> Tensor:

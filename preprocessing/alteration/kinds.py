@@ -236,7 +236,7 @@ class FoldAddition:
             fold = read_row(self.cohort.folds, self.index[deletion.donor]) == deletion.label
             written = fold & (volume == scheme.void)
             volume[written] = scheme.top
-            thinned = thin(volume, scheme.top, scheme.fill, within=written)
+            thinned = thin(volume, scheme.top, within=written)
             volume[written & (thinned != scheme.top)] = scheme.void
         return volume
 

@@ -172,7 +172,7 @@ def push_sheets(
     # The sheet is closed now, and thick at its steps: that goes, so that sheets do not grow.
     landed &= shrink((moved == top) | landed, beside, hits, surface=beside)
     moved[landed] = top
-    moved = thin(moved, top, fill=void, within=landed)
+    moved = thin(moved, top, within=landed)
     moved[landed & (moved != top)] = void
     moved[pocket_walls(moved == top, landed)] = void
     return moved

@@ -214,7 +214,7 @@ def _on_grid(
     )
     small = resampled.astype(np.uint8, copy=False)
     if preparation.thin:
-        small = thin(small, scheme.top, scheme.fill)
+        small = thin(small, scheme.top)
     folds, sizes = None, dict[int, float]()
     if hemisphere.labels is not None:
         folds = downsample_folds(hemisphere.labels, hemisphere.classes == scheme.top, target)

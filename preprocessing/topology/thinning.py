@@ -11,26 +11,27 @@ from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.kernels import compiled
 from foldnorm.preprocessing.topology.homotopy import in_block, take_simple
+from foldnorm.preprocessing.topology.topology import is_simple, neighbours
 
 MAX_RUN = 8  # voxels: beyond, along all axes, there is no sheet to speak of
+BEYOND = 255  # stands for the class of what lies beyond the volume, which nobody knows
 
 
 def thin(
     classes: NDArray[np.uint8],
     top: int,
-    fill: int = 0,
     within: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
     """Thin the voxels of class ``top`` to sheets one voxel thick.
 
     In each round, from each of the six directions: the voxels that have no sheet in front, sheet
     behind, and a run of sheet in that direction no longer than along the other axes. Then, in
-    full 2×2×2 blocks, any simple point. A voxel taken away becomes the class in front of it.
+    full 2×2×2 blocks, any simple point. A voxel taken away becomes the class in front of it: never
+    one beyond the volume, for a crop may end within the brain.
 
     Args:
         classes: (I, J, K) uint8.
         top: class of the sheets.
-        fill: class that lies beyond the volume.
         within: (I, J, K) bool, voxels that may be taken away; all by default.
 
     Returns:
@@ -38,16 +39,16 @@ def thin(
         6-connected components of the rest, and the Euler number, are those of ``classes``;
         thinning again changes nothing.
     """
-    padded = np.pad(classes, 1, constant_values=fill)
-    sheet = padded == top
+    padded = np.pad(classes, 1, constant_values=BEYOND)
+    sheet, continued = padded == top, np.pad(classes == top, 1, mode="edge")
     places = np.argwhere(sheet if within is None else sheet & np.pad(within, 1))
-    while _peel(padded, sheet, places) or _break_blocks(padded, sheet, places):
+    while _peel(padded, sheet, continued, places) or _break(padded, sheet, continued, places):
         places = places[sheet[tuple(places.T)]]
     return padded[1:-1, 1:-1, 1:-1].copy()
 
 
 @compiled(nogil=True)
-def _peel(classes, sheet, places):  # type: ignore[no-untyped-def]  # numba infers
+def _peel(classes, sheet, continued, places):  # type: ignore[no-untyped-def]  # numba infers
     """Peel one layer from each direction; returns how many voxels went."""
     removed = 0
     facing = np.empty(len(places), np.int64)
@@ -60,6 +61,7 @@ def _peel(classes, sheet, places):  # type: ignore[no-untyped-def]  # numba infe
                 i, j, k = places[n]
                 if (
                     sheet[i, j, k]
+                    and classes[i + step[0], j + step[1], k + step[2]] != BEYOND
                     and not sheet[i + step[0], j + step[1], k + step[2]]
                     and sheet[i - step[0], j - step[1], k - step[2]]
                     and _is_thinnest_along(sheet, i, j, k, axis)
@@ -68,22 +70,34 @@ def _peel(classes, sheet, places):  # type: ignore[no-untyped-def]  # numba infe
                     count += 1
             for m in range(count):
                 i, j, k = places[facing[m]]
-                if take_simple(sheet, i, j, k):
+                if _take(sheet, continued, i, j, k):
                     classes[i, j, k] = classes[i + step[0], j + step[1], k + step[2]]
                     removed += 1
     return removed
 
 
 @compiled(nogil=True)
-def _break_blocks(classes, sheet, places):  # type: ignore[no-untyped-def]
+def _break(classes, sheet, continued, places):  # type: ignore[no-untyped-def]
     """Take simple points out of full 2×2×2 blocks; returns how many went."""
     removed = 0
     for n in range(len(places)):
         i, j, k = places[n]
-        if in_block(sheet, i, j, k) and take_simple(sheet, i, j, k):
-            classes[i, j, k] = _class_in_front(classes, sheet, i, j, k)
+        if not in_block(sheet, i, j, k):
+            continue
+        front = _class_in_front(classes, sheet, i, j, k)
+        if front != BEYOND and _take(sheet, continued, i, j, k):
+            classes[i, j, k] = front
             removed += 1
     return removed
+
+
+@compiled(nogil=True)
+def _take(sheet, continued, i, j, k):  # type: ignore[no-untyped-def]
+    """Take a voxel if it is a simple point, of the sheet as it ends and as it may go on beyond."""
+    if not is_simple(neighbours(continued, i, j, k)) or not take_simple(sheet, i, j, k):
+        return False
+    continued[i, j, k] = False
+    return True
 
 
 @compiled(nogil=True)
@@ -108,12 +122,12 @@ def _run(sheet, i, j, k, axis):  # type: ignore[no-untyped-def]
 
 @compiled(nogil=True)
 def _class_in_front(classes, sheet, i, j, k):  # type: ignore[no-untyped-def]
-    """Class of a face neighbour that is no sheet; a simple point has one."""
+    """Class of a face neighbour that is no sheet and in the volume; `BEYOND` if there is none."""
     for axis in range(3):
         for side in (-1, 1):
             a = i + side * np.int64(axis == 0)
             b = j + side * np.int64(axis == 1)
             c = k + side * np.int64(axis == 2)
-            if not sheet[a, b, c]:
+            if not sheet[a, b, c] and classes[a, b, c] != BEYOND:
                 return classes[a, b, c]
-    return classes[i, j, k]
+    return BEYOND
