@@ -22,6 +22,7 @@ from foldnorm.models.protocols import (
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
+from foldnorm.preprocessing.topology.hull import close_hull
 from foldnorm.preprocessing.topology.thinning import thin
 
 OVERLAP = 0.25  # of windows of a restorer; with half, evidence was the same in twice the time
@@ -85,7 +86,7 @@ def drawn(
     condition: Tensor | None,
     scheme: Callable[[], LabelScheme],
 ) -> NDArray[Any]:
-    """Draw volumes, and thin their sheets where the model draws thick ones.
+    """Draw volumes; where the model draws thick sheets, close their hull and thin them.
 
     Args:
         model: draws.
@@ -100,7 +101,14 @@ def drawn(
     made = model.sample(count, generator, condition).cpu().numpy()
     if not isinstance(model, DrawsThickSheets) or not model.sheet_margin:
         return made
-    return np.stack([thin(volume, scheme().top) for volume in made])
+    return np.stack([_thin_sheets(volume, scheme()) for volume in made])
+
+
+def _thin_sheets(volume: NDArray[np.uint8], scheme: LabelScheme) -> NDArray[np.uint8]:
+    """Close the hull of a volume that was drawn with thick sheets, if it has one; thin them."""
+    if scheme.fill != scheme.void:
+        volume = close_hull(volume, scheme.top, scheme.fill, scheme.void)
+    return thin(volume, scheme.top)
 
 
 def translated(model: Translates, volumes: Tensor, sides: Sequence[int], fill: int) -> Tensor:
