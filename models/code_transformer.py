@@ -22,7 +22,8 @@ class CodeTransformer(nn.Module):
     other (Lee et al. 2022), from one step of the sequence.
 
     Tokens are numbers of codes, (B, places, codebooks) int64, entries the codes themselves,
-    (codebooks, codes, channels); an order is (B, places) int64, the place of each step.
+    (codebooks, codes, channels); an order is (B, steps) int64, the place of each step: of all
+    places, or of some; of the others nothing is known then.
 
     Args:
         grid: sides of the grid, 2-D or 3-D.
@@ -80,6 +81,8 @@ class CodeTransformer(nn.Module):
     ) -> Tensor:
         """Compute the log probability of each place's codes, (B, places) nats, by place.
 
+        It is 0 of places that are not in the order.
+
         Args:
             tokens: of all places.
             entries: of the codebooks.
@@ -91,7 +94,7 @@ class CodeTransformer(nn.Module):
         found = torch.zeros(order.shape, device=order.device)
         for log_p, asked in self._distributions(tokens, entries, order, condition, told):
             found = found + log_p.gather(2, asked).squeeze(2)
-        return found.gather(1, order.argsort(dim=1))
+        return found.new_zeros(tokens.shape[:2]).scatter(1, order, found)
 
     @torch.no_grad()
     def expected(
@@ -113,17 +116,17 @@ class CodeTransformer(nn.Module):
             tokens: of all places; of those from the step on, anything.
             entries: of the codebooks.
             meanings: (codebooks, codes, n), what is averaged.
-            order: (places,), of all volumes.
+            order: (steps,), of all volumes.
             told: the step, as in `log_probability`.
             uniform: (places, codebooks) in [0, 1), the chance of each draw, by place.
             condition: (B, condition_size).
 
         Returns:
-            (B, places − told, codebooks, n), by step.
+            (B, steps − told, codebooks, n), by step.
         """
         codes, orders = codes_of(tokens, entries), order.expand(len(tokens), -1)
-        rank, step = orders.argsort(dim=1), order.new_tensor([told])
-        steps, beside = self._steps(codes, orders, rank, condition, 0, self.places, step)
+        rank, step = self._rank(orders), order.new_tensor([told])
+        steps, beside = self._steps(codes, orders, rank, condition, 0, len(order), step)
         hidden, beside = self.transformer(steps, told=step)[:, told:], beside[:, told:]
         chance = uniform[order[told:]].repeat(len(tokens), 1)  # (B · steps, codebooks)
         parts, found = [hidden[..., :0]], []
@@ -144,11 +147,10 @@ class CodeTransformer(nn.Module):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (B, steps, n_codes) log probabilities and (B, steps, 1) tokens of each codebook."""
         codes = codes_of(tokens, entries)
-        rank, at = order.argsort(dim=1), order.unsqueeze(2)
-        steps, beside = self._steps(codes, order, rank, condition, 0, self.places, told)
+        rank, batch = self._rank(order), torch.arange(len(order), device=order.device)[:, None]
+        steps, beside = self._steps(codes, order, rank, condition, 0, order.shape[1], told)
         hidden = self.transformer(steps, told=told)
-        known = codes.gather(1, at.expand_as(codes))  # in the order of the steps
-        asked = tokens.gather(1, at.expand_as(tokens))
+        known, asked = codes[batch, order], tokens[batch, order]  # in the order of the steps
         for n, head in enumerate(self.to_logits):
             log_p = torch.log_softmax(head(hidden, beside, known).float(), dim=2)
             yield log_p, asked[:, :, n : n + 1]
@@ -173,7 +175,7 @@ class CodeTransformer(nn.Module):
             entries: of the codebooks.
             order: of the places.
             first: step of the first place that is drawn; 0 for all.
-            uniform: (B, places, codebooks) in [0, 1), the chance of each draw, by step.
+            uniform: (B, places, codebooks) in [0, 1), the chance of each draw, by place.
             condition: (B, condition_size).
             temperature: that log probabilities are divided by.
             top_p: see `chosen`.
@@ -182,20 +184,25 @@ class CodeTransformer(nn.Module):
             Tokens of all places.
         """
         tokens, codes = tokens.clone(), codes_of(tokens, entries)
-        rank, every = order.argsort(dim=1), torch.arange(len(tokens), device=tokens.device)
-        caches = self.transformer.caches(len(tokens), self.places)
+        rank, every = self._rank(order), torch.arange(len(tokens), device=tokens.device)
+        caches = self.transformer.caches(len(tokens), order.shape[1])
         begin = 0
-        for step in range(first, self.places):
+        for step in range(first, order.shape[1]):
             steps, beside = self._steps(codes, order, rank, condition, begin, step + 1)
             hidden, begin = self.transformer(steps, caches)[:, -1:], step + 1
             place, parts = order[:, step], [codes[:, :1, :0]]
             for n, head in enumerate(self.to_logits):
                 logits = head(hidden, beside[:, -1:], torch.cat(parts, dim=2))[:, 0].float()
-                own = chosen(logits / temperature, uniform[:, step, n], top_p)
+                own = chosen(logits / temperature, uniform[every, place, n], top_p)
                 tokens[every, place, n] = own
                 parts.append(entries[n, own].unsqueeze(1))
             codes[every, place] = torch.cat(parts, dim=2)[:, 0]
         return tokens
+
+    def _rank(self, order: Tensor) -> Tensor:
+        """Step of each place, (B, places + 1); of what has none, and beyond the grid, `places`."""
+        steps = torch.arange(order.shape[1], device=order.device).expand(len(order), -1)
+        return order.new_full((len(order), self.places + 1), self.places).scatter(1, order, steps)
 
     def _steps(
         self,
@@ -214,7 +221,7 @@ class CodeTransformer(nn.Module):
         Args:
             codes: (B, places, n) of each place; of those that are not known yet, anything.
             order: place of each step.
-            rank: (B, places) step of each place.
+            rank: see `_rank`.
             condition: of each volume.
             begin: first step.
             end: after the last.
@@ -228,8 +235,8 @@ class CodeTransformer(nn.Module):
         before = self.from_code(codes[batch, read]) + self.here[read]  # (B, steps, width)
         x = torch.where((known > 0)[..., None], before, self.begin) + self.there[asked]
         around = self.neighbours[asked]  # (B, steps, neighbours); beyond the grid: `places`
-        is_known = F.pad(rank, (0, 1), value=self.places)[batch[..., None], around]
-        is_known = (is_known < known[..., None]).unsqueeze(3).to(codes.dtype)
+        is_known = rank[batch[..., None], around] < known[..., None]
+        is_known = is_known.unsqueeze(3).to(codes.dtype)
         of_them = F.pad(codes, (0, 0, 0, 1))[batch[..., None], around] * is_known
         beside = self.from_neighbours(torch.cat([of_them, is_known], dim=3).flatten(2))
         x = x + self.to_step(beside)

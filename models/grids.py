@@ -1,10 +1,11 @@
 """Grids of voxels that networks work on: sides that suit them, the code's own, places in them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from math import prod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 STEM = 2  # side of the block of voxels that becomes channels
 
@@ -79,3 +80,93 @@ def tiles(grid: Sequence[int], side: int, shift: int) -> list[Tensor]:
     number = sum(own * 2**n for n, own in enumerate(odd))
     groups = [(number == n).flatten() for n in range(2 ** len(grid))]
     return [own for own in groups if own.any()]
+
+
+class GridWindows(nn.Module):
+    """Windows of a grid that overlap by half, for sequences of fewer places than it has.
+
+    Places are numbered row by row, in the grid and in a window.
+
+    Args:
+        grid: its sides.
+        sides: of a window; None, or longer than the grid: all of it.
+
+    Raises:
+        ValueError: there are not as many sides as the grid has, or one is below 1.
+    """
+
+    first: Tensor
+    free: Tensor
+    strides: Tensor
+
+    def __init__(self, grid: Sequence[int], sides: Sequence[int] | None = None) -> None:
+        super().__init__()
+        if sides is not None and (len(sides) != len(grid) or min(sides) < 1):
+            raise ValueError(
+                f"window: expected {len(grid)} sides of 1 place or more, got {list(sides)}"
+            )
+        self.sides = tuple(min(pair) for pair in zip(grid, sides or grid, strict=True))
+        self.starts = [list(_starts(*pair)) for pair in zip(grid, self.sides, strict=True)]
+        numbers = torch.arange(prod(grid)).view(*grid)
+        places = numbers[tuple(map(slice, self.sides))].flatten()
+        free = [n - own + 1 for n, own in zip(grid, self.sides, strict=True)]
+        self.register_buffer("first", places, persistent=False)  # places of the first window
+        self.register_buffer("free", torch.tensor(free), persistent=False)  # where windows may be
+        self.register_buffer("strides", torch.tensor(numbers.stride()), persistent=False)
+
+    @property
+    def covers(self) -> bool:
+        """True if a window is the grid."""
+        return all(len(own) == 1 for own in self.starts)
+
+    def drawn(self, share: Tensor) -> Tensor:
+        """Place windows anywhere: (B, dims) shares of the way, from 0 to below 1 → (B, 1) shifts.
+
+        A shift is what is added to the places of the first window.
+        """
+        where = (share * self.free).long()
+        return (where * self.strides).sum(dim=1, keepdim=True)
+
+    def every(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the places of windows that cover the grid, (n,) int64, and which to ask about.
+
+        These, (n,) bool, are not those at the end of a window where the grid goes on: some of their
+        neighbours are in the next one only.
+        """
+        for start in product(*self.starts):
+            axes = []
+            for own, first, side in zip(self.starts, start, self.sides, strict=True):
+                place = torch.arange(side, device=self.first.device)
+                ends_before = (place == 0) & (first > 0) & (side > 2)
+                ends_behind = (place == side - 1) & (first < own[-1]) & (side > 2)
+                axes.append(~(ends_before | ends_behind))
+            asked = torch.stack(torch.meshgrid(*axes, indexing="ij")).all(dim=0).flatten()
+            shift = sum(n * step for n, step in zip(start, self.strides.tolist(), strict=True))
+            yield self.first + shift, asked
+
+    def orders(self, asked: Tensor) -> Iterator[tuple[Tensor, int]]:
+        """Yield sequences that end with each asked place once, after what is known by then.
+
+        Windows of which most is known come first.
+
+        Args:
+            asked: (places,) bool.
+
+        Yields:
+            (n,) int64, places of a window, and the step of the first that is asked.
+        """
+        left, windows = asked.clone(), list(self.every())
+        while left.any():
+            ways = [(window, left[window] & own) for window, own in windows]
+            window, own = min(
+                (way for way in ways if way[1].any()), key=lambda way: int(left[way[0]].sum())
+            )
+            known = window[~left[window]]
+            yield torch.cat([known, window[own]]), len(known)
+            left[window[own]] = False
+
+
+def _starts(side: int, window: int) -> Iterator[int]:
+    """Yield where windows begin along an axis: half a window apart, the last where it ends."""
+    yield from range(0, side - window, max(window // 2, 1))
+    yield side - window

@@ -5,6 +5,7 @@ Pinaya et al. 2022 (doi:10.1016/j.media.2022.102475) for anomalies; Tudosiu et a
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from foldnorm.models.block_networks import BlockEncoder
 from foldnorm.models.classes import one_hot
 from foldnorm.models.code_transformer import CodeTransformer
-from foldnorm.models.grids import tiles
+from foldnorm.models.grids import GridWindows, tiles
 from foldnorm.models.noise import StepNoise, generator_on, seed_of
 from foldnorm.models.protocols import Phase
 from foldnorm.models.vqvae import VQVAE
@@ -37,6 +38,9 @@ class VQVAETransformer(VQVAE):
         width: of the transformer.
         depth: layers.
         heads: of the attention.
+        window: sides, in places, of the part of the grid that a sequence is of: of grids of so many
+            places that no sequence can be of all. Windows lie anywhere in training; one after the
+            other, overlapping by half, they draw and judge the whole. None: the grid is one.
         raster_share: of the training sequences that are read row by row.
         region_share: of those that read all but a region first. Half of them are then asked about
             each place of it, told nothing of the others; half read it on.
@@ -64,6 +68,7 @@ class VQVAETransformer(VQVAE):
         width: int = 96,
         depth: int = 3,
         heads: int = 4,
+        window: Sequence[int] | None = None,
         raster_share: float = 0.4,
         region_share: float = 0.5,
         region_sides: Sequence[float] = (2.0, 6.0),
@@ -110,6 +115,7 @@ class VQVAETransformer(VQVAE):
         self.transformer = CodeTransformer(
             self.grid, books.count, books.size, books.width, width, depth, heads, condition_size
         )
+        self.windows = GridWindows(self.grid, window)
         self.box_sides, self.n_tilings = tuple(box_sides), n_tilings
         self.raster_share = raster_share
         self.region_share, self.region_sides = region_share, tuple(region_sides)
@@ -148,7 +154,7 @@ class VQVAETransformer(VQVAE):
         order, told = self._orders_to_learn(noise)
         tokens = self._by_place(volumes)
         found = self.transformer.log_probability(tokens, self._entries(), order, condition, told)
-        entropy = -found.mean()
+        entropy = -found.sum() / order.numel()
         return {"code_entropy": entropy, "loss": entropy / self.codebooks.count}
 
     def validation_loss(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -156,9 +162,13 @@ class VQVAETransformer(VQVAE):
 
         A bound of the negative log likelihood of the volume.
         """
-        tokens, order = self._by_place(volumes), self._raster(len(volumes))
-        found = self.transformer.log_probability(tokens, self._entries(), order, condition)
-        return super().validation_loss(volumes, condition) - found.sum(1) / prod(self.shape)
+        tokens, entries = self._by_place(volumes), self._entries()
+        nats = super().validation_loss(volumes, condition)
+        for order, first in self.windows.orders(self._every_place()):
+            orders = order.expand(len(volumes), -1)
+            found = self.transformer.log_probability(tokens, entries, orders, condition)
+            nats = nats - found[:, order[first:]].sum(1) / prod(self.shape)
+        return nats
 
     @torch.no_grad()
     def sample(
@@ -175,7 +185,7 @@ class VQVAETransformer(VQVAE):
         uniform = torch.stack([torch.rand(sides, generator=g, device=where) for g in own])
         tokens = torch.zeros((count, *sides), dtype=torch.long, device=device)
         condition = None if condition is None else condition.to(device)
-        drawn = self._draw(tokens, self._raster(count), 0, uniform.to(device), condition)
+        drawn = self._draw(tokens, self._every_place(), uniform.to(device), condition)
         return self.to_drawn(self.decode_tokens(self._as_grid(drawn), condition))
 
     @torch.no_grad()
@@ -199,18 +209,22 @@ class VQVAETransformer(VQVAE):
         chance = self._chance(volumes.device)
         places, books = tokens.shape[1:]
         found = meanings.new_zeros(len(volumes), places, books, meanings.shape[2])
+        times = meanings.new_zeros(places, 1, 1)
         tilings = [
             tiles(self.grid, side, n * side // self.n_tilings)
             for side in self.box_sides
             for n in range(self.n_tilings)
         ]
-        for asked in (group for tiling in tilings for group in tiling):
-            order = asked.to(volumes.device).long().argsort(stable=True)
-            told = int((~asked).sum())
-            found[:, order[told:]] += self.transformer.expected(
-                tokens, entries, meanings, order, told, chance, condition
-            )
-        cubes = (found / len(tilings)).movedim(1, -1).unflatten(-1, self.grid)
+        groups = [group.to(volumes.device) for tiling in tilings for group in tiling]
+        for (window, may_be_asked), asked in product(self.windows.every(), groups):
+            own = asked[window] & may_be_asked
+            order, told = window[own.long().argsort(stable=True)], int((~own).sum())
+            if told < len(order):
+                times[order[told:]] += 1
+                found[:, order[told:]] += self.transformer.expected(
+                    tokens, entries, meanings, order, told, chance, condition
+                )
+        cubes = (found / times).movedim(1, -1).unflatten(-1, self.grid)
         assert isinstance(self.encoder, BlockEncoder)
         return self.encoder.volume(cubes)
 
@@ -242,10 +256,8 @@ class VQVAETransformer(VQVAE):
             return as_it_is
         chance, drawn = self._chance(volumes.device), []
         for n, own in enumerate(anew.flatten(1)):
-            order = own.long().argsort(stable=True)[None]  # what stays comes first, row by row
             told = None if condition is None else condition[n : n + 1]
-            first = int((~own).sum())
-            drawn.append(self._draw(tokens[n : n + 1], order, first, chance[None], told))
+            drawn.append(self._draw(tokens[n : n + 1], own, chance[None], told))
         decoded = self.decode_tokens(self._as_grid(torch.cat(drawn)), condition).float()
         shown = self._pool(anew.float().unsqueeze(1), 2 * REACH + 1, 1, REACH)
         shown = F.interpolate(shown, size=tuple(self.shape), mode="nearest") > 0
@@ -272,18 +284,21 @@ class VQVAETransformer(VQVAE):
         return torch.rand(sides, generator=generator, device=generator.device).to(device)
 
     def _draw(
-        self, tokens: Tensor, order: Tensor, first: int, uniform: Tensor, condition: Tensor | None
+        self, tokens: Tensor, asked: Tensor, uniform: Tensor, condition: Tensor | None
     ) -> Tensor:
-        return self.transformer.draw(
-            tokens,
-            self._entries(),
-            order,
-            first,
-            uniform,
-            condition,
-            temperature=self.temperature,
-            top_p=self.top_p,
-        )
+        """Draw the codes of the places that are asked, (places,), given those of the others."""
+        for order, first in self.windows.orders(asked):
+            tokens = self.transformer.draw(
+                tokens,
+                self._entries(),
+                order.expand(len(tokens), -1),
+                first,
+                uniform,
+                condition,
+                temperature=self.temperature,
+                top_p=self.top_p,
+            )
+        return tokens
 
     @torch.no_grad()
     def _by_place(self, volumes: Tensor) -> Tensor:
@@ -296,34 +311,39 @@ class VQVAETransformer(VQVAE):
         return entries / entries.square().mean().sqrt().clamp(min=1e-6)
 
     def _orders_to_learn(self, noise: StepNoise) -> tuple[Tensor, Tensor]:
-        """Draw the order of each sequence's places, (B, places), and how many it is told, (B,)."""
-        count, kind = prod(self.grid), noise.uniform()
+        """Draw the order of each sequence's places, (B, steps), and how many it is told, (B,)."""
+        windows = self.windows
+        count, kind = prod(windows.sides), noise.uniform()
         shuffled = noise.uniform(count).argsort(dim=1)
         has_region = kind >= 1 - self.region_share
         inside = self._drawn_regions(noise) & has_region[:, None]
-        rows = self._raster(len(shuffled))
+        rows = torch.arange(count, device=noise.device).expand_as(shuffled)
         region_last = torch.where(inside, count + shuffled, rows).argsort(dim=1)
         is_shuffled = (kind >= self.raster_share) & ~has_region
         order = torch.where(is_shuffled[:, None], shuffled, region_last)
         at_once = has_region & (noise.uniform() < 0.5)
-        return order, torch.where(at_once, (~inside).sum(dim=1), count)
+        told = torch.where(at_once, (~inside).sum(dim=1), count)
+        if not windows.covers:
+            order = windows.first[order] + windows.drawn(noise.uniform(len(windows.sides)))
+        return order, told
 
     def _drawn_regions(self, noise: StepNoise) -> Tensor:
-        """Draw a box of places for each volume, cut where the grid ends: (B, places) bool."""
+        """Draw a box of places of each window, cut where it ends: (B, steps) bool."""
         low, high = self.region_sides
-        within = torch.ones(1, *self.grid, dtype=torch.bool, device=noise.device)
-        for axis, side in enumerate(self.grid):
+        sides = self.windows.sides
+        within = torch.ones(1, *sides, dtype=torch.bool, device=noise.device)
+        for axis, side in enumerate(sides):
             middle, extent = noise.uniform() * side, low + noise.uniform() * (high - low)
             place = torch.arange(side, device=noise.device) + 0.5
             own = (place - middle[:, None]).abs() <= extent[:, None] / 2
-            line = [side if n == axis else 1 for n in range(len(self.grid))]
+            line = [side if n == axis else 1 for n in range(len(sides))]
             within = within & own.view(-1, *line)
         return within.flatten(1)
 
-    def _raster(self, count: int) -> Tensor:
-        """Row by row, (count, places)."""
-        places = torch.arange(prod(self.grid), device=self.codebooks.entries.device)
-        return places.expand(count, -1)
+    def _every_place(self) -> Tensor:
+        """Mark all places, (places,)."""
+        device = self.codebooks.entries.device
+        return torch.ones(prod(self.grid), dtype=torch.bool, device=device)
 
     def _as_grid(self, tokens: Tensor) -> Tensor:
         """(B, places, codebooks) → (B, codebooks, *grid)."""

@@ -12,7 +12,7 @@ from foldnorm.models import VQVAETransformer
 from foldnorm.models.causal_transformer import CausalTransformer
 from foldnorm.models.classes import one_hot, to_classes
 from foldnorm.models.code_transformer import CodeTransformer, chosen, neighbour_table
-from foldnorm.models.grids import tiles
+from foldnorm.models.grids import GridWindows, tiles
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.scoring.brain_scores import BrainScores, unfitted_families
 from foldnorm.pipeline.scoring.families import SHORTFALL
@@ -146,6 +146,55 @@ def test_tiles_hold_each_place_once_and_those_of_a_group_do_not_touch():
             assert count >= 1
 
 
+def places_of(sides):
+    """Coordinates of the places of a grid, row by row."""
+    return np.stack(np.unravel_index(np.arange(np.prod(sides)), sides), axis=1)
+
+
+def test_windows_ask_about_each_place_once_told_all_that_is_known_beside_it():
+    grid, asked = (9, 4, 11), torch.ones(9 * 4 * 11, dtype=torch.bool)
+    where, known = places_of(grid), np.zeros(9 * 4 * 11, bool)
+    for order, first in GridWindows(grid, (4, 6, 5)).orders(asked):
+        order = order.numpy()
+        assert known[order[:first]].all()
+        assert not known[order[first:]].any()
+        assert (np.ptp(where[order], axis=0) < (4, 4, 5)).all()
+        beside = np.abs(where[order[first:], None] - where[None]).max(axis=2) == 1
+        assert not (beside.any(axis=0) & known)[np.setdiff1d(np.arange(len(known)), order)].any()
+        known[order[first:]] = True
+    assert known.all()
+
+
+@pytest.mark.parametrize("sides", [(1, 1, 1), (2, 2, 2), (3, 1, 2), (4, 3, 5)])
+def test_windows_cover_the_grid_whatever_their_sides(sides):
+    asked = torch.from_numpy(np.random.default_rng(0).random(4 * 5 * 7) < 0.3)
+    parts = [order[first:] for order, first in GridWindows((4, 5, 7), sides).orders(asked)]
+    assert sorted(torch.cat(parts).tolist()) == asked.nonzero().flatten().tolist()
+
+
+def test_windows_lie_anywhere_in_training():
+    windows = GridWindows((3, 5, 4), (2, 5, 3))
+    shares = torch.rand(200, 3, generator=torch.Generator().manual_seed(0))
+    found = set((windows.first + windows.drawn(shares))[:, 0].tolist())
+    assert found == {0, 1, 20, 21}  # two places along two axes, none along the other
+
+
+def test_a_sequence_of_a_part_is_told_nothing_of_the_rest():
+    model, entries = tiny((1, 6))
+    tokens = torch.randint(2, (5, 6, 2), generator=torch.Generator().manual_seed(0))
+    order = torch.tensor([[3, 1, 2]])
+    with torch.no_grad():
+        found = model.log_probability(tokens, entries, order.expand(5, -1))
+        other = tokens.clone()
+        other[:, [0, 4, 5]] = 1 - other[:, [0, 4, 5]]
+        assert torch.equal(found, model.log_probability(other, entries, order.expand(5, -1)))
+    assert (found[:, [0, 4, 5]] == 0).all()
+    assert (found[:, [1, 2, 3]] < 0).all()
+    uniform = torch.rand(5, 6, 2, generator=torch.Generator().manual_seed(1))
+    drawn = model.draw(tokens, entries, order.expand(5, -1), 1, uniform)
+    assert torch.equal(drawn[:, [0, 3, 4, 5]], tokens[:, [0, 3, 4, 5]])
+
+
 @pytest.mark.parametrize("order", ORDERS[:2])
 def test_volumes_are_drawn_as_often_as_they_are_likely(order):
     model, entries = tiny()
@@ -207,13 +256,13 @@ def patterned(count, seed):
     return volumes
 
 
-@pytest.fixture(scope="module")
-def learned():
+@pytest.fixture(scope="module", params=[None, (2, 2, 4)], ids=["whole", "windows"])
+def learned(request):
     """A model that knows volumes of one sheet after the other."""
     torch.manual_seed(0)
     sizes = {"channels": [16], "code_channels": 16, "n_codebooks": 8, "n_codes": 8,
              "region_sides": [1, 2], "box_sides": [1], "n_tilings": 1}  # fmt: skip
-    stages = {"training_steps": 300, "autoencoder_share": 0.6}
+    stages = {"training_steps": 300, "autoencoder_share": 0.6, "window": request.param}
     model = VQVAETransformer(LONG, **sizes, width=16, depth=2, heads=2, **stages).train()
     optimizers = {
         "reconstruction": torch.optim.Adam(
@@ -339,6 +388,7 @@ def test_it_scores_brains_by_what_it_expects(phantom_cohort):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"window": [2, 2]}, r"window: expected 3 sides of 1 place or more, got \[2, 2\]"),
         ({"raster_share": 1.5}, "raster_share: expected a share, got 1.5"),
         ({"top_p": 0.0}, "a top_p and a temperature above 0"),
         ({"raster_share": 0.7}, "both_shares: expected a share, got 1.2"),
