@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from anomaly_real import AT_THE_END
 from figures import write_figures
-from generation import GENERATORS, LARGE
+from generation import GENERATORS
 from real_cohort import run
-from real_figures import measured
+from real_figures import auroc_by_size
 from real_scorers import fitted, join_tables, read_scores, score_hemispheres
 
 from foldnorm.preprocessing.cohort.cohort import (
@@ -118,11 +118,7 @@ def main() -> None:
     for name in runs:
         assert join_tables(real, place / "scores", name)
         table = read_scores(place / "scores" / f"{name}.tsv", SCORE)
-        for size in LARGE:
-            rows = measured(table, "fold", (size,), "healthy")
-            low, high = np.percentile(rows[1:, 0], (2.5, 97.5))
-            key = f"{name}_auroc_{size}"
-            figures |= {key: rows[0, 0], f"{key}_low": low, f"{key}_high": high}
+        figures |= auroc_by_size(table, name)
     rounded = {name: round(float(value), 4) for name, value in figures.items()}
     write_figures(place / "figures.json", rounded)
     print(json.dumps(rounded))

@@ -8,6 +8,8 @@ sheet panel of reconstructions and the codes in use; drawn crops beside training
 held-out crops as the floor (`evaluate-synthetic`); and, of the transformer, scores of hemispheres
 with one fold erased against intact ones, as `anomaly_real.py` has them, with how much of the fold
 is drawn anew. Figures of the flow are in a file of their own, OUT/generation/flow/figures.json.
+With `--only hemispheres`: the same transformer of whole hemispheres, which it reads in windows;
+what is drawn is measured, in OUT/generation/hemispheres/figures.json.
 Settings of the scores were chosen on MMRR
 brains that were not trained on, and on no others.
 
@@ -26,9 +28,9 @@ import numpy as np
 import torch
 from anomaly_real import AT_THE_END
 from figures import write_figures
-from real_alterations import SIZES, altered, left_out, planned, ways_to_alter
+from real_alterations import LARGE, SIZES, altered, left_out, planned, ways_to_alter
 from real_cohort import run
-from real_figures import measured
+from real_figures import auroc_by_size
 from real_scorers import fitted, join_tables, read_scores, score_hemispheres
 from scipy import ndimage
 
@@ -44,8 +46,9 @@ from foldnorm.preprocessing.core.files import read_json, read_tsv, write_bytes, 
 from foldnorm.preprocessing.io.volumes import read_labels
 
 LEFT_OUT = "HLN"
-LAYOUT = ["--space", "mni", "--mirror-right", "--thin", "--voxel-size", "2",
-          "--crop", "mm:-72,8,-58,22,-6,74"]  # fmt: skip
+LAYOUT = ["--space", "mni", "--mirror-right", "--thin", "--voxel-size", "2"]
+BOX = {"crops": ["--crop", "mm:-72,8,-58,22,-6,74"],
+       "hemispheres": ["--crop", "mm:-80,16,-122,86,-66,94", "--pad", "multiple:8"]}  # fmt: skip
 FROM_WEIGHTS = "--model.init_args.autoencoder_share=0"
 MODELS = {
     "vqvae": (),
@@ -54,10 +57,12 @@ MODELS = {
     "latent_flow": (FROM_WEIGHTS,),
 }
 FIRST_STAGE = {"vqvae_transformer": "vqvae", "latent_flow": "distance_autoencoder"}
-STEPS = (1000, 10_000, 6000, 2600)
+STEPS = (4000, 10_000, 6000, 2600)
+STEPS_OF_HEMISPHERES = (1000, 6000)
+HEMISPHERES = "hemispheres"
+WINDOW = "--model.init_args.window=[10,10,10]"
 # Folder in OUT/generation of the drawn crops of each generator, and of its figures.
 GENERATORS = {"vqvae_transformer": "", "latent_flow": "flow"}
-LARGE = ("200", "500", "800")
 SCORES = {"shortfall": "shortfall_component", "reconstruction": "reconstruction_missing_local",
           "latent_knn": "latent_knn", "void": "void_component"}  # fmt: skip
 WITHIN = 1  # voxels
@@ -65,24 +70,27 @@ SHEET = 32  # drawn crops, and as many real ones, that a person is to tell apart
 SHOWN = 6  # drawn crops, and real ones below
 
 
-def crops(out: Path) -> Cohort:
+def prepared(out: Path, place: Path, box: str) -> Cohort:
     """Cohort of the 72 brains, with one site as its test split."""
-    place = out / "generation"
-    if not (place / "crops" / "volumes.npy").is_file():
+    if not (place / box / "volumes.npy").is_file():
         rows = read_tsv(out / "skeletons/participants.tsv")
         brains = [row["participant_id"] for row in rows if row["site"] != "SynthSeg"]
-        run("preprocess", out / "skeletons", "-o", place / "crops", *LAYOUT,
+        run("preprocess", out / "skeletons", "-o", place / box, *LAYOUT, *BOX[box],
             "--participant-label", *brains, "--n-procs", 1, "--quiet")  # fmt: skip
-    return left_out(Cohort.open(place / "crops"), LEFT_OUT, place / "cohort")
+    return left_out(Cohort.open(place / box), LEFT_OUT, place / "cohort")
 
 
-def trained(cohort: Cohort, place: Path, steps: Mapping[str, int]) -> dict[str, Path]:
-    """Train each autoencoder, then the model of its codes; run folders by name."""
+def trained(
+    cohort: Cohort, place: Path, steps: Mapping[str, int], *options: str
+) -> dict[str, Path]:
+    """Train each autoencoder, then the model of its codes with options; run folders by name."""
     runs = {name: place / name for name in steps}
     for name, path in runs.items():
         if (path / "cost.json").is_file():
             continue
-        weights = ["--weights", runs[FIRST_STAGE[name]]] if name in FIRST_STAGE else []
+        weights: tuple[object, ...] = ()
+        if name in FIRST_STAGE:
+            weights = ("--weights", runs[FIRST_STAGE[name]], *options)
         run("train", name, cohort.folder, "-o", path, "--resume", "auto", "--device", "cpu",
             "--training.steps", steps[name], "--training.validate_every", AT_THE_END,
             "--training.validation_volumes", 2, "--training.workers", 0,
@@ -152,12 +160,7 @@ def scores(cohort: Cohort, path: Path, place: Path, per_size: int) -> dict[str, 
     found = {}
     for title, score in SCORES.items():
         name = "void" if title == "void" else path.name
-        table = read_scores(place / "scores" / f"{name}.tsv", score)
-        for size in LARGE:
-            rows = measured(table, "fold", (size,), "healthy")
-            low, high = np.percentile(rows[1:, 0], (2.5, 97.5))
-            key = f"{title}_auroc_{size}"
-            found |= {key: rows[0, 0], f"{key}_low": low, f"{key}_high": high}
+        found |= auroc_by_size(read_scores(place / "scores" / f"{name}.tsv", score), title)
     return found
 
 
@@ -218,22 +221,25 @@ def picture(cohort: Cohort, model: TrainedModel) -> bytes:
 
 
 def measure(
-    cohort: Cohort, name: str, place: Path, steps: Mapping[str, int], drawn: int, per_size: int
+    out: Path, name: str, steps: Mapping[str, int], drawn: int, per_size: int
 ) -> dict[str, Any]:
     """Train a generator and its autoencoder, measure it, and write its figures."""
-    own = {stage: steps[stage] for stage in (FIRST_STAGE[name], name)}
-    runs = trained(cohort, place, own)
+    whole = name == HEMISPHERES
+    place = out / "generation" / (HEMISPHERES if whole else "")
+    cohort = prepared(out, place, HEMISPHERES if whole else "crops")
+    runs = trained(cohort, place, steps, *([WINDOW] if whole else []))
+    model = runs[list(runs)[-1]]
     figures: dict[str, Any] = {
-        **{f"steps_{stage}": number for stage, number in own.items()},
+        **{f"steps_{stage}": number for stage, number in steps.items()},
         **{f"minutes_{stage}": read_json(path / "cost.json")["seconds"] / 60
            for stage, path in runs.items()},
-        "crops_trained_on": len(cohort.indices("train")),
-        "crops_left_out": len(cohort.indices("test")),
+        "volumes_trained_on": len(cohort.indices("train")),
+        "volumes_left_out": len(cohort.indices("test")),
     }  # fmt: skip
-    folder = place / GENERATORS[name]
-    parts = of_generator(cohort, runs[name], folder, drawn)
+    folder = place / GENERATORS.get(name, "")
+    parts = of_generator(cohort, model, folder, drawn)
     if name == "vqvae_transformer":
-        parts = chain(parts, of_anomalies(cohort, runs[name], place, per_size))
+        parts = chain(parts, of_anomalies(cohort, model, place, per_size))
     for part in parts:
         figures |= {key: round(float(value), 4) for key, value in part.items()}
         write_figures(folder / "figures.json", figures)
@@ -247,15 +253,25 @@ def main() -> None:
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--steps", type=int, nargs=len(MODELS), default=list(STEPS), metavar="N",
                         help=f"of {', '.join(MODELS)}")  # fmt: skip
-    parser.add_argument("--only", choices=GENERATORS, help="measure this generator, not both")
+    parser.add_argument("--steps-of-hemispheres", type=int, nargs=2, metavar="N",
+                        default=list(STEPS_OF_HEMISPHERES),
+                        help="of vqvae and vqvae_transformer")  # fmt: skip
+    parser.add_argument("--only", choices=[*GENERATORS, HEMISPHERES], metavar="GENERATOR",
+                        help=f"measure this one, not {' and '.join(GENERATORS)}: one of them, "
+                             f"or {HEMISPHERES}")  # fmt: skip
     parser.add_argument("--drawn", type=int, default=32)
     parser.add_argument("--per-size", type=int, default=1)
     arguments = parser.parse_args()
-    out = arguments.out.absolute()
-    place, cohort = out / "generation", crops(out)
-    steps = dict(zip(MODELS, arguments.steps, strict=True))
+    every = dict(zip(MODELS, arguments.steps, strict=True))
+    steps = {name: {stage: every[stage] for stage in (FIRST_STAGE[name], name)}
+             for name in GENERATORS}  # fmt: skip
+    steps[HEMISPHERES] = dict(
+        zip(("vqvae", "vqvae_transformer"), arguments.steps_of_hemispheres, strict=True)
+    )
     figures = {
-        name: measure(cohort, name, place, steps, arguments.drawn, arguments.per_size)
+        name: measure(
+            arguments.out.absolute(), name, steps[name], arguments.drawn, arguments.per_size
+        )
         for name in ([arguments.only] if arguments.only else GENERATORS)
     }
     print(json.dumps(figures))

@@ -42,6 +42,22 @@ SCORES = {
 }
 
 
+def auroc_by_size(table: Mapping[str, np.ndarray], name: str) -> dict[str, float]:
+    """AUROC of brains without a fold of each size against intact ones, with its interval.
+
+    Args:
+        table: of a site, see `real_scorers.read_scores`.
+        name: that keys begin with.
+    """
+    found = {}
+    for size in LARGE:
+        rows = measured(table, "fold", (size,), HEALTHY)
+        low, high = np.percentile(rows[1:, 0], (2.5, 97.5))
+        key = f"{name}_auroc_{size}"
+        found |= {key: rows[0, 0], f"{key}_low": low, f"{key}_high": high}
+    return found
+
+
 def measured(
     table: Mapping[str, np.ndarray], kind: str, sizes: Sequence[str], against: str
 ) -> np.ndarray:

@@ -65,7 +65,7 @@ class VQVAETransformer(VQVAE):
         self,
         shape: Sequence[int],
         n_classes: int = 3,
-        width: int = 96,
+        width: int = 192,
         depth: int = 3,
         heads: int = 4,
         window: Sequence[int] | None = None,
