@@ -4,6 +4,7 @@ import base64
 import io
 import shutil
 
+import nibabel
 import numpy as np
 import pytest
 from conftest import train_images
@@ -49,6 +50,32 @@ def test_drawn_volumes_are_a_cohort_and_marked_as_drawn(drawn, phantom_cohort):
         own = read_labels(drawn / f"synthetic-{n:04d}_dseg.nii.gz")
         np.testing.assert_array_equal(cohort.volumes[n], own.data)
         np.testing.assert_allclose(own.affine, cohort.affine)
+
+
+def test_a_mirrored_right_hemisphere_that_was_drawn_lies_on_the_right(tmp_path):
+    source, mirrored, run = (tmp_path / name for name in ("source", "mirrored", "run"))
+    words = ["phantom", "-o", str(source), "--subjects", "4", "--hemi", "L", "R", "--quiet"]
+    assert main([*words, "--voxel-size", "4", "--n-procs", "1"]) == 0
+    words = ["preprocess", str(source), "-o", str(mirrored), "--mirror-right", "--quiet"]
+    assert main([*words, "--voxel-size", "8", "--n-procs", "1", "--pad", "multiple:8"]) == 0
+    told = ["--model.init_args.condition", "[hemi]", "--model.init_args.channels", "[8]"]
+    words = ["train", "beta_vae", str(mirrored), "-o", str(run), "--training.steps", "1", "--quiet"]
+    assert main([*words, *told]) == 0
+    like, packed, in_the_world = Cohort.open(mirrored), {}, {}
+    for hemi in "LR":
+        words = ["generate", str(run), "-o", str(tmp_path / hemi), "--num", "1", "--quiet"]
+        words += ["--cohort", str(mirrored), "--condition", f"hemi={hemi}"]
+        assert main(words) == 0
+        drawn = Cohort.open(tmp_path / hemi)
+        assert drawn.rows[0]["hemi"] == hemi
+        packed[hemi] = np.array(drawn.volumes[0])
+        in_the_world[hemi] = nibabel.load(tmp_path / hemi / "synthetic-0000_dseg.nii.gz")
+    for hemi, image in in_the_world.items():
+        voxel = np.argwhere(packed[hemi] == 2)[0]
+        place = like.affine_of({"hemi": hemi}) @ [*voxel, 1]
+        assert (place[0] > 0) == (hemi == "R")
+        back = np.linalg.inv(image.affine) @ place
+        assert image.dataobj[tuple(np.rint(back[:3]).astype(int))] == 2
 
 
 def test_folds_of_drawn_volumes_are_the_surfaces_of_their_sheets(drawn):

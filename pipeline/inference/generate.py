@@ -13,6 +13,7 @@ from foldnorm.pipeline.artifacts import SYNTHETIC_SHEET, SYNTHETIC_SIDECAR, SYNT
 from foldnorm.pipeline.inference.filters import VolumeFilter
 from foldnorm.pipeline.inference.synthetic_cohort import (
     refuse_other_cohort,
+    side_of,
     take_back_cohort,
     write_synthetic_cohort,
 )
@@ -136,8 +137,9 @@ class GenerationResult:
             stem = path.with_name(path.name.removesuffix("_dseg.nii.gz"))
             write_image(stem, volume, int(record["intensities"]["bits"]))
             return image_slices(volume)
-        cohort = self.options.cohort
-        affine = np.diag([*self.run.data["voxel_size"], 1.0]) if cohort is None else cohort.affine
+        cohort, affine = self.options.cohort, np.diag([*self.run.data["voxel_size"], 1.0])
+        if cohort is not None:
+            affine = cohort.affine_of({"hemi": side_of(cohort, self.options.given)})
         write_labels(path, volume, affine, description="foldnorm SYNTHETIC, not a brain")
         return middle_slices(volume, len(record["scheme"]["classes"]))
 

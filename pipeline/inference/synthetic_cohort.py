@@ -40,6 +40,21 @@ def take_back_cohort(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
+def side_of(like: Cohort, given: Mapping[str, str]) -> str:
+    """Side of drawn volumes: as told; else the only one there is, or that in whose order all are.
+
+    Args:
+        like: cohort that their model was trained on.
+        given: columns that the model was told.
+    """
+    sides = {row.get("hemi", "") for row in like.rows}
+    if "hemi" in given:
+        return given["hemi"]
+    if len(sides) == 1:
+        return sides.pop()
+    return "L" if like.preparation.get("mirror_right") else ""
+
+
 def write_synthetic_cohort(
     files: Sequence[Path],
     like: Cohort,
@@ -61,18 +76,18 @@ def write_synthetic_cohort(
     """
     shape = (len(files), *like.shape)
     rows = [
-        {"hemi": _side(like), **given, "split": "train",
+        {**given, "hemi": side_of(like, given), "split": "train",
          "participant_id": f"sub-{bids_label(path.name.split('_')[0])}"}
         for path in files
     ]  # fmt: skip
-    volumes = (read_labels(path).data.astype(np.uint8) for path in files)
+    volumes = (_packed(path, row, like) for path, row in zip(files, rows, strict=True))
     write_array(out / VOLUMES, volumes, shape=shape, dtype=np.dtype(np.uint8))
     if like.folds is not None:
         with tsv_writer(out / FOLD_TABLE, FOLD_COLUMNS) as write_row:
 
             def folds() -> Iterator[NDArray[np.uint16]]:
                 for path, row in zip(files, rows, strict=True):
-                    found = cut_into_folds(read_labels(path).data.astype(np.uint8), like.scheme)
+                    found = cut_into_folds(_packed(path, row, like), like.scheme)
                     for fold in _fold_rows(found, row, like.voxel_size):
                         write_row(fold)
                     yield found
@@ -88,12 +103,10 @@ def write_synthetic_cohort(
     write_description(out, "foldnorm synthetic cohort", record)  # last: what it says is then there
 
 
-def _side(like: Cohort) -> str:
-    """Side of volumes of which nothing is told: the only one, or that in whose order all are."""
-    sides = {row.get("hemi", "") for row in like.rows}
-    if len(sides) == 1:
-        return sides.pop()
-    return "L" if like.preparation.get("mirror_right") else ""
+def _packed(path: Path, row: Mapping[str, str], like: Cohort) -> NDArray[np.uint8]:
+    """Read a drawn volume; voxels of a mirrored right hemisphere in the order of a left one."""
+    classes = read_labels(path).data.astype(np.uint8)  # from left to right
+    return classes[::-1] if np.linalg.det(like.affine_of(row)) < 0 else classes
 
 
 def _fold_rows(
