@@ -39,6 +39,7 @@ VARIANTS = {
         "--model.init_args.class_weights=[1,1,2]",
     ),
     "image_vae told": ("--model.init_args.condition=[class]",),
+    "vqvae_transformer windows": ("--model.init_args.window=[3,4,5]",),
     "vnet weighted": (
         "--model.init_args.class_weights=[1,1,2]", "--model.init_args.dice_weight=1",
         "--training.augmentation.rotation=5",
