@@ -4,7 +4,7 @@ Ho et al. 2020 (arXiv:2006.11239); fewer steps: Song et al. 2021 (arXiv:2010.025
 are MONAI's.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
@@ -77,22 +77,34 @@ class DDPM(Diffusion):
         del images
         return added
 
-    def denoise(
-        self, draw: Callable[[], Tensor], predict: Callable[[Tensor, float], Tensor]
-    ) -> Iterator[Tensor]:
-        """Yield images after each step from noise; see `Diffusion.denoise`."""
+    def way(self) -> Sequence[float]:
+        """Return the steps of the sampler; −1 stands for no noise."""
         scheduler = self.schedulers[self.sampler]
         scheduler.set_timesteps(self.num_inference_steps)
-        x = draw()
-        for step in scheduler.timesteps.tolist():
-            noise_pred = predict(x, step)
-            if self.sampler == "ddim":
-                x = scheduler.step(noise_pred, step, x)[0]
-            else:
-                x, deviation = _posterior(scheduler, noise_pred, step, x)
-                if step > 0:
-                    x = x + deviation * draw()
-            yield x
+        return [*scheduler.timesteps.tolist(), -1]
+
+    def shares(self, step: float) -> tuple[float, float]:
+        """Return what an image and noise are multiplied by at a step (eq. 4)."""
+        if step < 0:
+            return 1.0, 0.0
+        of_image = self.schedulers["ddpm"].alphas_cumprod[int(step)].item()
+        return of_image**0.5, (1 - of_image) ** 0.5
+
+    def move(
+        self,
+        x: Tensor,
+        step: float,
+        following: float,
+        predict: Callable[[Tensor, float], Tensor],
+        draw: Callable[[], Tensor],
+    ) -> Tensor:
+        """Take noise away; see `Diffusion.move`."""
+        scheduler, at = self.schedulers[self.sampler], int(step)
+        noise_pred = predict(x, at)
+        if self.sampler == "ddim":
+            return scheduler.step(noise_pred, at, x)[0]
+        x, deviation = _posterior(scheduler, noise_pred, at, x)
+        return x if following < 0 else x + deviation * draw()
 
 
 def _posterior(scheduler: Any, noise_pred: Tensor, step: int, x: Tensor) -> tuple[Tensor, Tensor]:

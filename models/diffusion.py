@@ -7,6 +7,7 @@ arXiv:2207.12598).
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -22,6 +23,7 @@ from foldnorm.models.noise import StepNoise, normal_of
 from foldnorm.models.protocols import InputKind, Phase
 
 N_VALIDATION_STEPS = 8  # of the noise, evenly spaced, at which a validation image is looked at
+REPEATS = 5  # of each step where images are inpainted
 
 
 class Diffusion(nn.Module):
@@ -121,14 +123,30 @@ class Diffusion(nn.Module):
         """Return what the network is to say of images under noise, likewise."""
         raise NotImplementedError
 
-    def denoise(
-        self, draw: Callable[[], Tensor], predict: Callable[[Tensor, float], Tensor]
-    ) -> Iterator[Tensor]:
-        """Yield images, (B, n_channels, *sides), after each step from noise.
+    def way(self) -> Sequence[float]:
+        """Return the steps from noise to an image, and the one at which no noise is left."""
+        raise NotImplementedError
+
+    def shares(self, step: float) -> tuple[float, float]:
+        """Return what an image and standard normal noise are multiplied by at a step."""
+        raise NotImplementedError
+
+    def move(
+        self,
+        x: Tensor,
+        step: float,
+        following: float,
+        predict: Callable[[Tensor, float], Tensor],
+        draw: Callable[[], Tensor],
+    ) -> Tensor:
+        """Take noise away, from one step of the way to the next.
 
         Args:
-            draw: gives standard normal noise of that shape.
+            x: (B, n_channels, *sides) at the step.
+            step: where it is.
+            following: where it goes.
             predict: gives what the network says of such images at a step.
+            draw: gives standard normal noise of that shape.
         """
         raise NotImplementedError
 
@@ -209,6 +227,47 @@ class Diffusion(nn.Module):
         for x in self._denoised(count, generator, condition):
             yield self.to_output(x, condition)
 
+    @torch.no_grad()
+    def inpaint(
+        self,
+        images: Tensor,
+        missing: Tensor,
+        generator: torch.Generator,
+        condition: Tensor | None = None,
+    ) -> Tensor:
+        """Draw what is missing of images, given the rest.
+
+        Whenever the network is asked, what is known takes the place of what was drawn there, with
+        the noise of the step. Each step is taken `REPEATS` times, noise added in between, so that
+        what is drawn goes with what is known (Lugmayr et al. 2022, RePaint, arXiv:2201.09865).
+
+        Args:
+            images: (B, *sides), as in a batch; where something is missing, anything.
+            missing: (B, *sides) bool.
+            generator: of all noise.
+            condition: (B, condition_size), for a model that takes one.
+
+        Returns:
+            (B, *sides) as `sample` returns them; what is known is as it was.
+        """
+        known, here = self.to_clean_input(images, condition), missing.unsqueeze(1)
+        draw, predict = self._noise(len(images), generator), self._predictor(condition)
+        x = draw()
+        for step, following in pairwise(self.way()):
+            for again in range(REPEATS, 0, -1):
+                added = draw()
+
+                def given_known(x: Tensor, step: float, added: Tensor = added) -> Tensor:
+                    of_image, of_noise = self.shares(step)
+                    return predict(torch.where(here, x, of_image * known + of_noise * added), step)
+
+                x = self.move(x, step, following, given_known, draw)
+                if again > 1:  # back to the step
+                    (image, noise), (before, own) = self.shares(step), self.shares(following)
+                    kept = image / before
+                    x = kept * x + max(noise**2 - (kept * own) ** 2, 0.0) ** 0.5 * draw()
+        return torch.where(missing, self.to_output(x, condition), images)
+
     def to_clean_input(
         self, volumes: Tensor, condition: Tensor | None, noise: StepNoise | None = None
     ) -> Tensor:
@@ -224,25 +283,35 @@ class Diffusion(nn.Module):
     def _denoised(
         self, count: int, generator: torch.Generator, condition: Tensor | None
     ) -> Iterator[Tensor]:
-        """(count, n_channels, *sides) after each step.
+        """(count, n_channels, *sides) after each step."""
+        draw, predict = self._noise(count, generator), self._predictor(condition)
+        x = draw()
+        for step, following in pairwise(self.way()):
+            x = self.move(x, step, following, predict, draw)
+            yield x
 
-        Each has noise of its own, so that it is the same however many are drawn with it.
+    def _noise(self, count: int, generator: torch.Generator) -> Callable[[], Tensor]:
+        """Return what draws (count, n_channels, *sides) of standard normal noise.
+
+        Each image has noise of its own, so that it is the same however many are drawn with it.
         """
         where = generator.device
         seeds = torch.randint(2**62, (count,), generator=generator, device=where).tolist()
         own = [torch.Generator(where).manual_seed(seed) for seed in seeds]
         device = next(self.network.parameters()).device
-        condition = None if condition is None else condition.to(device)
         sides = (1, self.n_channels, *self.shape)
+        return lambda: torch.cat([normal_of(each, sides, device) for each in own])
 
-        def draw() -> Tensor:
-            return torch.cat([normal_of(each, sides, device) for each in own])
+    def _predictor(self, condition: Tensor | None) -> Callable[[Tensor, float], Tensor]:
+        """Return what asks the network about images at a step, under a condition."""
+        device = next(self.network.parameters()).device
+        condition = None if condition is None else condition.to(device)
 
         def predict(x: Tensor, step: float) -> Tensor:
             with torch.no_grad():
-                return self._guided(x, torch.full((count,), step, device=device), condition)
+                return self._guided(x, torch.full((len(x),), step, device=device), condition)
 
-        yield from self.denoise(draw, predict)
+        return predict
 
     def _guided(self, x: Tensor, steps: Tensor, condition: Tensor | None) -> Tensor:
         """Predict as `_predict` does, and beyond what the condition changes (arXiv:2207.12598)."""

@@ -213,6 +213,20 @@ class DrawsThickSheets(Generates, Protocol):
 
 
 @runtime_checkable
+class Inpaints(Protocol):
+    """A model that draws what is missing of images, given the rest."""
+
+    def inpaint(
+        self,
+        images: Tensor,
+        missing: Tensor,
+        generator: torch.Generator,
+        condition: Tensor | None = None,
+    ) -> Tensor:
+        """(B, *sides) images, and bool where something is missing → whole images, likewise."""
+
+
+@runtime_checkable
 class Classifies(Protocol):
     """A classifier of images or volumes.
 

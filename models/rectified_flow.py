@@ -5,8 +5,7 @@ MONAI's
 `RFlowScheduler` draws times from PyTorch's own random numbers, which no resumed run would repeat.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -67,15 +66,25 @@ class RectifiedFlow(Diffusion):
         """Return what the network is to say of images under noise: the velocity (eq. 1)."""
         return images - added
 
-    def denoise(
-        self, draw: Callable[[], Tensor], predict: Callable[[Tensor, float], Tensor]
-    ) -> Iterator[Tensor]:
-        """Yield images after each step from noise; see `Diffusion.denoise`."""
-        times = [STEPS * (1 - n / self.sampling_steps) for n in range(self.sampling_steps + 1)]
-        x = draw()
-        for time, following in pairwise(times):
-            step, velocity = (time - following) / STEPS, predict(x, time)
-            if self.sampler == "heun" and following > 0:  # an image itself says nothing of noise
-                velocity = (velocity + predict(x + step * velocity, following)) / 2
-            x = x + step * velocity
-            yield x
+    def way(self) -> Sequence[float]:
+        """Return the times of the sampler, evenly spaced; 0 is an image."""
+        return [STEPS * (1 - n / self.sampling_steps) for n in range(self.sampling_steps + 1)]
+
+    def shares(self, step: float) -> tuple[float, float]:
+        """Return what an image and noise are multiplied by at a time."""
+        return 1 - step / STEPS, step / STEPS
+
+    def move(
+        self,
+        x: Tensor,
+        step: float,
+        following: float,
+        predict: Callable[[Tensor, float], Tensor],
+        draw: Callable[[], Tensor],
+    ) -> Tensor:
+        """Take noise away; see `Diffusion.move`."""
+        del draw
+        length, velocity = (step - following) / STEPS, predict(x, step)
+        if self.sampler == "heun" and following > 0:  # an image itself says nothing of noise
+            velocity = (velocity + predict(x + length * velocity, following)) / 2
+        return x + length * velocity

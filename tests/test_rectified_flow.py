@@ -168,3 +168,38 @@ def test_images_are_drawn_in_as_many_steps_as_are_asked_for(bars, tmp_path, caps
     assert "--scheduler: RectifiedFlow knows euler, heun, got ddim" in capsys.readouterr().err
     assert main([*draw, "--overwrite", "--sampling-steps", "2000"]) == 2
     assert "expected 1 to 1000," in capsys.readouterr().err
+
+
+def of_two_images(model):
+    """Have a model know that images are −.5 all over or .5, each as often."""
+
+    def says(x, steps, _):
+        of_image, of_noise = model.shares(steps[0].item())
+        near = of_image * 0.5 * x.flatten(1).sum(1) / max(of_noise, 1e-3) ** 2
+        image = 0.5 * torch.tanh(near).view(-1, 1, 1, 1)
+        if isinstance(model, DDPM):
+            return (x - of_image * image) / max(of_noise, 1e-3)
+        return (image - x) / max(of_noise, 1e-3)
+
+    model.network = Says(says)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "sampler"),
+    [(DDPM, "ddpm"), (DDPM, "ddim"), (RectifiedFlow, "euler"), (RectifiedFlow, "heun")],
+)
+def test_what_is_missing_is_drawn_to_go_with_what_is_known(kind, sampler):
+    steps = {"diffusion_steps": 20, "beta_max": 0.4} if kind is DDPM else {}
+    model = of_two_images(small_flow(kind, sampler=sampler, sampling_steps=10, **steps))
+    signs = torch.tensor([0.5, -0.5, 0.5, -0.5, -0.5, 0.5])
+    images = signs.view(-1, 1, 1) * torch.ones(6, 8, 8)
+    missing = torch.zeros(6, 8, 8, dtype=torch.bool)
+    missing[:, :, 5:] = True
+    given = torch.where(missing, torch.tensor(0.9), images)
+    whole = model.inpaint(given, missing, torch.Generator().manual_seed(0))
+    assert torch.equal(whole[~missing], images[~missing])
+    assert (whole - images).abs().max() < 0.05
+    alone = model.sample(6, torch.Generator().manual_seed(0)).mean(dim=(1, 2))
+    assert (alone.abs() - 0.5).abs().max() < 0.05  # it draws either, where nothing is known
+    assert not torch.equal(alone.sign(), signs.sign())

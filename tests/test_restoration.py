@@ -324,6 +324,32 @@ def test_inpainting_with_the_true_mask_knows_it(repairer, tmp_path):
     assert [row["participant_id"] for row in same[0]] == [row["participant_id"] for row in same[1]]
 
 
+def test_a_diffusion_model_draws_what_is_damaged(repairer, tmp_path, capsys):
+    prior, cohort = tmp_path / "prior", repairer / "cohort"
+    sizes = ["channels=[4,8]", "attention=[false,false]", "diffusion_steps=8", "sampling_steps=4"]
+    words = ["train", "ddpm", cohort, "-o", prior, "--training.steps", 2, "--device", "cpu"]
+    words += [f"--model.init_args.{size}" for size in sizes]
+    assert main([*map(str, words), "--quiet"]) == 0
+    asked = ["--degrade", "--method", "diffusion", "--prior", prior]
+    made = restore(repairer, tmp_path / "a", *asked)
+    assert (made["method"], made["prior"]) == ("diffusion", str(prior))
+    key = Cohort.open(cohort).keys()[Cohort.open(cohort).indices("test")[0]]
+    parts = {
+        name: np.asarray(Image.open(tmp_path / f"a/{key}_desc-{name}.png")).astype(int)
+        for name in ("degraded", "found", "restored")
+    }
+    anew = parts["found"] > 0
+    assert (parts["restored"] == parts["degraded"])[~anew].all()
+    assert (parts["restored"] != parts["degraded"])[anew].any()
+    assert restore(repairer, tmp_path / "b", *asked)["psnr"] == made["psnr"]
+    assert restore(repairer, tmp_path / "c", *asked, "--seed", 1)["psnr"] != made["psnr"]
+    assert restore(repairer, tmp_path / "d", "--method", "diffusion") == 2
+    assert "--method diffusion and --prior, whose it is, go together" in capsys.readouterr().err
+    wrong = ["--method", "diffusion", "--prior", repairer / "run"]
+    assert restore(repairer, tmp_path / "e", *wrong) == 2
+    assert "--prior: DamageUNet cannot inpaint images" in capsys.readouterr().err
+
+
 def test_another_kind_of_damage_can_be_asked_for(repairer, tmp_path, capsys):
     blob = restore(repairer, tmp_path / "a", "--degrade", "--damage", "blobs")
     stroke = restore(repairer, tmp_path / "b", "--degrade", "--damage", "straight")

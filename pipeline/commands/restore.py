@@ -7,6 +7,7 @@ IoU of the damage that was found. contact_sheet.png has an image a column.
 """
 
 import argparse
+from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
     add_device,
@@ -34,10 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--method",
-        choices=("model", "biharmonic", "true-mask"),
+        choices=("model", "biharmonic", "true-mask", "diffusion"),
         default="model",
         help="method of repair: the model (default); or biharmonic inpainting, where the model "
-        "finds damage, or (true-mask, with --degrade) where there is damage",
+        "finds damage, or (true-mask, with --degrade) where there is damage; or what a diffusion "
+        "model (--prior) draws where the model finds damage, given the rest",
+    )
+    parser.add_argument(
+        "--prior", type=Path, metavar="RUN", help="run of ddpm or rectified_flow on such images"
     )
     add_seed(parser)
     add_device(parser)
@@ -58,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.degrade,
         tuple(arguments.damage),
         arguments.method,
+        arguments.prior,
         arguments.seed,
     )
     result = restore(run_folder, trained, given.cohort, options)

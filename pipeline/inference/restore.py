@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from skimage.restoration import inpaint_biharmonic
 
-from foldnorm.models.protocols import DamageKind, FindsDamage, RestoresImages
+from foldnorm.models.noise import seed_of
+from foldnorm.models.protocols import DamageKind, FindsDamage, Inpaints, RestoresImages
 from foldnorm.pipeline.artifacts import RESTORED, RESTORED_IMAGE, RESTORED_SHEET, RESTORED_SIDECAR
 from foldnorm.pipeline.data.damage import LIKELY, came_damaged, degradation_of, degraded
 from foldnorm.pipeline.inference.results import Row, VolumeResult
@@ -28,7 +29,7 @@ from foldnorm.preprocessing.core.files import write_bytes, write_json, write_tsv
 N_SHOWN = 10  # images of the contact sheet
 METRICS = ("psnr", "ssim", "psnr_gain", "psnr_inside", "mask_iou")
 ORDER = ("given", "degraded", "found", "restored", "clean")  # of the contact sheet, downwards
-Method = Literal["model", "biharmonic", "true-mask"]
+Method = Literal["model", "biharmonic", "true-mask", "diffusion"]
 Image = NDArray[np.float32]
 Slices = list[NDArray[np.uint8]]
 
@@ -43,14 +44,17 @@ class RestoreOptions:
         damage: kinds of it, instead of the model's own.
         method: ``model``: what the model makes of the image; ``biharmonic``: biharmonic inpainting
             (Damelin & Hoang 2018) where the model finds damage; ``true-mask``: where there is
-            damage, which only who degraded the image knows.
-        seed: of the degradation.
+            damage, which only who degraded the image knows; ``diffusion``: what ``prior`` draws
+            where the model finds damage, given the rest.
+        prior: run folder of a diffusion model of images of the same preparation.
+        seed: of the degradation, and of what is drawn.
     """
 
     splits: tuple[str, ...] = ()
     degrade: bool = False
     damage: tuple[DamageKind, ...] = ()
     method: Method = "model"
+    prior: Path | None = None
     seed: int = 0
 
 
@@ -84,6 +88,7 @@ class RestorationResult(VolumeResult[RestoredImage]):
         indices: which of them.
         options: how they are restored.
         about: more of ``restored.json``.
+        prior: model that draws what is damaged, if one does.
     """
 
     trained: TrainedModel
@@ -91,6 +96,7 @@ class RestorationResult(VolumeResult[RestoredImage]):
     indices: NDArray[np.int64]
     options: RestoreOptions
     about: Mapping[str, Any]
+    prior: TrainedModel | None = None
 
     def _make(self) -> Iterator[RestoredImage]:
         indices = self.indices.tolist()
@@ -104,7 +110,7 @@ class RestorationResult(VolumeResult[RestoredImage]):
         parts = brain.volume[None]
         if degradation is not None and not came_damaged([brain.row], model)[0]:
             parts = degraded(brain.volume, degradation, key, options.seed)
-        images = restore_image(self.trained, parts, options)
+        images = restore_image(self.trained, parts, options, self.prior, brain.row)
         row: Row = {n: brain.row.get(n, "") for n in ("participant_id", "image")}
         if "clean" in images:
             row |= restoration_metrics(images)
@@ -156,6 +162,7 @@ def restore(
         InputError: the model does not repair images, or there is no such image.
     """
     _check(trained.model, options)
+    prior = _prior(options.prior, cohort, trained.device)
     indices = cohort.some_indices(*options.splits)
     known = run.trained_on({cohort.rows[i]["participant_id"] for i in indices})
     about = {
@@ -166,10 +173,11 @@ def restore(
         "degraded": options.degrade,
         "damage": list(options.damage),
         "method": options.method,
+        "prior": options.prior and str(options.prior.resolve()),
         "seed": options.seed,
         "known_to_the_model": len(known),
     }
-    return RestorationResult(trained, cohort, indices, options, about)
+    return RestorationResult(trained, cohort, indices, options, about, prior)
 
 
 def _check(model: object, options: RestoreOptions) -> None:
@@ -186,15 +194,40 @@ def _check(model: object, options: RestoreOptions) -> None:
         raise InputError(f"{type(model).__name__} finds no damage that could be inpainted")
     if options.method == "true-mask" and not options.degrade:
         raise InputError("--method true-mask: the true mask is known with --degrade only")
+    if (options.method == "diffusion") != (options.prior is not None):
+        raise InputError("--method diffusion and --prior, whose it is, go together")
 
 
-def restore_image(trained: TrainedModel, parts: Image, options: RestoreOptions) -> dict[str, Image]:
+def _prior(run: Path | None, cohort: Cohort, device: torch.device) -> TrainedModel | None:
+    """Load a model that draws what is damaged.
+
+    Raises:
+        InputError: it cannot, or is one of other images.
+    """
+    if run is None:
+        return None
+    prior = RunFolder.open(run).load(device)
+    prior.check_cohort(cohort)
+    if not isinstance(prior.model, Inpaints):
+        raise InputError(f"--prior: {type(prior.model).__name__} cannot inpaint images")
+    return prior
+
+
+def restore_image(
+    trained: TrainedModel,
+    parts: Image,
+    options: RestoreOptions,
+    prior: TrainedModel | None = None,
+    row: Mapping[str, str] | None = None,
+) -> dict[str, Image]:
     """Repair an image; return it as given, repaired and as it was, with its masks, by name.
 
     Args:
         trained: that repairs.
         parts: (1, *sides), or what `degraded` makes of an image.
         options: by which method.
+        prior: model that draws what is damaged, if one does.
+        row: of ``participants.tsv``, of which it may be told.
 
     Returns:
         ``given`` or ``degraded``, ``restored``; ``clean`` and ``mask`` if they are known; ``found``
@@ -216,8 +249,25 @@ def restore_image(trained: TrainedModel, parts: Image, options: RestoreOptions) 
             images["restored"] = model.repair(given)[0].float().cpu().numpy()
             return images
     mask = parts[1] > 0 if options.method == "true-mask" else found
-    images["restored"] = inpaint(parts[0], mask)
+    if prior is None:
+        images["restored"] = inpaint(parts[0], mask)
+    else:
+        images["restored"] = _drawn(prior, parts[0], mask, row or {}, options.seed)
     return images
+
+
+def _drawn(
+    prior: TrainedModel, image: Image, mask: NDArray[np.bool_], row: Mapping[str, str], seed: int
+) -> Image:
+    """Draw what a mask covers by a diffusion model, the same whatever else is restored."""
+    if not mask.any():
+        return image
+    assert isinstance(prior.model, Inpaints)
+    generator = prior.generator(seed_of(seed, "inpaint", row_key(row) if row else ""))
+    given, missing = (torch.from_numpy(a[None]).to(prior.device) for a in (image, mask))
+    with prior.computing():
+        found = prior.model.inpaint(given, missing, generator, prior.condition([row]))
+    return found[0].float().cpu().numpy()
 
 
 def inpaint(image: Image, mask: NDArray[np.bool_]) -> Image:
