@@ -8,8 +8,8 @@ sheet panel of reconstructions and the codes in use; drawn crops beside training
 held-out crops as the floor (`evaluate-synthetic`); and, of the transformer, scores of hemispheres
 with one fold erased against intact ones, as `anomaly_real.py` has them, with how much of the fold
 is drawn anew. Figures of the flow are in a file of their own, OUT/generation/flow/figures.json.
-With `--only hemispheres`: the same transformer of whole hemispheres, which it reads in windows;
-what is drawn is measured, in OUT/generation/hemispheres/figures.json.
+With `--only hemispheres`: the same transformer of whole hemispheres, also of SynthSeg's brains, read
+in windows; what is drawn is measured, in OUT/generation/hemispheres/figures.json.
 Settings of the scores were chosen on MMRR
 brains that were not trained on, and on no others.
 
@@ -71,10 +71,11 @@ SHOWN = 6  # drawn crops, and real ones below
 
 
 def prepared(out: Path, place: Path, box: str) -> Cohort:
-    """Cohort of the 72 brains, with one site as its test split."""
+    """Cohort with one site as its test split; of crops it has the 72 brains, else all."""
     if not (place / box / "volumes.npy").is_file():
         rows = read_tsv(out / "skeletons/participants.tsv")
-        brains = [row["participant_id"] for row in rows if row["site"] != "SynthSeg"]
+        without = None if box == HEMISPHERES else "SynthSeg"
+        brains = [row["participant_id"] for row in rows if row["site"] != without]
         run("preprocess", out / "skeletons", "-o", place / box, *LAYOUT, *BOX[box],
             "--participant-label", *brains, "--n-procs", 1, "--quiet")  # fmt: skip
     return left_out(Cohort.open(place / box), LEFT_OUT, place / "cohort")
