@@ -8,8 +8,8 @@ sheet panel of reconstructions and the codes in use; drawn crops beside training
 held-out crops as the floor (`evaluate-synthetic`); and, of the transformer, scores of hemispheres
 with one fold erased against intact ones, as `anomaly_real.py` has them, with how much of the fold
 is drawn anew. Figures of the flow are in a file of their own, OUT/generation/flow/figures.json.
-With `--only hemispheres`: the same transformer of whole hemispheres, also of SynthSeg's brains, read
-in windows; what is drawn is measured, in OUT/generation/hemispheres/figures.json.
+With `--only hemispheres`: the same transformer of whole hemispheres, SynthSeg's brains among them,
+read in windows; what is drawn is measured, in OUT/generation/hemispheres/figures.json.
 Settings of the scores were chosen on MMRR
 brains that were not trained on, and on no others.
 
