@@ -75,7 +75,7 @@ class VQVAETransformer(VQVAE):
         box_sides: Sequence[int] = (5, 6, 8),
         n_tilings: int = 2,
         temperature: float = 1.0,
-        top_p: float = 0.97,
+        top_p: float = 0.98,
         sheet_margin: float = 4.0,
         redraw_above: float = 0.06,
         autoencoder_share: float = 0.2,
