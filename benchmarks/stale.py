@@ -40,6 +40,8 @@ MEASURED = {
     "generation_flow.json": ("benchmarks/generation.py", "models/distance_autoencoder.py",
                              "models/latent_stage.py", "models/rectified_flow.py",
                              "models/diffusion.py"),
+    "generation_hemispheres.json": ("benchmarks/generation.py", "models/vqvae_transformer.py",
+                                    "models/code_transformer.py", "models/grids.py"),
     "gpu_h100.json": ("benchmarks/gpu.py", "pipeline/training", "models"),
     "hippocampi.json": ("benchmarks/hippocampi.py", "pipeline/scoring", "models/wgan_gp.py",
                         "models/restorer.py", "models/hypersphere_classifier.py",

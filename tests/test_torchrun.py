@@ -14,13 +14,14 @@ from foldnorm.pipeline.runs.run_folder import RunFolder
 
 # torchrun signals the group of each process, and does not say what the last to leave ended with:
 # this writes it down.
-NOTED = """trap : TERM USR1
-"$@" &
-while kill -0 $!; do wait $!; done 2> /dev/null
-wait $!
-code=$?
-echo $code > "$PLACE/code-$RANK"
-exit $code
+NOTED = """
+import os, signal, subprocess, sys
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, lambda *_: None)
+code = subprocess.Popen(sys.argv[1:]).wait()
+with open(os.path.join(os.environ["PLACE"], "code-" + os.environ["RANK"]), "w") as file:
+    file.write(str(code))
+sys.exit(code)
 """
 
 
@@ -62,9 +63,9 @@ def trainings_of(launcher):
     ],
 )
 def test_all_processes_leave_with_75_and_the_state_saved(who, number, small_cohort, tmp_path):
-    script = tmp_path / "noted.sh"
+    script = tmp_path / "noted.py"
     script.write_text(NOTED)
-    process = torchrun(small_cohort, tmp_path / "run", "bash", script)
+    process = torchrun(small_cohort, tmp_path / "run", sys.executable, script)
     training, readers = trainings_of(process)
     signalled = {"launcher": [], "one": training[1:], "all": [*training, *readers]}[who]
     for each in signalled or [process]:
