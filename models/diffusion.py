@@ -249,7 +249,14 @@ class Diffusion(nn.Module):
 
         Returns:
             (B, *sides) as `sample` returns them; what is known is as it was.
+
+        Raises:
+            ShapeError: what the network works on are no images of these sides, but their codes.
         """
+        if tuple(missing.shape[1:]) != self.shape:
+            raise ShapeError(
+                f"to inpaint: expected images of {self.shape}, got {tuple(missing.shape[1:])}"
+            )
         known, here = self.to_clean_input(images, condition), missing.unsqueeze(1)
         draw, predict = self._noise(len(images), generator), self._predictor(condition)
         x = draw()

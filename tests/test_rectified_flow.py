@@ -9,6 +9,7 @@ from conftest import noise_of, train_images
 from torch import nn
 
 from foldnorm.models.ddpm import DDPM
+from foldnorm.models.grids import ShapeError
 from foldnorm.models.rectified_flow import STEPS, RectifiedFlow
 from foldnorm.pipeline.cli import main
 
@@ -203,3 +204,9 @@ def test_what_is_missing_is_drawn_to_go_with_what_is_known(kind, sampler):
     alone = model.sample(6, torch.Generator().manual_seed(0)).mean(dim=(1, 2))
     assert (alone.abs() - 0.5).abs().max() < 0.05  # it draws either, where nothing is known
     assert not torch.equal(alone.sign(), signs.sign())
+
+
+def test_images_of_other_sides_are_not_inpainted():
+    images, missing = torch.zeros(1, 16, 16), torch.ones(1, 16, 16, dtype=torch.bool)
+    with pytest.raises(ShapeError, match=r"expected images of \(8, 8\), got \(16, 16\)"):
+        small_flow().inpaint(images, missing, torch.Generator().manual_seed(0))
