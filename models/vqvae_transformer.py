@@ -217,12 +217,17 @@ class VQVAETransformer(VQVAE):
         ]
         groups = [group.to(volumes.device) for tiling in tilings for group in tiling]
         for (window, may_be_asked), asked in product(self.windows.every(), groups):
-            own = asked[window] & may_be_asked
-            order, told = window[own.long().argsort(stable=True)], int((~own).sum())
-            if told < len(order):
-                times[order[told:]] += 1
-                found[:, order[told:]] += self.transformer.expected(
-                    tokens, entries, meanings, order, told, chance, condition
+            known, own = window[~asked[window]], window[asked[window] & may_be_asked]
+            if len(own):  # of a box, what lies at the end of the window is told neither
+                times[own] += 1
+                found[:, own] += self.transformer.expected(
+                    tokens,
+                    entries,
+                    meanings,
+                    torch.cat([known, own]),
+                    len(known),
+                    chance,
+                    condition,
                 )
         cubes = (found / times).movedim(1, -1).unflatten(-1, self.grid)
         assert isinstance(self.encoder, BlockEncoder)

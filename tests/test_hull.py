@@ -1,9 +1,12 @@
 """The hull: by hand, and against the fold graphs of real hemispheres."""
 
 import numpy as np
+import torch
 from scipy import ndimage
 
+from foldnorm.pipeline.runs.predict import drawn
 from foldnorm.preprocessing.io.fold_graph import graph_skeleton, read_fold_graph
+from foldnorm.preprocessing.io.schemes import SKELETON
 from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.topology.hull import (
     close_hull,
@@ -114,3 +117,18 @@ def test_what_lies_outside_may_reach_the_border_of_a_crop():
     closed = close_hull(crop, 2, outside=0, inside=1)
     assert (closed[0, 6:8, 7] == 0).all()
     assert closed[1, 7, 7] == closed[0, 5, 7] == 2
+
+
+def test_the_hull_of_what_is_drawn_with_thick_sheets_is_closed():
+    whole = ball(5)
+    holed = whole.copy()
+    holed[1, 7, 7] = 0
+
+    class Draws:
+        sheet_margin = 1.0
+
+        def sample(self, count, generator, condition=None):
+            return torch.from_numpy(np.stack([holed] * count))
+
+    (made,) = drawn(Draws(), 1, torch.Generator(), None, lambda: SKELETON)
+    assert not (ndimage.binary_dilation(made == 0) & (made == 1)).any()

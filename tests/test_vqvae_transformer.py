@@ -311,6 +311,14 @@ def test_a_sheet_is_expected_where_it_goes_on_around(learned):
     torch.testing.assert_close(both[1:], expected)  # whatever is beside it
 
 
+def test_what_is_asked_about_is_told_in_no_part(learned, monkeypatch):
+    """A box of all places: what is expected of it cannot depend on what is there."""
+    monkeypatch.setattr(learned, "box_sides", (6,))
+    one, other = patterned(1, 1000), patterned(1, 1000).roll(2, dims=1)
+    assert not torch.equal(learned.tokens(one), learned.tokens(other))
+    torch.testing.assert_close(learned.expected(one), learned.expected(other))
+
+
 def test_what_misses_a_sheet_is_drawn_anew_and_the_rest_stays(learned):
     true, without = damaged()
     learned.redraw_above = 0.002

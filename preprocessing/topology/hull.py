@@ -1,8 +1,8 @@
 """The hull of a skeleton: the sheet between brain and outside, no fold.
 
 About half of a raw skeleton is hull. A fold graph made of that skeleton says exactly which half;
-without one, hull is what touches the outside by a face. Hardly a voxel inside shares a face with one
-outside.
+without one, hull is what touches the outside by a face. It keeps apart what is inside and outside:
+hardly a voxel of one shares a face with one of the other.
 """
 
 import numpy as np
