@@ -23,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
+from foldnorm.pipeline.commands.outcome import say
 from foldnorm.pipeline.commands.words import arrange
 from foldnorm.preprocessing.core.errors import InputError, Stopped
 from foldnorm.preprocessing.core.locks import LOCK, held, held_file
@@ -222,7 +223,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except InputError as error:
         return _failed(str(error), BAD_INPUT, arguments.debug)
     except Stopped as stopped:
-        print(f"foldnorm: stopped; the same command goes on: {arguments.out}", file=sys.stderr)
+        say(f"stopped; the same command goes on: {arguments.out}")
         return stopped.code
     except KeyboardInterrupt:
         return _failed("interrupted", INTERRUPTED, arguments.debug)
@@ -305,7 +306,7 @@ def _failed(message: str, code: int, debug: bool) -> int:
     with suppress(BrokenPipeError):
         if debug:
             traceback.print_exc()
-        print(f"foldnorm: error: {message}", file=sys.stderr)
+        say(f"error: {message}")
     return code
 
 

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from conftest import libraries_of
 
 from foldnorm.pipeline.cli import COMMANDS, build_parser, main
 from foldnorm.pipeline.commands import report as report_command
+from foldnorm.pipeline.commands.outcome import conclude
 from foldnorm.pipeline.commands.words import OLD_COMMANDS, OLD_FLAGS, arrange
+from foldnorm.preprocessing.core.problems import Problem
 
 ROOT = Path(__file__).parents[1]
 PARSER, PARSERS = build_parser()
@@ -85,6 +88,16 @@ def test_errors_become_codes_and_one_line(monkeypatch, capsys, error, code, text
     message = capsys.readouterr().err.strip()
     assert text in message
     assert len(message.splitlines()) == 1
+
+
+def test_a_line_is_one_piece(monkeypatch):
+    """Processes that train together write to one stderr: between two pieces, another may write."""
+    written = []
+    monkeypatch.setattr(sys.stderr, "write", written.append)
+    assert main(["report", "nowhere", "-o", "b.html"]) == 2
+    conclude(argparse.Namespace(quiet=True), [Problem("sub-a", "damaged")])
+    assert len(written) == 2
+    assert all(re.fullmatch(r"foldnorm: [^\n]+\n", piece) for piece in written)
 
 
 def options():

@@ -1,6 +1,7 @@
 """The loop: bit-exact resume, clean stops, two processes like one."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -385,7 +386,10 @@ def test_what_one_process_cannot_read_ends_both(small_cohort, tmp_path):
     )  # fmt: skip
     assert done.returncode
     said = [line for line in done.stderr.splitlines() if "class number 99" in line]
-    assert len(said) == 2, done.stderr
+    # torchrun ends the one that is later, which may not have said it yet.
+    assert len(said) in (1, 2), done.stderr
+    assert all(re.fullmatch(r"foldnorm: error: sub-[^:]+: class number 99[^:]+: \S+ \(sub-\w+\)",
+                            line) for line in said), done.stderr  # fmt: skip
     assert not (tmp_path / "run/metrics.csv").exists()
 
 

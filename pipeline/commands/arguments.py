@@ -1,7 +1,6 @@
 """Arguments that several commands share, so that they are spelt and explained alike."""
 
 import argparse
-import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 import docstring_parser
 
+from foldnorm.pipeline.commands.outcome import say
 from foldnorm.preprocessing.cohort.options import PreprocessOptions, flag
 from foldnorm.preprocessing.core.choices import choices_of
 from foldnorm.preprocessing.core.counts import counted
@@ -300,8 +300,7 @@ def warn_of_lost_inputs(inputs: Mapping[str, str | None]) -> None:
     """Say whose results stay in the grid of the cohort, because their input is not there."""
     lost = [key for key, path in inputs.items() if path is None]
     if lost:
-        print(
-            f"foldnorm: warning: the inputs of {counted(len(lost), 'brain')} are not where they "
-            f"were (such as {lost[0]}); what is written of them lies in the grid of the cohort",
-            file=sys.stderr,
+        say(
+            f"warning: the inputs of {counted(len(lost), 'brain')} are not where they were (such "
+            f"as {lost[0]}); what is written of them lies in the grid of the cohort"
         )

@@ -9,12 +9,12 @@ phantoms. Running the demo again continues where it stopped.
 
 import argparse
 import shlex
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import add_device, add_n_procs, add_out, positive
+from foldnorm.pipeline.commands.outcome import say
 
 HELP = "everything on a phantom cohort, ends with OUT/report.html"
 # Whole hemispheres in MNI space; right ones are mirrored.
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"\n[{elapsed:4.0f} s] {number}. foldnorm {shlex.join(command)}", flush=True)
         code = arguments.main([*command, *(["--quiet"] if arguments.quiet else [])])
         if code not in (0, 1):  # 1: some brains were left out or not judged, and named
-            print(f"foldnorm: demo stopped at step {number}", file=sys.stderr)
+            say(f"demo stopped at step {number}")
             return code
         ends = max(ends, code)
     if not arguments.quiet:

@@ -5,7 +5,6 @@ they also become a cohort folder, marked as drawn, that every command takes.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
@@ -17,6 +16,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_seed,
     positive,
 )
+from foldnorm.pipeline.commands.outcome import say
 from foldnorm.preprocessing.core.counts import counted
 
 HELP = "draw new volumes or images from a trained model"
@@ -104,11 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     result.save(arguments.out)
     kept, rejected = result.kept, result.rejected
     if kept < arguments.num:
-        print(
-            f"foldnorm: only {kept} of {counted(kept + rejected, 'drawn volume')} keep "
-            f"{arguments.keep_if!r}",
-            file=sys.stderr,
-        )
+        say(f"only {kept} of {counted(kept + rejected, 'drawn volume')} keep {arguments.keep_if!r}")
     if not arguments.quiet:
         others = f" ({counted(rejected, 'other')} not kept)" if rejected else ""
         print(f"{counted(kept, 'volume')}{others}: {arguments.out}")

@@ -11,6 +11,15 @@ if TYPE_CHECKING:
 FAILED = 1
 
 
+def say(message: str) -> None:
+    """Print a line to stderr, as one piece: processes that train together print there, too.
+
+    `print` writes the line and its end one after the other where Python does not buffer
+    (``PYTHONUNBUFFERED``, which containers set), so that two lines would become one.
+    """
+    sys.stderr.write(f"foldnorm: {message}\n")
+
+
 def conclude(arguments: argparse.Namespace, problems: Sequence["Problem"], *summary: str) -> int:
     """Print what could not be done and, unless ``--quiet``, a summary.
 
@@ -23,7 +32,7 @@ def conclude(arguments: argparse.Namespace, problems: Sequence["Problem"], *summ
         The exit code: 1 if there was any problem, else 0.
     """
     for problem in problems:
-        print(f"foldnorm: {problem.key}: {problem.reason}", file=sys.stderr)
+        say(f"{problem.key}: {problem.reason}")
     if not arguments.quiet:
         for line in summary:
             print(line)

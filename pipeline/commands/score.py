@@ -15,7 +15,6 @@ made, and which p-value is the smallest that can be reached.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
@@ -27,6 +26,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_reference,
     add_selected_splits,
 )
+from foldnorm.pipeline.commands.outcome import say
 from foldnorm.preprocessing.core.counts import counted
 
 HELP = "anomaly scores and p-values of a cohort"
@@ -127,14 +127,13 @@ def run(arguments: argparse.Namespace) -> int:
     warn_of_lost_inputs(inputs)
     for row in result.table:
         if row["warning"]:
-            print(f"foldnorm: warning: {row_key(row)}: {row['warning']}", file=sys.stderr)
+            say(f"warning: {row_key(row)}: {row['warning']}")
     brains = counted(len(result.table), "brain")
     used = [row for row in result.table if row["used_for"] and not row["flag"]]
     if used:
-        print(
-            f"foldnorm: warning: no p-value of {len(used)} of {brains}, which took part in "
-            f"training or calibration (such as {row_key(used[0])}, {used[0]['used_for']})",
-            file=sys.stderr,
+        say(
+            f"warning: no p-value of {len(used)} of {brains}, which took part in training or "
+            f"calibration (such as {row_key(used[0])}, {used[0]['used_for']})"
         )
     flagged = sum(bool(row["flag"]) for row in result.table)
     failed = f"{len(result.failed)} failed, " if result.failed else ""

@@ -9,7 +9,6 @@ wmparc, SynthSeg --parc), folds get the names of the sulci between them.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from foldnorm.pipeline.commands.arguments import (
@@ -21,6 +20,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_selection,
     add_sources,
 )
+from foldnorm.pipeline.commands.outcome import say
 from foldnorm.preprocessing.core.counts import counted
 
 HELP = "make sulcal skeletons from any grey-white segmentation"
@@ -74,5 +74,5 @@ def make_skeletons(arguments, sources, out):  # type: ignore[no-untyped-def]  # 
     )
     report = skeletonise_sources(sources, out, options)
     for name, warnings in report["warnings"].items():
-        print(f"foldnorm: warning: {name}: {'; '.join(warnings)}", file=sys.stderr)
+        say(f"warning: {name}: {'; '.join(warnings)}")
     return report

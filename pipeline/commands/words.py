@@ -14,6 +14,8 @@ import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+from foldnorm.pipeline.commands.outcome import say
+
 OLD_COMMANDS = {
     "delete": "alter",
     "fuse": "combine",
@@ -93,11 +95,7 @@ def arrange(
     line.take_old_out()
     if line.renamed:
         words = shlex.join(["foldnorm", *line.words, *line.overrides])
-        print(
-            f"foldnorm: warning: {', '.join(line.renamed)}; the old form goes with release 0.3: "
-            f"{words}",
-            file=sys.stderr,
-        )
+        say(f"warning: {', '.join(line.renamed)}; the old form goes with release 0.3: {words}")
     return line.words, line.overrides
 
 
