@@ -26,7 +26,7 @@ class DistanceAutoencoder(BetaVAE):
         longest_distance: at which distances are truncated, voxels.
         sharpness: logits a voxel of distance.
         sheet_margin: voxels by which the highest class (sulcus) may be farther than another where a
-            volume is drawn; its sheets are thinned afterwards.
+            volume is drawn; its sheets are mended and thinned afterwards.
         others: see there; ``cross_entropy_weight`` is that of the classes beside the distances.
     """
 
@@ -39,7 +39,7 @@ class DistanceAutoencoder(BetaVAE):
         n_classes: int = 3,
         longest_distance: int = 4,
         sharpness: float = 4.0,
-        sheet_margin: float = 0.6,
+        sheet_margin: float = 0.3,
         **others: Any,
     ) -> None:
         if not 1 <= longest_distance <= LARGEST_DISTANCE or not sharpness > 0:

@@ -135,8 +135,8 @@ class LabelAutoencoder(nn.Module):
     def to_drawn(self, logits: Tensor) -> Tensor:
         """Turn what was decoded of a drawn code, (B, C, *sides), into volumes, likewise.
 
-        With a `sheet_margin`, sheets are to be thinned: a code that was drawn says less well where
-        a sheet is than that it is near, and without they would have holes.
+        With a `sheet_margin`, sheets are to be mended and thinned: a code that was drawn says less
+        well where a sheet is than that it is near, and without they would have holes.
         """
         if not self.sheet_margin:
             return self.to_output(logits)

@@ -202,7 +202,7 @@ class Generates(Protocol):
 
 @runtime_checkable
 class DrawsThickSheets(Generates, Protocol):
-    """A model that may draw sheets thicker than they are, which are to be thinned.
+    """A model that may draw sheets thicker than they are, to be mended and thinned (`mending`).
 
     Attributes:
         sheet_margin: voxels, or logits, by which another class may be likelier than the highest one

@@ -51,7 +51,7 @@ class VQVAETransformer(VQVAE):
         temperature: that log probabilities are divided by where volumes are drawn.
         top_p: only the likeliest codes are drawn, as few as have this probability together.
         sheet_margin: nats by which another class may be likelier than the highest one (sulcus)
-            where that is drawn; its sheets are thinned afterwards.
+            where that is drawn; its sheets are mended and thinned afterwards.
         redraw_above: share of the voxels around a place that are expected to be of the highest
             class and are not, from which `restore` draws that place anew.
         autoencoder_share: of the training that the first stage takes; 0 for one that starts from
@@ -75,8 +75,8 @@ class VQVAETransformer(VQVAE):
         box_sides: Sequence[int] = (5, 6, 8),
         n_tilings: int = 2,
         temperature: float = 1.0,
-        top_p: float = 0.98,
-        sheet_margin: float = 4.0,
+        top_p: float = 0.99,
+        sheet_margin: float = 2.0,
         redraw_above: float = 0.06,
         autoencoder_share: float = 0.2,
         training_steps: int = 1,

@@ -1,15 +1,10 @@
 """The hull: by hand, and against the fold graphs of real hemispheres."""
 
 import numpy as np
-import torch
-from scipy import ndimage
 
-from foldnorm.pipeline.runs.predict import drawn
 from foldnorm.preprocessing.io.fold_graph import graph_skeleton, read_fold_graph
-from foldnorm.preprocessing.io.schemes import SKELETON
 from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.topology.hull import (
-    close_hull,
     graph_matches,
     hull_of,
     is_skeleton,
@@ -82,53 +77,3 @@ def test_the_rule_agrees_with_real_graphs(real_data, real_skeleton):
     assert exact.sum() == 77_733  # 44 % of the skeleton (FACTS 1.1)
     dice = 2 * (exact & by_rule).sum() / (exact.sum() + by_rule.sum())
     assert dice > 0.9
-
-
-def ball(radius):
-    """Classes of a brain in a hull: 0 outside, 1 inside, 2 sulcus."""
-    middle = np.indices((15, 15, 15)) - 7
-    inside = (middle**2).sum(axis=0) <= radius**2
-    return np.where(inside, 1, np.where(ndimage.binary_dilation(inside), 2, 0)).astype(np.uint8)
-
-
-def test_a_whole_hull_stays_as_it_is():
-    volume = ball(5)
-    volume[7, 7, 3:8] = 2  # a fold
-    assert (close_hull(volume, 2, outside=0, inside=1) == volume).all()
-
-
-def test_holes_of_a_hull_are_closed_and_nothing_lies_outside_within_the_brain():
-    whole = ball(5)
-    holed = whole.copy()
-    holed[1, 7, 7] = 0  # of the hull, above one voxel inside
-    holed[7, 7, 7] = 0
-    closed = close_hull(holed, 2, outside=0, inside=1)
-    assert not (ndimage.binary_dilation(closed == 0) & (closed == 1)).any()
-    assert ndimage.label(closed == 0)[1] == 1
-    assert closed[7, 7, 7] == 2
-    assert ((closed == 2) | (closed == holed)).all()
-    assert (closed != holed).sum() == 2
-
-
-def test_what_lies_outside_may_reach_the_border_of_a_crop():
-    crop = ball(5)[7:]
-    assert (close_hull(crop, 2, outside=0, inside=1) == crop).all()
-    crop[0, 6:8, 7] = 0  # the crop begins in it
-    closed = close_hull(crop, 2, outside=0, inside=1)
-    assert (closed[0, 6:8, 7] == 0).all()
-    assert closed[1, 7, 7] == closed[0, 5, 7] == 2
-
-
-def test_the_hull_of_what_is_drawn_with_thick_sheets_is_closed():
-    whole = ball(5)
-    holed = whole.copy()
-    holed[1, 7, 7] = 0
-
-    class Draws:
-        sheet_margin = 1.0
-
-        def sample(self, count, generator, condition=None):
-            return torch.from_numpy(np.stack([holed] * count))
-
-    (made,) = drawn(Draws(), 1, torch.Generator(), None, lambda: SKELETON)
-    assert not (ndimage.binary_dilation(made == 0) & (made == 1)).any()

@@ -400,7 +400,7 @@ def test_it_scores_brains_by_what_it_expects(phantom_cohort):
         ({"raster_share": 1.5}, "raster_share: expected a share, got 1.5"),
         ({"top_p": 0.0}, "a top_p and a temperature above 0"),
         ({"raster_share": 0.7}, "both_shares: expected a share, got 1.2"),
-        ({"temperature": 0.0}, "a temperature above 0, got 0.98 and 0"),
+        ({"temperature": 0.0}, "a temperature above 0, got 0.99 and 0"),
         ({"n_tilings": 2}, "got \\[1, 2\\] and 2"),
         ({"box_sides": []}, "one of box_sides or more"),
         ({"region_sides": [3, 2]}, "the smaller first, got \\[3, 2\\]"),

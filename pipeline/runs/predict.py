@@ -22,8 +22,7 @@ from foldnorm.models.protocols import (
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
-from foldnorm.preprocessing.topology.hull import close_hull
-from foldnorm.preprocessing.topology.thinning import thin
+from foldnorm.preprocessing.topology.mending import mend_sheets
 
 OVERLAP = 0.25  # of windows of a restorer; with half, evidence was the same in twice the time
 OVERLAP_OF_TRANSLATION = 0.5
@@ -86,7 +85,7 @@ def drawn(
     condition: Tensor | None,
     scheme: Callable[[], LabelScheme],
 ) -> NDArray[Any]:
-    """Draw volumes; where the model draws thick sheets, close their hull and thin them.
+    """Draw volumes; where the model draws thick sheets, mend and thin them.
 
     Args:
         model: draws.
@@ -101,14 +100,8 @@ def drawn(
     made = model.sample(count, generator, condition).cpu().numpy()
     if not isinstance(model, DrawsThickSheets) or not model.sheet_margin:
         return made
-    return np.stack([_thin_sheets(volume, scheme()) for volume in made])
-
-
-def _thin_sheets(volume: NDArray[np.uint8], scheme: LabelScheme) -> NDArray[np.uint8]:
-    """Close the hull of a volume that was drawn with thick sheets, if it has one; thin them."""
-    if scheme.fill != scheme.void:
-        volume = close_hull(volume, scheme.top, scheme.fill, scheme.void)
-    return thin(volume, scheme.top)
+    known = scheme()
+    return np.stack([mend_sheets(v, known.top, known.fill, known.void) for v in made])
 
 
 def translated(model: Translates, volumes: Tensor, sides: Sequence[int], fill: int) -> Tensor:

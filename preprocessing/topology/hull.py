@@ -8,7 +8,6 @@ hardly a voxel of one shares a face with one of the other.
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.segmentation import clear_border
 
 from foldnorm.preprocessing.topology.topology import MORPHOLOGIST_INSIDE, MORPHOLOGIST_OUTSIDE
 
@@ -37,30 +36,6 @@ def hull_of(raw: NDArray[np.integer], folds: NDArray[np.bool_] | None = None) ->
             index[axis] = side
             touched |= outside[tuple(index)]
     return skeleton & touched
-
-
-def close_hull(
-    classes: NDArray[np.uint8], top: int, outside: int, inside: int
-) -> NDArray[np.uint8]:
-    """Close the holes of a hull that was drawn, and what lies outside within the brain.
-
-    Sheets may be thick afterwards (`foldnorm.preprocessing.topology.thinning.thin`).
-
-    Args:
-        classes: (I, J, K) class numbers.
-        top: class of the sheets.
-        outside: class of what lies outside the hull.
-        inside: class of what lies inside.
-
-    Returns:
-        A copy in which what lies outside reaches the border of the volume, and shares no face with
-        what lies inside: both by voxels that became sheet.
-    """
-    closed, is_outside = classes.copy(), classes == outside
-    closed[is_outside & clear_border(ndimage.label(is_outside)[0]).astype(bool)] = top
-    touched = ndimage.binary_dilation(closed == outside)
-    closed[touched & (closed == inside)] = top
-    return closed
 
 
 def graph_matches(raw: NDArray[np.integer], folds: NDArray[np.bool_]) -> bool:

@@ -1,0 +1,177 @@
+"""What is mended of a drawn skeleton: pinholes, a torn hull, pieces that hang on nothing."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from skimage.measure import euler_number
+
+from foldnorm.pipeline.runs.predict import drawn
+from foldnorm.preprocessing.cohort.discretise import discretise
+from foldnorm.preprocessing.io.schemes import SKELETON
+from foldnorm.preprocessing.io.volumes import read_labels
+from foldnorm.preprocessing.topology.mending import (
+    close_hull,
+    close_pinholes,
+    drop_loose_pieces,
+    mend_sheets,
+)
+from foldnorm.preprocessing.topology.thinning import thin
+
+TOUCHING = np.ones((3, 3, 3))
+
+
+def at_border(volume):
+    """Mask of the outermost layer of voxels."""
+    inner = np.zeros(volume.shape, np.bool_)
+    inner[1:-1, 1:-1, 1:-1] = True
+    return ~inner
+
+
+def ball(radius):
+    """Classes of a brain in a hull: 0 outside, 1 inside, 2 sulcus."""
+    middle = np.indices((15, 15, 15)) - 7
+    inside = (middle**2).sum(axis=0) <= radius**2
+    return np.where(inside, 1, np.where(ndimage.binary_dilation(inside), 2, 0)).astype(np.uint8)
+
+
+def test_a_whole_hull_stays_as_it_is():
+    volume = ball(5)
+    volume[7, 7, 3:8] = 2  # a fold
+    assert (close_hull(volume, 2, outside=0, inside=1) == volume).all()
+
+
+def test_holes_of_a_hull_are_closed_and_nothing_lies_outside_within_the_brain():
+    whole = ball(5)
+    holed = whole.copy()
+    holed[1, 7, 7] = 0  # of the hull, above one voxel inside
+    holed[7, 7, 7] = 0
+    closed = close_hull(holed, 2, outside=0, inside=1)
+    assert not (ndimage.binary_dilation(closed == 0) & (closed == 1)).any()
+    assert ndimage.label(closed == 0)[1] == 1
+    assert closed[7, 7, 7] == 2
+    assert ((closed == 2) | (closed == holed)).all()
+    assert (closed != holed).sum() == 2
+
+
+def test_what_lies_outside_may_reach_the_border_of_a_crop():
+    crop = ball(5)[7:]
+    assert (close_hull(crop, 2, outside=0, inside=1) == crop).all()
+    crop[0, 6:8, 7] = 0  # the crop begins in it
+    closed = close_hull(crop, 2, outside=0, inside=1)
+    assert (closed[0, 6:8, 7] == 0).all()
+    assert closed[1, 7, 7] == closed[0, 5, 7] == 2
+
+
+def test_the_hull_of_what_is_drawn_with_thick_sheets_is_closed():
+    whole = ball(5)
+    holed = whole.copy()
+    holed[1, 7, 7] = 0
+
+    class Draws:
+        sheet_margin = 1.0
+
+        def sample(self, count, generator, condition=None):
+            return torch.from_numpy(np.stack([holed] * count))
+
+    (made,) = drawn(Draws(), 1, torch.Generator(), None, lambda: SKELETON)
+    assert not (ndimage.binary_dilation(made == 0) & (made == 1)).any()
+
+
+def sheet(side=9):
+    """Classes within a brain that a flat sheet crosses, but for a layer at each end of it."""
+    volume = np.ones((side, side, side), np.uint8)
+    volume[side // 2, 1:-1, 1:-1] = 2
+    return volume
+
+
+def oblique(side=9):
+    """The same, of a sheet along all three diagonals."""
+    total = np.indices((side, side, side)).sum(axis=0)
+    volume = np.where(total == 12, 2, 1).astype(np.uint8)
+    volume[at_border(volume)] = 1
+    return volume
+
+
+def euler(volume):
+    return euler_number(np.pad(volume == 2, 1), connectivity=3)
+
+
+@pytest.mark.parametrize("whole", [sheet(), oblique()], ids=["flat", "oblique"])
+def test_a_pinhole_is_closed(whole):
+    assert (close_pinholes(whole, 2) == whole).all()
+    holed = whole.copy()
+    holed[4, 4, 4] = 1
+    assert euler(holed) == euler(whole) - 1
+    assert (close_pinholes(holed, 2) == whole).all()
+
+
+def test_a_wider_hole_and_what_alone_joins_two_parts_stay():
+    holed = sheet()
+    holed[4, 4:6, 4:6] = 1
+    assert (close_pinholes(holed, 2) == holed).all()
+    alone = np.ones((11, 11, 11), np.uint8)
+    alone[5] = 2  # from border to border, beyond which it goes on
+    alone[5, 5, 5] = 1
+    assert (close_pinholes(alone, 2) == alone).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.2, 0.7))
+def test_each_pinhole_that_is_closed_ends_a_tunnel_and_joins_nothing(seed, share):
+    volume = np.ones((14, 14, 14), np.uint8)
+    volume[3:-3, 3:-3, 3:-3][np.random.default_rng(seed).random((8, 8, 8)) < share] = 2
+    closed = close_pinholes(volume, 2)
+    assert ((closed == volume) | (volume == 1)).all()
+    fewer_cavities = ndimage.label(volume == 1)[1] - ndimage.label(closed == 1)[1]
+    assert fewer_cavities >= 0
+    pinholes = (closed != volume).sum() - fewer_cavities
+    # Pieces − tunnels + cavities; where three sides meet, two tunnels end.
+    assert euler(closed) - euler(volume) + fewer_cavities >= pinholes
+    assert ndimage.label(closed == 2, TOUCHING)[1] == ndimage.label(volume == 2, TOUCHING)[1]
+
+
+def test_a_cavity_of_one_voxel_is_closed():
+    volume = np.ones((9, 9, 9), np.uint8)
+    volume[3:6, 3:6, 3:6] = 2
+    volume[4, 4, 4] = 1
+    assert close_pinholes(volume, 2)[4, 4, 4] == 2
+
+
+def test_a_piece_that_hangs_on_nothing_goes_and_what_is_around_comes():
+    volume = ball(5)
+    volume[7, 7, 7] = volume[6, 6, 6] = 2  # one piece: they touch by a corner
+    volume[0, 0, 1] = 2  # at the border
+    volume[13, 13, 13] = 2  # outside
+    kept = drop_loose_pieces(volume, 2)
+    assert kept[7, 7, 7] == kept[6, 6, 6] == 1
+    assert kept[13, 13, 13] == 0
+    changed = kept != volume
+    assert changed.sum() == 3
+    assert (drop_loose_pieces(np.zeros((3, 3, 3), np.uint8), 2) == 0).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.6))
+def test_what_is_mended_obeys_what_holds_in_skeletons(seed, share):
+    rng = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(rng.normal(size=(12, 12, 12)), 1.5)
+    volume = (smooth > np.median(smooth)).astype(np.uint8)
+    volume[rng.random(volume.shape) < share] = 2
+    mended = mend_sheets(volume, 2, outside=0, inside=1)
+    assert (thin(mended, 2) == mended).all()
+    assert not (ndimage.binary_dilation(mended == 0) & (mended == 1)).any()
+    parts, number = ndimage.label(mended == 0)
+    assert set(parts[at_border(parts)]) >= set(range(1, number + 1))
+    pieces, number = ndimage.label(mended == 2, TOUCHING)
+    assert number - len(set(pieces[at_border(pieces)]) - {0}) <= 1
+
+
+def test_a_real_skeleton_hardly_changes(real_skeleton):
+    """Of a real skeleton at 1 mm nothing is loose, and hardly a hole is one voxel wide."""
+    volume = discretise(np.asarray(read_labels(real_skeleton).data), SKELETON)
+    assert (drop_loose_pieces(volume, 2) == volume).all()
+    changed = close_pinholes(volume, 2) != volume
+    assert changed.sum() < 0.005 * (volume == 2).sum()
