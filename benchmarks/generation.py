@@ -60,7 +60,7 @@ FIRST_STAGE = {"vqvae_transformer": "vqvae", "latent_flow": "distance_autoencode
 STEPS = (4000, 8000, 6000, 2600)
 STEPS_OF_HEMISPHERES = (1000, 3600)
 HEMISPHERES = "hemispheres"
-IN_WINDOWS = "--model.init_args.window=[10,10,10]"
+IN_WINDOWS = ("--model.init_args.window=[10,10,10]", "--model.init_args.top_p=1.0")
 # Folder in OUT/generation of the drawn crops of each generator, and of its figures.
 GENERATORS = {"vqvae_transformer": "", "latent_flow": "flow"}
 SCORES = {"shortfall": "shortfall_component", "reconstruction": "reconstruction_missing_local",
@@ -228,7 +228,7 @@ def measure(
     whole = name == HEMISPHERES
     place = out / "generation" / (HEMISPHERES if whole else "")
     cohort = prepared(out, place, HEMISPHERES if whole else "crops")
-    runs = trained(cohort, place, steps, *([IN_WINDOWS] if whole else []))
+    runs = trained(cohort, place, steps, *(IN_WINDOWS if whole else ()))
     model = runs[list(runs)[-1]]
     figures: dict[str, Any] = {
         **{f"steps_{stage}": number for stage, number in steps.items()},
