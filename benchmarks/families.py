@@ -5,14 +5,17 @@ DATA holds `mnist` (idx archives) and `brain_slices`.
 1. Digits are split by the hash of their number: about 7,600 to train on, 400 for validation and
    2,000 to test. Accuracies with 95 % intervals and the commonest class beside them; gain of PSNR
    at a noise of half the range.
-2. Slices of 64², split by participant: diffusion of a small network (10,000 steps of eight, an hour
-   of one core; the shipped configuration is for GPUs), drawn in 50 steps of DDIM and in 1,000 of
-   DDPM, and how long each takes; a VAE and a WGAN-GP; all beside the floor of held-out slices.
+2. Slices of 64², split by participant: diffusion and a rectified flow of a small network (10,000
+   steps of eight, half an hour of one core; the shipped configurations are for GPUs), drawn in 50
+   steps of DDIM, in 1,000 of DDPM and in 20 of the flow, and how long each takes; a VAE and a
+   WGAN-GP; all beside the floor of held-out slices.
 3. Phantoms, 40³ at 2 mm around the superior temporal branches: β-VAE, WGAN-GP and latent diffusion,
    likewise beside held-out phantoms.
 4. Slices of 128², split by participant: strokes are found and replaced by U-Nets, IoU of the mask
    for each kind of stroke, and in JPEGs; beside it biharmonic inpainting with the mask that they
    find, and with the true one; and multi-domain VAEs in their three forms.
+5. Slices of 64², strokes of at most 6 pixels and wider ones: what the rectified flow draws where
+   U-Nets find damage, beside what they put there, and beside biharmonic inpainting.
 
 OUT keeps everything; what is there is not made again. With --parts, only some of this. Ends with
 one line of JSON, which OUT/figures.json holds with commit, date and machine.
@@ -37,7 +40,8 @@ SPLIT = (".76", ".04", ".2")
 NOISE = 0.5  # of the range
 SLICE_SPLIT = (".7", ".1", ".2")
 DRAWN, DRAWN_SLOWLY = 200, 24  # images, by DDIM and by all steps
-DIFFUSION = {
+WIDTHS = {"thin": (1.5, 6), "wide": (6, 12)}  # of strokes, pixels
+SMALL = {
     "training.steps": "10000",
     "training.validate_every": "1000",
     "training.batch_size": "8",
@@ -113,22 +117,59 @@ def restored(folder: Path, cohort: Path) -> dict[str, Any]:
 
 
 def of_diffusion(data: Path, out: Path) -> dict[str, float]:
-    """Drawn brain slices, and what DDIM saves."""
-    cohort = out / "slices64"
-    if not (cohort / "volumes.npy").is_file():
-        run("images", data / "brain_slices", "-o", cohort, "--shape", 64, "--split-fractions",
-            *SLICE_SPLIT)  # fmt: skip
-    sizes = [word for name, value in DIFFUSION.items() for word in (f"--{name}", value)]
-    folder = trained(out / "slices64_ddpm", "ddpm", cohort, *sizes)
+    """Drawn brain slices, and what fewer steps save."""
+    cohort = small_slices(data, out)
+    folder = diffusion(out, "ddpm", cohort)
     figures = {}
     for sampler, number in (("ddpm", DRAWN_SLOWLY), ("ddim", DRAWN_SLOWLY), ("ddim", DRAWN)):
         words = ("--scheduler", sampler, "--num", number)
         figures |= drawn(cohort, folder, f"{sampler}_{number}", words)
     each = [figures[f"{sampler}_{DRAWN_SLOWLY}_seconds"] for sampler in ("ddpm", "ddim")]
+    flow = diffusion(out, "rectified_flow", cohort)
+    figures |= drawn(cohort, flow, "rectified_flow", ("--num", DRAWN))
     for config in ("image_vae", "image_wgan_gp"):
         folder = trained(out / f"slices64_{config}", config, cohort, *SLICE_STEPS.get(config, ()))
         figures |= drawn(cohort, folder, config, ("--num", DRAWN))
     return {"ddim_speedup": each[0] / each[1], **figures}
+
+
+def small_slices(data: Path, out: Path) -> Path:
+    """Cohort of slices of 64²."""
+    cohort = out / "slices64"
+    if not (cohort / "volumes.npy").is_file():
+        run("images", data / "brain_slices", "-o", cohort, "--shape", 64, "--split-fractions",
+            *SLICE_SPLIT)  # fmt: skip
+    return cohort
+
+
+def diffusion(out: Path, config: str, cohort: Path) -> Path:
+    """Run folder of a diffusion model of small slices."""
+    sizes = [word for name, value in SMALL.items() for word in (f"--{name}", value)]
+    return trained(out / f"slices64_{config}", config, cohort, *sizes)
+
+
+def of_inpainting(data: Path, out: Path) -> dict[str, float]:
+    """Small slices whose damage a rectified flow draws anew."""
+    cohort = small_slices(data, out)
+    prior = diffusion(out, "rectified_flow", cohort)
+    low, high = min(WIDTHS["thin"]), max(WIDTHS["wide"])
+    folder = trained(out / "slices64_damage_unet", "damage_unet", cohort, "--model.init_args.widths",
+                     f"[{low},{high}]", "--model.init_args.max_damage", "3")  # fmt: skip
+    figures: dict[str, float] = {}
+    for name, widths in WIDTHS.items():
+        for method in ("model", "biharmonic", "true-mask", "diffusion"):
+            told = folder / f"restored_{name}_{method}"
+            words = ("--prior", prior) if method == "diffusion" else ()
+            if not (told / "restored.json").is_file():
+                run("restore", folder, cohort, "-o", told, "--split", "test", "--degrade",
+                    "--widths", *widths, "--method", method, "--device", "cpu",
+                    *words)  # fmt: skip
+            found = read_json(told / "restored.json")
+            print(f"  {name}, {method}: inside {found['psnr_inside']:.2f} dB, all "
+                  f"{found['psnr']:.2f} dB, IoU {found['mask_iou']:.3f}", flush=True)  # fmt: skip
+            for figure in ("psnr", "ssim", "psnr_inside", "mask_iou"):
+                figures[f"inpainting_{name}_{method}_{figure}"] = found[figure]
+    return figures
 
 
 def of_crops(data: Path, out: Path) -> dict[str, float]:
@@ -234,6 +275,7 @@ PARTS: dict[str, Callable[[Path, Path], dict[str, float]]] = {
     "noise": of_noise,
     "slices": of_slices,
     "diffusion": of_diffusion,
+    "inpainting": of_inpainting,
     "crops": of_crops,
 }
 

@@ -343,6 +343,10 @@ def test_a_diffusion_model_draws_what_is_damaged(repairer, tmp_path, capsys):
     assert (parts["restored"] != parts["degraded"])[anew].any()
     assert restore(repairer, tmp_path / "b", *asked)["psnr"] == made["psnr"]
     assert restore(repairer, tmp_path / "c", *asked, "--seed", 1)["psnr"] != made["psnr"]
+    one = restore(repairer, tmp_path / "f", *asked, "--draws", 1)
+    # The mean of what is drawn: the part of the error in which draws differ is smaller.
+    assert (one["draws"], made["draws"]) == (1, 4)
+    assert made["psnr_inside"] > one["psnr_inside"]
     assert restore(repairer, tmp_path / "d", "--method", "diffusion") == 2
     assert "--method diffusion and --prior, whose it is, go together" in capsys.readouterr().err
     wrong = ["--method", "diffusion", "--prior", repairer / "run"]
@@ -356,9 +360,22 @@ def test_another_kind_of_damage_can_be_asked_for(repairer, tmp_path, capsys):
     assert blob["psnr"] != stroke["psnr"]
     assert blob["damage"] == ["blobs"]
     assert restore(repairer, tmp_path / "c", "--damage", "blobs") == 2
-    assert "--damage says how to --degrade" in capsys.readouterr().err
+    assert "--damage and --widths say how to --degrade" in capsys.readouterr().err
     assert restore(repairer, tmp_path / "d", "--method", "true-mask") == 2
     assert "known with --degrade only" in capsys.readouterr().err
+
+
+def test_another_width_of_strokes_can_be_asked_for(repairer, tmp_path, capsys):
+    thin, wide = (
+        restore(repairer, tmp_path / name, "--degrade", "--widths", *widths)
+        for name, widths in (("a", (1.5, 2)), ("b", (8, 10)))
+    )
+    assert wide["widths"] == [8, 10]
+    assert wide["psnr"] - wide["psnr_gain"] < thin["psnr"] - thin["psnr_gain"]  # more is damaged
+    assert restore(repairer, tmp_path / "c", "--degrade", "--widths", 4, 2) == 2
+    assert "--widths: expected two above 0, the smaller first, got 4 2" in capsys.readouterr().err
+    assert restore(repairer, tmp_path / "d", "--widths", 2, 4) == 2
+    assert "--damage and --widths say how to --degrade" in capsys.readouterr().err
 
 
 def test_validation_says_how_well_damage_is_found(repairer):

@@ -14,6 +14,7 @@ from foldnorm.pipeline.commands.arguments import (
     add_overwrite,
     add_run_and_input,
     add_seed,
+    positive,
 )
 from foldnorm.preprocessing.core.counts import counted
 
@@ -34,6 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="kinds of damage, with --degrade (default: those that the model learned from)",
     )
     parser.add_argument(
+        "--widths",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="widths of strokes, pixels, with --degrade (default: those that the model learned "
+        "from)",
+    )
+    parser.add_argument(
         "--method",
         choices=("model", "biharmonic", "true-mask", "diffusion"),
         default="model",
@@ -43,6 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--prior", type=Path, metavar="RUN", help="run of ddpm or rectified_flow on such images"
+    )
+    parser.add_argument(
+        "--draws",
+        type=positive,
+        default=4,
+        help="number of times that --prior draws what is damaged; restored is the mean (default: "
+        "4)",
     )
     add_seed(parser)
     add_device(parser)
@@ -62,8 +78,10 @@ def run(arguments: argparse.Namespace) -> int:
         tuple(arguments.split),
         arguments.degrade,
         tuple(arguments.damage),
+        arguments.widths and tuple(arguments.widths),
         arguments.method,
         arguments.prior,
+        arguments.draws,
         arguments.seed,
     )
     result = restore(run_folder, trained, given.cohort, options)

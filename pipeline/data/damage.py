@@ -261,13 +261,17 @@ def _noise(shape: Sequence[int], rng: np.random.Generator) -> Damage:
 
 
 def degradation_of(
-    model: Any, kinds: Sequence[DamageKind] = (), came_damaged_key: Hashable | None = None
+    model: Any,
+    kinds: Sequence[DamageKind] = (),
+    widths: tuple[float, float] | None = None,
+    came_damaged_key: Hashable | None = None,
 ) -> list[ItemTransform]:
     """Return what degrades images as those that a model learned from.
 
     Args:
         model: that takes noise away, or finds damage.
         kinds: of damage, instead of the model's own.
+        widths: of strokes, smallest and largest, pixels, likewise.
         came_damaged_key: see `RandStrokesd`.
 
     Returns:
@@ -279,13 +283,13 @@ def degradation_of(
     """
     keep = CopyItemsd("image", names="clean")
     if isinstance(model, LearnsFromDamage):
-        low, high = model.widths
+        low, high = widths or model.widths
         strokes = RandStrokesd(
             "image", kinds or model.damage, model.max_damage, (low, high), mask_keys="mask",
             came_damaged_key=came_damaged_key,
         )  # fmt: skip
         return [keep, strokes]
-    if kinds or not isinstance(model, Denoises):
+    if kinds or widths or not isinstance(model, Denoises):
         raise InputError(f"{type(model).__name__} did not learn from damage")
     return [keep, RandClippedNoised("image", model.noise_factor)]
 

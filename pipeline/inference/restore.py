@@ -42,19 +42,24 @@ class RestoreOptions:
         splits: of the cohort; all if empty.
         degrade: degrade the images first, as in training: what they were is then known.
         damage: kinds of it, instead of the model's own.
+        widths: of strokes, smallest and largest, pixels, likewise.
         method: ``model``: what the model makes of the image; ``biharmonic``: biharmonic inpainting
             (Damelin & Hoang 2018) where the model finds damage; ``true-mask``: where there is
             damage, which only who degraded the image knows; ``diffusion``: what ``prior`` draws
             where the model finds damage, given the rest.
         prior: run folder of a diffusion model of images of the same preparation.
+        draws: how often it draws. The mean of all is what is restored: nearer to what was there
+            than each of them, and smoother.
         seed: of the degradation, and of what is drawn.
     """
 
     splits: tuple[str, ...] = ()
     degrade: bool = False
     damage: tuple[DamageKind, ...] = ()
+    widths: tuple[float, float] | None = None
     method: Method = "model"
     prior: Path | None = None
+    draws: int = 4
     seed: int = 0
 
 
@@ -105,7 +110,9 @@ class RestorationResult(VolumeResult[RestoredImage]):
 
     def _restore(self, index: int) -> RestoredImage:
         model, options, brain = self.trained.model, self.options, self.cohort[index]
-        degradation = degradation_of(model, options.damage) if options.degrade else None
+        degradation = None
+        if options.degrade:
+            degradation = degradation_of(model, options.damage, options.widths)
         key = row_key(brain.row)
         parts = brain.volume[None]
         if degradation is not None and not came_damaged([brain.row], model)[0]:
@@ -172,8 +179,10 @@ def restore(
         "images": len(indices),
         "degraded": options.degrade,
         "damage": list(options.damage),
+        "widths": options.widths and list(options.widths),
         "method": options.method,
         "prior": options.prior and str(options.prior.resolve()),
+        "draws": options.draws if options.prior else None,
         "seed": options.seed,
         "known_to_the_model": len(known),
     }
@@ -188,8 +197,11 @@ def _check(model: object, options: RestoreOptions) -> None:
     """
     if not isinstance(model, RestoresImages):
         raise InputError(f"{type(model).__name__} does not repair images")
-    if options.damage and not options.degrade:
-        raise InputError("--damage says how to --degrade")
+    if (options.damage or options.widths) and not options.degrade:
+        raise InputError("--damage and --widths say how to --degrade")
+    if options.widths and not 0 < options.widths[0] <= options.widths[1]:
+        low, high = options.widths
+        raise InputError(f"--widths: expected two above 0, the smaller first, got {low:g} {high:g}")
     if options.method != "model" and not isinstance(model, FindsDamage):
         raise InputError(f"{type(model).__name__} finds no damage that could be inpainted")
     if options.method == "true-mask" and not options.degrade:
@@ -252,22 +264,29 @@ def restore_image(
     if prior is None:
         images["restored"] = inpaint(parts[0], mask)
     else:
-        images["restored"] = _drawn(prior, parts[0], mask, row or {}, options.seed)
+        images["restored"] = _drawn(prior, parts[0], mask, row or {}, options)
     return images
 
 
 def _drawn(
-    prior: TrainedModel, image: Image, mask: NDArray[np.bool_], row: Mapping[str, str], seed: int
+    prior: TrainedModel,
+    image: Image,
+    mask: NDArray[np.bool_],
+    row: Mapping[str, str],
+    options: RestoreOptions,
 ) -> Image:
     """Draw what a mask covers by a diffusion model, the same whatever else is restored."""
     if not mask.any():
         return image
     assert isinstance(prior.model, Inpaints)
-    generator = prior.generator(seed_of(seed, "inpaint", row_key(row) if row else ""))
-    given, missing = (torch.from_numpy(a[None]).to(prior.device) for a in (image, mask))
+    generator = prior.generator(seed_of(options.seed, "inpaint", row_key(row) if row else ""))
+    given, missing = (
+        torch.from_numpy(a).to(prior.device).expand(options.draws, *a.shape) for a in (image, mask)
+    )
+    condition = prior.condition([row] * options.draws)
     with prior.computing():
-        found = prior.model.inpaint(given, missing, generator, prior.condition([row]))
-    return found[0].float().cpu().numpy()
+        drawn = prior.model.inpaint(given, missing, generator, condition).float().mean(dim=0)
+    return np.where(mask, drawn.cpu().numpy(), image)
 
 
 def inpaint(image: Image, mask: NDArray[np.bool_]) -> Image:
