@@ -152,9 +152,9 @@ def of_inpainting(data: Path, out: Path) -> dict[str, float]:
     """Small slices whose damage a rectified flow draws anew."""
     cohort = small_slices(data, out)
     prior = diffusion(out, "rectified_flow", cohort)
-    low, high = min(WIDTHS["thin"]), max(WIDTHS["wide"])
-    folder = trained(out / "slices64_damage_unet", "damage_unet", cohort, "--model.init_args.widths",
-                     f"[{low},{high}]", "--model.init_args.max_damage", "3")  # fmt: skip
+    sizes = ["--model.init_args.widths", f"[{WIDTHS['thin'][0]},{WIDTHS['wide'][1]}]",
+             "--model.init_args.max_damage", "3"]  # fmt: skip
+    folder = trained(out / "slices64_damage_unet", "damage_unet", cohort, *sizes)
     figures: dict[str, float] = {}
     for name, widths in WIDTHS.items():
         for method in ("model", "biharmonic", "true-mask", "diffusion"):
