@@ -68,11 +68,13 @@ def close_hull(
 
 
 def drop_loose_pieces(classes: NDArray[np.uint8], top: int) -> NDArray[np.uint8]:
-    """Take away pieces of sheet that hang on nothing: neither the largest, nor at the border.
+    """Take away pieces of sheet that hang on nothing.
+
+    Where the largest piece reaches the border, the volume is a crop, and sheets go on beyond: any
+    piece that reaches the border stays. Else the brain is whole, and all of it hangs together.
 
     Args:
-        classes: (I, J, K) class numbers; the volume may be a crop, beyond whose border sheets go
-            on.
+        classes: (I, J, K) class numbers.
         top: class of the sheets.
 
     Returns:
@@ -83,7 +85,9 @@ def drop_loose_pieces(classes: NDArray[np.uint8], top: int) -> NDArray[np.uint8]
     if number == 0:
         return kept
     largest = 1 + np.argmax(np.bincount(pieces.ravel())[1:])
-    loose = np.setdiff1d(clear_border(pieces), [0, largest])
+    within = np.unique(clear_border(pieces))
+    every = within if largest not in within else np.arange(1, number + 1)
+    loose = np.setdiff1d(every, [0, largest])
     boxes = ndimage.find_objects(pieces)
     for label in loose:
         box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in boxes[label - 1])
