@@ -139,7 +139,7 @@ def test_the_report_is_one_file_that_says_phantom(results, phantom_run, phantom_
     assert call("report", *folders, "-o", out) == 0
     # What scripts ask for is watched in a browser; their comments name addresses.
     page = re.sub(r"<script>.*?</script>", "", out.read_text(), flags=re.DOTALL)
-    assert "PHANTOM data" in page
+    assert "SYNTHETIC data" in page
     assert "latent_mahalanobis" in page
     assert "volume_ratio" in page
     assert page.count("<svg") == 6

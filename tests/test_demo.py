@@ -14,7 +14,7 @@ def test_the_demo_ends_with_a_report_and_can_be_continued(tmp_path, capsys):
     words = ["demo", "-o", str(out), "--subjects", "40", "--steps", "2", "1", "--device", "cpu"]
     assert main(words) == 0
     page = (out / "report.html").read_text()
-    assert "PHANTOM data" in page
+    assert "SYNTHETIC data" in page
     assert "Which brains are unusual?" in page
     assert "What finds it" in page
     cohort = Cohort.open(out / "cohort")

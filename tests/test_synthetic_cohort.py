@@ -96,13 +96,13 @@ def test_other_commands_take_them(drawn, phantom_cohort, run, tmp_path):
     assert main(["train", "restorer", str(drawn), "-o", str(tmp_path / "run"), *words]) == 0
     assert RunFolder.open(tmp_path / "run").data["phantom"]
     card = (tmp_path / "run/MODEL_CARD.md").read_text()
-    assert "drawn by a program, not brains" in card
+    assert "drawn by a model), not brains" in card
     out = tmp_path / "scores"
     assert main(["score", str(run), str(drawn), "-o", str(out), "--quiet"]) in (0, 1)
     assert len(read_tsv(out / "scores.tsv")) == 10
     assert main(["report", str(drawn), "-o", str(tmp_path / "report.html"), "--quiet"]) == 0
     page = (tmp_path / "report.html").read_text()
-    assert "drawn by a program" in page
+    assert "SYNTHETIC data" in page
     assert "has no volume in its" not in page
 
 

@@ -47,4 +47,4 @@ def test_it_runs_from_clean(tmp_path, monkeypatch):
     maps = sorted((tmp_path / "tutorial/void/maps").glob("*_z.nii.gz"))
     assert len(maps) == 24
     assert all(np.isfinite(read_map(path)[0]).all() for path in maps)
-    assert "PHANTOM data" in (tmp_path / "tutorial/report.html").read_text(encoding="utf-8")
+    assert "SYNTHETIC data" in (tmp_path / "tutorial/report.html").read_text(encoding="utf-8")

@@ -67,7 +67,7 @@ def contents_of(model: nn.Module, run: RunFolder) -> Contents:
     highest = len(source.names) - 1
     return Contents(
         task=f"{made} of cortical {source.name} volumes",
-        data="phantoms drawn by a program" if run.data["phantom"] else "label volumes",
+        data="synthetic volumes" if run.data["phantom"] else "label volumes",
         inputs=data_format("image", "labels", shape, ["class number"], [0, highest]),
         outputs=outputs,
         steps={

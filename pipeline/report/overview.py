@@ -79,7 +79,7 @@ def _note(score: str) -> str:
 
 def _cohort(section: Section) -> str:
     facts, name = section["facts"], section["title"].partition(": ")[2]
-    what = "phantoms drawn by a program" if section["phantom"] else "hemispheres or brains"
+    what = "synthetic volumes, not brains" if section["phantom"] else "hemispheres or brains"
     altered = section["deletion"]
     end = facts["split"]
     if altered:

@@ -36,7 +36,7 @@ def card_of(run: RunFolder, metrics: MetricsLog) -> str:
     of_images = "intensities" in data["preparation"]
     kind = "images" if of_images else "label volumes"
     if data["phantom"]:
-        kind = "**phantoms drawn by a program, not brains**"
+        kind = "**synthetic volumes (phantoms, or drawn by a model), not brains**"
     participants = run.participants
     asked = config["model"].get("init_args", {})
     known = sum(len(earlier["participants"]) for earlier in data.get("pretrained_on", []))

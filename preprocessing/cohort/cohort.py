@@ -291,7 +291,7 @@ class Cohort:
 
     @property
     def is_phantom(self) -> bool:
-        """True if the volumes were drawn by the phantom generator."""
+        """True if the volumes are synthetic: phantoms, or drawn by a model."""
         return bool(self.description["Cohort"].get("phantom", False))
 
     @property
