@@ -73,7 +73,7 @@ INNER = {
     "studies": ("training", "inference", "scoring", "runs", *GROUND),
 }
 INNER["commands"] = tuple(INNER)
-INNER["cli"] = ("commands.words",)  # it loads the commands by name
+INNER["cli"] = ("commands.outcome", "commands.words")  # it loads the commands by name
 INNER_PREPROCESSING = {
     "core": (),
     "topology": ("core",),

@@ -1,4 +1,4 @@
-"""What holds in every skeleton, made to hold in one that a model drew.
+"""Mending of drawn skeletons: what holds in every real one is made to hold.
 
 A skeleton keeps apart what is inside and outside; it hangs together, by its hull; and its sheets
 are hardly frayed. What a model draws voxel by voxel, or block by block, breaks all three.
