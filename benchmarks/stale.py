@@ -69,6 +69,8 @@ MEASURED = {
     "real_cohort.json": ("benchmarks/real_cohort.py", "preprocessing/cohort",
                          "preprocessing/skeletons"),
     "region_sizes.json": ("benchmarks/anomaly_real.py", "pipeline/scoring"),
+    "slices.json": ("benchmarks/families.py", "models/diffusion.py", "models/rectified_flow.py",
+                    "models/ddpm.py", "models/damage_unet.py", "pipeline/inference/restore.py"),
     "storage.json": ("benchmarks/storage.py", "preprocessing/core/arrays.py"),
     "widths.json": ("benchmarks/widths.py", "models", "configs/vnet.yaml", "configs/wgan_gp.yaml"),
     "scoring_speed.json": ("benchmarks/scoring_speed.py", "pipeline/scoring"),
