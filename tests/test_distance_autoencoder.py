@@ -9,6 +9,7 @@ from torch import nn
 from foldnorm.models.classes import signed_distances, to_classes
 from foldnorm.models.distance_autoencoder import DistanceAutoencoder
 from foldnorm.pipeline.runs.predict import drawn
+from foldnorm.preprocessing.cohort.preparation import Preparation
 
 SHAPE = (8, 8, 12)
 SMALL = {"channels": [8], "code_channels": 4}
@@ -76,9 +77,11 @@ def test_drawn_sheets_hold_together_and_are_thin(small_cohort):
     true[0, 2, 3, 4, height] = true[0, 1, 3, 4, height] + 0.4  # nearly as near as what is inside
     model.distances = lambda codes, condition=None: true
 
+    preparation = Preparation.from_dict(small_cohort.preparation)
+
     def drawn_with(margin):
         model.sheet_margin = margin
-        return drawn(model, 1, torch.Generator().manual_seed(0), None, lambda: small_cohort.scheme)
+        return drawn(model, 1, torch.Generator().manual_seed(0), None, lambda: preparation)
 
     holed, whole = drawn_with(0.0), drawn_with(0.5)
     assert (holed[0] == 2).sum() == 8 * 8 - 1

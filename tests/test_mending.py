@@ -10,6 +10,7 @@ from skimage.measure import euler_number
 
 from foldnorm.pipeline.runs.predict import drawn
 from foldnorm.preprocessing.cohort.discretise import discretise
+from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.io.schemes import SKELETON
 from foldnorm.preprocessing.io.volumes import read_labels
 from foldnorm.preprocessing.topology.mending import (
@@ -65,19 +66,31 @@ def test_what_lies_outside_may_reach_the_border_of_a_crop():
     assert closed[1, 7, 7] == closed[0, 5, 7] == 2
 
 
-def test_the_hull_of_what_is_drawn_with_thick_sheets_is_closed():
-    whole = ball(5)
-    holed = whole.copy()
-    holed[1, 7, 7] = 0
+def drawn_as(volume, preparation):
+    """Return what becomes of a volume that a model draws with thick sheets."""
 
     class Draws:
         sheet_margin = 1.0
 
         def sample(self, count, generator, condition=None):
-            return torch.from_numpy(np.stack([holed] * count))
+            return torch.from_numpy(np.stack([volume] * count))
 
-    (made,) = drawn(Draws(), 1, torch.Generator(), None, lambda: SKELETON)
+    (made,) = drawn(Draws(), 1, torch.Generator(), None, lambda: preparation)
+    return made
+
+
+def test_the_hull_of_what_is_drawn_with_thick_sheets_is_closed():
+    holed = ball(5)
+    holed[1, 7, 7] = 0
+    made = drawn_as(holed, Preparation(SKELETON, 2.0))
     assert not (ndimage.binary_dilation(made == 0) & (made == 1)).any()
+
+
+def test_folds_that_were_prepared_without_a_hull_are_drawn_without_one():
+    volume = np.where(ball(5) == 2, 0, ball(5)).astype(np.uint8)
+    volume[7, 4:11, 5] = volume[7, 4:11, 9] = 2  # two folds, and nothing that they hang on
+    assert (drawn_as(volume, Preparation(SKELETON, 2.0, hull="remove")) == volume).all()
+    assert (drawn_as(volume, Preparation(SKELETON, 2.0)) != volume).any()
 
 
 def sheet(side=9):

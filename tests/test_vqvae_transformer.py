@@ -373,6 +373,12 @@ def test_it_may_start_from_the_weights_of_its_first_stage(small_cohort, tmp_path
     assert "class_path" in capsys.readouterr().err
 
 
+def test_what_is_drawn_at_a_validation_is_mended(small_cohort, tmp_path):
+    words = ["--model.init_args.sheet_margin", "2", "--training.validate_every", "1"]
+    assert train("vqvae_transformer", small_cohort, tmp_path / "run", *words) == 0
+    assert "samples/" in (tmp_path / "run/metrics.csv").read_text().splitlines()[0]
+
+
 def test_it_scores_brains_by_what_it_expects(phantom_cohort):
     torch.manual_seed(0)
     model = VQVAETransformer(phantom_cohort.shape, **{**TRANSFORMER, "channels": [8, 8]}).eval()

@@ -20,6 +20,7 @@ from foldnorm.models.protocols import (
     Translates,
 )
 from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.topology.mending import mend_sheets
@@ -83,7 +84,7 @@ def drawn(
     count: int,
     generator: torch.Generator,
     condition: Tensor | None,
-    scheme: Callable[[], LabelScheme],
+    preparation: Callable[[], Preparation],
 ) -> NDArray[Any]:
     """Draw volumes; where the model draws thick sheets, mend and thin them.
 
@@ -92,7 +93,7 @@ def drawn(
         count: how many.
         generator: of all that is drawn.
         condition: (count, condition_size), or None.
-        scheme: gives that of the volumes; not asked of images.
+        preparation: gives that of the volumes; not asked of images.
 
     Returns:
         (count, I, J, K) uint8 class numbers; of images, float32 from −1 to 1.
@@ -100,8 +101,9 @@ def drawn(
     made = model.sample(count, generator, condition).cpu().numpy()
     if not isinstance(model, DrawsThickSheets) or not model.sheet_margin:
         return made
-    known = scheme()
-    return np.stack([mend_sheets(v, known.top, known.fill, known.void) for v in made])
+    scheme, has_hull = preparation().scheme, preparation().has_hull
+    inside = scheme.void if has_hull else scheme.fill
+    return np.stack([mend_sheets(v, scheme.top, scheme.fill, inside) for v in made])
 
 
 def translated(model: Translates, volumes: Tensor, sides: Sequence[int], fill: int) -> Tensor:

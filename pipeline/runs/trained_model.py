@@ -319,7 +319,7 @@ class TrainedModel:
             told = self.conditions.draw(count, rng, given)
             condition = torch.from_numpy(told) if self.conditions.size else None
             with self.computing():
-                made = drawn(model, count, generator, condition, lambda: self.preparation.scheme)
+                made = drawn(model, count, generator, condition, lambda: self.preparation)
             yield from made
 
     def features(self, brains: Iterable[Brain]) -> list[NDArray[np.float32]]:

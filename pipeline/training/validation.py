@@ -13,6 +13,7 @@ from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.pipeline.training.messages import dealt, gathered, share_buffers
 from foldnorm.pipeline.training.task import Slices, Task
 from foldnorm.preprocessing.cohort.pictures import contact_sheet
+from foldnorm.preprocessing.cohort.preparation import Preparation
 
 N_PICTURED = 4  # validation volumes in a sample picture
 N_SAMPLES = 8  # volumes drawn from the model at a validation
@@ -110,7 +111,7 @@ def _of_drawn(task: Task, trained: TrainedModel, at_most: int) -> Validation:
         N_SAMPLES,
         trained.generator(0),
         trained.condition(rows),
-        lambda: task.cohort.scheme,
+        lambda: Preparation.from_dict(task.cohort.preparation),
     )
     if len(task.cohort.indices("validation")[:at_most]):
         compared = task.drawn_figures(volumes, at_most)

@@ -59,6 +59,11 @@ class Preparation:
             raise InputError(f"scheme {self.pair.name!r} names no other volume to pair with")
 
     @property
+    def has_hull(self) -> bool:
+        """True if a hull, of the highest class, keeps apart what is inside and outside."""
+        return self.hull != "remove" and self.scheme.fill != self.scheme.void
+
+    @property
     def checks_folds_on_white(self) -> bool:
         """True if the pair is skeleton and grey-white, where no fold may lie on white matter."""
         stems = (self.scheme.stem, self.pair.stem if self.pair else "")

@@ -140,7 +140,7 @@ def _close(sheet, places):  # type: ignore[no-untyped-def]  # numba infers
 
 @compiled(nogil=True)
 def _sides_are_joined(sheet, i, j, k):  # type: ignore[no-untyped-def]
-    """Return whether what is free at the faces of a voxel is joined within reach without it."""
+    """Return whether the free faces of a voxel, of which there are some, are joined without it."""
     side = 2 * REACH + 3  # with a layer that is not free
     window = np.zeros((side, side, side), np.bool_)
     window[1:-1, 1:-1, 1:-1] = ~sheet[
@@ -151,11 +151,11 @@ def _sides_are_joined(sheet, i, j, k):  # type: ignore[no-untyped-def]
     steps = (-1, 1, -side, side, -(side**2), side**2)  # to the faces of a voxel
     front = np.empty(side**3, np.int64)
     count = 0
-    for step in steps:
-        if count == 0 and free[middle + step]:
-            free[middle + step] = False
+    for step in steps:  # to one of them, from which the others are to be reached
+        if free[middle + step]:
             front[0] = middle + step
             count = 1
+    free[front[0]] = False
     while count > 0:
         count -= 1
         v = front[count]
@@ -164,7 +164,7 @@ def _sides_are_joined(sheet, i, j, k):  # type: ignore[no-untyped-def]
                 free[v + step] = False
                 front[count] = v + step
                 count += 1
-    left = False
+    missed = False
     for step in steps:
-        left |= free[middle + step]
-    return not left
+        missed |= free[middle + step]
+    return not missed
