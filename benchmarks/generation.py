@@ -9,7 +9,8 @@ held-out crops as the floor (`evaluate-synthetic`); and, of the transformer, sco
 with one fold erased against intact ones, as `anomaly_real.py` has them, with how much of the fold
 is drawn anew. Figures of the flow are in a file of their own, OUT/generation/flow/figures.json.
 With `--only hemispheres`: the same transformer of whole hemispheres, SynthSeg's brains among them,
-read in windows; what is drawn is measured, in OUT/generation/hemispheres/figures.json.
+read in windows and told which side each is of; what is drawn is measured, and whether it is of the
+side that was asked for, in OUT/generation/hemispheres/figures.json.
 Settings of the scores were chosen on MMRR
 brains that were not trained on, and on no others.
 
@@ -33,6 +34,7 @@ from real_cohort import run
 from real_figures import auroc_by_size
 from real_scorers import fitted, join_tables, read_scores, score_hemispheres
 from scipy import ndimage
+from scipy.stats import mannwhitneyu
 
 from foldnorm.models.classes import to_classes
 from foldnorm.models.vqvae import VQVAE
@@ -61,12 +63,15 @@ STEPS = (4000, 8000, 6000, 2600)
 STEPS_OF_HEMISPHERES = (1000, 3600)
 HEMISPHERES = "hemispheres"
 IN_WINDOWS = ("--model.init_args.window=[10,10,10]", "--model.init_args.top_p=1.0")
+TOLD = ("--model.init_args.condition=[hemi]",)  # of whole hemispheres, both stages
 # Folder in OUT/generation of the drawn crops of each generator, and of its figures.
 GENERATORS = {"vqvae_transformer": "", "latent_flow": "flow"}
 SCORES = {"shortfall": "shortfall_component", "reconstruction": "reconstruction_missing_local",
           "latent_knn": "latent_knn", "void": "void_component"}  # fmt: skip
 WITHIN = 1  # voxels
 SHEET = 32  # drawn crops, and as many real ones, that a person is to tell apart
+SIDES = ("L", "R")
+SEEN = 2.0  # voxels, sd by which sheets are smoothed where their side is told
 SHOWN = 6  # drawn crops, and real ones below
 
 
@@ -82,20 +87,20 @@ def prepared(out: Path, place: Path, box: str) -> Cohort:
 
 
 def trained(
-    cohort: Cohort, place: Path, steps: Mapping[str, int], *options: str
+    cohort: Cohort, place: Path, steps: Mapping[str, int], *, whole: bool
 ) -> dict[str, Path]:
-    """Train each autoencoder, then the model of its codes with options; run folders by name."""
+    """Train an autoencoder, then the model of its codes, in windows of whole hemispheres."""
     runs = {name: place / name for name in steps}
     for name, path in runs.items():
         if (path / "cost.json").is_file():
             continue
         weights: tuple[object, ...] = ()
         if name in FIRST_STAGE:
-            weights = ("--weights", runs[FIRST_STAGE[name]], *options)
+            weights = ("--weights", runs[FIRST_STAGE[name]], *(IN_WINDOWS if whole else ()))
         run("train", name, cohort.folder, "-o", path, "--resume", "auto", "--device", "cpu",
             "--training.steps", steps[name], "--training.validate_every", AT_THE_END,
             "--training.validation_volumes", 2, "--training.workers", 0,
-            *weights, *MODELS[name], "--quiet")  # fmt: skip
+            *weights, *MODELS[name], *(TOLD if whole else ()), "--quiet")  # fmt: skip
     return runs
 
 
@@ -213,6 +218,46 @@ def of_anomalies(
     yield scores(cohort, path, place, per_size)
 
 
+def sides_told(cohort: Cohort, model: TrainedModel, count: int) -> dict[str, float]:
+    """AUROC of left against right, of hemispheres left out and of drawn ones that are to be either.
+
+    What tells them is ridge regression of the side on smoothed sheets of the training hemispheres.
+    """
+
+    def seen(volume: np.ndarray) -> np.ndarray:
+        sheets = cohort.scheme.foreground(volume).astype(np.float32)
+        return ndimage.gaussian_filter(sheets, SEEN)[::2, ::2, ::2].ravel()
+
+    def real(split: str) -> dict[str, np.ndarray]:
+        chosen = cohort.indices(split).tolist()
+        return {side: np.stack([seen(np.array(cohort.volumes[n])) for n in chosen
+                                if cohort.rows[n]["hemi"] == side])
+                for side in SIDES}  # fmt: skip
+
+    known = real("train")
+    of_side = np.concatenate([np.full(len(known[side]), n) for n, side in enumerate(SIDES)])
+    shown = np.concatenate(list(known.values()))
+    mean = shown.mean(axis=0)
+    products = (shown - mean) @ (shown - mean).T
+    ridge = np.trace(products) / len(products) * np.eye(len(products))
+    line = (shown - mean).T @ np.linalg.solve(products + ridge, of_side - of_side.mean())
+
+    def auroc(given: Mapping[str, np.ndarray]) -> float:
+        right, left = (given[side] @ line for side in reversed(SIDES))
+        return mannwhitneyu(right, left).statistic / (len(right) * len(left))
+
+    def drawn(side: str) -> np.ndarray:
+        return np.stack([seen(v) for v in model.sample(count // 2, seed=1, given={"hemi": side})])
+
+    return {"side_auroc_held_out": auroc(real("test")),
+            "side_auroc_drawn": auroc({side: drawn(side) for side in SIDES})}  # fmt: skip
+
+
+def of_conditions(cohort: Cohort, path: Path, count: int) -> Iterator[dict[str, float]]:
+    """Yield figures of what a model is told."""
+    yield sides_told(cohort, RunFolder.open(path).load(torch.device("cpu")), count)
+
+
 def picture(cohort: Cohort, model: TrainedModel) -> bytes:
     """Drawn crops above, real ones of the site left out below."""
     real = [np.array(cohort.volumes[n]) for n in cohort.indices("test")[:SHOWN]]
@@ -228,7 +273,7 @@ def measure(
     whole = name == HEMISPHERES
     place = out / "generation" / (HEMISPHERES if whole else "")
     cohort = prepared(out, place, HEMISPHERES if whole else "crops")
-    runs = trained(cohort, place, steps, *(IN_WINDOWS if whole else ()))
+    runs = trained(cohort, place, steps, whole=whole)
     model = runs[list(runs)[-1]]
     figures: dict[str, Any] = {
         **{f"steps_{stage}": number for stage, number in steps.items()},
@@ -241,6 +286,8 @@ def measure(
     parts = of_generator(cohort, model, folder, drawn)
     if name == "vqvae_transformer":
         parts = chain(parts, of_anomalies(cohort, model, place, per_size))
+    if whole:
+        parts = chain(parts, of_conditions(cohort, model, drawn))
     for part in parts:
         figures |= {key: round(float(value), 4) for key, value in part.items()}
         write_figures(folder / "figures.json", figures)

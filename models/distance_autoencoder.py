@@ -47,9 +47,10 @@ class DistanceAutoencoder(BetaVAE):
                 f"expected a longest_distance of 1 to {LARGEST_DISTANCE} voxels and a sharpness "
                 f"above 0, got {longest_distance} and {sharpness:g}"
             )
-        super().__init__(shape, n_classes, encoder_input="distance", **others)
+        super().__init__(
+            shape, n_classes, encoder_input="distance", sheet_margin=sheet_margin, **others
+        )
         self.longest_distance, self.sharpness = longest_distance, sharpness
-        self.sheet_margin = sheet_margin
 
     def to_encoder_input(self, volumes: Tensor) -> Tensor:
         """Compute distances, (B, C, *sides) from −1 to 1, of (B, *sides) uint8."""

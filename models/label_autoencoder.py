@@ -181,6 +181,9 @@ class VariationalAutoencoder(LabelAutoencoder):
         free_nats: that each dimension may hold before the KL term counts, lest it empties it.
         sampling_rounds: of encoding and decoding again that a drawn volume goes through; see
             `sample`.
+        sheet_margin: logits by which another class may be likelier than the highest one (sulcus)
+            where that is drawn; its sheets are mended and thinned afterwards. 0: drawn volumes stay
+            as they are decoded.
         edits: of training volumes, as `EditedVolumes` has them. With any, codes are also trained to
             lie near 0 where a volume is healthy and away from it where something was edited, which
             needs a code that is a map. Reconstruction is that of healthy volumes.
@@ -201,6 +204,7 @@ class VariationalAutoencoder(LabelAutoencoder):
         kl_weight: float = 0.3,
         free_nats: float = 0.0,
         sampling_rounds: int = 0,
+        sheet_margin: float = 0.0,
         edits: Sequence[EditKind] = (),
         max_edits: int = 3,
         radii: Sequence[float] = (4.0, 16.0),
@@ -220,6 +224,7 @@ class VariationalAutoencoder(LabelAutoencoder):
         self.kl_weight = kl_weight
         self.free_nats = free_nats
         self.sampling_rounds = sampling_rounds
+        self.sheet_margin = sheet_margin
 
     def split_edited(self, volumes: Tensor) -> tuple[Tensor, Tensor | None]:
         """Split a batch into healthy volumes, (B, *sides), and edited ones; None without edits."""

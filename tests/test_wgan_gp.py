@@ -86,6 +86,17 @@ def test_a_sampling_round_draws_a_code_of_the_volume_and_decodes_it():
     assert not torch.equal(first, second)
 
 
+def test_a_sheet_is_drawn_where_another_class_is_likelier_by_less_than_the_margin():
+    model = make(sampling_rounds=0, sheet_margin=0.2)
+    logits = model.decode(
+        torch.randn(1, model.latent_dim, generator=torch.Generator().manual_seed(3))
+    )
+    (sample,) = model.sample(1, torch.Generator().manual_seed(3))
+    is_near = logits[0, 2] > logits[0, :2].max(dim=0).values - 0.2
+    assert torch.equal(sample == 2, is_near)
+    assert (is_near != (to_classes(logits)[0] == 2)).any()
+
+
 def step(model, phase):
     """One plain optimiser step of a phase, as the loop does it."""
     names = model.phases[phase].networks
