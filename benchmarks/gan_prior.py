@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from anomaly_real import AT_THE_END
 from figures import write_figures
 from real_cohort import run
@@ -25,7 +24,7 @@ from foldnorm.pipeline.metrics.sheets import compare_populations, mean_panel
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.core.files import read_json, write_text
+from foldnorm.preprocessing.core.files import read_json
 
 SHARED = ("--device", "cpu", "--quiet", "--training.validate_every", AT_THE_END,
           "--training.validation_volumes", 2, "--training.workers", 0)  # fmt: skip
@@ -38,21 +37,6 @@ GAN = (
     "--model.init_args.sampling_rounds=0",
 )
 ROUNDS = 10  # of encoding and decoding, as `wgan_gp` is shipped
-FILLED_IN = ("shape", "n_classes", "condition", "condition_size", "training_steps")
-CONFIG = Path(__file__).parents[1] / "configs/latent_flow.yaml"
-
-
-def flow_of(gan: Path, out: Path) -> Path:
-    """Write the configuration of a `latent_flow` whose first stage is a trained WGAN-GP."""
-    model = RunFolder.open(gan).config["model"]
-    given = {k: v for k, v in model["init_args"].items() if k not in FILLED_IN}
-    config = yaml.safe_load(CONFIG.read_text())
-    config["model"]["init_args"] |= {
-        "first_stage": {"class_path": model["class_path"], "init_args": given},
-        "autoencoder_share": 0.0,
-    }
-    write_text(out, yaml.safe_dump(config))
-    return out
 
 
 def trained(cohort: Cohort, place: Path, steps: list[int]) -> dict[str, Path]:
@@ -62,8 +46,7 @@ def trained(cohort: Cohort, place: Path, steps: list[int]) -> dict[str, Path]:
         run("train", "wgan_gp", cohort.folder, "-o", runs["wgan_gp"], "--resume", "auto",
             "--training.steps", steps[0], *GAN, *SHARED)  # fmt: skip
     if not (runs["flow"] / "cost.json").is_file():
-        config = flow_of(runs["wgan_gp"], place / "flow.yaml")
-        run("train", config, cohort.folder, "-o", runs["flow"], "--resume", "auto",
+        run("train", "latent_flow", cohort.folder, "-o", runs["flow"], "--resume", "auto",
             "--weights", runs["wgan_gp"], "--training.steps", steps[1], *SHARED)  # fmt: skip
     return runs
 

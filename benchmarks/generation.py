@@ -51,12 +51,11 @@ LEFT_OUT = "HLN"
 LAYOUT = ["--space", "mni", "--mirror-right", "--thin", "--voxel-size", "2"]
 BOX = {"crops": ["--crop", "mm:-72,8,-58,22,-6,74"],
        "hemispheres": ["--crop", "mm:-80,16,-122,86,-66,94", "--pad", "multiple:8"]}  # fmt: skip
-FROM_WEIGHTS = "--model.init_args.autoencoder_share=0"
 MODELS = {
     "vqvae": (),
-    "vqvae_transformer": (FROM_WEIGHTS, "--training.batch_size=2"),
+    "vqvae_transformer": ("--training.batch_size=2",),
     "distance_autoencoder": (),
-    "latent_flow": (FROM_WEIGHTS,),
+    "latent_flow": (),
 }
 FIRST_STAGE = {"vqvae_transformer": "vqvae", "latent_flow": "distance_autoencoder"}
 STEPS = (4000, 8000, 6000, 2600)

@@ -64,7 +64,11 @@ def preprocess(source: PathLike | Sequence[PathLike], out: PathLike, **options: 
 
 
 def load_config(
-    model: PathLike, cohort: Cohort | PathLike, overrides: Mapping[str, Any] | None = None
+    model: PathLike,
+    cohort: Cohort | PathLike,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    weights: PathLike | None = None,
 ) -> dict[str, Any]:
     """Read a configuration and fill in what a cohort says.
 
@@ -72,6 +76,8 @@ def load_config(
         model: name of a shipped configuration (`list_models`), or a YAML file.
         cohort: that will be trained on, or its folder.
         overrides: of single keys: ``{"training.steps": 500, "model.init_args.kl_weight": 0.1}``.
+        weights: run or bundle from which `train` will start. A model of codes takes a trained
+            autoencoder as its first stage, with its arguments.
 
     Returns:
         ``{"model": {"class_path", "init_args"}, "training": {…}}``, every default spelt out.
@@ -87,7 +93,8 @@ def load_config(
         f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
         for key, value in (overrides or {}).items()
     ]
-    return resolve_for(_opened(cohort), str(model), words)
+    trained = None if weights is None else RunFolder.open(Path(weights)).config["model"]
+    return resolve_for(_opened(cohort), str(model), words, trained)
 
 
 def train(
@@ -110,7 +117,7 @@ def train(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         resume: continue from the last checkpoint, if there is one.
         overwrite: start anew in an existing run folder.
-        weights: run or bundle of the same model to start from.
+        weights: run or bundle to start from: of the same model, or of its first stage.
         quiet: no progress bar.
 
     Returns:

@@ -3,13 +3,14 @@
 import pytest
 import torch
 from conftest import noise_of
-from test_models import CONVOLUTIONAL, SHAPE, VAE, batch, small_latent, train, weights
+from test_models import CONVOLUTIONAL, SHAPE, VAE, batch, small_latent, train, weights, words
 
 from foldnorm.models.class_paths import ClassPathError
 from foldnorm.models.code_scale import CodeScale
 from foldnorm.models.latent_ddpm import LatentDDPM
 from foldnorm.models.latent_flow import LatentFlow
 from foldnorm.models.latent_stage import MEASURED_STEPS
+from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.run_folder import RunFolder
 
 
@@ -78,28 +79,31 @@ def test_what_has_no_map_of_codes_is_refused(stage, message):
 
 
 @pytest.mark.parametrize(
-    ("name", "stage"), [("latent_flow", "distance_autoencoder"), ("latent_ddpm", "beta_vae")]
+    ("name", "stage"),
+    [
+        ("latent_flow", "distance_autoencoder"),
+        ("latent_ddpm", "beta_vae"),
+        ("latent_flow", "wgan"),  # another class than the configuration names
+    ],
 )
-def test_it_may_start_from_the_run_of_its_autoencoder(name, stage, small_cohort, tmp_path, capsys):
+def test_it_may_start_from_the_run_of_an_autoencoder(name, stage, small_cohort, tmp_path, capsys):
     assert train(stage, small_cohort, tmp_path / "first") == 0
-    given = RunFolder(tmp_path / "first").config["model"]["init_args"]
-    kept = (
-        "channels",
-        "code_channels",
-        "kl_weight",
-        "free_nats",
-        "kl_annealing",
-        "sampling_rounds",
-    )
-    same = [f"--model.init_args.first_stage.init_args.{key}={given[key]}" for key in kept]
-    words = ["--weights", str(tmp_path / "first"), *same]
-    words += ["--model.init_args.autoencoder_share=0"]
-    assert train(name, small_cohort, tmp_path / "run", *words) == 0
+    from_first = ["--weights", str(tmp_path / "first")]
+
+    def train_second(out, *more):
+        every = words(name, small_cohort, tmp_path / out)
+        own = [word for word in every if "first_stage" not in word and "share" not in word]
+        return main([*own, *from_first, *more])
+
+    assert train_second("run") == 0
     first, second = weights(tmp_path / "first"), weights(tmp_path / "run")
     assert all(torch.equal(value, second[f"autoencoder.{key}"]) for key, value in first.items())
     assert second["scale.count"] > 0
+    trained, own = (RunFolder(tmp_path / part).config["model"] for part in ("first", "run"))
+    assert own["init_args"]["first_stage"]["class_path"] == trained["class_path"]
+    assert own["init_args"]["autoencoder_share"] == 0
     wider = "--model.init_args.first_stage.init_args.code_channels=3"
-    assert train(name, small_cohort, tmp_path / "wide", *words, wider) == 2
+    assert train_second("wide", wider) == 2
     assert "differs from the run's config.yaml (code_channels)" in capsys.readouterr().err
 
 

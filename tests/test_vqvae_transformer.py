@@ -360,8 +360,7 @@ def test_a_hole_of_which_the_codes_are_not_sure_is_closed_in_what_is_drawn(learn
 def test_it_may_start_from_the_weights_of_its_first_stage(small_cohort, tmp_path, capsys):
     assert train("vqvae", small_cohort, tmp_path / "first") == 0
     words = ["--weights", str(tmp_path / "first")]
-    only = ["--model.init_args.autoencoder_share", "0"]
-    assert train("vqvae_transformer", small_cohort, tmp_path / "run", *words, *only) == 0
+    assert train("vqvae_transformer", small_cohort, tmp_path / "run", *words) == 0
     first, second = weights(tmp_path / "first"), weights(tmp_path / "run")
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     assert set(second) - set(first) == {n for n in second if n.startswith("transformer.")}

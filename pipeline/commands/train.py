@@ -4,7 +4,8 @@ CONFIG is a YAML file or a shipped configuration (`foldnorm models` lists them).
 Any key can be set on the command line: --training.steps 500 --model.init_args.kl_weight 0.01.
 Ctrl-C, SIGTERM and SIGUSR1 save the state before leaving (exit 130 and 75); --resume auto
 continues, and gives the same weights as an unbroken run. --weights RUN starts from what was learned
-elsewhere, as where there are few brains.
+elsewhere, as where there are few brains. A model of codes so takes a trained autoencoder, whatever
+its class and arguments, as its first stage, and trains the second only.
 
 Many GPUs: torchrun --nproc-per-node 4 -m foldnorm.pipeline.cli train … or srun foldnorm train …
 (torchrun ends with 1 whatever its processes end with; srun passes 75 on).
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from foldnorm.pipeline.runs.config import resolve_for
+    from foldnorm.pipeline.runs.run_folder import RunFolder
     from foldnorm.pipeline.training.distributed import Group
     from foldnorm.pipeline.training.train import refuse_existing_run, train
     from foldnorm.preprocessing.cohort.cohort import Cohort
@@ -58,13 +60,15 @@ def run(arguments: argparse.Namespace) -> int:
     overrides = list(arguments.overrides)
     if arguments.seed is not None:
         overrides.append(f"--training.seed={arguments.seed}")
+    weights = arguments.weights
+    trained = None if weights is None else RunFolder.open(weights).config["model"]
     return train(
-        resolve_for(cohort, arguments.config, overrides),
+        resolve_for(cohort, arguments.config, overrides, trained),
         cohort,
         arguments.out,
         device=arguments.device,
         resume=resume,
-        weights=arguments.weights,
+        weights=weights,
         quiet=arguments.quiet,
         group=Group.of_launcher(),
     )

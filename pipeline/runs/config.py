@@ -5,7 +5,7 @@ import importlib
 import importlib.resources
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from foldnorm.preprocessing.core.resources import available_memory
 from foldnorm.preprocessing.core.yaml_files import read_yaml
 
 LOG = logging.getLogger(__name__)
+OF_TRAINING = ("training_steps", "condition_size")  # arguments of models that it says
 OLD_FORM = "%s is now %s; the old form goes with release 0.3"
 
 
@@ -79,6 +80,7 @@ def resolve(
     void: int | None = None,
     training_rows: Sequence[Mapping[str, str]] = (),
     sulci: Callable[[], Sequence[str]] = tuple,
+    trained: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Read a configuration, apply ``--key value`` overrides, fill in what the cohort says.
 
@@ -97,6 +99,9 @@ def resolve(
         void: class that an erased voxel takes; None for images.
         training_rows: of ``participants.tsv``, from which a conditioned model learns its columns.
         sulci: gives those that nearly all training brains have; asked only if the model names any.
+        trained: ``{"class_path", "init_args"}`` of a model from whose weights training starts. If
+            it is no model of the same kind but one that can be the first stage of one, it is that,
+            with its arguments, and no more of the training is for it.
 
     Returns:
         ``{"model": {"class_path", "init_args"}, "training": {…}}``, every default spelt out, but
@@ -108,8 +113,7 @@ def resolve(
     path = config_path(name_or_path)
     content = _content(path)
     class_path, overrides = _with_current_names(content, overrides)
-    overrides = gathered(overrides, content)
-    text = yaml.safe_dump(content)
+    accepted = _arguments_of_model(class_path)
     of_cohort = {
         "shape": list(shape),
         "n_classes": n_classes,
@@ -117,9 +121,12 @@ def resolve(
         "void": void,
         "n_channels": n_classes or 1,
     }
-    accepted = _arguments_of_model(class_path)
+    if trained is not None and trained["class_path"] != class_path:
+        content = _on_first_stage(content, trained, accepted, {*of_cohort, *OF_TRAINING})
+    overrides = gathered(overrides, content)
+    text = yaml.safe_dump(content)
     namespace = _parsed(path, text, of_cohort, accepted, overrides)
-    of_training = {"training_steps": namespace.training.steps}
+    of_training: dict[str, Any] = {"training_steps": namespace.training.steps}
     target = namespace.get("model.init_args.target")  # what a classifier is told in training
     if condition := namespace.get("model.init_args.condition") or (
         target and [f"{target}:category"]
@@ -134,7 +141,12 @@ def resolve(
     return dict(yaml.safe_load(_parser().dump(namespace, skip_unset=False)))
 
 
-def resolve_for(cohort: Cohort, name_or_path: str, overrides: Sequence[str]) -> dict[str, Any]:
+def resolve_for(
+    cohort: Cohort,
+    name_or_path: str,
+    overrides: Sequence[str],
+    trained: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """`resolve` with all that a cohort says."""
     pair = None if cohort.holds_images else cohort.pair_scheme
     n_classes = None if cohort.holds_images else cohort.scheme.n_classes
@@ -147,7 +159,33 @@ def resolve_for(cohort: Cohort, name_or_path: str, overrides: Sequence[str]) -> 
         void=None if cohort.holds_images else cohort.scheme.void,
         training_rows=[cohort.rows[i] for i in cohort.indices("train")],
         sulci=lambda: common_sulci(cohort),
+        trained=trained,
     )
+
+
+def _on_first_stage(
+    content: Mapping[str, Any],
+    trained: Mapping[str, Any],
+    accepted: set[str],
+    filled: Collection[str],
+) -> dict[str, Any]:
+    """Put a trained model into a configuration as its first stage, if that has one.
+
+    Args:
+        content: the configuration.
+        trained: see `resolve`.
+        accepted: names of the arguments of the configuration's model.
+        filled: names of those that cohort and training say.
+    """
+    given = {k: v for k, v in trained["init_args"].items() if k not in filled}
+    if "first_stage" in accepted:
+        of_both = {"condition": given.pop("condition", [])}
+        named = {"class_path": trained["class_path"], "init_args": given}
+        given = {"first_stage": named, **of_both}
+    elif "autoencoder_share" not in accepted or not accepted.issuperset(given):
+        return dict(content)  # what weights do not suit, `set_up` says
+    own = {**content["model"]["init_args"], **given, "autoencoder_share": 0.0}
+    return {**content, "model": {**content["model"], "init_args": own}}
 
 
 def _parsed(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.split import SPLITS
 from foldnorm.preprocessing.core.arrays import LabelArray, read_array, read_row
 from foldnorm.preprocessing.core.counts import counted
@@ -286,8 +287,8 @@ class Cohort:
 
     @property
     def has_hull(self) -> bool:
-        """True if the sheet between brain and outside was kept."""
-        return self.preparation.get("hull") != "remove"
+        """See `Preparation.has_hull`."""
+        return Preparation.from_dict(self.preparation).has_hull
 
     @property
     def is_phantom(self) -> bool:
