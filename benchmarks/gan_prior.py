@@ -4,10 +4,12 @@ OUT is that of `generation.py`, with its crops of real hemispheres, HLN left out
 encoder of few channels is trained on them (`wgan_gp`, with fewer phases a round), then a
 `latent_flow` of its codes, whose first stage it is. Volumes drawn from N(0, I), from there after
 ten rounds of encoding and decoding, and by the flow, are compared with crops of the site left out:
-voxels and pieces of sulci, drawn by real, and the excess of opening.
+voxels and pieces of sulci, drawn by real, and the excess of opening. The latter two are mended and
+thinned, as they are shipped, and compared with training crops, too (`evaluate-synthetic`).
+With `--phantoms`, crops of as many phantom hemispheres take their place.
 
-OUT/gan_prior keeps everything; what is there is not made again. Ends with one line of JSON, which
-is also written to OUT/gan_prior/figures.json.
+OUT/gan_prior, or OUT/gan_prior_phantoms, keeps everything; what is there is not made again. Ends
+with one line of JSON, which is also written to figures.json there.
 """
 
 import argparse
@@ -16,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from anomaly_real import AT_THE_END
 from figures import write_figures
+from generation import BOX, LAYOUT, compared, reconstructions, sheets_of_drawn
 from real_cohort import run
 
-from foldnorm.pipeline.metrics.sheets import compare_populations, mean_panel
+from foldnorm.pipeline.metrics.sheets import compare_populations
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Cohort
@@ -34,9 +38,19 @@ GAN = (
     "--model.init_args.critic_channels=[16,32]",
     "--model.init_args.critic_steps=2",
     "--model.init_args.reconstruction_steps=3",
-    "--model.init_args.sampling_rounds=0",
 )
-ROUNDS = 10  # of encoding and decoding, as `wgan_gp` is shipped
+PHANTOMS = 72
+SPLIT = (0.68, 0.15, 0.17)
+
+
+def of_phantoms(place: Path) -> Cohort:
+    """Cohort of crops of phantom hemispheres, laid out as the real ones are."""
+    if not (place / "cohort/volumes.npy").is_file():
+        run("phantom", "-o", place / "source", "--subjects", PHANTOMS, "--hemi", "L", "R",
+            "--quiet", "--overwrite")  # fmt: skip
+        run("preprocess", place / "source", "-o", place / "cohort", *LAYOUT, *BOX["crops"],
+            "--split-fractions", *SPLIT, "--quiet")  # fmt: skip
+    return Cohort.open(place / "cohort")
 
 
 def trained(cohort: Cohort, place: Path, steps: list[int]) -> dict[str, Path]:
@@ -51,12 +65,12 @@ def trained(cohort: Cohort, place: Path, steps: list[int]) -> dict[str, Path]:
     return runs
 
 
-def drawn(cohort: Cohort, model: TrainedModel, count: int, title: str) -> dict[str, float]:
-    """Compare drawn volumes with those of the site left out."""
+def from_prior(cohort: Cohort, gan: TrainedModel, count: int) -> dict[str, float]:
+    """Compare what the generator makes of N(0, I), and nothing more, with crops left out."""
+    gan.model.sampling_rounds, gan.model.sheet_margin = 0, 0.0  # type: ignore[assignment]
     structure = cohort.scheme.foreground
     real = [structure(np.array(cohort.volumes[n])) for n in cohort.indices("test")]
-    found = compare_populations([structure(v) for v in model.sample(count, seed=0)], real)
-    return {f"{title}_{name}": value for name, value in found.items()}
+    return compare_populations([structure(v) for v in gan.sample(count, seed=0)], real)
 
 
 def main() -> None:
@@ -64,31 +78,29 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--steps", type=int, nargs=2, default=[400, 1200], metavar="N",
+    parser.add_argument("--steps", type=int, nargs=2, default=[1500, 2400], metavar="N",
                         help="rounds of the WGAN-GP, steps of the flow")  # fmt: skip
-    parser.add_argument("--drawn", type=int, default=24)
+    parser.add_argument("--drawn", type=int, default=32)
+    parser.add_argument("--phantoms", action="store_true")
     arguments = parser.parse_args()
-    place = arguments.out.absolute() / "gan_prior"
-    cohort = Cohort.open(arguments.out.absolute() / "generation/cohort")
+    out = arguments.out.absolute()
+    place = out / ("gan_prior_phantoms" if arguments.phantoms else "gan_prior")
+    cohort = of_phantoms(place) if arguments.phantoms else Cohort.open(out / "generation/cohort")
     runs = trained(cohort, place, arguments.steps)
-    gan, flow = (RunFolder.open(path).load("cpu") for path in runs.values())
-    structure, indices = cohort.scheme.foreground, cohort.indices("test")
-    made = gan.reconstruct(cohort.brains(indices))
-    panel = mean_panel(
-        (structure(own), structure(np.array(cohort.volumes[n])))
-        for own, n in zip(made, indices, strict=True)
-    )
+    gan = RunFolder.open(runs["wgan_gp"]).load(torch.device("cpu"))
     figures: dict[str, Any] = {
         **dict(zip(("rounds_of_wgan_gp", "steps_of_flow"), arguments.steps, strict=True)),
         **{f"minutes_of_{name}": read_json(path / "cost.json")["seconds"] / 60
            for name, path in runs.items()},
         "drawn": arguments.drawn,
-        **{f"reconstruction_{name}": value for name, value in panel.items()},
-        **drawn(cohort, gan, arguments.drawn, "prior"),
+        **reconstructions(cohort, gan),
+        **{f"prior_{k}": v for k, v in from_prior(cohort, gan, arguments.drawn).items()},
     }  # fmt: skip
-    gan.model.sampling_rounds = ROUNDS  # type: ignore[assignment]
-    figures |= drawn(cohort, gan, arguments.drawn, "rounds")
-    figures |= drawn(cohort, flow, arguments.drawn, "flow")
+    for title, path in {"rounds": runs["wgan_gp"], "flow": runs["flow"]}.items():
+        drawn = sheets_of_drawn(cohort, path, place / title, arguments.drawn)
+        found = {k.removeprefix("drawn_"): v for k, v in drawn.items()}
+        found |= compared(cohort, place / title)
+        figures |= {f"{title}_{name}": value for name, value in found.items()}
     rounded = {name: round(float(value), 4) for name, value in figures.items()}
     write_figures(place / "figures.json", rounded)
     print(json.dumps(rounded))

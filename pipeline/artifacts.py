@@ -323,7 +323,7 @@ LOCALISATION = Artifact(
         "draw": "number of the draw of halves and deletions",
         **VOLUME,
         "name": "of the fold",
-        "mm2": "size of the deletion, mm² of sheet (mm³ of a ball)",
+        "deletion_size": "mm² of sheet, or mm³ of a ball",
         **LOCALISATION_FIGURES,
     },
 )
@@ -665,7 +665,7 @@ PROJECTION = Artifact(
         "y": "second axis",
         "z": "third axis, if there is one",
         **PARTICIPANTS,
-        "deleted_mm2": "size of the deletion, of an altered cohort",
+        "deletion_size": "of an altered cohort: mm² of sheet, or mm³ of a ball; 0 if none",
         "score_*": "of foldnorm score",
         "p_*": "of foldnorm score",
         f"{SULCUS_SIZE}*": "of a sulcus, by foldnorm label-sulci or the names of a cohort's folds",

@@ -95,8 +95,8 @@ def test_the_command_places_other_cohorts_and_joins_scores(
     others = [row for row in rows if row["cohort"] == "deleted"]
     assert len(own) == len(small_cohort.rows)
     assert {row["role"] for row in others} == {"placed"}
-    assert all(float(row["deleted_mm2"]) > 0 for row in others)
-    assert all(float(row["deleted_mm2"]) == 0 for row in own)
+    assert all(float(row["deletion_size"]) > 0 for row in others)
+    assert all(float(row["deletion_size"]) == 0 for row in own)
     assert all(row["score_latent_mahalanobis"] for row in own)
     assert not any(row["score_latent_mahalanobis"] for row in others)
     sidecar = read_json(tmp_path / "out/projection.json")

@@ -266,7 +266,7 @@ class Placed:
                     "role": "fitted" if self.fitted[n] else "placed",
                     **{a: float(v) for a, v in zip(names, self.points[n], strict=False)},
                     **row,
-                    "deleted_mm2": number(deleted[brain], "size") if brain in deleted else 0.0,
+                    "deletion_size": number(deleted[brain], "size") if brain in deleted else 0.0,
                     **{k: v for table in figures for k, v in table.get(brain, {}).items()},
                 }
             )

@@ -206,7 +206,7 @@ def _draw(
                 "draw": n,
                 "volume": row_key(cohort.rows[a.index]),
                 "name": a.deletion.name,
-                "mm2": a.deletion.size,
+                "deletion_size": a.deletion.size,
                 **localisation(cohort, a.index, a.volume, z[0], scorer.map_scores[0].THRESHOLD),
             }
         )
