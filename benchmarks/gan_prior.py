@@ -39,6 +39,7 @@ GAN = (
     "--model.init_args.critic_steps=2",
     "--model.init_args.reconstruction_steps=3",
 )
+FLOW = "--model.init_args.sheet_margin=1.3"
 PHANTOMS = 72
 SPLIT = (0.68, 0.15, 0.17)
 
@@ -61,7 +62,7 @@ def trained(cohort: Cohort, place: Path, steps: list[int]) -> dict[str, Path]:
             "--training.steps", steps[0], *GAN, *SHARED)  # fmt: skip
     if not (runs["flow"] / "cost.json").is_file():
         run("train", "latent_flow", cohort.folder, "-o", runs["flow"], "--resume", "auto",
-            "--weights", runs["wgan_gp"], "--training.steps", steps[1], *SHARED)  # fmt: skip
+            "--weights", runs["wgan_gp"], "--training.steps", steps[1], FLOW, *SHARED)  # fmt: skip
     return runs
 
 

@@ -132,16 +132,21 @@ class LabelAutoencoder(nn.Module):
         """Turn what was decoded, (B, C, *sides), into volumes, (B, *sides) uint8."""
         return to_classes(logits)
 
-    def to_drawn(self, logits: Tensor) -> Tensor:
+    def to_drawn(self, logits: Tensor, sheet_margin: float | None = None) -> Tensor:
         """Turn what was decoded of a drawn code, (B, C, *sides), into volumes, likewise.
 
-        With a `sheet_margin`, sheets are to be mended and thinned: a code that was drawn says less
+        With a sheet margin, sheets are to be mended and thinned: a code that was drawn says less
         well where a sheet is than that it is near, and without they would have holes.
+
+        Args:
+            logits: of each class.
+            sheet_margin: of whoever drew the code; None: our own.
         """
-        if not self.sheet_margin:
+        margin = self.sheet_margin if sheet_margin is None else sheet_margin
+        if not margin:
             return self.to_output(logits)
         nearer = torch.zeros(self.n_classes, device=logits.device)
-        nearer[-1] = self.sharpness * self.sheet_margin
+        nearer[-1] = self.sharpness * margin
         return self.to_output(logits + nearer.view(-1, *[1] * (logits.ndim - 2)))
 
     def decode(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:

@@ -37,6 +37,7 @@ class LatentStage(Diffusion):
             ``foldnorm.models.BetaVAE``.
         autoencoder_share: of the training that the first stage takes; 0 for one that starts from
             the weights of a trained autoencoder.
+        sheet_margin: of what is drawn, in the autoencoder's units; None: its own.
         training_steps: taken from ``training.steps``.
         condition: columns of ``participants.tsv`` that autoencoder and diffusion are told.
         condition_size: numbers they amount to; taken from the cohort.
@@ -52,6 +53,7 @@ class LatentStage(Diffusion):
         *,
         first_stage: ClassPath,
         autoencoder_share: float = 0.4,
+        sheet_margin: float | None = None,
         training_steps: int = 1,
         condition: Sequence[str] = (),
         condition_size: int = 0,
@@ -69,7 +71,7 @@ class LatentStage(Diffusion):
         self.autoencoder = autoencoder = _built(first_stage, filled)[0]
         self.scale = CodeScale(code_channels)
         self.latent_dim = autoencoder.latent_dim
-        self.sheet_margin = autoencoder.sheet_margin
+        self.sheet_margin = autoencoder.sheet_margin if sheet_margin is None else sheet_margin
         self.autoencoder_steps = autoencoder_steps
         self._last: Tensor | None = None  # codes by which others are normalised after the step
         if autoencoder_steps:
@@ -151,7 +153,8 @@ class LatentStage(Diffusion):
     def to_output(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Decode normalised codes, (B, code_channels, *grid), to volumes, (B, *sides) uint8."""
         codes = self.scale.restored(x).flatten(1).to(next(self.autoencoder.parameters()).device)
-        return self.autoencoder.to_drawn(self.autoencoder.decode(codes, condition))
+        logits = self.autoencoder.decode(codes, condition)
+        return self.autoencoder.to_drawn(logits, self.sheet_margin)
 
 
 def _built(

@@ -107,6 +107,17 @@ def test_it_may_start_from_the_run_of_an_autoencoder(name, stage, small_cohort, 
     assert "differs from the run's config.yaml (code_channels)" in capsys.readouterr().err
 
 
+def test_how_near_a_sheet_has_to_be_is_said_of_what_it_draws_or_of_its_first_stage():
+    codes = torch.randn(1, 2, 2, 2, 3, generator=torch.Generator().manual_seed(0))
+    first, near, far = (small_latent(LatentFlow, sheet_margin=m) for m in (None, 0.0, 3.0))
+    for other in (near, far):
+        other.load_state_dict(first.state_dict())
+    assert first.sheet_margin == first.autoencoder.sheet_margin == 0.3
+    assert far.autoencoder.sheet_margin == 0.3
+    voxels = [int((model.to_output(codes) == 2).sum()) for model in (near, first, far)]
+    assert voxels == sorted(set(voxels))
+
+
 def test_weights_of_a_run_before_codes_were_normalised_are_taken_as_they_are():
     model, other = small_latent(LatentDDPM), small_latent(LatentDDPM)
     old = {key: own for key, own in model.state_dict().items() if not key.startswith("scale.")}
