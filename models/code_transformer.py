@@ -65,7 +65,8 @@ class CodeTransformer(nn.Module):
             nn.Linear(self.neighbours.shape[1] * (whole + 1), 2 * width), nn.GELU()
         )
         self.to_step = nn.Linear(2 * width, width)
-        self.condition = ConditionMap(condition_size, [width]) if condition_size else None
+        of_place = [self.places, width]  # what follows from a condition differs from place to place
+        self.condition = ConditionMap(condition_size, of_place) if condition_size else None
         self.transformer = CausalTransformer(width, depth, heads)
         self.to_logits = nn.ModuleList(
             _Head(n * channels, width, n_codes) for n in range(n_codebooks)
@@ -241,7 +242,7 @@ class CodeTransformer(nn.Module):
         beside = self.from_neighbours(torch.cat([of_them, is_known], dim=3).flatten(2))
         x = x + self.to_step(beside)
         if self.condition is not None:
-            x = x + self.condition(condition).unsqueeze(1)
+            x = x + self.condition(condition, asked)
         return x, beside
 
 

@@ -41,11 +41,18 @@ class ConditionMap(nn.Module):
         super().__init__()
         self.maps = nn.Parameter(torch.zeros(size, *shape))
 
-    def forward(self, condition: Tensor | None) -> Tensor:
-        """(B, size) → (B, *shape)."""
+    def forward(self, condition: Tensor | None, places: Tensor | None = None) -> Tensor:
+        """(B, size) → (B, *shape).
+
+        Args:
+            condition: of each volume.
+            places: (B, n) int64, rows of the map that are asked for, (B, n, …); None: all.
+        """
         if condition is None:
             raise ValueError("this model is conditioned; give it the condition of each volume")
-        return torch.tensordot(condition, self.maps, dims=1)
+        if places is None:
+            return torch.tensordot(condition, self.maps, dims=1)
+        return torch.einsum("bc,cb...->b...", condition, self.maps[:, places])
 
 
 class FeatureEncoder(nn.Module):

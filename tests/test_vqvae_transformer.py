@@ -97,6 +97,20 @@ def test_from_a_step_on_places_are_told_those_before_the_step_alone(order):
     assert len({round(value, 4) for value in nothing[:, second].tolist()}) == 4  # told nothing
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_follows_from_a_condition_differs_from_place_to_place(order):
+    torch.manual_seed(0)
+    model = CodeTransformer((1, 3), 2, 2, 2, 8, 2, 2, condition_size=2).eval()
+    tokens, entries, told = every()[:1], torch.randn(2, 2, 2), torch.eye(2)
+    with torch.no_grad():
+        model.condition.maps[1, order[1]] = torch.randn(8)  # of one place, and of one category
+        both = [model.log_probability(tokens, entries, order[None], own[None]) for own in told]
+    first, second, third = order
+    assert both[0][0, first] == both[1][0, first]
+    assert both[0][0, second] != both[1][0, second]
+    assert both[0][0, third] != both[1][0, third]  # which is told of the second
+
+
 def test_what_is_expected_is_the_mean_of_what_places_can_hold():
     model, entries = tiny(n_codebooks=1, n_codes=3)
     meanings, order = torch.randn(1, 3, 5), ORDERS[1]
