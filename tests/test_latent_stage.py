@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import yaml
 from conftest import noise_of
 from test_models import CONVOLUTIONAL, SHAPE, VAE, batch, small_latent, train, weights, words
 
@@ -105,6 +106,25 @@ def test_it_may_start_from_the_run_of_an_autoencoder(name, stage, small_cohort, 
     wider = "--model.init_args.first_stage.init_args.code_channels=3"
     assert train_second("wide", wider) == 2
     assert "differs from the run's config.yaml (code_channels)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"class_path": None}, "expected a model with class_path and init_args"),
+        ({"class_path": "foldnorm.models.VQVAE", "init_args": [1]}, "expected a model with class_"),
+        ({"class_path": "os.system"}, "first_stage: expected a class of"),
+        ({"class_path": "foldnorm.models.Restorer"}, "first_stage: expected a variational auto"),
+    ],
+)
+def test_weights_of_no_autoencoder_are_refused(model, message, small_cohort, tmp_path, capsys):
+    assert train("distance_autoencoder", small_cohort, tmp_path / "first") == 0
+    config = tmp_path / "first/config.yaml"
+    written = {**yaml.safe_load(config.read_text()), "model": model}
+    config.write_text(yaml.safe_dump(written))
+    words = ["train", "latent_flow", str(small_cohort.folder), "-o", str(tmp_path / "run")]
+    assert main([*words, "--weights", str(tmp_path / "first"), "--device", "cpu"]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_how_near_a_sheet_has_to_be_is_said_of_what_it_draws_or_of_its_first_stage():

@@ -121,7 +121,8 @@ def resolve(
         "void": void,
         "n_channels": n_classes or 1,
     }
-    if trained is not None and trained["class_path"] != class_path:
+    is_own = class_path == _class_path(content, ())  # and not one of the command line
+    if trained is not None and is_own and trained["class_path"] != class_path:
         content = _on_first_stage(content, trained, accepted, {*of_cohort, *OF_TRAINING})
     overrides = gathered(overrides, content)
     text = yaml.safe_dump(content)
@@ -180,12 +181,14 @@ def _on_first_stage(
     given = {k: v for k, v in trained["init_args"].items() if k not in filled}
     if "first_stage" in accepted:
         of_both = {"condition": given.pop("condition", [])}
-        named = {"class_path": trained["class_path"], "init_args": given}
-        given = {"first_stage": named, **of_both}
+        stage = {"class_path": trained["class_path"], "init_args": given}
+        given = {"first_stage": stage, **of_both}
     elif "autoencoder_share" not in accepted or not accepted.issuperset(given):
         return dict(content)  # what weights do not suit, `set_up` says
-    own = {**content["model"]["init_args"], **given, "autoencoder_share": 0.0}
-    return {**content, "model": {**content["model"], "init_args": own}}
+    model = content["model"]
+    named: dict[str, Any] = {"class_path": model} if isinstance(model, str) else dict(model)
+    own = {**(named.get("init_args") or {}), **given, "autoencoder_share": 0.0}
+    return {**content, "model": {**named, "init_args": own}}
 
 
 def _parsed(

@@ -93,6 +93,10 @@ class RunFolder:
         ):
             reason = content_fault(path) or "expected a configuration, with model and training"
             raise InputError(f"{reason}: {path}")
+        if not isinstance(content["model"].get("class_path"), str) or not isinstance(
+            content["model"].setdefault("init_args", {}), dict
+        ):
+            raise InputError(f"expected a model with class_path and init_args: {path}")
         return content
 
     @cached_property
