@@ -244,6 +244,8 @@ class RunFolder:
     def check_model(self, model: Mapping[str, Any], *, is_first_stage: bool = False) -> None:
         """Refuse to go on with another model than the run's.
 
+        What the run does not say, as one of an earlier release, has its default.
+
         Args:
             model: ``class_path`` and ``init_args``, as resolved.
             is_first_stage: the run's model is the first stage of this one, which has more of them.
@@ -251,10 +253,12 @@ class RunFolder:
         Raises:
             InputError: with what differs.
         """
-        own = self.config["model"]
+        from foldnorm.pipeline.runs.config import spelt_out  # imports torch
+
+        own = spelt_out(self.config["model"])
         same = is_first_stage or own["class_path"] == model["class_path"]
         differing = [] if same else ["class_path"]
-        ours, theirs = own.get("init_args", {}), model.get("init_args", {})
+        ours, theirs = own["init_args"], model.get("init_args", {})
         differing += [
             name
             for name in sorted(set(ours) if is_first_stage else set(ours) | set(theirs))

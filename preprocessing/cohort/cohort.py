@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.cohort.split import SPLITS
 from foldnorm.preprocessing.core.arrays import LabelArray, read_array, read_row
 from foldnorm.preprocessing.core.counts import counted
@@ -287,8 +286,8 @@ class Cohort:
 
     @property
     def has_hull(self) -> bool:
-        """See `Preparation.has_hull`."""
-        return Preparation.from_dict(self.preparation).has_hull
+        """True if the sheet between brain and outside was kept."""
+        return self.preparation.get("hull") != "remove"
 
     @property
     def is_phantom(self) -> bool:
