@@ -4,6 +4,8 @@ A skeleton keeps apart what is inside and outside; it hangs together, by its hul
 are hardly frayed. What a model draws voxel by voxel, or block by block, breaks all three.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -20,6 +22,8 @@ from foldnorm.preprocessing.topology.topology import (
 
 TOUCHING = np.ones((3, 3, 3))  # 26 neighbours
 FACE_NEIGHBOURS = ndimage.generate_binary_structure(3, 1).astype(np.uint8)
+GRAZED = 0.02  # share of the border of a volume that a brain which is whole may take
+SMALL = 0.1  # of the largest piece, below which others hang on nothing
 REACH = 6  # voxels within which both sides of a pinhole are joined by another way
 
 
@@ -40,7 +44,7 @@ def mend_sheets(
     mended = close_pinholes(classes, top)
     if outside == inside:
         return thin(mended, top)
-    return drop_loose_pieces(thin(close_hull(mended, top, outside, inside), top), top)
+    return drop_loose_pieces(thin(close_hull(mended, top, outside, inside), top), top, outside)
 
 
 def close_hull(
@@ -67,34 +71,50 @@ def close_hull(
     return closed
 
 
-def drop_loose_pieces(classes: NDArray[np.uint8], top: int) -> NDArray[np.uint8]:
-    """Take away pieces of sheet that hang on nothing.
+def drop_loose_pieces(classes: NDArray[np.uint8], top: int, outside: int) -> NDArray[np.uint8]:
+    """Take away what lies apart from the brain, and pieces of sheet that hang on nothing.
 
-    Where the largest piece reaches the border, the volume is a crop, and sheets go on beyond: any
-    piece that reaches the border stays. Else the brain is whole, and all of it hangs together.
+    Small ones only, for both hemispheres of a brain may lie apart. Where the brain takes much of
+    the border, the volume is a crop of it, and goes on beyond: what reaches the border stays.
 
     Args:
         classes: (I, J, K) class numbers.
         top: class of the sheets.
+        outside: class of what lies outside the brain.
 
     Returns:
         A copy in which such a piece has the class that is most frequent around it.
     """
     kept = classes.copy()
-    pieces, number = ndimage.label(classes == top, TOUCHING)
-    if number == 0:
-        return kept
-    largest = 1 + np.argmax(np.bincount(pieces.ravel())[1:])
-    within = np.unique(clear_border(pieces))
-    every = within if largest not in within else np.arange(1, number + 1)
-    loose = np.setdiff1d(every, [0, largest])
-    boxes = ndimage.find_objects(pieces)
-    for label in loose:
-        box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in boxes[label - 1])
-        piece = pieces[box] == label
-        around = ndimage.binary_dilation(piece) & ~piece
-        kept[box][piece] = np.bincount(classes[box][around]).argmax()
+    brain = classes != outside
+    is_crop = _on_border(brain).mean() > GRAZED
+    kept[_loose(brain, is_crop) > 0] = outside
+    loose = _loose(kept == top, is_crop)
+    for label, box in enumerate(ndimage.find_objects(loose), start=1):
+        if box is not None:
+            near = tuple(slice(max(own.start - 1, 0), own.stop + 1) for own in box)
+            piece = loose[near] == label
+            around = ndimage.binary_dilation(piece) & ~piece
+            kept[near][piece] = np.bincount(kept[near][around]).argmax()
     return kept
+
+
+def _loose(mask: NDArray[np.bool_], is_crop: bool) -> NDArray[np.int32]:
+    """Label the pieces that are small beside the largest; of a crop, if they end within it."""
+    pieces, _ = ndimage.label(mask, TOUCHING)
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0  # what is no piece
+    is_loose = sizes < SMALL * sizes.max()
+    is_loose[0] = False
+    if is_crop:
+        is_loose[_on_border(pieces)] = False
+    return np.where(is_loose[pieces], pieces, 0).astype(np.int32)
+
+
+def _on_border(volume: NDArray[Any]) -> NDArray[Any]:
+    """Values of the outermost layers of a volume; those of its edges several times."""
+    faces = [np.take(volume, end, axis).ravel() for axis in range(volume.ndim) for end in (0, -1)]
+    return np.concatenate(faces)
 
 
 def close_pinholes(classes: NDArray[np.uint8], top: int) -> NDArray[np.uint8]:
