@@ -98,9 +98,10 @@ def main() -> None:
         **{f"prior_{k}": v for k, v in from_prior(cohort, gan, arguments.drawn).items()},
     }  # fmt: skip
     for title, path in {"rounds": runs["wgan_gp"], "flow": runs["flow"]}.items():
-        drawn = sheets_of_drawn(cohort, path, place / title, arguments.drawn)
+        folder = place / f"drawn_{title}"
+        drawn = sheets_of_drawn(cohort, path, folder, arguments.drawn)
         found = {k.removeprefix("drawn_"): v for k, v in drawn.items()}
-        found |= compared(cohort, place / title)
+        found |= compared(cohort, folder)
         figures |= {f"{title}_{name}": value for name, value in found.items()}
     rounded = {name: round(float(value), 4) for name, value in figures.items()}
     write_figures(place / "figures.json", rounded)
