@@ -22,8 +22,9 @@ from foldnorm.preprocessing.topology.topology import (
 
 TOUCHING = np.ones((3, 3, 3))  # 26 neighbours
 FACE_NEIGHBOURS = ndimage.generate_binary_structure(3, 1).astype(np.uint8)
-GRAZED = 0.02  # share of the border of a volume that a brain which is whole may take
-SMALL = 0.1  # of the largest piece, below which others hang on nothing
+GRAZED = 0.15  # share of the border of a volume that a brain which is whole may take
+APART = 0.5  # of the largest part, below which another is no second hemisphere
+SMALL = 0.1  # of the largest piece of sheet, below which another hangs on nothing
 REACH = 6  # voxels within which both sides of a pinhole are joined by another way
 
 
@@ -88,8 +89,8 @@ def drop_loose_pieces(classes: NDArray[np.uint8], top: int, outside: int) -> NDA
     kept = classes.copy()
     brain = classes != outside
     is_crop = _on_border(brain).mean() > GRAZED
-    kept[_loose(brain, is_crop) > 0] = outside
-    loose = _loose(kept == top, is_crop)
+    kept[_loose(brain, APART, is_crop) > 0] = outside
+    loose = _loose(kept == top, SMALL, is_crop)
     for label, box in enumerate(ndimage.find_objects(loose), start=1):
         if box is not None:
             near = tuple(slice(max(own.start - 1, 0), own.stop + 1) for own in box)
@@ -99,12 +100,12 @@ def drop_loose_pieces(classes: NDArray[np.uint8], top: int, outside: int) -> NDA
     return kept
 
 
-def _loose(mask: NDArray[np.bool_], is_crop: bool) -> NDArray[np.int32]:
-    """Label the pieces that are small beside the largest; of a crop, if they end within it."""
+def _loose(mask: NDArray[np.bool_], share: float, is_crop: bool) -> NDArray[np.int32]:
+    """Label pieces smaller than a share of the largest; of a crop, those that end within it."""
     pieces, _ = ndimage.label(mask, TOUCHING)
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0  # what is no piece
-    is_loose = sizes < SMALL * sizes.max()
+    is_loose = sizes < share * sizes.max()
     is_loose[0] = False
     if is_crop:
         is_loose[_on_border(pieces)] = False
