@@ -147,8 +147,7 @@ class GridWindows(nn.Module):
     def orders(self, asked: Tensor) -> Iterator[tuple[Tensor, int]]:
         """Yield sequences that end with each asked place once, after what is known by then.
 
-        Windows of which most is known come first, of several the one nearest to the grid's middle:
-        where nothing is known, a place there can hold anything, and one in a corner cannot.
+        Windows of which most is known come first.
 
         Args:
             asked: (places,) bool.
@@ -156,14 +155,7 @@ class GridWindows(nn.Module):
         Yields:
             (n,) int64, places of a window, and the step of the first that is asked.
         """
-        left = asked.clone()
-        windows = [
-            window
-            for _, window in sorted(
-                zip(product(*self.starts), self.every(), strict=True),
-                key=lambda own: self._from_middle(own[0]),
-            )
-        ]
+        left, windows = asked.clone(), list(self.every())
         while left.any():
             ways = [(window, left[window] & own) for window, own in windows]
             window, own = min(
@@ -172,11 +164,6 @@ class GridWindows(nn.Module):
             known = window[~left[window]]
             yield torch.cat([known, window[own]]), len(known)
             left[window[own]] = False
-
-    def _from_middle(self, start: Sequence[int]) -> int:
-        """Count the places between a window that begins here and the middle one, twice."""
-        ends = [own[0] + own[-1] for own in self.starts]
-        return sum(abs(2 * first - both) for first, both in zip(start, ends, strict=True))
 
 
 def _starts(side: int, window: int) -> Iterator[int]:

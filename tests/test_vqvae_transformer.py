@@ -165,13 +165,6 @@ def places_of(sides):
     return np.stack(np.unravel_index(np.arange(np.prod(sides)), sides), axis=1)
 
 
-def test_a_grid_of_which_nothing_is_known_is_read_from_its_middle():
-    every = torch.ones(4 * 4 * 12, dtype=torch.bool)
-    (order, known), *_ = GridWindows((4, 4, 12), (4, 4, 4)).orders(every)
-    assert known == 0
-    assert sorted(set((order % 12).tolist())) == [5, 6]  # ends of a window are asked in the next
-
-
 def test_windows_ask_about_each_place_once_told_all_that_is_known_beside_it():
     grid, asked = (9, 4, 11), torch.ones(9 * 4 * 11, dtype=torch.bool)
     where, known = places_of(grid), np.zeros(9 * 4 * 11, bool)
