@@ -103,7 +103,8 @@ def main() -> None:
         found = {k.removeprefix("drawn_"): v for k, v in drawn.items()}
         found |= compared(cohort, folder)
         figures |= {f"{title}_{name}": value for name, value in found.items()}
-    rounded = {name: round(float(value), 4) for name, value in figures.items()}
+    rounded = {name: value if isinstance(value, int) else round(float(value), 4)
+               for name, value in figures.items()}  # fmt: skip
     write_figures(place / "figures.json", rounded)
     print(json.dumps(rounded))
 

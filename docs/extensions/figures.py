@@ -141,7 +141,8 @@ def number(value: Any, digits: int = 2) -> str:
     if abs(value) >= 10:
         return f"{value:.1f}"
     place = Decimal(10) ** -digits
-    text = f"{Decimal(str(value)).quantize(place, ROUND_HALF_EVEN)}"
+    rounded = Decimal(str(value)).quantize(place, ROUND_HALF_EVEN)
+    text = f"{rounded or abs(rounded)}"  # 0 has no sign
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 
 
