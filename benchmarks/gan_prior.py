@@ -5,7 +5,7 @@ encoder of few channels is trained on them (`wgan_gp`, with fewer phases a round
 `latent_flow` of its codes, whose first stage it is. Volumes drawn from N(0, I), from there after
 ten rounds of encoding and decoding, and by the flow, are compared with crops of the site left out:
 voxels and pieces of sulci, drawn by real, and the excess of opening. The latter two are mended and
-thinned, as they are shipped, and compared with training crops, too (`evaluate-synthetic`).
+thinned, and compared with training crops, too (`evaluate-synthetic`).
 With `--phantoms`, crops of as many phantom hemispheres take their place.
 
 OUT/gan_prior, or OUT/gan_prior_phantoms, keeps everything; what is there is not made again. Ends
@@ -38,6 +38,7 @@ GAN = (
     "--model.init_args.critic_channels=[16,32]",
     "--model.init_args.critic_steps=2",
     "--model.init_args.reconstruction_steps=3",
+    "--model.init_args.sheet_margin=2",
 )
 FLOW = "--model.init_args.sheet_margin=1.3"
 PHANTOMS = 72

@@ -28,7 +28,7 @@ SMALL = (
     "--model.init_args.edits", "[folds]", "--model.init_args.channels", "[24,48]",
     "--model.init_args.critic_channels", "[16,32]", "--model.init_args.critic_steps", "2",
     "--model.init_args.reconstruction_steps", "3", "--model.init_args.sampling_rounds", "1",
-    "--model.init_args.sheet_margin", "0", "--training.batch_size", "2",
+    "--training.batch_size", "2",
 )  # fmt: skip
 
 
