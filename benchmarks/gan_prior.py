@@ -38,7 +38,6 @@ GAN = (
     "--model.init_args.critic_channels=[16,32]",
     "--model.init_args.critic_steps=2",
     "--model.init_args.reconstruction_steps=3",
-    "--model.init_args.sheet_margin=2",
 )
 FLOW = "--model.init_args.sheet_margin=1.3"
 PHANTOMS = 72

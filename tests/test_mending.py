@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from conftest import write_nifti
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.measure import euler_number
 
+from foldnorm.pipeline.cli import main
+from foldnorm.pipeline.runs.config import resolve, resolve_for
 from foldnorm.pipeline.runs.predict import drawn
+from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.discretise import discretise
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.io.schemes import SKELETON
@@ -91,6 +95,37 @@ def test_folds_that_were_prepared_without_a_hull_are_drawn_without_one():
     volume[7, 4:11, 5] = volume[7, 4:11, 9] = 2  # two folds, and nothing that they hang on
     assert (drawn_as(volume, Preparation(SKELETON, 2.0, hull="remove")) == volume).all()
     assert (drawn_as(volume, Preparation(SKELETON, 2.0)) != volume).any()
+
+
+def margin_of(config, *words, is_skeleton):
+    """Sheet margin of what a shipped configuration draws of such volumes."""
+    size = {"shape": (16,) * 3, "n_classes": 3, "void": 1, "is_skeleton": is_skeleton}
+    return resolve(config, list(words), **size)["model"]["init_args"]["sheet_margin"]
+
+
+@pytest.mark.parametrize("config", ["wgan_gp", "distance_autoencoder", "vqvae_transformer"])
+def test_only_skeletons_are_drawn_with_thick_sheets(config):
+    assert margin_of(config, is_skeleton=True) > 0
+    assert margin_of(config, is_skeleton=False) == 0
+    told = "--model.init_args.sheet_margin=0.7"
+    assert margin_of(config, told, is_skeleton=False) == 0.7
+
+
+def test_what_is_drawn_of_codes_of_volumes_that_are_no_skeletons_is_not_thinned():
+    assert margin_of("latent_flow", is_skeleton=True) is None  # that of the first stage
+    assert margin_of("latent_flow", is_skeleton=False) == 0
+
+
+def test_a_cohort_of_hippocampi_or_grey_matter_is_no_skeleton(small_cohort, tmp_path):
+    assert resolve_for(small_cohort, "wgan_gp", [])["model"]["init_args"]["sheet_margin"] > 0
+    volume = np.zeros((16,) * 3, np.int16)
+    volume[4:12, 4:12, 4:12], volume[6:10, 6:10, 6:10] = 100, 200
+    write_nifti(tmp_path / "source/Lgrey_white_s1.nii.gz", volume)
+    words = ["--scheme", "grey-white", "--n-procs", "1", "--quiet"]
+    out = tmp_path / "cohort"
+    assert main(["preprocess", str(tmp_path / "source"), "-o", str(out), *words]) == 0
+    config = resolve_for(Cohort.open(out), "wgan_gp", [])
+    assert config["model"]["init_args"]["sheet_margin"] == 0
 
 
 def sheet(side=9):

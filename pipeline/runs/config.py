@@ -78,6 +78,7 @@ def resolve(
     n_classes: int | None,
     n_pair_classes: int | None = None,
     void: int | None = None,
+    is_skeleton: bool = True,
     training_rows: Sequence[Mapping[str, str]] = (),
     sulci: Callable[[], Sequence[str]] = tuple,
     trained: Mapping[str, Any] | None = None,
@@ -86,7 +87,8 @@ def resolve(
 
     A model that has arguments named ``shape``, ``n_classes``, ``n_pair_classes``, ``void``,
     ``n_channels`` (1 of images, the number of classes otherwise), ``training_steps`` or
-    ``condition_size`` is given these, and ``sulci`` where the configuration names none.
+    ``condition_size`` is given these, and ``sulci`` where the configuration names none. Unless an
+    override tells it, ``sheet_margin`` is 0 where volumes are no skeletons: they are not thinned.
 
     Names of earlier releases are understood, in overrides with a warning.
 
@@ -97,6 +99,7 @@ def resolve(
         n_classes: of the volumes; None for images.
         n_pair_classes: of their pairs; None if there are none.
         void: class that an erased voxel takes; None for images.
+        is_skeleton: whether the highest class is of sheets that are one voxel thick.
         training_rows: of ``participants.tsv``, from which a conditioned model learns its columns.
         sulci: gives those that nearly all training brains have; asked only if the model names any.
         trained: ``{"class_path", "init_args"}`` of a model from whose weights training starts. If
@@ -121,12 +124,13 @@ def resolve(
         "void": void,
         "n_channels": n_classes or 1,
     }
+    of_kind = {} if is_skeleton else {"sheet_margin": 0.0}
     is_own = class_path == _class_path(content, ())  # and not one of the command line
     if trained is not None and is_own and trained["class_path"] != class_path:
         content = _on_first_stage(content, trained, accepted, {*of_cohort, *OF_TRAINING})
     overrides = gathered(overrides, content)
     text = yaml.safe_dump(content)
-    namespace = _parsed(path, text, of_cohort, accepted, overrides)
+    namespace = _parsed(path, text, of_cohort | of_kind, accepted, overrides)
     of_training: dict[str, Any] = {"training_steps": namespace.training.steps}
     target = namespace.get("model.init_args.target")  # what a classifier is told in training
     if condition := namespace.get("model.init_args.condition") or (
@@ -138,7 +142,7 @@ def resolve(
     if "shape" not in accepted:
         sides = namespace.training.patch or shape
         overrides += _sides_of_network(namespace.get("model.init_args.network"), sides)
-    namespace = _parsed(path, text, of_cohort | of_training, accepted, overrides)
+    namespace = _parsed(path, text, of_cohort | of_kind | of_training, accepted, overrides)
     return dict(yaml.safe_load(_parser().dump(namespace, skip_unset=False)))
 
 
@@ -158,6 +162,7 @@ def resolve_for(
         n_classes=n_classes,
         n_pair_classes=None if pair is None else pair.n_classes,
         void=None if cohort.holds_images else cohort.scheme.void,
+        is_skeleton=not cohort.holds_images and cohort.scheme.is_skeleton,
         training_rows=[cohort.rows[i] for i in cohort.indices("train")],
         sulci=lambda: common_sulci(cohort),
         trained=trained,

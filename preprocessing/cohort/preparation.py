@@ -47,7 +47,7 @@ class Preparation:
     def __post_init__(self) -> None:
         if self.space == "mni" and self.voxel_size is None:
             raise InputError("--space mni needs a --voxel-size in mm: its grid is not the input's")
-        if self.hull == "remove" and self.scheme.stem != SKELETON.stem:
+        if self.hull == "remove" and not self.scheme.is_skeleton:
             raise InputError(f"--hull remove is for skeletons, not for scheme {self.scheme.name!r}")
         if self.voxel_size is not None and not 0 < self.voxel_size < float("inf"):
             raise InputError(f"expected a voxel size above 0 mm, got {self.voxel_size:g}")

@@ -10,7 +10,6 @@ from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.fold_graph import BRAINVISA, graph_fold_numbers, read_fold_graph
 from foldnorm.preprocessing.io.fold_sidecar import FoldSidecar
-from foldnorm.preprocessing.io.schemes import SKELETON
 from foldnorm.preprocessing.io.source_volume import SourceVolume
 from foldnorm.preprocessing.io.volumes import LabelVolume, read_labels
 from foldnorm.preprocessing.spatial.crop import Box, shape_of
@@ -46,7 +45,7 @@ def fold_labels(volume: LabelVolume, preparation: Preparation, source: SourceVol
         preparation.fold_labels == "auto" and companions.folds is None
     )
     graph, voxels, numbers = None, None, None
-    if wants_graph and companions.graph is not None and preparation.scheme.stem == SKELETON.stem:
+    if wants_graph and companions.graph is not None and preparation.scheme.is_skeleton:
         graph = read_fold_graph(companions.graph)
         numbers = graph_fold_numbers(graph, shape_of(volume.data))[::-1, ::-1, ::-1]
         voxels = numbers > 0 if graph_matches(volume.data, numbers > 0) else None

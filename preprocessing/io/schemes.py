@@ -17,6 +17,7 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.yaml_files import read_yaml
 
 RULES: tuple[Rule, ...] = get_args(Rule)
+SKELETON_STEM = "skeleton"
 MAX_CLASSES = 16  # one-hot channels; more would be a parcellation, not a scheme
 
 
@@ -83,6 +84,11 @@ class LabelScheme:
         """Highest class, the one that wins where two meet (sulcus)."""
         return len(self.classes) - 1
 
+    @property
+    def is_skeleton(self) -> bool:
+        """True if the highest class is of sheets that are one voxel thick."""
+        return self.stem == SKELETON_STEM
+
     def foreground(self, classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Mark classes above `void`: what a deletion can take (sulcus in a skeleton)."""
         return classes > self.void
@@ -128,13 +134,13 @@ SKELETON = LabelScheme(
     ),
     rule="topological",
     void=1,
-    stem="skeleton",
+    stem=SKELETON_STEM,
 )
 BINARY_SKELETON = LabelScheme(
     "binary-skeleton",
     (LabelClass("no sulcus", (0, 11)), LabelClass("sulcus", SKELETON.classes[2].values)),
     rule="topological",
-    stem="skeleton",
+    stem=SKELETON_STEM,
 )
 GREY_WHITE = LabelScheme(
     "grey-white",
