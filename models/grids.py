@@ -91,13 +91,19 @@ class GridWindows(nn.Module):
         grid: its sides.
         sides: of a window; None, or longer than the grid: all of it.
 
+    Attributes:
+        as_drawn: (windows, places of one) int64, the sequences in which the whole grid is drawn:
+            what is known by then, what is drawn, and what the next windows draw.
+
     Raises:
         ValueError: there are not as many sides as the grid has, or one is below 1.
     """
 
     first: Tensor
     free: Tensor
+    beyond: Tensor
     strides: Tensor
+    as_drawn: Tensor
 
     def __init__(self, grid: Sequence[int], sides: Sequence[int] | None = None) -> None:
         super().__init__()
@@ -112,7 +118,11 @@ class GridWindows(nn.Module):
         free = [n - own + 1 for n, own in zip(grid, self.sides, strict=True)]
         self.register_buffer("first", places, persistent=False)  # places of the first window
         self.register_buffer("free", torch.tensor(free), persistent=False)  # where windows may be
+        self.register_buffer("beyond", torch.tensor(self.sides) // 2, persistent=False)
         self.register_buffer("strides", torch.tensor(numbers.stride()), persistent=False)
+        whole = torch.ones(prod(grid), dtype=torch.bool)
+        ways = [torch.cat(parts) for parts in self._one_by_one(whole)]
+        self.register_buffer("as_drawn", torch.stack(ways), persistent=False)
 
     @property
     def covers(self) -> bool:
@@ -122,9 +132,12 @@ class GridWindows(nn.Module):
     def drawn(self, share: Tensor) -> Tensor:
         """Place windows anywhere: (B, dims) shares of the way, from 0 to below 1 → (B, 1) shifts.
 
-        A shift is what is added to the places of the first window.
+        A shift is what is added to the places of the first window. Windows that would end beyond
+        the grid, by half of their sides at most, are moved in: else a corner of the grid would be
+        in one of hundreds only.
         """
-        where = (share * self.free).long()
+        where = (share * (self.free + 2 * self.beyond)).long() - self.beyond
+        where = torch.minimum(where.clamp(min=0), self.free - 1)
         return (where * self.strides).sum(dim=1, keepdim=True)
 
     def every(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -155,14 +168,18 @@ class GridWindows(nn.Module):
         Yields:
             (n,) int64, places of a window, and the step of the first that is asked.
         """
+        for known, own, _ in self._one_by_one(asked):
+            yield torch.cat([known, own]), len(known)
+
+    def _one_by_one(self, asked: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield the places of windows that are known, that are asked, and that stay unknown."""
         left, windows = asked.clone(), list(self.every())
         while left.any():
             ways = [(window, left[window] & own) for window, own in windows]
             window, own = min(
                 (way for way in ways if way[1].any()), key=lambda way: int(left[way[0]].sum())
             )
-            known = window[~left[window]]
-            yield torch.cat([known, window[own]]), len(known)
+            yield window[~left[window]], window[own], window[left[window] & ~own]
             left[window[own]] = False
 
 

@@ -41,7 +41,8 @@ class VQVAETransformer(VQVAE):
         window: sides, in places, of the part of the grid that a sequence is of: of grids of so many
             places that no sequence can be of all. Windows lie anywhere in training; one after the
             other, overlapping by half, they draw and judge the whole. None: the grid is one.
-        raster_share: of the training sequences that are read row by row.
+        raster_share: of the training sequences that are read as volumes are drawn: row by row, in
+            windows after what earlier ones have drawn.
         region_share: of those that read all but a region first. Half of them are then asked about
             each place of it, told nothing of the others; half read it on.
         region_sides: of the region, in places, the least and the most.
@@ -324,12 +325,14 @@ class VQVAETransformer(VQVAE):
         inside = self._drawn_regions(noise) & has_region[:, None]
         rows = torch.arange(count, device=noise.device).expand_as(shuffled)
         region_last = torch.where(inside, count + shuffled, rows).argsort(dim=1)
-        is_shuffled = (kind >= self.raster_share) & ~has_region
-        order = torch.where(is_shuffled[:, None], shuffled, region_last)
+        is_drawn = kind < self.raster_share
+        order = torch.where((is_drawn | has_region)[:, None], region_last, shuffled)
         at_once = has_region & (noise.uniform() < 0.5)
         told = torch.where(at_once, (~inside).sum(dim=1), count)
         if not windows.covers:
             order = windows.first[order] + windows.drawn(noise.uniform(len(windows.sides)))
+            way = (noise.uniform() * len(windows.as_drawn)).long()
+            order = torch.where(is_drawn[:, None], windows.as_drawn[way], order)
         return order, told
 
     def _drawn_regions(self, noise: StepNoise) -> Tensor:

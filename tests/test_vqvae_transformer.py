@@ -193,6 +193,29 @@ def test_windows_lie_anywhere_in_training():
     assert found == {0, 1, 20, 21}  # two places along two axes, none along the other
 
 
+def test_corners_of_the_grid_are_learned_too():
+    windows = GridWindows((12, 12, 12), (6, 6, 6))
+    shares = torch.rand(4000, 3, generator=torch.Generator().manual_seed(0))
+    shifts = windows.drawn(shares)[:, 0]
+    assert (shifts == 0).sum() > 4000 / 7**3 * 5  # of 7³ places where windows may begin
+
+
+def test_windows_are_learned_in_the_sequences_that_draw():
+    grid, sides = (9, 4, 11), (4, 6, 5)
+    windows = GridWindows(grid, sides)
+    every = torch.ones(9 * 4 * 11, dtype=torch.bool)
+    drawn = list(windows.orders(every))
+    assert len(windows.as_drawn) == len(drawn) > 1
+    for own, (order, _) in zip(windows.as_drawn, drawn, strict=True):
+        assert (own[: len(order)] == order).all()
+        assert len(own.unique()) == len(own) == 4 * 4 * 5
+    words = {**TRANSFORMER, "window": sides, "raster_share": 1.0, "region_share": 0.0}
+    model = VQVAETransformer([4 * side for side in grid], **words)
+    learned, told = model._orders_to_learn(noise(count=200))
+    assert set(map(tuple, learned.tolist())) == set(map(tuple, windows.as_drawn.tolist()))
+    assert (told == 4 * 4 * 5).all()
+
+
 def test_a_sequence_of_a_part_is_told_nothing_of_the_rest():
     model, entries = tiny((1, 6))
     tokens = torch.randint(2, (5, 6, 2), generator=torch.Generator().manual_seed(0))
