@@ -1,7 +1,7 @@
 """The study's nine errors, each put back alone into our training.
 
-OUT is that of `anomaly.py`, whose crops of phantoms at 2 mm (40³) are used: WGAN-GP on 455, tested
-on 600 others. Rows are the errors: what reconstructions are like (Dice, volume ratio, share of
+Crops of phantoms at 2 mm (40³), those of `anomaly.py`, whose OUT may be given: WGAN-GP on 455,
+tested on 600 others. Rows are the errors: what reconstructions are like (Dice, volume ratio, share of
 sheet voxels in 2×2×2 blocks over that of real ones), and the AUROC of latent Mahalanobis distance
 with folds over 500 voxels deleted, beside the control. Errors that are none of the WGAN-GP have
 figures of their own: pairs of different subjects (V-Net, Dice), test subjects in training, maps of
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from anomaly import COHORTS, TESTED
+from anomaly import COHORTS, TESTED, prepare_deletions
 from anomaly import run as foldnorm
 from anomaly_statistics import auroc
 from figures import flattened, write_figures
@@ -229,12 +229,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("out", type=Path, help="of anomaly.py")
-    parser.add_argument("--steps", type=int, nargs=2, default=(200, 150), metavar=("GAN", "VNET"))
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, nargs=2, default=[120, 100], metavar=("GAN", "VNET"))
     arguments = parser.parse_args()
     os.environ["FOLDNORM_TRUST"] = "ablation_networks"
     out, (steps, vnet_steps) = arguments.out, arguments.steps
-    figures: dict[str, Any] = of_networks(out, steps)
+    prepare_deletions(out, ["gan"])
+    figures: dict[str, Any] = {"rounds": steps, "vnet_steps": vnet_steps}
+    figures |= of_networks(out, steps)
     figures["pairs"] = of_pairs(out, vnet_steps)
     figures["known_brains"] = of_known_brains(out)
     figures["maps"] = of_maps(out)
