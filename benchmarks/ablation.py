@@ -1,12 +1,12 @@
 """The study's nine errors, each put back alone into our training.
 
 Crops of phantoms at 2 mm (40³), those of `anomaly.py`, whose OUT may be given: WGAN-GP on 455,
-tested on 600 others. Rows are the errors: what reconstructions are like (Dice, volume ratio, share of
-sheet voxels in 2×2×2 blocks over that of real ones), and the AUROC of latent Mahalanobis distance
-with folds over 500 voxels deleted, beside the control. Errors that are none of the WGAN-GP have
-figures of their own: pairs of different subjects (V-Net, Dice), test subjects in training, maps of
-t-SNE fitted apart, and loops over voxels (seconds). OUT keeps everything. Ends with one line of
-JSON.
+tested on 600 others. Rows are the errors: what reconstructions are like (Dice, volume ratio, share
+of sheet voxels in 2×2×2 blocks over that of real ones), and the AUROC of latent Mahalanobis
+distance with folds over 500 voxels deleted, beside the control. Errors that are none of the WGAN-GP
+have figures of their own: pairs of different subjects (V-Net, Dice), test subjects in training,
+maps of t-SNE fitted apart, and loops over voxels (seconds). OUT keeps everything. Ends with one
+line of JSON, which OUT/ablation/figures.json holds with commit, date and machine.
 """
 
 import argparse
