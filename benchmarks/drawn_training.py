@@ -1,7 +1,7 @@
 """What drawn brains are worth: a restorer that learns from real crops, from drawn ones, from both.
 
-OUT is that of `generation.py`, which has trained generators on crops of real hemispheres, HLN left
-out. As many crops are drawn by each as it was trained on (`generate --cohort`). Restorers, as they
+OUT is that of `generation.py` and `gan_prior.py`, which have trained generators on crops of real
+hemispheres, HLN left out. As many crops are drawn by each as it was trained on (`generate --cohort`). Restorers, as they
 are shipped, learn from real crops, from drawn ones of each generator, and from both together, in
 the same number of steps, and are asked about folds erased from crops of the site left out, as in
 `anomaly_real.py`; the healthy crops of other sites that brains are compared with are real.
@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from anomaly_real import AT_THE_END
 from figures import write_figures
-from generation import GENERATORS
 from real_cohort import run
 from real_figures import auroc_by_size
 from real_scorers import fitted, join_tables, read_scores, score_hemispheres
@@ -36,6 +35,11 @@ from foldnorm.preprocessing.cohort.cohort_files import write_description, write_
 from foldnorm.preprocessing.core.arrays import read_row, write_array
 from foldnorm.preprocessing.core.files import read_json, write_tsv
 
+RUNS = {
+    "vqvae_transformer": "generation/vqvae_transformer",
+    "latent_flow": "generation/latent_flow",
+    "flow_of_wgan_gp": "gan_prior/flow",
+}
 REAL = "real"
 SCORE = "evidence_component"
 
@@ -89,17 +93,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--generators", nargs="+", choices=list(GENERATORS), default=[*GENERATORS])
+    parser.add_argument("--generators", nargs="+", choices=list(RUNS), default=[*RUNS])
     parser.add_argument("--steps", type=int, default=1400, help="of each restorer")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--per-size", type=int, default=2)
     arguments = parser.parse_args()
-    place = arguments.out.absolute() / "drawn_training"
-    real = Cohort.open(arguments.out.absolute() / "generation/cohort")
+    out = arguments.out.absolute()
+    place, real = out / "drawn_training", Cohort.open(out / "generation/cohort")
     cohorts = {REAL: real}
     for name in arguments.generators:
-        path = arguments.out.absolute() / "generation" / name
-        drawn = [drawn_by(path, real, place / f"{name}_drawn")]
+        drawn = [drawn_by(out / RUNS[name], real, place / f"{name}_drawn")]
         cohorts[name] = cohort_of(real, drawn, place / name, with_real=False)
         cohorts[f"{REAL}_and_{name}"] = cohort_of(
             real, drawn, place / f"{REAL}_and_{name}", with_real=True
