@@ -1,10 +1,11 @@
 """What drawn brains are worth: a restorer that learns from real crops, from drawn ones, from both.
 
 OUT is that of `generation.py` and `gan_prior.py`, which have trained generators on crops of real
-hemispheres, HLN left out. As many crops are drawn by each as it was trained on (`generate --cohort`). Restorers, as they
-are shipped, learn from real crops, from drawn ones of each generator, and from both together, in
-the same number of steps, and are asked about folds erased from crops of the site left out, as in
-`anomaly_real.py`; the healthy crops of other sites that brains are compared with are real.
+hemispheres, HLN left out. As many crops are drawn by each as it was trained on
+(`generate --cohort`). Restorers, as they are shipped, learn from real crops, from drawn ones of
+each generator, and from both together, in the same number of steps, and are asked about folds
+erased from crops of the site left out, as in `anomaly_real.py`; the healthy crops of other sites
+that brains are compared with are real.
 
 OUT/drawn_training keeps everything; what is there is not made again. Ends with one line of JSON,
 which is also written to OUT/drawn_training/figures.json.
