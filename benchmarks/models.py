@@ -3,10 +3,10 @@
 1. V-Net, whole hemispheres at 2 mm: Dice of each class on test phantoms, and with the same weights
    on both hemispheres of DATA/morphologist/archi/001 (left out without DATA), beside the most
    frequent class of each voxel.
-2. Reconstruction of crops (60 mm at 1.5 mm, 40³): WGAN-GP, β-VAE and f-AnoGAN in the same minutes
-   as the network of the 2021 study (errors corrected), and PCA with as many dimensions as the
-   training brains allow. Sulci of test brains, with the hull and without it, and of training
-   brains.
+2. Reconstruction of crops (60 mm at 1.5 mm, 40³): GANs and autoencoders in the same minutes as the
+   network of the 2021 study (errors corrected), and PCA with as many dimensions as the training
+   brains allow. Sulci of test brains, with the hull and without it, and of training brains; and
+   what finds erased folds above 500 mm².
 3. Translation of the same crops, both ways: V-Net, UNIT, and the most frequent class.
 
 OUT keeps everything; what is there is not made again. Ends with one line of JSON, which
@@ -28,7 +28,6 @@ from scipy.ndimage import binary_dilation, generate_binary_structure
 from sklearn.decomposition import PCA
 
 from foldnorm.models.classes import to_classes
-from foldnorm.pipeline.artifacts import RUN_COST
 from foldnorm.pipeline.cli import main as foldnorm
 from foldnorm.pipeline.inference.translate import Translator
 from foldnorm.pipeline.metrics.classes import class_dice
@@ -37,6 +36,7 @@ from foldnorm.pipeline.metrics.sheets import mean_panel
 from foldnorm.pipeline.runs.config import config_path
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.studies.compare import CompareOptions, compare
+from foldnorm.preprocessing.alteration.deletion import SizeRange
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.files import write_text
 
@@ -45,8 +45,10 @@ CROP = "mm:-66,-6,-60,0,-30,30"
 SPLIT = ["--split-fractions", ".6", ".15", ".25"]
 PAIRS = ["--pair", "grey-white"]
 HULL = 2  # voxels: what lies as near to the outside counts as hull
-BARS = ("volume_ratio", "opening_excess", "active_share", "dice", "precision", "recall")
-RECONSTRUCTING = ("wgan_gp", "beta_vae", "f_anogan", "study")
+PANEL = ("dice", "precision", "recall", "volume_ratio", "opening_excess", "inner_dice")
+RECONSTRUCTING = ("wgan_gp", "beta_vae", "autoencoder", "wgan", "dcgan", "f_anogan", "gan", "study")
+ERASED = SizeRange(500)
+SCORES = ("reconstruction_missing", "latent_mahalanobis", "baseline_fewer_voxels")
 STUDY = {
     "model": {"class_path": "study_network.CorrectedStudy"},
     "training": {"batch_size": 4, "learning_rate": 2e-4, "betas": [0.5, 0.999]},
@@ -118,17 +120,16 @@ def whole_hemispheres(data: Path | None, out: Path, steps: int) -> dict[str, flo
     ours = dice(translator.trained.translate_volume, cohort, False)
     shown(f"test phantoms ({len(cohort.indices('test'))})", ours)
     frequent = most_frequent(cohort, False)
-    shown("most frequent class", dice(lambda _: frequent, cohort, False))
-    found = {"vnet_mean_dice": ours["mean_dice"], "vnet_grey_dice": ours["dice_grey"]}
+    theirs = dice(lambda _: frequent, cohort, False)
+    shown("most frequent class", theirs)
+    found = {f"vnet_whole_{key}": value for key, value in ours.items()}
+    found |= {f"frequent_whole_{key}": value for key, value in theirs.items()}
     if data is not None:
         archi = Cohort.open(out / "archi")
         real = dice(translator.trained.translate_volume, archi, False)
         shown("archi/001, both hemispheres", real)
-        found |= {
-            "vnet_real_mean_dice": real["mean_dice"],
-            "vnet_real_grey_dice": real["dice_grey"],
-        }
-    return {**found, "vnet_minutes": cost["seconds"] / 60}
+        found |= {f"vnet_real_{key}": value for key, value in real.items()}
+    return {**found, "vnet_whole_steps": steps, "vnet_whole_minutes": cost["seconds"] / 60}
 
 
 def without_hull(volume: np.ndarray) -> np.ndarray:
@@ -184,19 +185,20 @@ def reconstruction(cohort: Cohort, out: Path) -> dict[str, float]:
         panel = panels(reconstructed(folder, test), test)
         panel["active_share"] = active_share(codes)
         own = panels(reconstructed(folder, training), training)
-        steps = run_folder.config["training"]["steps"]
+        own["steps"] = steps = run_folder.config["training"]["steps"]
         minutes = run_folder.cost["seconds"] / 60
         print(f" {name}: {steps} steps, {minutes:.1f} min, {codes.shape[1]} dimensions, "
               f"{panel['active_share']:.2f} of them active")  # fmt: skip
         shown("test", {key: panel[key] for key in names})
         shown("training", {key: own[key] for key in names})
-        found |= {f"{name}_{key}": panel[key] for key in (*BARS, "inner_dice")}
+        found |= {f"{name}_{key}": panel[key] for key in (*PANEL, "active_share")}
+        found |= {f"{name}_steps": steps, f"{name}_training_dice": own["dice"]}
     for split, volumes in (("test", test), ("training", training)):
         dimensions, made = principal_components(cohort, volumes)
         panel = panels(made, volumes)
         shown(f"PCA, {dimensions} dimensions, {split}", {key: panel[key] for key in names})
         if split == "test":
-            found |= {f"pca_{key}": panel[key] for key in ("dice", "volume_ratio", "inner_dice")}
+            found |= {f"pca_{key}": panel[key] for key in PANEL}
     return found
 
 
@@ -216,7 +218,8 @@ def translation(cohort: Cohort, out: Path) -> dict[str, float]:
         ):
             figures = dice(translate, cohort, reverse)
             shown(f"{way}: {name}", figures)
-            found[f"{name}{'_back' if reverse else ''}_crop_dice"] = figures["mean_dice"]
+            kind = f"{name}{'_back' if reverse else ''}_crop"
+            found |= {f"{kind}_{key}": value for key, value in figures.items()}
     return found
 
 
@@ -227,7 +230,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--data", type=Path, metavar="DATA", help="folder with morphologist/archi")
     parser.add_argument("--phantoms", type=int, default=300)
-    parser.add_argument("--minutes", type=float, default=10.0, help="of training a model, on crops")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of training a model, on crops")
     parser.add_argument("--vnet-steps", type=int, default=2400, help="on whole hemispheres")
     arguments = parser.parse_args()
     os.environ["FOLDNORM_TRUST"] = "study_network"
@@ -241,11 +244,15 @@ def main() -> None:
         [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     )
     cohort = Cohort.open(out / "crops")
-    configs = ["wgan_gp", "beta_vae", "f_anogan", str(out / "study.yaml"), "vnet", "unit",
-               str(out / "vnet_reverse.yaml")]  # fmt: skip
-    runs = [out / "runs" / Path(config).stem / "seed-0" / RUN_COST for config in configs]
-    if not all(path.is_file() for path in runs):
-        compare(configs, cohort, out / "runs", CompareOptions(arguments.minutes, device="cpu"))
+    written = {path.stem: str(path) for path in (out / "study.yaml", out / "vnet_reverse.yaml")}
+    configs = [written.get(n, n) for n in (*RECONSTRUCTING, "vnet", "unit", "vnet_reverse")]
+    options = CompareOptions(arguments.minutes, sizes=(ERASED,), device="cpu")
+    compared = compare(configs, cohort, out / "runs", options)
+    found["minutes"] = arguments.minutes
+    for row in compared.table:
+        name = row["model"].strip("()").replace(" ", "_")
+        kept = ("silhouette", *PANEL, *(f"auroc_{score}_{ERASED}" for score in SCORES))
+        found |= {f"{name}_{key}": row[key] for key in kept if key in row}
     found |= reconstruction(cohort, out) | translation(cohort, out)
     print(f"{(time.perf_counter() - begin) / 60:.0f} minutes in all")
     figures = {key: round(value, 4) for key, value in found.items()}
