@@ -13,9 +13,8 @@ from torch import Tensor
 
 from foldnorm.models.beta_vae import BetaVAE
 from foldnorm.models.label_autoencoder import LabelAutoencoder
+from foldnorm.models.losses import gaussian_nats
 from foldnorm.models.protocols import InputKind
-
-FLOOR = 1e-5  # of the squared error: that of 8 bits
 
 
 class ImageMixin(LabelAutoencoder):
@@ -64,7 +63,7 @@ class ImageMixin(LabelAutoencoder):
             volumes: (B, *sides) float32 from −1 to 1.
         """
         error = (self.to_output(logits) - volumes).square().flatten(1).mean(dim=1)
-        return {"squared_error": error.mean(), "loss": 0.5 * torch.log(error + FLOOR).mean()}
+        return {"squared_error": error.mean(), "loss": gaussian_nats(error).mean()}
 
 
 class ImageVAE(ImageMixin, BetaVAE):

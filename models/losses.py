@@ -11,6 +11,7 @@ from foldnorm.models.precision import full_float32
 # Label volumes of two brains differ by 0.2 to 0.5 root mean square: this brings the critic's
 # values to the order of 1, for which λ = 10 was chosen.
 CRITIC_SLOPE = 10.0
+NOISE_FLOOR = 1e-5  # of the squared error of an image from −1 to 1: that of 8 bits
 
 
 def gradient_penalty(
@@ -135,3 +136,14 @@ def hypersphere_loss(code: Tensor, changed: Tensor) -> Tensor:
 def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     """Mean over the chosen places of each volume, (B,); 0 where there is none."""
     return (values * chosen).flatten(1).sum(1) / chosen.flatten(1).sum(1).clamp(min=1)
+
+
+def gaussian_nats(squared_error: Tensor) -> Tensor:
+    """Nats a pixel under the variance that suits each image best: ½ log of its mean squared error.
+
+    Rybkin et al. 2021 (arXiv:2006.13202), σ-VAE, equation 5, without constants.
+
+    Args:
+        squared_error: (B,), mean over an image from −1 to 1.
+    """
+    return 0.5 * torch.log(squared_error + NOISE_FLOOR)

@@ -137,8 +137,8 @@ class HasFeatureMaps(Protocol):
     def feature_maps(self, volumes: Tensor, condition: Tensor | None = None) -> Sequence[Tensor]:
         """(B, I, J, K) uint8 class numbers → a map (B, C, *sides) of each level, inwards.
 
-        `encode` and `restore` of such a model take them as ``depths`` and go on from there, so that
-        who wants both pays for one pass.
+        `encode` and `restore` of such a model take them as ``feature_maps`` and go on from there,
+        so that who wants both pays for one pass.
         """
 
 

@@ -221,6 +221,32 @@ def test_a_whole_hemisphere_has_no_elsewhere_and_folds_need_a_size(
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_a_cohort_that_was_not_altered_is_not_written_over(crops, tmp_path, capsys, more):
+    out = tmp_path / "brains"
+    shutil.copytree(crops.folder, out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for source in (crops, Cohort.open(out)):
+        assert delete(source, out, "--kind", "ball", "--size", "50", *more) == 2
+    said = "a cohort that was not altered, which would be lost" if more else "--overwrite"
+    assert said in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_an_altered_cohort_that_was_half_written_over_is_none(crops, tmp_path, monkeypatch):
+    out = tmp_path / "altered"
+    assert delete(crops, out, "--kind", "ball", "--size", "0", "--n-procs", "1") == 0
+    assert Cohort.is_in(out)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("foldnorm.preprocessing.alteration.alteration.write_participants", stopped)
+    words = ["--kind", "ball", "--size", "50", "--n-procs", "1", "--overwrite"]
+    assert delete(crops, out, *words) == 130
+    assert not Cohort.is_in(out)
+
+
 def test_the_command_offers_every_kind_there_is():
     parser = argparse.ArgumentParser()
     add_kind(parser)

@@ -163,4 +163,5 @@ def test_of_three_copies_the_first_is_kept(source, tmp_path, capsys):
     assert run(source, tmp_path / "out", "--drop-duplicates") == 0
     assert read_json(tmp_path / "out/run_report.json")["dropped"] == ["s05", "s09"]
     lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
     assert all("left out: sub-s" in line and "left out: sub-s02" not in line for line in lines)

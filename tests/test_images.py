@@ -12,7 +12,13 @@ from PIL import Image
 from foldnorm.pipeline.cli import main
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.image_preparation import ImagePreparation, resized_to
-from foldnorm.preprocessing.cohort.images import ImageFile, find_images, read_idx, read_image
+from foldnorm.preprocessing.cohort.images import (
+    ImageFile,
+    find_images,
+    read_idx,
+    read_image,
+    write_image,
+)
 from foldnorm.preprocessing.core.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -84,6 +90,12 @@ def test_nifti_comes_in_one_order_of_axes(tmp_path):
     volume = RNG.normal(size=(4, 5, 6)).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([-1.0, 1, 1, 1])), tmp_path / "a.nii.gz")
     assert np.allclose(read(tmp_path / "a.nii.gz"), volume[::-1])
+
+
+def test_other_programs_read_the_volumes_that_are_written(tmp_path):
+    volume = np.linspace(-1, 1, 60, dtype=np.float32).reshape(3, 4, 5)
+    write_image(tmp_path / "drawn", volume, 16)
+    assert (nibabel.load(tmp_path / "drawn.nii.gz").get_fdata() == volume).all()
 
 
 def test_idx_archives_are_read_with_their_labels(tmp_path):

@@ -1,5 +1,7 @@
 """Latent analyses on codes whose answer is known."""
 
+import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import nibabel
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from foldnorm.models.losses import class_cross_entropy
+from foldnorm.pipeline.artifacts import NEIGHBOUR_VOLUME
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.latent import probes
 from foldnorm.pipeline.latent.clusters import find_clusters
@@ -22,15 +25,16 @@ from foldnorm.pipeline.latent.interpolation import interpolate
 from foldnorm.pipeline.latent.mean_brain import mean_brain
 from foldnorm.pipeline.latent.morphometry import with_morphometry
 from foldnorm.pipeline.latent.neighbours import nearest
+from foldnorm.pipeline.latent.outputs import write_neighbours
 from foldnorm.pipeline.latent.probes import probe
 from foldnorm.pipeline.latent.space import LatentSpace, principal_axes
 from foldnorm.pipeline.latent.surfaces import surface, write_surface
 from foldnorm.pipeline.report.latent import latent_section
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
-from foldnorm.preprocessing.cohort.cohort import Brain
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_tsv, write_tsv
+from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json, write_tsv
 
 
 def cloud(number=60, dimensions=200, seed=0):
@@ -434,6 +438,25 @@ def test_mean_neighbours_and_paths_are_written_and_shown(small_run, small_cohort
     assert rows[0]["predicted_effect"]
     table.write_text(table.read_text().replace("predicted_effect", "foretold"))
     assert latent_section(out)["dimensions"] == rows
+
+
+def test_neighbours_lie_in_the_head_where_they_were(space, small_cohort, tmp_path):
+    """Right hemispheres of a cohort that mirrors them, on the right."""
+    mirrored = tmp_path / "mirrored"
+    shutil.copytree(small_cohort.folder, mirrored)
+    description = read_json(mirrored / "dataset_description.json")
+    description["Cohort"]["preparation"]["mirror_right"] = True
+    write_json(mirrored / "dataset_description.json", description)
+    rows = [{**row, "hemi": "LR"[n % 2]} for n, row in enumerate(small_cohort.rows)]
+    write_tsv(mirrored / "participants.tsv", rows, list(rows[0]))
+    cohort = Cohort.open(mirrored)
+    found = [{"key": "other", "index": 1, "distance": 1.0, "percentile": 0.0}]
+    write_neighbours(replace(space, cohort=cohort), 0, found, tmp_path / "out")
+    for n in (0, 1):
+        written = nibabel.load(tmp_path / "out" / NEIGHBOUR_VOLUME.of(n=n))
+        row = cohort.rows[space.indices[n]]
+        assert np.allclose(written.affine, cohort.affine_of(row))
+        assert (written.affine[0, 0] < 0) == (row["hemi"] == "R")
 
 
 def test_quantities_of_folds_can_be_probed():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from foldnorm.pipeline.scoring.design import Design
 from foldnorm.pipeline.scoring.map_scores import largest_mass
 from foldnorm.pipeline.scoring.normative import NormativeMap
 from foldnorm.preprocessing.core.errors import InputError
@@ -110,6 +111,25 @@ def test_what_is_not_known_counts_nowhere():
     assert normative.mean_[1] == pytest.approx(values[10:, 1].mean(), abs=1e-6)
     assert normative.spread_[1] == pytest.approx(values[10:, 1].std(ddof=1), abs=1e-6)
     assert np.isnan(normative.z(values[0])[1])
+
+
+@pytest.mark.parametrize("column", ["sex", "age"])
+def test_a_brain_of_which_a_covariate_is_not_known_is_compared_with_the_mean(column):
+    values = {"sex": ["M"] * 30 + ["F"] * 10, "age": ["20"] * 30 + ["60"] * 10}[column]
+    rows, is_local = [{column: value} for value in values], np.zeros(40, bool)
+    design = Design.fit([column], rows, 0)
+    healthy = [own + 10 * (n >= 30) for n, own in enumerate(maps(40))]
+    normative = NormativeMap(0.1, clip=None).fit(lambda: healthy, design.encode(rows, is_local))
+    (unknown,) = design.encode([{column: ""}], is_local[:1])
+    assert normative.expected(unknown) == pytest.approx(np.mean(healthy, axis=0), abs=1e-3)
+    (known,) = design.encode([{column: values[-1]}], is_local[:1])
+    assert normative.expected(known).mean() > 8
+
+
+@pytest.mark.parametrize("count", [4, 6])
+def test_there_is_a_row_of_covariates_for_each_map(count):
+    with pytest.raises(InputError, match="5 covariates"):
+        NormativeMap(0.1).fit(lambda: maps(count), np.arange(5.0)[:, None])
 
 
 def test_no_healthy_brain_is_refused():

@@ -1,5 +1,7 @@
 """Projections: one fit on training brains, all others placed into it."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from PIL import Image
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.latent.projection import METHODS, departures, fit_projection
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, read_tsv
+from foldnorm.preprocessing.core.files import read_json, read_tsv, write_tsv
 
 
 def two_clouds(number, seed):
@@ -104,6 +106,25 @@ def test_the_command_places_other_cohorts_and_joins_scores(
     picture = np.asarray(Image.open(tmp_path / "out/projection_slices.png"))
     assert picture.shape[0] == small_cohort.shape[2] + 2
     assert picture.shape[1] == len(rows) * (small_cohort.shape[0] + 2)
+
+
+def test_columns_of_participants_take_no_place_of_the_projection(
+    small_run, small_cohort, deleted, tmp_path
+):
+    others = tmp_path / "others"
+    shutil.copytree(deleted, others)
+    rows = read_tsv(others / "participants.tsv")
+    told = {"index": "712", "role": "control", "x": "front", "age": "40"}
+    columns = [*rows[0], *told]
+    write_tsv(others / "participants.tsv", [{**row, **told} for row in rows], columns)
+    words = ["latent", "projection", small_run, small_cohort.folder, "-o", tmp_path / "out",
+             "--project", others, "--device", "cpu", "--quiet"]  # fmt: skip
+    assert main([*map(str, words)]) == 0
+    found = [row for row in read_tsv(tmp_path / "out/projection.tsv") if row["cohort"] == "others"]
+    assert [row["index"] for row in found] == [str(n) for n in range(len(rows))]
+    assert {row["role"] for row in found} == {"placed"}
+    assert {row["age"] for row in found} == {"40"}
+    assert all(np.isfinite(float(row["x"])) for row in found)
 
 
 def test_brains_that_no_one_trained_on_fit_no_projection(small_run, deleted, tmp_path, capsys):

@@ -361,6 +361,10 @@ def test_a_result_that_is_saved_with_maps_is_what_the_command_writes(
         assert (tmp_path / name).read_bytes() == (tmp_path / "x" / name).read_bytes(), name
     rows = read_tsv(fitted / "scores.tsv")
     assert [row["participant_id"] for row in rows] == [r["participant_id"] for r in result.table]
+    result.save(tmp_path)  # without maps: what was said of them is of other scores
+    left = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert not left & {"regions.tsv", "regions.json", "pages.json"}
+    assert "scores.tsv" in left
 
 
 def test_a_model_computes_as_it_was_trained_where_that_is_faster(monkeypatch):

@@ -129,6 +129,8 @@ def test_volumes_drawn_over_a_cohort_are_not_taken_for_it(run, drawn, phantom_co
     assert main([*words, "--quiet", "--cohort", str(phantom_cohort.folder)]) == 0
     cohort = Cohort.open(out)
     assert len(cohort.rows) == len(cohort.folds) == 2
+    names = sorted(path.name for path in out.glob("*.nii.gz"))
+    assert names == ["synthetic-0000_dseg.nii.gz", "synthetic-0001_dseg.nii.gz"]
 
 
 def test_a_cohort_of_another_layout_or_of_images_is_refused(

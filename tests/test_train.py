@@ -20,7 +20,7 @@ from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.options import TrainingOptions
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.training.distributed import clip_gradients
+from foldnorm.pipeline.training.distributed import clip_gradients, launch
 from foldnorm.pipeline.training.setup import TrainingState, set_up
 from foldnorm.preprocessing.core.errors import InputError
 
@@ -63,6 +63,34 @@ def test_figures_reach_their_file_before_a_checkpoint(tmp_path, monkeypatch):
     log.add(20, {"loss": 1.0})
     assert MetricsLog(path, up_to=20).rows == {10: {"loss": 2.0}, 20: {"loss": 1.0}}
     assert MetricsLog(path, up_to=10).rows == {10: {"loss": 2.0}}, "resumed from step 10"
+
+
+def test_what_was_not_measured_is_no_figure(tmp_path):
+    """An empty volume has no distance between sheets."""
+    log = MetricsLog(tmp_path / "metrics.csv")
+    for step, value in ((10, float("nan")), (20, 0.5), (30, 0.4)):
+        log.add(step, {"validation/assd": value, "validation/loss": 1 / step})
+    assert log.column("validation/assd") == ([20, 30], [0.5, 0.4])
+    log.save()
+    run = RunFolder(tmp_path)
+    chosen = {"monitor": "validation/assd", "monitor_mode": "min"}
+    run.write_config({"model": {"class_path": "foldnorm.models.WGANGP"}, "training": chosen})
+    best, figures = run.best_metrics(MetricsLog(tmp_path / "metrics.csv", up_to=99))
+    assert (best, figures["assd"]) == (30, 0.4)
+
+
+def test_a_run_that_is_written_over_leaves_nothing_behind(small_run, small_cohort, tmp_path):
+    """Or a training that is killed early would go on from the weights of another."""
+    out = tmp_path / "run"
+    shutil.copytree(small_run, out)
+    kept = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert train(small_cohort, out) == 2
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == kept
+    config = RunFolder.open(out).config
+    set_up(config, small_cohort, out, fabric=launch("cpu"), resume=False).batches.close()
+    assert RunFolder(out).reached == 0
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert left == {"config.yaml", "data.json", "environment.json", "MODEL_CARD.md"}
 
 
 @pytest.mark.parametrize("stop", [1, 3])
@@ -142,7 +170,7 @@ def test_mixed_precision_and_tensorboard(small_cohort, tmp_path):
     assert train(small_cohort, out, *more) == 0
     assert list((out / "tensorboard").glob("events*"))
     table = MetricsLog(out / "metrics.csv", up_to=99)
-    assert all(value == value for value in table.column("critic/penalty")[1])
+    assert table.column("critic/penalty")[1]
     assert {p.dtype for p in weights(out).values()} == {torch.float32}
 
 

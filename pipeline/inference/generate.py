@@ -12,15 +12,14 @@ from foldnorm.models.protocols import Diffuses, Generates
 from foldnorm.pipeline.artifacts import SYNTHETIC_SHEET, SYNTHETIC_SIDECAR, SYNTHETIC_VOLUME
 from foldnorm.pipeline.inference.filters import VolumeFilter
 from foldnorm.pipeline.inference.synthetic_cohort import (
-    refuse_other_cohort,
     side_of,
-    take_back_cohort,
     write_synthetic_cohort,
 )
 from foldnorm.pipeline.metrics.structure import microstructure_statistics, sheet_statistics
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort_files import forget_cohort, refuse_other_cohort
 from foldnorm.preprocessing.cohort.images import write_image
 from foldnorm.preprocessing.cohort.pictures import contact_sheet, image_slices, middle_slices, png
 from foldnorm.preprocessing.core.errors import InputError
@@ -29,6 +28,7 @@ from foldnorm.preprocessing.core.locks import held
 from foldnorm.preprocessing.io.schemes import scheme_from_dict
 from foldnorm.preprocessing.io.volumes import write_labels
 
+OF_LABELS = "_dseg.nii.gz"  # end of the names of label volumes
 MAX_TRIES = 50  # times as many as asked for may be drawn, to keep some
 SHEET_PICTURES = 64  # of the contact sheet
 
@@ -109,14 +109,14 @@ class GenerationResult:
         Raises:
             InputError: none was kept, or the folder is a cohort that was not drawn.
         """
-        refuse_other_cohort(out)
+        refuse_other_cohort(out, "synthetic", "drawn")
         with held(out):
             width = max(4, len(str(self.options.number - 1)))
             shown: list[list[NDArray[np.uint8]]] = []
             files = []
             for n, volume in enumerate(self):
                 if not n:
-                    take_back_cohort(out)
+                    _forget_drawn(out)
                 files.append(out / SYNTHETIC_VOLUME.of(n=f"{n:0{width}d}"))
                 slices = self._write(files[-1], volume)
                 if n < SHEET_PICTURES:
@@ -134,7 +134,7 @@ class GenerationResult:
         """Write a volume, and return its middle slices."""
         record = self.run.data["preparation"]
         if "intensities" in record:
-            stem = path.with_name(path.name.removesuffix("_dseg.nii.gz"))
+            stem = path.with_name(path.name.removesuffix(OF_LABELS))
             write_image(stem, volume, int(record["intensities"]["bits"]))
             return image_slices(volume)
         cohort, affine = self.options.cohort, np.diag([*self.run.data["voxel_size"], 1.0])
@@ -182,6 +182,15 @@ def generate(run: RunFolder, trained: TrainedModel, options: GenerateOptions) ->
     _set_sampler(trained.samples, options)
     trained.conditions.draw(1, np.random.default_rng(0), options.given)  # refused before the work
     return GenerationResult(run, trained, options)
+
+
+def _forget_drawn(out: Path) -> None:
+    """Remove volumes that were drawn into a folder before, and what made it a cohort."""
+    forget_cohort(out)
+    stem = SYNTHETIC_VOLUME.pattern.removesuffix(OF_LABELS)
+    for suffix in (OF_LABELS, ".nii.gz", ".png"):
+        for path in out.glob(stem + suffix):
+            path.unlink()
 
 
 def _statistics(record: Mapping[str, Any]) -> Callable[[NDArray[Any]], dict[str, float]]:

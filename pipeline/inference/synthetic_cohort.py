@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.cohort import (
-    DESCRIPTION,
     FOLD_COLUMNS,
     FOLD_TABLE,
     FOLDS,
@@ -18,26 +17,9 @@ from foldnorm.preprocessing.cohort.cohort import (
 from foldnorm.preprocessing.cohort.cohort_files import write_description, write_participants
 from foldnorm.preprocessing.cohort.cut_folds import cut_into_folds
 from foldnorm.preprocessing.core.arrays import write_array
-from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import tsv_writer
 from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.volumes import read_labels
-
-
-def refuse_other_cohort(out: Path) -> None:
-    """Refuse a folder that is a cohort of anything but drawn volumes.
-
-    Raises:
-        InputError: it is one, which would be lost.
-    """
-    if Cohort.is_in(out) and "synthetic" not in Cohort.describe(out)["Cohort"]:
-        raise InputError(f"--out is a cohort that was not drawn, which would be lost: {out}")
-
-
-def take_back_cohort(out: Path) -> None:
-    """Remove what makes a folder a cohort, before other volumes are drawn there."""
-    for name in (DESCRIPTION, VOLUMES, FOLDS, FOLD_TABLE):  # the first says that the rest is there
-        (out / name).unlink(missing_ok=True)
 
 
 def side_of(like: Cohort, given: Mapping[str, str]) -> str:

@@ -173,7 +173,8 @@ def write_neighbours(
     indices = [index, *(f["index"] for f in found)]
     volumes = [brain.volume for brain in space.cohort.brains(space.indices[indices])]
     for n, volume in enumerate(volumes):
-        _write_volume(space.cohort, out / NEIGHBOUR_VOLUME.of(n=n), volume)
+        row = space.rows[indices[n]]
+        _write_volume(space.cohort, out / NEIGHBOUR_VOLUME.of(n=n), volume, row=row)
     _write_picture(space, volumes, out / NEIGHBOURS_PICTURE)
 
 
@@ -233,6 +234,10 @@ def write_mean(space: LatentSpace, found: MeanBrain, out: Path) -> None:
     write_bytes(out / MEAN_PICTURE, png(contact_sheet(rows)))
 
 
+# What a projection says of each brain; a column of participants.tsv of that name is left out.
+OF_PROJECTION = ("brain", "cohort", "index", "role", "x", "y", "z")
+
+
 @dataclass(frozen=True)
 class Placed:
     """Brains in a projection.
@@ -265,7 +270,7 @@ class Placed:
                     "index": int(self.space.indices[n]),
                     "role": "fitted" if self.fitted[n] else "placed",
                     **{a: float(v) for a, v in zip(names, self.points[n], strict=False)},
-                    **row,
+                    **{k: v for k, v in row.items() if k not in OF_PROJECTION},
                     "deletion_size": number(deleted[brain], "size") if brain in deleted else 0.0,
                     **{k: v for table in figures for k, v in table.get(brain, {}).items()},
                 }
@@ -359,10 +364,20 @@ def _write_picture(space: LatentSpace, volumes: Sequence[NDArray[Any]], path: Pa
     write_bytes(path, png(contact_sheet(rows)))
 
 
-def _write_volume(cohort: Cohort, path: Path, volume: NDArray[Any], description: str = "") -> None:
-    """Write ``…_dseg.nii.gz``; of an image, what `write_image` does, without that ending."""
+def _write_volume(
+    cohort: Cohort,
+    path: Path,
+    volume: NDArray[Any],
+    description: str = "",
+    row: Mapping[str, str] | None = None,
+) -> None:
+    """Write ``…_dseg.nii.gz``; of an image, what `write_image` does, without that ending.
+
+    A brain of the cohort, of which a row tells, lies where it was.
+    """
     if cohort.holds_images:
         stem = path.with_name(path.name.removesuffix("_dseg.nii.gz"))
         write_image(stem, volume, int(cohort.preparation["intensities"]["bits"]))
         return
-    write_labels(path, volume, cohort.affine, description=description)
+    affine = cohort.affine if row is None else cohort.affine_of(row)
+    write_labels(path, volume, affine, description=description)

@@ -102,7 +102,7 @@ class ForwardPass:
     def expected(self) -> Tensor:
         """(B, C, I, J, K) float32 probabilities of classes, given what lies around each voxel."""
         assert isinstance(self.model, Expects)
-        with torch.no_grad(), self._autocast():
+        with self._computing(), self._autocast():
             return self.model.expected(self.volumes, self.condition).float()
 
     @cached_property

@@ -3,6 +3,7 @@
 import csv
 import io
 import time
+from math import isnan, nan
 from pathlib import Path
 
 from foldnorm.preprocessing.core.files import number, read_tsv, whole_number, write_text
@@ -40,8 +41,9 @@ class MetricsLog:
             self.save()
 
     def column(self, name: str) -> tuple[list[int], list[float]]:
-        """Return the steps and values of one column."""
-        pairs = [(step, row[name]) for step, row in sorted(self.rows.items()) if name in row]
+        """Return the steps and values of one column, where it has a value that is known."""
+        rows = sorted(self.rows.items())
+        pairs = [(step, row[name]) for step, row in rows if not isnan(row.get(name, nan))]
         return [step for step, _ in pairs], [value for _, value in pairs]
 
     @property

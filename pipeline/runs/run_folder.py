@@ -21,6 +21,8 @@ from foldnorm.pipeline.artifacts import (
     RUN_COST,
     RUN_DATA,
     RUN_ENVIRONMENT,
+    RUN_METRICS,
+    RUN_SAMPLE,
 )
 from foldnorm.pipeline.data.brains import check_cohort
 from foldnorm.pipeline.data.conditions import Conditions
@@ -114,6 +116,12 @@ class RunFolder:
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the configuration as resolved."""
         write_yaml(self.folder / RUN_CONFIG, config)
+
+    def forget_training(self) -> None:
+        """Remove what an earlier training has left: its checkpoints, metrics, cost and pictures."""
+        for left in (CHECKPOINT, RUN_METRICS, RUN_COST, RUN_SAMPLE):
+            for path in self.folder.glob(left.pattern):
+                path.unlink()
 
     def write_data(
         self, cohort: Cohort, conditions: Conditions, init_from: "RunFolder | None" = None

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from foldnorm.pipeline.runs.forward_pass import (
     scoring_precision,
 )
 from foldnorm.pipeline.runs.predict import decoded, drawn, joined, recognise, translated
-from foldnorm.preprocessing.cohort.cohort import FEW, Brain, Cohort, few_at_a_time
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, few_at_a_time, n_together
 from foldnorm.preprocessing.cohort.preparation import Preparation
 from foldnorm.preprocessing.core.errors import InputError
 
@@ -166,7 +167,7 @@ class TrainedModel:
         return torch.from_numpy(self.conditions.encode(rows)).to(self.device)
 
     def batches(self, brains: Iterable[Brain]) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield `FEW` volumes at a time, (B, I, J, K) uint8 on the device, and their conditions."""
+        """Yield a few volumes at a time, (B, I, J, K) uint8 on the device, and their conditions."""
         for few in few_at_a_time(brains):
             volumes = torch.from_numpy(np.stack([brain.volume for brain in few])).to(self.device)
             yield volumes, self.condition([brain.row for brain in few])
@@ -213,11 +214,12 @@ class TrainedModel:
         if given.shape[1:] != (model.latent_dim,):
             raise InputError(f"expected codes of {model.latent_dim} numbers, got {given.shape}")
         told = self.condition(rows or [self._unconditioned] * len(given))
+        few = n_together(prod(self.data.get("shape", ())))
         with self.computing():
             made = [
-                decoded(model, part, None if told is None else told[n : n + FEW])
-                for n in range(0, len(given), FEW)
-                for part in [torch.from_numpy(given[n : n + FEW]).to(self.device)]
+                decoded(model, part, None if told is None else told[n : n + few])
+                for n in range(0, len(given), few)
+                for part in [torch.from_numpy(given[n : n + few]).to(self.device)]
             ]
         return torch.cat(made).cpu().numpy()
 

@@ -125,7 +125,7 @@ class AtlasLabeller:
         """
         side = self.side(brain.row)
         structure = self.scheme.foreground(brain.volume)
-        labels = self._fold_labels(brain, structure)[structure]
+        labels = self._fold_labels(brain)[structure]
         places = np.argwhere(structure)[labels > 0]
         if len(places) < LEAST_VOXELS:
             raise InputError(
@@ -172,7 +172,7 @@ class AtlasLabeller:
             self._sides[hemi] = self.atlas.side(hemi)
         return self._sides[hemi]
 
-    def _fold_labels(self, brain: Brain, structure: NDArray[np.bool_]) -> NDArray[np.integer]:
+    def _fold_labels(self, brain: Brain) -> NDArray[np.integer]:
         if brain.folds is not None:
             return brain.folds()
         return cut_into_folds(brain.volume, self.scheme)

@@ -54,18 +54,29 @@ class Design:
     ) -> NDArray[np.float64] | None:
         """Regressors of brains, (N, p); None if there are none.
 
+        What is not known of a brain is NaN, which is taken as the mean of the healthy ones.
+
         Args:
             rows: of ``participants.tsv``.
             is_local: (N,), of the site that is scored.
         """
         columns: list[NDArray[np.floating]] = []
         if self.conditions.size:
-            columns.append(self.conditions.encode(rows))
+            columns.append(self._conditions(rows))
         if self.is_mixed:
             columns.append(is_local[:, None].astype(np.float64))
         if self.sites:
             columns.append(np.array([self._site(row) for row in rows]))
         return np.hstack(columns).astype(np.float64) if columns else None
+
+    def _conditions(self, rows: Sequence[Row]) -> NDArray[np.float64]:
+        """Encode the covariates, (N, size)."""
+        encoded, first = self.conditions.encode(rows).astype(np.float64), 0
+        for column in self.conditions.columns:
+            unknown = [row[column.name] in UNKNOWN for row in rows]
+            encoded[unknown, first : first + column.size] = np.nan
+            first += column.size
+        return encoded
 
     def _site(self, row: Row) -> list[float]:
         """Indicate a brain's site; NaN, which is taken as the mean, if it is none of them."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foldnorm.pipeline.artifacts import REGIONS, REGIONS_SIDECAR, SCORE_MAP
+from foldnorm.pipeline.artifacts import PAGES_SIDECAR, REGIONS, REGIONS_SIDECAR, SCORE_MAP
 from foldnorm.pipeline.data.sulcus_labels import NamesPlaces
 from foldnorm.pipeline.scoring.brain_pages import PageWriter
 from foldnorm.pipeline.scoring.calibration import Calibration
@@ -53,6 +53,12 @@ class EvidenceMaps:
     def masses(self, direction: str) -> NDArray[np.float64]:
         """Largest mass of each calibration brain, (m,)."""
         return self.calibration.scores[f"{self.scores.PREFIX[direction]}_component"]
+
+
+def forget_maps(out: Path) -> None:
+    """Remove the tables of maps of earlier scores."""
+    for stale in (REGIONS, REGIONS_SIDECAR, PAGES_SIDECAR):
+        (out / stale).unlink(missing_ok=True)
 
 
 class MapWriter:

@@ -191,6 +191,11 @@ class NormativeMap(Fitted):
             self._add(self._clipped(x, row, clipper), row, 1)
         if not self.count_:
             raise InputError("a normative map needs healthy brains, got none")
+        if design is not None and self.count_ < len(design):
+            raise InputError(
+                f"a normative map got {self.count_} maps, expected one for each of {len(design)} "
+                "covariates"
+            )
         self._solve()
 
     def _row(self, covariates: NDArray[np.float64] | None) -> NDArray[np.float64]:

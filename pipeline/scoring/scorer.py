@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from foldnorm.pipeline.artifacts import (
     BRAIN,
     MISSING_SULCUS,
-    PAGES_SIDECAR,
-    REGIONS,
-    REGIONS_SIDECAR,
     SCORER,
 )
 from foldnorm.pipeline.data.sulcus_labels import NamesPlaces, SulciByPlace
@@ -19,7 +16,7 @@ from foldnorm.pipeline.scoring.alike import check_alike
 from foldnorm.pipeline.scoring.brain_scores import ASYMMETRY, VOID, BrainScores
 from foldnorm.pipeline.scoring.calibration import Calibration
 from foldnorm.pipeline.scoring.compared_sulci import ComparedSulci, sulcus_columns
-from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter
+from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter, forget_maps
 from foldnorm.pipeline.scoring.fitted import read_state, write_state
 from foldnorm.pipeline.scoring.healthy_folds import HealthyFolds
 from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, Map, OnMap
@@ -426,8 +423,7 @@ def score_into(
     Returns:
         The result, and `MapWriter.inputs`.
     """
-    for stale in (REGIONS, REGIONS_SIDECAR, PAGES_SIDECAR):  # of earlier scores, with maps
-        (out / stale).unlink(missing_ok=True)
+    forget_maps(out)
     rows, failed = scorer._to_be_scored(cohort, splits, across_sites=across_sites)
     writer = None
     if maps:

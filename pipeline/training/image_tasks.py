@@ -169,7 +169,7 @@ class DegradationTask(ImageTask):
 
 
 class ClassificationTask(ImageTask):
-    """ImageTask or label volumes, to be told apart by a column of ``participants.tsv``."""
+    """Images or label volumes, to be told apart by a column of ``participants.tsv``."""
 
     def check(self) -> None:
         """Refuse a column that holds no classes.

@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foldnorm.models.classes import to_classes
 from foldnorm.models.protocols import Conditioned, Decodes, Diffuses, TakesPatches, Trainable
 from foldnorm.pipeline.data.items import ItemTransform, stacked, transformed
 from foldnorm.pipeline.data.sheet_affine import RandSheetAffined
 from foldnorm.pipeline.metrics.sheets import compare_populations, sheet_panel
 from foldnorm.pipeline.runs.options import TrainingOptions
+from foldnorm.pipeline.runs.predict import decoded
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import volume_slices
 from foldnorm.preprocessing.cohort.preparation import Preparation
@@ -41,7 +41,7 @@ class Task:
 
     Attributes:
         auxiliary: by name, what lies beside each volume.
-        keys: of what the model input_kind of an item, in order; see `foldnorm.pipeline.data.items`.
+        keys: of what the model is given of an item, in order; see `foldnorm.pipeline.data.items`.
 
     Raises:
         InputError: the cohort lacks what the model reads.
@@ -198,5 +198,5 @@ class Task:
 
 def reconstruct(model: Decodes, batch: Tensor, condition: Tensor | None) -> Labels:
     """Encode and decode the first volume of a batch, (I, J, K) class numbers."""
-    codes = model.encode(batch, condition)
-    return to_classes(model.decode(codes, condition))[0].cpu().numpy()
+    made: Labels = decoded(model, model.encode(batch, condition), condition)[0].cpu().numpy()
+    return made

@@ -25,7 +25,12 @@ from foldnorm.preprocessing.cohort.cohort import (
     Cohort,
     row_key,
 )
-from foldnorm.preprocessing.cohort.cohort_files import write_description, write_participants
+from foldnorm.preprocessing.cohort.cohort_files import (
+    forget_cohort,
+    refuse_other_cohort,
+    write_description,
+    write_participants,
+)
 from foldnorm.preprocessing.cohort.quality import COLUMNS as QC_COLUMNS
 from foldnorm.preprocessing.cohort.quality import QC_TABLE
 from foldnorm.preprocessing.core.arrays import read_array, write_array
@@ -136,8 +141,9 @@ def write_altered_cohort(
         How many volumes had nothing eligible, and those that could not be altered, and why.
 
     Raises:
-        InputError: no volume can be altered so.
+        InputError: no volume can be altered so; or the folder is a cohort that was not altered.
     """
+    refuse_other_cohort(out, "deletion", "altered")
     _way(kind, cohort, refilling)  # refused here, before workers start
     folder = cohort.folder
     draw = partial(_draw_of_folder, folder, kind, refilling, sizes, seed)
@@ -152,8 +158,7 @@ def write_altered_cohort(
     apply = partial(_altered_of_folder, folder, kind, refilling)
     altered = (outcome.result for outcome in isolated_map(apply, plan, n_procs, in_order=True))
     kept = [index for index, _ in plan]
-    for stale in (FOLDS, FOLD_TABLE, QC_TABLE):  # of a cohort that was here before
-        (out / stale).unlink(missing_ok=True)
+    forget_cohort(out)
     table: list[dict[str, Any]] = []
     shape = (len(kept), *cohort.shape)
     volumes = _with_files(cohort, altered, out, table)

@@ -339,7 +339,7 @@ class Cohort:
         )
 
     def restricted(self, splits: Sequence[str]) -> "Cohort":
-        """Return this cohort as if it had no volumes of other splits; all if none is named.
+        """Return this cohort with `indices` of these splits only; all if none is named.
 
         Raises:
             InputError: it has none of these.

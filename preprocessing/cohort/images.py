@@ -12,7 +12,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +19,7 @@ from foldnorm.preprocessing.cohort.pictures import grey_png
 from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import atomic_path, read_tsv, write_bytes
+from foldnorm.preprocessing.core.files import read_tsv, write_bytes
 from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.io.file_pairs import pair_fault
 from foldnorm.preprocessing.io.gzipped import expand, head_of
@@ -51,7 +50,7 @@ from foldnorm.preprocessing.io.scan import (
     unused_line,
 )
 from foldnorm.preprocessing.io.sources import Findings
-from foldnorm.preprocessing.io.volumes import read_intensities
+from foldnorm.preprocessing.io.volumes import nifti_bytes, read_intensities
 
 IDX_LABELS = "labels"
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
@@ -216,9 +215,8 @@ def write_image(stem: Path, image: NDArray[np.floating], bits: int) -> None:
         dtype = np.uint8 if bits == 8 else np.uint16
         write_bytes(stem.with_name(f"{stem.name}.png"), grey_png(grey.astype(dtype)))
         return
-    with atomic_path(stem.with_name(f"{stem.name}.nii.gz")) as temporary:
-        whole = nibabel.Nifti1Image(image.astype(np.float32), np.eye(4))
-        temporary.write_bytes(whole.to_bytes())
+    content = nifti_bytes(image.astype(np.float32), np.eye(4), "none")
+    write_bytes(stem.with_name(f"{stem.name}.nii.gz"), content)
 
 
 def _files(scanned: Scan, source: Path) -> tuple[list[ImageFile], list[Unused]]:

@@ -68,11 +68,6 @@ def topological_classes(skeleton: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return _classify(np.pad(skeleton, 1), _CLASSES)
 
 
-def simple_points(skeleton: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Voxels that can be removed one at a time without changing topology: C* = 1 and C̄ = 1."""
-    return topological_classes(skeleton) == BORDER
-
-
 @compiled(nogil=True)
 def _classify(padded, table):  # type: ignore[no-untyped-def]  # numba infers
     sides = padded.shape
