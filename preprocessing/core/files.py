@@ -17,11 +17,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from foldnorm.preprocessing.core.errors import InputError
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 ANNEXED = "not fetched (git-annex: datalad get, or git annex get)"
+BREAKS = re.compile(r"[\t\r\n\0]+")  # what no cell of a tab-separated table can hold
 OLD = 86_400.0  # seconds after which nobody on another machine still writes a file
 
 
@@ -144,7 +147,13 @@ def content_fault(path: Path) -> str:
 
 
 def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write a BIDS table: tab separated, one header line, ``n/a`` for what is missing."""
+    """Write a BIDS table: tab separated, one header line, ``n/a`` for what is missing.
+
+    Tabs and line breaks in cells and names of columns become a space.
+
+    Raises:
+        InputError: two columns have the same name then.
+    """
     with tsv_writer(path, columns) as write_row:
         for row in rows:
             write_row(row)
@@ -160,7 +169,7 @@ def tsv_writer(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping
         atomic_path(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream,
     ):
-        stream.write("\t".join(columns) + "\n")
+        stream.write("\t".join(_distinct(map(_cell, columns), path)) + "\n")
 
         def write_row(row: Mapping[str, Any]) -> None:
             stream.write("\t".join(_cell(row.get(column)) for column in columns) + "\n")
@@ -239,10 +248,16 @@ def _parsed(
 
 
 def _header(cells: Sequence[str], path: Path) -> list[str]:
-    """Names of the columns, none of them twice."""
-    names = list(cells)
+    """Names of the columns, none of them twice, on one line as `tsv_writer` writes them."""
+    names = list(map(_text, cells))
     while names and not names[-1]:  # of empty columns that a spreadsheet leaves at the end
         names.pop()
+    return _distinct(names, path)
+
+
+def _distinct(found: Iterable[str], path: Path) -> list[str]:
+    """Names of columns, none of them twice."""
+    names = list(found)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"column {twice[0]!r} is there twice: {path}")
@@ -295,9 +310,14 @@ def threaded_map(
 def _cell(value: Any) -> str:
     if value is None or value == "":
         return "n/a"
-    if isinstance(value, float):
+    if isinstance(value, float | np.floating):
         return "n/a" if value != value else f"{value:.6g}"
-    return str(value).replace("\t", " ").replace("\n", " ")
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    """Text of a cell or of a column's name, on one line."""
+    return BREAKS.sub(" ", str(value))
 
 
 def _machine() -> str:
