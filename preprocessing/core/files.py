@@ -4,6 +4,7 @@ import csv
 import glob
 import hashlib
 import json
+import math
 import os
 import re
 import socket
@@ -65,8 +66,42 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write ``content`` as indented JSON, keys in the order given."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """Write ``content`` as indented JSON, keys in the order given; see `to_json`."""
+    write_text(path, to_json(content, indent=2) + "\n")
+
+
+def to_json(content: Any, **layout: Any) -> str:
+    """Return JSON of content: null for numbers that are not finite, which JSON does not know.
+
+    Args:
+        content: mappings, sequences, text, numbers, booleans and None.
+        layout: more arguments of `json.dumps`.
+
+    Example:
+        >>> to_json({"dice": [0.5, float("nan")]})
+        '{"dice": [0.5, null]}'
+    """
+    return json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, **layout)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return content
+
+
+def json_content(content: Any) -> Any:
+    """Return content as it is after it was written as JSON and read again."""
+    return json.loads(to_json(content))
+
+
+def numbers_of(content: Mapping[str, float | None]) -> dict[str, float]:
+    """Return numbers by name out of a JSON file: NaN for null, see `to_json`."""
+    return {name: math.nan if value is None else value for name, value in content.items()}
 
 
 class Record(dict[str, Any]):
