@@ -34,7 +34,7 @@ from figures import write_figures
 from PIL import Image
 
 from foldnorm.pipeline.cli import main as foldnorm
-from foldnorm.preprocessing.core.files import read_json, write_json
+from foldnorm.preprocessing.core.files import numbers_of, read_json, write_json
 
 SPLIT = (".76", ".04", ".2")
 NOISE = 0.5  # of the range
@@ -202,7 +202,8 @@ def drawn(cohort: Path, folder: Path, name: str, words: tuple[object, ...]) -> d
     print(f"  {name}: {seconds:.2f} s each, {found['volumes_of_each_set']} of each set; "
           "synthetic / held out")  # fmt: skip
     figures = {f"{name}_seconds": seconds}
-    for figure, values in found["figures"].items():
+    for figure, known in found["figures"].items():
+        values = numbers_of(known)
         print(f"    {figure:<28} {values['synthetic']:.3f} / {values['held_out']:.3f}", flush=True)
         figures[f"{name}_{figure}"] = values["synthetic"]
         figures[f"{name}_{figure}_floor"] = values["held_out"]

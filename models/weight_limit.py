@@ -29,7 +29,8 @@ def limited_weights(limit: int | None) -> Iterator[None]:
 
     def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
         nonlocal held
-        held += 0 if tensor is None else tensor.numel() * tensor.element_size()
+        if tensor is not None and not tensor.is_meta:  # those have sizes, and no memory
+            held += tensor.numel() * tensor.element_size()
         if limit is not None and held > limit:
             raise ShapeError(
                 f"the network has more weights than memory: {held / GIB:.1f} GiB up to {name} of "

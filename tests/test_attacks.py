@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from test_models import small_latent
 from torch import nn
 
 from foldnorm.models import class_paths
 from foldnorm.models.grids import ShapeError
+from foldnorm.models.latent_ddpm import LatentDDPM
 from foldnorm.models.weight_limit import limited_weights
 from foldnorm.pipeline.artifacts import PAGE_ARRAYS, TRANSLATED
 from foldnorm.pipeline.runs.config import build_model, config_path, resolve
@@ -114,6 +116,21 @@ def test_a_network_of_more_weights_than_memory_is_refused_before_they_are_writte
     with limited_weights(2**30):
         nn.BatchNorm1d(8, affine=False)  # has buffers, and parameters that are None
     nn.Linear(2**4, 2**4)  # and the limit is gone
+
+
+def test_weights_without_memory_are_not_counted():
+    """A model of codes builds its autoencoder once without memory, to know the codes' sides."""
+    with limited_weights(2**10):
+        nn.Linear(2**15, 2**15, device="meta")
+    held = bytes_of(small_latent(LatentDDPM, training_steps=4))
+    with limited_weights(held):
+        small_latent(LatentDDPM, training_steps=4)
+    with pytest.raises(ShapeError, match="more weights than memory"), limited_weights(held - 1):
+        small_latent(LatentDDPM, training_steps=4)
+
+
+def bytes_of(model):
+    return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
 
 
 @pytest.mark.parametrize(

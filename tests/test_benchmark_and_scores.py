@@ -326,3 +326,12 @@ def test_shares_are_counted_over_participants():
     assert (summary["paired_low"], summary["paired_high"]) == (0, 1)
     assert (summary["folds"], summary["participants"]) == (4, 2)
     assert scores.join(scores).summary()[0]["folds"] == 8
+
+
+def test_a_share_and_its_interval_count_the_same_ties():
+    from foldnorm.pipeline.studies.leave_one_fold_out import FoldScores
+
+    before = np.linspace(1, 2, 8)
+    rows = [{"participant_id": str(n)} for n in range(8)]
+    (summary,) = FoldScores(rows, {"s": before}, {"s": before * (1 + 1e-7)}).summary()
+    assert (summary["paired_low"], summary["paired"], summary["paired_high"]) == (0.5, 0.5, 0.5)

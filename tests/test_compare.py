@@ -8,6 +8,8 @@ import pytest
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.metrics.latent import active_share, silhouette
 from foldnorm.pipeline.runs.config import config_path
+from foldnorm.pipeline.runs.run_folder import RunFolder
+from foldnorm.pipeline.studies import compare as comparing
 from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json
 
 VAE = ["--model.init_args.channels=[8]", "--model.init_args.code_channels=2"]
@@ -83,6 +85,18 @@ def test_bad_budgets_and_models_are_said(phantom_cohort, tmp_path, capsys):
     assert "learning_rate_of={} is now --training.learning_rates={}; the old form goes" in first
     assert "'nothing' is neither" in second
     assert not (tmp_path / "c").exists()  # nothing is trained before all are known to be right
+
+
+def test_figures_without_a_value_are_the_same_when_they_are_read_again(tmp_path, monkeypatch):
+    """Peak memory where nobody counts it, say: JSON has no NaN."""
+    measured = {"dice": 0.5, "peak_memory_mib": float("nan")}
+    monkeypatch.setattr(comparing, "measure", lambda *_: measured)
+    options = comparing.CompareOptions(steps=1)
+    first, again = (comparing._measured(tmp_path, None, options, []) for _ in range(2))
+    assert str(first) == str(again) == str(measured)
+    run = RunFolder(tmp_path)
+    run.write_cost(measured)
+    assert str(run.cost) == str(measured)
 
 
 def test_a_dimension_is_in_use_if_it_varies_from_brain_to_brain():

@@ -80,10 +80,15 @@ def test_categories_and_quantities_become_numbers():
         (["sex"], "no column 'sex' in participants.tsv, which has participant_id, hemi, age, site"),
         (["same"], "condition 'same' is 'x' for all training volumes"),
         (["empty"], "condition 'empty' is missing for all training volumes"),
+        (["one"], "condition 'one' is 1 for all training volumes"),
     ],
 )
 def test_a_column_that_tells_nothing_is_refused(names, message):
-    rows = ROWS if names == ["sex"] else [{**row, "same": "x", "empty": ""} for row in ROWS]
+    rows = [
+        {**row, "same": "x", "empty": "", "one": one}
+        for row, one in zip(ROWS, ("1", "1.0", "1"), strict=True)
+    ]
+    rows = ROWS if names == ["sex"] else rows
     with pytest.raises(InputError, match=message):
         Conditions.fit(names, rows)
 
@@ -104,6 +109,15 @@ def test_what_training_never_had_is_refused_with_its_participant():
         fitted.encode([{"participant_id": "z", "hemi": "B", "age": "1"}])
     with pytest.raises(InputError, match="z: age: expected a number, got 'old'"):
         fitted.encode([{"participant_id": "z", "hemi": "L", "age": "old"}])
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
+def test_a_quantity_that_is_not_finite_is_refused(value):
+    fitted = Conditions.fit(["age"], ROWS)
+    with pytest.raises(InputError, match=f"^z: age: expected a number, got '{value}'$"):
+        fitted.encode([{"participant_id": "z", "age": value}])
+    with pytest.raises(InputError, match=f"^age: expected a number, got '{value}'$"):
+        fitted.draw(2, np.random.default_rng(0), {"age": value})
 
 
 def test_drawn_conditions_are_those_of_training():

@@ -48,7 +48,7 @@ def test_the_readme_is_read_in_a_minute_and_names_files_that_there_are():
     ("value", "digits", "expected"),
     [(0.9449, 2, ".94"), (0.995, 2, "1.00"), (1.0, 2, "1.00"), (-0.011, 2, "-.01"),
      (-0.002, 2, ".00"), (12345, 2, "12,345"), (1717955.0, 2, "1,717,955"), (74.11, 2, "74.1"),
-     (0.8764, 3, ".876")],
+     (0.8764, 3, ".876"), (None, 2, "–")],
 )  # fmt: skip
 def test_numbers_are_written_as_papers_do(figures, value, digits, expected):
     assert figures.number(value, digits) == expected

@@ -15,7 +15,12 @@ from test_vnet import pair_cohort, run  # noqa: F401  # fixtures
 
 from foldnorm.models.classes import to_classes
 from foldnorm.pipeline.bundle.fine_tuning import FineTuning
-from foldnorm.pipeline.bundle.volumes import BundleNetwork, PreparedVolumed, volumes_in
+from foldnorm.pipeline.bundle.volumes import (
+    BundleNetwork,
+    PreparedVolumed,
+    _label_steps,
+    volumes_in,
+)
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.runs.config import resolve_for
 from foldnorm.pipeline.runs.run_folder import RunFolder
@@ -71,6 +76,11 @@ def test_monai_runs_it_on_files(bundle, small_run, small_cohort, tmp_path):
     assert np.array_equal(np.asarray(made["sub-s00_pred.nii.gz"].dataobj), expected)
     apart = made["sub-s00_pred.nii.gz"].affine - small_cohort.affine
     assert np.abs(apart).max() <= 0.75 + 1e-6  # half a voxel: a packed volume lies on a lattice
+
+
+def test_values_of_classes_choose_the_type_of_what_monai_writes():
+    types = {tuple(v): _label_steps(v)[-1]["output_dtype"] for v in ([0, 60], [-1, 1], [0, 70000])}
+    assert list(types.values()) == ["$np.uint8", "$np.int16", "$np.int32"]
 
 
 def test_monai_is_told_directions_that_no_header_says(bundle, tmp_path, capsys):

@@ -12,8 +12,9 @@ from skimage.metrics import peak_signal_noise_ratio
 from foldnorm.models.image_autoencoder import ImageAutoencoder
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.data.damage import RandClippedNoise
+from foldnorm.pipeline.report.images import restored_section
 from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.core.files import read_tsv
+from foldnorm.preprocessing.core.files import read_tsv, write_json, write_tsv
 
 
 @pytest.mark.parametrize("architecture", ["dense", "convolutional"])
@@ -61,6 +62,17 @@ def test_a_denoiser_gains_and_its_table_says_what(bars, denoiser, tmp_path):
     assert float(said["psnr"]) == pytest.approx(after, abs=0.05)  # written in 8 bits
     assert float(said["psnr_gain"]) == pytest.approx(after - before, abs=0.1)
     assert Image.open(out / "contact_sheet.png").size[0] > 0
+
+
+def test_the_report_says_what_no_image_has_a_figure_of(tmp_path):
+    """Images that are repaired exactly have no finite PSNR."""
+    figures = {"psnr": np.inf, "ssim": 1.0, "psnr_gain": np.inf}
+    about = {"images": 1, "degraded": True, "known_to_the_model": 0, "phantom": True}
+    write_json(tmp_path / "restored.json", {**about, **figures})
+    write_tsv(tmp_path / "restored.tsv", [{"image": "a", **figures}], ["image", *figures])
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / "contact_sheet.png")
+    facts = restored_section(tmp_path)["facts"]
+    assert facts == {"images": 1, "PSNR": "n/a", "SSIM": "1.000"}
 
 
 def test_without_degrading_nothing_is_compared(bars, denoiser, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Images and volumes told apart by a column."""
 
 import json
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -10,10 +11,11 @@ from conftest import CLASSIFYING, noise_of
 from PIL import Image
 
 from foldnorm.models.image_classifier import ImageClassifier
+from foldnorm.models.noise import seed_of
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.inference.classify import classification_metrics, classify
 from foldnorm.pipeline.runs.run_folder import RunFolder
-from foldnorm.pipeline.studies.cross_validation import assign_folds
+from foldnorm.pipeline.studies.cross_validation import assign_folds, split_for_fold
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_tsv
@@ -66,7 +68,7 @@ def test_a_classifier_tells_upright_from_lying(bars, classifier, tmp_path):
         assert row["predicted"] == max(p, key=p.get)
 
 
-def test_cross_validation_tests_everyone_once(bars, tmp_path):
+def test_cross_validation_tests_everyone_once(bars, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["crossvalidate", "cnn_classifier", bars, "-o", out, "--cv-folds", "3", "--quiet",
              "--device", "cpu", *CLASSIFYING]  # fmt: skip
@@ -92,6 +94,8 @@ def test_cross_validation_tests_everyone_once(bars, tmp_path):
     before = (out / "fold-0/checkpoints/last.ckpt").stat().st_mtime_ns
     assert main([*words, "--overwrite"]) == 0  # finished trainings are not made again
     assert (out / "fold-0/checkpoints/last.ckpt").stat().st_mtime_ns == before
+    assert main([*words, "--overwrite", "--seed", "1"]) == 2  # other folds
+    assert "fold 0: expected participants that the model was not" in capsys.readouterr().err
 
 
 def test_folds_have_as_many_of_each_class():
@@ -107,6 +111,36 @@ def test_folds_have_as_many_of_each_class():
         assign_folds(rows, "way", 11, 0)
     with pytest.raises(InputError, match="at least two"):
         assign_folds(rows, "way", 1, 0)
+
+
+def test_relatives_are_on_one_side_of_every_fold(bars):
+    """Families of one to three, of both classes; who has none is one alone, as before."""
+    sizes = [1 + n % 3 for n in range(30)]
+    of = [n for n, size in enumerate(sizes) for _ in range(size)]
+    rows = [
+        {"participant_id": f"p{n}", "family": str(family), "way": "ab"[(n + family) % 2]}
+        for n, family in enumerate(of)
+    ]
+    fold_of = assign_folds(rows, "way", 5, 0)
+    assert len({(row["family"], fold_of[row["participant_id"]]) for row in rows}) == 30
+    for level in "ab":
+        own = [fold_of[row["participant_id"]] for row in rows if row["way"] == level]
+        assert {abs(own.count(number) - len(own) / 5) < 2 for number in range(5)} == {True}
+    cohort = replace(Cohort.open(bars), rows=rows)
+    for number in range(5):
+        found = split_for_fold(cohort, fold_of, number, 0).rows
+        assert {row["split"] for row in found} == {"train", "validation", "test"}
+        assert len({(row["family"], row["split"]) for row in found}) == 30
+    with pytest.raises(InputError, match="got 3; of way 'a' there are 2"):
+        assign_folds([{**row, "family": str(n % 2)} for n, row in enumerate(rows)], "way", 3, 0)
+
+
+def test_without_families_folds_are_dealt_in_turn():
+    """A cross-validation that was begun goes on with the folds that it had."""
+    rows = [{"participant_id": f"p{n}", "way": "abc"[n % 7 % 3], "family": ""} for n in range(33)]
+    ordered = sorted(rows, key=lambda row: (row["way"], seed_of(3, "fold", row["participant_id"])))
+    dealt = {row["participant_id"]: n % 4 for n, row in enumerate(ordered)}
+    assert assign_folds(rows, "way", 4, 3) == dealt
 
 
 def test_files_are_told_as_the_cohort_is(bars, classifier, tmp_path, capsys):

@@ -20,6 +20,7 @@ from foldnorm.preprocessing.cohort.images import (
     write_image,
 )
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import read_tsv
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (12, 16), dtype=np.uint8)
@@ -147,6 +148,16 @@ def test_images_of_one_person_share_a_split(people, tmp_path):
     assert len({key for found in splits.values() for key in found}) > 1
     assert len(set(cohort.keys())) == 18
     assert {row["age"] for row in cohort.rows} == {str(40 + n) for n in range(6)}
+
+
+def test_line_breaks_in_a_table_do_not_break_the_cohort(people, tmp_path):
+    lines = ['file,participant_id,"age\n(years)"']
+    for row in read_tsv(people / "participants.tsv"):
+        lines.append(f'{row["file"]},{row["participant_id"]},"a\r\nb"')
+    table = tmp_path / "table.csv"
+    table.write_bytes("\r\n".join(lines).encode())
+    cohort = cohort_of(people, tmp_path / "cohort", "--table", str(table))
+    assert {row["age (years)"] for row in cohort.rows} == {"a b"}
 
 
 def test_without_a_table_each_image_is_alone(people, tmp_path):

@@ -9,8 +9,9 @@ from PIL import Image
 
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.latent.projection import METHODS, departures, fit_projection
+from foldnorm.pipeline.report.latent import latent_section
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, read_tsv, write_tsv
+from foldnorm.preprocessing.core.files import read_json, read_tsv, write_json, write_tsv
 
 
 def two_clouds(number, seed):
@@ -103,6 +104,9 @@ def test_the_command_places_other_cohorts_and_joins_scores(
     assert not any(row["score_latent_mahalanobis"] for row in others)
     sidecar = read_json(tmp_path / "out/projection.json")
     assert sidecar["departures"][0]["brains"] == len(others)
+    write_json(tmp_path / "out/projection.json", {**sidecar, "explained": [np.nan, 0.12345]})
+    found = latent_section(tmp_path / "out")["projection"]
+    assert found["explained"] == ["n/a", 0.123]
     picture = np.asarray(Image.open(tmp_path / "out/projection_slices.png"))
     assert picture.shape[0] == small_cohort.shape[2] + 2
     assert picture.shape[1] == len(rows) * (small_cohort.shape[0] + 2)

@@ -78,6 +78,7 @@ def test_a_users_yaml_is_read_and_round_trips(tmp_path):
         {"name": "x", "classes": [{"name": "a", "values": [0]}, {"name": "b", "values": [0]}]},
         {"name": "x", "classes": [{"name": "a", "values": [0]}, {"name": "b", "values": [1.5]}]},
         {"name": "x", "classes": [{"name": "a", "values": 0}, {"name": "b", "values": [1]}]},
+        {"name": "x", "classes": [{"name": "a", "values": [0]}, {"name": "a", "values": [1]}]},
         {"name": "x", "rule": "magic", "classes": SKELETON.as_dict()["classes"]},
         {"name": "x", "fill": "nowhere", "classes": SKELETON.as_dict()["classes"]},
         {"name": "x", "colour": "red", "classes": SKELETON.as_dict()["classes"]},

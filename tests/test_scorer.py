@@ -302,10 +302,13 @@ def test_a_state_of_something_else_is_refused(tmp_path):
 
 def test_a_state_comes_back_as_it_was(tmp_path):
     state = {"a": {"b": np.arange(3.0), "c": [1, "x"]}, "d": None, "e": 0.1}
+    state |= {"f": np.nan, "g": {"h": np.inf}}
     write_state(tmp_path, state)
     found = read_state(tmp_path)
     assert found["a"]["b"].tolist() == [0, 1, 2]
     assert (found["a"]["c"], found["d"], found["e"]) == ([1, "x"], None, 0.1)
+    assert np.isnan(found["f"])
+    assert found["g"]["h"] == np.inf
 
 
 def test_a_saved_scorer_loads_what_it_needs_only(saved, patients, tmp_path):

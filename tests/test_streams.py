@@ -1,14 +1,16 @@
 """Printing to a terminal of few letters, to nobody, to a full disk; and names that are no text."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import skeleton_volume
 
-from foldnorm.preprocessing.core.files import read_json, write_json
+from foldnorm.preprocessing.core.files import json_content, numbers_of, read_json, write_json
 from foldnorm.preprocessing.io.volumes import write_labels
 
 FOLDNORM = [sys.executable, "-m", "foldnorm.pipeline.cli"]
@@ -74,3 +76,15 @@ def test_a_name_that_is_no_text_is_read_back_from_json(tmp_path):
     assert read_json(tmp_path / "a.json") == {"name": name, "−": "é"}
     assert "−" in (tmp_path / "a.json").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "a.json").read_bytes())["name"] == name
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path):
+    def refuse(word):
+        raise ValueError(f"no JSON: {word}")
+
+    content = {"a": math.nan, "b": [1.5, (np.float64("inf"), -math.inf)], "c": {"d": True, "e": 7}}
+    write_json(tmp_path / "a.json", content)
+    found = json.loads((tmp_path / "a.json").read_text(), parse_constant=refuse)
+    assert found == {"a": None, "b": [1.5, [None, None]], "c": {"d": True, "e": 7}}
+    assert json_content(content) == found == read_json(tmp_path / "a.json")
+    assert str(numbers_of({"a": None, "b": 1.5})) == "{'a': nan, 'b': 1.5}"

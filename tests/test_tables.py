@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 
 from foldnorm.preprocessing.cohort.prepared_index import prepared_volumes
@@ -26,6 +27,28 @@ def test_a_table_is_the_same_row_by_row(tmp_path):
     lines = ["participant_id\themi\tsize", "sub-1\tL\t1.23457", "sub-1\tn/a\tn/a",
              "sub-2\tn/a\ta b c\\udcff", ""]  # fmt: skip
     assert content.decode() == "\n".join(lines)
+
+
+def test_line_breaks_and_tabs_in_names_and_cells_become_a_space(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'id,"age\n(years)","a\r\nb"\r\n1,"x\r\ny\tz",3\r\n')
+    rows = read_tsv(tmp_path / "a.csv")
+    write_tsv(tmp_path / "a.tsv", rows, list(rows[0]))
+    assert (tmp_path / "a.tsv").read_bytes() == b"id\tage (years)\ta b\n1\tx y z\t3\n"
+    assert read_tsv(tmp_path / "a.tsv") == [{"id": "1", "age (years)": "x y z", "a b": "3"}]
+    write_tsv(tmp_path / "b.tsv", [{"a\rb": 1, "": "x\0y"}], ["a\rb", ""])
+    assert read_tsv(tmp_path / "b.tsv") == [{"a b": "1", "n/a": "x y"}]
+
+
+def test_names_of_columns_that_a_table_cannot_tell_apart_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"^column 'a b' is there twice: .*a\.tsv$"):
+        write_tsv(tmp_path / "a.tsv", [], ["a\nb", "a b"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_of_numpy_are_written_as_those_of_python(tmp_path):
+    row = {"a": np.float32("nan"), "b": np.float32(1 / 3), "c": np.int64(7), "d": np.float16(0.5)}
+    write_tsv(tmp_path / "a.tsv", [row], list(row))
+    assert (tmp_path / "a.tsv").read_text() == "a\tb\tc\td\nn/a\t0.333333\t7\t0.5\n"
 
 
 def test_a_table_whose_writer_fails_is_the_one_from_before(tmp_path):

@@ -58,6 +58,13 @@ def test_it_shows_what_restore_would_make(server, bars, denoiser, tmp_path):
     assert ask(server, f"given/0/{place}/0/2")[0] == 404
 
 
+def test_a_figure_that_is_not_finite_is_null(server, bars, monkeypatch):
+    """An image that is repaired exactly has an infinite PSNR, which JSON does not know."""
+    monkeypatch.setattr(Library, "figures", lambda *_: {"psnr": float("inf"), "iou": float("nan")})
+    status, _, content = ask(server, "figures/0/0/0/1")
+    assert (status, content) == (200, b'{"psnr": null, "iou": null}')
+
+
 def test_what_changed_has_a_colour_and_the_rest_is_dim():
     before = np.zeros((4, 5), np.float32)
     after = before.copy()

@@ -18,7 +18,7 @@ from foldnorm.models.sulcus_segmenter import SulcusSegmenter
 from foldnorm.models.vnet import VNet
 from foldnorm.pipeline.cli import main
 from foldnorm.pipeline.inference.inputs import open_input
-from foldnorm.pipeline.inference.translate import Translator
+from foldnorm.pipeline.inference.translate import Translator, _write
 from foldnorm.pipeline.metrics.classes import class_dice, class_distances
 from foldnorm.pipeline.runs.metrics_log import MetricsLog
 from foldnorm.pipeline.runs.run_folder import RunFolder
@@ -26,7 +26,7 @@ from foldnorm.pipeline.training.registry import task_of
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import read_json, read_tsv
-from foldnorm.preprocessing.io.schemes import load_scheme
+from foldnorm.preprocessing.io.schemes import LabelClass, LabelScheme, load_scheme
 from foldnorm.preprocessing.io.volumes import read_labels
 
 TINY = [
@@ -195,6 +195,22 @@ def test_a_cohort_is_translated_and_measured(run, pair_cohort, tmp_path, capsys)
     assert float(rows[0]["mean_dice"]) == pytest.approx(expected["mean_dice"], abs=1e-4)
     assert read_json(out / "translations.json")["volumes"] == len(rows)
     assert main([*words, "--quiet"]) == 2  # there already
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [((0, 1, 255), "uint8"), ((0, 1, 256), "uint16"), ((-1, 1, 300), "int16"),
+     ((-1, 1, 70000), "int32")],
+)  # fmt: skip
+def test_values_of_classes_are_written_as_they_are(tmp_path, values, dtype):
+    """Whichever classes a volume holds, its type is that of all volumes of the scheme."""
+    classes = tuple(LabelClass(str(value), (value,)) for value in values)
+    for held in ([0, 1], [0, 1, 2]):
+        volume = np.resize(np.uint8(held), (3, 3, 3))
+        _write(tmp_path / "t.nii.gz", volume, LabelScheme("own", classes), np.eye(4))
+        made = read_labels(tmp_path / "t.nii.gz").data
+        assert np.array_equal(made, np.array(values)[volume])
+        assert made.dtype == dtype
 
 
 def test_a_split_without_brains_is_refused_before_anything_is_written(run, pair_cohort, tmp_path):

@@ -136,6 +136,8 @@ def number(value: Any, digits: int = 2) -> str:
     """Write a number as papers do: .94 for a share, 1.00 for a whole one, 12,345 for a count."""
     if isinstance(value, str):
         return value
+    if value is None:  # not finite
+        return "–"
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
     if abs(value) >= 10:

@@ -30,6 +30,7 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.io.schemes import LabelScheme
 from foldnorm.preprocessing.io.source_volume import SourceVolume
 from foldnorm.preprocessing.io.sources import Source, find_volumes
+from foldnorm.preprocessing.io.volumes import label_dtype
 from foldnorm.preprocessing.spatial.crop_spec import CropSpec
 
 LOG = logging.getLogger(__name__)
@@ -55,9 +56,9 @@ def contents_of(model: nn.Module, run: RunFolder) -> Contents:
         outputs = data_format("probabilities", "classes", [], levels_of(run))
         written, out = class_steps(), "a JSON file of classes comes out for each"
     else:
-        names, _ = _output_of(run)
+        names, values = _output_of(run)
         outputs = data_format("probabilities", "segmentation", shape, names)
-        written, out = _label_steps(), "label volumes come out in the grid of the model"
+        written, out = _label_steps(values), "label volumes come out in the grid of the model"
     inferer: dict[str, Any] = {"_target_": "SimpleInferer"}
     if isinstance(model, Translates):
         inferer = {
@@ -261,15 +262,15 @@ def _output_of(run: RunFolder) -> tuple[list[str], list[int]]:
     return scheme.names, scheme.canonical_values.tolist()
 
 
-def _label_steps() -> list[dict[str, Any]]:
-    """Postprocessing of class logits of voxels."""
+def _label_steps(values: list[int]) -> list[dict[str, Any]]:
+    """Postprocessing of class logits of voxels, each class to its label value."""
     return [
         {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
         {"_target_": f"{ADDRESS}.LabelValuesd", "keys": "pred", "folder": "@bundle_root"},
         {
             "_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir",
             "output_postfix": "pred", "separate_folder": False, "resample": False,
-            "output_dtype": "$np.int16",
+            "output_dtype": f"$np.{label_dtype(np.array(values))}",
         },
     ]  # fmt: skip
 

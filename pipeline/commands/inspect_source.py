@@ -21,14 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    import json
-
+    from foldnorm.preprocessing.core.files import to_json
     from foldnorm.preprocessing.io.inspection import inspect_source, summary
     from foldnorm.preprocessing.io.sources import Source
 
     inspection = inspect_source([Source.parse(text) for text in arguments.source], arguments.prefer)
     if arguments.json:
-        print(json.dumps(inspection.as_dict(), indent=2, ensure_ascii=False))
+        print(to_json(inspection.as_dict(), indent=2))
     else:
         print(summary(inspection))
     return 1 if any(inspection.problems.values()) else 0

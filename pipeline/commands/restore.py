@@ -89,7 +89,9 @@ def run(arguments: argparse.Namespace) -> int:
     found, figures = result.metrics, ""
     if arguments.degrade:
         gain = "" if found["psnr_gain"] is None else f" ({found['psnr_gain']:+.2f} dB)"
-        figures = f", PSNR {found['psnr']:.2f} dB{gain}, SSIM {found['ssim']:.3f}"
+        psnr = "n/a" if found["psnr"] is None else f"{found['psnr']:.2f} dB{gain}"
+        ssim = "n/a" if found["ssim"] is None else f"{found['ssim']:.3f}"
+        figures = f", PSNR {psnr}, SSIM {ssim}"
         if found["mask_iou"] is not None:
             figures += f", IoU of damage {found['mask_iou']:.3f}"
     number, failed = len(result.table), [*given.failed, *result.failed]

@@ -45,15 +45,14 @@ class Column:
         """Numbers of one value.
 
         Raises:
-            InputError: a category that training did not have, or no number.
+            InputError: a category that training did not have, or no finite number.
         """
         if value in MISSING:
             return [0.0] * self.size
         if not self.levels:
-            try:
-                return [(float(value) - self.mean) / self.sd]
-            except ValueError:
-                raise InputError(f"{self.name}: expected a number, got {value!r}") from None
+            if not _is_number(value):
+                raise InputError(f"{self.name}: expected a number, got {value!r}")
+            return [(float(value) - self.mean) / self.sd]
         if value not in self.levels:
             raise InputError(
                 f"{self.name}: expected one of {', '.join(self.levels)}, as in training, got "
@@ -179,6 +178,8 @@ def _fitted(name: str, rows: Sequence[Row]) -> Column:
         )
     if not category and n_numbers == len(values):
         numbers = np.array([float(value) for value in values])
+        if (numbers == numbers[0]).all():  # as 1 and 1.0 are
+            raise InputError(f"condition {column!r} is {numbers[0]:g} for all training volumes")
         return Column(column, mean=float(numbers.mean()), sd=float(numbers.std()))
     shares = tuple(values.count(level) / len(values) for level in levels)
     return Column(column, tuple(levels), shares)
@@ -191,6 +192,7 @@ def _value(row: Row, column: str) -> str:
 
 
 def _is_number(text: str) -> bool:
+    """Say if a text is a finite number."""
     try:
         return bool(np.isfinite(float(text)))
     except ValueError:

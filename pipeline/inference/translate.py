@@ -29,7 +29,7 @@ from foldnorm.preprocessing.core.arrays import VolumeArray
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
 from foldnorm.preprocessing.io.schemes import LabelScheme
-from foldnorm.preprocessing.io.volumes import write_labels
+from foldnorm.preprocessing.io.volumes import label_dtype, write_labels
 from foldnorm.preprocessing.spatial.crop import shifted_affine
 from foldnorm.preprocessing.spatial.space import Matrix, resample_nearest
 
@@ -229,6 +229,6 @@ class FileTranslations(TranslationResult):
 
 def _write(path: Path, classes: Labels, scheme: LabelScheme, affine: Matrix) -> None:
     """Write class numbers as the values that other tools of the family read."""
-    values = scheme.canonical_values[classes]
-    dtype = np.uint8 if values.max() < 2**8 else np.uint16
-    write_labels(path, values.astype(dtype), affine, description="foldnorm TRANSLATED")
+    values = scheme.canonical_values
+    values = values.astype(label_dtype(values))
+    write_labels(path, values[classes], affine, description="foldnorm TRANSLATED")

@@ -63,13 +63,23 @@ def roc_curve(positive: Array, negative: Array) -> tuple[Array, Array]:
 
 
 def paired_share(altered: Array, healthy: Array) -> float:
-    """Share of subjects whose score rises with the alteration, ties counted half.
-
-    Scores that differ by rounding tie: a network's outputs depend a little on the rest of a batch.
+    """Share of subjects whose score rises with the alteration, ties counted half; see `rises`.
 
     Example:
         >>> paired_share(np.array([2.0, 3.0, 1.0]), np.array([1.0, 3.0, 2.0]))
         0.5
     """
+    return float(rises(altered, healthy).mean())
+
+
+def rises(altered: Array, healthy: Array) -> Array:
+    """Mark the subjects whose score rises with the alteration by 1, others by 0, ties by ½, (N,).
+
+    Scores that differ by rounding tie: a network's outputs depend a little on the rest of a batch.
+
+    Example:
+        >>> rises(np.array([2.0, 3.0, 1.0]), np.array([1.0, 3.0 + 1e-7, 2.0])).tolist()
+        [1.0, 0.5, 0.0]
+    """
     ties = np.isclose(altered, healthy, rtol=ROUNDING, atol=0)
-    return float(np.where(ties, 0.5, altered > healthy).mean())
+    return np.where(ties, 0.5, altered > healthy)

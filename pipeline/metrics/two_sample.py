@@ -195,7 +195,8 @@ def two_sample_auroc(
         shown = torch.from_numpy(~held_out)
         if not held_out.any() or len(labels[shown].unique()) < 2:
             continue
-        log_odds = _classifier_log_odds(volumes[shown], labels[shown], volumes[~shown], seed)
+        with torch.random.fork_rng(devices=[]):  # the caller's draws stay as they are
+            log_odds = _classifier_log_odds(volumes[shown], labels[shown], volumes[~shown], seed)
         scores[held_out] = (log_odds - log_odds.mean()) / (log_odds.std() + 1e-12)
     known = ~np.isnan(scores)
     positive, negative = (
@@ -212,7 +213,7 @@ def _classifier_log_odds(
     volumes: Tensor, labels: Tensor, others: Tensor, seed: int
 ) -> NDArray[np.float64]:
     """Train a network on labelled volumes; return its log-odds of label 1 for others, (M,)."""
-    torch.manual_seed(seed_of(seed, "two-sample"))
+    torch.default_generator.manual_seed(seed_of(seed, "two-sample"))  # of the CPU, which is used
     model = ImageClassifier(volumes.shape[1:], widths=(16, 32), hidden=32)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     device, levels = torch.device("cpu"), torch.eye(2)

@@ -97,8 +97,8 @@ def restored_section(path: Path) -> dict[str, Any]:
     warnings = []
     if sidecar["degraded"]:
         facts |= {
-            "PSNR": f"{sidecar['psnr']:.2f} dB",
-            "SSIM": f"{sidecar['ssim']:.3f}",
+            "PSNR": "n/a" if sidecar["psnr"] is None else f"{sidecar['psnr']:.2f} dB",
+            "SSIM": "n/a" if sidecar["ssim"] is None else f"{sidecar['ssim']:.3f}",
         }
         if sidecar["psnr_gain"] is not None:
             facts["gained"] = f"{sidecar['psnr_gain']:+.2f} dB above what was given"

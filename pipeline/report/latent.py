@@ -68,5 +68,9 @@ def latent_section(path: Path) -> dict[str, Any]:
         section["spreads"] = figures.spreads(read_tsv(path / artifacts.DIMENSION_VALUES))
     if (path / artifacts.PROJECTION).is_file():
         section["points"] = projection_points(path)
-        section["projection"] = read_json(path / artifacts.PROJECTION_SIDECAR)
+        projection = read_json(path / artifacts.PROJECTION_SIDECAR)
+        shares = [
+            "n/a" if share is None else round(share, 3) for share in projection.get("explained", [])
+        ]
+        section["projection"] = {**projection, "explained": shares}
     return section

@@ -1,7 +1,6 @@
 """Figures of volumes that can be turned: layers and steps as data for ``volumes.js``."""
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.cohort.pictures import class_colours
+from foldnorm.preprocessing.core.files import to_json
 from foldnorm.preprocessing.io.volumes import nifti_bytes
 
 Layer = dict[str, str]
@@ -64,4 +64,4 @@ def viewer(
 
 def in_script(content: Any) -> str:
     """JSON that can stand in a ``script`` element."""
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return to_json(content, separators=(",", ":")).replace("<", "\\u003c")

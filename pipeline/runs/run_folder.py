@@ -33,6 +33,7 @@ from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import (
     content_fault,
     hashed,
+    numbers_of,
     read_json,
     unreadable,
     write_bytes,
@@ -168,8 +169,11 @@ class RunFolder:
 
     @property
     def cost(self) -> dict[str, float]:
-        """Parameters, median seconds a step, seconds in all, peak memory in MiB; when finished."""
-        return read_json(self.folder / RUN_COST)
+        """Parameters, median seconds a step, seconds in all, peak memory in MiB; when finished.
+
+        NaN where nobody counts it.
+        """
+        return numbers_of(read_json(self.folder / RUN_COST))
 
     def save_checkpoint(self, name: str, state: Mapping[str, Any]) -> None:
         """Write a checkpoint atomically."""

@@ -1,7 +1,7 @@
 """Fitted state in files: arrays without pickle, and JSON."""
 
 import io
-import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from foldnorm.pipeline.artifacts import SCORER_ARRAYS, SCORER_VALUES
 from foldnorm.preprocessing.core.arrays import read_npz
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_json, write_bytes, write_json
+from foldnorm.preprocessing.core.files import json_content, read_json, write_bytes, write_json
 
 State = dict[str, Any]  # name → array, what JSON can hold, or a state again
 
@@ -87,13 +87,18 @@ def read_state(folder: Path) -> State:
 
 
 def _flat(state: Mapping[str, Any], prefix: str = "") -> State:
-    """Names of nested states joined by ``/``; values are left as JSON gives them back."""
+    """Names of nested states joined by ``/``; values are left as JSON gives them back.
+
+    A number that is not finite, which JSON does not know, is kept as an array.
+    """
     found: State = {}
     for name, value in state.items():
         if isinstance(value, Mapping):
             found |= _flat(value, f"{prefix}{name}/")
         elif isinstance(value, np.ndarray):
             found[f"{prefix}{name}"] = value
+        elif isinstance(value, float) and not math.isfinite(value):
+            found[f"{prefix}{name}"] = np.array(value)
         else:
-            found[f"{prefix}{name}"] = json.loads(json.dumps(value))
+            found[f"{prefix}{name}"] = json_content(value)
     return found

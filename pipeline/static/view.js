@@ -96,7 +96,7 @@
     const figures = Object.entries(await json(`figures/${place}`));
     if (mine !== turn) return;
     at("repair").hidden = figures.length === 0;
-    table(at("figures"), figures.map(([name, value]) => [name, figure(String(value))]));
+    table(at("figures"), figures.map(([name, value]) => [name, figure(value)]));
     at("message").textContent = "";
   }
 
@@ -121,8 +121,10 @@
     }));
   }
 
-  function figure(text) {
-    return text === "" ? "" : Number(text).toPrecision(3);
+  // A number, or its text; the server says null for one that is not finite.
+  function figure(value) {
+    if (value === "") return "";
+    return value === null ? "n/a" : Number(value).toPrecision(3);
   }
 
   async function describe(mine) {
@@ -155,7 +157,7 @@
       const button = document.createElement("button");
       button.type = "button";
       button.append(key, Object.assign(document.createElement("span"),
-        { textContent: distance.toPrecision(3) }));
+        { textContent: figure(distance) }));
       button.addEventListener("click", () => go({ brain }));
       return button;
     }));

@@ -37,7 +37,7 @@ from foldnorm.preprocessing.alteration.kinds import DEFORMING
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.each_volume import refuse_unreadable
 from foldnorm.preprocessing.core.errors import InputError, Stopped
-from foldnorm.preprocessing.core.files import read_json, write_json, write_tsv
+from foldnorm.preprocessing.core.files import numbers_of, read_json, write_json, write_tsv
 from foldnorm.preprocessing.core.problems import Problem
 
 PACING_STEPS = 4  # of a trial run that finds out how long a step takes
@@ -161,7 +161,7 @@ def _measured(
     path = folder / COMPARISON_MEASURED
     if path.is_file() and (known := read_json(path))["asked"] == asked:
         failed += [Problem(**problem) for problem in known.get("failed", [])]
-        return dict(known["figures"])
+        return numbers_of(known["figures"])
     own: list[Problem] = []
     figures = measure(folder, cohort, options, own)
     record = {"asked": asked, "figures": figures, "failed": [asdict(problem) for problem in own]}

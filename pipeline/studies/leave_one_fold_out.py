@@ -21,7 +21,7 @@ from foldnorm.pipeline.artifacts import (
     LOCALISATION_FIGURES,
 )
 from foldnorm.pipeline.metrics.bootstrap import Weights, bootstrap_interval
-from foldnorm.pipeline.metrics.detection import paired_share
+from foldnorm.pipeline.metrics.detection import rises
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.localisation import localisation
 from foldnorm.preprocessing.alteration.deletion import Deletion, SizeRange, apply_deletion
@@ -75,14 +75,13 @@ class FoldScores:
         owners = [row["participant_id"] for row in self.rows]
         rows = []
         for name, after in self.after.items():
-            before = self.before[name]
-            risen = (after > before) + 0.5 * (after == before)
+            risen = rises(after, self.before[name])
             low, high = bootstrap_interval(
                 partial(_weighted_mean, risen), owners, BOOTSTRAPS, seed=seed
             )
             rows.append(
                 {
-                    "score": name, "paired": paired_share(after, before), "paired_low": float(low),
+                    "score": name, "paired": float(risen.mean()), "paired_low": float(low),
                     "paired_high": float(high), "folds": len(owners),
                     "participants": len(set(owners)),
                 }

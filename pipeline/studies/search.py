@@ -33,7 +33,13 @@ from foldnorm.pipeline.training.train import train
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.each_volume import refuse_unreadable
 from foldnorm.preprocessing.core.errors import InputError, Stopped
-from foldnorm.preprocessing.core.files import is_alive, read_json, write_json, write_tsv
+from foldnorm.preprocessing.core.files import (
+    is_alive,
+    json_content,
+    read_json,
+    write_json,
+    write_tsv,
+)
 from foldnorm.preprocessing.core.yaml_files import write_yaml
 
 STUDY = "foldnorm"
@@ -194,9 +200,9 @@ def _check_same_search(
         "monitor_mode": training.monitor_mode,
         "phantom": cohort.is_phantom,
     }
-    asked = json.loads(json.dumps(asked))
+    asked = json_content(asked)
     path = out / SEARCH_SIDECAR
-    if path.is_file() and read_json(path) != asked:
+    if path.is_file() and json_content(read_json(path)) != asked:
         raise InputError(f"the folder belongs to a search with other settings: {path}")
     write_json(path, asked)
 

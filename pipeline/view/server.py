@@ -5,7 +5,6 @@ by its own name: a page from elsewhere that lets its name point here is refused 
 Requests name numbers, never files.
 """
 
-import json
 import re
 import secrets
 import threading
@@ -19,6 +18,7 @@ from typing import Any
 
 from foldnorm.pipeline.view.library import Library
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import to_json
 
 LOOPBACK = "127.0.0.1"
 NAMES = (LOOPBACK, "localhost")
@@ -193,4 +193,4 @@ def _refusal(status: HTTPStatus, reason: str) -> Answer:
 
 
 def _json(content: Any) -> bytes:
-    return json.dumps(content).encode()
+    return to_json(content).encode(errors="backslashreplace")

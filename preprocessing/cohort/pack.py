@@ -3,7 +3,6 @@
 The volumes of ``sub-*/anat`` are cut to what they hold; here each is placed in the cohort's box.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +43,13 @@ from foldnorm.preprocessing.cohort.records import (
     quality_of,
 )
 from foldnorm.preprocessing.core.arrays import write_array
-from foldnorm.preprocessing.core.files import read_json, threaded_map, tsv_writer, write_tsv
+from foldnorm.preprocessing.core.files import (
+    json_content,
+    read_json,
+    threaded_map,
+    tsv_writer,
+    write_tsv,
+)
 from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.io.names import bids_label
 from foldnorm.preprocessing.io.schemes import LabelScheme
@@ -242,7 +247,5 @@ def _is_packed(out: Path, description: Mapping[str, Any]) -> bool:
     """Return whether the very same volumes were packed the very same way."""
     if not all((out / name).is_file() for name in (DESCRIPTION, VOLUMES, PARTICIPANTS, QC_TABLE)):
         return False
-    written: bool = read_json(out / DESCRIPTION).get("Cohort") == json.loads(
-        json.dumps(description)
-    )
+    written: bool = read_json(out / DESCRIPTION).get("Cohort") == json_content(description)
     return written

@@ -4,6 +4,7 @@ import csv
 import glob
 import hashlib
 import json
+import math
 import os
 import re
 import socket
@@ -17,11 +18,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from foldnorm.preprocessing.core.errors import InputError
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 ANNEXED = "not fetched (git-annex: datalad get, or git annex get)"
+BREAKS = re.compile(r"[\t\r\n\0]+")  # what no cell of a tab-separated table can hold
 OLD = 86_400.0  # seconds after which nobody on another machine still writes a file
 
 
@@ -62,8 +66,42 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write ``content`` as indented JSON, keys in the order given."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """Write ``content`` as indented JSON, keys in the order given; see `to_json`."""
+    write_text(path, to_json(content, indent=2) + "\n")
+
+
+def to_json(content: Any, **layout: Any) -> str:
+    """Return JSON of content: null for numbers that are not finite, which JSON does not know.
+
+    Args:
+        content: mappings, sequences, text, numbers, booleans and None.
+        layout: more arguments of `json.dumps`.
+
+    Example:
+        >>> to_json({"dice": [0.5, float("nan")]})
+        '{"dice": [0.5, null]}'
+    """
+    return json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, **layout)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return content
+
+
+def json_content(content: Any) -> Any:
+    """Return content as it is after it was written as JSON and read again."""
+    return json.loads(to_json(content))
+
+
+def numbers_of(content: Mapping[str, float | None]) -> dict[str, float]:
+    """Return numbers by name out of a JSON file: NaN for null, see `to_json`."""
+    return {name: math.nan if value is None else value for name, value in content.items()}
 
 
 class Record(dict[str, Any]):
@@ -144,7 +182,13 @@ def content_fault(path: Path) -> str:
 
 
 def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write a BIDS table: tab separated, one header line, ``n/a`` for what is missing."""
+    """Write a BIDS table: tab separated, one header line, ``n/a`` for what is missing.
+
+    Tabs and line breaks in cells and names of columns become a space.
+
+    Raises:
+        InputError: two columns have the same name then.
+    """
     with tsv_writer(path, columns) as write_row:
         for row in rows:
             write_row(row)
@@ -160,7 +204,7 @@ def tsv_writer(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping
         atomic_path(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream,
     ):
-        stream.write("\t".join(columns) + "\n")
+        stream.write("\t".join(_distinct(map(_cell, columns), path)) + "\n")
 
         def write_row(row: Mapping[str, Any]) -> None:
             stream.write("\t".join(_cell(row.get(column)) for column in columns) + "\n")
@@ -239,10 +283,16 @@ def _parsed(
 
 
 def _header(cells: Sequence[str], path: Path) -> list[str]:
-    """Names of the columns, none of them twice."""
-    names = list(cells)
+    """Names of the columns, none of them twice, on one line as `tsv_writer` writes them."""
+    names = list(map(_text, cells))
     while names and not names[-1]:  # of empty columns that a spreadsheet leaves at the end
         names.pop()
+    return _distinct(names, path)
+
+
+def _distinct(found: Iterable[str], path: Path) -> list[str]:
+    """Names of columns, none of them twice."""
+    names = list(found)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"column {twice[0]!r} is there twice: {path}")
@@ -295,9 +345,14 @@ def threaded_map(
 def _cell(value: Any) -> str:
     if value is None or value == "":
         return "n/a"
-    if isinstance(value, float):
+    if isinstance(value, float | np.floating):
         return "n/a" if value != value else f"{value:.6g}"
-    return str(value).replace("\t", " ").replace("\n", " ")
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    """Text of a cell or of a column's name, on one line."""
+    return BREAKS.sub(" ", str(value))
 
 
 def _machine() -> str:

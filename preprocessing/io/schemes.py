@@ -70,6 +70,9 @@ class LabelScheme:
             raise InputError(
                 f"scheme {self.name!r}: each class needs a value, and no value two classes"
             )
+        twice = sorted({name for name in self.names if self.names.count(name) > 1})
+        if twice:
+            raise InputError(f"scheme {self.name!r}: two classes have the name {twice[0]!r}")
         for key in ("fill", "void"):
             if not 0 <= getattr(self, key) < len(self.classes):
                 raise InputError(f"scheme {self.name!r}: {key} names no class")

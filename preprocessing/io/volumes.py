@@ -143,11 +143,31 @@ def write_labels(
 
     Args:
         path: ends in ``.nii`` or ``.nii.gz``.
-        data: (I, J, K) uint8 or uint16.
+        data: (I, J, K) integers, of the type that `label_dtype` says.
         affine: (4, 4), voxel index → world mm.
         description: at most 79 characters, kept in the header.
     """
     _write(path, data, affine, "label", description)
+
+
+def label_dtype(values: NDArray[np.integer]) -> np.dtype[np.integer]:
+    """Return the type that label volumes of these values are written in.
+
+    Args:
+        values: all that may occur, so that volumes of one kind have one type.
+
+    Raises:
+        InputError: a value is beyond 32 bits.
+
+    Example:
+        >>> label_dtype(np.array([0, 11, 60])), label_dtype(np.array([-1, 1]))
+        (dtype('uint8'), dtype('int16'))
+    """
+    low, high = int(values.min()), int(values.max())
+    for kind in (np.uint8, np.uint16, np.int16, np.int32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return np.dtype(kind)
+    raise InputError(f"expected label values of 32 bits, got {low} to {high}")
 
 
 def nifti_bytes(
