@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import UNKNOWN_CELLS
 
 Row = Mapping[str, str]
-MISSING = ("", "n/a")
 CATEGORY = ":category"  # behind a column's name: its numbers are names
 
 
@@ -47,7 +47,7 @@ class Column:
         Raises:
             InputError: a category that training did not have, or no finite number.
         """
-        if value in MISSING:
+        if value in UNKNOWN_CELLS:
             return [0.0] * self.size
         if not self.levels:
             if not _is_number(value):
@@ -164,7 +164,7 @@ class Conditions:
 
 def _fitted(name: str, rows: Sequence[Row]) -> Column:
     column, category = name.removesuffix(CATEGORY), name.endswith(CATEGORY)
-    values = [value for row in rows if (value := _value(row, column)) not in MISSING]
+    values = [value for row in rows if (value := _value(row, column)) not in UNKNOWN_CELLS]
     levels = sorted(set(values))
     if len(levels) < 2:
         known = f"is {levels[0]!r}" if levels else "is missing"

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from foldnorm.models.protocols import Classifies
 from foldnorm.pipeline.artifacts import CLASSES, CLASSES_SIDECAR
-from foldnorm.pipeline.data.conditions import MISSING
 from foldnorm.pipeline.inference.results import Row
 from foldnorm.pipeline.metrics.bootstrap import bootstrap_interval
 from foldnorm.pipeline.runs.run_folder import RunFolder
@@ -20,7 +19,7 @@ from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import write_json, write_tsv
+from foldnorm.preprocessing.core.files import UNKNOWN_CELLS, write_json, write_tsv
 from foldnorm.preprocessing.core.locks import held
 from foldnorm.preprocessing.core.problems import Problem
 
@@ -152,7 +151,7 @@ def _row(known: dict[str, str], p: NDArray[np.float64], levels: Sequence[str], t
 def true_class(row: Mapping[str, str], target: str) -> str:
     """Class of a volume in a column of ``participants.tsv``; empty where it is not known."""
     value = row.get(target, "")
-    return "" if value in MISSING else value
+    return "" if value in UNKNOWN_CELLS else value
 
 
 def classification_metrics(rows: Sequence[Row], levels: Sequence[str]) -> Row:

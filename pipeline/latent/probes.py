@@ -21,6 +21,7 @@ from foldnorm.pipeline.latent.space import Codes, principal_axes
 from foldnorm.pipeline.metrics.bootstrap import Weights, bootstrap_interval
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import UNKNOWN_CELLS
 
 N_FOLDS = 5
 N_PERMUTATIONS = 200
@@ -88,7 +89,7 @@ def probe(codes: Codes, rows: Sequence[Mapping[str, str]], column: str, *, seed:
     name, as_category = column.removesuffix(":category"), column.endswith(":category")
     if name not in rows[0]:
         raise InputError(f"no column {name!r} in participants.tsv, which has {', '.join(rows[0])}")
-    known = np.array([n for n, row in enumerate(rows) if row[name] not in ("", "n/a")], np.int64)
+    known = np.array([n for n, row in enumerate(rows) if row[name] not in UNKNOWN_CELLS], np.int64)
     groups = np.unique([rows[n]["participant_id"] for n in known], return_inverse=True)[1]
     if groups.max(initial=-1) + 1 < 2 * N_FOLDS:
         raise InputError(

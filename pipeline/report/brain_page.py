@@ -25,7 +25,7 @@ from foldnorm.pipeline.report.page_files import PageArrays
 from foldnorm.preprocessing.cohort.cohort import row_key
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import number, read_json, read_tsv
+from foldnorm.preprocessing.core.files import UNKNOWN_CELLS, number, read_json, read_tsv
 from foldnorm.preprocessing.io.volumes import nifti_bytes
 
 N_PAGES = 20
@@ -198,7 +198,7 @@ def _compared(about: Mapping[str, Any], own: Mapping[str, Any]) -> str:
 def _stranger(about: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     """Warning that no healthy brain is of this brain's site; empty where that is not known."""
     sites = about["healthy_sites"]
-    if own["site"] in ("", "n/a") or not sites or own["site"] in sites:
+    if own["site"] in UNKNOWN_CELLS or not sites or own["site"] in sites:
         return ""
     return (
         f"This brain is of site {own['site']}, and none of the healthy brains is: what differs "

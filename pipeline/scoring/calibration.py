@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from foldnorm.pipeline.runs.leakage import refuse_leak
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
-from foldnorm.pipeline.scoring.design import UNKNOWN, large_sites
+from foldnorm.pipeline.scoring.design import large_sites
 from foldnorm.pipeline.scoring.fitted import State
 from foldnorm.pipeline.scoring.map_scores import Map, ScoreTable
 from foldnorm.pipeline.scoring.old_names import current_score
 from foldnorm.pipeline.scoring.sulcus_scores import MIN_OF_SITE
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import hashed
+from foldnorm.preprocessing.core.files import UNKNOWN_CELLS, hashed
 
 PSEUDONYM = 12  # hexadecimal digits
 
@@ -75,7 +75,7 @@ class Calibration:
         brain holds among brains of its own site.
         """
         site = row.get("site", "")
-        if site in UNKNOWN or not self.sites or site in self.sites:
+        if site in UNKNOWN_CELLS or not self.sites or site in self.sites:
             return ""
         return (
             f"is of site {site}, the calibration brains of {', '.join(self.sites)}: give "

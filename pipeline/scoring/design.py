@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.data.conditions import Conditions
+from foldnorm.preprocessing.core.files import UNKNOWN_CELLS
 
-UNKNOWN = {"", "n/a"}  # values of a column that say nothing
 Row = Mapping[str, str]
 
 
@@ -45,7 +45,7 @@ class Design:
         sites: tuple[str, ...] = ()
         if min_of_site and not n_local:
             sites = large_sites(rows, min_of_site)
-            if len({row.get("site", "") for row in rows} - UNKNOWN) < 2:
+            if len({row.get("site", "") for row in rows} - UNKNOWN_CELLS) < 2:
                 sites = ()
         return cls(Conditions.fit(covariates, rows), is_mixed, sites)
 
@@ -73,7 +73,7 @@ class Design:
         """Encode the covariates, (N, size)."""
         encoded, first = self.conditions.encode(rows).astype(np.float64), 0
         for column in self.conditions.columns:
-            unknown = [row[column.name] in UNKNOWN for row in rows]
+            unknown = [row[column.name] in UNKNOWN_CELLS for row in rows]
             encoded[unknown, first : first + column.size] = np.nan
             first += column.size
         return encoded
@@ -103,4 +103,4 @@ class Design:
 def large_sites(rows: Sequence[Row], least: int) -> tuple[str, ...]:
     """Return the sites that at least so many brains are of."""
     counts = Counter(row.get("site", "") for row in rows)
-    return tuple(sorted(s for s, n in counts.items() if s not in UNKNOWN and n >= least))
+    return tuple(sorted(s for s, n in counts.items() if s not in UNKNOWN_CELLS and n >= least))

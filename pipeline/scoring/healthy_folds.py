@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from foldnorm.pipeline.scoring.fitted import Fitted, State
 from foldnorm.pipeline.scoring.map_scores import MapScores
 from foldnorm.preprocessing.cohort.cohort import Brain, CohortView, family_of
+from foldnorm.preprocessing.core.files import UNKNOWN_CELLS
 from foldnorm.preprocessing.io.schemes import LabelScheme
 
 N_SHOWN = 5  # healthy brains beside each
-UNKNOWN = {"", "n/a"}  # values of a column that say nothing
 
 
 class HealthyFolds(Fitted):
@@ -38,7 +38,7 @@ class HealthyFolds(Fitted):
         self._know(healthy, rows, scores.families)
         self.hemispheres_ = len(rows)
         self.people_ = len({row["participant_id"] for row in rows})
-        self.sites_ = sorted({row.get("site", "") for row in rows} - UNKNOWN)
+        self.sites_ = sorted({row.get("site", "") for row in rows} - UNKNOWN_CELLS)
         folds = (self.scheme.foreground(brain.volume) for brain in healthy)
         counts: NDArray[np.int64] = next(folds).astype(np.int64)
         for own in folds:

@@ -13,7 +13,6 @@ from foldnorm.models.protocols import (
     LearnsFromTrueDamage,
     RestoresImages,
 )
-from foldnorm.pipeline.data.conditions import MISSING
 from foldnorm.pipeline.data.damage import DEGRADED, LIKELY, came_damaged, degradation_of
 from foldnorm.pipeline.data.image_affine import RandImageAffined
 from foldnorm.pipeline.data.items import ItemTransform
@@ -23,6 +22,7 @@ from foldnorm.pipeline.training.task import Slices, Task
 from foldnorm.preprocessing.cohort.cohort import Cohort
 from foldnorm.preprocessing.cohort.pictures import image_slices, volume_slices
 from foldnorm.preprocessing.core.errors import InputError
+from foldnorm.preprocessing.core.files import UNKNOWN_CELLS
 
 N_PICTURED = 4  # drawn images a row
 
@@ -181,7 +181,7 @@ class ClassificationTask(ImageTask):
             self.model.target,
             [self.cohort.rows[i] for i in self.cohort.indices("train")],
         )
-        levels = {row.get(target, "") for row in rows} - set(MISSING)
+        levels = {row.get(target, "") for row in rows} - UNKNOWN_CELLS
         if len(levels) > max(len(rows) / 2, 2):
             raise InputError(
                 f"{target!r} has {len(levels)} values in {len(rows)} training volumes: no classes "
@@ -192,7 +192,7 @@ class ClassificationTask(ImageTask):
         """Leave out volumes whose class is not known: a batch is then a mean of as many, always."""
         rows, target = self.cohort.rows, self.model.target
         indices = super().training_indices()
-        return indices[[rows[i].get(target, "") not in MISSING for i in indices]]
+        return indices[[rows[i].get(target, "") not in UNKNOWN_CELLS for i in indices]]
 
     def figures(self, batch: Tensor, condition: Tensor | None) -> dict[str, float]:
         """Return the accuracy of one volume, 1 or 0; NaN if its class is not known."""

@@ -23,7 +23,7 @@ from foldnorm.preprocessing.core.arrays import LabelArray, read_array, read_row
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.file_names import checked_name
-from foldnorm.preprocessing.core.files import content_fault, read_json, read_tsv
+from foldnorm.preprocessing.core.files import UNKNOWN_CELLS, content_fault, read_json, read_tsv
 from foldnorm.preprocessing.io.schemes import LabelScheme, scheme_from_dict
 
 if TYPE_CHECKING:
@@ -379,7 +379,7 @@ def row_key(row: Mapping[str, str]) -> str:
 def family_of(row: Mapping[str, str]) -> str:
     """Family of a participant, who is one alone where no family is known; may be empty."""
     family = row.get("family", "")
-    return row.get("participant_id", "") if family in ("", "n/a") else f"family {family}"
+    return row.get("participant_id", "") if family in UNKNOWN_CELLS else f"family {family}"
 
 
 def same_preparation(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:

@@ -26,6 +26,7 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 ANNEXED = "not fetched (git-annex: datalad get, or git annex get)"
 BREAKS = re.compile(r"[\t\r\n\0]+")  # what no cell of a tab-separated table can hold
+UNKNOWN_CELLS = frozenset({"", "n/a"})  # of a table; `read_tsv` makes them ""
 OLD = 86_400.0  # seconds after which nobody on another machine still writes a file
 
 
@@ -307,7 +308,7 @@ def _row(cells: Sequence[str], header: Sequence[str], number: int, path: Path) -
             f"line {number}: {len(cells)} cells, expected {len(header)} as in the header: {path}"
         )
     named = zip(header, cells, strict=False)
-    return Record({name: "" if cell == "n/a" else cell for name, cell in named}, path)
+    return Record({name: "" if cell in UNKNOWN_CELLS else cell for name, cell in named}, path)
 
 
 def sha256(content: bytes) -> str:
