@@ -357,8 +357,9 @@ def _check(
     factor = patch * 2 ** (levels - 1)
     if any(side % factor for side in shape):
         raise ShapeError(
-            f"images of {tuple(shape)} do not suit {levels} levels of patches of "
-            f"{patch}: each side must be a multiple of {factor}"
+            f"a grid of {tuple(shape)} does not suit {levels} levels of patches of {patch}: each "
+            f"side must be a multiple of {factor}",
+            factor,
         )
 
 

@@ -11,7 +11,15 @@ STEM = 2  # side of the block of voxels that becomes channels
 
 
 class ShapeError(ValueError):
-    """A volume's sides do not suit the network."""
+    """A volume's sides do not suit the network.
+
+    Attributes:
+        multiple: that each side must be of; 0 where that is not what is wrong.
+    """
+
+    def __init__(self, message: str, multiple: int = 0) -> None:
+        super().__init__(message)
+        self.multiple = multiple
 
 
 def code_grid(shape: Sequence[int], levels: int, stem: int = STEM) -> tuple[int, ...]:
@@ -23,8 +31,10 @@ def code_grid(shape: Sequence[int], levels: int, stem: int = STEM) -> tuple[int,
     factor = stem * 2**levels
     if any(side % factor for side in shape):
         raise ShapeError(
-            f"volumes of {tuple(shape)} voxels do not suit {levels} levels: each side must be a "
-            f"multiple of {factor} (preprocess --pad multiple:{factor}; images --shape)"
+            f"volumes of {tuple(shape)} voxels do not suit {levels} level{'s' * (levels != 1)}: "
+            f"each side must be a multiple of {factor} (preprocess --pad multiple:{factor}; images "
+            "--shape)",
+            factor,
         )
     return tuple(side // factor for side in shape)
 

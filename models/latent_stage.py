@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from foldnorm.models.class_paths import NETWORKS, ClassPath, ClassPathError, build
 from foldnorm.models.code_scale import CodeScale
 from foldnorm.models.diffusion import Diffusion
+from foldnorm.models.grids import ShapeError
 from foldnorm.models.label_autoencoder import VariationalAutoencoder, draw_code
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import HasPostStep, InputKind, Phase
@@ -67,7 +68,17 @@ class LatentStage(Diffusion):
         filled["training_steps"] = autoencoder_steps
         with torch.device("meta"):  # no weights: those of the network are drawn first
             _, grid, code_channels = _built(first_stage, filled)
-        super().__init__(grid, code_channels, **of_both, **others)
+        try:
+            super().__init__(grid, code_channels, **of_both, **others)
+        except ShapeError as error:
+            if not (multiple := error.multiple * (shape[0] // grid[0])):
+                raise
+            raise ShapeError(
+                f"volumes of {tuple(shape)} voxels, with codes of {tuple(grid)} places, do not "
+                f"suit the levels of the network: each side must be a multiple of {multiple} "
+                f"(preprocess --pad multiple:{multiple})",
+                multiple,
+            ) from None
         self.autoencoder = autoencoder = _built(first_stage, filled)[0]
         self.scale = CodeScale(code_channels)
         self.latent_dim = autoencoder.latent_dim

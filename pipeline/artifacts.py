@@ -545,6 +545,7 @@ TRIALS = Artifact(
         "value": "best monitored figure, of a complete one",
         "steps": "that were measured",
         "folder": "of its run, under trials/",
+        "reason": "why it failed",
         "*": "each parameter that varies",
     },
 )

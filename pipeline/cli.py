@@ -92,7 +92,11 @@ class PrintCompletion(argparse.Action):
             import shtab
         except ModuleNotFoundError:
             parser.error("shtab is not installed: pip install 'foldnorm[completion]'")
-        print(shtab.complete(parser, shell=values))
+        try:
+            print(shtab.complete(parser, shell=values), flush=True)
+        except BrokenPipeError:
+            _discard(sys.stdout)
+            parser.exit(UNREAD)
         parser.exit(0)
 
 
@@ -213,7 +217,9 @@ def _run(argv: Sequence[str] | None) -> int:
     if sorted(given) == ["--debug", "--version"]:  # all that a report of an error needs
         given = ["doctor"]
     words, overrides = arrange(given, commands)
-    arguments = parser.parse_args(words)
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:
+        commands[arguments.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     arguments.overrides, arguments.main = overrides, main
     if arguments.trust:  # in the environment, so that processes it starts trust them, too
         os.environ[TRUST] = ",".join([os.environ.get(TRUST, ""), *arguments.trust])

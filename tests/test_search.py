@@ -54,6 +54,34 @@ def test_what_cannot_vary_is_refused(text):
         Axis.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("vary", "said"),
+    [
+        ("training.lr=1,2", "--training.lr: no such key"),
+        ("training.learning_rate=1e-3,abc", "--training.learning_rate: expected float, got abc"),
+        ("training.steps=0.5..2", "--training.steps: expected int, got 0.5"),
+    ],
+)
+def test_what_the_configuration_does_not_take_is_refused_before_the_first_trial(
+    vary, said, small_cohort, tmp_path, capsys
+):
+    assert search(small_cohort, tmp_path / "s", "--vary", vary, "--trials", "2") == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_trial_that_fails_says_why(small_cohort, tmp_path, capsys):
+    out, vary = tmp_path / "s", "training.monitor=validation/loss,validation/nonsense"
+    assert search(small_cohort, out, "--vary", vary, "--sampler", "grid") == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("foldnorm: trial 1: ")
+    rows = read_tsv(out / "trials.tsv")
+    assert [row["state"] for row in rows] == ["complete", "fail"]
+    assert not rows[0]["reason"]
+    assert rows[1]["reason"] in said[0]
+
+
 def test_a_grid_is_finished_once_and_the_best_is_a_configuration(small_cohort, tmp_path, capsys):
     out = tmp_path / "s"
     assert main(words(small_cohort, out, "--vary", RATES, "--sampler", "grid")) == 0
@@ -138,7 +166,7 @@ def test_a_combination_that_does_not_work_stops_no_other(small_cohort, tmp_path)
     words_without = [w for w in TINY if "batch_size" not in w]
     code = main(["search", "autoencoder", str(small_cohort.folder), "-o", str(out),
                  "--device", "cpu", "--quiet", *words_without, *vary])  # fmt: skip
-    assert code == 0
+    assert code == 1
     assert sorted(row["state"] for row in read_tsv(out / "trials.tsv")) == ["complete", "fail"]
 
 

@@ -70,7 +70,7 @@ def test_regions_of_a_right_hemisphere_lie_on_the_right(tmp_path):
         "Scores were fitted on 12 healthy brains and turned into conformal p"
     )
     assert "with 12 of them, each compared with those of other families;" in sentence
-    assert "With fewer than 20 training brains it is not known which brains" in sentence
+    assert "Fewer than 20 of them are of the training split: it is not known which" in sentence
     left, right = (
         next(row for row in read_tsv(out / "regions.tsv") if row["hemi"] == side) for side in "LR"
     )

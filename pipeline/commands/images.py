@@ -66,11 +66,14 @@ def run(arguments: argparse.Namespace) -> int:
     from foldnorm.preprocessing.cohort.image_cohort import write_image_cohort
     from foldnorm.preprocessing.cohort.image_preparation import ImagePreparation
     from foldnorm.preprocessing.cohort.images import find_images
+    from foldnorm.preprocessing.io.sources import refuse_own_source
 
     if arguments.layout_from is None:
         preparation = ImagePreparation.parse(arguments.shape, arguments.intensities)
     else:
         preparation = ImagePreparation.from_cohort(arguments.layout_from)
+    tables = [] if arguments.table is None else [arguments.table]
+    refuse_own_source([arguments.source, *tables], arguments.out)
     found = find_images(
         arguments.source.absolute(),
         table=arguments.table,

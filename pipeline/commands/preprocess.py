@@ -104,8 +104,9 @@ def _skeletons(arguments, sources):  # type: ignore[no-untyped-def]  # imported 
     from foldnorm.pipeline.commands.outcome import problems_of
     from foldnorm.pipeline.commands.skeletonise import make_skeletons
     from foldnorm.preprocessing.core.errors import InputError
-    from foldnorm.preprocessing.io.sources import Source
+    from foldnorm.preprocessing.io.sources import Source, refuse_own_source
 
+    refuse_own_source((source.path for source in sources), arguments.out)
     if arguments.cluster or arguments.shard:
         raise InputError("--from segmentation runs on one machine; foldnorm skeletonise first")
     tree = arguments.out / "skeletons"

@@ -49,9 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
+    from foldnorm.pipeline.commands.outcome import conclude
     from foldnorm.pipeline.training.signals import ended_by_signals
     from foldnorm.preprocessing.cohort.cohort import Cohort
     from foldnorm.preprocessing.core.errors import InputError
+    from foldnorm.preprocessing.core.problems import Problem
 
     try:
         from foldnorm.pipeline.studies.search import search
@@ -72,11 +74,15 @@ def run(arguments: argparse.Namespace) -> int:
     )
     with ended_by_signals():
         rows = search(arguments.config, Cohort.open(arguments.cohort), arguments.out, options)
-    failed = [row for row in rows if row["state"] == "fail"]
-    if not arguments.quiet:
-        done = [row for row in rows if row["value"] != ""]
-        for row in sorted(done, key=lambda row: row["number"]):
-            chosen = "  ".join(f"{axis.key}={row.get(axis.key)}" for axis in options.axes)
-            print(f"{row['number']:>4}  {row['value']:.5g}  {chosen}")
-        print(f"{counted(len(done), 'trial')} finished, {len(failed)} failed: {arguments.out}")
-    return 0
+    failed = [Problem(f"trial {row['number']}", row["reason"]) for row in rows if row["reason"]]
+    done = [row for row in rows if row["value"] != ""]
+    lines = []
+    for row in sorted(done, key=lambda row: row["number"]):
+        chosen = "  ".join(f"{axis.key}={row.get(axis.key)}" for axis in options.axes)
+        lines.append(f"{row['number']:>4}  {row['value']:.5g}  {chosen}")
+    return conclude(
+        arguments,
+        failed,
+        *lines,
+        f"{counted(len(done), 'trial')} finished, {len(failed)} failed: {arguments.out}",
+    )

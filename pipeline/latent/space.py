@@ -92,10 +92,14 @@ class LatentSpace:
                 raise InputError(f"{problem.key}: {problem.reason}")
         found = [n for n, own in enumerate(self.keys) if own == wanted]
         found = found or [n for n, r in enumerate(self.rows) if r["participant_id"] == wanted]
-        if len(found) != 1:
-            several = ", ".join(self.keys[n] for n in found) if found else "no such brain"
+        if not found:
             raise InputError(
-                f"{key!r}: expected one of the {len(self.keys)} brains here, got {several}"
+                f"{key!r}: expected one of the {len(self.keys)} brains here, got no such brain"
+            )
+        if len(found) > 1:
+            raise InputError(
+                f"{key!r} has {len(found)} brains here; give one of them: "
+                f"{', '.join(self.keys[n] for n in found)}"
             )
         return found[0]
 

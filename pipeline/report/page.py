@@ -49,7 +49,13 @@ from foldnorm.preprocessing.cohort.quality import QC_TABLE
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError, making_sense_of
 from foldnorm.preprocessing.core.file_names import RUN_REPORT
-from foldnorm.preprocessing.core.files import number, read_json, read_tsv, write_text
+from foldnorm.preprocessing.core.files import (
+    number,
+    read_json,
+    read_tsv,
+    refuse_missing,
+    write_text,
+)
 from foldnorm.preprocessing.core.problems import Problem
 
 TEMPLATES = files("foldnorm.pipeline.report") / "templates"
@@ -129,6 +135,7 @@ def _section(path: Path) -> dict[str, Any]:
             kind = build.__name__.removeprefix("_").removesuffix("_section")
             with making_sense_of(path):
                 return {"kind": kind, "path": str(path), "warnings": [], **build(path)}
+    refuse_missing(path)
     raise InputError(
         "neither a cohort, a run, scores, sulci, classes, restored images, quality, a benchmark, a "
         f"comparison, a search nor a latent analysis: {path}"

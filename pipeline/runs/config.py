@@ -5,7 +5,10 @@ import importlib
 import importlib.resources
 import json
 import logging
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,15 @@ from foldnorm.preprocessing.core.yaml_files import read_yaml
 
 LOG = logging.getLogger(__name__)
 OF_TRAINING = ("training_steps", "condition_size")  # arguments of models that it says
+TRAINING_KEYS = {
+    "training": [own.name for own in fields(TrainingOptions)],
+    "training.augmentation": [own.name for own in fields(AugmentationOptions)],
+}
+# What the parser says of a word that names nothing, of an argument, and of a value.
+UNKNOWN_WORD = re.compile(r"unrecognized arguments: --([\w.]+)")
+UNKNOWN_ARGUMENT = re.compile(r"Option '(\w+)' is not accepted")
+TYPE = re.compile(r"an? <class '(?:\w+\.)*(\w+)'>")
+WRONG_VALUE = re.compile(r'Parser key "([\w.]+)": (.+)')
 OLD_FORM = "%s is now %s; the old form goes with release 0.3"
 
 
@@ -212,9 +224,41 @@ def _parsed(
     try:
         namespace = _parser().parse_args(["--config", text, *words, *overrides])
     except InputError as error:
-        raise InputError(f"{error}: {path}") from None
+        raise InputError(_of_word(str(error), overrides, accepted, path)) from None
     namespace.pop("config", None)
     return namespace
+
+
+def _of_word(error: str, overrides: Sequence[str], accepted: set[str], path: Path) -> str:
+    """Say which word of the command line is wrong, if it is one; else that the file is.
+
+    Args:
+        error: of the parser.
+        overrides: words of the command line.
+        accepted: names of the arguments of the configuration's model.
+        path: of the file.
+    """
+    given = [w.removeprefix("--").partition("=")[0] for w in overrides if w.startswith("--")]
+    text = error.removeprefix("configuration: ")
+    if unknown := UNKNOWN_WORD.match(text):
+        head, _, name = unknown[1].rpartition(".")
+        near = get_close_matches(name, TRAINING_KEYS.get(head, ()), n=1)
+        hint = f"; did you mean --{head}.{near[0]}" if near else ""
+        return f"--{unknown[1]}: no such key{hint} (all are in {path})"
+    if unknown := UNKNOWN_ARGUMENT.match(text):
+        near = get_close_matches(unknown[1], accepted, n=1)
+        hint = f"; did you mean {near[0]}" if near else ""
+        return f"{_named(unknown[1], given)}: the model has no such argument{hint}: {path}"
+    if wrong := WRONG_VALUE.match(text):
+        expected = TYPE.sub(r"\1", wrong[2]).replace(". Got value:", ", got")
+        return f"{_named(wrong[1], given)}: {expected[0].lower()}{expected[1:]}: {path}"
+    return f"{error}: {path}"
+
+
+def _named(key: str, given: Sequence[str]) -> str:
+    """Return a key as the command line has it, or as it is."""
+    words = [word for word in given if word == key or word.endswith(f".{key}")]
+    return f"--{words[0]}" if words else key
 
 
 def _sides_of_network(named: ClassPath | None, sides: Sequence[int]) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ from foldnorm.preprocessing.core.files import (
     hashed,
     numbers_of,
     read_json,
+    refuse_missing,
     unreadable,
     write_bytes,
     write_json,
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from foldnorm.pipeline.runs.trained_model import TrainedModel
 
 PACKAGES = ("foldnorm", "torch", "monai", "lightning", "numpy", "scipy", "scikit-learn", "nibabel")
+
+CONFIGS = "foldnorm.configs"
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,15 @@ class RunFolder:
         return record
 
     def _check_has_config(self) -> None:
-        if not (self.folder / RUN_CONFIG).is_file():
-            raise InputError(f"not a run folder (no {RUN_CONFIG}): {self.folder}")
+        if (self.folder / RUN_CONFIG).is_file():
+            return
+        if not self.folder.exists() and (files(CONFIGS) / f"{self.folder.name}.yaml").is_file():
+            raise InputError(
+                f"expected a run, got the name of a configuration; train one first: foldnorm train "
+                f"{self.folder.name} COHORT -o RUN: {self.folder}"
+            )
+        refuse_missing(self.folder)
+        raise InputError(f"not a run folder (no {RUN_CONFIG}): {self.folder}")
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the configuration as resolved."""
@@ -253,17 +264,26 @@ class RunFolder:
         where = torch.device(device)
         return TrainedModel(model.to(where).eval(), where, self.conditions, self.data, self.config)
 
-    def check_model(self, model: Mapping[str, Any], *, is_first_stage: bool = False) -> None:
+    def check_model(self, model: Mapping[str, Any]) -> None:
         """Refuse to go on with another model than the run's.
+
+        Raises:
+            InputError: with what differs.
+        """
+        if differing := self.differs_in(model):
+            raise InputError(
+                f"model configuration differs from the run's {RUN_CONFIG} "
+                f"({', '.join(differing)}); give another --out, or --overwrite: {self.folder}"
+            )
+
+    def differs_in(self, model: Mapping[str, Any], *, is_first_stage: bool = False) -> list[str]:
+        """List the arguments in which a model differs from the run's.
 
         What the run does not say, as one of an earlier release, has its default.
 
         Args:
             model: ``class_path`` and ``init_args``, as resolved.
             is_first_stage: the run's model is the first stage of this one, which has more of them.
-
-        Raises:
-            InputError: with what differs.
         """
         from foldnorm.pipeline.runs.config import spelt_out  # imports torch
 
@@ -271,16 +291,11 @@ class RunFolder:
         same = is_first_stage or own["class_path"] == model["class_path"]
         differing = [] if same else ["class_path"]
         ours, theirs = own["init_args"], model.get("init_args", {})
-        differing += [
+        return differing + [
             name
             for name in sorted(set(ours) if is_first_stage else set(ours) | set(theirs))
             if name != "training_steps" and ours.get(name) != theirs.get(name)
         ]
-        if differing:
-            raise InputError(
-                f"model configuration differs from the run's {RUN_CONFIG} "
-                f"({', '.join(differing)}); give another --out, or --overwrite: {self.folder}"
-            )
 
     def check_cohort(self, cohort: Cohort) -> None:
         """Refuse a cohort that was not prepared as the training cohort was."""

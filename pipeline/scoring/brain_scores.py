@@ -192,8 +192,8 @@ class BrainScores:
             return
         if self.trained is None:
             raise InputError(
-                f"brains are compared with at least {MIN_HEALTHY} healthy ones, got {count}: "
-                f"{reference.folder}"
+                f"brains are compared with at least {MIN_HEALTHY} healthy ones, got {count} "
+                f"(--controls gives more): {reference.folder}"
             )
         del self.families_[VOID]
 

@@ -201,9 +201,9 @@ class ScoreResult:
             )
         if not self.about["knows_unlike_brains"]:
             sentence += (
-                f" With fewer than {MIN_TRAINING} training brains it is not known which brains "
-                "cannot be judged (cut off, shifted, of another population): their p-values mean "
-                "nothing."
+                f" Fewer than {MIN_TRAINING} of them are of the training split: it is not known "
+                "which brains cannot be judged (cut off, shifted, of another population): their "
+                "p-values mean nothing."
             )
         return sentence
 

@@ -45,6 +45,7 @@ from foldnorm.preprocessing.core.yaml_files import write_yaml
 STUDY = "foldnorm"
 # Marks of a trial: that a signal stopped it, which other it goes on with, who makes it, and where.
 INTERRUPTED, AGAIN, PROCESS, FOLDER = "interrupted", "again", "process", "folder"
+REASON = "reason"  # why a trial failed
 STARTUP_TRIALS = 4  # that are never pruned
 
 
@@ -63,6 +64,9 @@ def search(config: str, cohort: Cohort, out: Path, options: SearchOptions) -> li
     """
     base = resolve_for(cohort, config, options.overrides)
     training = training_options(base)
+    for axis in options.axes:  # before the first trial: a key that is not there, or a wrong value
+        for value in axis.values or (axis.low, axis.high):
+            resolve_for(cohort, config, [*options.overrides, *_words({axis.key: value})])
     refuse_unreadable(cohort, "train", "validation")  # once, not by trial after trial
     _check_same_search(out, config, cohort, options, training)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -98,7 +102,7 @@ def _search(
             if options.sampler == "grid" and not study.get_trials(states=(TrialState.WAITING,)):
                 break
             study.optimize(
-                lambda trial: _objective(trial, config, cohort, out, options),
+                lambda trial: _measured(trial, config, cohort, out, options),
                 n_trials=1,
                 catch=(InputError,),
             )
@@ -106,6 +110,17 @@ def _search(
     finally:
         rows = _write_trials(study, config, cohort, out, options)
     return rows
+
+
+def _measured(
+    trial: optuna.Trial, config: str, cohort: Cohort, out: Path, options: SearchOptions
+) -> float:
+    """Train and measure a trial; what cannot be trained remembers why."""
+    try:
+        return _objective(trial, config, cohort, out, options)
+    except InputError as error:
+        trial.set_user_attr(REASON, str(error))
+        raise
 
 
 def _objective(
@@ -218,11 +233,12 @@ def _write_trials(
             {
                 "number": trial.number, "state": trial.state.name.lower(),
                 "value": "" if value is None else value, "steps": steps,
-                "folder": trial.user_attrs.get(FOLDER, ""), **trial.params,
+                "folder": trial.user_attrs.get(FOLDER, ""),
+                "reason": trial.user_attrs.get(REASON, ""), **trial.params,
             }
         )  # fmt: skip
-    keys = ["number", "state", "value", "steps", "folder", *(axis.key for axis in options.axes)]
-    write_tsv(out / TRIALS, rows, keys)
+    keys = [name for name in TRIALS.columns if name != "*"]
+    write_tsv(out / TRIALS, rows, [*keys, *(axis.key for axis in options.axes)])
     if study.get_trials(states=(TrialState.COMPLETE,)):
         words = _words(study.best_trial.params)
         best = resolve_for(cohort, config, [*options.overrides, *words])
@@ -231,4 +247,8 @@ def _write_trials(
 
 
 def _words(chosen: Mapping[str, Any]) -> list[str]:
-    return [f"--{key}={json.dumps(value)}" for key, value in chosen.items()]
+    """Words of a command line; text is not quoted there, or the quotes would be part of it."""
+    return [
+        f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in chosen.items()
+    ]

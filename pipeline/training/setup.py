@@ -262,7 +262,14 @@ def _start_from(
         model if isinstance(model, HasFirstStage) and type(trained) is model.first_stage else None
     )
     own = config["model"] if later is None else spelt_out(later.first_stage_config(config["model"]))
-    run.check_model(own, is_first_stage=later is not None)
+    differing = run.differs_in(own, is_first_stage=later is not None)
+    if "class_path" in differing:
+        differing = ["class_path"]  # and so in all that follows from it
+    if differing:
+        raise InputError(
+            f"--weights: expected {type(model).__name__} with the arguments of the configuration, "
+            f"got {type(trained).__name__} (differs in {', '.join(differing)}): {weights}"
+        )
     run.check_cohort(cohort)
     held_out = {cohort.rows[i]["participant_id"] for i in cohort.indices("validation", "test")}
     refuse_leak(run.trained_on(held_out), "held out of this training", weights)

@@ -19,7 +19,7 @@ from foldnorm.pipeline.artifacts import (
 )
 from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, PAIRS, PARTICIPANTS, VOLUMES, Cohort
 from foldnorm.preprocessing.core.errors import InputError, making_sense_of
-from foldnorm.preprocessing.core.files import read_json
+from foldnorm.preprocessing.core.files import read_json, refuse_missing
 
 
 @dataclass
@@ -83,6 +83,7 @@ class GivenFolders:
             self.check_inside(*(file for own in weights for file in own.iterdir()))
             self.runs.append(path)
         else:
+            refuse_missing(path)
             raise InputError(f"neither a cohort, a run, scores, named sulci nor codes: {path}")
 
     def check_inside(self, *files: Path) -> None:

@@ -23,7 +23,13 @@ from foldnorm.preprocessing.core.arrays import LabelArray, read_array, read_row
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.file_names import checked_name
-from foldnorm.preprocessing.core.files import UNKNOWN_CELLS, content_fault, read_json, read_tsv
+from foldnorm.preprocessing.core.files import (
+    UNKNOWN_CELLS,
+    content_fault,
+    read_json,
+    read_tsv,
+    refuse_missing,
+)
 from foldnorm.preprocessing.io.schemes import LabelScheme, scheme_from_dict
 
 if TYPE_CHECKING:
@@ -107,6 +113,7 @@ class Cohort:
             InputError: there is none.
         """
         if not (folder / DESCRIPTION).is_file():
+            refuse_missing(folder)
             raise InputError(f"not a cohort folder (no {DESCRIPTION}): {folder}")
         description = read_json(folder / DESCRIPTION)
         if "Cohort" not in description:

@@ -19,7 +19,7 @@ from foldnorm.preprocessing.cohort.pictures import grey_png
 from foldnorm.preprocessing.core.choices import Orientation
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
-from foldnorm.preprocessing.core.files import read_tsv, write_bytes
+from foldnorm.preprocessing.core.files import read_tsv, refuse_missing, write_bytes
 from foldnorm.preprocessing.core.problems import Problem
 from foldnorm.preprocessing.io.file_pairs import pair_fault
 from foldnorm.preprocessing.io.gzipped import expand, head_of
@@ -104,8 +104,7 @@ def find_images(
     Raises:
         InputError: there are none, or no image of a class that was asked for.
     """
-    if not source.exists():
-        raise InputError(f"no such file or folder: {source}")
+    refuse_missing(source)
     if fault := pair_fault(source):
         raise InputError(f"{fault}: {source}")
     scanned = scan(source) if source.is_dir() else Scan([source])

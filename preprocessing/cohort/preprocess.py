@@ -45,7 +45,7 @@ from foldnorm.preprocessing.io.source_volume import (
     source_warnings,
     vocabulary_of,
 )
-from foldnorm.preprocessing.io.sources import Source, find_volumes
+from foldnorm.preprocessing.io.sources import Source, find_volumes, refuse_own_source
 from foldnorm.preprocessing.io.volumes import write_labels
 
 LOG = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ def preprocess(sources: Sequence[Source], out: Path, plan: CohortPlan) -> dict[s
         InputError: nothing can be done at all (no volume, bad parameters).
     """
     begin = time.perf_counter()
+    refuse_own_source((source.path for source in sources), out)
     _check_same_cohort(out, plan)
     options, preparation = plan.options, plan.preparation
     found = find_volumes(

@@ -52,6 +52,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def refuse_missing(path: Path) -> None:
+    """Refuse a path at which nothing lies.
+
+    Raises:
+        InputError: there is nothing.
+    """
+    if not path.exists():
+        raise InputError(f"no such file or folder: {path}")
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` atomically."""
     with atomic_path(path) as temporary:

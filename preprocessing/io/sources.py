@@ -109,6 +109,21 @@ class Source:
         return cls(Path(text).absolute())
 
 
+def refuse_own_source(paths: Iterable[Path], out: Path) -> None:
+    """Refuse to write a cohort or a tree into a folder that it is made of.
+
+    Args:
+        paths: of sources, folders or files, and of tables.
+        out: folder to write.
+
+    Raises:
+        InputError: it is one of them, or a table is where its own is to be.
+    """
+    for path in paths:
+        if path.resolve() in (out.resolve(), (out / PARTICIPANTS).resolve()):
+            raise InputError(f"--out is the source, which is only read; give another folder: {out}")
+
+
 @dataclass(frozen=True)
 class SourceContents:
     """Contents of one source, as they were found.

@@ -37,7 +37,7 @@ from foldnorm.preprocessing.io.source_volume import (
     TRANSFORM_NAME,
     SourceVolume,
 )
-from foldnorm.preprocessing.io.sources import Source, find_volumes
+from foldnorm.preprocessing.io.sources import Source, find_volumes, refuse_own_source
 from foldnorm.preprocessing.io.volumes import (
     LabelVolume,
     read_labels,
@@ -122,6 +122,7 @@ def skeletonise_sources(
         InputError: there is no segmentation at all.
     """
     begin = time.perf_counter()
+    refuse_own_source((source.path for source in sources), out)
     sought = find_volumes(
         sources,
         SEGMENTATION,
