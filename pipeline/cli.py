@@ -140,8 +140,9 @@ def build_parser() -> tuple[Parser, Mapping[str, Parser]]:
 
 def _usage(command: argparse.ArgumentParser) -> str:
     """Write a command as it is called: its inputs, its required options, the others."""
+    forms = {"+": "{} …", "*": "[{} …]", "?": "[{}]"}
     inputs = [
-        f"{action.metavar}{' …' if action.nargs == '+' else ''}"
+        forms.get(str(action.nargs), "{}").format(action.metavar)
         for action in command._get_positional_actions()
     ]
     required = [

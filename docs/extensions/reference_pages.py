@@ -1,17 +1,22 @@
 """Reference pages that are made of the code: commands, configurations, files and columns."""
 
 import argparse
+import json
 from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
 from itertools import groupby
 from pathlib import Path
 
 import yaml
+from docstring_parser import parse
 from figures import markdown
 from sphinx.application import Sphinx
 
 from foldnorm.pipeline import artifacts
 from foldnorm.pipeline.artifacts import Artifact
 from foldnorm.pipeline.cli import COMMANDS, build_parser
+from foldnorm.pipeline.data.augmentation import AugmentationOptions as OfAugmentation
+from foldnorm.pipeline.runs.options import TrainingOptions
 
 ROOT = Path(__file__).parents[2]
 OUT = Path(__file__).parents[1] / "reference/_made"  # not kept in the repository
@@ -75,6 +80,25 @@ def configurations() -> str:
     return "\n".join(lines)
 
 
+def training() -> str:
+    """Make the page of the keys that all configurations share."""
+    lines = [
+        "# Keys of training", "",
+        "The section `training` of every configuration has these keys; those that a YAML leaves "
+        "out have their default.", "",
+    ]  # fmt: skip
+    for head, options in (("training", TrainingOptions), ("training.augmentation", OfAugmentation)):
+        about = {own.arg_name: own.description for own in parse(options.__doc__ or "").params}
+        rows = []
+        for own in fields(options):
+            made = own.default if own.default is not MISSING else own.default_factory()
+            default = "" if is_dataclass(made) else f"`{json.dumps(made)}`"
+            text = " ".join((about[own.name] or "").split()).replace("``", "`")
+            rows.append([f"`{head}.{own.name}`", default, text])
+        lines += [markdown(["key", "default", "meaning"], rows), ""]
+    return "\n".join(lines)
+
+
 def files() -> str:
     """Make the page of all result files and their columns."""
     listed = [value for value in vars(artifacts).values() if isinstance(value, Artifact)]
@@ -93,7 +117,8 @@ def make(app: Sphinx) -> None:
     """Write the pages; those that did not change are left alone, so that Sphinx need not read."""
     del app
     OUT.mkdir(parents=True, exist_ok=True)
-    pages = {**dict(commands()), "configurations": configurations(), "files": files()}
+    pages = {**dict(commands()), "configurations": configurations()}
+    pages |= {"training": training(), "files": files()}
     for name, text in pages.items():
         path = OUT / f"{name}.md"
         if not path.is_file() or path.read_text(encoding="utf-8") != text:

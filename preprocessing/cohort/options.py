@@ -71,8 +71,8 @@ class PreprocessOptions:
             of different vocabularies, in one cohort
         outside_class: class to give voxels outside the region's mask
         pad: padding: none, cubic, multiple:N or I,J,K
-        layout_from: cohort, or exported model, exactly as whose volumes these are prepared, in the
-            same box; what it fixes need not be given again
+        layout_from: cohort, exported model or saved scorer, exactly as whose volumes these are
+            prepared, in the same box; what it fixes need not be given again
         split_fractions: share of participants in each split
         split_seed: random seed of the split
         drop_duplicates: keep the first of a scan that is there under several ids, rather than all

@@ -15,10 +15,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
-
-import numpy as np
 
 from foldnorm.preprocessing.core.errors import InputError
 
@@ -356,7 +355,7 @@ def threaded_map(
 def _cell(value: Any) -> str:
     if value is None or value == "":
         return "n/a"
-    if isinstance(value, float | np.floating):
+    if isinstance(value, Real) and not isinstance(value, Integral):  # numpy's too
         return "n/a" if value != value else f"{value:.6g}"
     return _text(value)
 
