@@ -417,7 +417,7 @@ def test_bad_input_of_an_atlas_is_one_line(atlas, hemispheres, small_run, tmp_pa
         (["label-sulci", tmp_path / "none.npz", hemispheres.folder, *out], "none.npz"),
         (["label-sulci", tmp_path / "a.npz", tmp_path / "nowhere", *out], "nowhere"),
         (["label-sulci", tmp_path / "a.npz", hemispheres.folder, *out, "--reference", "x"],
-         "not a cohort folder"),
+         "no such file or folder: x"),
         (["label-sulci", tmp_path / "a.npz", hemispheres.folder, *out, "--reference",
           hemispheres.folder], "at least 8 healthy L brains, got 6"),
         (["atlas", tmp_path / "nowhere", "-o", tmp_path / "b.npz"], "no such folder"),

@@ -355,7 +355,9 @@ def test_maps_need_healthy_brains(small_cohort, tmp_path, capsys):
     words = ["score", "void", small_cohort.folder, "-o", tmp_path / "out", "--reference", healthy,
              "--maps"]  # fmt: skip
     assert main(list(map(str, words))) == 2
-    assert f"at least 8 healthy ones, got 5: {healthy}" in capsys.readouterr().err
+    assert (
+        f"at least 8 healthy ones, got 5 (more by --controls): {healthy}" in capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()
 
 

@@ -260,7 +260,8 @@ def test_bad_arguments_exit_2_with_one_line(small_cohort, tmp_path, capsys, argu
 def test_unknown_configurations_and_cohorts_exit_2_with_one_line(small_cohort, tmp_path, capsys):
     for config, cohort, reason in (
         ("no_such", str(small_cohort.folder), "neither a file nor one of"),
-        ("wgan_gp", "no-such-folder", "not a cohort folder"),
+        ("wgan_gp", "no-such-folder", "no such file or folder: no-such-folder"),
+        ("wgan_gp", str(tmp_path), "not a cohort folder"),
     ):
         assert main(["train", config, cohort, "-o", str(tmp_path / "run")]) == 2
         lines = capsys.readouterr().err.strip().splitlines()

@@ -246,14 +246,14 @@ def test_no_file_of_a_cohort_may_lie_elsewhere(pair_cohort, tmp_path, name):  # 
         Library([tmp_path])
 
 
-def test_a_cohort_prepared_otherwise_is_a_line_not_a_crash(small_run, phantom_cohort, small_cohort):
+def test_a_cohort_prepared_otherwise_is_a_line_not_a_crash(small_run, phantom_cohort, tmp_path):
     library = Library([phantom_cohort.folder, small_run], "cpu")
     with pytest.raises(InputError, match="preprocessing differs"):
         library.model(0, 0)
     with pytest.raises(InputError, match="nothing to look at"):
         Library([small_run])
     with pytest.raises(InputError, match="neither a cohort, a run, scores, named sulci nor codes"):
-        Library([small_cohort.folder.parent / "nothing"])
+        Library([tmp_path])
 
 
 def test_codes_of_embed_are_used(small_run, small_cohort, tmp_path, monkeypatch):

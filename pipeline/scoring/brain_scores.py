@@ -193,7 +193,7 @@ class BrainScores:
         if self.trained is None:
             raise InputError(
                 f"brains are compared with at least {MIN_HEALTHY} healthy ones, got {count} "
-                f"(--controls gives more): {reference.folder}"
+                f"(more by --controls): {reference.folder}"
             )
         del self.families_[VOID]
 

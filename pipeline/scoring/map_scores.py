@@ -84,9 +84,9 @@ class MapScores(Fitted):
         """
         if len(healthy) < MIN_HEALTHY:
             raise InputError(
-                f"brains are compared with at least {MIN_HEALTHY} healthy ones that were not "
-                f"trained on, got {len(healthy)} (--controls, or a larger share for validation in "
-                "preprocess --split-fractions, gives more)"
+                f"brains are compared with at least {MIN_HEALTHY} healthy ones, got {len(healthy)} "
+                "(more by --controls, or by a larger share for validation, preprocess "
+                "--split-fractions)"
             )
         self._healthy: Sequence[Brain] = healthy
         self._kept: list[Map] = []

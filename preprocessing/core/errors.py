@@ -15,7 +15,7 @@ class InputError(ValueError):
         ...     fn.Cohort.open("nowhere")
         ... except fn.InputError as error:
         ...     print(error)
-        not a cohort folder (no dataset_description.json): nowhere
+        no such file or folder: nowhere
     """
 
 
