@@ -31,6 +31,8 @@ MEASURED = {
     "drawn_training.json": ("benchmarks/drawn_training.py", "benchmarks/generation.py",
                             "models/vqvae_transformer.py", "models/restorer.py",
                             "pipeline/inference/synthetic_cohort.py"),
+    "drawn_training_gan.json": ("benchmarks/drawn_training.py", "benchmarks/gan_prior.py",
+                                "models/wgan_gp.py", "models/latent_flow.py"),
     "gan_prior_phantoms.json": ("benchmarks/gan_prior.py", "models/wgan_gp.py",
                                 "models/latent_flow.py", "preprocessing/phantom"),
     "gan_prior.json": ("benchmarks/gan_prior.py", "models/wgan_gp.py", "models/encoder_gan.py",
