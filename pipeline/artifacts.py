@@ -348,8 +348,8 @@ EVERY_FOLD_SUMMARY = Artifact(
     {
         "score": "its name",
         "paired": "share of folds without which it rises, ties counted half",
-        "paired_low": f"{INTERVAL} over participants",
-        "paired_high": f"{INTERVAL} over participants",
+        "paired_low": f"{INTERVAL} over families",
+        "paired_high": f"{INTERVAL} over families",
         "folds": "how many",
         "participants": "how many",
     },

@@ -316,7 +316,7 @@ def test_each_fold_that_is_taken_out_is_looked_for_in_its_own_map(phantom_cohort
     assert "hit" not in read_tsv(tmp_path / "every_fold.tsv")[0]
 
 
-def test_shares_are_counted_over_participants():
+def test_shares_are_counted_over_people_and_their_families():
     from foldnorm.pipeline.studies.leave_one_fold_out import FoldScores
 
     rows = [{"participant_id": who} for who in "aaab"]
@@ -325,6 +325,9 @@ def test_shares_are_counted_over_participants():
     assert summary["paired"] == 0.75
     assert (summary["paired_low"], summary["paired_high"]) == (0, 1)
     assert (summary["folds"], summary["participants"]) == (4, 2)
+    related = [{**row, "family": "1"} for row in rows]  # of one family: nothing can be drawn anew
+    (summary,) = FoldScores(related, scores.before, scores.after).summary()
+    assert (summary["paired_low"], summary["paired_high"]) == (0.75, 0.75)
     assert scores.join(scores).summary()[0]["folds"] == 8
 
 

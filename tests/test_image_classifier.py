@@ -210,6 +210,19 @@ def test_accuracy_has_an_interval_over_people_not_images():
         return found["accuracy_high"] - found["accuracy_low"]
 
     assert width(10) == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(10), rel=0.2)
+
+
+def test_relatives_are_one_draw_of_an_interval():
+    def width(families):
+        rows = [
+            {"participant_id": str(n), "family": str(n % families), "true": "ab"[n % 2],
+             "predicted": "a"}
+            for n in range(1000)
+        ]  # fmt: skip
+        found = classification_metrics(rows, ("a", "b"))
+        return found["accuracy_high"] - found["accuracy_low"]
+
+    assert width(10) > 5 * width(1000)
     assert width(1000) == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(1000), rel=0.1)
 
 

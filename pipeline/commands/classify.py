@@ -2,7 +2,7 @@
 
 INPUT is a cohort folder; or images or label volumes, which are first prepared as the run's cohort
 was, in OUT/prepared. classes.tsv has a row an image, with the probability of each class;
-classes.json the accuracy on those that were not trained on, its interval over participants, and
+classes.json the accuracy on those that were not trained on, its interval over families, and
 the confusion matrix, where classes are known.
 """
 

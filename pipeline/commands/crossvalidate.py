@@ -2,7 +2,7 @@
 
 Participants are put into folds, relatives together (column family), as many of each class in each;
 for every fold a classifier is trained on the others (OUT/fold-N, a run folder). classes.tsv has the
-predicted class of every volume, classes.json the accuracy with its interval over participants. Any
+predicted class of every volume, classes.json the accuracy with its interval over families. Any
 key of CONFIG can be set: --model.init_args.target sex --training.steps 500. Start it again to go
 on.
 """

@@ -16,7 +16,7 @@ from foldnorm.pipeline.inference.results import Row
 from foldnorm.pipeline.metrics.bootstrap import bootstrap_interval
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
-from foldnorm.preprocessing.cohort.cohort import Cohort
+from foldnorm.preprocessing.cohort.cohort import Cohort, family_of
 from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import UNKNOWN_CELLS, write_json, write_tsv
@@ -45,7 +45,7 @@ class ClassificationResult:
 
     @cached_property
     def metrics(self) -> Row:
-        """Accuracy with its interval over participants, and so on; see `classification_metrics`."""
+        """Accuracy with its interval over families, and so on; see `classification_metrics`."""
         return classification_metrics(
             [row for row in self.table if not row["used_for"]], self.levels
         )
@@ -140,6 +140,7 @@ def probabilities(
 def _row(known: dict[str, str], p: NDArray[np.float64], levels: Sequence[str], target: str) -> Row:
     return {
         "participant_id": known["participant_id"],
+        "family": known.get("family", ""),
         "hemi": known.get("hemi", ""),
         "image": known.get("image", ""),
         "true": true_class(known, target),
@@ -160,14 +161,14 @@ def classification_metrics(rows: Sequence[Row], levels: Sequence[str]) -> Row:
     if not known:
         return {"tested": 0}
     right = np.array([row["true"] == row["predicted"] for row in known], dtype=float)
-    participants = [row["participant_id"] for row in known]
+    families = [family_of(row) for row in known]
     confusion = np.zeros((len(levels), len(levels)), dtype=int)
     for row in known:
         confusion[levels.index(row["true"]), levels.index(row["predicted"])] += 1
-    low, high = bootstrap_interval(lambda w: w @ right / w.sum(), participants, BOOTSTRAPS)
+    low, high = bootstrap_interval(lambda w: w @ right / w.sum(), families, BOOTSTRAPS)
     return {
         "tested": len(known),
-        "participants": len(set(participants)),
+        "participants": len({row["participant_id"] for row in known}),
         "accuracy": float(right.mean()),
         "accuracy_low": float(low),
         "accuracy_high": float(high),

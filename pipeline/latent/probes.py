@@ -1,8 +1,8 @@
 """Linear probes: what of a brain can be read off its code by a straight line.
 
-Cross-validated by participant, so that two hemispheres of one never stand on both sides. Probes see
+Cross-validated by family: hemispheres of one person, and relatives, are on one side. Probes see
 the first principal axes of all codes, which know nothing of the column. The interval is a bootstrap
-over participants of their held-out predictions; it leaves out what other training brains would have
+over families of their held-out predictions; it leaves out what other training brains would have
 changed, so it is the p-value, a permutation of the column, that tests.
 """
 
@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from foldnorm.pipeline.latent.space import Codes, principal_axes
 from foldnorm.pipeline.metrics.bootstrap import Weights, bootstrap_interval
+from foldnorm.preprocessing.cohort.cohort import family_of
 from foldnorm.preprocessing.core.counts import counted
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import UNKNOWN_CELLS
@@ -90,11 +91,12 @@ def probe(codes: Codes, rows: Sequence[Mapping[str, str]], column: str, *, seed:
     if name not in rows[0]:
         raise InputError(f"no column {name!r} in participants.tsv, which has {', '.join(rows[0])}")
     known = np.array([n for n, row in enumerate(rows) if row[name] not in UNKNOWN_CELLS], np.int64)
-    groups = np.unique([rows[n]["participant_id"] for n in known], return_inverse=True)[1]
+    people = np.unique([rows[n]["participant_id"] for n in known], return_inverse=True)[1]
+    groups = np.unique([family_of(rows[n]) for n in known], return_inverse=True)[1]
     if groups.max(initial=-1) + 1 < 2 * N_FOLDS:
         raise InputError(
-            f"column {name!r}: expected at least {2 * N_FOLDS} participants, got "
-            f"{groups.max(initial=-1) + 1}"
+            f"column {name!r}: expected at least {2 * N_FOLDS} participants (families, where they "
+            f"are known), got {groups.max(initial=-1) + 1}"
         )
     target, n_classes = _target([rows[n][name] for n in known], name, as_category)
     axes = min(MAX_AXES, max(int(AXES_SHARE * len(known)), 1))
@@ -108,7 +110,7 @@ def probe(codes: Codes, rows: Sequence[Mapping[str, str]], column: str, *, seed:
     low, high = _interval(target, predicted, groups, n_classes, seed)
     as_good = 0
     for _ in range(N_PERMUTATIONS):
-        shuffled = _permuted(target, groups, rng)
+        shuffled = _permuted(target, people, rng)
         guess = _predictions(points, shuffled, groups, n_classes)
         as_good += _figure(shuffled, guess, n_classes) >= value
     p = (1 + as_good) / (1 + N_PERMUTATIONS)
@@ -140,7 +142,7 @@ def _target(values: Sequence[str], name: str, as_category: bool) -> tuple[NDArra
 def _predictions(
     points: Codes, target: NDArray[np.float64], groups: NDArray[np.int64], n_classes: int
 ) -> NDArray[np.float64]:
-    """Predict the target of each brain by a probe that never saw its participant.
+    """Predict the target of each brain by a probe that never saw its family.
 
     What brains are left to train on has a mean of its own, high where those left out are low. It is
     taken out of each prediction, and that of all put in: or else predictions of nothing would fall

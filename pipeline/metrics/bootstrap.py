@@ -1,4 +1,4 @@
-"""Bootstrap over participants: intervals of figures, where volumes of one are not independent."""
+"""Bootstrap over families: intervals of figures, where volumes of one are not independent."""
 
 from collections.abc import Callable, Iterator, Sequence
 

@@ -31,7 +31,7 @@ from foldnorm.pipeline.scoring.map_scores import ScoreTable
 from foldnorm.preprocessing.alteration.alteration import Altered, altering
 from foldnorm.preprocessing.alteration.deletion import HALF_WAY, Refilling, SizeRange
 from foldnorm.preprocessing.alteration.kinds import DEFORMING
-from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, family_of, row_key
 from foldnorm.preprocessing.cohort.each_volume import each_volume
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import write_json, write_tsv
@@ -120,7 +120,7 @@ def benchmark(scorer: BrainScores, cohort: Cohort, options: BenchmarkOptions) ->
             f"{'+'.join(options.splits)}, the cohort has {len(indices)}"
             f"{_besides(failed)}: {cohort.folder}"
         )
-    participants = [cohort.rows[i]["participant_id"] for i in indices]
+    families = [family_of(cohort.rows[i]) for i in indices]
     alarms = _false_alarms(scorer, healthy, {cohort.keys()[i] for i in indices})
     rows, subjects = [], []
     places: list[dict[str, Any]] = []
@@ -134,7 +134,7 @@ def benchmark(scorer: BrainScores, cohort: Cohort, options: BenchmarkOptions) ->
                 {
                     "size": str(size),
                     "score": name,
-                    **_figures(healthy[name], name, draws, participants, options),
+                    **_figures(healthy[name], name, draws, families, options),
                     "false_alarm": alarms.get(name, float("nan")),
                 }
             )
@@ -227,10 +227,10 @@ def _figures(
     before: NDArray[np.float64],
     name: str,
     draws: Sequence[_Draw],
-    participants: Sequence[str],
+    families: Sequence[str],
     options: BenchmarkOptions,
 ) -> dict[str, Any]:
-    """Mean over draws, with a bootstrap over participants that is the same for all draws."""
+    """Mean over draws, with a bootstrap over families that is the same for all draws."""
     parts = []
     for n, draw in enumerate(draws):
         control = ~halves(len(before), options.seed + n)
@@ -240,7 +240,7 @@ def _figures(
         return _mean_detection(before, parts, weights)
 
     point = mean_detection(np.ones(len(before)))
-    low, high = bootstrap_interval(mean_detection, participants, BOOTSTRAPS, seed=options.seed)
+    low, high = bootstrap_interval(mean_detection, families, BOOTSTRAPS, seed=options.seed)
     figures: dict[str, Any] = {}
     for column, (key, value) in enumerate(zip(("auroc", "ap", "fpr95"), point, strict=True)):
         figures |= {key: value, f"{key}_low": low[column], f"{key}_high": high[column]}
@@ -316,7 +316,7 @@ def _about(cohort: Cohort, options: BenchmarkOptions, number: int) -> dict[str, 
         "draws": options.draws,
         "seed": options.seed,
         "bootstraps": BOOTSTRAPS,
-        "interval": "95 % percentile bootstrap over participants",
+        "interval": "95 % percentile bootstrap over families",
         "false_alarm": f"share of untouched brains with p < {ALARM:g}, where that can be known",
         "note": "unpaired: a random half of the brains altered, the other half controls, averaged "
         "over draws; paired: share of altered brains whose score rises; size 0 deletes nothing",

@@ -2,7 +2,7 @@
 
 The paired part of the deletion benchmark, without a draw: where brains are few, their folds are
 many. Also where evidence points, of a model that restores. Folds of one participant are not
-independent, so intervals are drawn over participants.
+independent, nor are those of relatives, so intervals are drawn over families.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ from foldnorm.pipeline.metrics.detection import rises
 from foldnorm.pipeline.scoring.brain_scores import BrainScores
 from foldnorm.pipeline.scoring.localisation import localisation
 from foldnorm.preprocessing.alteration.deletion import Deletion, SizeRange, apply_deletion
-from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, row_key
+from foldnorm.preprocessing.cohort.cohort import Brain, Cohort, family_of, row_key
 from foldnorm.preprocessing.core.errors import InputError
 from foldnorm.preprocessing.core.files import number, whole_number, write_tsv
 
@@ -72,18 +72,18 @@ class FoldScores:
             Rows of ``score``, ``paired``, ``paired_low``, ``paired_high`` (95 %, bootstrap over
             participants), ``folds``, ``participants``.
         """
-        owners = [row["participant_id"] for row in self.rows]
+        families = [family_of(row) for row in self.rows]
         rows = []
         for name, after in self.after.items():
             risen = rises(after, self.before[name])
             low, high = bootstrap_interval(
-                partial(_weighted_mean, risen), owners, BOOTSTRAPS, seed=seed
+                partial(_weighted_mean, risen), families, BOOTSTRAPS, seed=seed
             )
             rows.append(
                 {
                     "score": name, "paired": float(risen.mean()), "paired_low": float(low),
-                    "paired_high": float(high), "folds": len(owners),
-                    "participants": len(set(owners)),
+                    "paired_high": float(high), "folds": len(self.rows),
+                    "participants": len({row["participant_id"] for row in self.rows}),
                 }
             )  # fmt: skip
         return rows
@@ -165,7 +165,12 @@ def leave_one_fold_out(
     before = {name: values[at] for name, values in healthy.items()}
     after = scorer.score(altered(), on_map)
     rows: list[dict[str, Any]] = [
-        {"volume": row_key(cohort.rows[index]), **fold, "voxels": erased[n]}
+        {
+            "volume": row_key(cohort.rows[index]),
+            "family": cohort.rows[index].get("family", ""),
+            **fold,
+            "voxels": erased[n],
+        }
         for n, (index, fold) in enumerate(plan)
     ]
     for row, found in zip(rows, places, strict=False):  # none without evidence

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldnorm.pipeline.artifacts import SYNTHETIC_SHEET
-from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort, intensities_of
+from foldnorm.preprocessing.cohort.cohort import DESCRIPTION, Cohort, family_of, intensities_of
 from foldnorm.preprocessing.cohort.each_volume import readable
 from foldnorm.preprocessing.cohort.images import ImageFile, read_image
 from foldnorm.preprocessing.core.errors import InputError
@@ -36,7 +36,7 @@ class VolumeSet:
 
     Attributes:
         volumes: (N, *sides) as models see them: class numbers, or intensities from −1 to 1.
-        groups: participant of each.
+        groups: family of each.
     """
 
     volumes: NDArray[Any]
@@ -129,7 +129,7 @@ def _read(path: Path, cohort: Cohort) -> NDArray[Any]:
 def set_of(cohort: Cohort, chosen: NDArray[np.int64]) -> VolumeSet:
     """Take some volumes of a cohort, all of which can be read."""
     volumes = _stacked([brain.volume for brain in cohort.brains(chosen)], cohort)
-    return VolumeSet(volumes, [cohort.rows[n]["participant_id"] for n in chosen])
+    return VolumeSet(volumes, [family_of(cohort.rows[n]) for n in chosen])
 
 
 def _stacked(volumes: list[NDArray[Any]], cohort: Cohort) -> NDArray[Any]:
