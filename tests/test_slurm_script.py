@@ -66,7 +66,7 @@ def test_a_job_that_fails_is_not_requeued(cluster):
     words = ["bash", str(SCRIPT), "wgan_gp", "nowhere", "-o", "run"]
     done = subprocess.run(words, env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "not a cohort folder" in done.stderr
+    assert "no such file or folder: nowhere" in done.stderr
     assert not (place / "scontrol").exists()
 
 
