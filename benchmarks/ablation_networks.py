@@ -101,9 +101,14 @@ class NeverEval(BatchNorm):
         del mode
         return super().train(True)
 
-    def encode(self, volumes: Tensor, condition: Tensor | None = None) -> Tensor:
+    def encode(
+        self,
+        volumes: Tensor,
+        condition: Tensor | None = None,
+        feature_maps: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         """Codes by the statistics of one volume."""
-        del condition
+        del condition, feature_maps  # those of a batch
         return torch.cat([super(NeverEval, self).encode(volume[None]) for volume in volumes])
 
     def decode(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
