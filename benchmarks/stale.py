@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 # By file: its script, and what that measures.
 MEASURED = {
+    "ablation.json": ("benchmarks/ablation.py", "benchmarks/ablation_networks.py",
+                      "models/wgan_gp.py", "models/encoder_gan.py", "models/vnet.py"),
     "alignment.json": ("benchmarks/alignment.py", "preprocessing/skeletons",
                        "preprocessing/spatial"),
     "anomaly_real.json": ("benchmarks/anomaly_real.py", "pipeline/scoring", "models/restorer.py",
@@ -55,6 +57,7 @@ MEASURED = {
                         "models/restorer.py", "models/hypersphere_classifier.py",
                         "configs/wgan_gp.yaml", "configs/restorer.yaml",
                         "configs/hypersphere_classifier.yaml"),
+    "latent.json": ("benchmarks/latent.py", "pipeline/latent", "pipeline/report", "pipeline/view"),
     "learned_names.json": ("benchmarks/learned_names.py", "preprocessing/naming",
                            "pipeline/training/learn_names.py", "models/fold_namer.py"),
     "learning_curve.json": ("benchmarks/anomaly_real.py", "pipeline/scoring", "models/restorer.py"),
