@@ -13,7 +13,7 @@ from torch import Tensor
 
 from foldnorm.models.beta_vae import BetaVAE
 from foldnorm.models.label_autoencoder import LabelAutoencoder
-from foldnorm.models.losses import gaussian_nats
+from foldnorm.models.losses import gaussian_nll_of_error
 from foldnorm.models.protocols import InputKind
 
 
@@ -63,7 +63,7 @@ class ImageMixin(LabelAutoencoder):
             volumes: (B, *sides) float32 from −1 to 1.
         """
         error = (self.to_output(logits) - volumes).square().flatten(1).mean(dim=1)
-        return {"squared_error": error.mean(), "loss": gaussian_nats(error).mean()}
+        return {"squared_error": error.mean(), "loss": gaussian_nll_of_error(error).mean()}
 
 
 class ImageVAE(ImageMixin, BetaVAE):

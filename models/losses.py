@@ -138,10 +138,10 @@ def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     return (values * chosen).flatten(1).sum(1) / chosen.flatten(1).sum(1).clamp(min=1)
 
 
-def gaussian_nats(squared_error: Tensor) -> Tensor:
+def gaussian_nll_of_error(squared_error: Tensor) -> Tensor:
     """Nats a pixel under the variance that suits each image best: ½ log of its mean squared error.
 
-    Rybkin et al. 2021 (arXiv:2006.13202), σ-VAE, equation 5, without constants.
+    Rybkin et al. 2021 (arXiv:2006.13202), σ-VAE, section 3, without constants.
 
     Args:
         squared_error: (B,), mean over an image from −1 to 1.

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from foldnorm.models.blocks import Up, conv_block, convolution, pixelshuffle, pixelunshuffle
-from foldnorm.models.grids import STEM
+from foldnorm.models.grids import STEM, code_grid
 from foldnorm.models.label_autoencoder import draw_code
-from foldnorm.models.losses import gaussian_nats
+from foldnorm.models.losses import gaussian_nll_of_error
 from foldnorm.models.noise import StepNoise
 from foldnorm.models.protocols import DamageKind, InputKind, Phase
 from foldnorm.models.volume_networks import soft_bound
@@ -79,6 +79,7 @@ class MultiDomainVAE(nn.Module):
         self.damaged_column, self.variant = damaged_column, variant
         self.domain_weights = tuple(domain_weights)
         self.kl_weight, self.annealing_steps = kl_weight, kl_annealing * training_steps
+        code_grid(shape, len(channels) - 1)  # refuses sides that do not suit
         self.pixels = prod(shape)
         domains = "xyz" if damaged_column else "xy"
         sizes = (len(shape), channels, code_channels, variant)
@@ -242,4 +243,4 @@ def _level(dims: int, step: nn.Module, width: int, variant: Variant) -> nn.Modul
 
 def _gaussian_nll(made: Tensor, images: Tensor) -> Tensor:
     """Compute the nats a pixel of (B, *sides) images under the likeliest variance of each; (B,)."""
-    return gaussian_nats((made - images).square().flatten(1).mean(dim=1))
+    return gaussian_nll_of_error((made - images).square().flatten(1).mean(dim=1))

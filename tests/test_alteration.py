@@ -247,6 +247,17 @@ def test_an_altered_cohort_that_was_half_written_over_is_none(crops, tmp_path, m
     assert not Cohort.is_in(out)
 
 
+def test_volumes_of_an_altered_cohort_that_is_written_over_are_its_own(crops, tmp_path):
+    out = tmp_path / "altered"
+    words = ["--kind", "ball", "--size", "50", "--n-procs", "1", "--overwrite"]
+    assert delete(crops, out, *words, "--split", "train", "test") == 0
+    assert delete(crops, out, *words, "--split", "test") == 0
+    cohort = Cohort.open(out)
+    names = {path.name for path in out.glob("sub-*/anat/*.nii.gz")}
+    assert names == {f"{row_key(row)}_dseg.nii.gz" for row in cohort.rows}
+    assert len(names) < len(crops.rows)
+
+
 def test_the_command_offers_every_kind_there_is():
     parser = argparse.ArgumentParser()
     add_kind(parser)

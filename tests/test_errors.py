@@ -55,7 +55,7 @@ def test_an_archive_that_is_cut_off_is_said_once(tmp_path):
             "--training.augmentation.rotaton: no such key; did you mean "
             "--training.augmentation.rotation",
         ),
-        (["--training.lr", "2"], "--training.lr: no such key (all are in "),
+        (["--training.lr", "2"], "--training.lr: no such key (those of the model are in "),
         (["--training.steps", "abc"], "--training.steps: expected int, got abc"),
     ],
 )

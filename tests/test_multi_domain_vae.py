@@ -9,6 +9,7 @@ from conftest import noise_of
 from PIL import Image
 from test_synthetic_quality import blobs, save
 
+from foldnorm.models.grids import ShapeError
 from foldnorm.models.multi_domain_vae import MultiDomainVAE
 from foldnorm.models.protocols import FindsDamage
 from foldnorm.pipeline.cli import main
@@ -66,6 +67,11 @@ def triple(known):
         images[n, 1] = (images[n, 1] > 0).float() if is_known else -1.0
         images[n, 2] = images[n, 2] if is_known else images[n, 0]
     return images
+
+
+def test_sides_that_levels_do_not_divide_are_refused():
+    with pytest.raises(ShapeError, match="each side must be a multiple of"):
+        MultiDomainVAE((SIDE, SIDE + 1), **SMALL)
 
 
 def test_each_domain_learns_from_its_own_images():

@@ -120,6 +120,7 @@ def test_a_cohort_that_was_not_drawn_is_not_drawn_over(run, phantom_cohort, tmp_
 def test_volumes_drawn_over_a_cohort_are_not_taken_for_it(run, drawn, phantom_cohort, tmp_path):
     out = tmp_path / "again"
     shutil.copytree(drawn, out)
+    (out / "synthetic-notes.png").touch()
     words = ["generate", str(run), "-o", str(out), "--num", "2", "--seed", "5", "--overwrite"]
     assert main([*words, "--quiet"]) == 0
     with pytest.raises(InputError, match="not a cohort folder"):
@@ -129,6 +130,7 @@ def test_volumes_drawn_over_a_cohort_are_not_taken_for_it(run, drawn, phantom_co
     assert main([*words, "--quiet", "--cohort", str(phantom_cohort.folder)]) == 0
     cohort = Cohort.open(out)
     assert len(cohort.rows) == len(cohort.folds) == 2
+    assert (out / "synthetic-notes.png").exists()  # of somebody else
     names = sorted(path.name for path in out.glob("*.nii.gz"))
     assert names == ["synthetic-0000_dseg.nii.gz", "synthetic-0001_dseg.nii.gz"]
 

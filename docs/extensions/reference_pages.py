@@ -15,7 +15,7 @@ from sphinx.application import Sphinx
 from foldnorm.pipeline import artifacts
 from foldnorm.pipeline.artifacts import Artifact
 from foldnorm.pipeline.cli import COMMANDS, build_parser
-from foldnorm.pipeline.data.augmentation import AugmentationOptions as OfAugmentation
+from foldnorm.pipeline.data.augmentation import AugmentationOptions
 from foldnorm.pipeline.runs.options import TrainingOptions
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +87,8 @@ def training() -> str:
         "The section `training` of every configuration has these keys; those that a YAML leaves "
         "out have their default.", "",
     ]  # fmt: skip
-    for head, options in (("training", TrainingOptions), ("training.augmentation", OfAugmentation)):
+    sections = {"training": TrainingOptions, "training.augmentation": AugmentationOptions}
+    for head, options in sections.items():
         about = {own.arg_name: own.description for own in parse(options.__doc__ or "").params}
         rows = []
         for own in fields(options):

@@ -19,7 +19,7 @@ from foldnorm.pipeline.metrics.structure import microstructure_statistics, sheet
 from foldnorm.pipeline.runs.run_folder import RunFolder
 from foldnorm.pipeline.runs.trained_model import TrainedModel
 from foldnorm.preprocessing.cohort.cohort import Cohort
-from foldnorm.preprocessing.cohort.cohort_files import forget_cohort, refuse_other_cohort
+from foldnorm.preprocessing.cohort.cohort_files import refuse_other_cohort, remove_cohort
 from foldnorm.preprocessing.cohort.images import write_image
 from foldnorm.preprocessing.cohort.pictures import contact_sheet, image_slices, middle_slices, png
 from foldnorm.preprocessing.core.errors import InputError
@@ -116,7 +116,7 @@ class GenerationResult:
             files = []
             for n, volume in enumerate(self):
                 if not n:
-                    _forget_drawn(out)
+                    _remove_drawn(out)
                 files.append(out / SYNTHETIC_VOLUME.of(n=f"{n:0{width}d}"))
                 slices = self._write(files[-1], volume)
                 if n < SHEET_PICTURES:
@@ -184,12 +184,12 @@ def generate(run: RunFolder, trained: TrainedModel, options: GenerateOptions) ->
     return GenerationResult(run, trained, options)
 
 
-def _forget_drawn(out: Path) -> None:
+def _remove_drawn(out: Path) -> None:
     """Remove volumes that were drawn into a folder before, and what made it a cohort."""
-    forget_cohort(out)
+    remove_cohort(out)
     stem = SYNTHETIC_VOLUME.pattern.removesuffix(OF_LABELS)
     for suffix in (OF_LABELS, ".nii.gz", ".png"):
-        for path in out.glob(stem + suffix):
+        for path in out.glob(stem.replace("*", "[0-9]*") + suffix):
             path.unlink()
 
 

@@ -244,7 +244,7 @@ def _of_word(error: str, overrides: Sequence[str], accepted: set[str], path: Pat
         head, _, name = unknown[1].rpartition(".")
         near = get_close_matches(name, TRAINING_KEYS.get(head, ()), n=1)
         hint = f"; did you mean --{head}.{near[0]}" if near else ""
-        return f"--{unknown[1]}: no such key{hint} (all are in {path})"
+        return f"--{unknown[1]}: no such key{hint} (those of the model are in {path})"
     if unknown := UNKNOWN_ARGUMENT.match(text):
         near = get_close_matches(unknown[1], accepted, n=1)
         hint = f"; did you mean {near[0]}" if near else ""

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +48,6 @@ if TYPE_CHECKING:
     from foldnorm.pipeline.runs.trained_model import TrainedModel
 
 PACKAGES = ("foldnorm", "torch", "monai", "lightning", "numpy", "scipy", "scikit-learn", "nibabel")
-
-CONFIGS = "foldnorm.configs"
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,9 @@ class RunFolder:
     def _check_has_config(self) -> None:
         if (self.folder / RUN_CONFIG).is_file():
             return
-        if not self.folder.exists() and (files(CONFIGS) / f"{self.folder.name}.yaml").is_file():
+        from foldnorm.pipeline.runs.config import shipped_configs  # imports torch
+
+        if not self.folder.exists() and self.folder.name in shipped_configs():
             raise InputError(
                 f"expected a run, got the name of a configuration; train one first: foldnorm train "
                 f"{self.folder.name} COHORT -o RUN: {self.folder}"
@@ -129,7 +128,7 @@ class RunFolder:
         """Write the configuration as resolved."""
         write_yaml(self.folder / RUN_CONFIG, config)
 
-    def forget_training(self) -> None:
+    def remove_training(self) -> None:
         """Remove what an earlier training has left: its checkpoints, metrics, cost and pictures."""
         for left in (CHECKPOINT, RUN_METRICS, RUN_COST, RUN_SAMPLE):
             for path in self.folder.glob(left.pattern):

@@ -55,7 +55,7 @@ class EvidenceMaps:
         return self.calibration.scores[f"{self.scores.PREFIX[direction]}_component"]
 
 
-def forget_maps(out: Path) -> None:
+def remove_map_tables(out: Path) -> None:
     """Remove the tables of maps of earlier scores."""
     for stale in (REGIONS, REGIONS_SIDECAR, PAGES_SIDECAR):
         (out / stale).unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from foldnorm.pipeline.artifacts import (
 )
 from foldnorm.pipeline.scoring.both_sides import join_both_sides
 from foldnorm.pipeline.scoring.calibration import Calibration
-from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter, forget_maps
+from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter, remove_map_tables
 from foldnorm.pipeline.scoring.latent_distance import conformal_p
 from foldnorm.pipeline.scoring.map_scores import Map, ScoreTable
 from foldnorm.pipeline.scoring.out_of_distribution import MIN_TRAINING
@@ -118,7 +118,7 @@ class ScoreResult:
         columns += [MISSING_SULCUS] if self.sulci else []
         columns += [f"{what}_{name}" for what in ("score", "p", "q") for name in self.names]
         with held(out):
-            forget_maps(out)
+            remove_map_tables(out)
             write_tsv(out / SCORES, self.table, columns)
             self._save_calibration(out)
             self._save_both_sides(out)

@@ -16,7 +16,7 @@ from foldnorm.pipeline.scoring.alike import check_alike
 from foldnorm.pipeline.scoring.brain_scores import ASYMMETRY, VOID, BrainScores
 from foldnorm.pipeline.scoring.calibration import Calibration
 from foldnorm.pipeline.scoring.compared_sulci import ComparedSulci, sulcus_columns
-from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter, forget_maps
+from foldnorm.pipeline.scoring.evidence_maps import EvidenceMaps, MapWriter, remove_map_tables
 from foldnorm.pipeline.scoring.fitted import read_state, write_state
 from foldnorm.pipeline.scoring.healthy_folds import HealthyFolds
 from foldnorm.pipeline.scoring.map_scores import MIN_HEALTHY, Map, OnMap
@@ -423,7 +423,7 @@ def score_into(
     Returns:
         The result, and `MapWriter.inputs`.
     """
-    forget_maps(out)
+    remove_map_tables(out)
     rows, failed = scorer._to_be_scored(cohort, splits, across_sites=across_sites)
     writer = None
     if maps:

@@ -133,7 +133,7 @@ def set_up(
         conditions = run.conditions
         state = load_state(run, model, optimizers, average)
     elif fabric.is_global_zero:
-        run.forget_training()
+        run.remove_training()
         run.write_data(cohort, conditions, init_from)
     if fabric.is_global_zero:
         run.write_config(config)  # again on resume: it may train for longer

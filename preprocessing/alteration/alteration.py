@@ -1,6 +1,7 @@
 """Altered cohorts: one alteration a subject, drawn from a seed, written like any other cohort."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,8 +27,8 @@ from foldnorm.preprocessing.cohort.cohort import (
     row_key,
 )
 from foldnorm.preprocessing.cohort.cohort_files import (
-    forget_cohort,
     refuse_other_cohort,
+    remove_cohort,
     write_description,
     write_participants,
 )
@@ -158,7 +159,7 @@ def write_altered_cohort(
     apply = partial(_altered_of_folder, folder, kind, refilling)
     altered = (outcome.result for outcome in isolated_map(apply, plan, n_procs, in_order=True))
     kept = [index for index, _ in plan]
-    forget_cohort(out)
+    _remove_altered(out)
     table: list[dict[str, Any]] = []
     shape = (len(kept), *cohort.shape)
     volumes = _with_files(cohort, altered, out, table)
@@ -217,6 +218,19 @@ def _altered_of_folder(
     return _altered(way, cohort, *planned)
 
 
+def _remove_altered(out: Path) -> None:
+    """Remove the volumes of an altered cohort that was here before, and what makes it a cohort."""
+    with suppress(InputError):  # of one that cannot be read, nobody knows what is its own
+        for row in Cohort.open(out).rows:
+            (out / _file_of(row)).unlink(missing_ok=True)
+    remove_cohort(out)
+
+
+def _file_of(row: Mapping[str, str]) -> Path:
+    """Path of a volume as NIfTI in the cohort."""
+    return Path(row["participant_id"], "anat", f"{row_key(row)}_dseg.nii.gz")
+
+
 def _with_files(
     cohort: Cohort, altered: Iterator[Altered], out: Path, table: list[dict[str, Any]]
 ) -> Iterator[NDArray[np.uint8]]:
@@ -224,7 +238,7 @@ def _with_files(
     for a in altered:
         row = cohort.rows[a.index]
         write_labels(
-            out / row["participant_id"] / "anat" / f"{row_key(row)}_dseg.nii.gz",
+            out / _file_of(row),
             a.volume,
             cohort.affine_of(row),
             description="foldnorm altered, synthetic deletion",

@@ -39,7 +39,7 @@ def refuse_other_cohort(folder: Path, mark: str, made: str) -> None:
         raise InputError(f"--out is a cohort that was not {made}, which would be lost: {folder}")
 
 
-def forget_cohort(folder: Path) -> None:
+def remove_cohort(folder: Path) -> None:
     """Remove what makes a folder a cohort, before other volumes are written there."""
     for name in OF_COHORT:
         (folder / name).unlink(missing_ok=True)
