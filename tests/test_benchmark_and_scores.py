@@ -122,6 +122,18 @@ def test_the_benchmark_has_control_baselines_and_intervals(results):
     assert float(fewer["paired"]) == 1.0
 
 
+def test_relatives_are_one_draw_of_the_intervals(phantom_run, phantom_cohort, tmp_path):
+    related = tmp_path / "related"
+    shutil.copytree(phantom_cohort.folder, related)
+    rows = [{**row, "family": "1" if row["split"] == "test" else ""} for row in phantom_cohort.rows]
+    write_tsv(related / "participants.tsv", rows, list(rows[0]))
+    out = tmp_path / "benchmark"
+    words = ["--size", "200", "--draws", "2"]
+    assert call("benchmark", phantom_run, related, "-o", out, *words) == 0
+    for row in read_tsv(out / "benchmark.tsv"):  # of one family nothing can be drawn anew
+        assert row["auroc_low"] == row["auroc"] == row["auroc_high"]
+
+
 def test_the_control_scores_exactly_as_the_healthy_volumes(
     results, phantom_run, phantom_cohort, tmp_path
 ):
